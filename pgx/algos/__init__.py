@@ -1,0 +1,27 @@
+"""Update rules: `pgx/algos/<name>.py` holds one rule, `configs/algo/<name>.yaml` its values. Nothing lists them."""
+
+import importlib
+import inspect
+from typing import Any
+
+from pgx.types import Algorithm
+
+
+def rule(name: str) -> type[Any]:
+    """The update rule in pgx/algos/<name>.py: the one class there that has an `update`.
+
+    Raises:
+        ModuleNotFoundError: there is no such file.
+    """
+    module = importlib.import_module(f"pgx.algos.{name}")
+    found = [
+        member
+        for _, member in inspect.getmembers(module, inspect.isclass)
+        if member.__module__ == module.__name__ and hasattr(member, "update")
+    ]
+    if len(found) != 1:
+        raise TypeError(f"{module.__name__}: expected one class with an update method, found {len(found)}")
+    return found[0]
+
+
+__all__ = ["Algorithm", "rule"]

@@ -1,0 +1,138 @@
+"""Trust region policy optimization."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from pgx.estimates import gae_batch
+from pgx.ops.fisher import MatVec, gauss_newton_product, kl_hessian_product
+from pgx.ops.losses import surrogate
+from pgx.ops.params import assign, flatten, gradient
+from pgx.ops.solvers import LineSearchResult, backtracking_line_search, conjugate_gradient
+from pgx.regression import fit_critic, minibatch_conflicts
+from pgx.schema import Count, Fraction, Index, NonNegative, OpenFraction, Positive, validate
+from pgx.types import Agent, Batch, Metrics, Optimizer, Policy, Rollout, State
+
+FISHER: dict[str, Callable[[Policy, Tensor], MatVec]] = {
+    "gauss_newton": gauss_newton_product,
+    "kl_hessian": kl_hessian_product,
+}
+
+
+@dataclass
+class TRPO:
+    """Maximise the surrogate subject to a bound on the mean KL(pi_old || pi_new) of each update.
+
+    Source: Schulman et al., "Trust region policy optimization", 2015: the problem is eq. 14, the practical
+    algorithm section 6 and appendix C. Advantages by Schulman et al., 2016 (GAE), which with gae_lambda = 1
+    are rewards-to-go minus the critic. H here is F + damping I, their A.
+    """
+
+    uses: ClassVar[frozenset[str]] = frozenset({"critic_optimizer"})
+
+    discount: Fraction  # gamma
+    gae_lambda: Fraction  # lambda
+    normalize_advantage: bool  # to mean 0 and standard deviation 1 over the batch
+    max_kl: Positive  # delta, nats: bound on the mean KL(pi_old || pi_new) of one update
+    fisher: Literal["gauss_newton", "kl_hessian"]  # two ways to the same product F v
+    damping: NonNegative  # added to the diagonal of F; larger is safer and slower
+    cg_steps: Count  # products with F at most
+    cg_tolerance: Fraction  # conjugate gradient stops at this residual relative to |g|
+    line_search_steps: Count  # fractions of the full step tried at most
+    line_search_shrink: OpenFraction  # each fraction relative to the one before
+    critic_epochs: Index  # passes of regression over the batch
+    critic_minibatch_size: Count  # rows
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    def setup(
+        self,
+        agent: Agent,
+        optimizer: Optimizer | None,
+        critic_optimizer: Optimizer | None,
+        generator: torch.Generator,
+    ) -> None:
+        assert critic_optimizer is not None
+        self.critic_optimizer = critic_optimizer
+        self.generator = generator
+
+    def conflicts(self, rollout_steps: int, num_envs: int) -> list[str]:
+        return minibatch_conflicts(
+            rollout_steps, num_envs, self.critic_minibatch_size, "algo.critic_minibatch_size"
+        )
+
+    def estimate(self, agent: Agent, rollout: Rollout) -> Batch:
+        return gae_batch(agent, rollout, self.discount, self.gae_lambda, self.normalize_advantage)
+
+    def update(self, agent: Agent, rollout: Rollout, progress: float) -> Metrics:
+        policy, batch = agent.policy, self.estimate(agent, rollout)
+        parameters = list(policy.parameters())
+
+        distribution = policy(batch.obs)
+        log_ratio = distribution.log_prob(batch.action) - batch.log_prob
+        objective = surrogate(log_ratio, batch.advantage)
+        g = gradient(objective, parameters)
+
+        fisher_product = FISHER[self.fisher](policy, batch.obs)
+
+        def damped_product(v: Tensor) -> Tensor:
+            return fisher_product(v) + self.damping * v
+
+        cg = conjugate_gradient(damped_product, g, self.cg_steps, self.cg_tolerance)
+        curvature = float(cg.x.dot(damped_product(cg.x)))  # xᵀHx
+        # Without a gradient x is 0 and there is no step to scale.
+        scale = math.sqrt(2 * self.max_kl / curvature) if curvature > 0 else 0.0
+        search = self._line_search(policy, batch, float(objective.detach()), scale * cg.x)
+
+        rate = self.critic_optimizer.anneal(progress)
+        critic_loss = fit_critic(
+            agent.critic,
+            batch,
+            self.critic_optimizer,
+            self.critic_epochs,
+            self.critic_minibatch_size,
+            self.generator,
+        )
+        return {
+            "line_search_steps": float(search.steps),
+            "line_search_fraction": search.fraction,
+            "cg_residual": cg.residual,
+            "cg_steps": float(cg.steps),
+            "critic_loss": critic_loss,
+            "critic_learning_rate": rate,
+        }
+
+    @torch.no_grad()
+    def _line_search(
+        self, policy: Policy, batch: Batch, objective: float, full_step: Tensor
+    ) -> LineSearchResult:
+        """Move the policy by the first fraction that improves the surrogate within max_kl, or not at all."""
+        parameters = list(policy.parameters())
+        start = flatten(parameters)
+        old = policy(batch.obs)
+
+        def accept(fraction: float) -> bool:
+            assign(parameters, start + fraction * full_step)
+            new = policy(batch.obs)
+            improved = float(surrogate(new.log_prob(batch.action) - batch.log_prob, batch.advantage))
+            return improved > objective and float(old.kl(new).mean()) <= self.max_kl
+
+        search = backtracking_line_search(accept, self.line_search_shrink, self.line_search_steps)
+        if search.fraction == 0:
+            assign(parameters, start)
+        return search
+
+    def state_dict(self) -> State:
+        return {
+            "critic_optimizer": self.critic_optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        self.generator.set_state(state["generator"])

@@ -1,0 +1,112 @@
+"""The verbs of `pgx`. Nothing heavy is imported before a verb needs it: `pgx --help` answers at once."""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from pgx import __version__
+from pgx.errors import RunError, UserError
+from pgx.schema import nearest
+
+INTERRUPTED = 130  # what a shell reports for a process ended by Ctrl-C
+
+VERBS = {
+    "train": "train: pgx train algo=trpo env=Walker2d-v4 (pgx train --help shows every key)",
+    "eval": "play episodes with a trained run",
+    "envs": "list the environments that env= takes",
+    "algos": "list the update rules that algo= takes",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} ({self.prog} --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a verb and exit: 0 done, 1 a run failed, 2 the user's mistake, 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _dispatch(arguments)
+    except (UserError, RunError) as error:
+        _report(str(error))
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader of our output, `head` say, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = RunError.exit_code
+    except Exception as error:
+        _report(f"{type(error).__name__}: {error} (a defect of pgx, or of the environment; PGX_DEBUG=1 shows where)")
+        code = RunError.exit_code
+    sys.exit(code)
+
+
+def _report(message: str) -> None:
+    if os.environ.get("PGX_DEBUG") == "1":
+        traceback.print_exc()
+    lines = message.splitlines()
+    head = "pgx: error: " if len(lines) == 1 else f"pgx: {len(lines)} errors:\n  "
+    print(head + "\n  ".join(lines), file=sys.stderr)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if arguments and arguments[0] == "train":
+        from pgx.commands.train import train
+
+        return train(arguments[1:])
+    parser = _Parser(prog="pgx", description="A laboratory for policy-gradient methods.")
+    parser.add_argument("--version", action="version", version=f"pgx {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="", required=True, parser_class=_Parser)
+    verbs.add_parser("train", help=VERBS["train"], add_help=False)
+    run = verbs.add_parser("eval", help=VERBS["eval"], description="Play episodes with a trained run.")
+    run.add_argument("run", metavar="RUN", help="the run's folder, e.g. outputs/Walker2d-v4/trpo/2026-...")
+    run.add_argument("--episodes", type=_count, help="how many (the run's trainer.eval_episodes)")
+    run.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
+    run.add_argument("--checkpoint", default="last", help="last, best or step_<steps> (last)")
+    run.add_argument("--seed", type=int, default=0, help="of the environments and of sampling (0)")
+    run.set_defaults(verb=_eval)
+    envs = verbs.add_parser("envs", help=VERBS["envs"], description="List the environments that env= takes.")
+    envs.add_argument("pattern", nargs="?", default="", help="only ids that contain this")
+    envs.set_defaults(verb=_envs)
+    algos = verbs.add_parser("algos", help=VERBS["algos"], description="List the rules that algo= takes.")
+    algos.set_defaults(verb=_algos)
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
+        raise UserError(f"no verb '{arguments[0]}'{nearest(arguments[0], VERBS)} (verbs: {', '.join(VERBS)})")
+    if not arguments:
+        parser.print_help()
+        return UserError.exit_code
+    options = parser.parse_args(arguments)
+    verb: Callable[[argparse.Namespace], int] = options.verb
+    return verb(options)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got '{text}'")
+    return int(text)
+
+
+def _eval(options: argparse.Namespace) -> int:
+    from pgx.commands.evaluate import evaluate
+
+    return evaluate(options.run, options.checkpoint, options.episodes, options.stochastic, options.seed)
+
+
+def _envs(options: argparse.Namespace) -> int:
+    from pgx.commands.listing import list_environments
+
+    return list_environments(options.pattern)
+
+
+def _algos(options: argparse.Namespace) -> int:
+    from pgx.commands.listing import list_rules
+
+    return list_rules()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What each verb does, one file a verb; pgx.cli reads the command line."""

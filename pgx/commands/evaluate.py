@@ -1,0 +1,37 @@
+"""`pgx eval`: whole episodes with a trained agent, its normaliser frozen."""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pgx.commands.train import load_config
+from pgx.config.build import load_agent
+from pgx.evaluation import play
+from pgx.seeding import derive, generator
+
+
+def evaluate(run: str, checkpoint: str, episodes: int | None, stochastic: bool, seed: int) -> int:
+    """Play and print; returns the exit code."""
+    cfg = load_config(Path(run))
+    episodes = episodes or int(cfg.trainer.eval_episodes)
+    agent, envs, device = load_agent(cfg, Path(run), checkpoint, max_envs=episodes)
+    sampling = generator(seed, "evaluation actions")
+
+    def sample(obs: Tensor) -> Tensor:
+        return agent.act(obs, sampling)[0]
+
+    started = time.monotonic()
+    choose = sample if stochastic else agent.best_action
+    played = play(choose, envs, episodes, derive(seed, "evaluation"), torch.device(device))
+    envs.close()
+    returns, lengths = [e.episode_return for e in played], [e.length for e in played]
+    how = "stochastic" if stochastic else "deterministic"
+    print(f"{run}, checkpoint {checkpoint}: {len(played)} {how} episodes on {envs.id} ({envs.backend})")
+    print(f"  return  {np.mean(returns):,.1f} +- {np.std(returns):,.1f}   min {min(returns):,.1f}  max {max(returns):,.1f}")
+    print(f"  length  {np.mean(lengths):,.1f}   min {min(lengths)}  max {max(lengths)}")
+    print(f"  {sum(lengths) / (time.monotonic() - started):,.0f} steps/s", file=sys.stderr)
+    return 0

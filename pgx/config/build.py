@@ -1,0 +1,180 @@
+"""From a checked config to the objects of a run, in the order in which they need each other."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from pgx.algos import rule
+from pgx.checkpoint import Checkpoints
+from pgx.config.check import NAMED, check
+from pgx.config.sections import Env, Health, Logger, Runner, Top, TrainerSection
+from pgx.envs.make import BackendChoice, choose_backend, make_envs
+from pgx.envs.normalizers import Identity, ObservationNormalizer, RewardScaler
+from pgx.envs.vector import VectorEnv
+from pgx.errors import UserError
+from pgx.evaluation import play
+from pgx.loggers import Sink
+from pgx.loggers.console import make_console
+from pgx.loggers.jsonl import JsonLines
+from pgx.loggers.tensorboard import TensorBoard
+from pgx.optimizers import GradientSteps
+from pgx.runners.sync import Episode, SyncRunner
+from pgx.seeding import derive, generator
+from pgx.trainer import Trainer
+from pgx.types import Agent, Continuous, Normalizer
+
+
+def build(cfg: DictConfig) -> Trainer:
+    """The Trainer that a config describes.
+
+    Args:
+        cfg: from `compose`, or read back from a run's config.yaml.
+
+    Raises:
+        UserError: the config has problems (all of them, before any environment exists), or the environment or
+            the run's folder cannot be made.
+    """
+    check(cfg)
+    text = OmegaConf.to_yaml(cfg, resolve=True)
+    values: dict[str, Any] = OmegaConf.to_container(OmegaConf.create(text))  # type: ignore[assignment]
+    top = Top(**{key: value for key, value in values.items() if not isinstance(value, dict)})
+    env, training, logger = Env(**values["env"]), TrainerSection(**values["trainer"]), Logger(**values["logger"])
+    device, run_dir = torch.device(top.device), _writable(Path(top.run_dir))
+    threads = top.num_threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(threads)
+
+    choice = choose_backend(env.id, env.backend, env.kwargs)
+    envs = make_envs(choice, env.id, env.num_envs, env.kwargs, threads)
+    agent = _agent(values, env, envs, top.seed, device)
+    algorithm = rule(values["algo"]["name"])(**_but(values["algo"], "name"))
+    algorithm.setup(
+        agent,
+        _optimizer(values["optimizer"], agent.policy),
+        _optimizer(values["critic_optimizer"], agent.critic),
+        generator(top.seed, "minibatches"),
+    )
+    scaler = RewardScaler(algorithm.discount, _bound(env.reward_clip)) if env.scale_reward else None
+    runner = SyncRunner(envs, Runner(**values["runner"]).rollout_steps, scaler, top.seed, device)
+    return Trainer(
+        agent=agent,
+        algorithm=algorithm,
+        runner=runner,
+        run_dir=run_dir,
+        config=text,
+        total_steps=training.total_steps,
+        checkpoint_every=training.checkpoint_every,
+        log_every=logger.every,
+        clip_range=Health(**values["health"]).clip_range,
+        backend_reason=choice.reason,
+        eval_every=training.eval_every,
+        evaluate=_evaluator(agent, env, choice, training.eval_episodes, top.seed, threads, device),
+        open_sinks=partial(_open_sinks, logger, run_dir, values, training.total_steps),
+    )
+
+
+def load_agent(
+    cfg: DictConfig, run_dir: Path, checkpoint: str, max_envs: int
+) -> tuple[Agent, VectorEnv, str]:
+    """The agent of a checkpoint, with environments of its kind, max_envs at most, and its device.
+
+    Raises:
+        UserError: no such checkpoint, or the config does not hold here.
+    """
+    state = Checkpoints(run_dir).load(checkpoint)
+    check(cfg)
+    values: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    env, device = Env(**values["env"]), values["device"]
+    choice = choose_backend(env.id, env.backend, env.kwargs)
+    envs = make_envs(choice, env.id, min(max_envs, env.num_envs), env.kwargs, len(os.sched_getaffinity(0)))
+    agent = _agent(values, env, envs, values["seed"], torch.device(device))
+    agent.load_state_dict(state["agent"])
+    return agent, envs, device
+
+
+def _writable(run_dir: Path) -> Path:
+    """The run's folder, made now, so that a run does not find out after an hour that it cannot be written."""
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        if not os.access(run_dir, os.W_OK):
+            raise PermissionError(f"{run_dir} is not writable")
+    except OSError as error:
+        raise UserError(f"run_dir={run_dir}: cannot write there: {error.strerror or error}") from error
+    return run_dir
+
+
+def _agent(values: Mapping[str, Any], env: Env, envs: VectorEnv, seed: int, device: torch.device) -> Agent:
+    weights = generator(seed, "weights")
+    policies, critics = NAMED["policy"][0], NAMED["critic"][0]
+    policy = policies[values["policy"]["name"]](
+        obs=envs.obs_spec, action=envs.action_spec, generator=weights, **_but(values["policy"], "name")
+    )
+    critic = critics[values["critic"]["name"]](
+        obs=envs.obs_spec, generator=weights, **_but(values["critic"], "name")
+    )
+    normalizer: Normalizer = Identity()
+    if env.normalize_obs and isinstance(envs.obs_spec, Continuous):
+        normalizer = ObservationNormalizer(envs.obs_spec.shape, _bound(env.obs_clip), device)
+    return Agent(policy.to(device), critic.to(device), normalizer)
+
+
+def _optimizer(values: Mapping[str, Any], network: Any) -> GradientSteps | None:
+    if values["name"] is None:
+        return None
+    make: Callable[..., GradientSteps] = NAMED["optimizer"][0][values["name"]]
+    return make(parameters=network.parameters(), **_but(values, "name"))
+
+
+def _evaluator(
+    agent: Agent,
+    env: Env,
+    choice: BackendChoice,
+    episodes: int,
+    seed: int,
+    threads: int,
+    device: torch.device,
+) -> Callable[[int], list[Episode]]:
+    """Deterministic episodes in environments of their own, made for each evaluation and closed after it."""
+
+    def evaluate(iteration: int) -> list[Episode]:
+        envs = make_envs(choice, env.id, min(episodes, env.num_envs), env.kwargs, threads)
+        try:
+            return play(agent.best_action, envs, episodes, derive(seed, "evaluation", iteration), device)
+        finally:
+            envs.close()
+
+    return evaluate
+
+
+def _open_sinks(
+    logger: Logger, run_dir: Path, values: Mapping[str, Any], total_steps: int, steps: int | None
+) -> Sequence[Sink]:
+    """The loggers of a run that has come `steps` environment steps; None for a new one."""
+    sinks: list[Sink] = [JsonLines(run_dir / "metrics.jsonl", keep_until=steps)]
+    if logger.tensorboard:
+        sinks.append(TensorBoard(run_dir, _flat(values), keep_until=steps))
+    console = make_console(logger.console, logger.console_interval, steps or 0, total_steps)
+    return [*sinks, console] if console else sinks
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, bool | str | float]:
+    """Nested values by dotted key; what is neither number nor truth value as text."""
+    flat: dict[str, bool | str | float] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value if isinstance(value, bool | int | float) else str(value)
+    return flat
+
+
+def _bound(clip: float | None) -> float:
+    return float("inf") if clip is None else clip
+
+
+def _but(values: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {k: v for k, v in values.items() if k != key}

@@ -1,0 +1,64 @@
+"""The sections of a config whose keys never vary, as types. The others take the signature of what they name."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pgx.envs.make import Backend
+from pgx.loggers.console import ConsoleStyle
+from pgx.schema import Count, Fraction, Index, Positive
+
+
+@dataclass(frozen=True)
+class Top:
+    seed: Index
+    device: Literal["cpu", "cuda"]
+    num_threads: Count | None  # of torch and of EnvPool; null: as many as this process may use
+    run_dir: str
+
+
+@dataclass(frozen=True)
+class Env:
+    id: str
+    num_envs: Count
+    backend: Backend
+    kwargs: dict[str, Any]  # passed on when the environment is made
+    discount: Fraction  # the default of algo.discount
+    normalize_obs: bool  # by running mean and variance; observations that are whole numbers stay as they are
+    obs_clip: Positive | None  # bound on each normalised component; null: none
+    scale_reward: bool  # by the standard deviation of the running discounted return
+    reward_clip: Positive | None  # bound on each scaled reward; null: none
+
+
+@dataclass(frozen=True)
+class TrainerSection:
+    total_steps: Count  # environment steps
+    checkpoint_every: Count | None  # environment steps; null: at the end alone
+    eval_every: Count | None  # environment steps; null: never
+    eval_episodes: Count
+
+
+@dataclass(frozen=True)
+class Health:
+    clip_range: Positive  # half width of the interval around ratio 1 outside of which clip_fraction counts
+
+
+@dataclass(frozen=True)
+class Logger:
+    every: Count  # iterations
+    tensorboard: bool
+    console: ConsoleStyle
+    console_interval: Positive  # seconds between lines of the plain console
+
+
+@dataclass(frozen=True)
+class Runner:
+    rollout_steps: Count  # T, per environment
+
+
+FIXED: dict[str, type[Any]] = {
+    "env": Env,
+    "trainer": TrainerSection,
+    "health": Health,
+    "logger": Logger,
+    "runner": Runner,
+}

@@ -1,0 +1,99 @@
+"""EnvPool: environments in C++ threads. An optional dependency; nothing here is imported unless it is used."""
+
+import importlib.util
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from pgx.envs import spaces
+from pgx.envs.gymnasium_backend import make_single
+from pgx.envs.vector import Array, Step
+from pgx.errors import RunError
+
+
+def why_not(env_id: str, kwargs: dict[str, Any]) -> str | None:
+    """Why EnvPool cannot stand in for Gymnasium's environment of this id; None when it can.
+
+    It can when it knows the id and every keyword, and its spaces and time limit are those of Gymnasium: the
+    id then names the same task in both.
+    """
+    if importlib.util.find_spec("envpool") is None:
+        return "EnvPool is not installed (pip install 'pgx-rl[envpool]')"
+    import envpool
+
+    if env_id not in envpool.list_all_envs():
+        return f"EnvPool has no {env_id}"
+    try:
+        spec = envpool.make_spec(env_id, **kwargs)
+    except (TypeError, ValueError) as error:
+        return f"EnvPool's {env_id} does not take these env.kwargs: {error}"
+    try:
+        ours = make_single(env_id, kwargs)
+    except Exception as error:
+        return f"Gymnasium's {env_id} cannot be made to compare with: {error}"
+    limit = ours.spec.max_episode_steps if ours.spec else None
+    pairs = [
+        ("observations", spec.gymnasium_observation_space, ours.observation_space),
+        ("actions", spec.gymnasium_action_space, ours.action_space),
+    ]
+    ours.close()
+    for what, theirs, wanted in pairs:
+        if type(theirs) is not type(wanted) or theirs.shape != wanted.shape or _n(theirs) != _n(wanted):
+            return f"EnvPool's {env_id} has {what} {theirs}, Gymnasium's {wanted}"
+    if limit is not None and spec.config.max_episode_steps != limit:
+        return f"EnvPool's {env_id} lasts {spec.config.max_episode_steps} steps, Gymnasium's {limit}"
+    return None
+
+
+def _n(space: "gymnasium.Space[Any]") -> int | None:
+    return int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else None
+
+
+class EnvPoolVector:
+    """N environments stepped by `num_threads` C++ threads.
+
+    EnvPool is seeded where it is made and nowhere else, so every reset makes the pool anew (milliseconds). The
+    number of threads does not change a bit of the results.
+    """
+
+    backend = "envpool"
+
+    def __init__(self, env_id: str, num_envs: int, kwargs: dict[str, Any], num_threads: int) -> None:
+        self.id = env_id
+        self.num_envs = num_envs
+        self._kwargs = kwargs
+        self._num_threads = min(num_threads, num_envs)
+        self._pool = self._make(seed=0)
+        self.obs_spec, self._read = spaces.observation(env_id, self._pool.observation_space)
+        self.action_spec, self._write = spaces.action(env_id, self._pool.action_space)
+
+    def _make(self, seed: int) -> Any:
+        import envpool
+
+        return envpool.make(
+            self.id,
+            env_type="gymnasium",
+            num_envs=self.num_envs,
+            num_threads=self._num_threads,
+            seed=seed,
+            **self._kwargs,
+        )
+
+    def reset(self, seed: int) -> Array:
+        try:
+            self._pool = self._make(seed)
+            obs, _ = self._pool.reset()
+        except Exception as error:
+            raise RunError(f"{self.id}: EnvPool's reset raised {type(error).__name__}: {error}") from error
+        return self._read(obs)
+
+    def step(self, action: Array) -> Step:
+        try:
+            obs, reward, terminated, truncated, _ = self._pool.step(self._write(action))
+        except Exception as error:
+            raise RunError(f"{self.id}: EnvPool's step raised {type(error).__name__}: {error}") from error
+        return Step(self._read(obs), reward.astype(np.float64), terminated, truncated)
+
+    def close(self) -> None:
+        self._pool.close()

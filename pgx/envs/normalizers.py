@@ -1,0 +1,151 @@
+"""Running statistics of observations and returns. They move between rollouts only."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from pgx.ops.returns import backward_recurrence
+from pgx.types import State
+
+
+class RunningMoments:
+    """Mean and variance of all rows seen, merged batch by batch in float64.
+
+    Source: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample
+    variances", 1979, eq. 2.1.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.count = torch.zeros((), dtype=torch.float64)
+        self.mean = torch.zeros(shape, dtype=torch.float64)
+        self.squares = torch.zeros(shape, dtype=torch.float64)  # sum of squared deviations from the mean
+
+    def observe(self, rows: Tensor) -> None:
+        """Merge rows [B, *shape]."""
+        rows = rows.double()
+        count = len(rows)
+        if count == 0:
+            return
+        mean = rows.mean(0)
+        delta, total = mean - self.mean, self.count + count
+        self.squares = self.squares + (rows - mean).square().sum(0) + delta.square() * self.count * count / total
+        self.mean = self.mean + delta * count / total
+        self.count = total
+
+    @property
+    def variance(self) -> Tensor:
+        """Population variance; 1 before anything was seen."""
+        return self.squares / self.count if self.count > 0 else torch.ones_like(self.squares)
+
+    def state_dict(self) -> State:
+        return {"count": self.count, "mean": self.mean, "squares": self.squares}
+
+    def load_state_dict(self, state: State) -> None:
+        self.count, self.mean, self.squares = state["count"], state["mean"], state["squares"]
+
+
+class Identity:
+    """Observations as they are."""
+
+    def __call__(self, obs: Tensor) -> Tensor:
+        return obs
+
+    def observe(self, obs: Tensor) -> None:
+        """Nothing to learn."""
+
+    def state_dict(self) -> State:
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Nothing to restore."""
+
+
+class ObservationNormalizer:
+    """clip((obs - mean) / standard deviation, -clip, clip), with the moments of the rollouts before this one.
+
+    Args:
+        shape: of one observation.
+        clip: bound on each normalised component, > 0; infinite for none.
+        device: where the networks are.
+    """
+
+    def __init__(self, shape: tuple[int, ...], clip: float, device: torch.device) -> None:
+        self.moments = RunningMoments(shape)
+        self.clip = clip
+        self.device = device
+        self._freeze()
+
+    def _freeze(self) -> None:
+        # A component that never moves has variance 0: the floor leaves it at 0 instead of dividing by it.
+        self._scale = (self.moments.variance + 1e-8).rsqrt().float().to(self.device)
+        self._mean = self.moments.mean.float().to(self.device)
+
+    def __call__(self, obs: Tensor) -> Tensor:
+        """obs [..., *shape] raw; the same shape back."""
+        return ((obs - self._mean) * self._scale).clamp(-self.clip, self.clip)
+
+    def observe(self, obs: Tensor) -> None:
+        """Merge the rows [B, *shape] of a finished rollout."""
+        self.moments.observe(obs.cpu())
+        self._freeze()
+
+    def state_dict(self) -> State:
+        return self.moments.state_dict()
+
+    def load_state_dict(self, state: State) -> None:
+        self.moments.load_state_dict(state)
+        self._freeze()
+
+
+class RewardScaler:
+    """Divides rewards by the standard deviation of the running discounted return.
+
+    R_t = γ R_{t-1} + r_t within each episode; a rollout's rewards are divided by one number, the root of the
+    variance of all R seen up to and including that rollout, and clipped. It changes the unit of reward, and
+    with it that of the critic, never which policy is best (but for the clipping).
+
+    Source: Engstrom et al., "Implementation matters in deep policy gradients", 2020, algorithm 1 of the appendix;
+    there the number moves at every step.
+
+    Args:
+        discount: γ in [0, 1].
+        clip: bound on each scaled reward, > 0; infinite for none.
+    """
+
+    def __init__(self, discount: float, clip: float) -> None:
+        self.discount = discount
+        self.clip = clip
+        self.moments = RunningMoments(())
+        self._running: Tensor | None = None  # [N] R of each episode under way
+
+    def scale(self, reward: Tensor, done: Tensor, valid: Tensor) -> Tensor:
+        """Learn from a rollout's raw rewards and scale them.
+
+        Args:
+            reward: [T, N] raw.
+            done, valid: [T, N] bool; an episode ends after a row that is done.
+
+        Returns:
+            [T, N].
+        """
+        raw = reward.double()
+        goes_on = torch.cat([torch.ones_like(done[:1]), ~done[:-1]])
+        decay = self.discount * goes_on.double()
+        if self._running is not None:
+            raw = torch.cat([raw[:1] + self.discount * self._running, raw[1:]])
+        returns = backward_recurrence(raw.flip(0), decay.flip(0)).flip(0)
+        self._running = torch.where(done[-1], 0.0, returns[-1])
+        self.moments.observe(returns[valid])
+        deviation = math.sqrt(float(self.moments.variance) + 1e-8)
+        return (reward / deviation).clamp(-self.clip, self.clip)
+
+    def begin(self) -> None:
+        """Forget the episodes under way: every environment starts anew."""
+        self._running = None
+
+    def state_dict(self) -> State:
+        return self.moments.state_dict()
+
+    def load_state_dict(self, state: State) -> None:
+        self.moments.load_state_dict(state)

@@ -1,0 +1,50 @@
+"""From Gymnasium spaces to specs, and the conversion of observations and actions that goes with each."""
+
+from collections.abc import Callable
+
+import numpy as np
+from gymnasium import Space, spaces
+
+from pgx.envs.vector import Array
+from pgx.errors import UserError
+from pgx.types import ActionSpec, Continuous, Discrete, MultiDiscrete, ObsSpec
+
+Convert = Callable[[Array], Array]
+
+
+def observation(env_id: str, space: "Space[object]") -> tuple[ObsSpec, Convert]:
+    """Spec of a single observation, and the map of a batch [N, ...] to float32, uint8 or int64.
+
+    Raises:
+        UserError: for a space other than Box and Discrete.
+    """
+    if isinstance(space, spaces.Box):
+        dtype = np.uint8 if space.dtype == np.uint8 else np.float32
+        shape = space.shape
+        return Continuous(shape), lambda obs: obs.astype(dtype).reshape(len(obs), *shape)
+    if isinstance(space, spaces.Discrete):
+        start = int(space.start)
+        return Discrete(int(space.n)), lambda obs: obs.astype(np.int64).reshape(len(obs)) - start
+    raise UserError(f"env.id={env_id}: observations are {space}; supported are Box and Discrete")
+
+
+def action(env_id: str, space: "Space[object]") -> tuple[ActionSpec, Convert]:
+    """Spec of a single action, and the map from a policy's samples [N, ...] to what the environment takes.
+
+    Raises:
+        UserError: for a space other than Discrete, MultiDiscrete and Box.
+    """
+    if isinstance(space, spaces.Discrete):
+        start, dtype = int(space.start), space.dtype
+        return Discrete(int(space.n)), lambda a: (a + start).astype(dtype)
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
+        first, dtype = space.start, space.dtype
+        return MultiDiscrete(tuple(int(n) for n in space.nvec)), lambda a: (a + first).astype(dtype)
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        low, high, shape, dtype = space.low, space.high, space.shape, space.dtype
+        width = int(np.prod(shape))
+        return Continuous((width,)), lambda a: np.clip(a.reshape(len(a), *shape), low, high).astype(dtype)
+    raise UserError(
+        f"env.id={env_id}: actions are {space}; supported are Discrete, MultiDiscrete (one dimension) and "
+        "Box of real numbers"
+    )

@@ -1,0 +1,45 @@
+"""What every backend looks like to a runner."""
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgx.types import ActionSpec, ObsSpec
+
+Array = NDArray[Any]
+
+
+class Step(NamedTuple):
+    """One step of N environments. After a step that ended an episode the next one only resets that environment:
+    its action is ignored, its reward is 0, and its row is not data."""
+
+    obs: Array  # [N, ...] the true successor, or the first observation after a reset
+    reward: NDArray[np.float64]  # [N] raw
+    terminated: NDArray[np.bool_]  # [N]
+    truncated: NDArray[np.bool_]  # [N]
+
+
+class VectorEnv(Protocol):
+    """N environments stepped together, each resetting itself on the step after its episode's end."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def backend(self) -> str: ...
+    @property
+    def num_envs(self) -> int: ...
+    @property
+    def obs_spec(self) -> ObsSpec: ...
+    @property
+    def action_spec(self) -> ActionSpec: ...
+
+    def reset(self, seed: int) -> Array:
+        """Start every environment anew from seeds seed, seed + 1, ...; returns observations [N, ...]."""
+        ...
+
+    def step(self, action: Array) -> Step:
+        """Take actions [N, ...] as the policy sampled them; continuous ones are clipped to their bounds here."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,20 @@
+"""The two ways a command can end badly, each with the exit code that the shell sees."""
+
+
+class UserError(Exception):
+    """Something the user asked for cannot be done; the message says what, where and what was expected.
+
+    `problems` holds every mistake found, one line each, so that one attempt shows them all.
+    """
+
+    exit_code = 2
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class RunError(Exception):
+    """A run that was set up correctly failed on its way (an environment raised, a number became NaN)."""
+
+    exit_code = 1

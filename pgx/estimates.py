@@ -1,0 +1,56 @@
+"""From a rollout to a batch: the critic's values, advantages and targets of its valid rows."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from pgx.ops.returns import gae
+from pgx.ops.stats import standardize
+from pgx.types import Agent, Batch, Rollout
+
+
+@torch.no_grad()
+def rollout_values(agent: Agent, rollout: Rollout) -> tuple[Tensor, Tensor]:
+    """V(s_t) and V(s_{t+1}) of every row, [T, N] each, with each observation passed through the critic once.
+
+    Inside an episode the successor of row t is the observation of row t + 1; only the successors after the
+    last row and at truncations are observations of their own.
+    """
+    own = rollout.truncated.clone()
+    own[-1] = True
+    obs = torch.cat([rollout.obs.flatten(0, 1), rollout.next_obs[own]])
+    values = agent.critic(agent.normalizer(obs))
+    value = values[: own.numel()].view(own.shape)
+    next_value = torch.cat([value[1:], value[-1:]])
+    next_value[own] = values[own.numel() :]
+    return value, next_value
+
+
+@torch.no_grad()
+def flatten(agent: Agent, rollout: Rollout, value: Tensor, advantage: Tensor, value_target: Tensor) -> Batch:
+    """The valid rows of a rollout and of [T, N] estimates over it, time-major, observations normalised."""
+    valid = rollout.valid
+    return Batch(
+        obs=agent.normalizer(rollout.obs[valid]),
+        action=rollout.action[valid],
+        log_prob=rollout.log_prob[valid],
+        value=value[valid],
+        advantage=advantage[valid],
+        value_target=value_target[valid],
+    )
+
+
+def gae_batch(agent: Agent, rollout: Rollout, discount: float, gae_lambda: float, normalize: bool) -> Batch:
+    """Generalised advantages, and the λ-returns A + V as value targets.
+
+    Args:
+        discount, gae_lambda: γ and λ in [0, 1].
+        normalize: advantages to mean 0 and standard deviation 1 over the batch; targets stay as they are.
+    """
+    value, next_value = rollout_values(agent, rollout)
+    advantage = gae(
+        rollout.reward, value, next_value, rollout.terminated, rollout.truncated, discount, gae_lambda
+    )
+    batch = flatten(agent, rollout, value, advantage, advantage + value)
+    return replace(batch, advantage=standardize(batch.advantage)) if normalize else batch

@@ -1,0 +1,130 @@
+"""THE table of metrics: every key that code may report, its tag, unit and definition. Nothing else names a tag.
+
+`python -m pgx.metrics` prints the table as docs/metrics.md.
+"""
+
+import math
+from dataclasses import dataclass
+
+from pgx.schema import nearest
+from pgx.types import Metrics
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One scalar over environment steps."""
+
+    key: str  # as code reports it
+    tag: str  # as TensorBoard and metrics.jsonl show it
+    unit: str
+    meaning: str
+
+
+def _group(name: str, rows: list[tuple[str, str, str]], prefix: str = "") -> list[Metric]:
+    return [Metric(prefix + key, f"{name}/{key}", unit, meaning) for key, unit, meaning in rows]
+
+
+TABLE: tuple[Metric, ...] = (
+    *_group(
+        "rollout",
+        [
+            ("episode_return", "reward", "mean over the episodes that ended in this iteration; raw, undiscounted"),
+            ("episode_return_min", "reward", "smallest of them"),
+            ("episode_return_max", "reward", "largest of them"),
+            ("episode_return_recent", "reward", "mean over the last 20 episodes that ended"),
+            ("episode_length", "steps", "mean length of the episodes that ended in this iteration"),
+            ("episode_length_min", "steps", "shortest of them"),
+            ("episode_length_max", "steps", "longest of them"),
+            ("episodes", "count", "episodes that ended in this iteration"),
+        ],
+    ),
+    *_group(
+        "health",
+        [
+            ("kl", "nats", "mean over the batch of KL(pi_old || pi_new), exact in the action distribution"),
+            ("kl_max", "nats", "largest KL(pi_old || pi_new) at any observation of the batch"),
+            ("kl_reverse", "nats", "mean over the batch of KL(pi_new || pi_old)"),
+            ("entropy", "nats", "mean entropy of pi_new over the batch"),
+            ("ess", "share", "effective sample size (sum w)^2 / (B sum w^2) of w = pi_new(a|s) / mu(a|s)"),
+            ("clip_fraction", "share", "rows with |w - 1| > health.clip_range"),
+            ("ratio_min", "1", "smallest w"),
+            ("ratio_max", "1", "largest w"),
+            ("surrogate_gain", "advantage", "actual change of the surrogate mean(w A) by the update"),
+            ("predicted_gain", "advantage", "change predicted to first order: gradient of mean(w A) times the step"),
+            ("gradient_norm", "advantage", "2-norm of the gradient of mean(w A) before the update, never clipped"),
+            ("step_norm", "1", "2-norm of the change of the policy's parameters"),
+            ("explained_variance", "share", "1 - Var(target - V) / Var(target) of the critic before the update"),
+            ("explained_variance_after", "share", "the same after the update, on the same targets"),
+            ("advantage_mean", "advantage", "mean advantage over the batch, as the rule uses it"),
+            ("advantage_std", "advantage", "standard deviation of the advantage over the batch"),
+        ],
+    ),
+    *_group(
+        "algo",
+        [
+            ("line_search_steps", "count", "fractions of the full step that the line search tried"),
+            ("line_search_fraction", "share", "fraction of the full step that was accepted; 0: rejected"),
+            ("cg_steps", "count", "products with the Fisher matrix that conjugate gradient took"),
+            ("cg_residual", "share", "norm of g - H x left by conjugate gradient, relative to the norm of g"),
+            ("epochs", "count", "passes over the batch before the rule stopped"),
+            ("learning_rate", "1", "of the policy's optimizer, after annealing"),
+            ("critic_learning_rate", "1", "of the critic's optimizer, after annealing"),
+            ("critic_loss", "value^2", "half the mean squared error of the critic, mean over its last epoch"),
+        ],
+    ),
+    *_group(
+        "time",
+        [
+            ("steps_per_second", "1/s", "environment steps over wall-clock seconds, in this iteration"),
+            ("environment_share", "share", "of the iteration's seconds: stepping environments"),
+            ("policy_share", "share", "of the iteration's seconds: choosing actions"),
+            ("update_share", "share", "of the iteration's seconds: the rule's update"),
+            ("health_share", "share", "of the iteration's seconds: measuring the update's health"),
+            ("iteration", "count", "updates so far"),
+            ("seconds", "s", "wall-clock seconds of this run so far, earlier lives included"),
+        ],
+    ),
+    *_group(
+        "eval",
+        [
+            ("episode_return", "reward", "mean raw return of deterministic episodes, normaliser frozen"),
+            ("episode_return_std", "reward", "their standard deviation"),
+            ("episode_length", "steps", "their mean length"),
+        ],
+        prefix="eval_",
+    ),
+)
+
+_TAGS = {metric.key: metric.tag for metric in TABLE}
+
+
+def tagged(metrics: Metrics) -> Metrics:
+    """Metrics under their tags, in the table's order; what is undefined in this iteration (NaN) is left out.
+
+    Raises:
+        KeyError: a key that the table does not know.
+    """
+    unknown = [f"{key}{nearest(key, _TAGS)}" for key in metrics if key not in _TAGS]
+    if unknown:
+        raise KeyError(f"metrics that pgx/metrics.py does not define: {', '.join(unknown)}")
+    return {tag: metrics[key] for key, tag in _TAGS.items() if key in metrics and not math.isnan(metrics[key])}
+
+
+def markdown() -> str:
+    """The table as a page."""
+    lines = [
+        "# Metrics",
+        "",
+        "Made by `python -m pgx.metrics > docs/metrics.md` from the table in pgx/metrics.py. The x-axis is environment",
+        "steps, always. A metric that is undefined in an iteration (no episode ended, constant targets) is left out",
+        "there. `w` is the importance weight pi_new(a|s) / mu(a|s) of an action under the policy that took it.",
+        "",
+        "| tag | unit | definition |",
+        "|---|---|---|",
+    ]
+    lines += [f"| `{m.tag}` | {m.unit} | {m.meaning.replace('|', chr(92) + '|')} |" for m in TABLE]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")

@@ -1,0 +1,1 @@
+"""Every formula of the field, once: pure functions of tensors."""

@@ -1,0 +1,66 @@
+"""Objectives and losses, each a mean over the batch. Objectives are maximised, losses minimised."""
+
+import torch
+from torch import Tensor
+
+
+def surrogate(log_ratio: Tensor, advantage: Tensor) -> Tensor:
+    """Importance-sampled improvement over the behaviour policy.
+
+    L = E[ π(a|s)/μ(a|s) A ]; its gradient at π = μ is the policy gradient E[ ∇ log π(a|s) A ].
+
+    Source: Schulman et al., "Trust region policy optimization", 2015, eq. 14.
+
+    Args:
+        log_ratio: [B] log π(a|s) - log μ(a|s), nats.
+        advantage: [B].
+
+    Returns:
+        Scalar, to be maximised; in the advantage's units.
+    """
+    return (log_ratio.exp() * advantage).mean()
+
+
+def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip_range: float) -> Tensor:
+    """The surrogate without reward for leaving the interval around ratio 1.
+
+    L = E[ min(r A, clip(r, 1 - ε, 1 + ε) A) ], r = π(a|s)/μ(a|s). Its gradient vanishes where r > 1 + ε with
+    A > 0 and where r < 1 - ε with A < 0, and nowhere else.
+
+    Source: Schulman et al., "Proximal policy optimization algorithms", 2017, eq. 7.
+
+    Args:
+        log_ratio: [B] nats.
+        advantage: [B].
+        clip_range: ε > 0.
+
+    Returns:
+        Scalar, to be maximised.
+    """
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+    return torch.minimum(ratio * advantage, clipped * advantage).mean()
+
+
+def value_loss(value: Tensor, target: Tensor) -> Tensor:
+    """Half the mean squared error, 1/2 E[(V - target)²], so that its gradient is the mean error; scalar."""
+    return 0.5 * (value - target).square().mean()
+
+
+def clipped_value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip_range: float) -> Tensor:
+    """The worse of the errors of V and of V held within clip_range of its old estimate.
+
+    L = 1/2 E[ max((V - G)², (clip(V, V_old - ε, V_old + ε) - G)²) ].
+
+    Source: the value loss of OpenAI Baselines' ppo2; described in Engstrom et al., "Implementation matters in
+    deep policy gradients", 2020, section 3, item 1. It depends on the scale of the returns.
+
+    Args:
+        value, old_value, target: [B].
+        clip_range: ε > 0, in units of value.
+
+    Returns:
+        Scalar.
+    """
+    held = old_value + (value - old_value).clamp(-clip_range, clip_range)
+    return 0.5 * torch.maximum((value - target).square(), (held - target).square()).mean()

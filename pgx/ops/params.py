@@ -1,0 +1,30 @@
+"""Parameters of a network as one flat vector, and back."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+
+def flatten(tensors: Iterable[Tensor]) -> Tensor:
+    """Concatenate tensors into one vector [P], in order; detached, a copy."""
+    return torch.cat([t.detach().reshape(-1) for t in tensors])
+
+
+def split(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Cut a vector [P] into views shaped like the given tensors; the inverse of `flatten`."""
+    parts = vector.split([t.numel() for t in like])
+    return [part.view_as(t) for part, t in zip(parts, like, strict=True)]
+
+
+@torch.no_grad()
+def assign(parameters: Sequence[Tensor], vector: Tensor) -> None:
+    """Write a vector [P] into parameters in place, bit for bit."""
+    for parameter, part in zip(parameters, split(vector, parameters), strict=True):
+        parameter.copy_(part)
+
+
+def gradient(objective: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """∇ objective as one vector [P]; zero for parameters that it does not depend on."""
+    grads = torch.autograd.grad(objective, parameters, allow_unused=True)
+    return flatten(torch.zeros_like(p) if g is None else g for p, g in zip(parameters, grads, strict=True))

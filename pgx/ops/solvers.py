@@ -1,0 +1,83 @@
+"""Conjugate gradients and backtracking line search."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ConjugateGradientResult:
+    """x with A x ≈ b, the norm of what is left of b relative to |b|, and the products with A it took."""
+
+    x: Tensor  # [P]
+    residual: float  # |b - A x| / |b|, in [0, 1] where A is positive definite; 0 for b = 0
+    steps: int
+
+
+def conjugate_gradient(
+    matvec: Callable[[Tensor], Tensor], b: Tensor, max_steps: int, tolerance: float
+) -> ConjugateGradientResult:
+    """Solve A x = b for a symmetric positive definite A known by its products alone.
+
+    Source: Hestenes and Stiefel, 1952; Nocedal and Wright, Numerical Optimization, algorithm 5.2 (their r is
+    -residual here). In exact arithmetic it ends after as many steps as A has distinct eigenvalues.
+
+    Args:
+        matvec: v -> A v, [P] -> [P].
+        b: [P].
+        max_steps: >= 1.
+        tolerance: stop once |b - A x| <= tolerance * |b|.
+
+    Returns:
+        x and how well it solves; x = 0 for b = 0.
+    """
+    x, residual, direction = torch.zeros_like(b), b.clone(), b.clone()
+    scale = float(b.dot(b))
+    left = scale
+    steps = 0
+    while steps < max_steps and left > tolerance**2 * scale:
+        product = matvec(direction)
+        curvature = float(direction.dot(product))
+        if not curvature > 0:  # A is singular along this direction: the step would be infinite
+            break
+        rate = left / curvature
+        x = x + rate * direction
+        residual = residual - rate * product
+        before, left = left, float(residual.dot(residual))
+        direction = residual + (left / before) * direction
+        steps += 1
+    return ConjugateGradientResult(x, (left / scale) ** 0.5 if scale > 0 else 0.0, steps)
+
+
+@dataclass(frozen=True)
+class LineSearchResult:
+    """The accepted fraction of the full step (0 when none was) and how many fractions were tried."""
+
+    fraction: float
+    steps: int
+
+
+def backtracking_line_search(
+    accept: Callable[[float], bool], shrink: float, max_steps: int
+) -> LineSearchResult:
+    """Try the fractions 1, shrink, shrink², ... of a step until one is accepted.
+
+    Source: Nocedal and Wright, Numerical Optimization, algorithm 3.1, with the test left to the caller.
+
+    Args:
+        accept: fraction -> whether the step is good. It may move parameters; after a search that fails it is
+            the caller who restores them.
+        shrink: in (0, 1).
+        max_steps: >= 1, the number of fractions tried at most.
+
+    Returns:
+        The first accepted fraction, or 0.
+    """
+    fraction = 1.0
+    for steps in range(1, max_steps + 1):
+        if accept(fraction):
+            return LineSearchResult(fraction, steps)
+        fraction *= shrink
+    return LineSearchResult(0.0, max_steps)

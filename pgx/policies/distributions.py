@@ -1,0 +1,146 @@
+"""Action distributions: small objects without per-call validation. All densities in nats."""
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """pi(a) = softmax(logits)_a over K actions; logits [B, K], actions [B] int64."""
+
+    logits: Tensor
+
+    @property
+    def coordinates(self) -> tuple[Tensor, ...]:
+        return (self.logits,)
+
+    def detach(self) -> Self:
+        return type(self)(self.logits.detach())
+
+    def _log_probs(self) -> Tensor:
+        return self.logits.log_softmax(-1)
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        # The first of K exponential clocks with rates pi_a to ring is a with probability pi_a.
+        clocks = torch.empty_like(self.logits).exponential_(generator=generator)
+        return (self.logits - clocks.log()).argmax(-1)
+
+    def mode(self) -> Tensor:
+        return self.logits.argmax(-1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        return self._log_probs().gather(-1, action.unsqueeze(-1)).squeeze(-1)
+
+    def entropy(self) -> Tensor:
+        """-Σ_a π_a log π_a."""
+        log_probs = self._log_probs()
+        return -_expectation(log_probs, log_probs)
+
+    def kl(self, other: Self) -> Tensor:
+        """Σ_a π_a (log π_a - log π'_a)."""
+        log_probs = self._log_probs()
+        return _expectation(log_probs, log_probs - other._log_probs())
+
+    def fisher(self, tangent: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """(diag(π) - π πᵀ) t, row by row."""
+        probs = self.logits.softmax(-1)
+        (t,) = tangent
+        return (probs * (t - (probs * t).sum(-1, keepdim=True)),)
+
+
+def _expectation(log_probs: Tensor, x: Tensor) -> Tensor:
+    """Σ_a π_a x_a, with 0 for an impossible action whatever its x (0 log 0 = 0)."""
+    probs = log_probs.exp()
+    return torch.where(probs > 0, probs * x, 0.0).sum(-1)
+
+
+@dataclass(frozen=True)
+class MultiCategorical:
+    """Independent categoricals side by side; logits [B, K_1 + ... + K_m], actions [B, m] int64."""
+
+    logits: Tensor
+    sizes: tuple[int, ...]  # K_1, ..., K_m
+
+    @property
+    def coordinates(self) -> tuple[Tensor, ...]:
+        return (self.logits,)
+
+    def _parts(self) -> list[Categorical]:
+        return [Categorical(part) for part in self.logits.split(self.sizes, -1)]
+
+    def detach(self) -> Self:
+        return type(self)(self.logits.detach(), self.sizes)
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        return torch.stack([part.sample(generator) for part in self._parts()], -1)
+
+    def mode(self) -> Tensor:
+        return torch.stack([part.mode() for part in self._parts()], -1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Σ_i log π_i(a_i)."""
+        pairs = zip(self._parts(), action.unbind(-1), strict=True)
+        return torch.stack([part.log_prob(a) for part, a in pairs]).sum(0)
+
+    def entropy(self) -> Tensor:
+        """Σ_i H(π_i)."""
+        return torch.stack([part.entropy() for part in self._parts()]).sum(0)
+
+    def kl(self, other: Self) -> Tensor:
+        """Σ_i KL(π_i || π'_i)."""
+        pairs = zip(self._parts(), other._parts(), strict=True)
+        return torch.stack([mine.kl(theirs) for mine, theirs in pairs]).sum(0)
+
+    def fisher(self, tangent: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Block diagonal: each categorical's own metric."""
+        tangents = tangent[0].split(self.sizes, -1)
+        pairs = zip(self._parts(), tangents, strict=True)
+        return (torch.cat([part.fisher((t,))[0] for part, t in pairs], -1),)
+
+
+@dataclass(frozen=True)
+class DiagonalGaussian:
+    """N(mean, diag(exp(log_std))²); mean and log_std [B, A], actions [B, A]."""
+
+    mean: Tensor
+    log_std: Tensor
+
+    @property
+    def coordinates(self) -> tuple[Tensor, ...]:
+        return (self.mean, self.log_std)
+
+    def detach(self) -> Self:
+        return type(self)(self.mean.detach(), self.log_std.detach())
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        noise = torch.empty_like(self.mean).normal_(generator=generator)
+        return self.mean + self.log_std.exp() * noise
+
+    def mode(self) -> Tensor:
+        return self.mean
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """-Σ_i [ (a_i - μ_i)² / 2σ_i² + log σ_i + log √(2π) ]."""
+        z = (action - self.mean) * (-self.log_std).exp()
+        return -(0.5 * z.square() + self.log_std + _HALF_LOG_2PI).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Σ_i [ log σ_i + 1/2 + log √(2π) ]."""
+        return (self.log_std + (0.5 + _HALF_LOG_2PI)).sum(-1)
+
+    def kl(self, other: Self) -> Tensor:
+        """Σ_i [ log σ'_i - log σ_i + (σ_i² + (μ_i - μ'_i)²) / 2σ'_i² - 1/2 ]."""
+        shrunk = (2 * (self.log_std - other.log_std)).exp()
+        moved = ((self.mean - other.mean) * (-other.log_std).exp()).square()
+        return (other.log_std - self.log_std + 0.5 * (shrunk + moved - 1)).sum(-1)
+
+    def fisher(self, tangent: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """diag(1/σ², 2) in (mean, log_std)."""
+        mean_tangent, log_std_tangent = tangent
+        return mean_tangent * (-2 * self.log_std).exp(), 2 * log_std_tangent

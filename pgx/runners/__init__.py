@@ -1,0 +1,1 @@
+"""From an agent and environments to rollouts."""

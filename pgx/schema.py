@@ -1,0 +1,128 @@
+"""Types with ranges, and the check of plain values against a signature.
+
+A hyperparameter states its range in its type (`max_kl: Positive`). The same statement checks a value that
+comes from a config and one that is passed in Python, and every violation is reported, not the first alone.
+"""
+
+import difflib
+import inspect
+import math
+import types
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+
+@dataclass(frozen=True)
+class Range:
+    """An interval of numbers: `low` and `high` belong to it unless `open_low` or `open_high` is set."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below
+
+    def __str__(self) -> str:
+        if math.isinf(self.high):
+            return f"{'>' if self.open_low else '>='} {self.low:g}"
+        return f"in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
+
+
+Positive = Annotated[float, Range(0.0, open_low=True)]
+NonNegative = Annotated[float, Range(0.0)]
+Fraction = Annotated[float, Range(0.0, 1.0)]
+OpenFraction = Annotated[float, Range(0.0, 1.0, open_low=True, open_high=True)]
+Count = Annotated[int, Range(1)]
+Index = Annotated[int, Range(0)]
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` for the choice that resembles `word` most, or nothing."""
+    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def signature(target: Callable[..., Any]) -> dict[str, Any]:
+    """Parameter names of a function or dataclass with their annotations, `Annotated` ranges kept."""
+    hints = get_type_hints(target, include_extras=True)
+    if is_dataclass(target):
+        return {f.name: hints[f.name] for f in fields(target) if f.init}
+    return {name: hints[name] for name in inspect.signature(target).parameters}
+
+
+def describe(expected: Any) -> str:
+    """An annotation in words: `a number > 0`, `one of adam, sgd`, `a list of whole numbers >= 1 or null`."""
+    origin, args = get_origin(expected), get_args(expected)
+    if origin is Annotated:
+        ranges = " ".join(str(a) for a in args[1:] if isinstance(a, Range))
+        return f"{describe(args[0])} {ranges}".strip()
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(a) for a in args)
+    if origin is Literal:
+        return "one of " + ", ".join("null" if a is None else str(a) for a in args)
+    if origin is list:
+        return f"a list, each {describe(args[0])}"
+    if origin is dict:
+        return "a mapping"
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "null"}
+    return words.get(expected, str(expected))
+
+
+def fits(value: Any, expected: Any) -> bool:
+    """Whether a plain value (number, text, list, mapping, None) agrees with an annotation and its ranges."""
+    origin, args = get_origin(expected), get_args(expected)
+    if expected is Any:
+        return True
+    if origin is Annotated:
+        return fits(value, args[0]) and all(value in r for r in args[1:] if isinstance(r, Range))
+    if origin in (Union, types.UnionType):
+        return any(fits(value, a) for a in args)
+    if origin is Literal:
+        return any(value == a and type(value) is type(a) for a in args)
+    if origin is list:
+        return isinstance(value, list | tuple) and all(fits(v, args[0]) for v in value)
+    if origin is dict:
+        return isinstance(value, Mapping)
+    if expected is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if expected is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if expected is type(None):
+        return value is None
+    return isinstance(value, expected)
+
+
+def problems(where: str, expected: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
+    """Every way in which `values` disagrees with `expected`: unknown keys, missing keys, types, ranges."""
+    prefix = f"{where}." if where else ""
+    found = [
+        f"{prefix}{key}: unknown key{nearest(key, expected)}" for key in values if key not in expected
+    ]
+    found += [
+        f"{prefix}{key}: missing; expected {describe(annotation)}"
+        for key, annotation in expected.items()
+        if key not in values
+    ]
+    found += [
+        f"{prefix}{key}: expected {describe(annotation)}, got {values[key]!r}"
+        for key, annotation in expected.items()
+        if key in values and not fits(values[key], annotation)
+    ]
+    return found
+
+
+def validate(instance: Any) -> None:
+    """Check a dataclass instance against its own annotations; for its `__post_init__`.
+
+    Raises:
+        ValueError: naming every field whose value has the wrong type or lies outside its range.
+    """
+    expected = signature(type(instance))
+    found = problems(type(instance).__name__, expected, {name: getattr(instance, name) for name in expected})
+    if found:
+        raise ValueError("\n".join(found))

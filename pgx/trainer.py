@@ -1,0 +1,261 @@
+"""The loop: collect, update, measure, log, checkpoint."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from pgx import health
+from pgx.checkpoint import BEST, LAST, Checkpoints, write_atomically
+from pgx.errors import RunError
+from pgx.loggers import Sink
+from pgx.metrics import tagged
+from pgx.ops.params import flatten
+from pgx.runners.sync import Episode, SyncRunner
+from pgx.types import Agent, Algorithm, Metrics, Rollout, State
+
+RECENT = 20  # episodes in the running mean that "best" and "final" returns are taken from
+
+Status = Literal["finished", "interrupted", "failed"]
+
+
+@dataclass
+class Counters:
+    """How far a run has come; part of every checkpoint."""
+
+    steps: int = 0  # environment steps
+    iterations: int = 0
+    seconds: float = 0.0  # wall clock, over all lives of the run
+    recent: list[float] = field(default_factory=list)  # raw returns of the last episodes, RECENT at most
+    best_return: float | None = None  # largest mean of a full `recent`
+    best_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Every:
+    """Something due each time the environment steps pass a multiple of `steps`; never when that is None."""
+
+    steps: int | None
+
+    def due(self, before: int, now: int) -> bool:
+        return self.steps is not None and before // self.steps < now // self.steps
+
+
+class Trainer:
+    """Runs a rule to its step budget, leaving a folder from which the run can be read, evaluated and resumed.
+
+    Args:
+        agent, algorithm, runner: what learns, by which rule, from where.
+        run_dir: the run's folder.
+        config: the resolved config as YAML, kept in every checkpoint.
+        total_steps: environment steps to train for; the last iteration may overshoot.
+        checkpoint_every: environment steps between checkpoints; None for one at the end alone.
+        log_every: iterations between looks at the update's health.
+        clip_range: for `health.measure`.
+        backend_reason: why the environments run on the backend they run on, for the console.
+        eval_every: environment steps between evaluations; None for none.
+        evaluate: the agent's episodes, played deterministically; given the iteration for its seed.
+        open_sinks: opens the loggers for a run that has come this many steps; None for a new one.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        algorithm: Algorithm,
+        runner: SyncRunner,
+        run_dir: Path,
+        config: str,
+        total_steps: int,
+        checkpoint_every: int | None,
+        log_every: int,
+        clip_range: float,
+        backend_reason: str,
+        eval_every: int | None,
+        evaluate: Callable[[int], list[Episode]],
+        open_sinks: Callable[[int | None], Sequence[Sink]],
+    ) -> None:
+        self.agent = agent
+        self.algorithm = algorithm
+        self.runner = runner
+        self.run_dir = run_dir
+        self.config = config
+        self.total_steps = total_steps
+        self.checkpoint_every = Every(checkpoint_every)
+        self.log_every = log_every
+        self.clip_range = clip_range
+        self.backend_reason = backend_reason
+        self.eval_every = Every(eval_every)
+        self.evaluate = evaluate
+        self.open_sinks = open_sinks
+        self.checkpoints = Checkpoints(run_dir)
+        self.counters = Counters()
+        self.stop_requested = False  # set from outside to end the run after the iteration under way
+        self._resumed = False
+        self._sinks: Sequence[Sink] = ()
+        self._best: State | None = None  # to be written with the next checkpoint
+        self._finished: list[Episode] = []  # since the last logged iteration
+        self._saved_at = -1
+
+    def train(self) -> dict[str, Any]:
+        """Train until the budget is spent or a stop is requested; returns what summary.json holds.
+
+        Raises:
+            RunError: an environment or a number failed; the summary says so and the last checkpoint stands.
+        """
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.run_dir / "config.yaml", self.config.encode())
+        self._sinks = self.open_sinks(self.counters.steps if self._resumed else None)
+        status: Status = "failed"
+        failure: str | None = None
+        try:
+            self.runner.begin(self.counters.iterations)
+            while self.counters.steps < self.total_steps and not self.stop_requested:
+                self._iterate()
+            if self._saved_at != self.counters.steps:
+                self._save()
+            status = "finished" if self.counters.steps >= self.total_steps else "interrupted"
+        except BaseException as error:
+            failure = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            summary = self._summary(status, failure)
+            for sink in self._sinks:
+                sink.close(summary)
+            write_atomically(self.run_dir / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+            self.runner.close()
+        return summary
+
+    def _iterate(self) -> None:
+        counters, runner = self.counters, self.runner
+        started = time.perf_counter()
+        before, progress = counters.steps, min(1.0, counters.steps / self.total_steps)
+        env_seconds, policy_seconds = runner.env_seconds, runner.policy_seconds
+        rollout = runner.collect(self.agent)
+        logged = (counters.iterations + 1) % self.log_every == 0
+        metrics, update_seconds, health_seconds = self._update(rollout, progress, measured=logged)
+        self.agent.normalizer.observe(rollout.obs[rollout.valid])
+        counters.steps += rollout.steps
+        counters.iterations += 1
+        self._note_episodes()
+        if self.eval_every.due(before, counters.steps):
+            metrics |= _evaluation(self.evaluate(counters.iterations))
+        seconds = time.perf_counter() - started
+        counters.seconds += seconds
+        if logged:
+            metrics |= _episodes(self._finished, counters.recent)
+            metrics |= {
+                "steps_per_second": rollout.steps / seconds,
+                "environment_share": (runner.env_seconds - env_seconds) / seconds,
+                "policy_share": (runner.policy_seconds - policy_seconds) / seconds,
+                "update_share": update_seconds / seconds,
+                "health_share": health_seconds / seconds,
+                "iteration": float(counters.iterations),
+                "seconds": counters.seconds,
+            }
+            self._finished = []
+        if metrics:
+            for sink in self._sinks:
+                sink.write(counters.steps, tagged(metrics))
+        if self.checkpoint_every.due(before, counters.steps) and counters.steps < self.total_steps:
+            self._save()
+            # A checkpoint is an episode boundary, in this life as in one that resumes from it.
+            runner.begin(counters.iterations)
+
+    def _update(self, rollout: Rollout, progress: float, measured: bool) -> tuple[Metrics, float, float]:
+        """The rule's update, its health measured around it; metrics, and the seconds of update and of health."""
+        entered = time.perf_counter()
+        look = health.look(self.agent, self.algorithm.estimate(self.agent, rollout)) if measured else None
+        started = time.perf_counter()
+        extras = self.algorithm.update(self.agent, rollout, progress)
+        seconds = time.perf_counter() - started
+        self._check_parameters()
+        metrics = health.measure(look, self.agent, self.clip_range) | extras if look else {}
+        return metrics, seconds, time.perf_counter() - entered - seconds
+
+    def _check_parameters(self) -> None:
+        for name in ("policy", "critic"):
+            if not bool(flatten(getattr(self.agent, name).parameters()).isfinite().all()):
+                raise RunError(
+                    f"iteration {self.counters.iterations + 1}: the update made parameters of the {name} NaN or "
+                    "infinite; the last checkpoint is from before it"
+                )
+
+    def _note_episodes(self) -> None:
+        counters = self.counters
+        for episode in self.runner.episodes:
+            counters.recent = [*counters.recent, episode.episode_return][-RECENT:]
+        self._finished += self.runner.episodes
+        self.runner.episodes = []
+        mean = float(np.mean(counters.recent)) if len(counters.recent) == RECENT else -math.inf
+        if mean > (-math.inf if counters.best_return is None else counters.best_return):
+            counters.best_return, counters.best_steps = mean, counters.steps
+            self._best = deepcopy(self.state_dict())
+
+    def _save(self) -> None:
+        self.checkpoints.save(self.state_dict(), [LAST, f"step_{self.counters.steps:012d}"])
+        if self._best is not None:
+            self.checkpoints.save(self._best, [BEST])
+            self._best = None
+        self._saved_at = self.counters.steps
+
+    def state_dict(self) -> State:
+        return {
+            "agent": self.agent.state_dict(),
+            "algorithm": self.algorithm.state_dict(),
+            "runner": self.runner.state_dict(),
+            "counters": asdict(self.counters),
+            "config": self.config,
+            "torch": str(torch.__version__),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from a checkpoint when `train` is called."""
+        self.agent.load_state_dict(state["agent"])
+        self.algorithm.load_state_dict(state["algorithm"])
+        self.runner.load_state_dict(state["runner"])
+        self.counters = Counters(**state["counters"])
+        self._resumed = True
+
+    def _summary(self, status: Status, failure: str | None) -> dict[str, Any]:
+        counters = self.counters
+        return {
+            "status": status,
+            "error": failure,
+            "steps": counters.steps,
+            "iterations": counters.iterations,
+            "seconds": round(counters.seconds, 3),
+            "steps_per_second": round(counters.steps / counters.seconds, 1) if counters.seconds > 0 else None,
+            "final_return": float(np.mean(counters.recent)) if counters.recent else None,
+            "final_return_episodes": len(counters.recent),
+            "best_return": counters.best_return,
+            "best_steps": counters.best_steps,
+        }
+
+
+def _episodes(episodes: Sequence[Episode], recent: Sequence[float]) -> Metrics:
+    metrics = {"episodes": float(len(episodes))}
+    if recent:
+        metrics["episode_return_recent"] = float(np.mean(recent))
+    for key, values in (
+        ("episode_return", [e.episode_return for e in episodes]),
+        ("episode_length", [float(e.length) for e in episodes]),
+    ):
+        if values:
+            metrics |= {key: float(np.mean(values)), f"{key}_min": min(values), f"{key}_max": max(values)}
+    return metrics
+
+
+def _evaluation(episodes: Sequence[Episode]) -> Metrics:
+    returns = [e.episode_return for e in episodes]
+    return {
+        "eval_episode_return": float(np.mean(returns)),
+        "eval_episode_return_std": float(np.std(returns)),
+        "eval_episode_length": float(np.mean([e.length for e in episodes])),
+    }
