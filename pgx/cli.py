@@ -40,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = RunError.exit_code
     except Exception as error:
-        _report(f"{type(error).__name__}: {error} (a defect of pgx, or of the environment; PGX_DEBUG=1 shows where)")
+        _report(
+            f"{type(error).__name__}: {error} (a defect of pgx, or of the environment; PGX_DEBUG=1 shows where)"
+        )
         code = RunError.exit_code
     sys.exit(code)
 
@@ -65,7 +67,9 @@ def _dispatch(arguments: list[str]) -> int:
     run = verbs.add_parser("eval", help=VERBS["eval"], description="Play episodes with a trained run.")
     run.add_argument("run", metavar="RUN", help="the run's folder, e.g. outputs/Walker2d-v4/trpo/2026-...")
     run.add_argument("--episodes", type=_count, help="how many (the run's trainer.eval_episodes)")
-    run.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
+    run.add_argument(
+        "--stochastic", action="store_true", help="sample actions instead of taking the likeliest"
+    )
     run.add_argument("--checkpoint", default="last", help="last, best or step_<steps> (last)")
     run.add_argument("--seed", type=int, default=0, help="of the environments and of sampling (0)")
     run.set_defaults(verb=_eval)

@@ -28,7 +28,11 @@ TABLE: tuple[Metric, ...] = (
     *_group(
         "rollout",
         [
-            ("episode_return", "reward", "mean over the episodes that ended in this iteration; raw, undiscounted"),
+            (
+                "episode_return",
+                "reward",
+                "mean over the episodes that ended in this iteration; raw, undiscounted",
+            ),
             ("episode_return_min", "reward", "smallest of them"),
             ("episode_return_max", "reward", "largest of them"),
             ("episode_return_recent", "reward", "mean over the last 20 episodes that ended"),
@@ -50,10 +54,22 @@ TABLE: tuple[Metric, ...] = (
             ("ratio_min", "1", "smallest w"),
             ("ratio_max", "1", "largest w"),
             ("surrogate_gain", "advantage", "actual change of the surrogate mean(w A) by the update"),
-            ("predicted_gain", "advantage", "change predicted to first order: gradient of mean(w A) times the step"),
-            ("gradient_norm", "advantage", "2-norm of the gradient of mean(w A) before the update, never clipped"),
+            (
+                "predicted_gain",
+                "advantage",
+                "change predicted to first order: gradient of mean(w A) times the step",
+            ),
+            (
+                "gradient_norm",
+                "advantage",
+                "2-norm of the gradient of mean(w A) before the update, never clipped",
+            ),
             ("step_norm", "1", "2-norm of the change of the policy's parameters"),
-            ("explained_variance", "share", "1 - Var(target - V) / Var(target) of the critic before the update"),
+            (
+                "explained_variance",
+                "share",
+                "1 - Var(target - V) / Var(target) of the critic before the update",
+            ),
             ("explained_variance_after", "share", "the same after the update, on the same targets"),
             ("advantage_mean", "advantage", "mean advantage over the batch, as the rule uses it"),
             ("advantage_std", "advantage", "standard deviation of the advantage over the batch"),
@@ -107,7 +123,9 @@ def tagged(metrics: Metrics) -> Metrics:
     unknown = [f"{key}{nearest(key, _TAGS)}" for key in metrics if key not in _TAGS]
     if unknown:
         raise KeyError(f"metrics that pgx/metrics.py does not define: {', '.join(unknown)}")
-    return {tag: metrics[key] for key, tag in _TAGS.items() if key in metrics and not math.isnan(metrics[key])}
+    return {
+        tag: metrics[key] for key, tag in _TAGS.items() if key in metrics and not math.isnan(metrics[key])
+    }
 
 
 def markdown() -> str:

@@ -30,7 +30,9 @@ class Range:
     def __str__(self) -> str:
         if math.isinf(self.high):
             return f"{'>' if self.open_low else '>='} {self.low:g}"
-        return f"in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
+        return (
+            f"in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
+        )
 
 
 Positive = Annotated[float, Range(0.0, open_low=True)]
@@ -69,7 +71,13 @@ def describe(expected: Any) -> str:
         return f"a list, each {describe(args[0])}"
     if origin is dict:
         return "a mapping"
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "null"}
+    words = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+        type(None): "null",
+    }
     return words.get(expected, str(expected))
 
 
@@ -100,9 +108,7 @@ def fits(value: Any, expected: Any) -> bool:
 def problems(where: str, expected: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
     """Every way in which `values` disagrees with `expected`: unknown keys, missing keys, types, ranges."""
     prefix = f"{where}." if where else ""
-    found = [
-        f"{prefix}{key}: unknown key{nearest(key, expected)}" for key in values if key not in expected
-    ]
+    found = [f"{prefix}{key}: unknown key{nearest(key, expected)}" for key in values if key not in expected]
     found += [
         f"{prefix}{key}: missing; expected {describe(annotation)}"
         for key, annotation in expected.items()

@@ -152,7 +152,9 @@ class Rollout:
         for name in ("terminated", "truncated", "valid"):
             value = getattr(self, name)
             if value.dtype != torch.bool or value.shape != shape:
-                raise ValueError(f"Rollout.{name}: expected bool {list(shape)}, got {value.dtype} {list(value.shape)}")
+                raise ValueError(
+                    f"Rollout.{name}: expected bool {list(shape)}, got {value.dtype} {list(value.shape)}"
+                )
         for name in ("log_prob", "reward"):
             if not getattr(self, name).is_floating_point():
                 raise ValueError(f"Rollout.{name}: expected floating point, got {getattr(self, name).dtype}")
@@ -230,7 +232,9 @@ class Agent:
 class Algorithm(Protocol):
     """An update rule. Its dataclass fields are its hyperparameters and the keys of its YAML file."""
 
-    uses: ClassVar[frozenset[str]]  # which of the groups "optimizer" and "critic_optimizer" it takes steps with
+    uses: ClassVar[
+        frozenset[str]
+    ]  # which of the groups "optimizer" and "critic_optimizer" it takes steps with
 
     def setup(
         self,

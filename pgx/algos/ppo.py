@@ -27,13 +27,19 @@ class PPO:
 
     discount: Fraction  # gamma
     gae_lambda: Fraction  # lambda
-    normalize_advantage: Literal["off", "batch", "minibatch"]  # to mean 0 and standard deviation 1 over these rows
+    normalize_advantage: Literal[
+        "off", "batch", "minibatch"
+    ]  # to mean 0 and standard deviation 1 over these rows
     clip_range: Positive  # epsilon: the ratio earns nothing beyond 1 +- epsilon
     epochs: Count  # passes over the batch
     minibatch_size: Count  # rows
     entropy_coefficient: NonNegative  # bonus per nat of entropy, in units of the (normalised) advantage
-    value_clip: Positive | None  # the critic earns nothing beyond this distance from its old value; null: no clip
-    target_kl: Positive | None  # nats: no further epoch once the batch's mean KL(old || new) exceeds it; null: never
+    value_clip: (
+        Positive | None
+    )  # the critic earns nothing beyond this distance from its old value; null: no clip
+    target_kl: (
+        Positive | None
+    )  # nats: no further epoch once the batch's mean KL(old || new) exceeds it; null: never
 
     def __post_init__(self) -> None:
         validate(self)
@@ -65,11 +71,13 @@ class PPO:
         with torch.no_grad():
             old = agent.policy(batch.obs)
 
-        for epoch in range(1, self.epochs + 1):
+        for epoch in range(1, self.epochs + 1):  # noqa: B007, how far it came is reported
             critic_losses = []
             for rows in batch.minibatches(self.minibatch_size, self.generator):
                 self.optimizer.descend(partial(self._policy_loss, agent.policy, rows))
-                critic_losses.append(self.critic_optimizer.descend(partial(self._critic_loss, agent.critic, rows)))
+                critic_losses.append(
+                    self.critic_optimizer.descend(partial(self._critic_loss, agent.critic, rows))
+                )
             if self.target_kl is not None:
                 with torch.no_grad():
                     kl = float(old.kl(agent.policy(batch.obs)).mean())

@@ -31,7 +31,8 @@ def evaluate(run: str, checkpoint: str, episodes: int | None, stochastic: bool, 
     returns, lengths = [e.episode_return for e in played], [e.length for e in played]
     how = "stochastic" if stochastic else "deterministic"
     print(f"{run}, checkpoint {checkpoint}: {len(played)} {how} episodes on {envs.id} ({envs.backend})")
-    print(f"  return  {np.mean(returns):,.1f} +- {np.std(returns):,.1f}   min {min(returns):,.1f}  max {max(returns):,.1f}")
+    mean, deviation = np.mean(returns), np.std(returns)
+    print(f"  return  {mean:,.1f} +- {deviation:,.1f}   min {min(returns):,.1f}  max {max(returns):,.1f}")
     print(f"  length  {np.mean(lengths):,.1f}   min {min(lengths)}  max {max(lengths)}")
     print(f"  {sum(lengths) / (time.monotonic() - started):,.0f} steps/s", file=sys.stderr)
     return 0

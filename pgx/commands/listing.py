@@ -7,12 +7,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from pgx.paths import choices
+
 
 def list_environments(pattern: str) -> int:
     """Registered Gymnasium ids, whether EnvPool knows them, and whether pgx has a file of values for them."""
     import gymnasium
-
-    from pgx.config.compose import choices
 
     fast: set[str] = set()
     if importlib.util.find_spec("envpool") is not None:
@@ -34,8 +34,6 @@ def list_environments(pattern: str) -> int:
 
 def list_rules() -> int:
     """Rules with the first line of their module's docstring; nothing is imported for it."""
-    from pgx.config.compose import choices
-
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("algo=", "rule"):
         table.add_column(heading)

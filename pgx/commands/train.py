@@ -17,8 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pgx.checkpoint import LAST
 from pgx.config import build, check, compose
-from pgx.config.compose import ROOT, config_dir, explain, jobs, parse, prepare
+from pgx.config.compose import ROOT, explain, jobs, parse, prepare
 from pgx.errors import UserError
+from pgx.paths import config_dir
 from pgx.trainer import Trainer
 
 CHANGEABLE_ON_RESUME = ("trainer.", "logger.", "num_threads", "device")  # the rest would make it another run
@@ -76,7 +77,8 @@ def _train(trainer: Trainer, cfg: DictConfig) -> dict[str, Any]:
     took = time.monotonic() - started
     returned = "no episode ended"
     if summary["final_return"] is not None:
-        returned = f"return {summary['final_return']:,.1f} (mean of the last {summary['final_return_episodes']} episodes)"
+        episodes = summary["final_return_episodes"]
+        returned = f"return {summary['final_return']:,.1f} (mean of the last {episodes} episodes)"
     if summary["best_return"] is not None:
         returned += f", best {summary['best_return']:,.1f} at {summary['best_steps']:,} steps"
     print(f"{summary['status']} at {summary['steps']:,} steps after {took:,.1f} s: {returned}")
@@ -114,7 +116,9 @@ def _resume(arguments: list[str]) -> int:
     for override in parse(overrides):
         key = override.key_or_group
         if not key.startswith(CHANGEABLE_ON_RESUME):
-            raise UserError(f"{key}: a resumed run keeps its config; only {', '.join(CHANGEABLE_ON_RESUME)} may change")
+            raise UserError(
+                f"{key}: a resumed run keeps its config; only {', '.join(CHANGEABLE_ON_RESUME)} may change"
+            )
         if OmegaConf.select(cfg, key, default=OmegaConf) is OmegaConf:
             raise UserError(f"{key}: unknown key")
         OmegaConf.update(cfg, key, override.value())

@@ -43,7 +43,11 @@ def build(cfg: DictConfig) -> Trainer:
     text = OmegaConf.to_yaml(cfg, resolve=True)
     values: dict[str, Any] = OmegaConf.to_container(OmegaConf.create(text))  # type: ignore[assignment]
     top = Top(**{key: value for key, value in values.items() if not isinstance(value, dict)})
-    env, training, logger = Env(**values["env"]), TrainerSection(**values["trainer"]), Logger(**values["logger"])
+    env, training, logger = (
+        Env(**values["env"]),
+        TrainerSection(**values["trainer"]),
+        Logger(**values["logger"]),
+    )
     device, run_dir = torch.device(top.device), _writable(Path(top.run_dir))
     threads = top.num_threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)

@@ -8,11 +8,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pgx.algos import rule
-from pgx.config.compose import choices, explain
+from pgx.config.compose import explain
 from pgx.config.sections import FIXED, Top
 from pgx.envs.make import id_problem
 from pgx.errors import UserError
 from pgx.optimizers import OPTIMIZERS
+from pgx.paths import choices
 from pgx.policies import CRITICS, POLICIES
 from pgx.schema import nearest, problems, signature
 
@@ -67,8 +68,12 @@ def _section_problems(section: str, values: Mapping[str, Any]) -> list[str]:
     if name is None and section.endswith("optimizer"):
         return [f"{section}.{key}: unknown key; there is no optimizer" for key in rest]
     if name not in registry:
-        return [f"{section}.name: expected one of {', '.join(registry)}, got {name!r}{nearest(str(name), registry)}"]
-    expected = {key: hint for key, hint in signature(registry[str(name)]).items() if key not in supplied | {"return"}}
+        return [
+            f"{section}.name: expected one of {', '.join(registry)}, got {name!r}{nearest(str(name), registry)}"
+        ]
+    expected = {
+        key: hint for key, hint in signature(registry[str(name)]).items() if key not in supplied | {"return"}
+    }
     return problems(section, expected, rest)
 
 
@@ -85,5 +90,7 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
         if group in algorithm.uses and chosen is None:
             found.append(f"{group}=none: {name} takes steps with one; choose one of {', '.join(OPTIMIZERS)}")
         if group not in algorithm.uses and chosen is not None:
-            found.append(f"{group}={chosen}: {name} takes no step with it and it would do nothing; {group}=none")
+            found.append(
+                f"{group}={chosen}: {name} takes no step with it and it would do nothing; {group}=none"
+            )
     return found

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -18,26 +17,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pgx.envs.make import id_problem
 from pgx.errors import UserError
+from pgx.paths import choices, config_dir, groups
 from pgx.schema import nearest
 
 ROOT = "train"
-
-
-def config_dir() -> Path:
-    """configs/: inside the package where pgx is installed from a wheel, beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "configs"
-    return installed if installed.is_dir() else package.parent / "configs"
-
-
-def choices(group: str) -> list[str]:
-    """Names of the files of a group."""
-    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
-
-
-def groups() -> list[str]:
-    """Names of the groups that a person chooses from."""
-    return sorted(p.name for p in config_dir().iterdir() if p.is_dir() and p.name != "hydra")
 
 
 def register_environments() -> None:
@@ -77,7 +60,7 @@ def prepare(overrides: list[str]) -> list[str]:
         text = override.input_line or ""
         key = override.key_or_group
         if key == "env" and isinstance(override.value(), str) and ":" in str(override.value()):
-            module, _, name = str(override.value()).rpartition(":")
+            _, _, name = str(override.value()).rpartition(":")
             if problem := id_problem(str(override.value())):
                 raise UserError(problem)
             text = f"env={name}"

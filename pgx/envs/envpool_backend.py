@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 
 from pgx.envs import spaces
-from pgx.envs.gymnasium_backend import make_single
+from pgx.envs.gymnasium_backend import make_single, quietly
 from pgx.envs.vector import Array, Step
 from pgx.errors import RunError
 
@@ -25,7 +25,12 @@ def why_not(env_id: str, kwargs: dict[str, Any]) -> str | None:
     if env_id not in envpool.list_all_envs():
         return f"EnvPool has no {env_id}"
     try:
-        spec = envpool.make_spec(env_id, **kwargs)
+        with quietly():
+            spec = envpool.make_spec(env_id, **kwargs)
+            pairs = [
+                ("observations", spec.gymnasium_observation_space),
+                ("actions", spec.gymnasium_action_space),
+            ]
     except (TypeError, ValueError) as error:
         return f"EnvPool's {env_id} does not take these env.kwargs: {error}"
     try:
@@ -33,12 +38,8 @@ def why_not(env_id: str, kwargs: dict[str, Any]) -> str | None:
     except Exception as error:
         return f"Gymnasium's {env_id} cannot be made to compare with: {error}"
     limit = ours.spec.max_episode_steps if ours.spec else None
-    pairs = [
-        ("observations", spec.gymnasium_observation_space, ours.observation_space),
-        ("actions", spec.gymnasium_action_space, ours.action_space),
-    ]
     ours.close()
-    for what, theirs, wanted in pairs:
+    for (what, theirs), wanted in zip(pairs, (ours.observation_space, ours.action_space), strict=True):
         if type(theirs) is not type(wanted) or theirs.shape != wanted.shape or _n(theirs) != _n(wanted):
             return f"EnvPool's {env_id} has {what} {theirs}, Gymnasium's {wanted}"
     if limit is not None and spec.config.max_episode_steps != limit:
@@ -65,25 +66,28 @@ class EnvPoolVector:
         self._kwargs = kwargs
         self._num_threads = min(num_threads, num_envs)
         self._pool = self._make(seed=0)
-        self.obs_spec, self._read = spaces.observation(env_id, self._pool.observation_space)
-        self.action_spec, self._write = spaces.action(env_id, self._pool.action_space)
+        with quietly():
+            self.obs_spec, self._read = spaces.observation(env_id, self._pool.observation_space)
+            self.action_spec, self._write = spaces.action(env_id, self._pool.action_space)
 
     def _make(self, seed: int) -> Any:
         import envpool
 
-        return envpool.make(
-            self.id,
-            env_type="gymnasium",
-            num_envs=self.num_envs,
-            num_threads=self._num_threads,
-            seed=seed,
-            **self._kwargs,
-        )
+        with quietly():
+            return envpool.make(
+                self.id,
+                env_type="gymnasium",
+                num_envs=self.num_envs,
+                num_threads=self._num_threads,
+                seed=seed,
+                **self._kwargs,
+            )
 
     def reset(self, seed: int) -> Array:
         try:
             self._pool = self._make(seed)
-            obs, _ = self._pool.reset()
+            with quietly():
+                obs, _ = self._pool.reset()
         except Exception as error:
             raise RunError(f"{self.id}: EnvPool's reset raised {type(error).__name__}: {error}") from error
         return self._read(obs)

@@ -2,6 +2,8 @@
 
 import functools
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
@@ -13,10 +15,19 @@ from pgx.envs.vector import Array, Step
 from pgx.errors import RunError, UserError
 
 
-def make_single(env_id: str, kwargs: dict[str, Any]) -> "gymnasium.Env[Any, Any]":
-    """One environment; the version that the user named is taken without advice to use another."""
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without the advice that libraries print where environments are made: to use another version of the one
+    that the user named, or that bounds of a space were rounded."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", ".*precision lowered by casting.*", UserWarning)
+        yield
+
+
+def make_single(env_id: str, kwargs: dict[str, Any]) -> "gymnasium.Env[Any, Any]":
+    """One environment."""
+    with quietly():
         return gymnasium.make(env_id, disable_env_checker=True, **kwargs)
 
 

@@ -29,7 +29,9 @@ class RunningMoments:
             return
         mean = rows.mean(0)
         delta, total = mean - self.mean, self.count + count
-        self.squares = self.squares + (rows - mean).square().sum(0) + delta.square() * self.count * count / total
+        self.squares = (
+            self.squares + (rows - mean).square().sum(0) + delta.square() * self.count * count / total
+        )
         self.mean = self.mean + delta * count / total
         self.count = total
 

@@ -107,7 +107,9 @@ class LiveConsole:
         grid = Table.grid(expand=True, padding=(0, 2))
         cells = []
         for heading, rows in _PANEL:
-            column = Table(title=heading, title_justify="left", title_style="bold", show_header=False, box=None)
+            column = Table(
+                title=heading, title_justify="left", title_style="bold", show_header=False, box=None
+            )
             column.add_column(style="dim")
             column.add_column(justify="right", style="cyan")
             for label, tag, form in rows:
@@ -136,7 +138,9 @@ class PlainConsole:
         self._latest.update(metrics)
         rate, eta = self._clock.at(steps)
         total = self._clock.total_steps
-        parts = [f"{label} {form.format(self._latest[tag])}" for label, tag, form in _LINE if tag in self._latest]
+        parts = [
+            f"{label} {form.format(self._latest[tag])}" for label, tag, form in _LINE if tag in self._latest
+        ]
         self._unsaid = (
             f"{steps:>{len(f'{total:,}')},}/{total:,} {min(1.0, steps / total):>4.0%}  {'  '.join(parts)}  "
             f"{rate:,.0f} steps/s  eta {_clock_face(eta)}"

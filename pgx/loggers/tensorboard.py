@@ -22,19 +22,17 @@ class TensorBoard:
 
     def __init__(self, run_dir: Path, config: dict[str, bool | str | float], keep_until: int | None) -> None:
         self._config = config
-        self._writer = SummaryWriter(  # type: ignore[no-untyped-call]
-            str(run_dir), purge_step=None if keep_until is None else keep_until + 1
-        )
+        self._writer = SummaryWriter(str(run_dir), purge_step=None if keep_until is None else keep_until + 1)
 
     def write(self, steps: int, metrics: Metrics) -> None:
         for tag, value in metrics.items():
-            self._writer.add_scalar(tag, value, steps)  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(tag, value, steps)
 
     def close(self, summary: dict[str, Any]) -> None:
         results = {f"result/{key}": float(summary[key]) for key in _RESULTS if summary.get(key) is not None}
         # SummaryWriter.add_hparams would open a second run in a folder of its own; the same records go here.
         for record in hparams(self._config, results):  # type: ignore[no-untyped-call]
-            self._writer.file_writer.add_summary(record)  # type: ignore[union-attr, no-untyped-call]
+            self._writer._get_file_writer().add_summary(record)  # type: ignore[no-untyped-call]
         for tag, value in results.items():
-            self._writer.add_scalar(tag, value, summary["steps"])  # type: ignore[no-untyped-call]
-        self._writer.close()  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(tag, value, summary["steps"])
+        self._writer.close()

@@ -13,7 +13,7 @@ def flatten(tensors: Iterable[Tensor]) -> Tensor:
 
 def split(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     """Cut a vector [P] into views shaped like the given tensors; the inverse of `flatten`."""
-    parts = vector.split([t.numel() for t in like])
+    parts = torch.split(vector, [t.numel() for t in like])
     return [part.view_as(t) for part, t in zip(parts, like, strict=True)]
 
 

@@ -140,7 +140,9 @@ def gae(
         advantage: [T, N]; add `value` for the λ-return that a critic regresses on.
     """
     td_error = _one_step_target(reward, next_value, terminated, discount) - value
-    return backward_recurrence(td_error, _continues(terminated, truncated, reward.dtype) * discount * gae_lambda)
+    return backward_recurrence(
+        td_error, _continues(terminated, truncated, reward.dtype) * discount * gae_lambda
+    )
 
 
 def vtrace(
@@ -178,7 +180,9 @@ def vtrace(
     rho = ratio.clamp(max=rho_clip)
     trace = trace_lambda * ratio.clamp(max=c_clip)
     td_error = rho * (_one_step_target(reward, next_value, terminated, discount) - value)
-    correction = backward_recurrence(td_error, _continues(terminated, truncated, reward.dtype) * discount * trace)
+    correction = backward_recurrence(
+        td_error, _continues(terminated, truncated, reward.dtype) * discount * trace
+    )
     value_target = value + correction
     following = torch.cat([value_target[1:], next_value[-1:]])
     following = torch.where(truncated, next_value, following)

@@ -72,7 +72,7 @@ class MultiCategorical:
         return (self.logits,)
 
     def _parts(self) -> list[Categorical]:
-        return [Categorical(part) for part in self.logits.split(self.sizes, -1)]
+        return [Categorical(part) for part in torch.split(self.logits, list(self.sizes), -1)]
 
     def detach(self) -> Self:
         return type(self)(self.logits.detach(), self.sizes)
@@ -99,7 +99,7 @@ class MultiCategorical:
 
     def fisher(self, tangent: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Block diagonal: each categorical's own metric."""
-        tangents = tangent[0].split(self.sizes, -1)
+        tangents = torch.split(tangent[0], list(self.sizes), -1)
         pairs = zip(self._parts(), tangents, strict=True)
         return (torch.cat([part.fisher((t,))[0] for part, t in pairs], -1),)
 

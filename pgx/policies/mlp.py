@@ -66,7 +66,7 @@ def perceptron(
 
 def _linear(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Linear:
     # skip_init: the default initialisation would draw from the global random stream.
-    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
     nn.init.orthogonal_(layer.weight, gain, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer
@@ -105,7 +105,8 @@ class GaussianPolicy(nn.Module):
 
     def forward(self, obs: Tensor) -> DiagonalGaussian:
         mean = self.net(obs)
-        return DiagonalGaussian(mean, self.log_std.expand_as(mean))
+        # A copy: a distribution that is kept from before an update must not move with the parameter.
+        return DiagonalGaussian(mean, self.log_std.clone().expand_as(mean))
 
 
 class Value(nn.Module):

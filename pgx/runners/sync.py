@@ -120,16 +120,16 @@ class SyncRunner:
 
     def _check_observation(self, obs: Array, step: int) -> None:
         if obs.dtype.kind == "f" and not math.isfinite(obs.sum(dtype=np.float64)):
-            self._not_finite("observation", ~np.isfinite(obs).reshape(len(obs), -1).all(1), step)
+            finite = np.isfinite(obs).reshape(len(obs), -1)
+            self._not_finite("observation", np.flatnonzero(~finite.all(axis=1)), step)
 
     def _check_reward(self, reward: NDArray[np.float64]) -> None:
         if not math.isfinite(reward.sum()):
             bad = ~np.isfinite(reward)
-            step = int(np.flatnonzero(bad.any(1))[0])
-            self._not_finite("reward", bad[step], step)
+            step = int(np.flatnonzero(bad.any(axis=1))[0])
+            self._not_finite("reward", np.flatnonzero(bad[step]), step)
 
-    def _not_finite(self, what: str, bad: NDArray[np.bool_], step: int) -> None:
-        index = np.flatnonzero(bad)
+    def _not_finite(self, what: str, index: NDArray[np.int64], step: int) -> None:
         raise RunError(
             f"{self.envs.id}: the {what} of environment {', '.join(map(str, index))} is not a finite number "
             f"(step {step} of the rollout)"

@@ -1,0 +1,42 @@
+# The environment is .venv/; every target makes it first if it is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install walker test test-all lint bench clean
+
+install: .venv/.installed
+
+# EnvPool is taken where it has a wheel; pgx runs without it, on Gymnasium's own environments.
+.venv/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --only-binary envpool -e '.[envpool]' \
+		|| echo "EnvPool has no wheel for this platform: environments will run on Gymnasium alone"
+	touch $@
+
+WALKER_STEPS ?= 100000
+WALKER_RUN ?= outputs/Walker2d-v4/trpo/first_run
+
+walker: install
+	rm -rf $(WALKER_RUN)
+	$(BIN)/pgx train algo=trpo env=Walker2d-v4 trainer.total_steps=$(WALKER_STEPS) run_dir=$(WALKER_RUN)
+	$(BIN)/pgx eval $(WALKER_RUN) --episodes 10
+	@echo "metrics, checkpoints and TensorBoard events are in $(WALKER_RUN)"
+	@echo "look at them with: $(BIN)/tensorboard --logdir outputs"
+
+test: install
+	$(BIN)/pytest -m "not slow" -n auto
+
+test-all: install
+	$(BIN)/pytest -n auto
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install
+	$(BIN)/python scripts/bench.py
+
+clean:
+	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

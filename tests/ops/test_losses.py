@@ -1,0 +1,137 @@
+"""Gradients of the objectives, which are what a rule follows, and the order between them."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pgx.ops.losses import clipped_surrogate, clipped_value_loss, surrogate, value_loss
+from pgx.ops.params import gradient
+from pgx.policies.mlp import mlp_policy
+from pgx.types import ActionSpec, Continuous, Discrete, MultiDiscrete
+
+CLIP = 0.2
+
+
+def normal(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def small_policy(action: ActionSpec) -> nn.Module:
+    generator = torch.Generator().manual_seed(0)
+    policy = mlp_policy(
+        Continuous((3,)), action, generator, hidden=[5], activation="tanh", hidden_gain=1.0, output_gain=1.0, log_std_init=-0.3
+    )
+    return policy.double()
+
+
+@pytest.mark.parametrize("action", [Discrete(4), MultiDiscrete((2, 3)), Continuous((2,))])
+def test_at_equal_policies_the_surrogate_has_the_gradient_of_reinforce(action: ActionSpec) -> None:
+    """∇ L = E[ A ∇ log π(a|s) ], summed here row by row."""
+    policy, obs, advantage = small_policy(action), normal(1, 8, 3), normal(2, 8)
+    parameters = list(policy.parameters())
+    with torch.no_grad():
+        old = policy(obs)
+        actions = old.sample(torch.Generator().manual_seed(3))
+        old_log_prob = old.log_prob(actions)
+    reinforce = torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64)
+    for row in range(8):
+        log_prob = policy(obs[row : row + 1]).log_prob(actions[row : row + 1])
+        reinforce += advantage[row] * gradient(log_prob.sum(), parameters) / 8
+
+    def log_ratio() -> Tensor:
+        return policy(obs).log_prob(actions) - old_log_prob
+
+    assert reinforce.abs().max() > 0.01
+    assert torch.allclose(gradient(surrogate(log_ratio(), advantage), parameters), reinforce, rtol=1e-10, atol=1e-12)
+    clipped = gradient(clipped_surrogate(log_ratio(), advantage, CLIP), parameters)
+    assert torch.allclose(clipped, reinforce, rtol=1e-10, atol=1e-12)
+
+
+def test_at_equal_policies_the_surrogate_is_the_mean_advantage() -> None:
+    advantage = normal(0, 9)
+    assert torch.allclose(surrogate(torch.zeros(9), advantage), advantage.mean())
+    assert torch.allclose(clipped_surrogate(torch.zeros(9), advantage, CLIP), advantage.mean())
+
+
+def test_surrogate_reweights_a_sum_over_actions_exactly() -> None:
+    """Under μ uniform over K actions E_μ[π/μ A] = Σ_a π(a) A(a)."""
+    logits, advantage = normal(0, 5), normal(1, 5)
+    log_ratio = logits.log_softmax(0) - torch.log(torch.tensor(1 / 5, dtype=torch.float64))
+    assert torch.allclose(surrogate(log_ratio, advantage), logits.softmax(0) @ advantage)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "clipped"),
+    [(1.5, 2.0, True), (1.5, -2.0, False), (0.5, 2.0, False), (0.5, -2.0, True), (1.1, 2.0, False), (0.9, -2.0, False)],
+)
+def test_the_clipped_gradient_vanishes_only_where_leaving_would_be_rewarded(
+    ratio: float, advantage: float, clipped: bool
+) -> None:
+    """The four cases outside the interval, and two inside; a second row shows that rows do not mix."""
+    log_ratio = torch.tensor([ratio, 1.0], dtype=torch.float64).log().requires_grad_()
+    a = torch.tensor([advantage, 1.0], dtype=torch.float64)
+    (actual,) = torch.autograd.grad(clipped_surrogate(log_ratio, a, CLIP), log_ratio)
+    (unclipped,) = torch.autograd.grad(surrogate(log_ratio, a), log_ratio)
+    assert float(unclipped[0]) == pytest.approx(ratio * advantage / 2)
+    assert float(actual[0]) == (0.0 if clipped else float(unclipped[0]))
+    assert float(actual[1]) == float(unclipped[1])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("clip_range", [0.05, 0.2, 0.9])
+def test_the_clipped_surrogate_never_exceeds_the_surrogate(seed: int, clip_range: float) -> None:
+    for log_ratio, advantage in zip(normal(seed, 200), normal(seed + 10, 200), strict=True):
+        assert clipped_surrogate(log_ratio, advantage, clip_range) <= surrogate(log_ratio, advantage)
+
+
+def test_both_surrogates_agree_while_every_ratio_stays_in_the_interval() -> None:
+    ratio = torch.linspace(1 - CLIP, 1 + CLIP, 21, dtype=torch.float64)[1:-1]
+    advantage = normal(0, 19)
+    actual, expected = clipped_surrogate(ratio.log(), advantage, CLIP), surrogate(ratio.log(), advantage)
+    assert torch.allclose(actual, expected, rtol=1e-14)
+
+
+def test_the_gradient_of_the_value_loss_is_the_mean_error() -> None:
+    value, target = normal(0, 12), normal(1, 12)
+    shift = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    (actual,) = torch.autograd.grad(value_loss(value + shift, target), shift)
+    assert torch.allclose(actual, (value - target).mean())
+    value.requires_grad_()
+    (rows,) = torch.autograd.grad(value_loss(value, target), value)
+    assert torch.allclose(rows, (value - target).detach() / 12)
+
+
+def test_the_value_loss_is_half_the_mean_squared_error() -> None:
+    value, target = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 0.0, 7.0])
+    assert float(value_loss(value, target)) == pytest.approx((0 + 4 + 16) / 6)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_clipping_never_makes_the_value_loss_smaller(seed: int) -> None:
+    old, moved, target = normal(seed, 100), normal(seed + 10, 100), normal(seed + 20, 100)
+    larger = 0
+    for v0, dv, g in zip(old, moved, target, strict=True):
+        clipped, plain = clipped_value_loss(v0 + dv, v0, g, 0.5), value_loss(v0 + dv, g)
+        assert clipped >= plain
+        larger += int(clipped > plain + 1e-9)
+    assert 0 < larger < 100
+
+
+def test_clipping_changes_nothing_while_values_stay_in_range() -> None:
+    old, target = normal(0, 50), normal(1, 50)
+    value = old + 0.499 * torch.tanh(normal(2, 50))
+    assert torch.allclose(clipped_value_loss(value, old, target, 0.5), value_loss(value, target), rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("value", "target", "gradient_left"),
+    [(2.0, 3.0, 0.0), (2.0, 0.0, 2.0), (-2.0, -3.0, 0.0), (-2.0, 0.0, -2.0)],
+)
+def test_a_value_that_left_its_range_towards_the_target_earns_nothing(
+    value: float, target: float, gradient_left: float
+) -> None:
+    """V_old = 0, ε = 1: beyond ±1 the gradient is 0 towards the target and the error itself away from it."""
+    v = torch.tensor([value], requires_grad=True)
+    loss = clipped_value_loss(v, torch.zeros(1), torch.tensor([target]), 1.0)
+    (actual,) = torch.autograd.grad(loss, v)
+    assert float(actual) == gradient_left

@@ -1,0 +1,111 @@
+"""What every update rule keeps to. Rules are found by their files in configs/algo; none is listed here."""
+
+import copy
+
+import pytest
+import torch
+from tests.conftest import Make, parameters
+
+from pgx.algos import rule
+from pgx.metrics import tagged
+from pgx.ops.stats import effective_sample_size
+from pgx.paths import choices
+from pgx.schema import signature
+
+RULES = choices("algo")
+ENVS = {
+    "discrete": ["env=CartPole-v1"],
+    "continuous": ["env=Pendulum-v1"],
+    "discrete observations": ["env=FrozenLake-v1", "env.backend=gymnasium"],
+    "multi-discrete": ["env=tests.environments:TwoButtons-v0"],
+}
+SMALL = {"trpo": ["algo.critic_minibatch_size=64"]}
+
+
+def small(name: str) -> list[str]:
+    return [f"algo={name}", *SMALL.get(name, [])]
+
+
+@pytest.mark.parametrize("kind", ENVS)
+@pytest.mark.parametrize("name", RULES)
+def test_an_update_changes_the_policy_stays_finite_and_reports_known_metrics(
+    make: Make, name: str, kind: str
+) -> None:
+    trainer = make(*small(name), *ENVS[kind])
+    rollout = trainer.runner.collect(trainer.agent)
+    while not trainer.algorithm.estimate(trainer.agent, rollout).advantage.std() > 0:
+        rollout = trainer.runner.collect(trainer.agent)  # a task of rare rewards may give a batch without any
+    before = parameters(trainer)
+    metrics = trainer.algorithm.update(trainer.agent, rollout, 0.0)
+    after = parameters(trainer)
+    assert not torch.equal(before, after)
+    assert bool(after.isfinite().all())
+    assert tagged(metrics).keys() <= {tag for tag in tagged(metrics) if tag.startswith("algo/")}
+
+
+@pytest.mark.parametrize("kind", ENVS)
+@pytest.mark.parametrize("name", RULES)
+def test_the_first_ratio_is_one(make: Make, name: str, kind: str) -> None:
+    trainer = make(*small(name), *ENVS[kind])
+    for _ in range(2):  # the second time with a normaliser that has moved
+        rollout = trainer.runner.collect(trainer.agent)
+        batch = trainer.algorithm.estimate(trainer.agent, rollout)
+        log_ratio = trainer.agent.policy(batch.obs).log_prob(batch.action).detach() - batch.log_prob
+        assert float(log_ratio.abs().max()) < 2e-5
+        assert effective_sample_size(log_ratio) == pytest.approx(1)
+        trainer.algorithm.update(trainer.agent, rollout, 0.0)
+        trainer.agent.normalizer.observe(rollout.obs[rollout.valid])
+
+
+@pytest.mark.parametrize("kind", ENVS)
+def test_a_distribution_kept_from_before_an_update_does_not_move_with_it(make: Make, kind: str) -> None:
+    trainer = make(*small(RULES[0]), *ENVS[kind])
+    batch = trainer.algorithm.estimate(trainer.agent, trainer.runner.collect(trainer.agent))
+    old = trainer.agent.policy(batch.obs).detach()
+    kept = [c.clone() for c in old.coordinates]
+    with torch.no_grad():
+        for p in trainer.agent.policy.parameters():
+            p += 0.1
+    assert all(torch.equal(now, then) for now, then in zip(old.coordinates, kept, strict=True))
+    assert float(old.kl(trainer.agent.policy(batch.obs)).mean().detach()) > 0
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(make: Make, name: str) -> None:
+    ends = []
+    for run, seed in enumerate((7, 7, 8)):
+        trainer = make(*small(name), "env=Pendulum-v1", f"seed={seed}", name=f"run{run}")
+        trainer.train()
+        ends.append(parameters(trainer))
+    assert torch.equal(ends[0], ends[1])
+    assert not torch.equal(ends[0], ends[2])
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_saved_and_loaded_the_next_update_is_the_same_to_the_bit(make: Make, name: str) -> None:
+    one, two = make(*small(name), "env=Pendulum-v1"), make(*small(name), "env=Pendulum-v1", "seed=3")
+    one.algorithm.update(one.agent, one.runner.collect(one.agent), 0.0)
+    rollout = one.runner.collect(one.agent)
+    state = copy.deepcopy(one.state_dict())
+    two.load_state_dict(state)
+    for trainer in (one, two):
+        trainer.algorithm.update(trainer.agent, rollout, 0.5)
+    assert torch.equal(parameters(one), parameters(two))
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_an_estimate_changes_nothing(make: Make, name: str) -> None:
+    trainer = make(*small(name), "env=Pendulum-v1")
+    rollout = trainer.runner.collect(trainer.agent)
+    before = parameters(trainer)
+    first = trainer.algorithm.estimate(trainer.agent, rollout)
+    second = trainer.algorithm.estimate(trainer.agent, rollout)
+    assert torch.equal(before, parameters(trainer))
+    assert torch.equal(first.advantage, second.advantage)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_checks_its_own_values(name: str) -> None:
+    values = {field: -1 for field in signature(rule(name))}
+    with pytest.raises(ValueError, match="discount"):
+        rule(name)(**values)
