@@ -30,4 +30,6 @@ def make(tmp_path: Path) -> Make:
 def parameters(trainer: Trainer) -> torch.Tensor:
     """All parameters of policy and critic as one vector, a copy."""
     agent = trainer.agent
-    return torch.cat([p.detach().reshape(-1) for net in (agent.policy, agent.critic) for p in net.parameters()])
+    return torch.cat(
+        [p.detach().reshape(-1) for net in (agent.policy, agent.critic) for p in net.parameters()]
+    )

@@ -13,7 +13,9 @@ class Endless(gymnasium.Env[Any, Any]):
     observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
     action_space = spaces.Discrete(2)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         return np.zeros(2, np.float32), {}
 
@@ -30,7 +32,9 @@ class Counter(gymnasium.Env[Any, Any]):
     def __init__(self, cut: bool = False) -> None:
         self.cut = cut
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.count, self.last = 0, int(self.np_random.integers(3, 9))
         return np.array([0.0], np.float32), {}
@@ -39,7 +43,13 @@ class Counter(gymnasium.Env[Any, Any]):
         assert self.action_space.contains(action), action
         self.count += 1
         done = self.count == self.last
-        return np.array([self.count], np.float32), float(self.count), done and not self.cut, done and self.cut, {}
+        return (
+            np.array([self.count], np.float32),
+            float(self.count),
+            done and not self.cut,
+            done and self.cut,
+            {},
+        )
 
 
 class TwoButtons(gymnasium.Env[Any, Any]):
@@ -48,7 +58,9 @@ class TwoButtons(gymnasium.Env[Any, Any]):
     observation_space = spaces.Discrete(3, start=5)
     action_space = spaces.MultiDiscrete([3, 2])
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.count = 0
         return self._show(), {}
@@ -64,6 +76,10 @@ class TwoButtons(gymnasium.Env[Any, Any]):
         return self._show(), reward, self.count == 10, False, {}
 
 
-for name, kind, limit in (("Endless", Endless, 16), ("Counter", Counter, None), ("TwoButtons", TwoButtons, None)):
+for name, kind, limit in (
+    ("Endless", Endless, 16),
+    ("Counter", Counter, None),
+    ("TwoButtons", TwoButtons, None),
+):
     if f"{name}-v0" not in gymnasium.registry:
         gymnasium.register(f"{name}-v0", kind, max_episode_steps=limit)

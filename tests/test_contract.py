@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
-from tests.conftest import Make, parameters
 
 from pgx.algos import rule
 from pgx.metrics import tagged
 from pgx.ops.stats import effective_sample_size
 from pgx.paths import choices
 from pgx.schema import signature
+from tests.conftest import Make, parameters
 
 RULES = choices("algo")
 ENVS = {
@@ -106,6 +106,6 @@ def test_an_estimate_changes_nothing(make: Make, name: str) -> None:
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_rule_checks_its_own_values(name: str) -> None:
-    values = {field: -1 for field in signature(rule(name))}
+    values = dict.fromkeys(signature(rule(name)), -1)
     with pytest.raises(ValueError, match="discount"):
         rule(name)(**values)

@@ -15,8 +15,8 @@ from pgx.errors import RunError
 def why_not(env_id: str, kwargs: dict[str, Any]) -> str | None:
     """Why EnvPool cannot stand in for Gymnasium's environment of this id; None when it can.
 
-    It can when it knows the id and every keyword, and its spaces and time limit are those of Gymnasium: the
-    id then names the same task in both.
+    It can when it knows every keyword and the id, and the id names the same task in both: made without
+    keywords, its spaces and time limit are those of Gymnasium. (The libraries name some keywords differently.)
     """
     if importlib.util.find_spec("envpool") is None:
         return "EnvPool is not installed (pip install 'pgx-rl[envpool]')"
@@ -24,24 +24,27 @@ def why_not(env_id: str, kwargs: dict[str, Any]) -> str | None:
 
     if env_id not in envpool.list_all_envs():
         return f"EnvPool has no {env_id}"
+    with quietly():
+        try:
+            envpool.make_spec(env_id, **kwargs)
+        except (TypeError, ValueError) as error:
+            return f"EnvPool's {env_id} does not take these env.kwargs: {error}"
+        spec = envpool.make_spec(env_id)
+        theirs = {"observations": spec.gymnasium_observation_space, "actions": spec.gymnasium_action_space}
     try:
-        with quietly():
-            spec = envpool.make_spec(env_id, **kwargs)
-            pairs = [
-                ("observations", spec.gymnasium_observation_space),
-                ("actions", spec.gymnasium_action_space),
-            ]
-    except (TypeError, ValueError) as error:
-        return f"EnvPool's {env_id} does not take these env.kwargs: {error}"
-    try:
-        ours = make_single(env_id, kwargs)
+        env = make_single(env_id, {})
     except Exception as error:
         return f"Gymnasium's {env_id} cannot be made to compare with: {error}"
-    limit = ours.spec.max_episode_steps if ours.spec else None
-    ours.close()
-    for (what, theirs), wanted in zip(pairs, (ours.observation_space, ours.action_space), strict=True):
-        if type(theirs) is not type(wanted) or theirs.shape != wanted.shape or _n(theirs) != _n(wanted):
-            return f"EnvPool's {env_id} has {what} {theirs}, Gymnasium's {wanted}"
+    ours = {"observations": env.observation_space, "actions": env.action_space}
+    limit = env.spec.max_episode_steps if env.spec else None
+    env.close()
+    for what, space in theirs.items():
+        if (
+            type(space) is not type(ours[what])
+            or space.shape != ours[what].shape
+            or _n(space) != _n(ours[what])
+        ):
+            return f"EnvPool's {env_id} has {what} {space}, Gymnasium's {ours[what]}"
     if limit is not None and spec.config.max_episode_steps != limit:
         return f"EnvPool's {env_id} lasts {spec.config.max_episode_steps} steps, Gymnasium's {limit}"
     return None

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.conftest import Make
 
 from pgx.ops.params import flatten, gradient
 from pgx.trainer import Trainer
 from pgx.types import Batch, Rollout
+from tests.conftest import Make
 
 ENVS = ["env=CartPole-v1", "env=Pendulum-v1"]
 
@@ -29,7 +29,9 @@ def test_first_gradient_is_the_policy_gradient_of_the_minibatch(make: Make, env:
     assert torch.allclose(of_loss, reinforce, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("sign", "moved", "vanishes"), [(1, 1, True), (1, -1, False), (-1, 1, False), (-1, -1, True)])
+@pytest.mark.parametrize(
+    ("sign", "moved", "vanishes"), [(1, 1, True), (1, -1, False), (-1, 1, False), (-1, -1, True)]
+)
 def test_gradient_vanishes_in_exactly_two_of_the_four_clipped_cases(
     make: Make, sign: int, moved: int, vanishes: bool
 ) -> None:
@@ -46,7 +48,10 @@ def test_gradient_vanishes_in_exactly_two_of_the_four_clipped_cases(
 def test_without_advantage_the_policy_stays_and_entropy_moves_it(make: Make) -> None:
     for coefficient, moves in ((0.0, False), (0.01, True)):
         trainer = make(
-            "algo=ppo", "env=CartPole-v1", "algo.normalize_advantage=off", f"algo.entropy_coefficient={coefficient}"
+            "algo=ppo",
+            "env=CartPole-v1",
+            "algo.normalize_advantage=off",
+            f"algo.entropy_coefficient={coefficient}",
         )
         rollout, batch = collected(trainer)
         flat = replace(batch, advantage=torch.zeros(len(batch)))
@@ -72,7 +77,9 @@ def test_target_kl_ends_the_epochs(make: Make) -> None:
 
 
 def test_learning_rates_fall_to_nothing_over_training(make: Make) -> None:
-    trainer = make("algo=ppo", "env=CartPole-v1", "optimizer.schedule=linear", "critic_optimizer.schedule=linear")
+    trainer = make(
+        "algo=ppo", "env=CartPole-v1", "optimizer.schedule=linear", "critic_optimizer.schedule=linear"
+    )
     rollout, _ = collected(trainer)
     rates = [trainer.algorithm.update(trainer.agent, rollout, p)["learning_rate"] for p in (0.0, 0.25, 0.5)]
     assert rates == pytest.approx([3e-4, 2.25e-4, 1.5e-4])
@@ -97,7 +104,9 @@ def test_advantages_are_normalised_over_what_the_config_says(make: Make) -> None
 def test_value_clipping_holds_the_critic_near_its_old_estimate(make: Make) -> None:
     moves = {}
     for clip in ("null", "1e-3"):
-        trainer = make("algo=ppo", "env=CartPole-v1", f"algo.value_clip={clip}", "critic_optimizer.learning_rate=1e-2")
+        trainer = make(
+            "algo=ppo", "env=CartPole-v1", f"algo.value_clip={clip}", "critic_optimizer.learning_rate=1e-2"
+        )
         rollout, batch = collected(trainer)
         trainer.algorithm.update(trainer.agent, rollout, 0.0)
         moves[clip] = float((trainer.agent.critic(batch.obs) - batch.value).abs().mean().detach())

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.conftest import Make
 
 from pgx.ops.fisher import fisher_vector_product, gauss_newton_product, kl_hessian_product
 from pgx.ops.losses import surrogate
@@ -12,6 +11,7 @@ from pgx.ops.params import assign, flatten, gradient
 from pgx.ops.solvers import conjugate_gradient
 from pgx.trainer import Trainer
 from pgx.types import Batch, Rollout
+from tests.conftest import Make
 
 ENVS = ["env=CartPole-v1", "env=Pendulum-v1"]
 SMALL = ["algo=trpo", "algo.critic_minibatch_size=64", "algo.critic_epochs=2"]
@@ -59,7 +59,9 @@ def test_a_rejected_search_restores_every_bit(make: Make, env: str) -> None:
     # The quadratic model is scaled to max_kl; a rule that measures KL against a smaller bound must reject.
     trainer.algorithm.max_kl = 1e-3
     real = trainer.algorithm._line_search
-    trainer.algorithm._line_search = lambda policy, batch, objective, step: real(policy, batch, objective, 50 * step)
+    trainer.algorithm._line_search = lambda policy, batch, objective, step: real(
+        policy, batch, objective, 50 * step
+    )
     metrics = trainer.algorithm.update(trainer.agent, rollout, 0.0)
     assert metrics["line_search_fraction"] == 0
     assert metrics["line_search_steps"] == 1
@@ -88,7 +90,9 @@ def test_the_step_is_the_damped_natural_gradient_scaled_to_the_bound(make: Make,
     objective = surrogate(policy(batch.obs).log_prob(batch.action) - batch.log_prob, batch.advantage)
     g = gradient(objective, parameters)
     product = gauss_newton_product(policy, batch.obs)
-    fisher = torch.stack([product(e) for e in torch.eye(len(g))]) + trainer.algorithm.damping * torch.eye(len(g))
+    fisher = torch.stack([product(e) for e in torch.eye(len(g))]) + trainer.algorithm.damping * torch.eye(
+        len(g)
+    )
     natural = torch.linalg.solve(fisher, g)
     expected = (2e-6 / natural.dot(g)).sqrt() * natural
     start = policy_vector(trainer)
@@ -135,7 +139,9 @@ def test_gradient_of_the_surrogate_at_the_old_policy_is_reinforce(make: Make) ->
     policy = trainer.agent.policy
     parameters = list(policy.parameters())
     old = policy(batch.obs).log_prob(batch.action).detach()
-    of_surrogate = gradient(surrogate(policy(batch.obs).log_prob(batch.action) - old, batch.advantage), parameters)
+    of_surrogate = gradient(
+        surrogate(policy(batch.obs).log_prob(batch.action) - old, batch.advantage), parameters
+    )
     reinforce = gradient((policy(batch.obs).log_prob(batch.action) * batch.advantage).mean(), parameters)
     assert torch.allclose(of_surrogate, reinforce, rtol=1e-5, atol=1e-7)
 

@@ -70,7 +70,9 @@ def gaussian_fisher(policy: nn.Module, obs: Tensor) -> Tensor:
 
 def gradient_of(output: Tensor, parameters: list[nn.Parameter]) -> Tensor:
     grads = torch.autograd.grad(output, parameters, allow_unused=True, retain_graph=True)
-    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(parameters, grads, strict=True)])
+    return torch.cat(
+        [(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(parameters, grads, strict=True)]
+    )
 
 
 def explicit_fisher(policy: nn.Module, obs: Tensor, action: ActionSpec) -> Tensor:

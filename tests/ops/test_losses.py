@@ -19,7 +19,14 @@ def normal(seed: int, *shape: int) -> Tensor:
 def small_policy(action: ActionSpec) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
     policy = mlp_policy(
-        Continuous((3,)), action, generator, hidden=[5], activation="tanh", hidden_gain=1.0, output_gain=1.0, log_std_init=-0.3
+        Continuous((3,)),
+        action,
+        generator,
+        hidden=[5],
+        activation="tanh",
+        hidden_gain=1.0,
+        output_gain=1.0,
+        log_std_init=-0.3,
     )
     return policy.double()
 
@@ -42,7 +49,9 @@ def test_at_equal_policies_the_surrogate_has_the_gradient_of_reinforce(action: A
         return policy(obs).log_prob(actions) - old_log_prob
 
     assert reinforce.abs().max() > 0.01
-    assert torch.allclose(gradient(surrogate(log_ratio(), advantage), parameters), reinforce, rtol=1e-10, atol=1e-12)
+    assert torch.allclose(
+        gradient(surrogate(log_ratio(), advantage), parameters), reinforce, rtol=1e-10, atol=1e-12
+    )
     clipped = gradient(clipped_surrogate(log_ratio(), advantage, CLIP), parameters)
     assert torch.allclose(clipped, reinforce, rtol=1e-10, atol=1e-12)
 
@@ -62,7 +71,14 @@ def test_surrogate_reweights_a_sum_over_actions_exactly() -> None:
 
 @pytest.mark.parametrize(
     ("ratio", "advantage", "clipped"),
-    [(1.5, 2.0, True), (1.5, -2.0, False), (0.5, 2.0, False), (0.5, -2.0, True), (1.1, 2.0, False), (0.9, -2.0, False)],
+    [
+        (1.5, 2.0, True),
+        (1.5, -2.0, False),
+        (0.5, 2.0, False),
+        (0.5, -2.0, True),
+        (1.1, 2.0, False),
+        (0.9, -2.0, False),
+    ],
 )
 def test_the_clipped_gradient_vanishes_only_where_leaving_would_be_rewarded(
     ratio: float, advantage: float, clipped: bool

@@ -20,7 +20,9 @@ def bits(tensor: Tensor) -> list[int]:
 def test_flatten_then_assign_restores_every_bit() -> None:
     net, other = network(0), network(1)
     with torch.no_grad():
-        next(net.parameters())[0] = torch.tensor([-0.0, 1e-42, float("inf")])  # signed zero, denormal, infinity
+        next(net.parameters())[0] = torch.tensor(
+            [-0.0, 1e-42, float("inf")]
+        )  # signed zero, denormal, infinity
     vector = flatten(net.parameters())
     assign(list(other.parameters()), vector)
     assert bits(flatten(other.parameters())) == bits(vector)
@@ -58,7 +60,10 @@ def test_assign_copies_into_the_same_parameters() -> None:
 
 
 def test_split_is_the_inverse_of_flatten() -> None:
-    tensors = [torch.randn(shape, generator=torch.Generator().manual_seed(0)) for shape in [(2, 3), (4,), (), (1, 1, 2)]]
+    tensors = [
+        torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        for shape in [(2, 3), (4,), (), (1, 1, 2)]
+    ]
     parts = split(flatten(tensors), tensors)
     assert [p.shape for p in parts] == [t.shape for t in tensors]
     assert all(torch.equal(p, t) for p, t in zip(parts, tensors, strict=True))

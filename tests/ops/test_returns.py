@@ -1,6 +1,7 @@
 """Every estimator against its definition, written out as loops over the steps of one episode."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
@@ -80,9 +81,8 @@ def product(data: Data, start: int, stop: int, i: int) -> float:
     return math.prod(float(data.discount[k, i]) for k in range(start, stop))
 
 
-def table(entry: object) -> Tensor:
+def table(entry: Callable[[int, int], float]) -> Tensor:
     """[T, N] of entry(t, i)."""
-    assert callable(entry)
     return torch.tensor([[entry(t, i) for i in range(ENVS)] for t in range(STEPS)], dtype=torch.float64)
 
 
@@ -91,7 +91,9 @@ def close(actual: Tensor, expected: Tensor) -> bool:
 
 
 @pytest.mark.parametrize("gae_lambda", [0.0, 0.5, 0.95, 1.0])
-def test_gae_is_the_discounted_sum_of_td_errors_to_the_end_of_the_episode(data: Data, gae_lambda: float) -> None:
+def test_gae_is_the_discounted_sum_of_td_errors_to_the_end_of_the_episode(
+    data: Data, gae_lambda: float
+) -> None:
     def definition(t: int, i: int) -> float:
         total = 0.0
         for l in range(last_step(data, t, i) - t + 1):  # noqa: E741 (the paper's letter)
@@ -190,7 +192,9 @@ def test_vtrace_is_equation_1_of_impala(
         q = float(data.reward[t, i]) + float(data.discount[t, i]) * following
         return rho(t, i) * (q - float(data.value[t, i]))
 
-    actual = vtrace(data.log_ratio, data.reward, data.value, *data.ends, data.discount, rho_clip, c_clip, trace_lambda)
+    actual = vtrace(
+        data.log_ratio, data.reward, data.value, *data.ends, data.discount, rho_clip, c_clip, trace_lambda
+    )
     assert close(actual[0], table(target))
     assert close(actual[1], table(advantage))
 
@@ -216,7 +220,9 @@ def test_vtrace_without_traces_is_one_weighted_td_step(data: Data) -> None:
 
 
 def all_estimates(data: Data) -> dict[str, Tensor]:
-    target, advantage = vtrace(data.log_ratio, data.reward, data.value, *data.ends, data.discount, 1.0, 1.0, 0.9)
+    target, advantage = vtrace(
+        data.log_ratio, data.reward, data.value, *data.ends, data.discount, 1.0, 1.0, 0.9
+    )
     return {
         "gae": gae(data.reward, data.value, *data.ends, data.discount, 0.9),
         "discounted_returns": discounted_returns(data.reward, *data.ends, data.discount),
@@ -265,12 +271,13 @@ def test_the_value_behind_a_termination_is_never_read(data: Data) -> None:
 
 
 def test_the_value_behind_a_truncation_and_the_last_row_is_bootstrapped(data: Data) -> None:
-    """One more unit of V(s') there is `discount` more of the one-step target, and NaN would show."""
+    """One more unit of V(s') there is `discount` more of every on-policy estimate of that row."""
     bootstrapped = data.truncated.clone()
     bootstrapped[-1] = True
     bootstrapped &= ~data.terminated
-    more = replace(data, next_value=data.next_value + bootstrapped.to(torch.float64), log_ratio=0 * data.log_ratio)
-    before, after = all_estimates(replace(data, log_ratio=0 * data.log_ratio)), all_estimates(more)
+    on_policy = replace(data, log_ratio=torch.zeros_like(data.log_ratio))
+    more = replace(on_policy, next_value=data.next_value + bootstrapped.to(torch.float64))
+    before, after = all_estimates(on_policy), all_estimates(more)
     for name in before:
         gained = (after[name] - before[name])[bootstrapped]
         assert close(gained, data.discount[bootstrapped]), name

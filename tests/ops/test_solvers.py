@@ -86,7 +86,9 @@ def test_each_cg_step_brings_x_nearer_in_the_norm_of_a(seed: int) -> None:
     for steps in range(1, 12):
         e = conjugate_gradient(a.mv, b, steps, 0.0).x - solution
         errors.append(float(e @ a @ e))
-    assert all(later < earlier for earlier, later in zip([float(solution @ b), *errors], errors, strict=False))
+    assert all(
+        later < earlier for earlier, later in zip([float(solution @ b), *errors], errors, strict=False)
+    )
 
 
 @pytest.mark.parametrize("k", [1, 2, 4])
@@ -130,7 +132,9 @@ def test_a_direction_of_negative_curvature_is_not_taken() -> None:
     assert result.steps == 0
 
 
-@pytest.mark.xfail(strict=True, reason="NaN > tolerance is False: the loop is skipped and 0 is reported as left")
+@pytest.mark.xfail(
+    strict=True, reason="NaN > tolerance is False: the loop is skipped and 0 is reported as left"
+)
 def test_a_gradient_of_nan_is_not_reported_as_solved() -> None:
     result = conjugate_gradient(lambda v: v, torch.tensor([1.0, math.nan]), 10, 1e-8)
     assert math.isnan(result.residual)
@@ -138,7 +142,9 @@ def test_a_gradient_of_nan_is_not_reported_as_solved() -> None:
 
 @pytest.mark.parametrize("shrink", [0.5, 0.8])
 @pytest.mark.parametrize("accepted_at", [1, 2, 4])
-def test_the_line_search_tries_powers_of_shrink_until_one_is_accepted(shrink: float, accepted_at: int) -> None:
+def test_the_line_search_tries_powers_of_shrink_until_one_is_accepted(
+    shrink: float, accepted_at: int
+) -> None:
     tried: list[float] = []
 
     def accept(fraction: float) -> bool:

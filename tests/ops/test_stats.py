@@ -40,7 +40,9 @@ def test_ess_is_1_over_n_when_one_weight_dominates(n: int) -> None:
 @pytest.mark.parametrize("shift", [-800.0, -1.0, 2.0, 800.0])
 def test_ess_does_not_depend_on_the_scale_of_the_weights(shift: float) -> None:
     log_ratio = normal(0, 50)
-    assert effective_sample_size(log_ratio + shift) == pytest.approx(effective_sample_size(log_ratio), rel=1e-9)
+    assert effective_sample_size(log_ratio + shift) == pytest.approx(
+        effective_sample_size(log_ratio), rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("spread", [0.0, 1e-9, 1e-4, 1.0, 30.0])

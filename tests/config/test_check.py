@@ -1,0 +1,273 @@
+"""Every mistake in a config is one error, all of them at once, naming key, expectation and nearest choice."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from pgx.config import build, check, compose
+from pgx.errors import UserError
+from pgx.paths import choices
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder that a run would be made in; nothing in this file may leave anything there."""
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    assert list(tmp_path.iterdir()) == []
+
+
+def problems(*overrides: str) -> list[str]:
+    """What is wrong with these overrides, as the person who typed them is told."""
+    with pytest.raises(UserError) as caught:
+        build(compose(list(overrides)))
+    assert str(caught.value) == "\n".join(caught.value.problems)
+    assert all("\n" not in problem for problem in caught.value.problems)
+    return caught.value.problems
+
+
+def problem(*overrides: str) -> str:
+    found = problems(*overrides)
+    assert len(found) == 1, found
+    return found[0]
+
+
+@pytest.mark.parametrize("name", choices("algo"))
+def test_the_defaults_of_every_rule_are_accepted(name: str) -> None:
+    check(compose([f"algo={name}"]))
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "meant"),
+    [
+        ("algo=trop", "algo=trop:", "trpo"),
+        ("algo=pp", "algo=pp:", "ppo"),
+        ("policy=mpl", "policy=mpl:", "mlp"),
+        ("critic=mpl", "critic=mpl:", "mlp"),
+        ("critic_optimizer=adamm", "critic_optimizer=adamm:", "adam"),
+        ("runner=synk", "runner=synk:", "sync"),
+        ("logger=defualt", "logger=defualt:", "default"),
+        ("env=Walker3d-v4", "Walker3d-v4:", "Walker2d-v4"),
+        ("env=CartPole", "CartPole:", "CartPole-v1"),
+        ("env.id=CartPole-v2", "CartPole-v2:", "CartPole-v1"),
+    ],
+)
+def test_an_unknown_choice_is_named_with_the_nearest(override: str, key: str, meant: str) -> None:
+    message = problem(override)
+    assert key in message
+    assert f"did you mean '{meant}'?" in message
+
+
+@pytest.mark.parametrize("group", ["algo", "policy", "optimizer", "runner"])
+def test_an_unknown_choice_is_told_what_there_is(group: str) -> None:
+    message = problem(f"{group}=zzz")
+    assert message.endswith(f"{group} offers: {', '.join(choices(group))}")
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "meant"),
+    [
+        ("algo.max_k=1", "algo.max_k:", "max_kl"),
+        ("trainer.total_step=5", "trainer.total_step:", "total_steps"),
+        ("env.num_env=4", "env.num_env:", "num_envs"),
+        ("sed=1", "sed:", "seed"),
+        ("algos.max_kl=1", "algos.max_kl:", "algo"),
+        ("policy.hiden=[64]", "policy.hiden:", "hidden"),
+        ("critic_optimizer.learning_rat=1", "critic_optimizer.learning_rat:", "learning_rate"),
+        ("+algo.max_k=1", "algo.max_k:", "max_kl"),
+        ("++sed=1", "sed:", "seed"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest(override: str, key: str, meant: str) -> None:
+    message = problem(override)
+    assert message.startswith(f"{key} unknown key")
+    assert f"did you mean '{meant}'?" in message
+
+
+def test_a_key_that_resembles_nothing_is_told_what_the_section_has() -> None:
+    message = problem("runner.zzz=1")
+    assert message.startswith("runner.zzz: unknown key")
+    assert "rollout_steps" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "expected", "got"),
+    [
+        ("algo.max_kl=abc", "algo.max_kl", "a number > 0", "'abc'"),
+        ("algo.max_kl=-1", "algo.max_kl", "a number > 0", "-1"),
+        ("algo.max_kl=0", "algo.max_kl", "a number > 0", "0"),
+        ("algo.max_kl=true", "algo.max_kl", "a number > 0", "True"),
+        ("algo.max_kl=null", "algo.max_kl", "a number > 0", "None"),
+        ("algo.max_kl=nan", "algo.max_kl", "a number > 0", "nan"),
+        ("algo.max_kl=inf", "algo.max_kl", "a number > 0", "inf"),
+        ("algo.max_kl=[0.01]", "algo.max_kl", "a number > 0", "[0.01]"),
+        ("algo.gae_lambda=1.5", "algo.gae_lambda", "a number in [0, 1]", "1.5"),
+        ("algo.line_search_shrink=1", "algo.line_search_shrink", "a number in (0, 1)", "1"),
+        ("algo.cg_steps=0", "algo.cg_steps", "a whole number >= 1", "0"),
+        ("algo.normalize_advantage=1", "algo.normalize_advantage", "true or false", "1"),
+        ("algo.fisher=exact", "algo.fisher", "one of gauss_newton, kl_hessian", "'exact'"),
+        ("env.num_envs=0", "env.num_envs", "a whole number >= 1", "0"),
+        ("env.backend=isaac", "env.backend", "one of auto, envpool, gymnasium", "'isaac'"),
+        ("env.obs_clip=-5", "env.obs_clip", "a number > 0 or null", "-5"),
+        ("seed=-1", "seed", "a whole number >= 0", "-1"),
+        ("seed=abc", "seed", "a whole number >= 0", "'abc'"),
+        ("seed=", "seed", "a whole number >= 0", "''"),
+        ("runner.rollout_steps=1.5", "runner.rollout_steps", "a whole number >= 1", "1.5"),
+        ("trainer.total_steps=0", "trainer.total_steps", "a whole number >= 1", "0"),
+        ("trainer.checkpoint_every=0", "trainer.checkpoint_every", "a whole number >= 1 or null", "0"),
+        ("logger.console=fancy", "logger.console", "one of auto, live, plain, off", "'fancy'"),
+        ("logger.tensorboard=maybe", "logger.tensorboard", "true or false", "'maybe'"),
+        ("device=tpu", "device", "one of cpu, cuda", "'tpu'"),
+        ("run_dir=null", "run_dir", "a text", "None"),
+        ("policy.hidden=[64,0]", "policy.hidden", "a list, each a whole number >= 1", "[64, 0]"),
+        ("policy.hidden=64", "policy.hidden", "a list, each a whole number >= 1", "64"),
+        (
+            "critic_optimizer.schedule=step",
+            "critic_optimizer.schedule",
+            "one of constant, linear, cosine",
+            "'step'",
+        ),
+    ],
+)
+def test_a_bad_value_is_named_with_what_was_expected(
+    override: str, key: str, expected: str, got: str
+) -> None:
+    assert problem(override) == f"{key}: expected {expected}, got {got}"
+
+
+def test_a_deleted_key_is_missing() -> None:
+    assert problem("~algo.max_kl") == "algo.max_kl: missing; expected a number > 0"
+
+
+def test_a_misspelt_optimizer_is_named_where_a_rule_uses_one() -> None:
+    message = problem("optimizer=adamm", "algo=ppo")
+    assert message.startswith("optimizer=adamm:")
+    assert "did you mean 'adam'?" in message
+
+
+def test_an_optimizer_that_would_do_nothing_is_refused() -> None:
+    message = problem("algo=trpo", "optimizer=adam")
+    assert message.startswith("optimizer=adam:")
+    assert "do nothing" in message
+    assert "optimizer=none" in message
+
+
+def test_a_rule_without_the_optimizer_that_it_needs_is_refused() -> None:
+    message = problem("algo=ppo", "optimizer=none")
+    assert message.startswith("optimizer=none:")
+    assert "ppo" in message
+    assert "adam, sgd" in message
+
+
+@pytest.mark.parametrize("name", ["trpo", "ppo"])
+def test_a_rule_without_an_optimizer_for_its_critic_is_refused(name: str) -> None:
+    assert any("critic_optimizer" in line for line in problems(f"algo={name}", "critic_optimizer=none"))
+
+
+def test_a_batch_that_does_not_divide_into_minibatches_shows_the_arithmetic() -> None:
+    message = problem("algo=ppo", "env=CartPole-v1", "algo.minibatch_size=60")
+    assert message.startswith("algo.minibatch_size:")
+    for part in ("runner.rollout_steps 256", "env.num_envs 8", "= 2048", "60", "34.13"):
+        assert part in message
+
+
+def test_a_minibatch_larger_than_the_batch_shows_the_arithmetic() -> None:
+    message = problem("env=CartPole-v1", "env.num_envs=1", "runner.rollout_steps=64")
+    assert message.startswith("algo.critic_minibatch_size:")
+    for part in ("runner.rollout_steps 64", "env.num_envs 1", "= 64", "128"):
+        assert part in message
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_device_that_is_not_there_is_refused() -> None:
+    message = problem("device=cuda")
+    assert message.startswith("device=cuda:")
+    assert "device=cpu" in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "policy.hidden=[64",
+        "policy.hidden={a:1",
+        "seed",
+        "x",
+        "seed='a",
+        "algo.max_kl=(1",
+        "key=a]",
+        "=3",
+        "a b",
+    ],
+)
+def test_a_text_that_is_no_override_is_quoted(text: str) -> None:
+    message = problem(text)
+    assert text in message
+    assert "not of the form key=value" in message
+
+
+def test_all_texts_that_are_no_overrides_are_quoted() -> None:
+    found = problems("seed", "policy.hidden=[64", "algo=ppo")
+    assert [line.split(":")[0] for line in found] == ["seed", "policy.hidden=[64"]
+
+
+def starts(lines: list[str]) -> list[str]:
+    return sorted(line.split(":")[0] for line in lines)
+
+
+def test_mistakes_of_every_kind_are_reported_together() -> None:
+    found = problems("algo.max_k=1", "algo.max_kl=-1", "seed=abc", "device=tpu", "runner.rollout_steps=1.5")
+    assert starts(found) == ["algo.max_k", "algo.max_kl", "device", "runner.rollout_steps", "seed"]
+
+
+def test_several_unknown_keys_and_choices_are_reported_together() -> None:
+    assert starts(problems("sed=1", "algo.max_k=1", "trainer.total_step=5")) == [
+        "algo.max_k",
+        "sed",
+        "trainer.total_step",
+    ]
+    assert starts(problems("algo=trop", "policy=mpl")) == ["algo=trop", "policy=mpl"]
+
+
+def test_an_unknown_choice_an_unknown_key_and_a_bad_value_are_reported_together() -> None:
+    assert starts(problems("policy=mpl", "sed=1", "device=tpu")) == ["device", "policy=mpl", "sed"]
+    assert starts(problems("algo=trop", "sed=1", "seed=-1")) == ["algo=trop", "sed", "seed"]
+
+
+def test_an_unknown_choice_is_named_though_keys_of_it_are_set() -> None:
+    assert problems("algo=pppo", "algo.clip_range=0.1")[0].startswith("algo=pppo:")
+
+
+def test_an_unknown_environment_and_a_bad_value_are_reported_together() -> None:
+    found = problems("env=Walker3d-v4", "env.num_envs=0", "algo.max_kl=-1")
+    assert len(found) == 3
+    for part in ("Walker3d-v4", "env.num_envs", "algo.max_kl"):
+        assert any(part in line for line in found)
+
+
+def test_contradictions_are_reported_together() -> None:
+    found = problems("algo=trpo", "optimizer=adam", "algo.critic_minibatch_size=60", "env=CartPole-v1")
+    assert starts(found) == ["algo.critic_minibatch_size", "optimizer=adam"]
+
+
+def test_a_reference_to_a_key_that_is_not_there_names_both() -> None:
+    message = problem("algo.max_kl=${sed}")
+    assert "algo.max_kl" in message
+    assert "sed" in message
+
+
+def test_a_rule_is_not_changed_by_its_name_alone() -> None:
+    found = problems("algo.name=ppo")
+    assert any(line.startswith("algo.max_kl: unknown key") for line in found)
+
+
+def test_a_config_read_from_a_file_is_checked_like_an_override() -> None:
+    cfg = compose(["env=CartPole-v1"])
+    broken = OmegaConf.merge(cfg, {"algo": {"max_kl": -1.0}, "extra": 1})
+    assert isinstance(broken, type(cfg))
+    OmegaConf.set_struct(broken, False)
+    with pytest.raises(UserError) as caught:
+        check(broken)
+    assert starts(caught.value.problems) == ["algo.max_kl", "extra"]

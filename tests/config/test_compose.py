@@ -1,0 +1,261 @@
+"""Composing a config: defaults, precedence, environments without a file, sweeps; every value is read by someone."""
+
+import itertools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import pytest
+from omegaconf import OmegaConf
+
+from pgx.algos import rule
+from pgx.config import check, compose
+from pgx.config.check import NAMED
+from pgx.config.compose import jobs
+from pgx.config.sections import FIXED
+from pgx.errors import UserError
+from pgx.paths import choices, config_dir
+from pgx.schema import signature
+
+TOP_LEVEL = {"seed", "device", "num_threads", "run_dir"}  # the keys of train.yaml that are in no section
+
+
+def values(path: Path) -> dict[str, Any]:
+    """A file's own values, without its defaults list."""
+    loaded = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    assert isinstance(loaded, dict)
+    return {str(key): value for key, value in loaded.items() if key != "defaults"}
+
+
+def orders(*overrides: str) -> list[tuple[str, ...]]:
+    return list(itertools.permutations(overrides))
+
+
+# --- defaults and choices
+
+
+def test_without_overrides_it_is_trpo_on_walker() -> None:
+    cfg = compose([])
+    check(cfg)
+    assert (cfg.algo.name, cfg.env.id, cfg.seed) == ("trpo", "Walker2d-v4", 0)
+    assert cfg.optimizer.name is None
+    assert cfg.critic_optimizer.name == "adam"
+
+
+def test_the_folder_of_a_run_names_environment_rule_and_seed() -> None:
+    cfg = compose(["algo=ppo", "env=CartPole-v1", "seed=7"])
+    assert cfg.run_dir.startswith("outputs/CartPole-v1/ppo/")
+    assert cfg.run_dir.endswith("_seed7")
+
+
+@pytest.mark.parametrize("env_id", ["Acrobot-v1", "phys2d/CartPole-v1"])
+def test_a_registered_environment_needs_no_file(env_id: str) -> None:
+    assert env_id not in choices("env")
+    cfg = compose([f"env={env_id}"])
+    check(cfg)
+    default = {
+        key: value for key, value in values(config_dir() / "env" / "default.yaml").items() if key != "id"
+    }
+    algo = values(config_dir() / "algo" / f"{cfg.algo.name}.yaml")
+    assert OmegaConf.to_container(cfg.env) == {**default, **algo["env"], "id": env_id}
+
+
+def test_a_file_and_no_file_have_the_same_keys() -> None:
+    assert compose(["env=Walker2d-v4"]).env.keys() == compose(["env=Acrobot-v1"]).env.keys()
+
+
+def test_env_kwargs_take_new_keys_without_a_plus() -> None:
+    cfg = compose(["env.kwargs.new_key=1", "env.kwargs.healthy_z_range=[0.7,2.0]"])
+    check(cfg)
+    assert cfg.env.kwargs == {"new_key": 1, "healthy_z_range": [0.7, 2.0]}
+
+
+def test_env_kwargs_can_be_given_as_one_mapping() -> None:
+    cfg = compose(["env.kwargs={new_key:1}"])
+    check(cfg)
+    assert cfg.env.kwargs == {"new_key": 1}
+
+
+@pytest.mark.parametrize("env_id", [env_id for env_id in choices("env") if env_id != "default"])
+@pytest.mark.parametrize("name", choices("algo"))
+def test_every_rule_composes_with_every_environment_that_has_a_file(name: str, env_id: str) -> None:
+    cfg = compose([f"algo={name}", f"env={env_id}"])
+    check(cfg)
+    assert (cfg.algo.name, cfg.env.id) == (name, env_id)
+
+
+# --- precedence: command line, algo file, the files of the other groups and train.yaml
+
+
+def test_an_algo_file_beats_the_files_of_other_groups() -> None:
+    own = values(config_dir() / "algo" / "ppo.yaml")
+    cfg = compose(["algo=ppo"])
+    assert cfg.env.num_envs == own["env"]["num_envs"] == 8
+    assert cfg.env.num_envs != values(config_dir() / "env" / "default.yaml")["num_envs"]
+    assert cfg.runner.rollout_steps == own["runner"]["rollout_steps"]
+    assert cfg.runner.rollout_steps != values(config_dir() / "runner" / "sync.yaml")["rollout_steps"]
+    assert cfg.optimizer.schedule == own["optimizer"]["schedule"]
+    assert cfg.optimizer.schedule != values(config_dir() / "optimizer" / "adam.yaml")["schedule"]
+
+
+def test_an_algo_file_beats_train_yaml() -> None:
+    assert compose(["algo=trpo"]).health.clip_range == 0.2
+    assert compose(["algo=ppo", "algo.clip_range=0.3"]).health.clip_range == 0.3
+
+
+@pytest.mark.parametrize("order", orders("algo=ppo", "env=CartPole-v1", "env.num_envs=4"))
+def test_the_command_line_beats_every_file_in_whatever_order(order: tuple[str, ...]) -> None:
+    cfg = compose(list(order))
+    assert cfg.env.num_envs == 4
+    assert (cfg.algo.name, cfg.env.id) == ("ppo", "CartPole-v1")
+
+
+@pytest.mark.parametrize("order", orders("algo=ppo", "optimizer=sgd", "optimizer.learning_rate=0.5"))
+def test_a_choice_on_the_command_line_beats_that_of_an_algo_file(order: tuple[str, ...]) -> None:
+    cfg = compose(list(order))
+    assert (cfg.optimizer.name, cfg.optimizer.learning_rate) == ("sgd", 0.5)
+
+
+def test_an_environment_s_file_beats_the_default_and_the_rule_follows_it() -> None:
+    default = values(config_dir() / "env" / "default.yaml")["discount"]
+    swimmer = values(config_dir() / "env" / "Swimmer-v4.yaml")["discount"]
+    assert swimmer != default
+    for name in choices("algo"):
+        assert compose([f"algo={name}", "env=Swimmer-v4"]).algo.discount == swimmer
+        assert compose([f"algo={name}", "env=Hopper-v4"]).algo.discount == default
+        assert compose([f"algo={name}", "env=Swimmer-v4", "algo.discount=0.5"]).algo.discount == 0.5
+        assert compose([f"algo={name}", "env=Swimmer-v4", "env.discount=0.5"]).algo.discount == 0.5
+
+
+def test_a_value_set_twice_is_what_was_said_last() -> None:
+    assert compose(["seed=1", "seed=2"]).seed == 2
+
+
+# --- environments of one's own
+
+
+@pytest.fixture
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A module on the path that registers an environment when it is imported."""
+    (tmp_path / "own_environments.py").write_text(
+        "import gymnasium\n"
+        "from gymnasium.envs.classic_control import CartPoleEnv\n"
+        "gymnasium.register('OwnPole-v0', CartPoleEnv, max_episode_steps=50)\n"
+        "gymnasium.register('own/Pole-v0', CartPoleEnv, max_episode_steps=50)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "own_environments"
+    sys.modules.pop("own_environments", None)
+    for env_id in ("OwnPole-v0", "own/Pole-v0"):
+        gymnasium.registry.pop(env_id, None)
+
+
+@pytest.mark.parametrize("env_id", ["OwnPole-v0", "own/Pole-v0"])
+def test_a_module_s_environment_is_registered_by_naming_the_module(own_module: str, env_id: str) -> None:
+    assert env_id not in gymnasium.registry
+    cfg = compose([f"env={own_module}:{env_id}"])
+    check(cfg)
+    assert env_id in gymnasium.registry
+    assert cfg.env.num_envs == compose([]).env.num_envs
+
+
+def test_the_config_of_a_module_s_environment_can_be_made_by_another_process(own_module: str) -> None:
+    cfg = compose([f"env={own_module}:OwnPole-v0"])
+    # What another process has: the config, and a registry that has never seen the module.
+    del sys.modules[own_module]
+    del gymnasium.registry["OwnPole-v0"]
+    check(OmegaConf.create(OmegaConf.to_yaml(cfg, resolve=True)))
+
+
+def test_several_environments_of_a_module_can_be_swept_over(own_module: str) -> None:
+    overrides = [f"env={own_module}:OwnPole-v0,{own_module}:own/Pole-v0"]
+    assert len({compose(job).env.id for job in jobs(overrides)}) == 2
+
+
+def test_a_module_that_cannot_be_imported_is_named() -> None:
+    with pytest.raises(UserError, match="module 'no_such_module' cannot be imported"):
+        compose(["env=no_such_module:Foo-v0"])
+
+
+def test_a_module_that_raises_on_import_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "raising_module.py").write_text("raise RuntimeError('no display')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"raising_module.*no display"):
+        compose(["env=raising_module:Foo-v0"])
+
+
+# --- sweeps
+
+
+def test_without_a_sweep_there_is_one_job() -> None:
+    overrides = ["algo=ppo", "seed=3", "policy.hidden=[64,32]", "env.kwargs={a:1,b:2}"]
+    assert jobs(overrides) == [overrides]
+
+
+def test_a_sweep_runs_every_combination_once() -> None:
+    got = jobs(["algo=trpo,ppo", "env=CartPole-v1", "seed=0,1,2"])
+    wanted = [
+        [f"algo={name}", "env=CartPole-v1", f"seed={seed}"] for name in ("trpo", "ppo") for seed in range(3)
+    ]
+    assert sorted(got) == sorted(wanted)
+
+
+@pytest.mark.parametrize("sweep", ["range(0,3)", "choice(0,1,2)", "0,1,2", "range(start=0,stop=3,step=1)"])
+def test_ranges_and_choices_expand_like_lists(sweep: str) -> None:
+    assert [job[0] for job in jobs([f"seed={sweep}"])] == ["seed=0", "seed=1", "seed=2"]
+
+
+def test_lists_of_values_can_be_swept_over() -> None:
+    seen = [compose(job).policy.hidden for job in jobs(["policy.hidden=[64,64],[32]"])]
+    assert seen == [[64, 64], [32]]
+
+
+def test_every_job_of_a_sweep_composes() -> None:
+    seen = {(cfg.algo.name, cfg.seed) for cfg in map(compose, jobs(["algo=trpo,ppo", "seed=0,1"]))}
+    assert seen == set(itertools.product(("trpo", "ppo"), (0, 1)))
+
+
+# --- every value is read
+
+
+@pytest.mark.parametrize("name", choices("algo"))
+def test_the_keys_of_an_algo_file_are_the_fields_of_the_rule(name: str) -> None:
+    own = values(config_dir() / "algo" / f"{name}.yaml")["algo"]
+    assert own.pop("name") == name
+    assert own.keys() == signature(rule(name)).keys()
+
+
+@pytest.mark.parametrize("group", sorted(NAMED))
+def test_the_keys_of_a_chosen_file_are_the_parameters_of_what_it_names(group: str) -> None:
+    registry, supplied = NAMED[group]
+    for choice in choices(group):
+        own = values(config_dir() / group / f"{choice}.yaml")
+        name = own.pop("name")
+        read = set() if name is None else set(signature(registry[name])) - supplied - {"return"}
+        assert own.keys() == read, f"configs/{group}/{choice}.yaml"
+
+
+@pytest.mark.parametrize("group", ["logger", "runner", "env"])
+def test_the_keys_of_a_fixed_section_are_those_of_its_type(group: str) -> None:
+    for choice in choices(group):
+        own = values(config_dir() / group / f"{choice}.yaml")
+        assert own.keys() <= signature(FIXED[group]).keys(), f"configs/{group}/{choice}.yaml"
+    cfg = compose([])
+    assert cfg[group].keys() == signature(FIXED[group]).keys()
+
+
+@pytest.mark.parametrize("name", choices("algo"))
+def test_an_algo_file_sets_elsewhere_only_what_is_there(name: str) -> None:
+    cfg = compose([])
+    for section, wanted in values(config_dir() / "algo" / f"{name}.yaml").items():
+        if section in FIXED:
+            assert wanted.keys() <= cfg[section].keys(), f"{section} of configs/algo/{name}.yaml"
+
+
+def test_train_yaml_holds_the_sections_and_keys_of_the_top_level() -> None:
+    own = values(config_dir() / "train.yaml")
+    assert own.keys() == TOP_LEVEL | {"trainer", "health"}
+    for section in ("trainer", "health"):
+        assert own[section].keys() == signature(FIXED[section]).keys()

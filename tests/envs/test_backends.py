@@ -1,0 +1,158 @@
+"""Both backends keep the same contract, on the real simulators."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tests.environments  # noqa: F401, registers ids
+from pgx.envs.envpool_backend import why_not
+from pgx.envs.make import BackendChoice, choose_backend, id_problem, make_envs
+from pgx.envs.vector import VectorEnv
+from pgx.errors import RunError, UserError
+from pgx.types import Continuous, Discrete, MultiDiscrete
+
+BACKENDS = ["gymnasium", "envpool"]
+
+
+def make(backend: Any, env_id: str = "Walker2d-v4", n: int = 3, threads: int = 2, **kwargs: Any) -> VectorEnv:
+    return make_envs(BackendChoice(backend, "test"), env_id, n, kwargs, threads)
+
+
+def play(envs: VectorEnv, seed: int, steps: int = 60) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    assert isinstance(envs.action_spec, Continuous)
+    rows = [envs.reset(seed)]
+    for _ in range(steps):
+        rows.append(
+            envs.step(rng.uniform(-1, 1, (envs.num_envs, *envs.action_spec.shape)).astype(np.float32)).obs
+        )
+    return rows
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_step_after_an_end_only_resets(backend: str) -> None:
+    envs = make(backend)
+    envs.reset(0)
+    ended, resets = np.zeros(3, dtype=bool), 0
+    rng = np.random.default_rng(0)
+    for _ in range(80):
+        step = envs.step(rng.uniform(-1, 1, (3, 6)).astype(np.float32))
+        assert (step.reward[ended] == 0).all()
+        assert not (step.terminated | step.truncated)[ended].any()
+        # A walker that was just reset stands: its height is 1.25 up to the reset noise of 0.005.
+        assert (abs(step.obs[ended, 0] - 1.25) < 0.01).all()
+        resets += ended.sum()
+        ended = step.terminated | step.truncated
+    assert resets > 5
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_same_seed_replays_the_same_bits_and_another_does_not(backend: str) -> None:
+    envs = make(backend)
+    first, again, other = play(envs, 5), play(envs, 5), play(envs, 6)
+    fresh = play(make(backend, threads=1), 5)
+    assert all((a == b).all() for a, b in zip(first, again, strict=True))
+    assert all((a == b).all() for a, b in zip(first, fresh, strict=True))
+    assert not all((a == b).all() for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_time_limits_are_truncations_and_falls_are_terminations(backend: str) -> None:
+    envs = make(backend, max_episode_steps=4, terminate_when_unhealthy=False)
+    envs.reset(0)
+    steps = [envs.step(np.zeros((3, 6), np.float32)) for _ in range(4)]
+    assert not any(step.terminated.any() for step in steps)
+    assert [bool(step.truncated.all()) for step in steps] == [False, False, False, True]
+    falling = make(backend)
+    falling.reset(0)
+    ends = [falling.step(-np.ones((3, 6), np.float32)) for _ in range(20)]
+    assert any(step.terminated.any() for step in ends) and not any(step.truncated.any() for step in ends)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_kwargs_reach_the_simulator(backend: str) -> None:
+    lengths = []
+    for low in (0.8, 1.2):
+        kwargs = {"healthy_z_min": low} if backend == "envpool" else {"healthy_z_range": (low, 2.0)}
+        envs = make(backend, n=1, **kwargs)
+        envs.reset(0)
+        steps = 0
+        while not envs.step(np.zeros((1, 6), np.float32)).terminated.any():
+            steps += 1
+        lengths.append(steps)
+    assert lengths[1] < lengths[0]
+
+
+def test_envpool_simulates_the_same_walker_as_gymnasium() -> None:
+    """From the same state under the same torques both libraries give the same observations and rewards."""
+    ours, theirs = (make(backend, n=1, reset_noise_scale=0.0) for backend in BACKENDS)
+    assert np.allclose(ours.reset(0), theirs.reset(0), atol=1e-6)
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        action = rng.uniform(-1, 1, (1, 6)).astype(np.float32)
+        one, two = ours.step(action), theirs.step(action)
+        assert np.allclose(one.obs, two.obs, atol=1e-5) and np.allclose(one.reward, two.reward, atol=1e-5)
+        assert (one.terminated == two.terminated).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_actions_beyond_the_bounds_act_as_the_bounds(backend: str) -> None:
+    ends = []
+    for size in (1.0, 7.0):
+        envs = make(backend)
+        envs.reset(3)
+        ends.append([envs.step(np.full((3, 6), size, np.float32)).obs for _ in range(5)])
+    assert all((a == b).all() for a, b in zip(*ends, strict=True))
+
+
+def test_observations_and_actions_of_every_supported_kind() -> None:
+    assert make("gymnasium", "FrozenLake-v1").obs_spec == Discrete(16)
+    buttons = make("gymnasium", "TwoButtons-v0")
+    assert buttons.obs_spec == Discrete(3)
+    assert buttons.action_spec == MultiDiscrete((3, 2))
+    assert set(buttons.reset(0)) <= {0, 1, 2}  # the space starts at 5
+    assert make("envpool", "CartPole-v1").action_spec == Discrete(2)
+    assert make("gymnasium", "Counter-v0").action_spec == Continuous((2,))
+
+
+def test_unsupported_spaces_say_what_is_supported() -> None:
+    with pytest.raises(UserError, match="supported are Box and Discrete"):
+        make("gymnasium", "Blackjack-v1")
+
+
+def test_auto_takes_envpool_only_for_the_same_task() -> None:
+    assert choose_backend("Walker2d-v4", "auto", {}).name == "envpool"
+    assert choose_backend("Walker2d-v4", "auto", {"healthy_z_min": 0.7}).name == "envpool"
+    assert choose_backend("Walker2d-v4", "gymnasium", {}).name == "gymnasium"
+    for env_id, kwargs, reason in (
+        ("TwoButtons-v0", {}, "EnvPool has no TwoButtons-v0"),
+        ("Walker2d-v4", {"camera_name": "track"}, "does not take these env.kwargs"),
+        ("Blackjack-v1", {}, "has observations"),
+    ):
+        choice = choose_backend(env_id, "auto", kwargs)
+        assert choice.name == "gymnasium" and reason in choice.reason
+        with pytest.raises(UserError, match=r"env\.backend=gymnasium runs it"):
+            choose_backend(env_id, "envpool", kwargs)
+    assert why_not("Walker2d-v4", {"max_episode_steps": 50}) is None
+
+
+def test_an_id_is_known_or_the_nearest_is_named() -> None:
+    assert id_problem("Walker2d-v4") is None
+    assert id_problem("tests.environments:Endless-v0") is None
+    assert "did you mean 'Walker2d-v" in str(id_problem("Walker3d-v4"))
+    assert "module 'nowhere' cannot be imported" in str(id_problem("nowhere:X-v0"))
+
+
+def test_wrong_kwargs_are_the_users_mistake() -> None:
+    with pytest.raises(UserError, match="bogus"):
+        make("gymnasium", "CartPole-v1", bogus=1)
+
+
+def test_an_environment_that_raises_is_named() -> None:
+    envs = make("gymnasium", "Counter-v0")
+    envs.reset(0)
+    with pytest.raises(RunError, match=r"Counter-v0: step\(\) raised"):
+        envs._envs.action_space.seed(0)
+        envs._write = lambda action: action  # past the clipping, so that the environment's own check fails
+        envs.step(np.full((3, 2), 99.0, np.float32))

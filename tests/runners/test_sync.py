@@ -1,0 +1,186 @@
+"""What a rollout says of the environment is what happened there."""
+
+import pytest
+import torch
+
+from pgx.ops.stats import explained_variance
+from pgx.types import Batch, Rollout
+from tests.conftest import Make
+
+COUNTER = ["env=tests.environments:Counter-v0", "env.normalize_obs=false", "env.scale_reward=false"]
+SMALL = ["algo=trpo", "algo.critic_minibatch_size=64"]
+BACKENDS = ["env.backend=gymnasium", "env.backend=envpool"]
+
+
+def rows(rollout: Rollout, n: int) -> list[tuple[float, ...]]:
+    """(shown, reward, shown next, terminated, truncated) of the valid rows of environment n."""
+    columns = (
+        rollout.obs[..., 0],
+        rollout.reward,
+        rollout.next_obs[..., 0],
+        rollout.terminated,
+        rollout.truncated,
+    )
+    return [tuple(float(c[t, n]) for c in columns) for t in range(len(rollout.reward)) if rollout.valid[t, n]]
+
+
+@pytest.mark.parametrize("cut", ["false", "true"])
+def test_valid_rows_are_the_steps_of_the_episodes_and_nothing_else(make: Make, cut: str) -> None:
+    """The counter shows k, pays k + 1 for the next step and shows k + 1: resets in between must not be rows."""
+    trainer = make(*SMALL, *COUNTER, f"env.kwargs.cut={cut}")
+    ended = 0
+    for _ in range(2):
+        rollout = trainer.runner.collect(trainer.agent)
+        for n in range(4):
+            for now, reward, after, terminated, truncated in rows(rollout, n):
+                assert reward == now + 1 == after
+                assert not (terminated and truncated)
+                ended += terminated or truncated
+        assert (rollout.terminated.any(), rollout.truncated.any()) == (cut == "false", cut == "true")
+        assert not (rollout.terminated | rollout.truncated)[~rollout.valid].any()
+        assert int((~rollout.valid).sum()) > 0
+    assert len(trainer.runner.episodes) == ended
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_reset_rows_never_reach_a_batch(make: Make, backend: str) -> None:
+    trainer = make(*SMALL, "env=Walker2d-v4", backend, "env.scale_reward=false")
+    rollout = trainer.runner.collect(trainer.agent)
+    ended = rollout.terminated | rollout.truncated
+    resets = torch.cat([torch.zeros(1, 4, dtype=torch.bool), ended[:-1]])
+    assert int(resets.sum()) > 5
+    assert torch.equal(rollout.valid, ~resets)
+    assert bool((rollout.reward[resets] == 0).all())
+    batch = trainer.algorithm.estimate(trainer.agent, rollout)
+    assert len(batch) == rollout.steps == 256 - int(resets.sum())
+    forbidden = {tuple(row) for row in rollout.action[resets].tolist()}
+    assert not forbidden & {tuple(row) for row in batch.action.tolist()}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_resets_do_not_influence_any_estimate(make: Make, backend: str) -> None:
+    trainer = make(*SMALL, "env=Walker2d-v4", backend)
+    rollout = trainer.runner.collect(trainer.agent)
+    batch = trainer.algorithm.estimate(trainer.agent, rollout)
+    rollout.reward[~rollout.valid] = 1e6
+    rollout.log_prob[~rollout.valid] = -50.0
+    again = trainer.algorithm.estimate(trainer.agent, rollout)
+    assert torch.equal(batch.advantage, again.advantage) and torch.equal(
+        batch.value_target, again.value_target
+    )
+
+
+def test_rollouts_continue_each_other(make: Make) -> None:
+    trainer = make(*SMALL, *COUNTER)
+    first, second = (trainer.runner.collect(trainer.agent) for _ in range(2))
+    assert torch.equal(first.next_obs[-1], second.obs[0])
+
+
+def test_episode_returns_are_raw_and_whole(make: Make) -> None:
+    """A counter that stops at k paid 1 + 2 + ... + k, whatever was scaled or in how many rollouts it fell."""
+    trainer = make(*SMALL, COUNTER[0], "env.scale_reward=true", "runner.rollout_steps=16")
+    for _ in range(5):
+        trainer.runner.collect(trainer.agent)
+    episodes = trainer.runner.episodes
+    assert len(episodes) > 20
+    assert all(e.episode_return == e.length * (e.length + 1) / 2 for e in episodes)
+    assert {e.length for e in episodes} <= set(range(3, 9))
+
+
+def test_stored_actions_are_the_samples_and_their_log_probs_belong_to_them(make: Make) -> None:
+    trainer = make(*SMALL, *COUNTER, "policy.log_std_init=1.5")
+    rollout = trainer.runner.collect(trainer.agent)
+    assert float(rollout.action.max()) > 2.0 and float(rollout.action.min()) < -0.5  # beyond the bounds
+    policy = trainer.agent.policy(rollout.obs.flatten(0, 1))
+    log_prob = policy.log_prob(rollout.action.flatten(0, 1)).detach().view(64, 4)
+    assert torch.allclose(log_prob, rollout.log_prob, atol=1e-5)
+
+
+@pytest.mark.parametrize("handled", [True, False])
+def test_values_of_an_endless_task_need_the_true_successor_at_the_time_limit(
+    make: Make, handled: bool
+) -> None:
+    """Reward 1 forever, cut every 16 steps, discount 0.9: V = 1 / (1 - 0.9) = 10 with bootstrapping at the cut.
+
+    Two-sided: when the cut is taken for an end, no critic that cannot see time comes near 10.
+    """
+    trainer = make(
+        *SMALL,
+        "env=tests.environments:Endless-v0",
+        "env.discount=0.9",
+        "env.scale_reward=false",
+        "critic_optimizer.learning_rate=3e-2",
+        "critic_optimizer.max_grad_norm=null",
+        "algo.critic_epochs=4",
+    )
+    for _ in range(60):
+        rollout = trainer.runner.collect(trainer.agent)
+        if not handled:
+            ended = rollout.terminated | rollout.truncated
+            rollout = Rollout(**{**vars(rollout), "terminated": ended, "truncated": torch.zeros_like(ended)})
+        trainer.algorithm.update(trainer.agent, rollout, 0.0)
+    value = float(trainer.agent.critic(torch.zeros(1, 2)).detach())
+    assert value == pytest.approx(10, abs=0.3) if handled else value < 8
+
+
+def test_the_normaliser_stands_still_within_a_rollout(make: Make) -> None:
+    trainer = make(*SMALL, "env=Walker2d-v4")
+    for _ in range(2):
+        before = trainer.agent.normalizer(torch.ones(1, 17))
+        rollout = trainer.runner.collect(trainer.agent)
+        assert torch.equal(before, trainer.agent.normalizer(torch.ones(1, 17)))
+        trainer.algorithm.update(trainer.agent, rollout, 0.0)
+        assert torch.equal(before, trainer.agent.normalizer(torch.ones(1, 17)))
+        trainer.agent.normalizer.observe(rollout.obs[rollout.valid])
+        assert not torch.equal(before, trainer.agent.normalizer(torch.ones(1, 17)))
+
+
+def test_a_boundary_is_the_same_whatever_came_before(make: Make) -> None:
+    one, two = make(*SMALL, "env=Walker2d-v4"), make(*SMALL, "env=Walker2d-v4")
+    one.runner.collect(one.agent)
+    state = one.runner.state_dict()
+    two.runner.load_state_dict(state)
+    for trainer in (one, two):
+        trainer.runner.begin(iteration=5)
+    a, b = (trainer.runner.collect(trainer.agent) for trainer in (one, two))
+    assert all(torch.equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True))
+
+
+def test_rollouts_refuse_shapes_and_types_by_name() -> None:
+    good = {
+        "obs": torch.zeros(2, 3, 4),
+        "action": torch.zeros(2, 3),
+        "log_prob": torch.zeros(2, 3),
+        "reward": torch.zeros(2, 3),
+        "next_obs": torch.zeros(2, 3, 4),
+        "terminated": torch.zeros(2, 3, dtype=torch.bool),
+        "truncated": torch.zeros(2, 3, dtype=torch.bool),
+        "valid": torch.ones(2, 3, dtype=torch.bool),
+    }
+    Rollout(**good)
+    wrong = {
+        "obs": torch.zeros(3, 2, 4),
+        "action": torch.zeros(2),
+        "reward": torch.zeros(2, 3, dtype=torch.int64),
+        "next_obs": torch.zeros(2, 3, 5),
+        "terminated": torch.zeros(2, 3),
+        "valid": torch.ones(2, 3, 1, dtype=torch.bool),
+    }
+    for name, value in wrong.items():
+        with pytest.raises(ValueError, match=f"Rollout.{name}"):
+            Rollout(**{**good, name: value})
+
+
+def test_a_critic_that_learns_explains_more(make: Make) -> None:
+    trainer = make(
+        *SMALL,
+        *COUNTER,
+        "critic_optimizer.max_grad_norm=null",
+        "critic_optimizer.learning_rate=1e-2",
+        "algo.critic_epochs=50",
+    )
+    rollout = trainer.runner.collect(trainer.agent)
+    batch: Batch = trainer.algorithm.estimate(trainer.agent, rollout)
+    trainer.algorithm.update(trainer.agent, rollout, 0.0)
+    after = explained_variance(trainer.agent.critic(batch.obs).detach(), batch.value_target)
+    assert after > explained_variance(batch.value, batch.value_target)

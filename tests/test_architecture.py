@@ -1,0 +1,77 @@
+"""The floors of the house: a file imports from lower floors only, and the lower floors know of tensors alone."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "pgx"
+
+FLOORS = {
+    "errors": 0, "schema": 0, "paths": 0, "types": 0,
+    "ops": 1,
+    "policies": 2, "algos": 2, "optimizers": 2, "estimates": 2, "regression": 2,
+    "seeding": 3, "envs": 3, "runners": 3, "health": 3, "metrics": 3, "loggers": 3, "checkpoint": 3, "evaluation": 3,
+    "trainer": 4, "config": 4,
+    "commands": 5, "cli": 5, "__main__": 5,
+}  # fmt: skip
+FORBIDDEN_BELOW = {"hydra", "omegaconf", "gymnasium", "tensorboard", "envpool", "rich", "numpy"}
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def part(path: Path) -> str:
+    """The first name below pgx/: ops of pgx/ops/returns.py, types of pgx/types.py."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, wherever in the file."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_down_or_stay(path: Path) -> None:
+    if path == PACKAGE / "__init__.py":
+        return
+    floor = FLOORS[part(path)]
+    for module in imports(path):
+        if module.startswith("pgx."):
+            name = module.split(".")[1]
+            if name in FLOORS:
+                assert FLOORS[name] <= floor, (
+                    f"{path} (floor {floor}) imports {module} (floor {FLOORS[name]})"
+                )
+        elif floor <= 2:
+            assert module.split(".")[0] not in FORBIDDEN_BELOW, f"{path} (floor {floor}) imports {module}"
+
+
+def test_rules_do_not_import_each_other() -> None:
+    for path in (PACKAGE / "algos").glob("*.py"):
+        others = [m for m in imports(path) if m.startswith("pgx.algos.")]
+        assert not others, f"{path} imports {others}"
+
+
+def test_files_stay_readable() -> None:
+    for path in FILES:
+        lines = path.read_text().count("\n")
+        assert lines <= 320, f"{path}: {lines} lines"
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno is not None
+                length = node.end_lineno - node.lineno
+                assert length <= 80, f"{path}:{node.lineno} {node.name}: {length} lines"
+
+
+def test_every_rule_has_its_page_and_its_file() -> None:
+    rules = {path.stem for path in (PACKAGE / "algos").glob("*.py")} - {"__init__"}
+    assert rules == {path.stem for path in (ROOT / "configs" / "algo").glob("*.yaml")}
+    assert rules == {path.stem for path in (ROOT / "docs" / "algorithms").glob("*.md")}

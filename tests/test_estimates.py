@@ -1,0 +1,215 @@
+"""From rollouts to batches: whose value is bootstrapped, which rows are learned from, and how they are dealt out."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from pgx.envs.normalizers import Identity, ObservationNormalizer
+from pgx.estimates import gae_batch, rollout_values
+from pgx.ops.returns import gae
+from pgx.policies.mlp import mlp_critic, mlp_policy
+from pgx.types import Agent, Batch, Continuous, Discrete, ObsSpec, Rollout
+
+STEPS, ENVS = 12, 5
+SEEDS = [0, 1, 2]
+VECTOR = Continuous((3,))
+
+
+def normal(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def agent_for(obs: ObsSpec) -> Agent:
+    generator = torch.Generator().manual_seed(0)
+    policy = mlp_policy(obs, Discrete(2), generator, [8], "tanh", 1.0, 1.0, log_std_init=0.0)
+    critic = mlp_critic(obs, generator, [8], "tanh", 1.0, 1.0)
+    if isinstance(obs, Discrete):
+        return Agent(policy, critic, Identity())
+    normalizer = ObservationNormalizer(obs.shape, clip=5.0, device=torch.device("cpu"))
+    normalizer.observe(2 * normal(1, 50, *obs.shape) + 1)
+    return Agent(policy, critic, normalizer)
+
+
+def rollout_with_ends(seed: int, obs: ObsSpec = VECTOR) -> Rollout:
+    """Episodes that end at random; where one does, the next row begins elsewhere than next_obs."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def observations() -> Tensor:
+        if isinstance(obs, Discrete):
+            return torch.randint(obs.n, (STEPS, ENVS), generator=generator)
+        return torch.randn((STEPS, ENVS, *obs.shape), generator=generator)
+
+    def event(probability: float) -> Tensor:
+        return torch.rand((STEPS, ENVS), generator=generator) < probability
+
+    first, successor = observations(), observations()
+    terminated, truncated = event(0.15), event(0.15)
+    truncated[3, 0], truncated[-1, 1], terminated[5, 2], terminated[-1, 3] = True, True, True, True
+    goes_on = ~(terminated | truncated)
+    goes_on[-1] = False
+    successor[goes_on] = torch.cat([first[1:], first[-1:]])[goes_on]
+    return Rollout(
+        obs=first,
+        action=torch.randint(2, (STEPS, ENVS), generator=generator),
+        log_prob=torch.randn((STEPS, ENVS), generator=generator),
+        reward=torch.randn((STEPS, ENVS), generator=generator),
+        next_obs=successor,
+        terminated=terminated,
+        truncated=truncated,
+        valid=torch.ones((STEPS, ENVS), dtype=torch.bool),
+    )
+
+
+POISON = 1e6
+
+
+def rollout_with_reset_rows(seed: int) -> Rollout:
+    """After each end a row in which the environment only reset itself, everything but its obs poisoned."""
+    rollout = rollout_with_ends(seed)
+    done = rollout.terminated | rollout.truncated
+    for t in range(1, STEPS):  # no two ends in a row: the row between them resets
+        done[t] &= ~done[t - 1]
+    terminated, truncated = rollout.terminated & done, rollout.truncated & done
+    reset = torch.cat([torch.zeros_like(done[:1]), done[:-1]])
+    next_obs = torch.cat([rollout.obs[1:], rollout.next_obs[-1:]])  # a reset row shows the true successor
+    return replace(
+        rollout,
+        next_obs=next_obs,
+        terminated=terminated,
+        truncated=truncated,
+        valid=~reset,
+        action=rollout.action.masked_fill(reset, -7),
+        log_prob=rollout.log_prob.masked_fill(reset, POISON),
+        reward=rollout.reward.masked_fill(reset, POISON),
+    )
+
+
+def values_one_by_one(agent: Agent, rollout: Rollout) -> tuple[Tensor, Tensor]:
+    with torch.no_grad():
+        value = torch.stack([agent.critic(agent.normalizer(row)) for row in rollout.obs])
+        next_value = torch.stack([agent.critic(agent.normalizer(row)) for row in rollout.next_obs])
+    return value, next_value
+
+
+@pytest.mark.parametrize("obs", [VECTOR, Continuous((2, 2)), Discrete(40)])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_values_are_those_of_each_observation_and_its_true_successor(seed: int, obs: ObsSpec) -> None:
+    """At a termination V(s') is never read, so nothing is asked of it there."""
+    agent, rollout = agent_for(obs), rollout_with_ends(seed, obs)
+    value, next_value = rollout_values(agent, rollout)
+    expected, expected_next = values_one_by_one(agent, rollout)
+    read = ~rollout.terminated
+    assert (rollout.truncated & read)[:-1].any()
+    assert torch.allclose(value, expected, atol=1e-6)
+    assert torch.allclose(next_value[read], expected_next[read], atol=1e-6)
+    assert not value.requires_grad and not next_value.requires_grad
+
+
+@pytest.mark.parametrize("make", [rollout_with_ends, rollout_with_reset_rows])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_batch_holds_the_advantages_of_the_valid_rows_in_order(
+    seed: int, make: Callable[[int], Rollout]
+) -> None:
+    agent, rollout = agent_for(VECTOR), make(seed)
+    value, next_value = values_one_by_one(agent, rollout)
+    advantage = gae(rollout.reward, value, next_value, rollout.terminated, rollout.truncated, 0.9, 0.8)
+    batch, valid = gae_batch(agent, rollout, 0.9, 0.8, normalize=False), rollout.valid
+    assert len(batch) == rollout.steps
+    assert torch.allclose(batch.advantage, advantage[valid], atol=1e-5)
+    assert torch.allclose(batch.value_target, (advantage + value)[valid], atol=1e-5)
+    assert torch.allclose(batch.value, value[valid], atol=1e-6)
+    assert torch.equal(batch.action, rollout.action[valid])
+    assert torch.equal(batch.log_prob, rollout.log_prob[valid])
+    assert torch.equal(batch.obs, agent.normalizer(rollout.obs[valid]))
+    assert not any(getattr(batch, field.name).requires_grad for field in fields(batch))
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_rows_that_only_reset_never_reach_a_batch(seed: int, normalize: bool) -> None:
+    rollout = rollout_with_reset_rows(seed)
+    assert (~rollout.valid).sum() > 3
+    batch = gae_batch(agent_for(VECTOR), rollout, 0.99, 0.95, normalize)
+    assert len(batch) == int(rollout.valid.sum())
+    assert (batch.action >= 0).all()
+    for field in fields(batch):
+        assert getattr(batch, field.name).abs().max() < 1000, field.name
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_what_stands_in_a_reset_row_changes_no_estimate(normalize: bool) -> None:
+    agent, rollout = agent_for(VECTOR), rollout_with_reset_rows(0)
+    harmless = replace(rollout, reward=rollout.reward.masked_fill(~rollout.valid, 0.0))
+    poisoned, clean = (gae_batch(agent, r, 0.99, 0.95, normalize) for r in (rollout, harmless))
+    for field in fields(poisoned):
+        assert torch.equal(getattr(poisoned, field.name), getattr(clean, field.name)), field.name
+
+
+@pytest.mark.parametrize("make", [rollout_with_ends, rollout_with_reset_rows])
+def test_normalising_touches_the_advantage_alone(make: Callable[[int], Rollout]) -> None:
+    agent, rollout = agent_for(VECTOR), make(0)
+    plain, normalized = (gae_batch(agent, rollout, 0.9, 0.8, normalize) for normalize in (False, True))
+    for field in fields(plain):
+        same = torch.equal(getattr(plain, field.name), getattr(normalized, field.name))
+        assert same == (field.name != "advantage"), field.name
+    assert float(normalized.advantage.mean()) == pytest.approx(0.0, abs=1e-6)
+    assert float(normalized.advantage.std(correction=0)) == pytest.approx(1.0, abs=1e-5)
+    assert torch.allclose(
+        plain.advantage - plain.advantage.mean(),
+        normalized.advantage * plain.advantage.std(correction=0),
+        atol=1e-5,
+    )
+
+
+def test_estimating_changes_neither_agent_nor_rollout() -> None:
+    agent, rollout = agent_for(VECTOR), rollout_with_ends(0)
+    probe = normal(5, 4, 3)
+    before = agent.normalizer(probe), agent.critic(agent.normalizer(probe))
+    gae_batch(agent, rollout, 0.9, 0.8, normalize=True)
+    untouched = rollout_with_ends(0)
+    for field in fields(rollout):
+        assert torch.equal(getattr(rollout, field.name), getattr(untouched, field.name)), field.name
+    assert torch.equal(agent.normalizer(probe), before[0])
+    assert torch.equal(agent.critic(agent.normalizer(probe)), before[1])
+    assert all(p.grad is None for p in agent.critic.parameters())
+
+
+def numbered_batch(rows: int) -> Batch:
+    """Row k carries k in every column."""
+    k = torch.arange(rows, dtype=torch.float32)
+    return Batch(
+        obs=torch.stack([k, k], 1), action=k.long(), log_prob=k, value=k, advantage=k, value_target=k
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "size"), [(64, 16), (61, 16), (67, 16), (10, 4), (7, 7), (5, 64), (9, 1), (100, 33)]
+)
+def test_minibatches_deal_out_every_row_once_in_parts_of_nearly_equal_length(rows: int, size: int) -> None:
+    parts = list(numbered_batch(rows).minibatches(size, torch.Generator().manual_seed(0)))
+    lengths = [len(part) for part in parts]
+    assert len(parts) == max(1, round(rows / size))
+    assert max(lengths) - min(lengths) <= 1
+    assert Counter(int(k) for part in parts for k in part.log_prob) == Counter(range(rows))
+
+
+def test_minibatches_keep_the_columns_of_a_row_together() -> None:
+    for part in numbered_batch(50).minibatches(8, torch.Generator().manual_seed(0)):
+        for field in fields(part):
+            column = getattr(part, field.name).float()
+            assert torch.equal(column if column.dim() == 1 else column[:, 1], part.log_prob), field.name
+
+
+def test_minibatches_are_shuffled_anew_by_the_generator_given() -> None:
+    batch, generator = numbered_batch(50), torch.Generator().manual_seed(3)
+
+    def order(g: torch.Generator) -> list[float]:
+        return torch.cat([part.log_prob for part in batch.minibatches(8, g)]).tolist()
+
+    first, second = order(generator), order(generator)
+    assert first != sorted(first) and first != second
+    assert first == order(torch.Generator().manual_seed(3))

@@ -1,0 +1,95 @@
+"""Health is what its definitions say, around a real update, and the same for every rule."""
+
+import pytest
+import torch
+
+from pgx import health
+from pgx.metrics import TABLE, tagged
+from pgx.ops.params import assign, flatten
+from pgx.paths import choices
+from pgx.trainer import Trainer
+from pgx.types import Batch
+from tests.conftest import Make
+
+SMALL = {"trpo": ["algo.critic_minibatch_size=64"]}
+
+
+def looked(make: Make, name: str, env: str = "env=Pendulum-v1") -> tuple[Trainer, Batch, health.Before]:
+    trainer = make(f"algo={name}", *SMALL.get(name, []), env)
+    rollout = trainer.runner.collect(trainer.agent)
+    batch = trainer.algorithm.estimate(trainer.agent, rollout)
+    return trainer, batch, health.look(trainer.agent, batch)
+
+
+def test_an_agent_that_did_not_move_is_at_rest(make: Make) -> None:
+    trainer, _, before = looked(make, "trpo")
+    metrics = health.measure(before, trainer.agent, 0.2)
+    for key in (
+        "kl",
+        "kl_max",
+        "kl_reverse",
+        "clip_fraction",
+        "surrogate_gain",
+        "predicted_gain",
+        "step_norm",
+    ):
+        assert metrics[key] == 0, key
+    for key in ("ess", "ratio_min", "ratio_max"):
+        assert metrics[key] == pytest.approx(1, abs=1e-5)
+    assert metrics["explained_variance"] == metrics["explained_variance_after"]
+
+
+def test_predicted_gain_is_the_first_order_of_the_actual_gain(make: Make) -> None:
+    """gain(t d) = t g·d + O(t²): a tenth of the step, a hundredth of the difference."""
+    trainer, _, before = looked(make, "trpo", "env=CartPole-v1")
+    policy = trainer.agent.policy
+    parameters = list(policy.parameters())
+    start = flatten(parameters)
+    differences = []
+    for size in (0.1, 0.01):
+        assign(parameters, start + size * before.gradient)
+        metrics = health.measure(before, trainer.agent, 0.2)
+        assert metrics["predicted_gain"] == pytest.approx(
+            size * float(before.gradient.square().sum()), rel=1e-3
+        )
+        differences.append(abs(metrics["surrogate_gain"] - metrics["predicted_gain"]))
+    assert differences[1] < differences[0] / 30
+
+
+@pytest.mark.parametrize("name", choices("algo"))
+def test_health_agrees_with_its_definitions_after_an_update(make: Make, name: str) -> None:
+    trainer, batch, before = looked(make, name)
+    old = trainer.agent.policy(batch.obs).detach()
+    start = flatten(trainer.agent.policy.parameters())
+    rollout = trainer.runner.collect(trainer.agent)
+    trainer.algorithm.update(trainer.agent, rollout, 0.0)
+    metrics = health.measure(before, trainer.agent, 0.05)
+    with torch.no_grad():
+        new = trainer.agent.policy(batch.obs)
+        ratio = (new.log_prob(batch.action) - batch.log_prob).exp()
+        normal_old = torch.distributions.Normal(old.mean, old.log_std.exp())
+        normal_new = torch.distributions.Normal(new.mean, new.log_std.exp())
+        kl = torch.distributions.kl_divergence(normal_old, normal_new).sum(-1)
+    assert metrics["kl"] == pytest.approx(float(kl.mean()), abs=1e-6) and metrics["kl"] > 0
+    assert metrics["kl_max"] == pytest.approx(float(kl.max()), abs=1e-6)
+    assert metrics["entropy"] == pytest.approx(float(normal_new.entropy().sum(-1).mean()), abs=1e-5)
+    assert metrics["ess"] == pytest.approx(
+        float(ratio.sum() ** 2 / (len(ratio) * ratio.square().sum())), rel=1e-4
+    )
+    assert metrics["clip_fraction"] == pytest.approx(
+        float(((ratio - 1).abs() > 0.05).float().mean()), abs=1e-3
+    )
+    assert (metrics["ratio_min"], metrics["ratio_max"]) == pytest.approx(
+        (float(ratio.min()), float(ratio.max()))
+    )
+    moved = flatten(trainer.agent.policy.parameters()) - start
+    assert metrics["step_norm"] == pytest.approx(float(moved.norm()))
+    assert set(tagged(metrics)) <= {m.tag for m in TABLE if m.tag.startswith("health/")}
+
+
+def test_looking_changes_nothing(make: Make) -> None:
+    trainer, _, before = looked(make, "ppo")
+    assert torch.equal(before.parameters, flatten(trainer.agent.policy.parameters()))
+    assert all(p.grad is None for p in trainer.agent.policy.parameters())
+    health.measure(before, trainer.agent, 0.2)
+    assert torch.equal(before.parameters, flatten(trainer.agent.policy.parameters()))

@@ -1,0 +1,37 @@
+"""One table of tags, and a page that is made from it."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from pgx.metrics import TABLE, markdown, tagged
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_keys_and_tags_are_unique() -> None:
+    assert len({m.key for m in TABLE}) == len({m.tag for m in TABLE}) == len(TABLE)
+
+
+def test_an_unknown_key_is_refused_with_the_nearest() -> None:
+    with pytest.raises(KeyError, match="did you mean 'line_search_steps'"):
+        tagged({"line_search_step": 1.0})
+
+
+def test_what_is_undefined_is_left_out() -> None:
+    assert tagged({"kl": 0.5, "explained_variance": math.nan}) == {"health/kl": 0.5}
+
+
+def test_the_page_is_that_of_the_table() -> None:
+    assert (ROOT / "docs" / "metrics.md").read_text() == markdown(), "python -m pgx.metrics > docs/metrics.md"
+
+
+def test_no_other_file_names_a_tag() -> None:
+    tags = [m.tag for m in TABLE]
+    # The console chooses what it shows by tag.
+    allowed = {ROOT / "pgx" / "metrics.py", ROOT / "pgx" / "loggers" / "console.py"}
+    for path in (ROOT / "pgx").rglob("*.py"):
+        if path not in allowed:
+            named = [tag for tag in tags if f'"{tag}"' in path.read_text()]
+            assert not named, f"{path} names {named}"

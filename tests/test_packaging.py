@@ -1,0 +1,57 @@
+"""A wheel carries its configs: built, installed into another environment, run there."""
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_pgx_runs_from_a_wheel_far_from_its_checkout(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("pgx_rl-*.whl")
+    home = tmp_path / "venv"
+    venv.create(home, with_pip=True, symlinks=True)
+    python = home / "bin" / "python"
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run(pip, check=True, capture_output=True)
+    # The dependencies are those of this environment: a plain path in a .pth file brings them without the
+    # editable install of pgx, which a .pth of its own makes and which is not followed from there.
+    (site,) = home.glob("lib/python*/site-packages")
+    dependencies = next(p for p in sys.path if p.endswith("site-packages"))
+    (site / "dependencies.pth").write_text(dependencies + "\n")
+    far = tmp_path / "elsewhere"
+    far.mkdir()
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+
+    def pgx(*arguments: str) -> str:
+        done = subprocess.run(
+            [str(home / "bin" / "pgx"), *arguments], cwd=far, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "trpo" in pgx("algos")
+    where = subprocess.run(
+        [str(python), "-c", "import pgx.paths; print(pgx.paths.config_dir())"],
+        cwd=far,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert where.stdout.strip() == str(site / "pgx" / "configs")
+    pgx(
+        "train",
+        "algo=ppo",
+        "env=CartPole-v1",
+        "trainer.total_steps=100",
+        "run_dir=run",
+        "logger.tensorboard=false",
+    )
+    assert (far / "run" / "summary.json").is_file()

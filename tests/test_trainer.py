@@ -1,0 +1,195 @@
+"""The loop: budgets, folders, best and last, and a resumed run that is the run it resumes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from pgx.config import compose
+from pgx.errors import RunError
+from pgx.loggers.jsonl import read
+from pgx.paths import choices
+from pgx.trainer import Every
+from tests.conftest import Make, parameters
+
+SMALL = {"trpo": ["algo.critic_minibatch_size=64"]}
+RULES = choices("algo")
+
+
+def small(name: str) -> list[str]:
+    return [f"algo={name}", *SMALL.get(name, [])]
+
+
+def test_a_run_leaves_what_is_needed_to_read_evaluate_and_resume_it(make: Make, tmp_path: Path) -> None:
+    trainer = make(
+        *small("ppo"), "env=CartPole-v1", "trainer.checkpoint_every=256", "trainer.total_steps=1000"
+    )
+    summary = trainer.train()
+    run = tmp_path / "run"
+    assert summary == json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "finished" and summary["error"] is None
+    assert 1000 <= summary["steps"] < 1000 + 256
+    assert summary["iterations"] == len(read(run / "metrics.jsonl"))
+    names = {p.stem for p in (run / "checkpoints").iterdir()}
+    assert {"last", "best", f"step_{summary['steps']:012d}"} <= names
+    assert len(names) >= 2 + 3  # one a multiple of 256 passed, one at the end
+    assert compose([]).keys() == build_config(run).keys()
+
+
+def build_config(run: Path) -> dict[str, object]:
+    from omegaconf import OmegaConf
+
+    container = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
+    assert isinstance(container, dict)
+    return {str(k): v for k, v in container.items()}
+
+
+def test_metrics_are_of_the_environment_steps_and_raw_returns(make: Make, tmp_path: Path) -> None:
+    trainer = make(*small("trpo"), "env=CartPole-v1", "env.scale_reward=true", "trainer.total_steps=1000")
+    trainer.train()
+    rows = read(tmp_path / "run" / "metrics.jsonl")
+    assert [row["step"] for row in rows] == sorted({row["step"] for row in rows})
+    for row in rows:
+        # In CartPole a step earns 1: raw return and length are the same number.
+        assert row["rollout/episode_return"] == row["rollout/episode_length"]
+        shares = [row[f"time/{part}_share"] for part in ("environment", "policy", "update", "health")]
+        assert all(share >= 0 for share in shares) and sum(shares) <= 1
+        assert row["health/kl"] <= 0.05
+
+
+@pytest.mark.parametrize("backend", ["env.backend=gymnasium", "env.backend=envpool"])
+@pytest.mark.parametrize("name", RULES)
+def test_a_run_resumed_from_a_checkpoint_ends_with_the_bits_of_one_that_went_on(
+    make: Make, tmp_path: Path, name: str, backend: str
+) -> None:
+    settings = [
+        *small(name),
+        "env=Hopper-v4",
+        backend,
+        "trainer.total_steps=1500",
+        "trainer.checkpoint_every=500",
+    ]
+    whole = make(*settings, name="whole")
+    whole.train()
+    cut = make(*settings, name="cut")
+    collect, saved = cut.runner.collect, cut.checkpoints.save
+
+    def save_once(state: object, names: list[str]) -> None:
+        saved(state, names)
+        cut.runner.collect = stop
+
+    def stop(agent: object) -> None:
+        raise KeyboardInterrupt
+
+    cut.checkpoints.save = save_once
+    with pytest.raises(KeyboardInterrupt):
+        cut.train()
+    assert collect is not None and cut.counters.steps < 1000
+    resumed = make(*settings, name="cut")
+    resumed.load_state_dict(resumed.checkpoints.load("last"))
+    resumed.train()
+    assert torch.equal(parameters(whole), parameters(resumed))
+    rows = [read(tmp_path / run / "metrics.jsonl") for run in ("whole", "cut")]
+    stripped = [[{k: v for k, v in row.items() if not k.startswith("time/")} for row in run] for run in rows]
+    assert stripped[0] == stripped[1]
+
+
+def test_rows_past_the_checkpoint_are_dropped_on_resume(make: Make, tmp_path: Path) -> None:
+    settings = [*small("ppo"), "env=CartPole-v1", "trainer.total_steps=600", "logger.tensorboard=true"]
+    make(*settings).train()
+    path = tmp_path / "run" / "metrics.jsonl"
+    last = read(path)[-1]["step"]
+    with path.open("a") as file:
+        file.write(json.dumps({"step": last + 5000, "health/kl": 9.0}) + '\n{"step": 99')  # a torn last line
+    longer = make(*settings, "trainer.total_steps=1200")
+    longer.load_state_dict(longer.checkpoints.load("last"))
+    longer.train()
+    steps = [row["step"] for row in read(path)]
+    assert steps == sorted(set(steps)) and last in steps and last + 5000 not in steps and steps[-1] >= 1200
+
+
+def test_a_stop_request_ends_the_run_with_a_checkpoint(make: Make, tmp_path: Path) -> None:
+    trainer = make(*small("ppo"), "env=CartPole-v1", "trainer.total_steps=1000000")
+    update = trainer.algorithm.update
+
+    def stop_after(agent: object, rollout: object, progress: float) -> dict[str, float]:
+        trainer.stop_requested = True
+        return update(agent, rollout, progress)
+
+    trainer.algorithm.update = stop_after
+    summary = trainer.train()
+    assert summary["status"] == "interrupted" and summary["iterations"] == 1
+    assert trainer.checkpoints.load("last")["counters"]["steps"] == summary["steps"]
+
+
+def test_parameters_that_become_nan_end_the_run_and_spare_the_checkpoint(make: Make, tmp_path: Path) -> None:
+    trainer = make(
+        *small("ppo"), "env=CartPole-v1", "trainer.total_steps=10000", "trainer.checkpoint_every=200"
+    )
+    update = trainer.algorithm.update
+
+    def poison(agent: object, rollout: object, progress: float) -> dict[str, float]:
+        metrics = update(agent, rollout, progress)
+        if trainer.counters.iterations == 2:
+            with torch.no_grad():
+                next(iter(trainer.agent.critic.parameters())).fill_(torch.nan)
+        return metrics
+
+    trainer.algorithm.update = poison
+    with pytest.raises(RunError, match="iteration 3: the update made parameters of the critic NaN"):
+        trainer.train()
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "failed" and "critic" in summary["error"]
+    state = trainer.checkpoints.load("last")
+    assert all(bool(v.isfinite().all()) for v in state["agent"]["critic"].values())
+
+
+def test_best_is_the_checkpoint_of_the_best_mean_return(make: Make) -> None:
+    trainer = make(*small("trpo"), "env=CartPole-v1", "trainer.total_steps=4000", "env.num_envs=8")
+    trainer.train()
+    best, last = trainer.checkpoints.load("best"), trainer.checkpoints.load("last")
+    assert best["counters"]["best_return"] == last["counters"]["best_return"]
+    assert best["counters"]["steps"] == last["counters"]["best_steps"]
+    recent = best["counters"]["recent"]
+    assert sum(recent) / len(recent) == pytest.approx(best["counters"]["best_return"])
+
+
+def test_evaluation_plays_whole_deterministic_episodes_and_disturbs_nothing(
+    make: Make, tmp_path: Path
+) -> None:
+    settings = [*small("ppo"), "env=CartPole-v1", "trainer.total_steps=1000"]
+    without, with_evaluation = make(*settings, name="a"), make(*settings, "trainer.eval_every=300", name="b")
+    without.train()
+    with_evaluation.train()
+    assert torch.equal(parameters(without), parameters(with_evaluation))
+    rows = [row for row in read(tmp_path / "b" / "metrics.jsonl") if "eval/episode_return" in row]
+    assert len(rows) == with_evaluation.counters.steps // 300
+    assert all(row["eval/episode_return"] == row["eval/episode_length"] for row in rows)
+    episodes = with_evaluation.evaluate(1)
+    assert len(episodes) == 10 and with_evaluation.evaluate(1) == episodes != with_evaluation.evaluate(2)
+
+
+def test_health_can_be_looked_at_less_often_without_changing_the_run(make: Make, tmp_path: Path) -> None:
+    often, seldom = (
+        make(*small("ppo"), "env=CartPole-v1", "trainer.total_steps=1500", f"logger.every={n}", name=str(n))
+        for n in (1, 3)
+    )
+    summaries = [often.train(), seldom.train()]
+    assert torch.equal(parameters(often), parameters(seldom))
+    rows = [read(tmp_path / str(n) / "metrics.jsonl") for n in (1, 3)]
+    assert len(rows[1]) == len(rows[0]) // 3
+    # No episode is lost: the rarer rows count those of the iterations between them.
+    shown = 3 * len(rows[1])
+    assert sum(r["rollout/episodes"] for r in rows[1]) == sum(r["rollout/episodes"] for r in rows[0][:shown])
+    assert summaries[0]["final_return"] == summaries[1]["final_return"]
+
+
+def test_every_is_due_once_for_each_multiple_passed() -> None:
+    assert [Every(10).due(a, b) for a, b in ((0, 9), (9, 10), (10, 19), (9, 31))] == [
+        False,
+        True,
+        False,
+        True,
+    ]
+    assert not Every(None).due(0, 10**9)
