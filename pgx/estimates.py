@@ -14,6 +14,7 @@ from pgx.types import Agent, Batch, Rollout
 def rollout_values(agent: Agent, rollout: Rollout) -> tuple[Tensor, Tensor]:
     """V(s_t) and V(s_{t+1}) of every row, [T, N] each, with each observation passed through the critic once.
 
+    At a terminated row the second number belongs to whatever came next; V = 0 there is the estimators' matter.
     Inside an episode the successor of row t is the observation of row t + 1; only the successors after the
     last row and at truncations are observations of their own.
     """

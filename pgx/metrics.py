@@ -81,7 +81,7 @@ TABLE: tuple[Metric, ...] = (
             ("line_search_steps", "count", "fractions of the full step that the line search tried"),
             ("line_search_fraction", "share", "fraction of the full step that was accepted; 0: rejected"),
             ("cg_steps", "count", "products with the Fisher matrix that conjugate gradient took"),
-            ("cg_residual", "share", "norm of g - H x left by conjugate gradient, relative to the norm of g"),
+            ("cg_residual", "1", "norm of g - H x left by conjugate gradient, relative to the norm of g"),
             ("epochs", "count", "passes over the batch before the rule stopped"),
             ("learning_rate", "1", "of the policy's optimizer, after annealing"),
             ("critic_learning_rate", "1", "of the critic's optimizer, after annealing"),

@@ -232,9 +232,8 @@ class Agent:
 class Algorithm(Protocol):
     """An update rule. Its dataclass fields are its hyperparameters and the keys of its YAML file."""
 
-    uses: ClassVar[
-        frozenset[str]
-    ]  # which of the groups "optimizer" and "critic_optimizer" it takes steps with
+    # Which of the groups "optimizer" and "critic_optimizer" it takes steps with.
+    uses: ClassVar[frozenset[str]]
 
     def setup(
         self,

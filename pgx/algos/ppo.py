@@ -27,19 +27,16 @@ class PPO:
 
     discount: Fraction  # gamma
     gae_lambda: Fraction  # lambda
-    normalize_advantage: Literal[
-        "off", "batch", "minibatch"
-    ]  # to mean 0 and standard deviation 1 over these rows
+    # To mean 0 and standard deviation 1, over the whole batch or over each minibatch.
+    normalize_advantage: Literal["off", "batch", "minibatch"]
     clip_range: Positive  # epsilon: the ratio earns nothing beyond 1 +- epsilon
     epochs: Count  # passes over the batch
     minibatch_size: Count  # rows
-    entropy_coefficient: NonNegative  # bonus per nat of entropy, in units of the (normalised) advantage
+    entropy_coefficient: NonNegative  # bonus per nat of entropy, in units of the advantage
     value_clip: (
         Positive | None
-    )  # the critic earns nothing beyond this distance from its old value; null: no clip
-    target_kl: (
-        Positive | None
-    )  # nats: no further epoch once the batch's mean KL(old || new) exceeds it; null: never
+    )  # the critic earns nothing further than this from its old value; null: no clip
+    target_kl: Positive | None  # nats: no epoch once mean KL(pi_old || pi_new) exceeds it; null: never stops
 
     def __post_init__(self) -> None:
         validate(self)

@@ -39,8 +39,9 @@ def trajectory_weights(log_ratio: Tensor, terminated: Tensor, truncated: Tensor)
     """
     done = terminated | truncated
     so_far = _log_product_so_far(log_ratio, done)
-    still_to_come = backward_recurrence(log_ratio, (~done).to(log_ratio.dtype))
-    return (so_far + still_to_come - log_ratio).exp()
+    from_here = backward_recurrence(log_ratio, (~done).to(log_ratio.dtype))
+    still_to_come = torch.cat([from_here[1:], torch.zeros_like(from_here[:1])])
+    return (so_far + torch.where(done, 0.0, still_to_come)).exp()
 
 
 def _log_product_so_far(log_ratio: Tensor, done: Tensor) -> Tensor:

@@ -28,7 +28,8 @@ def backward_recurrence(x: Tensor, decay: Tensor) -> Tensor:
     y, reach = x.clone(), decay.clone()
     shift = 1
     while shift < len(x):
-        y[:-shift] += reach[:-shift] * y[shift:]
+        # Behind a decay of 0 even an infinity must not flow back, and 0 * inf is NaN.
+        y[:-shift] += torch.where(reach[:-shift] == 0, 0.0, reach[:-shift] * y[shift:])
         reach[:-shift] = reach[:-shift] * reach[shift:]
         shift *= 2
     return y

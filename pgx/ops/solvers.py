@@ -12,7 +12,9 @@ class ConjugateGradientResult:
     """x with A x ≈ b, the norm of what is left of b relative to |b|, and the products with A it took."""
 
     x: Tensor  # [P]
-    residual: float  # |b - A x| / |b|, in [0, 1] where A is positive definite; 0 for b = 0
+    residual: (
+        float  # |b - A x| / |b|; it may rise between steps (the error in the norm of A does not); 0 for b = 0
+    )
     steps: int
 
 
@@ -48,7 +50,7 @@ def conjugate_gradient(
         before, left = left, float(residual.dot(residual))
         direction = residual + (left / before) * direction
         steps += 1
-    return ConjugateGradientResult(x, (left / scale) ** 0.5 if scale > 0 else 0.0, steps)
+    return ConjugateGradientResult(x, (left / scale) ** 0.5 if scale != 0 else 0.0, steps)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def effective_sample_size(log_ratio: Tensor) -> float:
     """
     x = log_ratio.flatten().double()
     log_ess = 2 * torch.logsumexp(x, 0) - torch.logsumexp(2 * x, 0) - math.log(x.numel())
-    return min(1.0, float(log_ess.exp()))
+    return float(log_ess.exp().clamp(max=1.0))  # rounding may pass 1; NaN stays NaN
 
 
 def clip_fraction(log_ratio: Tensor, clip_range: float) -> float:
@@ -29,7 +29,8 @@ def clip_fraction(log_ratio: Tensor, clip_range: float) -> float:
 
     Source: Schulman et al., "Proximal policy optimization algorithms", 2017, the interval of eq. 7.
     """
-    return float(((log_ratio.exp() - 1).abs() > clip_range).float().mean())
+    inside = (log_ratio.exp() - 1).abs() <= clip_range  # NaN is not inside
+    return float((~inside).float().mean())
 
 
 def explained_variance(prediction: Tensor, target: Tensor) -> float:
@@ -41,14 +42,15 @@ def explained_variance(prediction: Tensor, target: Tensor) -> float:
     Returns:
         A number <= 1; NaN when the target is constant, for which the share is undefined.
     """
-    variance = target.double().var(correction=0)
-    if variance == 0:
+    if target.max() == target.min():
         return math.nan
-    return float(1 - (target.double() - prediction.double()).var(correction=0) / variance)
+    error = target.double() - prediction.double()
+    return float(1 - error.var(correction=0) / target.double().var(correction=0))
 
 
 def standardize(x: Tensor) -> Tensor:
     """(x - mean) / standard deviation, over all elements; a constant x becomes 0."""
-    deviation = x - x.mean()
-    # The floor keeps rounding noise of a constant tensor from being blown up to unit variance.
-    return deviation / (deviation.square().mean().sqrt() + 1e-8)
+    # In float64 the mean of equal float32 numbers is that number to within 1e-15, far below the floor that
+    # keeps what is left of a constant from being blown up to unit variance.
+    deviation = x.double() - x.double().mean()
+    return (deviation / (deviation.square().mean().sqrt() + 1e-8)).to(x.dtype)

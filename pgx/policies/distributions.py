@@ -57,7 +57,8 @@ class Categorical:
 def _expectation(log_probs: Tensor, x: Tensor) -> Tensor:
     """Σ_a π_a x_a, with 0 for an impossible action whatever its x (0 log 0 = 0)."""
     probs = log_probs.exp()
-    return torch.where(probs > 0, probs * x, 0.0).sum(-1)
+    # The mask goes inside the product: outside it would hide 0 * inf from the value and not from the gradient.
+    return (probs * torch.where(probs > 0, x, 0.0)).sum(-1)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,13 @@ class OneHot(nn.Module):
         return functional.one_hot(obs, self.n).float()
 
 
+class Flat(nn.Module):
+    """Arrays [B, ...] to vectors [B, n]; a number each [B] to [B, 1]."""
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return obs.reshape(len(obs), -1)
+
+
 def perceptron(
     obs: ObsSpec,
     outputs: int,
@@ -56,7 +63,7 @@ def perceptron(
         layers = [OneHot(width)]
     else:
         width = math.prod(obs.shape)
-        layers = [nn.Flatten()]
+        layers = [Flat()]
     for size in hidden:
         layers += [_linear(width, size, hidden_gain, generator), _ACTIVATIONS[activation]()]
         width = size

@@ -89,20 +89,26 @@ def test_every_rule_composes_with_every_environment_that_has_a_file(name: str, e
 # --- precedence: command line, algo file, the files of the other groups and train.yaml
 
 
-def test_an_algo_file_beats_the_files_of_other_groups() -> None:
-    own = values(config_dir() / "algo" / "ppo.yaml")
-    cfg = compose(["algo=ppo"])
-    assert cfg.env.num_envs == own["env"]["num_envs"] == 8
-    assert cfg.env.num_envs != values(config_dir() / "env" / "default.yaml")["num_envs"]
-    assert cfg.runner.rollout_steps == own["runner"]["rollout_steps"]
-    assert cfg.runner.rollout_steps != values(config_dir() / "runner" / "sync.yaml")["rollout_steps"]
-    assert cfg.optimizer.schedule == own["optimizer"]["schedule"]
-    assert cfg.optimizer.schedule != values(config_dir() / "optimizer" / "adam.yaml")["schedule"]
+@pytest.mark.parametrize("name", choices("algo"))
+def test_an_algo_file_beats_every_other_file(name: str) -> None:
+    cfg = compose([f"algo={name}"])
+    own = values(config_dir() / "algo" / f"{name}.yaml")
+    for section in own.keys() - {"algo"}:
+        for key in own[section]:
+            assert cfg[section][key] == OmegaConf.merge(cfg, own)[section][key], f"{section}.{key}"
 
 
-def test_an_algo_file_beats_train_yaml() -> None:
-    assert compose(["algo=trpo"]).health.clip_range == 0.2
+def test_an_algo_file_may_prefer_another_number_of_environments_than_the_default() -> None:
+    default = values(config_dir() / "env" / "default.yaml")["num_envs"]
+    own = values(config_dir() / "algo" / "ppo.yaml")["env"]["num_envs"]
+    assert compose(["algo=ppo"]).env.num_envs == own != default
+
+
+def test_a_value_may_follow_another() -> None:
+    own = values(config_dir() / "train.yaml")["health"]["clip_range"]
+    assert compose(["algo=trpo"]).health.clip_range == own
     assert compose(["algo=ppo", "algo.clip_range=0.3"]).health.clip_range == 0.3
+    assert compose(["algo=ppo", "algo.clip_range=0.3", "health.clip_range=0.4"]).health.clip_range == 0.4
 
 
 @pytest.mark.parametrize("order", orders("algo=ppo", "env=CartPole-v1", "env.num_envs=4"))
@@ -165,7 +171,8 @@ def test_the_config_of_a_module_s_environment_can_be_made_by_another_process(own
     cfg = compose([f"env={own_module}:OwnPole-v0"])
     # What another process has: the config, and a registry that has never seen the module.
     del sys.modules[own_module]
-    del gymnasium.registry["OwnPole-v0"]
+    for env_id in ("OwnPole-v0", "own/Pole-v0"):
+        del gymnasium.registry[env_id]
     check(OmegaConf.create(OmegaConf.to_yaml(cfg, resolve=True)))
 
 

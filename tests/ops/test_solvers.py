@@ -132,9 +132,6 @@ def test_a_direction_of_negative_curvature_is_not_taken() -> None:
     assert result.steps == 0
 
 
-@pytest.mark.xfail(
-    strict=True, reason="NaN > tolerance is False: the loop is skipped and 0 is reported as left"
-)
 def test_a_gradient_of_nan_is_not_reported_as_solved() -> None:
     result = conjugate_gradient(lambda v: v, torch.tensor([1.0, math.nan]), 10, 1e-8)
     assert math.isnan(result.residual)

@@ -309,7 +309,6 @@ def test_an_impossible_action_is_never_sampled_and_never_the_mode() -> None:
     assert torch.isneginf(p.log_prob(torch.full((ROWS,), 2))).all()
 
 
-@pytest.mark.xfail(strict=True, reason="where() hides 0 · log 0 from the value, not from the gradient")
 def test_an_impossible_action_keeps_the_gradient_of_the_entropy_finite() -> None:
     p, _ = with_impossible_actions()
     p.logits.requires_grad_()

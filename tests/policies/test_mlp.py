@@ -10,7 +10,8 @@ from pgx.policies.distributions import Categorical, DiagonalGaussian, MultiCateg
 from pgx.policies.mlp import Activation, mlp_critic, mlp_policy
 from pgx.types import ActionSpec, Continuous, Discrete, MultiDiscrete, ObsSpec
 
-OBSERVATIONS = [Continuous((3,)), Continuous((2, 4)), Discrete(5)]
+VECTOR = Continuous((3,))
+OBSERVATIONS = [VECTOR, Continuous((2, 4)), Discrete(5)]
 ACTIONS = [Discrete(4), MultiDiscrete((2, 3)), Continuous((2,))]
 ROWS = 6
 
@@ -65,7 +66,7 @@ def test_weights_are_orthogonal_with_the_asked_gain_and_biases_zero(obs: ObsSpec
 
 
 def test_the_output_gain_scales_the_head_alone() -> None:
-    obs = Continuous((3,))
+    obs = VECTOR
     small, large = (policy_for(obs, Discrete(4), output_gain=g) for g in (0.01, 1.0))
     *hidden, small_head = linear_layers(small)
     *others, large_head = linear_layers(large)
@@ -75,8 +76,8 @@ def test_the_output_gain_scales_the_head_alone() -> None:
 
 
 def test_a_small_output_gain_makes_the_first_policy_nearly_the_same_everywhere() -> None:
-    policy = policy_for(Continuous((3,)), Discrete(4), output_gain=0.01)
-    entropy = policy(observations(Continuous((3,)))).entropy()
+    policy = policy_for(VECTOR, Discrete(4), output_gain=0.01)
+    entropy = policy(observations(VECTOR)).entropy()
     assert torch.allclose(entropy, torch.full((ROWS,), math.log(4)), atol=1e-3)
 
 
@@ -91,14 +92,14 @@ def test_the_same_generator_seed_gives_the_same_weights(obs: ObsSpec) -> None:
 @pytest.mark.parametrize("action", ACTIONS)
 def test_building_a_network_leaves_the_global_random_stream_alone(action: ActionSpec) -> None:
     before = torch.get_rng_state()
-    policy_for(Continuous((3,)), action)
+    policy_for(VECTOR, action)
     critic_for(Discrete(5))
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_policy_and_critic_from_one_generator_do_not_share_their_weights() -> None:
     generator = torch.Generator().manual_seed(0)
-    first, second = (mlp_critic(Continuous((3,)), generator, [8], "tanh", 1.0, 1.0) for _ in range(2))
+    first, second = (mlp_critic(VECTOR, generator, [8], "tanh", 1.0, 1.0) for _ in range(2))
     assert not torch.equal(linear_layers(first)[0].weight, linear_layers(second)[0].weight)
 
 
@@ -118,8 +119,8 @@ def test_continuous_observations_are_flattened_in_order() -> None:
 
 
 def test_the_log_std_does_not_depend_on_the_state() -> None:
-    policy = policy_for(Continuous((3,)), Continuous((2,)))
-    obs = observations(Continuous((3,))).requires_grad_()
+    policy = policy_for(VECTOR, Continuous((2,)))
+    obs = observations(VECTOR).requires_grad_()
     d = policy(obs)
     assert d.log_std.shape == d.mean.shape
     assert torch.equal(d.log_std, torch.full((ROWS, 2), -0.7))
@@ -129,10 +130,25 @@ def test_the_log_std_does_not_depend_on_the_state() -> None:
     assert through_mean.abs().max() > 0
 
 
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("hidden", [[], [8]], ids=["linear", "one layer"])
+def test_a_distribution_kept_from_before_a_step_does_not_move_with_the_parameters(
+    action: ActionSpec, hidden: list[int]
+) -> None:
+    policy, obs = policy_for(VECTOR, action, hidden=hidden), observations(VECTOR)
+    with torch.no_grad():
+        kept = [policy(obs), policy(obs).detach()]
+        before = [[c.clone() for c in d.coordinates] for d in kept]
+        for parameter in policy.parameters():
+            parameter.add_(1.0)
+    for d, numbers in zip(kept, before, strict=True):
+        assert all(torch.equal(now, then) for now, then in zip(d.coordinates, numbers, strict=True))
+
+
 def test_the_log_std_is_learned() -> None:
-    policy = policy_for(Continuous((3,)), Continuous((2,)))
+    policy = policy_for(VECTOR, Continuous((2,)))
     (log_std,) = (p for name, p in policy.named_parameters() if "log_std" in name)
-    policy(observations(Continuous((3,)))).entropy().mean().backward()
+    policy(observations(VECTOR)).entropy().mean().backward()
     assert log_std.grad is not None
     assert log_std.grad.tolist() == pytest.approx([1.0, 1.0])  # H = Σ log σ + constant
 
@@ -166,9 +182,9 @@ def test_a_critic_gives_one_value_a_row(obs: ObsSpec) -> None:
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "gelu"])
 def test_the_activation_stands_between_layers_and_not_behind_the_last(activation: Activation) -> None:
-    critic = mlp_critic(Continuous((3,)), torch.Generator().manual_seed(0), [16], activation, 1.0, 1.0)
+    critic = mlp_critic(VECTOR, torch.Generator().manual_seed(0), [16], activation, 1.0, 1.0)
     first, last = linear_layers(critic)
-    obs = observations(Continuous((3,)))
+    obs = observations(VECTOR)
     apply = {"tanh": torch.tanh, "relu": torch.relu, "elu": nn.functional.elu, "gelu": nn.functional.gelu}[
         activation
     ]
@@ -177,4 +193,4 @@ def test_the_activation_stands_between_layers_and_not_behind_the_last(activation
 
 def test_actions_of_two_dimensions_are_refused() -> None:
     with pytest.raises(ValueError, match="no head"):
-        policy_for(Continuous((3,)), Continuous((2, 2)))
+        policy_for(VECTOR, Continuous((2, 2)))

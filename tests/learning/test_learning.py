@@ -1,0 +1,21 @@
+"""Rules learn what they should, to a score, on three seeds. Minutes: run by `make test-all`."""
+
+from pathlib import Path
+
+import pytest
+
+from pgx.config import build, compose
+from tests.conftest import QUIET
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("name", ["trpo", "ppo"])
+def test_cartpole_is_solved_within_100_000_steps(tmp_path: Path, name: str, seed: int) -> None:
+    """Mean return of 20 deterministic episodes of at least 475, the task's own mark."""
+    overrides = [f"algo={name}", "env=CartPole-v1", "trainer.total_steps=100000", f"seed={seed}"]
+    trainer = build(compose([*QUIET, *overrides, "trainer.eval_episodes=20", f"run_dir={tmp_path}"]))
+    trainer.train()
+    returns = [episode.episode_return for episode in trainer.evaluate(0)]
+    assert sum(returns) / len(returns) >= 475

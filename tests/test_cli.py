@@ -1,0 +1,718 @@
+"""The command as a person meets it: exit codes, messages, and what a run leaves in its folder."""
+
+import fcntl
+import itertools
+import json
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+from pgx.cli import main
+
+PGX = [sys.executable, "-m", "pgx"]
+PATIENCE = 120  # seconds for a process that should take a few
+SMALL = [
+    "env=CartPole-v1",
+    "env.backend=gymnasium",
+    "env.num_envs=4",
+    "runner.rollout_steps=64",
+    "trainer.total_steps=512",
+    "num_threads=1",
+]
+ESCAPE = re.compile(r"\x1b[\[(][0-9;?]*[a-zA-Z]")
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a command ended and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+def clean_environment(**extra: str) -> dict[str, str]:
+    """This process's variables without those that colour output or show tracebacks."""
+    loud = {"PGX_DEBUG", "HYDRA_FULL_ERROR", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "COLUMNS", "LINES"}
+    return {key: value for key, value in os.environ.items() if key not in loud} | extra
+
+
+def shell(*arguments: str, cwd: Path, **variables: str) -> Said:
+    """The real command in a process of its own, its output piped."""
+    ended = subprocess.run(
+        [*PGX, *arguments],
+        cwd=cwd,
+        env=clean_environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    return Said(ended.returncode, ended.stdout, ended.stderr)
+
+
+@pytest.fixture
+def here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Said]:
+    """The command in this process, in an empty folder: the same code without seconds of imports."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["pgx"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.delenv("PGX_DEBUG", raising=False)
+
+    def run(*arguments: str) -> Said:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        said = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Said(ended.value.code, said.out, said.err)
+
+    return run
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def summary(run: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((run / "summary.json").read_text())
+    return read
+
+
+def checkpoint(run: Path, name: str = "last") -> dict[str, Any]:
+    read: dict[str, Any] = torch.load(run / "checkpoints" / f"{name}.pt", weights_only=True)
+    return read
+
+
+def assert_one_message(said: Said) -> None:
+    """One error on stderr in pgx's own words: a line, or a heading with a line for each mistake."""
+    assert "Traceback" not in said.out + said.err
+    lines = said.err.splitlines()
+    assert lines[0].startswith("pgx: ")
+    if len(lines) > 1:
+        assert lines[0] == f"pgx: {len(lines) - 1} errors:"
+        assert all(line.startswith("  ") for line in lines[1:])
+
+
+# --- the verbs
+
+
+def test_help_lists_the_verbs(tmp_path: Path) -> None:
+    said = shell("--help", cwd=tmp_path)
+    assert said.code == 0
+    for verb in ("train", "eval", "envs", "algos"):
+        assert re.search(rf"^\s+{verb}\s", said.out, re.MULTILINE)
+    assert said.err == ""
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from pgx.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'gymnasium', 'hydra', 'numpy', 'envpool', 'tensorboard'} & set(sys.modules)))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert ended.stdout.splitlines()[-1] == "[]"
+
+
+def test_without_a_verb_it_shows_the_verbs_and_fails(here: Callable[..., Said]) -> None:
+    said = here()
+    assert said.code == 2
+    assert "train" in said.out + said.err
+
+
+def test_a_misspelt_verb_is_named_with_the_nearest(here: Callable[..., Said]) -> None:
+    said = here("trian")
+    assert said.code == 2
+    assert_one_message(said)
+    assert "'trian'" in said.err
+    assert "did you mean 'train'?" in said.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["eval"], ["envs", "a", "b"], ["eval", "run", "--episodes", "0"], ["algos", "--fast"], ["--fast"]],
+)
+def test_wrong_arguments_of_a_verb_are_one_message(here: Callable[..., Said], arguments: list[str]) -> None:
+    said = here(*arguments)
+    assert said.code == 2
+    assert_one_message(said)
+
+
+def test_algos_lists_the_rules_with_a_line_about_each(here: Callable[..., Said]) -> None:
+    said = here("algos")
+    assert said.code == 0
+    assert re.search(r"^trpo +\w+", said.out, re.MULTILINE)
+    assert re.search(r"^ppo +\w+", said.out, re.MULTILINE)
+
+
+def test_envs_lists_the_ids_that_contain_a_text(tmp_path: Path) -> None:
+    said = shell("envs", "walker", cwd=tmp_path)
+    assert said.code == 0
+    assert "Walker2d-v4" in said.out
+    assert "configs/env/Walker2d-v4.yaml" in said.out
+    assert "CartPole" not in said.out
+    assert ESCAPE.search(said.out) is None
+
+
+def test_train_help_shows_groups_and_keys_and_leaves_no_folder(tmp_path: Path) -> None:
+    said = shell("train", "--help", cwd=tmp_path)
+    assert said.code == 0
+    for part in ("trpo", "ppo", "Walker2d-v4", "max_kl", "total_steps", "--resume", "-m"):
+        assert part in said.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_train_cfg_prints_the_config_and_leaves_no_folder(here: Callable[..., Said], tmp_path: Path) -> None:
+    said = here("train", "--cfg", "job", "algo=ppo", "env=Acrobot-v1", "seed=7")
+    assert said.code == 0, said.err
+    shown = OmegaConf.create(said.out)
+    assert (shown.algo.name, shown.env.id, shown.seed) == ("ppo", "Acrobot-v1", 7)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- mistakes
+
+BAD = [
+    "algo=trop",
+    "algo.max_k=1",
+    "algo.max_kl=abc",
+    "algo.max_kl=-1",
+    "algo.max_kl=true",
+    "env=Walker3d-v4",
+    "trainer.total_step=5",
+    "sed=1",
+    "policy=mpl",
+    "optimizer=adamm algo=ppo",
+    "algo=trpo optimizer=adam",
+    "algo=ppo optimizer=none",
+    "algo=ppo algo.minibatch_size=60",
+    "env.num_envs=0",
+    "seed=-1",
+    "runner.rollout_steps=1.5",
+    "logger.console=fancy",
+    "device=tpu",
+    "policy.hidden=[64",
+    "seed",
+    "=3",
+    "env=nosuchmodule:Foo-v0",
+    "algo.max_k=1 algo.max_kl=abc seed=-1",
+    "algo=trop sed=1",
+    "seed=0,1",
+    "-m seed=0,-1",
+    "env=CartPole-v1 env.kwargs.no_such_keyword=1",
+    "--resume",
+    "--resume nowhere",
+    "--no-such-flag",
+]
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_a_mistake_is_one_message_and_leaves_no_folder(
+    here: Callable[..., Said], tmp_path: Path, text: str
+) -> None:
+    said = here("train", *text.split())
+    assert said.code == 2
+    assert_one_message(said)
+    assert said.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistake_ends_the_real_command_in_the_same_way(tmp_path: Path) -> None:
+    said = shell("train", "algo.max_k=1", "algo.max_kl=-1", cwd=tmp_path)
+    assert said.code == 2
+    assert said.out == ""
+    assert said.err == (
+        "pgx: 2 errors:\n"
+        "  algo.max_k: unknown key; did you mean 'max_kl'?\n"
+        "  algo.max_kl: expected a number > 0, got -1\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_values_without_m_are_refused_with_a_hint(here: Callable[..., Said]) -> None:
+    assert "-m" in here("train", "seed=0,1").err
+
+
+def test_the_debug_variable_shows_where(here: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGX_DEBUG", "1")
+    said = here("train", "algo.max_kl=-1")
+    assert said.code == 2
+    assert "Traceback" in said.err
+    assert "algo.max_kl: expected a number > 0, got -1" in said.err.splitlines()[-1]
+
+
+def test_a_folder_that_cannot_be_made_is_named(here: Callable[..., Said], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    said = here("train", *SMALL, "run_dir=file/run")
+    assert said.code == 2
+    assert_one_message(said)
+    assert "run_dir" in said.err
+    assert "file/run" in said.err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+# --- a run and its folder
+
+
+@pytest.fixture(scope="module", params=["trpo", "ppo"])
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Said]:
+    """A short run of a rule by the real command: its folder, and what it said."""
+    cwd = tmp_path_factory.mktemp(request.param)
+    said = shell("train", f"algo={request.param}", *SMALL, "trainer.checkpoint_every=256", cwd=cwd)
+    found = sorted(cwd.glob("outputs/CartPole-v1/*/*"))
+    assert len(found) == 1, said
+    assert found[0].parent.name == request.param
+    return found[0], said
+
+
+@pytest.fixture(scope="module")
+def run(finished: tuple[Path, Said]) -> Path:
+    return finished[0]
+
+
+def test_a_run_ends_well_and_says_where_it_is(finished: tuple[Path, Said]) -> None:
+    run, said = finished
+    assert said.code == 0
+    assert said.err == ""
+    assert f"{run.parent.name} on CartPole-v1: 4 environments x 64 steps, backend gymnasium" in said.out
+    assert "finished at" in said.out
+    assert f"pgx eval {run.relative_to(run.parents[3])}" in said.out
+
+
+def test_piped_output_has_no_escape_codes(finished: tuple[Path, Said]) -> None:
+    said = finished[1]
+    assert "\x1b" not in said.out + said.err
+    assert "\r" not in said.out + said.err
+    assert re.search(r"512|5\d\d/512", said.out)
+
+
+def test_a_run_leaves_its_folder_complete(run: Path) -> None:
+    for name in ("config.yaml", ".hydra/config.yaml", "metrics.jsonl", "summary.json", "checkpoints/last.pt"):
+        assert (run / name).stat().st_size > 0, name
+    assert len(list(run.glob("events.out.tfevents.*"))) == 1
+    assert not list(run.rglob("*.tmp"))
+
+
+def test_the_config_left_is_resolved(run: Path) -> None:
+    text = (run / "config.yaml").read_text()
+    assert "${" not in text
+    cfg = OmegaConf.create(text)
+    assert cfg.algo.name == run.parent.name
+    assert (cfg.env.num_envs, cfg.runner.rollout_steps, cfg.trainer.total_steps) == (4, 64, 512)
+
+
+def test_the_metrics_advance_by_environment_steps(run: Path) -> None:
+    steps = [row["step"] for row in rows(run)]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == summary(run)["steps"] >= 512
+    assert all(0 < after - before <= 256 for before, after in itertools.pairwise([0, *steps]))
+    assert all({"health/kl", "health/entropy", "time/steps_per_second"} <= row.keys() for row in rows(run))
+
+
+def test_the_summary_says_how_it_ended(run: Path) -> None:
+    left = summary(run)
+    assert left["status"] == "finished"
+    assert left["error"] is None
+    assert left["iterations"] == len(rows(run))
+    assert left["final_return"] == pytest.approx(rows(run)[-1]["rollout/episode_return_recent"])
+
+
+def test_checkpoints_hold_the_steps_that_they_are_named_after(run: Path) -> None:
+    assert checkpoint(run)["counters"]["steps"] == summary(run)["steps"]
+    named = sorted(run.glob("checkpoints/step_*.pt"))
+    assert len(named) >= 2
+    for path in named:
+        assert checkpoint(run, path.stem)["counters"]["steps"] == int(path.stem.removeprefix("step_"))
+
+
+@pytest.fixture(scope="module")
+def events(run: Path) -> EventAccumulator:
+    accumulator = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def test_tensorboard_shows_the_scalars_of_metrics_jsonl(run: Path, events: EventAccumulator) -> None:
+    tags = {tag for row in rows(run) for tag in row} - {"step"}
+    assert {tag for tag in events.Tags()["scalars"] if not tag.startswith("result/")} == tags
+    for tag in tags:
+        shown = [(event.step, event.value) for event in events.Scalars(tag)]
+        assert shown == [(row["step"], np.float32(row[tag])) for row in rows(run) if tag in row], tag
+
+
+def test_tensorboard_shows_the_config_as_hyperparameters(run: Path, events: EventAccumulator) -> None:
+    content = events.PluginTagToContent("hparams")
+    data = HParamsPluginData.FromString(content["_hparams_/session_start_info"])
+    shown = data.session_start_info.hparams
+    cfg = OmegaConf.load(run / "config.yaml")
+    assert shown["algo.discount"].number_value == cfg.algo.discount
+    assert shown["env.id"].string_value == "CartPole-v1"
+    assert {f"algo.{key}" for key in cfg.algo} <= shown.keys()
+    assert events.Scalars("result/final_return")[0].value == pytest.approx(summary(run)["final_return"])
+
+
+# --- eval
+
+
+def test_eval_plays_as_many_episodes_as_asked(here: Callable[..., Said], run: Path) -> None:
+    said = here("eval", str(run), "--episodes", "3")
+    assert said.code == 0
+    assert "3 deterministic episodes on CartPole-v1" in said.out
+    assert re.search(r"return +[\d.]+ \+- ", said.out)
+    assert here("eval", str(run), "--episodes", "3").out == said.out
+
+
+def test_eval_can_sample_actions(here: Callable[..., Said], run: Path) -> None:
+    said = here("eval", str(run), "--episodes", "3", "--stochastic")
+    assert said.code == 0
+    assert "3 stochastic episodes" in said.out
+
+
+def test_eval_takes_an_earlier_checkpoint(here: Callable[..., Said], run: Path) -> None:
+    name = min(run.glob("checkpoints/step_*.pt")).stem
+    said = here("eval", str(run), "--episodes", "1", "--checkpoint", name)
+    assert said.code == 0
+    assert name in said.out
+
+
+def test_eval_of_a_checkpoint_that_is_not_there_lists_those_that_are(
+    here: Callable[..., Said], run: Path
+) -> None:
+    said = here("eval", str(run), "--checkpoint", "nope")
+    assert said.code == 2
+    assert_one_message(said)
+    for path in run.glob("checkpoints/*.pt"):
+        assert path.stem in said.err
+
+
+@pytest.mark.parametrize("folder", [".", "nowhere"])
+def test_eval_of_what_is_no_run_says_so(here: Callable[..., Said], folder: str) -> None:
+    said = here("eval", folder)
+    assert said.code == 2
+    assert_one_message(said)
+    assert "not the folder of a run" in said.err
+
+
+# --- resume
+
+
+def test_resuming_a_finished_run_says_so(here: Callable[..., Said], run: Path) -> None:
+    before = (run / "metrics.jsonl").read_bytes()
+    said = here("train", "--resume", str(run))
+    assert said.code == 0
+    assert "is finished" in said.out
+    assert "trainer.total_steps" in said.out
+    assert (run / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "override", ["algo.discount=0.5", "seed=1", "env.num_envs=2", "algo=ppo", "trainer.total_step=9", "seed"]
+)
+def test_a_resumed_run_keeps_its_config(here: Callable[..., Said], run: Path, override: str) -> None:
+    before = (run / "config.yaml").read_bytes()
+    said = here("train", "--resume", str(run), override)
+    assert said.code == 2
+    assert_one_message(said)
+    assert override.split("=")[0] in said.err
+    assert (run / "config.yaml").read_bytes() == before
+
+
+def test_the_values_that_a_resumed_run_may_change_are_checked(here: Callable[..., Said], run: Path) -> None:
+    said = here("train", "--resume", str(run), "trainer.total_steps=-1", "logger.console=fancy")
+    assert said.code == 2
+    assert_one_message(said)
+    assert "trainer.total_steps: expected a whole number >= 1, got -1" in said.err
+    assert "logger.console" in said.err
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    run: Path
+    said: Said
+    seen: list[dict[str, Any]]  # rows of metrics.jsonl when the run had stopped
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
+    """A long run that was sent Ctrl-C after its first line of metrics."""
+    cwd = tmp_path_factory.mktemp("interrupted")
+    run = cwd / "run"
+    process = subprocess.Popen(
+        [*PGX, "train", *SMALL, "trainer.total_steps=100000000", f"run_dir={run}"],
+        cwd=cwd,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not ((run / "metrics.jsonl").is_file() and (run / "metrics.jsonl").read_text().endswith("\n")):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+    return Interrupted(run, Said(process.returncode, out, err), rows(run))
+
+
+def test_an_interrupted_run_ends_with_a_checkpoint_of_where_it_was(interrupted: Interrupted) -> None:
+    assert interrupted.said.code == 130
+    assert "Traceback" not in interrupted.said.err
+    assert "stopping after this iteration" in interrupted.said.err
+    left = summary(interrupted.run)
+    assert (left["status"], left["error"]) == ("interrupted", None)
+    assert left["steps"] == interrupted.seen[-1]["step"]
+    assert checkpoint(interrupted.run)["counters"]["steps"] == left["steps"]
+
+
+def test_an_interrupted_run_says_how_to_go_on(interrupted: Interrupted) -> None:
+    assert f"pgx train --resume {interrupted.run}" in interrupted.said.out
+
+
+def test_an_interrupted_run_can_be_evaluated(interrupted: Interrupted) -> None:
+    said = shell("eval", interrupted.run.name, "--episodes", "2", cwd=interrupted.run.parent)
+    assert said.code == 0
+    assert "2 deterministic episodes on CartPole-v1" in said.out
+    assert "\x1b" not in said.out + said.err
+
+
+def test_a_resumed_run_goes_on_to_the_end(here: Callable[..., Said], interrupted: Interrupted) -> None:
+    run, stopped = interrupted.run, interrupted.seen[-1]["step"]
+    said = here("train", "--resume", str(run), f"trainer.total_steps={stopped + 512}")
+    assert said.code == 0, said.err
+    assert summary(run)["status"] == "finished"
+    assert summary(run)["steps"] >= stopped + 512
+    steps = [row["step"] for row in rows(run)]
+    assert all(before < after for before, after in itertools.pairwise(steps))
+    assert rows(run)[: len(interrupted.seen)] == interrupted.seen
+    assert len(steps) > len(interrupted.seen)
+    assert checkpoint(run)["counters"]["steps"] == steps[-1]
+
+
+# --- sweeps
+
+
+def runs(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.rglob("summary.json"))
+
+
+def test_a_sweep_over_seeds_makes_a_run_of_each(here: Callable[..., Said], tmp_path: Path) -> None:
+    said = here("train", "-m", "seed=0,1", *SMALL, "trainer.total_steps=256")
+    assert said.code == 0, said.err
+    assert [summary(run)["status"] for run in runs(tmp_path)] == ["finished"] * 2
+    assert [OmegaConf.load(run / "config.yaml").seed for run in runs(tmp_path)] == [0, 1]
+    assert len({rows(run)[0]["health/kl"] for run in runs(tmp_path)}) == 2
+
+
+def test_a_sweep_over_values_makes_a_run_of_each(here: Callable[..., Said], tmp_path: Path) -> None:
+    said = here("train", "--multirun", "algo.max_kl=0.01,0.05", *SMALL, "trainer.total_steps=256")
+    assert said.code == 0, said.err
+    assert {OmegaConf.load(run / "config.yaml").algo.max_kl for run in runs(tmp_path)} == {0.01, 0.05}
+
+
+def test_a_sweep_into_one_folder_does_not_write_one_run_over_another(
+    here: Callable[..., Said], tmp_path: Path
+) -> None:
+    said = here("train", "-m", "seed=0,1", *SMALL, "trainer.total_steps=256", "run_dir=one")
+    assert (said.code == 2 and "run_dir" in said.err) or len(runs(tmp_path)) == 2
+
+
+def test_a_run_of_a_sweep_is_as_complete_as_a_run_alone(here: Callable[..., Said], tmp_path: Path) -> None:
+    here("train", "-m", "seed=0", *SMALL, "trainer.total_steps=256")
+    assert len(runs(tmp_path)) == 1
+    for run in runs(tmp_path):
+        for name in ("config.yaml", ".hydra/config.yaml", "metrics.jsonl", "checkpoints/last.pt"):
+            assert (run / name).is_file(), name
+
+
+# --- environments that fail
+
+OWN = '''
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+
+class Faulty(gymnasium.Env):
+    """Ten-step episodes; after a hundred steps something goes wrong."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, fault):
+        self.fault, self.steps = fault, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if self.fault == "reset":
+            raise RuntimeError("the robot fell off the table")
+        return self.np_random.uniform(-1, 1, 2).astype(np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        late = self.steps > 100
+        if late and self.fault == "step":
+            raise RuntimeError("the robot fell off the table")
+        obs = self.np_random.uniform(-1, 1, 2).astype(np.float32)
+        if late and self.fault == "observation":
+            obs[1] = np.nan
+        reward = np.nan if late and self.fault == "reward" else float(action)
+        return obs, reward, self.steps % 10 == 0, False, {}
+
+
+for fault in ("reset", "step", "observation", "reward", "none"):
+    gymnasium.register(f"Faulty-{fault}-v0", Faulty, kwargs={"fault": fault})
+'''
+IDS = [f"Faulty-{fault}-v0" for fault in ("reset", "step", "observation", "reward", "none")]
+TINY = ["env.num_envs=2", "runner.rollout_steps=32", "algo.critic_minibatch_size=64", "num_threads=1"]
+
+
+@pytest.fixture
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of a module of environments, on this process's path."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "brokenenvs.py").write_text(OWN)
+    monkeypatch.syspath_prepend(folder)
+    yield folder
+    sys.modules.pop("brokenenvs", None)
+    for env_id in IDS:
+        gymnasium.registry.pop(env_id, None)
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("reset", "reset() raised RuntimeError: the robot fell off the table"),
+        ("step", "step() raised RuntimeError: the robot fell off the table"),
+        ("observation", "observation of environment 0, 1 is not a finite number"),
+        ("reward", "reward of environment 0, 1 is not a finite number"),
+    ],
+)
+def test_a_run_whose_environment_fails_says_so_and_keeps_what_it_has(
+    here: Callable[..., Said], own_module: Path, tmp_path: Path, fault: str, says: str
+) -> None:
+    run = tmp_path / "run"
+    said = here(
+        "train", f"env=brokenenvs:Faulty-{fault}-v0", *TINY, f"run_dir={run}", "trainer.checkpoint_every=64"
+    )
+    assert said.code == 1
+    assert_one_message(said)
+    assert f"Faulty-{fault}-v0" in said.err
+    assert says in said.err
+    left = summary(run)
+    assert left["status"] == "failed"
+    assert says in left["error"]
+    if fault == "reset":
+        assert rows(run) == []
+    else:
+        assert len(rows(run)) >= 2
+        assert rows(run)[-1]["step"] == left["steps"]
+        assert checkpoint(run)["counters"]["steps"] in [row["step"] for row in rows(run)]
+
+
+def test_a_failing_environment_ends_the_real_command_in_the_same_way(
+    own_module: Path, tmp_path: Path
+) -> None:
+    said = shell(
+        "train",
+        "env=brokenenvs:Faulty-step-v0",
+        *TINY,
+        f"run_dir={tmp_path / 'run'}",
+        cwd=tmp_path,
+        PYTHONPATH=os.pathsep.join([str(own_module), os.environ.get("PYTHONPATH", "")]),
+    )
+    assert said.code == 1
+    assert_one_message(said)
+    assert "Faulty-step-v0" in said.err
+    assert "the robot fell off the table" in said.err
+    assert summary(tmp_path / "run")["status"] == "failed"
+
+
+def test_environments_of_a_module_can_be_swept_over(
+    here: Callable[..., Said], own_module: Path, tmp_path: Path
+) -> None:
+    said = here("train", "-m", "env=brokenenvs:Faulty-none-v0,CartPole-v1", *TINY, "trainer.total_steps=64")
+    assert said.code == 0, said.err
+    assert len(runs(tmp_path)) == 2
+
+
+def test_a_run_on_a_module_s_environment_can_be_evaluated_in_another_process(
+    here: Callable[..., Said], own_module: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    said = here("train", "env=brokenenvs:Faulty-none-v0", *TINY, "trainer.total_steps=64", f"run_dir={run}")
+    assert said.code == 0, said.err
+    # Another process has the run's folder and a registry that has never seen the module.
+    del sys.modules["brokenenvs"]
+    for env_id in IDS:
+        del gymnasium.registry[env_id]
+    said = here("eval", str(run), "--episodes", "2")
+    assert said.code == 0, said.err
+
+
+# --- a terminal
+
+
+def test_on_a_terminal_it_shows_a_live_panel_and_then_the_summary(tmp_path: Path) -> None:
+    controller, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 140, 0, 0))
+    process = subprocess.Popen(
+        [*PGX, "train", *SMALL, "logger.console=auto"],
+        cwd=tmp_path,
+        env=clean_environment(TERM="xterm-256color"),
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    shown = b""
+    try:
+        while chunk := os.read(controller, 65536):
+            shown += chunk
+    except OSError:  # how Linux says that the last writer has closed the terminal
+        pass
+    finally:
+        code = process.wait(PATIENCE)
+        os.close(controller)
+    assert code == 0
+    assert ESCAPE.search(shown.decode())
+    text = ESCAPE.sub("", shown.decode())
+    for part in ("steps/s", "eta", "rollout", "health", "rule", "KL", "explained var.", "line search"):
+        assert part in text, part
+    assert text.rindex("finished at") > text.rindex("explained var.")
+    assert "pgx eval outputs/CartPole-v1/trpo/" in text
