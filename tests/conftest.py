@@ -13,7 +13,7 @@ torch.set_num_threads(1)
 
 Make = Callable[..., Trainer]
 
-QUIET = ["logger.console=off", "logger.tensorboard=false", "num_threads=1"]
+QUIET = ["logger.console=off", "logger.tensorboard=false", "env.num_threads=1"]
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ SMALL = [
     "env.num_envs=4",
     "runner.rollout_steps=64",
     "trainer.total_steps=512",
-    "num_threads=1",
+    "env.num_threads=1",
 ]
 ESCAPE = re.compile(r"\x1b[\[(][0-9;?]*[a-zA-Z]")
 
@@ -598,7 +598,7 @@ for fault in ("reset", "step", "observation", "reward", "none"):
     gymnasium.register(f"Faulty-{fault}-v0", Faulty, kwargs={"fault": fault})
 '''
 IDS = [f"Faulty-{fault}-v0" for fault in ("reset", "step", "observation", "reward", "none")]
-TINY = ["env.num_envs=2", "runner.rollout_steps=32", "algo.critic_minibatch_size=64", "num_threads=1"]
+TINY = ["env.num_envs=2", "runner.rollout_steps=32", "algo.critic_minibatch_size=64", "env.num_threads=1"]
 
 
 @pytest.fixture

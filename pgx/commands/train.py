@@ -22,7 +22,13 @@ from pgx.errors import UserError
 from pgx.paths import config_dir
 from pgx.trainer import Trainer
 
-CHANGEABLE_ON_RESUME = ("trainer.", "logger.", "num_threads", "device")  # the rest would make it another run
+CHANGEABLE_ON_RESUME = (
+    "trainer.",
+    "logger.",
+    "torch_threads",
+    "env.num_threads",
+    "device",
+)  # the rest would make it another run
 
 
 def train(arguments: list[str]) -> int:

@@ -49,11 +49,10 @@ def build(cfg: DictConfig) -> Trainer:
         Logger(**values["logger"]),
     )
     device, run_dir = torch.device(top.device), _writable(Path(top.run_dir))
-    threads = top.num_threads or len(os.sched_getaffinity(0))
-    torch.set_num_threads(threads)
+    torch.set_num_threads(top.torch_threads)
 
     choice = choose_backend(env.id, env.backend, env.kwargs)
-    envs = make_envs(choice, env.id, env.num_envs, env.kwargs, threads)
+    envs = make_envs(choice, env.id, env.num_envs, env.kwargs, _threads(env))
     agent = _agent(values, env, envs, top.seed, device)
     algorithm = rule(values["algo"]["name"])(**_but(values["algo"], "name"))
     algorithm.setup(
@@ -76,7 +75,7 @@ def build(cfg: DictConfig) -> Trainer:
         clip_range=Health(**values["health"]).clip_range,
         backend_reason=choice.reason,
         eval_every=training.eval_every,
-        evaluate=_evaluator(agent, env, choice, training.eval_episodes, top.seed, threads, device),
+        evaluate=_evaluator(agent, env, choice, training.eval_episodes, top.seed, device),
         open_sinks=partial(_open_sinks, logger, run_dir, values, training.total_steps),
     )
 
@@ -94,7 +93,7 @@ def load_agent(
     values: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     env, device = Env(**values["env"]), values["device"]
     choice = choose_backend(env.id, env.backend, env.kwargs)
-    envs = make_envs(choice, env.id, min(max_envs, env.num_envs), env.kwargs, len(os.sched_getaffinity(0)))
+    envs = make_envs(choice, env.id, min(max_envs, env.num_envs), env.kwargs, _threads(env))
     agent = _agent(values, env, envs, values["seed"], torch.device(device))
     agent.load_state_dict(state["agent"])
     return agent, envs, device
@@ -139,13 +138,12 @@ def _evaluator(
     choice: BackendChoice,
     episodes: int,
     seed: int,
-    threads: int,
     device: torch.device,
 ) -> Callable[[int], list[Episode]]:
     """Deterministic episodes in environments of their own, made for each evaluation and closed after it."""
 
     def evaluate(iteration: int) -> list[Episode]:
-        envs = make_envs(choice, env.id, min(episodes, env.num_envs), env.kwargs, threads)
+        envs = make_envs(choice, env.id, min(episodes, env.num_envs), env.kwargs, _threads(env))
         try:
             return play(agent.best_action, envs, episodes, derive(seed, "evaluation", iteration), device)
         finally:
@@ -174,6 +172,10 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, bool | str |
         else:
             flat[prefix + key] = value if isinstance(value, bool | int | float) else str(value)
     return flat
+
+
+def _threads(env: Env) -> int:
+    return env.num_threads or len(os.sched_getaffinity(0))
 
 
 def _bound(clip: float | None) -> float:

@@ -92,19 +92,17 @@ def compose(overrides: list[str]) -> DictConfig:
     Raises:
         UserError: naming every unknown group, choice and key, each with the nearest known one.
     """
-    ready = prepare(overrides)
-    problems = [p for o in parse(ready) if (p := _choice_problem(o))]
-    good = [o for o in parse(ready) if not _choice_problem(o)]
-    if not problems:
-        known = OmegaConf.to_container(_hydra([o for o in good if _is_choice(o)]), resolve=False)
-        bad = {o.input_line: p for o in good if not _is_choice(o) and (p := _key_problem(o, known))}
-        problems += bad.values()
-        good = [o for o in good if o.input_line not in bad]
-    cfg = _hydra(good)
-    if problems:
+    parsed = parse(prepare(overrides))
+    wrong = {o.key_or_group: problem for o in parsed if (problem := _choice_problem(o))}
+    # What was chosen wrongly offers no keys to compare with: its own overrides are left aside.
+    sound = [o for o in parsed if o.key_or_group.split(".")[0] not in wrong]
+    known = OmegaConf.to_container(_hydra([o for o in sound if _is_choice(o)]), resolve=False)
+    unknown = {o.input_line: problem for o in sound if (problem := _key_problem(o, known))}
+    cfg = _hydra([o for o in sound if o.input_line not in unknown])
+    if wrong or unknown:
         from pgx.config.check import problems_of
 
-        raise UserError(*problems, *problems_of(cfg))
+        raise UserError(*wrong.values(), *unknown.values(), *problems_of(cfg))
     return cfg
 
 
@@ -156,7 +154,7 @@ def _choice_problem(override: Override) -> str | None:
 def _key_problem(override: Override, known: Any) -> str | None:
     """What is wrong with the key of a value override; None where it exists or is added on purpose."""
     path = override.key_or_group.split(".")
-    if override.is_add() or override.is_force_add() or path[0] == "hydra":
+    if _is_choice(override) or override.is_add() or override.is_force_add() or path[0] == "hydra":
         return None
     where: list[str] = []
     for part in path:

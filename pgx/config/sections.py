@@ -12,7 +12,7 @@ from pgx.schema import Count, Fraction, Index, Positive
 class Top:
     seed: Index
     device: Literal["cpu", "cuda"]
-    num_threads: Count | None  # of torch and of EnvPool; null: as many as this process may use
+    torch_threads: Count
     run_dir: str
 
 
@@ -20,6 +20,7 @@ class Top:
 class Env:
     id: str
     num_envs: Count
+    num_threads: Count | None  # of EnvPool; null: as many as this process may use
     backend: Backend
     kwargs: dict[str, Any]  # passed on when the environment is made
     discount: Fraction  # the default of algo.discount

@@ -19,7 +19,7 @@ from pgx.errors import UserError
 from pgx.paths import choices, config_dir
 from pgx.schema import signature
 
-TOP_LEVEL = {"seed", "device", "num_threads", "run_dir"}  # the keys of train.yaml that are in no section
+TOP_LEVEL = {"seed", "device", "torch_threads", "run_dir"}  # the keys of train.yaml that are in no section
 
 
 def values(path: Path) -> dict[str, Any]:
