@@ -14,7 +14,7 @@ from pgx.schema import nearest
 INTERRUPTED = 130  # what a shell reports for a process ended by Ctrl-C
 
 VERBS = {
-    "train": "train: pgx train algo=trpo env=Walker2d-v4 (pgx train --help shows every key)",
+    "train": "train a policy, e.g. pgx train algo=trpo env=Walker2d-v4; pgx train --help shows every key",
     "eval": "play episodes with a trained run",
     "envs": "list the environments that env= takes",
     "algos": "list the update rules that algo= takes",
@@ -56,6 +56,7 @@ def _report(message: str) -> None:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    sys.path.insert(0, "")  # as `python -m` does: modules in the current folder can register environments
     if arguments and arguments[0] == "train":
         from pgx.commands.train import train
 

@@ -7,6 +7,7 @@ comes from a config and one that is passed in Python, and every violation is rep
 import difflib
 import inspect
 import math
+import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -28,6 +29,8 @@ class Range:
         return above and below
 
     def __str__(self) -> str:
+        if math.isinf(self.low):
+            return f"{'<' if self.open_high else '<='} {self.high:g}"
         if math.isinf(self.high):
             return f"{'>' if self.open_low else '>='} {self.low:g}"
         return (
@@ -44,7 +47,7 @@ Index = Annotated[int, Range(0)]
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` for the choice that resembles `word` most, or nothing."""
+    """`; did you mean 'x'?` for the choice that resembles `word` most, or nothing."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else ""
 
@@ -97,7 +100,11 @@ def fits(value: Any, expected: Any) -> bool:
     if origin is dict:
         return isinstance(value, Mapping)
     if expected is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and abs(value) <= sys.float_info.max
+        )
     if expected is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if expected is type(None):
@@ -115,11 +122,18 @@ def problems(where: str, expected: Mapping[str, Any], values: Mapping[str, Any])
         if key not in values
     ]
     found += [
-        f"{prefix}{key}: expected {describe(annotation)}, got {values[key]!r}"
+        f"{prefix}{key}: expected {describe(annotation)}, got {_shown(values[key])}"
         for key, annotation in expected.items()
         if key in values and not fits(values[key], annotation)
     ]
     return found
+
+
+def _shown(value: Any) -> str:
+    """A value as YAML writes it, which is where the user wrote it."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def validate(instance: Any) -> None:

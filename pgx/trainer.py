@@ -14,7 +14,7 @@ import torch
 
 from pgx import health
 from pgx.checkpoint import BEST, LAST, Checkpoints, write_atomically
-from pgx.errors import RunError
+from pgx.errors import RunError, UserError
 from pgx.loggers import Sink
 from pgx.metrics import tagged
 from pgx.ops.params import flatten
@@ -46,6 +46,19 @@ class Every:
 
     def due(self, before: int, now: int) -> bool:
         return self.steps is not None and before // self.steps < now // self.steps
+
+
+def refuse_used(run_dir: Path) -> None:
+    """A new run must not write over an old one.
+
+    Raises:
+        UserError: the folder holds a run.
+    """
+    if (run_dir / "metrics.jsonl").exists() or (run_dir / "checkpoints").exists():
+        raise UserError(
+            f"run_dir={run_dir}: holds a run already; choose another folder, or go on with it: "
+            f"pgx train --resume {run_dir}"
+        )
 
 
 class Trainer:
@@ -110,6 +123,8 @@ class Trainer:
             RunError: an environment or a number failed; the summary says so and the last checkpoint stands.
         """
         self.run_dir.mkdir(parents=True, exist_ok=True)
+        if not self._resumed:
+            refuse_used(self.run_dir)
         write_atomically(self.run_dir / "config.yaml", self.config.encode())
         self._sinks = self.open_sinks(self.counters.steps if self._resumed else None)
         status: Status = "failed"
@@ -121,6 +136,9 @@ class Trainer:
             if self._saved_at != self.counters.steps:
                 self._save()
             status = "finished" if self.counters.steps >= self.total_steps else "interrupted"
+        except KeyboardInterrupt:
+            status = "interrupted"
+            raise
         except BaseException as error:
             failure = f"{type(error).__name__}: {error}"
             raise

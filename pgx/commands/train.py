@@ -1,6 +1,8 @@
 """`pgx train`: Hydra composes, pgx checks everything, then trains."""
 
+import argparse
 import os
+import shutil
 import signal
 import sys
 import time
@@ -11,43 +13,96 @@ from types import FrameType
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pgx.checkpoint import LAST
 from pgx.config import build, check, compose
-from pgx.config.compose import ROOT, explain, jobs, parse, prepare
-from pgx.errors import UserError
+from pgx.config.compose import ROOT, jobs, parse, prepare
+from pgx.config.explain import explain
+from pgx.errors import RunError, UserError
 from pgx.paths import config_dir
-from pgx.trainer import Trainer
+from pgx.schema import nearest
+from pgx.trainer import Trainer, refuse_used
 
-CHANGEABLE_ON_RESUME = (
-    "trainer.",
-    "logger.",
-    "torch_threads",
-    "env.num_threads",
-    "device",
-)  # the rest would make it another run
+# What a resumed run may change; the rest would make it another run.
+CHANGEABLE_ON_RESUME = ("trainer.", "logger.", "torch_threads", "env.num_threads", "device")
+
+_WITHOUT_A_RUN = {"help", "hydra_help", "cfg", "info", "shell_completion"}  # Hydra's flags that only print
 
 
 def train(arguments: list[str]) -> int:
     """Train from overrides, or go on with a run; returns the exit code."""
     if "--resume" in arguments:
         return _resume(arguments)
-    flags = [a for a in arguments if a.startswith("-")]
-    overrides = prepare([a for a in arguments if not a.startswith("-")])
-    sweeping = bool({"-m", "--multirun"} & set(flags))
-    if not sweeping and len(jobs(overrides)) > 1:
+    options, overrides = _options(arguments)
+    rest = [*(a for a in arguments if a not in overrides), *prepare(overrides)]
+    if _WITHOUT_A_RUN & {name for name, value in vars(options).items() if value}:
+        return _hydra(rest, [])
+    sweep = jobs(prepare(overrides))
+    if not options.multirun and len(sweep) > 1:
         raise UserError("several values for one key: add -m to run every combination of them")
-    for job in jobs(overrides):  # every run of a sweep, before the first one starts
-        check(compose(job))
-    return _hydra(flags + overrides)
+    _check(sweep)
+    failures: list[tuple[list[str], Exception]] = []
+    code = _hydra(rest, failures)
+    if len(failures) == 1 and len(sweep) == 1:
+        raise failures[0][1]
+    if failures:
+        lines = [f"{' '.join(job)}: {error}" for job, error in failures]
+        raise RunError("\n".join([f"{len(failures)} of {len(sweep)} runs failed", *lines]))
+    return code
 
 
-def _hydra(arguments: list[str]) -> int:
+def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Hydra's flags, and the overrides between them."""
+    parser = get_args_parser()
+    known = {option for action in parser._actions for option in action.option_strings} | {"--resume"}
+    for argument in arguments:
+        if argument.startswith("-") and argument.split("=")[0] not in known:
+            raise UserError(f"{argument}: unknown flag{nearest(argument, known)} (pgx train --help)")
+    try:
+        options, overrides = parser.parse_known_args(arguments)
+    except SystemExit:
+        raise UserError(
+            f"{' '.join(arguments)}: a flag's value is missing or not one of its choices"
+        ) from None
+    return options, [*options.overrides, *overrides]
+
+
+def _check(sweep: list[list[str]]) -> None:
+    """Every run of a sweep before the first one starts: its values, and a folder of its own."""
+    folders: dict[str, list[str]] = {}
+    for job in sweep:
+        cfg = compose(job)
+        check(cfg)
+        if any(o.key_or_group == "run_dir" for o in parse(job)):
+            folders.setdefault(cfg.run_dir, []).append(" ".join(job))
+    shared = [folder for folder, users in folders.items() if len(users) > 1]
+    if shared:
+        raise UserError(
+            f"run_dir={shared[0]}: {len(folders[shared[0]])} runs of the sweep would write there; "
+            "give each its own, e.g. 'run_dir=outputs/mine/${algo.name}_${seed}'"
+        )
+    for folder in folders:
+        refuse_used(Path(folder))
+
+
+def _hydra(arguments: list[str], failures: list[tuple[list[str], Exception]]) -> int:
+    """Hand over to Hydra, which calls back for each run; what a run raises is kept, so that a sweep goes on."""
+
+    def job(cfg: DictConfig) -> float | None:
+        try:
+            return _job(cfg)
+        except Exception as error:
+            _forget_empty(Path(cfg.run_dir))
+            failures.append((list(HydraConfig.get().overrides.task), error))
+            return None
+
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and pgx.cli words the message
-    run = hydra.main(config_path=str(config_dir()), config_name=ROOT, version_base="1.3")(_job)
+    run = hydra.main(config_path=str(config_dir()), config_name=ROOT, version_base="1.3")(job)
     sys.argv = ["pgx train", *arguments]
     try:
         run()
@@ -68,6 +123,16 @@ def _job(cfg: DictConfig) -> float | None:
         raise KeyboardInterrupt  # ends a sweep too
     final: float | None = summary["final_return"]
     return final
+
+
+def _forget_empty(run_dir: Path) -> None:
+    """Remove the folder of a run that could not begin; Hydra made it to note what was asked for."""
+    if {path.name for path in run_dir.iterdir()} <= {".hydra"}:
+        shutil.rmtree(run_dir)
+        for parent in list(run_dir.parents)[: len(run_dir.parts) - 1]:
+            if any(parent.iterdir()):
+                break
+            parent.rmdir()
 
 
 def _train(trainer: Trainer, cfg: DictConfig) -> dict[str, Any]:

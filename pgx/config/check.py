@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pgx.algos import rule
-from pgx.config.compose import explain
+from pgx.config.explain import explain
 from pgx.config.sections import FIXED, Top
 from pgx.envs.make import id_problem
 from pgx.errors import UserError
@@ -38,13 +38,25 @@ def check(cfg: DictConfig) -> None:
 
 
 def problems_of(cfg: DictConfig) -> list[str]:
-    """All problems of a config, in words; empty when it can be run."""
+    """All problems of a config, in words; empty when it can be run.
+
+    Contradictions between values are looked for only once each value by itself is right.
+    """
+    return value_problems(cfg) or _contradictions(_plain(cfg))
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items() if key != "hydra"}
+
+
+def value_problems(cfg: DictConfig) -> list[str]:
+    """What is wrong with keys and values, each looked at by itself."""
     try:
-        plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        values = _plain(cfg)
     except OmegaConfBaseException as error:
         return [explain(error)]
-    assert isinstance(plain, dict)
-    values = {str(key): value for key, value in plain.items() if key != "hydra"}
     sections = {*FIXED, *NAMED, "algo"}
     found = problems("", signature(Top), {k: v for k, v in values.items() if k not in sections})
     for section in sorted(sections):
@@ -52,7 +64,7 @@ def problems_of(cfg: DictConfig) -> list[str]:
             found.append(f"{section}: missing; expected a section of keys")
             continue
         found += _section_problems(section, values[section])
-    return found or _contradictions(values)
+    return found
 
 
 def _section_problems(section: str, values: Mapping[str, Any]) -> list[str]:
@@ -78,8 +90,10 @@ def _section_problems(section: str, values: Mapping[str, Any]) -> list[str]:
 
 
 def _contradictions(values: Mapping[str, Any]) -> list[str]:
-    """What no single value shows: only looked for once each value by itself is right."""
+    """What no single value shows."""
     found = [problem for problem in [id_problem(values["env"]["id"])] if problem]
+    if not values["run_dir"].strip():
+        found.append("run_dir: expected a folder, got an empty text")
     if values["device"] == "cuda" and not torch.cuda.is_available():
         found.append("device=cuda: torch finds no CUDA device here; device=cpu runs everywhere")
     name = values["algo"]["name"]

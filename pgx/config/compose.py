@@ -1,20 +1,27 @@
 """Composing a config with Hydra, and saying in one message what is wrong with the overrides."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import product
 from typing import Any
 
+import gymnasium
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pgx.config.check import value_problems
+from pgx.config.explain import explain
+from pgx.config.sections import FIXED
 from pgx.envs.make import id_problem
 from pgx.errors import UserError
 from pgx.paths import choices, config_dir, groups
@@ -23,12 +30,24 @@ from pgx.schema import nearest
 ROOT = "train"
 
 
-def register_environments() -> None:
-    """Let `env=` take any registered Gymnasium id: those without a file get configs/env/default.yaml."""
-    import gymnasium
+def _sweep_number() -> str:
+    """`_3` in the third further run of a sweep, whose runs Hydra gives one and the same time; else nothing."""
+    if not HydraConfig.initialized():
+        return ""
+    cfg = HydraConfig.get()
+    return (
+        f"_{cfg.job.num}" if cfg.mode == RunMode.MULTIRUN and not OmegaConf.is_missing(cfg.job, "num") else ""
+    )
 
+
+OmegaConf.register_new_resolver("sweep_number", _sweep_number, replace=True)
+OmegaConf.register_new_resolver("absolute", os.path.abspath, replace=True)
+
+
+def register_environments(ids: Iterable[str]) -> None:
+    """Let `env=` take these ids: those without a file of their own get configs/env/default.yaml."""
     known = set(choices("env"))
-    for env_id in gymnasium.registry:
+    for env_id in ids:
         if env_id not in known:
             node = {"defaults": ["/env/default@_here_", "_self_"], "id": env_id}
             folder, _, name = env_id.rpartition("/")
@@ -45,7 +64,10 @@ def parse(overrides: list[str]) -> list[Override]:
     parser, parsed, problems = OverridesParser.create(), [], []
     for text in overrides:
         try:
-            parsed.append(parser.parse_override(text))
+            override = parser.parse_override(text)
+            if not override.key_or_group:
+                raise HydraException("there is no key")
+            parsed.append(override)
         except HydraException as error:
             problems.append(f"{text}: not of the form key=value ({str(error).splitlines()[0]})")
     if problems:
@@ -54,31 +76,43 @@ def parse(overrides: list[str]) -> list[Override]:
 
 
 def prepare(overrides: list[str]) -> list[str]:
-    """Overrides as Hydra takes them: `module:Id` environments imported, env.kwargs open to new keys."""
+    """Overrides as Hydra takes them: env.kwargs open to new keys, environments known, `module:Id` imported."""
     prepared = []
     for override in parse(overrides):
-        text = override.input_line or ""
-        key = override.key_or_group
-        if key == "env" and isinstance(override.value(), str) and ":" in str(override.value()):
-            _, _, name = str(override.value()).rpartition(":")
-            if problem := id_problem(str(override.value())):
-                raise UserError(problem)
-            text = f"env={name}"
-        if key.startswith("env.kwargs.") and text.startswith(key):
-            text = f"++{text}"
-        prepared.append(text)
-    register_environments()
+        text, key = override.input_line or "", override.key_or_group
+        adds = key == "env.kwargs" or key.startswith("env.kwargs.")
+        prepared.append(f"++{text}" if adds and text.startswith(key) else text)
+        if key == "env":
+            unescaped = [value.replace("\\", "") for value in _values(override)]  # a sweep's are escaped
+            modules = [value for value in unescaped if ":" in value]
+            if found := [problem for value in modules if (problem := id_problem(value))]:
+                raise UserError(*found)
+            register_environments(modules)
+    register_environments(gymnasium.registry)
     return prepared
+
+
+def _values(override: Override) -> list[str]:
+    """The texts that an override stands for: one, or each element of a sweep over choices."""
+    if override.is_delete():
+        return []
+    try:
+        return (
+            list(override.sweep_string_iterator())
+            if override.is_discrete_sweep()
+            else [str(override.value())]
+        )
+    except HydraException as error:
+        raise UserError(f"{override.input_line}: {explain(error)}") from error
 
 
 def jobs(overrides: list[str]) -> list[list[str]]:
     """The overrides of each run of a sweep over lists and ranges of choices; one list where nothing sweeps."""
     axes = [
-        [f"{o.input_line.split('=', 1)[0]}={value}" for value in o.sweep_string_iterator()]
+        [f"{(o.input_line or '').split('=', 1)[0]}={value}" for value in _values(o)]
         if o.is_discrete_sweep()
-        else [o.input_line]
+        else [o.input_line or ""]
         for o in parse(overrides)
-        if o.input_line is not None
     ]
     return [list(job) for job in product(*axes)]
 
@@ -94,15 +128,16 @@ def compose(overrides: list[str]) -> DictConfig:
     """
     parsed = parse(prepare(overrides))
     wrong = {o.key_or_group: problem for o in parsed if (problem := _choice_problem(o))}
-    # What was chosen wrongly offers no keys to compare with: its own overrides are left aside.
-    sound = [o for o in parsed if o.key_or_group.split(".")[0] not in wrong]
+    # A section whose choice is wrong has no keys to compare with, unless its keys never vary.
+    open_sections = set(wrong) - set(FIXED)
+    sound = [
+        o for o in parsed if not _choice_problem(o) and o.key_or_group.split(".")[0] not in open_sections
+    ]
     known = OmegaConf.to_container(_hydra([o for o in sound if _is_choice(o)]), resolve=False)
     unknown = {o.input_line: problem for o in sound if (problem := _key_problem(o, known))}
     cfg = _hydra([o for o in sound if o.input_line not in unknown])
     if wrong or unknown:
-        from pgx.config.check import problems_of
-
-        raise UserError(*wrong.values(), *unknown.values(), *problems_of(cfg))
+        raise UserError(*wrong.values(), *unknown.values(), *value_problems(cfg))
     return cfg
 
 
@@ -124,13 +159,6 @@ def _initialized() -> Iterator[None]:
             yield
     finally:
         GlobalHydra.instance().__dict__.update(outer)
-
-
-def explain(error: Exception) -> str:
-    """Hydra's message on one line, without its hints about Hydra."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    cause = [line.strip() for line in str(error.__cause__ or "").splitlines() if line.strip()]
-    return " ".join(dict.fromkeys(line for line in lines + cause[:1] if "HYDRA_FULL_ERROR" not in line))
 
 
 def _is_choice(override: Override) -> bool:

@@ -32,10 +32,12 @@ def id_problem(env_id: str) -> str | None:
     if colon:
         try:
             importlib.import_module(module)
-        except ImportError as error:
-            return f"env.id={env_id}: module '{module}' cannot be imported: {error}"
+        except Exception as error:  # whatever a module of the user's raises
+            return f"env.id={env_id}: module '{module}' cannot be imported: {type(error).__name__}: {error}"
     if name in gymnasium.registry:
         return None
+    if colon:
+        return f"env.id={env_id}: module '{module}' was imported and registers no environment '{name}'"
     return (
         f"env.id={env_id}: no environment of that id is registered with Gymnasium"
         f"{nearest(name, gymnasium.registry)} (`pgx envs` lists them)"
