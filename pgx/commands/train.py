@@ -126,13 +126,18 @@ def _job(cfg: DictConfig) -> float | None:
 
 
 def _forget_empty(run_dir: Path) -> None:
-    """Remove the folder of a run that could not begin; Hydra made it to note what was asked for."""
-    if {path.name for path in run_dir.iterdir()} <= {".hydra"}:
-        shutil.rmtree(run_dir)
-        for parent in list(run_dir.parents)[: len(run_dir.parts) - 1]:
-            if any(parent.iterdir()):
-                break
-            parent.rmdir()
+    """Remove the folder of a run that could not begin, which Hydra made to note what was asked for.
+
+    With it go the folders above it that a relative run_dir names, as far as nothing else is in them.
+    """
+    if not {path.name for path in run_dir.iterdir()} <= {".hydra"}:
+        return
+    shutil.rmtree(run_dir)
+    above = [] if run_dir.is_absolute() else list(run_dir.parents)[:-1]
+    for folder in above:
+        if any(folder.iterdir()):
+            break
+        folder.rmdir()
 
 
 def _train(trainer: Trainer, cfg: DictConfig) -> dict[str, Any]:

@@ -266,3 +266,14 @@ def test_train_yaml_holds_the_sections_and_keys_of_the_top_level() -> None:
     assert own.keys() == TOP_LEVEL | {"trainer", "health"}
     for section in ("trainer", "health"):
         assert own[section].keys() == signature(FIXED[section]).keys()
+
+
+def test_the_command_line_beats_an_experiment_and_an_experiment_beats_the_algo_file() -> None:
+    plain = compose(["algo=trpo"])
+    experiment = compose(["experiment=trpo_2015"])
+    assert experiment.algo.name == "trpo" and experiment.algo.max_kl != plain.algo.max_kl
+    assert experiment.runner.rollout_steps != plain.runner.rollout_steps
+    chosen = compose(["experiment=trpo_2015", "algo.max_kl=0.5", "runner.rollout_steps=640"])
+    assert (chosen.algo.max_kl, chosen.runner.rollout_steps) == (0.5, 640)
+    assert chosen.algo.gae_lambda == experiment.algo.gae_lambda
+    check(chosen)
