@@ -146,6 +146,16 @@ def test_a_boundary_is_the_same_whatever_came_before(make: Make) -> None:
     assert all(torch.equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True))
 
 
+def test_each_boundary_starts_episodes_of_its_own(make: Make) -> None:
+    """Environments that began alike at every checkpoint would show a run the same few starts again and again."""
+    trainer = make(*SMALL, "env=Walker2d-v4")
+    starts = []
+    for iteration in (0, 5, 5):
+        trainer.runner.begin(iteration)
+        starts.append(trainer.runner.collect(trainer.agent).obs[0])
+    assert torch.equal(starts[1], starts[2]) and not torch.equal(starts[0], starts[1])
+
+
 def test_rollouts_refuse_shapes_and_types_by_name() -> None:
     good = {
         "obs": torch.zeros(2, 3, 4),
