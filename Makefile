@@ -14,11 +14,10 @@ install: .venv/.installed
 		|| echo "EnvPool has no wheel for this platform: environments will run on Gymnasium alone"
 	touch $@
 
-WALKER_STEPS ?= 100000
-WALKER_RUN ?= outputs/Walker2d-v4/trpo/first_run
+WALKER_STEPS ?= 300000
+WALKER_RUN := outputs/Walker2d-v4/trpo/walker_$(shell date +%Y-%m-%d_%H-%M-%S)
 
 walker: install
-	rm -rf $(WALKER_RUN)
 	$(BIN)/pgx train algo=trpo env=Walker2d-v4 trainer.total_steps=$(WALKER_STEPS) run_dir=$(WALKER_RUN)
 	$(BIN)/pgx eval $(WALKER_RUN) --episodes 10
 	@echo "metrics, checkpoints and TensorBoard events are in $(WALKER_RUN)"

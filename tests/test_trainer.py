@@ -109,6 +109,14 @@ def test_rows_past_the_checkpoint_are_dropped_on_resume(make: Make, tmp_path: Pa
     assert steps == sorted(set(steps)) and last in steps and last + 5000 not in steps and steps[-1] >= 1200
 
 
+def test_the_normaliser_has_seen_every_step_of_the_run_and_no_reset(make: Make) -> None:
+    trainer = make(*small("trpo"), "env=Walker2d-v4", "trainer.total_steps=1000")
+    trainer.train()
+    moments = trainer.agent.normalizer.moments
+    assert float(moments.count) == trainer.counters.steps < 1000 + 256
+    assert float(moments.mean[0]) == pytest.approx(1.2, abs=0.1)  # how high a walker stands, metres
+
+
 def test_a_stop_request_ends_the_run_with_a_checkpoint(make: Make, tmp_path: Path) -> None:
     trainer = make(*small("ppo"), "env=CartPole-v1", "trainer.total_steps=1000000")
     update = trainer.algorithm.update
