@@ -19,7 +19,7 @@ def evaluate(run: str, checkpoint: str, episodes: int | None, stochastic: bool, 
     cfg = load_config(Path(run))
     episodes = episodes or int(cfg.trainer.eval_episodes)
     agent, envs, device = load_agent(cfg, Path(run), checkpoint, max_envs=episodes)
-    sampling = generator(seed, "evaluation actions")
+    sampling = generator(seed, "evaluation actions", device)
 
     def sample(obs: Tensor) -> Tensor:
         return agent.act(obs, sampling)[0]

@@ -51,7 +51,7 @@ class SyncRunner:
         self.episodes: list[Episode] = []  # finished since they were last taken away
         self.env_seconds = 0.0
         self.policy_seconds = 0.0
-        self._sampling = generator(seed, "actions")
+        self._sampling = generator(seed, "actions", device)
         self._obs: Array | None = None
 
     def begin(self, iteration: int) -> None:
