@@ -37,7 +37,7 @@ def play(
     while left.any():
         action = choose(torch.from_numpy(obs).to(device))
         step = envs.step(action.cpu().numpy())
-        total += np.where(resetting, 0.0, step.reward)
+        total += step.reward  # a reset pays nothing
         length += ~resetting
         done = step.terminated | step.truncated
         for i in np.flatnonzero(done & (left > 0)):

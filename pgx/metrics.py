@@ -83,6 +83,16 @@ TABLE: tuple[Metric, ...] = (
             ("cg_steps", "count", "products with the Fisher matrix that conjugate gradient took"),
             ("cg_residual", "1", "norm of g - H x left by conjugate gradient, relative to the norm of g"),
             ("epochs", "count", "passes over the batch before the rule stopped"),
+            (
+                "beta",
+                "advantage/nat",
+                "coefficient of the KL penalty in this update, before it is adapted",
+            ),
+            (
+                "step_size",
+                "nat/advantage",
+                "t_k of mirror descent: the KL penalty of this update has coefficient 1 / t_k",
+            ),
             ("learning_rate", "1", "of the policy's optimizer, after annealing"),
             ("critic_learning_rate", "1", "of the critic's optimizer, after annealing"),
             ("critic_loss", "value^2", "half the mean squared error of the critic, mean over its last epoch"),

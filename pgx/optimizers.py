@@ -10,7 +10,7 @@ from pgx.ops.schedules import SCHEDULES, Schedule
 from pgx.schema import Fraction, NonNegative, Positive
 from pgx.types import State
 
-ScheduleName = Literal["constant", "linear", "cosine"]
+ScheduleName = Literal["constant", "linear", "cosine", "inverse_sqrt"]
 
 
 class GradientSteps:
@@ -88,6 +88,57 @@ def adam(
     return GradientSteps(inner, weights, learning_rate, SCHEDULES[schedule], max_grad_norm)
 
 
+def adamw(
+    parameters: Iterable[torch.nn.Parameter],
+    learning_rate: Positive,
+    schedule: ScheduleName,
+    max_grad_norm: Positive | None,
+    beta1: Fraction,
+    beta2: Fraction,
+    epsilon: Positive,
+    weight_decay: NonNegative,
+) -> GradientSteps:
+    """Adam with weight decay apart from the gradient.
+
+    Source: Loshchilov and Hutter, "Decoupled weight decay regularization", 2019, algorithm 2.
+
+    Args:
+        weight_decay: share of each weight taken off per step and unit of learning rate; the others as in `adam`.
+    """
+    weights = list(parameters)
+    inner = torch.optim.AdamW(
+        weights,
+        lr=learning_rate,
+        betas=(beta1, beta2),
+        eps=epsilon,
+        weight_decay=weight_decay,
+        fused=True,
+    )
+    return GradientSteps(inner, weights, learning_rate, SCHEDULES[schedule], max_grad_norm)
+
+
+def rmsprop(
+    parameters: Iterable[torch.nn.Parameter],
+    learning_rate: Positive,
+    schedule: ScheduleName,
+    max_grad_norm: Positive | None,
+    decay: Fraction,
+    epsilon: Positive,
+    momentum: NonNegative,
+) -> GradientSteps:
+    """RMSprop: the gradient over the root of its running mean square.
+
+    Source: Tieleman and Hinton, Coursera lecture 6.5, 2012; the form of Mnih et al., "Asynchronous methods for deep
+    reinforcement learning", 2016, eq. 8, with ε outside of the root.
+
+    Args:
+        decay: of the mean square per step; momentum: heavy-ball, 0 for none; the others as in `adam`.
+    """
+    weights = list(parameters)
+    inner = torch.optim.RMSprop(weights, lr=learning_rate, alpha=decay, eps=epsilon, momentum=momentum)
+    return GradientSteps(inner, weights, learning_rate, SCHEDULES[schedule], max_grad_norm)
+
+
 def sgd(
     parameters: Iterable[torch.nn.Parameter],
     learning_rate: Positive,
@@ -104,4 +155,9 @@ def sgd(
     return GradientSteps(inner, weights, learning_rate, SCHEDULES[schedule], max_grad_norm)
 
 
-OPTIMIZERS: dict[str, Callable[..., GradientSteps]] = {"adam": adam, "sgd": sgd}
+OPTIMIZERS: dict[str, Callable[..., GradientSteps]] = {
+    "adam": adam,
+    "adamw": adamw,
+    "rmsprop": rmsprop,
+    "sgd": sgd,
+}

@@ -55,6 +55,10 @@ class Distribution(Protocol):
         """The same distributions, cut from the autograd graph."""
         ...
 
+    def rows(self, index: Tensor) -> Self:
+        """Those of some of the B observations; index [b] int64."""
+        ...
+
     def sample(self, generator: torch.Generator) -> Tensor:
         """One action per row, [B, ...]."""
         ...
@@ -189,11 +193,17 @@ class Batch:
             size: rows aimed at per part; round(B / size) parts are made, at least one.
             generator: the stream that the shuffle is drawn from.
         """
+        for index in self.minibatch_indices(size, generator):
+            yield self.rows(index)
+
+    def minibatch_indices(self, size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """The rows that `minibatches` would give, as indices [b] each: for what is stored beside the batch."""
         order = torch.randperm(len(self), generator=generator)
-        columns = [getattr(self, field.name)[order] for field in fields(self)]
-        parts = max(1, round(len(self) / size))
-        for slices in zip(*(column.tensor_split(parts) for column in columns), strict=True):
-            yield Batch(*slices)
+        return order.tensor_split(max(1, round(len(self) / size)))
+
+    def rows(self, index: Tensor) -> "Batch":
+        """Some of the rows; index [b] int64."""
+        return Batch(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
 @dataclass

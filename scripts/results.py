@@ -37,8 +37,10 @@ class Experiment:
 EXPERIMENTS = (
     Experiment("trpo", "Walker2d-v4", 200_000, (0, 1, 2)),
     Experiment("ppo", "Walker2d-v4", 200_000, (0, 1, 2)),
-    Experiment("trpo", "CartPole-v1", 100_000, (0, 1, 2)),
-    Experiment("ppo", "CartPole-v1", 100_000, (0, 1, 2)),
+    *(
+        Experiment(algo, "CartPole-v1", 100_000, (0, 1, 2))
+        for algo in ("a2c", "npg", "trpo", "ppo", "ppo_kl", "mdpo")
+    ),
 )
 
 

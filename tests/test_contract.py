@@ -19,7 +19,7 @@ ENVS = {
     "discrete observations": ["env=FrozenLake-v1", "env.backend=gymnasium"],
     "multi-discrete": ["env=tests.environments:TwoButtons-v0"],
 }
-SMALL = {"trpo": ["algo.critic_minibatch_size=64"]}
+SMALL = {"trpo": ["algo.critic_minibatch_size=64"], "npg": ["algo.critic_minibatch_size=64"]}
 
 
 def small(name: str) -> list[str]:
@@ -79,6 +79,14 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(make: Make, n
         ends.append(parameters(trainer))
     assert torch.equal(ends[0], ends[1])
     assert not torch.equal(ends[0], ends[2])
+
+
+def test_every_stream_of_a_run_depends_on_its_seed(make: Make) -> None:
+    one, two = (make(*small("ppo"), "env=Pendulum-v1", f"seed={seed}") for seed in (0, 1))
+    streams = [(t.runner.state_dict()["sampling"], t.algorithm.state_dict()["generator"]) for t in (one, two)]
+    assert all(not torch.equal(a, b) for a, b in zip(*streams, strict=True))
+    assert not torch.equal(parameters(one), parameters(two))
+    assert not torch.equal(one.runner.collect(one.agent).obs[0], two.runner.collect(two.agent).obs[0])
 
 
 @pytest.mark.parametrize("name", RULES)

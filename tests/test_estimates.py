@@ -204,6 +204,15 @@ def test_minibatches_keep_the_columns_of_a_row_together() -> None:
             assert torch.equal(column if column.dim() == 1 else column[:, 1], part.log_prob), field.name
 
 
+def test_indices_are_those_of_the_minibatches() -> None:
+    batch = numbered_batch(50)
+    parts = batch.minibatches(8, torch.Generator().manual_seed(0))
+    for part, index in zip(parts, batch.minibatch_indices(8, torch.Generator().manual_seed(0)), strict=True):
+        for field in fields(batch):
+            assert torch.equal(getattr(part, field.name), getattr(batch.rows(index), field.name))
+            assert torch.equal(getattr(part, field.name), getattr(batch, field.name)[index])
+
+
 def test_minibatches_are_shuffled_anew_by_the_generator_given() -> None:
     batch, generator = numbered_batch(50), torch.Generator().manual_seed(3)
 

@@ -11,7 +11,7 @@ from pgx.trainer import Trainer
 from pgx.types import Batch
 from tests.conftest import Make
 
-SMALL = {"trpo": ["algo.critic_minibatch_size=64"]}
+SMALL = {"trpo": ["algo.critic_minibatch_size=64"], "npg": ["algo.critic_minibatch_size=64"]}
 
 
 def looked(make: Make, name: str, env: str = "env=Pendulum-v1") -> tuple[Trainer, Batch, health.Before]:

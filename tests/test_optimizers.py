@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pgx.ops.schedules import SCHEDULES
-from pgx.optimizers import GradientSteps, ScheduleName, adam, sgd
+from pgx.optimizers import GradientSteps, ScheduleName, adam, adamw, rmsprop, sgd
 
 GRADIENTS = [torch.tensor([3.0, -4.0]), torch.tensor([[12.0]])]  # of norm 13 together
 RATE = 0.1
@@ -155,3 +155,24 @@ def test_after_a_restart_the_next_steps_are_the_same_bits(make: Callable[..., Gr
         steps_forgetful.descend(curved(forgetful))
     assert all(torch.equal(a, b) for a, b in zip(weights, resumed, strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(weights, forgetful, strict=True))
+
+
+def test_rmsprop_is_equation_8_of_its_paper() -> None:
+    weights = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    slope = torch.tensor([3.0, 0.5])
+    steps = rmsprop([weights], 0.1, "constant", None, decay=0.9, epsilon=1e-3, momentum=0.0)
+    square, expected = torch.zeros(2), weights.detach().clone()
+    for _ in range(3):
+        square = 0.9 * square + 0.1 * slope.square()
+        expected -= 0.1 * slope / (square.sqrt() + 1e-3)
+        steps.descend(lambda: (slope * weights).sum())
+    assert torch.allclose(weights.detach(), expected)
+
+
+def test_adamw_decays_weights_apart_from_the_gradient() -> None:
+    """Without a gradient adam leaves a weight; adamw takes learning_rate * weight_decay of it off each step."""
+    idle = torch.nn.Parameter(torch.tensor([2.0]))
+    steps = adamw([idle], 0.1, "constant", None, 0.9, 0.999, 1e-8, weight_decay=0.5)
+    for _ in range(3):
+        steps.descend(lambda: (0.0 * idle).sum())
+    assert float(idle.detach()) == pytest.approx(2.0 * (1 - 0.1 * 0.5) ** 3)

@@ -13,7 +13,7 @@ from pgx.paths import choices
 from pgx.trainer import Every
 from tests.conftest import Make, parameters
 
-SMALL = {"trpo": ["algo.critic_minibatch_size=64"]}
+SMALL = {"trpo": ["algo.critic_minibatch_size=64"], "npg": ["algo.critic_minibatch_size=64"]}
 RULES = choices("algo")
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pgx.estimates import gae_batch
-from pgx.ops.fisher import MatVec, gauss_newton_product, kl_hessian_product
+from pgx.ops.fisher import MatVec, damped, gauss_newton_product, kl_hessian_product
 from pgx.ops.losses import surrogate
 from pgx.ops.params import assign, flatten, gradient
 from pgx.ops.solvers import LineSearchResult, backtracking_line_search, conjugate_gradient
@@ -78,11 +78,7 @@ class TRPO:
         objective = surrogate(log_ratio, batch.advantage)
         g = gradient(objective, parameters)
 
-        fisher_product = FISHER[self.fisher](policy, batch.obs)
-
-        def damped_product(v: Tensor) -> Tensor:
-            return fisher_product(v) + self.damping * v
-
+        damped_product = damped(FISHER[self.fisher](policy, batch.obs), self.damping)
         cg = conjugate_gradient(damped_product, g, self.cg_steps, self.cg_tolerance)
         curvature = float(cg.x.dot(damped_product(cg.x)))  # xᵀHx
         # Without a gradient x is 0 and there is no step to scale.

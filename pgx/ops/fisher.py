@@ -9,9 +9,11 @@ perspectives on the natural gradient method", 2020, section 9 (generalised Gauss
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
 
 from pgx.ops.params import split
 from pgx.types import Policy
@@ -46,16 +48,42 @@ def gauss_newton_product(policy: Policy, obs: Tensor) -> MatVec:
     Returns:
         [P] -> [P].
     """
-    parameters = list(policy.parameters())
     distribution = policy(obs)
-    outputs = distribution.coordinates
-    metric = distribution.detach().fisher
+    return _sandwich(distribution.coordinates, distribution.detach().fisher, list(policy.parameters()))
+
+
+def empirical_fisher_product(policy: Policy, obs: Tensor, action: Tensor) -> MatVec:
+    """v -> 1/B Σ ψ (ψ · v), with ψ = ∇ log π(a|s) the scores of the actions that were taken.
+
+    It has the mean of F where the actions are drawn from π, and their noise: F itself needs no actions. No score
+    is formed; B of them would be [B, P].
+
+    Source: Kakade, "A natural policy gradient", 2001, section 2, with its expectations taken over a sample.
+
+    Args:
+        policy: parameters in their own order are the coordinates of the vectors.
+        obs: [B, ...].
+        action: [B, ...].
+
+    Returns:
+        [P] -> [P].
+    """
+    log_prob = policy(obs).log_prob(action)
+    return _sandwich((log_prob,), lambda tangent: tangent, list(policy.parameters()))
+
+
+def _sandwich(
+    outputs: tuple[Tensor, ...],
+    metric: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]],
+    parameters: list[nn.Parameter],
+) -> MatVec:
+    """v -> 1/B Jᵀ M J v, with J the Jacobian of B rows of outputs and M a metric of each row."""
     cotangent = tuple(torch.zeros_like(output, requires_grad=True) for output in outputs)
     pullback = torch.autograd.grad(outputs, parameters, cotangent, create_graph=True)
 
     def product(vector: Tensor) -> Tensor:
         tangent = torch.autograd.grad(pullback, cotangent, split(vector, parameters), retain_graph=True)
-        weighted = tuple(m / len(obs) for m in metric(tangent))
+        weighted = tuple(m / len(m) for m in metric(tangent))
         grads = torch.autograd.grad(outputs, parameters, weighted, retain_graph=True)
         return torch.cat([g.reshape(-1) for g in grads])
 
@@ -78,3 +106,44 @@ def kl_hessian_product(policy: Policy, obs: Tensor) -> MatVec:
         return torch.cat([g.reshape(-1) for g in second])
 
     return product
+
+
+def damped(product: MatVec, damping: float) -> MatVec:
+    """v -> F v + damping v."""
+
+    def damped_product(vector: Tensor) -> Tensor:
+        return product(vector) + damping * vector
+
+    return damped_product
+
+
+def dense(product: MatVec, like: Tensor) -> Tensor:
+    """The matrix [P, P] of a symmetric product, column by column: P products, for small policies.
+
+    Args:
+        product: [P] -> [P].
+        like: [P], of the dtype and device that the matrix is to have.
+    """
+    return torch.stack([product(column) for column in torch.eye(len(like)).to(like)])
+
+
+def scores(policy: Policy, obs: Tensor, action: Tensor) -> Tensor:
+    """ψ = ∇ log π(a|s) of every row, detached.
+
+    Args:
+        policy: a module; its parameters, in their own order, are the columns.
+        obs: [B, ...].
+        action: [B, ...].
+
+    Returns:
+        [B, P].
+    """
+    module = cast(nn.Module, policy)
+    weights = {name: weight.detach() for name, weight in module.named_parameters()}
+
+    def log_prob(weights: dict[str, Tensor], obs: Tensor, action: Tensor) -> Tensor:
+        row: Tensor = functional_call(module, weights, (obs.unsqueeze(0),)).log_prob(action.unsqueeze(0))
+        return row.squeeze(0)
+
+    rows = vmap(grad(log_prob), in_dims=(None, 0, 0))(weights, obs, action)
+    return torch.cat([rows[name].flatten(1) for name in weights], 1)

@@ -4,6 +4,24 @@ import torch
 from torch import Tensor
 
 
+def policy_gradient(log_prob: Tensor, advantage: Tensor) -> Tensor:
+    """The function whose gradient is the policy gradient.
+
+    L = E[ log π(a|s) A ]; ∇L = E[ ∇ log π(a|s) A ].
+
+    Source: Sutton et al., "Policy gradient methods for reinforcement learning with function approximation", 2000,
+    theorem 1, sampled; Williams, 1992 (REINFORCE).
+
+    Args:
+        log_prob: [B] nats.
+        advantage: [B].
+
+    Returns:
+        Scalar, to be maximised; only its gradient means anything.
+    """
+    return (log_prob * advantage).mean()
+
+
 def surrogate(log_ratio: Tensor, advantage: Tensor) -> Tensor:
     """Importance-sampled improvement over the behaviour policy.
 
@@ -40,6 +58,27 @@ def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip_range: float) -
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
     return torch.minimum(ratio * advantage, clipped * advantage).mean()
+
+
+def kl_penalized_surrogate(log_ratio: Tensor, advantage: Tensor, kl: Tensor, coefficient: float) -> Tensor:
+    """The surrogate less a price on the distance from the policy it started from.
+
+    L = E[ π(a|s)/μ(a|s) A ] - β E[ KL ]. At π = μ the KL has no gradient, in either direction, and the gradient of L
+    is the policy gradient.
+
+    Source: Schulman et al., "Proximal policy optimization algorithms", 2017, eq. 8, with KL(μ || π); Tomar et al.,
+    "Mirror descent policy optimization", 2020, section 4.1, with KL(π || μ) and β = 1/t_k.
+
+    Args:
+        log_ratio: [B] log π(a|s) - log μ(a|s), nats.
+        advantage: [B].
+        kl: [B] nats, between π and μ in the direction that the rule has.
+        coefficient: β >= 0, in units of the advantage per nat.
+
+    Returns:
+        Scalar, to be maximised; in the advantage's units.
+    """
+    return surrogate(log_ratio, advantage) - coefficient * kl.mean()
 
 
 def value_loss(value: Tensor, target: Tensor) -> Tensor:

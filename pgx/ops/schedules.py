@@ -21,4 +21,14 @@ def cosine(progress: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-SCHEDULES: dict[str, Schedule] = {"constant": constant, "linear": linear, "cosine": cosine}
+def inverse_sqrt(progress: float) -> float:
+    """1 / √(1 + 99 progress): like 1/√t over training, from 1 down to a tenth."""
+    return 1.0 / math.sqrt(1.0 + 99.0 * progress)
+
+
+SCHEDULES: dict[str, Schedule] = {
+    "constant": constant,
+    "linear": linear,
+    "cosine": cosine,
+    "inverse_sqrt": inverse_sqrt,
+}

@@ -1,4 +1,4 @@
-"""Conjugate gradients and backtracking line search."""
+"""Conjugate gradients, ridge regression and backtracking line search."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,6 +51,34 @@ def conjugate_gradient(
         direction = residual + (left / before) * direction
         steps += 1
     return ConjugateGradientResult(x, (left / scale) ** 0.5 if scale != 0 else 0.0, steps)
+
+
+def ridge_regression(features: Tensor, target: Tensor, ridge: float) -> Tensor:
+    """argmin_w of the mean over rows of (target - features · w)², plus ridge |w|².
+
+    That is w = (ΨᵀΨ / B + ridge I)⁻¹ Ψᵀ y / B = Ψᵀ (ΨΨᵀ / B + ridge I)⁻¹ y / B; the smaller system is solved.
+    There is no intercept.
+
+    Source: Hoerl and Kennard, "Ridge regression", 1970.
+
+    Args:
+        features: Ψ, [B, P].
+        target: y, [B].
+        ridge: > 0, or the system may be singular.
+
+    Returns:
+        w, [P].
+    """
+    rows, columns = features.shape
+    shift = ridge * torch.eye(min(rows, columns)).to(features)
+    weights: Tensor
+    if columns <= rows:
+        gram = features.T @ features / rows + shift
+        weights = torch.linalg.solve(gram, features.T @ target / rows)
+    else:
+        gram = features @ features.T / rows + shift
+        weights = features.T @ torch.linalg.solve(gram, target / rows)
+    return weights
 
 
 @dataclass(frozen=True)

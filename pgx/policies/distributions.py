@@ -23,6 +23,9 @@ class Categorical:
     def detach(self) -> Self:
         return type(self)(self.logits.detach())
 
+    def rows(self, index: Tensor) -> Self:
+        return type(self)(self.logits[index])
+
     def _log_probs(self) -> Tensor:
         return self.logits.log_softmax(-1)
 
@@ -78,6 +81,9 @@ class MultiCategorical:
     def detach(self) -> Self:
         return type(self)(self.logits.detach(), self.sizes)
 
+    def rows(self, index: Tensor) -> Self:
+        return type(self)(self.logits[index], self.sizes)
+
     def sample(self, generator: torch.Generator) -> Tensor:
         return torch.stack([part.sample(generator) for part in self._parts()], -1)
 
@@ -118,6 +124,9 @@ class DiagonalGaussian:
 
     def detach(self) -> Self:
         return type(self)(self.mean.detach(), self.log_std.detach())
+
+    def rows(self, index: Tensor) -> Self:
+        return type(self)(self.mean[index], self.log_std[index])
 
     def sample(self, generator: torch.Generator) -> Tensor:
         noise = torch.empty_like(self.mean).normal_(generator=generator)

@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pgx.policies.distributions import Categorical, DiagonalGaussian, MultiCategorical
 from pgx.schema import Count, Positive, Range
@@ -25,7 +24,8 @@ class OneHot(nn.Module):
         self.n = n
 
     def forward(self, obs: Tensor) -> Tensor:
-        return functional.one_hot(obs, self.n).float()
+        # Rows of the identity: functional.one_hot has no rule for vmap, by which gradients of single rows are taken.
+        return torch.eye(self.n, device=obs.device)[obs]
 
 
 class Flat(nn.Module):

@@ -109,7 +109,7 @@ class SyncRunner:
 
     def _count(self, step: Step) -> None:
         """Add a step to the episodes under way and close those that it ended."""
-        self._return += np.where(self._resetting, 0.0, step.reward)
+        self._return += step.reward  # a reset pays nothing
         self._length += ~self._resetting
         done = step.terminated | step.truncated
         for i in np.flatnonzero(done):

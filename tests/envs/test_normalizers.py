@@ -53,6 +53,7 @@ def test_rewards_are_divided_by_the_deviation_of_the_running_return() -> None:
     for _ in range(3):  # rollouts; an episode goes on from one to the next
         reward = torch.randn(steps, envs, generator=generator) * 20
         done = torch.rand(steps, envs, generator=generator) < 0.1
+        done[-1] = torch.tensor([True, False, False])  # an episode may end with the rollout
         valid = torch.rand(steps, envs, generator=generator) < 0.95
         scaled = scaler.scale(reward, done, valid)
         for t in range(steps):

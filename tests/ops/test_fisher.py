@@ -7,7 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from pgx.ops.fisher import fisher_vector_product, gauss_newton_product, kl_hessian_product
+from pgx.ops.fisher import (
+    damped,
+    dense,
+    empirical_fisher_product,
+    fisher_vector_product,
+    gauss_newton_product,
+    kl_hessian_product,
+    scores,
+)
 from pgx.ops.params import gradient, split
 from pgx.policies.mlp import mlp_policy
 from pgx.types import ActionSpec, Continuous, Discrete, MultiDiscrete
@@ -188,3 +196,72 @@ def test_products_of_sampled_scores_converge_at_the_rate_of_a_mean(action: Actio
     few, many = error(100), error(10_000)
     assert many < 0.05
     assert 6 < few / many < 16
+
+
+def sampled(policy: nn.Module, obs: Tensor, seed: int) -> Tensor:
+    action: Tensor = policy(obs).detach().sample(torch.Generator().manual_seed(seed))
+    return action
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_scores_are_the_gradients_of_the_log_probability_row_by_row(action: ActionSpec) -> None:
+    policy, obs = small_policy(action), normal(1, STATES, 2)
+    taken = sampled(policy, obs, 2)
+    log_prob = policy(obs).log_prob(taken)
+    rows = torch.stack([gradient_of(row, list(policy.parameters())) for row in log_prob])
+    actual = scores(policy, obs, taken)
+    assert torch.allclose(actual, rows, rtol=1e-9, atol=1e-11)
+    assert not actual.requires_grad
+
+
+def test_scores_work_for_discrete_observations() -> None:
+    policy = mlp_policy(
+        Discrete(4), Discrete(3), torch.Generator().manual_seed(0), [4], "tanh", 1.0, 1.0, log_std_init=0.0
+    )
+    obs, taken = torch.tensor([0, 3, 1, 1]), torch.tensor([0, 1, 2, 2])
+    actual = scores(policy, obs, taken)
+    expected = gradient(policy(obs).log_prob(taken).sum(), list(policy.parameters()))
+    assert torch.allclose(actual.sum(0), expected, atol=1e-6)
+    assert torch.equal(actual[2], actual[3]) and not torch.equal(actual[1], actual[2])
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_the_empirical_product_is_that_with_the_mean_square_of_the_scores(action: ActionSpec) -> None:
+    policy, obs = small_policy(action), normal(1, STATES, 2)
+    taken = sampled(policy, obs, 2)
+    psi = scores(policy, obs, taken)
+    product = empirical_fisher_product(policy, obs, taken)
+    for seed in range(3):
+        v = normal(seed, size(policy))
+        assert torch.allclose(product(v), psi.T @ psi @ v / STATES, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_the_empirical_matrix_approaches_that_of_the_kl_as_one_over_the_square_root_of_the_samples(
+    action: ActionSpec,
+) -> None:
+    policy, obs = small_policy(action), normal(1, STATES, 2)
+    v = normal(2, size(policy))
+    expected = kl_hessian_product(policy, obs)(v)
+
+    def error(samples: int) -> float:
+        rows = obs.repeat(samples // STATES, 1)
+        errors = [
+            empirical_fisher_product(policy, rows, sampled(policy, rows, seed))(v) - expected
+            for seed in range(20)
+        ]
+        return float(torch.stack(errors).square().sum(-1).mean().sqrt() / expected.norm())
+
+    few, many = error(100), error(10_000)
+    assert many < 0.05
+    assert 6 < few / many < 16  # a hundred times the samples, a tenth of the error
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_product_made_dense_is_its_matrix_and_damping_is_added_to_its_diagonal(action: ActionSpec) -> None:
+    policy, obs = small_policy(action), normal(1, STATES, 2)
+    product, v = gauss_newton_product(policy, obs), normal(3, size(policy))
+    fisher = explicit_fisher(policy, obs, action)
+    assert torch.allclose(dense(product, v), fisher, rtol=1e-9, atol=1e-11)
+    assert torch.allclose(damped(product, 0.3)(v), fisher @ v + 0.3 * v, rtol=1e-9, atol=1e-11)
+    assert dense(product, v).dtype == v.dtype

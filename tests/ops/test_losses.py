@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pgx.ops.losses import clipped_surrogate, clipped_value_loss, surrogate, value_loss
+from pgx.ops.losses import (
+    clipped_surrogate,
+    clipped_value_loss,
+    kl_penalized_surrogate,
+    surrogate,
+    value_loss,
+)
 from pgx.ops.params import gradient
 from pgx.policies.mlp import mlp_policy
 from pgx.types import ActionSpec, Continuous, Discrete, MultiDiscrete
@@ -105,6 +111,40 @@ def test_both_surrogates_agree_while_every_ratio_stays_in_the_interval() -> None
     advantage = normal(0, 19)
     actual, expected = clipped_surrogate(ratio.log(), advantage, CLIP), surrogate(ratio.log(), advantage)
     assert torch.allclose(actual, expected, rtol=1e-14)
+
+
+def test_the_penalty_takes_its_price_per_nat_from_the_surrogate() -> None:
+    log_ratio, advantage, kl = 0.3 * normal(0, 7), normal(1, 7), normal(2, 7).square()
+    plain = surrogate(log_ratio, advantage)
+    assert torch.equal(kl_penalized_surrogate(log_ratio, advantage, kl, 0.0), plain)
+    assert torch.allclose(kl_penalized_surrogate(log_ratio, advantage, kl, 3.0), plain - 3 * kl.mean())
+
+
+@pytest.mark.parametrize("forward", [True, False])
+def test_the_penalised_optimum_over_all_policies_is_the_one_in_closed_form(forward: bool) -> None:
+    """Over all π at one state, μ the weights of the sum, L = Σ π A - β KL is stationary at
+
+    π ∝ μ exp(A/β) for KL(π || μ), mirror descent's step; at π = β μ / (λ - A) for KL(μ || π).
+    """
+    beta, advantage = 0.8, normal(0, 5)
+    mu = normal(1, 5).softmax(0)
+    if forward:
+        low, high = advantage.max(), advantage.max() + beta  # λ such that π sums to 1, by bisection
+        for _ in range(200):
+            middle = (low + high) / 2
+            low, high = (middle, high) if (beta * mu / (middle - advantage)).sum() > 1 else (low, middle)
+        optimum = beta * mu / (high - advantage)
+    else:
+        optimum = (mu.log() + advantage / beta).softmax(0)
+    logits = optimum.log().requires_grad_()
+    log_pi = logits.log_softmax(0)
+    kl = (mu * (mu.log() - log_pi)).sum() if forward else (log_pi.exp() * (log_pi - mu.log())).sum()
+    # A mean over 5 equal rows weighted by 5 μ is the expectation under μ.
+    objective = kl_penalized_surrogate(log_pi - mu.log(), 5 * mu * advantage, kl, beta)
+    assert torch.allclose(optimum.sum(), torch.ones((), dtype=torch.float64))
+    (g,) = torch.autograd.grad(objective, logits)
+    assert float(g.abs().max()) < 1e-12
+    assert float((optimum - mu).abs().max()) > 0.05
 
 
 def test_the_gradient_of_the_value_loss_is_the_mean_error() -> None:

@@ -37,3 +37,10 @@ def test_linear_falls_evenly_and_cosine_is_flat_at_both_ends() -> None:
     step = 1e-4
     assert math.isclose(cosine(step), 1.0, abs_tol=step / 10)
     assert math.isclose(cosine(1 - step), 0.0, abs_tol=step / 10)
+
+
+def test_inverse_sqrt_falls_like_one_over_the_root_of_time() -> None:
+    schedule = SCHEDULES["inverse_sqrt"]
+    assert schedule(1.0) == pytest.approx(0.1)
+    for p in PROGRESS:
+        assert schedule(p) ** -2 == pytest.approx(1 + 99 * p)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgx.ops.solvers import backtracking_line_search, conjugate_gradient
+from pgx.ops.solvers import backtracking_line_search, conjugate_gradient, ridge_regression
 
 
 def normal(seed: int, *shape: int) -> Tensor:
@@ -169,3 +169,22 @@ def test_a_line_search_that_fails_returns_no_step_and_counts_every_try(max_steps
     result = backtracking_line_search(accept, 0.5, max_steps)
     assert (result.fraction, result.steps) == (0.0, max_steps)
     assert tried == [0.5**k for k in range(max_steps)]
+
+
+@pytest.mark.parametrize("shape", [(12, 5), (5, 5), (5, 12)], ids=["tall", "square", "wide"])
+def test_ridge_regression_is_least_squares_on_rows_that_pull_to_zero(shape: tuple[int, int]) -> None:
+    """mean (y - Ψw)² + ridge |w|² is |y - Ψw|² / B plus P more rows √ridge I with the target 0."""
+    features, target, ridge = normal(0, *shape), normal(1, shape[0]) + 2, 0.3
+    rows = torch.cat([features / shape[0] ** 0.5, ridge**0.5 * torch.eye(shape[1], dtype=torch.float64)])
+    targets = torch.cat([target / shape[0] ** 0.5, torch.zeros(shape[1], dtype=torch.float64)])
+    expected = torch.linalg.lstsq(rows, targets.unsqueeze(1)).solution.squeeze(1)
+    assert torch.allclose(ridge_regression(features, target, ridge), expected, rtol=1e-9, atol=1e-11)
+
+
+def test_ridge_regression_finds_weights_that_made_the_target_and_shrinks_them() -> None:
+    features, weights = normal(0, 50, 4), normal(1, 4)
+    target = features @ weights
+    assert torch.allclose(ridge_regression(features, target, 1e-12), weights, atol=1e-8)
+    norms = [float(ridge_regression(features, target, ridge).norm()) for ridge in (1e-3, 1.0, 1e3)]
+    assert norms[0] > norms[1] > norms[2] > 0
+    assert torch.equal(ridge_regression(features, 0 * target, 0.1), torch.zeros(4, dtype=torch.float64))

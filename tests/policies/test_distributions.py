@@ -258,6 +258,16 @@ def test_detach_keeps_the_numbers_and_cuts_the_graph(make: Make) -> None:
     assert d.entropy().requires_grad and not detached.entropy().requires_grad
 
 
+@every
+def test_rows_are_the_distributions_at_those_observations(make: Make) -> None:
+    d, index = make(0), torch.tensor([4, 0, 4])
+    action = d.sample(torch.Generator().manual_seed(0))
+    some = d.rows(index)
+    assert type(some) is type(d)
+    assert torch.equal(some.log_prob(action[index]), d.log_prob(action)[index])
+    assert torch.equal(some.entropy(), d.entropy()[index])
+
+
 @discrete
 def test_adding_a_constant_to_the_logits_changes_nothing(make: Make) -> None:
     d, shifted = make(0), make(0)

@@ -1,0 +1,164 @@
+"""Natural policy gradient."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+
+from pgx.estimates import gae_batch
+from pgx.ops.fisher import (
+    MatVec,
+    damped,
+    dense,
+    empirical_fisher_product,
+    gauss_newton_product,
+    kl_hessian_product,
+    scores,
+)
+from pgx.ops.losses import surrogate
+from pgx.ops.params import assign, flatten, gradient
+from pgx.ops.solvers import conjugate_gradient, ridge_regression
+from pgx.regression import fit_critic, minibatch_conflicts
+from pgx.schema import Count, Fraction, Index, NonNegative, Positive, validate
+from pgx.types import Agent, Batch, Metrics, Optimizer, Policy, Rollout, State
+
+LARGEST = 20_000**2  # numbers in a matrix that a solver forms: 1.6 GB in single precision
+
+
+@dataclass
+class NPG:
+    """One step along the natural gradient, as long as the quadratic model of the KL allows; nothing tests it.
+
+    Source: Kakade, "A natural policy gradient", 2001: the direction F⁻¹g, and its theorem 1 for the solver
+    compatible. Rajeswaran et al., "Towards generalization and simplicity in continuous control", 2017: the
+    normalised step √(2δ / gᵀF⁻¹g) F⁻¹g of algorithm 1 (their δ is 2δ here). F is F + damping I throughout.
+    """
+
+    uses: ClassVar[frozenset[str]] = frozenset({"critic_optimizer"})
+
+    discount: Fraction  # gamma
+    gae_lambda: Fraction  # lambda
+    normalize_advantage: bool  # to mean 0 and standard deviation 1 over the batch
+    max_kl: Positive  # delta, nats: the quadratic model of mean KL(pi_old || pi_new) of every step
+    # How F⁻¹g is found. cg: from products with F alone. exact: from F itself, for small policies: P parameters take
+    # P products and 4 P² bytes. compatible: as the weights that fit the advantage on the scores, from B scores of
+    # P numbers. euclidean: not at all, the step follows g (and max_kl, fisher and damping are not read).
+    solver: Literal["cg", "exact", "compatible", "euclidean"]
+    # gauss_newton and kl_hessian: two ways to one matrix; empirical: the scores of the sampled actions alone.
+    fisher: Literal["gauss_newton", "kl_hessian", "empirical"]
+    damping: NonNegative  # added to the diagonal of F; larger is safer and slower
+    cg_steps: Count  # products with F at most (solver cg)
+    cg_tolerance: Fraction  # conjugate gradient stops at this residual relative to |g| (solver cg)
+    euclidean_radius: Positive  # 2-norm of every step in the parameters (solver euclidean)
+    critic_epochs: Index  # passes of regression over the batch
+    critic_minibatch_size: Count  # rows
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    def setup(
+        self,
+        agent: Agent,
+        optimizer: Optimizer | None,
+        critic_optimizer: Optimizer | None,
+        generator: torch.Generator,
+    ) -> None:
+        assert critic_optimizer is not None
+        self.critic_optimizer = critic_optimizer
+        self.generator = generator
+
+    def conflicts(self, rollout_steps: int, num_envs: int) -> list[str]:
+        found = minibatch_conflicts(
+            rollout_steps, num_envs, self.critic_minibatch_size, "algo.critic_minibatch_size"
+        )
+        if self.solver == "compatible" and self.fisher != "empirical":
+            found.append(
+                f"algo.fisher: the solver compatible fits the advantage on the scores of the sampled actions, which "
+                f"gives the natural gradient under the empirical Fisher matrix and no other; got {self.fisher}"
+            )
+        if self.solver in ("exact", "compatible") and self.damping == 0:
+            found.append(
+                f"algo.damping: the solver {self.solver} solves a linear system that without damping is singular "
+                "(adding one number to all logits changes no policy, so F is 0 that way); expected a number > 0"
+            )
+        return found
+
+    def estimate(self, agent: Agent, rollout: Rollout) -> Batch:
+        return gae_batch(agent, rollout, self.discount, self.gae_lambda, self.normalize_advantage)
+
+    def update(self, agent: Agent, rollout: Rollout, progress: float) -> Metrics:
+        policy, batch = agent.policy, self.estimate(agent, rollout)
+        parameters = list(policy.parameters())
+
+        log_ratio = policy(batch.obs).log_prob(batch.action) - batch.log_prob
+        g = gradient(surrogate(log_ratio, batch.advantage), parameters)
+
+        metrics: Metrics = {}
+        match self.solver:
+            case "cg":
+                cg = conjugate_gradient(
+                    self._damped_product(policy, batch), g, self.cg_steps, self.cg_tolerance
+                )
+                x = cg.x
+                metrics |= {"cg_steps": float(cg.steps), "cg_residual": cg.residual}
+            case "exact":
+                _require(len(g), len(g), "parameters squared")
+                x = torch.linalg.solve(dense(self._damped_product(policy, batch), g), g)
+            case "compatible":
+                _require(len(batch), len(g), "rows times parameters")
+                x = ridge_regression(scores(policy, batch.obs, batch.action), batch.advantage, self.damping)
+            case "euclidean":
+                x = g
+
+        # Without a gradient x is 0 and there is no step to scale.
+        slope = float(g.dot(x))
+        if not slope > 0:
+            scale = 0.0
+        elif self.solver == "euclidean":
+            scale = self.euclidean_radius / math.sqrt(slope)  # gᵀg
+        else:
+            scale = math.sqrt(2 * self.max_kl / slope)  # gᵀF⁻¹g = xᵀFx
+        assign(parameters, flatten(parameters) + scale * x)
+
+        metrics["critic_learning_rate"] = self.critic_optimizer.anneal(progress)
+        metrics["critic_loss"] = fit_critic(
+            agent.critic,
+            batch,
+            self.critic_optimizer,
+            self.critic_epochs,
+            self.critic_minibatch_size,
+            self.generator,
+        )
+        return metrics
+
+    def _damped_product(self, policy: Policy, batch: Batch) -> MatVec:
+        """v -> F v + damping v."""
+        match self.fisher:
+            case "gauss_newton":
+                product = gauss_newton_product(policy, batch.obs)
+            case "kl_hessian":
+                product = kl_hessian_product(policy, batch.obs)
+            case "empirical":
+                product = empirical_fisher_product(policy, batch.obs, batch.action)
+        return damped(product, self.damping)
+
+    def state_dict(self) -> State:
+        return {
+            "critic_optimizer": self.critic_optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        self.generator.set_state(state["generator"])
+
+
+def _require(rows: int, columns: int, words: str) -> None:
+    """That a matrix is small enough to be formed."""
+    if rows * columns > LARGEST:
+        raise ValueError(
+            f"algo.solver: a matrix of {words}, {rows} x {columns} x 4 bytes = {rows * columns * 4 / 1e9:.1f} GB, is "
+            f"too large to form (limit {LARGEST * 4 / 1e9:.1f} GB); use algo.solver=cg, which needs products alone, "
+            "or a smaller policy"
+        )
