@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -46,13 +47,16 @@ OmegaConf.register_new_resolver("absolute", os.path.abspath, replace=True)
 
 def register_environments(ids: Iterable[str]) -> None:
     """Let `env=` take these ids: those without a file of their own get configs/env/default.yaml."""
-    known = set(choices("env"))
-    for env_id in ids:
-        if env_id not in known:
-            node = {"defaults": ["/env/default@_here_", "_self_"], "id": env_id}
-            folder, _, name = env_id.rpartition("/")
-            group = f"env/{folder}" if folder else "env"
-            ConfigStore.instance().store(group=group, name=name, node=node, package="env")
+    for env_id in set(ids) - set(choices("env")):
+        _register_environment(env_id)
+
+
+@cache
+def _register_environment(env_id: str) -> None:
+    node = {"defaults": ["/env/default@_here_", "_self_"], "id": env_id}
+    folder, _, name = env_id.rpartition("/")
+    group = f"env/{folder}" if folder else "env"
+    ConfigStore.instance().store(group=group, name=name, node=node, package="env")
 
 
 def parse(overrides: list[str]) -> list[Override]:
@@ -133,18 +137,24 @@ def compose(overrides: list[str]) -> DictConfig:
     sound = [
         o for o in parsed if not _choice_problem(o) and o.key_or_group.split(".")[0] not in open_sections
     ]
-    known = OmegaConf.to_container(_hydra([o for o in sound if _is_choice(o)]), resolve=False)
+    known = _keys(tuple(o.input_line or "" for o in sound if _is_choice(o)))
     unknown = {o.input_line: problem for o in sound if (problem := _key_problem(o, known))}
-    cfg = _hydra([o for o in sound if o.input_line not in unknown])
+    cfg = _hydra([o.input_line or "" for o in sound if o.input_line not in unknown])
     if wrong or unknown:
         raise UserError(*wrong.values(), *unknown.values(), *value_problems(cfg))
     return cfg
 
 
-def _hydra(overrides: list[Override]) -> DictConfig:
+@cache
+def _keys(choices_made: tuple[str, ...]) -> Any:
+    """The config of these choices of groups alone, for its keys; a sweep asks for the same ones again and again."""
+    return OmegaConf.to_container(_hydra(list(choices_made)), resolve=False)
+
+
+def _hydra(overrides: list[str]) -> DictConfig:
     with _initialized():
         try:
-            return hydra_compose(ROOT, [o.input_line or "" for o in overrides])
+            return hydra_compose(ROOT, overrides)
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(explain(error)) from error
 
