@@ -38,7 +38,9 @@ def problem(*overrides: str) -> str:
 
 @pytest.mark.parametrize("name", choices("algo"))
 def test_the_defaults_of_every_rule_are_accepted(name: str) -> None:
-    check(compose([f"algo={name}"]))
+    cfg = compose([f"algo={name}"])
+    check(cfg)
+    assert cfg.algo.name == name
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,7 @@ def test_the_config_of_a_module_s_environment_can_be_made_by_another_process(own
     for env_id in ("OwnPole-v0", "own/Pole-v0"):
         del gymnasium.registry[env_id]
     check(OmegaConf.create(OmegaConf.to_yaml(cfg, resolve=True)))
+    assert "OwnPole-v0" in gymnasium.registry, "the config's id imports the module again"
 
 
 def test_several_environments_of_a_module_can_be_swept_over(own_module: str) -> None:
