@@ -16,6 +16,7 @@ INTERRUPTED = 130  # what a shell reports for a process ended by Ctrl-C
 VERBS = {
     "train": "train a policy, e.g. pgx train algo=trpo env=Walker2d-v4; pgx train --help shows every key",
     "eval": "play episodes with a trained run",
+    "collect": "write episodes of a trained run as a dataset that others can learn from (dataset=PATH)",
     "envs": "list the environments that env= takes",
     "algos": "list the update rules that algo= takes",
 }
@@ -74,6 +75,15 @@ def _dispatch(arguments: list[str]) -> int:
     run.add_argument("--checkpoint", default="last", help="last, best or step_<steps> (last)")
     run.add_argument("--seed", type=int, default=0, help="of the environments and of sampling (0)")
     run.set_defaults(verb=_eval)
+    source = verbs.add_parser(
+        "collect", help=VERBS["collect"], description="Write sampled episodes of a trained run as a dataset."
+    )
+    source.add_argument("run", metavar="RUN", help="the run's folder, e.g. outputs/CartPole-v1/ppo/2026-...")
+    source.add_argument("--episodes", type=_count, required=True, help="how many")
+    source.add_argument("--out", metavar="PATH", required=True, help="the dataset's folder, which is made")
+    source.add_argument("--checkpoint", default="last", help="last, best or step_<steps> (last)")
+    source.add_argument("--seed", type=int, default=0, help="of the environments and of sampling (0)")
+    source.set_defaults(verb=_collect)
     envs = verbs.add_parser("envs", help=VERBS["envs"], description="List the environments that env= takes.")
     envs.add_argument("pattern", nargs="?", default="", help="only ids that contain this")
     envs.set_defaults(verb=_envs)
@@ -99,6 +109,12 @@ def _eval(options: argparse.Namespace) -> int:
     from pgx.commands.evaluate import evaluate
 
     return evaluate(options.run, options.checkpoint, options.episodes, options.stochastic, options.seed)
+
+
+def _collect(options: argparse.Namespace) -> int:
+    from pgx.commands.collect import collect
+
+    return collect(options.run, options.checkpoint, options.episodes, options.out, options.seed)
 
 
 def _envs(options: argparse.Namespace) -> int:

@@ -1,5 +1,6 @@
 """From a rollout to a batch: the critic's values, advantages and targets of its valid rows."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -7,21 +8,30 @@ from torch import Tensor
 
 from pgx.ops.returns import gae
 from pgx.ops.stats import standardize
-from pgx.types import Agent, Batch, Rollout
+from pgx.sequences import stretches
+from pgx.types import Agent, Batch, Normalizer, Observations, Rollout
 
 
 @torch.no_grad()
-def rollout_values(agent: Agent, rollout: Rollout) -> tuple[Tensor, Tensor]:
+def rollout_values(
+    value_of: Callable[[Observations], Tensor], normalizer: Normalizer, rollout: Rollout
+) -> tuple[Tensor, Tensor]:
     """V(s_t) and V(s_{t+1}) of every row, [T, N] each, with each observation passed through the critic once.
 
     At a terminated row the second number belongs to whatever came next; V = 0 there is the estimators' matter.
     Inside an episode the successor of row t is the observation of row t + 1; only the successors after the
     last row and at truncations are observations of their own.
+
+    Args:
+        value_of: the critic, or another function of B observations.
+        normalizer: what it looks through.
+        rollout: T steps of N environments.
     """
     own = rollout.truncated.clone()
     own[-1] = True
     obs = torch.cat([rollout.obs.flatten(0, 1), rollout.next_obs[own]])
-    values = agent.critic(agent.normalizer(obs))
+    time = torch.cat([rollout.time.flatten(), rollout.time[own] + 1])
+    values = value_of(Observations(normalizer(obs), time))
     value = values[: own.numel()].view(own.shape)
     next_value = torch.cat([value[1:], value[-1:]])
     next_value[own] = values[own.numel() :]
@@ -29,11 +39,34 @@ def rollout_values(agent: Agent, rollout: Rollout) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
+def observations(agent: Agent, rollout: Rollout) -> Observations:
+    """The valid rows of a rollout as the networks see them, time-major."""
+    valid, mask = rollout.valid, rollout.action_mask
+    history = None if agent.policy.memory is None else stretches(agent, rollout)
+    return Observations(
+        features=agent.normalizer(rollout.obs[valid]),
+        time=rollout.time[valid],
+        action_mask=None if mask is None else mask[valid],
+        history=history,
+    )
+
+
+@torch.no_grad()
+def rollout_log_ratio(agent: Agent, rollout: Rollout) -> Tensor:
+    """log π(a|s) - log μ(a|s), the agent's policy to the one that acted, nats; [T, N], 0 in rows that are not data."""
+    valid = rollout.valid
+    log_prob = agent.policy(observations(agent, rollout)).log_prob(rollout.action[valid])
+    log_ratio = torch.zeros_like(rollout.log_prob)
+    log_ratio[valid] = log_prob - rollout.log_prob[valid]
+    return log_ratio
+
+
+@torch.no_grad()
 def flatten(agent: Agent, rollout: Rollout, value: Tensor, advantage: Tensor, value_target: Tensor) -> Batch:
     """The valid rows of a rollout and of [T, N] estimates over it, time-major, observations normalised."""
     valid = rollout.valid
     return Batch(
-        obs=agent.normalizer(rollout.obs[valid]),
+        obs=observations(agent, rollout),
         action=rollout.action[valid],
         log_prob=rollout.log_prob[valid],
         value=value[valid],
@@ -49,7 +82,7 @@ def gae_batch(agent: Agent, rollout: Rollout, discount: float, gae_lambda: float
         discount, gae_lambda: γ and λ in [0, 1].
         normalize: advantages to mean 0 and standard deviation 1 over the batch; targets stay as they are.
     """
-    value, next_value = rollout_values(agent, rollout)
+    value, next_value = rollout_values(agent.critic, agent.normalizer, rollout)
     advantage = gae(
         rollout.reward, value, next_value, rollout.terminated, rollout.truncated, discount, gae_lambda
     )

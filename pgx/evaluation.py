@@ -4,14 +4,19 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pgx.envs.vector import VectorEnv
-from pgx.runners.sync import Episode
+from pgx.runners import Episode
+from pgx.types import Act, Agent, Observations
 
 
 def play(
-    choose: Callable[[Tensor], Tensor], envs: VectorEnv, episodes: int, seed: int, device: torch.device
+    agent: Agent,
+    act: Callable[[Observations], Act],
+    envs: VectorEnv,
+    episodes: int,
+    seed: int,
+    device: torch.device,
 ) -> list[Episode]:
     """Episodes from freshly seeded environments.
 
@@ -19,11 +24,12 @@ def play(
     whichever episodes end first would favour the short ones.
 
     Args:
-        choose: raw observations [N, ...] -> actions [N, ...].
+        agent: who plays.
+        act: how it takes its actions: its act_greedily, or its act with a stream.
         envs: N environments; more than `episodes` of them would be left unused.
         episodes: how many, >= 1.
         seed: environment i is seeded with seed + i.
-        device: where `choose` computes.
+        device: where the networks are.
 
     Returns:
         The episodes in the order in which they ended.
@@ -32,11 +38,17 @@ def play(
     left = np.array([episodes // n + (i < episodes % n) for i in range(n)])
     total, length = np.zeros(n), np.zeros(n, dtype=np.int64)
     resetting = np.zeros(n, dtype=bool)
+    memory = agent.blank_memory(n, device)
     obs = envs.reset(seed)
     played: list[Episode] = []
     while left.any():
-        action = choose(torch.from_numpy(obs).to(device))
-        step = envs.step(action.cpu().numpy())
+        mask = None if envs.action_mask is None else torch.from_numpy(envs.action_mask).to(device)
+        time = torch.from_numpy(length.copy()).to(device)
+        seen = agent.observe(torch.from_numpy(obs).to(device), time, mask, memory)
+        _, executed, _, memory = act(seen)
+        if memory is not None:  # an episode that begins with the next step remembers nothing
+            memory = memory.masked_fill(torch.from_numpy(resetting).to(device).unsqueeze(-1), 0.0)
+        step = envs.step(executed.cpu().numpy())
         total += step.reward  # a reset pays nothing
         length += ~resetting
         done = step.terminated | step.truncated

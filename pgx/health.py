@@ -1,5 +1,6 @@
 """The health of an update: measured around it, on its whole batch, by the same code for every rule."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -71,7 +72,14 @@ def measure(before: Before, agent: Agent, clip_range: float) -> Metrics:
         "gradient_norm": float(before.gradient.norm()),
         "step_norm": float(step.norm()),
         "explained_variance": explained_variance(batch.value, batch.value_target),
-        "explained_variance_after": explained_variance(agent.critic(batch.obs), batch.value_target),
+        "explained_variance_after": _explained(agent, batch),
         "advantage_mean": float(batch.advantage.mean()),
         "advantage_std": float(batch.advantage.std(correction=0)),
     }
+
+
+def _explained(agent: Agent, batch: Batch) -> float:
+    """What the critic explains now; NaN where there is none to ask."""
+    if next(agent.critic.parameters(), None) is None:
+        return math.nan
+    return explained_variance(agent.critic(batch.obs), batch.value_target)

@@ -93,8 +93,35 @@ TABLE: tuple[Metric, ...] = (
                 "nat/advantage",
                 "t_k of mirror descent: the KL penalty of this update has coefficient 1 / t_k",
             ),
+            (
+                "weight_variance",
+                "1",
+                "variance over the rollout's episodes of w(tau), the product of pi(a|s) / mu(a|s) over an episode, "
+                "of the policy before the update, not truncated",
+            ),
+            ("weight_ess", "share", "effective sample size (sum w(tau))^2 / (n sum w(tau)^2) of n episodes"),
+            ("weight_max", "1", "largest w(tau)"),
             ("learning_rate", "1", "of the policy's optimizer, after annealing"),
             ("critic_learning_rate", "1", "of the critic's optimizer, after annealing"),
+            ("behaviour_kl", "nats", "mean log mu(a|s) - log pi_old(a|s): KL(mu || pi_old) from the actions"),
+            (
+                "rho_clipped",
+                "share",
+                "of the sum of v = pi_old(a|s) / mu(a|s): what min(rho_clip, v) takes off",
+            ),
+            ("c_clipped", "share", "of the sum of v: what min(c_clip, v) takes off"),
+            (
+                "auxiliary_phase",
+                "0 or 1",
+                "1: an auxiliary phase ended the iteration, and its health is that of both phases",
+            ),
+            (
+                "auxiliary_loss",
+                "value^2",
+                "half the mean squared error of the policy's value head on what the auxiliary phase learned from, "
+                "after it",
+            ),
+            ("auxiliary_kl", "nats", "mean KL(pi before || pi after) of the auxiliary phase, on the same"),
             ("critic_loss", "value^2", "half the mean squared error of the critic, mean over its last epoch"),
         ],
     ),
@@ -122,6 +149,11 @@ TABLE: tuple[Metric, ...] = (
 )
 
 _TAGS = {metric.key: metric.tag for metric in TABLE}
+
+
+def shown(value: float) -> str:
+    """A return or length for people: one decimal, and three digits that count where it is small."""
+    return f"{value:,.1f}" if abs(value) >= 10 or value == 0 else f"{value:.3g}"
 
 
 def tagged(metrics: Metrics) -> Metrics:

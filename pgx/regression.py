@@ -1,50 +1,60 @@
 """Fitting a critic to its targets: the value half of the rules that learn it apart from the policy."""
 
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from pgx.ops.losses import value_loss
-from pgx.types import Batch, Critic, Optimizer
+from pgx.types import Batch, Critic, Learner, Metrics, Setting
 
 
-def fit_critic(
-    critic: Critic,
-    batch: Batch,
-    optimizer: Optimizer,
-    epochs: int,
-    minibatch_size: int,
-    generator: torch.Generator,
-) -> float:
+def fit_critic(critic: Critic, batch: Batch, learner: Learner, epochs: int, minibatch_size: int) -> Metrics:
     """Regress the critic on the batch's value targets, in shuffled minibatches.
 
     Args:
-        critic: stepped in place.
+        critic: stepped in place, by the learner's critic_optimizer.
         batch: B rows.
-        optimizer: over the critic's parameters.
+        learner: its generator shuffles.
         epochs: passes over the batch.
         minibatch_size: rows a step.
-        generator: the stream that shuffles are drawn from.
 
     Returns:
-        Mean loss over the last epoch; NaN without epochs.
+        critic_loss: mean over the last epoch; NaN without epochs.
     """
+    # A critic reads no history, so its minibatches need not keep that of their rows together.
+    batch = replace(batch, obs=replace(batch.obs, history=None))
     losses: list[Tensor] = []
     for _ in range(epochs):
         losses = [
-            optimizer.descend(partial(_loss, critic, rows))
-            for rows in batch.minibatches(minibatch_size, generator)
+            learner.critic_optimizer.descend(partial(critic_loss, critic, rows))
+            for rows in batch.minibatches(minibatch_size, learner.generator)
         ]
-    return float(torch.stack(losses).mean()) if losses else float("nan")
+    return {"critic_loss": float(torch.stack(losses).mean()) if losses else float("nan")}
 
 
-def _loss(critic: Critic, rows: Batch) -> Tensor:
+def critic_loss(critic: Critic, rows: Batch) -> Tensor:
+    """Half the mean squared error of the critic on the rows' value targets; scalar."""
     return value_loss(critic(rows.obs), rows.value_target)
 
 
-def minibatch_conflicts(rollout_steps: int, num_envs: int, minibatch_size: int, key: str) -> list[str]:
-    """One line with the arithmetic where a rollout does not divide into minibatches; else nothing."""
+def minibatch_conflicts(setting: Setting, minibatch_size: int, key: str) -> list[str]:
+    """One line with the arithmetic where a rollout does not divide into minibatches; else nothing.
+
+    How many rows whole episodes have is not known beforehand; they are cut into parts that differ by one row at most.
+    Under a policy with memory it is whole stretches that minibatches are made of.
+    """
+    length = setting.sequence_length
+    if length is not None and minibatch_size % length:
+        return [
+            f"{key}: under a policy with memory a minibatch is made of whole stretches of policy.sequence_length "
+            f"{length} rows; expected a multiple of that, got {minibatch_size} ({minibatch_size} / {length} = "
+            f"{minibatch_size / length:.4g})"
+        ]
+    if setting.rollout_steps is None:
+        return []
+    rollout_steps, num_envs = setting.rollout_steps, setting.num_envs
     batch = rollout_steps * num_envs
     if minibatch_size <= batch and batch % minibatch_size == 0:
         return []
@@ -52,3 +62,10 @@ def minibatch_conflicts(rollout_steps: int, num_envs: int, minibatch_size: int, 
         f"{key}: the batch, runner.rollout_steps {rollout_steps} x env.num_envs {num_envs} = {batch} rows, does "
         f"not divide into minibatches of {minibatch_size} ({batch} / {minibatch_size} = {batch / minibatch_size:.4g})"
     ]
+
+
+def critic_minibatch_conflicts(setting: Setting, minibatch_size: int) -> list[str]:
+    """The same for `fit_critic`, whose rows need no history."""
+    return minibatch_conflicts(
+        replace(setting, sequence_length=None), minibatch_size, "algo.critic_minibatch_size"
+    )

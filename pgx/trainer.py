@@ -18,8 +18,8 @@ from pgx.errors import RunError, UserError
 from pgx.loggers import Sink
 from pgx.metrics import tagged
 from pgx.ops.params import flatten
-from pgx.runners.sync import Episode, SyncRunner
-from pgx.types import Agent, Algorithm, Metrics, Rollout, State
+from pgx.runners import Episode, Runner
+from pgx.types import Agent, Algorithm, Learner, Metrics, Rollout, State
 
 RECENT = 20  # episodes in the running mean that "best" and "final" returns are taken from
 
@@ -65,7 +65,7 @@ class Trainer:
     """Runs a rule to its step budget, leaving a folder from which the run can be read, evaluated and resumed.
 
     Args:
-        agent, algorithm, runner: what learns, by which rule, from where.
+        agent, algorithm, learner, runner: what learns, by which rule, with what, from where.
         run_dir: the run's folder.
         config: the resolved config as YAML, kept in every checkpoint.
         total_steps: environment steps to train for; the last iteration may overshoot.
@@ -82,7 +82,8 @@ class Trainer:
         self,
         agent: Agent,
         algorithm: Algorithm,
-        runner: SyncRunner,
+        learner: Learner,
+        runner: Runner,
         run_dir: Path,
         config: str,
         total_steps: int,
@@ -96,6 +97,7 @@ class Trainer:
     ) -> None:
         self.agent = agent
         self.algorithm = algorithm
+        self.learner = learner
         self.runner = runner
         self.run_dir = run_dir
         self.config = config
@@ -191,7 +193,7 @@ class Trainer:
         entered = time.perf_counter()
         look = health.look(self.agent, self.algorithm.estimate(self.agent, rollout)) if measured else None
         started = time.perf_counter()
-        extras = self.algorithm.update(self.agent, rollout, progress)
+        extras = self.algorithm.update(self.agent, self.learner, rollout, progress)
         seconds = time.perf_counter() - started
         self._check_parameters()
         metrics = health.measure(look, self.agent, self.clip_range) | extras if look else {}
@@ -199,7 +201,8 @@ class Trainer:
 
     def _check_parameters(self) -> None:
         for name in ("policy", "critic"):
-            if not bool(flatten(getattr(self.agent, name).parameters()).isfinite().all()):
+            weights = list(getattr(self.agent, name).parameters())
+            if weights and not bool(flatten(weights).isfinite().all()):
                 raise RunError(
                     f"iteration {self.counters.iterations + 1}: the update made parameters of the {name} NaN or "
                     "infinite; the last checkpoint is from before it"
@@ -210,7 +213,7 @@ class Trainer:
         for episode in self.runner.episodes:
             counters.recent = [*counters.recent, episode.episode_return][-RECENT:]
         self._finished += self.runner.episodes
-        self.runner.episodes = []
+        self.runner.episodes.clear()
         mean = float(np.mean(counters.recent)) if len(counters.recent) == RECENT else -math.inf
         if mean > (-math.inf if counters.best_return is None else counters.best_return):
             counters.best_return, counters.best_steps = mean, counters.steps
@@ -226,9 +229,10 @@ class Trainer:
     def state_dict(self) -> State:
         return {
             "agent": self.agent.state_dict(),
-            "algorithm": self.algorithm.state_dict(),
+            "learner": self.learner.state_dict(),
             "runner": self.runner.state_dict(),
             "counters": asdict(self.counters),
+            "unlogged": [asdict(episode) for episode in self._finished],
             "config": self.config,
             "torch": str(torch.__version__),
         }
@@ -236,9 +240,10 @@ class Trainer:
     def load_state_dict(self, state: State) -> None:
         """Go on from a checkpoint when `train` is called."""
         self.agent.load_state_dict(state["agent"])
-        self.algorithm.load_state_dict(state["algorithm"])
+        self.learner.load_state_dict(state["learner"])
         self.runner.load_state_dict(state["runner"])
         self.counters = Counters(**state["counters"])
+        self._finished = [Episode(**episode) for episode in state["unlogged"]]
         self._resumed = True
 
     def _summary(self, status: Status, failure: str | None) -> dict[str, Any]:

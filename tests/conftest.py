@@ -1,30 +1,83 @@
 """Building blocks that tests share: trainers from real configs, on real environments."""
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
 from pgx.config import build, compose
+from pgx.datasets.trajectory import Trajectory, split
+from pgx.datasets.write import write_dataset
+from pgx.envs.gymnasium_backend import make_single
 from pgx.trainer import Trainer
+from pgx.types import Observations
 
 torch.set_num_threads(1)
 
 Make = Callable[..., Trainer]
 
+# What a rule needs to learn from the 256 rows that `make` collects, where its own values ask for more.
+SMALL = {
+    "trpo": ["algo.critic_minibatch_size=64"],
+    "npg": ["algo.critic_minibatch_size=64"],
+    "off_policy_reinforce": ["runner.episodes=4"],
+    "ppg": ["algo.policy_iterations=3", "algo.auxiliary_epochs=2"],  # phases that end within a short run
+}
+
+# What no default of a rule's can say.
+NEEDED = {"off_policy_reinforce": ["dataset=somewhere"]}
+
 QUIET = ["logger.console=off", "logger.tensorboard=false", "env.num_threads=1"]
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Make:
-    """A trainer from overrides, small and silent unless they say otherwise; runs go to tmp_path/<name>."""
+def make(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """A trainer from overrides, small and silent unless they say otherwise; runs go to tmp_path/<name>.
+
+    One that learns from recorded episodes, and is not told from which, gets some of its environment.
+    """
 
     def trainer(*overrides: str, name: str = "run") -> Trainer:
-        small = ["trainer.total_steps=512", "env.num_envs=4", "runner.rollout_steps=64"]
-        return build(compose([*QUIET, *small, f"run_dir={tmp_path / name}", *overrides]))
+        few = ["trainer.total_steps=512", "env.num_envs=4"]
+        runner = compose([o for o in overrides if o.startswith(("algo=", "runner="))]).runner.name
+        if runner == "sync":
+            few.append("runner.rollout_steps=64")
+        elif runner == "dataset" and not any(o.startswith("dataset=") for o in overrides):
+            env = tuple(o for o in overrides if o.startswith("env"))
+            few.append(f"dataset={recorded(tmp_path_factory.getbasetemp(), env)}")
+        return build(compose([*QUIET, *few, f"run_dir={tmp_path / name}", *overrides]))
 
     return trainer
+
+
+@cache
+def recorded(folder: Path, env: tuple[str, ...]) -> Path:
+    """A dataset of sixteen or more episodes of a policy that has learned nothing, some of them rewarded."""
+    path = folder / "-".join(["recorded", *re.findall(r"[\w.]+", " ".join(env))])
+    settings = ["algo=reinforce", "env.num_envs=4", "seed=100", f"run_dir={path}-run"]
+    trainer = build(compose([*QUIET, *settings, *env, "env.scale_reward=false"]))
+    episodes: list[Trajectory] = []
+    while len(episodes) < 16 or not any(episode.reward.any() for episode in episodes):
+        episodes += split(trainer.runner.collect(trainer.agent))
+    trainer.runner.close()
+    single = make_single(trainer.runner.envs.id, {})
+    write_dataset(path, episodes, single.observation_space, single.action_space, {})
+    single.close()
+    return path
+
+
+def small(name: str) -> list[str]:
+    """Overrides that choose a rule, in a size that `make` can feed."""
+    return [f"algo={name}", *SMALL.get(name, [])]
+
+
+def seen(features: torch.Tensor, action_mask: torch.Tensor | None = None) -> Observations:
+    """Features [B, ...] as the first observations of B episodes."""
+    return Observations(features, torch.zeros(len(features), dtype=torch.int64), action_mask)
 
 
 def parameters(trainer: Trainer) -> torch.Tensor:
@@ -33,3 +86,8 @@ def parameters(trainer: Trainer) -> torch.Tensor:
     return torch.cat(
         [p.detach().reshape(-1) for net in (agent.policy, agent.critic) for p in net.parameters()]
     )
+
+
+def double(obs: Observations) -> Observations:
+    """The same observations in double precision."""
+    return replace(obs, features=obs.features.double())

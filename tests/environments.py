@@ -76,10 +76,150 @@ class TwoButtons(gymnasium.Env[Any, Any]):
         return self._show(), reward, self.count == 10, False, {}
 
 
+class Unmakeable(gymnasium.Env[Any, Any]):
+    """For what must be refused before an environment is made."""
+
+    def __init__(self) -> None:
+        raise RuntimeError("Unmakeable was made")
+
+
+class Catch(gymnasium.Env[Any, Any]):
+    """A ball falls straight down a 12 x 12 board, drawn in blocks of 3 x 3 pixels; a paddle three fields wide is moved
+    under it (left, stay, right) for +1, and -1 is paid for a miss. Ball in red, paddle in green."""
+
+    action_space = spaces.Discrete(3)
+
+    def __init__(self, channels_first: bool = False) -> None:
+        self.channels_first = channels_first
+        self.observation_space = spaces.Box(0, 255, (3, 36, 36) if channels_first else (36, 36, 3), np.uint8)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.row, self.column, self.paddle = 0, int(self.np_random.integers(12)), 5
+        return self._draw(), {}
+
+    def _draw(self) -> Any:
+        board = np.zeros((12, 12, 3), np.uint8)
+        board[11, self.paddle - 1 : self.paddle + 2, 1] = 255
+        board[self.row, self.column, 0] = 255
+        image = board.repeat(3, 0).repeat(3, 1)
+        return image.transpose(2, 0, 1).copy() if self.channels_first else image
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.paddle = min(max(self.paddle + int(action) - 1, 1), 10)
+        self.row += 1
+        landed = self.row == 11
+        reward = (1.0 if abs(self.column - self.paddle) <= 1 else -1.0) if landed else 0.0
+        return self._draw(), reward, landed, False, {}
+
+
+class Masked(gymnasium.Env[Any, Any]):
+    """Shows (step, phase), allows some actions by both, and asserts that it is given no other.
+
+    Two consecutive steps, or two consecutive episodes, never allow the same, and after an end nothing is allowed.
+
+    Args:
+        several: two choices, of 3 and 4, with a mask for each; else one of 5.
+        cut: episodes are truncated; else they terminate.
+        shows: the mask "always", at "even" steps only (all is allowed at odd ones), too "short", "nothing" (no
+            action is allowed at step 2), or as a "tuple" of masks.
+    """
+
+    observation_space = spaces.Box(0.0, 100.0, (2,), np.float32)
+
+    def __init__(self, several: bool = False, cut: bool = False, shows: str = "always") -> None:
+        self.sizes = [3, 4] if several else [5]
+        self.several, self.cut, self.shows = several, cut, shows
+        self.action_space = spaces.MultiDiscrete(self.sizes) if several else spaces.Discrete(5)
+        self.episode = 0
+
+    @staticmethod
+    def allowed(step: int, phase: int, sizes: list[int]) -> list[Any]:
+        """Of each choice the (step + phase)-th alternative and that two further on, modulo their number."""
+        return [np.isin(np.arange(n), [(step + phase) % n, (step + phase + 2) % n]) for n in sizes]
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.count, self.last = 0, int(self.np_random.integers(3, 9))
+        self.episode += 1
+        self.phase = 7 * self.episode  # coprime to all sizes
+        return self._show(), self._info(ended=False)
+
+    def _show(self) -> Any:
+        return np.array([self.count, self.phase % 60], np.float32)
+
+    def _masks(self) -> list[Any]:
+        if self.shows == "even" and self.count % 2:
+            return [np.ones(n, bool) for n in self.sizes]
+        return self.allowed(self.count, self.phase % 60, self.sizes)
+
+    def _info(self, ended: bool) -> dict[str, Any]:
+        if self.shows == "even" and self.count % 2:
+            return {}
+        if self.shows == "tuple":
+            return {"action_mask": tuple(self._masks())}
+        mask = np.concatenate(self._masks()).astype(np.int8)
+        if ended or (self.shows == "nothing" and self.count == 2):
+            mask = np.zeros_like(mask)
+        return {"action_mask": mask[1:] if self.shows == "short" else mask}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        chosen = action if self.several else [action]
+        for mask, a in zip(self._masks(), chosen, strict=True):
+            assert mask[a], f"action {action} is not allowed at step {self.count}"
+        reward = float(np.sum(chosen))
+        self.count += 1
+        done = self.count == self.last
+        return self._show(), reward, done and not self.cut, done and self.cut, self._info(done)
+
+
+class Recall(gymnasium.Env[Any, Any]):
+    """Shows -1 or 1 at the first step and 0 at the next `blanks`; at the last it pays 1 for having been told which
+    it was, and -1 otherwise. Whoever sees the present alone earns 0 on average.
+    """
+
+    observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, blanks: int = 6) -> None:
+        self.blanks = blanks
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.bit, self.count = int(self.np_random.integers(2)), 0
+        return np.array([2.0 * self.bit - 1.0], np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.count += 1
+        last = self.count > self.blanks
+        reward = 0.0 if not last else 1.0 if action == self.bit else -1.0
+        return np.zeros(1, np.float32), reward, last, False, {}
+
+
+def blind_cartpole(**kwargs: Any) -> gymnasium.Env[Any, Any]:
+    """CartPole that shows position and angle without their velocities."""
+    shown, env = [0, 2], gymnasium.make("CartPole-v1", **kwargs)
+    box = env.observation_space
+    assert isinstance(box, spaces.Box)
+    space = spaces.Box(box.low[shown], box.high[shown], dtype=np.float32)
+    return gymnasium.wrappers.TransformObservation(env, lambda obs: obs[shown], space)
+
+
 for name, kind, limit in (
     ("Endless", Endless, 16),
     ("Counter", Counter, None),
     ("TwoButtons", TwoButtons, None),
+    ("Recall", Recall, None),
+    ("BlindCartPole", blind_cartpole, None),
+    ("Catch", Catch, None),
+    ("Masked", Masked, None),
+    ("Unmakeable", Unmakeable, None),
 ):
     if f"{name}-v0" not in gymnasium.registry:
         gymnasium.register(f"{name}-v0", kind, max_episode_steps=limit)

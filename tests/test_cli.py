@@ -120,7 +120,7 @@ def assert_one_message(said: Said) -> None:
 def test_help_lists_the_verbs(tmp_path: Path) -> None:
     said = shell("--help", cwd=tmp_path)
     assert said.code == 0
-    for verb in ("train", "eval", "envs", "algos"):
+    for verb in ("train", "eval", "collect", "envs", "algos"):
         assert re.search(rf"^\s+{verb}\s", said.out, re.MULTILINE)
     assert said.err == ""
 

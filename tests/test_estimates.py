@@ -12,7 +12,8 @@ from pgx.envs.normalizers import Identity, ObservationNormalizer
 from pgx.estimates import gae_batch, rollout_values
 from pgx.ops.returns import gae
 from pgx.policies.mlp import mlp_critic, mlp_policy
-from pgx.types import Agent, Batch, Continuous, Discrete, ObsSpec, Rollout
+from pgx.types import Agent, Batch, Continuous, Discrete, Observations, ObsSpec, Rollout
+from tests.conftest import seen
 
 STEPS, ENVS = 12, 5
 SEEDS = [0, 1, 2]
@@ -25,8 +26,10 @@ def normal(seed: int, *shape: int) -> Tensor:
 
 def agent_for(obs: ObsSpec) -> Agent:
     generator = torch.Generator().manual_seed(0)
-    policy = mlp_policy(obs, Discrete(2), generator, [8], "tanh", 1.0, 1.0, log_std_init=0.0)
-    critic = mlp_critic(obs, generator, [8], "tanh", 1.0, 1.0)
+    policy = mlp_policy(
+        obs, Discrete(2), generator, [8], "tanh", 1.0, 1.0, log_std_init=0.0, continuous="gaussian"
+    )
+    critic = mlp_critic(obs, Discrete(2), generator, [8], "tanh", 1.0, 1.0)
     if isinstance(obs, Discrete):
         return Agent(policy, critic, Identity())
     normalizer = ObservationNormalizer(obs.shape, clip=5.0, device=torch.device("cpu"))
@@ -61,7 +64,15 @@ def rollout_with_ends(seed: int, obs: ObsSpec = VECTOR) -> Rollout:
         terminated=terminated,
         truncated=truncated,
         valid=torch.ones((STEPS, ENVS), dtype=torch.bool),
+        time=steps_since_the_start(terminated | truncated),
     )
+
+
+def steps_since_the_start(done: Tensor) -> Tensor:
+    time = torch.zeros(done.shape, dtype=torch.int64)
+    for t in range(1, len(done)):
+        time[t] = torch.where(done[t - 1], 0, time[t - 1] + 1)
+    return time
 
 
 POISON = 1e6
@@ -90,8 +101,8 @@ def rollout_with_reset_rows(seed: int) -> Rollout:
 
 def values_one_by_one(agent: Agent, rollout: Rollout) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
-        value = torch.stack([agent.critic(agent.normalizer(row)) for row in rollout.obs])
-        next_value = torch.stack([agent.critic(agent.normalizer(row)) for row in rollout.next_obs])
+        value = torch.stack([agent.critic(seen(agent.normalizer(row))) for row in rollout.obs])
+        next_value = torch.stack([agent.critic(seen(agent.normalizer(row))) for row in rollout.next_obs])
     return value, next_value
 
 
@@ -100,7 +111,7 @@ def values_one_by_one(agent: Agent, rollout: Rollout) -> tuple[Tensor, Tensor]:
 def test_values_are_those_of_each_observation_and_its_true_successor(seed: int, obs: ObsSpec) -> None:
     """At a termination V(s') is never read, so nothing is asked of it there."""
     agent, rollout = agent_for(obs), rollout_with_ends(seed, obs)
-    value, next_value = rollout_values(agent, rollout)
+    value, next_value = rollout_values(agent.critic, agent.normalizer, rollout)
     expected, expected_next = values_one_by_one(agent, rollout)
     read = ~rollout.terminated
     assert (rollout.truncated & read)[:-1].any()
@@ -124,8 +135,9 @@ def test_a_batch_holds_the_advantages_of_the_valid_rows_in_order(
     assert torch.allclose(batch.value, value[valid], atol=1e-6)
     assert torch.equal(batch.action, rollout.action[valid])
     assert torch.equal(batch.log_prob, rollout.log_prob[valid])
-    assert torch.equal(batch.obs, agent.normalizer(rollout.obs[valid]))
-    assert not any(getattr(batch, field.name).requires_grad for field in fields(batch))
+    assert torch.equal(batch.obs.features, agent.normalizer(rollout.obs[valid]))
+    assert torch.equal(batch.obs.time, rollout.time[valid])
+    assert not any(column.requires_grad for column in columns(batch).values())
 
 
 @pytest.mark.parametrize("normalize", [False, True])
@@ -136,8 +148,8 @@ def test_rows_that_only_reset_never_reach_a_batch(seed: int, normalize: bool) ->
     batch = gae_batch(agent_for(VECTOR), rollout, 0.99, 0.95, normalize)
     assert len(batch) == int(rollout.valid.sum())
     assert (batch.action >= 0).all()
-    for field in fields(batch):
-        assert getattr(batch, field.name).abs().max() < 1000, field.name
+    for name, column in columns(batch).items():
+        assert column.abs().max() < 1000, name
 
 
 @pytest.mark.parametrize("normalize", [False, True])
@@ -145,17 +157,16 @@ def test_what_stands_in_a_reset_row_changes_no_estimate(normalize: bool) -> None
     agent, rollout = agent_for(VECTOR), rollout_with_reset_rows(0)
     harmless = replace(rollout, reward=rollout.reward.masked_fill(~rollout.valid, 0.0))
     poisoned, clean = (gae_batch(agent, r, 0.99, 0.95, normalize) for r in (rollout, harmless))
-    for field in fields(poisoned):
-        assert torch.equal(getattr(poisoned, field.name), getattr(clean, field.name)), field.name
+    for name, column in columns(poisoned).items():
+        assert torch.equal(column, columns(clean)[name]), name
 
 
 @pytest.mark.parametrize("make", [rollout_with_ends, rollout_with_reset_rows])
 def test_normalising_touches_the_advantage_alone(make: Callable[[int], Rollout]) -> None:
     agent, rollout = agent_for(VECTOR), make(0)
     plain, normalized = (gae_batch(agent, rollout, 0.9, 0.8, normalize) for normalize in (False, True))
-    for field in fields(plain):
-        same = torch.equal(getattr(plain, field.name), getattr(normalized, field.name))
-        assert same == (field.name != "advantage"), field.name
+    for name, column in columns(plain).items():
+        assert torch.equal(column, columns(normalized)[name]) == (name != "advantage"), name
     assert float(normalized.advantage.mean()) == pytest.approx(0.0, abs=1e-6)
     assert float(normalized.advantage.std(correction=0)) == pytest.approx(1.0, abs=1e-5)
     assert torch.allclose(
@@ -168,21 +179,35 @@ def test_normalising_touches_the_advantage_alone(make: Callable[[int], Rollout])
 def test_estimating_changes_neither_agent_nor_rollout() -> None:
     agent, rollout = agent_for(VECTOR), rollout_with_ends(0)
     probe = normal(5, 4, 3)
-    before = agent.normalizer(probe), agent.critic(agent.normalizer(probe))
+    before = agent.normalizer(probe), agent.critic(seen(agent.normalizer(probe)))
     gae_batch(agent, rollout, 0.9, 0.8, normalize=True)
     untouched = rollout_with_ends(0)
-    for field in fields(rollout):
-        assert torch.equal(getattr(rollout, field.name), getattr(untouched, field.name)), field.name
+    for name, column in columns(rollout).items():
+        assert torch.equal(column, columns(untouched)[name]), name
     assert torch.equal(agent.normalizer(probe), before[0])
-    assert torch.equal(agent.critic(agent.normalizer(probe)), before[1])
+    assert torch.equal(agent.critic(seen(agent.normalizer(probe))), before[1])
     assert all(p.grad is None for p in agent.critic.parameters())
+
+
+def columns(rows: Batch | Rollout) -> dict[str, Tensor]:
+    """Every tensor by name, those of the observations among them."""
+    values = {field.name: getattr(rows, field.name) for field in fields(rows)}
+    obs = values["obs"]
+    if isinstance(obs, Observations):
+        values |= {"obs": obs.features, "time": obs.time}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def numbered_batch(rows: int) -> Batch:
     """Row k carries k in every column."""
     k = torch.arange(rows, dtype=torch.float32)
     return Batch(
-        obs=torch.stack([k, k], 1), action=k.long(), log_prob=k, value=k, advantage=k, value_target=k
+        obs=Observations(torch.stack([k, k], 1), k.long()),
+        action=k.long(),
+        log_prob=k,
+        value=k,
+        advantage=k,
+        value_target=k,
     )
 
 
@@ -199,18 +224,18 @@ def test_minibatches_deal_out_every_row_once_in_parts_of_nearly_equal_length(row
 
 def test_minibatches_keep_the_columns_of_a_row_together() -> None:
     for part in numbered_batch(50).minibatches(8, torch.Generator().manual_seed(0)):
-        for field in fields(part):
-            column = getattr(part, field.name).float()
-            assert torch.equal(column if column.dim() == 1 else column[:, 1], part.log_prob), field.name
+        for name, column in columns(part).items():
+            numbers = column.float() if column.dim() == 1 else column[:, 1]
+            assert torch.equal(numbers, part.log_prob), name
 
 
 def test_indices_are_those_of_the_minibatches() -> None:
     batch = numbered_batch(50)
     parts = batch.minibatches(8, torch.Generator().manual_seed(0))
     for part, index in zip(parts, batch.minibatch_indices(8, torch.Generator().manual_seed(0)), strict=True):
-        for field in fields(batch):
-            assert torch.equal(getattr(part, field.name), getattr(batch.rows(index), field.name))
-            assert torch.equal(getattr(part, field.name), getattr(batch, field.name)[index])
+        for name, column in columns(part).items():
+            assert torch.equal(column, columns(batch.rows(index))[name])
+            assert torch.equal(column, columns(batch)[name][index])
 
 
 def test_minibatches_are_shuffled_anew_by_the_generator_given() -> None:

@@ -9,13 +9,11 @@ from pgx.ops.params import assign, flatten
 from pgx.paths import choices
 from pgx.trainer import Trainer
 from pgx.types import Batch
-from tests.conftest import Make
-
-SMALL = {"trpo": ["algo.critic_minibatch_size=64"], "npg": ["algo.critic_minibatch_size=64"]}
+from tests.conftest import Make, small
 
 
 def looked(make: Make, name: str, env: str = "env=Pendulum-v1") -> tuple[Trainer, Batch, health.Before]:
-    trainer = make(f"algo={name}", *SMALL.get(name, []), env)
+    trainer = make(*small(name), env)
     rollout = trainer.runner.collect(trainer.agent)
     batch = trainer.algorithm.estimate(trainer.agent, rollout)
     return trainer, batch, health.look(trainer.agent, batch)
@@ -62,7 +60,7 @@ def test_health_agrees_with_its_definitions_after_an_update(make: Make, name: st
     old = trainer.agent.policy(batch.obs).detach()
     start = flatten(trainer.agent.policy.parameters())
     rollout = trainer.runner.collect(trainer.agent)
-    trainer.algorithm.update(trainer.agent, rollout, 0.0)
+    trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
     metrics = health.measure(before, trainer.agent, 0.05)
     with torch.no_grad():
         new = trainer.agent.policy(batch.obs)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pgx.ops.schedules import SCHEDULES
-from pgx.optimizers import GradientSteps, ScheduleName, adam, adamw, rmsprop, sgd
+from pgx.ops.schedules import SCHEDULES, ScheduleName
+from pgx.optimizers import GradientSteps, NoSteps, adam, adamw, lbfgs, rmsprop, sgd
 
 GRADIENTS = [torch.tensor([3.0, -4.0]), torch.tensor([[12.0]])]  # of norm 13 together
 RATE = 0.1
@@ -176,3 +176,41 @@ def test_adamw_decays_weights_apart_from_the_gradient() -> None:
     for _ in range(3):
         steps.descend(lambda: (0.0 * idle).sum())
     assert float(idle.detach()) == pytest.approx(2.0 * (1 - 0.1 * 0.5) ** 3)
+
+
+def quadratic(weights: list[nn.Parameter]) -> Callable[[], Tensor]:
+    """A bowl with its lowest point at 1, 2, ..., steeper in some directions than in others."""
+    (w,) = weights
+    goal = torch.arange(1, len(w) + 1, dtype=w.dtype)
+    return lambda: 0.5 * (10.0 ** torch.arange(len(w)) * (w - goal).square()).sum()
+
+
+def test_lbfgs_ends_at_the_lowest_point_of_a_bowl_that_gradient_descent_does_not_reach() -> None:
+    weights, plain = ([nn.Parameter(torch.zeros(4, dtype=torch.float64))] for _ in range(2))
+    before = lbfgs(weights, 1.0, "constant", iterations=30, history_size=10).descend(quadratic(weights))
+    assert float(before) == pytest.approx(float(quadratic(plain)().detach()))
+    assert torch.allclose(weights[0], torch.arange(1.0, 5.0, dtype=torch.float64), atol=1e-3)
+    gradient_steps = sgd(plain, 1e-3, "constant", None, 0.0)
+    for _ in range(60):  # as many evaluations, at the largest rate that is stable
+        gradient_steps.descend(quadratic(plain))
+    assert float(quadratic(plain)().detach()) > 0.1
+
+
+def test_lbfgs_carries_nothing_from_one_loss_to_the_next() -> None:
+    weights, fresh = ([nn.Parameter(torch.zeros(4, dtype=torch.float64))] for _ in range(2))
+    steps = lbfgs(weights, 1.0, "constant", iterations=3, history_size=10)
+    steps.descend(quadratic(weights))
+    with torch.no_grad():
+        fresh[0].copy_(weights[0])
+    steps.descend(quadratic(weights))
+    lbfgs(fresh, 1.0, "constant", iterations=3, history_size=10).descend(quadratic(fresh))
+    assert torch.equal(weights[0], fresh[0])
+
+
+def test_no_steps_leaves_the_parameters_and_reports_the_loss() -> None:
+    weights = [nn.Parameter(torch.ones(2))]
+    steps = NoSteps()
+    loss = steps.descend(quadratic(weights))
+    assert float(loss) == pytest.approx(float(quadratic(weights)().detach())) and not loss.requires_grad
+    assert torch.equal(weights[0], torch.ones(2)) and weights[0].grad is None
+    assert steps.anneal(0.5) != steps.anneal(0.5)  # NaN: there is no rate to show

@@ -5,26 +5,31 @@ import math
 import pytest
 import torch
 
-from pgx.optimizers import sgd
+from pgx.optimizers import NoSteps, sgd
 from pgx.policies.mlp import mlp_critic
 from pgx.regression import fit_critic, minibatch_conflicts
-from pgx.types import Batch, Continuous
+from pgx.types import Batch, Continuous, Discrete, Learner, Setting
+from tests.conftest import seen
 
 
 def linear_task() -> tuple[torch.nn.Module, Batch]:
     """A critic without hidden layers, and targets that such a critic can meet exactly."""
     generator = torch.Generator().manual_seed(0)
-    critic = mlp_critic(Continuous((3,)), generator, [], "tanh", 1.0, 1.0)
+    critic = mlp_critic(Continuous((3,)), Discrete(2), generator, [], "tanh", 1.0, 1.0)
     obs = torch.randn(64, 3, generator=generator)
     target = obs @ torch.tensor([1.0, -2.0, 0.5]) + 0.3
     empty = torch.zeros(64)
-    return critic, Batch(obs, empty, empty, empty, empty, target)
+    return critic, Batch(seen(obs), empty, empty, empty, empty, target)
+
+
+def learner(critic: torch.nn.Module) -> Learner:
+    optimizer = sgd(critic.parameters(), 0.1, "constant", None, 0.0)
+    return Learner(NoSteps(), optimizer, torch.Generator().manual_seed(0))
 
 
 def test_a_critic_that_can_meet_its_targets_does() -> None:
     critic, batch = linear_task()
-    optimizer = sgd(critic.parameters(), 0.1, "constant", None, 0.0)
-    loss = fit_critic(critic, batch, optimizer, 100, 16, torch.Generator().manual_seed(0))
+    loss = fit_critic(critic, batch, learner(critic), 100, 16)["critic_loss"]
     assert loss < 1e-8
     assert torch.allclose(critic(batch.obs), batch.value_target, atol=1e-3)
 
@@ -32,21 +37,27 @@ def test_a_critic_that_can_meet_its_targets_does() -> None:
 def test_the_reported_loss_is_that_of_the_last_epoch_before_its_steps() -> None:
     critic, batch = linear_task()
     before = 0.5 * float((critic(batch.obs) - batch.value_target).square().mean().detach())
-    optimizer = sgd(critic.parameters(), 0.1, "constant", None, 0.0)
-    assert fit_critic(critic, batch, optimizer, 1, 64, torch.Generator()) == pytest.approx(before)
+    assert fit_critic(critic, batch, learner(critic), 1, 64)["critic_loss"] == pytest.approx(before)
 
 
 def test_without_epochs_nothing_moves_and_no_loss_is_claimed() -> None:
     critic, batch = linear_task()
     start = [p.clone() for p in critic.parameters()]
-    optimizer = sgd(critic.parameters(), 0.1, "constant", None, 0.0)
-    assert math.isnan(fit_critic(critic, batch, optimizer, 0, 64, torch.Generator()))
+    assert math.isnan(fit_critic(critic, batch, learner(critic), 0, 64)["critic_loss"])
     assert all(torch.equal(a, b) for a, b in zip(start, critic.parameters(), strict=True))
+
+
+def setting(rollout_steps: int | None) -> Setting:
+    return Setting(rollout_steps, num_envs=16, policy="mlp", critic="mlp", sequence_length=None)
+
+
+def test_rows_of_whole_episodes_are_not_counted_beforehand() -> None:
+    assert minibatch_conflicts(setting(None), 60, "algo.minibatch_size") == []
 
 
 @pytest.mark.parametrize(("size", "fits"), [(64, True), (2048, True), (60, False), (4096, False)])
 def test_minibatches_must_divide_the_batch(size: int, fits: bool) -> None:
-    conflicts = minibatch_conflicts(128, 16, size, "algo.minibatch_size")
+    conflicts = minibatch_conflicts(setting(128), size, "algo.minibatch_size")
     assert (conflicts == []) == fits
     if not fits:
         assert (

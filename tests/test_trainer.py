@@ -11,14 +11,9 @@ from pgx.errors import RunError
 from pgx.loggers.jsonl import read
 from pgx.paths import choices
 from pgx.trainer import Every
-from tests.conftest import Make, parameters
+from tests.conftest import Make, parameters, small
 
-SMALL = {"trpo": ["algo.critic_minibatch_size=64"], "npg": ["algo.critic_minibatch_size=64"]}
 RULES = choices("algo")
-
-
-def small(name: str) -> list[str]:
-    return [f"algo={name}", *SMALL.get(name, [])]
 
 
 def test_a_run_leaves_what_is_needed_to_read_evaluate_and_resume_it(make: Make, tmp_path: Path) -> None:
@@ -69,6 +64,7 @@ def test_a_run_resumed_from_a_checkpoint_ends_with_the_bits_of_one_that_went_on(
         backend,
         "trainer.total_steps=1500",
         "trainer.checkpoint_every=500",
+        "logger.every=3",  # a checkpoint between two looks: what ended since the last one belongs to the next
     ]
     whole = make(*settings, name="whole")
     whole.train()
@@ -121,9 +117,9 @@ def test_a_stop_request_ends_the_run_with_a_checkpoint(make: Make, tmp_path: Pat
     trainer = make(*small("ppo"), "env=CartPole-v1", "trainer.total_steps=1000000")
     update = trainer.algorithm.update
 
-    def stop_after(agent: object, rollout: object, progress: float) -> dict[str, float]:
+    def stop_after(agent: object, learner: object, rollout: object, progress: float) -> dict[str, float]:
         trainer.stop_requested = True
-        return update(agent, rollout, progress)
+        return update(agent, learner, rollout, progress)
 
     trainer.algorithm.update = stop_after
     summary = trainer.train()
@@ -137,8 +133,8 @@ def test_parameters_that_become_nan_end_the_run_and_spare_the_checkpoint(make: M
     )
     update = trainer.algorithm.update
 
-    def poison(agent: object, rollout: object, progress: float) -> dict[str, float]:
-        metrics = update(agent, rollout, progress)
+    def poison(agent: object, learner: object, rollout: object, progress: float) -> dict[str, float]:
+        metrics = update(agent, learner, rollout, progress)
         if trainer.counters.iterations == 2:
             with torch.no_grad():
                 next(iter(trainer.agent.critic.parameters())).fill_(torch.nan)

@@ -12,9 +12,9 @@ from torch import Tensor
 from pgx.estimates import gae_batch
 from pgx.ops.losses import kl_penalized_surrogate
 from pgx.ops.schedules import linear
-from pgx.regression import fit_critic, minibatch_conflicts
+from pgx.regression import critic_minibatch_conflicts, fit_critic, minibatch_conflicts
 from pgx.schema import Count, Fraction, Index, validate
-from pgx.types import Agent, Batch, Distribution, Metrics, Optimizer, Policy, Rollout, State
+from pgx.types import Agent, Batch, Distribution, Learner, Metrics, Policy, Rollout, Setting, Use
 
 # t_k = 1 - progress reaches 0 at the end of training; held at this the penalty stays at most 1000 per nat.
 STEP_SIZE_MIN = 1e-3
@@ -28,7 +28,7 @@ class MDPO:
     MDPO. The KL is that of mirror descent, KL(pi || pi_k): the reverse of the one in TRPO and PPO.
     """
 
-    uses: ClassVar[frozenset[str]] = frozenset({"optimizer", "critic_optimizer"})
+    uses: ClassVar[frozenset[Use]] = frozenset({"optimizer", "critic_optimizer"})
 
     discount: Fraction  # gamma
     gae_lambda: Fraction  # lambda
@@ -41,66 +41,37 @@ class MDPO:
     def __post_init__(self) -> None:
         validate(self)
 
-    def setup(
-        self,
-        agent: Agent,
-        optimizer: Optimizer | None,
-        critic_optimizer: Optimizer | None,
-        generator: torch.Generator,
-    ) -> None:
-        assert optimizer is not None and critic_optimizer is not None
-        self.optimizer = optimizer
-        self.critic_optimizer = critic_optimizer
-        self.generator = generator
-
-    def conflicts(self, rollout_steps: int, num_envs: int) -> list[str]:
-        sizes = {
-            "algo.minibatch_size": self.minibatch_size,
-            "algo.critic_minibatch_size": self.critic_minibatch_size,
-        }
-        return [
-            conflict
-            for key, size in sizes.items()
-            if size is not None
-            for conflict in minibatch_conflicts(rollout_steps, num_envs, size, key)
-        ]
+    def conflicts(self, setting: Setting) -> list[str]:
+        found = critic_minibatch_conflicts(setting, self.critic_minibatch_size)
+        if self.minibatch_size is not None:
+            found += minibatch_conflicts(setting, self.minibatch_size, "algo.minibatch_size")
+        return found
 
     def estimate(self, agent: Agent, rollout: Rollout) -> Batch:
         return gae_batch(agent, rollout, self.discount, self.gae_lambda, self.normalize_advantage)
 
-    def update(self, agent: Agent, rollout: Rollout, progress: float) -> Metrics:
+    def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:
         batch = self.estimate(agent, rollout)
-        rate = self.optimizer.anneal(progress)
-        critic_rate = self.critic_optimizer.anneal(progress)
+        rates = learner.anneal(progress)
         step_size = max(linear(progress), STEP_SIZE_MIN)  # t_k
         with torch.no_grad():
             old = agent.policy(batch.obs)  # pi_k
 
-        for rows, old_rows in islice(self._parts(batch, old), self.steps):
-            self.optimizer.descend(partial(self._policy_loss, agent.policy, rows, old_rows, step_size))
+        for rows, old_rows in islice(self._parts(batch, old, learner.generator), self.steps):
+            learner.optimizer.descend(partial(self._policy_loss, agent.policy, rows, old_rows, step_size))
 
-        critic_loss = fit_critic(
-            agent.critic,
-            batch,
-            self.critic_optimizer,
-            self.critic_epochs,
-            self.critic_minibatch_size,
-            self.generator,
-        )
-        return {
-            "step_size": step_size,
-            "learning_rate": rate,
-            "critic_loss": critic_loss,
-            "critic_learning_rate": critic_rate,
-        }
+        fit = fit_critic(agent.critic, batch, learner, self.critic_epochs, self.critic_minibatch_size)
+        return {"step_size": step_size} | rates | fit
 
-    def _parts(self, batch: Batch, old: Distribution) -> Iterator[tuple[Batch, Distribution]]:
+    def _parts(
+        self, batch: Batch, old: Distribution, generator: torch.Generator
+    ) -> Iterator[tuple[Batch, Distribution]]:
         """What each gradient step sees, without end: the batch, or its minibatches, shuffled anew every pass."""
         while True:
             if self.minibatch_size is None:
                 yield batch, old
             else:
-                for index in batch.minibatch_indices(self.minibatch_size, self.generator):
+                for index in batch.minibatch_indices(self.minibatch_size, generator):
                     yield batch.rows(index), old.rows(index)
 
     def _policy_loss(self, policy: Policy, rows: Batch, old: Distribution, step_size: float) -> Tensor:
@@ -108,15 +79,3 @@ class MDPO:
         new = policy(rows.obs)
         log_ratio = new.log_prob(rows.action) - rows.log_prob
         return -kl_penalized_surrogate(log_ratio, rows.advantage, new.kl(old), 1 / step_size)
-
-    def state_dict(self) -> State:
-        return {
-            "optimizer": self.optimizer.state_dict(),
-            "critic_optimizer": self.critic_optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-        }
-
-    def load_state_dict(self, state: State) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
-        self.generator.set_state(state["generator"])

@@ -19,9 +19,9 @@ from pgx.ops.fisher import (
 from pgx.ops.losses import surrogate
 from pgx.ops.params import assign, flatten, gradient
 from pgx.ops.solvers import conjugate_gradient, ridge_regression
-from pgx.regression import fit_critic, minibatch_conflicts
+from pgx.regression import critic_minibatch_conflicts, fit_critic
 from pgx.schema import Count, Fraction, Index, NonNegative, Positive, validate
-from pgx.types import Agent, Batch, Metrics, Optimizer, Policy, Rollout, State
+from pgx.types import Agent, Batch, Learner, Metrics, Policy, Rollout, Setting, Use
 
 LARGEST = 20_000**2  # numbers in a matrix that a solver forms: 1.6 GB in single precision
 
@@ -35,7 +35,7 @@ class NPG:
     normalised step √(2δ / gᵀF⁻¹g) F⁻¹g of algorithm 1 (their δ is 2δ here). F is F + damping I throughout.
     """
 
-    uses: ClassVar[frozenset[str]] = frozenset({"critic_optimizer"})
+    uses: ClassVar[frozenset[Use]] = frozenset({"critic_optimizer"})
 
     discount: Fraction  # gamma
     gae_lambda: Fraction  # lambda
@@ -57,25 +57,17 @@ class NPG:
     def __post_init__(self) -> None:
         validate(self)
 
-    def setup(
-        self,
-        agent: Agent,
-        optimizer: Optimizer | None,
-        critic_optimizer: Optimizer | None,
-        generator: torch.Generator,
-    ) -> None:
-        assert critic_optimizer is not None
-        self.critic_optimizer = critic_optimizer
-        self.generator = generator
-
-    def conflicts(self, rollout_steps: int, num_envs: int) -> list[str]:
-        found = minibatch_conflicts(
-            rollout_steps, num_envs, self.critic_minibatch_size, "algo.critic_minibatch_size"
-        )
+    def conflicts(self, setting: Setting) -> list[str]:
+        found = critic_minibatch_conflicts(setting, self.critic_minibatch_size)
         if self.solver == "compatible" and self.fisher != "empirical":
             found.append(
                 f"algo.fisher: the solver compatible fits the advantage on the scores of the sampled actions, which "
                 f"gives the natural gradient under the empirical Fisher matrix and no other; got {self.fisher}"
+            )
+        if self.solver == "compatible" and setting.remembers:
+            found.append(
+                f"algo.solver: compatible needs the scores of single rows, and under policy={setting.policy}, which "
+                "has a memory, a row depends on those before it; cg and exact need none"
             )
         if self.solver in ("exact", "compatible") and self.damping == 0:
             found.append(
@@ -87,7 +79,7 @@ class NPG:
     def estimate(self, agent: Agent, rollout: Rollout) -> Batch:
         return gae_batch(agent, rollout, self.discount, self.gae_lambda, self.normalize_advantage)
 
-    def update(self, agent: Agent, rollout: Rollout, progress: float) -> Metrics:
+    def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:
         policy, batch = agent.policy, self.estimate(agent, rollout)
         parameters = list(policy.parameters())
 
@@ -121,16 +113,9 @@ class NPG:
             scale = math.sqrt(2 * self.max_kl / slope)  # gᵀF⁻¹g = xᵀFx
         assign(parameters, flatten(parameters) + scale * x)
 
-        metrics["critic_learning_rate"] = self.critic_optimizer.anneal(progress)
-        metrics["critic_loss"] = fit_critic(
-            agent.critic,
-            batch,
-            self.critic_optimizer,
-            self.critic_epochs,
-            self.critic_minibatch_size,
-            self.generator,
-        )
-        return metrics
+        metrics |= learner.anneal(progress)
+        fit = fit_critic(agent.critic, batch, learner, self.critic_epochs, self.critic_minibatch_size)
+        return metrics | fit
 
     def _damped_product(self, policy: Policy, batch: Batch) -> MatVec:
         """v -> F v + damping v."""
@@ -142,16 +127,6 @@ class NPG:
             case "empirical":
                 product = empirical_fisher_product(policy, batch.obs, batch.action)
         return damped(product, self.damping)
-
-    def state_dict(self) -> State:
-        return {
-            "critic_optimizer": self.critic_optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-        }
-
-    def load_state_dict(self, state: State) -> None:
-        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
-        self.generator.set_state(state["generator"])
 
 
 def _require(rows: int, columns: int, words: str) -> None:

@@ -12,7 +12,7 @@ from pgx.ops.losses import clipped_surrogate, clipped_value_loss, value_loss
 from pgx.ops.stats import standardize
 from pgx.regression import minibatch_conflicts
 from pgx.schema import Count, Fraction, NonNegative, Positive, validate
-from pgx.types import Agent, Batch, Critic, Metrics, Optimizer, Policy, Rollout, State
+from pgx.types import Agent, Batch, Critic, Learner, Metrics, Policy, Rollout, Setting, Use
 
 
 @dataclass
@@ -23,7 +23,7 @@ class PPO:
     critic have optimizers of their own, so the paper's value coefficient c1 is a ratio of learning rates here.
     """
 
-    uses: ClassVar[frozenset[str]] = frozenset({"optimizer", "critic_optimizer"})
+    uses: ClassVar[frozenset[Use]] = frozenset({"optimizer", "critic_optimizer"})
 
     discount: Fraction  # gamma
     gae_lambda: Fraction  # lambda
@@ -32,6 +32,7 @@ class PPO:
     clip_range: Positive  # epsilon: the ratio earns nothing beyond 1 +- epsilon
     epochs: Count  # passes over the batch
     minibatch_size: Count  # rows
+    recompute_advantages: bool  # before every pass but the first, from the critic as it has become
     entropy_coefficient: NonNegative  # bonus per nat of entropy, in units of the advantage
     value_clip: (
         Positive | None
@@ -41,39 +42,28 @@ class PPO:
     def __post_init__(self) -> None:
         validate(self)
 
-    def setup(
-        self,
-        agent: Agent,
-        optimizer: Optimizer | None,
-        critic_optimizer: Optimizer | None,
-        generator: torch.Generator,
-    ) -> None:
-        assert optimizer is not None and critic_optimizer is not None
-        self.optimizer = optimizer
-        self.critic_optimizer = critic_optimizer
-        self.generator = generator
-
-    def conflicts(self, rollout_steps: int, num_envs: int) -> list[str]:
-        return minibatch_conflicts(rollout_steps, num_envs, self.minibatch_size, "algo.minibatch_size")
+    def conflicts(self, setting: Setting) -> list[str]:
+        return minibatch_conflicts(setting, self.minibatch_size, "algo.minibatch_size")
 
     def estimate(self, agent: Agent, rollout: Rollout) -> Batch:
         return gae_batch(
             agent, rollout, self.discount, self.gae_lambda, normalize=self.normalize_advantage == "batch"
         )
 
-    def update(self, agent: Agent, rollout: Rollout, progress: float) -> Metrics:
+    def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:
         batch = self.estimate(agent, rollout)
-        rate = self.optimizer.anneal(progress)
-        critic_rate = self.critic_optimizer.anneal(progress)
+        rates = learner.anneal(progress)
         with torch.no_grad():
             old = agent.policy(batch.obs)
 
-        for epoch in range(1, self.epochs + 1):  # noqa: B007, how far it came is reported
+        for epoch in range(1, self.epochs + 1):
+            if self.recompute_advantages and epoch > 1:
+                batch = self.estimate(agent, rollout)
             critic_losses = []
-            for rows in batch.minibatches(self.minibatch_size, self.generator):
-                self.optimizer.descend(partial(self._policy_loss, agent.policy, rows))
+            for rows in batch.minibatches(self.minibatch_size, learner.generator):
+                learner.optimizer.descend(partial(self._policy_loss, agent.policy, rows))
                 critic_losses.append(
-                    self.critic_optimizer.descend(partial(self._critic_loss, agent.critic, rows))
+                    learner.critic_optimizer.descend(partial(self._critic_loss, agent.critic, rows))
                 )
             if self.target_kl is not None:
                 with torch.no_grad():
@@ -81,11 +71,9 @@ class PPO:
                 if kl > self.target_kl:
                     break
 
-        return {
+        return rates | {
             "epochs": float(epoch),
-            "learning_rate": rate,
             "critic_loss": float(torch.stack(critic_losses).mean()),
-            "critic_learning_rate": critic_rate,
         }
 
     def _policy_loss(self, policy: Policy, rows: Batch) -> Tensor:
@@ -104,15 +92,3 @@ class PPO:
         if self.value_clip is None:
             return value_loss(value, rows.value_target)
         return clipped_value_loss(value, rows.value, rows.value_target, self.value_clip)
-
-    def state_dict(self) -> State:
-        return {
-            "optimizer": self.optimizer.state_dict(),
-            "critic_optimizer": self.critic_optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-        }
-
-    def load_state_dict(self, state: State) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
-        self.generator.set_state(state["generator"])

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from pgx.estimates import gae_batch
-from pgx.ops.losses import kl_penalized_surrogate, value_loss
+from pgx.ops.losses import kl_penalized_surrogate
 from pgx.ops.stats import standardize
-from pgx.regression import minibatch_conflicts
+from pgx.regression import critic_loss, minibatch_conflicts
 from pgx.schema import Count, Fraction, NonNegative, Positive, validate
-from pgx.types import Agent, Batch, Critic, Distribution, Metrics, Optimizer, Policy, Rollout, State
+from pgx.types import Agent, Batch, Distribution, Learner, Metrics, Policy, Rollout, Setting, Use
 
 # While the policy cannot move (a learning rate annealed to nothing) every update halves beta, and while no penalty can
 # hold it every update doubles beta. Beyond these bounds it would take as many updates to come back to where it
@@ -28,7 +28,7 @@ class PPOKL:
     that objective. Policy and critic have optimizers of their own, as in PPO's clipped form.
     """
 
-    uses: ClassVar[frozenset[str]] = frozenset({"optimizer", "critic_optimizer"})
+    uses: ClassVar[frozenset[Use]] = frozenset({"optimizer", "critic_optimizer"})
 
     discount: Fraction  # gamma
     gae_lambda: Fraction  # lambda
@@ -36,6 +36,7 @@ class PPOKL:
     normalize_advantage: Literal["off", "batch", "minibatch"]
     epochs: Count  # passes over the batch
     minibatch_size: Count  # rows
+    recompute_advantages: bool  # before every pass but the first, from the critic as it has become
     entropy_coefficient: NonNegative  # bonus per nat of entropy, in units of the advantage
     # KL(pi_old || pi), the paper's, or KL(pi || pi_old): of the penalty, and of what beta is adapted by.
     kl_direction: Literal["old_new", "new_old"]
@@ -46,86 +47,59 @@ class PPOKL:
     def __post_init__(self) -> None:
         validate(self)
 
-    def setup(
-        self,
-        agent: Agent,
-        optimizer: Optimizer | None,
-        critic_optimizer: Optimizer | None,
-        generator: torch.Generator,
-    ) -> None:
-        assert optimizer is not None and critic_optimizer is not None
-        self.optimizer = optimizer
-        self.critic_optimizer = critic_optimizer
-        self.generator = generator
-        self.current_beta = self.beta
-
-    def conflicts(self, rollout_steps: int, num_envs: int) -> list[str]:
-        return minibatch_conflicts(rollout_steps, num_envs, self.minibatch_size, "algo.minibatch_size")
+    def conflicts(self, setting: Setting) -> list[str]:
+        return minibatch_conflicts(setting, self.minibatch_size, "algo.minibatch_size")
 
     def estimate(self, agent: Agent, rollout: Rollout) -> Batch:
         return gae_batch(
             agent, rollout, self.discount, self.gae_lambda, normalize=self.normalize_advantage == "batch"
         )
 
-    def update(self, agent: Agent, rollout: Rollout, progress: float) -> Metrics:
+    def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:
         batch = self.estimate(agent, rollout)
-        rate = self.optimizer.anneal(progress)
-        critic_rate = self.critic_optimizer.anneal(progress)
-        beta = self.current_beta
+        rates = learner.anneal(progress)
+        beta: float = learner.memory.get("beta", self.beta)
         with torch.no_grad():
             old = agent.policy(batch.obs)
 
-        for _ in range(self.epochs):
+        for epoch in range(1, self.epochs + 1):
+            if self.recompute_advantages and epoch > 1:
+                batch = self.estimate(agent, rollout)
             critic_losses = []
-            for index in batch.minibatch_indices(self.minibatch_size, self.generator):
+            for index in batch.minibatch_indices(self.minibatch_size, learner.generator):
                 rows = batch.rows(index)
-                self.optimizer.descend(partial(self._policy_loss, agent.policy, rows, old.rows(index)))
+                learner.optimizer.descend(
+                    partial(self._policy_loss, agent.policy, rows, old.rows(index), beta)
+                )
                 critic_losses.append(
-                    self.critic_optimizer.descend(partial(self._critic_loss, agent.critic, rows))
+                    learner.critic_optimizer.descend(partial(critic_loss, agent.critic, rows))
                 )
 
         if self.adapt_beta:
             with torch.no_grad():
                 kl = float(self._kl(old, agent.policy(batch.obs)).mean())  # d, over the whole batch
-            if kl > 1.5 * self.kl_target:
-                self.current_beta = min(max(2 * beta, BETA_MIN), BETA_MAX)
-            elif kl < self.kl_target / 1.5:
-                self.current_beta = min(max(beta / 2, BETA_MIN), BETA_MAX)
+            learner.memory["beta"] = self._adapted(beta, kl)
 
-        return {
-            "beta": beta,
-            "learning_rate": rate,
-            "critic_loss": float(torch.stack(critic_losses).mean()),
-            "critic_learning_rate": critic_rate,
-        }
+        return rates | {"beta": beta, "critic_loss": float(torch.stack(critic_losses).mean())}
 
-    def _policy_loss(self, policy: Policy, rows: Batch, old: Distribution) -> Tensor:
+    def _adapted(self, beta: float, kl: float) -> float:
+        """The beta of the next update, after one that moved by kl nats."""
+        if kl > 1.5 * self.kl_target:
+            return min(max(2 * beta, BETA_MIN), BETA_MAX)
+        if kl < self.kl_target / 1.5:
+            return min(max(beta / 2, BETA_MIN), BETA_MAX)
+        return beta
+
+    def _policy_loss(self, policy: Policy, rows: Batch, old: Distribution, beta: float) -> Tensor:
         """-(L_KLPEN + c S): the negative of eq. 8 with an entropy bonus."""
         new = policy(rows.obs)
         log_ratio = new.log_prob(rows.action) - rows.log_prob
         minibatch = self.normalize_advantage == "minibatch"
         advantage = standardize(rows.advantage) if minibatch else rows.advantage
-        loss = -kl_penalized_surrogate(log_ratio, advantage, self._kl(old, new), self.current_beta)
+        loss = -kl_penalized_surrogate(log_ratio, advantage, self._kl(old, new), beta)
         if self.entropy_coefficient > 0:
             loss = loss - self.entropy_coefficient * new.entropy().mean()
         return loss
 
     def _kl(self, old: Distribution, new: Distribution) -> Tensor:
         return old.kl(new) if self.kl_direction == "old_new" else new.kl(old)
-
-    def _critic_loss(self, critic: Critic, rows: Batch) -> Tensor:
-        return value_loss(critic(rows.obs), rows.value_target)
-
-    def state_dict(self) -> State:
-        return {
-            "optimizer": self.optimizer.state_dict(),
-            "critic_optimizer": self.critic_optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-            "beta": self.current_beta,
-        }
-
-    def load_state_dict(self, state: State) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
-        self.generator.set_state(state["generator"])
-        self.current_beta = state["beta"]

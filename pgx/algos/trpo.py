@@ -13,11 +13,11 @@ from pgx.ops.fisher import MatVec, damped, gauss_newton_product, kl_hessian_prod
 from pgx.ops.losses import surrogate
 from pgx.ops.params import assign, flatten, gradient
 from pgx.ops.solvers import LineSearchResult, backtracking_line_search, conjugate_gradient
-from pgx.regression import fit_critic, minibatch_conflicts
+from pgx.regression import critic_minibatch_conflicts, fit_critic
 from pgx.schema import Count, Fraction, Index, NonNegative, OpenFraction, Positive, validate
-from pgx.types import Agent, Batch, Metrics, Optimizer, Policy, Rollout, State
+from pgx.types import Agent, Batch, Learner, Metrics, Observations, Policy, Rollout, Setting, Use
 
-FISHER: dict[str, Callable[[Policy, Tensor], MatVec]] = {
+FISHER: dict[str, Callable[[Policy, Observations], MatVec]] = {
     "gauss_newton": gauss_newton_product,
     "kl_hessian": kl_hessian_product,
 }
@@ -32,7 +32,7 @@ class TRPO:
     are rewards-to-go minus the critic. H here is F + damping I, their A.
     """
 
-    uses: ClassVar[frozenset[str]] = frozenset({"critic_optimizer"})
+    uses: ClassVar[frozenset[Use]] = frozenset({"critic_optimizer"})
 
     discount: Fraction  # gamma
     gae_lambda: Fraction  # lambda
@@ -50,26 +50,13 @@ class TRPO:
     def __post_init__(self) -> None:
         validate(self)
 
-    def setup(
-        self,
-        agent: Agent,
-        optimizer: Optimizer | None,
-        critic_optimizer: Optimizer | None,
-        generator: torch.Generator,
-    ) -> None:
-        assert critic_optimizer is not None
-        self.critic_optimizer = critic_optimizer
-        self.generator = generator
-
-    def conflicts(self, rollout_steps: int, num_envs: int) -> list[str]:
-        return minibatch_conflicts(
-            rollout_steps, num_envs, self.critic_minibatch_size, "algo.critic_minibatch_size"
-        )
+    def conflicts(self, setting: Setting) -> list[str]:
+        return critic_minibatch_conflicts(setting, self.critic_minibatch_size)
 
     def estimate(self, agent: Agent, rollout: Rollout) -> Batch:
         return gae_batch(agent, rollout, self.discount, self.gae_lambda, self.normalize_advantage)
 
-    def update(self, agent: Agent, rollout: Rollout, progress: float) -> Metrics:
+    def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:
         policy, batch = agent.policy, self.estimate(agent, rollout)
         parameters = list(policy.parameters())
 
@@ -85,23 +72,18 @@ class TRPO:
         scale = math.sqrt(2 * self.max_kl / curvature) if curvature > 0 else 0.0
         search = self._line_search(policy, batch, float(objective.detach()), scale * cg.x)
 
-        rate = self.critic_optimizer.anneal(progress)
-        critic_loss = fit_critic(
-            agent.critic,
-            batch,
-            self.critic_optimizer,
-            self.critic_epochs,
-            self.critic_minibatch_size,
-            self.generator,
+        rates = learner.anneal(progress)
+        fit = fit_critic(agent.critic, batch, learner, self.critic_epochs, self.critic_minibatch_size)
+        return (
+            {
+                "line_search_steps": float(search.steps),
+                "line_search_fraction": search.fraction,
+                "cg_residual": cg.residual,
+                "cg_steps": float(cg.steps),
+            }
+            | rates
+            | fit
         )
-        return {
-            "line_search_steps": float(search.steps),
-            "line_search_fraction": search.fraction,
-            "cg_residual": cg.residual,
-            "cg_steps": float(cg.steps),
-            "critic_loss": critic_loss,
-            "critic_learning_rate": rate,
-        }
 
     @torch.no_grad()
     def _line_search(
@@ -122,13 +104,3 @@ class TRPO:
         if search.fraction == 0:
             assign(parameters, start)
         return search
-
-    def state_dict(self) -> State:
-        return {
-            "critic_optimizer": self.critic_optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-        }
-
-    def load_state_dict(self, state: State) -> None:
-        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
-        self.generator.set_state(state["generator"])

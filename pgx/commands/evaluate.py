@@ -2,15 +2,16 @@
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pgx.commands.train import load_config
 from pgx.config.build import load_agent
 from pgx.evaluation import play
+from pgx.metrics import shown
 from pgx.seeding import derive, generator
 
 
@@ -21,18 +22,15 @@ def evaluate(run: str, checkpoint: str, episodes: int | None, stochastic: bool, 
     agent, envs, device = load_agent(cfg, Path(run), checkpoint, max_envs=episodes)
     sampling = generator(seed, "evaluation actions", device)
 
-    def sample(obs: Tensor) -> Tensor:
-        return agent.act(obs, sampling)[0]
-
     started = time.monotonic()
-    choose = sample if stochastic else agent.best_action
-    played = play(choose, envs, episodes, derive(seed, "evaluation"), torch.device(device))
+    act = partial(agent.act, generator=sampling) if stochastic else agent.act_greedily
+    played = play(agent, act, envs, episodes, derive(seed, "evaluation"), torch.device(device))
     envs.close()
     returns, lengths = [e.episode_return for e in played], [e.length for e in played]
     how = "stochastic" if stochastic else "deterministic"
     print(f"{run}, checkpoint {checkpoint}: {len(played)} {how} episodes on {envs.id} ({envs.backend})")
-    mean, deviation = np.mean(returns), np.std(returns)
-    print(f"  return  {mean:,.1f} +- {deviation:,.1f}   min {min(returns):,.1f}  max {max(returns):,.1f}")
+    mean, deviation = shown(float(np.mean(returns))), shown(float(np.std(returns)))
+    print(f"  return  {mean} +- {deviation}   min {shown(min(returns))}  max {shown(max(returns))}")
     print(f"  length  {np.mean(lengths):,.1f}   min {min(lengths)}  max {max(lengths)}")
     print(f"  {sum(lengths) / (time.monotonic() - started):,.0f} steps/s", file=sys.stderr)
     return 0

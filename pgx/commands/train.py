@@ -20,10 +20,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pgx.checkpoint import LAST
-from pgx.config import build, check, compose
+from pgx.config import build, check, check_inputs, compose
 from pgx.config.compose import ROOT, jobs, parse, prepare
 from pgx.config.explain import explain
 from pgx.errors import RunError, UserError
+from pgx.metrics import shown
 from pgx.paths import config_dir
 from pgx.schema import nearest
 from pgx.trainer import Trainer, refuse_used
@@ -78,6 +79,7 @@ def _check(sweep: list[list[str]]) -> None:
     for job in sweep:
         cfg = compose(job)
         check(cfg)
+        check_inputs(cfg)
         if any(o.key_or_group == "run_dir" for o in parse(job)):
             folders.setdefault(cfg.run_dir, []).append(" ".join(job))
     shared = [folder for folder, users in folders.items() if len(users) > 1]
@@ -143,7 +145,7 @@ def _forget_empty(run_dir: Path) -> None:
 def _train(trainer: Trainer, cfg: DictConfig) -> dict[str, Any]:
     envs = trainer.runner.envs
     print(
-        f"{cfg.algo.name} on {envs.id}: {envs.num_envs} environments x {trainer.runner.rollout_steps} steps, "
+        f"{cfg.algo.name} on {envs.id}: {trainer.runner}, "
         f"backend {envs.backend} ({trainer.backend_reason}), seed {cfg.seed}\nrun {trainer.run_dir}",
         flush=True,
     )
@@ -154,9 +156,9 @@ def _train(trainer: Trainer, cfg: DictConfig) -> dict[str, Any]:
     returned = "no episode ended"
     if summary["final_return"] is not None:
         episodes = summary["final_return_episodes"]
-        returned = f"return {summary['final_return']:,.1f} (mean of the last {episodes} episodes)"
+        returned = f"return {shown(summary['final_return'])} (mean of the last {episodes} episodes)"
     if summary["best_return"] is not None:
-        returned += f", best {summary['best_return']:,.1f} at {summary['best_steps']:,} steps"
+        returned += f", best {shown(summary['best_return'])} at {summary['best_steps']:,} steps"
     print(f"{summary['status']} at {summary['steps']:,} steps after {took:,.1f} s: {returned}")
     print(f"  see it       tensorboard --logdir {trainer.run_dir}")
     print(f"  evaluate it  pgx eval {trainer.run_dir}")

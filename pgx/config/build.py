@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from pgx.algos import rule
 from pgx.checkpoint import Checkpoints
-from pgx.config.check import NAMED, check
-from pgx.config.sections import Env, Health, Logger, Runner, Top, TrainerSection
+from pgx.config.check import NAMED, check, check_inputs, plain_values
+from pgx.config.sections import Env, Health, Logger, Top, TrainerSection
 from pgx.envs.make import BackendChoice, choose_backend, make_envs
 from pgx.envs.normalizers import Identity, ObservationNormalizer, RewardScaler
 from pgx.envs.vector import VectorEnv
@@ -22,11 +22,11 @@ from pgx.loggers import Sink
 from pgx.loggers.console import make_console
 from pgx.loggers.jsonl import JsonLines
 from pgx.loggers.tensorboard import TensorBoard
-from pgx.optimizers import GradientSteps
-from pgx.runners.sync import Episode, SyncRunner
+from pgx.optimizers import NoSteps
+from pgx.runners import Episode
 from pgx.seeding import derive, generator
 from pgx.trainer import Trainer
-from pgx.types import Agent, Continuous, Normalizer
+from pgx.types import Agent, Algorithm, Continuous, Learner, Normalizer, Optimizer
 
 
 def build(cfg: DictConfig) -> Trainer:
@@ -40,8 +40,9 @@ def build(cfg: DictConfig) -> Trainer:
             the run's folder cannot be made.
     """
     check(cfg)
-    text = OmegaConf.to_yaml(cfg, resolve=True)
-    values: dict[str, Any] = OmegaConf.to_container(OmegaConf.create(text))  # type: ignore[assignment]
+    check_inputs(cfg)
+    values = plain_values(cfg)
+    text = OmegaConf.to_yaml(OmegaConf.create(values))
     top = Top(**{key: value for key, value in values.items() if not isinstance(value, dict)})
     env, training, logger = (
         Env(**values["env"]),
@@ -54,18 +55,20 @@ def build(cfg: DictConfig) -> Trainer:
     choice = choose_backend(env.id, env.backend, env.kwargs)
     envs = make_envs(choice, env.id, env.num_envs, env.kwargs, _threads(env))
     agent = _agent(values, env, envs, top.seed, device)
-    algorithm = rule(values["algo"]["name"])(**_but(values["algo"], "name"))
-    algorithm.setup(
-        agent,
-        _optimizer(values["optimizer"], agent.policy),
-        _optimizer(values["critic_optimizer"], agent.critic),
+    algorithm: Algorithm = rule(values["algo"]["name"])(**_but(values["algo"], "name"))
+    learner = Learner(
+        _optimizer(values, "optimizer", agent.policy),
+        _optimizer(values, "critic_optimizer", agent.critic),
         generator(top.seed, "minibatches"),
     )
     scaler = RewardScaler(algorithm.discount, _bound(env.reward_clip)) if env.scale_reward else None
-    runner = SyncRunner(envs, Runner(**values["runner"]).rollout_steps, scaler, top.seed, device)
+    runner = NAMED["runner"][0][values["runner"]["name"]](
+        envs=envs, reward_scaler=scaler, seed=top.seed, device=device, **_but(values["runner"], "name")
+    )
     return Trainer(
         agent=agent,
         algorithm=algorithm,
+        learner=learner,
         runner=runner,
         run_dir=run_dir,
         config=text,
@@ -90,7 +93,7 @@ def load_agent(
     """
     state = Checkpoints(run_dir).load(checkpoint)
     check(cfg)
-    values: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    values = plain_values(cfg)
     env, device = Env(**values["env"]), values["device"]
     choice = choose_backend(env.id, env.backend, env.kwargs)
     envs = make_envs(choice, env.id, min(max_envs, env.num_envs), env.kwargs, _threads(env))
@@ -117,7 +120,7 @@ def _agent(values: Mapping[str, Any], env: Env, envs: VectorEnv, seed: int, devi
         obs=envs.obs_spec, action=envs.action_spec, generator=weights, **_but(values["policy"], "name")
     )
     critic = critics[values["critic"]["name"]](
-        obs=envs.obs_spec, generator=weights, **_but(values["critic"], "name")
+        obs=envs.obs_spec, action=envs.action_spec, generator=weights, **_but(values["critic"], "name")
     )
     normalizer: Normalizer = Identity()
     if env.normalize_obs and isinstance(envs.obs_spec, Continuous):
@@ -125,11 +128,12 @@ def _agent(values: Mapping[str, Any], env: Env, envs: VectorEnv, seed: int, devi
     return Agent(policy.to(device), critic.to(device), normalizer)
 
 
-def _optimizer(values: Mapping[str, Any], network: Any) -> GradientSteps | None:
-    if values["name"] is None:
-        return None
-    make: Callable[..., GradientSteps] = NAMED["optimizer"][0][values["name"]]
-    return make(parameters=network.parameters(), **_but(values, "name"))
+def _optimizer(values: Mapping[str, Any], section: str, network: Any) -> Optimizer:
+    chosen = values[section]
+    if chosen["name"] is None:
+        return NoSteps()
+    make: Callable[..., Optimizer] = NAMED[section][0][chosen["name"]]
+    return make(parameters=network.parameters(), **_but(chosen, "name"))
 
 
 def _evaluator(
@@ -145,7 +149,9 @@ def _evaluator(
     def evaluate(iteration: int) -> list[Episode]:
         envs = make_envs(choice, env.id, min(episodes, env.num_envs), env.kwargs, _threads(env))
         try:
-            return play(agent.best_action, envs, episodes, derive(seed, "evaluation", iteration), device)
+            return play(
+                agent, agent.act_greedily, envs, episodes, derive(seed, "evaluation", iteration), device
+            )
         finally:
             envs.close()
 

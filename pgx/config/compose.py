@@ -1,10 +1,10 @@
 """Composing a config with Hydra, and saying in one message what is wrong with the overrides."""
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -41,8 +41,13 @@ def _sweep_number() -> str:
     )
 
 
+def _absolute(path: str | None) -> str | None:
+    """A path as it is from any folder; null stays null."""
+    return None if path is None else str(Path(path).absolute())
+
+
 OmegaConf.register_new_resolver("sweep_number", _sweep_number, replace=True)
-OmegaConf.register_new_resolver("absolute", os.path.abspath, replace=True)
+OmegaConf.register_new_resolver("absolute", _absolute, replace=True)
 
 
 def register_environments(ids: Iterable[str]) -> None:

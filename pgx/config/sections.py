@@ -14,6 +14,7 @@ class Top:
     device: Literal["cpu", "cuda"]
     torch_threads: Count
     run_dir: str
+    dataset: str | None  # its folder; null: none
 
 
 @dataclass(frozen=True)
@@ -51,15 +52,9 @@ class Logger:
     console_interval: Positive  # seconds between lines of the plain console
 
 
-@dataclass(frozen=True)
-class Runner:
-    rollout_steps: Count  # T, per environment
-
-
 FIXED: dict[str, type[Any]] = {
     "env": Env,
     "trainer": TrainerSection,
     "health": Health,
     "logger": Logger,
-    "runner": Runner,
 }

@@ -62,6 +62,7 @@ class EnvPoolVector:
     """
 
     backend = "envpool"
+    action_mask = None
 
     def __init__(self, env_id: str, num_envs: int, kwargs: dict[str, Any], num_threads: int) -> None:
         self.id = env_id

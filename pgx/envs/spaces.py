@@ -7,21 +7,22 @@ from gymnasium import Space, spaces
 
 from pgx.envs.vector import Array
 from pgx.errors import UserError
-from pgx.types import ActionSpec, Continuous, Discrete, MultiDiscrete, ObsSpec
+from pgx.types import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
 
 Convert = Callable[[Array], Array]
 
 
 def observation(env_id: str, space: "Space[object]") -> tuple[ObsSpec, Convert]:
-    """Spec of a single observation, and the map of a batch [N, ...] to float32, uint8 or int64.
+    """Spec of a single observation, and the map of a batch [N, ...] to float32, uint8 (images) or int64.
 
     Raises:
         UserError: for a space other than Box and Discrete.
     """
     if isinstance(space, spaces.Box):
-        dtype = np.uint8 if space.dtype == np.uint8 else np.float32
         shape = space.shape
-        return Continuous(shape), lambda obs: obs.astype(dtype).reshape(len(obs), *shape)
+        if space.dtype == np.uint8 and len(shape) == 3:
+            return Image(shape), lambda obs: obs.reshape(len(obs), *shape)
+        return Continuous(shape), lambda obs: obs.astype(np.float32).reshape(len(obs), *shape)
     if isinstance(space, spaces.Discrete):
         start = int(space.start)
         return Discrete(int(space.n)), lambda obs: obs.astype(np.int64).reshape(len(obs)) - start
@@ -43,7 +44,10 @@ def action(env_id: str, space: "Space[object]") -> tuple[ActionSpec, Convert]:
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         low, high, shape, dtype = space.low, space.high, space.shape, space.dtype
         width = int(np.prod(shape))
-        return Continuous((width,)), lambda a: np.clip(a.reshape(len(a), *shape), low, high).astype(dtype)
+        bounds = tuple(map(float, low.ravel())), tuple(map(float, high.ravel()))
+        return Continuous((width,), *bounds), lambda a: np.clip(a.reshape(len(a), *shape), low, high).astype(
+            dtype
+        )
     raise UserError(
         f"env.id={env_id}: actions are {space}; supported are Discrete, MultiDiscrete (one dimension) and "
         "Box of real numbers"

@@ -34,6 +34,11 @@ class VectorEnv(Protocol):
     @property
     def action_spec(self) -> ActionSpec: ...
 
+    @property
+    def action_mask(self) -> NDArray[np.bool_] | None:
+        """[N, K] the actions that can be taken now; None where the environment does not say (all)."""
+        ...
+
     def reset(self, seed: int) -> Array:
         """Start every environment anew from seeds seed, seed + 1, ...; returns observations [N, ...]."""
         ...

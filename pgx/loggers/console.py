@@ -1,6 +1,7 @@
 """What a person sees of a run: a live panel on a terminal, a line now and then in a pipe or in CI."""
 
 import time
+from collections.abc import Callable
 from typing import Any, Literal
 
 from rich.console import Console, Group
@@ -9,59 +10,66 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
+from pgx.metrics import shown
 from pgx.types import Metrics
 
 ConsoleStyle = Literal["auto", "live", "plain", "off"]
+Row = tuple[str, str, Callable[[float], str]]  # label, tag, and how its number is written
 
-_PANEL = (  # (heading, rows of (label, tag, format))
+_PANEL: tuple[tuple[str, tuple[Row, ...]], ...] = (
     (
         "rollout",
         (
-            ("return", "rollout/episode_return", "{:,.1f}"),
-            ("return, last 20", "rollout/episode_return_recent", "{:,.1f}"),
-            ("length", "rollout/episode_length", "{:,.0f}"),
-            ("episodes", "rollout/episodes", "{:.0f}"),
-            ("eval return", "eval/episode_return", "{:,.1f}"),
-            ("environment", "time/environment_share", "{:.0%}"),
-            ("policy", "time/policy_share", "{:.0%}"),
-            ("update", "time/update_share", "{:.0%}"),
+            ("return", "rollout/episode_return", shown),
+            ("return, last 20", "rollout/episode_return_recent", shown),
+            ("length", "rollout/episode_length", "{:,.0f}".format),
+            ("episodes", "rollout/episodes", "{:.0f}".format),
+            ("eval return", "eval/episode_return", shown),
+            ("environment", "time/environment_share", "{:.0%}".format),
+            ("policy", "time/policy_share", "{:.0%}".format),
+            ("update", "time/update_share", "{:.0%}".format),
         ),
     ),
     (
         "health",
         (
-            ("KL", "health/kl", "{:.5f}"),
-            ("KL, largest", "health/kl_max", "{:.4f}"),
-            ("entropy", "health/entropy", "{:.3f}"),
-            ("sample size", "health/ess", "{:.1%}"),
-            ("clip fraction", "health/clip_fraction", "{:.1%}"),
-            ("explained var.", "health/explained_variance", "{:.3f}"),
-            ("gain, predicted", "health/predicted_gain", "{:.5f}"),
-            ("gain, actual", "health/surrogate_gain", "{:.5f}"),
+            ("KL", "health/kl", "{:.5f}".format),
+            ("KL, largest", "health/kl_max", "{:.4f}".format),
+            ("entropy", "health/entropy", "{:.3f}".format),
+            ("sample size", "health/ess", "{:.1%}".format),
+            ("clip fraction", "health/clip_fraction", "{:.1%}".format),
+            ("explained var.", "health/explained_variance", "{:.3f}".format),
+            ("gain, predicted", "health/predicted_gain", "{:.5f}".format),
+            ("gain, actual", "health/surrogate_gain", "{:.5f}".format),
         ),
     ),
     (
         "rule",
         (
-            ("line search", "algo/line_search_steps", "{:.0f}"),
-            ("step fraction", "algo/line_search_fraction", "{:.2f}"),
-            ("CG residual", "algo/cg_residual", "{:.1e}"),
-            ("CG steps", "algo/cg_steps", "{:.0f}"),
-            ("epochs", "algo/epochs", "{:.0f}"),
-            ("learning rate", "algo/learning_rate", "{:.1e}"),
-            ("critic loss", "algo/critic_loss", "{:.4g}"),
-            ("gradient norm", "health/gradient_norm", "{:.3g}"),
+            ("line search", "algo/line_search_steps", "{:.0f}".format),
+            ("step fraction", "algo/line_search_fraction", "{:.2f}".format),
+            ("CG residual", "algo/cg_residual", "{:.1e}".format),
+            ("CG steps", "algo/cg_steps", "{:.0f}".format),
+            ("beta", "algo/beta", "{:.3g}".format),
+            ("step size", "algo/step_size", "{:.3g}".format),
+            ("auxiliary KL", "algo/auxiliary_kl", "{:.5f}".format),
+            ("behaviour KL", "algo/behaviour_kl", "{:.5f}".format),
+            ("weights in effect", "algo/weight_ess", "{:.1%}".format),
+            ("epochs", "algo/epochs", "{:.0f}".format),
+            ("learning rate", "algo/learning_rate", "{:.1e}".format),
+            ("critic loss", "algo/critic_loss", "{:.4g}".format),
+            ("gradient norm", "health/gradient_norm", "{:.3g}".format),
         ),
     ),
 )
 
-_LINE = (
-    ("return", "rollout/episode_return_recent", "{:.1f}"),
-    ("eval", "eval/episode_return", "{:.1f}"),
-    ("kl", "health/kl", "{:.4f}"),
-    ("ess", "health/ess", "{:.2f}"),
-    ("entropy", "health/entropy", "{:.2f}"),
-    ("ev", "health/explained_variance", "{:.2f}"),
+_LINE: tuple[Row, ...] = (
+    ("return", "rollout/episode_return_recent", shown),
+    ("eval", "eval/episode_return", shown),
+    ("kl", "health/kl", "{:.4f}".format),
+    ("ess", "health/ess", "{:.2f}".format),
+    ("entropy", "health/entropy", "{:.2f}".format),
+    ("ev", "health/explained_variance", "{:.2f}".format),
 )
 
 
@@ -114,7 +122,7 @@ class LiveConsole:
             column.add_column(justify="right", style="cyan")
             for label, tag, form in rows:
                 if tag in self._latest:
-                    column.add_row(label, form.format(self._latest[tag]))
+                    column.add_row(label, form(self._latest[tag]))
             cells.append(column)
             grid.add_column(ratio=1)
         grid.add_row(*cells)
@@ -138,9 +146,7 @@ class PlainConsole:
         self._latest.update(metrics)
         rate, eta = self._clock.at(steps)
         total = self._clock.total_steps
-        parts = [
-            f"{label} {form.format(self._latest[tag])}" for label, tag, form in _LINE if tag in self._latest
-        ]
+        parts = [f"{label} {form(self._latest[tag])}" for label, tag, form in _LINE if tag in self._latest]
         self._unsaid = (
             f"{steps:>{len(f'{total:,}')},}/{total:,} {min(1.0, steps / total):>4.0%}  {'  '.join(parts)}  "
             f"{rate:,.0f} steps/s  eta {_clock_face(eta)}"

@@ -16,17 +16,17 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from pgx.ops.params import split
-from pgx.types import Policy
+from pgx.types import Distribution, Observations, Policy
 
 MatVec = Callable[[Tensor], Tensor]
 
 
-def fisher_vector_product(policy: Policy, obs: Tensor, vector: Tensor) -> Tensor:
+def fisher_vector_product(policy: Policy, obs: Observations, vector: Tensor) -> Tensor:
     """F v, averaged over the observations.
 
     Args:
         policy: its parameters, in their own order, are the coordinates of `vector`.
-        obs: [B, ...] normalised observations.
+        obs: B observations.
         vector: [P].
 
     Returns:
@@ -35,7 +35,7 @@ def fisher_vector_product(policy: Policy, obs: Tensor, vector: Tensor) -> Tensor
     return gauss_newton_product(policy, obs)(vector)
 
 
-def gauss_newton_product(policy: Policy, obs: Tensor) -> MatVec:
+def gauss_newton_product(policy: Policy, obs: Observations) -> MatVec:
     """v -> Jᵀ M J v, with the forward pass done once for any number of products.
 
     J v is the derivative of w -> Jᵀ w, which is linear in w, in the direction v: differentiating the backward
@@ -43,7 +43,7 @@ def gauss_newton_product(policy: Policy, obs: Tensor) -> MatVec:
 
     Args:
         policy: parameters in their own order are the coordinates of the vectors.
-        obs: [B, ...].
+        obs: B of them.
 
     Returns:
         [P] -> [P].
@@ -52,7 +52,7 @@ def gauss_newton_product(policy: Policy, obs: Tensor) -> MatVec:
     return _sandwich(distribution.coordinates, distribution.detach().fisher, list(policy.parameters()))
 
 
-def empirical_fisher_product(policy: Policy, obs: Tensor, action: Tensor) -> MatVec:
+def empirical_fisher_product(policy: Policy, obs: Observations, action: Tensor) -> MatVec:
     """v -> 1/B Σ ψ (ψ · v), with ψ = ∇ log π(a|s) the scores of the actions that were taken.
 
     It has the mean of F where the actions are drawn from π, and their noise: F itself needs no actions. No score
@@ -62,7 +62,7 @@ def empirical_fisher_product(policy: Policy, obs: Tensor, action: Tensor) -> Mat
 
     Args:
         policy: parameters in their own order are the coordinates of the vectors.
-        obs: [B, ...].
+        obs: B of them.
         action: [B, ...].
 
     Returns:
@@ -90,7 +90,7 @@ def _sandwich(
     return product
 
 
-def kl_hessian_product(policy: Policy, obs: Tensor) -> MatVec:
+def kl_hessian_product(policy: Policy, obs: Observations) -> MatVec:
     """v -> ∇(∇ mean KL(π_old || π) · v) at π = π_old, by differentiating twice.
 
     Args and Returns as in `gauss_newton_product`, which it equals.
@@ -127,12 +127,12 @@ def dense(product: MatVec, like: Tensor) -> Tensor:
     return torch.stack([product(column) for column in torch.eye(len(like)).to(like)])
 
 
-def scores(policy: Policy, obs: Tensor, action: Tensor) -> Tensor:
+def scores(policy: Policy, obs: Observations, action: Tensor) -> Tensor:
     """ψ = ∇ log π(a|s) of every row, detached.
 
     Args:
-        policy: a module; its parameters, in their own order, are the columns.
-        obs: [B, ...].
+        policy: a module without memory; its parameters, in their own order, are the columns.
+        obs: B of them.
         action: [B, ...].
 
     Returns:
@@ -140,10 +140,15 @@ def scores(policy: Policy, obs: Tensor, action: Tensor) -> Tensor:
     """
     module = cast(nn.Module, policy)
     weights = {name: weight.detach() for name, weight in module.named_parameters()}
+    mask = torch.ones(len(obs), 1, dtype=torch.bool) if obs.action_mask is None else obs.action_mask
 
-    def log_prob(weights: dict[str, Tensor], obs: Tensor, action: Tensor) -> Tensor:
-        row: Tensor = functional_call(module, weights, (obs.unsqueeze(0),)).log_prob(action.unsqueeze(0))
-        return row.squeeze(0)
+    def log_prob(
+        weights: dict[str, Tensor], action: Tensor, features: Tensor, time: Tensor, mask: Tensor
+    ) -> Tensor:
+        one = Observations(features[None], time[None], None if obs.action_mask is None else mask[None])
+        distribution: Distribution = functional_call(module, weights, (one,))
+        return distribution.log_prob(action.unsqueeze(0)).squeeze(0)
 
-    rows = vmap(grad(log_prob), in_dims=(None, 0, 0))(weights, obs, action)
+    columns = (action, obs.features, obs.time, mask)
+    rows = vmap(grad(log_prob), in_dims=(None, 0, 0, 0, 0))(weights, *columns)
     return torch.cat([rows[name].flatten(1) for name in weights], 1)

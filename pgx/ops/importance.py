@@ -1,5 +1,7 @@
 """Likelihood ratios along trajectories, from per-step log ratios log π(a|s) - log μ(a|s)."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -20,7 +22,12 @@ def per_decision_weights(log_ratio: Tensor, terminated: Tensor, truncated: Tenso
     Returns:
         [T, N], > 0.
     """
-    return _log_product_so_far(log_ratio, terminated | truncated).exp()
+    return log_per_decision_weights(log_ratio, terminated, truncated).exp()
+
+
+def log_per_decision_weights(log_ratio: Tensor, terminated: Tensor, truncated: Tensor) -> Tensor:
+    """log of `per_decision_weights`, which a product of hundreds of ratios neither overflows nor turns to 0."""
+    return _log_product_so_far(log_ratio, terminated | truncated)
 
 
 def trajectory_weights(log_ratio: Tensor, terminated: Tensor, truncated: Tensor) -> Tensor:
@@ -37,11 +44,54 @@ def trajectory_weights(log_ratio: Tensor, terminated: Tensor, truncated: Tensor)
     Returns:
         [T, N], > 0.
     """
+    return log_trajectory_weights(log_ratio, terminated, truncated).exp()
+
+
+def log_trajectory_weights(log_ratio: Tensor, terminated: Tensor, truncated: Tensor) -> Tensor:
+    """log of `trajectory_weights`."""
     done = terminated | truncated
     so_far = _log_product_so_far(log_ratio, done)
     from_here = backward_recurrence(log_ratio, (~done).to(log_ratio.dtype))
     still_to_come = torch.cat([from_here[1:], torch.zeros_like(from_here[:1])])
-    return (so_far + torch.where(done, 0.0, still_to_come)).exp()
+    return so_far + torch.where(done, 0.0, still_to_come)
+
+
+def log_truncated_weights(log_weight: Tensor, bound: float) -> Tensor:
+    """Weights cut at a bound: less variance, and a bias towards the policy that acted.
+
+    w' = min(w, c).
+
+    Source: Ionides, "Truncated importance sampling", 2008; there c grows with the square root of the number of samples,
+    so that the bias vanishes. Here it is a number.
+
+    Args:
+        log_weight: any shape, log w.
+        bound: c > 0.
+
+    Returns:
+        log w', the same shape.
+    """
+    return log_weight.clamp(max=math.log(bound))
+
+
+def log_self_normalized_weights(log_weight: Tensor) -> Tensor:
+    """Weights divided by their mean over the samples: weighted importance sampling.
+
+    w'_i = n w_i / Σ_j w_j, so that mean_i(w'_i x_i) = Σ_i w_i x_i / Σ_i w_i: an average of what was seen, biased by
+    O(1/n), consistent, and unchanged when all weights are multiplied by one number. In each row its own sum.
+
+    Source: Precup, Sutton and Singh, 2000, section 2 (weighted importance sampling); for weights per decision, with a
+    sum for each time step: Thomas, "Safe reinforcement learning", PhD thesis, 2015 (consistent weighted per-decision
+    importance sampling).
+
+    Args:
+        log_weight: [..., n] log w of n samples.
+
+    Returns:
+        log w', the same shape; the mean of w' over the last dimension is 1.
+    """
+    n = log_weight.shape[-1]
+    return log_weight - torch.logsumexp(log_weight, -1, keepdim=True) + math.log(n)
 
 
 def _log_product_so_far(log_ratio: Tensor, done: Tensor) -> Tensor:

@@ -86,6 +86,24 @@ def value_loss(value: Tensor, target: Tensor) -> Tensor:
     return 0.5 * (value - target).square().mean()
 
 
+def joint_loss(value: Tensor, target: Tensor, kl: Tensor, clone_coefficient: float) -> Tensor:
+    """Regression of a policy's value head, at a price for what it does to the policy.
+
+    L = 1/2 E[(V - target)²] + β E[ KL(π_old || π) ].
+
+    Source: Cobbe et al., "Phasic policy gradient", 2020, L_joint of the auxiliary phase, with L_aux put in.
+
+    Args:
+        value, target: [B].
+        kl: [B] nats, KL(π_old || π).
+        clone_coefficient: β >= 0, value² per nat.
+
+    Returns:
+        Scalar, to be minimised; in units of value².
+    """
+    return value_loss(value, target) + clone_coefficient * kl.mean()
+
+
 def clipped_value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip_range: float) -> Tensor:
     """The worse of the errors of V and of V held within clip_range of its old estimate.
 

@@ -161,9 +161,10 @@ def vtrace(
     """V-trace targets and policy-gradient advantages from trajectories of another policy.
 
     v_t = V(s_t) + Σ_{k>=t} γ^{k-t} (Π_{i=t}^{k-1} c_i) ρ_k δ_k, with ρ = min(ρ̄, π/μ), c = λ min(c̄, π/μ);
-    the advantage is ρ_t (r_t + γ v_{t+1} - V(s_t)).
+    the advantage is r_t + γ v_{t+1} - V(s_t).
 
-    Source: Espeholt et al., "IMPALA", 2018, eq. 1 and section 4.2 (their λ is in remark 2).
+    Source: Espeholt et al., "IMPALA", 2018, eq. 1 and section 4.2 (their λ is in remark 2). Their policy gradient has
+    the advantage times ρ_t; that weight is the loss's here, so that an advantage is a difference of values everywhere.
 
     Args:
         log_ratio: [T, N] log π(a|s) - log μ(a|s), nats.
@@ -187,5 +188,5 @@ def vtrace(
     value_target = value + correction
     following = torch.cat([value_target[1:], next_value[-1:]])
     following = torch.where(truncated, next_value, following)
-    advantage = rho * (_one_step_target(reward, following, terminated, discount) - value)
+    advantage = _one_step_target(reward, following, terminated, discount) - value
     return value_target, advantage

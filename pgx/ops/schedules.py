@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 Schedule = Callable[[float], float]
+ScheduleName = Literal["constant", "linear", "cosine", "inverse_sqrt"]
 
 
 def constant(progress: float) -> float:

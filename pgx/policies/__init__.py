@@ -4,7 +4,52 @@ from collections.abc import Callable
 
 from torch import nn
 
+from pgx.policies.action_values import q_critic
+from pgx.policies.cnn import cnn_critic, cnn_policy
+from pgx.policies.constant import no_critic
+from pgx.policies.linear import (
+    fourier_critic,
+    fourier_policy,
+    linear_critic,
+    linear_policy,
+    polynomial_critic,
+    polynomial_policy,
+    random_fourier_critic,
+    random_fourier_policy,
+)
 from pgx.policies.mlp import mlp_critic, mlp_policy
+from pgx.policies.recurrent import gru_policy, lstm_policy
+from pgx.policies.tabular import tabular_critic, tabular_policy
+from pgx.policies.time_dependent import time_dependent_critic
+from pgx.policies.two_headed import two_headed
 
-POLICIES: dict[str, Callable[..., nn.Module]] = {"mlp": mlp_policy}
-CRITICS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp_critic}
+POLICIES: dict[str, Callable[..., nn.Module]] = {
+    "mlp": mlp_policy,
+    "cnn": cnn_policy,
+    "two_headed": two_headed,
+    "tabular": tabular_policy,
+    "linear": linear_policy,
+    "polynomial": polynomial_policy,
+    "fourier": fourier_policy,
+    "random_fourier": random_fourier_policy,
+    "gru": gru_policy,
+    "lstm": lstm_policy,
+}
+CRITICS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": mlp_critic,
+    "cnn": cnn_critic,
+    "none": no_critic,
+    "q": q_critic,
+    "tabular": tabular_critic,
+    "linear": linear_critic,
+    "polynomial": polynomial_critic,
+    "fourier": fourier_critic,
+    "random_fourier": random_fourier_critic,
+    "time_dependent": time_dependent_critic,
+}
+
+# What some of them have that a rule may need, or cannot take.
+WITH_MEMORY = frozenset({"gru", "lstm"})  # policies
+WITH_VALUE_HEAD = frozenset({"two_headed"})  # policies
+WITH_ACTION_VALUES = frozenset({"q"})  # critics
+WITHOUT_PARAMETERS = frozenset({"none"})  # critics

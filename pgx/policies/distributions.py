@@ -37,6 +37,9 @@ class Categorical:
     def mode(self) -> Tensor:
         return self.logits.argmax(-1)
 
+    def executed(self, action: Tensor) -> Tensor:
+        return action
+
     def log_prob(self, action: Tensor) -> Tensor:
         return self._log_probs().gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
@@ -90,6 +93,9 @@ class MultiCategorical:
     def mode(self) -> Tensor:
         return torch.stack([part.mode() for part in self._parts()], -1)
 
+    def executed(self, action: Tensor) -> Tensor:
+        return action
+
     def log_prob(self, action: Tensor) -> Tensor:
         """Σ_i log π_i(a_i)."""
         pairs = zip(self._parts(), action.unbind(-1), strict=True)
@@ -134,6 +140,9 @@ class DiagonalGaussian:
 
     def mode(self) -> Tensor:
         return self.mean
+
+    def executed(self, action: Tensor) -> Tensor:
+        return action
 
     def log_prob(self, action: Tensor) -> Tensor:
         """-Σ_i [ (a_i - μ_i)² / 2σ_i² + log σ_i + log √(2π) ]."""

@@ -1,19 +1,17 @@
 """Multilayer perceptrons: policies with categorical or Gaussian heads, and critics."""
 
 import math
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from pgx.policies.distributions import Categorical, DiagonalGaussian, MultiCategorical
-from pgx.schema import Count, Positive, Range
-from pgx.types import ActionSpec, Continuous, Discrete, MultiDiscrete, ObsSpec
+from pgx.policies.heads import ContinuousHead, LogStd, Value, policy_for
+from pgx.schema import Count, Positive
+from pgx.types import ActionSpec, Discrete, Image, ObsSpec
 
 Activation = Literal["tanh", "relu", "elu", "gelu"]
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "gelu": nn.GELU}
-
-LogStd = Annotated[float, Range(-20.0, 2.0)]  # nats; beyond it exp() is numerically a point or nonsense
 
 
 class OneHot(nn.Module):
@@ -24,8 +22,16 @@ class OneHot(nn.Module):
         self.n = n
 
     def forward(self, obs: Tensor) -> Tensor:
-        # Rows of the identity: functional.one_hot has no rule for vmap, by which gradients of single rows are taken.
-        return torch.eye(self.n, device=obs.device)[obs]
+        # functional.one_hot has no rule for vmap, by which gradients of single rows are taken.
+        number = torch.arange(self.n, device=obs.device)
+        return (obs.unsqueeze(-1) == number).to(torch.get_default_dtype())
+
+
+class Scaled(nn.Module):
+    """Whole numbers 0..255 to [0, 1]."""
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return obs / 255.0
 
 
 class Flat(nn.Module):
@@ -33,6 +39,24 @@ class Flat(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         return obs.reshape(len(obs), -1)
+
+
+def encoder(obs: ObsSpec) -> tuple[list[nn.Module], int]:
+    """Layers from observations [B, ...] to vectors [B, width], and the width; nothing in them is learned."""
+    if isinstance(obs, Discrete):
+        return [OneHot(obs.n)], obs.n
+    return [Scaled(), Flat()] if isinstance(obs, Image) else [Flat()], math.prod(obs.shape)
+
+
+def trunk(
+    obs: ObsSpec, hidden: list[int], activation: Activation, hidden_gain: float, generator: torch.Generator
+) -> tuple[nn.Sequential, int]:
+    """A perceptron but for its last layer, and how many numbers it gives; args as in `perceptron`."""
+    layers, width = encoder(obs)
+    for size in hidden:
+        layers += [linear(width, size, hidden_gain, generator), _ACTIVATIONS[activation]()]
+        width = size
+    return nn.Sequential(*layers), width
 
 
 def perceptron(
@@ -50,82 +74,24 @@ def perceptron(
     linear neural networks", 2014; the gains usual for policies are in Andrychowicz et al., 2021, section 3.2.
 
     Args:
-        obs: continuous observations are flattened, discrete ones become unit vectors.
+        obs: continuous observations are flattened, images scaled to [0, 1] first; discrete ones become unit vectors.
         outputs: width of the last layer.
         hidden: widths of the layers before it.
         activation: between layers.
         hidden_gain, output_gain: scale of the orthogonal matrices.
         generator: the stream that initial weights are drawn from.
     """
-    layers: list[nn.Module]
-    if isinstance(obs, Discrete):
-        width = obs.n
-        layers = [OneHot(width)]
-    else:
-        width = math.prod(obs.shape)
-        layers = [Flat()]
-    for size in hidden:
-        layers += [_linear(width, size, hidden_gain, generator), _ACTIVATIONS[activation]()]
-        width = size
-    layers.append(_linear(width, outputs, output_gain, generator))
-    return nn.Sequential(*layers)
+    layers, width = trunk(obs, hidden, activation, hidden_gain, generator)
+    return layers.append(linear(width, outputs, output_gain, generator))
 
 
-def _linear(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Linear:
+def linear(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Linear:
+    """One layer, orthogonally initialised, its bias zero."""
     # skip_init: the default initialisation would draw from the global random stream.
     layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
     nn.init.orthogonal_(layer.weight, gain, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer
-
-
-class CategoricalPolicy(nn.Module):
-    """pi(a|s) = softmax(net(s))."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, obs: Tensor) -> Categorical:
-        return Categorical(self.net(obs))
-
-
-class MultiCategoricalPolicy(nn.Module):
-    """One softmax per component of a MultiDiscrete action."""
-
-    def __init__(self, net: nn.Module, sizes: tuple[int, ...]) -> None:
-        super().__init__()
-        self.net = net
-        self.sizes = sizes
-
-    def forward(self, obs: Tensor) -> MultiCategorical:
-        return MultiCategorical(self.net(obs), self.sizes)
-
-
-class GaussianPolicy(nn.Module):
-    """pi(a|s) = N(net(s), diag(exp(log_std))²), with a log std that does not depend on the state."""
-
-    def __init__(self, net: nn.Module, actions: int, log_std_init: float) -> None:
-        super().__init__()
-        self.net = net
-        self.log_std = nn.Parameter(torch.full((actions,), log_std_init))
-
-    def forward(self, obs: Tensor) -> DiagonalGaussian:
-        mean = self.net(obs)
-        # A copy: a distribution that is kept from before an update must not move with the parameter.
-        return DiagonalGaussian(mean, self.log_std.clone().expand_as(mean))
-
-
-class Value(nn.Module):
-    """V(s) = net(s), [B]."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, obs: Tensor) -> Tensor:
-        value: Tensor = self.net(obs).squeeze(-1)
-        return value
 
 
 def mlp_policy(
@@ -137,6 +103,7 @@ def mlp_policy(
     hidden_gain: Positive,
     output_gain: Positive,
     log_std_init: LogStd,
+    continuous: ContinuousHead,
 ) -> nn.Module:
     """A perceptron with the head that the actions ask for.
 
@@ -145,29 +112,23 @@ def mlp_policy(
         generator: the stream that initial weights are drawn from.
         hidden, activation, hidden_gain, output_gain: see `perceptron`; a small output_gain makes the first
             policy nearly the same everywhere.
-        log_std_init: nats; read for continuous actions alone.
+        log_std_init, continuous: start and kind of the head; read for continuous actions alone.
     """
 
     def net(outputs: int) -> nn.Sequential:
         return perceptron(obs, outputs, hidden, activation, hidden_gain, output_gain, generator)
 
-    match action:
-        case Discrete(n):
-            return CategoricalPolicy(net(n))
-        case MultiDiscrete(sizes):
-            return MultiCategoricalPolicy(net(sum(sizes)), sizes)
-        case Continuous((actions,)):
-            return GaussianPolicy(net(actions), actions, log_std_init)
-    raise ValueError(f"a perceptron has no head for {action}")
+    return policy_for(action, net, log_std_init, continuous)
 
 
 def mlp_critic(
     obs: ObsSpec,
+    action: ActionSpec,
     generator: torch.Generator,
     hidden: list[Count],
     activation: Activation,
     hidden_gain: Positive,
     output_gain: Positive,
 ) -> nn.Module:
-    """A perceptron with one output. Args as in `mlp_policy`."""
+    """A perceptron with one output. Args as in `mlp_policy`; a state's value needs nothing of the actions."""
     return Value(perceptron(obs, 1, hidden, activation, hidden_gain, output_gain, generator))

@@ -1,1 +1,12 @@
-"""From an agent and environments to rollouts."""
+"""Where rollouts come from, by name: what `runner=` chooses from."""
+
+from collections.abc import Callable
+
+from pgx.runners.dataset import dataset
+from pgx.runners.episodes import episodes
+from pgx.runners.sync import sync
+from pgx.runners.types import Episode, Runner
+
+RUNNERS: dict[str, Callable[..., Runner]] = {"dataset": dataset, "episodes": episodes, "sync": sync}
+
+__all__ = ["RUNNERS", "Episode", "Runner"]

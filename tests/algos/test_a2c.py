@@ -29,7 +29,7 @@ def test_the_step_is_along_the_policy_gradient(make: Make, env: str) -> None:
     parameters = list(policy.parameters())
     g = gradient((policy(batch.obs).log_prob(batch.action) * batch.advantage).mean(), parameters)
     start = flatten(parameters)
-    trainer.algorithm.update(trainer.agent, rollout, 0.0)
+    trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
     assert torch.allclose(flatten(parameters) - start, 0.5 * g, rtol=1e-3, atol=1e-6)
 
 
@@ -38,7 +38,7 @@ def test_the_advantage_is_the_bootstrapped_return_minus_the_value(make: Make, en
     """With λ = 1: rewards up to the end of episode or rollout, then the critic (algorithm S3's R)."""
     trainer = make("algo=a2c", env)
     rollout, batch = collected(trainer)
-    value, next_value = rollout_values(trainer.agent, rollout)
+    value, next_value = rollout_values(trainer.agent.critic, trainer.agent.normalizer, rollout)
     returns = discounted_returns(
         rollout.reward, next_value, rollout.terminated, rollout.truncated, trainer.algorithm.discount
     )
@@ -56,7 +56,7 @@ def test_without_advantage_the_policy_stays_and_entropy_moves_it(make: Make) -> 
             trainer.agent.policy.net[-1].bias[0] += 1.0
         start = flatten(trainer.agent.policy.parameters())
         before = float(trainer.agent.policy(batch.obs).entropy().mean().detach())
-        trainer.algorithm.update(trainer.agent, rollout, 0.0)
+        trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
         after = float(trainer.agent.policy(batch.obs).entropy().mean().detach())
         assert (
             after > before if coefficient else torch.equal(flatten(trainer.agent.policy.parameters()), start)
@@ -66,7 +66,10 @@ def test_without_advantage_the_policy_stays_and_entropy_moves_it(make: Make) -> 
 def test_the_critic_descends_its_error(make: Make) -> None:
     trainer = make("algo=a2c", "env=CartPole-v1", *PLAIN)
     rollout, batch = collected(trainer)
-    losses = [trainer.algorithm.update(trainer.agent, rollout, 0.0)["critic_loss"] for _ in range(3)]
+    losses = [
+        trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)["critic_loss"]
+        for _ in range(3)
+    ]
     assert losses[0] == pytest.approx(
         0.5 * float((batch.value - batch.value_target).square().mean()), rel=1e-4
     )

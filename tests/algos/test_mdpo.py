@@ -9,7 +9,7 @@ from torch import Tensor
 from pgx.algos.mdpo import STEP_SIZE_MIN
 from pgx.ops.params import flatten, gradient
 from pgx.trainer import Trainer
-from pgx.types import Batch, Distribution, Rollout
+from pgx.types import Batch, Distribution, Rollout, Setting
 from tests.conftest import Make
 
 ENVS = ["env=CartPole-v1", "env=Pendulum-v1"]
@@ -79,7 +79,7 @@ def test_without_advantage_the_policy_stays(make: Make, minibatch: str) -> None:
     flat = replace(batch, advantage=torch.zeros(len(batch)))
     trainer.algorithm.estimate = lambda agent, rollout: flat
     start = flatten(trainer.agent.policy.parameters())
-    trainer.algorithm.update(trainer.agent, rollout, 0.0)
+    trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
     # The gradient of a KL at 0 is 0 up to rounding.
     assert float((flatten(trainer.agent.policy.parameters()) - start).abs().max()) < 1e-6
 
@@ -87,7 +87,10 @@ def test_without_advantage_the_policy_stays(make: Make, minibatch: str) -> None:
 def test_the_step_size_falls_with_progress_and_never_to_zero(make: Make) -> None:
     trainer = make("algo=mdpo", "env=CartPole-v1")
     rollout, _ = collected(trainer)
-    sizes = [trainer.algorithm.update(trainer.agent, rollout, p)["step_size"] for p in (0.0, 0.25, 0.9, 1.0)]
+    sizes = [
+        trainer.algorithm.update(trainer.agent, trainer.learner, rollout, p)["step_size"]
+        for p in (0.0, 0.25, 0.9, 1.0)
+    ]
     assert sizes == pytest.approx([1.0, 0.75, 0.1, STEP_SIZE_MIN])
     assert bool(flatten(trainer.agent.policy.parameters()).isfinite().all())
 
@@ -105,7 +108,7 @@ def test_late_in_training_an_update_moves_the_policy_less(make: Make) -> None:
         )
         rollout, batch = collected(trainer)
         old = trainer.agent.policy(batch.obs).detach()
-        trainer.algorithm.update(trainer.agent, rollout, progress)
+        trainer.algorithm.update(trainer.agent, trainer.learner, rollout, progress)
         divergences.append(float(old.kl(trainer.agent.policy(batch.obs)).mean().detach()))
     assert divergences[2] < divergences[1] / 2 < divergences[0] / 4
 
@@ -124,7 +127,7 @@ def test_an_update_takes_m_steps_of_the_size_asked_for(make: Make, minibatch: st
         return inner(policy, rows, old, step_size)
 
     trainer.algorithm._policy_loss = counted
-    trainer.algorithm.update(trainer.agent, rollout, 0.0)
+    trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
     parts = 1 if minibatch == "null" else round(len(batch) / 64)
     assert len(seen) == steps
     assert all(abs(len(rows) - len(batch) / parts) < 1 for rows in seen)
@@ -136,7 +139,7 @@ def test_each_row_of_a_minibatch_meets_its_own_old_distribution(make: Make) -> N
     trainer = make("algo=mdpo", "env=Pendulum-v1", "algo.minibatch_size=64")
     _, batch = collected(trainer)
     policy = trainer.agent.policy
-    parts = trainer.algorithm._parts(batch, policy(batch.obs).detach())
+    parts = trainer.algorithm._parts(batch, policy(batch.obs).detach(), trainer.learner.generator)
     for _ in range(6):
         rows, old = next(parts)
         assert torch.allclose(old.log_prob(rows.action), rows.log_prob, atol=2e-5)
@@ -144,7 +147,8 @@ def test_each_row_of_a_minibatch_meets_its_own_old_distribution(make: Make) -> N
 
 def test_batches_that_do_not_divide_are_named(make: Make) -> None:
     rule = make("algo=mdpo", "env=CartPole-v1").algorithm
-    assert rule.conflicts(64, 4) == []
+    setting = Setting(rollout_steps=64, num_envs=4, policy="mlp", critic="mlp", sequence_length=None)
+    assert rule.conflicts(setting) == []
     rule = replace(rule, minibatch_size=100, critic_minibatch_size=96)
-    said = rule.conflicts(64, 4)
-    assert [line.split(":")[0] for line in said] == ["algo.minibatch_size", "algo.critic_minibatch_size"]
+    said = rule.conflicts(setting)
+    assert [line.split(":")[0] for line in said] == ["algo.critic_minibatch_size", "algo.minibatch_size"]

@@ -11,8 +11,8 @@ from pgx.ops.fisher import gauss_newton_product, kl_hessian_product, scores
 from pgx.ops.params import flatten, gradient
 from pgx.policies.distributions import Categorical
 from pgx.trainer import Trainer
-from pgx.types import Batch, Rollout
-from tests.conftest import Make
+from pgx.types import Batch, Observations, Rollout
+from tests.conftest import Make, double
 
 ENVS = ["env=CartPole-v1", "env=Pendulum-v1"]
 SMALL = ["algo=npg", "algo.critic_minibatch_size=64", "algo.critic_epochs=1"]
@@ -36,7 +36,7 @@ def policy_vector(trainer: Trainer) -> Tensor:
 
 def step(trainer: Trainer, rollout: Rollout) -> tuple[Tensor, dict[str, float]]:
     start = policy_vector(trainer)
-    metrics = trainer.algorithm.update(trainer.agent, rollout, 0.0)
+    metrics = trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
     return policy_vector(trainer) - start, metrics
 
 
@@ -116,7 +116,7 @@ def test_without_damping_mean_kl_tends_to_max_kl_as_max_kl_tends_to_zero(
         )
         rollout, batch = collected(trainer)
         policy = trainer.agent.policy.double()
-        exact = replace(batch, obs=batch.obs.double(), advantage=batch.advantage.double())
+        exact = replace(batch, obs=double(batch.obs), advantage=batch.advantage.double())
         trainer.algorithm.estimate = lambda agent, rollout, exact=exact: exact
         trainer.algorithm.critic_epochs = 0
         psi, old = scores(policy, exact.obs, exact.action), policy(exact.obs).detach()
@@ -182,6 +182,8 @@ def test_without_advantage_there_is_no_step_and_no_nan(make: Make, solver: str) 
 class Reparametrised(nn.Module):
     """A softmax over two actions with logits (θ · [obs, 1], 0) and θ = M φ; φ is what is learned."""
 
+    memory = None
+
     def __init__(self, theta: Tensor, matrix: Tensor) -> None:
         super().__init__()
         self.matrix = matrix
@@ -191,8 +193,8 @@ class Reparametrised(nn.Module):
     def theta(self) -> Tensor:
         return self.matrix @ self.phi
 
-    def forward(self, obs: Tensor) -> Categorical:
-        features = torch.cat([obs.double(), torch.ones(len(obs), 1, dtype=torch.float64)], 1)
+    def forward(self, obs: Observations) -> Categorical:
+        features = torch.cat([obs.features.double(), torch.ones(len(obs), 1, dtype=torch.float64)], 1)
         logit = features @ self.theta
         return Categorical(torch.stack([logit, torch.zeros_like(logit)], 1))
 
@@ -224,7 +226,7 @@ def test_the_natural_gradient_does_not_depend_on_the_coordinates_and_the_plain_o
     moved = []
     for matrix in (torch.eye(5, dtype=torch.float64), skewed):
         trainer.agent.policy = policy = Reparametrised(theta, matrix)
-        trainer.algorithm.update(trainer.agent, rollout, 0.0)
+        trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
         moved.append(policy.theta.detach() - theta)
     assert float(moved[0].norm()) > 1e-3
     if invariant:
@@ -251,7 +253,7 @@ def test_a_matrix_that_is_too_large_is_refused_with_the_arithmetic(
     start = policy_vector(trainer)
     arithmetic = "23 x 23 x 4 bytes" if solver == "exact" else r"\d+ x 23 x 4 bytes"
     with pytest.raises(ValueError, match=arithmetic):
-        trainer.algorithm.update(trainer.agent, rollout, 0.0)
+        trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
     assert torch.equal(policy_vector(trainer), start)
 
 
@@ -259,6 +261,6 @@ def test_the_critic_gets_closer_to_its_targets(make: Make) -> None:
     trainer = make(*SMALL, "env=CartPole-v1", "algo.critic_epochs=20")
     rollout, batch = collected(trainer)
     before = float((batch.value - batch.value_target).square().mean())
-    trainer.algorithm.update(trainer.agent, rollout, 0.0)
+    trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
     after = float((trainer.agent.critic(batch.obs) - batch.value_target).square().mean().detach())
     assert after < before

@@ -8,7 +8,7 @@ import torch
 from pgx.ops.params import flatten, gradient
 from pgx.trainer import Trainer
 from pgx.types import Batch, Rollout
-from tests.conftest import Make
+from tests.conftest import Make, parameters
 
 ENVS = ["env=CartPole-v1", "env=Pendulum-v1"]
 
@@ -61,7 +61,7 @@ def test_without_advantage_the_policy_stays_and_entropy_moves_it(make: Make) -> 
             trainer.agent.policy.net[-1].bias[0] += 1.0
         start = flatten(trainer.agent.policy.parameters())
         before = float(trainer.agent.policy(batch.obs).entropy().mean().detach())
-        trainer.algorithm.update(trainer.agent, rollout, 0.0)
+        trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
         assert torch.equal(flatten(trainer.agent.policy.parameters()), start) != moves
         if moves:
             assert float(trainer.agent.policy(batch.obs).entropy().mean().detach()) > before
@@ -70,10 +70,10 @@ def test_without_advantage_the_policy_stays_and_entropy_moves_it(make: Make) -> 
 def test_target_kl_ends_the_epochs(make: Make) -> None:
     loose = make("algo=ppo", "env=CartPole-v1", "optimizer.learning_rate=1e-2")
     rollout, _ = collected(loose)
-    assert loose.algorithm.update(loose.agent, rollout, 0.0)["epochs"] == 10
+    assert loose.algorithm.update(loose.agent, loose.learner, rollout, 0.0)["epochs"] == 10
     tight = make("algo=ppo", "env=CartPole-v1", "optimizer.learning_rate=1e-2", "algo.target_kl=1e-4")
     rollout, _ = collected(tight)
-    assert tight.algorithm.update(tight.agent, rollout, 0.0)["epochs"] == 1
+    assert tight.algorithm.update(tight.agent, tight.learner, rollout, 0.0)["epochs"] == 1
 
 
 def test_learning_rates_fall_to_nothing_over_training(make: Make) -> None:
@@ -81,10 +81,13 @@ def test_learning_rates_fall_to_nothing_over_training(make: Make) -> None:
         "algo=ppo", "env=CartPole-v1", "optimizer.schedule=linear", "critic_optimizer.schedule=linear"
     )
     rollout, _ = collected(trainer)
-    rates = [trainer.algorithm.update(trainer.agent, rollout, p)["learning_rate"] for p in (0.0, 0.25, 0.5)]
+    rates = [
+        trainer.algorithm.update(trainer.agent, trainer.learner, rollout, p)["learning_rate"]
+        for p in (0.0, 0.25, 0.5)
+    ]
     assert rates == pytest.approx([3e-4, 2.25e-4, 1.5e-4])
     start = flatten(trainer.agent.policy.parameters())
-    trainer.algorithm.update(trainer.agent, rollout, 1.0)
+    trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 1.0)
     assert torch.equal(flatten(trainer.agent.policy.parameters()), start)
 
 
@@ -108,6 +111,21 @@ def test_value_clipping_holds_the_critic_near_its_old_estimate(make: Make) -> No
             "algo=ppo", "env=CartPole-v1", f"algo.value_clip={clip}", "critic_optimizer.learning_rate=1e-2"
         )
         rollout, batch = collected(trainer)
-        trainer.algorithm.update(trainer.agent, rollout, 0.0)
+        trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
         moves[clip] = float((trainer.agent.critic(batch.obs) - batch.value).abs().mean().detach())
     assert moves["1e-3"] < moves["null"] / 2
+
+
+@pytest.mark.parametrize("recompute", [True, False])
+def test_two_passes_with_advantages_recomputed_are_two_updates_of_one_pass(
+    make: Make, recompute: bool
+) -> None:
+    """And without recomputing they are not: the critic that the second pass asks has moved."""
+    common = ["algo=ppo", "env=CartPole-v1", "critic_optimizer.learning_rate=1e-2"]
+    whole = make(*common, "algo.epochs=2", f"algo.recompute_advantages={recompute}", name="whole")
+    parts = make(*common, "algo.epochs=1", name="parts")
+    rollout = whole.runner.collect(whole.agent)
+    whole.algorithm.update(whole.agent, whole.learner, rollout, 0.0)
+    for _ in range(2):
+        parts.algorithm.update(parts.agent, parts.learner, rollout, 0.0)
+    assert torch.equal(parameters(whole), parameters(parts)) == recompute

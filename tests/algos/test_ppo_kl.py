@@ -12,7 +12,7 @@ from pgx.algos.ppo_kl import BETA_MAX, BETA_MIN
 from pgx.ops.params import flatten, gradient
 from pgx.trainer import Trainer
 from pgx.types import Batch, Distribution, Rollout
-from tests.conftest import Make
+from tests.conftest import Make, parameters
 
 ENVS = ["env=CartPole-v1", "env=Pendulum-v1"]
 OFF = "algo.normalize_advantage=off"
@@ -50,7 +50,9 @@ def test_first_gradient_is_the_policy_gradient_whatever_beta(make: Make, env: st
     policy = trainer.agent.policy
     parameters = list(policy.parameters())
     old = policy(batch.obs).detach()
-    of_loss = gradient(-trainer.algorithm._policy_loss(policy, batch, old), parameters)
+    of_loss = gradient(
+        -trainer.algorithm._policy_loss(policy, batch, old, trainer.algorithm.beta), parameters
+    )
     reinforce = gradient((policy(batch.obs).log_prob(batch.action) * batch.advantage).mean(), parameters)
     assert torch.allclose(of_loss, reinforce, rtol=1e-3, atol=1e-5)
 
@@ -71,7 +73,7 @@ def test_away_from_the_old_policy_the_gradient_is_that_of_the_definition(
         pair = (new, old) if (direction == "new_old") != swap else (old, new)
         return gain - 3 * divergence(*pair, discrete="CartPole" in env).mean()
 
-    actual = gradient(-trainer.algorithm._policy_loss(policy, batch, old), parameters)
+    actual = gradient(-trainer.algorithm._policy_loss(policy, batch, old, trainer.algorithm.beta), parameters)
     assert torch.allclose(actual, gradient(objective(swap=False), parameters), rtol=1e-3, atol=1e-4)
     assert not torch.allclose(actual, gradient(objective(swap=True), parameters), rtol=1e-2, atol=1e-3)
 
@@ -86,17 +88,17 @@ def test_without_penalty_it_is_ascent_on_the_surrogate(make: Make, direction: st
         rollout, batch = collected(trainer)
         rule, policy = trainer.algorithm, trainer.agent.policy
         if by_hand:
-            rule.optimizer.anneal(0.0)
+            trainer.learner.anneal(0.0)
 
             def loss(rows: Batch, policy: torch.nn.Module = policy) -> Tensor:
                 ratio = (policy(rows.obs).log_prob(rows.action) - rows.log_prob).exp()
                 return -(ratio * rows.advantage).mean()
 
             for _ in range(rule.epochs):
-                for rows in batch.minibatches(rule.minibatch_size, rule.generator):
-                    rule.optimizer.descend(partial(loss, rows))
+                for rows in batch.minibatches(rule.minibatch_size, trainer.learner.generator):
+                    trainer.learner.optimizer.descend(partial(loss, rows))
         else:
-            rule.update(trainer.agent, rollout, 0.0)
+            rule.update(trainer.agent, trainer.learner, rollout, 0.0)
         ends.append(flatten(policy.parameters()))
     assert torch.allclose(ends[0], ends[1], rtol=1e-4, atol=1e-6)
 
@@ -108,7 +110,7 @@ def test_a_larger_beta_holds_the_policy_closer(make: Make, env: str) -> None:
         trainer = make("algo=ppo_kl", env, f"algo.beta={beta}", "optimizer.learning_rate=1e-3")
         rollout, batch = collected(trainer)
         old = trainer.agent.policy(batch.obs).detach()
-        trainer.algorithm.update(trainer.agent, rollout, 0.0)
+        trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
         divergences.append(float(old.kl(trainer.agent.policy(batch.obs)).mean().detach()))
     free, held, still = divergences
     assert still < held < free / 2
@@ -133,7 +135,7 @@ def test_without_advantage_the_policy_stays_and_entropy_moves_it(make: Make) -> 
             trainer.agent.policy.net[-1].bias[0] += 1.0
         start = flatten(trainer.agent.policy.parameters())
         before = float(trainer.agent.policy(batch.obs).entropy().mean().detach())
-        trainer.algorithm.update(trainer.agent, rollout, 0.0)
+        trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
         moved = float((flatten(trainer.agent.policy.parameters()) - start).abs().max())
         if coefficient == 0:  # the gradient of a KL at 0 is 0 up to rounding
             assert moved < 1e-6
@@ -160,7 +162,7 @@ def test_beta_follows_the_kl_of_the_whole_batch_once_an_update(
     first = make(*flags)
     rollout, batch = collected(first)
     old = first.agent.policy(batch.obs).detach()
-    first.algorithm.update(first.agent, rollout, 0.0)
+    first.algorithm.update(first.agent, first.learner, rollout, 0.0)
     new = first.agent.policy(batch.obs).detach()
     forward, backward = (float(divergence(p, q, True).mean()) for p, q in ((old, new), (new, old)))
     assert abs(forward / backward - 1) > 1e-3
@@ -168,8 +170,8 @@ def test_beta_follows_the_kl_of_the_whole_batch_once_an_update(
 
     second = make(*flags, f"algo.kl_target={kl / relative}")
     rollout, _ = collected(second)
-    assert second.algorithm.update(second.agent, rollout, 0.0)["beta"] == 0.7
-    assert second.algorithm.current_beta == pytest.approx(0.7 * factor, rel=1e-12)
+    assert second.algorithm.update(second.agent, second.learner, rollout, 0.0)["beta"] == 0.7
+    assert second.learner.memory["beta"] == pytest.approx(0.7 * factor, rel=1e-12)
 
 
 def test_beta_is_adapted_by_the_direction_in_the_config(make: Make) -> None:
@@ -181,20 +183,22 @@ def test_beta_is_adapted_by_the_direction_in_the_config(make: Make) -> None:
         trainer = make(*flags)
         rollout, batch = collected(trainer)
         old = trainer.agent.policy(batch.obs).detach()
-        trainer.algorithm.update(trainer.agent, rollout, 0.0)
+        trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
         new = trainer.agent.policy(batch.obs).detach()
         forward, backward = (float(divergence(p, q, True).mean()) for p, q in ((old, new), (new, old)))
         assert forward > 2.5 * backward
         again = make(*flags, f"algo.kl_target={(forward * backward) ** 0.5}")
-        again.algorithm.update(again.agent, again.runner.collect(again.agent), 0.0)
-        betas[direction] = again.algorithm.current_beta
+        again.algorithm.update(again.agent, again.learner, again.runner.collect(again.agent), 0.0)
+        betas[direction] = again.learner.memory["beta"]
     assert betas == {"old_new": 2e-3, "new_old": 5e-4}
 
 
 def test_beta_adapted_goes_into_the_next_update(make: Make) -> None:
     trainer = make("algo=ppo_kl", "env=CartPole-v1", "algo.kl_target=10")
     used = [
-        trainer.algorithm.update(trainer.agent, trainer.runner.collect(trainer.agent), 0.0)["beta"]
+        trainer.algorithm.update(trainer.agent, trainer.learner, trainer.runner.collect(trainer.agent), 0.0)[
+            "beta"
+        ]
         for _ in range(3)
     ]
     assert used == [1.0, 0.5, 0.25]
@@ -204,8 +208,8 @@ def test_beta_adapted_goes_into_the_next_update(make: Make) -> None:
 def test_beta_stays_within_its_bounds(make: Make, target: float, beta: float, end: float) -> None:
     trainer = make("algo=ppo_kl", "env=CartPole-v1", f"algo.kl_target={target}", f"algo.beta={beta}")
     for _ in range(2):
-        trainer.algorithm.update(trainer.agent, trainer.runner.collect(trainer.agent), 0.0)
-    assert trainer.algorithm.current_beta == end
+        trainer.algorithm.update(trainer.agent, trainer.learner, trainer.runner.collect(trainer.agent), 0.0)
+    assert trainer.learner.memory["beta"] == end
 
 
 @pytest.mark.parametrize("target", ["1e3", "1e-9"])
@@ -214,17 +218,19 @@ def test_a_fixed_beta_stays(make: Make, target: str) -> None:
         "algo=ppo_kl", "env=CartPole-v1", "algo.adapt_beta=false", "algo.beta=3", f"algo.kl_target={target}"
     )
     for _ in range(2):
-        metrics = trainer.algorithm.update(trainer.agent, trainer.runner.collect(trainer.agent), 0.0)
-        assert metrics["beta"] == trainer.algorithm.current_beta == 3
+        metrics = trainer.algorithm.update(
+            trainer.agent, trainer.learner, trainer.runner.collect(trainer.agent), 0.0
+        )
+        assert metrics["beta"] == 3 and not trainer.learner.memory
 
 
 def test_an_adapted_beta_is_saved_and_restored(make: Make) -> None:
     one, two = (make("algo=ppo_kl", "env=CartPole-v1", "algo.kl_target=10") for _ in range(2))
-    one.algorithm.update(one.agent, one.runner.collect(one.agent), 0.0)
-    two.algorithm.load_state_dict(copy.deepcopy(one.algorithm.state_dict()))
-    assert one.algorithm.current_beta == two.algorithm.current_beta == 0.5
+    one.algorithm.update(one.agent, one.learner, one.runner.collect(one.agent), 0.0)
+    two.learner.load_state_dict(copy.deepcopy(one.learner.state_dict()))
+    assert one.learner.memory["beta"] == two.learner.memory["beta"] == 0.5
     rollout, _ = collected(two)
-    assert two.algorithm.update(two.agent, rollout, 0.0)["beta"] == 0.5
+    assert two.algorithm.update(two.agent, two.learner, rollout, 0.0)["beta"] == 0.5
 
 
 def test_advantages_are_normalised_over_what_the_config_says(make: Make) -> None:
@@ -236,5 +242,28 @@ def test_advantages_are_normalised_over_what_the_config_says(make: Make) -> None
     _, batch = collected(trainer)
     policy, old = trainer.agent.policy, trainer.agent.policy(batch.obs).detach()
     moved = replace(batch, advantage=3 * batch.advantage + 7)
-    losses = [float(trainer.algorithm._policy_loss(policy, rows, old).detach()) for rows in (batch, moved)]
+    losses = [
+        float(trainer.algorithm._policy_loss(policy, rows, old, 1.0).detach()) for rows in (batch, moved)
+    ]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+@pytest.mark.parametrize("recompute", [True, False])
+def test_two_passes_with_advantages_recomputed_are_two_updates_of_one_pass(
+    make: Make, recompute: bool
+) -> None:
+    """And without recomputing they are not: the critic that the second pass asks has moved."""
+    common = [
+        "algo=ppo_kl",
+        "env=CartPole-v1",
+        "critic_optimizer.learning_rate=1e-2",
+        "algo.adapt_beta=false",
+        "algo.beta=0.0",
+    ]
+    whole = make(*common, "algo.epochs=2", f"algo.recompute_advantages={recompute}", name="whole")
+    parts = make(*common, "algo.epochs=1", name="parts")
+    rollout = whole.runner.collect(whole.agent)
+    whole.algorithm.update(whole.agent, whole.learner, rollout, 0.0)
+    for _ in range(2):
+        parts.algorithm.update(parts.agent, parts.learner, rollout, 0.0)
+    assert torch.equal(parameters(whole), parameters(parts)) == recompute

@@ -11,7 +11,7 @@ from pgx.ops.params import assign, flatten, gradient
 from pgx.ops.solvers import conjugate_gradient
 from pgx.trainer import Trainer
 from pgx.types import Batch, Rollout
-from tests.conftest import Make
+from tests.conftest import Make, double
 
 ENVS = ["env=CartPole-v1", "env=Pendulum-v1"]
 SMALL = ["algo=trpo", "algo.critic_minibatch_size=64", "algo.critic_epochs=2"]
@@ -35,7 +35,7 @@ def test_mean_kl_of_every_update_is_within_the_bound_and_the_surrogate_improves(
         policy = trainer.agent.policy
         old = policy(batch.obs).detach()
         start = policy_vector(trainer)
-        metrics = trainer.algorithm.update(trainer.agent, rollout, 0.0)
+        metrics = trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
         new = policy(batch.obs)
         kl = float(old.kl(new).mean().detach())
         gain = surrogate(new.log_prob(batch.action) - batch.log_prob, batch.advantage) - surrogate(
@@ -62,7 +62,7 @@ def test_a_rejected_search_restores_every_bit(make: Make, env: str) -> None:
     trainer.algorithm._line_search = lambda policy, batch, objective, step: real(
         policy, batch, objective, 50 * step
     )
-    metrics = trainer.algorithm.update(trainer.agent, rollout, 0.0)
+    metrics = trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
     assert metrics["line_search_fraction"] == 0
     assert metrics["line_search_steps"] == 1
     assert torch.equal(policy_vector(trainer), start)
@@ -74,7 +74,7 @@ def test_without_advantage_there_is_no_step_and_no_nan(make: Make) -> None:
     flat = replace(batch, advantage=torch.zeros(len(batch)))
     trainer.algorithm.estimate = lambda agent, rollout: flat
     start = policy_vector(trainer)
-    metrics = trainer.algorithm.update(trainer.agent, rollout, 0.0)
+    metrics = trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
     assert torch.equal(policy_vector(trainer), start)
     assert metrics["line_search_fraction"] == 0 and metrics["cg_steps"] == 0
     assert all(value == value for value in metrics.values())
@@ -96,7 +96,7 @@ def test_the_step_is_the_damped_natural_gradient_scaled_to_the_bound(make: Make,
     natural = torch.linalg.solve(fisher, g)
     expected = (2e-6 / natural.dot(g)).sqrt() * natural
     start = policy_vector(trainer)
-    metrics = trainer.algorithm.update(trainer.agent, rollout, 0.0)
+    metrics = trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
     assert metrics["line_search_fraction"] == 1
     step = policy_vector(trainer) - start
     assert float((step - expected).norm() / expected.norm()) < 1e-2
@@ -108,7 +108,7 @@ def test_both_fisher_products_give_the_same_update(make: Make, env: str) -> None
     for fisher in ("gauss_newton", "kl_hessian"):
         trainer = make(*SMALL, env, f"algo.fisher={fisher}")
         rollout, _ = collected(trainer)
-        trainer.algorithm.update(trainer.agent, rollout, 0.0)
+        trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
         ends.append(policy_vector(trainer))
     assert float((ends[0] - ends[1]).norm() / ends[0].norm()) < 1e-3
 
@@ -119,7 +119,7 @@ def test_the_quadratic_model_of_kl_is_wrong_by_third_order_alone(make: Make, env
     trainer = make(*SMALL, env, "policy.output_gain=1.0")
     _, batch = collected(trainer)
     policy = trainer.agent.policy.double()
-    obs, parameters = batch.obs.double(), list(policy.parameters())
+    obs, parameters = double(batch.obs), list(policy.parameters())
     start, old = flatten(parameters), policy(obs).detach()
     g = gradient((policy(obs).log_prob(batch.action) * batch.advantage).mean(), parameters)
     product = kl_hessian_product(policy, obs)
@@ -150,6 +150,6 @@ def test_the_critic_gets_closer_to_its_targets(make: Make) -> None:
     trainer = make(*SMALL, "env=CartPole-v1", "algo.critic_epochs=20")
     rollout, batch = collected(trainer)
     before = float((batch.value - batch.value_target).square().mean())
-    trainer.algorithm.update(trainer.agent, rollout, 0.0)
+    trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
     after = float((trainer.agent.critic(batch.obs) - batch.value_target).square().mean().detach())
     assert after < before

@@ -11,6 +11,7 @@ from pgx.config import build, check, compose
 from pgx.errors import UserError
 from pgx.optimizers import OPTIMIZERS
 from pgx.paths import choices
+from tests.conftest import NEEDED
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +39,7 @@ def problem(*overrides: str) -> str:
 
 @pytest.mark.parametrize("name", choices("algo"))
 def test_the_defaults_of_every_rule_are_accepted(name: str) -> None:
-    cfg = compose([f"algo={name}"])
+    cfg = compose([f"algo={name}", *NEEDED.get(name, [])])
     check(cfg)
     assert cfg.algo.name == name
 

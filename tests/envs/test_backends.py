@@ -113,7 +113,7 @@ def test_observations_and_actions_of_every_supported_kind() -> None:
     assert buttons.action_spec == MultiDiscrete((3, 2))
     assert set(buttons.reset(0)) <= {0, 1, 2}  # the space starts at 5
     assert make("envpool", "CartPole-v1").action_spec == Discrete(2)
-    assert make("gymnasium", "Counter-v0").action_spec == Continuous((2,))
+    assert make("gymnasium", "Counter-v0").action_spec == Continuous((2,), low=(-0.5, -0.5), high=(2.0, 2.0))
 
 
 def test_unsupported_spaces_say_what_is_supported() -> None:

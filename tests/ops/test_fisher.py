@@ -18,7 +18,8 @@ from pgx.ops.fisher import (
 )
 from pgx.ops.params import gradient, split
 from pgx.policies.mlp import mlp_policy
-from pgx.types import ActionSpec, Continuous, Discrete, MultiDiscrete
+from pgx.types import ActionSpec, Continuous, Discrete, MultiDiscrete, Observations
+from tests.conftest import seen
 
 ACTIONS = [Discrete(3), MultiDiscrete((2, 3)), Continuous((2,))]
 STATES = 5
@@ -38,6 +39,7 @@ def small_policy(action: ActionSpec, hidden: list[int] | None = None) -> nn.Modu
         hidden_gain=1.0,
         output_gain=1.0,
         log_std_init=-0.4,
+        continuous="gaussian",
     ).double()
     with torch.no_grad():  # every log std its own, every bias away from 0
         for seed, parameter in enumerate(policy.parameters()):
@@ -45,15 +47,19 @@ def small_policy(action: ActionSpec, hidden: list[int] | None = None) -> nn.Modu
     return policy
 
 
+def one_by_one(obs: Observations) -> list[Observations]:
+    return [obs[row] for row in torch.arange(len(obs)).split(1)]
+
+
 def size(policy: nn.Module) -> int:
     return sum(p.numel() for p in policy.parameters())
 
 
-def enumerated_fisher(policy: nn.Module, obs: Tensor, sizes: tuple[int, ...]) -> Tensor:
+def enumerated_fisher(policy: nn.Module, obs: Observations, sizes: tuple[int, ...]) -> Tensor:
     """F = 1/B Σ_s Σ_a π(a|s) ∇log π(a|s) ∇log π(a|s)ᵀ, over every action."""
     parameters = list(policy.parameters())
     fisher = torch.zeros(size(policy), size(policy), dtype=torch.float64)
-    for row in obs.split(1):
+    for row in one_by_one(obs):
         for choice in itertools.product(*(range(k) for k in sizes)):
             action = torch.tensor([choice]) if len(sizes) > 1 else torch.tensor(choice)
             log_prob = policy(row).log_prob(action).sum()
@@ -62,11 +68,11 @@ def enumerated_fisher(policy: nn.Module, obs: Tensor, sizes: tuple[int, ...]) ->
     return fisher
 
 
-def gaussian_fisher(policy: nn.Module, obs: Tensor) -> Tensor:
+def gaussian_fisher(policy: nn.Module, obs: Observations) -> Tensor:
     """F = 1/B Σ_s Jᵀ diag(1/σ², 2) J, with J the Jacobian of (mean, log std)."""
     parameters = list(policy.parameters())
     fisher = torch.zeros(size(policy), size(policy), dtype=torch.float64)
-    for row in obs.split(1):
+    for row in one_by_one(obs):
         distribution = policy(row)
         outputs = [*distribution.mean[0], *distribution.log_std[0]]
         jacobian = torch.stack([gradient_of(output, parameters) for output in outputs])
@@ -83,7 +89,7 @@ def gradient_of(output: Tensor, parameters: list[nn.Parameter]) -> Tensor:
     )
 
 
-def explicit_fisher(policy: nn.Module, obs: Tensor, action: ActionSpec) -> Tensor:
+def explicit_fisher(policy: nn.Module, obs: Observations, action: ActionSpec) -> Tensor:
     match action:
         case Discrete(n):
             return enumerated_fisher(policy, obs, (n,))
@@ -96,7 +102,7 @@ def explicit_fisher(policy: nn.Module, obs: Tensor, action: ActionSpec) -> Tenso
 @pytest.mark.parametrize("hidden", [[], [4], [3, 3]], ids=["linear", "one layer", "two layers"])
 @pytest.mark.parametrize("action", ACTIONS)
 def test_the_product_is_that_with_the_explicit_matrix(action: ActionSpec, hidden: list[int]) -> None:
-    policy, obs = small_policy(action, hidden), normal(1, STATES, 2)
+    policy, obs = small_policy(action, hidden), seen(normal(1, STATES, 2))
     fisher = explicit_fisher(policy, obs, action)
     for seed in range(3):
         v = normal(seed + 10, size(policy))
@@ -105,7 +111,7 @@ def test_the_product_is_that_with_the_explicit_matrix(action: ActionSpec, hidden
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_gauss_newton_and_the_hessian_of_the_kl_are_one_matrix(action: ActionSpec) -> None:
-    policy, obs = small_policy(action), normal(1, STATES, 2)
+    policy, obs = small_policy(action), seen(normal(1, STATES, 2))
     gauss_newton, hessian = gauss_newton_product(policy, obs), kl_hessian_product(policy, obs)
     for seed in range(3):  # the same graph serves any number of products
         v = normal(seed, size(policy))
@@ -115,9 +121,9 @@ def test_gauss_newton_and_the_hessian_of_the_kl_are_one_matrix(action: ActionSpe
 
 def test_the_product_works_for_discrete_observations() -> None:
     policy = mlp_policy(
-        Discrete(4), Discrete(3), torch.Generator().manual_seed(0), [4], "tanh", 1.0, 1.0, log_std_init=0.0
+        Discrete(4), Discrete(3), torch.Generator().manual_seed(0), [4], "tanh", 1.0, 1.0, 0.0, "gaussian"
     )
-    obs, v = torch.tensor([0, 3, 1, 1]), normal(0, size(policy)).float()
+    obs, v = seen(torch.tensor([0, 3, 1, 1])), normal(0, size(policy)).float()
     actual = fisher_vector_product(policy, obs, v)
     assert actual.abs().max() > 1e-3
     assert torch.allclose(actual, kl_hessian_product(policy, obs)(v), rtol=1e-4, atol=1e-6)
@@ -126,7 +132,7 @@ def test_the_product_works_for_discrete_observations() -> None:
 @pytest.mark.parametrize("action", ACTIONS)
 def test_the_kl_of_a_small_step_is_half_its_length_in_the_metric(action: ActionSpec) -> None:
     """KL(π_θ || π_{θ+εv}) = ε²/2 vᵀFv + O(ε³): the error per ε² shrinks with ε."""
-    policy, obs = small_policy(action), normal(1, STATES, 2)
+    policy, obs = small_policy(action), seen(normal(1, STATES, 2))
     v = normal(2, size(policy)) / size(policy) ** 0.5
     expected = float(v @ fisher_vector_product(policy, obs, v)) / 2
     weights = dict(policy.named_parameters())
@@ -142,7 +148,7 @@ def test_the_kl_of_a_small_step_is_half_its_length_in_the_metric(action: ActionS
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_the_matrix_is_symmetric_and_positive_semidefinite(action: ActionSpec) -> None:
-    policy, obs = small_policy(action), normal(1, STATES, 2)
+    policy, obs = small_policy(action), seen(normal(1, STATES, 2))
     product = gauss_newton_product(policy, obs)
     u, v = normal(2, size(policy)), normal(3, size(policy))
     assert float(u @ product(v)) == pytest.approx(float(v @ product(u)), rel=1e-10)
@@ -154,22 +160,22 @@ def test_the_matrix_is_symmetric_and_positive_semidefinite(action: ActionSpec) -
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_the_product_is_linear_and_averages_over_observations(action: ActionSpec) -> None:
-    policy, obs = small_policy(action), normal(1, 4, 2)
+    policy, obs = small_policy(action), seen(normal(1, 4, 2))
     u, v = normal(2, size(policy)), normal(3, size(policy))
     product = gauss_newton_product(policy, obs)
     assert torch.allclose(product(2 * u - 3 * v), 2 * product(u) - 3 * product(v), rtol=1e-9, atol=1e-11)
-    rows = torch.stack([fisher_vector_product(policy, row, v) for row in obs.split(1)])
+    rows = torch.stack([fisher_vector_product(policy, row, v) for row in one_by_one(obs)])
     assert torch.allclose(product(v), rows.mean(0), rtol=1e-9, atol=1e-11)
 
 
 def test_the_product_leaves_no_gradients_behind() -> None:
-    policy, obs = small_policy(Continuous((2,))), normal(1, STATES, 2)
+    policy, obs = small_policy(Continuous((2,))), seen(normal(1, STATES, 2))
     v = fisher_vector_product(policy, obs, normal(2, size(policy)))
     assert not v.requires_grad
     assert all(p.grad is None for p in policy.parameters())
 
 
-def sampled_product(policy: nn.Module, obs: Tensor, v: Tensor, generator: torch.Generator) -> Tensor:
+def sampled_product(policy: nn.Module, obs: Observations, v: Tensor, generator: torch.Generator) -> Tensor:
     """1/n Σ ∇log π(a|s) (∇log π(a|s) · v) with a drawn from π at each observation."""
     parameters = list(policy.parameters())
     log_prob = policy(obs).log_prob(policy(obs).detach().sample(generator))
@@ -182,14 +188,14 @@ def sampled_product(policy: nn.Module, obs: Tensor, v: Tensor, generator: torch.
 @pytest.mark.parametrize("action", ACTIONS)
 def test_products_of_sampled_scores_converge_at_the_rate_of_a_mean(action: ActionSpec) -> None:
     """The error of n samples is c / √n: a hundred times the samples, a tenth of the error."""
-    policy, obs = small_policy(action, hidden=[]), normal(1, STATES, 2)
+    policy, obs = small_policy(action, hidden=[]), seen(normal(1, STATES, 2))
     v = normal(2, size(policy))
     expected = fisher_vector_product(policy, obs, v)
     generator = torch.Generator().manual_seed(3)
 
     def error(samples: int) -> float:
         repeats = 20
-        rows = obs.repeat(samples // STATES, 1)
+        rows = obs[torch.arange(STATES).repeat(samples // STATES)]
         errors = [sampled_product(policy, rows, v, generator) - expected for _ in range(repeats)]
         return float(torch.stack(errors).square().sum(-1).mean().sqrt() / expected.norm())
 
@@ -198,14 +204,14 @@ def test_products_of_sampled_scores_converge_at_the_rate_of_a_mean(action: Actio
     assert 6 < few / many < 16
 
 
-def sampled(policy: nn.Module, obs: Tensor, seed: int) -> Tensor:
+def sampled(policy: nn.Module, obs: Observations, seed: int) -> Tensor:
     action: Tensor = policy(obs).detach().sample(torch.Generator().manual_seed(seed))
     return action
 
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_scores_are_the_gradients_of_the_log_probability_row_by_row(action: ActionSpec) -> None:
-    policy, obs = small_policy(action), normal(1, STATES, 2)
+    policy, obs = small_policy(action), seen(normal(1, STATES, 2))
     taken = sampled(policy, obs, 2)
     log_prob = policy(obs).log_prob(taken)
     rows = torch.stack([gradient_of(row, list(policy.parameters())) for row in log_prob])
@@ -216,9 +222,9 @@ def test_scores_are_the_gradients_of_the_log_probability_row_by_row(action: Acti
 
 def test_scores_work_for_discrete_observations() -> None:
     policy = mlp_policy(
-        Discrete(4), Discrete(3), torch.Generator().manual_seed(0), [4], "tanh", 1.0, 1.0, log_std_init=0.0
+        Discrete(4), Discrete(3), torch.Generator().manual_seed(0), [4], "tanh", 1.0, 1.0, 0.0, "gaussian"
     )
-    obs, taken = torch.tensor([0, 3, 1, 1]), torch.tensor([0, 1, 2, 2])
+    obs, taken = seen(torch.tensor([0, 3, 1, 1])), torch.tensor([0, 1, 2, 2])
     actual = scores(policy, obs, taken)
     expected = gradient(policy(obs).log_prob(taken).sum(), list(policy.parameters()))
     assert torch.allclose(actual.sum(0), expected, atol=1e-6)
@@ -227,7 +233,7 @@ def test_scores_work_for_discrete_observations() -> None:
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_the_empirical_product_is_that_with_the_mean_square_of_the_scores(action: ActionSpec) -> None:
-    policy, obs = small_policy(action), normal(1, STATES, 2)
+    policy, obs = small_policy(action), seen(normal(1, STATES, 2))
     taken = sampled(policy, obs, 2)
     psi = scores(policy, obs, taken)
     product = empirical_fisher_product(policy, obs, taken)
@@ -240,12 +246,12 @@ def test_the_empirical_product_is_that_with_the_mean_square_of_the_scores(action
 def test_the_empirical_matrix_approaches_that_of_the_kl_as_one_over_the_square_root_of_the_samples(
     action: ActionSpec,
 ) -> None:
-    policy, obs = small_policy(action), normal(1, STATES, 2)
+    policy, obs = small_policy(action), seen(normal(1, STATES, 2))
     v = normal(2, size(policy))
     expected = kl_hessian_product(policy, obs)(v)
 
     def error(samples: int) -> float:
-        rows = obs.repeat(samples // STATES, 1)
+        rows = obs[torch.arange(STATES).repeat(samples // STATES)]
         errors = [
             empirical_fisher_product(policy, rows, sampled(policy, rows, seed))(v) - expected
             for seed in range(20)
@@ -259,7 +265,7 @@ def test_the_empirical_matrix_approaches_that_of_the_kl_as_one_over_the_square_r
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_a_product_made_dense_is_its_matrix_and_damping_is_added_to_its_diagonal(action: ActionSpec) -> None:
-    policy, obs = small_policy(action), normal(1, STATES, 2)
+    policy, obs = small_policy(action), seen(normal(1, STATES, 2))
     product, v = gauss_newton_product(policy, obs), normal(3, size(policy))
     fisher = explicit_fisher(policy, obs, action)
     assert torch.allclose(dense(product, v), fisher, rtol=1e-9, atol=1e-11)

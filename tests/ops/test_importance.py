@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgx.ops.importance import per_decision_weights, trajectory_weights
+from pgx.ops.importance import (
+    log_per_decision_weights,
+    log_self_normalized_weights,
+    log_trajectory_weights,
+    log_truncated_weights,
+    per_decision_weights,
+    trajectory_weights,
+)
 
 STEPS, ENVS = 11, 5
 
@@ -111,3 +118,33 @@ def test_weights_turn_expectations_under_mu_into_expectations_under_pi(seed: int
     # Given the first action, the whole product averages to the product so far.
     for a in (slice(0, 2), slice(2, 4)):
         assert torch.allclose(whole[0, a] @ mu[a] / mu[a].sum(), so_far[0, a][0])
+
+
+def test_logs_of_weights_are_their_logs_and_reach_where_no_float_does() -> None:
+    log_ratio, terminated, truncated = random_steps(0)
+    for log_of, of in (
+        (log_trajectory_weights, trajectory_weights),
+        (log_per_decision_weights, per_decision_weights),
+    ):
+        ends = (terminated, truncated)
+        assert torch.allclose(log_of(log_ratio, *ends), of(log_ratio, *ends).log(), rtol=1e-10, atol=1e-12)
+        assert bool(log_of(1000 * log_ratio, *ends).isfinite().all())
+
+
+def test_truncated_weights_are_the_smaller_of_weight_and_bound() -> None:
+    log_weight, _, _ = random_steps(1)
+    for bound in (0.3, 1.0, 2.5):
+        assert torch.allclose(
+            log_truncated_weights(log_weight, bound).exp(), log_weight.exp().clamp(max=bound)
+        )
+    assert torch.equal(log_truncated_weights(log_weight, 1e9), log_weight)
+
+
+def test_self_normalized_weights_have_mean_one_and_know_no_common_factor() -> None:
+    log_weight, _, _ = random_steps(2)
+    weight = log_self_normalized_weights(log_weight).exp()
+    assert torch.allclose(weight.mean(-1), torch.ones(STEPS, dtype=torch.float64))
+    assert torch.allclose(weight[:, :1] / weight[:, 1:], (log_weight[:, :1] - log_weight[:, 1:]).exp())
+    assert torch.allclose(log_self_normalized_weights(log_weight - 5000).exp(), weight, rtol=1e-9)
+    # Equal weights are 1 each, whatever they were.
+    assert float(log_self_normalized_weights(torch.full((2, 4), -3.0)).abs().max()) < 1e-6

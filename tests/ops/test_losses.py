@@ -14,6 +14,7 @@ from pgx.ops.losses import (
 from pgx.ops.params import gradient
 from pgx.policies.mlp import mlp_policy
 from pgx.types import ActionSpec, Continuous, Discrete, MultiDiscrete
+from tests.conftest import seen
 
 CLIP = 0.2
 
@@ -33,6 +34,7 @@ def small_policy(action: ActionSpec) -> nn.Module:
         hidden_gain=1.0,
         output_gain=1.0,
         log_std_init=-0.3,
+        continuous="gaussian",
     )
     return policy.double()
 
@@ -40,7 +42,7 @@ def small_policy(action: ActionSpec) -> nn.Module:
 @pytest.mark.parametrize("action", [Discrete(4), MultiDiscrete((2, 3)), Continuous((2,))])
 def test_at_equal_policies_the_surrogate_has_the_gradient_of_reinforce(action: ActionSpec) -> None:
     """∇ L = E[ A ∇ log π(a|s) ], summed here row by row."""
-    policy, obs, advantage = small_policy(action), normal(1, 8, 3), normal(2, 8)
+    policy, obs, advantage = small_policy(action), seen(normal(1, 8, 3)), normal(2, 8)
     parameters = list(policy.parameters())
     with torch.no_grad():
         old = policy(obs)
@@ -48,7 +50,7 @@ def test_at_equal_policies_the_surrogate_has_the_gradient_of_reinforce(action: A
         old_log_prob = old.log_prob(actions)
     reinforce = torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64)
     for row in range(8):
-        log_prob = policy(obs[row : row + 1]).log_prob(actions[row : row + 1])
+        log_prob = policy(obs[torch.tensor([row])]).log_prob(actions[row : row + 1])
         reinforce += advantage[row] * gradient(log_prob.sum(), parameters) / 8
 
     def log_ratio() -> Tensor:

@@ -190,7 +190,7 @@ def test_vtrace_is_equation_1_of_impala(
     def advantage(t: int, i: int) -> float:
         following = successor_value(data, t, i) if last_step(data, t, i) == t else target(t + 1, i)
         q = float(data.reward[t, i]) + float(data.discount[t, i]) * following
-        return rho(t, i) * (q - float(data.value[t, i]))
+        return q - float(data.value[t, i])
 
     actual = vtrace(
         data.log_ratio, data.reward, data.value, *data.ends, data.discount, rho_clip, c_clip, trace_lambda

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, distributions
 
 from pgx.policies.distributions import Categorical, DiagonalGaussian, MultiCategorical
+from pgx.policies.squashed import SquashedGaussian
 from pgx.types import Distribution
 
 SIZES = (3, 2, 3)  # two alike: parts that shared their noise would show
@@ -31,8 +32,26 @@ def gaussian(seed: int, rows: int = ROWS) -> DiagonalGaussian:
     return DiagonalGaussian(normal(seed, rows, 3), 0.6 * normal(seed + 100, rows, 3))
 
 
+CENTER, HALF_RANGE = torch.tensor([[1.0, -3.0, 0.5], [2.0, 0.1, 1.0]], dtype=torch.float64)
+
+
+def squashed(seed: int, rows: int = ROWS) -> SquashedGaussian:
+    return SquashedGaussian(gaussian(seed, rows), CENTER, HALF_RANGE)
+
+
+def like(d: Distribution, *coordinates: Tensor) -> Distribution:
+    """A distribution of the kind of d, elsewhere."""
+    match d:
+        case MultiCategorical():
+            return MultiCategorical(*coordinates, d.sizes)
+        case SquashedGaussian():
+            to = coordinates[0].dtype
+            return SquashedGaussian(DiagonalGaussian(*coordinates), d.center.to(to), d.half_range.to(to))
+    return type(d)(*coordinates)
+
+
 Make = Callable[..., Distribution]
-every = pytest.mark.parametrize("make", [categorical, multi_categorical, gaussian])
+every = pytest.mark.parametrize("make", [categorical, multi_categorical, gaussian, squashed])
 discrete = pytest.mark.parametrize("make", [categorical, multi_categorical])
 
 
@@ -45,6 +64,10 @@ def reference(d: Distribution) -> list[distributions.Distribution]:
             return [distributions.Categorical(logits=part) for part in logits.split(sizes, -1)]
         case DiagonalGaussian(mean, log_std):
             return [distributions.Independent(distributions.Normal(mean, log_std.exp()), 1)]
+        case SquashedGaussian(gaussian, center, half_range):
+            squash = [distributions.TanhTransform(), distributions.AffineTransform(center, half_range)]
+            (normal_,) = reference(gaussian)
+            return [distributions.TransformedDistribution(normal_, squash)]
     raise AssertionError(d)
 
 
@@ -103,10 +126,12 @@ def test_the_gaussian_density_integrates_to_one_and_to_its_entropy_and_kl() -> N
 def test_densities_agree_with_torch(make: Make) -> None:
     d, other = make(0), make(1)
     action = other.sample(torch.Generator().manual_seed(0))
-    columns = action.unbind(-1) if isinstance(d, MultiCategorical) else [action]
+    columns = action.unbind(-1) if isinstance(d, MultiCategorical) else [d.executed(action)]
     log_prob = sum(part.log_prob(a) for part, a in zip(reference(d), columns, strict=True))
-    assert torch.allclose(d.log_prob(action), log_prob, rtol=1e-12)
-    assert torch.allclose(d.entropy(), sum(part.entropy() for part in reference(d)), rtol=1e-12)
+    lost = 1e-5 if isinstance(d, SquashedGaussian) else 1e-12  # torch inverts the tanh
+    assert torch.allclose(d.log_prob(action), log_prob, rtol=lost)
+    if not isinstance(d, SquashedGaussian):  # for which torch has none
+        assert torch.allclose(d.entropy(), sum(part.entropy() for part in reference(d)), rtol=1e-12)
     pairs = zip(reference(d), reference(other), strict=True)
     kl = sum(distributions.kl_divergence(mine, theirs) for mine, theirs in pairs)
     assert torch.allclose(d.kl(other), kl, rtol=1e-11)
@@ -134,8 +159,7 @@ def test_the_fisher_metric_is_the_hessian_of_the_kl_in_the_coordinates(make: Mak
         return tuple(part.view(1, -1) for part in flat.split(lengths))
 
     def kl_to(flat: Tensor) -> Tensor:
-        other = MultiCategorical(*at(flat), SIZES) if isinstance(d, MultiCategorical) else type(d)(*at(flat))
-        return d.kl(other).sum()
+        return d.kl(like(d, *at(flat))).sum()
 
     here = torch.cat([c.flatten() for c in d.coordinates])
     hessian = torch.autograd.functional.hessian(kl_to, here)
@@ -156,14 +180,7 @@ def test_the_fisher_metric_acts_on_each_row_by_itself(make: Make) -> None:
 
 def repeated(d: Distribution, times: int) -> Distribution:
     """Row 0 of d, so often."""
-    match d:
-        case Categorical(logits):
-            return Categorical(logits[:1].expand(times, -1))
-        case MultiCategorical(logits, sizes):
-            return MultiCategorical(logits[:1].expand(times, -1), sizes)
-        case DiagonalGaussian(mean, log_std):
-            return DiagonalGaussian(mean[:1].expand(times, -1), log_std[:1].expand(times, -1))
-    raise AssertionError(d)
+    return like(d, *(c[:1].expand(times, -1) for c in d.coordinates))
 
 
 @discrete
@@ -230,10 +247,12 @@ def test_samples_look_like_actions(make: Make) -> None:
     action = d.sample(torch.Generator().manual_seed(0))
     assert action.shape == d.mode().shape
     assert action.dtype == d.mode().dtype
-    assert action.is_floating_point() == isinstance(d, DiagonalGaussian)
+    assert action.is_floating_point() == isinstance(d, DiagonalGaussian | SquashedGaussian)
 
 
-@every
+@pytest.mark.parametrize(
+    "make", [categorical, multi_categorical, gaussian]
+)  # a squashed one gives its median
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_no_action_is_more_probable_than_the_mode(make: Make, seed: int) -> None:
     d, generator = make(seed), torch.Generator().manual_seed(seed)
@@ -243,6 +262,12 @@ def test_no_action_is_more_probable_than_the_mode(make: Make, seed: int) -> None
     assert (log_probs <= at_mode).all()
     if make is not gaussian:
         assert torch.equal(log_probs.max(0).values, at_mode)
+
+
+@pytest.mark.parametrize("make", [categorical, multi_categorical, gaussian])
+def test_what_is_executed_is_the_action_itself(make: Make) -> None:
+    action = make(0).sample(torch.Generator().manual_seed(0))
+    assert make(1).executed(action) is action
 
 
 @every
@@ -329,7 +354,8 @@ def test_an_impossible_action_keeps_the_gradient_of_the_entropy_finite() -> None
 @every
 def test_float32_stays_float32(make: Make) -> None:
     d = make(0)
-    narrow = (c.float() for c in d.coordinates)
-    d32 = MultiCategorical(*narrow, SIZES) if isinstance(d, MultiCategorical) else type(d)(*narrow)
+    d32 = like(d, *(c.float() for c in d.coordinates))
     action = d32.sample(torch.Generator().manual_seed(0))
+    if action.is_floating_point():
+        assert {action.dtype, d32.executed(action).dtype} == {torch.float32}
     assert {d32.log_prob(action).dtype, d32.entropy().dtype, d32.kl(d32).dtype} == {torch.float32}

@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pgx.policies.distributions import Categorical, DiagonalGaussian, MultiCategorical
 from pgx.policies.mlp import Activation, mlp_critic, mlp_policy
-from pgx.types import ActionSpec, Continuous, Discrete, MultiDiscrete, ObsSpec
+from pgx.types import ActionSpec, Continuous, Discrete, MultiDiscrete, Observations, ObsSpec
+from tests.conftest import seen
 
 VECTOR = Continuous((3,))
 OBSERVATIONS = [VECTOR, Continuous((2, 4)), Discrete(5)]
@@ -33,20 +34,27 @@ def policy_for(
         hidden_gain=hidden_gain,
         output_gain=output_gain,
         log_std_init=-0.7,
+        continuous="gaussian",
     )
 
 
 def critic_for(obs: ObsSpec, seed: int = 0) -> nn.Module:
     return mlp_critic(
-        obs, torch.Generator().manual_seed(seed), [8, 7], "relu", hidden_gain=1.3, output_gain=0.5
+        obs,
+        Discrete(2),
+        torch.Generator().manual_seed(seed),
+        [8, 7],
+        "relu",
+        hidden_gain=1.3,
+        output_gain=0.5,
     )
 
 
-def observations(obs: ObsSpec) -> Tensor:
+def observations(obs: ObsSpec) -> Observations:
     generator = torch.Generator().manual_seed(1)
     if isinstance(obs, Discrete):
-        return torch.randint(obs.n, (ROWS,), generator=generator)
-    return torch.randn((ROWS, *obs.shape), generator=generator)
+        return seen(torch.randint(obs.n, (ROWS,), generator=generator))
+    return seen(torch.randn((ROWS, *obs.shape), generator=generator))
 
 
 def linear_layers(module: nn.Module) -> list[nn.Linear]:
@@ -99,7 +107,7 @@ def test_building_a_network_leaves_the_global_random_stream_alone(action: Action
 
 def test_policy_and_critic_from_one_generator_do_not_share_their_weights() -> None:
     generator = torch.Generator().manual_seed(0)
-    first, second = (mlp_critic(VECTOR, generator, [8], "tanh", 1.0, 1.0) for _ in range(2))
+    first, second = (mlp_critic(VECTOR, Discrete(2), generator, [8], "tanh", 1.0, 1.0) for _ in range(2))
     assert not torch.equal(linear_layers(first)[0].weight, linear_layers(second)[0].weight)
 
 
@@ -108,20 +116,20 @@ def test_discrete_observations_are_unit_vectors() -> None:
     policy = policy_for(Discrete(5), Discrete(4), hidden=[])
     (layer,) = linear_layers(policy)
     obs = torch.tensor([3, 0, 4, 3, 2, 1])
-    assert torch.equal(policy(obs).logits, layer.weight.T[obs])
+    assert torch.equal(policy(seen(obs)).logits, layer.weight.T[obs])
 
 
 def test_continuous_observations_are_flattened_in_order() -> None:
     critic = critic_for(Continuous((2, 4)))
     flat = critic_for(Continuous((8,)))
     obs = observations(Continuous((2, 4)))
-    assert torch.equal(critic(obs), flat(obs.flatten(1)))
+    assert torch.equal(critic(obs), flat(seen(obs.features.flatten(1))))
 
 
 def test_the_log_std_does_not_depend_on_the_state() -> None:
     policy = policy_for(VECTOR, Continuous((2,)))
-    obs = observations(VECTOR).requires_grad_()
-    d = policy(obs)
+    obs = observations(VECTOR).features.requires_grad_()
+    d = policy(seen(obs))
     assert d.log_std.shape == d.mean.shape
     assert torch.equal(d.log_std, torch.full((ROWS, 2), -0.7))
     (through_log_std,) = torch.autograd.grad(d.log_std.sum(), obs, allow_unused=True, retain_graph=True)
@@ -176,19 +184,19 @@ def test_a_critic_gives_one_value_a_row(obs: ObsSpec) -> None:
     critic, rows = critic_for(obs), observations(obs)
     values = critic(rows)
     assert values.shape == (ROWS,)
-    one_by_one = torch.cat([critic(row) for row in rows.split(1)])
+    one_by_one = torch.cat([critic(rows[row]) for row in torch.arange(ROWS).split(1)])
     assert torch.allclose(values, one_by_one, atol=1e-6)
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "gelu"])
 def test_the_activation_stands_between_layers_and_not_behind_the_last(activation: Activation) -> None:
-    critic = mlp_critic(VECTOR, torch.Generator().manual_seed(0), [16], activation, 1.0, 1.0)
+    critic = mlp_critic(VECTOR, Discrete(2), torch.Generator().manual_seed(0), [16], activation, 1.0, 1.0)
     first, last = linear_layers(critic)
     obs = observations(VECTOR)
     apply = {"tanh": torch.tanh, "relu": torch.relu, "elu": nn.functional.elu, "gelu": nn.functional.gelu}[
         activation
     ]
-    assert torch.allclose(critic(obs), last(apply(first(obs))).squeeze(-1), atol=1e-6)
+    assert torch.allclose(critic(obs), last(apply(first(obs.features))).squeeze(-1), atol=1e-6)
 
 
 def test_actions_of_two_dimensions_are_refused() -> None:

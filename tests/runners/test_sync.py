@@ -5,7 +5,7 @@ import torch
 
 from pgx.ops.stats import explained_variance
 from pgx.types import Batch, Rollout
-from tests.conftest import Make
+from tests.conftest import Make, seen
 
 COUNTER = ["env=tests.environments:Counter-v0", "env.normalize_obs=false", "env.scale_reward=false"]
 SMALL = ["algo=trpo", "algo.critic_minibatch_size=64"]
@@ -91,7 +91,7 @@ def test_stored_actions_are_the_samples_and_their_log_probs_belong_to_them(make:
     trainer = make(*SMALL, *COUNTER, "policy.log_std_init=1.5")
     rollout = trainer.runner.collect(trainer.agent)
     assert float(rollout.action.max()) > 2.0 and float(rollout.action.min()) < -0.5  # beyond the bounds
-    policy = trainer.agent.policy(rollout.obs.flatten(0, 1))
+    policy = trainer.agent.policy(seen(rollout.obs.flatten(0, 1)))
     log_prob = policy.log_prob(rollout.action.flatten(0, 1)).detach().view(64, 4)
     assert torch.allclose(log_prob, rollout.log_prob, atol=1e-5)
 
@@ -118,8 +118,8 @@ def test_values_of_an_endless_task_need_the_true_successor_at_the_time_limit(
         if not handled:
             ended = rollout.terminated | rollout.truncated
             rollout = Rollout(**{**vars(rollout), "terminated": ended, "truncated": torch.zeros_like(ended)})
-        trainer.algorithm.update(trainer.agent, rollout, 0.0)
-    value = float(trainer.agent.critic(torch.zeros(1, 2)).detach())
+        trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
+    value = float(trainer.agent.critic(seen(torch.zeros(1, 2))).detach())
     assert value == pytest.approx(10, abs=0.3) if handled else value < 8
 
 
@@ -129,7 +129,7 @@ def test_the_normaliser_stands_still_within_a_rollout(make: Make) -> None:
         before = trainer.agent.normalizer(torch.ones(1, 17))
         rollout = trainer.runner.collect(trainer.agent)
         assert torch.equal(before, trainer.agent.normalizer(torch.ones(1, 17)))
-        trainer.algorithm.update(trainer.agent, rollout, 0.0)
+        trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
         assert torch.equal(before, trainer.agent.normalizer(torch.ones(1, 17)))
         trainer.agent.normalizer.observe(rollout.obs[rollout.valid])
         assert not torch.equal(before, trainer.agent.normalizer(torch.ones(1, 17)))
@@ -143,7 +143,9 @@ def test_a_boundary_is_the_same_whatever_came_before(make: Make) -> None:
     for trainer in (one, two):
         trainer.runner.begin(iteration=5)
     a, b = (trainer.runner.collect(trainer.agent) for trainer in (one, two))
-    assert all(torch.equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True))
+    assert all(
+        x is y is None or torch.equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True)
+    )
 
 
 def test_each_boundary_starts_episodes_of_its_own(make: Make) -> None:
@@ -166,6 +168,7 @@ def test_rollouts_refuse_shapes_and_types_by_name() -> None:
         "terminated": torch.zeros(2, 3, dtype=torch.bool),
         "truncated": torch.zeros(2, 3, dtype=torch.bool),
         "valid": torch.ones(2, 3, dtype=torch.bool),
+        "time": torch.zeros(2, 3, dtype=torch.int64),
     }
     Rollout(**good)
     wrong = {
@@ -175,6 +178,9 @@ def test_rollouts_refuse_shapes_and_types_by_name() -> None:
         "next_obs": torch.zeros(2, 3, 5),
         "terminated": torch.zeros(2, 3),
         "valid": torch.ones(2, 3, 1, dtype=torch.bool),
+        "time": torch.zeros(2, 3),
+        "action_mask": torch.ones(3, 2, 4, dtype=torch.bool),
+        "memory": torch.zeros(3, 2, 4),
     }
     for name, value in wrong.items():
         with pytest.raises(ValueError, match=f"Rollout.{name}"):
@@ -191,6 +197,6 @@ def test_a_critic_that_learns_explains_more(make: Make) -> None:
     )
     rollout = trainer.runner.collect(trainer.agent)
     batch: Batch = trainer.algorithm.estimate(trainer.agent, rollout)
-    trainer.algorithm.update(trainer.agent, rollout, 0.0)
+    trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
     after = explained_variance(trainer.agent.critic(batch.obs).detach(), batch.value_target)
     assert after > explained_variance(batch.value, batch.value_target)

@@ -1,16 +1,13 @@
 """Gradient steps: optimizer, annealed learning rate and clipping by norm, in one object a rule descends with."""
 
 from collections.abc import Callable, Iterable
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from pgx.ops.schedules import SCHEDULES, Schedule
+from pgx.ops.schedules import SCHEDULES, Schedule, ScheduleName
 from pgx.schema import Fraction, NonNegative, Positive
 from pgx.types import State
-
-ScheduleName = Literal["constant", "linear", "cosine", "inverse_sqrt"]
 
 
 class GradientSteps:
@@ -153,11 +150,3 @@ def sgd(
     weights = list(parameters)
     inner = torch.optim.SGD(weights, lr=learning_rate, momentum=momentum)
     return GradientSteps(inner, weights, learning_rate, SCHEDULES[schedule], max_grad_norm)
-
-
-OPTIMIZERS: dict[str, Callable[..., GradientSteps]] = {
-    "adam": adam,
-    "adamw": adamw,
-    "rmsprop": rmsprop,
-    "sgd": sgd,
-}

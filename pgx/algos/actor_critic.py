@@ -1,0 +1,100 @@
+"""Actor-critic: three estimates of what an action was worth."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal, cast
+
+import torch
+from torch import Tensor
+
+from pgx.estimates import flatten, rollout_values
+from pgx.ops.losses import policy_gradient, value_loss
+from pgx.ops.returns import gae, n_step_returns
+from pgx.ops.stats import standardize
+from pgx.regression import critic_loss
+from pgx.schema import Count, Fraction, NonNegative, validate
+from pgx.types import ActionValueCritic, Agent, Batch, Learner, Metrics, Policy, Rollout, Setting, Use
+
+
+@dataclass
+class ActorCritic:
+    """One gradient step of the policy on each rollout, weighted by what the critic says of the actions in it.
+
+    Source: Sutton et al., "Policy gradient methods for reinforcement learning with function approximation", 2000,
+    theorem 1, which allows each of the three weights; Konda and Tsitsiklis, "Actor-critic algorithms", 2000, for a
+    critic that learns Q beside the policy; Sutton and Barto, Reinforcement Learning, 2nd ed., section 13.5, for the
+    TD error. States weigh as often as they are met: without the factor discount^t of the theorem's discounted case.
+    """
+
+    discount: Fraction  # gamma
+    # The weight of grad log pi(a|s). q: Q(s, a), learned. advantage: Q(s, a) - V(s), both learned. td: G - V(s), from V
+    # alone. All regress on one target G, so that the forms differ in the weight and in nothing else.
+    form: Literal["q", "advantage", "td"]
+    # G is either of two; the other is null. n_steps: that many rewards, then V. gae_lambda: the lambda-return.
+    n_steps: Count | None
+    gae_lambda: Fraction | None
+    normalize_advantage: bool  # the weight to mean 0 and standard deviation 1 over the batch
+    entropy_coefficient: NonNegative  # bonus per nat of entropy, in units of the weight
+    critic_steps: Count  # gradient steps of the critic on each rollout
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    @property
+    def uses(self) -> frozenset[Use]:
+        steps: frozenset[Use] = frozenset({"optimizer", "critic_optimizer"})
+        return steps if self.form == "td" else steps | {"action_values"}
+
+    def conflicts(self, setting: Setting) -> list[str]:
+        if (self.n_steps is None) != (self.gae_lambda is None):
+            return []
+        given = (
+            "neither" if self.n_steps is None else f"n_steps={self.n_steps} and gae_lambda={self.gae_lambda}"
+        )
+        return [
+            f"algo.n_steps, algo.gae_lambda: the critic's target is the n-step return or the lambda-return; expected "
+            f"a number for one of them and null for the other, got {given}"
+        ]
+
+    def estimate(self, agent: Agent, rollout: Rollout) -> Batch:
+        value, next_value = rollout_values(agent.critic, agent.normalizer, rollout)
+        advantage = self._td_advantage(rollout, value, next_value)
+        batch = flatten(agent, rollout, value, advantage, advantage + value)
+        weight = self._weight(agent, batch)
+        return replace(batch, advantage=standardize(weight) if self.normalize_advantage else weight)
+
+    def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:
+        batch = self.estimate(agent, rollout)
+        rates = learner.anneal(progress)
+        learner.optimizer.descend(partial(self._policy_loss, agent.policy, batch))
+        for _ in range(self.critic_steps):
+            loss = learner.critic_optimizer.descend(partial(self._critic_loss, agent, batch))
+        return rates | {"critic_loss": float(loss)}
+
+    def _td_advantage(self, rollout: Rollout, value: Tensor, next_value: Tensor) -> Tensor:
+        """G_t - V(s_t), [T, N]."""
+        ends = rollout.terminated, rollout.truncated
+        if self.gae_lambda is not None:
+            return gae(rollout.reward, value, next_value, *ends, self.discount, self.gae_lambda)
+        assert self.n_steps is not None
+        return n_step_returns(rollout.reward, next_value, *ends, self.discount, self.n_steps) - value
+
+    @torch.no_grad()
+    def _weight(self, agent: Agent, batch: Batch) -> Tensor:
+        """What multiplies grad log pi(a|s), [B]."""
+        if self.form == "td":
+            return batch.advantage
+        action_value = cast(ActionValueCritic, agent.critic).action_value(batch.obs, batch.action)
+        return action_value if self.form == "q" else action_value - batch.value
+
+    def _policy_loss(self, policy: Policy, batch: Batch) -> Tensor:
+        distribution = policy(batch.obs)
+        gain = policy_gradient(distribution.log_prob(batch.action), batch.advantage)
+        return -(gain + self.entropy_coefficient * distribution.entropy().mean())
+
+    def _critic_loss(self, agent: Agent, batch: Batch) -> Tensor:
+        loss = critic_loss(agent.critic, batch)
+        if self.form == "td":
+            return loss
+        action_value = cast(ActionValueCritic, agent.critic).action_value(batch.obs, batch.action)
+        return loss + value_loss(action_value, batch.value_target)

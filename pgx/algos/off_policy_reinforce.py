@@ -1,0 +1,138 @@
+"""REINFORCE from the episodes of another policy."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from pgx.estimates import flatten, rollout_log_ratio
+from pgx.ops.episode_grid import from_grid, sum_of_others, to_grid
+from pgx.ops.importance import (
+    log_per_decision_weights,
+    log_self_normalized_weights,
+    log_trajectory_weights,
+    log_truncated_weights,
+)
+from pgx.ops.losses import surrogate
+from pgx.ops.returns import discounted_returns
+from pgx.ops.stats import effective_sample_size
+from pgx.ops.whole_episodes import discounted_by_time
+from pgx.schema import Count, Fraction, Positive, validate
+from pgx.types import Agent, Batch, Learner, Metrics, Policy, Rollout, Setting, Use
+
+
+@dataclass
+class OffPolicyREINFORCE:
+    """The Monte Carlo policy gradient of π from whole episodes of μ, each weighted by how likely π is to repeat it.
+
+    J = E_π[Σ_k γ^k r_k] = E_μ[Σ_k w_k γ^k r_k], with w_k the product of π/μ over the steps up to k, or over the whole
+    episode; ∇J = E_μ[Σ_t ∇ log π(a_t|s_t) g_t], g_t = Σ_{k>=t} w_k γ^k r_k.
+
+    Source: Precup, Sutton and Singh, "Eligibility traces for off-policy policy evaluation", 2000, for the weights of a
+    return; the gradient of its estimate is Williams' (1992). An episode ends at the environment's time limit, where
+    nothing is bootstrapped.
+    """
+
+    uses: ClassVar[frozenset[Use]] = frozenset({"optimizer", "recorded"})
+
+    discount: Fraction  # gamma; 1 is the undiscounted objective
+    # w_k. trajectory: the product of all ratios of the episode, whatever k; per_decision: of those up to step k, since
+    # what comes after a reward does not change it: the same expectation with less variance.
+    weights: Literal["trajectory", "per_decision"]
+    truncate: Positive | None  # weights are cut at this bound; null: they are not
+    self_normalize: (
+        bool  # divide by the sum of the weights (per_decision: of each time step), not by n episodes
+    )
+    reward_to_go: (
+        bool  # g_t is made of rewards from step t on; false: of all, as in trajectory weights it may be
+    )
+    # others: less w_t b_t, with b_t the weighted mean of what is to come in the other episodes that lasted so long
+    baseline: Literal["none", "others"]
+    steps: (
+        Count  # gradient steps on a rollout, each with the weights of the policy that the one before it left
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    def conflicts(self, setting: Setting) -> list[str]:
+        found = []
+        if setting.rollout_steps is not None:
+            found.append(
+                f"runner.rollout_steps: off_policy_reinforce weighs whole episodes, and {setting.rollout_steps} steps "
+                "of each environment cut them; runner=dataset (or runner=episodes, where all weights are 1 at first)"
+            )
+        if setting.remembers:
+            found.append(
+                f"policy={setting.policy}: off_policy_reinforce has recorded episodes answered step by step, which a "
+                "policy with a memory cannot do; policy=mlp"
+            )
+        if self.weights == "per_decision" and not self.reward_to_go:
+            found.append(
+                "algo.reward_to_go: expected true with algo.weights=per_decision: the weight of a reward ends with its "
+                "step, so that later actions have no part in it"
+            )
+        return found
+
+    def estimate(self, agent: Agent, rollout: Rollout) -> Batch:
+        """The batch whose surrogate, mean(π/μ A), has the estimate of ∇J for its gradient.
+
+        The rule's gradient is a sum over steps and a mean over n episodes of ∇ log π g; the surrogate's a mean over B
+        rows of π/μ ∇ log π A. So A = B/n g / (π/μ): the weights of all steps but the row's own, times the return.
+        """
+        time, valid = rollout.time, rollout.valid
+        log_ratio = rollout_log_ratio(agent, rollout).double()
+        reward = discounted_by_time(rollout.reward.double(), time, self.discount)
+        lasts = to_grid(valid, time, valid)
+        gain = self._gain(to_grid(log_ratio, time, valid), to_grid(reward, time, valid), lasts)
+        rows_per_episode = rollout.steps / lasts.shape[1]
+        advantage = rows_per_episode * from_grid(gain, time, valid) * (-log_ratio).exp()
+        nothing = torch.zeros_like(rollout.reward)
+        returns = discounted_returns(
+            rollout.reward, nothing, rollout.terminated, rollout.truncated, self.discount
+        )
+        return flatten(agent, rollout, nothing, advantage.to(nothing.dtype), returns)
+
+    def _gain(self, log_ratio: Tensor, reward: Tensor, lasts: Tensor) -> Tensor:
+        """g_t, less a baseline; all [L, E]: every episode in a column, 0 past its end; reward is discounted by time."""
+        never = torch.zeros_like(lasts)  # past its end an episode keeps its weight, and earns nothing
+        log_weights = log_trajectory_weights if self.weights == "trajectory" else log_per_decision_weights
+        log_weight = log_weights(log_ratio, never, never)
+        if self.truncate is not None:
+            log_weight = log_truncated_weights(log_weight, self.truncate)
+        if self.self_normalize:
+            log_weight = log_self_normalized_weights(log_weight)
+        weight = log_weight.exp()
+
+        gain = (weight * reward).flip(0).cumsum(0).flip(0)
+        if not self.reward_to_go:
+            gain = gain[:1].expand_as(gain)
+        if self.baseline == "others":
+            others = sum_of_others(weight * lasts)
+            baseline = torch.where(others > 0, sum_of_others(gain * lasts) / others, 0.0)
+            gain = gain - weight * baseline
+        return gain
+
+    def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:
+        metrics = learner.anneal(progress) | _weight_metrics(agent, rollout)
+        for _ in range(self.steps):
+            batch = self.estimate(agent, rollout)
+            learner.optimizer.descend(partial(_loss, agent.policy, batch))
+        return metrics
+
+
+def _loss(policy: Policy, batch: Batch) -> Tensor:
+    return -surrogate(policy(batch.obs).log_prob(batch.action) - batch.log_prob, batch.advantage)
+
+
+def _weight_metrics(agent: Agent, rollout: Rollout) -> Metrics:
+    """How far the episodes' weights Π π/μ are from equal, whichever weights the rule takes."""
+    log_ratio = rollout_log_ratio(agent, rollout).double()
+    log_weight = to_grid(log_ratio, rollout.time, rollout.valid).sum(0)  # [E]
+    return {
+        "weight_variance": float(log_weight.exp().var(correction=0)),
+        "weight_ess": effective_sample_size(log_weight),
+        "weight_max": float(log_weight.max().exp()),
+    }

@@ -1,0 +1,192 @@
+"""Phasic policy gradient."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal, cast
+
+import torch
+from torch import Tensor
+
+from pgx.estimates import flatten, rollout_values
+from pgx.ops.losses import clipped_surrogate, joint_loss, value_loss
+from pgx.ops.returns import gae
+from pgx.ops.stats import standardize
+from pgx.regression import minibatch_conflicts
+from pgx.schema import Count, Fraction, NonNegative, Positive, validate
+from pgx.types import (
+    Agent,
+    Batch,
+    Distribution,
+    Learner,
+    Metrics,
+    Observations,
+    Policy,
+    Rollout,
+    Setting,
+    State,
+    Use,
+    ValueHeadPolicy,
+)
+
+
+@dataclass
+class PPG:
+    """PPO for a while, then a phase that teaches the policy's network the value targets seen meanwhile.
+
+    Source: Cobbe, Hilton, Klimov and Schulman, "Phasic policy gradient", 2020, algorithm 1; for network=shared its
+    section on single-network PPG. Passes of policy and value function go over the same minibatches, side by side, as
+    they do in PPO. What a phase has seen is kept in the learner's memory, and with it in every checkpoint.
+    """
+
+    discount: Fraction  # gamma
+    gae_lambda: Fraction  # lambda
+    # To mean 0 and standard deviation 1, over the whole batch or over each minibatch.
+    normalize_advantage: Literal["off", "batch", "minibatch"]
+    clip_range: Positive  # epsilon: the ratio earns nothing beyond 1 +- epsilon
+    entropy_coefficient: NonNegative  # bonus per nat of entropy, in units of the advantage
+    # dual: a critic values states, and the policy's value head only shapes the policy's trunk. shared: that head is
+    # the value function; the policy phase moves it alone, the auxiliary phase the trunk below it as well.
+    network: Literal["dual", "shared"]
+    policy_iterations: Count  # N_pi: updates of one policy phase; an auxiliary phase ends the last of them
+    policy_epochs: Count  # E_pi: passes of the policy over the batch
+    value_epochs: Count  # E_V: passes of the value function over the batch
+    minibatch_size: Count  # rows
+    auxiliary_epochs: Count  # E_aux: passes over all that the policy phase has seen
+    auxiliary_minibatch_size: Count  # rows
+    beta_clone: NonNegative  # price of a nat of KL(pi_old || pi) in the auxiliary phase, in units of value^2
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    @property
+    def uses(self) -> frozenset[Use]:
+        both: frozenset[Use] = frozenset({"optimizer", "value_head"})
+        return both | {"critic_optimizer"} if self.network == "dual" else both
+
+    def conflicts(self, setting: Setting) -> list[str]:
+        found = minibatch_conflicts(setting, self.minibatch_size, "algo.minibatch_size")
+        if setting.remembers:
+            found.append(
+                f"policy={setting.policy}: the auxiliary phase of ppg takes stored observations one by one, and "
+                "this policy reads them in sequences; policy=two_headed"
+            )
+        if setting.rollout_steps is None:
+            return found
+        batch = setting.rollout_steps * setting.num_envs
+        rows, size = self.policy_iterations * batch, self.auxiliary_minibatch_size
+        if rows % size != 0:
+            found.append(
+                f"algo.auxiliary_minibatch_size: a phase, algo.policy_iterations {self.policy_iterations} x "
+                f"{batch} rows = {rows}, does not divide into minibatches of {size} ({rows} / {size} = "
+                f"{rows / size:.4g})"
+            )
+        return found
+
+    def estimate(self, agent: Agent, rollout: Rollout) -> Batch:
+        value_of = agent.critic if self.network == "dual" else cast(ValueHeadPolicy, agent.policy).value
+        value, next_value = rollout_values(value_of, agent.normalizer, rollout)
+        ends = rollout.terminated, rollout.truncated
+        advantage = gae(rollout.reward, value, next_value, *ends, self.discount, self.gae_lambda)
+        batch = flatten(agent, rollout, value, advantage, advantage + value)
+        if self.normalize_advantage == "batch":
+            return replace(batch, advantage=standardize(batch.advantage))
+        return batch
+
+    def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:
+        batch = self.estimate(agent, rollout)
+        rates = learner.anneal(progress)
+
+        for epoch in range(max(self.policy_epochs, self.value_epochs)):
+            losses = []
+            for rows in batch.minibatches(self.minibatch_size, learner.generator):
+                if epoch < self.policy_epochs:
+                    learner.optimizer.descend(partial(self._policy_loss, agent.policy, rows))
+                if epoch < self.value_epochs:
+                    losses.append(self._value_step(agent, learner, rows))
+            if losses:
+                critic_loss = float(torch.stack(losses).mean())
+
+        metrics = rates | {"critic_loss": critic_loss, "auxiliary_phase": 0.0}
+        # A new list: the old one may be part of a checkpoint that is still to be written.
+        phase = [*learner.memory.get("phase", []), _seen(rollout, batch)]
+        if len(phase) < self.policy_iterations:
+            learner.memory["phase"] = phase
+            return metrics
+        learner.memory["phase"] = []
+        return metrics | self._auxiliary_phase(agent, learner, *_recalled(agent, rollout, phase))
+
+    def _auxiliary_phase(
+        self, agent: Agent, learner: Learner, obs: Observations, value_target: Tensor
+    ) -> Metrics:
+        """Fit the value head, and the critic, to the targets of a phase, holding the actions where they are."""
+        policy = cast(ValueHeadPolicy, agent.policy)
+        with torch.no_grad():
+            old = policy(obs)
+
+        parts = max(1, round(len(obs) / self.auxiliary_minibatch_size))
+        for _ in range(self.auxiliary_epochs):
+            for index in torch.randperm(len(obs), generator=learner.generator).tensor_split(parts):
+                rows, target = obs[index], value_target[index]
+                learner.optimizer.descend(partial(self._joint_loss, policy, rows, old.rows(index), target))
+                if self.network == "dual":
+                    learner.critic_optimizer.descend(partial(_loss_of, agent.critic, rows, target))
+
+        with torch.no_grad():
+            return {
+                "auxiliary_phase": 1.0,
+                "auxiliary_loss": float(_loss_of(policy.value, obs, value_target)),
+                "auxiliary_kl": float(old.kl(policy(obs)).mean()),
+            }
+
+    def _policy_loss(self, policy: Policy, rows: Batch) -> Tensor:
+        """-(L_clip + c S)."""
+        distribution = policy(rows.obs)
+        log_ratio = distribution.log_prob(rows.action) - rows.log_prob
+        minibatch = self.normalize_advantage == "minibatch"
+        advantage = standardize(rows.advantage) if minibatch else rows.advantage
+        loss = -clipped_surrogate(log_ratio, advantage, self.clip_range)
+        if self.entropy_coefficient > 0:
+            loss = loss - self.entropy_coefficient * distribution.entropy().mean()
+        return loss
+
+    def _value_step(self, agent: Agent, learner: Learner, rows: Batch) -> Tensor:
+        """A step of the value function in the policy phase; of a shared network it moves the value head alone."""
+        if self.network == "dual":
+            loss = partial(_loss_of, agent.critic, rows.obs, rows.value_target)
+            return learner.critic_optimizer.descend(loss)
+        head = cast(ValueHeadPolicy, agent.policy).value_detached
+        return learner.optimizer.descend(partial(_loss_of, head, rows.obs, rows.value_target))
+
+    def _joint_loss(
+        self, policy: ValueHeadPolicy, obs: Observations, old: Distribution, value_target: Tensor
+    ) -> Tensor:
+        """L_joint, with the value head's regression as L_aux."""
+        return joint_loss(policy.value(obs), value_target, old.kl(policy(obs)), self.beta_clone)
+
+
+def _loss_of(value_of: Callable[[Observations], Tensor], obs: Observations, value_target: Tensor) -> Tensor:
+    return value_loss(value_of(obs), value_target)
+
+
+def _seen(rollout: Rollout, batch: Batch) -> State:
+    """What the auxiliary phase will want of a rollout's valid rows.
+
+    Observations are kept raw. The normaliser moves between the rollouts of a phase, and what has to stay the same is
+    the policy as a function of the raw state, through the normaliser that it acts through by then.
+    """
+    kept = {
+        "obs": rollout.obs[rollout.valid],
+        "time": batch.obs.time,
+        "value_target": batch.value_target,
+    }
+    mask = batch.obs.action_mask
+    return kept if mask is None else kept | {"action_mask": mask}
+
+
+def _recalled(agent: Agent, rollout: Rollout, phase: list[State]) -> tuple[Observations, Tensor]:
+    """The observations of a whole phase through the normaliser of today, and their value targets."""
+    device = rollout.obs.device  # where a checkpoint was loaded to may be another
+    kept = {key: torch.cat([part[key].to(device) for part in phase]) for key in phase[0]}
+    obs = Observations(agent.normalizer(kept["obs"]), kept["time"], kept.get("action_mask"))
+    return obs, kept["value_target"]

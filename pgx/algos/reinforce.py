@@ -1,0 +1,125 @@
+"""REINFORCE: the Monte Carlo policy gradient."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pgx.estimates import flatten, rollout_values
+from pgx.ops.returns import discounted_returns
+from pgx.ops.stats import standardize
+from pgx.ops.whole_episodes import (
+    at_episode_start,
+    discounted_by_time,
+    other_episodes_mean,
+    other_episodes_mean_at_step,
+    trajectory_objective,
+)
+from pgx.regression import fit_critic
+from pgx.schema import Count, Fraction, Index, validate
+from pgx.types import Agent, Batch, Learner, Metrics, Policy, Rollout, Setting, Use
+
+
+@dataclass
+class REINFORCE:
+    """One gradient step on whole episodes: the log probability of each action, weighted by the return it was part of.
+
+    Source: Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement learning",
+    1992; Sutton and Barto, Reinforcement Learning, 2nd ed., sections 13.3 and 13.4 (their G_t is made of rewards from
+    R_{t+1} on, our r_t). The horizon is the environment's time limit: nothing is bootstrapped there.
+    """
+
+    discount: Fraction  # gamma; 1 is the undiscounted objective
+    # The weight of ∇ log π(a_t|s_t), before a baseline. With G_t = Σ_{k>=t} γ^{k-t} r_k, trajectory: G_0, the return of
+    # the whole episode; discounted: γ^t G_t, the same expectation with less variance; reward_to_go: G_t, without γ^t,
+    # which for γ < 1 is the gradient of no objective and learns as much from late steps as from early ones.
+    weighting: Literal["trajectory", "reward_to_go", "discounted"]
+    # What is subtracted from the weight. constant: its mean over the rows of the other episodes; time_dependent: its
+    # mean at the same step of the other episodes that lasted so long; value: what the critic predicts of it.
+    baseline: Literal["none", "constant", "time_dependent", "value"]
+    normalize_advantage: bool  # to mean 0 and standard deviation 1 over the batch
+    critic_epochs: Index  # passes of regression over the batch (baseline value)
+    critic_minibatch_size: Count  # rows (baseline value)
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    @property
+    def uses(self) -> frozenset[Use]:
+        return frozenset({"optimizer", "critic_optimizer"} if self.baseline == "value" else {"optimizer"})
+
+    def conflicts(self, setting: Setting) -> list[str]:
+        found = []
+        if setting.rollout_steps is not None:
+            found.append(
+                f"runner.rollout_steps: reinforce learns from whole episodes, and {setting.rollout_steps} steps of "
+                "each environment cut them; runner=episodes"
+            )
+        if self.baseline == "value" and setting.critic == "none":
+            found.append(
+                "critic=none: the baseline value is what a critic predicts; critic=mlp critic_optimizer=adam"
+            )
+        return found
+
+    def estimate(self, agent: Agent, rollout: Rollout) -> Batch:
+        _require_whole_episodes(rollout)
+        value, _ = rollout_values(agent.critic, agent.normalizer, rollout)
+        nothing = torch.zeros_like(
+            rollout.reward
+        )  # comes after the last step, whichever way an episode ended
+        returns = discounted_returns(
+            rollout.reward, nothing, rollout.terminated, rollout.truncated, self.discount
+        )
+        weight = self._weight(returns, rollout)
+        advantage = weight - self._baseline(weight, value, rollout)
+        batch = flatten(agent, rollout, value, advantage, returns)
+        return replace(batch, advantage=standardize(batch.advantage)) if self.normalize_advantage else batch
+
+    def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:
+        batch = self.estimate(agent, rollout)
+        metrics = learner.anneal(progress)
+        episodes = rollout.done[rollout.valid].sum()
+        learner.optimizer.descend(partial(self._policy_loss, agent.policy, batch, episodes))
+        if self.baseline == "value":
+            metrics |= fit_critic(
+                agent.critic, batch, learner, self.critic_epochs, self.critic_minibatch_size
+            )
+        return metrics
+
+    def _weight(self, returns: Tensor, rollout: Rollout) -> Tensor:
+        match self.weighting:
+            case "trajectory":
+                return at_episode_start(returns, rollout.time)
+            case "discounted":
+                return discounted_by_time(returns, rollout.time, self.discount)
+            case "reward_to_go":
+                return returns
+
+    def _baseline(self, weight: Tensor, value: Tensor, rollout: Rollout) -> Tensor:
+        """[T, N], independent of the row's own action given what came before it: no bias."""
+        match self.baseline:
+            case "none":
+                return torch.zeros_like(weight)
+            case "constant":
+                return other_episodes_mean(weight, rollout.time, rollout.valid)
+            case "time_dependent":
+                return other_episodes_mean_at_step(weight, rollout.time, rollout.valid)
+            case "value":  # V predicts G, of which the weight is made
+                return self._weight(value, rollout)
+
+    def _policy_loss(self, policy: Policy, batch: Batch, episodes: Tensor) -> Tensor:
+        log_prob = policy(batch.obs).log_prob(batch.action)
+        return -trajectory_objective(log_prob, batch.advantage, episodes)
+
+
+def _require_whole_episodes(rollout: Rollout) -> None:
+    """That every row has its episode from the first step to the last."""
+    onward = rollout.valid & ~rollout.done
+    followed = torch.cat([rollout.valid[1:], torch.zeros_like(onward[:1])])
+    row = torch.arange(len(onward), device=onward.device).unsqueeze(-1)
+    if bool((onward & ~followed).any() | (rollout.valid & (rollout.time > row)).any()):
+        raise ValueError(
+            "reinforce learns from whole episodes; this rollout has parts of some (runner=episodes)"
+        )

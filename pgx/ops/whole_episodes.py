@@ -1,0 +1,125 @@
+"""Weights of log probabilities, and baselines from other episodes, over `[T, N]` rollouts of whole episodes.
+
+`time` is the number of steps of its episode before each row, so an episode begins in the row where it is 0. Rows that
+are not `valid` are read by no other row; what they get themselves means nothing.
+"""
+
+import torch
+from torch import Tensor
+
+
+def trajectory_objective(log_prob: Tensor, weight: Tensor, episodes: Tensor) -> Tensor:
+    """The function whose gradient is the likelihood-ratio estimate of the gradient of the expected return.
+
+    L = 1/n Σ_i Σ_t log π(a_it|s_it) w_it over n episodes: the sum over an episode's steps, the mean over episodes. A
+    mean over rows instead would divide by the mean length, which depends on the policy.
+
+    Source: Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement learning",
+    1992, episodic REINFORCE, averaged over episodes.
+
+    Args:
+        log_prob: [B] nats.
+        weight: [B], constant in the parameters.
+        episodes: n >= 1, scalar.
+
+    Returns:
+        Scalar, to be maximised; only its gradient means anything.
+    """
+    return (log_prob * weight).sum() / episodes
+
+
+def at_episode_start(x: Tensor, time: Tensor) -> Tensor:
+    """In every row what x is in the first row of that row's episode.
+
+    y_t = x_{t - time_t}; of the returns G_t it makes the return of the whole episode, G_0 = R(τ), in each of its rows.
+
+    Args:
+        x: [T, N].
+        time: [T, N] int64, at most the row's own number.
+
+    Returns:
+        [T, N].
+    """
+    row = torch.arange(len(time), device=time.device).unsqueeze(-1)
+    return x.gather(0, row - time)
+
+
+def discounted_by_time(x: Tensor, time: Tensor, discount: float) -> Tensor:
+    """x as it counts at the start of its episode.
+
+    y_t = γ^t x_t; of the returns G_t it makes the weights of the exact gradient of the discounted objective.
+
+    Source: Sutton and Barto, Reinforcement Learning, 2nd ed., section 13.3, the update of their REINFORCE box.
+
+    Args:
+        x: [T, N].
+        time: [T, N] int64.
+        discount: γ in [0, 1]; 0^0 is 1.
+
+    Returns:
+        [T, N].
+    """
+    return torch.pow(torch.tensor(discount, dtype=x.dtype, device=x.device), time) * x
+
+
+def other_episodes_mean(x: Tensor, time: Tensor, valid: Tensor) -> Tensor:
+    """The mean of x over all rows of all other episodes; 0 where there is no other episode.
+
+    b_i = Σ_{j≠i} Σ_t x_jt / Σ_{j≠i} T_j. It leaves out the episode that it is for, whose actions it is then
+    independent of: as a baseline it is unbiased, which the mean over all episodes is not.
+
+    Source: Kool, van Hoof and Welling, "Buy 4 REINFORCE samples, get a baseline for free!", 2019; there an episode has
+    one weight, here one in each row, and long episodes count by their rows.
+
+    Args:
+        x: [T, N].
+        time: [T, N] int64.
+        valid: [T, N] bool.
+
+    Returns:
+        [T, N], the same number in all rows of an episode.
+    """
+    episode = _episode_numbers(time, valid)
+    rows = torch.bincount(episode)
+    total = x.new_zeros(len(rows)).index_add(0, episode, x[valid])
+    return _spread(_others(total.sum(), rows.sum(), total, rows)[episode], valid)
+
+
+def other_episodes_mean_at_step(x: Tensor, time: Tensor, valid: Tensor) -> Tensor:
+    """The mean of x at the same step of the other episodes that lasted so long; 0 where none did.
+
+    b_it = Σ_{j≠i, T_j>t} x_jt / #{j≠i: T_j > t}.
+
+    Whether the own episode lasts to step t is known before its action there, so this too is unbiased.
+
+    Source: as in `other_episodes_mean`.
+
+    Args:
+        x: [T, N].
+        time: [T, N] int64.
+        valid: [T, N] bool.
+
+    Returns:
+        [T, N].
+    """
+    step, own = time[valid], x[valid]
+    rows = torch.bincount(step)
+    total = x.new_zeros(len(rows)).index_add(0, step, own)
+    return _spread(_others(total[step], rows[step], own, torch.ones_like(step)), valid)
+
+
+def _others(total: Tensor, rows: Tensor, own_total: Tensor, own_rows: Tensor) -> Tensor:
+    """The mean without the own part; 0 where nothing is left."""
+    left = rows - own_rows
+    return torch.where(left > 0, (total - own_total) / left.clamp(min=1), 0.0)
+
+
+def _episode_numbers(time: Tensor, valid: Tensor) -> Tensor:
+    """A number, from 0, for each of the B valid rows, the same in all rows of an episode and no others; [B] int64."""
+    begins = (time == 0).T
+    return (begins.flatten().cumsum(0).view_as(begins).T - 1)[valid]
+
+
+def _spread(rows: Tensor, valid: Tensor) -> Tensor:
+    """[B] values of the valid rows as [T, N], 0 elsewhere."""
+    return rows.new_zeros(valid.shape).masked_scatter(valid, rows)

@@ -1,0 +1,78 @@
+"""Quasi-Newton steps for a critic's regression."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from pgx.ops.schedules import SCHEDULES, Schedule, ScheduleName
+from pgx.schema import Count, Positive
+from pgx.types import State
+
+
+class LBFGSSteps:
+    """Quasi-Newton steps with a line search, each of several evaluations of the loss.
+
+    Args:
+        inner: torch's L-BFGS over the parameters; it starts from no curvature in every step, since the next loss is
+            another function.
+        schedule: factor of the learning rate as a function of progress in [0, 1].
+        learning_rate: first step length tried, before annealing.
+    """
+
+    def __init__(self, inner: torch.optim.LBFGS, learning_rate: float, schedule: Schedule) -> None:
+        self.inner = inner
+        self.learning_rate = learning_rate
+        self.schedule = schedule
+
+    def anneal(self, progress: float) -> float:
+        """Set the learning rate for this progress in [0, 1]; returns it."""
+        rate = self.learning_rate * self.schedule(progress)
+        self.inner.param_groups[0]["lr"] = rate
+        return rate
+
+    def descend(self, loss: Callable[[], Tensor]) -> Tensor:
+        """Minimise loss() by as many iterations as configured; returns the loss before them, detached scalar."""
+
+        def closure() -> Tensor:
+            self.inner.zero_grad(set_to_none=True)
+            value = loss()
+            value.backward()  # type: ignore[no-untyped-call]
+            return value.detach()
+
+        self.inner.state.clear()
+        before: Tensor = self.inner.step(closure)  # type: ignore[no-untyped-call]
+        return before.detach()
+
+    def state_dict(self) -> State:
+        """Nothing outlives a step."""
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Nothing to restore."""
+
+
+def lbfgs(
+    parameters: Iterable[torch.nn.Parameter],
+    learning_rate: Positive,
+    schedule: ScheduleName,
+    iterations: Count,
+    history_size: Count,
+) -> LBFGSSteps:
+    """L-BFGS with a strong Wolfe line search, for a critic's regression on whole batches.
+
+    Source: Nocedal and Wright, Numerical Optimization, algorithm 7.5; for value functions in Schulman et al., "High-
+    dimensional continuous control using generalized advantage estimation", 2016, and Duan et al., 2016 (rllab).
+
+    Args:
+        iterations: of quasi-Newton steps in one descent; history_size: steps whose curvature is remembered; the
+            others as in `adam`.
+    """
+    inner = torch.optim.LBFGS(
+        list(parameters),
+        lr=learning_rate,
+        max_iter=iterations,
+        history_size=history_size,
+        line_search_fn="strong_wolfe",
+    )
+    return LBFGSSteps(inner, learning_rate, SCHEDULES[schedule])

@@ -1,0 +1,18 @@
+"""The critic that knows nothing."""
+
+import torch
+from torch import Tensor, nn
+
+from pgx.types import ActionSpec, Observations, ObsSpec
+
+
+class Zero(nn.Module):
+    """V(s) = 0, without parameters: advantages are then returns, and nothing is bootstrapped."""
+
+    def forward(self, obs: Observations) -> Tensor:
+        return torch.zeros(len(obs), device=obs.time.device)
+
+
+def no_critic(obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
+    """V(s) = 0, whatever the environment."""
+    return Zero()

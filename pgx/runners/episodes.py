@@ -1,0 +1,89 @@
+"""Whole episodes, the same number from each environment, from first step to last."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pgx.envs.normalizers import RewardScaler
+from pgx.envs.vector import VectorEnv
+from pgx.runners.stepper import Row, Stepper
+from pgx.runners.types import Episode
+from pgx.schema import Count
+from pgx.types import Agent, Rollout, State
+
+
+class EpisodeRunner:
+    """Collects rollouts of `episodes_per_env` whole episodes from each environment, each rollout begun anew.
+
+    Every environment plays its share however long it lasts: taking whichever episodes end first would favour the
+    short ones. What an environment does after its share, while others still play theirs, is not data.
+
+    Args:
+        stepper: of the environments.
+        episodes_per_env: whole episodes of each environment in a rollout.
+    """
+
+    def __init__(self, stepper: Stepper, episodes_per_env: int) -> None:
+        self.stepper = stepper
+        self.episodes_per_env = episodes_per_env
+        self.episodes: list[Episode] = []
+        self._iteration = 0
+
+    def __str__(self) -> str:
+        many = "" if self.episodes_per_env == 1 else "s"
+        return f"{self.envs.num_envs} environments x {self.episodes_per_env} whole episode{many}"
+
+    @property
+    def envs(self) -> VectorEnv:
+        return self.stepper.envs
+
+    @property
+    def env_seconds(self) -> float:
+        return self.stepper.env_seconds
+
+    @property
+    def policy_seconds(self) -> float:
+        return self.stepper.policy_seconds
+
+    def begin(self, iteration: int) -> None:
+        self._iteration = iteration
+
+    def collect(self, agent: Agent) -> Rollout:
+        """The environments' shares of whole episodes; T is as long as the slowest takes."""
+        self.stepper.begin(self._iteration)
+        self._iteration += 1
+        left = np.full(self.envs.num_envs, self.episodes_per_env)
+        rows: list[Row] = []
+        while left.any():
+            row = self.stepper.step(agent, len(rows))
+            rows.append(row._replace(valid=row.valid & (left > 0)))
+            self._take(row.terminated | row.truncated, left)
+        return self.stepper.rollout(rows)
+
+    def _take(self, done: NDArray[np.bool_], left: NDArray[np.int64]) -> None:
+        """Count the episodes that a step ended, but for those beyond an environment's share."""
+        for i, episode in zip(np.flatnonzero(done), self.stepper.episodes, strict=True):
+            if left[i] > 0:
+                self.episodes.append(episode)
+                left[i] -= 1
+        self.stepper.episodes.clear()
+
+    def state_dict(self) -> State:
+        return self.stepper.state_dict()
+
+    def load_state_dict(self, state: State) -> None:
+        self.stepper.load_state_dict(state)
+
+    def close(self) -> None:
+        self.envs.close()
+
+
+def episodes(
+    envs: VectorEnv,
+    reward_scaler: RewardScaler | None,
+    seed: int,
+    device: torch.device,
+    episodes_per_env: Count,
+) -> EpisodeRunner:
+    """An EpisodeRunner with a Stepper of its own. Args as in both."""
+    return EpisodeRunner(Stepper(envs, reward_scaler, seed, device), episodes_per_env)

@@ -1,0 +1,59 @@
+"""What the trainer knows of a runner."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from pgx.envs.vector import VectorEnv
+from pgx.types import Agent, Rollout, State
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A finished episode: the sum of its raw rewards, and its steps."""
+
+    episode_return: float
+    length: int
+
+
+class Runner(Protocol):
+    """Gives rollouts, one for each iteration."""
+
+    @property
+    def envs(self) -> VectorEnv: ...
+    @property
+    def episodes(self) -> list[Episode]:
+        """Finished since they were last taken away."""
+        ...
+
+    @property
+    def env_seconds(self) -> float:
+        """Spent in environments, in all."""
+        ...
+
+    @property
+    def policy_seconds(self) -> float:
+        """Spent choosing actions, in all."""
+        ...
+
+    def __str__(self) -> str:
+        """How much it collects for an iteration, in a few words."""
+        ...
+
+    def begin(self, iteration: int) -> None:
+        """Start every environment anew, seeded from (seed, iteration): an episode boundary for all."""
+        ...
+
+    def collect(self, agent: Agent) -> Rollout:
+        """The next rollout; begins at iteration 0 if nothing began yet.
+
+        Raises:
+            RunError: the environment raised, or gave an observation or reward that is not finite.
+        """
+        ...
+
+    def state_dict(self) -> State:
+        """Streams and statistics; the environments are not in it: whoever loads it begins them anew."""
+        ...
+
+    def load_state_dict(self, state: State) -> None: ...
+    def close(self) -> None: ...

@@ -1,0 +1,51 @@
+"""What crosses a folder: rollouts, batches, agents, distributions, optimizers and update rules.
+
+Time comes first: `[T, N, ...]` is T steps of N environments, `[B, ...]` the flattened rows of a batch.
+"""
+
+from pgx.types.agent import Act, Agent
+from pgx.types.data import Batch, Rollout
+from pgx.types.networks import (
+    ActionValueCritic,
+    Critic,
+    Distribution,
+    Memory,
+    Normalizer,
+    Policy,
+    RecurrentPolicy,
+    ValueHeadPolicy,
+)
+from pgx.types.observations import History, Observations
+from pgx.types.plain import Metrics, State
+from pgx.types.rule import Algorithm, Learner, Optimizer, Setting, Use
+from pgx.types.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
+
+__all__ = [
+    "Act",
+    "ActionSpec",
+    "ActionValueCritic",
+    "Agent",
+    "Algorithm",
+    "Batch",
+    "Continuous",
+    "Critic",
+    "Discrete",
+    "Distribution",
+    "History",
+    "Image",
+    "Learner",
+    "Memory",
+    "Metrics",
+    "MultiDiscrete",
+    "Normalizer",
+    "ObsSpec",
+    "Observations",
+    "Optimizer",
+    "Policy",
+    "RecurrentPolicy",
+    "Rollout",
+    "Setting",
+    "State",
+    "Use",
+    "ValueHeadPolicy",
+]

@@ -1,0 +1,78 @@
+"""What acts."""
+
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from pgx.types.networks import Critic, Distribution, Normalizer, Policy, RecurrentPolicy
+from pgx.types.observations import History, Observations
+from pgx.types.plain import State
+
+
+class Act(NamedTuple):
+    """What an agent did at N observations."""
+
+    action: Tensor  # [N, ...] the policy's own
+    executed: Tensor  # [N, ...] what the environment is given for it
+    log_prob: Tensor  # [N] nats
+    memory: Tensor | None  # [N, M] afterwards; None: the policy has none
+
+
+@dataclass
+class Agent:
+    """What acts and what is learned: a policy, its critic, and the observation normaliser both look through."""
+
+    policy: Policy
+    critic: Critic
+    normalizer: Normalizer
+
+    def blank_memory(self, count: int, device: torch.device) -> Tensor | None:
+        """The memory [count, M] of episodes that begin; None where the policy has none."""
+        memory = self.policy.memory
+        return None if memory is None else torch.zeros(count, memory.size, device=device)
+
+    def observe(
+        self, obs: Tensor, time: Tensor, action_mask: Tensor | None, memory: Tensor | None
+    ) -> Observations:
+        """N raw observations [N, ...] of one moment, as the networks see them."""
+        features = self.normalizer(obs)
+        if memory is None:
+            return Observations(features, time, action_mask)
+        n = len(features)
+        never = torch.zeros(1, n, dtype=torch.bool, device=features.device)
+        at = torch.arange(n, device=features.device)
+        history = History(features.unsqueeze(0), never, memory, never, torch.zeros_like(at), at)
+        return Observations(features, time, action_mask, history)
+
+    def _distribution(self, obs: Observations) -> tuple[Distribution, Tensor | None]:
+        if self.policy.memory is None:
+            return self.policy(obs), None
+        return cast(RecurrentPolicy, self.policy).advance(obs)
+
+    @torch.inference_mode()
+    def act(self, obs: Observations, generator: torch.Generator) -> Act:
+        """Sample actions at N observations."""
+        distribution, memory = self._distribution(obs)
+        action = distribution.sample(generator)
+        return Act(action, distribution.executed(action), distribution.log_prob(action), memory)
+
+    @torch.inference_mode()
+    def act_greedily(self, obs: Observations) -> Act:
+        """Take the most probable actions at N observations."""
+        distribution, memory = self._distribution(obs)
+        action = distribution.mode()
+        return Act(action, distribution.executed(action), distribution.log_prob(action), memory)
+
+    def state_dict(self) -> State:
+        return {
+            "policy": self.policy.state_dict(),
+            "critic": self.critic.state_dict(),
+            "normalizer": self.normalizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        self.policy.load_state_dict(state["policy"])
+        self.critic.load_state_dict(state["critic"])
+        self.normalizer.load_state_dict(state["normalizer"])

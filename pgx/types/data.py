@@ -1,0 +1,110 @@
+"""Experience: rollouts as they happened, and the batches that rules learn from."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from pgx.types.observations import Observations
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """T steps of N environments, as they happened.
+
+    `next_obs` is the true successor of each step, before any reset. `terminated` (the task ended: V = 0 there)
+    and `truncated` (a time limit cut it: V goes on) never merge. `valid` is False for a row that is not data: one in
+    which a vector environment only reset itself, or one past what was asked for. Nothing may learn from it or count it.
+    """
+
+    obs: Tensor  # [T, N, ...] raw, as the environment gave it
+    action: Tensor  # [T, N, ...] the policy's own sample, before squashing or clipping to the action space
+    log_prob: Tensor  # [T, N] log mu(a | s) of the policy that acted, nats
+    reward: Tensor  # [T, N]
+    next_obs: Tensor  # [T, N, ...]
+    terminated: Tensor  # [T, N] bool
+    truncated: Tensor  # [T, N] bool
+    valid: Tensor  # [T, N] bool
+    time: Tensor  # [T, N] int64, steps of the episode before this one
+    action_mask: Tensor | None = None  # [T, N, K] bool, the actions that could be taken; None: all
+    memory: Tensor | None = None  # [T, N, M] of the policy before each step; None: it has none
+
+    def __post_init__(self) -> None:
+        shape = self.log_prob.shape
+        if len(shape) != 2:
+            raise ValueError(f"Rollout.log_prob: expected shape [T, N], got {list(shape)}")
+        for column in fields(self):
+            value: Tensor | None = getattr(self, column.name)
+            if value is not None and value.shape[:2] != shape:
+                raise ValueError(
+                    f"Rollout.{column.name}: expected leading shape {list(shape)} (that of log_prob), "
+                    f"got {list(value.shape)}"
+                )
+        if self.reward.shape != shape:
+            raise ValueError(f"Rollout.reward: expected shape {list(shape)}, got {list(self.reward.shape)}")
+        if self.next_obs.shape != self.obs.shape or self.next_obs.dtype != self.obs.dtype:
+            raise ValueError("Rollout.next_obs: expected the shape and dtype of obs")
+        kinds = {"terminated": torch.bool, "truncated": torch.bool, "valid": torch.bool, "time": torch.int64}
+        for name, dtype in kinds.items():
+            value = getattr(self, name)
+            if value.dtype != dtype or value.shape != shape:
+                raise ValueError(
+                    f"Rollout.{name}: expected {dtype} {list(shape)}, got {value.dtype} {list(value.shape)}"
+                )
+        for name in ("log_prob", "reward"):
+            if not getattr(self, name).is_floating_point():
+                raise ValueError(f"Rollout.{name}: expected floating point, got {getattr(self, name).dtype}")
+
+    @property
+    def done(self) -> Tensor:
+        """Where an episode ended, either way; [T, N] bool."""
+        return self.terminated | self.truncated
+
+    @property
+    def steps(self) -> int:
+        """Environment steps really taken: the number of valid rows."""
+        return int(self.valid.sum())
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The valid rows of a rollout, flattened, with what an update rule learns from."""
+
+    obs: Observations  # B of them
+    action: Tensor  # [B, ...]
+    log_prob: Tensor  # [B] of the behaviour policy, nats
+    value: Tensor  # [B] the critic's estimate before the update
+    advantage: Tensor  # [B]
+    value_target: Tensor  # [B] what the critic regresses on
+
+    def __len__(self) -> int:
+        return int(self.log_prob.shape[0])
+
+    def minibatches(self, size: int, generator: torch.Generator) -> Iterator["Batch"]:
+        """The batch once, shuffled, in parts of nearly equal length.
+
+        Reset rows make a batch slightly shorter than T * N; the parts then differ by one row instead of
+        leaving a remnant of a few rows to take a step as large as the others. Under a policy with memory it is
+        stretches that are shuffled, each of which keeps its rows together.
+
+        Args:
+            size: rows aimed at per part; round(B / size) parts are made, at least one.
+            generator: the stream that the shuffle is drawn from.
+        """
+        for index in self.minibatch_indices(size, generator):
+            yield self.rows(index)
+
+    def minibatch_indices(self, size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """The rows that `minibatches` would give, as indices [b] each: for what is stored beside the batch."""
+        parts = max(1, round(len(self) / size))
+        if self.obs.history is None:
+            return torch.randperm(len(self), generator=generator).tensor_split(parts)
+        stretch = self.obs.history.stretch
+        used: Tensor = torch.unique(stretch)
+        order = used[torch.randperm(len(used), generator=generator)].tensor_split(min(parts, len(used)))
+        return tuple(torch.isin(stretch, some).nonzero().squeeze(-1) for some in order)
+
+    def rows(self, index: Tensor) -> "Batch":
+        """Some of the rows; index [b] int64."""
+        return Batch(*(getattr(self, column.name)[index] for column in fields(self)))

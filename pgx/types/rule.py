@@ -1,0 +1,102 @@
+"""Update rules, and what they learn with."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from pgx.types.agent import Agent
+from pgx.types.data import Batch, Rollout
+from pgx.types.plain import Metrics, State
+
+
+class Optimizer(Protocol):
+    """Descends a loss: gradient, clipping by norm, one step at the annealed learning rate."""
+
+    def anneal(self, progress: float) -> float: ...
+    def descend(self, loss: Callable[[], Tensor]) -> Tensor: ...
+    def state_dict(self) -> State: ...
+    def load_state_dict(self, state: State) -> None: ...
+
+
+@dataclass
+class Learner:
+    """What a rule learns with, and what it remembers from one update to the next; part of every checkpoint."""
+
+    optimizer: Optimizer  # of the policy
+    critic_optimizer: Optimizer
+    generator: torch.Generator  # of shuffles, and of whatever else a rule draws
+    memory: State = field(default_factory=dict)  # numbers and tensors, by names of the rule's own
+
+    def anneal(self, progress: float) -> Metrics:
+        """Set the learning rates for this progress in [0, 1], and report those of networks that learn by steps."""
+        rates = {
+            "learning_rate": self.optimizer.anneal(progress),
+            "critic_learning_rate": self.critic_optimizer.anneal(progress),
+        }
+        return {key: rate for key, rate in rates.items() if not math.isnan(rate)}
+
+    def state_dict(self) -> State:
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "critic_optimizer": self.critic_optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "memory": dict(self.memory),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        self.generator.set_state(state["generator"])
+        self.memory = dict(state["memory"])
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a config puts around a rule, known before anything is made."""
+
+    rollout_steps: int | None  # T; None: whole episodes, however long they last
+    num_envs: int  # N
+    policy: str  # its name
+    critic: str  # its name
+    sequence_length: int | None  # of the stretches that a policy with memory learns from; None: it has none
+
+    @property
+    def remembers(self) -> bool:
+        """The policy has a memory."""
+        return self.sequence_length is not None
+
+
+# What a rule can make use of: steps of the policy's optimizer and of the critic's, a critic that values actions too,
+# a value head on the policy, recorded steps of another policy. A config that offers what its rule does not use, or
+# lacks what it does, is refused; except that who can learn from recorded steps can learn from its own.
+Use = Literal["optimizer", "critic_optimizer", "action_values", "value_head", "recorded"]
+
+
+class Algorithm(Protocol):
+    """An update rule. Its dataclass fields are its hyperparameters and the keys of its YAML file.
+
+    It has no state: what it remembers from one update to the next is in the Learner's memory.
+    """
+
+    discount: float
+
+    @property
+    def uses(self) -> frozenset[Use]:
+        """What it makes use of, as configured."""
+        ...
+
+    def conflicts(self, setting: Setting) -> list[str]:
+        """What the rule cannot do in such a setting, in words with the arithmetic; empty when all is well."""
+        ...
+
+    def estimate(self, agent: Agent, rollout: Rollout) -> Batch:
+        """The batch that the rule learns from: its advantages and value targets. Changes nothing."""
+        ...
+
+    def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:
+        """One iteration of the rule; `progress` in [0, 1] is the share of the step budget used so far."""
+        ...

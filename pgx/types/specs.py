@@ -1,0 +1,37 @@
+"""What an environment shows and takes, without the library that made it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """Whole numbers 0..n-1."""
+
+    n: int
+
+
+@dataclass(frozen=True)
+class MultiDiscrete:
+    """Tuples of whole numbers, the i-th in 0..sizes[i]-1."""
+
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Continuous:
+    """Real arrays of a shape; an action space has one dimension, and its bounds."""
+
+    shape: tuple[int, ...]
+    low: tuple[float, ...] | None = None  # of each component, infinite where there is none; None: not said
+    high: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Image:
+    """Whole numbers 0..255 in three dimensions, one of which is the channels; they stay uint8 until a network."""
+
+    shape: tuple[int, int, int]
+
+
+ObsSpec = Continuous | Discrete | Image
+ActionSpec = Continuous | Discrete | MultiDiscrete

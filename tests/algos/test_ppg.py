@@ -1,0 +1,358 @@
+"""PPG against its definition: PPO between auxiliary phases, what those move, and what a phase keeps."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from pgx.errors import UserError
+from pgx.metrics import tagged
+from pgx.ops.params import flatten
+from pgx.ops.stats import explained_variance
+from pgx.trainer import Trainer
+from pgx.types import Batch, Metrics, Observations, Rollout, Setting
+from tests.conftest import Make, parameters
+
+SHARED = ["algo.network=shared", "critic=none", "critic_optimizer=none"]
+NETWORKS = {"dual": [], "shared": SHARED}
+ENVS = ["env=CartPole-v1", "env=Pendulum-v1"]
+CASES = list(zip(ENVS, NETWORKS, strict=True))  # each of both once
+FEW = ["algo=ppg", "algo.policy_epochs=2", "algo.value_epochs=2", "algo.auxiliary_epochs=2"]
+PARTS = 4  # minibatches of 64 rows in a batch of 256
+
+
+def step(trainer: Trainer) -> tuple[Rollout, Metrics]:
+    """One iteration as the trainer takes it."""
+    rollout = trainer.runner.collect(trainer.agent)
+    metrics = trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
+    trainer.agent.normalizer.observe(rollout.obs[rollout.valid])
+    return rollout, metrics
+
+
+def part(trainer: Trainer, name: str) -> Tensor:
+    """The parameters of the policy's trunk, actor or value_head, a copy."""
+    return flatten(getattr(trainer.agent.policy, name).parameters())
+
+
+def steps_of(trainer: Trainer, name: str) -> int:
+    """Gradient steps that the policy's optimizer has taken with a part of the policy."""
+    weight = next(getattr(trainer.agent.policy, name).parameters())
+    state = trainer.learner.optimizer.inner.state.get(weight, {})
+    return int(state.get("step", 0))
+
+
+def half_error(trainer: Trainer, batch: Batch) -> float:
+    """Half the mean squared error of the policy's value head."""
+    with torch.no_grad():
+        return float(0.5 * (trainer.agent.policy.value(batch.obs) - batch.value_target).square().mean())
+
+
+def without_advantage(trainer: Trainer) -> None:
+    estimate = trainer.algorithm.estimate
+
+    def flat(agent: object, rollout: Rollout) -> object:
+        batch = estimate(agent, rollout)
+        return replace(batch, advantage=torch.zeros(len(batch)))
+
+    trainer.algorithm.estimate = flat
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["env=CartPole-v1"],
+        ["env=CartPole-v1", "algo.normalize_advantage=batch", "algo.entropy_coefficient=0.01"],
+        # The norm that clips a gradient is summed over the parameters in another order.
+        ["env=Pendulum-v1", "optimizer.max_grad_norm=null"],
+    ],
+)
+def test_before_its_first_auxiliary_phase_it_is_ppo_to_the_bit(make: Make, settings: list[str]) -> None:
+    ppo = make("algo=ppo", "algo.epochs=3", *settings, name="ppo")
+    ppg = make(
+        "algo=ppg",
+        "algo.policy_iterations=8",
+        "algo.policy_epochs=3",
+        "algo.value_epochs=3",
+        *settings,
+        name="ppg",
+    )
+    ppo.agent.critic.load_state_dict(ppg.agent.critic.state_dict())
+    for _ in range(3):
+        rollout, metrics = step(ppg)
+        expected, reported = step(ppo)
+        assert torch.equal(rollout.action, expected.action)
+        assert metrics["critic_loss"] == reported["critic_loss"]
+    obs = ppo.algorithm.estimate(ppo.agent, expected).obs
+    pairs = zip(ppg.agent.policy(obs).coordinates, ppo.agent.policy(obs).coordinates, strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert torch.equal(ppg.agent.critic(obs), ppo.agent.critic(obs))
+
+
+@pytest.mark.parametrize(("env", "network"), [*CASES, ("env=CartPole-v1", "shared")])
+def test_without_advantage_the_policy_phase_moves_the_value_function_alone(
+    make: Make, env: str, network: str
+) -> None:
+    trainer = make(*FEW, *NETWORKS[network], env, "algo.normalize_advantage=off", "algo.policy_iterations=4")
+    without_advantage(trainer)
+    before = {name: part(trainer, name) for name in ("trunk", "actor", "value_head")}
+    critic = parameters(trainer)
+    rollout = trainer.runner.collect(trainer.agent)
+    batch = trainer.algorithm.estimate(trainer.agent, rollout)
+    old = trainer.agent.policy(batch.obs).detach()
+    trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
+    new = trainer.agent.policy(batch.obs)
+    assert all(torch.equal(a, b) for a, b in zip(old.coordinates, new.coordinates, strict=True))
+    moved = {name for name, then in before.items() if not torch.equal(part(trainer, name), then)}
+    assert moved == ({"value_head"} if network == "shared" else set())
+    assert not torch.equal(parameters(trainer), critic)  # one of the two value functions has learned
+    value = trainer.algorithm.estimate(trainer.agent, rollout).value
+    error, start = ((v - batch.value_target).square().mean() for v in (value, batch.value))
+    assert float(error) < float(start)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_each_part_takes_the_steps_of_its_own_epochs(make: Make, network: str) -> None:
+    """E_pi and E_V passes in each of two policy phases' iterations, then E_aux over both batches at once."""
+    trainer = make(
+        "algo=ppg",
+        *NETWORKS[network],
+        "env=CartPole-v1",
+        "algo.policy_epochs=1",
+        "algo.value_epochs=3",
+        "algo.policy_iterations=2",
+        "algo.auxiliary_epochs=5",
+        "algo.auxiliary_minibatch_size=128",
+    )
+    policy_steps, head_steps = PARTS, 3 * PARTS if network == "shared" else 0
+    first, _ = step(trainer)
+    assert steps_of(trainer, "trunk") == steps_of(trainer, "actor") == policy_steps
+    assert steps_of(trainer, "value_head") == head_steps
+    second, _ = step(trainer)
+    parts = round((first.steps + second.steps) / 128)
+    for name, steps in (("trunk", policy_steps), ("actor", policy_steps), ("value_head", head_steps)):
+        assert steps_of(trainer, name) == 2 * steps + 5 * parts
+    if network == "dual":
+        state = trainer.learner.critic_optimizer.inner.state
+        assert {int(s["step"]) for s in state.values()} == {2 * 3 * PARTS + 5 * parts}
+
+
+@pytest.mark.parametrize(("env", "network"), CASES)
+def test_the_auxiliary_phase_teaches_the_trunk_the_values(make: Make, env: str, network: str) -> None:
+    errors, moved = [], []
+    for epochs in (1, 20):
+        trainer = make(
+            *FEW,
+            *NETWORKS[network],
+            env,
+            "algo.normalize_advantage=off",
+            "algo.policy_iterations=1",
+            f"algo.auxiliary_epochs={epochs}",
+            "optimizer.learning_rate=1e-3",
+            "algo.beta_clone=0.1",
+            "algo.auxiliary_minibatch_size=64",
+            name=str(epochs),
+        )
+        without_advantage(trainer)
+        start = part(trainer, "trunk")
+        rollout = trainer.runner.collect(trainer.agent)
+        batch = trainer.algorithm.estimate(trainer.agent, rollout)
+        first = half_error(trainer, batch)
+        metrics = trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
+        errors.append(metrics["auxiliary_loss"])
+        assert errors[-1] == pytest.approx(half_error(trainer, batch), rel=1e-5)
+        moved.append(float((part(trainer, "trunk") - start).norm()))
+        assert errors[-1] < first
+    assert errors[1] < 0.3 * errors[0]
+    assert moved[1] > moved[0] > 0
+    with torch.no_grad():  # each state its own target, and not what all have in common
+        assert explained_variance(trainer.agent.policy.value(batch.obs), batch.value_target) > 0.1
+
+
+@pytest.mark.parametrize(("env", "network"), CASES)
+def test_the_price_of_divergence_holds_the_actions_in_the_auxiliary_phase(
+    make: Make, env: str, network: str
+) -> None:
+    divergences = {}
+    for beta in (0, 1, 1000):
+        trainer = make(
+            *FEW,
+            *NETWORKS[network],
+            env,
+            "algo.policy_iterations=1",
+            "algo.auxiliary_epochs=10",
+            "algo.auxiliary_minibatch_size=64",
+            f"algo.beta_clone={beta}",
+            "policy.output_gain=1.0",
+            "optimizer.learning_rate=3e-3",
+            name=str(beta),
+        )
+        _, metrics = step(trainer)
+        divergences[beta] = metrics["auxiliary_kl"]
+    assert divergences[0] > 5 * divergences[1] > 0
+    assert divergences[0] > 50 * divergences[1000] and divergences[1] > divergences[1000]
+
+
+def test_the_divergence_reported_is_that_of_the_auxiliary_phase_alone(make: Make) -> None:
+    """The policy phase has moved the policy before; without advantage it has not, and both are one number."""
+    for flat in (False, True):
+        trainer = make(
+            *FEW, "env=CartPole-v1", "algo.policy_iterations=1", "policy.output_gain=1.0", name=str(flat)
+        )
+        if flat:
+            without_advantage(trainer)
+        rollout = trainer.runner.collect(trainer.agent)
+        batch = trainer.algorithm.estimate(trainer.agent, rollout)
+        old = trainer.agent.policy(batch.obs).detach()
+        metrics = trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
+        whole = float(old.kl(trainer.agent.policy(batch.obs)).mean().detach())
+        assert metrics["auxiliary_kl"] > 0
+        assert (metrics["auxiliary_kl"] == pytest.approx(whole, rel=1e-4)) == flat
+
+
+@pytest.mark.parametrize("env", ENVS)
+def test_the_joint_loss_is_that_of_the_definition_away_from_the_old_policy(make: Make, env: str) -> None:
+    trainer = make("algo=ppg", env, "algo.beta_clone=3", "policy.output_gain=1.0")
+    rule, policy = trainer.algorithm, trainer.agent.policy
+    batch = rule.estimate(trainer.agent, trainer.runner.collect(trainer.agent))
+    old = policy(batch.obs).detach()
+    with torch.no_grad():
+        for p in policy.actor.parameters():
+            p += torch.sin(torch.arange(p.numel()) + 1.0).view_as(p)
+        loss = float(rule._joint_loss(policy, batch.obs, old, batch.value_target))
+        two = [d.coordinates for d in (old, policy(batch.obs))]
+    if env == "env=CartPole-v1":
+        made = [torch.distributions.Categorical(logits=logits) for (logits,) in two]
+        kl = torch.distributions.kl_divergence(*made)
+    else:
+        kl = torch.distributions.kl_divergence(
+            *(torch.distributions.Normal(mean, log_std.exp()) for mean, log_std in two)
+        ).sum(-1)
+    assert float(kl.mean()) > 0.01
+    assert loss == pytest.approx(half_error(trainer, batch) + 3 * float(kl.mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("env", [*ENVS, "env=FrozenLake-v1"])
+def test_a_phase_keeps_its_rows_learns_from_all_of_them_and_forgets_them(make: Make, env: str) -> None:
+    trainer = make(*FEW, env, "algo.policy_iterations=3")
+    learned: list[tuple[Observations, Tensor]] = []
+    auxiliary = trainer.algorithm._auxiliary_phase
+
+    def watched(agent: object, learner: object, obs: Observations, value_target: Tensor) -> Metrics:
+        learned.append((obs, value_target))
+        return auxiliary(agent, learner, obs, value_target)
+
+    trainer.algorithm._auxiliary_phase = watched
+    for _ in range(2):  # two phases
+        rollouts, targets = [], []
+        for iteration in range(3):
+            rollout = trainer.runner.collect(trainer.agent)
+            rollouts.append(rollout)
+            targets.append(trainer.algorithm.estimate(trainer.agent, rollout).value_target)
+            metrics = trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
+            ended = iteration == 2
+            assert metrics["auxiliary_phase"] == ended
+            assert ("auxiliary_loss" in metrics) == ("auxiliary_kl" in metrics) == ended
+            assert tagged(metrics)
+            kept = trainer.learner.memory["phase"]
+            assert len(kept) == (0 if ended else iteration + 1)
+            for stored, seen, target in zip(kept, rollouts, targets, strict=False):
+                assert torch.equal(stored["obs"], seen.obs[seen.valid])
+                assert torch.equal(stored["time"], seen.time[seen.valid])
+                assert torch.equal(stored["value_target"], target)
+                assert stored.keys() == {"obs", "time", "value_target"}
+            if not ended:  # after the last one it is still where the auxiliary phase saw through it
+                trainer.agent.normalizer.observe(rollout.obs[rollout.valid])
+        obs, value_target = learned.pop()
+        raw = torch.cat([r.obs[r.valid] for r in rollouts])
+        assert torch.equal(obs.features, trainer.agent.normalizer(raw))
+        assert torch.equal(obs.time, torch.cat([r.time[r.valid] for r in rollouts]))
+        assert torch.equal(value_target, torch.cat(targets))
+        trainer.agent.normalizer.observe(rollout.obs[rollout.valid])
+
+
+def test_the_actions_that_could_be_taken_are_part_of_what_a_phase_keeps(make: Make) -> None:
+    trainer = make(*FEW, "env=CartPole-v1", "algo.policy_iterations=2")
+    generator = torch.Generator().manual_seed(0)
+    for ended in (False, True):
+        rollout = trainer.runner.collect(trainer.agent)
+        taken = torch.nn.functional.one_hot(rollout.action, 2).bool()
+        mask = taken | (torch.rand(taken.shape, generator=generator) < 0.5)
+        masked = replace(rollout, action_mask=mask)
+        metrics = trainer.algorithm.update(trainer.agent, trainer.learner, masked, 0.0)
+        if not ended:
+            (stored,) = trainer.learner.memory["phase"]
+            assert torch.equal(stored["action_mask"], mask[rollout.valid])
+    assert 0 < metrics["auxiliary_kl"] < 1
+    assert bool(parameters(trainer).isfinite().all())
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_run_resumed_in_mid_phase_goes_on_to_the_bit(make: Make, network: str) -> None:
+    settings = [*FEW, *NETWORKS[network], "env=Pendulum-v1", "algo.policy_iterations=3"]
+    one, two, forgetful = (make(*settings, f"seed={seed}", name=str(seed)) for seed in range(3))
+    step(one)
+    one.checkpoints.save(one.state_dict(), ["last"])  # through a file, tensors and plain values only
+    two.load_state_dict(one.checkpoints.load("last"))
+    state = copy.deepcopy(one.state_dict())
+    state["learner"]["memory"] = {
+        "phase": [dict(s, obs=-s["obs"]) for s in state["learner"]["memory"]["phase"]]
+    }
+    forgetful.load_state_dict(state)
+    for _ in range(2):
+        rollout = one.runner.collect(one.agent)
+        metrics = [t.algorithm.update(t.agent, t.learner, rollout, 0.5) for t in (one, two, forgetful)]
+    assert metrics[0] == metrics[1] and metrics[0]["auxiliary_phase"] == 1
+    assert torch.equal(parameters(one), parameters(two))
+    assert not torch.equal(parameters(one), parameters(forgetful))
+
+
+def test_a_state_that_was_taken_does_not_change_with_the_updates_after_it(make: Make) -> None:
+    trainer = make(*FEW, "env=CartPole-v1", "algo.policy_iterations=4")
+    step(trainer)
+    memory = trainer.state_dict()["learner"]["memory"]
+    step(trainer)
+    assert len(memory["phase"]) == 1 and len(trainer.learner.memory["phase"]) == 2
+
+
+def test_the_value_head_gives_the_advantages_of_a_shared_network(make: Make) -> None:
+    trainer = make(*FEW, *SHARED, "env=CartPole-v1", "algo.gae_lambda=0")
+    rollout = trainer.runner.collect(trainer.agent)
+    batch = trainer.algorithm.estimate(trainer.agent, rollout)
+    assert torch.allclose(batch.value, trainer.agent.policy.value(batch.obs).detach(), atol=1e-6)
+    with torch.no_grad():  # a value that is higher by c everywhere: targets are higher by γ c where V goes on
+        trainer.agent.policy.value_head.bias += 10.0
+    higher = trainer.algorithm.estimate(trainer.agent, rollout)
+    goes_on = ~rollout.terminated[rollout.valid]
+    rise = (higher.value_target - batch.value_target) / (10 * trainer.algorithm.discount)
+    assert torch.allclose(rise, goes_on.float(), atol=1e-4)
+
+
+def test_networks_that_do_not_fit_are_refused(make: Make) -> None:
+    for wrong, words in (
+        (["algo=ppg", "algo.network=shared"], "critic=mlp: ppg, as configured, has no use for a critic"),
+        (["algo=ppg", "critic_optimizer=none"], "critic_optimizer=none: ppg takes steps"),
+        (["algo=ppg", "policy=mlp"], "policy=mlp: ppg, as configured, needs a value head; policy=two_headed"),
+        (
+            ["algo=ppo", "policy=two_headed"],
+            "policy=two_headed: ppo, as configured, has no use for a value head",
+        ),
+    ):
+        with pytest.raises(UserError, match=words):
+            make(*wrong, "env=CartPole-v1")
+
+
+def test_what_does_not_divide_or_remembers_is_refused_with_the_arithmetic(make: Make) -> None:
+    rule = make("algo=ppg", "env=CartPole-v1", "algo.policy_iterations=3").algorithm
+    rule.minibatch_size, rule.auxiliary_minibatch_size = 60, 500
+    setting = Setting(rollout_steps=64, num_envs=4, policy="two_headed", critic="mlp", sequence_length=None)
+    minibatch, auxiliary = rule.conflicts(setting)
+    assert minibatch.startswith("algo.minibatch_size:")
+    assert auxiliary.startswith("algo.auxiliary_minibatch_size:")
+    assert "3 x 256 rows = 768" in auxiliary and "768 / 500" in auxiliary
+    assert not rule.conflicts(
+        replace(setting, rollout_steps=None)
+    )  # whole episodes: nobody knows how many rows
+    (memory,) = rule.conflicts(replace(setting, rollout_steps=None, policy="gru", sequence_length=1))
+    assert memory.startswith("policy=gru:") and "policy=two_headed" in memory

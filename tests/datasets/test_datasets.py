@@ -1,0 +1,279 @@
+"""Datasets: what is written comes back, in a layout that Minari reads and writes too."""
+
+import json
+import shutil
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import h5py
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from pgx.datasets.layout import space_from_json, space_to_json
+from pgx.datasets.read import read_dataset
+from pgx.datasets.trajectory import Trajectory, join, split
+from pgx.datasets.write import Written, write_dataset
+from pgx.envs.gymnasium_backend import GymnasiumVector, make_single
+from pgx.errors import UserError
+from pgx.types import Rollout
+from tests.conftest import Make
+
+ENVS = {
+    "discrete": "CartPole-v1",
+    "continuous": "Pendulum-v1",
+    "numbers from 5": "tests.environments:TwoButtons-v0",
+    "cut and clipped": "tests.environments:Counter-v0",
+}
+
+
+def played(make: Make, env_id: str, *overrides: str, name: str = "run") -> Rollout:
+    trainer = make("algo=reinforce", f"env={env_id}", "env.scale_reward=false", *overrides, name=name)
+    rollout = trainer.runner.collect(trainer.agent)
+    trainer.runner.close()
+    return rollout
+
+
+def written(path: Path, env_id: str, episodes: list[Trajectory], **metadata: Any) -> Written:
+    env = make_single(env_id, {})
+    try:
+        return write_dataset(path, episodes, env.observation_space, env.action_space, metadata)
+    finally:
+        env.close()
+
+
+def read(path: Path, env_id: str) -> list[Trajectory]:
+    envs = GymnasiumVector(env_id, 1, {})
+    try:
+        return read_dataset(path, envs)
+    finally:
+        envs.close()
+
+
+def assert_same(one: list[Trajectory], two: list[Trajectory]) -> None:
+    assert len(one) == len(two)
+    for a, b in zip(one, two, strict=True):
+        for column in fields(Trajectory):
+            x, y = getattr(a, column.name), getattr(b, column.name)
+            assert torch.equal(x, y) and x.dtype == y.dtype if isinstance(x, torch.Tensor) else x == y
+
+
+# --- episodes and rollouts
+
+
+def test_the_episodes_of_a_rollout_are_whole_and_put_together_again_they_are_the_rollout(make: Make) -> None:
+    rollout = played(make, "CartPole-v1", "runner.episodes_per_env=3")
+    episodes = split(rollout)
+    assert len(episodes) == 12 and sum(len(e) for e in episodes) == rollout.steps
+    joined = join(episodes)
+    assert_same(split(joined), episodes)
+    assert joined.valid.shape == (max(len(e) for e in episodes), 12) and joined.steps == rollout.steps
+    for i, episode in enumerate(episodes):
+        steps = len(episode)
+        assert bool(joined.valid[:steps, i].all()) and not bool(joined.valid[steps:, i].any())
+        assert joined.done[:, i].nonzero().flatten().tolist() == [steps - 1]
+        assert joined.time[:steps, i].tolist() == list(range(steps))
+        assert torch.equal(joined.next_obs[: steps - 1, i], joined.obs[1:steps, i])
+        assert torch.equal(joined.next_obs[steps - 1, i], episode.obs[-1])
+
+
+# --- there and back
+
+
+@pytest.mark.parametrize("kind", ENVS)
+def test_what_is_written_is_read_to_the_bit(make: Make, tmp_path: Path, kind: str) -> None:
+    episodes = split(played(make, ENVS[kind]))
+    said = written(tmp_path / "d", ENVS[kind], episodes)
+    returns = [float(e.reward.sum()) for e in episodes]
+    assert said == (4, sum(len(e) for e in episodes), pytest.approx(np.mean(returns), rel=1e-5))
+    assert_same(read(tmp_path / "d", ENVS[kind]), episodes)
+    assert_same(read(tmp_path / "d" / "data", ENVS[kind]), episodes)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["d", "run"]
+
+
+def test_action_masks_are_kept(make: Make, tmp_path: Path) -> None:
+    episodes = [
+        replace(e, action_mask=torch.rand(len(e), 2) < 0.5) for e in split(played(make, "CartPole-v1"))
+    ]
+    written(tmp_path / "d", "CartPole-v1", episodes)
+    assert_same(read(tmp_path / "d", "CartPole-v1"), episodes)
+    mask = join(episodes).action_mask
+    assert mask is not None and bool(mask[~join(episodes).valid].all())  # padding forbids nothing
+
+
+def test_the_file_has_the_environment_s_own_numbers_in_minari_s_layout(make: Make, tmp_path: Path) -> None:
+    buttons, pendulum = ENVS["numbers from 5"], ENVS["continuous"]
+    episodes = split(played(make, buttons))
+    written(tmp_path / "buttons", buttons, episodes)
+    with h5py.File(tmp_path / "buttons" / "data" / "main_data.hdf5") as file:
+        assert set(file) == {f"episode_{i}" for i in range(4)}
+        group = file["episode_2"]
+        assert group["observations"][:].min() >= 5
+        assert group["observations"][:].tolist() == (episodes[2].obs + 5).tolist()
+        assert dict(group.attrs) == {"id": 2, "total_steps": 10}
+        assert group["terminations"][:].tolist() == [False] * 9 + [True]
+        assert not group["truncations"][:].any()
+    metadata = json.loads((tmp_path / "buttons" / "data" / "metadata.json").read_text())
+    assert (metadata["total_episodes"], metadata["total_steps"]) == (4, 40)
+    assert metadata["data_format"] == "hdf5" and metadata["dataset_id"] == "buttons-v0"
+    bold = split(played(make, pendulum, "policy.log_std_init=2.0", name="bold"))
+    written(tmp_path / "pendulum", pendulum, bold)
+    with h5py.File(tmp_path / "pendulum" / "data" / "main_data.hdf5") as file:
+        group = file["episode_0"]
+        assert np.abs(group["actions"][:]).max() == 2.0 < np.abs(group["infos/sample"][:]).max()
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(-1.5, 2.5, (3,), np.float32),
+        spaces.Box(np.array([-np.inf, 0.0]), np.array([np.inf, 1.0]), dtype=np.float64),
+        spaces.Box(0, 255, (4, 5, 3), np.uint8),
+        spaces.Discrete(7, start=-2),
+        spaces.MultiDiscrete([3, 2], start=[1, 0]),
+    ],
+)
+def test_a_space_survives_its_words(space: "gymnasium.Space[Any]") -> None:
+    assert space_from_json(space_to_json(space)) == space
+
+
+# --- what goes wrong
+
+
+def test_nothing_is_written_over_and_a_failure_leaves_nothing(make: Make, tmp_path: Path) -> None:
+    episodes = split(played(make, "CartPole-v1"))
+    (tmp_path / "there").mkdir()
+    with pytest.raises(UserError, match="is there already"):
+        written(tmp_path / "there", "CartPole-v1", episodes)
+
+    def broken() -> Any:
+        yield episodes[0]
+        raise KeyboardInterrupt
+
+    env = make_single("CartPole-v1", {})
+    with pytest.raises(KeyboardInterrupt):
+        write_dataset(tmp_path / "d", broken(), env.observation_space, env.action_space, {})
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write there"):
+        written(tmp_path / "file" / "d", "CartPole-v1", episodes)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "run", "there"]
+
+
+def change(path: str, value: Any) -> Callable[[Path], None]:
+    """Replace a dataset of the HDF5 file; None only removes it."""
+
+    def damage(folder: Path) -> None:
+        with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
+            old = file[path][()]
+            del file[path]
+            if value is not None:
+                file[path] = value(old)
+
+    return damage
+
+
+def write_text(name: str, text: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / "data" / name).write_text(text) and None
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "gone": (shutil.rmtree, "there is nothing; pgx collect RUN --out"),
+    "no data": (lambda d: (d / "data" / "main_data.hdf5").unlink(), "no main_data.hdf5 in"),
+    "not JSON": (write_text("metadata.json", "{"), "metadata.json is not as expected: JSONDecodeError"),
+    "no spaces": (
+        write_text("metadata.json", "{}"),
+        "metadata.json is not as expected: KeyError: 'observation_space'",
+    ),
+    "not HDF5": (write_text("main_data.hdf5", "text"), "main_data.hdf5 cannot be read"),
+    "no probabilities": (
+        change("episode_1/infos/log_prob", None),
+        "episode_1: no infos/log_prob: weights need the behaviour's probabilities.*pgx collect writes them",
+    ),
+    "lengths": (
+        change("episode_1/observations", lambda x: x[1:]),
+        r"episode_1, observations: expected the shape",
+    ),
+    "not a number": (
+        change("episode_2/infos/log_prob", lambda x: x * np.nan),
+        "episode_2, infos/log_prob: not all",
+    ),
+    "outside": (
+        change("episode_0/actions", lambda x: x + 2),
+        r"episode_0, actions: numbers outside of Discrete\(2\)",
+    ),
+    "no end": (change("episode_3/terminations", np.zeros_like), "episode_3: expected an end"),
+    "two ends": (change("episode_3/terminations", np.ones_like), "episode_3: expected an end"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_what_is_no_dataset_is_refused_by_name(make: Make, tmp_path: Path, kind: str) -> None:
+    damage, words = DAMAGE[kind]
+    written(tmp_path / "d", "CartPole-v1", split(played(make, "CartPole-v1")))
+    damage(tmp_path / "d")
+    with pytest.raises(UserError, match=words):
+        read(tmp_path / "d", "CartPole-v1")
+
+
+def test_a_dataset_of_other_observations_or_actions_is_refused(make: Make, tmp_path: Path) -> None:
+    written(tmp_path / "d", "CartPole-v1", split(played(make, "CartPole-v1")))
+    with pytest.raises(UserError) as caught:
+        read(tmp_path / "d", "Pendulum-v1")
+    assert len(caught.value.problems) == 2
+    assert "its observations are" in caught.value.problems[0] and "Pendulum-v1" in caught.value.problems[1]
+
+
+def test_without_h5py_it_says_what_to_install(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(UserError, match=r"pip install 'pgx-rl\[dataset\]'"):
+        written(tmp_path / "d", "CartPole-v1", [])
+    with pytest.raises(UserError, match=r"pip install 'pgx-rl\[dataset\]'"):
+        read(tmp_path / "d", "CartPole-v1")
+
+
+# --- Minari itself, where it is installed
+
+
+def test_minari_reads_what_is_written(make: Make, tmp_path: Path) -> None:
+    minari = pytest.importorskip("minari")
+    for kind, env_id in ENVS.items():
+        episodes = split(played(make, env_id, name=kind))
+        path = tmp_path / f"of_{kind.replace(' ', '_')}"
+        written(path, env_id, episodes, algorithm_name="reinforce")
+        dataset = minari.MinariDataset(path / "data")
+        assert dataset.total_episodes == 4 and dataset.total_steps == sum(len(e) for e in episodes)
+        for ours, theirs in zip(episodes, dataset, strict=True):
+            assert all(dataset.observation_space.contains(x) for x in theirs.observations)
+            assert all(dataset.action_space.contains(a) for a in theirs.actions)
+            assert theirs.rewards.tolist() == ours.reward.tolist()
+            assert theirs.infos["log_prob"].tolist() == ours.log_prob.tolist()
+            assert (theirs.terminations[-1], theirs.truncations[-1]) == (ours.terminated, ours.truncated)
+
+
+def test_what_minari_writes_is_read(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    minari = pytest.importorskip("minari")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    episodes = split(played(make, "CartPole-v1"))
+    buffers = [
+        minari.data_collector.EpisodeBuffer(
+            observations=e.obs.numpy(),
+            actions=e.action.numpy(),
+            rewards=e.reward.numpy(),
+            terminations=[False] * (len(e) - 1) + [e.terminated],
+            truncations=[False] * (len(e) - 1) + [e.truncated],
+            infos={"log_prob": e.log_prob.numpy()},
+        )
+        for e in episodes
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Minari asks for an author
+        minari.create_dataset_from_buffers("cartpole/random-v0", buffers, env="CartPole-v1")
+    assert_same(read(tmp_path / "cartpole" / "random-v0", "CartPole-v1"), episodes)

@@ -1,0 +1,218 @@
+"""Action masks: nothing forbidden is ever done, and the mask of a row is that of its observation."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.envs.toy_text.taxi import TaxiEnv
+from torch import Tensor
+
+from pgx.errors import RunError
+from pgx.types import Rollout
+from tests.conftest import Make
+from tests.environments import Masked
+
+MASKED = ["env=tests.environments:Masked-v0", "env.normalize_obs=false"]
+KINDS = {
+    "one choice": ([5], ["env.kwargs.several=false"]),
+    "two choices": ([3, 4], ["env.kwargs.several=true"]),
+    "cut": ([5], ["env.kwargs.cut=true"]),
+}
+kinds = pytest.mark.parametrize(("sizes", "kind"), KINDS.values(), ids=KINDS)
+RULES = {
+    "trpo": ["algo=trpo", "algo.critic_minibatch_size=64"],
+    "ppo": ["algo=ppo"],
+    "npg": ["algo=npg", "algo.critic_minibatch_size=64"],
+    "npg, compatible": [
+        "algo=npg",
+        "algo.critic_minibatch_size=64",
+        "algo.solver=compatible",
+        "algo.fisher=empirical",
+        "algo.damping=0.1",
+    ],
+    "a2c": ["algo=a2c"],
+    "mdpo": ["algo=mdpo"],
+    "ppo_kl": ["algo=ppo_kl"],
+}
+
+
+def expected(obs: Tensor, sizes: list[int]) -> Tensor:
+    """The masks [B, K] that belong to the observations [B, 2], which tell step and phase."""
+    rows = [np.concatenate(Masked.allowed(int(step), int(phase), sizes)) for step, phase in obs.tolist()]
+    return torch.from_numpy(np.stack(rows))
+
+
+def chosen(mask: Tensor, action: Tensor, sizes: list[int]) -> Tensor:
+    """Whether masks [B, K] allow actions [B] or [B, m]; [B, m]."""
+    parts = zip(mask.split(sizes, -1), action.view(len(mask), -1).unbind(-1), strict=True)
+    return torch.stack([part.gather(-1, a.unsqueeze(-1)).squeeze(-1) for part, a in parts], -1)
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+@pytest.mark.parametrize("several", ["false", "true"])
+def test_no_rule_does_anything_forbidden_in_training_or_evaluation(
+    make: Make, rule: list[str], several: str
+) -> None:
+    """The environment raises if one does. Rewards favour high numbers, so that greedy actions come to matter."""
+    evaluated = ["trainer.eval_every=256", "trainer.eval_episodes=6"]
+    trainer = make(*rule, *MASKED, f"env.kwargs.several={several}", *evaluated)
+    trainer.train()
+    nets = (trainer.agent.policy, trainer.agent.critic)
+    assert all(bool(p.isfinite().all()) for net in nets for p in net.parameters())
+
+
+@pytest.mark.parametrize("shift", [None, 1])
+def test_an_agent_without_the_mask_or_with_that_of_the_row_before_is_found_out(
+    make: Make, shift: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That the tests above can fail."""
+    trainer = make("algo=ppo", *MASKED)
+    observe, seen = trainer.agent.observe, [None]
+
+    def late(obs: Tensor, time: Tensor, mask: Tensor | None, memory: Tensor | None) -> Any:
+        seen.append(mask)
+        return observe(obs, time, None if shift is None else seen[-2], memory)
+
+    monkeypatch.setattr(trainer.agent, "observe", late)
+    with pytest.raises(RunError, match="not allowed at step"):
+        trainer.runner.collect(trainer.agent)
+
+
+def collected(make: Make, *overrides: str, rollouts: int = 2) -> list[tuple[Rollout, Any]]:
+    """Rollouts, each with the batch that the rule makes of it."""
+    trainer = make("algo=ppo", *MASKED, *overrides)
+    found = []
+    for _ in range(rollouts):
+        rollout = trainer.runner.collect(trainer.agent)
+        found.append((rollout, trainer.algorithm.estimate(trainer.agent, rollout)))
+    return found
+
+
+@kinds
+@pytest.mark.parametrize("runner", ["sync", "episodes", "lagging"])
+def test_a_row_s_mask_belongs_to_its_observation(
+    make: Make, sizes: list[int], kind: list[str], runner: str
+) -> None:
+    """Masks of consecutive steps and of consecutive episodes differ, so that a shift by one shows."""
+    how = {"sync": [], "episodes": ["runner=episodes", "runner.episodes_per_env=6", "algo.minibatch_size=30"]}
+    for rollout, batch in collected(make, *kind, *how.get(runner, ["runner.lag=1"])):
+        assert rollout.action_mask is not None and rollout.action_mask.dtype == torch.bool
+        assert rollout.action_mask.shape == (*rollout.valid.shape, sum(sizes))
+        assert int((rollout.time[rollout.valid] == 0).sum()) > 8  # episodes began in it
+        mask = rollout.action_mask[rollout.valid]
+        assert torch.equal(mask, expected(rollout.obs[rollout.valid], sizes))
+        assert torch.equal(batch.obs.action_mask, expected(batch.obs.features, sizes))
+        assert bool(chosen(mask, rollout.action[rollout.valid], sizes).all())
+        index = torch.tensor([17, 3, 3, 40])
+        part = batch.rows(index)
+        assert torch.equal(part.obs.action_mask, expected(part.obs.features, sizes))
+
+
+@kinds
+def test_the_first_ratio_is_one_and_the_entropy_that_of_what_is_allowed(
+    make: Make, sizes: list[int], kind: list[str]
+) -> None:
+    trainer = make("algo=ppo", *MASKED, *kind)
+    batch = trainer.algorithm.estimate(trainer.agent, trainer.runner.collect(trainer.agent))
+    with torch.no_grad():
+        d = trainer.agent.policy(batch.obs)
+    assert float((d.log_prob(batch.action) - batch.log_prob).abs().max()) < 2e-5
+    most = sum(part.sum(-1).double().log() for part in batch.obs.action_mask.split(sizes, -1))
+    assert bool((d.entropy() <= most + 1e-6).all())
+    assert float((d.entropy() - most).abs().max()) < 1e-2  # the first policy is nearly uniform
+
+
+def test_the_step_after_an_end_may_forbid_everything(make: Make) -> None:
+    """Masked does so; that step only resets, and its row is no data."""
+    ((rollout, _),) = collected(make, rollouts=1)
+    assert bool(rollout.action_mask[~rollout.valid].all())
+    assert int((~rollout.valid).sum()) > 10
+
+
+def test_a_step_without_a_mask_allows_everything(make: Make) -> None:
+    for rollout, batch in collected(make, "env.kwargs.shows=even"):
+        even = batch.obs.features[:, 0] % 2 == 0
+        assert torch.equal(batch.obs.action_mask[even], expected(batch.obs.features[even], [5]))
+        assert bool(batch.obs.action_mask[~even].all())
+        assert int(even.sum()) > 20 and int((~even).sum()) > 20
+        assert rollout.action_mask.shape == (64, 4, 5)
+
+
+def test_steps_at_which_no_environment_shows_a_mask_are_rows_all_the_same(make: Make) -> None:
+    """One environment: at odd steps there is no mask at all."""
+    for rollout, _ in collected(make, "env.kwargs.shows=even", "env.num_envs=1", rollouts=1):
+        assert rollout.action_mask.shape == (64, 1, 5)
+        odd = rollout.valid & (rollout.time % 2 == 1)
+        assert bool(rollout.action_mask[odd].all())
+        assert not bool(rollout.action_mask[rollout.valid & ~odd].all(-1).any())
+
+
+def test_a_tuple_of_masks_is_taken_as_gymnasium_s_spaces_take_it(make: Make) -> None:
+    ((_, batch),) = collected(make, "env.kwargs.several=true", "env.kwargs.shows=tuple", rollouts=1)
+    assert torch.equal(batch.obs.action_mask, expected(batch.obs.features, [3, 4]))
+
+
+def test_a_mask_of_the_wrong_length_is_named_with_its_shape(make: Make) -> None:
+    trainer = make("algo=ppo", *MASKED, "env.kwargs.shows=short")
+    with pytest.raises(RunError, match=r"Masked-v0.*environment 0 has the shape \[4\]; expected \[5\]"):
+        trainer.runner.collect(trainer.agent)
+
+
+@pytest.mark.parametrize("several", ["false", "true"])
+def test_a_mask_that_forbids_everything_in_mid_episode_is_an_error(make: Make, several: str) -> None:
+    trainer = make("algo=ppo", *MASKED, "env.kwargs.shows=nothing", f"env.kwargs.several={several}")
+    with pytest.raises(RunError, match="environment 0 forbids every action"):
+        trainer.runner.collect(trainer.agent)
+
+
+class MaskedLever(Masked):
+    """A mask where there is nothing to choose from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = spaces.Box(-1.0, 1.0, (1,))
+
+
+class HalfMasked(Masked):
+    """Two choices of which the second is left without any alternative."""
+
+    def __init__(self) -> None:
+        super().__init__(several=True)
+
+    def _info(self, ended: bool) -> dict[str, Any]:
+        return {"action_mask": np.array([1, 1, 1, 0, 0, 0, 0], np.int8)}
+
+
+for name, kind in (("MaskedLever", MaskedLever), ("HalfMasked", HalfMasked)):
+    if f"{name}-v0" not in gymnasium.registry:
+        gymnasium.register(f"{name}-v0", kind)
+
+
+def test_a_mask_for_continuous_actions_is_refused(make: Make) -> None:
+    trainer = make("algo=ppo", "env=tests.envs.test_masks:MaskedLever-v0")
+    with pytest.raises(RunError, match="masks are of discrete"):
+        trainer.runner.collect(trainer.agent)
+
+
+def test_every_component_needs_an_alternative(make: Make) -> None:
+    trainer = make("algo=ppo", "env=tests.envs.test_masks:HalfMasked-v0")
+    with pytest.raises(RunError, match="environment 0 forbids every action"):
+        trainer.runner.collect(trainer.agent)
+
+
+def test_taxi_is_driven_by_its_own_masks(make: Make) -> None:
+    """Gymnasium's Taxi tells its masks from its state, which it shows: each row can be looked up."""
+    newest = max(name for name in gymnasium.registry if name.startswith("Taxi-"))
+    trainer = make("algo=ppo", f"env={newest}", "env.backend=gymnasium", "trainer.total_steps=1024")
+    taxi = TaxiEnv()
+    for _ in range(2):
+        rollout = trainer.runner.collect(trainer.agent)
+        obs, action = rollout.obs[rollout.valid], rollout.action[rollout.valid]
+        truth = torch.from_numpy(np.stack([taxi.action_mask(int(state)) for state in obs]).astype(bool))
+        assert torch.equal(rollout.action_mask[rollout.valid], truth)
+        assert not bool(truth.all())
+        assert bool(chosen(truth, action, [6]).all())
+    trainer.train()

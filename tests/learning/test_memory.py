@@ -1,0 +1,33 @@
+"""What must be remembered is learned with a memory and cannot be without one. Minutes: run by `make test-all`."""
+
+from pathlib import Path
+
+import pytest
+
+from pgx.config import build, compose
+from tests.conftest import QUIET
+
+pytestmark = pytest.mark.slow
+
+TASK = ["env=tests.environments:Recall-v0", "trainer.total_steps=20000", "trainer.eval_episodes=200"]
+RULES = {
+    "ppo": ["algo=ppo", "algo.minibatch_size=256", "algo.epochs=4", "optimizer.learning_rate=1e-3"],
+    "trpo": ["algo=trpo"],
+}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("rule", "policy", "solved"),
+    [("ppo", "gru", True), ("trpo", "lstm", True), ("ppo", "mlp", False), ("trpo", "mlp", False)],
+)
+def test_a_bit_shown_six_steps_ago_is_told_by_those_who_remember(
+    tmp_path: Path, rule: str, policy: str, solved: bool, seed: int
+) -> None:
+    """Greedy episodes pay nearly 1 each to a policy with memory; to one without 0 on average, give or take 0.07."""
+    overrides = [*RULES[rule], *TASK, f"policy={policy}", f"seed={seed}", f"run_dir={tmp_path}"]
+    trainer = build(compose([*QUIET, *overrides]))
+    trainer.train()
+    returns = [episode.episode_return for episode in trainer.evaluate(0)]
+    mean = sum(returns) / len(returns)
+    assert mean > 0.95 if solved else abs(mean) < 0.25

@@ -1,0 +1,114 @@
+"""Rollouts of recorded episodes: passes, streams, rewards, and that they are the recorded policy's."""
+
+import copy
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from pgx.config import build, compose
+from pgx.errors import UserError
+from pgx.loggers.jsonl import read
+from pgx.runners.dataset import DatasetRunner
+from pgx.trainer import Trainer
+from pgx.types import Rollout
+from tests.conftest import Make, parameters
+
+SETTINGS = ["algo=off_policy_reinforce", "env=CartPole-v1", "runner.episodes=4"]
+
+
+def runner_of(trainer: Trainer) -> DatasetRunner:
+    assert isinstance(trainer.runner, DatasetRunner)
+    return trainer.runner
+
+
+def recorded_returns(rollout: Rollout) -> list[tuple[float, ...]]:
+    """Something that tells an episode from others: its first observation."""
+    return [tuple(x.tolist()) for x in rollout.obs[0]]
+
+
+@pytest.mark.parametrize("per_rollout", [4, 5, 16])
+def test_a_pass_gives_every_episode_once(make: Make, per_rollout: int) -> None:
+    trainer = make(*SETTINGS, f"runner.episodes={per_rollout}")
+    runner = runner_of(trainer)
+    assert len(runner.trajectories) == 16
+    passes = 5
+    seen: Counter[tuple[float, ...]] = Counter()
+    order = []
+    for _ in range(16 * passes // per_rollout):
+        order += recorded_returns(runner.collect(trainer.agent))
+    seen.update(order[: 16 * passes])
+    assert len(seen) == 16 and set(seen.values()) == {passes}
+    assert order[:16] != order[16:32]
+
+
+def test_a_rollout_has_the_recorded_policy_s_probabilities_and_raw_rewards_when_unscaled(make: Make) -> None:
+    trainer = make(*SETTINGS, "env.scale_reward=false")
+    runner = runner_of(trainer)
+    rollout = runner.collect(trainer.agent)
+    by_start = {tuple(e.obs[0].tolist()): e for e in runner.trajectories}
+    for i, start in enumerate(recorded_returns(rollout)):
+        episode = by_start[start]
+        own = rollout.valid[:, i]
+        assert torch.equal(rollout.log_prob[own, i], episode.log_prob)
+        assert torch.equal(rollout.reward[own, i], episode.reward)
+    assert runner.episodes == []  # the returns are no success of the learner
+
+
+def test_rewards_are_scaled_by_the_deviation_of_recorded_returns(make: Make) -> None:
+    trainer = make(*SETTINGS, "env.scale_reward=true", "env.reward_clip=null", "runner.episodes=16")
+    rollout = runner_of(trainer).collect(trainer.agent)
+    discount = trainer.algorithm.discount
+    running = [
+        sum(discount**k for k in range(t + 1))
+        for e in range(16)
+        for t in range(int(rollout.valid[:, e].sum()))
+    ]
+    deviation = torch.tensor(running, dtype=torch.float64).std(correction=0)
+    assert torch.allclose(rollout.reward[rollout.valid].double(), 1 / deviation, rtol=1e-4)
+
+
+def test_its_stream_depends_on_the_seed_and_is_saved_and_restored(make: Make) -> None:
+    one, two = make(*SETTINGS), make(*SETTINGS, "seed=1", name="two")
+    first = [recorded_returns(t.runner.collect(t.agent)) for t in (one, two)]
+    assert first[0] != first[1]
+    two.runner.load_state_dict(copy.deepcopy(one.runner.state_dict()))
+    for _ in range(6):
+        rollouts = [t.runner.collect(t.agent) for t in (one, two)]
+        assert torch.equal(rollouts[0].obs, rollouts[1].obs) and torch.equal(
+            rollouts[0].reward, rollouts[1].reward
+        )
+
+
+def test_a_run_reports_no_returns_of_the_recorded_policy_and_evaluates_its_own(
+    make: Make, tmp_path: Path
+) -> None:
+    trainer = make(*SETTINGS, "trainer.eval_every=100", "trainer.eval_episodes=2")
+    summary = trainer.train()
+    assert summary["final_return"] is None and summary["best_return"] is None
+    rows = read(tmp_path / "run" / "metrics.jsonl")
+    assert not any("rollout/episode_return" in row for row in rows)
+    assert any("eval/episode_return" in row for row in rows)
+    assert all(0 < row["algo/weight_ess"] <= 1 and row["algo/weight_max"] > 0 for row in rows)
+
+
+def test_more_episodes_than_there_are_are_refused(make: Make) -> None:
+    with pytest.raises(
+        UserError, match=r"runner.episodes: 17 in a rollout, of 16 in .*; expected at most those"
+    ):
+        make(*SETTINGS, "runner.episodes=17")
+
+
+def test_a_dataset_that_is_not_there_is_an_error_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is nothing"):
+        build(compose([*SETTINGS, f"dataset={tmp_path / 'none'}", f"run_dir={tmp_path / 'run'}"]))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_learner_starts_from_its_own_weights_whatever_was_recorded(make: Make) -> None:
+    one, two = (
+        make(*SETTINGS),
+        make("algo=off_policy_reinforce", "env=CartPole-v1", "runner=episodes", name="two"),
+    )
+    assert torch.equal(parameters(one), parameters(two))

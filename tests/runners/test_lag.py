@@ -1,0 +1,141 @@
+"""A lagging runner: who acted in a rollout, and that nothing waiting is lost or counted twice."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from pgx.errors import UserError
+from pgx.estimates import observations
+from pgx.loggers.jsonl import read
+from pgx.trainer import Trainer
+from pgx.types import Agent, Rollout
+from tests.conftest import Make, parameters
+
+SMALL = ["algo=a2c", "runner.rollout_steps=16", "optimizer.learning_rate=1e-2"]
+LAGS = [0, 1, 3]
+
+
+def log_prob(agent: Agent, rollout: Rollout) -> Tensor:
+    distribution = agent.policy(observations(agent, rollout))
+    return distribution.log_prob(rollout.action[rollout.valid]).detach()
+
+
+def iterate(trainer: Trainer) -> Rollout:
+    """One iteration as the trainer does it; the rollout that it was given."""
+    rollout = trainer.runner.collect(trainer.agent)
+    trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
+    trainer.agent.normalizer.observe(rollout.obs[rollout.valid])
+    return rollout
+
+
+@pytest.mark.parametrize("lag", LAGS)
+@pytest.mark.parametrize("env", ["env=CartPole-v1", "env=Pendulum-v1"])
+def test_a_rollout_was_acted_by_the_agent_of_lag_updates_ago(make: Make, env: str, lag: int) -> None:
+    """Policy and normaliser both; the first lag + 1 rollouts by the agent that was there at the start."""
+    trainer = make(*SMALL, env, f"runner.lag={lag}")
+    agents: list[Agent] = []
+    for i in range(7):
+        agents.append(copy.deepcopy(trainer.agent))
+        rollout = iterate(trainer)
+        matches = [
+            bool((log_prob(agent, rollout) - rollout.log_prob[rollout.valid]).abs().max() < 2e-5)
+            for agent in agents
+        ]
+        assert [k for k, match in enumerate(matches) if match] == [max(0, i - lag)]
+
+
+def test_a_lag_changes_nothing_before_the_first_update_and_loses_no_step(make: Make) -> None:
+    prompt, late = (make(*SMALL, "env=CartPole-v1", f"runner.lag={lag}", name=f"{lag}") for lag in (0, 3))
+    first, same = (trainer.runner.collect(trainer.agent) for trainer in (prompt, late))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(vars(first).values(), vars(same).values(), strict=True)
+        if a is not None
+    )
+    for _ in range(6):
+        following = late.runner.collect(late.agent)
+        assert torch.equal(same.next_obs[-1], following.obs[0])
+        same = following
+
+
+@pytest.mark.parametrize("lag", LAGS)
+def test_the_first_collection_gathers_what_later_ones_wait_for(make: Make, lag: int) -> None:
+    trainer = make(*SMALL, "env=CartPole-v1", f"runner.lag={lag}")
+    taken, step = [0], trainer.runner.envs.step
+
+    def counting(action: object) -> object:
+        taken[0] += 1
+        return step(action)
+
+    trainer.runner.envs.step = counting
+    for expected in (16 * (lag + 1), 16, 16):
+        taken[0] = 0
+        trainer.runner.collect(trainer.agent)
+        assert taken[0] == expected
+        assert len(trainer.runner.state_dict()["waiting"]) == lag
+
+
+@pytest.mark.parametrize("lag", LAGS)
+def test_steps_count_when_they_are_learned_from(make: Make, tmp_path: Path, lag: int) -> None:
+    trainer = make(*SMALL, "env=Pendulum-v1", f"runner.lag={lag}", "logger.every=1")
+    given, collect = [], trainer.runner.collect
+
+    def keeping(agent: Agent) -> Rollout:
+        given.append(collect(agent))
+        return given[-1]
+
+    trainer.runner.collect = keeping
+    summary = trainer.train()
+    assert summary["steps"] == sum(rollout.steps for rollout in given)
+    assert summary["iterations"] == len(given) == 8  # 512 steps, 64 an iteration
+    assert [row["step"] for row in read(tmp_path / "run" / "metrics.jsonl")] == [64 * i for i in range(1, 9)]
+    assert float(trainer.agent.normalizer.moments.count) == summary["steps"]
+
+
+@pytest.mark.parametrize("name", ["vtrace", "a2c"])
+def test_a_lagging_run_resumed_from_a_checkpoint_ends_with_the_bits_of_one_that_went_on(
+    make: Make, tmp_path: Path, name: str
+) -> None:
+    settings = [
+        f"algo={name}",
+        "env=Hopper-v4",
+        "runner.rollout_steps=16",
+        "runner.lag=2",
+        "trainer.total_steps=1500",
+        "trainer.checkpoint_every=500",
+        "logger.every=1",
+    ]
+    whole = make(*settings, name="whole")
+    whole.train()
+    cut = make(*settings, name="cut")
+    saved = cut.checkpoints.save
+
+    def save_once(state: object, names: list[str]) -> None:
+        saved(state, names)
+        cut.runner.collect = stop
+
+    def stop(agent: object) -> None:
+        raise KeyboardInterrupt
+
+    cut.checkpoints.save = save_once
+    with pytest.raises(KeyboardInterrupt):
+        cut.train()
+    assert cut.counters.steps < 1000
+    resumed = make(*settings, name="cut")
+    state = resumed.checkpoints.load("last")
+    assert len(state["runner"]["waiting"]) == 2
+    resumed.load_state_dict(state)
+    resumed.train()
+    assert torch.equal(parameters(whole), parameters(resumed))
+    rows = [read(tmp_path / run / "metrics.jsonl") for run in ("whole", "cut")]
+    stripped = [[{k: v for k, v in row.items() if not k.startswith("time/")} for row in run] for run in rows]
+    assert stripped[0] == stripped[1]
+
+
+def test_a_lag_is_a_whole_number_from_0(make: Make) -> None:
+    for wrong in ("-1", "1.5"):
+        with pytest.raises(UserError, match=r"runner\.lag"):
+            make(*SMALL, "env=CartPole-v1", f"runner.lag={wrong}")
