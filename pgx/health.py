@@ -71,15 +71,15 @@ def measure(before: Before, agent: Agent, clip_range: float) -> Metrics:
         "predicted_gain": float(before.gradient.dot(step)),
         "gradient_norm": float(before.gradient.norm()),
         "step_norm": float(step.norm()),
-        "explained_variance": explained_variance(batch.value, batch.value_target),
-        "explained_variance_after": _explained(agent, batch),
+        "explained_variance": _explained(agent, batch, batch.value),
+        "explained_variance_after": _explained(agent, batch, agent.critic(batch.obs)),
         "advantage_mean": float(batch.advantage.mean()),
         "advantage_std": float(batch.advantage.std(correction=0)),
     }
 
 
-def _explained(agent: Agent, batch: Batch) -> float:
-    """What the critic explains now; NaN where there is none to ask."""
-    if next(agent.critic.parameters(), None) is None:
+def _explained(agent: Agent, batch: Batch, value: Tensor) -> float:
+    """Share of the targets' variance that values explain; NaN where there is no critic, and none of them is not 0."""
+    if next(agent.critic.parameters(), None) is None and not bool(value.any()):
         return math.nan
-    return explained_variance(agent.critic(batch.obs), batch.value_target)
+    return explained_variance(value, batch.value_target)

@@ -91,3 +91,10 @@ def test_looking_changes_nothing(make: Make) -> None:
     assert all(p.grad is None for p in trainer.agent.policy.parameters())
     health.measure(before, trainer.agent, 0.2)
     assert torch.equal(before.parameters, flatten(trainer.agent.policy.parameters()))
+
+
+def test_where_there_is_no_critic_nothing_is_said_of_what_it_explains(make: Make) -> None:
+    trainer, _, before = looked(make, "reinforce", "env=CartPole-v1")
+    said = tagged(health.measure(before, trainer.agent, 0.2))
+    assert "health/kl" in said
+    assert not any("explained_variance" in tag for tag in said)

@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from pgx.algos import rule
 from pgx.checkpoint import Checkpoints
-from pgx.config.check import NAMED, check, check_inputs, plain_values
+from pgx.config.check import check, check_inputs, plain_values
+from pgx.config.choices import NAMED
 from pgx.config.sections import Env, Health, Logger, Top, TrainerSection
 from pgx.envs.make import BackendChoice, choose_backend, make_envs
 from pgx.envs.normalizers import Identity, ObservationNormalizer, RewardScaler

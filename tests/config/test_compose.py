@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from pgx.algos import rule
 from pgx.config import check, compose
-from pgx.config.check import NAMED
+from pgx.config.choices import NAMED
 from pgx.config.compose import jobs
 from pgx.config.sections import FIXED
 from pgx.errors import UserError

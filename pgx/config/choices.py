@@ -1,0 +1,27 @@
+"""Sections of a config whose `name` chooses from a registry."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pgx.optimizers import CRITIC_OPTIMIZERS, OPTIMIZERS
+from pgx.policies import CRITICS, POLICIES
+from pgx.runners import RUNNERS
+from pgx.schema import signature
+
+NAMED: dict[str, tuple[dict[str, Callable[..., Any]], frozenset[str]]] = {
+    # section: what its `name` chooses from, and the parameters that come from elsewhere than the config
+    "policy": (POLICIES, frozenset({"obs", "action", "generator"})),
+    "critic": (CRITICS, frozenset({"obs", "action", "generator"})),
+    "optimizer": (OPTIMIZERS, frozenset({"parameters"})),
+    "critic_optimizer": (CRITIC_OPTIMIZERS, frozenset({"parameters"})),
+    "runner": (RUNNERS, frozenset({"envs", "reward_scaler", "seed", "device"})),
+}
+
+
+def keys_of(section: str, name: object) -> Mapping[str, Any]:
+    """The keys of a named choice with their annotations."""
+    registry, supplied = NAMED[section]
+    if name not in registry:
+        return {"name": str}
+    hints = signature(registry[str(name)])
+    return {"name": str} | {key: hint for key, hint in hints.items() if key not in supplied | {"return"}}

@@ -1,0 +1,97 @@
+"""Values that are right by themselves and contradict each other: what no single one shows."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from pgx.algos import rule
+from pgx.config.choices import NAMED
+from pgx.envs.make import id_problem
+from pgx.policies import WITH_ACTION_VALUES, WITH_MEMORY, WITH_VALUE_HEAD, WITHOUT_PARAMETERS
+from pgx.sequences import stretch_conflicts
+from pgx.types import Algorithm, Setting
+
+
+def contradictions(values: Mapping[str, Any]) -> list[str]:
+    """Every contradiction, in words; empty when there is none."""
+    found = [problem for problem in [id_problem(values["env"]["id"])] if problem]
+    if not values["run_dir"].strip():
+        found.append("run_dir: expected a folder, got an empty text")
+    if values["device"] == "cuda" and not torch.cuda.is_available():
+        found.append("device=cuda: torch finds no CUDA device here; device=cpu runs everywhere")
+    return found + _dataset_misfits(values) + _misfits(values)
+
+
+def _dataset_misfits(values: Mapping[str, Any]) -> list[str]:
+    """A dataset that nothing reads, or what cannot learn from one."""
+    runner, path, name = values["runner"]["name"], values["dataset"], values["algo"]["name"]
+    if runner != "dataset":
+        return [] if path is None else [f"dataset={path}: runner={runner} does not read it; runner=dataset"]
+    found = []
+    if values["runner"]["path"] is None:
+        found.append(
+            "runner=dataset: of which dataset? dataset=PATH, a folder that `pgx collect RUN --out PATH` wrote"
+        )
+    if "recorded" not in rule(name)(**{k: v for k, v in values["algo"].items() if k != "name"}).uses:
+        found.append(
+            f"runner=dataset: {name} takes every step for one of its own policy; algo=off_policy_reinforce weighs "
+            "those of another"
+        )
+    if values["policy"].get("continuous") == "squashed_gaussian":
+        found.append(
+            "policy.continuous=squashed_gaussian: actions are recorded as the environment has them, where one at a "
+            "bound no longer tells what was sampled; policy.continuous=gaussian"
+        )
+    return found
+
+
+def _misfits(values: Mapping[str, Any]) -> list[str]:
+    """Where the rule and what is chosen around it do not fit each other."""
+    name, policy, critic = (values[section]["name"] for section in ("algo", "policy", "critic"))
+    algorithm: Algorithm = rule(name)(
+        **{key: value for key, value in values["algo"].items() if key != "name"}
+    )
+    uses, values_states = algorithm.uses, critic not in WITHOUT_PARAMETERS
+    found = algorithm.conflicts(
+        Setting(
+            rollout_steps=values["runner"].get("rollout_steps"),
+            num_envs=values["env"]["num_envs"],
+            policy=policy,
+            critic=critic,
+            sequence_length=values["policy"]["sequence_length"] if policy in WITH_MEMORY else None,
+        )
+    )
+    if policy in WITH_MEMORY:
+        found += stretch_conflicts(
+            rollout_steps=values["runner"].get("rollout_steps"),
+            sequence_length=values["policy"]["sequence_length"],
+            burn_in=values["policy"]["burn_in"],
+        )
+    if values_states and "critic_optimizer" not in uses:
+        found.append(f"critic={critic}: {name}, as configured, has no use for a critic; critic=none")
+    found += _optimizer_misfits("optimizer", values, name, "optimizer" in uses)
+    learner, learns = (name, "critic_optimizer" in uses) if values_states else ("critic=none", False)
+    found += _optimizer_misfits("critic_optimizer", values, learner, learns)
+    for use, group, having, words in (
+        ("value_head", "policy", WITH_VALUE_HEAD, "a value head"),
+        ("action_values", "critic", WITH_ACTION_VALUES, "values of actions"),
+    ):
+        chosen = values[group]["name"]
+        offers = having if use in uses else set(NAMED[group][0]) - having
+        if chosen not in offers:
+            verb = "needs" if use in uses else "has no use for"
+            found.append(
+                f"{group}={chosen}: {name}, as configured, {verb} {words}; {group}={' or '.join(sorted(offers))}"
+            )
+    return found
+
+
+def _optimizer_misfits(group: str, values: Mapping[str, Any], name: str, used: bool) -> list[str]:
+    """An optimizer that does nothing, or one that is missing."""
+    chosen = values[group]["name"]
+    if used and chosen is None:
+        return [f"{group}=none: {name} takes steps with one; choose one of {', '.join(NAMED[group][0])}"]
+    if not used and chosen is not None:
+        return [f"{group}={chosen}: {name} takes no step with it and it would do nothing; {group}=none"]
+    return []

@@ -1,0 +1,38 @@
+"""What an untrained policy did is enough to learn a much better one from, without a step of its own. A few minutes."""
+
+from pathlib import Path
+
+import pytest
+
+from pgx.commands.collect import collect
+from pgx.config import build, compose
+from pgx.trainer import Trainer
+from tests.conftest import QUIET
+
+pytestmark = pytest.mark.slow
+
+TASK = ["env=CartPole-v1", "trainer.eval_episodes=100"]
+
+
+def mean_return(trainer: Trainer) -> float:
+    returns = [episode.episode_return for episode in trainer.evaluate(0)]
+    return sum(returns) / len(returns)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_recorded_episodes_of_an_untrained_policy_teach_a_better_one(tmp_path: Path, seed: int) -> None:
+    """Episodes of 23 steps on average are all it sees; it balances for 150 at the least."""
+    behaviour = ["algo=reinforce", "trainer.total_steps=1", "seed=100", f"run_dir={tmp_path / 'behaviour'}"]
+    build(compose([*QUIET, *TASK, *behaviour])).train()
+    dataset = tmp_path / "dataset"
+    collect(str(tmp_path / "behaviour"), "last", 2000, str(dataset), seed=0)
+    learner = [
+        "algo=off_policy_reinforce",
+        f"dataset={dataset}",
+        "trainer.total_steps=300000",
+        f"seed={seed}",
+    ]
+    trainer = build(compose([*QUIET, *TASK, *learner, f"run_dir={tmp_path / 'learner'}"]))
+    assert mean_return(trainer) < 100
+    trainer.train()
+    assert mean_return(trainer) >= 150

@@ -1,0 +1,60 @@
+"""What the pages refer to is there: files, figures, and the code beside each step of a rule."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pgx.algos import rule
+from pgx.paths import choices
+from pgx.schema import signature
+from scripts.lines import with_lines
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+RULES = choices("algo")
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / "algorithms" / f"{name}.md").read_text()
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
+        if "://" not in target:
+            assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_code_beside_each_step_is_in_the_file_named(name: str) -> None:
+    """In the table of steps: what stands in backticks is in the rule's file, or in one that the same row names."""
+    table = page(name).split(f"| step | in `pgx/algos/{name}.py` |")[1].split("\n\n")[0].splitlines()[2:]
+    assert len(table) >= 4
+    for row in table:
+        quoted = re.findall(r"`([^`]+)`", re.split(r"(?<!\\)\|", row)[2])
+        files = [ROOT / text for text in quoted if text.endswith(".py")]
+        source = "".join(file.read_text() for file in [ROOT / "pgx" / "algos" / f"{name}.py", *files])
+        for text in quoted:
+            if not text.endswith(".py"):
+                assert text.split(".")[-1] in source, (
+                    f"{text}: not in {name}.py, nor in {[f.name for f in files]}"
+                )
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_line_numbers_are_those_of_today(name: str) -> None:
+    """`python scripts/lines.py` renews them."""
+    assert "#L" in page(name)
+    assert with_lines(page(name), name) == page(name)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_hyperparameter_is_on_its_page(name: str) -> None:
+    for key in signature(rule(name)):
+        assert f"algo.{key}" in page(name), key
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_page_shows_the_rule_s_curve(name: str) -> None:
+    assert f"../curves/{name}.svg" in page(name)
