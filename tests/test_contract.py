@@ -7,6 +7,7 @@ import torch
 
 from pgx.algos import rule
 from pgx.metrics import tagged
+from pgx.ops.params import flatten
 from pgx.ops.stats import effective_sample_size
 from pgx.paths import choices
 from pgx.schema import signature
@@ -51,6 +52,26 @@ def test_the_first_ratio_is_one(make: Make, name: str, kind: str) -> None:
         assert effective_sample_size(log_ratio) == pytest.approx(1)
         trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
         trainer.agent.normalizer.observe(rollout.obs[rollout.valid])
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_where_the_schedule_ends_the_rates_are_zero_and_the_optimizers_move_nothing(
+    make: Make, name: str
+) -> None:
+    """A rule that does not anneal, does so after its steps or for another progress, moves something."""
+    uses = make(*small(name), "env=CartPole-v1").algorithm.uses
+    used = sorted(uses & {"optimizer", "critic_optimizer"})
+    trainer = make(*small(name), "env=CartPole-v1", *(f"{group}.schedule=linear" for group in used))
+    agent = trainer.agent
+    nets = {"optimizer": agent.policy, "critic_optimizer": agent.critic}
+    before = [flatten(nets[group].parameters()) for group in used]
+    rollout = trainer.runner.collect(agent)
+    for _ in range(3):  # a phase of PPG's is as long
+        metrics = trainer.algorithm.update(agent, trainer.learner, rollout, 1.0)
+    rates = {key: value for key, value in metrics.items() if key.endswith("learning_rate")}
+    assert rates == {group.replace("optimizer", "learning_rate"): 0.0 for group in used}
+    for group, start in zip(used, before, strict=True):
+        assert torch.equal(flatten(nets[group].parameters()), start), group
 
 
 @pytest.mark.parametrize("kind", ENVS)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pgx.envs.normalizers import Identity, ObservationNormalizer
-from pgx.estimates import gae_batch, rollout_values
+from pgx.estimates import gae_batch, rollout_log_ratio, rollout_values
 from pgx.ops.returns import gae
 from pgx.policies.mlp import mlp_critic, mlp_policy
 from pgx.types import Agent, Batch, Continuous, Discrete, Observations, ObsSpec, Rollout
@@ -174,6 +174,17 @@ def test_normalising_touches_the_advantage_alone(make: Callable[[int], Rollout])
         normalized.advantage * plain.advantage.std(correction=0),
         atol=1e-5,
     )
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_log_ratios_are_of_the_policy_to_the_one_that_acted_and_zero_where_nothing_was_done(
+    seed: int,
+) -> None:
+    agent, rollout = agent_for(VECTOR), rollout_with_reset_rows(seed)
+    valid, log_ratio = rollout.valid, rollout_log_ratio(agent, rollout)
+    now = agent.policy(seen(agent.normalizer(rollout.obs[valid]))).log_prob(rollout.action[valid]).detach()
+    assert torch.allclose(log_ratio[valid], now - rollout.log_prob[valid], atol=1e-6)
+    assert not log_ratio[~valid].any() and not log_ratio.requires_grad
 
 
 def test_estimating_changes_neither_agent_nor_rollout() -> None:

@@ -207,6 +207,18 @@ def test_lbfgs_carries_nothing_from_one_loss_to_the_next() -> None:
     assert torch.equal(weights[0], fresh[0])
 
 
+@pytest.mark.parametrize("progress", [0.0, 0.5, 0.75])
+def test_lbfgs_annealed_is_lbfgs_at_the_annealed_rate(progress: float) -> None:
+    weights, other = ([nn.Parameter(torch.zeros(4, dtype=torch.float64))] for _ in range(2))
+    steps = lbfgs(weights, 0.8, "linear", iterations=3, history_size=10)
+    steps.anneal(0.9)
+    rate = steps.anneal(progress)
+    assert rate == pytest.approx(0.8 * (1 - progress))
+    steps.descend(quadratic(weights))
+    lbfgs(other, rate, "constant", iterations=3, history_size=10).descend(quadratic(other))
+    assert torch.equal(weights[0], other[0])
+
+
 def test_no_steps_leaves_the_parameters_and_reports_the_loss() -> None:
     weights = [nn.Parameter(torch.ones(2))]
     steps = NoSteps()

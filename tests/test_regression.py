@@ -1,14 +1,16 @@
 """Fitting a critic, and the arithmetic of minibatches."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from pgx.ops.params import flatten
 from pgx.optimizers import NoSteps, sgd
 from pgx.policies.mlp import mlp_critic
-from pgx.regression import fit_critic, minibatch_conflicts
-from pgx.types import Batch, Continuous, Discrete, Learner, Setting
+from pgx.regression import critic_minibatch_conflicts, fit_critic, minibatch_conflicts
+from pgx.types import Batch, Continuous, Discrete, History, Learner, Setting
 from tests.conftest import seen
 
 
@@ -47,8 +49,32 @@ def test_without_epochs_nothing_moves_and_no_loss_is_claimed() -> None:
     assert all(torch.equal(a, b) for a, b in zip(start, critic.parameters(), strict=True))
 
 
-def setting(rollout_steps: int | None) -> Setting:
-    return Setting(rollout_steps, num_envs=16, policy="mlp", critic="mlp", sequence_length=None)
+def test_a_critic_is_fitted_to_single_rows_whatever_stretches_they_lie_in() -> None:
+    """It reads no history: beside a policy with memory its fit is the one beside a policy without."""
+    ends = []
+    for remembers in (False, True):
+        critic, batch = linear_task()
+        if remembers:
+            row, nothing = torch.arange(64), torch.zeros(32, 2, dtype=torch.bool)
+            history = History(
+                torch.zeros(32, 2, 3), nothing, torch.zeros(2, 1), nothing, step=row // 2, stretch=row % 2
+            )
+            batch = replace(batch, obs=replace(batch.obs, history=history))
+        fit_critic(critic, batch, learner(critic), 2, 16)
+        ends.append(flatten(critic.parameters()))
+    assert torch.equal(ends[0], ends[1])
+
+
+def setting(rollout_steps: int | None, sequence_length: int | None = None) -> Setting:
+    return Setting(rollout_steps, num_envs=16, policy="mlp", critic="mlp", sequence_length=sequence_length)
+
+
+def test_minibatches_of_a_critic_need_no_whole_stretches() -> None:
+    assert minibatch_conflicts(setting(128, 32), 16, "algo.minibatch_size") != []
+    assert critic_minibatch_conflicts(setting(128, 32), 16) == []
+    assert (
+        critic_minibatch_conflicts(setting(128, 32), 60) == critic_minibatch_conflicts(setting(128), 60) != []
+    )
 
 
 def test_rows_of_whole_episodes_are_not_counted_beforehand() -> None:

@@ -109,6 +109,17 @@ def test_the_first_ratio_is_one_in_rollouts_that_go_on_from_each_other(
         agent.normalizer.observe(rollout.obs[rollout.valid])
 
 
+def test_nothing_is_remembered_over_a_boundary(make: Make) -> None:
+    trainer = trainer_for(make)
+    assert trainer.runner.collect(trainer.agent).memory is not None
+    trainer.runner.begin(1)
+    rollout = trainer.runner.collect(trainer.agent)
+    assert rollout.memory is not None and not rollout.memory[0].any()
+    batch = trainer.algorithm.estimate(trainer.agent, rollout)
+    log_prob = trainer.agent.policy(batch.obs).log_prob(batch.action).detach()
+    assert torch.allclose(log_prob, batch.log_prob, atol=2e-5)
+
+
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 @pytest.mark.parametrize(("length", "burn_in"), [*CUTS, (24, 0), (24, 30), (100, 7)])
 def test_stretches_are_walks_from_the_stored_memory(make: Make, cell: str, length: int, burn_in: int) -> None:

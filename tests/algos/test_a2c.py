@@ -46,6 +46,16 @@ def test_the_advantage_is_the_bootstrapped_return_minus_the_value(make: Make, en
     assert torch.allclose(batch.value_target, returns[rollout.valid], atol=1e-4)
 
 
+@pytest.mark.parametrize("normalize", [True, False])
+def test_the_advantage_is_normalised_where_asked_and_nothing_else(make: Make, normalize: bool) -> None:
+    trainer = make("algo=a2c", "env=CartPole-v1", f"algo.normalize_advantage={normalize}")
+    _, batch = collected(trainer)
+    raw = batch.value_target - batch.value
+    assert abs(float(raw.mean())) > 0.1
+    expected = (raw - raw.mean()) / raw.std(correction=0) if normalize else raw
+    assert torch.allclose(batch.advantage, expected, atol=1e-3)
+
+
 def test_without_advantage_the_policy_stays_and_entropy_moves_it(make: Make) -> None:
     for coefficient in (0.0, 0.1):
         trainer = make("algo=a2c", "env=CartPole-v1", *PLAIN[:3], f"algo.entropy_coefficient={coefficient}")

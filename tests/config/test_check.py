@@ -278,3 +278,14 @@ def test_a_config_read_from_a_file_is_checked_like_an_override() -> None:
     with pytest.raises(UserError) as caught:
         check(cfg)
     assert starts(caught.value.problems) == ["algo.max_kl", "extra"]
+
+
+def test_what_an_algo_file_prefers_for_another_runner_is_left_out_and_what_a_person_asks_of_it_is_not() -> (
+    None
+):
+    """a2c's file sets runner.rollout_steps, a key that whole episodes do not have."""
+    check(compose(["algo=a2c", "runner=episodes"]))
+    message = problem("algo=a2c", "runner=episodes", "runner.rollout_steps=64")
+    assert message.startswith("runner.rollout_steps: unknown key")
+    message = problem("algo=trpo", "critic_optimizer=lbfgs", "critic_optimizer.max_grad_norm=3")
+    assert message.startswith("critic_optimizer.max_grad_norm: unknown key")

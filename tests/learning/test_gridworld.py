@@ -48,7 +48,7 @@ def exact_return(pi: Tensor) -> float:
     return float(objective(gridworld(), pi, DISCOUNT))
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [3, 4, 5])  # the values above were chosen on 0, 1 and 2
 @pytest.mark.parametrize("name", RULES)
 def test_the_learned_table_is_worth_as_much_as_the_best_policy(tmp_path: Path, name: str, seed: int) -> None:
     """Its most probable actions to 2 %, its own random ones to 8 %: a softmax never stops exploring."""

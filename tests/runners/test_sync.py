@@ -87,6 +87,18 @@ def test_episode_returns_are_raw_and_whole(make: Make) -> None:
     assert {e.length for e in episodes} <= set(range(3, 9))
 
 
+def test_scaled_rewards_are_the_raw_ones_times_one_number(make: Make) -> None:
+    raw, scaled = (
+        trainer.runner.collect(trainer.agent)
+        for trainer in (
+            make(*SMALL, COUNTER[0], f"env.scale_reward={on}", name=on) for on in ("false", "true")
+        )
+    )
+    assert torch.equal(raw.valid, scaled.valid)
+    ratio = scaled.reward[raw.valid] / raw.reward[raw.valid]
+    assert torch.allclose(ratio, ratio[0].expand_as(ratio)) and 0 < float(ratio[0]) < 0.9
+
+
 def test_stored_actions_are_the_samples_and_their_log_probs_belong_to_them(make: Make) -> None:
     trainer = make(*SMALL, *COUNTER, "policy.log_std_init=1.5")
     rollout = trainer.runner.collect(trainer.agent)
