@@ -19,6 +19,7 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "outputs" / "results"
@@ -123,6 +124,7 @@ def draw(axes: Axes, experiment: Experiment, seeds_too: bool) -> None:
     for one in curves if seeds_too else []:
         axes.plot(grid, one, color=line.get_color(), alpha=0.4, linewidth=0.8)
     axes.set(title=experiment.env_name, xlabel="environment steps", ylabel="return, mean of last 20 episodes")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def plot(name: str, panels: list[list[Experiment]]) -> Path:
@@ -165,7 +167,7 @@ def report() -> None:
             + f"{', '.join(played)} | {np.mean([float(x.replace(',', '')) for x in played]):,.0f} |"
         )
     for env in dict.fromkeys(e.env_name for e in done):
-        path = plot(env, [[e for e in done if e.env_name == env]])
+        path = plot(env, [[e for e in done if e.env_name == env and e.algo in ON_POLICY]])
         lines += ["", f"![learning curves on {env}]({path.relative_to(ROOT / 'docs')})"]
     for algo in dict.fromkeys(e.algo for e in done):
         plot(algo, [[e] for e in done if e.algo == algo])
