@@ -11,6 +11,7 @@ from typing import Any
 
 import gymnasium
 import h5py
+import minari
 import numpy as np
 import pytest
 import torch
@@ -243,7 +244,6 @@ def test_without_h5py_it_says_what_to_install(
 
 
 def test_minari_reads_what_is_written(make: Make, tmp_path: Path) -> None:
-    minari = pytest.importorskip("minari")
     for kind, env_id in ENVS.items():
         episodes = split(played(make, env_id, name=kind))
         path = tmp_path / f"of_{kind.replace(' ', '_')}"
@@ -259,7 +259,6 @@ def test_minari_reads_what_is_written(make: Make, tmp_path: Path) -> None:
 
 
 def test_what_minari_writes_is_read(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    minari = pytest.importorskip("minari")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     episodes = split(played(make, "CartPole-v1"))
     buffers = [
