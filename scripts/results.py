@@ -123,7 +123,9 @@ def draw(axes: Axes, experiment: Experiment, seeds_too: bool) -> None:
     (line,) = axes.plot(grid, np.mean(curves, axis=0), label=experiment.label)
     for one in curves if seeds_too else []:
         axes.plot(grid, one, color=line.get_color(), alpha=0.4, linewidth=0.8)
-    axes.set(title=experiment.env_name, xlabel="environment steps", ylabel="return, mean of last 20 episodes")
+    own = experiment.algo in ON_POLICY
+    axes.set(title=experiment.env_name, xlabel="environment steps" if own else "recorded steps")
+    axes.set_ylabel("return, mean of last 20 episodes" if own else "return of evaluations")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 

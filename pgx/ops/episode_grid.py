@@ -40,10 +40,22 @@ def from_grid(grid: Tensor, time: Tensor, valid: Tensor) -> Tensor:
 
 
 def _places(time: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Step and episode of the B valid rows, [B] int64 each; episodes are numbered environment by environment."""
+    """Step and episode of the B valid rows, [B] int64 each."""
+    return time[valid], episode_numbers(time, valid)
+
+
+def episode_numbers(time: Tensor, valid: Tensor) -> Tensor:
+    """Which episode each valid row belongs to, numbered from 0, environment by environment.
+
+    Args:
+        time, valid: [T, N].
+
+    Returns:
+        [B] int64.
+    """
     begins = (valid & (time == 0)).T
     episode = begins.flatten().cumsum(0).view_as(begins).T - 1
-    return time[valid], episode[valid]
+    return episode[valid]
 
 
 def sum_of_others(x: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ are not `valid` are read by no other row; what they get themselves means nothing
 import torch
 from torch import Tensor
 
+from pgx.ops.episode_grid import episode_numbers
+
 
 def trajectory_objective(log_prob: Tensor, weight: Tensor, episodes: Tensor) -> Tensor:
     """The function whose gradient is the likelihood-ratio estimate of the gradient of the expected return.
@@ -79,7 +81,7 @@ def other_episodes_mean(x: Tensor, time: Tensor, valid: Tensor) -> Tensor:
     Returns:
         [T, N], the same number in all rows of an episode.
     """
-    episode = _episode_numbers(time, valid)
+    episode = episode_numbers(time, valid)
     rows = torch.bincount(episode)
     total = x.new_zeros(len(rows)).index_add(0, episode, x[valid])
     return _spread(_others(total.sum(), rows.sum(), total, rows)[episode], valid)
@@ -112,12 +114,6 @@ def _others(total: Tensor, rows: Tensor, own_total: Tensor, own_rows: Tensor) ->
     """The mean without the own part; 0 where nothing is left."""
     left = rows - own_rows
     return torch.where(left > 0, (total - own_total) / left.clamp(min=1), 0.0)
-
-
-def _episode_numbers(time: Tensor, valid: Tensor) -> Tensor:
-    """A number, from 0, for each of the B valid rows, the same in all rows of an episode and no others; [B] int64."""
-    begins = (time == 0).T
-    return (begins.flatten().cumsum(0).view_as(begins).T - 1)[valid]
 
 
 def _spread(rows: Tensor, valid: Tensor) -> Tensor:
