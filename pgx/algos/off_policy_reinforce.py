@@ -42,17 +42,14 @@ class OffPolicyREINFORCE:
     # what comes after a reward does not change it: the same expectation with less variance.
     weights: Literal["trajectory", "per_decision"]
     truncate: Positive | None  # weights are cut at this bound; null: they are not
-    self_normalize: (
-        bool  # divide by the sum of the weights (per_decision: of each time step), not by n episodes
-    )
-    reward_to_go: (
-        bool  # g_t is made of rewards from step t on; false: of all, as in trajectory weights it may be
-    )
+    # Divide by the sum of the weights (per_decision: of each time step), not by n episodes.
+    self_normalize: bool
+    # g_t is made of rewards from step t on; false: of all, as in trajectory weights it may be.
+    reward_to_go: bool
     # others: less w_t b_t, with b_t the weighted mean of what is to come in the other episodes that lasted so long
     baseline: Literal["none", "others"]
-    steps: (
-        Count  # gradient steps on a rollout, each with the weights of the policy that the one before it left
-    )
+    # Gradient steps on a rollout, each with the weights of the policy that the one before it left.
+    steps: Count
 
     def __post_init__(self) -> None:
         validate(self)

@@ -66,9 +66,8 @@ class REINFORCE:
     def estimate(self, agent: Agent, rollout: Rollout) -> Batch:
         _require_whole_episodes(rollout)
         value, _ = rollout_values(agent.critic, agent.normalizer, rollout)
-        nothing = torch.zeros_like(
-            rollout.reward
-        )  # comes after the last step, whichever way an episode ended
+        # What comes after the last step, whichever way an episode ended.
+        nothing = torch.zeros_like(rollout.reward)
         returns = discounted_returns(
             rollout.reward, nothing, rollout.terminated, rollout.truncated, self.discount
         )
