@@ -1,22 +1,19 @@
 """Fitting a critic to its targets: the value half of the rules that learn it apart from the policy."""
 
 from dataclasses import replace
-from functools import partial
 
-import torch
 from torch import Tensor
 
 from pgx.ops.losses import value_loss
 from pgx.types import Batch, Critic, Learner, Metrics, Setting
 
 
-def fit_critic(critic: Critic, batch: Batch, learner: Learner, epochs: int, minibatch_size: int) -> Metrics:
+def fit_critic(batch: Batch, learner: Learner, epochs: int, minibatch_size: int) -> Metrics:
     """Regress the critic on the batch's value targets, in shuffled minibatches.
 
     Args:
-        critic: stepped in place, by the learner's critic_optimizer.
         batch: B rows.
-        learner: its generator shuffles.
+        learner: its critic_optimizer steps the critic, its generator shuffles.
         epochs: passes over the batch.
         minibatch_size: rows a step.
 
@@ -25,13 +22,11 @@ def fit_critic(critic: Critic, batch: Batch, learner: Learner, epochs: int, mini
     """
     # A critic reads no history, so its minibatches need not keep that of their rows together.
     batch = replace(batch, obs=replace(batch.obs, history=None))
-    losses: list[Tensor] = []
+    losses = batch.value.new_full((1,), float("nan"))
     for _ in range(epochs):
-        losses = [
-            learner.critic_optimizer.descend(partial(critic_loss, critic, rows))
-            for rows in batch.minibatches(minibatch_size, learner.generator)
-        ]
-    return {"critic_loss": float(torch.stack(losses).mean()) if losses else float("nan")}
+        minibatches = batch.minibatches(minibatch_size, learner.generator)
+        losses = learner.critic_optimizer.sweep(critic_loss, (batch,), minibatches)
+    return {"critic_loss": float(losses.mean())}
 
 
 def critic_loss(critic: Critic, rows: Batch) -> Tensor:

@@ -1,7 +1,6 @@
 """Advantage actor-critic, synchronous."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 from torch import Tensor
@@ -41,8 +40,8 @@ class A2C:
     def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:
         batch = self.estimate(agent, rollout)
         rates = learner.anneal(progress)
-        learner.optimizer.descend(partial(self._policy_loss, agent.policy, batch))
-        loss = learner.critic_optimizer.descend(partial(critic_loss, agent.critic, batch))
+        learner.optimizer.descend(self._policy_loss, batch)
+        loss = learner.critic_optimizer.descend(critic_loss, batch)
         return rates | {"critic_loss": float(loss)}
 
     def _policy_loss(self, policy: Policy, batch: Batch) -> Tensor:

@@ -1,7 +1,6 @@
 """Actor-critic: three estimates of what an action was worth."""
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal, cast
 
 import torch
@@ -13,7 +12,7 @@ from pgx.ops.returns import gae, n_step_returns
 from pgx.ops.stats import standardize
 from pgx.regression import critic_loss
 from pgx.schema import Count, Fraction, NonNegative, validate
-from pgx.types import ActionValueCritic, Agent, Batch, Learner, Metrics, Policy, Rollout, Setting, Use
+from pgx.types import ActionValueCritic, Agent, Batch, Critic, Learner, Metrics, Policy, Rollout, Setting, Use
 
 
 @dataclass
@@ -66,9 +65,9 @@ class ActorCritic:
     def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:
         batch = self.estimate(agent, rollout)
         rates = learner.anneal(progress)
-        learner.optimizer.descend(partial(self._policy_loss, agent.policy, batch))
+        learner.optimizer.descend(self._policy_loss, batch)
         for _ in range(self.critic_steps):
-            loss = learner.critic_optimizer.descend(partial(self._critic_loss, agent, batch))
+            loss = learner.critic_optimizer.descend(self._critic_loss, batch)
         return rates | {"critic_loss": float(loss)}
 
     def _td_advantage(self, rollout: Rollout, value: Tensor, next_value: Tensor) -> Tensor:
@@ -92,9 +91,9 @@ class ActorCritic:
         gain = policy_gradient(distribution.log_prob(batch.action), batch.advantage)
         return -(gain + self.entropy_coefficient * distribution.entropy().mean())
 
-    def _critic_loss(self, agent: Agent, batch: Batch) -> Tensor:
-        loss = critic_loss(agent.critic, batch)
+    def _critic_loss(self, critic: Critic, batch: Batch) -> Tensor:
+        loss = critic_loss(critic, batch)
         if self.form == "td":
             return loss
-        action_value = cast(ActionValueCritic, agent.critic).action_value(batch.obs, batch.action)
+        action_value = cast(ActionValueCritic, critic).action_value(batch.obs, batch.action)
         return loss + value_loss(action_value, batch.value_target)

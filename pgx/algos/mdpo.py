@@ -1,9 +1,6 @@
 """Mirror descent policy optimization, on-policy."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
 from typing import ClassVar
 
 import torch
@@ -57,24 +54,25 @@ class MDPO:
         with torch.no_grad():
             old = agent.policy(batch.obs)  # pi_k
 
-        for rows, old_rows in islice(self._parts(batch, old, learner.generator), self.steps):
-            learner.optimizer.descend(partial(self._policy_loss, agent.policy, rows, old_rows, step_size))
+        data = batch, old, torch.tensor(step_size)
+        if self.minibatch_size is None:
+            for _ in range(self.steps):
+                learner.optimizer.descend(self._policy_loss, *data)
+        else:
+            learner.optimizer.sweep(self._policy_loss, data, self._minibatches(batch, learner.generator))
 
-        fit = fit_critic(agent.critic, batch, learner, self.critic_epochs, self.critic_minibatch_size)
+        fit = fit_critic(batch, learner, self.critic_epochs, self.critic_minibatch_size)
         return {"step_size": step_size} | rates | fit
 
-    def _parts(
-        self, batch: Batch, old: Distribution, generator: torch.Generator
-    ) -> Iterator[tuple[Batch, Distribution]]:
-        """What each gradient step sees, without end: the batch, or its minibatches, shuffled anew every pass."""
-        while True:
-            if self.minibatch_size is None:
-                yield batch, old
-            else:
-                for index in batch.minibatch_indices(self.minibatch_size, generator):
-                    yield batch.rows(index), old.rows(index)
+    def _minibatches(self, batch: Batch, generator: torch.Generator) -> list[Tensor]:
+        """The rows of each gradient step, shuffled anew for every pass over the batch."""
+        assert self.minibatch_size is not None
+        minibatches: list[Tensor] = []
+        while len(minibatches) < self.steps:
+            minibatches += batch.minibatches(self.minibatch_size, generator)
+        return minibatches[: self.steps]
 
-    def _policy_loss(self, policy: Policy, rows: Batch, old: Distribution, step_size: float) -> Tensor:
+    def _policy_loss(self, policy: Policy, rows: Batch, old: Distribution, step_size: Tensor) -> Tensor:
         """-Ψ: the negative of the objective that mirror descent maximises in iteration k."""
         new = policy(rows.obs)
         log_ratio = new.log_prob(rows.action) - rows.log_prob

@@ -114,7 +114,7 @@ class NPG:
         assign(parameters, flatten(parameters) + scale * x)
 
         metrics |= learner.anneal(progress)
-        fit = fit_critic(agent.critic, batch, learner, self.critic_epochs, self.critic_minibatch_size)
+        fit = fit_critic(batch, learner, self.critic_epochs, self.critic_minibatch_size)
         return metrics | fit
 
     def _damped_product(self, policy: Policy, batch: Batch) -> MatVec:

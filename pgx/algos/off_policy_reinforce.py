@@ -1,7 +1,6 @@
 """REINFORCE from the episodes of another policy."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -116,7 +115,7 @@ class OffPolicyREINFORCE:
         metrics = learner.anneal(progress) | _weight_metrics(agent, rollout)
         for _ in range(self.steps):
             batch = self.estimate(agent, rollout)
-            learner.optimizer.descend(partial(_loss, agent.policy, batch))
+            learner.optimizer.descend(_loss, batch)
         return metrics
 
 

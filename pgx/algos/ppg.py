@@ -1,8 +1,7 @@
 """Phasic policy gradient."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal, cast
 
 import torch
@@ -17,6 +16,7 @@ from pgx.schema import Count, Fraction, NonNegative, Positive, validate
 from pgx.types import (
     Agent,
     Batch,
+    Critic,
     Distribution,
     Learner,
     Metrics,
@@ -98,14 +98,11 @@ class PPG:
         rates = learner.anneal(progress)
 
         for epoch in range(max(self.policy_epochs, self.value_epochs)):
-            losses = []
-            for rows in batch.minibatches(self.minibatch_size, learner.generator):
-                if epoch < self.policy_epochs:
-                    learner.optimizer.descend(partial(self._policy_loss, agent.policy, rows))
-                if epoch < self.value_epochs:
-                    losses.append(self._value_step(agent, learner, rows))
-            if losses:
-                critic_loss = float(torch.stack(losses).mean())
+            minibatches = batch.minibatches(self.minibatch_size, learner.generator)
+            if epoch < self.policy_epochs:
+                learner.optimizer.sweep(self._policy_loss, (batch,), minibatches)
+            if epoch < self.value_epochs:
+                critic_loss = self._value_pass(learner, batch, minibatches)
 
         metrics = rates | {"critic_loss": critic_loss, "auxiliary_phase": 0.0}
         # A new list: the old one may be part of a checkpoint that is still to be written.
@@ -126,16 +123,15 @@ class PPG:
 
         parts = max(1, round(len(obs) / self.auxiliary_minibatch_size))
         for _ in range(self.auxiliary_epochs):
-            for index in torch.randperm(len(obs), generator=learner.generator).tensor_split(parts):
-                rows, target = obs[index], value_target[index]
-                learner.optimizer.descend(partial(self._joint_loss, policy, rows, old.rows(index), target))
-                if self.network == "dual":
-                    learner.critic_optimizer.descend(partial(_loss_of, agent.critic, rows, target))
+            minibatches = torch.randperm(len(obs), generator=learner.generator).tensor_split(parts)
+            learner.optimizer.sweep(self._joint_loss, (obs, old, value_target), minibatches)
+            if self.network == "dual":
+                learner.critic_optimizer.sweep(_critic_loss, (obs, value_target), minibatches)
 
         with torch.no_grad():
             return {
                 "auxiliary_phase": 1.0,
-                "auxiliary_loss": float(_loss_of(policy.value, obs, value_target)),
+                "auxiliary_loss": float(value_loss(policy.value(obs), value_target)),
                 "auxiliary_kl": float(old.kl(policy(obs)).mean()),
             }
 
@@ -150,13 +146,12 @@ class PPG:
             loss = loss - self.entropy_coefficient * distribution.entropy().mean()
         return loss
 
-    def _value_step(self, agent: Agent, learner: Learner, rows: Batch) -> Tensor:
-        """A step of the value function in the policy phase; of a shared network it moves the value head alone."""
+    def _value_pass(self, learner: Learner, batch: Batch, minibatches: Sequence[Tensor]) -> float:
+        """A pass of the value function in the policy phase; of a shared network it moves the value head alone."""
+        data = batch.obs, batch.value_target
         if self.network == "dual":
-            loss = partial(_loss_of, agent.critic, rows.obs, rows.value_target)
-            return learner.critic_optimizer.descend(loss)
-        head = cast(ValueHeadPolicy, agent.policy).value_detached
-        return learner.optimizer.descend(partial(_loss_of, head, rows.obs, rows.value_target))
+            return float(learner.critic_optimizer.sweep(_critic_loss, data, minibatches).mean())
+        return float(learner.optimizer.sweep(_value_head_loss, data, minibatches).mean())
 
     def _joint_loss(
         self, policy: ValueHeadPolicy, obs: Observations, old: Distribution, value_target: Tensor
@@ -165,8 +160,12 @@ class PPG:
         return joint_loss(policy.value(obs), value_target, old.kl(policy(obs)), self.beta_clone)
 
 
-def _loss_of(value_of: Callable[[Observations], Tensor], obs: Observations, value_target: Tensor) -> Tensor:
-    return value_loss(value_of(obs), value_target)
+def _critic_loss(critic: Critic, obs: Observations, value_target: Tensor) -> Tensor:
+    return value_loss(critic(obs), value_target)
+
+
+def _value_head_loss(policy: ValueHeadPolicy, obs: Observations, value_target: Tensor) -> Tensor:
+    return value_loss(policy.value_detached(obs), value_target)
 
 
 def _seen(rollout: Rollout, batch: Batch) -> State:

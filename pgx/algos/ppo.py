@@ -1,7 +1,6 @@
 """Proximal policy optimization, clipped surrogate."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -54,26 +53,23 @@ class PPO:
         batch = self.estimate(agent, rollout)
         rates = learner.anneal(progress)
         with torch.no_grad():
-            old = agent.policy(batch.obs)
+            old = None if self.target_kl is None else agent.policy(batch.obs)
 
         for epoch in range(1, self.epochs + 1):
             if self.recompute_advantages and epoch > 1:
                 batch = self.estimate(agent, rollout)
-            critic_losses = []
-            for rows in batch.minibatches(self.minibatch_size, learner.generator):
-                learner.optimizer.descend(partial(self._policy_loss, agent.policy, rows))
-                critic_losses.append(
-                    learner.critic_optimizer.descend(partial(self._critic_loss, agent.critic, rows))
-                )
-            if self.target_kl is not None:
+            minibatches = batch.minibatches(self.minibatch_size, learner.generator)
+            learner.optimizer.sweep(self._policy_loss, (batch,), minibatches)
+            critic_losses = learner.critic_optimizer.sweep(self._critic_loss, (batch,), minibatches)
+            if old is not None:
                 with torch.no_grad():
                     kl = float(old.kl(agent.policy(batch.obs)).mean())
-                if kl > self.target_kl:
+                if self.target_kl is not None and kl > self.target_kl:
                     break
 
         return rates | {
             "epochs": float(epoch),
-            "critic_loss": float(torch.stack(critic_losses).mean()),
+            "critic_loss": float(critic_losses.mean()),
         }
 
     def _policy_loss(self, policy: Policy, rows: Batch) -> Tensor:

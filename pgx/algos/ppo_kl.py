@@ -1,7 +1,6 @@
 """Proximal policy optimization, KL penalty."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -65,22 +64,16 @@ class PPOKL:
         for epoch in range(1, self.epochs + 1):
             if self.recompute_advantages and epoch > 1:
                 batch = self.estimate(agent, rollout)
-            critic_losses = []
-            for index in batch.minibatch_indices(self.minibatch_size, learner.generator):
-                rows = batch.rows(index)
-                learner.optimizer.descend(
-                    partial(self._policy_loss, agent.policy, rows, old.rows(index), beta)
-                )
-                critic_losses.append(
-                    learner.critic_optimizer.descend(partial(critic_loss, agent.critic, rows))
-                )
+            minibatches = batch.minibatches(self.minibatch_size, learner.generator)
+            learner.optimizer.sweep(self._policy_loss, (batch, old, torch.tensor(beta)), minibatches)
+            critic_losses = learner.critic_optimizer.sweep(critic_loss, (batch,), minibatches)
 
         if self.adapt_beta:
             with torch.no_grad():
                 kl = float(self._kl(old, agent.policy(batch.obs)).mean())  # d, over the whole batch
             learner.memory["beta"] = self._adapted(beta, kl)
 
-        return rates | {"beta": beta, "critic_loss": float(torch.stack(critic_losses).mean())}
+        return rates | {"beta": beta, "critic_loss": float(critic_losses.mean())}
 
     def _adapted(self, beta: float, kl: float) -> float:
         """The beta of the next update, after one that moved by kl nats."""
@@ -90,7 +83,7 @@ class PPOKL:
             return min(max(beta / 2, BETA_MIN), BETA_MAX)
         return beta
 
-    def _policy_loss(self, policy: Policy, rows: Batch, old: Distribution, beta: float) -> Tensor:
+    def _policy_loss(self, policy: Policy, rows: Batch, old: Distribution, beta: Tensor) -> Tensor:
         """-(L_KLPEN + c S): the negative of eq. 8 with an entropy bonus."""
         new = policy(rows.obs)
         log_ratio = new.log_prob(rows.action) - rows.log_prob

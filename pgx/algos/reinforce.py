@@ -1,7 +1,6 @@
 """REINFORCE: the Monte Carlo policy gradient."""
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 import torch
@@ -80,11 +79,9 @@ class REINFORCE:
         batch = self.estimate(agent, rollout)
         metrics = learner.anneal(progress)
         episodes = rollout.done[rollout.valid].sum()
-        learner.optimizer.descend(partial(self._policy_loss, agent.policy, batch, episodes))
+        learner.optimizer.descend(self._policy_loss, batch, episodes)
         if self.baseline == "value":
-            metrics |= fit_critic(
-                agent.critic, batch, learner, self.critic_epochs, self.critic_minibatch_size
-            )
+            metrics |= fit_critic(batch, learner, self.critic_epochs, self.critic_minibatch_size)
         return metrics
 
     def _weight(self, returns: Tensor, rollout: Rollout) -> Tensor:

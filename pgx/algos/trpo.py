@@ -73,7 +73,7 @@ class TRPO:
         search = self._line_search(policy, batch, float(objective.detach()), scale * cg.x)
 
         rates = learner.anneal(progress)
-        fit = fit_critic(agent.critic, batch, learner, self.critic_epochs, self.critic_minibatch_size)
+        fit = fit_critic(batch, learner, self.critic_epochs, self.critic_minibatch_size)
         return (
             {
                 "line_search_steps": float(search.steps),

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -71,8 +70,8 @@ class VTrace:
             log_ratio = agent.policy(batch.obs).log_prob(batch.action) - batch.log_prob
         ratio = log_ratio.exp()
         rho, c = (ratio.clamp(max=_bound(clip)) for clip in (self.rho_clip, self.c_clip))
-        learner.optimizer.descend(partial(self._policy_loss, agent.policy, batch, rho))
-        loss = learner.critic_optimizer.descend(partial(critic_loss, agent.critic, batch))
+        learner.optimizer.descend(self._policy_loss, batch, rho)
+        loss = learner.critic_optimizer.descend(critic_loss, batch)
         return rates | {
             "critic_loss": float(loss),
             "behaviour_kl": -float(log_ratio.mean()),

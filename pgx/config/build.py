@@ -14,6 +14,7 @@ from pgx.checkpoint import Checkpoints
 from pgx.config.check import check, check_inputs, plain_values
 from pgx.config.choices import NAMED
 from pgx.config.sections import Env, Health, Logger, Top, TrainerSection
+from pgx.engines import Eager
 from pgx.envs.make import BackendChoice, choose_backend, make_envs
 from pgx.envs.normalizers import Identity, ObservationNormalizer, RewardScaler
 from pgx.envs.vector import VectorEnv
@@ -27,7 +28,7 @@ from pgx.optimizers import NoSteps
 from pgx.runners import Episode
 from pgx.seeding import derive, generator
 from pgx.trainer import Trainer
-from pgx.types import Agent, Algorithm, Continuous, Learner, Normalizer, Optimizer
+from pgx.types import Agent, Algorithm, Continuous, Engine, Learner, Normalizer, Optimizer
 
 
 def build(cfg: DictConfig) -> Trainer:
@@ -57,9 +58,11 @@ def build(cfg: DictConfig) -> Trainer:
     envs = make_envs(choice, env.id, env.num_envs, env.kwargs, _threads(env))
     agent = _agent(values, env, envs, top.seed, device)
     algorithm: Algorithm = rule(values["algo"]["name"])(**_but(values["algo"], "name"))
+    engine: Engine = Eager()
     learner = Learner(
-        _optimizer(values, "optimizer", agent.policy),
-        _optimizer(values, "critic_optimizer", agent.critic),
+        _optimizer(values, "optimizer", agent.policy, engine),
+        _optimizer(values, "critic_optimizer", agent.critic, engine),
+        engine,
         generator(top.seed, "minibatches"),
     )
     scaler = RewardScaler(algorithm.discount, _bound(env.reward_clip)) if env.scale_reward else None
@@ -129,12 +132,12 @@ def _agent(values: Mapping[str, Any], env: Env, envs: VectorEnv, seed: int, devi
     return Agent(policy.to(device), critic.to(device), normalizer)
 
 
-def _optimizer(values: Mapping[str, Any], section: str, network: Any) -> Optimizer:
+def _optimizer(values: Mapping[str, Any], section: str, network: Any, engine: Engine) -> Optimizer:
     chosen = values[section]
     if chosen["name"] is None:
-        return NoSteps()
+        return NoSteps(network)
     make: Callable[..., Optimizer] = NAMED[section][0][chosen["name"]]
-    return make(parameters=network.parameters(), **_but(chosen, "name"))
+    return make(network=network, engine=engine, **_but(chosen, "name"))
 
 
 def _evaluator(

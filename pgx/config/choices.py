@@ -12,8 +12,8 @@ NAMED: dict[str, tuple[dict[str, Callable[..., Any]], frozenset[str]]] = {
     # section: what its `name` chooses from, and the parameters that come from elsewhere than the config
     "policy": (POLICIES, frozenset({"obs", "action", "generator"})),
     "critic": (CRITICS, frozenset({"obs", "action", "generator"})),
-    "optimizer": (OPTIMIZERS, frozenset({"parameters"})),
-    "critic_optimizer": (CRITIC_OPTIMIZERS, frozenset({"parameters"})),
+    "optimizer": (OPTIMIZERS, frozenset({"network", "engine"})),
+    "critic_optimizer": (CRITIC_OPTIMIZERS, frozenset({"network", "engine"})),
     "runner": (RUNNERS, frozenset({"envs", "reward_scaler", "seed", "device"})),
 }
 

@@ -83,7 +83,7 @@ def _sandwich(
 
     def product(vector: Tensor) -> Tensor:
         tangent = torch.autograd.grad(pullback, cotangent, split(vector, parameters), retain_graph=True)
-        weighted = tuple(m / len(m) for m in metric(tangent))
+        weighted = tuple(m / m.shape[0] for m in metric(tangent))
         grads = torch.autograd.grad(outputs, parameters, weighted, retain_graph=True)
         return torch.cat([g.reshape(-1) for g in grads])
 

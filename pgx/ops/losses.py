@@ -60,7 +60,9 @@ def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip_range: float) -
     return torch.minimum(ratio * advantage, clipped * advantage).mean()
 
 
-def kl_penalized_surrogate(log_ratio: Tensor, advantage: Tensor, kl: Tensor, coefficient: float) -> Tensor:
+def kl_penalized_surrogate(
+    log_ratio: Tensor, advantage: Tensor, kl: Tensor, coefficient: float | Tensor
+) -> Tensor:
     """The surrogate less a price on the distance from the policy it started from.
 
     L = E[ π(a|s)/μ(a|s) A ] - β E[ KL ]. At π = μ the KL has no gradient, in either direction, and the gradient of L

@@ -1,26 +1,31 @@
 """Quasi-Newton steps for a critic's regression."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pgx.ops.schedules import SCHEDULES, Schedule, ScheduleName
 from pgx.schema import Count, Positive
-from pgx.types import State
+from pgx.types import Engine, Loss, State, rows_of
 
 
 class LBFGSSteps:
     """Quasi-Newton steps with a line search, each of several evaluations of the loss.
 
     Args:
-        inner: torch's L-BFGS over the parameters; it starts from no curvature in every step, since the next loss is
+        network: what it steps.
+        inner: torch's L-BFGS over its parameters; it starts from no curvature in every step, since the next loss is
             another function.
         schedule: factor of the learning rate as a function of progress in [0, 1].
         learning_rate: first step length tried, before annealing.
     """
 
-    def __init__(self, inner: torch.optim.LBFGS, learning_rate: float, schedule: Schedule) -> None:
+    def __init__(
+        self, network: nn.Module, inner: torch.optim.LBFGS, learning_rate: float, schedule: Schedule
+    ) -> None:
+        self.network = network
         self.inner = inner
         self.learning_rate = learning_rate
         self.schedule = schedule
@@ -31,18 +36,22 @@ class LBFGSSteps:
         self.inner.param_groups[0]["lr"] = rate
         return rate
 
-    def descend(self, loss: Callable[[], Tensor]) -> Tensor:
-        """Minimise loss() by as many iterations as configured; returns the loss before them, detached scalar."""
+    def descend(self, loss: Loss, *data: Any) -> Tensor:
+        """Minimise the loss by as many iterations as configured; returns the loss before them, detached scalar."""
 
         def closure() -> Tensor:
             self.inner.zero_grad(set_to_none=True)
-            value = loss()
+            value = loss(self.network, *data)
             value.backward()  # type: ignore[no-untyped-call]
             return value.detach()
 
         self.inner.state.clear()
         before: Tensor = self.inner.step(closure)  # type: ignore[no-untyped-call]
         return before.detach()
+
+    def sweep(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
+        """A minimisation for each minibatch."""
+        return torch.stack([self.descend(loss, *rows_of(data, index)) for index in minibatches])
 
     def state_dict(self) -> State:
         """Nothing outlives a step."""
@@ -53,7 +62,8 @@ class LBFGSSteps:
 
 
 def lbfgs(
-    parameters: Iterable[torch.nn.Parameter],
+    network: nn.Module,
+    engine: Engine,
     learning_rate: Positive,
     schedule: ScheduleName,
     iterations: Count,
@@ -65,14 +75,15 @@ def lbfgs(
     dimensional continuous control using generalized advantage estimation", 2016, and Duan et al., 2016 (rllab).
 
     Args:
+        engine: not used; a line search decides by what tensors hold, which no compiled function can.
         iterations: of quasi-Newton steps in one descent; history_size: steps whose curvature is remembered; the
             others as in `adam`.
     """
     inner = torch.optim.LBFGS(
-        list(parameters),
+        list(network.parameters()),
         lr=learning_rate,
         max_iter=iterations,
         history_size=history_size,
         line_search_fn="strong_wolfe",
     )
-    return LBFGSSteps(inner, learning_rate, SCHEDULES[schedule])
+    return LBFGSSteps(network, inner, learning_rate, SCHEDULES[schedule])

@@ -10,7 +10,7 @@ class Zero(nn.Module):
     """V(s) = 0, without parameters: advantages are then returns, and nothing is bootstrapped."""
 
     def forward(self, obs: Observations) -> Tensor:
-        return torch.zeros(len(obs), device=obs.time.device)
+        return obs.time.new_zeros(obs.time.shape, dtype=torch.get_default_dtype())
 
 
 def no_critic(obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:

@@ -38,7 +38,7 @@ class Flat(nn.Module):
     """Arrays [B, ...] to vectors [B, n]; a number each [B] to [B, 1]."""
 
     def forward(self, obs: Tensor) -> Tensor:
-        return obs.reshape(len(obs), -1)
+        return obs.reshape(obs.shape[0], -1)  # len() would make the number a constant of compiled code
 
 
 def encoder(obs: ObsSpec) -> tuple[list[nn.Module], int]:

@@ -4,7 +4,8 @@ Time comes first: `[T, N, ...]` is T steps of N environments, `[B, ...]` the fla
 """
 
 from pgx.types.agent import Act, Agent
-from pgx.types.data import Batch, Rollout
+from pgx.types.data import Batch, Rollout, rows_of
+from pgx.types.engine import Bound, Engine
 from pgx.types.networks import (
     ActionValueCritic,
     Critic,
@@ -17,7 +18,7 @@ from pgx.types.networks import (
 )
 from pgx.types.observations import History, Observations
 from pgx.types.plain import Metrics, State
-from pgx.types.rule import Algorithm, Learner, Optimizer, Setting, Use
+from pgx.types.rule import Algorithm, Learner, Loss, Optimizer, Setting, Use
 from pgx.types.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
 
 __all__ = [
@@ -27,13 +28,16 @@ __all__ = [
     "Agent",
     "Algorithm",
     "Batch",
+    "Bound",
     "Continuous",
     "Critic",
     "Discrete",
     "Distribution",
+    "Engine",
     "History",
     "Image",
     "Learner",
+    "Loss",
     "Memory",
     "Metrics",
     "MultiDiscrete",
@@ -48,4 +52,5 @@ __all__ = [
     "State",
     "Use",
     "ValueHeadPolicy",
+    "rows_of",
 ]

@@ -1,7 +1,7 @@
 """Experience: rollouts as they happened, and the batches that rules learn from."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,8 +81,8 @@ class Batch:
     def __len__(self) -> int:
         return int(self.log_prob.shape[0])
 
-    def minibatches(self, size: int, generator: torch.Generator) -> Iterator["Batch"]:
-        """The batch once, shuffled, in parts of nearly equal length.
+    def minibatches(self, size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """The batch once, shuffled, in parts of nearly equal length, as indices [b] of its rows.
 
         Reset rows make a batch slightly shorter than T * N; the parts then differ by one row instead of
         leaving a remnant of a few rows to take a step as large as the others. Under a policy with memory it is
@@ -92,11 +92,6 @@ class Batch:
             size: rows aimed at per part; round(B / size) parts are made, at least one.
             generator: the stream that the shuffle is drawn from.
         """
-        for index in self.minibatch_indices(size, generator):
-            yield self.rows(index)
-
-    def minibatch_indices(self, size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """The rows that `minibatches` would give, as indices [b] each: for what is stored beside the batch."""
         parts = max(1, round(len(self) / size))
         if self.obs.history is None:
             return torch.randperm(len(self), generator=generator).tensor_split(parts)
@@ -108,3 +103,17 @@ class Batch:
     def rows(self, index: Tensor) -> "Batch":
         """Some of the rows; index [b] int64."""
         return Batch(*(getattr(self, column.name)[index] for column in fields(self)))
+
+
+def rows_of(data: tuple[Any, ...], index: Tensor) -> tuple[Any, ...]:
+    """Some of the rows of batches, distributions, observations and tensors; index [b] int64.
+
+    A tensor without dimensions belongs to all rows and stays.
+    """
+
+    def some(item: Any) -> Any:
+        if isinstance(item, Tensor | Observations):
+            return item if isinstance(item, Tensor) and item.dim() == 0 else item[index]
+        return item.rows(index)
+
+    return tuple(map(some, data))

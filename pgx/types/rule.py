@@ -1,23 +1,41 @@
 """Update rules, and what they learn with."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from pgx.types.agent import Agent
 from pgx.types.data import Batch, Rollout
+from pgx.types.engine import Engine
 from pgx.types.plain import Metrics, State
+
+# (network, *data) -> scalar: a function of a module or a method of a rule, of nothing but its arguments.
+Loss = Callable[..., Tensor]
 
 
 class Optimizer(Protocol):
-    """Descends a loss: gradient, clipping by norm, one step at the annealed learning rate."""
+    """Descends losses of one network: gradient, clipping by norm, one step at the annealed learning rate.
 
-    def anneal(self, progress: float) -> float: ...
-    def descend(self, loss: Callable[[], Tensor]) -> Tensor: ...
+    The data of a loss are batches, distributions, observations or tensors of as many rows, and tensors without
+    dimensions, which belong to all rows.
+    """
+
+    def anneal(self, progress: float) -> float:
+        """Set the learning rate for this progress in [0, 1]; returns it."""
+        ...
+
+    def descend(self, loss: Loss, *data: Any) -> Tensor:
+        """One step down loss(network, *data); returns the loss before it, detached scalar."""
+        ...
+
+    def sweep(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
+        """A step for each minibatch of rows, indices [b] int64; returns the losses before them, [len(minibatches)]."""
+        ...
+
     def state_dict(self) -> State: ...
     def load_state_dict(self, state: State) -> None: ...
 
@@ -28,6 +46,7 @@ class Learner:
 
     optimizer: Optimizer  # of the policy
     critic_optimizer: Optimizer
+    engine: Engine
     generator: torch.Generator  # of shuffles, and of whatever else a rule draws
     memory: State = field(default_factory=dict)  # numbers and tensors, by names of the rule's own
 

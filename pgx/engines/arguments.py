@@ -1,0 +1,119 @@
+"""The tensors in a function's arguments, and a description of everything else in them.
+
+A compiled function takes tensors alone; all else (structure, plain values, the make of networks) is part of its code.
+Two calls whose descriptions are equal may share that code; so a description may say too much, but never too little.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device)
+_MODULE_INTERNALS = frozenset(vars(nn.Module()))
+
+
+class Undescribed(Exception):
+    """An argument that no code can be kept for."""
+
+
+def leaves(value: Any) -> Iterator[Tensor]:
+    """The tensors in a value, in a fixed order; a network's are its parameters, then its buffers."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, nn.Module):
+        yield from (tensor for _, tensor in named_tensors(value))
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            yield from leaves(getattr(value, field.name))
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from leaves(item)
+
+
+def rebuilt(value: Any, tensors: Iterator[Tensor]) -> Any:
+    """The value with other tensors in place of its own; networks stay themselves (see `substituted`)."""
+    if isinstance(value, Tensor):
+        return next(tensors)
+    if is_dataclass(value) and not isinstance(value, type):
+        return type(value)(*(rebuilt(getattr(value, field.name), tensors) for field in fields(value)))
+    if isinstance(value, tuple | list):
+        return tuple(rebuilt(item, tensors) for item in value)
+    return value
+
+
+def named_tensors(network: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters and buffers by name."""
+    return [*network.named_parameters(), *network.named_buffers()]
+
+
+class _Held(nn.Module):
+    """Networks, held so that all their tensors can be replaced at once."""
+
+    def __init__(self, networks: list[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(*arguments)
+
+
+def substituted(
+    networks: Sequence[tuple[nn.Module, Mapping[str, Tensor]]], function: Callable[..., Any], *arguments: Any
+) -> Any:
+    """function(*arguments) while networks have other parameters or buffers, by name, than their own."""
+    tensors = {
+        f"networks.{i}.{name}": tensor for i, (_, own) in enumerate(networks) for name, tensor in own.items()
+    }
+    held = _Held([network for network, _ in networks])
+    return functional_call(held, tensors, (function, *arguments))
+
+
+def describe(value: Any) -> str:
+    """Everything about a value but what its tensors hold, in words that are the same in every process.
+
+    Raises:
+        Undescribed: the value is of a kind that this cannot be said of.
+    """
+    if isinstance(value, Tensor):
+        return "tensor"
+    if isinstance(value, PLAIN):
+        return repr(value)
+    if isinstance(value, nn.Module):
+        return f"{_name(type(value))}{{{_module(value)}}}"
+    if is_dataclass(value) and not isinstance(value, type):
+        inside = (f"{field.name}={describe(getattr(value, field.name))}" for field in fields(value))
+        return f"{_name(type(value))}({', '.join(inside)})"
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(describe, value))}]"
+    if isinstance(value, partial):
+        return f"partial({describe(value.func)}, {describe(value.args)}, {describe(sorted(value.keywords.items()))})"
+    if inspect.ismethod(value):
+        return f"{describe(value.__self__)}.{value.__name__}"
+    if (
+        inspect.isfunction(value) and "<" not in value.__qualname__
+    ):  # a closure has values that a name does not tell
+        return _name(value)
+    if isinstance(value, type) or inspect.isbuiltin(value):
+        return _name(value)
+    raise Undescribed(f"{type(value).__name__} {value!r}")
+
+
+def _module(network: nn.Module) -> str:
+    """The attributes of a network and of those inside it, but for what every nn.Module has."""
+    own = [
+        f"{name}={describe(attribute)}"
+        for name, attribute in sorted(vars(network).items())
+        if name not in _MODULE_INTERNALS
+    ]
+    inner = [f"{name}={describe(child)}" for name, child in network.named_children()]
+    return ", ".join([*own, *inner])
+
+
+def _name(what: Any) -> str:
+    return f"{what.__module__}.{what.__qualname__}"

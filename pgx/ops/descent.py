@@ -1,0 +1,66 @@
+"""First-order descent: from a gradient and what is remembered of earlier ones to the direction of a step.
+
+A step is weights - learning_rate * direction. All tensors have one shape, or broadcast to it.
+"""
+
+import torch
+from torch import Tensor
+
+
+def clipped(gradient: Tensor, max_norm: float) -> Tensor:
+    """gradient * min(1, max_norm / |gradient|), with the 2-norm over all of it.
+
+    Source: Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", 2013, algorithm 1.
+    """
+    # A zero gradient stays zero.
+    scale: Tensor = max_norm / (gradient.norm() + 1e-6)
+    return gradient * scale.clamp(max=1.0)
+
+
+def heavy_ball(gradient: Tensor, velocity: Tensor, momentum: float) -> Tensor:
+    """The velocity after this gradient, v ← μ v + g, which is the direction.
+
+    Source: Polyak, "Some methods of speeding up the convergence of iteration methods", 1964, with the learning rate
+    outside of v.
+    """
+    return momentum * velocity + gradient
+
+
+def rmsprop(gradient: Tensor, square: Tensor, decay: float, epsilon: float) -> tuple[Tensor, Tensor]:
+    """g / (√s + ε), and s ← δ s + (1 - δ) g².
+
+    Source: Tieleman and Hinton, Coursera lecture 6.5, 2012; the form of Mnih et al., "Asynchronous methods for deep
+    reinforcement learning", 2016, eq. 8, with ε outside of the root.
+    """
+    square = decay * square + (1 - decay) * gradient.square()
+    return gradient / (square.sqrt() + epsilon), square
+
+
+def adam(
+    gradient: Tensor,
+    first: Tensor,
+    second: Tensor,
+    first_weight: Tensor,
+    second_weight: Tensor,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """m̂ / (√v̂ + ε), and m ← β1 m + (1 - β1) g, v ← β2 v + (1 - β2) g².
+
+    Source: Kingma and Ba, "Adam: a method for stochastic optimization", 2015, algorithm 1.
+
+    Args:
+        gradient: g.
+        first, second: m and v before this gradient.
+        first_weight, second_weight: 1 - β1^t and 1 - β2^t (`total_weight`), by which m̂ = m / (1 - β1^t).
+        beta1, beta2, epsilon: β1, β2, ε.
+    """
+    first = beta1 * first + (1 - beta1) * gradient
+    second = beta2 * second + (1 - beta2) * gradient.square()
+    return (first / first_weight) / ((second / second_weight).sqrt() + epsilon), first, second
+
+
+def total_weight(beta: float, count: Tensor) -> Tensor:
+    """1 - β^t: what the weights of a mean of t terms that began at 0 add up to; count t >= 1."""
+    return 1 - torch.pow(beta, count.double())
