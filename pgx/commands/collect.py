@@ -14,6 +14,7 @@ from pgx.commands.train import load_config
 from pgx.config.build import load_agent
 from pgx.datasets.trajectory import Trajectory, split
 from pgx.datasets.write import write_dataset
+from pgx.engines import Eager
 from pgx.envs.gymnasium_backend import make_single
 from pgx.errors import UserError
 from pgx.metrics import shown
@@ -35,7 +36,8 @@ def collect(run: str, checkpoint: str, count: int, out: str, seed: int) -> int:
         )
     agent, envs, device = load_agent(cfg, Path(run), checkpoint, max_envs=count)
     # Not the streams of a run of this seed: an agent is not to meet again the starts that it was trained on.
-    runner = episodes(envs, None, derive(seed, "collection"), torch.device(device), episodes_per_env=1)
+    stream = derive(seed, "collection")
+    runner = episodes(envs, None, stream, torch.device(device), Eager(), episodes_per_env=1)
     single = make_single(envs.id, dict(cfg.env.kwargs))
     try:
         written = write_dataset(

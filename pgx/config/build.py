@@ -67,7 +67,12 @@ def build(cfg: DictConfig) -> Trainer:
     )
     scaler = RewardScaler(algorithm.discount, _bound(env.reward_clip)) if env.scale_reward else None
     runner = NAMED["runner"][0][values["runner"]["name"]](
-        envs=envs, reward_scaler=scaler, seed=top.seed, device=device, **_but(values["runner"], "name")
+        envs=envs,
+        reward_scaler=scaler,
+        seed=top.seed,
+        device=device,
+        engine=engine,
+        **_but(values["runner"], "name"),
     )
     return Trainer(
         agent=agent,

@@ -53,7 +53,7 @@ def compile_call(call: Call, path: Path) -> None:
                 )
                 Path(package).replace(path)
         except Exception as error:
-            raise Uncompilable(f"{type(error).__name__}: {str(error)}") from error
+            raise Uncompilable(f"{type(error).__name__}: {error!s}") from error
 
 
 def _traced(call: Call) -> tuple[nn.Module, list[Tensor]]:
@@ -76,7 +76,7 @@ def _traced(call: Call) -> tuple[nn.Module, list[Tensor]]:
     try:
         graph = make_fx(_of_tensors(call), tracing_mode="real")(*fakes)
     except Exception as error:
-        raise Uncompilable(f"{type(error).__name__}: {str(error)}") from error
+        raise Uncompilable(f"{type(error).__name__}: {error!s}") from error
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph, examples

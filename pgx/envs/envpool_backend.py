@@ -69,6 +69,7 @@ class EnvPoolVector:
         self.num_envs = num_envs
         self._kwargs = kwargs
         self._num_threads = min(num_threads, num_envs)
+        self._every = np.arange(num_envs, dtype=np.int32)
         self._pool = self._make(seed=0)
         with quietly():
             self.obs_spec, self._read = spaces.observation(env_id, self._pool.observation_space)
@@ -96,9 +97,19 @@ class EnvPoolVector:
             raise RunError(f"{self.id}: EnvPool's reset raised {type(error).__name__}: {error}") from error
         return self._read(obs)
 
-    def step(self, action: Array) -> Step:
+    @property
+    def lanes(self) -> "tuple[EnvPoolVector]":
+        return (self,)
+
+    def send(self, action: Array) -> None:
         try:
-            obs, reward, terminated, truncated, _ = self._pool.step(self._write(action))
+            self._pool.send(self._write(action), self._every)
+        except Exception as error:
+            raise RunError(f"{self.id}: EnvPool's step raised {type(error).__name__}: {error}") from error
+
+    def receive(self) -> Step:
+        try:
+            obs, reward, terminated, truncated, _ = self._pool.recv()
         except Exception as error:
             raise RunError(f"{self.id}: EnvPool's step raised {type(error).__name__}: {error}") from error
         return Step(self._read(obs), reward.astype(np.float64), terminated, truncated)

@@ -62,9 +62,16 @@ class GymnasiumVector:
         self._note_masks(infos, ended=np.zeros(self.num_envs, dtype=bool))
         return self._read(obs)
 
-    def step(self, action: Array) -> Step:
+    @property
+    def lanes(self) -> "tuple[GymnasiumVector]":
+        return (self,)
+
+    def send(self, action: Array) -> None:
+        self._action = self._write(action)
+
+    def receive(self) -> Step:
         try:
-            obs, reward, terminated, truncated, infos = self._envs.step(self._write(action))
+            obs, reward, terminated, truncated, infos = self._envs.step(self._action)
         except Exception as error:
             raise RunError(f"{self.id}: step() raised {type(error).__name__}: {error}") from error
         self._note_masks(infos, ended=terminated | truncated)

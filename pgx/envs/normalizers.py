@@ -1,6 +1,7 @@
 """Running statistics of observations and returns. They move between rollouts only."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -47,8 +48,30 @@ class RunningMoments:
         self.count, self.mean, self.squares = state["count"], state["mean"], state["squares"]
 
 
+@dataclass(frozen=True)
+class Unchanged:
+    """Observations as they are."""
+
+    def __call__(self, obs: Tensor) -> Tensor:
+        return obs
+
+
+@dataclass(frozen=True)
+class Standardized:
+    """clip((obs - mean) * scale, -clip, clip)."""
+
+    mean: Tensor
+    scale: Tensor
+    clip: float
+
+    def __call__(self, obs: Tensor) -> Tensor:
+        return ((obs - self.mean) * self.scale).clamp(-self.clip, self.clip)
+
+
 class Identity:
     """Observations as they are."""
+
+    lens = Unchanged()
 
     def __call__(self, obs: Tensor) -> Tensor:
         return obs
@@ -75,17 +98,19 @@ class ObservationNormalizer:
     def __init__(self, shape: tuple[int, ...], clip: float, device: torch.device) -> None:
         self.moments = RunningMoments(shape)
         self.clip = clip
-        self.device = device
+        zeros = torch.zeros(shape, device=device)
+        self.lens = Standardized(zeros, torch.ones_like(zeros), clip)
         self._freeze()
 
     def _freeze(self) -> None:
         # A component that never moves has variance 0: the floor leaves it at 0 instead of dividing by it.
-        self._scale = (self.moments.variance + 1e-8).rsqrt().float().to(self.device)
-        self._mean = self.moments.mean.float().to(self.device)
+        # In place: what was bound to the lens sees through it as it becomes.
+        self.lens.mean.copy_(self.moments.mean)
+        self.lens.scale.copy_((self.moments.variance + 1e-8).rsqrt())
 
     def __call__(self, obs: Tensor) -> Tensor:
         """obs [..., *shape] raw; the same shape back."""
-        return ((obs - self._mean) * self._scale).clamp(-self.clip, self.clip)
+        return self.lens(obs)
 
     def observe(self, obs: Tensor) -> None:
         """Merge the rows [B, *shape] of a finished rollout."""

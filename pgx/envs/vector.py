@@ -1,5 +1,6 @@
 """What every backend looks like to a runner."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -43,8 +44,26 @@ class VectorEnv(Protocol):
         """Start every environment anew from seeds seed, seed + 1, ...; returns observations [N, ...]."""
         ...
 
-    def step(self, action: Array) -> Step:
-        """Take actions [N, ...] as the policy sampled them; continuous ones are clipped to their bounds here."""
+    @property
+    def lanes(self) -> Sequence["VectorEnv"]:
+        """Parts that can be stepped each on their own, in the order of their environments; itself where it has none."""
+        ...
+
+    def send(self, action: Array) -> None:
+        """Begin a step with actions [N, ...] as the policy sampled them, without waiting for its end where that can be.
+
+        Continuous actions are clipped to their bounds here.
+        """
+        ...
+
+    def receive(self) -> Step:
+        """What the step begun last led to."""
         ...
 
     def close(self) -> None: ...
+
+
+def step(envs: VectorEnv, action: Array) -> Step:
+    """A whole step: send, then receive."""
+    envs.send(action)
+    return envs.receive()

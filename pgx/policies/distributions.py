@@ -29,10 +29,16 @@ class Categorical:
     def _log_probs(self) -> Tensor:
         return self.logits.log_softmax(-1)
 
-    def sample(self, generator: torch.Generator) -> Tensor:
+    def noise(self, steps: int, generator: torch.Generator) -> Tensor:
+        """Exponential clocks, in logarithms, [steps, B, K]."""
+        return self.logits.new_empty(steps, *self.logits.shape).exponential_(generator=generator).log()
+
+    def sampled(self, noise: Tensor) -> Tensor:
         # The first of K exponential clocks with rates pi_a to ring is a with probability pi_a.
-        clocks = torch.empty_like(self.logits).exponential_(generator=generator)
-        return (self.logits - clocks.log()).argmax(-1)
+        return (self.logits - noise).argmax(-1)
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        return self.sampled(self.noise(1, generator)[0])
 
     def mode(self) -> Tensor:
         return self.logits.argmax(-1)
@@ -87,8 +93,16 @@ class MultiCategorical:
     def rows(self, index: Tensor) -> Self:
         return type(self)(self.logits[index], self.sizes)
 
+    def noise(self, steps: int, generator: torch.Generator) -> Tensor:
+        """That of each categorical side by side, [steps, B, K_1 + ... + K_m]."""
+        return torch.cat([part.noise(steps, generator) for part in self._parts()], -1)
+
+    def sampled(self, noise: Tensor) -> Tensor:
+        pairs = zip(self._parts(), torch.split(noise, list(self.sizes), -1), strict=True)
+        return torch.stack([part.sampled(own) for part, own in pairs], -1)
+
     def sample(self, generator: torch.Generator) -> Tensor:
-        return torch.stack([part.sample(generator) for part in self._parts()], -1)
+        return self.sampled(self.noise(1, generator)[0])
 
     def mode(self) -> Tensor:
         return torch.stack([part.mode() for part in self._parts()], -1)
@@ -134,9 +148,15 @@ class DiagonalGaussian:
     def rows(self, index: Tensor) -> Self:
         return type(self)(self.mean[index], self.log_std[index])
 
-    def sample(self, generator: torch.Generator) -> Tensor:
-        noise = torch.empty_like(self.mean).normal_(generator=generator)
+    def noise(self, steps: int, generator: torch.Generator) -> Tensor:
+        """Standard normal numbers, [steps, B, A]."""
+        return self.mean.new_empty(steps, *self.mean.shape).normal_(generator=generator)
+
+    def sampled(self, noise: Tensor) -> Tensor:
         return self.mean + self.log_std.exp() * noise
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        return self.sampled(self.noise(1, generator)[0])
 
     def mode(self) -> Tensor:
         return self.mean

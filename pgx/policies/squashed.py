@@ -37,6 +37,12 @@ class SquashedGaussian:
     def rows(self, index: Tensor) -> Self:
         return type(self)(self.gaussian.rows(index), self.center, self.half_range)
 
+    def noise(self, steps: int, generator: torch.Generator) -> Tensor:
+        return self.gaussian.noise(steps, generator)
+
+    def sampled(self, noise: Tensor) -> Tensor:
+        return self.gaussian.sampled(noise)
+
     def sample(self, generator: torch.Generator) -> Tensor:
         return self.gaussian.sample(generator)
 

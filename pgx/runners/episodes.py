@@ -6,10 +6,11 @@ from numpy.typing import NDArray
 
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
-from pgx.runners.stepper import Row, Stepper
+from pgx.runners.recording import Recording
+from pgx.runners.stepper import Stepper
 from pgx.runners.types import Episode
 from pgx.schema import Count
-from pgx.types import Agent, Rollout, State
+from pgx.types import Agent, Engine, Rollout, State
 
 
 class EpisodeRunner:
@@ -53,12 +54,12 @@ class EpisodeRunner:
         self.stepper.begin(self._iteration)
         self._iteration += 1
         left = np.full(self.envs.num_envs, self.episodes_per_env)
-        rows: list[Row] = []
+        recording = Recording(self.envs.num_envs, room=1024)
         while left.any():
-            row = self.stepper.step(agent, len(rows))
-            rows.append(row._replace(valid=row.valid & (left > 0)))
-            self._take(row.terminated | row.truncated, left)
-        return self.stepper.rollout(rows)
+            self.stepper.advance(agent, recording, steps=1)
+            recording["valid"][-1] &= left > 0
+            self._take(recording["terminated"][-1] | recording["truncated"][-1], left)
+        return self.stepper.rollout(recording)
 
     def _take(self, done: NDArray[np.bool_], left: NDArray[np.int64]) -> None:
         """Count the episodes that a step ended, but for those beyond an environment's share."""
@@ -83,7 +84,8 @@ def episodes(
     reward_scaler: RewardScaler | None,
     seed: int,
     device: torch.device,
+    engine: Engine,
     episodes_per_env: Count,
 ) -> EpisodeRunner:
     """An EpisodeRunner with a Stepper of its own. Args as in both."""
-    return EpisodeRunner(Stepper(envs, reward_scaler, seed, device), episodes_per_env)
+    return EpisodeRunner(Stepper(envs, reward_scaler, seed, device, engine), episodes_per_env)

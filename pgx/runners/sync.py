@@ -7,10 +7,11 @@ import torch
 
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
+from pgx.runners.recording import Recording
 from pgx.runners.stepper import Stepper
 from pgx.runners.types import Episode
 from pgx.schema import Count, Index
-from pgx.types import Agent, Rollout, State
+from pgx.types import Agent, Engine, Rollout, State
 
 
 class SyncRunner:
@@ -57,8 +58,10 @@ class SyncRunner:
         if not self.stepper.begun:
             self.begin(iteration=0)
         while len(self._waiting) <= self.lag:
-            rows = [self.stepper.step(agent, t) for t in range(self.rollout_steps)]
-            self._waiting.append(self.stepper.rollout(rows))
+            # A row more than there are steps: the last observation has no step of its own.
+            recording = Recording(self.envs.num_envs, room=self.rollout_steps + 1)
+            self.stepper.advance(agent, recording, self.rollout_steps)
+            self._waiting.append(self.stepper.rollout(recording))
         return self._waiting.popleft()
 
     def state_dict(self) -> State:
@@ -79,8 +82,9 @@ def sync(
     reward_scaler: RewardScaler | None,
     seed: int,
     device: torch.device,
+    engine: Engine,
     rollout_steps: Count,
     lag: Index,
 ) -> SyncRunner:
     """A SyncRunner with a Stepper of its own. Args as in both."""
-    return SyncRunner(Stepper(envs, reward_scaler, seed, device), rollout_steps, lag)
+    return SyncRunner(Stepper(envs, reward_scaler, seed, device, engine), rollout_steps, lag)

@@ -1,5 +1,6 @@
 """What acts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -37,31 +38,19 @@ class Agent:
         self, obs: Tensor, time: Tensor, action_mask: Tensor | None, memory: Tensor | None
     ) -> Observations:
         """N raw observations [N, ...] of one moment, as the networks see them."""
-        features = self.normalizer(obs)
-        if memory is None:
-            return Observations(features, time, action_mask)
-        n = len(features)
-        never = torch.zeros(1, n, dtype=torch.bool, device=features.device)
-        at = torch.arange(n, device=features.device)
-        history = History(features.unsqueeze(0), never, memory, never, torch.zeros_like(at), at)
-        return Observations(features, time, action_mask, history)
-
-    def _distribution(self, obs: Observations) -> tuple[Distribution, Tensor | None]:
-        if self.policy.memory is None:
-            return self.policy(obs), None
-        return cast(RecurrentPolicy, self.policy).advance(obs)
+        return at_one_moment(self.normalizer.lens, obs, time, action_mask, memory)
 
     @torch.inference_mode()
     def act(self, obs: Observations, generator: torch.Generator) -> Act:
         """Sample actions at N observations."""
-        distribution, memory = self._distribution(obs)
+        distribution, memory = distribution_at(self.policy, obs)
         action = distribution.sample(generator)
         return Act(action, distribution.executed(action), distribution.log_prob(action), memory)
 
     @torch.inference_mode()
     def act_greedily(self, obs: Observations) -> Act:
         """Take the most probable actions at N observations."""
-        distribution, memory = self._distribution(obs)
+        distribution, memory = distribution_at(self.policy, obs)
         action = distribution.mode()
         return Act(action, distribution.executed(action), distribution.log_prob(action), memory)
 
@@ -76,3 +65,28 @@ class Agent:
         self.policy.load_state_dict(state["policy"])
         self.critic.load_state_dict(state["critic"])
         self.normalizer.load_state_dict(state["normalizer"])
+
+
+def at_one_moment(
+    lens: Callable[[Tensor], Tensor],
+    obs: Tensor,
+    time: Tensor,
+    action_mask: Tensor | None,
+    memory: Tensor | None,
+) -> Observations:
+    """N raw observations [N, ...] of one moment, as the networks see them through a lens."""
+    features = lens(obs)
+    if memory is None:
+        return Observations(features, time, action_mask)
+    n = len(features)
+    never = torch.zeros(1, n, dtype=torch.bool, device=features.device)
+    at = torch.arange(n, device=features.device)
+    history = History(features.unsqueeze(0), never, memory, never, torch.zeros_like(at), at)
+    return Observations(features, time, action_mask, history)
+
+
+def distribution_at(policy: Policy, obs: Observations) -> tuple[Distribution, Tensor | None]:
+    """The distributions at observations of one moment, and the memory [N, M] afterwards."""
+    if policy.memory is None:
+        return policy(obs), None
+    return cast(RecurrentPolicy, policy).advance(obs)

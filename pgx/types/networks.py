@@ -1,6 +1,6 @@
 """Policies, critics and what they look through."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -40,8 +40,16 @@ class Distribution(Protocol):
         """Those of some of the B observations; index [b] int64."""
         ...
 
+    def noise(self, steps: int, generator: torch.Generator) -> Tensor:
+        """What the samples of so many steps are made of, [steps, B, ...]; of these coordinates only shape counts."""
+        ...
+
+    def sampled(self, noise: Tensor) -> Tensor:
+        """One action per row, [B, ...], from the noise [B, ...] of a step."""
+        ...
+
     def sample(self, generator: torch.Generator) -> Tensor:
-        """One action per row, [B, ...]."""
+        """One action per row, [B, ...], from noise drawn now."""
         ...
 
     def mode(self) -> Tensor:
@@ -119,6 +127,11 @@ class ActionValueCritic(Critic, Protocol):
 
 class Normalizer(Protocol):
     """A fixed map from raw observations to what the networks see; it moves between rollouts only."""
+
+    @property
+    def lens(self) -> Callable[[Tensor], Tensor]:
+        """The map: a dataclass of tensors, rewritten in place when the normaliser moves, and numbers."""
+        ...
 
     def __call__(self, obs: Tensor) -> Tensor: ...
     def observe(self, obs: Tensor) -> None: ...

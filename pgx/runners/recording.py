@@ -1,0 +1,47 @@
+"""Steps of environments as they come, row by row, in columns that a rollout is made of."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array = NDArray[Any]
+
+
+class Recording:
+    """Columns of [T, N, ...], written for some of the environments at a time.
+
+    Args:
+        num_envs: N.
+        room: rows that fit before the columns have to grow, >= 1.
+    """
+
+    def __init__(self, num_envs: int, room: int) -> None:
+        self.num_envs = num_envs
+        self.room = room
+        self.steps = 0  # T, so far
+        self._columns: dict[str, Array] = {}
+
+    def write(self, name: str, t: int, lane: slice, values: Array) -> None:
+        """Row t of a column in the environments of a lane; what was not written yet is ones."""
+        column = self._columns.get(name)
+        if column is None:
+            column = np.ones((self.room, self.num_envs, *values.shape[1:]), values.dtype)
+            self._columns[name] = column
+        while t >= len(column):
+            column = np.concatenate([column, np.ones_like(column)])
+            self._columns[name] = column
+        column[t, lane] = values
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._columns
+
+    def __getitem__(self, name: str) -> Array:
+        """What was written, [T, N, ...]."""
+        return self._columns[name][: self.steps]
+
+    def tensor(self, name: str, device: torch.device, more: int = 0) -> Tensor:
+        """What was written, and so many rows after it, [T + more, N, ...]."""
+        return torch.from_numpy(self._columns[name][: self.steps + more]).to(device)
