@@ -97,10 +97,6 @@ class EnvPoolVector:
             raise RunError(f"{self.id}: EnvPool's reset raised {type(error).__name__}: {error}") from error
         return self._read(obs)
 
-    @property
-    def lanes(self) -> "tuple[EnvPoolVector]":
-        return (self,)
-
     def send(self, action: Array) -> None:
         try:
             self._pool.send(self._write(action), self._every)

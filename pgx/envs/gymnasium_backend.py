@@ -62,10 +62,6 @@ class GymnasiumVector:
         self._note_masks(infos, ended=np.zeros(self.num_envs, dtype=bool))
         return self._read(obs)
 
-    @property
-    def lanes(self) -> "tuple[GymnasiumVector]":
-        return (self,)
-
     def send(self, action: Array) -> None:
         self._action = self._write(action)
 

@@ -8,7 +8,6 @@ import gymnasium
 
 from pgx.envs import envpool_backend
 from pgx.envs.gymnasium_backend import GymnasiumVector
-from pgx.envs.lanes import Lanes
 from pgx.envs.vector import VectorEnv
 from pgx.errors import UserError
 from pgx.schema import nearest
@@ -64,13 +63,7 @@ def choose_backend(env_id: str, backend: Backend, kwargs: dict[str, Any]) -> Bac
 def make_envs(
     choice: BackendChoice, env_id: str, num_envs: int, kwargs: dict[str, Any], num_threads: int
 ) -> VectorEnv:
-    """N environments on the chosen backend; `num_threads` matters to EnvPool alone.
-
-    EnvPool's are in two lanes, whatever the machine, of half the threads each: one moves while the other is given its
-    actions, and between its first environment's step and its last a thread never waits for the policy.
-    """
-    if choice.name == "gymnasium":
-        return GymnasiumVector(env_id, num_envs, kwargs)
-    sizes = [size for size in (num_envs - num_envs // 2, num_envs // 2) if size > 0]
-    threads = max(1, num_threads // len(sizes))
-    return Lanes([envpool_backend.EnvPoolVector(env_id, size, kwargs, threads) for size in sizes])
+    """N environments on the chosen backend; `num_threads` matters to EnvPool alone."""
+    if choice.name == "envpool":
+        return envpool_backend.EnvPoolVector(env_id, num_envs, kwargs, num_threads)
+    return GymnasiumVector(env_id, num_envs, kwargs)

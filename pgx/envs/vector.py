@@ -1,6 +1,5 @@
 """What every backend looks like to a runner."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -42,11 +41,6 @@ class VectorEnv(Protocol):
 
     def reset(self, seed: int) -> Array:
         """Start every environment anew from seeds seed, seed + 1, ...; returns observations [N, ...]."""
-        ...
-
-    @property
-    def lanes(self) -> Sequence["VectorEnv"]:
-        """Parts that can be stepped each on their own, in the order of their environments; itself where it has none."""
         ...
 
     def send(self, action: Array) -> None:
