@@ -96,11 +96,18 @@ class EnvPoolVector:
             raise RunError(f"{self.id}: EnvPool's reset raised {type(error).__name__}: {error}") from error
         return self._read(obs)
 
-    def step(self, action: Array) -> Step:
+    def send(self, action: Array) -> None:
+        self._action = self._write(action)  # kept, since EnvPool's threads read from it until `receive`
         try:
-            obs, reward, terminated, truncated, _ = self._pool.step(self._write(action))
+            self._pool.send(self._action)
         except Exception as error:
-            raise RunError(f"{self.id}: EnvPool's step raised {type(error).__name__}: {error}") from error
+            raise RunError(f"{self.id}: EnvPool's send raised {type(error).__name__}: {error}") from error
+
+    def receive(self) -> Step:
+        try:  # rows come in the order of the environments, since a batch is all of them
+            obs, reward, terminated, truncated, _ = self._pool.recv()
+        except Exception as error:
+            raise RunError(f"{self.id}: EnvPool's recv raised {type(error).__name__}: {error}") from error
         return Step(self._read(obs), reward.astype(np.float64), terminated, truncated)
 
     def close(self) -> None:

@@ -66,4 +66,4 @@ def make_envs(
     """N environments on the chosen backend; `num_threads` matters to EnvPool alone."""
     if choice.name == "envpool":
         return envpool_backend.EnvPoolVector(env_id, num_envs, kwargs, num_threads)
-    return GymnasiumVector(env_id, num_envs, kwargs)
+    return GymnasiumVector(env_id, num_envs, kwargs, first=0)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pgx.types import ActionSpec, ObsSpec
+from pgx.specs import ActionSpec, ObsSpec
 
 Array = NDArray[Any]
 
@@ -43,8 +43,21 @@ class VectorEnv(Protocol):
         """Start every environment anew from seeds seed, seed + 1, ...; returns observations [N, ...]."""
         ...
 
-    def step(self, action: Array) -> Step:
-        """Take actions [N, ...] as the policy sampled them; continuous ones are clipped to their bounds here."""
+    def send(self, action: Array) -> None:
+        """Hand out actions [N, ...] as the policy sampled them; continuous ones are clipped to their bounds here.
+
+        It returns at once where the backend can step by itself. `receive` comes next, or `close`.
+        """
+        ...
+
+    def receive(self) -> Step:
+        """Wait for what the actions led to."""
         ...
 
     def close(self) -> None: ...
+
+
+def step(envs: VectorEnv, action: Array) -> Step:
+    """Take actions [N, ...] and wait for what they lead to."""
+    envs.send(action)
+    return envs.receive()

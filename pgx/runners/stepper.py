@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pgx.envs import vector
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import Array, Step, VectorEnv
 from pgx.errors import RunError
@@ -85,7 +86,7 @@ class Stepper:
         allowed = None if mask is None else torch.from_numpy(mask).to(self.device)
         act = agent.act(agent.observe(obs, moment, allowed, memory), self._sampling)
         sampled = time.perf_counter()
-        step = self.envs.step(act.executed.cpu().numpy())
+        step = vector.step(self.envs, act.executed.cpu().numpy())
         stepped = time.perf_counter()
         self._check_observation(step.obs, number)
         self._obs = torch.from_numpy(step.obs)
