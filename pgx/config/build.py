@@ -53,7 +53,7 @@ def build(cfg: DictConfig) -> Trainer:
     device, run_dir = torch.device(top.device), _writable(Path(top.run_dir))
     torch.set_num_threads(top.torch_threads)
 
-    choice = choose_backend(env.id, env.backend, env.kwargs)
+    choice = choose_backend(env.id, env.backend, env.kwargs, env.num_envs, _threads(env))
     envs = make_envs(choice, env.id, env.num_envs, env.kwargs, _threads(env))
     agent = _agent(values, env, envs, top.seed, device)
     algorithm: Algorithm = rule(values["algo"]["name"])(**_but(values["algo"], "name"))
@@ -96,8 +96,9 @@ def load_agent(
     check(cfg)
     values = plain_values(cfg)
     env, device = Env(**values["env"]), values["device"]
-    choice = choose_backend(env.id, env.backend, env.kwargs)
-    envs = make_envs(choice, env.id, min(max_envs, env.num_envs), env.kwargs, _threads(env))
+    num_envs = min(max_envs, env.num_envs)
+    choice = choose_backend(env.id, env.backend, env.kwargs, num_envs, _threads(env))
+    envs = make_envs(choice, env.id, num_envs, env.kwargs, _threads(env))
     agent = _agent(values, env, envs, values["seed"], torch.device(device))
     agent.load_state_dict(state["agent"])
     return agent, envs, device
