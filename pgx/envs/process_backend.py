@@ -25,8 +25,8 @@ def recipe(env_id: str, kwargs: dict[str, Any]) -> bytes:
     Raises:
         ValueError: it cannot be brought there.
     """
-    # `module:Id` is registered by its module there too, perhaps with what cannot be sent.
-    spec = None if ":" in env_id else gymnasium.spec(env_id)
+    # None for `module:Id`, which its module registers there too, perhaps with what cannot be sent.
+    spec = gymnasium.registry.get(env_id)
     instead = f"register it in a module and use env.id=module:{env_id}"
     try:
         packed = pickle.dumps((spec, kwargs))

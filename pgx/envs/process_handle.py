@@ -30,7 +30,7 @@ class WorkerTraceback(Exception):
     """Where in a worker an environment raised; the cause of what is raised here."""
 
     def __str__(self) -> str:
-        return f"in a worker process:\n{self.args[0]}"
+        return f"in a worker process:\n{self.args[0].rstrip()}"
 
 
 class WorkerProcess:

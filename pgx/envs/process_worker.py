@@ -37,9 +37,7 @@ class Share:
     first: int
     count: int
     num_envs: int
-    tied: (
-        bool  # whether the thread that starts it lasts as long as the parent: the kernel's tie is to a thread
-    )
+    tied: bool  # to the thread that started it, by the kernel: for one that lasts as long as its process
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,8 @@ def serve(channel: "Connection[Any, Any]", lifeline: int, memory: int) -> None:
     """
     # A Ctrl-C is the parent's to answer: it finishes its iteration, for which it needs its environments.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for descriptor in (channel.fileno(), lifeline, memory):  # not for programs that an environment starts
+        os.set_inheritable(descriptor, False)
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     try:
         share: Share = channel.recv()
@@ -106,9 +106,9 @@ def _obey(channel: "Connection[Any, Any]", envs: GymnasiumVector, rows: SharedRo
         try:
             if command == STEP:
                 envs.send(rows.action[mine])
-                rows.obs[mine], rows.reward[mine], rows.terminated[mine], rows.truncated[mine] = (
-                    envs.receive()
-                )
+                took = envs.receive()
+                rows.obs[mine], rows.reward[mine] = took.obs, took.reward
+                rows.terminated[mine], rows.truncated[mine] = took.terminated, took.truncated
             else:
                 rows.obs[mine] = envs.reset(channel.recv() + first)
         except RunError as error:

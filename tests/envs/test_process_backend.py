@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -198,7 +199,7 @@ PARENT = """
 import sys, threading, time
 from pgx.envs.process_backend import ProcessVector
 def work():
-    envs = ProcessVector("tests.envs.troubles:Trouble-v0", 2, {"at": "step", "what": "sleep", "number": 1}, 2)
+    envs = ProcessVector("tests.envs.troubles:Trouble-v0", 2, {"at": "step", "what": WHAT, "number": 1}, 2)
     envs.reset(0)
     envs.send(envs.reset(0)[:, 0].astype(int))
     print(*[worker.process.pid for worker in envs._workers], flush=True)
@@ -206,12 +207,15 @@ def work():
 """
 
 
-@pytest.mark.parametrize("start", ["work()", "threading.Thread(target=work).start()"])
-def test_workers_end_with_a_parent_that_was_killed_and_leave_nothing(start: str) -> None:
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [("work()", "sleep"), ("work()", "hold"), ("threading.Thread(target=work).start()", "sleep")],
+)
+def test_workers_end_with_a_parent_that_was_killed_and_leave_nothing(start: str, what: str) -> None:
     """One of them sits idle, the other deep in a step. There is no `if __name__ == "__main__"` in the script."""
     before = names("/dev/shm")
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT + start],
+        [sys.executable, "-c", f"WHAT = {what!r}\n{PARENT}{start}"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -225,6 +229,17 @@ def test_workers_end_with_a_parent_that_was_killed_and_leave_nothing(start: str)
     assert parent.stderr.read() == ""
     parent.communicate()
     assert names("/dev/shm") <= before
+
+
+def test_workers_outlive_the_thread_that_started_them() -> None:
+    made: list[ProcessVector] = []
+    thread = threading.Thread(target=lambda: made.append(ProcessVector(TROUBLE, 2, {}, 2)))
+    thread.start()
+    thread.join()
+    for _ in range(20):  # the kernel takes its time to end a thread
+        time.sleep(0.01)
+        made[0].reset(0)
+    made[0].close()
 
 
 def test_closing_ends_the_workers_whatever_they_are_doing_and_again_does_nothing() -> None:

@@ -1,5 +1,6 @@
 """Environments that fail in every way, in a module of their own: workers import it, and torch is not in it."""
 
+import ctypes
 import os
 import sys
 import time
@@ -16,7 +17,8 @@ class Trouble(gymnasium.Env[Any, Any]):
 
     Args:
         at: "constructor" (all of them), "reset" or "step"; anything else: never.
-        what: "raise", "exit" (the process ends), "sleep" (for good), "wait" (until `path` is there), "mask" (one of the
+        what: "raise", "exit" (the process ends), "sleep" (for good), "hold" (so that
+            no other thread of the process runs), "wait" (until `path` is there), "mask" (one of the
             wrong length).
         number: from which on; environment i has the number i when seeded from a multiple of 100.
         path: of a file.
@@ -40,6 +42,8 @@ class Trouble(gymnasium.Env[Any, Any]):
                 os._exit(3)
             case "sleep":
                 time.sleep(1e6)
+            case "hold":
+                ctypes.PyDLL(None).pause()  # with the interpreter's lock
             case "wait":
                 for _ in range(3000):
                     if Path(self.path).exists():
