@@ -4,6 +4,7 @@ import importlib
 import math
 import statistics
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from pgx.schema import nearest
 Backend = Literal["auto", "envpool", "processes", "gymnasium"]
 
 # Seconds. Handing a step to workers and back takes about 0.1 ms; below some times that, what is gained by it would
-# not make up for starting them (most of a second, 70 MB each).
+# not make up for starting them (half a second, 50 MB each).
 WORTH_WORKERS = 0.3e-3
 TRIAL = 0.2  # seconds for timing an environment's step
 
@@ -90,16 +91,15 @@ def step_seconds(env_id: str, kwargs: dict[str, Any]) -> float:
     """
     took: list[float] = []
     try:
-        env = make_single(env_id, kwargs)
-        env.action_space.seed(0)
-        env.reset(seed=0)
-        end = time.perf_counter() + TRIAL
-        while (started := time.perf_counter()) < end:
-            ended = any(env.step(env.action_space.sample())[2:4])
-            took.append(time.perf_counter() - started)
-            if ended:
-                env.reset()
-        env.close()
+        with closing(make_single(env_id, kwargs)) as env:
+            env.action_space.seed(0)
+            env.reset(seed=0)
+            end = time.perf_counter() + TRIAL
+            while (started := time.perf_counter()) < end:
+                ended = any(env.step(env.action_space.sample())[2:4])
+                took.append(time.perf_counter() - started)
+                if ended:
+                    env.reset()
     except Exception:
         return 0.0
     return statistics.median(took)

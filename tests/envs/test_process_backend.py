@@ -137,7 +137,7 @@ def test_an_environment_that_fails_says_the_same_on_either_backend(at: str, what
     """Environments 3 and 4 fail, in workers of their own; 3 is named."""
     said = []
     kwargs = {"at": at, "what": what, "number": 3}
-    with processes(TROUBLE, 5, 4, **kwargs) as there:
+    with processes(TROUBLE, 5, 5, **kwargs) as there:
         for envs in (GymnasiumVector(TROUBLE, 5, kwargs, first=0), there):
             with pytest.raises(RunError) as caught:
                 envs.reset(100)
@@ -243,14 +243,17 @@ def test_workers_outlive_the_thread_that_started_them() -> None:
 
 
 def test_closing_ends_the_workers_whatever_they_are_doing_and_again_does_nothing() -> None:
+    gc.collect()
+    open_files = names("/proc/self/fd")
     envs = ProcessVector(TROUBLE, 2, {"at": "step", "what": "sleep", "number": 1}, 2)
     envs.reset(0)
     envs.send(idle(envs))
-    open_files = len(names("/proc/self/fd"))
     envs.close()
-    assert len(names("/proc/self/fd")) < open_files
     assert not any(map(runs, pids(envs)))
     envs.close()
+    del envs
+    gc.collect()
+    assert names("/proc/self/fd") <= open_files
 
 
 def test_workers_close_their_environments_and_end_by_themselves() -> None:
