@@ -171,6 +171,13 @@ def test_a_constructor_that_fails_says_the_same_on_either_backend() -> None:
     assert 'troubles.py", line' in str(caught.value.__cause__)
 
 
+def test_environments_that_differ_are_refused_and_none_is_left(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"one environment has .*, another ") as caught:
+        ProcessVector("tests.envs.troubles:Fickle-v0", 2, {"path": str(tmp_path / "made")}, 2)
+    frame = caught.traceback[-2].frame.f_locals["self"]  # which keeps it from being dropped
+    assert len(pids(frame)) == 2 and not any(map(runs, pids(frame)))
+
+
 @pytest.mark.parametrize("at", ["constructor", "reset", "step"])
 def test_an_environment_that_ends_its_process_is_named_with_the_exit_code(at: str) -> None:
     with (
@@ -294,6 +301,17 @@ def test_workers_do_without_torch() -> None:
     with processes(TROUBLE, 2, 2) as envs:
         assert (envs.reset(0)[:, 1] == 0).all()
     assert "torch" in sys.modules
+
+
+@pytest.mark.parametrize("flags", [[], ["-O"]])
+def test_workers_check_what_their_parent_checks(flags: list[str]) -> None:
+    script = (
+        "from pgx.envs.process_backend import ProcessVector\n"
+        f"print(ProcessVector({TROUBLE!r}, 2, {{}}, 2).reset(0)[:, 2].tolist())"
+    )
+    command = [sys.executable, *flags, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{2 * [float(len(flags))]}\n"
 
 
 def test_an_environment_is_what_it_was_registered_as_here() -> None:

@@ -13,7 +13,8 @@ from gymnasium import spaces
 
 
 class Trouble(gymnasium.Env[Any, Any]):
-    """Shows its number and whether its process has torch; from one number on, they get into trouble.
+    """Shows its number, and of its process whether it has torch and whether it skips asserts. From one number on, they
+    get into trouble.
 
     Args:
         at: "constructor" (all of them), "reset" or "step"; anything else: never.
@@ -24,7 +25,7 @@ class Trouble(gymnasium.Env[Any, Any]):
         path: of a file.
     """
 
-    observation_space = spaces.Box(0.0, 100.0, (2,), np.float32)
+    observation_space = spaces.Box(0.0, 100.0, (3,), np.float32)
     action_space = spaces.Discrete(2)
 
     def __init__(self, at: str = "", what: str = "raise", number: int = 0, path: str = "") -> None:
@@ -55,7 +56,7 @@ class Trouble(gymnasium.Env[Any, Any]):
         raise ValueError(self.what)
 
     def _show(self) -> Any:
-        return np.array([self.number, "torch" in sys.modules], np.float32)
+        return np.array([self.number, "torch" in sys.modules, sys.flags.optimize], np.float32)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -77,6 +78,17 @@ class Slow(Trouble):
         return super().step(action)
 
 
-for name, kind in (("Trouble", Trouble), ("Slow", Slow)):
+class Fickle(Trouble):
+    """Its observations are wider in every process but the first that makes one: the one that makes the file."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        try:
+            Path(path).touch(exist_ok=False)
+        except FileExistsError:
+            self.observation_space = spaces.Box(0.0, 100.0, (4,), np.float32)
+
+
+for name, kind in (("Trouble", Trouble), ("Slow", Slow), ("Fickle", Fickle)):
     if f"{name}-v0" not in gymnasium.registry:
         gymnasium.register(f"{name}-v0", kind)
