@@ -232,7 +232,11 @@ def test_workers_end_with_a_parent_that_was_killed_and_leave_nothing(start: str,
     workers = list(map(int, parent.stdout.readline().split()))
     assert len(workers) == 2 and all(map(runs, workers))
     parent.kill()
-    until(lambda: not any(map(runs, workers)))
+    try:
+        until(lambda: not any(map(runs, workers)))
+    finally:  # a failure is to leave none behind either
+        for pid in filter(runs, workers):
+            os.kill(pid, signal.SIGKILL)
     assert parent.stderr.read() == ""
     parent.communicate()
     assert names("/dev/shm") <= before
