@@ -37,8 +37,8 @@ def make_single(env_id: str, kwargs: dict[str, Any]) -> "gymnasium.Env[Any, Any]
 class GymnasiumVector:
     """N environments, each reset on the step after its episode's end (Gymnasium's NEXT_STEP).
 
-    Gymnasium's SyncVectorEnv does the same, and gathers every number of every info besides: a third of the time
-    of a MuJoCo step, for what nothing here reads.
+    Gymnasium's SyncVectorEnv does the same, and gathers every number of every info besides, which nothing here reads:
+    10 us a step of a walker, of 130.
 
     Args:
         env_id: as Gymnasium takes it.
