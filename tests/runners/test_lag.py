@@ -64,13 +64,13 @@ def test_a_lag_changes_nothing_before_the_first_update_and_loses_no_step(make: M
 @pytest.mark.parametrize("lag", LAGS)
 def test_the_first_collection_gathers_what_later_ones_wait_for(make: Make, lag: int) -> None:
     trainer = make(*SMALL, "env=CartPole-v1", f"runner.lag={lag}")
-    taken, step = [0], trainer.runner.envs.step
+    taken, send = [0], trainer.runner.envs.send
 
-    def counting(action: object) -> object:
+    def counting(action: object) -> None:
         taken[0] += 1
-        return step(action)
+        send(action)
 
-    trainer.runner.envs.step = counting
+    trainer.runner.envs.send = counting
     for expected in (16 * (lag + 1), 16, 16):
         taken[0] = 0
         trainer.runner.collect(trainer.agent)
