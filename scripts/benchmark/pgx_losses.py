@@ -1,0 +1,94 @@
+"""The minibatch steps that a peer took, taken again with pgx's losses and pgx's optimizer. Imports torch and pgx."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pgx.trainer import Trainer
+    from pgx.types import Batch
+
+OVERRIDES = (
+    "algo=ppo",
+    "algo.normalize_advantage=off",
+    "optimizer.max_grad_norm=null",
+    "critic_optimizer.max_grad_norm=null",
+    "logger.console=off",
+)
+
+
+def step(trainer: Trainer, rows: Batch) -> tuple[float, float]:
+    """One minibatch step of policy and critic; their losses before it.
+
+    Everything else in this file asks only for the seams that the Trainer has had from the beginning.
+    """
+    agent, learner, rule = trainer.agent, trainer.learner, trainer.algorithm
+    policy = learner.optimizer.descend(partial(rule._policy_loss, agent.policy, rows))
+    value = learner.critic_optimizer.descend(partial(rule._critic_loss, agent.critic, rows))
+    return float(policy), float(value)
+
+
+def relative_differences(path: Path, env: str) -> tuple[float, float]:
+    """The largest relative differences of the policy's and of the critic's losses over the steps of a file.
+
+    Args:
+        path: written by `scripts/bench_peer.py losses`.
+        env: of which observations and actions are.
+    """
+    from pgx.config import build, compose
+
+    dumped = dict(np.load(path))
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = build(compose([*OVERRIDES, f"env={env}", f"run_dir={folder}/run"]))
+        _load(trainer.agent.policy, dumped, "policy")
+        _load(trainer.agent.critic, dumped, "value")
+        batch = _batch(dumped)
+        trainer.learner.anneal(0.0)
+        ours = np.array([step(trainer, _rows(batch, index)) for index in dumped["minibatches"]])
+        trainer.runner.close()
+    policy = np.abs(ours[:, 0] / dumped["policy_loss"] - 1)
+    # SB3's is the mean squared error, and its coefficient 0.5; pgx's loss has the half in it.
+    value = np.abs(2 * ours[:, 1] / dumped["value_loss"] - 1)
+    return float(policy.max()), float(value.max())
+
+
+def _load(network: Any, dumped: dict[str, Any], prefix: str) -> None:
+    """The peer's weights into a perceptron, layer by layer."""
+    import torch
+
+    layers = [module for module in network.modules() if isinstance(module, torch.nn.Linear)]
+    with torch.no_grad():
+        for i, layer in enumerate(layers):
+            layer.weight.copy_(torch.from_numpy(dumped[f"{prefix}_weight_{i}"]))
+            layer.bias.copy_(torch.from_numpy(dumped[f"{prefix}_bias_{i}"]))
+        if prefix == "policy":
+            network.log_std.copy_(torch.from_numpy(dumped["log_std"]))
+
+
+def _batch(dumped: dict[str, Any]) -> Batch:
+    import torch
+
+    from pgx.types import Batch, Observations
+
+    column = {
+        key: torch.from_numpy(dumped[key]) for key in ("obs", "action", "log_prob", "advantage", "target")
+    }
+    return Batch(
+        obs=Observations(column["obs"], torch.zeros(len(column["obs"]), dtype=torch.int64)),
+        action=column["action"],
+        log_prob=column["log_prob"],
+        value=column["target"] - column["advantage"],
+        advantage=column["advantage"],
+        value_target=column["target"],
+    )
+
+
+def _rows(batch: Batch, index: Any) -> Batch:
+    import torch
+
+    return batch.rows(torch.from_numpy(index))
