@@ -1,7 +1,8 @@
 """How fast pgx is on this machine, beside the simulator alone and, where they are given, beside its peers.
 
     python scripts/bench.py --rounds 3 --peer-python /path/to/venv/bin/python --tianshou-python /path/to/...
-    python scripts/bench.py --quick                 everything smaller, to see that it works; its figures mean nothing
+    python scripts/bench.py --quick                 one small round, as many parts at once as there are
+                                                    cores: shows that they work; its figures mean nothing
     python scripts/bench.py --only until --rounds 3 --peer-python ...     hours; a round is a seed
 
 All parts run in turn, A B C A B C ..., so that a machine whose speed drifts treats them alike. Each number is a JSON
@@ -16,13 +17,14 @@ import json
 import shutil
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TextIO
 
 from benchmark.jobs import BY_DEFAULT, JOBS, Part, Pythons, left_out, parts
-from benchmark.machine import SB3, TIANSHOU, describe, in_words, installed_elsewhere
+from benchmark.machine import SB3, TIANSHOU, cores, describe, in_words, installed_elsewhere
 from benchmark.processes import ROOT, PartFailed
 from benchmark.rows import Row, to_json
 from benchmark.sizes import FULL, QUICK
@@ -61,7 +63,9 @@ def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", type=names, default=list(BY_DEFAULT), help="jobs by name, with commas")
     parser.add_argument("--rounds", type=positive, default=3, help="how often each part runs (3)")
-    parser.add_argument("--quick", action="store_true", help="one small round, to see that everything works")
+    parser.add_argument(
+        "--quick", action="store_true", help="one small round, parts at once, to see that they work"
+    )
     parser.add_argument(
         "--peer-python", type=python, help="of an environment with SB3, sb3-contrib and EnvPool"
     )
@@ -74,8 +78,9 @@ def command_line() -> argparse.ArgumentParser:
 class Progress:
     """What is under way and how long it will take, on standard error."""
 
-    def __init__(self, schedule: list[tuple[int, Part]]) -> None:
+    def __init__(self, schedule: list[tuple[int, Part]], at_once: int) -> None:
         self.schedule = schedule
+        self.at_once = at_once
         self.seconds: dict[tuple[str, str], float] = {}  # a part took, the last time
         self.done = 0
 
@@ -92,38 +97,54 @@ class Progress:
         """Each part again as long as the last time, one that has not run yet as long as others on average."""
         usual = sum(self.seconds.values()) / len(self.seconds)
         rest = [self.seconds.get((part.job, part.name), usual) for _, part in self.schedule[self.done :]]
-        minutes, seconds = divmod(round(sum(rest)), 60)
+        minutes, seconds = divmod(round(sum(rest) / self.at_once), 60)
         return f"about {minutes}:{seconds:02d} left"
 
 
-def measure(schedule: list[tuple[int, Part]], emit: list[TextIO]) -> tuple[list[Row], list[str]]:
-    """Run every part; the rows, and what failed."""
+Outcome = list[Row] | PartFailed
+
+
+def outcome(scheduled: tuple[int, Part]) -> tuple[Outcome, float]:
+    """A part's rows, or how it failed; and the seconds that it took."""
+    number_of_round, part = scheduled
+    started = time.monotonic()
+    try:
+        rows: Outcome = [replace(row, round=number_of_round) for row in part.measure(number_of_round)]
+    except PartFailed as error:
+        rows = error
+    return rows, time.monotonic() - started
+
+
+def measure(
+    schedule: list[tuple[int, Part]], at_once: int, emit: list[TextIO]
+) -> tuple[list[Row], list[str]]:
+    """Run every part, writing lines as they come; the rows, and what did not go well in words."""
     rows: list[Row] = []
     failed: list[str] = []
-    progress = Progress(schedule)
-    for number_of_round, part in schedule:
-        started = time.monotonic()
-        try:
-            found = [replace(row, round=number_of_round) for row in part.measure(number_of_round)]
-            said = ", ".join(
-                "not reached" if r.value is None else f"{number(r.value, r.unit)} {r.unit}" for r in found
-            )
-            lines = [to_json(row) for row in found]
-            rows += found
-        except PartFailed as error:
-            said = f"failed: {error}"
-            failed.append(f"{part.job}, {part.name}, round {number_of_round}: {error}")
-            line = {
-                "kind": "failure",
-                "job": part.job,
-                "part": part.name,
-                "round": number_of_round,
-                "error": str(error),
-            }
-            lines = [json.dumps(line)]
-        write(lines, emit)
-        progress.note(part, time.monotonic() - started, said)
+    progress = Progress(schedule, at_once)
+    pool = ThreadPoolExecutor(at_once)  # it only waits for processes
+    try:
+        for (number_of_round, part), (found, seconds) in zip(
+            schedule, pool.map(outcome, schedule), strict=True
+        ):
+            if isinstance(found, PartFailed):
+                failed.append(f"failed: {part.job}, {part.name}, round {number_of_round}: {found}")
+                about = {"kind": "failure", "job": part.job, "part": part.name, "round": number_of_round}
+                write([json.dumps(about | {"error": str(found)})], emit)
+                progress.note(part, seconds, f"failed: {found}")
+            else:
+                rows += found
+                write([to_json(row) for row in found], emit)
+                progress.note(part, seconds, ", ".join(said(row) for row in found))
+    except KeyboardInterrupt:
+        failed.append(f"interrupted after {progress.done} of {len(schedule)} parts")
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
     return rows, failed
+
+
+def said(row: Row) -> str:
+    return "not reached" if row.value is None else f"{number(row.value, row.unit)} {row.unit}"
 
 
 def write(lines: list[str], emit: list[TextIO]) -> None:
@@ -142,8 +163,8 @@ def main() -> int:
         others["Tianshou"] = installed_elsewhere(pythons.tianshou, TIANSHOU)
     machine = describe(ROOT, others)
     missing = left_out(options.only, pythons)
-    for said in missing:
-        print(said, file=sys.stderr)
+    for line in missing:
+        print(line, file=sys.stderr)
 
     rounds = 1 if options.quick else options.rounds
     chosen = parts(options.only, QUICK if options.quick else FULL, pythons, options.quick)
@@ -152,9 +173,9 @@ def main() -> int:
     if options.json:
         emit.append(options.json.open("a"))
     write([json.dumps(machine | {"quick": options.quick})], emit)
-    rows, failed = measure(schedule, emit)
+    rows, failed = measure(schedule, cores() if options.quick else 1, emit)
 
-    notes = [f"- {said}" for said in [*missing, *(f"failed: {said}" for said in failed)]]
+    notes = [f"- {line}" for line in [*missing, *failed]]
     quick = ["A quick run: its figures mean nothing."] if options.quick else []
     text = "\n".join([*quick, in_words(machine), "", table(rows) if rows else "", *notes]).strip() + "\n"
     print(f"\n{text}")

@@ -12,7 +12,7 @@ import time
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from benchmark.pgx_losses import relative_differences
+from benchmark.pgx_losses import differences
 
 
 def bare(options: argparse.Namespace) -> dict[str, object]:
@@ -70,13 +70,12 @@ def modules(options: argparse.Namespace) -> dict[str, object]:
     """What a run of `pgx train` imports, all told, into --file."""
     from pgx.cli import main as pgx
 
+    overrides = ["train", f"algo={options.algo}", f"env={options.env}", "trainer.total_steps=1"]
+    overrides.append("logger.console=off")
     with tempfile.TemporaryDirectory() as folder:
         try:
             with redirect_stdout(sys.stderr):
-                pgx(
-                    ["train", f"algo={options.algo}", f"env={options.env}", "trainer.total_steps=1"]
-                    + ["logger.console=off", f"run_dir={folder}/run"]
-                )
+                pgx([*overrides, f"run_dir={folder}/run"])
         except SystemExit as end:
             if end.code:
                 raise
@@ -87,9 +86,8 @@ def modules(options: argparse.Namespace) -> dict[str, object]:
 
 
 def losses(options: argparse.Namespace) -> dict[str, object]:
-    """The largest relative difference of pgx's losses from those that a peer left in --file."""
-    policy, value = relative_differences(Path(options.file), options.env)
-    return {"policy": policy, "value": value}
+    """The largest differences of pgx's losses from those that a peer left in --file."""
+    return dict(differences(Path(options.file), options.env))
 
 
 WHAT = {function.__name__: function for function in (bare, update, modules, losses)}

@@ -10,7 +10,7 @@ from pathlib import Path
 from . import disk_cache
 from .pgx_parts import minibatch
 from .processes import answer
-from .rows import PGX, Row, Side
+from .rows import PGX, Detail, Row, Side
 from .sizes import ENV, Sizes
 
 SB3: Side = "sb3"
@@ -22,7 +22,7 @@ def rate(python: str, algo: str, vec: str, num_envs: int, batch: int, sizes: Siz
     """Environment steps per second of SB3's or sb3-contrib's `learn`."""
     found = answer(
         python, "bench_peer.py", "run", "--env", ENV, "--algo", algo, "--vec", vec, "--num-envs", num_envs,
-        "--batch", batch, "--minibatch", 64 if algo == "ppo" else 128, "--steps", sizes.steps,
+        "--batch", batch, "--minibatch", 64 if algo == "ppo" else 128, "--steps", sizes.steps_of(algo),
         "--warm-up", sizes.warm_up, "--seed", seed,
     )  # fmt: skip
     setting = f"{num_envs} {VECS[vec]}"
@@ -33,7 +33,7 @@ def tianshou_rate(python: str, algo: str, num_envs: int, sizes: Sizes, seed: int
     """Environment steps per second of Tianshou's `run_training`."""
     found = answer(
         python, "bench_tianshou.py", "--env", ENV, "--algo", algo, "--vec", "envpool", "--num-envs", num_envs,
-        "--steps", sizes.steps, "--warm-up", sizes.warm_up, "--seed", seed,
+        "--steps", sizes.steps_of(algo), "--warm-up", sizes.warm_up, "--seed", seed,
     )  # fmt: skip
     setting = f"{num_envs} EnvPool"
     return [Row(algo, "training loop", TIANSHOU, setting, "steps/s", found["steps_per_second"], num_envs)]
@@ -59,18 +59,8 @@ def memory(python: str, sizes: Sizes, seed: int) -> list[Row]:
         )  # fmt: skip
         imports = answer(python, "benchmark/imports.py", names)
     peak, alone = run["peak_mb"], imports["rss_mb"]
-    return [
-        Row(
-            "memory",
-            "peak over imports",
-            SB3,
-            "8 DummyVecEnv",
-            "MB",
-            peak - alone,
-            8,
-            {"peak": peak, "imports": alone},
-        )
-    ]
+    details: dict[str, Detail] = {"peak": peak, "imports": alone}
+    return [Row("memory", "peak over imports", SB3, "8 DummyVecEnv", "MB", peak - alone, 8, details)]
 
 
 @cache

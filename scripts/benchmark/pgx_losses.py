@@ -27,14 +27,18 @@ def step(trainer: Trainer, rows: Batch) -> tuple[float, float]:
 
     Everything else in this file asks only for the seams that the Trainer has had from the beginning.
     """
-    agent, learner, rule = trainer.agent, trainer.learner, trainer.algorithm
+    agent, learner = trainer.agent, trainer.learner
+    rule: Any = trainer.algorithm  # PPO: its losses are its own affair
     policy = learner.optimizer.descend(partial(rule._policy_loss, agent.policy, rows))
     value = learner.critic_optimizer.descend(partial(rule._critic_loss, agent.critic, rows))
     return float(policy), float(value)
 
 
-def relative_differences(path: Path, env: str) -> tuple[float, float]:
-    """The largest relative differences of the policy's and of the critic's losses over the steps of a file.
+def differences(path: Path, env: str) -> dict[str, dict[str, float]]:
+    """The largest differences of the policy's and of the critic's losses over the steps of a file.
+
+    Each relative to the peer's loss at the same step, and relative to the mean size of the losses: a policy loss is a
+    mean of numbers of either sign, and where it happens to be nearly 0 the last bits of its terms are much of it.
 
     Args:
         path: written by `scripts/bench_peer.py losses`.
@@ -51,10 +55,19 @@ def relative_differences(path: Path, env: str) -> tuple[float, float]:
         trainer.learner.anneal(0.0)
         ours = np.array([step(trainer, _rows(batch, index)) for index in dumped["minibatches"]])
         trainer.runner.close()
-    policy = np.abs(ours[:, 0] / dumped["policy_loss"] - 1)
-    # SB3's is the mean squared error, and its coefficient 0.5; pgx's loss has the half in it.
-    value = np.abs(2 * ours[:, 1] / dumped["value_loss"] - 1)
-    return float(policy.max()), float(value.max())
+    return {
+        "policy": _largest(ours[:, 0], dumped["policy_loss"]),
+        # SB3's is the mean squared error, and its coefficient 0.5; pgx's loss has the half in it.
+        "value": _largest(2 * ours[:, 1], dumped["value_loss"]),
+    }
+
+
+def _largest(ours: Any, theirs: Any) -> dict[str, float]:
+    difference, size = np.abs(ours - theirs), np.abs(theirs)
+    return {
+        "relative": float((difference / size).max()),
+        "of mean size": float(difference.max() / size.mean()),
+    }
 
 
 def _load(network: Any, dumped: dict[str, Any], prefix: str) -> None:

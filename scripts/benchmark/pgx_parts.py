@@ -10,7 +10,7 @@ from . import disk_cache
 from .clock import Stamp, steps_per_second
 from .machine import cores
 from .processes import ROOT, PartFailed, Run, answer, watched_run
-from .rows import BARE, PGX, Row
+from .rows import BARE, PGX, Detail, Row
 from .sizes import ENV, Sizes
 
 DEFAULT = {"ppo": "8 environments", "trpo": "16 environments", "a2c": "16 environments"}
@@ -35,13 +35,13 @@ def bare(num_envs: int, sizes: Sizes, seed: int) -> list[Row]:
 
 def rate(algo: str, sizes: Sizes, seed: int) -> list[Row]:
     """Environment steps per second of `pgx train`, from the moments at which rows of its metrics appear."""
-    overrides = [f"algo={algo}", f"env={ENV}", f"seed={seed}", f"trainer.total_steps={sizes.steps}"]
+    overrides = [f"algo={algo}", f"env={ENV}", f"seed={seed}", f"trainer.total_steps={sizes.steps_of(algo)}"]
     run = watched_run(overrides, lambda row, seconds: False)
     stamps: list[Stamp] = [(row["step"], moment) for moment, row in run.seen]
     own: list[Stamp] = [(row["step"], row["time/seconds"]) for _, row in run.seen]
     try:
         value = steps_per_second(stamps, sizes.warm_up)
-        details = {"by its own clock": steps_per_second(own, sizes.warm_up)}
+        details: dict[str, Detail] = {"by its own clock": steps_per_second(own, sizes.warm_up)}
     except ValueError as error:
         raise PartFailed(f"pgx train {' '.join(overrides)}: {error}") from error
     return [Row(algo, "training loop", PGX, DEFAULT[algo], "steps/s", value, ENVS[algo], details)]
@@ -53,7 +53,7 @@ def update(job: str, algo: str, batch: int, sizes: Sizes, seed: int) -> list[Row
         sys.executable, "bench_pgx.py", "update", "--env", ENV, "--algo", algo, "--batch", batch,
         "--minibatch", minibatch(batch), "--updates", sizes.updates, "--seed", seed,
     )  # fmt: skip
-    details = {"batch": float(batch), "first update": found["first"]}
+    details: dict[str, Detail] = {"batch": float(batch), "first update": found["first"]}
     return [
         Row(job, f"update of {batch:,} rows", PGX, "algorithm.update", "s", found["seconds"], None, details)
     ]
@@ -73,7 +73,7 @@ def memory(sizes: Sizes, seed: int) -> list[Row]:
     """Peak memory of `pgx train` over what its imports alone take."""
     overrides = ["algo=ppo", f"env={ENV}", f"seed={seed}", f"trainer.total_steps={sizes.memory_steps}"]
     peak, imports = watched_run(overrides, lambda row, seconds: False).peak_mb, _imports_mb()
-    details = {"peak": peak, "imports": imports}
+    details: dict[str, Detail] = {"peak": peak, "imports": imports}
     return [Row("memory", "peak over imports", PGX, DEFAULT["ppo"], "MB", peak - imports, 8, details)]
 
 
@@ -94,7 +94,7 @@ def startup(seed: int) -> list[Row]:
         moment, row = _first(run)
         # The iteration of one step, whose own seconds its row holds, began when everything else was ready.
         value = moment - run.launched - row["time/seconds"]
-        details = {"to the first row": moment - run.launched}
+        details: dict[str, Detail] = {"to the first row": moment - run.launched}
         rows.append(Row("startup", case, PGX, "8 environments", "s", value, 8, details))
     return rows
 
@@ -127,7 +127,7 @@ def until(sizes: Sizes, seed: int) -> list[Row]:
             found = (moment - run.launched, row)
             break
     seconds, row = found or (None, run.seen[-1][1])
-    details = {
+    details: dict[str, Detail] = {
         "steps": row["step"],
         "loop": row["time/seconds"],
         "return": row.get("rollout/episode_return_recent"),

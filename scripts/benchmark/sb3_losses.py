@@ -31,7 +31,7 @@ def write(path: Path, env_id: str, threads: int, seed: int) -> dict[str, object]
     )
     ppo.n_epochs = 1
     dumped: dict[str, Any] = _weights(ppo.policy)
-    total, callback = ppo._setup_learn(ROWS)
+    _, callback = ppo._setup_learn(ROWS)
     ppo.collect_rollouts(ppo.env, callback, ppo.rollout_buffer, n_rollout_steps=ppo.n_steps)
     rows: RolloutBufferSamples = next(iter(ppo.rollout_buffer.get(None)))
 

@@ -1,4 +1,4 @@
-"""From rows to the table: medians, ranges and ratios; computed from the rows alone, so that old ones can be read again."""
+"""From rows to the table: medians, ranges and ratios, computed from the rows alone."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -76,7 +76,7 @@ def of_bare(line: Line, among: Sequence[Line], num_envs: int | None) -> float | 
 
 
 def growth(among: Sequence[Line]) -> list[str]:
-    """How much longer the same thing takes with the largest batch than with the smallest, beside how much larger it is."""
+    """How much longer the largest batch takes than the smallest, beside how much larger it is; a sentence each."""
     groups: dict[tuple[str, str], dict[float, float]] = {}
     for line in among:
         batch = line.details.get("batch")
