@@ -60,6 +60,8 @@ def test_a_rate_is_a_share_of_the_bare_rate_of_as_many_environments_and_of_the_b
     assert of_bare(ours, among, None) == pytest.approx(3000 / 16000)
     assert of_bare(ours, among, 32) is None
     assert of_bare(among[0], among, 8) is None
+    other = lines([Row("envs", "CartPole-v1", "pgx", "8 environments", "steps/s", 50000.0, 8)])[0]
+    assert of_bare(other, among, 8) is None  # another simulator's rate is no share of this one's
 
 
 def test_of_seconds_fewer_are_better_and_what_was_not_reached_has_no_ratio() -> None:

@@ -1,16 +1,13 @@
 """The jobs: what each measures, cut into parts that are run in turn."""
 
-import json
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from . import peer_parts, pgx_parts
-from .processes import ROOT, SCRIPTS, PartFailed, environment
-from .rows import Row
+from .processes import SCRIPTS, answers
+from .rows import PGX, Detail, Row
 from .sizes import BARE_ENVS, Sizes
 
 JOBS = {
@@ -136,24 +133,22 @@ def _environments(quick: bool) -> list[Part]:
 
 
 def _environment_rows(quick: bool, seed: int) -> list[Row]:
-    """The JSON lines of scripts/bench_envs.py that have a case, a unit and a value; other lines are its own affair."""
-    command = [sys.executable, str(ENVS_SCRIPT), *(["--quick"] if quick else [])]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment())
-    if done.returncode != 0:
-        raise PartFailed(f"bench_envs.py: {done.stderr.strip().splitlines()[-1:]}")
+    """What scripts/bench_envs.py prints: a JSON line for each backend, of environments of its own."""
+    size: list[str | float] = ["--rounds", 3, "--seconds", 0.2] if quick else ["--rounds", 1]
     found = []
-    for line in done.stdout.splitlines():
-        fields: dict[str, Any] = json.loads(line) if line.startswith("{") else {}
-        if {"case", "unit", "value"} <= fields.keys():
-            row = Row(
-                job="envs",
-                case=fields["case"],
-                side=fields.get("side", "pgx"),
-                setting=fields.get("setting", ""),
-                unit=fields["unit"],
-                value=fields["value"],
-                num_envs=fields.get("num_envs"),
-                details=fields.get("details", {}),
+    for line in answers(sys.executable, ENVS_SCRIPT.name, *size):
+        setting = f"{line['num_envs']} environments, {line['backend']}"
+        details: dict[str, Detail] = {"over SyncVectorEnv": line["over_sync"]}
+        found.append(
+            Row(
+                "envs",
+                line["env"],
+                PGX,
+                setting,
+                "steps/s",
+                line["steps_per_second"],
+                line["num_envs"],
+                details,
             )
-            found.append(row)
+        )
     return found

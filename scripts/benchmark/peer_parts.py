@@ -10,7 +10,7 @@ from pathlib import Path
 from . import disk_cache
 from .pgx_parts import minibatch
 from .processes import answer
-from .rows import PGX, Detail, Row, Side
+from .rows import LOOP, PGX, Detail, Row, Side
 from .sizes import ENV, Sizes
 
 SB3: Side = "sb3"
@@ -26,7 +26,7 @@ def rate(python: str, algo: str, vec: str, num_envs: int, batch: int, sizes: Siz
         "--warm-up", sizes.warm_up, "--seed", seed,
     )  # fmt: skip
     setting = f"{num_envs} {VECS[vec]}"
-    return [Row(algo, "training loop", SB3, setting, "steps/s", found["steps_per_second"], num_envs)]
+    return [Row(algo, LOOP, SB3, setting, "steps/s", found["steps_per_second"], num_envs)]
 
 
 def tianshou_rate(python: str, algo: str, num_envs: int, sizes: Sizes, seed: int) -> list[Row]:
@@ -36,7 +36,7 @@ def tianshou_rate(python: str, algo: str, num_envs: int, sizes: Sizes, seed: int
         "--steps", sizes.steps_of(algo), "--warm-up", sizes.warm_up, "--seed", seed,
     )  # fmt: skip
     setting = f"{num_envs} EnvPool"
-    return [Row(algo, "training loop", TIANSHOU, setting, "steps/s", found["steps_per_second"], num_envs)]
+    return [Row(algo, LOOP, TIANSHOU, setting, "steps/s", found["steps_per_second"], num_envs)]
 
 
 def update(python: str, job: str, algo: str, batch: int, sizes: Sizes, seed: int) -> list[Row]:
@@ -101,17 +101,13 @@ def losses(pgx_python: str, python: str, seed: int) -> list[Row]:
         file = f"{folder}/steps.npz"
         theirs = answer(python, "bench_peer.py", "losses", "--env", ENV, "--file", file, "--seed", seed)
         found = answer(pgx_python, "bench_pgx.py", "losses", "--env", ENV, "--file", file)
-    details = {"steps": theirs["steps"], "clipped at the last": theirs["clip_fraction"]}
-    return [
-        Row(
-            "losses",
-            f"{what} loss, largest difference",
-            PGX,
-            "beside SB3's",
-            "relative",
-            found[what],
-            None,
-            details,
-        )
-        for what in ("policy", "value")
-    ]
+    rows = []
+    for what in ("policy", "value"):
+        details: dict[str, Detail] = {
+            "of mean size": found[what]["of mean size"],
+            "steps": theirs["steps"],
+            "clipped at the last": theirs["clip_fraction"],
+        }
+        case, value = f"{what} loss, largest difference", found[what]["relative"]
+        rows.append(Row("losses", case, PGX, "beside SB3's", "relative", value, None, details))
+    return rows

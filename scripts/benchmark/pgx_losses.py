@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,16 +21,20 @@ OVERRIDES = (
 )
 
 
-def step(trainer: Trainer, rows: Batch) -> tuple[float, float]:
-    """One minibatch step of policy and critic; their losses before it.
+def steps(trainer: Trainer, batch: Batch, minibatches: list[Any]) -> tuple[Any, Any]:
+    """A step of policy and of critic for each minibatch; their losses before them, [steps] each.
 
-    Everything else in this file asks only for the seams that the Trainer has had from the beginning.
+    All that this file asks of the rule and of the optimizers is here.
     """
-    agent, learner = trainer.agent, trainer.learner
+    import torch
+
+    index = [torch.from_numpy(minibatch) for minibatch in minibatches]
+    learner = trainer.learner
     rule: Any = trainer.algorithm  # PPO: its losses are its own affair
-    policy = learner.optimizer.descend(partial(rule._policy_loss, agent.policy, rows))
-    value = learner.critic_optimizer.descend(partial(rule._critic_loss, agent.critic, rows))
-    return float(policy), float(value)
+    policy = learner.optimizer.sweep(rule._policy_loss, (batch,), index)
+    value = learner.critic_optimizer.sweep(rule._critic_loss, (batch,), index)
+    # Policy and critic share nothing, so all steps of the one may come before those of the other.
+    return policy.numpy(), value.numpy()
 
 
 def differences(path: Path, env: str) -> dict[str, dict[str, float]]:
@@ -51,14 +54,13 @@ def differences(path: Path, env: str) -> dict[str, dict[str, float]]:
         trainer = build(compose([*OVERRIDES, f"env={env}", f"run_dir={folder}/run"]))
         _load(trainer.agent.policy, dumped, "policy")
         _load(trainer.agent.critic, dumped, "value")
-        batch = _batch(dumped)
         trainer.learner.anneal(0.0)
-        ours = np.array([step(trainer, _rows(batch, index)) for index in dumped["minibatches"]])
+        policy, value = steps(trainer, _batch(dumped), list(dumped["minibatches"]))
         trainer.runner.close()
     return {
-        "policy": _largest(ours[:, 0], dumped["policy_loss"]),
+        "policy": _largest(policy, dumped["policy_loss"]),
         # SB3's is the mean squared error, and its coefficient 0.5; pgx's loss has the half in it.
-        "value": _largest(2 * ours[:, 1], dumped["value_loss"]),
+        "value": _largest(2 * value, dumped["value_loss"]),
     }
 
 
@@ -99,9 +101,3 @@ def _batch(dumped: dict[str, Any]) -> Batch:
         advantage=column["advantage"],
         value_target=column["target"],
     )
-
-
-def _rows(batch: Batch, index: Any) -> Batch:
-    import torch
-
-    return batch.rows(torch.from_numpy(index))

@@ -10,7 +10,7 @@ from . import disk_cache
 from .clock import Stamp, steps_per_second
 from .machine import cores
 from .processes import ROOT, PartFailed, Run, answer, watched_run
-from .rows import BARE, PGX, Detail, Row
+from .rows import BARE, LOOP, PGX, Detail, Row
 from .sizes import ENV, Sizes
 
 DEFAULT = {"ppo": "8 environments", "trpo": "16 environments", "a2c": "16 environments"}
@@ -44,7 +44,7 @@ def rate(algo: str, sizes: Sizes, seed: int) -> list[Row]:
         details: dict[str, Detail] = {"by its own clock": steps_per_second(own, sizes.warm_up)}
     except ValueError as error:
         raise PartFailed(f"pgx train {' '.join(overrides)}: {error}") from error
-    return [Row(algo, "training loop", PGX, DEFAULT[algo], "steps/s", value, ENVS[algo], details)]
+    return [Row(algo, LOOP, PGX, DEFAULT[algo], "steps/s", value, ENVS[algo], details)]
 
 
 def update(job: str, algo: str, batch: int, sizes: Sizes, seed: int) -> list[Row]:
@@ -59,6 +59,18 @@ def update(job: str, algo: str, batch: int, sizes: Sizes, seed: int) -> list[Row
     ]
 
 
+def _one_iteration(*overrides: str) -> Run:
+    return watched_run(
+        ["algo=ppo", f"env={ENV}", "trainer.total_steps=1", *overrides], lambda row, seconds: False
+    )
+
+
+@cache
+def _make_programs() -> None:
+    """Let a run compile what pgx keeps on disk from one run to the next, so that it is there for those measured."""
+    _one_iteration()
+
+
 @cache
 def _imports_mb() -> float:
     """Memory of a process that has imported what a run imports. The list of modules is that of a real run."""
@@ -71,6 +83,7 @@ def _imports_mb() -> float:
 
 def memory(sizes: Sizes, seed: int) -> list[Row]:
     """Peak memory of `pgx train` over what its imports alone take."""
+    _make_programs()
     overrides = ["algo=ppo", f"env={ENV}", f"seed={seed}", f"trainer.total_steps={sizes.memory_steps}"]
     peak, imports = watched_run(overrides, lambda row, seconds: False).peak_mb, _imports_mb()
     details: dict[str, Detail] = {"peak": peak, "imports": imports}
@@ -79,18 +92,12 @@ def memory(sizes: Sizes, seed: int) -> list[Row]:
 
 def startup(seed: int) -> list[Row]:
     """Seconds from the command to the first environment step, files cold, then warm."""
+    _make_programs()
     folders = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib")]
     disk_cache.forget([*folders, ROOT / "pgx", ROOT / "configs"])
     rows = []
     for case in ("cold files", "warm files"):
-        overrides = [
-            "algo=ppo",
-            f"env={ENV}",
-            f"seed={seed}",
-            "runner.rollout_steps=1",
-            "algo.minibatch_size=8",
-        ]
-        run = watched_run([*overrides, "trainer.total_steps=1"], lambda row, seconds: False)
+        run = _one_iteration(f"seed={seed}", "runner.rollout_steps=1", "algo.minibatch_size=8")
         moment, row = _first(run)
         # The iteration of one step, whose own seconds its row holds, began when everything else was ready.
         value = moment - run.launched - row["time/seconds"]
@@ -118,6 +125,7 @@ def until(sizes: Sizes, seed: int) -> list[Row]:
         return reached(row) or seconds > sizes.until_seconds
 
     overrides = ["algo=ppo", f"env={ENV}", f"seed={seed}", f"trainer.total_steps={sizes.until_steps}"]
+    _make_programs()
     run = watched_run(overrides, enough)
     # What the run wrote between the signal to stop and its end is none of it.
     episodes, found = 0.0, None

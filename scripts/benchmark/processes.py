@@ -34,18 +34,23 @@ def environment() -> dict[str, str]:
     }
 
 
-def answer(python: str, script: str, *arguments: str | int | float) -> dict[str, Any]:
-    """The last JSON line that a script of this folder prints.
+def answers(python: str, script: str, *arguments: str | int | float) -> list[dict[str, Any]]:
+    """The JSON lines that a script of this folder prints.
 
     Raises:
-        PartFailed: it ended with an error.
+        PartFailed: it ended with an error, or printed none.
     """
     command = [python, str(SCRIPTS / script), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment())
-    if done.returncode != 0:
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode != 0 or not found:
         raise PartFailed(f"{script} {' '.join(map(str, arguments))}: {_last_words(done.stderr)}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
+
+
+def answer(python: str, script: str, *arguments: str | int | float) -> dict[str, Any]:
+    """The last of the `answers`."""
+    return answers(python, script, *arguments)[-1]
 
 
 def _last_words(text: str) -> str:

@@ -10,6 +10,8 @@ Detail = float | str | None
 BARE: Side = "bare"
 PGX: Side = "pgx"
 
+LOOP = "training loop"  # the case of the rates that are set beside the simulator's bare one
+
 MORE_IS_BETTER = frozenset({"steps/s"})  # units; of the others less is better
 
 

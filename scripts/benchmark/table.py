@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from .rows import BARE, MORE_IS_BETTER, PGX, Detail, Row, Side
+from .rows import BARE, LOOP, MORE_IS_BETTER, PGX, Detail, Row, Side
 
 PEERS: tuple[Side, ...] = ("sb3", "tianshou")
 TITLES = {"bare": "EnvPool alone", "pgx": "pgx", "sb3": "SB3", "tianshou": "Tianshou"}
@@ -58,7 +58,7 @@ def over_peer(line: Line, among: Sequence[Line], peer: Side) -> float | None:
         return None
     more = line.first.unit in MORE_IS_BETTER
     above, below = (line.median, max(theirs)) if more else (min(theirs), line.median)
-    if below == 0 or math.isinf(below):
+    if below == 0 or math.isinf(above) or math.isinf(below):
         return None
     return above / below
 
@@ -70,7 +70,7 @@ def of_bare(line: Line, among: Sequence[Line], num_envs: int | None) -> float | 
         for other in among
         if other.first.side == BARE and num_envs in (None, other.first.num_envs)
     ]
-    if line.first.side == BARE or line.first.unit not in MORE_IS_BETTER or not bare:
+    if line.first.case != LOOP or not bare:
         return None
     return line.median / max(bare)
 
@@ -143,7 +143,7 @@ def _cells(line: Line, among: Sequence[Line], peers: Sequence[Side]) -> list[str
 
 def _detail(value: Detail) -> str:
     if isinstance(value, int | float):
-        return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
+        return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.2g}"
     return str(value)
 
 
