@@ -71,6 +71,8 @@ def test_of_seconds_fewer_are_better_and_what_was_not_reached_has_no_ratio() -> 
     ]
     among = lines(rows)
     assert over_peer(among[0], among, "sb3") == pytest.approx(3.0)
+    among = lines([*rows, Row("until", "to return 1,500", "sb3", "8 EnvPool", "s", 200.0, 8)])
+    assert over_peer(among[0], among, "sb3") == pytest.approx(2.0)
     never = lines([rows[0], Row("until", "to return 1,500", "sb3", "8 DummyVecEnv", "s", None, 8)])
     assert over_peer(never[0], never, "sb3") is None
     assert of_bare(never[0], never, None) is None
@@ -109,20 +111,25 @@ def test_a_row_comes_back_from_its_line_and_other_lines_are_no_rows() -> None:
 
 
 def test_the_clock_of_a_rate_starts_where_the_warm_up_ends() -> None:
-    stamps = [(0, 0.0), (2000, 50.0), (4000, 60.0), (6000, 61.0), (8000, 62.0)]
-    assert steps_per_second(stamps, 4000) == pytest.approx(4000 / 2.0)
-    assert steps_per_second(stamps, 3999) == pytest.approx(4000 / 2.0)
+    stamps = [(0, 0.0), (2000, 50.0), (4000, 60.0), (6000, 61.0), (8000, 64.0)]
+    assert steps_per_second(stamps, 4000) == pytest.approx(4000 / 4.0)
+    assert steps_per_second(stamps, 3999) == pytest.approx(4000 / 4.0)
     with pytest.raises(ValueError, match="no iteration ended after"):
         steps_per_second(stamps, 8000)
 
 
+# Of losses nothing is left without a peer, so that what should be refused would run nothing if it were not.
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
         (["--help"], 0, "trpo_update"),
-        (["--only", "bare,ppo_updte"], 2, "did you mean 'ppo_update'?"),
-        (["--peer-python", "/nowhere/python"], 2, "/nowhere/python: expected a Python that can be run"),
-        (["--rounds", "0"], 2, "expected a whole number >= 1, got '0'"),
+        (["--only", "losses,ppo_updte"], 2, "did you mean 'ppo_update'?"),
+        (
+            ["--only", "losses", "--peer-python", "/nowhere/python"],
+            2,
+            "/nowhere/python: expected a Python that can be run",
+        ),
+        (["--only", "losses", "--rounds", "0"], 2, "expected a whole number >= 1, got '0'"),
     ],
 )
 def test_the_script_answers(arguments: list[str], code: int, words: str) -> None:
