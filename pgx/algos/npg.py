@@ -82,11 +82,14 @@ class NPG:
     def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:
         policy, batch = agent.policy, self.estimate(agent, rollout)
         parameters = list(policy.parameters())
+        metrics = learner.anneal(progress)
+        critic_fit = learner.engine.beside(
+            fit_critic, batch, learner, self.critic_epochs, self.critic_minibatch_size
+        )
 
         log_ratio = policy(batch.obs).log_prob(batch.action) - batch.log_prob
         g = gradient(surrogate(log_ratio, batch.advantage), parameters)
 
-        metrics: Metrics = {}
         match self.solver:
             case "cg":
                 cg = conjugate_gradient(
@@ -113,9 +116,7 @@ class NPG:
             scale = math.sqrt(2 * self.max_kl / slope)  # gᵀF⁻¹g = xᵀFx
         assign(parameters, flatten(parameters) + scale * x)
 
-        metrics |= learner.anneal(progress)
-        fit = fit_critic(batch, learner, self.critic_epochs, self.critic_minibatch_size)
-        return metrics | fit
+        return metrics | critic_fit()
 
     def _damped_product(self, policy: Policy, batch: Batch, engine: Engine) -> MatVec:
         """v -> F v + damping v."""

@@ -59,8 +59,12 @@ class PPO:
             if self.recompute_advantages and epoch > 1:
                 batch = self.estimate(agent, rollout)
             minibatches = batch.minibatches(self.minibatch_size, learner.generator)
+            # Networks apart: neither sweep sees what the other does.
+            critic_sweep = learner.engine.beside(
+                learner.critic_optimizer.sweep, self._critic_loss, (batch,), minibatches
+            )
             learner.optimizer.sweep(self._policy_loss, (batch,), minibatches)
-            critic_losses = learner.critic_optimizer.sweep(self._critic_loss, (batch,), minibatches)
+            critic_losses = critic_sweep()
             if old is not None:
                 with torch.no_grad():
                     kl = float(old.kl(agent.policy(batch.obs)).mean())

@@ -65,8 +65,11 @@ class PPOKL:
             if self.recompute_advantages and epoch > 1:
                 batch = self.estimate(agent, rollout)
             minibatches = batch.minibatches(self.minibatch_size, learner.generator)
+            critic_sweep = learner.engine.beside(
+                learner.critic_optimizer.sweep, critic_loss, (batch,), minibatches
+            )
             learner.optimizer.sweep(self._policy_loss, (batch, old, torch.tensor(beta)), minibatches)
-            critic_losses = learner.critic_optimizer.sweep(critic_loss, (batch,), minibatches)
+            critic_losses = critic_sweep()
 
         if self.adapt_beta:
             with torch.no_grad():

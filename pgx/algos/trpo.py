@@ -59,6 +59,10 @@ class TRPO:
     def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:
         policy, batch = agent.policy, self.estimate(agent, rollout)
         parameters = list(policy.parameters())
+        rates = learner.anneal(progress)
+        critic_fit = learner.engine.beside(
+            fit_critic, batch, learner, self.critic_epochs, self.critic_minibatch_size
+        )
 
         distribution = policy(batch.obs)
         log_ratio = distribution.log_prob(batch.action) - batch.log_prob
@@ -73,8 +77,6 @@ class TRPO:
         scale = math.sqrt(2 * self.max_kl / curvature) if curvature > 0 else 0.0
         search = self._line_search(policy, batch, float(objective.detach()), scale * cg.x)
 
-        rates = learner.anneal(progress)
-        fit = fit_critic(batch, learner, self.critic_epochs, self.critic_minibatch_size)
         return (
             {
                 "line_search_steps": float(search.steps),
@@ -83,7 +85,7 @@ class TRPO:
                 "cg_steps": float(cg.steps),
             }
             | rates
-            | fit
+            | critic_fit()
         )
 
     @torch.no_grad()

@@ -5,8 +5,11 @@ are on disk never imports the compiler.
 """
 
 import hashlib
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,9 +20,10 @@ from torch import Tensor, nn
 
 import pgx
 from pgx.engines.arguments import Undescribed, describe, leaves
+from pgx.engines.eager import Written
+from pgx.engines.program import Program
 from pgx.types import Bound
-
-Run = Callable[[list[Tensor]], list[Tensor]]
+from pgx.types.engine import Result
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,49 @@ class Call:
 class _Curried:
     """function(a, b)(c) as a function of a, b and c."""
 
-    function: Callable[..., Callable[..., Tensor]]
+    function: Callable[..., Callable[[Tensor], Tensor]]
     outer: int  # arguments that the first call takes
 
     def __call__(self, *arguments: Any) -> tuple[Tensor]:
         return (self.function(*arguments[: self.outer])(*arguments[self.outer :]),)
+
+
+class _Bound:
+    """A program, found at the first call, with some of its arguments.
+
+    Args:
+        program: finds it, for a call with such tensors.
+        tensors: those among the arguments that are given.
+        written: the function as it is written, where there is no program.
+    """
+
+    def __init__(
+        self,
+        program: Callable[[tuple[Tensor, ...]], Program | None],
+        tensors: list[Tensor],
+        written: Written,
+    ) -> None:
+        self._find = program
+        self._tensors = tensors
+        self._written = written
+        self._found: Program | Written | None = None
+
+    def _code(self, varying: tuple[Tensor, ...]) -> Program | Written:
+        if self._found is None:
+            self._found = self._find(varying) or self._written
+        return self._found
+
+    def __call__(self, *varying: Tensor) -> tuple[Tensor, ...]:
+        code = self._code(varying)
+        if isinstance(code, Written):
+            return code(*varying)
+        return tuple(code([*self._tensors, *varying]))
+
+    def fold(self, items: Sequence[Tensor], state: Sequence[Tensor]) -> tuple[list[Tensor], Sequence[Tensor]]:
+        code = self._code((items[0], *state))
+        if isinstance(code, Written):
+            return code.fold(items, state)
+        return code.fold(self._tensors, items, state)
 
 
 class Compiled:
@@ -81,8 +123,10 @@ class Compiled:
     def __init__(self, folder: Path, report: Callable[[str], None]) -> None:
         self.folder = folder
         self.report = report
-        self._programs: dict[object, Run | None] = {}
+        self._programs: dict[object, Program | None] = {}
         self._networks: dict[int, tuple[nn.Module, list[Tensor]]] = {}
+        self._one_at_a_time = threading.Lock()
+        self._aside = _second_thread() if len(os.sched_getaffinity(0)) > 1 else None
         self._alive: list[object] = []  # what `_programs` knows by identity, which must not pass to another
 
     def bind(
@@ -96,23 +140,18 @@ class Compiled:
         key: list[object] = [rows is None, *ragged]
         for argument in (function, *fixed):
             self._take_apart(argument, rows, tensors, key)
-        program: Run | None = None
 
-        def call(*varying: Tensor) -> tuple[Tensor, ...]:
-            nonlocal program
-            if program is None:
-                for position, tensor in enumerate(varying):
-                    key.append(_signature(tensor, free=position in ragged))
-                program = self._program(Call(function, fixed, varying, rows, tuple(ragged)), tuple(key))
-            return tuple(program([*tensors, *varying]))
+        def program(varying: tuple[Tensor, ...]) -> Program | None:
+            signatures = [_signature(tensor, free=i in ragged) for i, tensor in enumerate(varying)]
+            return self._program(Call(function, fixed, varying, rows, tuple(ragged)), (*key, *signatures))
 
-        return call
+        return _Bound(program, tensors, Written(function, fixed))
 
     def prepare(
-        self, function: Callable[..., Callable[..., Tensor]], *fixed: Any, rows: int | None = None
-    ) -> Callable[..., Tensor]:
+        self, function: Callable[..., Callable[[Tensor], Tensor]], *fixed: Any, rows: int | None = None
+    ) -> Callable[[Tensor], Tensor]:
         bound = self.bind(_Curried(function, len(fixed)), *fixed, rows=rows)
-        return lambda *varying: bound(*varying)[0]
+        return lambda argument: bound.fold([argument], ())[0][0]
 
     def _take_apart(self, value: Any, rows: int | None, tensors: list[Tensor], key: list[object]) -> None:
         """Append a value's tensors, and what tells it apart within a process: networks and rules by identity."""
@@ -138,28 +177,37 @@ class Compiled:
         else:
             key.append(id(value) if callable(value) else value)
 
-    def _program(self, call: Call, key: tuple[object, ...]) -> Run:
-        """The code of such a call, from this process, from disk, or new; or the function as it is written."""
-        if key not in self._programs:
-            self._programs[key] = self._found_or_made(call)
-            self._alive.append((call.function, [argument for argument in call.fixed if callable(argument)]))
-        return self._programs[key] or _as_written(call)
+    def beside(self, function: Callable[..., Result], *arguments: Any) -> Callable[[], Result]:
+        """In a thread of its own, where there is a second processor: folds leave Python to others."""
+        if self._aside is None:
+            result = function(*arguments)
+            return lambda: result
+        return self._aside.submit(function, *arguments).result
 
-    def _found_or_made(self, call: Call) -> Run | None:
+    def _program(self, call: Call, key: tuple[object, ...]) -> Program | None:
+        """The code of such a call, from this process, from disk, or new; None where there can be none."""
+        with self._one_at_a_time:
+            if key not in self._programs:
+                self._programs[key] = self._found_or_made(call)
+                alive = [argument for argument in call.fixed if callable(argument)]
+                self._alive.append((call.function, alive))
+            return self._programs[key]
+
+    def _found_or_made(self, call: Call) -> Program | None:
         try:
             description = call.description()
         except Undescribed as error:
             self._refuse(call.name(), f"{error} is an argument whose values have no description")
             return None
-        path = self.folder / f"{hashlib.sha256(description.encode()).hexdigest()[:32]}.pt2"
+        path = self.folder / f"{hashlib.sha256(description.encode()).hexdigest()[:32]}.so"
         if path.exists():
             try:
-                return _load(path)
+                return Program(path)
             except RuntimeError as error:  # cut short by a full disk, or of another kind of machine
                 self.report(f"{path} cannot be loaded ({str(error).splitlines()[0]}): compiling it again")
         return self._made(call, path)
 
-    def _made(self, call: Call, path: Path) -> Run | None:
+    def _made(self, call: Call, path: Path) -> Program | None:
         from pgx.engines.compiler import Uncompilable, compile_call
 
         self.report(f"compiling {call.name()} (once; kept in {self.folder})")
@@ -170,26 +218,15 @@ class Compiled:
             self._refuse(call.name(), str(error))
             return None
         self.report(f"compiled {call.name()} in {time.perf_counter() - started:.0f} s")
-        return _load(path)
+        return Program(path)
 
     def _refuse(self, name: str, reason: str) -> None:
         self.report(f"{name} runs as it is written: {reason}")
 
 
-def _load(path: Path) -> Run:
-    loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
-    run: Run = loader.run
-    return run
-
-
-def _as_written(call: Call) -> Run:
-    """The function itself, called as a program is."""
-    count = len(call.varying)
-
-    def run(tensors: list[Tensor]) -> list[Tensor]:
-        return list(call.function(*call.fixed, *tensors[len(tensors) - count :]))
-
-    return run
+def _second_thread() -> ThreadPoolExecutor:
+    threads = torch.get_num_threads()
+    return ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(threads,))
 
 
 def _signature(tensor: Tensor, free: bool) -> tuple[object, ...]:

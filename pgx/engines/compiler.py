@@ -5,6 +5,7 @@ Everything that imports torch's compiler (seconds) is here, and is imported by n
 
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,13 +46,15 @@ def compile_call(call: Call, path: Path) -> None:
             exported = torch.export.export(graph, tuple(examples), dynamic_shapes=free, strict=False)
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-                package = str(Path(folder) / "program.pt2")
+                package = str(Path(folder) / "program.pt2")  # a zip file, of the library and its sources
                 torch._inductor.aoti_compile_and_package(
                     exported,
                     package_path=package,
                     inductor_configs={"cpp.use_decompose_tanh": True},  # a third of the time, to 2e-7
                 )
-                Path(package).replace(path)
+                with zipfile.ZipFile(package) as made:
+                    library = next(name for name in made.namelist() if name.endswith(".so"))
+                    Path(made.extract(library, folder)).replace(path)
         except Exception as error:
             raise Uncompilable(f"{type(error).__name__}: {_first_line(error)}") from error
 

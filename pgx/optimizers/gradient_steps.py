@@ -11,7 +11,7 @@ from pgx.engines.arguments import leaves, substituted
 from pgx.ops.descent import clipped
 from pgx.ops.params import assign, flatten, split
 from pgx.ops.schedules import Schedule
-from pgx.types import Bound, Engine, Loss, State, rows_of
+from pgx.types import Engine, Loss, State, rows_of
 
 
 class Rule(Protocol):
@@ -73,24 +73,22 @@ class GradientSteps:
         step = self.engine.bind(
             self._step.on_all, loss, self.network, data, self._rate, rows=_count_rows(data)
         )
-        return self._take(step, [()])[0]
+        loss_before, *state = step(flatten(self.parameters), *self._moments)
+        self._move(state)
+        return loss_before
 
     def sweep(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
         """A step for each minibatch of rows; returns the losses before them, [len(minibatches)]."""
         step = self.engine.bind(
             self._step.on_rows, loss, self.network, data, self._rate, rows=_count_rows(data), ragged=[0]
         )
-        return self._take(step, [(index,) for index in minibatches])
+        losses, state = step.fold(minibatches, (flatten(self.parameters), *self._moments))
+        self._move(state)
+        return torch.stack(losses)
 
-    def _take(self, step: Bound, minibatches: Sequence[tuple[Tensor, ...]]) -> Tensor:
-        losses = []
-        state: Sequence[Tensor] = (flatten(self.parameters), *self._moments)
-        for minibatch in minibatches:
-            loss, *state = step(*minibatch, *state)
-            losses.append(loss)
+    def _move(self, state: Sequence[Tensor]) -> None:
         weights, *self._moments = state
         assign(self.parameters, weights)
-        return torch.stack(losses)
 
     def state_dict(self) -> State:
         return {"moments": list(self._moments)}

@@ -1,11 +1,21 @@
 """What runs the arithmetic of policies, critics and optimizers."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
-Bound = Callable[..., tuple[Tensor, ...]]
+Result = TypeVar("Result")
+
+
+class Bound(Protocol):
+    """A function some of whose arguments are given; the others are tensors."""
+
+    def __call__(self, *varying: Tensor) -> tuple[Tensor, ...]: ...
+
+    def fold(self, items: Sequence[Tensor], state: Sequence[Tensor]) -> tuple[list[Tensor], Sequence[Tensor]]:
+        """result, *state = function(item, *state) for each item in turn; returns the results and the last state."""
+        ...
 
 
 class Engine(Protocol):
@@ -34,12 +44,19 @@ class Engine(Protocol):
         ...
 
     def prepare(
-        self, function: Callable[..., Callable[..., Tensor]], *fixed: Any, rows: int | None = None
-    ) -> Callable[..., Tensor]:
-        """function(*fixed), which is itself a function, of tensors to a tensor.
+        self, function: Callable[..., Callable[[Tensor], Tensor]], *fixed: Any, rows: int | None = None
+    ) -> Callable[[Tensor], Tensor]:
+        """function(*fixed), which is itself a function, of a tensor to a tensor.
 
         Where nothing is compiled, what the outer function does is done once, before the inner one is called.
 
         Args as in `bind`.
+        """
+        ...
+
+    def beside(self, function: Callable[..., Result], *arguments: Any) -> Callable[[], Result]:
+        """function(*arguments), begun now, and beside what follows where that is of use; call what is returned for it.
+
+        Until then nothing may touch what the function changes, nor change what it reads.
         """
         ...

@@ -1,0 +1,120 @@
+"""A compiled function, as it lies on disk and as it is called."""
+
+import ctypes
+import hashlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from functools import cache, cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_SOURCE = Path(__file__).with_name("fold.cpp")
+
+
+class Program:
+    """A function of tensors, from a shared library that torch's compiler made.
+
+    Args:
+        path: of the library.
+
+    Raises:
+        RuntimeError: it cannot be loaded.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)
+
+    def __call__(self, tensors: list[Tensor]) -> list[Tensor]:
+        outputs: list[Tensor] = self._runner.run(tensors)
+        return outputs
+
+    def fold(
+        self, fixed: Sequence[Tensor], items: Sequence[Tensor], state: Sequence[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """result, *state = program(*fixed, item, *state) for each item, in a loop that leaves Python to other threads.
+
+        Returns:
+            The results, and the last state.
+        """
+        handles = [_handles(tensors) for tensors in (fixed, items, state)]
+        results = (ctypes.c_void_p * len(items))()
+        error = _loop(self.path.parent)(
+            self._library.AOTInductorModelContainerRun,
+            _torch().aoti_torch_new_tensor_handle,
+            self._container,
+            *(argument for array in handles for argument in (array, ctypes.c_size_t(len(array)))),
+            results,
+        )
+        _drop(handles[0])
+        if error:
+            raise RuntimeError(f"{self.path}: a compiled step failed (its code: {error})")
+        return _tensors(results), _tensors(handles[2])
+
+    @cached_property
+    def _library(self) -> ctypes.CDLL:
+        return ctypes.CDLL(str(self.path))
+
+    @cached_property
+    def _container(self) -> ctypes.c_void_p:
+        container = ctypes.c_void_p()
+        error = self._library.AOTInductorModelContainerCreateWithDevice(
+            ctypes.byref(container), ctypes.c_size_t(1), b"cpu", None
+        )
+        if error:
+            raise RuntimeError(f"{self.path}: cannot be loaded (code {error})")
+        return container
+
+
+_capsule_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
+_capsule = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
+    ("PyCapsule_New", ctypes.pythonapi)
+)
+
+
+def _handles(tensors: Sequence[Tensor]) -> "ctypes.Array[ctypes.c_void_p]":
+    """New handles of tensors, each to be given away or dropped."""
+    capsules = torch._C._aoti.unsafe_alloc_void_ptrs_from_tensors(list(tensors))
+    return (ctypes.c_void_p * len(capsules))(*(_capsule_pointer(capsule, None) for capsule in capsules))
+
+
+def _tensors(handles: "ctypes.Array[ctypes.c_void_p]") -> list[Tensor]:
+    """The tensors behind handles, which are gone with that."""
+    capsules = [_capsule(handle, None, None) for handle in handles]
+    tensors: list[Tensor] = torch._C._aoti.alloc_tensors_by_stealing_from_void_ptrs(capsules)
+    return tensors
+
+
+def _drop(handles: "ctypes.Array[ctypes.c_void_p]") -> None:
+    for handle in handles:
+        _torch().aoti_torch_delete_tensor_object(ctypes.c_void_p(handle))
+
+
+@cache
+def _torch() -> ctypes.CDLL:
+    """Torch's C interface, in the library that this process has loaded already."""
+    return ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+
+
+@cache
+def _loop(folder: Path) -> "ctypes._NamedFuncPointer":
+    """`fold` of fold.cpp, compiled when it is first needed and kept in the folder."""
+    source = _SOURCE.read_bytes()
+    path = folder / f"fold_{hashlib.sha256(source).hexdigest()[:16]}.so"
+    if not path.exists():
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            made = Path(scratch) / "fold.so"
+            compiler = os.environ.get("CXX", "g++")
+            subprocess.run(
+                [compiler, "-O2", "-shared", "-fPIC", str(_SOURCE), "-o", str(made)],
+                check=True,
+                capture_output=True,
+            )
+            made.replace(path)
+    return ctypes.CDLL(str(path)).fold
