@@ -38,9 +38,11 @@ def part(trainer: Trainer, name: str) -> Tensor:
 
 def steps_of(trainer: Trainer, name: str) -> int:
     """Gradient steps that the policy's optimizer has taken with a part of the policy."""
-    weight = next(getattr(trainer.agent.policy, name).parameters())
-    state = trainer.learner.optimizer.inner.state.get(weight, {})
-    return int(state.get("step", 0))
+    counts = trainer.learner.optimizer.state_dict()["count"].tolist()
+    own = {id(p) for p in getattr(trainer.agent.policy, name).parameters()}
+    pairs = zip(trainer.agent.policy.parameters(), counts, strict=True)
+    (steps,) = {count for p, count in pairs if id(p) in own}
+    return int(steps)
 
 
 def half_error(trainer: Trainer, batch: Batch) -> float:
@@ -64,11 +66,15 @@ def without_advantage(trainer: Trainer) -> None:
     [
         ["env=CartPole-v1"],
         ["env=CartPole-v1", "algo.normalize_advantage=batch", "algo.entropy_coefficient=0.01"],
-        # The norm that clips a gradient is summed over the parameters in another order.
-        ["env=Pendulum-v1", "optimizer.max_grad_norm=null"],
+        ["env=Pendulum-v1"],
     ],
 )
-def test_before_its_first_auxiliary_phase_it_is_ppo_to_the_bit(make: Make, settings: list[str]) -> None:
+@pytest.mark.parametrize("clipped", [False, True])
+def test_before_its_first_auxiliary_phase_it_is_ppo_to_the_bit(
+    make: Make, settings: list[str], clipped: bool
+) -> None:
+    """Under clipping but for rounding: the norm of a gradient is summed over the parameters in another order."""
+    settings = settings if clipped else [*settings, "optimizer.max_grad_norm=null"]
     ppo = make("algo=ppo", "algo.epochs=3", *settings, name="ppo")
     ppg = make(
         "algo=ppg",
@@ -79,14 +85,18 @@ def test_before_its_first_auxiliary_phase_it_is_ppo_to_the_bit(make: Make, setti
         name="ppg",
     )
     ppo.agent.critic.load_state_dict(ppg.agent.critic.state_dict())
-    for _ in range(3):
+
+    def same(a: Tensor, b: Tensor) -> bool:
+        return torch.allclose(a, b, rtol=1e-3, atol=1e-4) if clipped else torch.equal(a, b)
+
+    for _ in range(1 if clipped else 3):
         rollout, metrics = step(ppg)
         expected, reported = step(ppo)
         assert torch.equal(rollout.action, expected.action)
         assert metrics["critic_loss"] == reported["critic_loss"]
     obs = ppo.algorithm.estimate(ppo.agent, expected).obs
     pairs = zip(ppg.agent.policy(obs).coordinates, ppo.agent.policy(obs).coordinates, strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs)
+    assert all(same(a, b) for a, b in pairs)
     assert torch.equal(ppg.agent.critic(obs), ppo.agent.critic(obs))
 
 
@@ -134,8 +144,8 @@ def test_each_part_takes_the_steps_of_its_own_epochs(make: Make, network: str) -
     for name, steps in (("trunk", policy_steps), ("actor", policy_steps), ("value_head", head_steps)):
         assert steps_of(trainer, name) == 2 * steps + 5 * parts
     if network == "dual":
-        state = trainer.learner.critic_optimizer.inner.state
-        assert {int(s["step"]) for s in state.values()} == {2 * 3 * PARTS + 5 * parts}
+        counts = trainer.learner.critic_optimizer.state_dict()["count"].tolist()
+        assert set(counts) == {2 * 3 * PARTS + 5 * parts}
 
 
 @pytest.mark.parametrize(("env", "network"), CASES)

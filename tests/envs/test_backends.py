@@ -8,7 +8,7 @@ import pytest
 import tests.environments  # noqa: F401, registers ids
 from pgx.envs.envpool_backend import why_not
 from pgx.envs.make import BackendChoice, choose_backend, id_problem, make_envs
-from pgx.envs.vector import VectorEnv
+from pgx.envs.vector import VectorEnv, step
 from pgx.errors import RunError, UserError
 from pgx.types import Continuous, Discrete, MultiDiscrete
 
@@ -25,7 +25,7 @@ def play(envs: VectorEnv, seed: int, steps: int = 60) -> list[np.ndarray]:
     rows = [envs.reset(seed)]
     for _ in range(steps):
         rows.append(
-            envs.step(rng.uniform(-1, 1, (envs.num_envs, *envs.action_spec.shape)).astype(np.float32)).obs
+            step(envs, rng.uniform(-1, 1, (envs.num_envs, *envs.action_spec.shape)).astype(np.float32)).obs
         )
     return rows
 
@@ -37,13 +37,13 @@ def test_the_step_after_an_end_only_resets(backend: str) -> None:
     ended, resets = np.zeros(3, dtype=bool), 0
     rng = np.random.default_rng(0)
     for _ in range(80):
-        step = envs.step(rng.uniform(-1, 1, (3, 6)).astype(np.float32))
-        assert (step.reward[ended] == 0).all()
-        assert not (step.terminated | step.truncated)[ended].any()
+        moved = step(envs, rng.uniform(-1, 1, (3, 6)).astype(np.float32))
+        assert (moved.reward[ended] == 0).all()
+        assert not (moved.terminated | moved.truncated)[ended].any()
         # A walker that was just reset stands: its height is 1.25 up to the reset noise of 0.005.
-        assert (abs(step.obs[ended, 0] - 1.25) < 0.01).all()
+        assert (abs(moved.obs[ended, 0] - 1.25) < 0.01).all()
         resets += ended.sum()
-        ended = step.terminated | step.truncated
+        ended = moved.terminated | moved.truncated
     assert resets > 5
 
 
@@ -61,13 +61,13 @@ def test_the_same_seed_replays_the_same_bits_and_another_does_not(backend: str) 
 def test_time_limits_are_truncations_and_falls_are_terminations(backend: str) -> None:
     envs = make(backend, max_episode_steps=4, terminate_when_unhealthy=False)
     envs.reset(0)
-    steps = [envs.step(np.zeros((3, 6), np.float32)) for _ in range(4)]
-    assert not any(step.terminated.any() for step in steps)
-    assert [bool(step.truncated.all()) for step in steps] == [False, False, False, True]
+    steps = [step(envs, np.zeros((3, 6), np.float32)) for _ in range(4)]
+    assert not any(moved.terminated.any() for moved in steps)
+    assert [bool(moved.truncated.all()) for moved in steps] == [False, False, False, True]
     falling = make(backend)
     falling.reset(0)
-    ends = [falling.step(-np.ones((3, 6), np.float32)) for _ in range(20)]
-    assert any(step.terminated.any() for step in ends) and not any(step.truncated.any() for step in ends)
+    ends = [step(falling, -np.ones((3, 6), np.float32)) for _ in range(20)]
+    assert any(moved.terminated.any() for moved in ends) and not any(moved.truncated.any() for moved in ends)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -78,7 +78,7 @@ def test_kwargs_reach_the_simulator(backend: str) -> None:
         envs = make(backend, n=1, **kwargs)
         envs.reset(0)
         steps = 0
-        while not envs.step(np.zeros((1, 6), np.float32)).terminated.any():
+        while not step(envs, np.zeros((1, 6), np.float32)).terminated.any():
             steps += 1
         lengths.append(steps)
     assert lengths[1] < lengths[0]
@@ -91,7 +91,7 @@ def test_envpool_simulates_the_same_walker_as_gymnasium() -> None:
     rng = np.random.default_rng(0)
     for _ in range(12):
         action = rng.uniform(-1, 1, (1, 6)).astype(np.float32)
-        one, two = ours.step(action), theirs.step(action)
+        one, two = step(ours, action), step(theirs, action)
         assert np.allclose(one.obs, two.obs, atol=1e-5) and np.allclose(one.reward, two.reward, atol=1e-5)
         assert (one.terminated == two.terminated).all()
 
@@ -102,7 +102,7 @@ def test_actions_beyond_the_bounds_act_as_the_bounds(backend: str) -> None:
     for size in (1.0, 7.0):
         envs = make(backend)
         envs.reset(3)
-        ends.append([envs.step(np.full((3, 6), size, np.float32)).obs for _ in range(5)])
+        ends.append([step(envs, np.full((3, 6), size, np.float32)).obs for _ in range(5)])
     assert all((a == b).all() for a, b in zip(*ends, strict=True))
 
 
@@ -155,4 +155,4 @@ def test_an_environment_that_raises_is_named() -> None:
     with pytest.raises(RunError, match=r"Counter-v0: step\(\) raised"):
         envs._envs.action_space.seed(0)
         envs._write = lambda action: action  # past the clipping, so that the environment's own check fails
-        envs.step(np.full((3, 2), 99.0, np.float32))
+        step(envs, np.full((3, 2), 99.0, np.float32))
