@@ -14,6 +14,17 @@ from pgx.types import State
 LAST, BEST = "last", "best"
 
 
+def snapshot(state: Any) -> Any:
+    """A state of its own, which later changes of tensors, dicts and lists do not reach."""
+    if isinstance(state, torch.Tensor):
+        return state.clone()
+    if isinstance(state, dict):
+        return {key: snapshot(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(map(snapshot, state))
+    return state
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file by whole new content: whoever reads it, at whatever moment, sees the old or the new."""
     temporary = path.with_name(f".{path.name}.tmp")

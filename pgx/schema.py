@@ -69,7 +69,7 @@ def describe(expected: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(describe(a) for a in args)
     if origin is Literal:
-        return "one of " + ", ".join("null" if a is None else str(a) for a in args)
+        return "one of " + ", ".join(a if isinstance(a, str) else _shown(a) for a in args)
     if origin is list:
         return f"a list, each {describe(args[0])}"
     if origin is dict:

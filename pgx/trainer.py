@@ -4,7 +4,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +12,8 @@ import numpy as np
 import torch
 
 from pgx import health
-from pgx.checkpoint import BEST, LAST, Checkpoints, write_atomically
+from pgx.checkpoint import BEST, LAST, Checkpoints, snapshot, write_atomically
+from pgx.engines import EngineChoice
 from pgx.errors import RunError, UserError
 from pgx.loggers import Sink
 from pgx.metrics import tagged
@@ -73,6 +73,7 @@ class Trainer:
         log_every: iterations between looks at the update's health.
         clip_range: for `health.measure`.
         backend_reason: why the environments run on the backend they run on, for the console.
+        engine: whether the run is compiled, and why, for the console.
         eval_every: environment steps between evaluations; None for none.
         evaluate: the agent's episodes, played deterministically; given the iteration for its seed.
         open_sinks: opens the loggers for a run that has come this many steps; None for a new one.
@@ -91,6 +92,7 @@ class Trainer:
         log_every: int,
         clip_range: float,
         backend_reason: str,
+        engine: EngineChoice,
         eval_every: int | None,
         evaluate: Callable[[int], list[Episode]],
         open_sinks: Callable[[int | None], Sequence[Sink]],
@@ -106,12 +108,14 @@ class Trainer:
         self.log_every = log_every
         self.clip_range = clip_range
         self.backend_reason = backend_reason
+        self.engine = engine
         self.eval_every = Every(eval_every)
         self.evaluate = evaluate
         self.open_sinks = open_sinks
         self.checkpoints = Checkpoints(run_dir)
         self.counters = Counters()
         self.stop_requested = False  # set from outside to end the run after the iteration under way
+        self._weights = {name: list(getattr(agent, name).parameters()) for name in ("policy", "critic")}
         self._resumed = False
         self._sinks: Sequence[Sink] = ()
         self._best: State | None = None  # to be written with the next checkpoint
@@ -200,8 +204,7 @@ class Trainer:
         return metrics, seconds, time.perf_counter() - entered - seconds
 
     def _check_parameters(self) -> None:
-        for name in ("policy", "critic"):
-            weights = list(getattr(self.agent, name).parameters())
+        for name, weights in self._weights.items():
             if weights and not bool(flatten(weights).isfinite().all()):
                 raise RunError(
                     f"iteration {self.counters.iterations + 1}: the update made parameters of the {name} NaN or "
@@ -217,7 +220,7 @@ class Trainer:
         mean = float(np.mean(counters.recent)) if len(counters.recent) == RECENT else -math.inf
         if mean > (-math.inf if counters.best_return is None else counters.best_return):
             counters.best_return, counters.best_steps = mean, counters.steps
-            self._best = deepcopy(self.state_dict())
+            self._best = snapshot(self.state_dict())
 
     def _save(self) -> None:
         self.checkpoints.save(self.state_dict(), [LAST, f"step_{self.counters.steps:012d}"])
@@ -235,6 +238,7 @@ class Trainer:
             "unlogged": [asdict(episode) for episode in self._finished],
             "config": self.config,
             "torch": str(torch.__version__),
+            "compiled": self.engine.compiled,
         }
 
     def load_state_dict(self, state: State) -> None:

@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pgx.checkpoint import LAST
+from pgx.checkpoint import LAST, Checkpoints
 from pgx.config import build, check, check_inputs, compose
 from pgx.config.compose import ROOT, jobs, parse, prepare
 from pgx.config.explain import explain
@@ -146,7 +146,9 @@ def _train(trainer: Trainer, cfg: DictConfig) -> dict[str, Any]:
     envs = trainer.runner.envs
     print(
         f"{cfg.algo.name} on {envs.id}: {trainer.runner}, "
-        f"backend {envs.backend} ({trainer.backend_reason}), seed {cfg.seed}\nrun {trainer.run_dir}",
+        f"backend {envs.backend} ({trainer.backend_reason}), "
+        f"{'compiled' if trainer.engine.compiled else 'not compiled'} ({trainer.engine.reason}), seed {cfg.seed}\n"
+        f"run {trainer.run_dir}",
         flush=True,
     )
     started = time.monotonic()
@@ -201,8 +203,11 @@ def _resume(arguments: list[str]) -> int:
             raise UserError(f"{key}: unknown key")
         OmegaConf.update(cfg, key, override.value())
     cfg.run_dir = str(run_dir)
+    state = Checkpoints(run_dir).load(LAST)
+    if cfg.trainer.compile == "auto":
+        cfg.trainer.compile = state["compiled"]  # a longer run, or another machine, may decide otherwise
     trainer = build(cfg)
-    trainer.load_state_dict(trainer.checkpoints.load(LAST))
+    trainer.load_state_dict(state)
     if trainer.counters.steps >= trainer.total_steps:
         print(
             f"{run_dir} is finished: {trainer.counters.steps:,} of {trainer.total_steps:,} steps; "

@@ -14,7 +14,7 @@ from pgx.checkpoint import Checkpoints
 from pgx.config.check import check, check_inputs, plain_values
 from pgx.config.choices import NAMED
 from pgx.config.sections import Env, Health, Logger, Top, TrainerSection
-from pgx.engines import Eager
+from pgx.engines import choose_engine, make_engine
 from pgx.envs.make import BackendChoice, choose_backend, make_envs
 from pgx.envs.normalizers import Identity, ObservationNormalizer, RewardScaler
 from pgx.envs.vector import VectorEnv
@@ -53,12 +53,13 @@ def build(cfg: DictConfig) -> Trainer:
     )
     device, run_dir = torch.device(top.device), _writable(Path(top.run_dir))
     torch.set_num_threads(top.torch_threads)
+    chosen = choose_engine(training.compile, training.total_steps, training.compile_min_steps, top.device)
+    engine = make_engine(chosen, _quiet if logger.console == "off" else _say)
 
     choice = choose_backend(env.id, env.backend, env.kwargs)
     envs = make_envs(choice, env.id, env.num_envs, env.kwargs, _threads(env))
     agent = _agent(values, env, envs, top.seed, device)
     algorithm: Algorithm = rule(values["algo"]["name"])(**_but(values["algo"], "name"))
-    engine: Engine = Eager()
     learner = Learner(
         _optimizer(values, "optimizer", agent.policy, engine),
         _optimizer(values, "critic_optimizer", agent.critic, engine),
@@ -86,6 +87,7 @@ def build(cfg: DictConfig) -> Trainer:
         log_every=logger.every,
         clip_range=Health(**values["health"]).clip_range,
         backend_reason=choice.reason,
+        engine=chosen,
         eval_every=training.eval_every,
         evaluate=_evaluator(agent, env, choice, training.eval_episodes, top.seed, device),
         open_sinks=partial(_open_sinks, logger, run_dir, values, training.total_steps),
@@ -187,6 +189,15 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, bool | str |
         else:
             flat[prefix + key] = value if isinstance(value, bool | int | float) else str(value)
     return flat
+
+
+def _say(line: str) -> None:
+    """Above what is drawn on a terminal, between the lines elsewhere."""
+    print(line, flush=True)
+
+
+def _quiet(line: str) -> None:
+    """Nothing."""
 
 
 def _threads(env: Env) -> int:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pgx.engines import Compile
 from pgx.envs.make import Backend
 from pgx.loggers.console import ConsoleStyle
 from pgx.schema import Count, Fraction, Index, Positive
@@ -37,6 +38,8 @@ class TrainerSection:
     checkpoint_every: Count | None  # environment steps; null: at the end alone
     eval_every: Count | None  # environment steps; null: never
     eval_episodes: Count
+    compile: Compile  # the arithmetic of policies, critics and optimizers
+    compile_min_steps: Index  # environment steps; compile=auto does not compile a shorter run
 
 
 @dataclass(frozen=True)

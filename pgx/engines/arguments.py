@@ -4,17 +4,19 @@ A compiled function takes tensors alone; all else (structure, plain values, the 
 Two calls whose descriptions are equal may share that code; so a description may say too much, but never too little.
 """
 
+import hashlib
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device)
+_PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device)
 _MODULE_INTERNALS = frozenset(vars(nn.Module()))
 
 
@@ -82,7 +84,7 @@ def describe(value: Any) -> str:
     """
     if isinstance(value, Tensor):
         return "tensor"
-    if isinstance(value, PLAIN):
+    if isinstance(value, _PLAIN):
         return repr(value)
     if isinstance(value, nn.Module):
         return f"{_name(type(value))}{{{_module(value)}}}"
@@ -116,4 +118,15 @@ def _module(network: nn.Module) -> str:
 
 
 def _name(what: Any) -> str:
-    return f"{what.__module__}.{what.__qualname__}"
+    return f"{what.__module__}.{what.__qualname__}{_source(what.__module__)}"
+
+
+@cache
+def _source(module: str) -> str:
+    """A digest of a module's source; nothing for pgx and torch, which are described as a whole."""
+    if module.split(".")[0] in ("pgx", "torch", "builtins"):
+        return ""
+    try:
+        return "#" + hashlib.sha256(inspect.getsource(sys.modules[module]).encode()).hexdigest()
+    except (OSError, TypeError) as error:
+        raise Undescribed(f"{module}, whose source cannot be read,") from error

@@ -5,11 +5,9 @@ are on disk never imports the compiler.
 """
 
 import hashlib
-import inspect
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -44,12 +42,15 @@ class Call:
         for position, tensor in enumerate(self.varying):
             yield tensor, "ragged" if position in self.ragged else None
 
-    def signature(self) -> tuple[object, ...]:
-        """What of the tensors goes into the code: types and constant sizes."""
-        return tuple(
-            (leaf.dtype, leaf.shape if free is None else (free, *leaf.shape[1:]), leaf.device)
-            for leaf, free in self.sizes()
-        )
+    def description(self) -> str:
+        """All of it that goes into the code, in words that are the same in every process.
+
+        Raises:
+            Undescribed: there are none for some of it.
+        """
+        values = [describe(self.function), *map(describe, self.fixed)]
+        signatures = [repr(_signature(leaf, free is not None)) for leaf, free in self.sizes()]
+        return "\n".join([*values, *signatures, _surroundings()])
 
 
 class Compiled:
@@ -64,6 +65,7 @@ class Compiled:
         self.folder = folder
         self.report = report
         self._programs: dict[object, Run | None] = {}
+        self._networks: dict[int, tuple[nn.Module, list[Tensor]]] = {}
         self._alive: list[object] = []  # what `_programs` knows by identity, which must not pass to another
 
     def bind(
@@ -73,35 +75,61 @@ class Compiled:
         rows: int | None = None,
         ragged: Sequence[int] = (),
     ) -> Bound:
-        # Detached, parameters are what the network has at each call; contiguous, rows are as the code expects them.
-        tensors = [leaf.detach().contiguous() for argument in fixed for leaf in leaves(argument)]
+        tensors: list[Tensor] = []
+        key: list[object] = [rows is None, *ragged]
+        for argument in (function, *fixed):
+            self._take_apart(argument, rows, tensors, key)
         program: Run | None = None
 
         def call(*varying: Tensor) -> tuple[Tensor, ...]:
             nonlocal program
             if program is None:
-                program = self._program(Call(function, fixed, varying, rows, tuple(ragged)))
+                for position, tensor in enumerate(varying):
+                    key.append(_signature(tensor, free=position in ragged))
+                program = self._program(Call(function, fixed, varying, rows, tuple(ragged)), tuple(key))
             return tuple(program([*tensors, *varying]))
 
         return call
 
-    def _program(self, call: Call) -> Run:
+    def _take_apart(self, value: Any, rows: int | None, tensors: list[Tensor], key: list[object]) -> None:
+        """Append a value's tensors, and what tells it apart within a process: networks and rules by identity."""
+        if isinstance(value, Tensor):
+            tensors.append(value.contiguous())  # rows are as the code expects them
+            key.append(_signature(value, free=rows is not None and value.shape[:1] == (rows,)))
+        elif isinstance(value, nn.Module):
+            if id(value) not in self._networks:
+                # Detached, parameters are what the network has at each call.
+                self._networks[id(value)] = (value, [leaf.detach() for leaf in leaves(value)])
+            tensors += self._networks[id(value)][1]
+            key.append(id(value))
+        elif hasattr(value, "__dataclass_fields__"):
+            key.append(type(value))
+            for name in value.__dataclass_fields__:
+                self._take_apart(getattr(value, name), rows, tensors, key)
+        elif isinstance(value, tuple | list):
+            key.append(len(value))
+            for item in value:
+                self._take_apart(item, rows, tensors, key)
+        elif hasattr(value, "__func__"):
+            key.append((id(value.__self__), value.__func__))
+        else:
+            key.append(id(value) if callable(value) else value)
+
+    def _program(self, call: Call, key: tuple[object, ...]) -> Run:
         """The code of such a call, from this process, from disk, or new; or the function as it is written."""
-        key = (_what(call.function), *map(_what, call.fixed), call.signature())
         if key not in self._programs:
             self._programs[key] = self._found_or_made(call)
-            self._alive.append((call.function, [a for a in call.fixed if callable(a)]))
+            self._alive.append((call.function, [argument for argument in call.fixed if callable(argument)]))
         return self._programs[key] or _as_written(call)
 
     def _found_or_made(self, call: Call) -> Run | None:
         name = getattr(call.function, "__qualname__", repr(call.function))
         try:
-            words = "\n".join([describe(call.function), *map(describe, call.fixed), repr(call.signature())])
+            description = call.description()
         except Undescribed as error:
             self._refuse(name, f"{error} is an argument whose values have no description")
             return None
-        digest = hashlib.sha256(f"{words}\n{_surroundings(call.function)}".encode()).hexdigest()
-        path = self.folder / f"{digest[:32]}.pt2"
+        path = self.folder / f"{hashlib.sha256(description.encode()).hexdigest()[:32]}.pt2"
         if not path.exists():
             from pgx.engines.compiler import Uncompilable, compile_call
 
@@ -131,37 +159,20 @@ def _as_written(call: Call) -> Run:
     return run
 
 
-def _what(argument: Any) -> object:
-    """What tells apart arguments within a process, quicker than a description: networks and rules by identity."""
-    if inspect.ismethod(argument):
-        return (id(argument.__self__), argument.__func__)
-    if isinstance(argument, Tensor):
-        return Tensor
-    if isinstance(argument, tuple | list):
-        return tuple(map(_what, argument))
-    if isinstance(argument, nn.Module) or callable(argument):
-        return id(argument)
-    if is_dataclass(argument):
-        return (type(argument), *(_what(getattr(argument, field.name)) for field in fields(argument)))
-    return repr(argument)
+def _signature(tensor: Tensor, free: bool) -> tuple[object, ...]:
+    """What of a tensor goes into the code: its type and constant sizes."""
+    return (tensor.dtype, tensor.device, free, tensor.shape[1:] if free else tensor.shape)
 
 
-def _surroundings(function: Callable[..., Any]) -> str:
-    """What else decides the code: the sources it is made from, torch, the processor, the threads it may use."""
-    module = sys.modules[getattr(function, "__func__", function).__module__]
-    owner = inspect.getsource(module)
-    return f"{_sources()} {owner} {torch.__version__} {_processor()} {torch.get_num_threads()}"
+def _surroundings() -> str:
+    """What else decides the code: pgx itself, torch, the processor, the threads it may use."""
+    return f"{_sources()} {torch.__version__} {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()}"
 
 
 @cache
 def _sources() -> str:
-    """A digest of pgx itself."""
+    """A digest of pgx."""
     digest = hashlib.sha256()
     for path in sorted(Path(pgx.__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-@cache
-def _processor() -> str:
-    return torch.backends.cpu.get_cpu_capability()

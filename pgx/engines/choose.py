@@ -1,0 +1,71 @@
+"""Which engine a run gets."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pgx.engines.compiled import Compiled
+from pgx.engines.eager import Eager
+from pgx.errors import UserError
+from pgx.types import Engine
+
+Compile = Literal["auto", True, False]
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """Whether a run is compiled, and why in a few words for the console."""
+
+    compiled: bool
+    reason: str
+
+
+def choose_engine(compile: Compile, total_steps: int, min_steps: int, device: str) -> EngineChoice:
+    """Resolve `auto`: compiled where that can be and pays.
+
+    Args:
+        compile: as configured.
+        total_steps: of the run.
+        min_steps: a run of fewer is over before the compiler is.
+        device: where the networks are.
+
+    Raises:
+        UserError: compilation was asked for and cannot be had.
+    """
+    if compile is False:
+        return EngineChoice(False, "as configured")
+    refusal = why_not(device)
+    if compile is True:
+        if refusal is not None:
+            raise UserError(f"trainer.compile=true: {refusal}; trainer.compile=auto runs without")
+        return EngineChoice(True, "as configured")
+    if refusal is not None:
+        return EngineChoice(False, f"auto: {refusal}")
+    if total_steps < min_steps:
+        return EngineChoice(False, f"auto: a run of fewer than {min_steps:,} steps")
+    return EngineChoice(True, "auto")
+
+
+def why_not(device: str) -> str | None:
+    """Why nothing can be compiled here; None when it can."""
+    if device != "cpu":
+        return f"programs are for the processor alone, not for device={device}"
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        return f"there is no C++ compiler ({compiler}; apt-get install g++)"
+    return None
+
+
+def make_engine(choice: EngineChoice, report: Callable[[str], None]) -> Engine:
+    """The engine chosen; `report` is told what it compiles."""
+    return Compiled(program_folder(), report) if choice.compiled else Eager()
+
+
+def program_folder() -> Path:
+    """Where programs are kept: $PGX_CACHE, or pgx/ in the user's cache."""
+    own = os.environ.get("PGX_CACHE")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(own) if own else cache / "pgx"
