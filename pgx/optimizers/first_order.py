@@ -107,7 +107,9 @@ class GradientSteps:
         return {"count": self._count, "moments": list(self._moments)}
 
     def load_state_dict(self, state: State) -> None:
-        self._count, self._moments = state["count"], tuple(state["moments"])
+        # A checkpoint is read onto the processor, wherever the network is.
+        self._count = state["count"].to(self._count.device)
+        self._moments = tuple(moment.to(self._rate.device) for moment in state["moments"])
 
 
 def _rows(data: tuple[Any, ...]) -> int | None:
