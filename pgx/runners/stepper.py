@@ -94,6 +94,9 @@ class Stepper:
         """Take so many steps of all environments, into a recording."""
         noise = self._drawn(agent, steps)
         start = recording.steps
+        if start == 0:
+            for lane in self._lanes:
+                recording.write("obs", 0, lane.columns, lane.obs)
         for t in range(steps):
             for lane in self._lanes:
                 if t > 0:
@@ -131,7 +134,7 @@ class Stepper:
         self.policy_seconds += acted - started
         self.env_seconds += sent - acted
         # From here on the environments move.
-        seen = {"obs": lane.obs, "time": lane.length, "valid": ~lane.resetting}
+        seen = {"time": lane.length, "valid": ~lane.resetting}
         acts = {"action": action, "log_prob": log_prob}
         if mask is not None:
             seen["action_mask"] = mask
