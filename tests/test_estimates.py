@@ -248,7 +248,13 @@ def test_rows_of_what_a_loss_takes_are_those_of_each_of_its_parts() -> None:
     """Batches, observations, distributions and tensors are cut alike; what has no dimensions belongs to all rows."""
     batch, index = numbered_batch(50), torch.tensor([7, 3, 3, 49])
     k = torch.arange(50.0)
-    data = batch, batch.obs, DiagonalGaussian(torch.stack([k, k], 1), torch.zeros(50, 2)), k, torch.tensor(7.0)
+    data = (
+        batch,
+        batch.obs,
+        DiagonalGaussian(torch.stack([k, k], 1), torch.zeros(50, 2)),
+        k,
+        torch.tensor(7.0),
+    )
     rows, obs, distribution, numbers, shared = rows_of(data, index)
     assert rows.log_prob.long().tolist() == obs.time.tolist() == numbers.long().tolist() == index.tolist()
     assert distribution.mean[:, 1].long().tolist() == index.tolist()

@@ -241,9 +241,7 @@ PEERS: dict[str, tuple[Callable[..., GradientSteps], Callable[..., torch.optim.O
     ),
     "adamw": (
         lambda network, norm: adamw(network, Eager(), 0.05, "linear", norm, 0.8, 0.95, 1e-4, 0.3),
-        lambda parameters: torch.optim.AdamW(
-            parameters, 0.05, betas=(0.8, 0.95), eps=1e-4, weight_decay=0.3
-        ),
+        lambda parameters: torch.optim.AdamW(parameters, 0.05, betas=(0.8, 0.95), eps=1e-4, weight_decay=0.3),
     ),
 }
 peers = pytest.mark.parametrize(("make", "theirs"), PEERS.values(), ids=PEERS)
@@ -301,7 +299,10 @@ def test_what_a_loss_does_not_reach_keeps_all_that_is_remembered_of_it(
     before, weights = steps.state_dict(), flatten(network.parameters())
     steps.descend(sloped, slopes, torch.tensor(0.0))
     after = steps.state_dict()
-    for old, new in [(weights, flatten(network.parameters())), *zip(before["moments"], after["moments"], strict=True)]:
+    for old, new in [
+        (weights, flatten(network.parameters())),
+        *zip(before["moments"], after["moments"], strict=True),
+    ]:
         assert torch.equal(old[:12], new[:12])
     assert not torch.equal(weights[12:], flatten(network.parameters())[12:])
     assert after["count"].tolist() == [2, 3, 3, 3]
@@ -341,9 +342,7 @@ def test_a_sweep_is_a_descent_on_the_rows_of_each_minibatch(make: Callable[[nn.M
     sweeping, stepping = make(swept), make(stepped)
     for _ in range(2):  # passes, of which the second goes on from what the first remembers
         losses = sweeping.sweep(weighted, (rows, weight, price), minibatches)
-        each = [
-            stepping.descend(weighted, rows.rows(index), weight[index], price) for index in minibatches
-        ]
+        each = [stepping.descend(weighted, rows.rows(index), weight[index], price) for index in minibatches]
         assert torch.equal(losses, torch.stack(each)) and not losses.requires_grad
         assert torch.equal(flatten(swept.parameters()), flatten(stepped.parameters()))
 

@@ -38,7 +38,9 @@ def test_first_gradient_is_the_policy_gradient(make: Make, env: str, step_size: 
     policy = trainer.agent.policy
     parameters = list(policy.parameters())
     old = policy(batch.obs).detach()
-    of_loss = gradient(-trainer.algorithm._policy_loss(policy, batch, old, torch.tensor(step_size)), parameters)
+    of_loss = gradient(
+        -trainer.algorithm._policy_loss(policy, batch, old, torch.tensor(step_size)), parameters
+    )
     reinforce = gradient((policy(batch.obs).log_prob(batch.action) * batch.advantage).mean(), parameters)
     assert torch.allclose(of_loss, reinforce, rtol=1e-3, atol=1e-5)
 

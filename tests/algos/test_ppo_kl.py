@@ -72,7 +72,9 @@ def test_away_from_the_old_policy_the_gradient_is_that_of_the_definition(
         pair = (new, old) if (direction == "new_old") != swap else (old, new)
         return gain - 3 * divergence(*pair, discrete="CartPole" in env).mean()
 
-    actual = gradient(-trainer.algorithm._policy_loss(policy, batch, old, torch.tensor(trainer.algorithm.beta)), parameters)
+    actual = gradient(
+        -trainer.algorithm._policy_loss(policy, batch, old, torch.tensor(trainer.algorithm.beta)), parameters
+    )
     assert torch.allclose(actual, gradient(objective(swap=False), parameters), rtol=1e-3, atol=1e-4)
     assert not torch.allclose(actual, gradient(objective(swap=True), parameters), rtol=1e-2, atol=1e-3)
 
@@ -242,7 +244,8 @@ def test_advantages_are_normalised_over_what_the_config_says(make: Make) -> None
     policy, old = trainer.agent.policy, trainer.agent.policy(batch.obs).detach()
     moved = replace(batch, advantage=3 * batch.advantage + 7)
     losses = [
-        float(trainer.algorithm._policy_loss(policy, rows, old, torch.tensor(1.0)).detach()) for rows in (batch, moved)
+        float(trainer.algorithm._policy_loss(policy, rows, old, torch.tensor(1.0)).detach())
+        for rows in (batch, moved)
     ]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 

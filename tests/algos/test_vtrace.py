@@ -75,9 +75,7 @@ def tabular(theta: Tensor, values: Tensor) -> Agent:
 
 def learner(agent: Agent) -> Learner:
     """Plain gradient steps of length one times the gradient."""
-    policy, critic = (
-        sgd(net, Eager(), 1.0, "constant", None, 0.0) for net in (agent.policy, agent.critic)
-    )
+    policy, critic = (sgd(net, Eager(), 1.0, "constant", None, 0.0) for net in (agent.policy, agent.critic))
     return Learner(policy, critic, Eager(), torch.Generator())
 
 

@@ -16,7 +16,8 @@ def gradients(steps: int, size: int = 5) -> Tensor:
 
 def adam(slopes: Tensor, beta1: float, beta2: float, epsilon: float) -> Tensor:
     """The directions of Adam along a series of gradients, [steps, size]."""
-    first, second, directions = torch.zeros(slopes.shape[1:]).double(), torch.zeros(slopes.shape[1:]).double(), []
+    first = second = torch.zeros_like(slopes[0])
+    directions = []
     for t, slope in enumerate(slopes, start=1):
         weights = (descent.total_weight(beta, torch.tensor(t)) for beta in (beta1, beta2))
         direction, first, second = descent.adam(slope, first, second, *weights, beta1, beta2, epsilon)

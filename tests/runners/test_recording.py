@@ -1,5 +1,7 @@
 """Recordings: what was written comes back, however the columns grew and whoever wrote first."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -27,7 +29,7 @@ def test_rows_come_back_as_they_were_written(room: int, lanes: list[int]) -> Non
     rng = np.random.default_rng(0)
     recording = Recording(5, room)
     ends = np.cumsum([0, *lanes])
-    parts = [slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    parts = [slice(int(a), int(b)) for a, b in itertools.pairwise(ends)]
     written = {name: numbers(rng, 41, 5, *shape).astype(kind) for name, (shape, kind) in COLUMNS.items()}
     for t in range(41):
         for lane in parts:
