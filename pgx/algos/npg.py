@@ -21,7 +21,7 @@ from pgx.ops.params import assign, flatten, gradient
 from pgx.ops.solvers import conjugate_gradient, ridge_regression
 from pgx.regression import critic_minibatch_conflicts, fit_critic
 from pgx.schema import Count, Fraction, Index, NonNegative, Positive, validate
-from pgx.types import Agent, Batch, Learner, Metrics, Policy, Rollout, Setting, Use
+from pgx.types import Agent, Batch, Engine, Learner, Metrics, Policy, Rollout, Setting, Use
 
 LARGEST = 20_000**2  # numbers in a matrix that a solver forms: 1.6 GB in single precision
 
@@ -90,13 +90,13 @@ class NPG:
         match self.solver:
             case "cg":
                 cg = conjugate_gradient(
-                    self._damped_product(policy, batch), g, self.cg_steps, self.cg_tolerance
+                    self._damped_product(policy, batch, learner.engine), g, self.cg_steps, self.cg_tolerance
                 )
                 x = cg.x
                 metrics |= {"cg_steps": float(cg.steps), "cg_residual": cg.residual}
             case "exact":
                 _require(len(g), len(g), "parameters squared")
-                x = torch.linalg.solve(dense(self._damped_product(policy, batch), g), g)
+                x = torch.linalg.solve(dense(self._damped_product(policy, batch, learner.engine), g), g)
             case "compatible":
                 _require(len(batch), len(g), "rows times parameters")
                 x = ridge_regression(scores(policy, batch.obs, batch.action), batch.advantage, self.damping)
@@ -117,15 +117,16 @@ class NPG:
         fit = fit_critic(batch, learner, self.critic_epochs, self.critic_minibatch_size)
         return metrics | fit
 
-    def _damped_product(self, policy: Policy, batch: Batch) -> MatVec:
+    def _damped_product(self, policy: Policy, batch: Batch, engine: Engine) -> MatVec:
         """v -> F v + damping v."""
+        rows = len(batch)
         match self.fisher:
             case "gauss_newton":
-                product = gauss_newton_product(policy, batch.obs)
+                product = engine.prepare(gauss_newton_product, policy, batch.obs, rows=rows)
             case "kl_hessian":
-                product = kl_hessian_product(policy, batch.obs)
+                product = engine.prepare(kl_hessian_product, policy, batch.obs, rows=rows)
             case "empirical":
-                product = empirical_fisher_product(policy, batch.obs, batch.action)
+                product = engine.prepare(empirical_fisher_product, policy, batch.obs, batch.action, rows=rows)
         return damped(product, self.damping)
 
 

@@ -65,7 +65,8 @@ class TRPO:
         objective = surrogate(log_ratio, batch.advantage)
         g = gradient(objective, parameters)
 
-        damped_product = damped(FISHER[self.fisher](policy, batch.obs), self.damping)
+        fisher_product = learner.engine.prepare(FISHER[self.fisher], policy, batch.obs, rows=len(batch))
+        damped_product = damped(fisher_product, self.damping)
         cg = conjugate_gradient(damped_product, g, self.cg_steps, self.cg_tolerance)
         curvature = float(cg.x.dot(damped_product(cg.x)))  # xᵀHx
         # Without a gradient x is 0 and there is no step to scale.

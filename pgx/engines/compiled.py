@@ -42,6 +42,12 @@ class Call:
         for position, tensor in enumerate(self.varying):
             yield tensor, "ragged" if position in self.ragged else None
 
+    def name(self) -> str:
+        """The function, and those among its arguments, for people."""
+        function = self.function.function if isinstance(self.function, _Curried) else self.function
+        names = [getattr(argument, "__qualname__", None) for argument in (function, *self.fixed)]
+        return " of ".join(name for name in names if name)
+
     def description(self) -> str:
         """All of it that goes into the code, in words that are the same in every process.
 
@@ -51,6 +57,17 @@ class Call:
         values = [describe(self.function), *map(describe, self.fixed)]
         signatures = [repr(_signature(leaf, free is not None)) for leaf, free in self.sizes()]
         return "\n".join([*values, *signatures, _surroundings()])
+
+
+@dataclass(frozen=True)
+class _Curried:
+    """function(a, b)(c) as a function of a, b and c."""
+
+    function: Callable[..., Callable[..., Tensor]]
+    outer: int  # arguments that the first call takes
+
+    def __call__(self, *arguments: Any) -> tuple[Tensor]:
+        return (self.function(*arguments[: self.outer])(*arguments[self.outer :]),)
 
 
 class Compiled:
@@ -91,6 +108,12 @@ class Compiled:
 
         return call
 
+    def prepare(
+        self, function: Callable[..., Callable[..., Tensor]], *fixed: Any, rows: int | None = None
+    ) -> Callable[..., Tensor]:
+        bound = self.bind(_Curried(function, len(fixed)), *fixed, rows=rows)
+        return lambda *varying: bound(*varying)[0]
+
     def _take_apart(self, value: Any, rows: int | None, tensors: list[Tensor], key: list[object]) -> None:
         """Append a value's tensors, and what tells it apart within a process: networks and rules by identity."""
         if isinstance(value, Tensor):
@@ -123,30 +146,40 @@ class Compiled:
         return self._programs[key] or _as_written(call)
 
     def _found_or_made(self, call: Call) -> Run | None:
-        name = getattr(call.function, "__qualname__", repr(call.function))
         try:
             description = call.description()
         except Undescribed as error:
-            self._refuse(name, f"{error} is an argument whose values have no description")
+            self._refuse(call.name(), f"{error} is an argument whose values have no description")
             return None
         path = self.folder / f"{hashlib.sha256(description.encode()).hexdigest()[:32]}.pt2"
-        if not path.exists():
-            from pgx.engines.compiler import Uncompilable, compile_call
-
-            self.report(f"compiling {name} (once; kept in {self.folder})")
-            started = time.perf_counter()
+        if path.exists():
             try:
-                compile_call(call, path)
-            except Uncompilable as error:
-                self._refuse(name, str(error))
-                return None
-            self.report(f"compiled {name} in {time.perf_counter() - started:.0f} s")
-        loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
-        run: Run = loader.run
-        return run
+                return _load(path)
+            except RuntimeError as error:  # cut short by a full disk, or of another kind of machine
+                self.report(f"{path} cannot be loaded ({str(error).splitlines()[0]}): compiling it again")
+        return self._made(call, path)
+
+    def _made(self, call: Call, path: Path) -> Run | None:
+        from pgx.engines.compiler import Uncompilable, compile_call
+
+        self.report(f"compiling {call.name()} (once; kept in {self.folder})")
+        started = time.perf_counter()
+        try:
+            compile_call(call, path)
+        except Uncompilable as error:
+            self._refuse(call.name(), str(error))
+            return None
+        self.report(f"compiled {call.name()} in {time.perf_counter() - started:.0f} s")
+        return _load(path)
 
     def _refuse(self, name: str, reason: str) -> None:
         self.report(f"{name} runs as it is written: {reason}")
+
+
+def _load(path: Path) -> Run:
+    loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
+    run: Run = loader.run
+    return run
 
 
 def _as_written(call: Call) -> Run:

@@ -32,3 +32,14 @@ class Engine(Protocol):
             (*tensors) -> tuple of tensors, outside of autograd where it is compiled.
         """
         ...
+
+    def prepare(
+        self, function: Callable[..., Callable[..., Tensor]], *fixed: Any, rows: int | None = None
+    ) -> Callable[..., Tensor]:
+        """function(*fixed), which is itself a function, of tensors to a tensor.
+
+        Where nothing is compiled, what the outer function does is done once, before the inner one is called.
+
+        Args as in `bind`.
+        """
+        ...
