@@ -162,12 +162,8 @@ class Step:
         value: Tensor = substituted([(network, own)], loss, network, *data)
         gradients = torch.autograd.grad(value, parts, allow_unused=True)
         reached = [g is not None for g in gradients]
-        gradient = torch.cat(
-            [
-                (torch.zeros_like(p) if g is None else g).reshape(-1)
-                for g, p in zip(gradients, parts, strict=True)
-            ]
-        )
+        pairs = zip(gradients, parts, strict=True)
+        gradient = flatten(torch.zeros_like(p) if g is None else g for g, p in pairs)
         if self.max_grad_norm is not None:
             gradient = descent.clipped(gradient, self.max_grad_norm)
         count_after = count + torch.tensor(reached, device=count.device)
