@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -191,6 +192,25 @@ def test_recorded_log_probs_are_of_the_agent_that_acted(kind: Kind) -> None:
         log_prob = agent.policy(observations(agent, rollout)).log_prob(rollout.action[rollout.valid])
         assert torch.allclose(log_prob, rollout.log_prob[rollout.valid], atol=1e-5)
         agent.normalizer.observe(5.0 + rollout.obs[rollout.valid])
+
+
+def test_chance_is_new_at_every_step_of_every_environment() -> None:
+    """What remains of actions without mean and deviation: standard normal, and no two of it depend on each other."""
+    stepper = stepper_of(gymnasium("Echo-v0"), [3, 2])
+    agent, runner = agent_for(stepper.envs, "mlp"), SyncRunner(stepper, 200, lag=0)
+    noise = []
+    for _ in range(2):
+        rollout = replace(runner.collect(agent), valid=torch.ones(200, N, dtype=torch.bool))
+        mean, log_std = agent.policy(observations(agent, rollout)).coordinates
+        z = (rollout.action.flatten(0, 1) - mean) / log_std.exp()
+        noise.append(z.detach().view(200, -1))
+    z = torch.cat(noise)  # [400, N * 2]
+    assert abs(float(z.mean())) < 5 / z.numel() ** 0.5
+    assert abs(float(z.square().mean()) - 1) < 5 * (2 / z.numel()) ** 0.5
+    for lag in (1, 2, 200):
+        assert ((z[lag:] * z[:-lag]).mean(0).abs() < 5 / (400 - lag) ** 0.5).all()
+    across = (z.T @ z / 400).fill_diagonal_(0.0)
+    assert bool((across.abs() < 5 / 400**0.5).all())
 
 
 def test_a_policy_with_memory_begins_each_episode_without_any() -> None:
