@@ -48,13 +48,13 @@ def play(
         _, executed, _, memory = act(seen)
         if memory is not None:  # an episode that begins with the next step remembers nothing
             memory = memory.masked_fill(torch.from_numpy(resetting).to(device).unsqueeze(-1), 0.0)
-        moved = step(envs, executed.cpu().numpy())
-        total += moved.reward  # a reset pays nothing
+        took = step(envs, executed.cpu().numpy())
+        total += took.reward  # a reset pays nothing
         length += ~resetting
-        done = moved.terminated | moved.truncated
+        done = took.terminated | took.truncated
         for i in np.flatnonzero(done & (left > 0)):
             played.append(Episode(float(total[i]), int(length[i])))
             left[i] -= 1
         total[done], length[done] = 0.0, 0
-        resetting, obs = done, moved.obs
+        resetting, obs = done, took.obs
     return played

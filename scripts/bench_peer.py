@@ -1,82 +1,169 @@
 """The same work in Stable-Baselines3 and sb3-contrib, for comparison: one JSON line.
 
-Needs an environment of its own: pip install 'stable-baselines3==2.9.2' 'sb3-contrib==2.9.2' 'gymnasium[mujoco]'.
+Needs an environment of its own:
 
-    python scripts/bench_peer.py --algo trpo --steps 200000 --seed 0
+    pip install 'stable-baselines3==2.9.2' 'sb3-contrib==2.9.2' 'gymnasium[mujoco]' 'envpool==1.2.5'
+    python scripts/bench_peer.py run --algo trpo --vec envpool --num-envs 8 --steps 40960 --seed 0
+
+run: environment steps per second. update: seconds of one `train()`. until: when a training return is reached.
+memory: peak memory, and into --file what was imported. startup: when the first step is about to be taken.
+losses: into --file, 20 minibatch steps with their losses.
 """
 
 import argparse
 import json
+import os
+import statistics
+import sys
 import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import stable_baselines3
-import torch
-from sb3_contrib import TRPO
-from stable_baselines3 import PPO
+from benchmark.clock import Stamp, steps_per_second
+from benchmark.imports import resident_mb
+from benchmark.machine import cores
+from benchmark.sb3_losses import write
+from benchmark.sb3_models import environments, model
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+RECENT = 20  # episodes in the mean that is the training return, as in pgx
 
 
-class Returns(BaseCallback):
-    """Raw returns of the training episodes, from SB3's own monitor."""
+class Watch(BaseCallback):
+    """When each iteration ended, and the raw returns of the last episodes.
 
-    def __init__(self) -> None:
+    A rollout begins where the iteration before it, update included, has ended.
+    """
+
+    def __init__(self, enough: Callable[["Watch"], bool]) -> None:
         super().__init__()
-        self.returns: list[float] = []
+        self.enough = enough
+        self.stamps: list[Stamp] = []
+        self.recent: deque[float] = deque(maxlen=RECENT)
+        self.stop = False
+
+    def _stamp(self) -> None:
+        if self.stop:  # the step that ends the training belongs to no iteration
+            return
+        self.stamps.append((self.num_timesteps, time.monotonic()))
+        self.stop = self.enough(self)
+
+    def _on_rollout_start(self) -> None:
+        self._stamp()
+
+    def _on_training_end(self) -> None:
+        self._stamp()
 
     def _on_step(self) -> bool:
-        self.returns += [info["episode"]["r"] for info in self.locals["infos"] if "episode" in info]
+        if self.stop:
+            return False
+        self.recent.extend(info["episode"]["r"] for info in self.locals["infos"] if "episode" in info)
         return True
+
+    @property
+    def training_return(self) -> float | None:
+        return float(sum(self.recent)) / RECENT if len(self.recent) == RECENT else None
+
+
+def never(watch: Watch) -> bool:
+    return False
+
+
+def learner(options: argparse.Namespace) -> Any:
+    envs = environments(options.env, options.vec, options.num_envs, options.threads, options.seed)
+    return model(options.algo, envs, options.batch, options.minibatch, options.seed)
+
+
+def run(options: argparse.Namespace) -> dict[str, object]:
+    watch = Watch(never)
+    learner(options).learn(options.steps, callback=watch)
+    return {
+        "steps_per_second": steps_per_second(watch.stamps, options.warm_up),
+        "return": watch.training_return,
+    }
+
+
+def update(options: argparse.Namespace) -> dict[str, object]:
+    ppo, seconds = learner(options), []
+    train = ppo.train
+
+    def timed() -> None:
+        started = time.perf_counter()
+        train()
+        seconds.append(time.perf_counter() - started)
+
+    ppo.train = timed
+    ppo.learn((1 + options.updates) * options.batch)
+    return {"seconds": statistics.median(seconds[1:]), "first": seconds[0], "updates": len(seconds) - 1}
+
+
+def until(options: argparse.Namespace) -> dict[str, object]:
+    deadline = time.monotonic() + options.seconds
+
+    def reached(watch: Watch) -> bool:
+        return watch.training_return is not None and watch.training_return >= options.reach
+
+    watch = Watch(lambda watch: reached(watch) or time.monotonic() > deadline)
+    learner(options).learn(options.steps, callback=watch)
+    steps, moment = watch.stamps[-1]
+    return {
+        "reached": reached(watch),
+        "at": moment,
+        "steps": steps,
+        "loop_seconds": moment - watch.stamps[0][1],
+        "return": watch.training_return,
+    }
+
+
+def memory(options: argparse.Namespace) -> dict[str, object]:
+    learner(options).learn(options.steps)
+    peak = resident_mb("VmHWM")
+    names = [name for name in sys.modules if name.split(".")[0] not in ("__main__", "benchmark")]
+    Path(options.file).write_text(json.dumps(names))
+    return {"peak_mb": peak}
+
+
+def startup(options: argparse.Namespace) -> dict[str, object]:
+    watch = Watch(lambda watch: True)
+    learner(options).learn(options.num_envs, callback=watch)
+    return {"at": watch.stamps[0][1]}
+
+
+def losses(options: argparse.Namespace) -> dict[str, object]:
+    return write(Path(options.file), options.env, options.threads, options.seed)
+
+
+WHAT = {function.__name__: function for function in (run, update, until, memory, startup, losses)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--algo", choices=["ppo", "trpo"], required=True)
+    parser.add_argument("what", choices=WHAT)
+    parser.add_argument("--algo", choices=["ppo", "trpo", "a2c"], default="ppo")
     parser.add_argument("--env", default="Walker2d-v4")
-    parser.add_argument("--steps", type=int, default=200_000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--vec", choices=["dummy", "envpool"], default="dummy")
     parser.add_argument("--num-envs", type=int, default=8)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-
-    envs = make_vec_env(options.env, options.num_envs, seed=options.seed, vec_env_cls=DummyVecEnv)
-    common: dict[str, Any] = {
-        "env": VecNormalize(envs, gamma=0.99),
-        "n_steps": 2048 // options.num_envs,
-        "gamma": 0.99,
-        "gae_lambda": 0.95,
-        "policy_kwargs": {"activation_fn": torch.nn.Tanh, "net_arch": {"pi": [64, 64], "vf": [64, 64]}},
-        "seed": options.seed,
-        "device": "cpu",
-    }
-    if options.algo == "ppo":
-        model = PPO("MlpPolicy", batch_size=64, n_epochs=10, learning_rate=3e-4, **common)
-    else:
-        model = TRPO(
-            "MlpPolicy", batch_size=128, **common
-        )  # its defaults: target_kl 0.01, cg 15, damping 0.1
-    returns = Returns()
-    started = time.perf_counter()
-    model.learn(options.steps, callback=returns)
-    seconds = time.perf_counter() - started
-    print(
-        json.dumps(
-            {
-                "peer": f"stable-baselines3 {stable_baselines3.__version__}",
-                "algo": options.algo,
-                "env": options.env,
-                "seed": options.seed,
-                "steps": model.num_timesteps,
-                "steps_per_second": round(model.num_timesteps / seconds, 1),
-                "final_return": round(float(np.mean(returns.returns[-20:])), 1),
-            }
-        )
+    parser.add_argument("--threads", type=int, default=cores(), help="of EnvPool")
+    parser.add_argument("--batch", type=int, default=2048, help="rows of an update")
+    parser.add_argument("--minibatch", type=int, default=64, help="rows of a step of PPO, of TRPO's critic")
+    parser.add_argument("--steps", type=int, default=40_960, help="environment steps")
+    parser.add_argument("--warm-up", type=int, default=4096, help="environment steps before the clock of run")
+    parser.add_argument(
+        "--updates", type=int, default=5, help="how many are timed, after a first one that is not"
     )
+    parser.add_argument("--reach", type=float, default=1500.0, help="the return that until ends with")
+    parser.add_argument(
+        "--seconds", type=float, default=1800.0, help="that until ends after, whatever the return"
+    )
+    parser.add_argument("--file", help="of memory and losses")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    print(json.dumps(WHAT[options.what](options)), flush=True)
+    os._exit(0)  # EnvPool's threads may outlive an orderly end
 
 
 if __name__ == "__main__":

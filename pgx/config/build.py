@@ -56,7 +56,7 @@ def build(cfg: DictConfig) -> Trainer:
     chosen = choose_engine(training.compile, training.total_steps, training.compile_min_steps, top.device)
     engine = make_engine(chosen, _quiet if logger.console == "off" else _say)
 
-    choice = choose_backend(env.id, env.backend, env.kwargs)
+    choice = choose_backend(env.id, env.backend, env.kwargs, env.num_envs, _threads(env))
     envs = make_envs(choice, env.id, env.num_envs, env.kwargs, _threads(env))
     agent = _agent(values, env, envs, top.seed, device)
     algorithm: Algorithm = rule(values["algo"]["name"])(**_but(values["algo"], "name"))
@@ -106,8 +106,9 @@ def load_agent(
     check(cfg)
     values = plain_values(cfg)
     env, device = Env(**values["env"]), values["device"]
-    choice = choose_backend(env.id, env.backend, env.kwargs)
-    envs = make_envs(choice, env.id, min(max_envs, env.num_envs), env.kwargs, _threads(env))
+    num_envs = min(max_envs, env.num_envs)
+    choice = choose_backend(env.id, env.backend, env.kwargs, num_envs, _threads(env))
+    envs = make_envs(choice, env.id, num_envs, env.kwargs, _threads(env))
     agent = _agent(values, env, envs, values["seed"], torch.device(device))
     agent.load_state_dict(state["agent"])
     return agent, envs, device

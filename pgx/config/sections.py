@@ -22,7 +22,7 @@ class Top:
 class Env:
     id: str
     num_envs: Count
-    num_threads: Count | None  # of EnvPool; null: as many as this process may use
+    num_threads: Count | None  # of EnvPool, or worker processes; null: one a core
     backend: Backend
     kwargs: dict[str, Any]  # passed on when the environment is made
     discount: Fraction  # the default of algo.discount

@@ -53,7 +53,7 @@ def compile_call(call: Call, path: Path) -> None:
                 )
                 Path(package).replace(path)
         except Exception as error:
-            raise Uncompilable(f"{type(error).__name__}: {error!s}") from error
+            raise Uncompilable(f"{type(error).__name__}: {_first_line(error)}") from error
 
 
 def _traced(call: Call) -> tuple[nn.Module, list[Tensor]]:
@@ -76,7 +76,7 @@ def _traced(call: Call) -> tuple[nn.Module, list[Tensor]]:
     try:
         graph = make_fx(_of_tensors(call), tracing_mode="real")(*fakes)
     except Exception as error:
-        raise Uncompilable(f"{type(error).__name__}: {error!s}") from error
+        raise Uncompilable(f"{type(error).__name__}: {_first_line(error)}") from error
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph, examples
@@ -109,3 +109,7 @@ def _of_tensors(call: Call) -> Callable[..., tuple[Tensor, ...]]:
 def _like(old: Tensor, new: Tensor) -> Tensor:
     """A parameter in place of a parameter: functions may ask for gradients."""
     return new.detach().requires_grad_() if old.requires_grad else new
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -69,7 +69,6 @@ class EnvPoolVector:
         self.num_envs = num_envs
         self._kwargs = kwargs
         self._num_threads = min(num_threads, num_envs)
-        self._every = np.arange(num_envs, dtype=np.int32)
         self._pool = self._make(seed=0)
         with quietly():
             self.obs_spec, self._read = spaces.observation(env_id, self._pool.observation_space)
@@ -97,21 +96,18 @@ class EnvPoolVector:
             raise RunError(f"{self.id}: EnvPool's reset raised {type(error).__name__}: {error}") from error
         return self._read(obs)
 
-    @property
-    def lanes(self) -> "tuple[EnvPoolVector]":
-        return (self,)
-
     def send(self, action: Array) -> None:
+        self._action = self._write(action)  # kept, since EnvPool's threads read from it until `receive`
         try:
-            self._pool.send(self._write(action), self._every)
+            self._pool.send(self._action)
         except Exception as error:
-            raise RunError(f"{self.id}: EnvPool's step raised {type(error).__name__}: {error}") from error
+            raise RunError(f"{self.id}: EnvPool's send raised {type(error).__name__}: {error}") from error
 
     def receive(self) -> Step:
-        try:
+        try:  # rows come in the order of the environments, since a batch is all of them
             obs, reward, terminated, truncated, _ = self._pool.recv()
         except Exception as error:
-            raise RunError(f"{self.id}: EnvPool's step raised {type(error).__name__}: {error}") from error
+            raise RunError(f"{self.id}: EnvPool's recv raised {type(error).__name__}: {error}") from error
         return Step(self._read(obs), reward.astype(np.float64), terminated, truncated)
 
     def close(self) -> None:

@@ -1,22 +1,21 @@
 """Gymnasium environments in this process, one after another."""
 
-import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
 from pgx.envs import spaces
 from pgx.envs.vector import Array, Step
 from pgx.errors import RunError, UserError
-from pgx.types import Discrete, MultiDiscrete
+from pgx.specs import choices
 
 Mask = NDArray[np.bool_]
+Space = gymnasium.Space[Any]
 
 
 @contextmanager
@@ -36,91 +35,132 @@ def make_single(env_id: str, kwargs: dict[str, Any]) -> "gymnasium.Env[Any, Any]
 
 
 class GymnasiumVector:
-    """N environments in Gymnasium's NEXT_STEP autoreset mode."""
+    """N environments, each reset on the step after its episode's end (Gymnasium's NEXT_STEP).
+
+    Gymnasium's SyncVectorEnv does the same, and gathers every number of every info besides, which nothing here reads:
+    10 us a step of a walker, of 130.
+
+    Args:
+        env_id: as Gymnasium takes it.
+        num_envs: N.
+        kwargs: of the constructor.
+        first: number of the first of them, in messages; 0 unless others are elsewhere.
+    """
 
     backend = "gymnasium"
 
-    def __init__(self, env_id: str, num_envs: int, kwargs: dict[str, Any]) -> None:
+    def __init__(self, env_id: str, num_envs: int, kwargs: dict[str, Any], first: int) -> None:
         self.id = env_id
         self.num_envs = num_envs
         self.action_mask: Mask | None = None
-        single = functools.partial(make_single, env_id, kwargs)
+        self._first = first
+        self._resetting = np.zeros(num_envs, dtype=bool)
+        self._action: Array | None = None
         try:
-            self._envs = SyncVectorEnv([single] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
+            self._envs = [make_single(env_id, kwargs) for _ in range(num_envs)]
+            self._obs_space, self._action_space = _common_spaces(self._envs)
         except Exception as error:  # whatever a constructor raises, it is about this id and these kwargs
             raise UserError(
                 f"env.id={env_id}: cannot be made with env.kwargs={kwargs}: {type(error).__name__}: {error}"
             ) from error
-        self.obs_spec, self._read = spaces.observation(env_id, self._envs.single_observation_space)
-        self.action_spec, self._write = spaces.action(env_id, self._envs.single_action_space)
+        self.obs_spec, self._read = spaces.observation(env_id, self._obs_space)
+        self.action_spec, self._write = spaces.action(env_id, self._action_space)
 
     def reset(self, seed: int) -> Array:
+        assert self._action is None, "reset between send and receive"
+        self._resetting = np.zeros(self.num_envs, dtype=bool)
         try:
-            obs, infos = self._envs.reset(seed=seed)
+            obs, infos = zip(*(env.reset(seed=seed + i) for i, env in enumerate(self._envs)), strict=True)
+            rows = self._rows(obs)
         except Exception as error:
             raise RunError(f"{self.id}: reset() raised {type(error).__name__}: {error}") from error
-        self._note_masks(infos, ended=np.zeros(self.num_envs, dtype=bool))
-        return self._read(obs)
-
-    @property
-    def lanes(self) -> "tuple[GymnasiumVector]":
-        return (self,)
+        self._note_masks(infos, ended=self._resetting)
+        return self._read(rows)
 
     def send(self, action: Array) -> None:
+        assert self._action is None, "two actions sent, none received"
         self._action = self._write(action)
 
     def receive(self) -> Step:
+        assert self._action is not None, "nothing was sent"
+        action, self._action = self._action, None
+        reward = np.zeros(self.num_envs)
+        terminated, truncated = np.zeros((2, self.num_envs), dtype=bool)
+        obs: list[Any] = []
+        infos: list[dict[str, Any]] = []
         try:
-            obs, reward, terminated, truncated, infos = self._envs.step(self._action)
+            for i, env in enumerate(self._envs):
+                if self._resetting[i]:
+                    seen, info = env.reset()
+                else:
+                    seen, reward[i], terminated[i], truncated[i], info = env.step(action[i])
+                obs.append(seen)
+                infos.append(info)
+            rows = self._rows(obs)
         except Exception as error:
             raise RunError(f"{self.id}: step() raised {type(error).__name__}: {error}") from error
-        self._note_masks(infos, ended=terminated | truncated)
-        return Step(self._read(obs), reward.astype(np.float64), terminated, truncated)
+        self._resetting = terminated | truncated
+        self._note_masks(infos, ended=self._resetting)
+        return Step(self._read(rows), reward, terminated, truncated)
 
-    def _note_masks(self, infos: dict[str, Any], ended: Mask) -> None:
+    def _rows(self, obs: Sequence[Any]) -> Array:
+        """The observations of all environments as one array of their own [N, ...]."""
+        space = self._obs_space
+        assert space.shape is not None
+        return np.stack(obs, out=np.empty((self.num_envs, *space.shape), space.dtype))
+
+    def _note_masks(self, infos: Sequence[dict[str, Any]], ended: Mask) -> None:
         """Keep info["action_mask"] of each environment; all actions where one gives none.
 
         Args:
-            infos: of the step or reset.
+            infos: of the step or reset, one for each environment.
             ended: [N] where the step to come only resets: a mask there is of no action, and may forbid all.
         """
         self.action_mask = None
-        if "action_mask" not in infos:
+        shown = {i: info["action_mask"] for i, info in enumerate(infos) if "action_mask" in info}
+        if not shown:
             return
-        sizes = self._sizes()
+        sizes = choices(self.action_spec)
+        if not sizes:
+            raise RunError(
+                f'{self.id}: info["action_mask"] for actions {self.action_spec}; masks are of discrete ones'
+            )
         allowed = np.ones((self.num_envs, sum(sizes)), dtype=bool)
-        for i in np.flatnonzero(infos["_action_mask"]):
-            mask = infos["action_mask"][i]
+        for i, mask in shown.items():
             if isinstance(
                 mask, tuple
             ):  # one array a component, as Gymnasium's MultiDiscrete.sample takes them
                 mask = np.concatenate(mask)
             if np.shape(mask) != (sum(sizes),):
                 raise RunError(
-                    f'{self.id}: info["action_mask"] of environment {i} has the shape {list(np.shape(mask))}; '
-                    f"expected [{sum(sizes)}], a number for each choice"
+                    f'{self.id}: info["action_mask"] of environment {self._first + i} has the shape '
+                    f"{list(np.shape(mask))}; expected [{sum(sizes)}], a number for each choice"
                 )
             allowed[i] = mask
         parts = np.split(allowed, np.cumsum(sizes)[:-1], axis=1)
         stuck = np.any([~part.any(axis=1) for part in parts], axis=0)
         if (stuck & ~ended).any():
+            number = self._first + int(np.flatnonzero(stuck & ~ended)[0])
             raise RunError(
-                f'{self.id}: info["action_mask"] of environment {np.flatnonzero(stuck & ~ended)[0]} forbids every '
+                f'{self.id}: info["action_mask"] of environment {number} forbids every '
                 "action (of a component) and its episode has not ended"
             )
         allowed[stuck] = True
         self.action_mask = allowed
 
-    def _sizes(self) -> tuple[int, ...]:
-        """Of the discrete choices that an action consists of."""
-        match self.action_spec:
-            case Discrete(n):
-                return (n,)
-            case MultiDiscrete(sizes):
-                return sizes
-        raise RunError(
-            f'{self.id}: info["action_mask"] for actions {self.action_spec}; masks are of discrete ones'
-        )
-
     def close(self) -> None:
-        self._envs.close()
+        while self._envs:
+            self._envs.pop().close()
+
+
+def _common_spaces(envs: Sequence["gymnasium.Env[Any, Any]"]) -> tuple[Space, Space]:
+    """Of observations and of actions.
+
+    Raises:
+        ValueError: they are not the same in all environments.
+    """
+    found = [(env.observation_space, env.action_space) for env in envs]
+    for other in found:
+        if other != found[0]:
+            raise ValueError(f"one environment has the spaces {found[0]}, another {other}")
+    return found[0]

@@ -1,26 +1,34 @@
 """From an id to a vector environment, on the backend that the config asks for."""
 
 import importlib
+import math
+import statistics
+import time
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import gymnasium
 
-from pgx.envs import envpool_backend
-from pgx.envs.gymnasium_backend import GymnasiumVector
-from pgx.envs.lanes import Lanes
+from pgx.envs import envpool_backend, process_backend
+from pgx.envs.gymnasium_backend import GymnasiumVector, make_single
 from pgx.envs.vector import VectorEnv
 from pgx.errors import UserError
 from pgx.schema import nearest
 
-Backend = Literal["auto", "envpool", "gymnasium"]
+Backend = Literal["auto", "envpool", "processes", "gymnasium"]
+
+# Seconds. Handing a step to workers and back takes about 0.1 ms; below some times that, what is gained by it would
+# not make up for starting them (half a second, 50 MB each).
+WORTH_WORKERS = 0.3e-3
+TRIAL = 0.2  # seconds for timing an environment's step
 
 
 @dataclass(frozen=True)
 class BackendChoice:
     """Which backend will be used, and why in a few words for the console."""
 
-    name: Literal["envpool", "gymnasium"]
+    name: Literal["envpool", "processes", "gymnasium"]
     reason: str
 
 
@@ -45,32 +53,64 @@ def id_problem(env_id: str) -> str | None:
     )
 
 
-def choose_backend(env_id: str, backend: Backend, kwargs: dict[str, Any]) -> BackendChoice:
-    """Resolve `auto` to EnvPool where it is the same task, else to Gymnasium.
+def choose_backend(
+    env_id: str, backend: Backend, kwargs: dict[str, Any], num_envs: int, num_threads: int
+) -> BackendChoice:
+    """Resolve `auto` to EnvPool where it is the same task, else to Gymnasium: in worker processes where that is faster.
+
+    The last depends on the machine; the results do not, to the last bit.
 
     Raises:
-        UserError: EnvPool was asked for by name and cannot do it.
+        UserError: what was asked for by name cannot do it.
     """
     if backend == "gymnasium":
         return BackendChoice("gymnasium", "as configured")
+    if backend == "processes":
+        refusal = process_backend.why_not(env_id, kwargs)
+        if refusal is not None:
+            raise UserError(f"env.backend=processes: {refusal}; env.backend=gymnasium runs it")
+        return BackendChoice("processes", "as configured")
     refusal = envpool_backend.why_not(env_id, kwargs)
     if refusal is None:
         return BackendChoice("envpool", "as configured" if backend == "envpool" else "auto")
     if backend == "envpool":
         raise UserError(f"env.backend=envpool: {refusal}; env.backend=gymnasium runs it")
+    workers = min(num_threads, num_envs)
+    if workers > 1 and process_backend.why_not(env_id, kwargs) is None:
+        seconds = step_seconds(env_id, kwargs)
+        if seconds * (num_envs - math.ceil(num_envs / workers)) > WORTH_WORKERS:
+            how = f"a step takes {1000 * seconds:.2g} ms, so {workers} processes share the environments"
+            return BackendChoice("processes", f"auto: {refusal}; {how}")
     return BackendChoice("gymnasium", f"auto: {refusal}")
+
+
+def step_seconds(env_id: str, kwargs: dict[str, Any]) -> float:
+    """The median time of a random step of one environment; 0 for one that does not stand a trial.
+
+    That may be one in which some actions are forbidden, or one that is broken, which the run itself will say.
+    """
+    took: list[float] = []
+    try:
+        with closing(make_single(env_id, kwargs)) as env:
+            env.action_space.seed(0)
+            env.reset(seed=0)
+            end = time.perf_counter() + TRIAL
+            while (started := time.perf_counter()) < end:
+                ended = any(env.step(env.action_space.sample())[2:4])
+                took.append(time.perf_counter() - started)
+                if ended:
+                    env.reset()
+    except Exception:
+        return 0.0
+    return statistics.median(took)
 
 
 def make_envs(
     choice: BackendChoice, env_id: str, num_envs: int, kwargs: dict[str, Any], num_threads: int
 ) -> VectorEnv:
-    """N environments on the chosen backend; `num_threads` matters to EnvPool alone.
-
-    EnvPool's are in two lanes, whatever the machine, of half the threads each: one moves while the other is given its
-    actions, and between its first environment's step and its last a thread never waits for the policy.
-    """
-    if choice.name == "gymnasium":
-        return GymnasiumVector(env_id, num_envs, kwargs)
-    sizes = [size for size in (num_envs - num_envs // 2, num_envs // 2) if size > 0]
-    threads = max(1, num_threads // len(sizes))
-    return Lanes([envpool_backend.EnvPoolVector(env_id, size, kwargs, threads) for size in sizes])
+    """N environments on the chosen backend; `num_threads` of EnvPool, or as many worker processes."""
+    if choice.name == "envpool":
+        return envpool_backend.EnvPoolVector(env_id, num_envs, kwargs, num_threads)
+    if choice.name == "processes":
+        return process_backend.ProcessVector(env_id, num_envs, kwargs, num_threads)
+    return GymnasiumVector(env_id, num_envs, kwargs, first=0)

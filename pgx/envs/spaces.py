@@ -7,7 +7,7 @@ from gymnasium import Space, spaces
 
 from pgx.envs.vector import Array
 from pgx.errors import UserError
-from pgx.types import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
+from pgx.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
 
 Convert = Callable[[Array], Array]
 

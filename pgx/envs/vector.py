@@ -1,12 +1,11 @@
 """What every backend looks like to a runner."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pgx.types import ActionSpec, ObsSpec
+from pgx.specs import ActionSpec, ObsSpec
 
 Array = NDArray[Any]
 
@@ -44,26 +43,21 @@ class VectorEnv(Protocol):
         """Start every environment anew from seeds seed, seed + 1, ...; returns observations [N, ...]."""
         ...
 
-    @property
-    def lanes(self) -> Sequence["VectorEnv"]:
-        """Parts that can be stepped each on their own, in the order of their environments; itself where it has none."""
-        ...
-
     def send(self, action: Array) -> None:
-        """Begin a step with actions [N, ...] as the policy sampled them, without waiting for its end where that can be.
+        """Hand out actions [N, ...] as the policy sampled them; continuous ones are clipped to their bounds here.
 
-        Continuous actions are clipped to their bounds here.
+        It returns at once where the backend can step by itself. `receive` comes next, or `close`.
         """
         ...
 
     def receive(self) -> Step:
-        """What the step begun last led to."""
+        """Wait for what the actions led to."""
         ...
 
     def close(self) -> None: ...
 
 
 def step(envs: VectorEnv, action: Array) -> Step:
-    """A whole step: send, then receive."""
+    """Take actions [N, ...] and wait for what they lead to."""
     envs.send(action)
     return envs.receive()

@@ -3,7 +3,6 @@
 A step is weights - learning_rate * direction. All tensors have one shape, or broadcast to it.
 """
 
-import torch
 from torch import Tensor
 
 
@@ -40,8 +39,8 @@ def adam(
     gradient: Tensor,
     first: Tensor,
     second: Tensor,
-    first_weight: Tensor,
-    second_weight: Tensor,
+    first_total: Tensor,
+    second_total: Tensor,
     beta1: float,
     beta2: float,
     epsilon: float,
@@ -53,14 +52,17 @@ def adam(
     Args:
         gradient: g.
         first, second: m and v before this gradient.
-        first_weight, second_weight: 1 - β1^t and 1 - β2^t (`total_weight`), by which m̂ = m / (1 - β1^t).
+        first_total, second_total: 1 - β1^t and 1 - β2^t (`total_weight`), by which m̂ = m / (1 - β1^t).
         beta1, beta2, epsilon: β1, β2, ε.
     """
     first = beta1 * first + (1 - beta1) * gradient
     second = beta2 * second + (1 - beta2) * gradient.square()
-    return (first / first_weight) / ((second / second_weight).sqrt() + epsilon), first, second
+    return (first / first_total) / ((second / second_total).sqrt() + epsilon), first, second
 
 
-def total_weight(beta: float, count: Tensor) -> Tensor:
-    """1 - β^t: what the weights of a mean of t terms that began at 0 add up to; count t >= 1."""
-    return 1 - torch.pow(beta, count.double())
+def total_weight(total: Tensor, decay: float) -> Tensor:
+    """What the weights of a running mean add up to after one more term: w ← β w + (1 - β), which is 1 - β^t after t.
+
+    By the same recursion as the mean, since a power would be taken for every coordinate.
+    """
+    return decay * total + (1 - decay)

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from pgx.optimizers.first_order import GradientSteps, adam, adamw, rmsprop, sgd
+from pgx.optimizers.first_order import adam, adamw, rmsprop, sgd
+from pgx.optimizers.gradient_steps import GradientSteps
 from pgx.optimizers.lbfgs import lbfgs
 from pgx.optimizers.none import NoSteps
 from pgx.types import Optimizer

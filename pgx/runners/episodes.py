@@ -54,7 +54,7 @@ class EpisodeRunner:
         self.stepper.begin(self._iteration)
         self._iteration += 1
         left = np.full(self.envs.num_envs, self.episodes_per_env)
-        recording = Recording(self.envs.num_envs, room=1024)
+        recording = Recording(room=1024)
         while left.any():
             self.stepper.advance(agent, recording, steps=1)
             recording["valid"][-1] &= left > 0

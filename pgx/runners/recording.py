@@ -11,29 +11,27 @@ Array = NDArray[Any]
 
 
 class Recording:
-    """Columns of [T, N, ...], written for some of the environments at a time.
+    """Columns of [T, N, ...], written a row at a time.
 
     Args:
-        num_envs: N.
         room: rows that fit before the columns have to grow, >= 1.
     """
 
-    def __init__(self, num_envs: int, room: int) -> None:
-        self.num_envs = num_envs
+    def __init__(self, room: int) -> None:
         self.room = room
         self.steps = 0  # T, so far
         self._columns: dict[str, Array] = {}
 
-    def write(self, name: str, t: int, lane: slice, values: Array) -> None:
-        """Row t of a column in the environments of a lane; what was not written yet is ones."""
+    def write(self, name: str, t: int, values: Array) -> None:
+        """Row t of a column, [N, ...]; rows that were never written are ones."""
         column = self._columns.get(name)
         if column is None:
-            column = np.ones((self.room, self.num_envs, *values.shape[1:]), values.dtype)
+            column = np.ones((self.room, *values.shape), values.dtype)
             self._columns[name] = column
         while t >= len(column):
             column = np.concatenate([column, np.ones_like(column)])
             self._columns[name] = column
-        column[t, lane] = values
+        column[t] = values
 
     def __contains__(self, name: str) -> bool:
         return name in self._columns

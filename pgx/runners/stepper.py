@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -20,28 +19,10 @@ from pgx.types import Agent, Bound, Engine, Policy, Rollout, State
 from pgx.types.agent import at_one_moment, distribution_at
 
 
-@dataclass
-class Lane:
-    """Environments that are stepped together, and the episodes under way in them."""
-
-    envs: VectorEnv
-    columns: slice  # of the environments among all
-    obs: Array  # [n, ...] the last seen
-    resetting: NDArray[np.bool_] = field(init=False)  # [n] the step to come only resets this environment
-    total: NDArray[np.float64] = field(init=False)  # [n] rewards of the episode so far
-    length: NDArray[np.int64] = field(init=False)  # [n] its steps so far
-    memory: Tensor | None = None  # [n, M] of the policy before the step to come
-
-    def __post_init__(self) -> None:
-        n = self.envs.num_envs
-        self.resetting = np.zeros(n, dtype=bool)
-        self.total, self.length = np.zeros(n), np.zeros(n, dtype=np.int64)
-
-
 class Stepper:
     """Steps environments with an agent's actions, keeping the episodes under way.
 
-    While one lane of environments moves, the others are given their actions.
+    What is left to note of a step is noted while the environments move.
 
     Args:
         envs: what is stepped.
@@ -70,22 +51,21 @@ class Stepper:
         self._sampling = generator(seed, "actions", device)
         self._noise: Callable[[int, torch.Generator], Tensor] | None = None
         self._bound: dict[bool, tuple[Agent, Bound]] = {}
-        self._lanes: list[Lane] = []
+        self._obs: Array | None = None
 
     @property
     def begun(self) -> bool:
-        return bool(self._lanes)
+        return self._obs is not None
 
     def begin(self, iteration: int) -> None:
         """Start every environment anew, seeded from (seed, iteration): an episode boundary for all."""
-        seed, first = derive(self.seed, "environments", iteration), 0
-        self._lanes = []
-        for envs in self.envs.lanes:
-            obs = envs.reset(seed + first)
-            columns = slice(first, first + envs.num_envs)
-            self._check_observation(obs, columns, step=0)
-            self._lanes.append(Lane(envs, columns, obs))
-            first += envs.num_envs
+        self._obs = self.envs.reset(derive(self.seed, "environments", iteration))
+        self._check_observation(self._obs, step=0)
+        n = self.envs.num_envs
+        self._resetting = np.zeros(n, dtype=bool)  # the step to come only resets this environment
+        self._return = np.zeros(n)
+        self._length = np.zeros(n, dtype=np.int64)
+        self._memory: Tensor | None = None
         if self.reward_scaler is not None:
             self.reward_scaler.begin()
 
@@ -93,68 +73,63 @@ class Stepper:
     def advance(self, agent: Agent, recording: Recording, steps: int) -> None:
         """Take so many steps of all environments, into a recording."""
         noise = self._drawn(agent, steps)
-        start = recording.steps
-        if start == 0:
-            for lane in self._lanes:
-                recording.write("obs", 0, lane.columns, lane.obs)
+        first = recording.steps
         for t in range(steps):
-            for lane in self._lanes:
-                if t > 0:
-                    self._receive(lane, recording, start + t - 1)
-                self._send(lane, agent, recording, start + t, noise[t, lane.columns])
-        for lane in self._lanes:
-            self._receive(lane, recording, start + steps - 1)
+            self._send(agent, recording, first + t, noise[t])
+            self._receive(recording, first + t)
         recording.steps += steps
 
     def _drawn(self, agent: Agent, steps: int) -> Tensor:
         """The noise that the actions of these steps are made of, [steps, N, ...]."""
         if self._noise is None:
-            obs, time = (
-                np.concatenate([getattr(lane, name) for lane in self._lanes]) for name in ("obs", "length")
-            )
+            assert self._obs is not None
             memory = agent.blank_memory(self.envs.num_envs, self.device)
-            seen = agent.observe(self._on_device(obs), self._on_device(time), None, memory)
+            seen = agent.observe(self._on_device(self._obs), self._on_device(self._length), None, memory)
             self._noise = distribution_at(agent.policy, seen)[0].noise
         return self._noise(steps, self._sampling)
 
-    def _send(self, lane: Lane, agent: Agent, recording: Recording, t: int, noise: Tensor) -> None:
-        """Begin a lane's step with the actions of the agent."""
+    def _send(self, agent: Agent, recording: Recording, t: int, noise: Tensor) -> None:
+        """Begin a step with the actions of the agent."""
         started = time.perf_counter()
-        if lane.memory is None:
-            lane.memory = agent.blank_memory(lane.envs.num_envs, self.device)
-        mask = lane.envs.action_mask
+        assert self._obs is not None
+        if self._memory is None:
+            self._memory = agent.blank_memory(self.envs.num_envs, self.device)
+        mask = self.envs.action_mask
         extra = [] if mask is None else [self._on_device(mask)]
-        extra += [] if lane.memory is None else [lane.memory]
+        extra += [] if self._memory is None else [self._memory]
         action, executed, log_prob, *memory = self._respond(agent, mask is not None)(
-            self._on_device(lane.obs), self._on_device(lane.length), noise, *extra
+            self._on_device(self._obs), self._on_device(self._length), noise, *extra
         )
+        actions = executed.cpu().numpy()
         acted = time.perf_counter()
-        lane.envs.send(executed.cpu().numpy())
+        self.envs.send(actions)
         sent = time.perf_counter()
         self.policy_seconds += acted - started
         self.env_seconds += sent - acted
         # From here on the environments move.
-        seen = {"time": lane.length, "valid": ~lane.resetting}
-        acts = {"action": action, "log_prob": log_prob}
+        recording.write("obs", t, self._obs)
+        recording.write("time", t, self._length)
+        recording.write("valid", t, ~self._resetting)
+        recording.write("action", t, action.cpu().numpy())
+        recording.write("log_prob", t, log_prob.cpu().numpy())
         if mask is not None:
-            seen["action_mask"] = mask
-        if lane.memory is not None:
-            acts["memory"] = lane.memory
+            recording.write("action_mask", t, mask)
+        if self._memory is not None:
+            recording.write("memory", t, self._memory.cpu().numpy())
             # An episode that begins with the next step remembers nothing.
-            lane.memory = memory[0].masked_fill(self._on_device(lane.resetting).unsqueeze(-1), 0.0)
-        for name, values in (seen | {name: tensor.cpu().numpy() for name, tensor in acts.items()}).items():
-            recording.write(name, t, lane.columns, values)
+            self._memory = memory[0].masked_fill(self._on_device(self._resetting).unsqueeze(-1), 0.0)
 
-    def _receive(self, lane: Lane, recording: Recording, t: int) -> None:
-        """Wait for the end of a lane's step, and count it."""
+    def _receive(self, recording: Recording, t: int) -> None:
+        """Wait for the end of a step, and count it."""
         started = time.perf_counter()
-        step = lane.envs.receive()
+        step = self.envs.receive()
         self.env_seconds += time.perf_counter() - started
-        self._check_observation(step.obs, lane.columns, t)
-        for name in ("reward", "terminated", "truncated"):
-            recording.write(name, t, lane.columns, getattr(step, name))
-        recording.write("obs", t + 1, lane.columns, step.obs)  # row t + 1 is the successor of row t
-        self._count(lane, step)
+        self._check_observation(step.obs, t)
+        recording.write("reward", t, step.reward)
+        recording.write("terminated", t, step.terminated)
+        recording.write("truncated", t, step.truncated)
+        recording.write("obs", t + 1, step.obs)  # row t + 1 is the successor of row t
+        self._count(step)
 
     def _respond(self, agent: Agent, masked: bool) -> Bound:
         """`respond` for this agent, bound once: its networks and its lens change in place."""
@@ -164,16 +139,16 @@ class Stepper:
             self._bound[masked] = known = (agent, bound)
         return known[1]
 
-    def _count(self, lane: Lane, step: Step) -> None:
+    def _count(self, step: Step) -> None:
         """Add a step to the episodes under way and close those that it ended."""
-        lane.total = lane.total + step.reward  # a reset pays nothing
-        lane.length = lane.length + ~lane.resetting
+        self._return = self._return + step.reward  # a reset pays nothing
+        self._length = self._length + ~self._resetting
         done = step.terminated | step.truncated
         for i in done.nonzero()[0]:
-            self.episodes.append(Episode(float(lane.total[i]), int(lane.length[i])))
-            lane.total[i] = 0.0
-            lane.length[i] = 0
-        lane.resetting, lane.obs = done, step.obs
+            self.episodes.append(Episode(float(self._return[i]), int(self._length[i])))
+            self._return[i] = 0.0
+            self._length[i] = 0
+        self._resetting, self._obs = done, step.obs
 
     def rollout(self, recording: Recording) -> Rollout:
         """What was recorded, as a rollout; rewards are scaled here, all by one number."""
@@ -209,10 +184,10 @@ class Stepper:
     def _on_device(self, values: Array) -> Tensor:
         return torch.from_numpy(values).to(self.device)
 
-    def _check_observation(self, obs: Array, columns: slice, step: int) -> None:
+    def _check_observation(self, obs: Array, step: int) -> None:
         if obs.dtype.kind == "f" and not math.isfinite(obs.sum(dtype=np.float64)):
             finite = np.isfinite(obs).reshape(len(obs), -1)
-            self._not_finite("observation", columns.start + np.flatnonzero(~finite.all(axis=1)), step)
+            self._not_finite("observation", np.flatnonzero(~finite.all(axis=1)), step)
 
     def _check_reward(self, reward: NDArray[np.float64]) -> None:
         if not math.isfinite(reward.sum()):

@@ -59,7 +59,7 @@ class SyncRunner:
             self.begin(iteration=0)
         while len(self._waiting) <= self.lag:
             # A row more than there are steps: the last observation has no step of its own.
-            recording = Recording(self.envs.num_envs, room=self.rollout_steps + 1)
+            recording = Recording(room=self.rollout_steps + 1)
             self.stepper.advance(agent, recording, self.rollout_steps)
             self._waiting.append(self.stepper.rollout(recording))
         return self._waiting.popleft()

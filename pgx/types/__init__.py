@@ -3,6 +3,7 @@
 Time comes first: `[T, N, ...]` is T steps of N environments, `[B, ...]` the flattened rows of a batch.
 """
 
+from pgx.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
 from pgx.types.agent import Act, Agent
 from pgx.types.data import Batch, Rollout, rows_of
 from pgx.types.engine import Bound, Engine
@@ -19,7 +20,6 @@ from pgx.types.networks import (
 from pgx.types.observations import History, Observations
 from pgx.types.plain import Metrics, State
 from pgx.types.rule import Algorithm, Learner, Loss, Optimizer, Setting, Use
-from pgx.types.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
 
 __all__ = [
     "Act",

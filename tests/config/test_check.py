@@ -114,7 +114,7 @@ def test_a_key_that_resembles_nothing_is_told_what_the_section_has() -> None:
         ("algo.normalize_advantage=1", "algo.normalize_advantage", "true or false", "1"),
         ("algo.fisher=exact", "algo.fisher", "one of gauss_newton, kl_hessian", "'exact'"),
         ("env.num_envs=0", "env.num_envs", "a whole number >= 1", "0"),
-        ("env.backend=isaac", "env.backend", "one of auto, envpool, gymnasium", "'isaac'"),
+        ("env.backend=isaac", "env.backend", "one of auto, envpool, processes, gymnasium", "'isaac'"),
         ("env.obs_clip=-5", "env.obs_clip", "a number > 0 or null", "-5"),
         ("seed=-1", "seed", "a whole number >= 0", "-1"),
         ("seed=abc", "seed", "a whole number >= 0", "'abc'"),

@@ -50,7 +50,7 @@ def written(path: Path, env_id: str, episodes: list[Trajectory], **metadata: Any
 
 
 def read(path: Path, env_id: str) -> list[Trajectory]:
-    envs = GymnasiumVector(env_id, 1, {})
+    envs = GymnasiumVector(env_id, 1, {}, first=0)
     try:
         return read_dataset(path, envs)
     finally:

@@ -1,9 +1,11 @@
-"""Both backends keep the same contract, on the real simulators."""
+"""All backends keep the same contract, on the real simulators."""
 
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
+from gymnasium.vector import SyncVectorEnv
 
 import tests.environments  # noqa: F401, registers ids
 from pgx.envs.envpool_backend import why_not
@@ -12,11 +14,16 @@ from pgx.envs.vector import VectorEnv, step
 from pgx.errors import RunError, UserError
 from pgx.types import Continuous, Discrete, MultiDiscrete
 
-BACKENDS = ["gymnasium", "envpool"]
+BACKENDS = ["gymnasium", "processes", "envpool"]
+OURS = ["gymnasium", "processes"]
 
 
 def make(backend: Any, env_id: str = "Walker2d-v4", n: int = 3, threads: int = 2, **kwargs: Any) -> VectorEnv:
     return make_envs(BackendChoice(backend, "test"), env_id, n, kwargs, threads)
+
+
+def choose(env_id: str, backend: Any, kwargs: dict[str, Any], n: int = 1, threads: int = 1) -> BackendChoice:
+    return choose_backend(env_id, backend, kwargs, n, threads)
 
 
 def play(envs: VectorEnv, seed: int, steps: int = 60) -> list[np.ndarray]:
@@ -37,13 +44,13 @@ def test_the_step_after_an_end_only_resets(backend: str) -> None:
     ended, resets = np.zeros(3, dtype=bool), 0
     rng = np.random.default_rng(0)
     for _ in range(80):
-        moved = step(envs, rng.uniform(-1, 1, (3, 6)).astype(np.float32))
-        assert (moved.reward[ended] == 0).all()
-        assert not (moved.terminated | moved.truncated)[ended].any()
+        took = step(envs, rng.uniform(-1, 1, (3, 6)).astype(np.float32))
+        assert (took.reward[ended] == 0).all()
+        assert not (took.terminated | took.truncated)[ended].any()
         # A walker that was just reset stands: its height is 1.25 up to the reset noise of 0.005.
-        assert (abs(moved.obs[ended, 0] - 1.25) < 0.01).all()
+        assert (abs(took.obs[ended, 0] - 1.25) < 0.01).all()
         resets += ended.sum()
-        ended = moved.terminated | moved.truncated
+        ended = took.terminated | took.truncated
     assert resets > 5
 
 
@@ -62,12 +69,12 @@ def test_time_limits_are_truncations_and_falls_are_terminations(backend: str) ->
     envs = make(backend, max_episode_steps=4, terminate_when_unhealthy=False)
     envs.reset(0)
     steps = [step(envs, np.zeros((3, 6), np.float32)) for _ in range(4)]
-    assert not any(moved.terminated.any() for moved in steps)
-    assert [bool(moved.truncated.all()) for moved in steps] == [False, False, False, True]
+    assert not any(took.terminated.any() for took in steps)
+    assert [bool(took.truncated.all()) for took in steps] == [False, False, False, True]
     falling = make(backend)
     falling.reset(0)
     ends = [step(falling, -np.ones((3, 6), np.float32)) for _ in range(20)]
-    assert any(moved.terminated.any() for moved in ends) and not any(moved.truncated.any() for moved in ends)
+    assert any(took.terminated.any() for took in ends) and not any(took.truncated.any() for took in ends)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -86,7 +93,7 @@ def test_kwargs_reach_the_simulator(backend: str) -> None:
 
 def test_envpool_simulates_the_same_walker_as_gymnasium() -> None:
     """From the same state under the same torques both libraries give the same observations and rewards."""
-    ours, theirs = (make(backend, n=1, reset_noise_scale=0.0) for backend in BACKENDS)
+    ours, theirs = (make(backend, n=1, reset_noise_scale=0.0) for backend in ("gymnasium", "envpool"))
     assert np.allclose(ours.reset(0), theirs.reset(0), atol=1e-6)
     rng = np.random.default_rng(0)
     for _ in range(12):
@@ -106,34 +113,36 @@ def test_actions_beyond_the_bounds_act_as_the_bounds(backend: str) -> None:
     assert all((a == b).all() for a, b in zip(*ends, strict=True))
 
 
-def test_observations_and_actions_of_every_supported_kind() -> None:
-    assert make("gymnasium", "FrozenLake-v1").obs_spec == Discrete(16)
-    buttons = make("gymnasium", "TwoButtons-v0")
+@pytest.mark.parametrize("backend", OURS)
+def test_observations_and_actions_of_every_supported_kind(backend: str) -> None:
+    assert make(backend, "FrozenLake-v1").obs_spec == Discrete(16)
+    buttons = make(backend, "TwoButtons-v0")
     assert buttons.obs_spec == Discrete(3)
     assert buttons.action_spec == MultiDiscrete((3, 2))
     assert set(buttons.reset(0)) <= {0, 1, 2}  # the space starts at 5
     assert make("envpool", "CartPole-v1").action_spec == Discrete(2)
-    assert make("gymnasium", "Counter-v0").action_spec == Continuous((2,), low=(-0.5, -0.5), high=(2.0, 2.0))
+    assert make(backend, "Counter-v0").action_spec == Continuous((2,), low=(-0.5, -0.5), high=(2.0, 2.0))
 
 
-def test_unsupported_spaces_say_what_is_supported() -> None:
+@pytest.mark.parametrize("backend", OURS)
+def test_unsupported_spaces_say_what_is_supported(backend: str) -> None:
     with pytest.raises(UserError, match="supported are Box and Discrete"):
-        make("gymnasium", "Blackjack-v1")
+        make(backend, "Blackjack-v1")
 
 
 def test_auto_takes_envpool_only_for_the_same_task() -> None:
-    assert choose_backend("Walker2d-v4", "auto", {}).name == "envpool"
-    assert choose_backend("Walker2d-v4", "auto", {"healthy_z_min": 0.7}).name == "envpool"
-    assert choose_backend("Walker2d-v4", "gymnasium", {}).name == "gymnasium"
+    assert choose("Walker2d-v4", "auto", {}).name == "envpool"
+    assert choose("Walker2d-v4", "auto", {"healthy_z_min": 0.7}).name == "envpool"
+    assert choose("Walker2d-v4", "gymnasium", {}).name == "gymnasium"
     for env_id, kwargs, reason in (
         ("TwoButtons-v0", {}, "EnvPool has no TwoButtons-v0"),
         ("Walker2d-v4", {"camera_name": "track"}, "does not take these env.kwargs"),
         ("Blackjack-v1", {}, "has observations"),
     ):
-        choice = choose_backend(env_id, "auto", kwargs)
+        choice = choose(env_id, "auto", kwargs)
         assert choice.name == "gymnasium" and reason in choice.reason
         with pytest.raises(UserError, match=r"env\.backend=gymnasium runs it"):
-            choose_backend(env_id, "envpool", kwargs)
+            choose(env_id, "envpool", kwargs)
     assert why_not("Walker2d-v4", {"max_episode_steps": 50}) is None
 
 
@@ -144,15 +153,34 @@ def test_an_id_is_known_or_the_nearest_is_named() -> None:
     assert "module 'nowhere' cannot be imported" in str(id_problem("nowhere:X-v0"))
 
 
-def test_wrong_kwargs_are_the_users_mistake() -> None:
-    with pytest.raises(UserError, match="bogus"):
-        make("gymnasium", "CartPole-v1", bogus=1)
+@pytest.mark.parametrize("backend", OURS)
+def test_wrong_kwargs_are_the_users_mistake(backend: str) -> None:
+    with pytest.raises(
+        UserError, match=r"^env\.id=CartPole-v1: cannot be made with env\.kwargs=.*bogus.*[^\n]*$"
+    ):
+        make(backend, "CartPole-v1", bogus=1)
 
 
 def test_an_environment_that_raises_is_named() -> None:
     envs = make("gymnasium", "Counter-v0")
     envs.reset(0)
     with pytest.raises(RunError, match=r"Counter-v0: step\(\) raised"):
-        envs._envs.action_space.seed(0)
         envs._write = lambda action: action  # past the clipping, so that the environment's own check fails
         step(envs, np.full((3, 2), 99.0, np.float32))
+
+
+@pytest.mark.parametrize("env_id", ["Walker2d-v5", "FrozenLake-v1", "tests.environments:Endless-v0"])
+def test_our_own_loop_gives_the_bits_of_gymnasium_s(env_id: str) -> None:
+    ours = make("gymnasium", env_id, n=4)
+    theirs = SyncVectorEnv([lambda: gymnasium.make(env_id, disable_env_checker=True)] * 4)
+    theirs.action_space.seed(0)
+    first = ours.reset(7)
+    same = [(first == theirs.reset(seed=7)[0].astype(first.dtype)).all()]
+    ends = 0
+    for _ in range(200):
+        action = theirs.action_space.sample()
+        took, (obs, *others, _) = step(ours, action), theirs.step(action)
+        same.append((took.obs == obs.astype(took.obs.dtype)).all())
+        same += [(a == b).all() for a, b in zip(took[1:], others, strict=True)]
+        ends += (took.terminated | took.truncated).sum()
+    assert all(same) and ends > 8

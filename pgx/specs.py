@@ -35,3 +35,14 @@ class Image:
 
 ObsSpec = Continuous | Discrete | Image
 ActionSpec = Continuous | Discrete | MultiDiscrete
+
+
+def choices(action: ActionSpec) -> tuple[int, ...]:
+    """Sizes of the discrete choices that an action consists of; none for a continuous one."""
+    match action:
+        case Discrete(n):
+            return (n,)
+        case MultiDiscrete(sizes):
+            return sizes
+        case Continuous():
+            return ()

@@ -1,0 +1,162 @@
+"""Gymnasium environments in worker processes, for those that EnvPool does not have."""
+
+import itertools
+import os
+import pickle
+import threading
+import weakref
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from pgx.envs.process_handle import WorkerProcess, WorkerTraceback, end
+from pgx.envs.process_worker import BEGIN, RESET, STEP, Failure, Ready, Share
+from pgx.envs.shared_rows import allocate, attach
+from pgx.envs.vector import Array, Step
+from pgx.errors import RunError, UserError
+from pgx.specs import ActionSpec, ObsSpec
+
+
+def recipe(env_id: str, kwargs: dict[str, Any]) -> bytes:
+    """What a worker needs to make an environment: how it was registered here, and its keywords.
+
+    Raises:
+        ValueError: it cannot be brought there.
+    """
+    # None for `module:Id`, which its module registers there too, perhaps with what cannot be sent.
+    spec = gymnasium.registry.get(env_id)
+    instead = f"register it in a module and use env.id=module:{env_id}"
+    try:
+        packed = pickle.dumps((spec, kwargs))
+    except Exception as error:
+        raise ValueError(f"{env_id} cannot be sent to worker processes ({error}); {instead}") from error
+    if b"__main__" in packed:  # pickle sends functions and classes by the name of their module
+        raise ValueError(
+            f"{env_id} is made by code of the script itself, which workers do not run; {instead}"
+        )
+    return packed
+
+
+def why_not(env_id: str, kwargs: dict[str, Any]) -> str | None:
+    """Why workers cannot make this environment; None when they can."""
+    if not hasattr(os, "memfd_create"):
+        return "worker processes need Linux"
+    try:
+        recipe(env_id, kwargs)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+class ProcessVector:
+    """N environments stepped by W processes, each its share one after another; the bits are GymnasiumVector's.
+
+    Actions and what they lead to stand in memory that all see; nothing is pickled from step to step.
+
+    Args:
+        env_id: as Gymnasium takes it.
+        num_envs: N.
+        kwargs: of the constructor.
+        num_workers: at least 1; of more than N, N are started. Their number does not change a bit of the results.
+
+    Raises:
+        UserError: the environment cannot be made, or not in a worker.
+        RunError: a worker died.
+    """
+
+    backend = "processes"
+
+    def __init__(self, env_id: str, num_envs: int, kwargs: dict[str, Any], num_workers: int) -> None:
+        refusal = why_not(env_id, kwargs)
+        if refusal is not None:
+            raise UserError(f"env.backend=processes: {refusal}")
+        self.id = env_id
+        self.num_envs = num_envs
+        self.action_mask: NDArray[np.bool_] | None = None
+        self._sent = False
+        self._workers: list[WorkerProcess] = []
+        theirs, lifeline = os.pipe()
+        memory = allocate()
+        # What is dropped without being closed, and what is left when Python ends, is closed too.
+        self._end = weakref.finalize(self, end, self._workers, lifeline, os.getpid())
+        try:
+            for share in _shares(env_id, kwargs, num_envs, min(num_workers, num_envs)):
+                self._workers.append(WorkerProcess(share, theirs, memory))
+            self.obs_spec, self.action_spec = self._specs()
+            self._rows = attach(memory, num_envs, self.obs_spec, self.action_spec)
+            for worker in self._workers:
+                worker.command(BEGIN)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            os.close(theirs)
+            os.close(memory)
+
+    def _specs(self) -> tuple[ObsSpec, ActionSpec]:
+        """Of observations and of actions, when every worker is ready."""
+        found: list[Ready] = []
+        for worker in self._workers:
+            worker.wait(self._workers)
+            heard = worker.hear()
+            if isinstance(heard, Failure):
+                raise UserError(heard.problem) from _cause(heard)
+            found.append(heard)
+        for ready in found:
+            if ready != found[0]:
+                raise UserError(f"env.id={self.id}: one environment has {found[0]}, another {ready}")
+        return found[0].obs, found[0].action
+
+    def reset(self, seed: int) -> Array:
+        assert not self._sent, "reset between send and receive"
+        for worker in self._workers:
+            worker.command(RESET)
+            worker.tell(seed)
+        self._gather()
+        return self._rows.obs.copy()
+
+    def send(self, action: Array) -> None:
+        assert not self._sent, "two actions sent, none received"
+        np.copyto(self._rows.action, action.reshape(self._rows.action.shape), casting="same_kind")
+        self._sent = True
+        for worker in self._workers:
+            worker.command(STEP)
+
+    def receive(self) -> Step:
+        assert self._sent, "nothing was sent"
+        self._sent = False
+        self._gather()
+        rows = self._rows
+        return Step(rows.obs.copy(), rows.reward.copy(), rows.terminated.copy(), rows.truncated.copy())
+
+    def _gather(self) -> None:
+        """Wait for every worker.
+
+        Raises:
+            RunError: an environment raised, the first if several did; or a worker died.
+        """
+        failures: list[Failure] = []
+        for worker in self._workers:
+            worker.wait(self._workers)
+            failure = worker.answer()
+            if failure is not None:
+                failures.append(failure)
+        if failures:
+            raise RunError(failures[0].problem) from _cause(failures[0])
+        self.action_mask = self._rows.mask.copy() if self._rows.masked.any() else None
+
+    def close(self) -> None:
+        self._end()
+
+
+def _shares(env_id: str, kwargs: dict[str, Any], num_envs: int, num_workers: int) -> list[Share]:
+    """W shares of N environments, whose sizes differ by one at most."""
+    bounds = [worker * num_envs // num_workers for worker in range(num_workers + 1)]
+    packed, tied = recipe(env_id, kwargs), threading.current_thread() is threading.main_thread()
+    return [Share(env_id, packed, a, b - a, num_envs, tied) for a, b in itertools.pairwise(bounds)]
+
+
+def _cause(failure: Failure) -> WorkerTraceback | None:
+    return WorkerTraceback(failure.traceback) if failure.traceback else None

@@ -1,0 +1,154 @@
+"""The parent's side of one worker process: starting it, telling it, noticing that it died, ending it."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any
+
+from pgx.envs.process_worker import CLOSE, FAILED, Failure, Share
+from pgx.errors import RunError
+
+# A fresh interpreter rather than multiprocessing's spawn, which would import the user's script in every worker: a
+# script needs no `if __name__ == "__main__"` for this, and one that imports torch costs no worker its memory.
+START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from multiprocessing.connection import Connection; "
+    "from pgx.envs.process_worker import serve; serve(Connection(int(sys.argv[2])), *map(int, sys.argv[3:]))"
+)
+LOOK = 0.5  # seconds between looks whether workers are alive while none answers
+PATIENCE = 2.0  # seconds for all environments to close
+
+
+class WorkerTraceback(Exception):
+    """Where in a worker an environment raised; the cause of what is raised here."""
+
+    def __str__(self) -> str:
+        return f"in a worker process:\n{self.args[0].rstrip()}"
+
+
+class WorkerProcess:
+    """A process that steps its share of the environments.
+
+    A command is one byte on a socket, whose reader sleeps until it comes: of the ways to wake a process (socket, pipe,
+    semaphore, eventfd) none was measurably better, all took 60 to 100 us for two workers and back, and this one
+    tells of the other's death as well. Waiting awake would take a core from a worker.
+
+    Args:
+        share: which environments.
+        lifeline: read end of a pipe of which this process alone has the other end.
+        memory: descriptor of the shared rows.
+    """
+
+    def __init__(self, share: Share, lifeline: int, memory: int) -> None:
+        self.share = share
+        self.channel: Connection[Any, Any]
+        self.channel, theirs = Pipe()
+        inherited = [theirs.fileno(), lifeline, memory]
+        self.process = subprocess.Popen(
+            [sys.executable, *_flags(), "-c", START, json.dumps([*map(str, sys.path)]), *map(str, inherited)],
+            pass_fds=inherited,
+            stdin=subprocess.DEVNULL,
+            process_group=0,  # out of reach of the terminal's Ctrl-C from its first moment
+        )
+        theirs.close()
+        self._answers = select.poll()
+        self._answers.register(self.channel.fileno(), select.POLLIN)
+        self.tell(share)
+
+    def __str__(self) -> str:
+        first, last = self.share.first, self.share.first + self.share.count - 1
+        which = f"environment {first}" if first == last else f"environments {first} to {last}"
+        return f"worker process {self.process.pid} ({which})"
+
+    def command(self, byte: bytes) -> None:
+        """One byte; what is told to the dead is noticed by whoever waits for the answer."""
+        with suppress(BrokenPipeError, ConnectionResetError):
+            os.write(self.channel.fileno(), byte)
+
+    def tell(self, message: object) -> None:
+        """An object; as `command`."""
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.channel.send(message)
+
+    def wait(self, others: Sequence["WorkerProcess"]) -> None:
+        """Until it has something to say.
+
+        Raises:
+            RunError: it, or one of the others, has died.
+        """
+        while not self._answers.poll(LOOK * 1000):
+            for worker in others:
+                if worker.process.poll() is not None:
+                    raise worker.death()
+
+    def answer(self) -> Failure | None:
+        """What a command led to, when it has been waited for; None: what was asked for."""
+        try:
+            byte = os.read(self.channel.fileno(), 1)
+            if byte == FAILED:
+                failure: Failure = self.channel.recv()
+                return failure
+        except (EOFError, ConnectionResetError):
+            byte = b""
+        if not byte:
+            raise self.death()
+        return None
+
+    def hear(self) -> Any:
+        """The object that it sent, when it has been waited for."""
+        try:
+            return self.channel.recv()
+        except (EOFError, ConnectionResetError):
+            raise self.death() from None
+
+    def death(self) -> RunError:
+        """How it came to its end, which its silence told of."""
+        try:
+            code = self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
+        how = f"ended with exit code {code}"
+        if code < 0:
+            how = f"was ended by signal {-code} ({signal.strsignal(-code)})"
+        if code == -signal.SIGKILL:
+            how += "; where nobody sent it, memory ran out"
+        return RunError(f"{self.share.env_id}: {self} {how}")
+
+
+def end(workers: Sequence[WorkerProcess], lifeline: int, owner: int) -> None:
+    """Close their environments; kill those that take too long.
+
+    Args:
+        workers: all of them.
+        lifeline: the write end.
+        owner: id of the process that started them; nothing happens in a fork of it.
+    """
+    if os.getpid() != owner:
+        return
+    for worker in workers:
+        worker.command(CLOSE)
+    deadline = time.monotonic() + PATIENCE
+    for worker in workers:
+        try:
+            worker.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            worker.process.wait()
+        worker.channel.close()
+    os.close(lifeline)
+
+
+def _flags() -> list[str]:
+    """Those of this interpreter that change what an environment does: no asserts, warnings as errors.
+
+    And -P, so that what lies in the current folder is found when this process's path says so, and not before.
+    """
+    return ["-P", *["-O"] * sys.flags.optimize, *(f"-W{option}" for option in sys.warnoptions)]

@@ -1,0 +1,136 @@
+"""The worker's side of the processes backend: one process that steps its share of the environments.
+
+What this file imports every worker imports: no torch.
+"""
+
+import ctypes
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import gymnasium
+
+from pgx.envs.gymnasium_backend import GymnasiumVector
+from pgx.envs.shared_rows import SharedRows, attach
+from pgx.errors import RunError, UserError
+from pgx.specs import ActionSpec, ObsSpec
+
+# What the parent asks for, and what it hears: a byte each, a message after it where one is needed.
+BEGIN, STEP, RESET, CLOSE = b"b", b"s", b"r", b"c"
+DONE, FAILED = b".", b"!"
+
+PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a worker is told once: environments first .. first + count - 1 of num_envs."""
+
+    env_id: str
+    recipe: bytes  # pickled (registered spec or None, kwargs)
+    first: int
+    count: int
+    num_envs: int
+    tied: bool  # to the thread that started it, by the kernel: for one that lasts as long as its process
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The share's environments stand."""
+
+    obs: ObsSpec
+    action: ActionSpec
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong, in the words of GymnasiumVector, and where an environment raised; empty: none did."""
+
+    problem: str
+    traceback: str
+
+
+def serve(channel: "Connection[Any, Any]", lifeline: int, memory: int) -> None:
+    """Make a share of the environments and do as the parent says, until it closes them or is gone.
+
+    Args:
+        channel: commands and answers.
+        lifeline: end of a pipe that nothing is ever written to; it ends when the parent does.
+        memory: descriptor of the shared rows.
+    """
+    # A Ctrl-C is the parent's to answer: it finishes its iteration, for which it needs its environments.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for descriptor in (channel.fileno(), lifeline, memory):  # not for programs that an environment starts
+        os.set_inheritable(descriptor, False)
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+    try:
+        share: Share = channel.recv()
+        if share.tied:
+            _let_the_kernel_end_this()
+        try:
+            envs = _make(share)
+        except UserError as error:
+            channel.send(Failure(str(error), _trace(error)))
+            return
+        channel.send(Ready(envs.obs_spec, envs.action_spec))
+        if os.read(channel.fileno(), 1) == BEGIN:  # every worker is ready
+            rows = attach(memory, share.num_envs, envs.obs_spec, envs.action_spec)
+            _obey(channel, envs, rows, share.first)
+        envs.close()
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return  # the parent is gone
+
+
+def _make(share: Share) -> GymnasiumVector:
+    try:
+        spec, kwargs = pickle.loads(share.recipe)
+    except Exception as error:
+        raise UserError(
+            f"env.id={share.env_id}: a worker process cannot import what it was registered with "
+            f"({type(error).__name__}: {error}); register it in a module and use env.id=module:{share.env_id}"
+        ) from error
+    if spec is not None:
+        gymnasium.registry[spec.id] = spec
+    return GymnasiumVector(share.env_id, share.count, kwargs, share.first)
+
+
+def _obey(channel: "Connection[Any, Any]", envs: GymnasiumVector, rows: SharedRows, first: int) -> None:
+    mine = slice(first, first + envs.num_envs)
+    while (command := os.read(channel.fileno(), 1)) in (STEP, RESET):
+        try:
+            if command == STEP:
+                envs.send(rows.action[mine])
+                took = envs.receive()
+                rows.obs[mine], rows.reward[mine] = took.obs, took.reward
+                rows.terminated[mine], rows.truncated[mine] = took.terminated, took.truncated
+            else:
+                rows.obs[mine] = envs.reset(channel.recv() + first)
+        except RunError as error:
+            os.write(channel.fileno(), FAILED)
+            channel.send(Failure(str(error), _trace(error)))
+            continue
+        rows.masked[mine] = envs.action_mask is not None
+        rows.mask[mine] = True if envs.action_mask is None else envs.action_mask
+        os.write(channel.fileno(), DONE)
+
+
+def _trace(error: Exception) -> str:
+    """Of what the environment raised; nothing for an error that is pgx's own."""
+    return "".join(traceback.format_exception(error.__cause__)) if error.__cause__ else ""
+
+
+def _end_with(lifeline: int) -> None:
+    os.read(lifeline, 1)
+    os._exit(0)  # whatever the environments are doing
+
+
+def _let_the_kernel_end_this() -> None:
+    """For an environment that would not let `_end_with` run, deep in a library of its own."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,163 @@
+"""Gradient steps of a network: gradient, clipping, annealed learning rate and a rule of descent, in one object."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pgx.engines.arguments import leaves, substituted
+from pgx.ops.descent import clipped
+from pgx.ops.params import assign, flatten, split
+from pgx.ops.schedules import Schedule
+from pgx.types import Bound, Engine, Loss, State, rows_of
+
+
+class Rule(Protocol):
+    """How a gradient becomes the direction of a step; a dataclass of numbers."""
+
+    @property
+    def moments(self) -> int:
+        """Vectors that it remembers from one step to the next; they begin at 0."""
+        ...
+
+    def direction(
+        self, weights: Tensor, gradient: Tensor, moments: Sequence[Tensor]
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        """The direction, and the moments after this gradient; all [P]."""
+        ...
+
+
+class GradientSteps:
+    """Steps of a network along the clipped gradient of a loss, at learning_rate * schedule(progress).
+
+    A parameter that a loss does not depend on is left as it is, and so is all that is remembered of it.
+
+    Args:
+        network: what it steps.
+        rule: that turns a gradient into a direction.
+        learning_rate: before annealing, > 0.
+        schedule: factor of the learning rate as a function of progress in [0, 1].
+        max_grad_norm: a longer gradient (2-norm over all parameters) is scaled down to it; None leaves it be.
+        engine: runs the steps.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        rule: Rule,
+        learning_rate: float,
+        schedule: Schedule,
+        max_grad_norm: float | None,
+        engine: Engine,
+    ) -> None:
+        self.network = network
+        self.parameters = list(network.parameters())
+        self.learning_rate = learning_rate
+        self.schedule = schedule
+        self.engine = engine
+        self._step = Step(rule, max_grad_norm)
+        weights = flatten(self.parameters)
+        self._rate = weights.new_full((), learning_rate)
+        self._moments: Sequence[Tensor] = [torch.zeros_like(weights) for _ in range(rule.moments)]
+
+    def anneal(self, progress: float) -> float:
+        """Set the learning rate for this progress in [0, 1]; returns it."""
+        rate = self.learning_rate * self.schedule(progress)
+        self._rate.fill_(rate)
+        return rate
+
+    def descend(self, loss: Loss, *data: Any) -> Tensor:
+        """One step down the gradient of loss(network, *data); returns the loss before the step, detached scalar."""
+        step = self.engine.bind(
+            self._step.on_all, loss, self.network, data, self._rate, rows=_count_rows(data)
+        )
+        return self._take(step, [()])[0]
+
+    def sweep(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
+        """A step for each minibatch of rows; returns the losses before them, [len(minibatches)]."""
+        step = self.engine.bind(
+            self._step.on_rows, loss, self.network, data, self._rate, rows=_count_rows(data), ragged=[0]
+        )
+        return self._take(step, [(index,) for index in minibatches])
+
+    def _take(self, step: Bound, minibatches: Sequence[tuple[Tensor, ...]]) -> Tensor:
+        losses = []
+        state: Sequence[Tensor] = (flatten(self.parameters), *self._moments)
+        for minibatch in minibatches:
+            loss, *state = step(*minibatch, *state)
+            losses.append(loss)
+        weights, *self._moments = state
+        assign(self.parameters, weights)
+        return torch.stack(losses)
+
+    def state_dict(self) -> State:
+        return {"moments": list(self._moments)}
+
+    def load_state_dict(self, state: State) -> None:
+        self._moments = list(state["moments"])
+
+
+def _count_rows(data: tuple[Any, ...]) -> int | None:
+    """How many rows the data of a loss have; None where they have none."""
+    return next((len(leaf) for leaf in leaves(data) if leaf.dim() > 0), None)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step, as a pure function: from weights and moments to the loss before it and to new ones."""
+
+    rule: Rule
+    max_grad_norm: float | None
+
+    def on_rows(
+        self,
+        loss: Loss,
+        network: nn.Module,
+        data: tuple[Any, ...],
+        rate: Tensor,
+        index: Tensor,
+        *state: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """The same as `on_all` for some of the rows; index [b] int64."""
+        return self.on_all(loss, network, rows_of(data, index), rate, *state)
+
+    def on_all(
+        self,
+        loss: Loss,
+        network: nn.Module,
+        data: tuple[Any, ...],
+        rate: Tensor,
+        weights: Tensor,
+        *moments: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """One step.
+
+        Args:
+            loss: (network, *data) -> scalar.
+            network: what is stepped; its own weights are not looked at.
+            data: of the loss.
+            rate: the learning rate, scalar.
+            weights, moments: before the step, [P] each.
+
+        Returns:
+            The loss, scalar, and weights and moments after the step.
+        """
+        parts = [part.detach().requires_grad_() for part in split(weights, list(network.parameters()))]
+        names = [name for name, _ in network.named_parameters()]
+        value: Tensor = substituted([(network, dict(zip(names, parts, strict=True)))], loss, network, *data)
+        found = torch.autograd.grad(value, parts, allow_unused=True)
+        gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parts, strict=True)]
+        gradient = torch.cat([g.reshape(-1) for g in gradients])
+        if self.max_grad_norm is not None:
+            gradient = clipped(gradient, self.max_grad_norm)
+        direction, moments_after = self.rule.direction(weights, gradient, moments)
+        after = (weights - rate * direction, *moments_after)
+        if any(g is None for g in found):
+            moved = torch.cat(
+                [torch.full((p.numel(),), g is not None) for g, p in zip(found, parts, strict=True)]
+            ).to(weights.device)
+            before = (weights, *moments)
+            after = tuple(torch.where(moved, new, old) for new, old in zip(after, before, strict=True))
+        return (value.detach(), *after)

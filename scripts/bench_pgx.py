@@ -1,0 +1,118 @@
+"""pgx's side of what `pgx train` cannot show from outside: one JSON line. Called by scripts/bench.py.
+
+python scripts/bench_pgx.py update --algo trpo --batch 20000 --updates 5
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from contextlib import redirect_stdout
+from pathlib import Path
+
+from benchmark.pgx_losses import differences
+
+
+def bare(options: argparse.Namespace) -> dict[str, object]:
+    """EnvPool alone under random actions; a row in which an environment only resets itself is no step."""
+    import envpool
+    import numpy as np
+
+    pool = envpool.make(
+        options.env,
+        env_type="gymnasium",
+        num_envs=options.num_envs,
+        num_threads=min(options.threads, options.num_envs),
+        seed=options.seed,
+    )
+    pool.reset()
+    rng = np.random.default_rng(options.seed)
+    space = pool.action_space
+    actions = [rng.uniform(space.low, space.high, (options.num_envs, *space.shape)) for _ in range(64)]
+
+    def rate(seconds: float) -> float:
+        steps, resets, started = 0, 0, time.perf_counter()
+        while (took := time.perf_counter() - started) < seconds:
+            for action in actions:
+                _, _, terminated, truncated, _ = pool.step(action)
+                resets += int((terminated | truncated).sum())
+            steps += options.num_envs * len(actions)
+        return (steps - resets) / took
+
+    rate(options.seconds / 5)  # threads awake, episodes under way
+    return {"steps_per_second": rate(options.seconds)}
+
+
+def update(options: argparse.Namespace) -> dict[str, object]:
+    """Seconds of `algorithm.update`: estimates, policy, critic; on rollouts of the policy as it learns."""
+    from pgx.config import build, compose
+
+    envs = 8 if options.algo == "ppo" else 16
+    overrides = [f"algo={options.algo}", f"env={options.env}", f"env.num_envs={envs}", f"seed={options.seed}"]
+    overrides += [f"runner.rollout_steps={options.batch // envs}", "logger.console=off"]
+    if options.algo == "trpo":
+        overrides.append(f"algo.critic_minibatch_size={options.minibatch}")
+    seconds = []
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = build(compose([*overrides, f"run_dir={folder}/run"]))
+        for _ in range(1 + options.updates):
+            rollout = trainer.runner.collect(trainer.agent)
+            started = time.perf_counter()
+            trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
+            seconds.append(time.perf_counter() - started)
+        trainer.runner.close()
+    return {"seconds": statistics.median(seconds[1:]), "first": seconds[0], "updates": options.updates}
+
+
+def modules(options: argparse.Namespace) -> dict[str, object]:
+    """What a run of `pgx train` imports, all told, into --file."""
+    from pgx.cli import main as pgx
+
+    overrides = ["train", f"algo={options.algo}", f"env={options.env}", "trainer.total_steps=1"]
+    overrides.append("logger.console=off")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with redirect_stdout(sys.stderr):
+                pgx([*overrides, f"run_dir={folder}/run"])
+        except SystemExit as end:
+            if end.code:
+                raise
+    ours = Path(__file__).parent.name
+    names = [name for name in sys.modules if name.split(".")[0] not in ("__main__", "benchmark", ours)]
+    Path(options.file).write_text(json.dumps(names))
+    return {"names": len(names)}
+
+
+def losses(options: argparse.Namespace) -> dict[str, object]:
+    """The largest differences of pgx's losses from those that a peer left in --file."""
+    return dict(differences(Path(options.file), options.env))
+
+
+WHAT = {function.__name__: function for function in (bare, update, modules, losses)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=WHAT)
+    parser.add_argument("--env", default="Walker2d-v4")
+    parser.add_argument("--algo", choices=["ppo", "trpo"], default="ppo")
+    parser.add_argument("--num-envs", type=int, default=8, help="of bare")
+    parser.add_argument("--threads", type=int, default=1, help="of EnvPool, for bare")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of stepping, for bare")
+    parser.add_argument("--batch", type=int, default=2048, help="rows of an update")
+    parser.add_argument("--minibatch", type=int, default=128, help="rows of a step of TRPO's critic")
+    parser.add_argument(
+        "--updates", type=int, default=5, help="how many are timed, after a first one that is not"
+    )
+    parser.add_argument("--file", help="of modules and losses")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    print(json.dumps(WHAT[options.what](options)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""The minibatch steps that a peer took, taken again with pgx's losses and pgx's optimizer. Imports torch and pgx."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pgx.trainer import Trainer
+    from pgx.types import Batch
+
+OVERRIDES = (
+    "algo=ppo",
+    "algo.normalize_advantage=off",
+    "optimizer.max_grad_norm=null",
+    "critic_optimizer.max_grad_norm=null",
+    "logger.console=off",
+)
+
+
+def steps(trainer: Trainer, batch: Batch, minibatches: list[Any]) -> tuple[Any, Any]:
+    """A step of policy and of critic for each minibatch; their losses before them, [steps] each.
+
+    All that this file asks of the rule and of the optimizers is here.
+    """
+    import torch
+
+    index = [torch.from_numpy(minibatch) for minibatch in minibatches]
+    learner = trainer.learner
+    rule: Any = trainer.algorithm  # PPO: its losses are its own affair
+    policy = learner.optimizer.sweep(rule._policy_loss, (batch,), index)
+    value = learner.critic_optimizer.sweep(rule._critic_loss, (batch,), index)
+    # Policy and critic share nothing, so all steps of the one may come before those of the other.
+    return policy.numpy(), value.numpy()
+
+
+def differences(path: Path, env: str) -> dict[str, dict[str, float]]:
+    """The largest differences of the policy's and of the critic's losses over the steps of a file.
+
+    Each relative to the peer's loss at the same step, and relative to the mean size of the losses: a policy loss is a
+    mean of numbers of either sign, and where it happens to be nearly 0 the last bits of its terms are much of it.
+
+    Args:
+        path: written by `scripts/bench_peer.py losses`.
+        env: of which observations and actions are.
+    """
+    from pgx.config import build, compose
+
+    dumped = dict(np.load(path))
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = build(compose([*OVERRIDES, f"env={env}", f"run_dir={folder}/run"]))
+        _load(trainer.agent.policy, dumped, "policy")
+        _load(trainer.agent.critic, dumped, "value")
+        trainer.learner.anneal(0.0)
+        policy, value = steps(trainer, _batch(dumped), list(dumped["minibatches"]))
+        trainer.runner.close()
+    return {
+        "policy": _largest(policy, dumped["policy_loss"]),
+        # SB3's is the mean squared error, and its coefficient 0.5; pgx's loss has the half in it.
+        "value": _largest(2 * value, dumped["value_loss"]),
+    }
+
+
+def _largest(ours: Any, theirs: Any) -> dict[str, float]:
+    difference, size = np.abs(ours - theirs), np.abs(theirs)
+    return {
+        "relative": float((difference / size).max()),
+        "of mean size": float(difference.max() / size.mean()),
+    }
+
+
+def _load(network: Any, dumped: dict[str, Any], prefix: str) -> None:
+    """The peer's weights into a perceptron, layer by layer."""
+    import torch
+
+    layers = [module for module in network.modules() if isinstance(module, torch.nn.Linear)]
+    with torch.no_grad():
+        for i, layer in enumerate(layers):
+            layer.weight.copy_(torch.from_numpy(dumped[f"{prefix}_weight_{i}"]))
+            layer.bias.copy_(torch.from_numpy(dumped[f"{prefix}_bias_{i}"]))
+        if prefix == "policy":
+            network.log_std.copy_(torch.from_numpy(dumped["log_std"]))
+
+
+def _batch(dumped: dict[str, Any]) -> Batch:
+    import torch
+
+    from pgx.types import Batch, Observations
+
+    column = {
+        key: torch.from_numpy(dumped[key]) for key in ("obs", "action", "log_prob", "advantage", "target")
+    }
+    return Batch(
+        obs=Observations(column["obs"], torch.zeros(len(column["obs"]), dtype=torch.int64)),
+        action=column["action"],
+        log_prob=column["log_prob"],
+        value=column["target"] - column["advantage"],
+        advantage=column["advantage"],
+        value_target=column["target"],
+    )

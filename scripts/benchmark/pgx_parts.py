@@ -1,0 +1,143 @@
+"""What each job asks of pgx, and of EnvPool alone."""
+
+import sys
+import sysconfig
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from . import disk_cache
+from .clock import Stamp, steps_per_second
+from .machine import cores
+from .processes import ROOT, PartFailed, Run, answer, watched_run
+from .rows import BARE, LOOP, PGX, Detail, Row
+from .sizes import ENV, Sizes
+
+DEFAULT = {"ppo": "8 environments", "trpo": "16 environments", "a2c": "16 environments"}
+ENVS = {"ppo": 8, "trpo": 16, "a2c": 16}
+
+
+def minibatch(batch: int) -> int:
+    """Rows of a step of TRPO's critic: 128 where the batch divides by it, else 125; the same for the peer."""
+    return 128 if batch % 128 == 0 else 125
+
+
+def bare(num_envs: int, sizes: Sizes, seed: int) -> list[Row]:
+    """EnvPool alone."""
+    threads = cores()
+    found = answer(
+        sys.executable, "bench_pgx.py", "bare", "--env", ENV, "--num-envs", num_envs,
+        "--threads", threads, "--seconds", sizes.bare_seconds, "--seed", seed,
+    )  # fmt: skip
+    setting = f"{num_envs} environments"
+    return [Row("bare", "stepping alone", BARE, setting, "steps/s", found["steps_per_second"], num_envs)]
+
+
+def rate(algo: str, sizes: Sizes, seed: int) -> list[Row]:
+    """Environment steps per second of `pgx train`, from the moments at which rows of its metrics appear."""
+    overrides = [f"algo={algo}", f"env={ENV}", f"seed={seed}", f"trainer.total_steps={sizes.steps_of(algo)}"]
+    run = watched_run(overrides, lambda row, seconds: False)
+    stamps: list[Stamp] = [(row["step"], moment) for moment, row in run.seen]
+    own: list[Stamp] = [(row["step"], row["time/seconds"]) for _, row in run.seen]
+    try:
+        value = steps_per_second(stamps, sizes.warm_up)
+        details: dict[str, Detail] = {"by its own clock": steps_per_second(own, sizes.warm_up)}
+    except ValueError as error:
+        raise PartFailed(f"pgx train {' '.join(overrides)}: {error}") from error
+    return [Row(algo, LOOP, PGX, DEFAULT[algo], "steps/s", value, ENVS[algo], details)]
+
+
+def update(job: str, algo: str, batch: int, sizes: Sizes, seed: int) -> list[Row]:
+    """Seconds of one update."""
+    found = answer(
+        sys.executable, "bench_pgx.py", "update", "--env", ENV, "--algo", algo, "--batch", batch,
+        "--minibatch", minibatch(batch), "--updates", sizes.updates, "--seed", seed,
+    )  # fmt: skip
+    details: dict[str, Detail] = {"batch": float(batch), "first update": found["first"]}
+    return [
+        Row(job, f"update of {batch:,} rows", PGX, "algorithm.update", "s", found["seconds"], None, details)
+    ]
+
+
+def _one_iteration(*overrides: str) -> Run:
+    return watched_run(
+        ["algo=ppo", f"env={ENV}", "trainer.total_steps=1", *overrides], lambda row, seconds: False
+    )
+
+
+@cache
+def _make_programs() -> None:
+    """Let a run compile what pgx keeps on disk from one run to the next, so that it is there for those measured."""
+    _one_iteration()
+
+
+@cache
+def _imports_mb() -> float:
+    """Memory of a process that has imported what a run imports. The list of modules is that of a real run."""
+    with tempfile.TemporaryDirectory() as folder:
+        names = f"{folder}/modules.json"
+        answer(sys.executable, "bench_pgx.py", "modules", "--env", ENV, "--algo", "ppo", "--file", names)
+        found = answer(sys.executable, "benchmark/imports.py", names)
+    return float(found["rss_mb"])
+
+
+def memory(sizes: Sizes, seed: int) -> list[Row]:
+    """Peak memory of `pgx train` over what its imports alone take."""
+    _make_programs()
+    overrides = ["algo=ppo", f"env={ENV}", f"seed={seed}", f"trainer.total_steps={sizes.memory_steps}"]
+    peak, imports = watched_run(overrides, lambda row, seconds: False).peak_mb, _imports_mb()
+    details: dict[str, Detail] = {"peak": peak, "imports": imports}
+    return [Row("memory", "peak over imports", PGX, DEFAULT["ppo"], "MB", peak - imports, 8, details)]
+
+
+def startup(seed: int) -> list[Row]:
+    """Seconds from the command to the first environment step, files cold, then warm."""
+    _make_programs()
+    folders = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib")]
+    disk_cache.forget([*folders, ROOT / "pgx", ROOT / "configs"])
+    rows = []
+    for case in ("cold files", "warm files"):
+        run = _one_iteration(f"seed={seed}", "runner.rollout_steps=1", "algo.minibatch_size=8")
+        moment, row = _first(run)
+        # The iteration of one step, whose own seconds its row holds, began when everything else was ready.
+        value = moment - run.launched - row["time/seconds"]
+        details: dict[str, Detail] = {"to the first row": moment - run.launched}
+        rows.append(Row("startup", case, PGX, "8 environments", "s", value, 8, details))
+    return rows
+
+
+def _first(run: Run) -> tuple[float, dict[str, float]]:
+    if not run.seen:
+        raise PartFailed("pgx train: the run ended without a row of metrics")
+    return run.seen[0]
+
+
+def until(sizes: Sizes, seed: int) -> list[Row]:
+    """Seconds from the command to a training return: mean of the last 20 episodes."""
+    episodes = 0.0
+
+    def reached(row: dict[str, float]) -> bool:
+        return episodes >= 20 and row.get("rollout/episode_return_recent", -1e9) >= sizes.reach
+
+    def enough(row: dict[str, float], seconds: float) -> bool:
+        nonlocal episodes
+        episodes += row["rollout/episodes"]
+        return reached(row) or seconds > sizes.until_seconds
+
+    overrides = ["algo=ppo", f"env={ENV}", f"seed={seed}", f"trainer.total_steps={sizes.until_steps}"]
+    _make_programs()
+    run = watched_run(overrides, enough)
+    # What the run wrote between the signal to stop and its end is none of it.
+    episodes, found = 0.0, None
+    for moment, row in run.seen:
+        episodes += row["rollout/episodes"]
+        if reached(row):
+            found = (moment - run.launched, row)
+            break
+    seconds, row = found or (None, run.seen[-1][1])
+    details: dict[str, Detail] = {
+        "steps": row["step"],
+        "loop": row["time/seconds"],
+        "return": row.get("rollout/episode_return_recent"),
+    }
+    return [Row("until", f"to return {sizes.reach:,.0f}", PGX, DEFAULT["ppo"], "s", seconds, 8, details)]

@@ -1,0 +1,214 @@
+"""Compiled is as written: the same numbers to rounding, for any number of rows, kept from one process to the next."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pgx.engines import Compiled, Eager, choose_engine
+from pgx.engines.choose import why_not
+from pgx.errors import UserError
+from pgx.ops.fisher import gauss_newton_product
+from pgx.optimizers import adam
+from pgx.types import Engine, Observations
+from tests.conftest import Make, parameters, small
+
+pytestmark = pytest.mark.skipif(why_not("cpu") is not None, reason=f"nothing compiles here: {why_not('cpu')}")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Programs of this file's tests, kept for its later ones."""
+    return tmp_path_factory.mktemp("programs")
+
+
+class Said(list[str]):
+    """What an engine reports."""
+
+    @property
+    def compiled(self) -> int:
+        return sum(line.startswith("compiling") for line in self)
+
+
+@dataclass(frozen=True)
+class Affine:
+    slope: float
+
+    def of(self, network: nn.Module, pair: tuple[Tensor, Tensor], x: Tensor) -> tuple[Tensor, ...]:
+        left, right = pair
+        return (self.slope * network(left[x]) + right[x].unsqueeze(-1), (left[x] * right[x].unsqueeze(-1)).mean(0))
+
+
+def net(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+
+
+def pair(rows: int) -> tuple[Tensor, Tensor]:
+    stream = torch.Generator().manual_seed(rows)
+    return torch.randn(rows, 3, generator=stream), torch.randn(rows, generator=stream)
+
+
+def close(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> bool:
+    return all(torch.allclose(x, y, atol=2e-6, rtol=1e-5) for x, y in zip(a, b, strict=True))
+
+
+def bound(engine: Engine, network: nn.Module, rows: int, index: Tensor, slope: float = 2.0) -> tuple[Tensor, ...]:
+    return engine.bind(Affine(slope).of, network, pair(rows), rows=rows, ragged=[0])(index)
+
+
+def test_one_program_serves_any_rows_networks_and_weights_of_a_kind(folder: Path) -> None:
+    said = Said()
+    engine, network = Compiled(folder, said.append), net()
+    for rows, picked in ((50, 7), (64, 64), (31, 1), (2000, 997), (1009, 30)):
+        index = torch.arange(picked) * 3 % rows
+        assert close(bound(engine, network, rows, index), bound(Eager(), network, rows, index))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(1.5)  # in place, as training does
+    index = torch.arange(5)
+    assert close(bound(engine, network, 20, index), bound(Eager(), network, 20, index))
+    other = net(seed=1)
+    assert close(bound(engine, other, 20, index), bound(Eager(), other, 20, index))
+    assert said.compiled == 1
+
+
+def test_another_value_is_another_program(folder: Path) -> None:
+    said = Said()
+    engine, index = Compiled(folder, said.append), torch.arange(5)
+    assert close(bound(engine, net(), 20, index, slope=-3.0), bound(Eager(), net(), 20, index, slope=-3.0))
+    assert close(bound(engine, net(), 20, index), bound(Eager(), net(), 20, index))
+    assert said.compiled == 1  # the second was made by the test before, and is on disk
+
+
+def test_a_program_on_disk_is_used_without_the_compiler(folder: Path) -> None:
+    """In another process, which never imports torch's compiler: that alone takes a second or two."""
+    code = (
+        "import sys\nfrom pathlib import Path\nimport torch\ntorch.set_num_threads(1)\n"
+        "from pgx.engines import Compiled\nfrom tests.engines.test_compiled import bound, net\n"
+        f"said = []\nprint(bound(Compiled(Path({str(folder)!r}), said.append), net(), 20, torch.arange(5))[0].sum().item())\n"
+        "print(said, 'torch._dynamo' in sys.modules, 'torch._inductor' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    number, rest = done.stdout.splitlines()
+    assert rest == "[] False False"
+    assert float(number) == pytest.approx(float(bound(Eager(), net(), 20, torch.arange(5))[0].detach().sum()), abs=1e-5)
+
+
+def test_a_program_cut_short_is_made_again(folder: Path, tmp_path: Path) -> None:
+    for path in folder.glob("*.pt2"):
+        (tmp_path / path.name).write_bytes(path.read_bytes()[:1000])
+    said = Said()
+    index = torch.arange(5)
+    assert close(bound(Compiled(tmp_path, said.append), net(), 20, index), bound(Eager(), net(), 20, index))
+    assert said.compiled == 1
+    assert any("cannot be loaded" in line for line in said)
+
+
+def undecided(x: Tensor) -> tuple[Tensor, ...]:
+    """What Python decides here depends on what the tensor holds."""
+    return (x + 1,) if bool(x.sum() > 0) else (x - 1,)
+
+
+def test_what_cannot_be_compiled_runs_as_it_is_written_and_is_said_once(folder: Path) -> None:
+    said = Said()
+    engine = Compiled(folder, said.append)
+    for x in (torch.ones(3), -torch.ones(3)):
+        for _ in range(2):
+            assert torch.equal(engine.bind(undecided)(x)[0], undecided(x)[0])
+    assert [line for line in said if "runs as it is written" in line] == said[1:]
+    assert len(said) == 2
+
+
+def regression(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    return (network(x)[:, 0] - y).square().mean()
+
+
+def test_sweeps_compiled_are_sweeps_as_written(folder: Path) -> None:
+    """Over 20 steps of Adam on minibatches of unequal size, with clipping that bites: losses and weights."""
+    x, y = pair(100)
+    minibatches = [torch.arange(20 + k) * (k + 1) % 100 for k in range(20)]
+    runs = []
+    for engine in (Eager(), Compiled(folder, Said().append)):
+        network = net()
+        steps = adam(network, engine, 1e-2, "linear", 0.5, beta1=0.9, beta2=0.99, epsilon=1e-8)
+        steps.anneal(0.5)
+        losses = steps.sweep(regression, (x, y), minibatches)
+        runs.append((losses, *(p.detach() for p in network.parameters())))
+    assert close(*runs)
+    assert runs[0][0].max() - runs[0][0].min() > 0.01  # they learned something
+
+
+def test_products_prepared_are_products(folder: Path, make: Make) -> None:
+    trainer = make(*small("trpo"), "env=CartPole-v1")
+    policy = trainer.agent.policy
+    seen = Observations(torch.randn(40, 4), torch.zeros(40, dtype=torch.int64))
+    vector = torch.randn(sum(p.numel() for p in policy.parameters()))
+    plain = Eager().prepare(gauss_newton_product, policy, seen, rows=40)(vector)
+    said = Said()
+    compiled = Compiled(folder, said.append).prepare(gauss_newton_product, policy, seen, rows=40)(vector)
+    assert said.compiled == 1 and len(said) == 2  # it was not refused
+    assert torch.allclose(plain, compiled, rtol=1e-4, atol=1e-6)
+    trainer.runner.close()
+
+
+def trained(make: Make, overrides: list[str], folder: Path, compile: str, monkeypatch: pytest.MonkeyPatch) -> Tensor:
+    monkeypatch.setenv("PGX_CACHE", str(folder))
+    trainer = make(*overrides, f"trainer.compile={compile}", name=f"compiled-{compile}")
+    trainer.train()
+    return parameters(trainer)
+
+
+@pytest.mark.parametrize(
+    ("algo", "env"),
+    [
+        ("ppo", "Walker2d-v4"),
+        ("trpo", "CartPole-v1"),
+        pytest.param("a2c", "CartPole-v1", marks=pytest.mark.slow),
+        pytest.param("actor_critic", "Walker2d-v4", marks=pytest.mark.slow),
+        pytest.param("mdpo", "Walker2d-v4", marks=pytest.mark.slow),
+        pytest.param("npg", "Walker2d-v4", marks=pytest.mark.slow),
+        pytest.param("off_policy_reinforce", "CartPole-v1", marks=pytest.mark.slow),
+        pytest.param("ppg", "Walker2d-v4", marks=pytest.mark.slow),
+        pytest.param("ppo_kl", "Walker2d-v4", marks=pytest.mark.slow),
+        pytest.param("reinforce", "CartPole-v1", marks=pytest.mark.slow),
+        pytest.param("vtrace", "CartPole-v1", marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_compiled_is_the_run_as_written(
+    algo: str, env: str, make: Make, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After two iterations; rounding grows with every step through the environment, so not after many."""
+    overrides = [*small(algo), f"env={env}", "trainer.total_steps=300", "logger.console=plain"]
+    compiled = trained(make, overrides, folder, "true", monkeypatch)
+    assert "runs as it is written" not in capsys.readouterr().out
+    written = trained(make, overrides, folder, "false", monkeypatch)
+    assert torch.allclose(compiled, written, atol=2e-4)
+    assert not torch.equal(compiled, written)  # as they would be if nothing had been compiled
+
+
+def test_auto_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_engine("auto", 10_000, 10_000, "cpu").compiled
+    assert not choose_engine("auto", 9_999, 10_000, "cpu").compiled
+    assert choose_engine(True, 1, 10_000, "cpu").compiled
+    assert not choose_engine(False, 10**9, 0, "cpu").compiled
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    without = choose_engine("auto", 10_000, 10_000, "cpu")
+    assert not without.compiled and "no-such-compiler" in without.reason
+    with pytest.raises(UserError, match="no-such-compiler"):
+        choose_engine(True, 1, 0, "cpu")
+
+
+def test_a_run_without_a_compiler_says_so_in_one_line_and_runs(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pgx", "train", "env=CartPole-v1", "algo=a2c", "trainer.total_steps=200"]
+    command += [f"run_dir={tmp_path / 'run'}", "trainer.compile_min_steps=0", "logger.console=plain"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=os.environ | {"CXX": "no-such-compiler"}
+    )
+    assert "not compiled (auto: there is no C++ compiler (no-such-compiler" in done.stdout
+    assert done.stdout.count("compiler") == 1

@@ -1,0 +1,380 @@
+"""Environments in worker processes are those of this process, to the last bit and word; and nothing is left behind."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+import tests.envs.troubles
+from pgx.envs.gymnasium_backend import GymnasiumVector
+from pgx.envs.make import choose_backend
+from pgx.envs.process_backend import ProcessVector
+from pgx.envs.vector import Array, VectorEnv, step
+from pgx.errors import RunError, UserError
+from pgx.specs import Continuous, choices
+from tests.conftest import Make, parameters
+
+ROOT = Path(__file__).parents[2]
+TROUBLE = "tests.envs.troubles:Trouble-v0"
+
+
+@contextmanager
+def processes(env_id: str, n: int, workers: int, **kwargs: Any) -> Iterator[ProcessVector]:
+    envs = ProcessVector(env_id, n, kwargs, workers)
+    try:
+        yield envs
+    finally:
+        envs.close()
+
+
+def pids(envs: ProcessVector) -> list[int]:
+    return [worker.process.pid for worker in envs._workers]
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and is no mere entry that nobody has asked for yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def names(folder: str) -> set[str]:
+    return {path.name for path in Path(folder).iterdir()}
+
+
+def until(done: Callable[[], bool]) -> None:
+    for _ in range(3000):
+        if done():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it never came about")
+
+
+def idle(envs: VectorEnv) -> Array:
+    return np.zeros(envs.num_envs, np.int64)
+
+
+def some(rng: np.random.Generator, envs: VectorEnv) -> Array:
+    """Random actions that are allowed; continuous ones go beyond their bounds."""
+    if isinstance(envs.action_spec, Continuous):
+        return rng.uniform(-3, 3, (envs.num_envs, *envs.action_spec.shape)).astype(np.float32)
+    sizes = choices(envs.action_spec)
+    mask = envs.action_mask
+    allowed = np.ones((envs.num_envs, sum(sizes)), bool) if mask is None else mask
+    parts = np.split(allowed, np.cumsum(sizes)[:-1], axis=1)
+    action = np.array([[rng.choice(np.flatnonzero(row)) for row in part] for part in parts]).T
+    return action if len(sizes) > 1 else action[:, 0]
+
+
+def same(one: Any, two: Any) -> bool:
+    if one is None or two is None:
+        return one is two
+    return bool(one.dtype == two.dtype and one.shape == two.shape and (one == two).all())
+
+
+@pytest.mark.parametrize(
+    ("env_id", "kwargs", "n", "workers"),
+    [
+        ("Walker2d-v5", {}, 5, 2),
+        ("tests.environments:Counter-v0", {"cut": True}, 7, 3),
+        ("tests.environments:TwoButtons-v0", {}, 2, 4),
+        ("tests.environments:Catch-v0", {}, 3, 2),
+        ("tests.environments:Masked-v0", {"several": True}, 4, 3),
+        ("tests.environments:Masked-v0", {"shows": "even"}, 5, 2),
+        ("tests.environments:Masked-v0", {"shows": "even"}, 1, 1),
+        ("FrozenLake-v1", {}, 4, 2),
+    ],
+)
+def test_the_bits_are_those_of_environments_in_this_process(
+    env_id: str, kwargs: dict[str, Any], n: int, workers: int
+) -> None:
+    here, rng, ends = GymnasiumVector(env_id, n, kwargs, first=0), np.random.default_rng(1), 0
+    with processes(env_id, n, workers, **kwargs) as there:
+        assert len(set(pids(there))) == min(n, workers)
+        assert (there.obs_spec, there.action_spec) == (here.obs_spec, here.action_spec)
+        for seed in (3, 8):
+            first = there.reset(seed)
+            kept = first.copy()
+            assert same(first, here.reset(seed)) and same(there.action_mask, here.action_mask)
+            for _ in range(300):
+                action = some(rng, here)
+                one, two = step(there, action), step(here, action)
+                assert all(same(a, b) for a, b in zip(one, two, strict=True))
+                assert same(there.action_mask, here.action_mask)
+                ends += int((two.terminated | two.truncated).sum())
+            assert same(first, kept)  # what was given out does not move
+    assert ends > 10
+
+
+@pytest.mark.parametrize("env", ["Walker2d-v5", "tests.environments:Masked-v0", "FrozenLake-v1"])
+def test_a_run_learns_the_same_parameters_on_either_backend(make: Make, env: str) -> None:
+    learned = []
+    for number, where in enumerate(
+        (["env.backend=gymnasium"], ["env.backend=processes", "env.num_threads=2"])
+    ):
+        trainer = make("algo=ppo", f"env={env}", *where, "trainer.eval_every=256", name=f"run{number}")
+        trainer.train()
+        learned.append(parameters(trainer))
+    assert torch.equal(*learned)
+
+
+@pytest.mark.parametrize(("at", "what"), [("reset", "raise"), ("step", "raise"), ("step", "mask")])
+def test_an_environment_that_fails_says_the_same_on_either_backend(at: str, what: str) -> None:
+    """Environments 3 and 4 fail, in workers of their own; 3 is named."""
+    said = []
+    kwargs = {"at": at, "what": what, "number": 3}
+    with processes(TROUBLE, 5, 5, **kwargs) as there:
+        for envs in (GymnasiumVector(TROUBLE, 5, kwargs, first=0), there):
+            with pytest.raises(RunError) as caught:
+                envs.reset(100)
+                step(envs, idle(envs))
+            said.append(str(caught.value))
+            if what == "raise":
+                assert envs is not there or 'troubles.py", line' in str(caught.value.__cause__)
+                assert "robot 3 fell" in str(caught.value.__cause__)
+    assert said[0] == said[1]
+    assert "3" in said[0]
+
+
+def test_after_a_failed_step_a_reset_begins_anew() -> None:
+    with processes(TROUBLE, 3, 2, at="step", number=2) as envs:
+        for _ in range(2):
+            envs.reset(0)
+            with pytest.raises(RunError, match="robot 2 fell"):
+                step(envs, idle(envs))
+
+
+def test_a_constructor_that_fails_says_the_same_on_either_backend() -> None:
+    said = []
+    for make_them in (
+        lambda: GymnasiumVector(TROUBLE, 3, {"at": "constructor"}, first=0),
+        lambda: ProcessVector(TROUBLE, 3, {"at": "constructor"}, 2),
+    ):
+        with pytest.raises(UserError) as caught:
+            make_them()
+        said.append(str(caught.value))
+    assert said[0] == said[1] and "robot 0 fell" in said[0]
+    assert 'troubles.py", line' in str(caught.value.__cause__)
+
+
+def test_environments_that_differ_are_refused_and_none_is_left(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"one environment has .*, another ") as caught:
+        ProcessVector("tests.envs.troubles:Fickle-v0", 2, {"path": str(tmp_path / "made")}, 2)
+    frame = caught.traceback[-2].frame.f_locals["self"]  # which keeps it from being dropped
+    assert len(pids(frame)) == 2 and not any(map(runs, pids(frame)))
+
+
+@pytest.mark.parametrize("at", ["constructor", "reset", "step"])
+def test_an_environment_that_ends_its_process_is_named_with_the_exit_code(at: str) -> None:
+    with (
+        pytest.raises(RunError, match=r"worker process \d+ \(environments? .*2\) ended with exit code 3$"),
+        processes(TROUBLE, 3, 3 if at == "reset" else 1, at=at, what="exit", number=2) as envs,
+    ):
+        envs.reset(0)
+        step(envs, idle(envs))
+
+
+@pytest.mark.parametrize("moment", ["before", "during"])
+def test_a_killed_worker_is_noticed_though_another_never_answers(moment: str) -> None:
+    """Of two workers the first sleeps in its step; the second is killed."""
+    with processes(TROUBLE, 2, 2, at="step", what="sleep", number=0) as envs:
+        envs.reset(0)
+        envs.send(idle(envs)) if moment == "during" else None
+        os.kill(pids(envs)[1], signal.SIGKILL)
+        if moment == "before":
+            until(lambda: not runs(pids(envs)[1]))
+            envs.send(idle(envs))
+        with pytest.raises(RunError, match=rf"{pids(envs)[1]} \(environment 1\) was ended by signal 9 "):
+            envs.receive()
+
+
+PARENT = """
+import sys, threading, time
+from pgx.envs.process_backend import ProcessVector
+def work():
+    envs = ProcessVector("tests.envs.troubles:Trouble-v0", 2, {"at": "step", "what": WHAT, "number": 1}, 2)
+    envs.reset(0)
+    envs.send(envs.reset(0)[:, 0].astype(int))
+    print(*[worker.process.pid for worker in envs._workers], flush=True)
+    time.sleep(1e6)
+"""
+
+
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [("work()", "sleep"), ("work()", "hold"), ("threading.Thread(target=work).start()", "sleep")],
+)
+def test_workers_end_with_a_parent_that_was_killed_and_leave_nothing(start: str, what: str) -> None:
+    """One of them sits idle, the other deep in a step. There is no `if __name__ == "__main__"` in the script."""
+    before = names("/dev/shm")
+    parent = subprocess.Popen(
+        [sys.executable, "-c", f"WHAT = {what!r}\n{PARENT}{start}"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None and parent.stderr is not None
+    workers = list(map(int, parent.stdout.readline().split()))
+    assert len(workers) == 2 and all(map(runs, workers))
+    parent.kill()
+    try:
+        until(lambda: not any(map(runs, workers)))
+    finally:  # a failure is to leave none behind either
+        for pid in filter(runs, workers):
+            os.kill(pid, signal.SIGKILL)
+    assert parent.stderr.read() == ""
+    parent.communicate()
+    assert names("/dev/shm") <= before
+
+
+def test_workers_outlive_the_thread_that_started_them() -> None:
+    made: list[ProcessVector] = []
+    thread = threading.Thread(target=lambda: made.append(ProcessVector(TROUBLE, 2, {}, 2)))
+    thread.start()
+    thread.join()
+    for _ in range(20):  # the kernel takes its time to end a thread
+        time.sleep(0.01)
+        made[0].reset(0)
+    made[0].close()
+
+
+def test_closing_ends_the_workers_whatever_they_are_doing_and_again_does_nothing() -> None:
+    gc.collect()
+    open_files = names("/proc/self/fd")
+    envs = ProcessVector(TROUBLE, 2, {"at": "step", "what": "sleep", "number": 1}, 2)
+    envs.reset(0)
+    envs.send(idle(envs))
+    envs.close()
+    assert not any(map(runs, pids(envs)))
+    envs.close()
+    del envs
+    gc.collect()
+    assert names("/proc/self/fd") <= open_files
+
+
+def test_workers_close_their_environments_and_end_by_themselves() -> None:
+    envs = ProcessVector(TROUBLE, 3, {}, 2)
+    envs.close()
+    assert [worker.process.returncode for worker in envs._workers] == [0, 0]
+
+
+def test_workers_of_what_is_dropped_end() -> None:
+    envs = ProcessVector(TROUBLE, 2, {}, 2)
+    left = pids(envs)
+    assert all(map(runs, left))
+    del envs
+    gc.collect()
+    assert not any(map(runs, left))
+
+
+def test_an_interrupt_is_the_parent_s_to_answer() -> None:
+    with processes(TROUBLE, 4, 2) as envs:
+        envs.reset(0)
+        for pid in pids(envs):
+            assert os.getpgid(pid) != os.getpgid(0)  # a terminal's Ctrl-C goes to a group
+            os.kill(pid, signal.SIGINT)
+        assert list(step(envs, idle(envs)).obs[:, 0]) == [0, 1, 2, 3]
+
+
+def test_a_caller_is_free_between_sending_and_receiving(tmp_path: Path) -> None:
+    """The environment waits for what its caller does after it has sent."""
+    path = tmp_path / "here"
+    with processes(TROUBLE, 2, 2, at="step", what="wait", path=str(path)) as envs:
+        envs.reset(0)
+        envs.send(idle(envs))
+        path.touch()
+        assert (envs.receive().reward == 1).all()
+
+
+def test_workers_do_without_torch() -> None:
+    with processes(TROUBLE, 2, 2) as envs:
+        assert (envs.reset(0)[:, 1] == 0).all()
+    assert "torch" in sys.modules
+
+
+@pytest.mark.parametrize("flags", [[], ["-O"]])
+def test_workers_check_what_their_parent_checks(flags: list[str]) -> None:
+    script = (
+        "from pgx.envs.process_backend import ProcessVector\n"
+        f"print(ProcessVector({TROUBLE!r}, 2, {{}}, 2).reset(0)[:, 2].tolist())"
+    )
+    command = [sys.executable, *flags, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{2 * [float(len(flags))]}\n"
+
+
+def test_an_environment_is_what_it_was_registered_as_here() -> None:
+    """Another time limit under a known id, known to this process alone."""
+    was = gymnasium.registry["CartPole-v1"]
+    gymnasium.registry["CartPole-v1"] = replace(was, max_episode_steps=4)
+    try:
+        with processes("CartPole-v1", 2, 2) as envs:
+            envs.reset(0)
+            assert [bool(step(envs, idle(envs)).truncated.all()) for _ in range(4)] == [
+                False,
+                False,
+                False,
+                True,
+            ]
+    finally:
+        gymnasium.registry["CartPole-v1"] = was
+
+
+@pytest.mark.parametrize(
+    ("entry", "why"),
+    [(lambda: tests.envs.troubles.Trouble(), "cannot be sent"), ("__main__:X", "the script itself")],
+)
+def test_what_cannot_reach_a_worker_is_refused_and_runs_here(entry: Any, why: str) -> None:
+    gymnasium.register("Local-v0", entry)
+    try:
+        with pytest.raises(
+            UserError, match=rf"{why}.*env\.id=module:Local-v0; env\.backend=gymnasium runs it"
+        ):
+            choose_backend("Local-v0", "processes", {}, 2, 2)
+        assert choose_backend("Local-v0", "auto", {}, 2, 2).name == "gymnasium"
+    finally:
+        del gymnasium.registry["Local-v0"]
+
+
+@pytest.mark.parametrize(
+    ("env_id", "n", "threads", "name"),
+    [
+        ("tests.envs.troubles:Slow-v0", 4, 2, "processes"),
+        ("tests.envs.troubles:Slow-v0", 4, 1, "gymnasium"),
+        ("tests.envs.troubles:Slow-v0", 1, 2, "gymnasium"),
+        ("tests.environments:Counter-v0", 4, 2, "gymnasium"),
+        ("tests.environments:Unmakeable-v0", 4, 2, "gymnasium"),
+    ],
+)
+def test_auto_shares_the_steps_that_are_worth_it(env_id: str, n: int, threads: int, name: str) -> None:
+    choice = choose_backend(env_id, "auto", {}, n, threads)
+    assert choice.name == name and "EnvPool has no" in choice.reason
+    assert ("a step takes" in choice.reason) == (name == "processes")
+
+
+def test_the_command_line_trains_on_workers(tmp_path: Path) -> None:
+    small = ["env.num_envs=4", "runner.rollout_steps=32", "algo.minibatch_size=32", "trainer.total_steps=256"]
+    command = [sys.executable, "-m", "pgx", "train", "algo=ppo", f"env={TROUBLE}", "env.backend=processes"]
+    done = subprocess.run(
+        [*command, *small, "env.num_threads=2", f"run_dir={tmp_path / 'run'}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "backend processes (as configured)" in done.stdout and done.stderr == ""
