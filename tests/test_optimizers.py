@@ -173,7 +173,6 @@ def test_after_a_restart_the_next_steps_are_the_same_bits(make: Callable[..., Gr
     assert all(torch.equal(a, b) for a, b, _ in pairs)
     assert not any(torch.equal(a, c) for a, _, c in pairs)
     # A state that was taken stays what it was: it may still have to be written.
-    assert torch.equal(state["count"], kept["count"])
     assert all(torch.equal(a, b) for a, b in zip(state["moments"], kept["moments"], strict=True))
 
 
@@ -285,7 +284,6 @@ def test_twenty_steps_are_those_of_torch(
         optimizer.step()
         assert torch.allclose(flatten(network.parameters()), flatten(twin.parameters()), rtol=rtol, atol=rtol)
     assert max_grad_norm is None or 0 < clipped < 20
-    assert steps.state_dict()["count"].tolist() == [10 if skipping else 20, 20, 20, 20]
 
 
 @peers
@@ -305,7 +303,6 @@ def test_what_a_loss_does_not_reach_keeps_all_that_is_remembered_of_it(
     ]:
         assert torch.equal(old[:12], new[:12])
     assert not torch.equal(weights[12:], flatten(network.parameters())[12:])
-    assert after["count"].tolist() == [2, 3, 3, 3]
 
 
 # --- passes over minibatches ---

@@ -1,6 +1,7 @@
 """PPG against its definition: PPO between auxiliary phases, what those move, and what a phase keeps."""
 
 import copy
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,10 +10,12 @@ from torch import Tensor
 
 from pgx.errors import UserError
 from pgx.metrics import tagged
-from pgx.ops.params import flatten
+from pgx.ops.params import flatten, split
 from pgx.ops.stats import explained_variance
+from pgx.optimizers.first_order import Adam
+from pgx.optimizers.gradient_steps import GradientSteps
 from pgx.trainer import Trainer
-from pgx.types import Batch, Metrics, Observations, Rollout, Setting
+from pgx.types import Batch, Critic, Metrics, Observations, Optimizer, Policy, Rollout, Setting
 from tests.conftest import Make, parameters
 
 SHARED = ["algo.network=shared", "critic=none", "critic_optimizer=none"]
@@ -38,11 +41,21 @@ def part(trainer: Trainer, name: str) -> Tensor:
 
 def steps_of(trainer: Trainer, name: str) -> int:
     """Gradient steps that the policy's optimizer has taken with a part of the policy."""
-    counts = trainer.learner.optimizer.state_dict()["count"].tolist()
     own = {id(p) for p in getattr(trainer.agent.policy, name).parameters()}
-    pairs = zip(trainer.agent.policy.parameters(), counts, strict=True)
-    (steps,) = {count for p, count in pairs if id(p) in own}
-    return int(steps)
+    counts = steps_by_coordinate(trainer.learner.optimizer, trainer.agent.policy)
+    (steps,) = {count for p, of in counts for count in of if id(p) in own}
+    return steps
+
+
+def steps_by_coordinate(optimizer: Optimizer, network: Policy | Critic) -> list[tuple[Tensor, set[int]]]:
+    """Each parameter with the steps of Adam that its coordinates took: t, where weights add up to 1 - beta1^t."""
+    assert isinstance(optimizer, GradientSteps) and isinstance(optimizer._step.rule, Adam)
+    total = optimizer.state_dict()["moments"][2].double()
+    taken = (torch.log1p(-total) / math.log(optimizer._step.rule.beta1)).round().long()
+    parameters = list(network.parameters())
+    return [
+        (p, set(of.flatten().tolist())) for p, of in zip(parameters, split(taken, parameters), strict=True)
+    ]
 
 
 def half_error(trainer: Trainer, batch: Batch) -> float:
@@ -144,8 +157,8 @@ def test_each_part_takes_the_steps_of_its_own_epochs(make: Make, network: str) -
     for name, steps in (("trunk", policy_steps), ("actor", policy_steps), ("value_head", head_steps)):
         assert steps_of(trainer, name) == 2 * steps + 5 * parts
     if network == "dual":
-        counts = trainer.learner.critic_optimizer.state_dict()["count"].tolist()
-        assert set(counts) == {2 * 3 * PARTS + 5 * parts}
+        counts = steps_by_coordinate(trainer.learner.critic_optimizer, trainer.agent.critic)
+        assert set.union(*(of for _, of in counts)) == {2 * 3 * PARTS + 5 * parts}
 
 
 @pytest.mark.parametrize(("env", "network"), CASES)

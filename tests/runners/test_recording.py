@@ -1,7 +1,5 @@
 """Recordings: what was written comes back, however the columns grew and whoever wrote first."""
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -23,18 +21,14 @@ def numbers(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("room", [1, 2, 7, 64])
-@pytest.mark.parametrize("lanes", [[5], [3, 2], [1, 1, 3]])
-def test_rows_come_back_as_they_were_written(room: int, lanes: list[int]) -> None:
+def test_rows_come_back_as_they_were_written(room: int) -> None:
     """Bit for bit and in their own types, in a room too small or too large."""
     rng = np.random.default_rng(0)
-    recording = Recording(5, room)
-    ends = np.cumsum([0, *lanes])
-    parts = [slice(int(a), int(b)) for a, b in itertools.pairwise(ends)]
+    recording = Recording(room)
     written = {name: numbers(rng, 41, 5, *shape).astype(kind) for name, (shape, kind) in COLUMNS.items()}
     for t in range(41):
-        for lane in parts:
-            for name, values in written.items():
-                recording.write(name, t, lane, values[t, lane])
+        for name, values in written.items():
+            recording.write(name, t, values[t])
         recording.steps = t + 1
     for name, values in written.items():
         assert recording[name].dtype == values.dtype
@@ -44,17 +38,17 @@ def test_rows_come_back_as_they_were_written(room: int, lanes: list[int]) -> Non
 
 
 def test_a_recording_keeps_what_values_were_when_they_were_written() -> None:
-    recording, values = Recording(2, room=4), np.zeros(2)
-    recording.write("reward", 0, slice(0, 2), values)
+    recording, values = Recording(room=4), np.zeros(2)
+    recording.write("reward", 0, values)
     values += 7
     recording.steps = 1
     assert recording["reward"].tolist() == [[0.0, 0.0]]
 
 
 def test_as_many_rows_come_back_as_steps_were_taken_and_more_where_asked_for() -> None:
-    recording = Recording(1, room=8)
+    recording = Recording(room=8)
     for t in range(6):
-        recording.write("obs", t, slice(0, 1), np.array([t]))
+        recording.write("obs", t, np.array([t]))
     recording.steps = 5
     assert recording["obs"][:, 0].tolist() == [0, 1, 2, 3, 4]
     assert recording.tensor("obs", CPU)[:, 0].tolist() == [0, 1, 2, 3, 4]
@@ -63,29 +57,29 @@ def test_as_many_rows_come_back_as_steps_were_taken_and_more_where_asked_for() -
 
 @pytest.mark.parametrize("room", [1, 2, 64])
 def test_what_was_not_written_is_ones(room: int) -> None:
-    """Masks of environments that show theirs late, or in one lane alone: all is allowed where nothing was said."""
-    recording = Recording(3, room)
-    said = np.zeros((1, 4), dtype=bool)
-    recording.write("action_mask", 5, slice(1, 2), said)
-    recording.write("action_mask", 30, slice(1, 2), said)
+    """Masks of environments that show theirs at times: all is allowed where nothing was said."""
+    recording = Recording(room)
+    said = np.zeros((3, 4), dtype=bool)
+    recording.write("action_mask", 5, said)
+    recording.write("action_mask", 30, said)
     recording.steps = 31
     expected = np.ones((31, 3, 4), dtype=bool)
-    expected[[5, 30], 1] = False
+    expected[[5, 30]] = False
     assert np.array_equal(recording["action_mask"], expected)
 
 
 def test_a_recording_says_which_columns_it_has() -> None:
-    recording = Recording(1, room=1)
+    recording = Recording(room=1)
     assert "reward" not in recording
-    recording.write("reward", 0, slice(0, 1), np.zeros(1))
+    recording.write("reward", 0, np.zeros(1))
     assert "reward" in recording and "memory" not in recording
 
 
 def test_rows_can_be_marked_where_they_stand() -> None:
     """What a runner finds out after a step: that it was beyond what was asked for."""
-    recording = Recording(2, room=1)
+    recording = Recording(room=1)
     for t in range(3):
-        recording.write("valid", t, slice(0, 2), np.ones(2, dtype=bool))
+        recording.write("valid", t, np.ones(2, dtype=bool))
         recording.steps = t + 1
         recording["valid"][-1] &= np.array([True, t < 1])
     assert recording["valid"].tolist() == [[True, True], [True, False], [True, False]]

@@ -1,9 +1,8 @@
-"""Lanes in turn: what is recorded is what one lane of all environments would have given, and what happened there."""
+"""What a rollout says is what happened, each row is noted once, and as much as can be while environments move."""
 
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -12,13 +11,11 @@ import tests.environments  # noqa: F401, registers ids
 from pgx.engines import Eager
 from pgx.envs.envpool_backend import EnvPoolVector
 from pgx.envs.gymnasium_backend import GymnasiumVector
-from pgx.envs.lanes import Lanes
 from pgx.envs.normalizers import Identity, ObservationNormalizer, RewardScaler
 from pgx.envs.vector import Array, Step, VectorEnv
 from pgx.estimates import observations
 from pgx.policies import POLICIES
 from pgx.policies.constant import Zero
-from pgx.runners.episodes import EpisodeRunner
 from pgx.runners.recording import Recording
 from pgx.runners.stepper import Stepper
 from pgx.runners.sync import SyncRunner
@@ -36,10 +33,6 @@ def gymnasium(env_id: str, **kwargs: object) -> Kind:
 
 def envpool(env_id: str) -> Kind:
     return lambda n: EnvPoolVector(env_id, n, {}, 1)
-
-
-def in_lanes(kind: Kind, sizes: list[int]) -> VectorEnv:
-    return kind(sizes[0]) if len(sizes) == 1 else Lanes([kind(size) for size in sizes])
 
 
 MLP = {
@@ -75,81 +68,23 @@ def agent_for(envs: VectorEnv, policy: str, seed: int = 0) -> Agent:
     return Agent(made, Zero(), normalizer_of(envs.obs_spec))
 
 
-def stepper_of(kind: Kind, sizes: list[int], scaled: bool = False) -> Stepper:
+def stepper_of(kind: Kind, scaled: bool = False) -> Stepper:
     scaler = RewardScaler(0.9, 10.0) if scaled else None
-    return Stepper(in_lanes(kind, sizes), scaler, 3, CPU, Eager())
+    return Stepper(kind(N), scaler, 3, CPU, Eager())
 
 
-def collected(kind: Kind, sizes: list[int], policy: str, rollouts: int = 1) -> tuple[list[Rollout], Stepper]:
-    stepper = stepper_of(kind, sizes, scaled=True)
+def collected(kind: Kind, policy: str, rollouts: int = 1) -> tuple[list[Rollout], Stepper]:
+    stepper = stepper_of(kind, scaled=True)
     agent, runner = agent_for(stepper.envs, policy), SyncRunner(stepper, T, lag=0)
     return [runner.collect(agent) for _ in range(rollouts)], stepper
-
-
-# --- however the environments are parted ---
-
-# Rows of a table are the same numbers whatever stands beside them; a matrix product's differ in the last bit.
-CASES: dict[str, tuple[Kind, str, bool]] = {
-    "table": (gymnasium("FrozenLake-v1"), "tabular", True),
-    "tables": (gymnasium("TwoButtons-v0"), "tabular", True),
-    "envpool": (envpool("CartPole-v1"), "mlp", False),
-    "continuous": (gymnasium("Echo-v0"), "mlp", False),
-    "masks": (gymnasium("Masked-v0"), "mlp", False),
-    "masks at times": (gymnasium("Masked-v0", shows="even"), "mlp", False),
-    "memory": (gymnasium("BlindCartPole-v0"), "gru", False),
-}
-cases = pytest.mark.parametrize(("kind", "policy", "exact"), CASES.values(), ids=CASES)
-lanes = pytest.mark.parametrize("sizes", [[3, 2], [2, 3], [1, 1, 3]], ids=str)
-
-
-def assert_alike(one: Rollout, two: Rollout, exact: bool) -> None:
-    for name, column in vars(one).items():
-        other = getattr(two, name)
-        assert (column is None) == (other is None), name
-        if column is None:
-            continue
-        assert column.dtype == other.dtype, name
-        if exact or not column.is_floating_point():
-            assert torch.equal(column, other), name
-        else:
-            assert torch.allclose(column, other, rtol=1e-4, atol=1e-4), name
-
-
-@cases
-@lanes
-def test_lanes_give_the_rollouts_of_one_lane(kind: Kind, policy: str, exact: bool, sizes: list[int]) -> None:
-    whole, single = collected(kind, [N], policy, rollouts=2)
-    parted, several = collected(kind, sizes, policy, rollouts=2)
-    for one, two in zip(whole, parted, strict=True):
-        assert one.done.any()
-        assert_alike(one, two, exact)
-    returns = [Counter((round(e.episode_return, 2), e.length) for e in s.episodes) for s in (single, several)]
-    assert returns[0] == returns[1] and len(single.episodes) == sum(int(r.done.sum()) for r in whole)
-    assert torch.equal(single.state_dict()["sampling"], several.state_dict()["sampling"])
-
-
-@lanes
-@pytest.mark.parametrize("share", [1, 2])
-def test_lanes_give_the_same_whole_episodes(sizes: list[int], share: int) -> None:
-    found = []
-    for parts in ([N], sizes):
-        stepper = stepper_of(gymnasium("Masked-v0"), parts)
-        runner = EpisodeRunner(stepper, share)
-        agent = agent_for(stepper.envs, "mlp")
-        found.append(([runner.collect(agent) for _ in range(2)], runner.episodes))
-    (whole, one), (parted, two) = found
-    for a, b in zip(whole, parted, strict=True):
-        assert_alike(a, b, exact=False)
-    assert one == two and len(one) == 2 * share * N
 
 
 # --- what happened is what was recorded ---
 
 
-@lanes
-def test_every_observation_is_what_the_environment_showed_after_the_action_before(sizes: list[int]) -> None:
+def test_every_observation_is_what_the_environment_showed_after_the_action_before() -> None:
     """Echo shows which episode it is in, its step and the action that it was given."""
-    (rollout, following), _ = collected(gymnasium("Echo-v0"), sizes, "mlp", rollouts=2)
+    (rollout, following), _ = collected(gymnasium("Echo-v0"), "mlp", rollouts=2)
     assert torch.equal(rollout.obs[1:], rollout.next_obs[:-1])
     assert torch.equal(following.obs[0], rollout.next_obs[-1])
     valid, obs, after = rollout.valid, rollout.obs, rollout.next_obs
@@ -166,10 +101,9 @@ def test_every_observation_is_what_the_environment_showed_after_the_action_befor
 
 
 @pytest.mark.parametrize("cut", [False, True])
-@lanes
-def test_lanes_count_each_environment_by_itself(sizes: list[int], cut: bool) -> None:
+def test_each_environment_is_counted_by_itself(cut: bool) -> None:
     """Counter shows k and pays k + 1 for the step to k + 1."""
-    stepper = stepper_of(gymnasium("Counter-v0", cut=cut), sizes)
+    stepper = stepper_of(gymnasium("Counter-v0", cut=cut))
     rollout = SyncRunner(stepper, T, lag=0).collect(agent_for(stepper.envs, "mlp"))
     valid, now = rollout.valid, rollout.obs[..., 0]
     assert torch.equal(now[valid].long(), rollout.time[valid])
@@ -181,12 +115,22 @@ def test_lanes_count_each_environment_by_itself(sizes: list[int], cut: bool) -> 
     assert all(e.episode_return == e.length * (e.length + 1) / 2 for e in stepper.episodes)
 
 
-@pytest.mark.parametrize("kind", [gymnasium("Echo-v0"), gymnasium("Masked-v0")], ids=["continuous", "masks"])
-def test_recorded_log_probs_are_of_the_agent_that_acted(kind: Kind) -> None:
+CASES: dict[str, tuple[Kind, str]] = {
+    "table": (gymnasium("FrozenLake-v1"), "tabular"),
+    "tables": (gymnasium("TwoButtons-v0"), "tabular"),
+    "envpool": (envpool("CartPole-v1"), "mlp"),
+    "continuous": (gymnasium("Echo-v0"), "mlp"),
+    "masks": (gymnasium("Masked-v0"), "mlp"),
+    "masks at times": (gymnasium("Masked-v0", shows="even"), "mlp"),
+}
+
+
+@pytest.mark.parametrize(("kind", "policy"), CASES.values(), ids=CASES)
+def test_recorded_log_probs_are_of_the_agent_that_acted(kind: Kind, policy: str) -> None:
     """Also of another agent than the one before, and after a normaliser has moved."""
-    stepper = stepper_of(kind, [3, 2])
+    stepper = stepper_of(kind)
     runner = SyncRunner(stepper, T, lag=0)
-    first, second = (agent_for(stepper.envs, "mlp", seed) for seed in (0, 1))
+    first, second = (agent_for(stepper.envs, policy, seed) for seed in (0, 1))
     for agent in (first, second, first):
         rollout = runner.collect(agent)
         log_prob = agent.policy(observations(agent, rollout)).log_prob(rollout.action[rollout.valid])
@@ -196,7 +140,7 @@ def test_recorded_log_probs_are_of_the_agent_that_acted(kind: Kind) -> None:
 
 def test_chance_is_new_at_every_step_of_every_environment() -> None:
     """What remains of actions without mean and deviation: standard normal, and no two of it depend on each other."""
-    stepper = stepper_of(gymnasium("Echo-v0"), [3, 2])
+    stepper = stepper_of(gymnasium("Echo-v0"))
     agent, runner = agent_for(stepper.envs, "mlp"), SyncRunner(stepper, 200, lag=0)
     noise = []
     for _ in range(2):
@@ -214,7 +158,7 @@ def test_chance_is_new_at_every_step_of_every_environment() -> None:
 
 
 def test_a_policy_with_memory_begins_each_episode_without_any() -> None:
-    (rollout, following), _ = collected(gymnasium("BlindCartPole-v0"), [3, 2], "gru", rollouts=2)
+    (rollout, following), _ = collected(gymnasium("BlindCartPole-v0"), "gru", rollouts=2)
     for part in (rollout, following):
         assert part.memory is not None
         starts = part.valid & (part.time == 0)
@@ -225,78 +169,66 @@ def test_a_policy_with_memory_begins_each_episode_without_any() -> None:
 # --- the order of things, and how often ---
 
 
-def noted(envs: VectorEnv, events: list[tuple[str, int]]) -> None:
-    """Have the lanes of these environments note when they are sent actions and when they are waited for."""
+def watched(stepper: Stepper, recording: Recording, events: list[tuple[str, int]]) -> None:
+    """Have these note what they are asked for, and the row that is written."""
+    send, receive, write = stepper.envs.send, stepper.envs.receive, recording.write
 
-    def send(i: int, inner: Callable[[Array], None], action: Array) -> None:
-        events.append(("send", i))
-        inner(action)
+    def noted_send(action: Array) -> None:
+        events.append(("send", -1))
+        send(action)
 
-    def receive(i: int, inner: Callable[[], Step]) -> Step:
-        events.append(("receive", i))
-        return inner()
+    def noted_receive() -> Step:
+        events.append(("receive", -1))
+        return receive()
 
-    for i, lane in enumerate(envs.lanes):
-        lane.send, lane.receive = partial(send, i, lane.send), partial(receive, i, lane.receive)  # type: ignore[method-assign]
+    def noted_write(name: str, t: int, values: Array) -> None:
+        events.append((name, t))
+        write(name, t, values)
+
+    stepper.envs.send, stepper.envs.receive = noted_send, noted_receive  # type: ignore[method-assign]
+    recording.write = noted_write  # type: ignore[method-assign]
 
 
-@pytest.mark.parametrize("sizes", [[N], [3, 2], [2, 2, 1]], ids=str)
-def test_while_a_lane_is_given_its_actions_all_others_move(sizes: list[int]) -> None:
-    stepper, events = stepper_of(gymnasium("Echo-v0"), sizes), list[tuple[str, int]]()
-    noted(stepper.envs, events)
+def test_what_can_be_noted_while_the_environments_move_is() -> None:
+    stepper, recording, events = stepper_of(gymnasium("Masked-v0")), Recording(T + 1), list[tuple[str, int]]()
+    agent = agent_for(stepper.envs, "mlp")
     stepper.begin(0)
-    stepper.advance(agent_for(stepper.envs, "mlp"), Recording(N, room=T + 1), T)
-    moving: set[int] = set()
-    for k, (what, lane) in enumerate(events):
-        if what == "send":
-            assert lane not in moving
-            assert k < len(sizes) or moving == set(range(len(sizes))) - {lane}
-            moving.add(lane)
-        else:
-            moving.remove(lane)
-    assert not moving and Counter(events) == {
-        (w, i): T for w in ("send", "receive") for i in range(len(sizes))
-    }
+    watched(stepper, recording, events)
+    stepper.advance(agent, recording, T)
+    moving, noted = False, Counter[str]()
+    for what, _ in events:
+        if what in ("send", "receive"):
+            assert moving == (what == "receive")
+            moving = not moving
+        elif what in ("time", "valid", "action", "log_prob", "action_mask"):
+            assert moving, what
+            noted[what] += 1
+    assert not moving and set(noted.values()) == {T} and len(noted) == 5
 
 
-@pytest.mark.parametrize("sizes", [[N], [3, 2], [2, 2, 1]], ids=str)
-def test_the_policy_is_asked_once_a_step_and_lane(sizes: list[int]) -> None:
+@pytest.mark.parametrize("room", [1, T + 1])
+def test_each_row_is_copied_once(room: int) -> None:
+    stepper, recording, events = stepper_of(gymnasium("Masked-v0")), Recording(room), list[tuple[str, int]]()
+    agent = agent_for(stepper.envs, "mlp")
+    stepper.begin(0)
+    watched(stepper, recording, events)
+    stepper.advance(agent, recording, T - 7)
+    stepper.advance(agent, recording, 7)
+    seen, acted = {"obs", "time", "valid", "action_mask"}, {"action", "log_prob"}
+    columns = seen | acted | {"reward", "terminated", "truncated"}
+    rows = {(name, t) for name in columns for t in range(T + (name == "obs"))}
+    written = Counter((what, t) for what, t in events if what not in ("send", "receive"))
+    assert set(written) == rows and set(written.values()) == {1}
+
+
+def test_the_policy_is_asked_once_a_step() -> None:
     """But for the very first question: what shape its noise has."""
-    stepper = stepper_of(gymnasium("Echo-v0"), sizes)
+    stepper = stepper_of(gymnasium("Echo-v0"))
     agent, asked = agent_for(stepper.envs, "mlp"), list[int]()
     assert isinstance(agent.policy, torch.nn.Module)
     agent.policy.register_forward_hook(lambda module, given, result: asked.append(len(given[0])))
     runner = SyncRunner(stepper, T, lag=0)
     for rollout in range(3):
         runner.collect(agent)
-        assert asked == [N] * (rollout == 0) + sizes * T
+        assert asked == [N] * ((rollout == 0) + T)
         asked.clear()
-
-
-@pytest.mark.parametrize("sizes", [[N], [3, 2], [2, 2, 1]], ids=str)
-def test_each_row_is_copied_once(sizes: list[int]) -> None:
-    stepper = stepper_of(gymnasium("Masked-v0"), sizes)
-    agent = agent_for(stepper.envs, "mlp")
-    stepper.begin(0)
-    for room in (T + 1, 1):
-        recording, written = Recording(N, room), Counter[tuple[str, int, int]]()
-        inner = recording.write
-
-        def write(
-            name: str,
-            t: int,
-            lane: slice,
-            values: Array,
-            written: Counter[tuple[str, int, int]] = written,
-            inner: Callable[[str, int, slice, Array], None] = inner,
-        ) -> None:
-            written.update((name, t, n) for n in range(lane.start, lane.stop))
-            inner(name, t, lane, values)
-
-        recording.write = write  # type: ignore[method-assign]
-        stepper.advance(agent, recording, T - 7)
-        stepper.advance(agent, recording, 7)
-        seen, acted = {"obs", "time", "valid", "action_mask"}, {"action", "log_prob"}
-        columns = seen | acted | {"reward", "terminated", "truncated"}
-        rows = {(name, t, n) for name in columns for t in range(T + (name == "obs")) for n in range(N)}
-        assert set(written) == rows and set(written.values()) == {1}
