@@ -3,14 +3,14 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
 
 import tests.environments  # noqa: F401, registers ids
 from pgx.engines import Eager
-from pgx.envs.envpool_backend import EnvPoolVector
-from pgx.envs.gymnasium_backend import GymnasiumVector
+from pgx.envs.make import BackendChoice, make_envs
 from pgx.envs.normalizers import Identity, ObservationNormalizer, RewardScaler
 from pgx.envs.vector import Array, Step, VectorEnv
 from pgx.estimates import observations
@@ -27,12 +27,12 @@ T, N = 40, 5
 Kind = Callable[[int], VectorEnv]  # so many environments
 
 
-def gymnasium(env_id: str, **kwargs: object) -> Kind:
-    return lambda n: GymnasiumVector(env_id, n, kwargs)
+def kind(backend: Literal["gymnasium", "processes", "envpool"], env_id: str, **kwargs: object) -> Kind:
+    return lambda n: make_envs(BackendChoice(backend, "test"), env_id, n, dict(kwargs), 2)
 
 
-def envpool(env_id: str) -> Kind:
-    return lambda n: EnvPoolVector(env_id, n, {}, 1)
+def gymnasium(name: str, **kwargs: object) -> Kind:
+    return kind("gymnasium", name, **kwargs)
 
 
 MLP = {
@@ -68,13 +68,13 @@ def agent_for(envs: VectorEnv, policy: str, seed: int = 0) -> Agent:
     return Agent(made, Zero(), normalizer_of(envs.obs_spec))
 
 
-def stepper_of(kind: Kind, scaled: bool = False) -> Stepper:
+def stepper_of(made: Kind, scaled: bool = False) -> Stepper:
     scaler = RewardScaler(0.9, 10.0) if scaled else None
-    return Stepper(kind(N), scaler, 3, CPU, Eager())
+    return Stepper(made(N), scaler, 3, CPU, Eager())
 
 
-def collected(kind: Kind, policy: str, rollouts: int = 1) -> tuple[list[Rollout], Stepper]:
-    stepper = stepper_of(kind, scaled=True)
+def collected(made: Kind, policy: str, rollouts: int = 1) -> tuple[list[Rollout], Stepper]:
+    stepper = stepper_of(made, scaled=True)
     agent, runner = agent_for(stepper.envs, policy), SyncRunner(stepper, T, lag=0)
     return [runner.collect(agent) for _ in range(rollouts)], stepper
 
@@ -118,17 +118,17 @@ def test_each_environment_is_counted_by_itself(cut: bool) -> None:
 CASES: dict[str, tuple[Kind, str]] = {
     "table": (gymnasium("FrozenLake-v1"), "tabular"),
     "tables": (gymnasium("TwoButtons-v0"), "tabular"),
-    "envpool": (envpool("CartPole-v1"), "mlp"),
+    "envpool": (kind("envpool", "CartPole-v1"), "mlp"),
     "continuous": (gymnasium("Echo-v0"), "mlp"),
     "masks": (gymnasium("Masked-v0"), "mlp"),
     "masks at times": (gymnasium("Masked-v0", shows="even"), "mlp"),
 }
 
 
-@pytest.mark.parametrize(("kind", "policy"), CASES.values(), ids=CASES)
-def test_recorded_log_probs_are_of_the_agent_that_acted(kind: Kind, policy: str) -> None:
+@pytest.mark.parametrize(("made", "policy"), CASES.values(), ids=CASES)
+def test_recorded_log_probs_are_of_the_agent_that_acted(made: Kind, policy: str) -> None:
     """Also of another agent than the one before, and after a normaliser has moved."""
-    stepper = stepper_of(kind)
+    stepper = stepper_of(made)
     runner = SyncRunner(stepper, T, lag=0)
     first, second = (agent_for(stepper.envs, policy, seed) for seed in (0, 1))
     for agent in (first, second, first):
@@ -164,6 +164,27 @@ def test_a_policy_with_memory_begins_each_episode_without_any() -> None:
         starts = part.valid & (part.time == 0)
         assert int(starts.sum()) > 3 and not part.memory[starts].any()
         assert bool(part.memory[part.valid & (part.time > 0)].any(-1).all())
+
+
+BOTH = {
+    "masks": ("tests.environments:Masked-v0", "mlp"),
+    "continuous": ("tests.environments:Echo-v0", "mlp"),
+    "memory": ("tests.environments:BlindCartPole-v0", "gru"),
+}
+
+
+@pytest.mark.parametrize(("env_id", "policy"), BOTH.values(), ids=BOTH)
+def test_environments_in_worker_processes_give_the_same_rollouts(env_id: str, policy: str) -> None:
+    """Bit for bit: no row is of another step or environment because it came from elsewhere."""
+    whole, here = collected(kind("gymnasium", env_id), policy, rollouts=2)
+    parted, there = collected(kind("processes", env_id), policy, rollouts=2)
+    there.envs.close()
+    for one, two in zip(whole, parted, strict=True):
+        assert one.done.any()
+        for name, column in vars(one).items():
+            other = getattr(two, name)
+            assert column is other is None or torch.equal(column, other), name
+    assert here.episodes == there.episodes and len(here.episodes) == sum(int(r.done.sum()) for r in whole)
 
 
 # --- the order of things, and how often ---
