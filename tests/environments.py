@@ -52,6 +52,28 @@ class Counter(gymnasium.Env[Any, Any]):
         )
 
 
+class Echo(gymnasium.Env[Any, Any]):
+    """Shows (a number of the episode's own, its step, the action just taken), and pays the action's first component."""
+
+    observation_space = spaces.Box(-1e6, 1e6, (4,), np.float32)
+    action_space = spaces.Box(-100.0, 100.0, (2,), np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.name, self.count = float(self.np_random.integers(2**20)), 0
+        self.last = int(self.np_random.integers(3, 9))
+        return self._show(np.zeros(2)), {}
+
+    def _show(self, action: Any) -> Any:
+        return np.array([self.name, self.count, *action], np.float32)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.count += 1
+        return self._show(action), float(action[0]), self.count == self.last, False, {}
+
+
 class TwoButtons(gymnasium.Env[Any, Any]):
     """MultiDiscrete actions: press the shown digit with the first finger, anything with the second."""
 
@@ -214,6 +236,7 @@ def blind_cartpole(**kwargs: Any) -> gymnasium.Env[Any, Any]:
 for name, kind, limit in (
     ("Endless", Endless, 16),
     ("Counter", Counter, None),
+    ("Echo", Echo, None),
     ("TwoButtons", TwoButtons, None),
     ("Recall", Recall, None),
     ("BlindCartPole", blind_cartpole, None),

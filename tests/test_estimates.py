@@ -11,8 +11,9 @@ from torch import Tensor
 from pgx.envs.normalizers import Identity, ObservationNormalizer
 from pgx.estimates import gae_batch, rollout_log_ratio, rollout_values
 from pgx.ops.returns import gae
+from pgx.policies.distributions import DiagonalGaussian
 from pgx.policies.mlp import mlp_critic, mlp_policy
-from pgx.types import Agent, Batch, Continuous, Discrete, Observations, ObsSpec, Rollout
+from pgx.types import Agent, Batch, Continuous, Discrete, Observations, ObsSpec, Rollout, rows_of
 from tests.conftest import seen
 
 STEPS, ENVS = 12, 5
@@ -226,34 +227,46 @@ def numbered_batch(rows: int) -> Batch:
     ("rows", "size"), [(64, 16), (61, 16), (67, 16), (10, 4), (7, 7), (5, 64), (9, 1), (100, 33)]
 )
 def test_minibatches_deal_out_every_row_once_in_parts_of_nearly_equal_length(rows: int, size: int) -> None:
-    parts = list(numbered_batch(rows).minibatches(size, torch.Generator().manual_seed(0)))
-    lengths = [len(part) for part in parts]
+    parts = numbered_batch(rows).minibatches(size, torch.Generator().manual_seed(0))
+    lengths = [len(index) for index in parts]
     assert len(parts) == max(1, round(rows / size))
     assert max(lengths) - min(lengths) <= 1
-    assert Counter(int(k) for part in parts for k in part.log_prob) == Counter(range(rows))
+    assert Counter(torch.cat(parts).tolist()) == Counter(range(rows))
 
 
 def test_minibatches_keep_the_columns_of_a_row_together() -> None:
-    for part in numbered_batch(50).minibatches(8, torch.Generator().manual_seed(0)):
-        for name, column in columns(part).items():
-            numbers = column.float() if column.dim() == 1 else column[:, 1]
-            assert torch.equal(numbers, part.log_prob), name
-
-
-def test_indices_are_those_of_the_minibatches() -> None:
     batch = numbered_batch(50)
-    parts = batch.minibatches(8, torch.Generator().manual_seed(0))
-    for part, index in zip(parts, batch.minibatch_indices(8, torch.Generator().manual_seed(0)), strict=True):
+    for index in batch.minibatches(8, torch.Generator().manual_seed(0)):
+        part = batch.rows(index)
+        assert len(part) == len(index)
         for name, column in columns(part).items():
-            assert torch.equal(column, columns(batch.rows(index))[name])
-            assert torch.equal(column, columns(batch)[name][index])
+            numbers = column if column.dim() == 1 else column[:, 1]
+            assert torch.equal(numbers.long(), index), name
+
+
+def test_rows_of_what_a_loss_takes_are_those_of_each_of_its_parts() -> None:
+    """Batches, observations, distributions and tensors are cut alike; what has no dimensions belongs to all rows."""
+    batch, index = numbered_batch(50), torch.tensor([7, 3, 3, 49])
+    k = torch.arange(50.0)
+    data = (
+        batch,
+        batch.obs,
+        DiagonalGaussian(torch.stack([k, k], 1), torch.zeros(50, 2)),
+        k,
+        torch.tensor(7.0),
+    )
+    rows, obs, distribution, numbers, shared = rows_of(data, index)
+    assert rows.log_prob.long().tolist() == obs.time.tolist() == numbers.long().tolist() == index.tolist()
+    assert distribution.mean[:, 1].long().tolist() == index.tolist()
+    assert distribution.log_std.shape == (4, 2)
+    assert shared.item() == 7.0 and shared.shape == ()
 
 
 def test_minibatches_are_shuffled_anew_by_the_generator_given() -> None:
     batch, generator = numbered_batch(50), torch.Generator().manual_seed(3)
 
-    def order(g: torch.Generator) -> list[float]:
-        return torch.cat([part.log_prob for part in batch.minibatches(8, g)]).tolist()
+    def order(g: torch.Generator) -> list[int]:
+        return torch.cat(batch.minibatches(8, g)).tolist()
 
     first, second = order(generator), order(generator)
     assert first != sorted(first) and first != second

@@ -1,4 +1,4 @@
-"""Each step by hand: clipping, the annealed rate, the optimizer's own rule, and going on after a restart."""
+"""Each step by hand and against torch.optim: clipping, the annealed rate, each optimizer's own rule, restarts."""
 
 import copy
 from collections.abc import Callable
@@ -7,37 +7,52 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pgx.engines import Eager
+from pgx.ops.params import assign, flatten
 from pgx.ops.schedules import SCHEDULES, ScheduleName
 from pgx.optimizers import GradientSteps, NoSteps, adam, adamw, lbfgs, rmsprop, sgd
+from pgx.policies.mlp import mlp_critic
+from pgx.regression import critic_loss
+from pgx.types import Batch, Continuous, Discrete, Optimizer
+from tests.conftest import seen
 
 GRADIENTS = [torch.tensor([3.0, -4.0]), torch.tensor([[12.0]])]  # of norm 13 together
 RATE = 0.1
 
 
-def parameters() -> list[nn.Parameter]:
-    return [nn.Parameter(torch.tensor([1.0, 2.0])), nn.Parameter(torch.tensor([[-1.0]]))]
+class Weights(nn.Module):
+    """Parameters and nothing else."""
+
+    def __init__(self, *start: Tensor) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(start)
 
 
-def linear_loss(weights: list[nn.Parameter], scale: float = 1.0) -> Callable[[], Tensor]:
+def start() -> Weights:
+    return Weights(torch.tensor([1.0, 2.0]), torch.tensor([[-1.0]]))
+
+
+def linear_loss(network: Weights, scale: float = 1.0) -> Tensor:
     """A loss whose gradient is scale * GRADIENTS wherever it stands."""
-    return lambda: scale * torch.stack([(w * g).sum() for w, g in zip(weights, GRADIENTS, strict=True)]).sum()
+    products = [(w * g).sum() for w, g in zip(network.weights, GRADIENTS, strict=False)]
+    return scale * torch.stack(products).sum()
 
 
 def gradient_descent(
-    weights: list[nn.Parameter],
+    network: nn.Module,
     schedule: ScheduleName = "constant",
     max_grad_norm: float | None = None,
     momentum: float = 0.0,
 ) -> GradientSteps:
-    return sgd(weights, RATE, schedule, max_grad_norm, momentum)
+    return sgd(network, Eager(), RATE, schedule, max_grad_norm, momentum)
 
 
-def adam_steps(weights: list[nn.Parameter], max_grad_norm: float | None = None) -> GradientSteps:
-    return adam(weights, RATE, "constant", max_grad_norm, beta1=0.9, beta2=0.99, epsilon=1e-8)
+def adam_steps(network: nn.Module, max_grad_norm: float | None = None) -> GradientSteps:
+    return adam(network, Eager(), RATE, "constant", max_grad_norm, beta1=0.9, beta2=0.99, epsilon=1e-8)
 
 
-def moved(weights: list[nn.Parameter]) -> list[Tensor]:
-    return [w.detach() - start.detach() for w, start in zip(weights, parameters(), strict=True)]
+def moved(network: Weights) -> list[Tensor]:
+    return [w.detach() - old.detach() for w, old in zip(network.weights, start().weights, strict=True)]
 
 
 @pytest.mark.parametrize(("max_grad_norm", "factor"), [(None, 1.0), (26.0, 1.0), (6.5, 0.5), (1.0, 1 / 13)])
@@ -45,69 +60,70 @@ def test_a_step_of_sgd_is_the_rate_times_the_clipped_gradient(
     max_grad_norm: float | None, factor: float
 ) -> None:
     """The norm is taken over all parameters together, and a shorter gradient is left as it is."""
-    weights = parameters()
-    gradient_descent(weights, max_grad_norm=max_grad_norm).descend(linear_loss(weights))
-    for step, g in zip(moved(weights), GRADIENTS, strict=True):
+    network = start()
+    gradient_descent(network, max_grad_norm=max_grad_norm).descend(linear_loss)
+    for step, g in zip(moved(network), GRADIENTS, strict=True):
         assert torch.allclose(step, -RATE * factor * g, rtol=1e-5)
 
 
 @pytest.mark.parametrize("make", [gradient_descent, adam_steps])
 def test_clipping_leaves_short_gradients_alone(make: Callable[..., GradientSteps]) -> None:
-    clipped, free = parameters(), parameters()
-    make(clipped, max_grad_norm=13.5).descend(linear_loss(clipped))
-    make(free, max_grad_norm=None).descend(linear_loss(free))
-    assert all(torch.equal(a, b) for a, b in zip(clipped, free, strict=True))
+    clipped, free = start(), start()
+    make(clipped, max_grad_norm=13.5).descend(linear_loss)
+    make(free, max_grad_norm=None).descend(linear_loss)
+    assert all(torch.equal(a, b) for a, b in zip(clipped.weights, free.weights, strict=True))
 
 
 def test_a_second_step_forgets_the_gradient_of_the_first() -> None:
-    weights = parameters()
-    steps = gradient_descent(weights)
-    steps.descend(linear_loss(weights))
-    steps.descend(linear_loss(weights))
-    for step, g in zip(moved(weights), GRADIENTS, strict=True):
+    network = start()
+    steps = gradient_descent(network)
+    steps.descend(linear_loss)
+    steps.descend(linear_loss)
+    for step, g in zip(moved(network), GRADIENTS, strict=True):
         assert torch.allclose(step, -2 * RATE * g)
 
 
 def test_momentum_carries_the_last_step_on() -> None:
     """Heavy ball: v_2 = μ v_1 + g, so two equal gradients move by (1 + 1 + μ) g."""
-    weights = parameters()
-    steps = gradient_descent(weights, momentum=0.5)
-    steps.descend(linear_loss(weights))
-    steps.descend(linear_loss(weights))
-    for step, g in zip(moved(weights), GRADIENTS, strict=True):
+    network = start()
+    steps = gradient_descent(network, momentum=0.5)
+    steps.descend(linear_loss)
+    steps.descend(linear_loss)
+    for step, g in zip(moved(network), GRADIENTS, strict=True):
         assert torch.allclose(step, -2.5 * RATE * g)
 
 
 def test_descend_returns_the_loss_before_the_step_and_goes_down() -> None:
-    weights = parameters()
-    before = linear_loss(weights)().detach()
-    returned = gradient_descent(weights).descend(linear_loss(weights))
+    network = start()
+    before = linear_loss(network).detach()
+    returned = gradient_descent(network).descend(linear_loss)
     assert torch.equal(returned, before)
     assert not returned.requires_grad
-    assert linear_loss(weights)() < before
+    assert linear_loss(network) < before
 
 
-def test_descend_leaves_other_parameters_where_they_are() -> None:
-    weights, bystander = parameters(), nn.Parameter(torch.ones(2))
-    loss = linear_loss(weights)
-    gradient_descent([*weights, bystander], momentum=0.9).descend(loss)
-    assert bystander.tolist() == [1.0, 1.0]
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_descend_leaves_other_parameters_where_they_are(momentum: float) -> None:
+    network = Weights(torch.tensor([1.0, 2.0]), torch.tensor([[-1.0]]), torch.ones(2))
+    gradient_descent(network, momentum=momentum).descend(linear_loss)
+    assert network.weights[2].tolist() == [1.0, 1.0]
+    assert network.weights[0].tolist() != [1.0, 2.0]
 
 
 @pytest.mark.parametrize("schedule", sorted(SCHEDULES))
 @pytest.mark.parametrize("progress", [0.0, 0.25, 0.9, 1.0])
 def test_anneal_sets_the_rate_times_the_schedule(schedule: ScheduleName, progress: float) -> None:
-    weights = parameters()
-    steps = gradient_descent(weights, schedule=schedule)
+    network = start()
+    steps = gradient_descent(network, schedule=schedule)
     expected = RATE * SCHEDULES[schedule](progress)
     assert steps.anneal(progress) == pytest.approx(expected)
-    steps.descend(linear_loss(weights))
-    for step, g in zip(moved(weights), GRADIENTS, strict=True):
+    steps.descend(linear_loss)
+    for step, g in zip(moved(network), GRADIENTS, strict=True):
         assert torch.allclose(step, -expected * g, atol=1e-7)
 
 
 def test_annealing_does_not_compound() -> None:
-    steps = gradient_descent(parameters(), schedule="linear")
+    steps = gradient_descent(start(), schedule="linear")
     steps.anneal(0.5)
     assert steps.anneal(0.5) == pytest.approx(RATE / 2)
     assert steps.anneal(0.0) == RATE
@@ -115,114 +131,280 @@ def test_annealing_does_not_compound() -> None:
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 1000.0])
 def test_the_first_step_of_adam_has_the_size_of_the_rate_in_each_coordinate(scale: float) -> None:
-    weights = parameters()
-    adam_steps(weights).descend(linear_loss(weights, scale))
-    for step, g in zip(moved(weights), GRADIENTS, strict=True):
+    network = start()
+    adam_steps(network).descend(linear_loss, scale)
+    for step, g in zip(moved(network), GRADIENTS, strict=True):
         assert torch.allclose(step, -RATE * g.sign(), rtol=1e-4)
 
 
 def test_adam_is_algorithm_1_of_its_paper() -> None:
     beta1, beta2, epsilon = 0.8, 0.95, 0.1
-    weight = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
-    steps = adam([weight], RATE, "constant", None, beta1, beta2, epsilon)
+    network = Weights(torch.tensor([1.0], dtype=torch.float64))
+    steps = adam(network, Eager(), RATE, "constant", None, beta1, beta2, epsilon)
     theta, m, v = 1.0, 0.0, 0.0
     for t in range(1, 6):
-        steps.descend(lambda: (weight**3).sum())
+        steps.descend(lambda network: (network.weights[0] ** 3).sum())
         g = 3 * theta**2
         m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
         theta -= RATE * (m / (1 - beta1**t)) / ((v / (1 - beta2**t)) ** 0.5 + epsilon)
-        assert weight.item() == pytest.approx(theta, rel=1e-10)
+        assert network.weights[0].item() == pytest.approx(theta, rel=1e-10)
+
+
+def curved(network: Weights) -> Tensor:
+    return torch.stack([(w - 0.3).pow(4).sum() for w in network.weights]).sum()
 
 
 @pytest.mark.parametrize(
-    "make", [adam_steps, lambda w: gradient_descent(w, momentum=0.9)], ids=["adam", "sgd"]
+    "make", [adam_steps, lambda network: gradient_descent(network, momentum=0.9)], ids=["adam", "sgd"]
 )
 def test_after_a_restart_the_next_steps_are_the_same_bits(make: Callable[..., GradientSteps]) -> None:
-    def curved(weights: list[nn.Parameter]) -> Callable[[], Tensor]:
-        return lambda: torch.stack([(w - 0.3).pow(4).sum() for w in weights]).sum()
-
-    weights = parameters()
-    steps = make(weights)
+    network = start()
+    steps = make(network)
     for _ in range(3):
-        steps.descend(curved(weights))
-    saved, state = copy.deepcopy(weights), copy.deepcopy(steps.state_dict())
-    resumed, forgetful = copy.deepcopy(saved), copy.deepcopy(saved)
+        steps.descend(curved)
+    state, kept = steps.state_dict(), copy.deepcopy(steps.state_dict())
+    resumed, forgetful = copy.deepcopy(network), copy.deepcopy(network)
     steps_resumed, steps_forgetful = make(resumed), make(forgetful)
     steps_resumed.load_state_dict(state)
     for _ in range(3):
-        steps.descend(curved(weights))
-        steps_resumed.descend(curved(resumed))
-        steps_forgetful.descend(curved(forgetful))
-    assert all(torch.equal(a, b) for a, b in zip(weights, resumed, strict=True))
-    assert not any(torch.equal(a, b) for a, b in zip(weights, forgetful, strict=True))
+        for one in (steps, steps_resumed, steps_forgetful):
+            one.descend(curved)
+    pairs = list(zip(network.weights, resumed.weights, forgetful.weights, strict=True))
+    assert all(torch.equal(a, b) for a, b, _ in pairs)
+    assert not any(torch.equal(a, c) for a, _, c in pairs)
+    # A state that was taken stays what it was: it may still have to be written.
+    assert all(torch.equal(a, b) for a, b in zip(state["moments"], kept["moments"], strict=True))
+
+
+@pytest.mark.parametrize("make", [adam_steps, gradient_descent])
+def test_a_step_starts_where_the_network_stands(make: Callable[..., GradientSteps]) -> None:
+    """Whoever else moves it in between: another rule's step, a restored checkpoint."""
+    network, other = start(), start()
+    steps = make(network)
+    steps.descend(linear_loss)
+    there = flatten(network.weights) + 5.0
+    assign(list(network.weights), there)
+    assign(list(other.weights), there)
+    steps_other = make(other)
+    steps_other.load_state_dict(steps.state_dict())
+    for one in (steps, steps_other):
+        one.descend(linear_loss)
+    assert torch.equal(flatten(network.weights), flatten(other.weights))
+    assert float((flatten(network.weights) - there).abs().max()) < 5.0
 
 
 def test_rmsprop_is_equation_8_of_its_paper() -> None:
-    weights = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    network = Weights(torch.tensor([1.0, -2.0]))
     slope = torch.tensor([3.0, 0.5])
-    steps = rmsprop([weights], 0.1, "constant", None, decay=0.9, epsilon=1e-3, momentum=0.0)
-    square, expected = torch.zeros(2), weights.detach().clone()
+    steps = rmsprop(network, Eager(), 0.1, "constant", None, decay=0.9, epsilon=1e-3, momentum=0.0)
+    square, expected = torch.zeros(2), network.weights[0].detach().clone()
     for _ in range(3):
         square = 0.9 * square + 0.1 * slope.square()
         expected -= 0.1 * slope / (square.sqrt() + 1e-3)
-        steps.descend(lambda: (slope * weights).sum())
-    assert torch.allclose(weights.detach(), expected)
+        steps.descend(lambda network, slope: (slope * network.weights[0]).sum(), slope)
+    assert torch.allclose(network.weights[0].detach(), expected)
 
 
 def test_adamw_decays_weights_apart_from_the_gradient() -> None:
     """Without a gradient adam leaves a weight; adamw takes learning_rate * weight_decay of it off each step."""
-    idle = torch.nn.Parameter(torch.tensor([2.0]))
-    steps = adamw([idle], 0.1, "constant", None, 0.9, 0.999, 1e-8, weight_decay=0.5)
+    network = Weights(torch.tensor([2.0]))
+    steps = adamw(network, Eager(), 0.1, "constant", None, 0.9, 0.999, 1e-8, weight_decay=0.5)
     for _ in range(3):
-        steps.descend(lambda: (0.0 * idle).sum())
-    assert float(idle.detach()) == pytest.approx(2.0 * (1 - 0.1 * 0.5) ** 3)
+        steps.descend(lambda network: (0.0 * network.weights[0]).sum())
+    assert float(network.weights[0].detach()) == pytest.approx(2.0 * (1 - 0.1 * 0.5) ** 3)
 
 
-def quadratic(weights: list[nn.Parameter]) -> Callable[[], Tensor]:
+# --- against torch.optim ---
+
+# Of each the make, and the same rule by torch: [network -> steps, parameters -> optimizer].
+PEERS: dict[str, tuple[Callable[..., GradientSteps], Callable[..., torch.optim.Optimizer]]] = {
+    "sgd": (
+        lambda network, norm: sgd(network, Eager(), 0.05, "linear", norm, 0.0),
+        lambda parameters: torch.optim.SGD(parameters, 0.05),
+    ),
+    "sgd, momentum": (
+        lambda network, norm: sgd(network, Eager(), 0.05, "linear", norm, 0.8),
+        lambda parameters: torch.optim.SGD(parameters, 0.05, momentum=0.8),
+    ),
+    "rmsprop": (
+        lambda network, norm: rmsprop(network, Eager(), 0.05, "linear", norm, 0.9, 1e-3, 0.0),
+        lambda parameters: torch.optim.RMSprop(parameters, 0.05, alpha=0.9, eps=1e-3),
+    ),
+    "rmsprop, momentum": (
+        lambda network, norm: rmsprop(network, Eager(), 0.05, "linear", norm, 0.9, 1e-3, 0.7),
+        lambda parameters: torch.optim.RMSprop(parameters, 0.05, alpha=0.9, eps=1e-3, momentum=0.7),
+    ),
+    "adam": (
+        lambda network, norm: adam(network, Eager(), 0.05, "linear", norm, 0.8, 0.95, 1e-4),
+        lambda parameters: torch.optim.Adam(parameters, 0.05, betas=(0.8, 0.95), eps=1e-4),
+    ),
+    "adamw": (
+        lambda network, norm: adamw(network, Eager(), 0.05, "linear", norm, 0.8, 0.95, 1e-4, 0.3),
+        lambda parameters: torch.optim.AdamW(parameters, 0.05, betas=(0.8, 0.95), eps=1e-4, weight_decay=0.3),
+    ),
+}
+peers = pytest.mark.parametrize(("make", "theirs"), PEERS.values(), ids=PEERS)
+
+
+def sloped(network: nn.Module, slopes: Tensor, aside: Tensor) -> Tensor:
+    """A loss whose gradient is `slopes`; it reaches the first parameter only where aside > 0."""
+    reached = list(network.parameters())[0 if float(aside) > 0 else 1 :]
+    vector = torch.cat([p.reshape(-1) for p in reached])
+    return (vector * slopes[len(slopes) - len(vector) :]).sum()
+
+
+@peers
+@pytest.mark.parametrize("max_grad_norm", [None, 3.0])
+@pytest.mark.parametrize("skipping", [False, True])
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_twenty_steps_are_those_of_torch(
+    make: Callable[..., GradientSteps],
+    theirs: Callable[..., torch.optim.Optimizer],
+    max_grad_norm: float | None,
+    skipping: bool,
+    dtype: torch.dtype,
+    rtol: float,
+) -> None:
+    """Clipped by their clip_grad_norm_, too; a parameter that every other loss does not reach is skipped there."""
+    generator = torch.Generator().manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).to(dtype)
+    twin = copy.deepcopy(network)
+    steps, optimizer = make(network, max_grad_norm), theirs(twin.parameters())
+    clipped = 0
+    for k in range(20):
+        scale = 10 ** torch.empty((), dtype=dtype).uniform_(-1, 1, generator=generator)
+        slopes = scale * torch.randn(26, generator=generator).to(dtype)
+        aside = torch.tensor(float(not skipping or k % 2))
+        optimizer.param_groups[0]["lr"] = steps.anneal(k / 20)
+        steps.descend(sloped, slopes, aside)
+        optimizer.zero_grad()
+        sloped(twin, slopes, aside).backward()
+        if max_grad_norm is not None:
+            clipped += float(nn.utils.clip_grad_norm_(twin.parameters(), max_grad_norm)) > max_grad_norm
+        optimizer.step()
+        assert torch.allclose(flatten(network.parameters()), flatten(twin.parameters()), rtol=rtol, atol=rtol)
+    assert max_grad_norm is None or 0 < clipped < 20
+
+
+@peers
+def test_what_a_loss_does_not_reach_keeps_all_that_is_remembered_of_it(
+    make: Callable[..., GradientSteps], theirs: object
+) -> None:
+    network = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    steps, slopes = make(network, None), torch.linspace(1.0, 2.0, 26)
+    for _ in range(2):
+        steps.descend(sloped, slopes, torch.tensor(1.0))
+    before, weights = steps.state_dict(), flatten(network.parameters())
+    steps.descend(sloped, slopes, torch.tensor(0.0))
+    after = steps.state_dict()
+    for old, new in [
+        (weights, flatten(network.parameters())),
+        *zip(before["moments"], after["moments"], strict=True),
+    ]:
+        assert torch.equal(old[:12], new[:12])
+    assert not torch.equal(weights[12:], flatten(network.parameters())[12:])
+
+
+# --- passes over minibatches ---
+
+
+def task() -> tuple[nn.Module, Batch]:
+    """A critic, and rows to fit it to."""
+    generator = torch.Generator().manual_seed(0)
+    critic = mlp_critic(Continuous((3,)), Discrete(2), generator, [8], "tanh", 1.0, 1.0)
+    empty, target = torch.zeros(50), torch.randn(50, generator=generator)
+    return critic, Batch(seen(torch.randn(50, 3, generator=generator)), empty, empty, empty, empty, target)
+
+
+def weighted(critic: nn.Module, rows: Batch, weight: Tensor, price: Tensor) -> Tensor:
+    """A loss of all kinds of data: a batch, a tensor of as many rows, and a number."""
+    error = (critic(rows.obs) - rows.value_target).square()
+    return price * (weight * error).mean()
+
+
+SWEEPERS: dict[str, Callable[[nn.Module], Optimizer]] = {
+    **{name: (lambda network, make=make: make(network, 0.5)) for name, (make, _) in PEERS.items()},
+    "lbfgs": lambda network: lbfgs(network, Eager(), 0.5, "constant", iterations=3, history_size=5),
+    "none": NoSteps,
+}
+
+
+@pytest.mark.parametrize("make", SWEEPERS.values(), ids=SWEEPERS)
+def test_a_sweep_is_a_descent_on_the_rows_of_each_minibatch(make: Callable[[nn.Module], Optimizer]) -> None:
+    swept, rows = task()
+    stepped, _ = task()
+    weight, price = torch.linspace(0.0, 2.0, 50), torch.tensor(0.7)
+    minibatches = rows.minibatches(16, torch.Generator().manual_seed(3))
+    assert len({len(index) for index in minibatches}) == 2
+    sweeping, stepping = make(swept), make(stepped)
+    for _ in range(2):  # passes, of which the second goes on from what the first remembers
+        losses = sweeping.sweep(weighted, (rows, weight, price), minibatches)
+        each = [stepping.descend(weighted, rows.rows(index), weight[index], price) for index in minibatches]
+        assert torch.equal(losses, torch.stack(each)) and not losses.requires_grad
+        assert torch.equal(flatten(swept.parameters()), flatten(stepped.parameters()))
+
+
+def test_the_losses_of_a_sweep_are_those_before_each_of_its_steps() -> None:
+    critic, rows = task()
+    (first, second) = minibatches = rows.minibatches(25, torch.Generator().manual_seed(3))
+    before = [critic_loss(critic, rows.rows(index)).detach() for index in minibatches]
+    losses = gradient_descent(critic).sweep(critic_loss, (rows,), minibatches)
+    assert torch.equal(losses[0], before[0]) and not torch.equal(losses[1], before[1])
+    assert sorted(torch.cat([first, second]).tolist()) == list(range(50))
+
+
+# --- what steps otherwise, or not at all ---
+
+
+def quadratic(network: Weights) -> Tensor:
     """A bowl with its lowest point at 1, 2, ..., steeper in some directions than in others."""
-    (w,) = weights
+    (w,) = network.weights
     goal = torch.arange(1, len(w) + 1, dtype=w.dtype)
-    return lambda: 0.5 * (10.0 ** torch.arange(len(w)) * (w - goal).square()).sum()
+    return 0.5 * (10.0 ** torch.arange(len(w)) * (w - goal).square()).sum()
+
+
+def at_zero() -> Weights:
+    return Weights(torch.zeros(4, dtype=torch.float64))
 
 
 def test_lbfgs_ends_at_the_lowest_point_of_a_bowl_that_gradient_descent_does_not_reach() -> None:
-    weights, plain = ([nn.Parameter(torch.zeros(4, dtype=torch.float64))] for _ in range(2))
-    before = lbfgs(weights, 1.0, "constant", iterations=30, history_size=10).descend(quadratic(weights))
-    assert float(before) == pytest.approx(float(quadratic(plain)().detach()))
-    assert torch.allclose(weights[0], torch.arange(1.0, 5.0, dtype=torch.float64), atol=1e-3)
-    gradient_steps = sgd(plain, 1e-3, "constant", None, 0.0)
+    network, plain = at_zero(), at_zero()
+    before = lbfgs(network, Eager(), 1.0, "constant", iterations=30, history_size=10).descend(quadratic)
+    assert float(before) == pytest.approx(float(quadratic(plain).detach()))
+    assert torch.allclose(network.weights[0], torch.arange(1.0, 5.0, dtype=torch.float64), atol=1e-3)
+    gradient_steps = sgd(plain, Eager(), 1e-3, "constant", None, 0.0)
     for _ in range(60):  # as many evaluations, at the largest rate that is stable
-        gradient_steps.descend(quadratic(plain))
-    assert float(quadratic(plain)().detach()) > 0.1
+        gradient_steps.descend(quadratic)
+    assert float(quadratic(plain).detach()) > 0.1
 
 
 def test_lbfgs_carries_nothing_from_one_loss_to_the_next() -> None:
-    weights, fresh = ([nn.Parameter(torch.zeros(4, dtype=torch.float64))] for _ in range(2))
-    steps = lbfgs(weights, 1.0, "constant", iterations=3, history_size=10)
-    steps.descend(quadratic(weights))
+    network, fresh = at_zero(), at_zero()
+    steps = lbfgs(network, Eager(), 1.0, "constant", iterations=3, history_size=10)
+    steps.descend(quadratic)
     with torch.no_grad():
-        fresh[0].copy_(weights[0])
-    steps.descend(quadratic(weights))
-    lbfgs(fresh, 1.0, "constant", iterations=3, history_size=10).descend(quadratic(fresh))
-    assert torch.equal(weights[0], fresh[0])
+        fresh.weights[0].copy_(network.weights[0])
+    steps.descend(quadratic)
+    lbfgs(fresh, Eager(), 1.0, "constant", iterations=3, history_size=10).descend(quadratic)
+    assert torch.equal(network.weights[0], fresh.weights[0])
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.5, 0.75])
 def test_lbfgs_annealed_is_lbfgs_at_the_annealed_rate(progress: float) -> None:
-    weights, other = ([nn.Parameter(torch.zeros(4, dtype=torch.float64))] for _ in range(2))
-    steps = lbfgs(weights, 0.8, "linear", iterations=3, history_size=10)
+    network, other = at_zero(), at_zero()
+    steps = lbfgs(network, Eager(), 0.8, "linear", iterations=3, history_size=10)
     steps.anneal(0.9)
     rate = steps.anneal(progress)
     assert rate == pytest.approx(0.8 * (1 - progress))
-    steps.descend(quadratic(weights))
-    lbfgs(other, rate, "constant", iterations=3, history_size=10).descend(quadratic(other))
-    assert torch.equal(weights[0], other[0])
+    steps.descend(quadratic)
+    lbfgs(other, Eager(), rate, "constant", iterations=3, history_size=10).descend(quadratic)
+    assert torch.equal(network.weights[0], other.weights[0])
 
 
 def test_no_steps_leaves_the_parameters_and_reports_the_loss() -> None:
-    weights = [nn.Parameter(torch.ones(2))]
-    steps = NoSteps()
-    loss = steps.descend(quadratic(weights))
-    assert float(loss) == pytest.approx(float(quadratic(weights)().detach())) and not loss.requires_grad
-    assert torch.equal(weights[0], torch.ones(2)) and weights[0].grad is None
+    network = Weights(torch.ones(2))
+    steps = NoSteps(network)
+    loss = steps.descend(quadratic)
+    assert float(loss) == pytest.approx(float(quadratic(network).detach())) and not loss.requires_grad
+    assert torch.equal(network.weights[0], torch.ones(2)) and network.weights[0].grad is None
     assert steps.anneal(0.5) != steps.anneal(0.5)  # NaN: there is no rate to show

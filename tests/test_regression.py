@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pgx.engines import Eager
 from pgx.ops.params import flatten
 from pgx.optimizers import NoSteps, sgd
 from pgx.policies.mlp import mlp_critic
@@ -25,13 +26,13 @@ def linear_task() -> tuple[torch.nn.Module, Batch]:
 
 
 def learner(critic: torch.nn.Module) -> Learner:
-    optimizer = sgd(critic.parameters(), 0.1, "constant", None, 0.0)
-    return Learner(NoSteps(), optimizer, torch.Generator().manual_seed(0))
+    optimizer = sgd(critic, Eager(), 0.1, "constant", None, 0.0)
+    return Learner(NoSteps(torch.nn.Module()), optimizer, Eager(), torch.Generator().manual_seed(0))
 
 
 def test_a_critic_that_can_meet_its_targets_does() -> None:
     critic, batch = linear_task()
-    loss = fit_critic(critic, batch, learner(critic), 100, 16)["critic_loss"]
+    loss = fit_critic(batch, learner(critic), 100, 16)["critic_loss"]
     assert loss < 1e-8
     assert torch.allclose(critic(batch.obs), batch.value_target, atol=1e-3)
 
@@ -39,13 +40,13 @@ def test_a_critic_that_can_meet_its_targets_does() -> None:
 def test_the_reported_loss_is_that_of_the_last_epoch_before_its_steps() -> None:
     critic, batch = linear_task()
     before = 0.5 * float((critic(batch.obs) - batch.value_target).square().mean().detach())
-    assert fit_critic(critic, batch, learner(critic), 1, 64)["critic_loss"] == pytest.approx(before)
+    assert fit_critic(batch, learner(critic), 1, 64)["critic_loss"] == pytest.approx(before)
 
 
 def test_without_epochs_nothing_moves_and_no_loss_is_claimed() -> None:
     critic, batch = linear_task()
     start = [p.clone() for p in critic.parameters()]
-    assert math.isnan(fit_critic(critic, batch, learner(critic), 0, 64)["critic_loss"])
+    assert math.isnan(fit_critic(batch, learner(critic), 0, 64)["critic_loss"])
     assert all(torch.equal(a, b) for a, b in zip(start, critic.parameters(), strict=True))
 
 
@@ -60,7 +61,7 @@ def test_a_critic_is_fitted_to_single_rows_whatever_stretches_they_lie_in() -> N
                 torch.zeros(32, 2, 3), nothing, torch.zeros(2, 1), nothing, step=row // 2, stretch=row % 2
             )
             batch = replace(batch, obs=replace(batch.obs, history=history))
-        fit_critic(critic, batch, learner(critic), 2, 16)
+        fit_critic(batch, learner(critic), 2, 16)
         ends.append(flatten(critic.parameters()))
     assert torch.equal(ends[0], ends[1])
 

@@ -180,7 +180,7 @@ def test_minibatches_deal_out_every_row_once_in_whole_stretches(
     trainer = trainer_for(make, length=length, burn_in=burn_in)
     batch = trainer.algorithm.estimate(trainer.agent, trainer.runner.collect(trainer.agent))
     generator = torch.Generator().manual_seed(0)
-    deals = [batch.minibatch_indices(64, generator) for _ in range(2)]
+    deals = [batch.minibatches(64, generator) for _ in range(2)]
     assert not torch.equal(deals[0][0], deals[1][0])
     assert batch.obs.history is not None
     stretch = batch.obs.history.stretch

@@ -35,7 +35,7 @@ class PPG:
     """PPO for a while, then a phase that teaches the policy's network the value targets seen meanwhile.
 
     Source: Cobbe, Hilton, Klimov and Schulman, "Phasic policy gradient", 2020, algorithm 1; for network=shared its
-    section on single-network PPG. Passes of policy and value function go over the same minibatches, side by side, as
+    section on single-network PPG. Passes of policy and value function take turns, over the same minibatches, as
     they do in PPO. What a phase has seen is kept in the learner's memory, and with it in every checkpoint.
     """
 

@@ -94,7 +94,8 @@ class GradientSteps:
         return {"moments": list(self._moments)}
 
     def load_state_dict(self, state: State) -> None:
-        self._moments = list(state["moments"])
+        # A checkpoint is read onto the processor, wherever the network is.
+        self._moments = [moment.to(self._rate.device) for moment in state["moments"]]
 
 
 def _count_rows(data: tuple[Any, ...]) -> int | None:

@@ -74,6 +74,9 @@ class Stepper:
         """Take so many steps of all environments, into a recording."""
         noise = self._drawn(agent, steps)
         first = recording.steps
+        if first == 0:
+            assert self._obs is not None
+            recording.write("obs", 0, self._obs)
         for t in range(steps):
             self._send(agent, recording, first + t, noise[t])
             self._receive(recording, first + t)
@@ -107,7 +110,6 @@ class Stepper:
         self.policy_seconds += acted - started
         self.env_seconds += sent - acted
         # From here on the environments move.
-        recording.write("obs", t, self._obs)
         recording.write("time", t, self._length)
         recording.write("valid", t, ~self._resetting)
         recording.write("action", t, action.cpu().numpy())

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pgx.algos.actor_critic import ActorCritic
+from pgx.engines import Eager
 from pgx.envs.normalizers import Identity
 from pgx.errors import UserError
 from pgx.ops.losses import value_loss
@@ -106,8 +107,10 @@ def within_errors(samples: Tensor, exact: Tensor) -> None:
     assert ((samples.mean(0) - exact).abs() <= 5 * error + 1e-5).all()
 
 
-def learner(policy: Optimizer | None = None, critic: Optimizer | None = None) -> Learner:
-    return Learner(policy or NoSteps(), critic or NoSteps(), torch.Generator().manual_seed(0))
+def learner(agent: Agent, policy: Optimizer | None = None, critic: Optimizer | None = None) -> Learner:
+    stays = NoSteps(agent.policy), NoSteps(agent.critic)
+    generator = torch.Generator().manual_seed(0)
+    return Learner(policy or stays[0], critic or stays[1], Eager(), generator)
 
 
 # --- the weight of grad log pi ---
@@ -217,8 +220,8 @@ def test_the_step_is_along_the_mean_over_rows_of_weight_times_score(way: str) ->
     batch = algorithm.estimate(agent, rollout)
     weight = agent.policy.net[-1].weight
     start = weight.detach().clone()
-    steps = sgd(agent.policy.parameters(), 0.5, "constant", None, 0.0)
-    algorithm.update(agent, learner(steps), rollout, 0.0)
+    steps = sgd(agent.policy, Eager(), 0.5, "constant", None, 0.0)
+    algorithm.update(agent, learner(agent, steps), rollout, 0.0)
     expected = 0.5 * gradients(mdp, batch, rollout).sum(0) / rollout.steps
     assert torch.allclose((weight - start).T.detach(), expected.float(), rtol=1e-3, atol=1e-6)
     assert expected.norm() > 0.01
@@ -317,8 +320,8 @@ def test_a_table_is_fitted_to_the_means_of_its_targets() -> None:
     agent, rollout = knowing_agent(mdp), sampled(mdp, episodes=300)
     algorithm = rule(critic_steps=400)
     batch = algorithm.estimate(agent, rollout)
-    steps = adam(agent.critic.parameters(), 0.05, "constant", None, 0.9, 0.99, 1e-8)
-    metrics = algorithm.update(agent, learner(critic=steps), rollout, 0.0)
+    steps = adam(agent.critic, Eager(), 0.05, "constant", None, 0.9, 0.99, 1e-8)
+    metrics = algorithm.update(agent, learner(agent, critic=steps), rollout, 0.0)
     state, action = batch.obs.features, batch.action
     with torch.no_grad():
         value, action_value = agent.critic(batch.obs), agent.critic.action_value(batch.obs, action)
@@ -340,7 +343,7 @@ def test_the_loss_of_form_td_is_that_of_v_alone() -> None:
     of_q = float(value_loss(q, batch.value_target))
     assert of_q > 0
     for form, expected in (("td", of_v), ("q", of_v + of_q), ("advantage", of_v + of_q)):
-        metrics = rule(form=form).update(agent, learner(), rollout, 0.0)
+        metrics = rule(form=form).update(agent, learner(agent), rollout, 0.0)
         assert metrics["critic_loss"] == pytest.approx(expected, rel=1e-4)
 
 
@@ -349,8 +352,8 @@ def test_from_nothing_the_critic_learns_the_exact_v_and_q_of_the_policy(target: 
     mdp, pi = chain(), logits(chain()).softmax(-1)
     agent = tabular_agent(mdp, torch.zeros(mdp.states), torch.zeros(mdp.states, mdp.actions))
     algorithm = rule(critic_steps=5, **TARGETS[target])
-    steps = adam(agent.critic.parameters(), 0.03, "linear", None, 0.9, 0.99, 1e-8)
-    student = learner(critic=steps)
+    steps = adam(agent.critic, Eager(), 0.03, "linear", None, 0.9, 0.99, 1e-8)
+    student = learner(agent, critic=steps)
     for k in range(80):
         algorithm.update(agent, student, sampled(mdp, episodes=200, seed=k), k / 80)
     live = ~mdp.terminal

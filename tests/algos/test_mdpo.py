@@ -38,7 +38,9 @@ def test_first_gradient_is_the_policy_gradient(make: Make, env: str, step_size: 
     policy = trainer.agent.policy
     parameters = list(policy.parameters())
     old = policy(batch.obs).detach()
-    of_loss = gradient(-trainer.algorithm._policy_loss(policy, batch, old, step_size), parameters)
+    of_loss = gradient(
+        -trainer.algorithm._policy_loss(policy, batch, old, torch.tensor(step_size)), parameters
+    )
     reinforce = gradient((policy(batch.obs).log_prob(batch.action) * batch.advantage).mean(), parameters)
     assert torch.allclose(of_loss, reinforce, rtol=1e-3, atol=1e-5)
 
@@ -61,7 +63,7 @@ def test_away_from_the_old_policy_the_gradient_is_that_of_the_reversed_kl(make: 
         pair = (old, new) if swap else (new, old)
         return gain - divergence(*pair, discrete="CartPole" in env).mean() / 0.25
 
-    actual = gradient(-trainer.algorithm._policy_loss(policy, batch, old, 0.25), parameters)
+    actual = gradient(-trainer.algorithm._policy_loss(policy, batch, old, torch.tensor(0.25)), parameters)
     assert torch.allclose(actual, gradient(objective(swap=False), parameters), rtol=1e-3, atol=1e-4)
     assert not torch.allclose(actual, gradient(objective(swap=True), parameters), rtol=1e-2, atol=1e-3)
 
@@ -121,7 +123,7 @@ def test_an_update_takes_m_steps_of_the_size_asked_for(make: Make, minibatch: st
     seen: list[Tensor] = []
     inner = trainer.algorithm._policy_loss
 
-    def counted(policy: object, rows: Batch, old: Distribution, step_size: float) -> Tensor:
+    def counted(policy: object, rows: Batch, old: Distribution, step_size: Tensor) -> Tensor:
         seen.append(rows.log_prob)
         assert len(old.coordinates[0]) == len(rows)
         return inner(policy, rows, old, step_size)
@@ -136,13 +138,18 @@ def test_an_update_takes_m_steps_of_the_size_asked_for(make: Make, minibatch: st
 
 
 def test_each_row_of_a_minibatch_meets_its_own_old_distribution(make: Make) -> None:
-    trainer = make("algo=mdpo", "env=Pendulum-v1", "algo.minibatch_size=64")
-    _, batch = collected(trainer)
-    policy = trainer.agent.policy
-    parts = trainer.algorithm._parts(batch, policy(batch.obs).detach(), trainer.learner.generator)
-    for _ in range(6):
-        rows, old = next(parts)
+    trainer = make("algo=mdpo", "env=Pendulum-v1", "algo.minibatch_size=64", "algo.steps=6")
+    rollout, _ = collected(trainer)
+    inner, met = trainer.algorithm._policy_loss, [0]
+
+    def watched(policy: object, rows: Batch, old: Distribution, step_size: Tensor) -> Tensor:
+        met[0] += 1
         assert torch.allclose(old.log_prob(rows.action), rows.log_prob, atol=2e-5)
+        return inner(policy, rows, old, step_size)
+
+    trainer.algorithm._policy_loss = watched
+    trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
+    assert met == [6]
 
 
 def test_batches_that_do_not_divide_are_named(make: Make) -> None:

@@ -15,6 +15,7 @@ from pgx.algos.off_policy_reinforce import OffPolicyREINFORCE
 from pgx.algos.reinforce import REINFORCE
 from pgx.config.check import problems_of
 from pgx.config.compose import compose
+from pgx.engines import Eager
 from pgx.envs.normalizers import Identity
 from pgx.ops.losses import surrogate
 from pgx.ops.params import flatten, gradient
@@ -129,8 +130,9 @@ def updated(
 ) -> tuple[Tensor, Metrics]:
     """theta after an update by plain gradient ascent, and what the rule reports."""
     agent = agent_of(theta)
-    optimizer = sgd(agent.policy.parameters(), rate, "constant", max_grad_norm=None, momentum=0.0)
-    metrics = algorithm.update(agent, Learner(optimizer, NoSteps(), torch.Generator()), rollout, 0.0)
+    optimizer = sgd(agent.policy, Eager(), rate, "constant", max_grad_norm=None, momentum=0.0)
+    learner = Learner(optimizer, NoSteps(agent.critic), Eager(), torch.Generator())
+    metrics = algorithm.update(agent, learner, rollout, 0.0)
     return flatten(agent.policy.parameters()).view_as(theta), metrics
 
 

@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from pgx.algos.ppo_kl import BETA_MAX, BETA_MIN
 from pgx.ops.params import flatten, gradient
 from pgx.trainer import Trainer
-from pgx.types import Batch, Distribution, Rollout
+from pgx.types import Batch, Distribution, Policy, Rollout
 from tests.conftest import Make, parameters
 
 ENVS = ["env=CartPole-v1", "env=Pendulum-v1"]
@@ -51,7 +50,7 @@ def test_first_gradient_is_the_policy_gradient_whatever_beta(make: Make, env: st
     parameters = list(policy.parameters())
     old = policy(batch.obs).detach()
     of_loss = gradient(
-        -trainer.algorithm._policy_loss(policy, batch, old, trainer.algorithm.beta), parameters
+        -trainer.algorithm._policy_loss(policy, batch, old, torch.tensor(trainer.algorithm.beta)), parameters
     )
     reinforce = gradient((policy(batch.obs).log_prob(batch.action) * batch.advantage).mean(), parameters)
     assert torch.allclose(of_loss, reinforce, rtol=1e-3, atol=1e-5)
@@ -73,7 +72,9 @@ def test_away_from_the_old_policy_the_gradient_is_that_of_the_definition(
         pair = (new, old) if (direction == "new_old") != swap else (old, new)
         return gain - 3 * divergence(*pair, discrete="CartPole" in env).mean()
 
-    actual = gradient(-trainer.algorithm._policy_loss(policy, batch, old, trainer.algorithm.beta), parameters)
+    actual = gradient(
+        -trainer.algorithm._policy_loss(policy, batch, old, torch.tensor(trainer.algorithm.beta)), parameters
+    )
     assert torch.allclose(actual, gradient(objective(swap=False), parameters), rtol=1e-3, atol=1e-4)
     assert not torch.allclose(actual, gradient(objective(swap=True), parameters), rtol=1e-2, atol=1e-3)
 
@@ -90,13 +91,13 @@ def test_without_penalty_it_is_ascent_on_the_surrogate(make: Make, direction: st
         if by_hand:
             trainer.learner.anneal(0.0)
 
-            def loss(rows: Batch, policy: torch.nn.Module = policy) -> Tensor:
+            def loss(policy: Policy, rows: Batch) -> Tensor:
                 ratio = (policy(rows.obs).log_prob(rows.action) - rows.log_prob).exp()
                 return -(ratio * rows.advantage).mean()
 
             for _ in range(rule.epochs):
-                for rows in batch.minibatches(rule.minibatch_size, trainer.learner.generator):
-                    trainer.learner.optimizer.descend(partial(loss, rows))
+                for index in batch.minibatches(rule.minibatch_size, trainer.learner.generator):
+                    trainer.learner.optimizer.descend(loss, batch.rows(index))
         else:
             rule.update(trainer.agent, trainer.learner, rollout, 0.0)
         ends.append(flatten(policy.parameters()))
@@ -243,7 +244,8 @@ def test_advantages_are_normalised_over_what_the_config_says(make: Make) -> None
     policy, old = trainer.agent.policy, trainer.agent.policy(batch.obs).detach()
     moved = replace(batch, advantage=3 * batch.advantage + 7)
     losses = [
-        float(trainer.algorithm._policy_loss(policy, rows, old, 1.0).detach()) for rows in (batch, moved)
+        float(trainer.algorithm._policy_loss(policy, rows, old, torch.tensor(1.0)).detach())
+        for rows in (batch, moved)
     ]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 

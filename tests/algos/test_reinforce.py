@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pgx.algos.reinforce import REINFORCE
+from pgx.engines import Eager
 from pgx.envs.normalizers import Identity
 from pgx.errors import UserError
 from pgx.optimizers import NoSteps, adam, sgd
@@ -252,10 +253,14 @@ def test_episodes_beside_each_other_or_one_after_the_other_give_one_step(
 
 
 def learner_of(agent: Agent, learning_rate: float) -> Learner:
-    weights = list(agent.critic.parameters())
+    engine, critic = Eager(), agent.critic
+    learned = any(True for _ in critic.parameters())
     return Learner(
-        optimizer=sgd(agent.policy.parameters(), learning_rate, "constant", None, 0.0),
-        critic_optimizer=adam(weights, 0.1, "constant", None, 0.9, 0.999, 1e-8) if weights else NoSteps(),
+        optimizer=sgd(agent.policy, engine, learning_rate, "constant", None, 0.0),
+        critic_optimizer=adam(critic, engine, 0.1, "constant", None, 0.9, 0.999, 1e-8)
+        if learned
+        else NoSteps(critic),
+        engine=engine,
         generator=torch.Generator().manual_seed(0),
     )
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pgx import health
 from pgx.algos.vtrace import VTrace
+from pgx.engines import Eager
 from pgx.envs.normalizers import Identity
 from pgx.errors import UserError
 from pgx.estimates import observations
@@ -74,10 +75,8 @@ def tabular(theta: Tensor, values: Tensor) -> Agent:
 
 def learner(agent: Agent) -> Learner:
     """Plain gradient steps of length one times the gradient."""
-    policy, critic = (
-        sgd(net.parameters(), 1.0, "constant", None, 0.0) for net in (agent.policy, agent.critic)
-    )
-    return Learner(policy, critic, torch.Generator())
+    policy, critic = (sgd(net, Eager(), 1.0, "constant", None, 0.0) for net in (agent.policy, agent.critic))
+    return Learner(policy, critic, Eager(), torch.Generator())
 
 
 def plain_rule(rho_clip: float | None, c_clip: float | None, trace_lambda: float = 1.0) -> VTrace:

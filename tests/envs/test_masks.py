@@ -11,7 +11,9 @@ from gymnasium.envs.toy_text.taxi import TaxiEnv
 from torch import Tensor
 
 from pgx.errors import RunError
+from pgx.runners import stepper
 from pgx.types import Rollout
+from pgx.types.agent import at_one_moment
 from tests.conftest import Make
 from tests.environments import Masked
 
@@ -70,13 +72,13 @@ def test_an_agent_without_the_mask_or_with_that_of_the_row_before_is_found_out(
 ) -> None:
     """That the tests above can fail."""
     trainer = make("algo=ppo", *MASKED)
-    observe, seen = trainer.agent.observe, [None]
+    seen: list[Tensor | None] = [None]
 
-    def late(obs: Tensor, time: Tensor, mask: Tensor | None, memory: Tensor | None) -> Any:
+    def late(lens: Any, obs: Tensor, time: Tensor, mask: Tensor | None, memory: Tensor | None) -> Any:
         seen.append(mask)
-        return observe(obs, time, None if shift is None else seen[-2], memory)
+        return at_one_moment(lens, obs, time, None if shift is None else seen[-2], memory)
 
-    monkeypatch.setattr(trainer.agent, "observe", late)
+    monkeypatch.setattr(stepper, "at_one_moment", late)
     with pytest.raises(RunError, match="not allowed at step"):
         trainer.runner.collect(trainer.agent)
 

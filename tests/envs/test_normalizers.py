@@ -34,6 +34,23 @@ def test_normalised_observations_are_clipped() -> None:
     assert normalizer(torch.tensor([[1e9], [-1e9]])).tolist() == [[2.0], [-2.0]]
 
 
+def test_who_holds_the_lens_sees_as_the_normaliser_does_whenever_it_moves() -> None:
+    normalizer, saved = ObservationNormalizer((2,), 10.0, CPU), ObservationNormalizer((2,), 10.0, CPU)
+    rows = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    saved.observe(9.0 * rows - 2.0)
+    lens, seen = normalizer.lens, []
+    for move in (
+        lambda: None,
+        lambda: normalizer.observe(rows * 3.0 + 1.0),
+        lambda: normalizer.load_state_dict(saved.state_dict()),
+    ):
+        move()
+        assert torch.equal(lens(rows), normalizer(rows))
+        seen.append(lens(rows))
+    assert not torch.equal(seen[0], seen[1]) and not torch.equal(seen[1], seen[2])
+    assert torch.equal(seen[2], saved(rows))
+
+
 def test_a_saved_normaliser_is_the_same_to_the_bit() -> None:
     one, two = ObservationNormalizer((2,), 10.0, CPU), ObservationNormalizer((2,), 10.0, CPU)
     rows = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))

@@ -227,6 +227,36 @@ def test_every_row_is_sampled_from_its_own_distribution(make: Make) -> None:
 
 
 @every
+def test_noise_of_many_steps_is_drawn_at_once_and_made_into_actions_step_by_step(make: Make) -> None:
+    """A step's noise holds all that is random in it; other coordinates make other actions of the same noise."""
+    d, steps = make(0), 3000
+    noise = d.noise(steps, torch.Generator().manual_seed(0))
+    assert noise.shape[:2] == (steps, ROWS)
+    samples = torch.stack([d.sampled(part) for part in noise])
+    assert torch.equal(samples, torch.stack([d.sampled(part) for part in noise]))
+    assert torch.equal(samples[7], d.rows(torch.arange(ROWS)).sampled(noise[7]))
+    surprise = -torch.stack([d.log_prob(a) for a in samples])
+    error = surprise.std(0) / math.sqrt(steps)
+    assert ((surprise.mean(0) - d.entropy()).abs() < 5 * error).all()
+    # Steps, and rows, are independent: so are the surprises of neighbours.
+    z = (surprise - surprise.mean(0)) / surprise.std(0)
+    assert ((z[1:] * z[:-1]).mean(0).abs() < 5 / math.sqrt(steps)).all()
+    assert ((z * z.roll(1, 1)).mean(0).abs() < 5 / math.sqrt(steps)).all()
+    other = make(1)
+    assert torch.equal(other.noise(steps, torch.Generator().manual_seed(0)), noise)
+    surprise = -torch.stack([other.log_prob(other.sampled(part)) for part in noise])
+    error = surprise.std(0) / math.sqrt(steps)
+    assert ((surprise.mean(0) - other.entropy()).abs() < 5 * error).all()
+
+
+@every
+def test_a_sample_is_made_of_the_noise_of_one_step(make: Make) -> None:
+    d = make(0)
+    noise = d.noise(1, torch.Generator().manual_seed(3))
+    assert torch.equal(d.sample(torch.Generator().manual_seed(3)), d.sampled(noise[0]))
+
+
+@every
 def test_the_same_generator_state_gives_the_same_sample(make: Make) -> None:
     d, generator = make(0, rows=200), torch.Generator().manual_seed(5)
     first, second = d.sample(generator), d.sample(generator)

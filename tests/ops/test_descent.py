@@ -1,0 +1,104 @@
+"""Directions of descent against what each of them sums up to."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from pgx.ops import descent
+
+
+def gradients(steps: int, size: int = 5) -> Tensor:
+    """Gradients [steps, size] of different sizes and signs."""
+    generator = torch.Generator().manual_seed(0)
+    scale = 10.0 ** torch.linspace(-2, 2, steps, dtype=torch.float64)
+    return scale.unsqueeze(-1) * torch.randn(steps, size, generator=generator, dtype=torch.float64)
+
+
+def adam(slopes: Tensor, beta1: float, beta2: float, epsilon: float) -> Tensor:
+    """The directions of Adam along a series of gradients, [steps, size]."""
+    first = second = total1 = total2 = torch.zeros_like(slopes[0])
+    directions = []
+    for slope in slopes:
+        total1, total2 = descent.total_weight(total1, beta1), descent.total_weight(total2, beta2)
+        direction, first, second = descent.adam(slope, first, second, total1, total2, beta1, beta2, epsilon)
+        directions.append(direction)
+    return torch.stack(directions)
+
+
+@pytest.mark.parametrize("max_norm", [1e-3, 0.5, 1.0, 20.0])
+def test_what_is_clipped_is_never_longer_than_allowed_and_points_where_it_did(max_norm: float) -> None:
+    for gradient in gradients(9):
+        clipped = descent.clipped(gradient, max_norm)
+        assert float(clipped.norm()) <= max_norm
+        assert torch.allclose(clipped / clipped.norm(), gradient / gradient.norm(), rtol=1e-12)
+        if float(gradient.norm()) < 0.99 * max_norm:
+            assert torch.equal(clipped, gradient)
+        if float(gradient.norm()) > 1.01 * max_norm:  # as long as allowed, but for what keeps 0 / 0 away
+            assert float(clipped.norm()) == pytest.approx(max_norm, rel=1e-6 / float(gradient.norm()) + 1e-12)
+
+
+def test_a_zero_gradient_is_clipped_to_itself() -> None:
+    assert descent.clipped(torch.zeros(3), 0.5).tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_equal_gradients_roll_to_the_sum_of_a_geometric_series(momentum: float) -> None:
+    """v_t = g (1 + μ + ... + μ^(t-1)), which goes to g / (1 - μ)."""
+    gradient, velocity = gradients(1)[0], torch.zeros(5, dtype=torch.float64)
+    for t in range(1, 400):
+        velocity = descent.heavy_ball(gradient, velocity, momentum)
+        if t < 10:
+            assert torch.allclose(velocity, gradient * sum(momentum**k for k in range(t)), rtol=1e-12)
+    assert torch.allclose(velocity, gradient / (1 - momentum), rtol=1e-12)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
+def test_the_total_weight_is_what_the_weights_of_a_running_mean_add_up_to(
+    beta: float, dtype: torch.dtype, error: float
+) -> None:
+    """Those of m ← β m + (1 - β) x from m = 0: (1 - β) Σ β^age = 1 - β^t, however many they are."""
+    total = torch.zeros((), dtype=dtype)
+    for t in range(1, 20_001):
+        total = descent.total_weight(total, beta)
+        if t in (1, 2, 7, 100, 5000, 20_000):
+            assert float(total) == pytest.approx((1 - beta) * sum(beta**age for age in range(t)), rel=error)
+            assert float(total) == pytest.approx(1 - beta**t, rel=error)
+
+
+@pytest.mark.parametrize(("beta1", "beta2"), [(0.0, 0.0), (0.0, 0.9), (0.9, 0.999), (0.99, 0.5)])
+def test_adam_goes_by_the_means_of_gradients_and_squares_with_weights_that_add_up_to_one(
+    beta1: float, beta2: float
+) -> None:
+    slopes, epsilon = gradients(12), 0.1
+    directions = adam(slopes, beta1, beta2, epsilon)
+    for t in range(1, 13):
+        age = torch.arange(t - 1, -1, -1, dtype=torch.float64)
+        means = []
+        for beta, x in ((beta1, slopes[:t]), (beta2, slopes[:t].square())):
+            weight = beta**age / (beta**age).sum()
+            means.append((weight.unsqueeze(-1) * x).sum(0))
+        expected = means[0] / (means[1].sqrt() + epsilon)
+        assert torch.allclose(directions[t - 1], expected, rtol=1e-9)
+
+
+def test_adam_without_memory_is_descent_by_signs() -> None:
+    slopes = gradients(9)
+    assert torch.allclose(adam(slopes, 0.0, 0.0, 1e-12), slopes.sign(), rtol=1e-6)
+
+
+def test_adam_knows_no_unit_of_the_loss() -> None:
+    slopes = gradients(9)
+    assert torch.allclose(adam(slopes, 0.9, 0.99, 1e-14), adam(1e3 * slopes, 0.9, 0.99, 1e-14), rtol=1e-9)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])
+def test_rmsprop_goes_by_the_root_of_the_mean_square(decay: float) -> None:
+    """Σ (1 - δ) δ^age g², this gradient's among them; the mean begins at 0 and is not set right for it."""
+    slopes, square = gradients(9), torch.zeros(5, dtype=torch.float64)
+    for t, slope in enumerate(slopes, start=1):
+        direction, square = descent.rmsprop(slope, square, decay, 0.01)
+        weight = (1 - decay) * decay ** torch.arange(t - 1, -1, -1, dtype=torch.float64)
+        mean = (weight.unsqueeze(-1) * slopes[:t].square()).sum(0)
+        assert torch.allclose(square, mean, rtol=1e-12)
+        assert torch.allclose(direction, slope / (mean.sqrt() + 0.01), rtol=1e-12)

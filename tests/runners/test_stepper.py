@@ -1,0 +1,255 @@
+"""What a rollout says is what happened, each row is noted once, and as much as can be while environments move."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
+
+import pytest
+import torch
+
+import tests.environments  # noqa: F401, registers ids
+from pgx.engines import Eager
+from pgx.envs.make import BackendChoice, make_envs
+from pgx.envs.normalizers import Identity, ObservationNormalizer, RewardScaler
+from pgx.envs.vector import Array, Step, VectorEnv
+from pgx.estimates import observations
+from pgx.policies import POLICIES
+from pgx.policies.constant import Zero
+from pgx.runners.recording import Recording
+from pgx.runners.stepper import Stepper
+from pgx.runners.sync import SyncRunner
+from pgx.types import Agent, Continuous, Normalizer, ObsSpec, Rollout
+
+CPU = torch.device("cpu")
+T, N = 40, 5
+
+Kind = Callable[[int], VectorEnv]  # so many environments
+
+
+def kind(backend: Literal["gymnasium", "processes", "envpool"], env_id: str, **kwargs: object) -> Kind:
+    return lambda n: make_envs(BackendChoice(backend, "test"), env_id, n, dict(kwargs), 2)
+
+
+def gymnasium(name: str, **kwargs: object) -> Kind:
+    return kind("gymnasium", name, **kwargs)
+
+
+MLP = {
+    "hidden": [16],
+    "activation": "tanh",
+    "hidden_gain": 1.0,
+    "output_gain": 1.0,
+    "log_std_init": 0.0,
+    "continuous": "gaussian",
+}
+POLICY: dict[str, dict[str, object]] = {
+    "tabular": {},
+    "mlp": MLP,
+    "gru": {**MLP, "memory_units": 8, "sequence_length": 8, "burn_in": 0},
+}
+
+
+def normalizer_of(obs: ObsSpec) -> Normalizer:
+    if not isinstance(obs, Continuous):
+        return Identity()
+    normalizer = ObservationNormalizer(obs.shape, 10.0, CPU)
+    normalizer.observe(3.0 * torch.randn(100, *obs.shape, generator=torch.Generator().manual_seed(1)))
+    return normalizer
+
+
+def agent_for(envs: VectorEnv, policy: str, seed: int = 0) -> Agent:
+    generator = torch.Generator().manual_seed(seed)
+    made = POLICIES[policy](envs.obs_spec, envs.action_spec, generator, **POLICY[policy])
+    if policy == "tabular":
+        with torch.no_grad():  # it starts uniform, and so as any other
+            for table in made.parameters():
+                table.normal_(generator=generator)
+    return Agent(made, Zero(), normalizer_of(envs.obs_spec))
+
+
+def stepper_of(made: Kind, scaled: bool = False) -> Stepper:
+    scaler = RewardScaler(0.9, 10.0) if scaled else None
+    return Stepper(made(N), scaler, 3, CPU, Eager())
+
+
+def collected(made: Kind, policy: str, rollouts: int = 1) -> tuple[list[Rollout], Stepper]:
+    stepper = stepper_of(made, scaled=True)
+    agent, runner = agent_for(stepper.envs, policy), SyncRunner(stepper, T, lag=0)
+    return [runner.collect(agent) for _ in range(rollouts)], stepper
+
+
+# --- what happened is what was recorded ---
+
+
+def test_every_observation_is_what_the_environment_showed_after_the_action_before() -> None:
+    """Echo shows which episode it is in, its step and the action that it was given."""
+    (rollout, following), _ = collected(gymnasium("Echo-v0"), "mlp", rollouts=2)
+    assert torch.equal(rollout.obs[1:], rollout.next_obs[:-1])
+    assert torch.equal(following.obs[0], rollout.next_obs[-1])
+    valid, obs, after = rollout.valid, rollout.obs, rollout.next_obs
+    assert torch.equal(after[valid][:, 2:], rollout.action[valid])
+    assert torch.equal(after[valid][:, 1], obs[valid][:, 1] + 1)
+    assert torch.equal(after[valid][:, 0], obs[valid][:, 0])
+    assert torch.equal(obs[valid][:, 1].long(), rollout.time[valid])
+    # A reset shows the start of another episode, whatever action was drawn for it.
+    assert int((~valid).sum()) > N
+    assert not after[~valid][:, 1:].any() and bool((after[~valid][:, 0] != obs[~valid][:, 0]).all())
+    names = obs[..., 0].T
+    shown = [set(column.tolist()) for column in names]
+    assert len(set.union(*shown)) == sum(map(len, shown))  # no episode is in two columns
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_each_environment_is_counted_by_itself(cut: bool) -> None:
+    """Counter shows k and pays k + 1 for the step to k + 1."""
+    stepper = stepper_of(gymnasium("Counter-v0", cut=cut))
+    rollout = SyncRunner(stepper, T, lag=0).collect(agent_for(stepper.envs, "mlp"))
+    valid, now = rollout.valid, rollout.obs[..., 0]
+    assert torch.equal(now[valid].long(), rollout.time[valid])
+    assert torch.equal(rollout.next_obs[..., 0][valid], now[valid] + 1)
+    assert torch.equal(rollout.reward[valid], now[valid] + 1)
+    assert (rollout.terminated.any(), rollout.truncated.any()) == (not cut, cut)
+    assert torch.equal(~valid[1:], rollout.done[:-1])
+    assert len(stepper.episodes) == int(rollout.done.sum())
+    assert all(e.episode_return == e.length * (e.length + 1) / 2 for e in stepper.episodes)
+
+
+CASES: dict[str, tuple[Kind, str]] = {
+    "table": (gymnasium("FrozenLake-v1"), "tabular"),
+    "tables": (gymnasium("TwoButtons-v0"), "tabular"),
+    "envpool": (kind("envpool", "CartPole-v1"), "mlp"),
+    "continuous": (gymnasium("Echo-v0"), "mlp"),
+    "masks": (gymnasium("Masked-v0"), "mlp"),
+    "masks at times": (gymnasium("Masked-v0", shows="even"), "mlp"),
+}
+
+
+@pytest.mark.parametrize(("made", "policy"), CASES.values(), ids=CASES)
+def test_recorded_log_probs_are_of_the_agent_that_acted(made: Kind, policy: str) -> None:
+    """Also of another agent than the one before, and after a normaliser has moved."""
+    stepper = stepper_of(made)
+    runner = SyncRunner(stepper, T, lag=0)
+    first, second = (agent_for(stepper.envs, policy, seed) for seed in (0, 1))
+    for agent in (first, second, first):
+        rollout = runner.collect(agent)
+        log_prob = agent.policy(observations(agent, rollout)).log_prob(rollout.action[rollout.valid])
+        assert torch.allclose(log_prob, rollout.log_prob[rollout.valid], atol=1e-5)
+        agent.normalizer.observe(5.0 + rollout.obs[rollout.valid])
+
+
+def test_chance_is_new_at_every_step_of_every_environment() -> None:
+    """What remains of actions without mean and deviation: standard normal, and no two of it depend on each other."""
+    stepper = stepper_of(gymnasium("Echo-v0"))
+    agent, runner = agent_for(stepper.envs, "mlp"), SyncRunner(stepper, 200, lag=0)
+    noise = []
+    for _ in range(2):
+        rollout = replace(runner.collect(agent), valid=torch.ones(200, N, dtype=torch.bool))
+        mean, log_std = agent.policy(observations(agent, rollout)).coordinates
+        z = (rollout.action.flatten(0, 1) - mean) / log_std.exp()
+        noise.append(z.detach().view(200, -1))
+    z = torch.cat(noise)  # [400, N * 2]
+    assert abs(float(z.mean())) < 5 / z.numel() ** 0.5
+    assert abs(float(z.square().mean()) - 1) < 5 * (2 / z.numel()) ** 0.5
+    for lag in (1, 2, 200):
+        assert ((z[lag:] * z[:-lag]).mean(0).abs() < 5 / (400 - lag) ** 0.5).all()
+    across = (z.T @ z / 400).fill_diagonal_(0.0)
+    assert bool((across.abs() < 5 / 400**0.5).all())
+
+
+def test_a_policy_with_memory_begins_each_episode_without_any() -> None:
+    (rollout, following), _ = collected(gymnasium("BlindCartPole-v0"), "gru", rollouts=2)
+    for part in (rollout, following):
+        assert part.memory is not None
+        starts = part.valid & (part.time == 0)
+        assert int(starts.sum()) > 3 and not part.memory[starts].any()
+        assert bool(part.memory[part.valid & (part.time > 0)].any(-1).all())
+
+
+BOTH = {
+    "masks": ("tests.environments:Masked-v0", "mlp"),
+    "continuous": ("tests.environments:Echo-v0", "mlp"),
+    "memory": ("tests.environments:BlindCartPole-v0", "gru"),
+}
+
+
+@pytest.mark.parametrize(("env_id", "policy"), BOTH.values(), ids=BOTH)
+def test_environments_in_worker_processes_give_the_same_rollouts(env_id: str, policy: str) -> None:
+    """Bit for bit: no row is of another step or environment because it came from elsewhere."""
+    whole, here = collected(kind("gymnasium", env_id), policy, rollouts=2)
+    parted, there = collected(kind("processes", env_id), policy, rollouts=2)
+    there.envs.close()
+    for one, two in zip(whole, parted, strict=True):
+        assert one.done.any()
+        for name, column in vars(one).items():
+            other = getattr(two, name)
+            assert column is other is None or torch.equal(column, other), name
+    assert here.episodes == there.episodes and len(here.episodes) == sum(int(r.done.sum()) for r in whole)
+
+
+# --- the order of things, and how often ---
+
+
+def watched(stepper: Stepper, recording: Recording, events: list[tuple[str, int]]) -> None:
+    """Have these note what they are asked for, and the row that is written."""
+    send, receive, write = stepper.envs.send, stepper.envs.receive, recording.write
+
+    def noted_send(action: Array) -> None:
+        events.append(("send", -1))
+        send(action)
+
+    def noted_receive() -> Step:
+        events.append(("receive", -1))
+        return receive()
+
+    def noted_write(name: str, t: int, values: Array) -> None:
+        events.append((name, t))
+        write(name, t, values)
+
+    stepper.envs.send, stepper.envs.receive = noted_send, noted_receive  # type: ignore[method-assign]
+    recording.write = noted_write  # type: ignore[method-assign]
+
+
+def test_what_can_be_noted_while_the_environments_move_is() -> None:
+    stepper, recording, events = stepper_of(gymnasium("Masked-v0")), Recording(T + 1), list[tuple[str, int]]()
+    agent = agent_for(stepper.envs, "mlp")
+    stepper.begin(0)
+    watched(stepper, recording, events)
+    stepper.advance(agent, recording, T)
+    moving, noted = False, Counter[str]()
+    for what, _ in events:
+        if what in ("send", "receive"):
+            assert moving == (what == "receive")
+            moving = not moving
+        elif what in ("time", "valid", "action", "log_prob", "action_mask"):
+            assert moving, what
+            noted[what] += 1
+    assert not moving and set(noted.values()) == {T} and len(noted) == 5
+
+
+@pytest.mark.parametrize("room", [1, T + 1])
+def test_each_row_is_copied_once(room: int) -> None:
+    stepper, recording, events = stepper_of(gymnasium("Masked-v0")), Recording(room), list[tuple[str, int]]()
+    agent = agent_for(stepper.envs, "mlp")
+    stepper.begin(0)
+    watched(stepper, recording, events)
+    stepper.advance(agent, recording, T - 7)
+    stepper.advance(agent, recording, 7)
+    seen, acted = {"obs", "time", "valid", "action_mask"}, {"action", "log_prob"}
+    columns = seen | acted | {"reward", "terminated", "truncated"}
+    rows = {(name, t) for name in columns for t in range(T + (name == "obs"))}
+    written = Counter((what, t) for what, t in events if what not in ("send", "receive"))
+    assert set(written) == rows and set(written.values()) == {1}
+
+
+def test_the_policy_is_asked_once_a_step() -> None:
+    """But for the very first question: what shape its noise has."""
+    stepper = stepper_of(gymnasium("Echo-v0"))
+    agent, asked = agent_for(stepper.envs, "mlp"), list[int]()
+    assert isinstance(agent.policy, torch.nn.Module)
+    agent.policy.register_forward_hook(lambda module, given, result: asked.append(len(given[0])))
+    runner = SyncRunner(stepper, T, lag=0)
+    for rollout in range(3):
+        runner.collect(agent)
+        assert asked == [N] * ((rollout == 0) + T)
+        asked.clear()
