@@ -41,14 +41,20 @@ def rollout_values(
 @torch.no_grad()
 def observations(agent: Agent, rollout: Rollout) -> Observations:
     """The valid rows of a rollout as the networks see them, time-major."""
-    valid, mask = rollout.valid, rollout.action_mask
+    rows, mask = valid_rows(rollout), rollout.action_mask
     history = None if agent.policy.memory is None else stretches(agent, rollout)
     return Observations(
-        features=agent.normalizer(rollout.obs[valid]),
-        time=rollout.time[valid],
-        action_mask=None if mask is None else mask[valid],
+        features=agent.normalizer(rows(rollout.obs)),
+        time=rows(rollout.time),
+        action_mask=None if mask is None else rows(mask),
         history=history,
     )
+
+
+def valid_rows(rollout: Rollout) -> Callable[[Tensor], Tensor]:
+    """x [T, N, ...] -> its valid rows, time-major: x[valid], but that the mask is searched once for many x."""
+    index = rollout.valid.flatten().nonzero().squeeze(-1)
+    return lambda x: x.flatten(0, 1).index_select(0, index)
 
 
 @torch.no_grad()
@@ -64,14 +70,14 @@ def rollout_log_ratio(agent: Agent, rollout: Rollout) -> Tensor:
 @torch.no_grad()
 def flatten(agent: Agent, rollout: Rollout, value: Tensor, advantage: Tensor, value_target: Tensor) -> Batch:
     """The valid rows of a rollout and of [T, N] estimates over it, time-major, observations normalised."""
-    valid = rollout.valid
+    rows = valid_rows(rollout)
     return Batch(
         obs=observations(agent, rollout),
-        action=rollout.action[valid],
-        log_prob=rollout.log_prob[valid],
-        value=value[valid],
-        advantage=advantage[valid],
-        value_target=value_target[valid],
+        action=rows(rollout.action),
+        log_prob=rows(rollout.log_prob),
+        value=rows(value),
+        advantage=rows(advantage),
+        value_target=rows(value_target),
     )
 
 

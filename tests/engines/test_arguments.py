@@ -62,7 +62,8 @@ def ppo(**changes: object) -> PPO:
 
 
 @pytest.mark.parametrize(
-    "change", [{"clip_range": 0.1}, {"entropy_coefficient": 0.01}, {"normalize_advantage": "off"}, {"value_clip": 1.0}]
+    "change",
+    [{"clip_range": 0.1}, {"entropy_coefficient": 0.01}, {"normalize_advantage": "off"}, {"value_clip": 1.0}],
 )
 def test_a_rule_of_another_value_has_another_description(change: dict[str, object]) -> None:
     assert describe(ppo()._policy_loss) == describe(ppo()._policy_loss)
@@ -120,7 +121,8 @@ def test_all_that_a_network_computes_with_is_parameter_buffer_or_described(name:
         f"{type(module).__name__}.{key}"
         for module in net.modules()
         for key, value in vars(module).items()
-        if isinstance(value, Tensor) or (isinstance(value, tuple | list) and any(isinstance(v, Tensor) for v in value))
+        if isinstance(value, Tensor)
+        or (isinstance(value, tuple | list) and any(isinstance(v, Tensor) for v in value))
     ]
     assert loose in ([], ["GRU._flat_weights"], ["LSTM._flat_weights"], ["GRUCell._flat_weights"])
 

@@ -41,7 +41,10 @@ class Affine:
 
     def of(self, network: nn.Module, pair: tuple[Tensor, Tensor], x: Tensor) -> tuple[Tensor, ...]:
         left, right = pair
-        return (self.slope * network(left[x]) + right[x].unsqueeze(-1), (left[x] * right[x].unsqueeze(-1)).mean(0))
+        return (
+            self.slope * network(left[x]) + right[x].unsqueeze(-1),
+            (left[x] * right[x].unsqueeze(-1)).mean(0),
+        )
 
 
 def net(seed: int = 0) -> nn.Module:
@@ -58,7 +61,9 @@ def close(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> bool:
     return all(torch.allclose(x, y, atol=2e-6, rtol=1e-5) for x, y in zip(a, b, strict=True))
 
 
-def bound(engine: Engine, network: nn.Module, rows: int, index: Tensor, slope: float = 2.0) -> tuple[Tensor, ...]:
+def bound(
+    engine: Engine, network: nn.Module, rows: int, index: Tensor, slope: float = 2.0
+) -> tuple[Tensor, ...]:
     return engine.bind(Affine(slope).of, network, pair(rows), rows=rows, ragged=[0])(index)
 
 
@@ -91,17 +96,20 @@ def test_a_program_on_disk_is_used_without_the_compiler(folder: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nimport torch\ntorch.set_num_threads(1)\n"
         "from pgx.engines import Compiled\nfrom tests.engines.test_compiled import bound, net\n"
-        f"said = []\nprint(bound(Compiled(Path({str(folder)!r}), said.append), net(), 20, torch.arange(5))[0].sum().item())\n"
+        f"said = []\nengine = Compiled(Path({str(folder)!r}), said.append)\n"
+        "print(bound(engine, net(), 20, torch.arange(5))[0].sum().item())\n"
         "print(said, 'torch._dynamo' in sys.modules, 'torch._inductor' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     number, rest = done.stdout.splitlines()
     assert rest == "[] False False"
-    assert float(number) == pytest.approx(float(bound(Eager(), net(), 20, torch.arange(5))[0].detach().sum()), abs=1e-5)
+    assert float(number) == pytest.approx(
+        float(bound(Eager(), net(), 20, torch.arange(5))[0].detach().sum()), abs=1e-5
+    )
 
 
 def test_a_program_cut_short_is_made_again(folder: Path, tmp_path: Path) -> None:
-    for path in folder.glob("*.pt2"):
+    for path in folder.glob("*.so"):
         (tmp_path / path.name).write_bytes(path.read_bytes()[:1000])
     said = Said()
     index = torch.arange(5)
@@ -157,7 +165,9 @@ def test_products_prepared_are_products(folder: Path, make: Make) -> None:
     trainer.runner.close()
 
 
-def trained(make: Make, overrides: list[str], folder: Path, compile: str, monkeypatch: pytest.MonkeyPatch) -> Tensor:
+def trained(
+    make: Make, overrides: list[str], folder: Path, compile: str, monkeypatch: pytest.MonkeyPatch
+) -> Tensor:
     monkeypatch.setenv("PGX_CACHE", str(folder))
     trainer = make(*overrides, f"trainer.compile={compile}", name=f"compiled-{compile}")
     trainer.train()
@@ -181,7 +191,12 @@ def trained(make: Make, overrides: list[str], folder: Path, compile: str, monkey
     ],
 )
 def test_a_run_compiled_is_the_run_as_written(
-    algo: str, env: str, make: Make, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    algo: str,
+    env: str,
+    make: Make,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """After two iterations; rounding grows with every step through the environment, so not after many."""
     overrides = [*small(algo), f"env={env}", "trainer.total_steps=300", "logger.console=plain"]
