@@ -251,7 +251,8 @@ def test_stretches_must_divide_a_rollout(
 def test_minibatches_must_be_made_of_whole_stretches() -> None:
     base = ["algo=ppo", "env=CartPole-v1", "policy=gru"]
     assert problems_of(compose(base)) == []
-    (problem,) = problems_of(compose([*base, "policy.sequence_length=128"]))  # minibatches of 64
+    longer = ["policy.sequence_length=128", "runner.rollout_steps=128"]
+    (problem,) = problems_of(compose([*base, *longer]))  # minibatches of 64
     assert problem.startswith("algo.minibatch_size") and "128" in problem and "64" in problem
 
 

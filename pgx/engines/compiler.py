@@ -23,6 +23,7 @@ from torch.fx.experimental.symbolic_shapes import (
 
 from pgx.engines.arguments import named_tensors, rebuilt, substituted
 from pgx.engines.compiled import Call
+from pgx.engines.program import keep
 
 # Free sizes have to be some number while the function is traced: primes, which no network has for a width.
 _EXAMPLE = {"rows": 1009, "ragged": 997}
@@ -54,7 +55,7 @@ def compile_call(call: Call, path: Path) -> None:
                 )
                 with zipfile.ZipFile(package) as made:
                     library = next(name for name in made.namelist() if name.endswith(".so"))
-                    Path(made.extract(library, folder)).replace(path)
+                    keep(made.read(library), path)
         except Exception as error:
             raise Uncompilable(f"{type(error).__name__}: {_first_line(error)}") from error
 

@@ -208,8 +208,8 @@ def test_the_environment_is_given_what_is_executed(make: Make) -> None:
     counter = ["env=tests.environments:Counter-v0", "policy.continuous=squashed_gaussian"]
     trainer = make("algo=ppo", *counter, "policy.log_std_init=1.5")
     given: list[Tensor] = []
-    step = trainer.runner.envs.step
-    trainer.runner.envs.step = lambda a: (given.append(torch.from_numpy(a)), step(a))[1]
+    send = trainer.runner.envs.send
+    trainer.runner.envs.send = lambda a: (given.append(torch.from_numpy(a)), send(a))[1]
     rollout = trainer.runner.collect(trainer.agent)
     assert float(rollout.action.abs().max()) > 5
     executed = torch.stack(given)
@@ -243,8 +243,8 @@ def test_evaluation_plays_the_median(make: Make) -> None:
     assert torch.equal(act.action, d.mode())
     assert torch.equal(act.executed, 2 * d.mode().tanh())
     given, wanted = [], []
-    step = envs.step
-    envs.step = lambda a: (given.append(torch.from_numpy(a)), step(a))[1]
+    send = envs.send
+    envs.send = lambda a: (given.append(torch.from_numpy(a)), send(a))[1]
 
     def far(obs: Observations) -> Act:
         """So far out that the action and what is executed for it have nothing in common."""
