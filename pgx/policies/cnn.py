@@ -142,13 +142,15 @@ def _convolution(
     gain: float,
     generator: torch.Generator,
 ) -> nn.Module:
-    # skip_init: the default initialisation would draw from the global random stream.
-    layer = nn.utils.skip_init(nn.Conv2d, inputs, outputs, window, stride=stride, padding=padding)  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=[]):  # from which the default initialisation draws
+        layer = nn.Conv2d(inputs, outputs, window, stride=stride, padding=padding)
     return _orthogonal(layer, gain, generator)
 
 
 def _dense(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Module:
-    return _orthogonal(nn.utils.skip_init(nn.Linear, inputs, outputs), gain, generator)  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=[]):
+        layer = nn.Linear(inputs, outputs)
+    return _orthogonal(layer, gain, generator)
 
 
 def _orthogonal(layer: nn.Conv2d | nn.Linear, gain: float, generator: torch.Generator) -> nn.Module:

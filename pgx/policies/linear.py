@@ -22,7 +22,8 @@ Features = tuple[nn.Module, int]  # phi, and how many numbers it gives
 def _readout(features: Features, outputs: int) -> nn.Sequential:
     """W phi(s), W = 0."""
     phi, count = features
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, count, outputs, bias=False)  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=[]):  # from which the default initialisation draws
+        layer = nn.Linear(count, outputs, bias=False)
     nn.init.zeros_(layer.weight)
     return nn.Sequential(phi, layer)
 

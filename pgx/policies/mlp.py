@@ -87,8 +87,9 @@ def perceptron(
 
 def linear(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Linear:
     """One layer, orthogonally initialised, its bias zero."""
-    # skip_init: the default initialisation would draw from the global random stream.
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
+    # The default initialisation draws from the global random stream. (skip_init, made for this, imports sympy.)
+    with torch.random.fork_rng(devices=[]):
+        layer = nn.Linear(inputs, outputs)
     nn.init.orthogonal_(layer.weight, gain, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer

@@ -227,3 +227,20 @@ def test_a_run_without_a_compiler_says_so_in_one_line_and_runs(tmp_path: Path) -
     )
     assert "not compiled (auto: there is no C++ compiler (no-such-compiler" in done.stdout
     assert [line for line in done.stdout.splitlines() if "C++" in line] == [done.stdout.splitlines()[0]]
+
+
+@pytest.mark.parametrize("algo", ["ppo", "trpo"])
+def test_a_compiled_run_resumed_ends_with_the_bits_of_one_that_went_on(
+    algo: str, make: Make, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads of it, and whatever the compiler did: the same program on the same numbers gives the same bits."""
+    monkeypatch.setenv("PGX_CACHE", str(folder))
+    env = "env=Walker2d-v4" if algo == "ppo" else "env=CartPole-v1"
+    settings = [*small(algo), env, "trainer.compile=true", "trainer.checkpoint_every=600"]
+    whole = make(*settings, "trainer.total_steps=1200", name="whole")
+    whole.train()
+    make(*settings, "trainer.total_steps=600", name="cut").train()
+    resumed = make(*settings, "trainer.total_steps=1200", name="cut")
+    resumed.load_state_dict(resumed.checkpoints.load("last"))
+    resumed.train()
+    assert torch.equal(parameters(whole), parameters(resumed))

@@ -1,0 +1,96 @@
+"""How often things are done in an iteration: what speed is made of, without a clock."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from pgx.engines.choose import why_not
+from pgx.engines.program import Program
+from tests.conftest import Make
+
+STEPS, ENVS, EPOCHS, MINIBATCH = 32, 8, 3, 64
+SIZES = [
+    "env=Walker2d-v4",
+    f"env.num_envs={ENVS}",
+    f"runner.rollout_steps={STEPS}",
+    "trainer.total_steps=1",  # one iteration
+]
+PPO = ["algo=ppo", *SIZES, f"algo.epochs={EPOCHS}", f"algo.minibatch_size={MINIBATCH}"]
+
+
+def counted(module: Any, calls: Counter[str], name: str) -> None:
+    module.register_forward_hook(lambda *_: calls.update([name]))
+
+
+def minibatch_steps(rows: int) -> int:
+    return EPOCHS * max(1, round(rows / MINIBATCH))
+
+
+def test_networks_are_evaluated_no_more_often_than_the_rule_says(make: Make) -> None:
+    trainer = make(*PPO, "trainer.compile=false")
+    calls: Counter[str] = Counter()
+    counted(trainer.agent.policy, calls, "policy")
+    counted(trainer.agent.critic, calls, "critic")
+    summary = trainer.train()
+    steps = minibatch_steps(summary["steps"])
+    acting, shape_of_noise, health = STEPS, 1, 2
+    assert summary["iterations"] == 1
+    assert calls["policy"] == acting + shape_of_noise + health + steps
+    estimates, explained_after = 2, 1  # one for the update, one for its health
+    assert calls["critic"] == estimates + explained_after + steps
+
+
+@pytest.mark.skipif(why_not("cpu") is not None, reason=f"nothing compiles here: {why_not('cpu')}")
+def test_compiled_an_iteration_leaves_python_once_a_sweep_and_once_a_step(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Acting is one program a step, a pass over the minibatches is one loop for each network."""
+    monkeypatch.setenv("PGX_CACHE", str(tmp_path / "programs"))
+    calls: Counter[str] = Counter()
+    run, fold = Program.__call__, Program.fold
+
+    def counted_run(program: Program, tensors: list[Tensor]) -> list[Tensor]:
+        calls["run"] += 1
+        return run(program, tensors)
+
+    def counted_fold(program: Program, fixed: Any, items: Any, state: Any) -> tuple[list[Tensor], list[Tensor]]:
+        calls["fold"] += 1
+        calls["minibatches"] += len(items)
+        return fold(program, fixed, items, state)
+
+    monkeypatch.setattr(Program, "__call__", counted_run)
+    monkeypatch.setattr(Program, "fold", counted_fold)
+    summary = make(*PPO, "trainer.compile=true").train()
+    assert calls["run"] == STEPS
+    assert calls["fold"] == 2 * EPOCHS
+    assert calls["minibatches"] == 2 * minibatch_steps(summary["steps"])
+
+
+@pytest.mark.parametrize(("cg_steps", "products"), [(1, 2), (4, 5)])
+def test_a_trust_region_step_takes_one_product_more_than_conjugate_gradient(
+    make: Make, monkeypatch: pytest.MonkeyPatch, cg_steps: int, products: int
+) -> None:
+    """And the forward pass behind the products is made once, where nothing is compiled."""
+    import pgx.algos.trpo as trpo
+
+    calls: Counter[str] = Counter()
+    original = trpo.FISHER["gauss_newton"]
+
+    def product(*arguments: Any) -> Callable[[Tensor], Tensor]:
+        calls["prepared"] += 1
+        inner = original(*arguments)
+
+        def times(vector: Tensor) -> Tensor:
+            calls["products"] += 1
+            return inner(vector)
+
+        return times
+
+    monkeypatch.setitem(trpo.FISHER, "gauss_newton", product)
+    small = ["algo=trpo", *SIZES, f"algo.cg_steps={cg_steps}", "algo.critic_minibatch_size=64"]
+    make(*small, "trainer.compile=false").train()
+    assert calls == {"prepared": 1, "products": products}
