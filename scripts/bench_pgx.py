@@ -49,9 +49,9 @@ def update(options: argparse.Namespace) -> dict[str, object]:
     """Seconds of `algorithm.update`: estimates, policy, critic; on rollouts of the policy as it learns."""
     from pgx.config import build, compose
 
-    envs = 8 if options.algo == "ppo" else 16
+    envs = 32
     overrides = [f"algo={options.algo}", f"env={options.env}", f"env.num_envs={envs}", f"seed={options.seed}"]
-    overrides += [f"runner.rollout_steps={options.batch // envs}", "logger.console=off"]
+    overrides += [f"runner.rollout_steps={options.batch // envs}", "logger.console=off", "trainer.compile=true"]
     if options.algo == "trpo":
         overrides.append(f"algo.critic_minibatch_size={options.minibatch}")
     seconds = []

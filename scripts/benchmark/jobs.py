@@ -50,9 +50,9 @@ def parts(names: list[str], sizes: Sizes, pythons: Pythons, quick: bool) -> list
         "bare": lambda: [
             Part("bare", f"{n} environments", partial(pgx_parts.bare, n, sizes)) for n in BARE_ENVS
         ],
-        "ppo": lambda: _rates("ppo", 8, 8, 2048, sizes, pythons),
-        "trpo": lambda: _rates("trpo", 8, 16, 2048, sizes, pythons),
-        "a2c": lambda: _rates("a2c", 16, 16, 80, sizes, pythons),
+        "ppo": lambda: _rates("ppo", 8, (8, 32), 2048, sizes, pythons),
+        "trpo": lambda: _rates("trpo", 8, (8, 32), 2048, sizes, pythons),
+        "a2c": lambda: _rates("a2c", 16, (16,), 80, sizes, pythons),
         "ppo_update": lambda: _updates("ppo_update", "ppo", (2048,), sizes, pythons),
         "trpo_update": lambda: _updates("trpo_update", "trpo", sizes.batches, sizes, pythons),
         "envs": lambda: _environments(quick),
@@ -78,15 +78,17 @@ def left_out(names: list[str], pythons: Pythons) -> list[str]:
     return said
 
 
-def _rates(algo: str, dummies: int, pool: int, batch: int, sizes: Sizes, pythons: Pythons) -> list[Part]:
+def _rates(
+    algo: str, dummies: int, pools: tuple[int, ...], batch: int, sizes: Sizes, pythons: Pythons
+) -> list[Part]:
     found = [Part(algo, "pgx", partial(pgx_parts.rate, algo, sizes))]
     if pythons.sb3:
-        for vec, num_envs in (("dummy", dummies), ("envpool", pool)):
+        for vec, num_envs in (("dummy", dummies), *(("envpool", pool) for pool in pools)):
             measure = partial(peer_parts.rate, pythons.sb3, algo, vec, num_envs, batch, sizes)
             found.append(Part(algo, f"SB3, {num_envs} {peer_parts.VECS[vec]}", measure))
     if pythons.tianshou and algo != "trpo":
-        measure = partial(peer_parts.tianshou_rate, pythons.tianshou, algo, pool, sizes)
-        found.append(Part(algo, f"Tianshou, {pool} EnvPool", measure))
+        measure = partial(peer_parts.tianshou_rate, pythons.tianshou, algo, pools[0], sizes)
+        found.append(Part(algo, f"Tianshou, {pools[0]} EnvPool", measure))
     return found
 
 

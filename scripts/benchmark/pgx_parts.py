@@ -13,8 +13,9 @@ from .processes import ROOT, PartFailed, Run, answer, watched_run
 from .rows import BARE, LOOP, PGX, Detail, Row
 from .sizes import ENV, Sizes
 
-DEFAULT = {"ppo": "8 environments", "trpo": "16 environments", "a2c": "16 environments"}
-ENVS = {"ppo": 8, "trpo": 16, "a2c": 16}
+ENVS = {"ppo": 32, "trpo": 32, "a2c": 16}
+DEFAULT = {algo: f"{number} environments" for algo, number in ENVS.items()}
+COMPILED = "trainer.compile=true"  # which runs as short as these are by default not
 
 
 def minibatch(batch: int) -> int:
@@ -35,8 +36,9 @@ def bare(num_envs: int, sizes: Sizes, seed: int) -> list[Row]:
 
 def rate(algo: str, sizes: Sizes, seed: int) -> list[Row]:
     """Environment steps per second of `pgx train`, from the moments at which rows of its metrics appear."""
+    _make_programs(algo)
     overrides = [f"algo={algo}", f"env={ENV}", f"seed={seed}", f"trainer.total_steps={sizes.steps_of(algo)}"]
-    run = watched_run(overrides, lambda row, seconds: False)
+    run = watched_run([*overrides, COMPILED], lambda row, seconds: False)
     stamps: list[Stamp] = [(row["step"], moment) for moment, row in run.seen]
     own: list[Stamp] = [(row["step"], row["time/seconds"]) for _, row in run.seen]
     try:
@@ -59,16 +61,17 @@ def update(job: str, algo: str, batch: int, sizes: Sizes, seed: int) -> list[Row
     ]
 
 
-def _one_iteration(*overrides: str) -> Run:
+def _one_iteration(algo: str, *overrides: str) -> Run:
     return watched_run(
-        ["algo=ppo", f"env={ENV}", "trainer.total_steps=1", *overrides], lambda row, seconds: False
+        [f"algo={algo}", f"env={ENV}", "trainer.total_steps=1", COMPILED, *overrides],
+        lambda row, seconds: False,
     )
 
 
 @cache
-def _make_programs() -> None:
+def _make_programs(algo: str) -> None:
     """Let a run compile what pgx keeps on disk from one run to the next, so that it is there for those measured."""
-    _one_iteration()
+    _one_iteration(algo)
 
 
 @cache
@@ -83,26 +86,27 @@ def _imports_mb() -> float:
 
 def memory(sizes: Sizes, seed: int) -> list[Row]:
     """Peak memory of `pgx train` over what its imports alone take."""
-    _make_programs()
+    _make_programs("ppo")
     overrides = ["algo=ppo", f"env={ENV}", f"seed={seed}", f"trainer.total_steps={sizes.memory_steps}"]
+    overrides.append(COMPILED)
     peak, imports = watched_run(overrides, lambda row, seconds: False).peak_mb, _imports_mb()
     details: dict[str, Detail] = {"peak": peak, "imports": imports}
-    return [Row("memory", "peak over imports", PGX, DEFAULT["ppo"], "MB", peak - imports, 8, details)]
+    return [Row("memory", "peak over imports", PGX, DEFAULT["ppo"], "MB", peak - imports, ENVS["ppo"], details)]
 
 
 def startup(seed: int) -> list[Row]:
     """Seconds from the command to the first environment step, files cold, then warm."""
-    _make_programs()
+    _make_programs("ppo")
     folders = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib")]
     disk_cache.forget([*folders, ROOT / "pgx", ROOT / "configs"])
     rows = []
     for case in ("cold files", "warm files"):
-        run = _one_iteration(f"seed={seed}", "runner.rollout_steps=1", "algo.minibatch_size=8")
+        run = _one_iteration("ppo", f"seed={seed}", "runner.rollout_steps=1", "algo.minibatch_size=32")
         moment, row = _first(run)
         # The iteration of one step, whose own seconds its row holds, began when everything else was ready.
         value = moment - run.launched - row["time/seconds"]
         details: dict[str, Detail] = {"to the first row": moment - run.launched}
-        rows.append(Row("startup", case, PGX, "8 environments", "s", value, 8, details))
+        rows.append(Row("startup", case, PGX, DEFAULT["ppo"], "s", value, ENVS["ppo"], details))
     return rows
 
 
@@ -125,7 +129,7 @@ def until(sizes: Sizes, seed: int) -> list[Row]:
         return reached(row) or seconds > sizes.until_seconds
 
     overrides = ["algo=ppo", f"env={ENV}", f"seed={seed}", f"trainer.total_steps={sizes.until_steps}"]
-    _make_programs()
+    _make_programs("ppo")
     run = watched_run(overrides, enough)
     # What the run wrote between the signal to stop and its end is none of it.
     episodes, found = 0.0, None
@@ -140,4 +144,4 @@ def until(sizes: Sizes, seed: int) -> list[Row]:
         "loop": row["time/seconds"],
         "return": row.get("rollout/episode_return_recent"),
     }
-    return [Row("until", f"to return {sizes.reach:,.0f}", PGX, DEFAULT["ppo"], "s", seconds, 8, details)]
+    return [Row("until", f"to return {sizes.reach:,.0f}", PGX, DEFAULT["ppo"], "s", seconds, ENVS["ppo"], details)]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 ENV = "Walker2d-v4"
-BARE_ENVS = (8, 16, 64)
+BARE_ENVS = (8, 16, 32, 64)
 
 
 @dataclass(frozen=True)
