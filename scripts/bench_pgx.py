@@ -51,7 +51,11 @@ def update(options: argparse.Namespace) -> dict[str, object]:
 
     envs = 32
     overrides = [f"algo={options.algo}", f"env={options.env}", f"env.num_envs={envs}", f"seed={options.seed}"]
-    overrides += [f"runner.rollout_steps={options.batch // envs}", "logger.console=off", "trainer.compile=true"]
+    overrides += [
+        f"runner.rollout_steps={options.batch // envs}",
+        "logger.console=off",
+        "trainer.compile=true",
+    ]
     if options.algo == "trpo":
         overrides.append(f"algo.critic_minibatch_size={options.minibatch}")
     seconds = []

@@ -57,7 +57,9 @@ def test_compiled_an_iteration_leaves_python_once_a_sweep_and_once_a_step(
         calls["run"] += 1
         return run(program, tensors)
 
-    def counted_fold(program: Program, fixed: Any, items: Any, state: Any) -> tuple[list[Tensor], list[Tensor]]:
+    def counted_fold(
+        program: Program, fixed: Any, items: Any, state: Any
+    ) -> tuple[list[Tensor], list[Tensor]]:
         calls["fold"] += 1
         calls["minibatches"] += len(items)
         return fold(program, fixed, items, state)

@@ -14,6 +14,7 @@ from pgx.ops.fisher import (
     empirical_fisher_product,
     gauss_newton_product,
     kl_hessian_product,
+    over_chunks,
     scores,
 )
 from pgx.ops.losses import surrogate
@@ -120,14 +121,12 @@ class NPG:
 
     def _damped_product(self, policy: Policy, batch: Batch, engine: Engine) -> MatVec:
         """v -> F v + damping v."""
-        rows = len(batch)
-        match self.fisher:
-            case "gauss_newton":
-                product = engine.prepare(gauss_newton_product, policy, batch.obs, rows=rows)
-            case "kl_hessian":
-                product = engine.prepare(kl_hessian_product, policy, batch.obs, rows=rows)
-            case "empirical":
-                product = engine.prepare(empirical_fisher_product, policy, batch.obs, batch.action, rows=rows)
+        if self.fisher == "empirical":
+            actions = batch.action
+            product = engine.prepare(empirical_fisher_product, policy, batch.obs, actions, rows=len(batch))
+        else:
+            exact = gauss_newton_product if self.fisher == "gauss_newton" else kl_hessian_product
+            product = over_chunks(lambda obs: engine.prepare(exact, policy, obs, rows=len(obs)), batch.obs)
         return damped(product, self.damping)
 
 

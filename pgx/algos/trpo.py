@@ -3,13 +3,14 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from pgx.estimates import gae_batch
-from pgx.ops.fisher import MatVec, damped, gauss_newton_product, kl_hessian_product
+from pgx.ops.fisher import MatVec, damped, gauss_newton_product, kl_hessian_product, over_chunks
 from pgx.ops.losses import surrogate
 from pgx.ops.params import assign, flatten, gradient
 from pgx.ops.solvers import LineSearchResult, backtracking_line_search, conjugate_gradient
@@ -69,8 +70,7 @@ class TRPO:
         objective = surrogate(log_ratio, batch.advantage)
         g = gradient(objective, parameters)
 
-        fisher_product = learner.engine.prepare(FISHER[self.fisher], policy, batch.obs, rows=len(batch))
-        damped_product = damped(fisher_product, self.damping)
+        damped_product = damped(over_chunks(partial(self._product, policy, learner), batch.obs), self.damping)
         cg = conjugate_gradient(damped_product, g, self.cg_steps, self.cg_tolerance)
         curvature = float(cg.x.dot(damped_product(cg.x)))  # xᵀHx
         # Without a gradient x is 0 and there is no step to scale.
@@ -87,6 +87,10 @@ class TRPO:
             | rates
             | critic_fit()
         )
+
+    def _product(self, policy: Policy, learner: Learner, obs: Observations) -> MatVec:
+        """v -> F v over these observations."""
+        return learner.engine.prepare(FISHER[self.fisher], policy, obs, rows=len(obs))
 
     @torch.no_grad()
     def _line_search(

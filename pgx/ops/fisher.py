@@ -8,6 +8,7 @@ Source: Schulman et al., "Trust region policy optimization", 2015, appendix C.1;
 perspectives on the natural gradient method", 2020, section 9 (generalised Gauss-Newton).
 """
 
+import math
 from collections.abc import Callable
 from typing import cast
 
@@ -19,6 +20,7 @@ from pgx.ops.params import split
 from pgx.types import Distribution, Observations, Policy
 
 MatVec = Callable[[Tensor], Tensor]
+CHUNK = 2500  # rows, at most, that `over_chunks` takes at a time
 
 
 def fisher_vector_product(policy: Policy, obs: Observations, vector: Tensor) -> Tensor:
@@ -104,6 +106,27 @@ def kl_hessian_product(policy: Policy, obs: Observations) -> MatVec:
     def product(vector: Tensor) -> Tensor:
         second = torch.autograd.grad(flat @ vector, parameters, retain_graph=True)
         return torch.cat([g.reshape(-1) for g in second])
+
+    return product
+
+
+def over_chunks(product_at: Callable[[Observations], MatVec], obs: Observations) -> MatVec:
+    """F v as the mean over chunks of the rows, each weighted by its share of them: the same F, in less memory.
+
+    What a product goes through for a few thousand rows stays in a core's cache; for ten times as many it takes
+    thirteen times as long.
+
+    Args:
+        product_at: the product F v of some of the rows.
+        obs: B of them. In a history rows belong together, and there is one chunk.
+    """
+    if obs.history is not None or len(obs) <= CHUNK:
+        return product_at(obs)
+    parts = torch.arange(len(obs), device=obs.time.device).tensor_split(math.ceil(len(obs) / CHUNK))
+    products = [(len(part) / len(obs), product_at(obs[part])) for part in parts]
+
+    def product(vector: Tensor) -> Tensor:
+        return torch.stack([share * times(vector) for share, times in products]).sum(0)
 
     return product
 

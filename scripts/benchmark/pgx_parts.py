@@ -91,7 +91,9 @@ def memory(sizes: Sizes, seed: int) -> list[Row]:
     overrides.append(COMPILED)
     peak, imports = watched_run(overrides, lambda row, seconds: False).peak_mb, _imports_mb()
     details: dict[str, Detail] = {"peak": peak, "imports": imports}
-    return [Row("memory", "peak over imports", PGX, DEFAULT["ppo"], "MB", peak - imports, ENVS["ppo"], details)]
+    return [
+        Row("memory", "peak over imports", PGX, DEFAULT["ppo"], "MB", peak - imports, ENVS["ppo"], details)
+    ]
 
 
 def startup(seed: int) -> list[Row]:
@@ -144,4 +146,6 @@ def until(sizes: Sizes, seed: int) -> list[Row]:
         "loop": row["time/seconds"],
         "return": row.get("rollout/episode_return_recent"),
     }
-    return [Row("until", f"to return {sizes.reach:,.0f}", PGX, DEFAULT["ppo"], "s", seconds, ENVS["ppo"], details)]
+    return [
+        Row("until", f"to return {sizes.reach:,.0f}", PGX, DEFAULT["ppo"], "s", seconds, ENVS["ppo"], details)
+    ]

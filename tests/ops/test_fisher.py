@@ -1,24 +1,28 @@
 """Fisher products against matrices formed by enumeration, by Jacobians and by sampling."""
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from pgx.ops import fisher
 from pgx.ops.fisher import (
+    MatVec,
     damped,
     dense,
     empirical_fisher_product,
     fisher_vector_product,
     gauss_newton_product,
     kl_hessian_product,
+    over_chunks,
     scores,
 )
 from pgx.ops.params import gradient, split
 from pgx.policies.mlp import mlp_policy
-from pgx.types import ActionSpec, Continuous, Discrete, MultiDiscrete, Observations
+from pgx.types import ActionSpec, Continuous, Discrete, MultiDiscrete, Observations, Policy
 from tests.conftest import seen
 
 ACTIONS = [Discrete(3), MultiDiscrete((2, 3)), Continuous((2,))]
@@ -271,3 +275,24 @@ def test_a_product_made_dense_is_its_matrix_and_damping_is_added_to_its_diagonal
     assert torch.allclose(dense(product, v), fisher, rtol=1e-9, atol=1e-11)
     assert torch.allclose(damped(product, 0.3)(v), fisher @ v + 0.3 * v, rtol=1e-9, atol=1e-11)
     assert dense(product, v).dtype == v.dtype
+
+
+@pytest.mark.parametrize("product_at", [gauss_newton_product, kl_hessian_product])
+def test_products_over_chunks_are_products_over_all_rows(
+    product_at: Callable[[Policy, Observations], MatVec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of chunks that do not divide the rows, each counting by its size; and one chunk is the product itself."""
+    monkeypatch.setattr(fisher, "CHUNK", 7)
+    policy, obs = small_policy(Continuous((2,))), seen(normal(1, 31, 2))
+    vector = normal(2, size(policy))
+    asked: list[int] = []
+
+    def at(some: Observations) -> MatVec:
+        asked.append(len(some))
+        return product_at(policy, some)
+
+    whole = product_at(policy, obs)(vector)
+    assert torch.allclose(over_chunks(at, obs)(vector), whole, rtol=1e-10, atol=1e-12)
+    assert sum(asked) == len(obs) and max(asked) <= 7 and len(set(asked)) > 1
+    few = obs[torch.arange(7)]
+    assert torch.equal(over_chunks(at, few)(vector), product_at(policy, few)(vector))
