@@ -102,8 +102,8 @@ def test_an_algo_file_beats_every_other_file(name: str) -> None:
 
 def test_an_algo_file_may_prefer_another_number_of_environments_than_the_default() -> None:
     default = values(config_dir() / "env" / "default.yaml")["num_envs"]
-    own = values(config_dir() / "algo" / "ppo.yaml")["env"]["num_envs"]
-    assert compose(["algo=ppo"]).env.num_envs == own != default
+    own = values(config_dir() / "algo" / "npg.yaml")["env"]["num_envs"]
+    assert compose(["algo=npg"]).env.num_envs == own != default
 
 
 def test_a_value_may_follow_another() -> None:
