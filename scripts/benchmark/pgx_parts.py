@@ -152,6 +152,4 @@ def until(sizes: Sizes, seed: int) -> list[Row]:
         "loop": row["time/seconds"],
         "return": row.get("rollout/episode_return_recent"),
     }
-    return [
-        Row("until", f"to return {sizes.reach:,.0f}", PGX, "as by default", "s", seconds, None, details)
-    ]
+    return [Row("until", f"to return {sizes.reach:,.0f}", PGX, "as by default", "s", seconds, None, details)]
