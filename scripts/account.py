@@ -119,7 +119,7 @@ def main() -> None:
     health_ms = ms["look"] + ms["measure"] + ms["estimate"] - ms["estimate in the update"]
     table = [
         ("environments", ms["environments"], physics(num_envs, steps), "EnvPool alone, random actions"),
-        ("policy", ms["policy"], steps * 0.015, "15 us a call, caches warm"),
+        ("policy", ms["policy"], None, ""),
         ("rollout, bookkeeping", ms["collect"] - ms["environments"] - ms["policy"], None, ""),
         (
             "estimates",

@@ -62,7 +62,8 @@ def compile_call(call: Call, path: Path) -> None:
 
 def _traced(call: Call) -> tuple[nn.Module, list[Tensor]]:
     """The function's graph, from tensors to tensors, and tensors of the sizes that it was traced with."""
-    shapes = ShapeEnv(duck_shape=True)
+    # What has as many rows as a tensor's contents say (the stretches of a policy with memory) is no program's matter.
+    shapes = ShapeEnv(duck_shape=True, allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
     pretend = FakeTensorMode(shape_env=shapes, allow_non_fake_inputs=True)
     examples = [_example(leaf, free) for leaf, free in call.sizes()]
     fakes = [

@@ -123,6 +123,18 @@ def undecided(x: Tensor) -> tuple[Tensor, ...]:
     return (x + 1,) if bool(x.sum() > 0) else (x - 1,)
 
 
+def distinct(x: Tensor) -> tuple[Tensor, ...]:
+    """As many rows as the tensor's contents say."""
+    return (torch.unique(x),)
+
+
+def test_no_program_is_made_of_what_has_as_many_rows_as_a_tensor_says(folder: Path) -> None:
+    said = Said()
+    x = torch.tensor([3.0, 1.0, 3.0])
+    assert Compiled(folder, said.append).bind(distinct)(x)[0].tolist() == [1.0, 3.0]
+    assert "runs as it is written" in said[-1]
+
+
 def test_what_cannot_be_compiled_runs_as_it_is_written_and_is_said_once(folder: Path) -> None:
     said = Said()
     engine = Compiled(folder, said.append)
