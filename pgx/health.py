@@ -2,14 +2,16 @@
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from pgx.engines.arguments import substituted
 from pgx.ops.losses import surrogate
-from pgx.ops.params import flatten, gradient
-from pgx.ops.stats import clip_fraction, effective_sample_size, explained_variance
-from pgx.types import Agent, Batch, Distribution, Metrics
+from pgx.ops.params import flatten, gradient, split
+from pgx.ops.stats import clipped_share, effective_share, explained_share
+from pgx.types import Agent, Batch, Critic, Engine, Metrics, Policy
 
 
 @dataclass(frozen=True)
@@ -17,69 +19,108 @@ class Before:
     """What is remembered of an agent before an update."""
 
     batch: Batch
-    distribution: Distribution  # at every row, detached
-    objective: float  # the surrogate
-    gradient: Tensor  # [P] of the surrogate
-    parameters: Tensor  # [P]
+    parameters: Tensor  # [P] of the policy
 
 
 def look(agent: Agent, batch: Batch) -> Before:
     """Remember an agent before the update that is about to learn from this batch."""
-    parameters = list(agent.policy.parameters())
-    distribution = agent.policy(batch.obs)
-    objective = surrogate(distribution.log_prob(batch.action) - batch.log_prob, batch.advantage)
-    return Before(
-        batch=batch,
-        distribution=distribution.detach(),
-        objective=float(objective.detach()),
-        gradient=gradient(objective, parameters),
-        parameters=flatten(parameters),
-    )
+    return Before(batch, flatten(agent.policy.parameters()))
 
 
-@torch.no_grad()
-def measure(before: Before, agent: Agent, clip_range: float) -> Metrics:
+def measure(before: Before, agent: Agent, engine: Engine, clip_range: float) -> Metrics:
     """The update's health, by the keys of pgx.metrics.
-
-    With old and new policy at the batch's B observations: KL both ways, entropy, the importance weights
-    w = pi_new(a|s) / mu(a|s) of the behaviour policy's actions, the surrogate L = mean(w A) and its first-order
-    prediction g·Δθ, and the share of the value targets' variance that the critic explains.
 
     Args:
         before: from `look`, on the batch that the rule learned from.
         agent: after the update.
+        engine: runs the arithmetic.
         clip_range: half width of the interval around ratio 1 that `clip_fraction` counts outside of.
 
     Returns:
         Metrics in nats, shares, and units of the advantage.
     """
-    batch, old = before.batch, before.distribution
-    new = agent.policy(batch.obs)
-    kl = old.kl(new)
-    log_ratio = new.log_prob(batch.action) - batch.log_prob
-    step = flatten(agent.policy.parameters()) - before.parameters
-    return {
-        "kl": float(kl.mean()),
-        "kl_max": float(kl.max()),
-        "kl_reverse": float(new.kl(old).mean()),
-        "entropy": float(new.entropy().mean()),
-        "ess": effective_sample_size(log_ratio),
-        "clip_fraction": clip_fraction(log_ratio, clip_range),
-        "ratio_min": float(log_ratio.min().exp()),
-        "ratio_max": float(log_ratio.max().exp()),
-        "surrogate_gain": float(surrogate(log_ratio, batch.advantage)) - before.objective,
-        "predicted_gain": float(before.gradient.dot(step)),
-        "gradient_norm": float(before.gradient.norm()),
-        "step_norm": float(step.norm()),
-        "explained_variance": _explained(agent, batch, batch.value),
-        "explained_variance_after": _explained(agent, batch, agent.critic(batch.obs)),
-        "advantage_mean": float(batch.advantage.mean()),
-        "advantage_std": float(batch.advantage.std(correction=0)),
-    }
+    batch = before.batch
+    values = engine.bind(changes, agent.policy, agent.critic, batch, clip_range, rows=len(batch))
+    (found,) = values(before.parameters)
+    return dict(zip(KEYS, found.tolist(), strict=True))
 
 
-def _explained(agent: Agent, batch: Batch, value: Tensor) -> float:
+KEYS = (
+    "kl",
+    "kl_max",
+    "kl_reverse",
+    "entropy",
+    "ess",
+    "clip_fraction",
+    "ratio_min",
+    "ratio_max",
+    "surrogate_gain",
+    "predicted_gain",
+    "gradient_norm",
+    "step_norm",
+    "explained_variance",
+    "explained_variance_after",
+    "advantage_mean",
+    "advantage_std",
+)
+
+
+def changes(
+    policy: Policy, critic: Critic, batch: Batch, clip_range: float, parameters: Tensor
+) -> tuple[Tensor]:
+    """What an update did to a policy and a critic, on the batch that it learned from.
+
+    With old and new policy at the batch's B observations: KL both ways, entropy, the importance weights
+    w = π_new(a|s) / μ(a|s) of the behaviour policy's actions, the surrogate L = mean(w A), the gradient g of L at the
+    old parameters and its first-order prediction g·Δθ, and the share of the value targets' variance that the critic
+    explains.
+
+    Args:
+        policy, critic: after the update.
+        batch: B rows.
+        clip_range: half width of the interval around ratio 1.
+        parameters: of the policy before the update, [P].
+
+    Returns:
+        In the order of KEYS, float64.
+    """
+    network = cast(nn.Module, policy)
+    own = dict(network.named_parameters())
+    parts = [part.detach().requires_grad_() for part in split(parameters, list(own.values()))]
+    with torch.enable_grad():
+        tracked = substituted([(network, dict(zip(own, parts, strict=True)))], policy, batch.obs)
+        objective = surrogate(tracked.log_prob(batch.action) - batch.log_prob, batch.advantage)
+        slope = gradient(objective, parts)
+    old = tracked.detach()
+    with torch.no_grad():
+        new = policy(batch.obs)
+        kl = old.kl(new)
+        log_ratio = new.log_prob(batch.action) - batch.log_prob
+        step = flatten(own.values()) - parameters
+        found = (
+            kl.mean(),
+            kl.max(),
+            new.kl(old).mean(),
+            new.entropy().mean(),
+            effective_share(log_ratio),
+            clipped_share(log_ratio, clip_range),
+            log_ratio.min().exp(),
+            log_ratio.max().exp(),
+            surrogate(log_ratio, batch.advantage) - objective.detach(),
+            slope.dot(step),
+            slope.norm(),
+            step.norm(),
+            _explained(critic, batch, batch.value),
+            _explained(critic, batch, critic(batch.obs)),
+            batch.advantage.mean(),
+            batch.advantage.std(correction=0),
+        )
+    return (torch.stack([value.double() for value in found]),)
+
+
+def _explained(critic: Critic, batch: Batch, value: Tensor) -> Tensor:
     """Share of the targets' variance that values explain; NaN where there is no critic, and none of them is not 0."""
-    if next(agent.critic.parameters(), None) is None and not bool(value.any()):
-        return math.nan
-    return explained_variance(value, batch.value_target)
+    share = explained_share(value, batch.value_target)
+    if next(critic.parameters(), None) is None:
+        return torch.where(value.any(), share, math.nan)
+    return share

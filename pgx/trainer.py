@@ -200,7 +200,9 @@ class Trainer:
         extras = self.algorithm.update(self.agent, self.learner, rollout, progress)
         seconds = time.perf_counter() - started
         self._check_parameters()
-        metrics = health.measure(look, self.agent, self.clip_range) | extras if look else {}
+        metrics = (
+            health.measure(look, self.agent, self.learner.engine, self.clip_range) | extras if look else {}
+        )
         return metrics, seconds, time.perf_counter() - entered - seconds
 
     def _check_parameters(self) -> None:

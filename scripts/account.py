@@ -111,6 +111,8 @@ def main() -> None:
         trainer._sinks = trainer.open_sinks(None)
         trainer.runner.begin(0)
         ms = parts(trainer, options.iterations)
+        for sink in trainer._sinks:
+            sink.close(trainer._summary("interrupted", None))
     num_envs, steps = cfg.env.num_envs, cfg.runner.rollout_steps
     rows = num_envs * steps
     update_floor = 2 * products(64, 320) if options.algo == "ppo" else products(rows, 16) * 4 / 3

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pgx import health
+from pgx.improvement import surrogate_slope
 from pgx.metrics import TABLE, tagged
 from pgx.ops.params import assign, flatten
 from pgx.paths import choices
@@ -21,7 +22,7 @@ def looked(make: Make, name: str, env: str = "env=Pendulum-v1") -> tuple[Trainer
 
 def test_an_agent_that_did_not_move_is_at_rest(make: Make) -> None:
     trainer, _, before = looked(make, "trpo")
-    metrics = health.measure(before, trainer.agent, 0.2)
+    metrics = health.measure(before, trainer.agent, trainer.learner.engine, 0.2)
     for key in (
         "kl",
         "kl_max",
@@ -39,17 +40,16 @@ def test_an_agent_that_did_not_move_is_at_rest(make: Make) -> None:
 
 def test_predicted_gain_is_the_first_order_of_the_actual_gain(make: Make) -> None:
     """gain(t d) = t g·d + O(t²): a tenth of the step, a hundredth of the difference."""
-    trainer, _, before = looked(make, "trpo", "env=CartPole-v1")
+    trainer, batch, before = looked(make, "trpo", "env=CartPole-v1")
     policy = trainer.agent.policy
     parameters = list(policy.parameters())
     start = flatten(parameters)
+    _, slope = surrogate_slope(policy, batch)
     differences = []
     for size in (1.0, 0.1):
-        assign(parameters, start + size * before.gradient)
-        metrics = health.measure(before, trainer.agent, 0.2)
-        assert metrics["predicted_gain"] == pytest.approx(
-            size * float(before.gradient.square().sum()), rel=1e-3
-        )
+        assign(parameters, start + size * slope)
+        metrics = health.measure(before, trainer.agent, trainer.learner.engine, 0.2)
+        assert metrics["predicted_gain"] == pytest.approx(size * float(slope.square().sum()), rel=1e-3)
         differences.append(abs(metrics["surrogate_gain"] - metrics["predicted_gain"]))
     assert differences[1] < differences[0] / 30
 
@@ -61,7 +61,7 @@ def test_health_agrees_with_its_definitions_after_an_update(make: Make, name: st
     start = flatten(trainer.agent.policy.parameters())
     rollout = trainer.runner.collect(trainer.agent)
     trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
-    metrics = health.measure(before, trainer.agent, 0.05)
+    metrics = health.measure(before, trainer.agent, trainer.learner.engine, 0.05)
     with torch.no_grad():
         new = trainer.agent.policy(batch.obs)
         ratio = (new.log_prob(batch.action) - batch.log_prob).exp()
@@ -89,12 +89,12 @@ def test_looking_changes_nothing(make: Make) -> None:
     trainer, _, before = looked(make, "ppo")
     assert torch.equal(before.parameters, flatten(trainer.agent.policy.parameters()))
     assert all(p.grad is None for p in trainer.agent.policy.parameters())
-    health.measure(before, trainer.agent, 0.2)
+    health.measure(before, trainer.agent, trainer.learner.engine, 0.2)
     assert torch.equal(before.parameters, flatten(trainer.agent.policy.parameters()))
 
 
 def test_where_there_is_no_critic_nothing_is_said_of_what_it_explains(make: Make) -> None:
     trainer, _, before = looked(make, "reinforce", "env=CartPole-v1")
-    said = tagged(health.measure(before, trainer.agent, 0.2))
+    said = tagged(health.measure(before, trainer.agent, trainer.learner.engine, 0.2))
     assert "health/kl" in said
     assert not any("explained_variance" in tag for tag in said)

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import torch
 
 from pgx.estimates import gae_batch
+from pgx.improvement import surrogate_slope
 from pgx.ops.fisher import (
     MatVec,
     damped,
@@ -17,8 +18,7 @@ from pgx.ops.fisher import (
     over_chunks,
     scores,
 )
-from pgx.ops.losses import surrogate
-from pgx.ops.params import assign, flatten, gradient
+from pgx.ops.params import assign, flatten
 from pgx.ops.solvers import conjugate_gradient, ridge_regression
 from pgx.regression import critic_minibatch_conflicts, fit_critic
 from pgx.schema import Count, Fraction, Index, NonNegative, Positive, validate
@@ -82,14 +82,12 @@ class NPG:
 
     def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:
         policy, batch = agent.policy, self.estimate(agent, rollout)
-        parameters = list(policy.parameters())
         metrics = learner.anneal(progress)
         critic_fit = learner.engine.beside(
             fit_critic, batch, learner, self.critic_epochs, self.critic_minibatch_size
         )
 
-        log_ratio = policy(batch.obs).log_prob(batch.action) - batch.log_prob
-        g = gradient(surrogate(log_ratio, batch.advantage), parameters)
+        _, g = learner.engine.bind(surrogate_slope, policy, batch, rows=len(batch))()
 
         match self.solver:
             case "cg":
@@ -115,6 +113,7 @@ class NPG:
             scale = self.euclidean_radius / math.sqrt(slope)  # gᵀg
         else:
             scale = math.sqrt(2 * self.max_kl / slope)  # gᵀF⁻¹g = xᵀFx
+        parameters = list(policy.parameters())
         assign(parameters, flatten(parameters) + scale * x)
 
         return metrics | critic_fit()
@@ -126,7 +125,9 @@ class NPG:
             product = engine.prepare(empirical_fisher_product, policy, batch.obs, actions, rows=len(batch))
         else:
             exact = gauss_newton_product if self.fisher == "gauss_newton" else kl_hessian_product
-            product = over_chunks(lambda obs: engine.prepare(exact, policy, obs, rows=len(obs)), batch.obs)
+            product = over_chunks(
+                lambda obs: engine.prepare(exact, policy, obs, rows=len(obs)), batch.obs, engine
+            )
         return damped(product, self.damping)
 
 

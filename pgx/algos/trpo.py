@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from pgx.estimates import gae_batch
+from pgx.improvement import surrogate_and_kl, surrogate_slope
 from pgx.ops.fisher import MatVec, damped, gauss_newton_product, kl_hessian_product, over_chunks
-from pgx.ops.losses import surrogate
-from pgx.ops.params import assign, flatten, gradient
+from pgx.ops.params import assign, flatten
 from pgx.ops.solvers import LineSearchResult, backtracking_line_search, conjugate_gradient
 from pgx.regression import critic_minibatch_conflicts, fit_critic
 from pgx.schema import Count, Fraction, Index, NonNegative, OpenFraction, Positive, validate
-from pgx.types import Agent, Batch, Learner, Metrics, Observations, Policy, Rollout, Setting, Use
+from pgx.types import Agent, Batch, Engine, Learner, Metrics, Observations, Policy, Rollout, Setting, Use
 
 FISHER: dict[str, Callable[[Policy, Observations], MatVec]] = {
     "gauss_newton": gauss_newton_product,
@@ -59,23 +59,20 @@ class TRPO:
 
     def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:
         policy, batch = agent.policy, self.estimate(agent, rollout)
-        parameters = list(policy.parameters())
         rates = learner.anneal(progress)
         critic_fit = learner.engine.beside(
             fit_critic, batch, learner, self.critic_epochs, self.critic_minibatch_size
         )
 
-        distribution = policy(batch.obs)
-        log_ratio = distribution.log_prob(batch.action) - batch.log_prob
-        objective = surrogate(log_ratio, batch.advantage)
-        g = gradient(objective, parameters)
+        objective, g = learner.engine.bind(surrogate_slope, policy, batch, rows=len(batch))()
 
-        damped_product = damped(over_chunks(partial(self._product, policy, learner), batch.obs), self.damping)
+        product = over_chunks(partial(self._product, policy, learner.engine), batch.obs, learner.engine)
+        damped_product = damped(product, self.damping)
         cg = conjugate_gradient(damped_product, g, self.cg_steps, self.cg_tolerance)
         curvature = float(cg.x.dot(damped_product(cg.x)))  # xᵀHx
         # Without a gradient x is 0 and there is no step to scale.
         scale = math.sqrt(2 * self.max_kl / curvature) if curvature > 0 else 0.0
-        search = self._line_search(policy, batch, float(objective.detach()), scale * cg.x)
+        search = self._line_search(policy, batch, learner.engine, float(objective), scale * cg.x)
 
         return (
             {
@@ -88,24 +85,23 @@ class TRPO:
             | critic_fit()
         )
 
-    def _product(self, policy: Policy, learner: Learner, obs: Observations) -> MatVec:
+    def _product(self, policy: Policy, engine: Engine, obs: Observations) -> MatVec:
         """v -> F v over these observations."""
-        return learner.engine.prepare(FISHER[self.fisher], policy, obs, rows=len(obs))
+        return engine.prepare(FISHER[self.fisher], policy, obs, rows=len(obs))
 
     @torch.no_grad()
     def _line_search(
-        self, policy: Policy, batch: Batch, objective: float, full_step: Tensor
+        self, policy: Policy, batch: Batch, engine: Engine, objective: float, full_step: Tensor
     ) -> LineSearchResult:
         """Move the policy by the first fraction that improves the surrogate within max_kl, or not at all."""
         parameters = list(policy.parameters())
         start = flatten(parameters)
-        old = policy(batch.obs)
+        found = engine.bind(surrogate_and_kl, policy, batch, policy(batch.obs), rows=len(batch))
 
         def accept(fraction: float) -> bool:
             assign(parameters, start + fraction * full_step)
-            new = policy(batch.obs)
-            improved = float(surrogate(new.log_prob(batch.action) - batch.log_prob, batch.advantage))
-            return improved > objective and float(old.kl(new).mean()) <= self.max_kl
+            improved, kl = found()
+            return float(improved) > objective and float(kl) <= self.max_kl
 
         search = backtracking_line_search(accept, self.line_search_shrink, self.line_search_steps)
         if search.fraction == 0:

@@ -127,6 +127,7 @@ class Compiled:
         self._networks: dict[int, tuple[nn.Module, list[Tensor]]] = {}
         self._one_at_a_time = threading.Lock()
         self._aside = _second_thread() if len(os.sched_getaffinity(0)) > 1 else None
+        self._free = threading.Lock()  # held while something runs aside
         self._alive: list[object] = []  # what `_programs` knows by identity, which must not pass to another
 
     def bind(
@@ -178,11 +179,19 @@ class Compiled:
             key.append(id(value) if callable(value) else value)
 
     def beside(self, function: Callable[..., Result], *arguments: Any) -> Callable[[], Result]:
-        """In a thread of its own, where there is a second processor: folds leave Python to others."""
-        if self._aside is None:
+        """In a thread of its own, where there is a second processor that nothing is beside yet: folds leave Python to
+        others. What it gives is the same wherever it runs."""
+        if self._aside is None or not self._free.acquire(blocking=False):
             result = function(*arguments)
             return lambda: result
-        return self._aside.submit(function, *arguments).result
+        return self._aside.submit(self._alone, function, *arguments).result
+
+    def _alone(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """In the second thread; it is free again before anyone can know of the result."""
+        try:
+            return function(*arguments)
+        finally:
+            self._free.release()
 
     def _program(self, call: Call, key: tuple[object, ...]) -> Program | None:
         """The code of such a call, from this process, from disk, or new; None where there can be none."""

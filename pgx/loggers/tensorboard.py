@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
@@ -25,14 +26,17 @@ class TensorBoard:
         self._writer = SummaryWriter(str(run_dir), purge_step=None if keep_until is None else keep_until + 1)
 
     def write(self, steps: int, metrics: Metrics) -> None:
-        for tag, value in metrics.items():
-            self._writer.add_scalar(tag, value, steps)
+        # One record of all scalars; SummaryWriter.add_scalar would hand one after the other to its thread.
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in metrics.items()]
+        self._write(Summary(value=values), steps)
+
+    def _write(self, record: Summary, steps: int | None = None) -> None:
+        self._writer._get_file_writer().add_summary(record, steps)  # type: ignore[no-untyped-call]
 
     def close(self, summary: dict[str, Any]) -> None:
         results = {f"result/{key}": float(summary[key]) for key in _RESULTS if summary.get(key) is not None}
         # SummaryWriter.add_hparams would open a second run in a folder of its own; the same records go here.
         for record in hparams(self._config, results):  # type: ignore[no-untyped-call]
-            self._writer._get_file_writer().add_summary(record)  # type: ignore[no-untyped-call]
-        for tag, value in results.items():
-            self._writer.add_scalar(tag, value, summary["steps"])
+            self._write(record)
+        self.write(summary["steps"], results)
         self._writer.close()

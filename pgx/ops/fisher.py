@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from pgx.ops.params import split
-from pgx.types import Distribution, Observations, Policy
+from pgx.types import Distribution, Engine, Observations, Policy
 
 MatVec = Callable[[Tensor], Tensor]
-CHUNK = 2500  # rows, at most, that `over_chunks` takes at a time
+CHUNK = 1250  # rows, at most, that `over_chunks` takes at a time
 
 
 def fisher_vector_product(policy: Policy, obs: Observations, vector: Tensor) -> Tensor:
@@ -110,23 +110,28 @@ def kl_hessian_product(policy: Policy, obs: Observations) -> MatVec:
     return product
 
 
-def over_chunks(product_at: Callable[[Observations], MatVec], obs: Observations) -> MatVec:
+def over_chunks(product_at: Callable[[Observations], MatVec], obs: Observations, engine: Engine) -> MatVec:
     """F v as the mean over chunks of the rows, each weighted by its share of them: the same F, in less memory.
 
-    What a product goes through for a few thousand rows stays in a core's cache; for ten times as many it takes
-    thirteen times as long.
+    What a product goes through for a thousand rows stays in a core's cache; for ten times as many it takes
+    thirteen times as long. And chunks can be had beside each other.
 
     Args:
         product_at: the product F v of some of the rows.
         obs: B of them. In a history rows belong together, and there is one chunk.
+        engine: runs the products.
     """
     if obs.history is not None or len(obs) <= CHUNK:
         return product_at(obs)
     parts = torch.arange(len(obs), device=obs.time.device).tensor_split(math.ceil(len(obs) / CHUNK))
-    products = [(len(part) / len(obs), product_at(obs[part])) for part in parts]
+    shares = [len(part) / len(obs) for part in parts]
+    *others, last = [product_at(obs[part]) for part in parts]
 
     def product(vector: Tensor) -> Tensor:
-        return torch.stack([share * times(vector) for share, times in products]).sum(0)
+        begun = [engine.beside(times, vector) for times in others]
+        end = last(vector)
+        products = [*(result() for result in begun), end]
+        return torch.stack([share * part for share, part in zip(shares, products, strict=True)]).sum(0)
 
     return product
 

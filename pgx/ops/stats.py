@@ -7,6 +7,11 @@ from torch import Tensor
 
 
 def effective_sample_size(log_ratio: Tensor) -> float:
+    """Share of the samples that importance weights leave in effect: `effective_share` as a number."""
+    return float(effective_share(log_ratio))
+
+
+def effective_share(log_ratio: Tensor) -> Tensor:
     """Share of the samples that importance weights leave in effect.
 
     ESS = (Σ w)² / (n Σ w²), with w = exp(log_ratio); 1 when all weights are equal, 1/n when one holds all.
@@ -17,35 +22,47 @@ def effective_sample_size(log_ratio: Tensor) -> float:
         log_ratio: any shape, nats.
 
     Returns:
-        A number in (0, 1].
+        A scalar in (0, 1], float64.
     """
     x = log_ratio.flatten().double()
-    log_ess = 2 * torch.logsumexp(x, 0) - torch.logsumexp(2 * x, 0) - math.log(x.numel())
-    return float(log_ess.exp().clamp(max=1.0))  # rounding may pass 1; NaN stays NaN
+    w = (x - x.max()).exp()
+    return (w.sum().square() / (x.numel() * w.square().sum())).clamp(
+        max=1.0
+    )  # rounding may pass 1; NaN stays NaN
 
 
 def clip_fraction(log_ratio: Tensor, clip_range: float) -> float:
-    """Share of the samples whose probability ratio left [1 - clip_range, 1 + clip_range]; in [0, 1].
+    """Share of the samples whose probability ratio was clipped: `clipped_share` as a number."""
+    return float(clipped_share(log_ratio, clip_range))
+
+
+def clipped_share(log_ratio: Tensor, clip_range: float) -> Tensor:
+    """Share of the samples whose probability ratio left [1 - clip_range, 1 + clip_range]; scalar in [0, 1].
 
     Source: Schulman et al., "Proximal policy optimization algorithms", 2017, the interval of eq. 7.
     """
     inside = (log_ratio.exp() - 1).abs() <= clip_range  # NaN is not inside
-    return float((~inside).float().mean())
+    return (~inside).float().mean()
 
 
 def explained_variance(prediction: Tensor, target: Tensor) -> float:
+    """Share of the target's variance that a prediction explains: `explained_share` as a number."""
+    return float(explained_share(prediction, target))
+
+
+def explained_share(prediction: Tensor, target: Tensor) -> Tensor:
     """1 - Var(target - prediction) / Var(target): 1 is perfect, 0 no better than the mean, below 0 worse.
 
     Args:
         prediction, target: the same shape.
 
     Returns:
-        A number <= 1; NaN when the target is constant, for which the share is undefined.
+        A scalar <= 1, float64; NaN when the target is constant, for which the share is undefined.
     """
-    if target.max() == target.min():
-        return math.nan
     error = target.double() - prediction.double()
-    return float(1 - error.var(correction=0) / target.double().var(correction=0))
+    share = 1 - error.var(correction=0) / target.double().var(correction=0)
+    # Rounding leaves a constant some variance.
+    return torch.where(target.max() == target.min(), math.nan, share)
 
 
 def standardize(x: Tensor) -> Tensor:

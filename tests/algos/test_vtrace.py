@@ -16,6 +16,7 @@ from pgx.engines import Eager
 from pgx.envs.normalizers import Identity
 from pgx.errors import UserError
 from pgx.estimates import observations
+from pgx.improvement import surrogate_slope
 from pgx.loggers.jsonl import read
 from pgx.ops.params import flatten
 from pgx.optimizers import sgd
@@ -318,13 +319,14 @@ def test_unclipped_the_step_is_along_the_gradient_of_the_surrogate_that_health_w
     trainer = make(*SMALL, env, *PLAIN, *UNCLIPPED)
     rollout = trainer.runner.collect(trainer.agent)
     disturb(trainer)
-    before = health.look(trainer.agent, trainer.algorithm.estimate(trainer.agent, rollout))
+    batch = trainer.algorithm.estimate(trainer.agent, rollout)
+    before, (_, slope) = health.look(trainer.agent, batch), surrogate_slope(trainer.agent.policy, batch)
     start = flatten(trainer.agent.policy.parameters())
     trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
     taken = flatten(trainer.agent.policy.parameters()) - start
-    torch.testing.assert_close(taken, 0.5 * before.gradient, rtol=1e-3, atol=1e-5)
-    predicted = health.measure(before, trainer.agent, 0.2)["predicted_gain"]
-    assert predicted == pytest.approx(0.5 * float(before.gradient.square().sum()), rel=1e-3)
+    torch.testing.assert_close(taken, 0.5 * slope, rtol=1e-3, atol=1e-5)
+    predicted = health.measure(before, trainer.agent, trainer.learner.engine, 0.2)["predicted_gain"]
+    assert predicted == pytest.approx(0.5 * float(slope.square().sum()), rel=1e-3)
 
 
 def test_the_weight_of_a_row_stops_at_rho_clip() -> None:

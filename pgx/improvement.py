@@ -1,0 +1,27 @@
+"""What a policy gains on a batch, as functions that an engine can run."""
+
+from torch import Tensor
+
+from pgx.ops.losses import surrogate
+from pgx.ops.params import gradient
+from pgx.types import Batch, Distribution, Policy
+
+
+def surrogate_slope(policy: Policy, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The surrogate on a batch, scalar, and its gradient with respect to the policy's parameters, [P]; detached."""
+    log_ratio = policy(batch.obs).log_prob(batch.action) - batch.log_prob
+    objective = surrogate(log_ratio, batch.advantage)
+    return objective.detach(), gradient(objective, list(policy.parameters()))
+
+
+def surrogate_and_kl(policy: Policy, batch: Batch, old: Distribution) -> tuple[Tensor, Tensor]:
+    """The surrogate on a batch and the mean KL(π_old || π) over it, nats; scalars, detached.
+
+    Args:
+        policy: π.
+        batch: B rows.
+        old: π_old at each of them, detached.
+    """
+    new = policy(batch.obs)
+    gain = surrogate(new.log_prob(batch.action) - batch.log_prob, batch.advantage)
+    return gain.detach(), old.kl(new).mean().detach()
