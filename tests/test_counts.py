@@ -48,7 +48,7 @@ def test_networks_are_evaluated_no_more_often_than_the_rule_says(make: Make) -> 
 def test_compiled_an_iteration_leaves_python_once_a_sweep_and_once_a_step(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Acting is one program a step, a pass over the minibatches is one loop for each network."""
+    """Acting is one program a step, health one an iteration, a pass over the minibatches one loop for each network."""
     monkeypatch.setenv("PGX_CACHE", str(tmp_path / "programs"))
     calls: Counter[str] = Counter()
     run, fold = Program.__call__, Program.fold
@@ -67,7 +67,8 @@ def test_compiled_an_iteration_leaves_python_once_a_sweep_and_once_a_step(
     monkeypatch.setattr(Program, "__call__", counted_run)
     monkeypatch.setattr(Program, "fold", counted_fold)
     summary = make(*PPO, "trainer.compile=true").train()
-    assert calls["run"] == STEPS
+    acting, health = STEPS, 1
+    assert calls["run"] == acting + health
     assert calls["fold"] == 2 * EPOCHS
     assert calls["minibatches"] == 2 * minibatch_steps(summary["steps"])
 

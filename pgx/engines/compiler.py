@@ -6,7 +6,7 @@ Everything that imports torch's compiler (seconds) is here, and is imported by n
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 import torch._inductor
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import (
     DimDynamic,
@@ -22,7 +23,8 @@ from torch.fx.experimental.symbolic_shapes import (
 )
 
 from pgx.engines.arguments import named_tensors, rebuilt, substituted
-from pgx.engines.compiled import Call
+from pgx.engines.call import Call
+from pgx.engines.halves import halves
 from pgx.engines.program import keep
 
 # Free sizes have to be some number while the function is traced: primes, which no network has for a width.
@@ -42,25 +44,58 @@ def compile_call(call: Call, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the compiler's advice to its own developers
         graph, examples = _traced(call)
-        free = tuple({0: torch.export.Dim.DYNAMIC} if name else None for _, name in call.sizes())
-        try:
-            exported = torch.export.export(graph, tuple(examples), dynamic_shapes=free, strict=False)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-                package = str(Path(folder) / "program.pt2")  # a zip file, of the library and its sources
-                torch._inductor.aoti_compile_and_package(
-                    exported,
-                    package_path=package,
-                    inductor_configs={"cpp.use_decompose_tanh": True},  # a third of the time, to 2e-7
-                )
-                with zipfile.ZipFile(package) as made:
-                    library = next(name for name in made.namelist() if name.endswith(".so"))
-                    keep(made.read(library), path)
-        except Exception as error:
-            raise Uncompilable(f"{type(error).__name__}: {_first_line(error)}") from error
+        free = [(0,) if name else () for _, name in call.sizes()]
+        _compile(graph, examples, free, path)
 
 
-def _traced(call: Call) -> tuple[nn.Module, list[Tensor]]:
+def compile_halves(call: Call, first: Path, second: Path) -> None:
+    """Compile a function(a)(b), written as one of both, into two files: what a alone decides, and what is left.
+
+    The first program is of the tensors of a, to those that are worth keeping; the second of the tensors of a, what
+    was kept, and b.
+
+    Raises:
+        Uncompilable: as `compile_call`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        graph, examples = _traced(call)
+        free = [(0,) if name else () for _, name in call.sizes()]
+        early, late, kept = halves(graph, len(call.varying))
+        begin = len(examples) - len(call.varying)
+        _compile(early, examples[:begin], free[:begin], first)
+        shapes = [[size if isinstance(size, int) else int(size.node.hint) for size in k.shape] for k in kept]
+        kept_examples = [torch.zeros(shape, dtype=k.dtype) for shape, k in zip(shapes, kept, strict=True)]
+        kept_free = [tuple(i for i, size in enumerate(k.shape) if not isinstance(size, int)) for k in kept]
+        _compile(
+            late,
+            [*examples[:begin], *kept_examples, *examples[begin:]],
+            [*free[:begin], *kept_free, *free[begin:]],
+            second,
+        )
+
+
+def _compile(graph: nn.Module, examples: list[Tensor], free: Sequence[tuple[int, ...]], path: Path) -> None:
+    """Compile a graph of tensors, any of whose sizes may be free, into a file."""
+    dynamic = tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) or None for axes in free)
+    try:
+        exported = torch.export.export(graph, tuple(examples), dynamic_shapes=dynamic, strict=False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            package = str(Path(folder) / "program.pt2")  # a zip file, of the library and its sources
+            torch._inductor.aoti_compile_and_package(
+                exported,
+                package_path=package,
+                inductor_configs={"cpp.use_decompose_tanh": True},  # a third of the time, to 2e-7
+            )
+            with zipfile.ZipFile(package) as made:
+                library = next(name for name in made.namelist() if name.endswith(".so"))
+                keep(made.read(library), path)
+    except Exception as error:
+        raise Uncompilable(f"{type(error).__name__}: {_first_line(error)}") from error
+
+
+def _traced(call: Call) -> tuple[GraphModule, list[Tensor]]:
     """The function's graph, from tensors to tensors, and tensors of the sizes that it was traced with."""
     # What has as many rows as a tensor's contents say (the stretches of a policy with memory) is no program's matter.
     shapes = ShapeEnv(duck_shape=True, allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
