@@ -1,4 +1,4 @@
-"""What a policy gains on a batch, as functions that an engine can run."""
+"""What a policy gains on a batch, as functions of a policy, a batch and what was before."""
 
 from torch import Tensor
 

@@ -64,7 +64,7 @@ class TRPO:
             fit_critic, batch, learner, self.critic_epochs, self.critic_minibatch_size
         )
 
-        objective, g = learner.engine.bind(surrogate_slope, policy, batch, rows=len(batch))()
+        objective, g = surrogate_slope(policy, batch)
 
         product = over_chunks(partial(self._product, policy, learner.engine), batch.obs, learner.engine)
         damped_product = damped(product, self.damping)

@@ -71,7 +71,7 @@ def operations(graph: GraphModule) -> list[str]:
 
 
 def test_what_is_done_early_is_not_done_again() -> None:
-    early, late, kept = halves(traced(layered), 1)
+    early, late, _ = halves(traced(layered), 1)
     assert "aten.tanh.default" in operations(early)
     assert "aten.tanh.default" not in operations(late)
     assert "aten.exp.default" not in operations(halves(traced(sized), 1)[1])
