@@ -50,9 +50,9 @@ def parts(names: list[str], sizes: Sizes, pythons: Pythons, quick: bool) -> list
         "bare": lambda: [
             Part("bare", f"{n} environments", partial(pgx_parts.bare, n, sizes)) for n in BARE_ENVS
         ],
-        "ppo": lambda: _rates("ppo", 8, (8, 32), 2048, sizes, pythons),
-        "trpo": lambda: _rates("trpo", 8, (8, 32), 2048, sizes, pythons),
-        "a2c": lambda: _rates("a2c", 16, (16,), 80, sizes, pythons),
+        "ppo": lambda: _rates("ppo", (16, 32), 8, (8, 32), sizes, pythons),
+        "trpo": lambda: _rates("trpo", (16, 32), 8, (8, 32), sizes, pythons),
+        "a2c": lambda: _rates("a2c", (16,), 16, (16,), sizes, pythons),
         "ppo_update": lambda: _updates("ppo_update", "ppo", (2048,), sizes, pythons),
         "trpo_update": lambda: _updates("trpo_update", "trpo", sizes.batches, sizes, pythons),
         "envs": lambda: _environments(quick),
@@ -79,9 +79,11 @@ def left_out(names: list[str], pythons: Pythons) -> list[str]:
 
 
 def _rates(
-    algo: str, dummies: int, pools: tuple[int, ...], batch: int, sizes: Sizes, pythons: Pythons
+    algo: str, ours: tuple[int, ...], dummies: int, pools: tuple[int, ...], sizes: Sizes, pythons: Pythons
 ) -> list[Part]:
-    found = [Part(algo, "pgx", partial(pgx_parts.rate, algo, sizes))]
+    """Whole loops: of pgx and of SB3 on numbers of environments, and of SB3 on its own vector environment."""
+    batch = pgx_parts.ROWS[algo]
+    found = [Part(algo, f"pgx, {n} environments", partial(pgx_parts.rate, algo, n, sizes)) for n in ours]
     if pythons.sb3:
         for vec, num_envs in (("dummy", dummies), *(("envpool", pool) for pool in pools)):
             measure = partial(peer_parts.rate, pythons.sb3, algo, vec, num_envs, batch, sizes)

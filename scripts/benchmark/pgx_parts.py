@@ -13,15 +13,18 @@ from .processes import ROOT, PartFailed, Run, answer, watched_run
 from .rows import BARE, LOOP, PGX, Detail, Row
 from .sizes import ENV, Sizes
 
-ENVS = {"ppo": 32, "trpo": 32, "a2c": 16}
-DEFAULT = {algo: f"{number} environments" for algo, number in ENVS.items()}
+ROWS = {"ppo": 2048, "trpo": 2048, "a2c": 80}  # of a rollout
+DEFAULT = 16  # environments, of all three
 COMPILED = "trainer.compile=true"  # which runs as short as these are by default not
-WIDE = ("env.num_envs=32", "runner.rollout_steps=64")  # 2,048 rows, of more environments than the default's
 
 
-def _shape(algo: str) -> tuple[str, ...]:
+def _shape(algo: str, num_envs: int) -> tuple[str, str]:
     """How an algorithm's rows are collected."""
-    return () if algo == "a2c" else WIDE
+    return f"env.num_envs={num_envs}", f"runner.rollout_steps={ROWS[algo] // num_envs}"
+
+
+def _setting(num_envs: int) -> str:
+    return f"{num_envs} environments"
 
 
 def minibatch(batch: int) -> int:
@@ -40,11 +43,11 @@ def bare(num_envs: int, sizes: Sizes, seed: int) -> list[Row]:
     return [Row("bare", "stepping alone", BARE, setting, "steps/s", found["steps_per_second"], num_envs)]
 
 
-def rate(algo: str, sizes: Sizes, seed: int) -> list[Row]:
+def rate(algo: str, num_envs: int, sizes: Sizes, seed: int) -> list[Row]:
     """Environment steps per second of `pgx train`, from the moments at which rows of its metrics appear."""
-    _make_programs(algo)
+    _make_programs(algo, num_envs)
     overrides = [f"algo={algo}", f"env={ENV}", f"seed={seed}", f"trainer.total_steps={sizes.steps_of(algo)}"]
-    run = watched_run([*overrides, *_shape(algo), COMPILED], lambda row, seconds: False)
+    run = watched_run([*overrides, *_shape(algo, num_envs), COMPILED], lambda row, seconds: False)
     stamps: list[Stamp] = [(row["step"], moment) for moment, row in run.seen]
     own: list[Stamp] = [(row["step"], row["time/seconds"]) for _, row in run.seen]
     try:
@@ -52,7 +55,7 @@ def rate(algo: str, sizes: Sizes, seed: int) -> list[Row]:
         details: dict[str, Detail] = {"by its own clock": steps_per_second(own, sizes.warm_up)}
     except ValueError as error:
         raise PartFailed(f"pgx train {' '.join(overrides)}: {error}") from error
-    return [Row(algo, LOOP, PGX, DEFAULT[algo], "steps/s", value, ENVS[algo], details)]
+    return [Row(algo, LOOP, PGX, _setting(num_envs), "steps/s", value, num_envs, details)]
 
 
 def update(job: str, algo: str, batch: int, sizes: Sizes, seed: int) -> list[Row]:
@@ -67,17 +70,24 @@ def update(job: str, algo: str, batch: int, sizes: Sizes, seed: int) -> list[Row
     ]
 
 
-def _one_iteration(algo: str, *overrides: str) -> Run:
+def _one_iteration(algo: str, num_envs: int, *overrides: str) -> Run:
     return watched_run(
-        [f"algo={algo}", f"env={ENV}", *_shape(algo), "trainer.total_steps=1", COMPILED, *overrides],
+        [
+            f"algo={algo}",
+            f"env={ENV}",
+            *_shape(algo, num_envs),
+            "trainer.total_steps=1",
+            COMPILED,
+            *overrides,
+        ],
         lambda row, seconds: False,
     )
 
 
 @cache
-def _make_programs(algo: str) -> None:
+def _make_programs(algo: str, num_envs: int) -> None:
     """Let a run compile what pgx keeps on disk from one run to the next, so that it is there for those measured."""
-    _one_iteration(algo)
+    _one_iteration(algo, num_envs)
 
 
 @cache
@@ -92,29 +102,31 @@ def _imports_mb() -> float:
 
 def memory(sizes: Sizes, seed: int) -> list[Row]:
     """Peak memory of `pgx train` over what its imports alone take."""
-    _make_programs("ppo")
+    _make_programs("ppo", DEFAULT)
     overrides = ["algo=ppo", f"env={ENV}", f"seed={seed}", f"trainer.total_steps={sizes.memory_steps}"]
-    overrides += [COMPILED, *WIDE]
+    overrides += [COMPILED, *_shape("ppo", DEFAULT)]
     peak, imports = watched_run(overrides, lambda row, seconds: False).peak_mb, _imports_mb()
     details: dict[str, Detail] = {"peak": peak, "imports": imports}
     return [
-        Row("memory", "peak over imports", PGX, DEFAULT["ppo"], "MB", peak - imports, ENVS["ppo"], details)
+        Row("memory", "peak over imports", PGX, _setting(DEFAULT), "MB", peak - imports, DEFAULT, details)
     ]
 
 
 def startup(seed: int) -> list[Row]:
     """Seconds from the command to the first environment step, files cold, then warm."""
-    _make_programs("ppo")
+    _make_programs("ppo", DEFAULT)
     folders = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib")]
     disk_cache.forget([*folders, ROOT / "pgx", ROOT / "configs"])
     rows = []
     for case in ("cold files", "warm files"):
-        run = _one_iteration("ppo", f"seed={seed}", "runner.rollout_steps=1", "algo.minibatch_size=32")
+        run = _one_iteration(
+            "ppo", DEFAULT, f"seed={seed}", "runner.rollout_steps=1", "algo.minibatch_size=16"
+        )
         moment, row = _first(run)
         # The iteration of one step, whose own seconds its row holds, began when everything else was ready.
         value = moment - run.launched - row["time/seconds"]
         details: dict[str, Detail] = {"to the first row": moment - run.launched}
-        rows.append(Row("startup", case, PGX, DEFAULT["ppo"], "s", value, ENVS["ppo"], details))
+        rows.append(Row("startup", case, PGX, _setting(DEFAULT), "s", value, DEFAULT, details))
     return rows
 
 
@@ -137,7 +149,7 @@ def until(sizes: Sizes, seed: int) -> list[Row]:
         return reached(row) or seconds > sizes.until_seconds
 
     overrides = ["algo=ppo", f"env={ENV}", f"seed={seed}", f"trainer.total_steps={sizes.until_steps}"]
-    _make_programs("ppo")
+    _make_programs("ppo", DEFAULT)
     run = watched_run(overrides, enough)
     # What the run wrote between the signal to stop and its end is none of it.
     episodes, found = 0.0, None
