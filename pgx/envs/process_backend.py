@@ -11,11 +11,12 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from pgx.envs.process_handle import WorkerProcess, WorkerTraceback, end
+from pgx.envs.process_handle import WorkerProcess, end
 from pgx.envs.process_worker import BEGIN, RESET, STEP, Failure, Ready, Share
 from pgx.envs.shared_rows import allocate, attach
 from pgx.envs.vector import Array, Step
 from pgx.errors import RunError, UserError
+from pgx.processes.parent import WorkerTraceback
 from pgx.specs import ActionSpec, ObsSpec
 
 

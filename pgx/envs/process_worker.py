@@ -3,12 +3,8 @@
 What this file imports every worker imports: no torch.
 """
 
-import ctypes
 import os
 import pickle
-import signal
-import sys
-import threading
 import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -19,13 +15,12 @@ import gymnasium
 from pgx.envs.gymnasium_backend import GymnasiumVector
 from pgx.envs.shared_rows import SharedRows, attach
 from pgx.errors import RunError, UserError
+from pgx.processes.child import end_with_parent, let_the_kernel_end_this
 from pgx.specs import ActionSpec, ObsSpec
 
 # What the parent asks for, and what it hears: a byte each, a message after it where one is needed.
 BEGIN, STEP, RESET, CLOSE = b"b", b"s", b"r", b"c"
 DONE, FAILED = b".", b"!"
-
-PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 @dataclass(frozen=True)
@@ -64,15 +59,11 @@ def serve(channel: "Connection[Any, Any]", lifeline: int, memory: int) -> None:
         lifeline: end of a pipe that nothing is ever written to; it ends when the parent does.
         memory: descriptor of the shared rows.
     """
-    # A Ctrl-C is the parent's to answer: it finishes its iteration, for which it needs its environments.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for descriptor in (channel.fileno(), lifeline, memory):  # not for programs that an environment starts
-        os.set_inheritable(descriptor, False)
-    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+    end_with_parent(lifeline, [channel.fileno(), memory])
     try:
         share: Share = channel.recv()
         if share.tied:
-            _let_the_kernel_end_this()
+            let_the_kernel_end_this()
         try:
             envs = _make(share)
         except UserError as error:
@@ -123,14 +114,3 @@ def _obey(channel: "Connection[Any, Any]", envs: GymnasiumVector, rows: SharedRo
 def _trace(error: Exception) -> str:
     """Of what the environment raised; nothing for an error that is pgx's own."""
     return "".join(traceback.format_exception(error.__cause__)) if error.__cause__ else ""
-
-
-def _end_with(lifeline: int) -> None:
-    os.read(lifeline, 1)
-    os._exit(0)  # whatever the environments are doing
-
-
-def _let_the_kernel_end_this() -> None:
-    """For an environment that would not let `_end_with` run, deep in a library of its own."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,51 @@
+"""What workers run in tests, in a module that they can import."""
+
+import os
+import signal
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pgx.errors import UserError
+
+
+def echo(index: int, channel: "Connection[Any, Any]") -> None:
+    """Sends back what it hears, with its index; obeys some words."""
+    while True:
+        message = channel.recv()
+        match message:
+            case "die after an answer":
+                channel.send((index, message))
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "exit":
+                os._exit(7)
+            case "raise":
+                raise KeyError("what was lost")
+            case "complain":
+                raise UserError("env.id: nothing of the kind")
+            case "sleep":
+                time.sleep(1e6)
+            case "threads":
+                channel.send(torch.get_num_threads())
+            case _:
+                channel.send((index, message))
+
+
+def dies_at_once(index: int, channel: "Connection[Any, Any]") -> None:
+    os._exit(5)
+
+
+def reads_a_file(descriptor: int, index: int, channel: "Connection[Any, Any]") -> None:
+    channel.send(os.pread(descriptor, 100, 0))
+    channel.recv()
+
+
+def leaves_word(folder: str, index: int, channel: "Connection[Any, Any]") -> None:
+    """Writes a file when its channel is closed."""
+    try:
+        channel.recv()
+    finally:
+        (Path(folder) / str(index)).touch()
