@@ -40,6 +40,18 @@ TABLE: tuple[Metric, ...] = (
             ("episode_length_min", "steps", "shortest of them"),
             ("episode_length_max", "steps", "longest of them"),
             ("episodes", "count", "episodes that ended in this iteration"),
+            (
+                "policy_lag",
+                "updates",
+                "mean over the iteration's trajectories: updates since the policy that acted",
+            ),
+            ("policy_lag_max", "updates", "largest of them"),
+            (
+                "queue_fill",
+                "share",
+                "of the queue's trajectories: finished when the learner came for the next rollout",
+            ),
+            ("worker_restarts", "count", "worker processes that died and were started again, so far"),
         ],
     ),
     *_group(

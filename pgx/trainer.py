@@ -14,7 +14,7 @@ import torch
 from pgx import health
 from pgx.checkpoint import BEST, LAST, Checkpoints, snapshot, write_atomically
 from pgx.engines import EngineChoice
-from pgx.errors import RunError, UserError
+from pgx.errors import RunError, UserError, WorkersLost
 from pgx.loggers import Sink
 from pgx.metrics import tagged
 from pgx.ops.params import flatten
@@ -145,6 +145,11 @@ class Trainer:
         except KeyboardInterrupt:
             status = "interrupted"
             raise
+        except WorkersLost as error:
+            failure = f"{type(error).__name__}: {error}"
+            if self._saved_at != self.counters.steps:
+                self._save()  # nothing is wrong with what was learned
+            raise
         except BaseException as error:
             failure = f"{type(error).__name__}: {error}"
             raise
@@ -173,7 +178,7 @@ class Trainer:
         seconds = time.perf_counter() - started
         counters.seconds += seconds
         if logged:
-            metrics |= _episodes(self._finished, counters.recent)
+            metrics |= _episodes(self._finished, counters.recent) | runner.measures()
             metrics |= {
                 "steps_per_second": rollout.steps / seconds,
                 "environment_share": (runner.env_seconds - env_seconds) / seconds,

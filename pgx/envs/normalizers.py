@@ -167,6 +167,13 @@ class RewardScaler:
         deviation = math.sqrt(float(self.moments.variance) + 1e-8)
         return (reward / deviation).clamp(-self.clip, self.clip)
 
+    def shared(self, count: int) -> "list[RewardScaler]":
+        """Scalers for so many groups of environments, each with episodes of its own, that divide by one number."""
+        scalers = [RewardScaler(self.discount, self.clip) for _ in range(count)]
+        for scaler in scalers:
+            scaler.moments = self.moments
+        return scalers
+
     def begin(self) -> None:
         """Forget the episodes under way: every environment starts anew."""
         self._running = None

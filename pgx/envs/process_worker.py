@@ -4,15 +4,13 @@ What this file imports every worker imports: no torch.
 """
 
 import os
-import pickle
 import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-import gymnasium
-
 from pgx.envs.gymnasium_backend import GymnasiumVector
+from pgx.envs.recipe import unpack
 from pgx.envs.shared_rows import SharedRows, attach
 from pgx.errors import RunError, UserError
 from pgx.processes.child import end_with_parent, let_the_kernel_end_this
@@ -28,7 +26,7 @@ class Share:
     """What a worker is told once: environments first .. first + count - 1 of num_envs."""
 
     env_id: str
-    recipe: bytes  # pickled (registered spec or None, kwargs)
+    recipe: bytes  # from `pack`
     first: int
     count: int
     num_envs: int
@@ -79,16 +77,7 @@ def serve(channel: "Connection[Any, Any]", lifeline: int, memory: int) -> None:
 
 
 def _make(share: Share) -> GymnasiumVector:
-    try:
-        spec, kwargs = pickle.loads(share.recipe)
-    except Exception as error:
-        raise UserError(
-            f"env.id={share.env_id}: a worker process cannot import what it was registered with "
-            f"({type(error).__name__}: {error}); register it in a module and use env.id=module:{share.env_id}"
-        ) from error
-    if spec is not None:
-        gymnasium.registry[spec.id] = spec
-    return GymnasiumVector(share.env_id, share.count, kwargs, share.first)
+    return GymnasiumVector(share.env_id, share.count, unpack(share.env_id, share.recipe), share.first)
 
 
 def _obey(channel: "Connection[Any, Any]", envs: GymnasiumVector, rows: SharedRows, first: int) -> None:

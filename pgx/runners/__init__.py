@@ -2,11 +2,17 @@
 
 from collections.abc import Callable
 
+from pgx.runners.actor_learner import actor_learner
 from pgx.runners.dataset import dataset
 from pgx.runners.episodes import episodes
 from pgx.runners.sync import sync
 from pgx.runners.types import Episode, Runner
 
-RUNNERS: dict[str, Callable[..., Runner]] = {"dataset": dataset, "episodes": episodes, "sync": sync}
+RUNNERS: dict[str, Callable[..., Runner]] = {
+    "actor_learner": actor_learner,
+    "dataset": dataset,
+    "episodes": episodes,
+    "sync": sync,
+}
 
 __all__ = ["RUNNERS", "Episode", "Runner"]

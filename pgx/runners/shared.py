@@ -9,7 +9,9 @@ from math import prod
 import torch
 from torch import Tensor
 
-ALIGNMENT = 64  # bytes; of a cache line
+from pgx.envs.shared_rows import ALIGNMENT, allocate
+
+__all__ = ["Column", "allocate", "attach"]
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,6 @@ class Column:
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
-
-
-def allocate() -> int:
-    """A descriptor of memory without a name: it is gone with the last process that has it, however that ends."""
-    return os.memfd_create("pgx")
 
 
 def attach(memory: int, columns: Sequence[Column]) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pgx.envs.vector import VectorEnv
-from pgx.types import Agent, Rollout, State
+from pgx.types import Agent, Metrics, Rollout, State
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,10 @@ class Runner(Protocol):
         Raises:
             RunError: the environment raised, or gave an observation or reward that is not finite.
         """
+        ...
+
+    def measures(self) -> Metrics:
+        """What the last collection says of itself; nothing where there is nothing to say."""
         ...
 
     def state_dict(self) -> State:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from pgx.errors import RunError, UserError
+from pgx.errors import RunError, UserError, WorkersLost
 from pgx.processes.parent import LOOK, Process, WorkerTraceback, ending, reap, start
 from pgx.runners.worker import Failure
 
@@ -71,8 +71,8 @@ class Workers:
             (index, message) of all that there was, oldest first for each worker; empty: nothing came.
 
         Raises:
-            RunError: the function raised in a worker (its traceback is the cause), or workers died more than
-                max_restarts times.
+            RunError: the function raised in a worker (its traceback is the cause).
+            WorkersLost: workers died more than max_restarts times.
             UserError: the function raised one.
         """
         deadline = time.monotonic() + timeout_s
@@ -105,7 +105,7 @@ class Workers:
         process, channel = self._running[index]
         how = f"worker process {process.pid} (number {index}) {ending(process)}"
         if self.restarts == self.max_restarts:
-            raise RunError(f"{how}; runner.max_restarts={self.max_restarts} are used up")
+            raise WorkersLost(f"{how}; runner.max_restarts={self.max_restarts} are used up")
         channel.close()
         self.restarts += 1
         self._start(index)
