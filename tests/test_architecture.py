@@ -74,5 +74,6 @@ def test_files_stay_readable() -> None:
 
 def test_every_rule_has_its_page_and_its_file() -> None:
     rules = {path.stem for path in (PACKAGE / "algos").glob("*.py")} - {"__init__"}
-    assert rules == {path.stem for path in (ROOT / "configs" / "algo").glob("*.yaml")}
-    assert rules == {path.stem for path in (ROOT / "docs" / "algorithms").glob("*.md")}
+    files = {path.stem for path in (ROOT / "configs" / "algo").glob("*.yaml")}
+    assert rules <= files  # others set what is around a rule
+    assert files == {path.stem for path in (ROOT / "docs" / "algorithms").glob("*.md")}

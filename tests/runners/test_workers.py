@@ -40,6 +40,10 @@ def runs(pid: int) -> bool:
         return False
 
 
+def names(folder: str) -> set[str]:
+    return {path.name for path in Path(folder).iterdir()}
+
+
 def until(done: Callable[[], bool]) -> None:
     for _ in range(6000):
         if done():
@@ -142,7 +146,7 @@ def test_memory_is_found_under_its_number(tmp_path: Path) -> None:
 
 def test_closing_lets_a_worker_end_by_itself_and_kills_one_that_does_not(tmp_path: Path) -> None:
     gc.collect()
-    before = set(os.listdir("/proc/self/fd"))
+    before = names("/proc/self/fd")
     workers = Workers(partial(leaves_word, str(tmp_path)), 1, 0, ())
     stuck = Workers(echo, 1, 0, ())
     stuck.send(0, "sleep")
@@ -151,7 +155,7 @@ def test_closing_lets_a_worker_end_by_itself_and_kills_one_that_does_not(tmp_pat
         each.close()
     assert (tmp_path / "0").exists()
     assert not any(map(runs, pids))
-    assert set(os.listdir("/proc/self/fd")) <= before
+    assert names("/proc/self/fd") <= before
 
 
 PARENT = """
