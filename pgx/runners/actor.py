@@ -11,7 +11,7 @@ from pgx.agents import AgentPlan
 from pgx.engines import EngineChoice, make_engine
 from pgx.envs.make import EnvsPlan
 from pgx.errors import RunError
-from pgx.runners.inference import Asking, Desk
+from pgx.runners.desk import Asking, Desk
 from pgx.runners.parameters import SharedParameters, acting_tensors
 from pgx.runners.recording import Recording
 from pgx.runners.shared import Column, attach

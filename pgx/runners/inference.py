@@ -8,87 +8,17 @@ import select
 import socket
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from pgx.engines.eager import Written
+from pgx.runners.desk import ANSWERED, HELLO, THERE, Desk, asked, desk_columns
 from pgx.runners.parameters import acting_tensors
 from pgx.runners.shared import Column, allocate, attach
 from pgx.runners.stepper import respond
 from pgx.types import Agent, Bound, Engine
 from pgx.types.agent import distribution_at
-
-HELLO, PLEASE, THERE = b"h", b"?", b"."
-ANSWERED = (
-    "action",
-    "executed",
-    "log_prob",
-    "after",
-)  # what `respond` returns; after: the memory, where there is one
-
-
-@dataclass(frozen=True)
-class Desk:
-    """Where an actor puts its observations and finds its actions."""
-
-    number: int  # the actor's
-    memory: int  # descriptor
-    columns: list[Column]  # of all desks
-    bell: int  # descriptor of the actor's end of a socket
-
-
-class Asking:
-    """In the place of an actor's engine: has the learner answer to observations.
-
-    Args:
-        desk: of this actor.
-    """
-
-    def __init__(self, desk: Desk) -> None:
-        self._rows = _at(desk.number, attach(desk.memory, desk.columns))
-        self._bell = desk.bell
-        self._version: int | None = None
-        os.write(self._bell, HELLO)
-        while self._heard() != HELLO:  # what another actor at this desk asked for, and died before it heard
-            pass
-
-    def _heard(self) -> bytes:
-        byte = os.read(self._bell, 1)
-        if not byte:
-            raise EOFError
-        return byte
-
-    def bind(
-        self,
-        function: Callable[..., tuple[Tensor, ...]],
-        *fixed: Any,
-        rows: int | None = None,
-        ragged: Sequence[int] = (),
-    ) -> Bound:
-        """`respond`, with the learner's policy and lens in place of those given."""
-        assert function is respond
-        _, _, masked = fixed
-        return Written(self._ask, (masked,))
-
-    def _ask(self, masked: bool, *varying: Tensor) -> tuple[Tensor, ...]:
-        self._rows["masked"].fill_(masked)
-        for name, tensor in zip(_asked(masked, "memory" in self._rows), varying, strict=True):
-            self._rows[name].copy_(tensor)
-        os.write(self._bell, PLEASE)
-        self._heard()
-        if self._version is None:
-            self._version = int(self._rows["version"])
-        return tuple(self._rows[name] for name in ANSWERED if name in self._rows)
-
-    def take_version(self) -> int:
-        """Of the parameters that answered first since this was last asked: none was older."""
-        version, self._version = self._version, None
-        assert version is not None
-        return version
 
 
 class Service:
@@ -122,7 +52,7 @@ class Service:
         self.desks = [Desk(i, memory, columns, theirs.fileno()) for i, theirs in enumerate(self._theirs)]
         self.descriptors = [memory, *(theirs.fileno() for theirs in self._theirs)]
         shared = attach(memory, columns)
-        self._rows = [_at(i, shared) for i in range(actors)]
+        self._rows = [desk_columns(i, shared) for i in range(actors)]
         sockets = [*self._bells, *self._theirs, self._stop, self._stopped]
         self._release = weakref.finalize(self, _release, memory, sockets)
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -161,7 +91,7 @@ class Service:
     @torch.inference_mode()
     def _answer(self, masked: bool, actors: list[int]) -> None:
         desks = [self._rows[actor] for actor in actors]
-        names = _asked(masked, "memory" in desks[0])
+        names = asked(masked, "memory" in desks[0])
         varying = [torch.cat([desk[name] for desk in desks]) for name in names]
         with self._lock:
             if masked not in self._bound:
@@ -207,16 +137,11 @@ def blank(agent: Agent, obs: Column, num_envs: int) -> tuple[Tensor, ...]:
     return (seen, time, noise) if memory is None else (seen, time, noise, memory)
 
 
-def _asked(masked: bool, remembers: bool) -> list[str]:
-    """What `respond` is given, in order."""
-    return ["obs", "time", "noise", *["action_mask"] * masked, *["memory"] * remembers]
-
-
 def _columns(agent: Agent, given: Sequence[Tensor], choices: int, actors: int) -> list[Column]:
     """Of all desks."""
     with torch.inference_mode():
         answers = respond(agent.policy, agent.normalizer.lens, False, *given)
-    named = dict(zip(_asked(False, len(given) > 3), given, strict=True))
+    named = dict(zip(asked(False, len(given) > 3), given, strict=True))
     named |= dict(zip(ANSWERED, answers, strict=False))
     named |= {
         "action_mask": torch.ones(len(given[0]), choices, dtype=torch.bool),
@@ -228,12 +153,6 @@ def _columns(agent: Agent, given: Sequence[Tensor], choices: int, actors: int) -
         for actor in range(actors)
         for name, tensor in named.items()
     ]
-
-
-def _at(number: int, shared: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The columns of one desk."""
-    prefix = f"{number}."
-    return {name.removeprefix(prefix): t for name, t in shared.items() if name.startswith(prefix)}
 
 
 def _release(memory: int, sockets: list[socket.socket]) -> None:

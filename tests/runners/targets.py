@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from pgx.errors import UserError
+from pgx.runners.parameters import SharedParameters
+from pgx.runners.shared import Column
 
 
 def echo(index: int, channel: "Connection[Any, Any]") -> None:
@@ -49,3 +51,14 @@ def leaves_word(folder: str, index: int, channel: "Connection[Any, Any]") -> Non
         channel.recv()
     finally:
         (Path(folder) / str(index)).touch()
+
+
+SIZES = {"small": 3, "large": 300_000}  # of what `publishes` publishes
+
+
+def publishes(memory: int, columns: list[Column], index: int, channel: "Connection[Any, Any]") -> None:
+    """Publishes version after version, each tensor full of its number."""
+    shared, version = SharedParameters(memory, columns), 0
+    while not channel.poll():
+        version += 1
+        shared.publish(version, {name: torch.full((size,), float(version)) for name, size in SIZES.items()})
