@@ -18,3 +18,7 @@ class RunError(Exception):
     """A run that was set up correctly failed on its way (an environment raised, a number became NaN)."""
 
     exit_code = 1
+
+
+class WorkersLost(RunError):
+    """Worker processes died more often than they may. What was learned until then is sound, and can be kept."""

@@ -40,6 +40,18 @@ TABLE: tuple[Metric, ...] = (
             ("episode_length_min", "steps", "shortest of them"),
             ("episode_length_max", "steps", "longest of them"),
             ("episodes", "count", "episodes that ended in this iteration"),
+            (
+                "policy_lag",
+                "updates",
+                "mean over the iteration's trajectories: updates since the policy that acted",
+            ),
+            ("policy_lag_max", "updates", "largest of them"),
+            (
+                "queue_fill",
+                "share",
+                "of the queue's trajectories: finished when the learner came for the next rollout",
+            ),
+            ("worker_restarts", "count", "worker processes that died and were started again, so far"),
         ],
     ),
     *_group(
@@ -128,7 +140,11 @@ TABLE: tuple[Metric, ...] = (
     *_group(
         "time",
         [
-            ("steps_per_second", "1/s", "environment steps over wall-clock seconds, in this iteration"),
+            (
+                "steps_per_second",
+                "1/s",
+                "environment steps over wall-clock seconds, since the last row that has it",
+            ),
             ("environment_share", "share", "of the iteration's seconds: stepping environments"),
             ("policy_share", "share", "of the iteration's seconds: choosing actions"),
             ("update_share", "share", "of the iteration's seconds: the rule's update"),

@@ -19,6 +19,6 @@ def derive(seed: int, purpose: str, index: int = 0) -> int:
     return int(sequence.generate_state(1)[0]) % (2**31 - 2**20)
 
 
-def generator(seed: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A stream of its own, on the device where its numbers are drawn."""
-    return torch.Generator(device).manual_seed(derive(seed, purpose))
+def generator(seed: int, purpose: str, device: torch.device | str = "cpu", index: int = 0) -> torch.Generator:
+    """A stream of its own, on the device where its numbers are drawn; Args as in `derive`."""
+    return torch.Generator(device).manual_seed(derive(seed, purpose, index))

@@ -44,7 +44,7 @@ def make(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Make:
     def trainer(*overrides: str, name: str = "run") -> Trainer:
         few = ["trainer.total_steps=512", "env.num_envs=4"]
         runner = compose([o for o in overrides if o.startswith(("algo=", "runner="))]).runner.name
-        if runner == "sync":
+        if runner in ("sync", "actor_learner"):
             few.append("runner.rollout_steps=64")
         elif runner == "dataset" and not any(o.startswith("dataset=") for o in overrides):
             env = tuple(o for o in overrides if o.startswith("env"))

@@ -9,12 +9,12 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pgx"
 
 FLOORS = {
-    "errors": 0, "schema": 0, "paths": 0, "specs": 0, "types": 0,
+    "errors": 0, "schema": 0, "paths": 0, "specs": 0, "types": 0, "processes": 0,
     "ops": 1,
     "policies": 2, "algos": 2, "engines": 2, "optimizers": 2, "sequences": 2, "estimates": 2, "regression": 2,
     "improvement": 2,
     "seeding": 3, "envs": 3, "datasets": 3, "runners": 3, "health": 3, "metrics": 3, "loggers": 3, "checkpoint": 3,
-    "evaluation": 3,
+    "evaluation": 3, "agents": 3,
     "trainer": 4, "config": 4,
     "commands": 5, "cli": 5, "__main__": 5,
 }  # fmt: skip
@@ -75,5 +75,6 @@ def test_files_stay_readable() -> None:
 
 def test_every_rule_has_its_page_and_its_file() -> None:
     rules = {path.stem for path in (PACKAGE / "algos").glob("*.py")} - {"__init__"}
-    assert rules == {path.stem for path in (ROOT / "configs" / "algo").glob("*.yaml")}
-    assert rules == {path.stem for path in (ROOT / "docs" / "algorithms").glob("*.md")}
+    files = {path.stem for path in (ROOT / "configs" / "algo").glob("*.yaml")}
+    assert rules <= files  # others set what is around a rule
+    assert files == {path.stem for path in (ROOT / "docs" / "algorithms").glob("*.md")}

@@ -5,15 +5,14 @@ import copy
 import pytest
 import torch
 
-from pgx.algos import rule
+from pgx.algos import rule, rules
 from pgx.metrics import tagged
 from pgx.ops.params import flatten
 from pgx.ops.stats import effective_sample_size
-from pgx.paths import choices
 from pgx.schema import signature
 from tests.conftest import Make, parameters, small
 
-RULES = choices("algo")
+RULES = rules()
 OF_ANOTHER_POLICY = {"off_policy_reinforce"}  # what these learn from was acted by no policy of theirs
 ENVS = {
     "discrete": ["env=CartPole-v1"],

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pgx.algos import rule
+from pgx.algos import rule, rules
 from pgx.errors import UserError
 from pgx.ops.params import flatten
 from pgx.ops.stats import effective_sample_size
@@ -13,7 +13,7 @@ from pgx.paths import choices
 from pgx.schema import signature
 from tests.conftest import Make, small
 
-RULES = choices("algo")
+RULES = rules()
 CARTPOLE, PENDULUM, LAKE, BUTTONS, CATCH = (
     ["env=CartPole-v1"],
     ["env=Pendulum-v1"],

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from pgx.algos import rule
-from pgx.paths import choices
+from pgx.algos import rule, rules
 from pgx.schema import signature
 from scripts.lines import with_lines
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-RULES = choices("algo")
+RULES = rules()
 
 
 def page(name: str) -> str:

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from pgx import health
+from pgx.algos import rules
 from pgx.improvement import surrogate_slope
 from pgx.metrics import TABLE, tagged
 from pgx.ops.params import assign, flatten
-from pgx.paths import choices
 from pgx.trainer import Trainer
 from pgx.types import Batch
 from tests.conftest import Make, small
@@ -54,7 +54,7 @@ def test_predicted_gain_is_the_first_order_of_the_actual_gain(make: Make) -> Non
     assert differences[1] < differences[0] / 30
 
 
-@pytest.mark.parametrize("name", choices("algo"))
+@pytest.mark.parametrize("name", rules())
 def test_health_agrees_with_its_definitions_after_an_update(make: Make, name: str) -> None:
     trainer, batch, before = looked(make, name)
     old = trainer.agent.policy(batch.obs).detach()

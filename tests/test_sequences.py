@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from pgx.algos import rules
 from pgx.config import compose
 from pgx.config.check import problems_of
 from pgx.estimates import observations
 from pgx.evaluation import play
-from pgx.paths import choices
 from pgx.policies.distributions import Categorical
 from pgx.sequences import stretch_conflicts, stretches
 from pgx.trainer import Trainer
@@ -207,7 +207,7 @@ def accepted(rule: str) -> bool:
 TAKE_ONE = {"a2c", "actor_critic", "mdpo", "npg", "ppo", "ppo_kl", "reinforce", "trpo", "vtrace"}
 
 
-@pytest.mark.parametrize("rule", choices("algo"))
+@pytest.mark.parametrize("rule", rules())
 def test_every_rule_learns_with_a_memory_or_says_why_not(make: Make, rule: str) -> None:
     if not accepted(rule):
         assert rule not in TAKE_ONE

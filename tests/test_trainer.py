@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from pgx.algos import rules
 from pgx.config import compose
 from pgx.errors import RunError
 from pgx.loggers.jsonl import read
-from pgx.paths import choices
 from pgx.trainer import Every
 from tests.conftest import Make, parameters, small
 
-RULES = choices("algo")
+RULES = rules()
 
 
 def test_a_run_leaves_what_is_needed_to_read_evaluate_and_resume_it(make: Make, tmp_path: Path) -> None:

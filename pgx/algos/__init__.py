@@ -1,10 +1,19 @@
-"""Update rules: `pgx/algos/<name>.py` holds one rule, `configs/algo/<name>.yaml` its values. Nothing lists them."""
+"""Update rules: `pgx/algos/<name>.py` holds one rule, `configs/algo/<name>.yaml` its values. Nothing lists them.
+
+Other files of configs/algo name a rule and set what is around it: `impala` is `vtrace` with actors of its own.
+"""
 
 import importlib
 import inspect
+from pathlib import Path
 from typing import Any
 
 from pgx.types import Algorithm
+
+
+def rules() -> list[str]:
+    """Names of the rules."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem != "__init__")
 
 
 def rule(name: str) -> type[Any]:
@@ -24,4 +33,4 @@ def rule(name: str) -> type[Any]:
     return found[0]
 
 
-__all__ = ["Algorithm", "rule"]
+__all__ = ["Algorithm", "rule", "rules"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pgx.paths import choices
+from pgx.paths import choices, config_dir
 
 
 def list_environments(pattern: str) -> int:
@@ -33,14 +33,19 @@ def list_environments(pattern: str) -> int:
 
 
 def list_rules() -> int:
-    """Rules with the first line of their module's docstring; nothing is imported for it."""
+    """What algo= takes: rules, as their modules begin; settings of a rule, as their files do."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("algo=", "rule"):
         table.add_column(heading)
     folder = Path(__file__).resolve().parents[1] / "algos"
     for name in choices("algo"):
-        documentation = ast.get_docstring(ast.parse((folder / f"{name}.py").read_text())) or ""
-        table.add_row(name, documentation.splitlines()[0] if documentation else "")
+        path = folder / f"{name}.py"
+        if path.is_file():  # read, not imported: this answers at once
+            line = (ast.get_docstring(ast.parse(path.read_text())) or "\n").splitlines()[0]
+        else:
+            comment = (config_dir() / "algo" / f"{name}.yaml").read_text().splitlines()[1]
+            line = comment.removeprefix("# ").partition(" Page:")[0]
+        table.add_row(name, line)
     _show(table)
     return 0
 

@@ -86,7 +86,7 @@ def _check(sweep: list[list[str]]) -> None:
     if shared:
         raise UserError(
             f"run_dir={shared[0]}: {len(folders[shared[0]])} runs of the sweep would write there; "
-            "give each its own, e.g. 'run_dir=outputs/mine/${algo.name}_${seed}'"
+            "give each its own, e.g. 'run_dir=outputs/mine/${label}_${seed}'"
         )
     for folder in folders:
         refuse_used(Path(folder))
@@ -145,7 +145,7 @@ def _forget_empty(run_dir: Path) -> None:
 def _train(trainer: Trainer, cfg: DictConfig) -> dict[str, Any]:
     envs = trainer.runner.envs
     print(
-        f"{cfg.algo.name} on {envs.id}: {trainer.runner}, "
+        f"{cfg.label} on {envs.id}: {trainer.runner}, "
         f"backend {envs.backend} ({trainer.backend_reason}), "
         f"{'compiled' if trainer.engine.compiled else 'not compiled'} ({trainer.engine.reason}), seed {cfg.seed}\n"
         f"run {trainer.run_dir}",

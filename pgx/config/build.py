@@ -1,7 +1,9 @@
 """From a checked config to the objects of a run, in the order in which they need each other."""
 
+import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,14 +11,15 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from pgx.agents import AgentPlan
 from pgx.algos import rule
 from pgx.checkpoint import Checkpoints
 from pgx.config.check import check, check_inputs, plain_values
 from pgx.config.choices import NAMED
 from pgx.config.sections import Env, Health, Logger, Top, TrainerSection
-from pgx.engines import choose_engine, make_engine
-from pgx.envs.make import BackendChoice, choose_backend, make_envs
-from pgx.envs.normalizers import Identity, ObservationNormalizer, RewardScaler
+from pgx.engines import EngineChoice, choose_engine, make_engine
+from pgx.envs.make import BackendChoice, choose_backend, make_envs, plan_envs
+from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
 from pgx.errors import UserError
 from pgx.evaluation import play
@@ -24,11 +27,15 @@ from pgx.loggers import Sink
 from pgx.loggers.console import make_console
 from pgx.loggers.jsonl import JsonLines
 from pgx.loggers.tensorboard import TensorBoard
-from pgx.optimizers import NoSteps
-from pgx.runners import Episode
+from pgx.optimizers import make_optimizer
+from pgx.runners import A3C, Episode
+from pgx.runners.a3c_worker import A3CPlan
+from pgx.runners.actor import ActorPlan
+from pgx.runners.iterations import Iterations, Synchronous
+from pgx.schema import signature
 from pgx.seeding import derive, generator
 from pgx.trainer import Trainer
-from pgx.types import Agent, Algorithm, Continuous, Engine, Learner, Normalizer, Optimizer
+from pgx.types import Agent, Algorithm, Engine, Learner, Optimizer
 
 
 def build(cfg: DictConfig) -> Trainer:
@@ -56,9 +63,13 @@ def build(cfg: DictConfig) -> Trainer:
     chosen = choose_engine(training.compile, training.total_steps, training.compile_min_steps, top.device)
     engine = make_engine(chosen, _quiet if logger.console == "off" else _say)
 
-    choice = choose_backend(env.id, env.backend, env.kwargs, env.num_envs, _threads(env))
-    envs = make_envs(choice, env.id, env.num_envs, env.kwargs, _threads(env))
-    agent = _agent(values, env, envs, top.seed, device)
+    make_runner = NAMED["runner"][0][values["runner"]["name"]]
+    wanted = signature(make_runner)
+    # Actors and workers have environments of their own.
+    num_envs = 1 if wanted.keys() & {"actor_plan", "worker_plan"} else env.num_envs
+    choice = choose_backend(env.id, env.backend, env.kwargs, num_envs, _threads(env))
+    envs = make_envs(choice, env.id, num_envs, env.kwargs, _threads(env))
+    agent = _plan(values, env).make(envs.obs_spec, envs.action_spec, device)
     algorithm: Algorithm = rule(values["algo"]["name"])(**_but(values["algo"], "name"))
     learner = Learner(
         _optimizer(values, "optimizer", agent.policy, engine),
@@ -67,25 +78,37 @@ def build(cfg: DictConfig) -> Trainer:
         generator(top.seed, "minibatches"),
     )
     scaler = RewardScaler(algorithm.discount, _bound(env.reward_clip)) if env.scale_reward else None
-    runner = NAMED["runner"][0][values["runner"]["name"]](
-        envs=envs,
-        reward_scaler=scaler,
-        seed=top.seed,
-        device=device,
-        engine=engine,
-        **_but(values["runner"], "name"),
+    offered = {
+        "envs": envs,
+        "reward_scaler": scaler,
+        "seed": top.seed,
+        "device": device,
+        "engine": engine,
+        "num_envs": env.num_envs,
+        "actor_plan": partial(_actor_plan, values, env, chosen),
+        "worker_plan": partial(_worker_plan, values, env, algorithm, chosen),
+        "agent": agent,
+        "learner": learner,
+        "checkpoint_every": training.checkpoint_every,
+    }
+    taken = {name: part for name, part in offered.items() if name in wanted}
+    runner = make_runner(**taken, **_but(values["runner"], "name"))
+    clip_range = Health(**values["health"]).clip_range
+    iterations: Iterations = (
+        runner
+        if isinstance(runner, A3C)
+        else Synchronous(agent, algorithm, learner, runner, training.total_steps, logger.every, clip_range)
     )
     return Trainer(
         agent=agent,
         algorithm=algorithm,
         learner=learner,
         runner=runner,
+        iterations=iterations,
         run_dir=run_dir,
         config=text,
         total_steps=training.total_steps,
         checkpoint_every=training.checkpoint_every,
-        log_every=logger.every,
-        clip_range=Health(**values["health"]).clip_range,
         backend_reason=choice.reason,
         engine=chosen,
         eval_every=training.eval_every,
@@ -109,7 +132,7 @@ def load_agent(
     num_envs = min(max_envs, env.num_envs)
     choice = choose_backend(env.id, env.backend, env.kwargs, num_envs, _threads(env))
     envs = make_envs(choice, env.id, num_envs, env.kwargs, _threads(env))
-    agent = _agent(values, env, envs, values["seed"], torch.device(device))
+    agent = _plan(values, env).make(envs.obs_spec, envs.action_spec, torch.device(device))
     agent.load_state_dict(state["agent"])
     return agent, envs, device
 
@@ -125,27 +148,49 @@ def _writable(run_dir: Path) -> Path:
     return run_dir
 
 
-def _agent(values: Mapping[str, Any], env: Env, envs: VectorEnv, seed: int, device: torch.device) -> Agent:
-    weights = generator(seed, "weights")
-    policies, critics = NAMED["policy"][0], NAMED["critic"][0]
-    policy = policies[values["policy"]["name"]](
-        obs=envs.obs_spec, action=envs.action_spec, generator=weights, **_but(values["policy"], "name")
+def _plan(values: Mapping[str, Any], env: Env) -> AgentPlan:
+    return AgentPlan(
+        values["policy"], values["critic"], env.normalize_obs, _bound(env.obs_clip), values["seed"]
     )
-    critic = critics[values["critic"]["name"]](
-        obs=envs.obs_spec, action=envs.action_spec, generator=weights, **_but(values["critic"], "name")
+
+
+def _actor_plan(values: Mapping[str, Any], env: Env, engine: EngineChoice, actors: int) -> ActorPlan:
+    """What each of so many actors is made of; it has no critic."""
+    threads = max(1, _threads(env) // actors)
+    envs = plan_envs(env.id, env.backend, env.num_envs // actors, env.kwargs, threads)
+    agent = replace(_plan(values, env), critic={"name": "none"})
+    return ActorPlan(agent, envs, values["runner"]["rollout_steps"], values["seed"], engine)
+
+
+def _worker_plan(
+    values: Mapping[str, Any],
+    env: Env,
+    algorithm: Algorithm,
+    engine: EngineChoice,
+    workers: int,
+    rollout_steps: int,
+) -> A3CPlan:
+    """What each of so many workers of an A3C run is made of."""
+    threads = max(1, _threads(env) // workers)
+    return A3CPlan(
+        agent=_plan(values, env),
+        envs=plan_envs(env.id, env.backend, env.num_envs // workers, env.kwargs, threads),
+        algorithm=algorithm,
+        optimizer=values["optimizer"],
+        critic_optimizer=values["critic_optimizer"],
+        reward_clip=_bound(env.reward_clip) if env.scale_reward else None,
+        workers=workers,
+        rollout_steps=rollout_steps,
+        total_steps=values["trainer"]["total_steps"],
+        log_every=values["logger"]["every"],
+        clip_range=values["health"]["clip_range"],
+        seed=values["seed"],
+        engine=engine,
     )
-    normalizer: Normalizer = Identity()
-    if env.normalize_obs and isinstance(envs.obs_spec, Continuous):
-        normalizer = ObservationNormalizer(envs.obs_spec.shape, _bound(env.obs_clip), device)
-    return Agent(policy.to(device), critic.to(device), normalizer)
 
 
 def _optimizer(values: Mapping[str, Any], section: str, network: Any, engine: Engine) -> Optimizer:
-    chosen = values[section]
-    if chosen["name"] is None:
-        return NoSteps(network)
-    make: Callable[..., Optimizer] = NAMED[section][0][chosen["name"]]
-    return make(network=network, engine=engine, **_but(chosen, "name"))
+    return make_optimizer(NAMED[section][0], values[section], network, engine)
 
 
 def _evaluator(
@@ -159,10 +204,11 @@ def _evaluator(
     """Deterministic episodes in environments of their own, made for each evaluation and closed after it."""
 
     def evaluate(iteration: int) -> list[Episode]:
+        still = copy.deepcopy(agent)  # workers may change it meanwhile
         envs = make_envs(choice, env.id, min(episodes, env.num_envs), env.kwargs, _threads(env))
         try:
             return play(
-                agent, agent.act_greedily, envs, episodes, derive(seed, "evaluation", iteration), device
+                still, still.act_greedily, envs, episodes, derive(seed, "evaluation", iteration), device
             )
         finally:
             envs.close()

@@ -8,14 +8,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pgx.algos import rule
+from pgx.algos import rule, rules
 from pgx.config.choices import NAMED, keys_of
 from pgx.config.explain import explain
 from pgx.config.fit import contradictions
 from pgx.config.sections import FIXED, Top
 from pgx.datasets.read import dataset_problem
 from pgx.errors import UserError
-from pgx.paths import choices, config_dir
+from pgx.paths import config_dir
 from pgx.schema import nearest, problems, signature
 
 
@@ -61,10 +61,15 @@ def plain_values(cfg: DictConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
     values: dict[str, Any] = {str(key): value for key, value in plain.items() if key != "hydra"}
-    preferred = _preferences(str(OmegaConf.select(cfg, "algo.name")))
+    # A file that sets what is around another file's rule, as algo=impala does, has the run bear its name.
+    preferred: dict[str, dict[str, Any]] = {}
+    for name in (OmegaConf.select(cfg, "algo.name"), values.get("label")):
+        for section, wishes in _preferences(str(name)).items():
+            if isinstance(wishes, Mapping):
+                preferred[section] = preferred.get(section, {}) | dict(wishes)
     for section in NAMED:
         chosen = values.get(section)
-        if not isinstance(chosen, dict) or not isinstance(preferred.get(section), Mapping):
+        if not isinstance(chosen, dict) or section not in preferred:
             continue
         known = keys_of(section, chosen.get("name"))
         leftovers = {key: value for key, value in preferred[section].items() if key not in known}
@@ -103,8 +108,8 @@ def _section_problems(section: str, values: Mapping[str, Any]) -> list[str]:
     name = values.get("name")
     rest = {key: value for key, value in values.items() if key != "name"}
     if section == "algo":
-        if name not in choices("algo"):
-            return [f"algo.name: no rule '{name}'{nearest(str(name), choices('algo'))}"]
+        if name not in rules():
+            return [f"algo.name: no rule '{name}'{nearest(str(name), rules())}"]
         return problems(section, signature(rule(str(name))), rest)
     registry, _ = NAMED[section]
     if name is None and section.endswith("optimizer"):

@@ -14,7 +14,13 @@ NAMED: dict[str, tuple[dict[str, Callable[..., Any]], frozenset[str]]] = {
     "critic": (CRITICS, frozenset({"obs", "action", "generator"})),
     "optimizer": (OPTIMIZERS, frozenset({"network", "engine"})),
     "critic_optimizer": (CRITIC_OPTIMIZERS, frozenset({"network", "engine"})),
-    "runner": (RUNNERS, frozenset({"envs", "reward_scaler", "seed", "device", "engine"})),
+    "runner": (
+        RUNNERS,
+        frozenset(
+            {"envs", "reward_scaler", "seed", "device", "engine", "num_envs", "actor_plan"}
+            | {"agent", "learner", "worker_plan", "checkpoint_every"}
+        ),
+    ),
 }
 
 

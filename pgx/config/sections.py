@@ -14,6 +14,7 @@ class Top:
     seed: Index
     device: Literal["cpu", "cuda"]
     torch_threads: Count
+    label: str  # what the run is called, in its folder's path and on the console
     run_dir: str
     dataset: str | None  # its folder; null: none
 

@@ -1,9 +1,11 @@
 """Programs on disk: found by what they are made from, or made once and kept."""
 
+import fcntl
 import hashlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from pgx.engines.arguments import Undescribed
@@ -52,12 +54,18 @@ class Store:
         names = ["_first", "_second"] if isinstance(call.function, Curried) else [""]
         paths = [self.folder / f"{stem}{name}.so" for name in names]
         if all(path.exists() for path in paths):
-            try:
-                return tuple(map(Program, paths))
-            except RuntimeError as error:  # cut short by a full disk, or of another kind of machine
-                reason = str(error).splitlines()[0]
-                self.report(f"{paths[0]} cannot be loaded ({reason}): compiling it again")
-        return self._made(call, paths)
+            return self._found(call, paths)
+        with _alone_at(paths[0]):  # of processes that need the same program one makes it
+            return (
+                self._found(call, paths) if all(path.exists() for path in paths) else self._made(call, paths)
+            )
+
+    def _found(self, call: Call, paths: list[Path]) -> Programs | None:
+        try:
+            return tuple(map(Program, paths))
+        except RuntimeError as error:  # cut short by a full disk, or of another kind of machine
+            self.report(f"{paths[0]} cannot be loaded ({str(error).splitlines()[0]}): compiling it again")
+            return self._made(call, paths)
 
     def _made(self, call: Call, paths: list[Path]) -> Programs | None:
         from pgx.engines.compiler import Uncompilable, compile_call, compile_halves
@@ -77,3 +85,13 @@ class Store:
 
     def _refuse(self, name: str, reason: str) -> None:
         self.report(f"{name} runs as it is written: {reason}")
+
+
+@contextmanager
+def _alone_at(path: Path) -> Iterator[None]:
+    """While no other process is, for the same path; the kernel's lock goes with a process that dies."""
+    with ExitStack() as stack:
+        with suppress(OSError):  # where nothing can be written the compiler will say so
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(stack.enter_context(path.with_suffix(".lock").open("w")), fcntl.LOCK_EX)
+        yield

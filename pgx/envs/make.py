@@ -12,6 +12,7 @@ import gymnasium
 
 from pgx.envs import envpool_backend, process_backend
 from pgx.envs.gymnasium_backend import GymnasiumVector, make_single
+from pgx.envs.recipe import pack, unpack
 from pgx.envs.vector import VectorEnv
 from pgx.errors import UserError
 from pgx.schema import nearest
@@ -114,3 +115,43 @@ def make_envs(
     if choice.name == "processes":
         return process_backend.ProcessVector(env_id, num_envs, kwargs, num_threads)
     return GymnasiumVector(env_id, num_envs, kwargs, first=0)
+
+
+@dataclass(frozen=True)
+class EnvsPlan:
+    """Environments as plain values, to be made here or in a worker process.
+
+    Args:
+        choice: of the backend.
+        id, num_envs, kwargs, num_threads: as `make_envs` takes them.
+        recipe: how the environment is registered here, from `pack`; None: as it is everywhere.
+    """
+
+    choice: BackendChoice
+    id: str
+    num_envs: int
+    kwargs: dict[str, Any]
+    num_threads: int
+    recipe: bytes | None
+
+    def make(self) -> VectorEnv:
+        """The environments."""
+        kwargs = self.kwargs if self.recipe is None else unpack(self.id, self.recipe)
+        return make_envs(self.choice, self.id, self.num_envs, kwargs, self.num_threads)
+
+
+def plan_envs(
+    env_id: str, backend: Backend, num_envs: int, kwargs: dict[str, Any], num_threads: int
+) -> EnvsPlan:
+    """Environments that worker processes can make.
+
+    Raises:
+        UserError: they cannot, or the backend that was asked for cannot.
+    """
+    choice = choose_backend(env_id, backend, kwargs, num_envs, num_threads)
+    if choice.name == "envpool":
+        return EnvsPlan(choice, env_id, num_envs, kwargs, num_threads, None)
+    try:
+        return EnvsPlan(choice, env_id, num_envs, kwargs, num_threads, pack(env_id, kwargs))
+    except ValueError as error:
+        raise UserError(f"env.id={env_id}: {error}") from error

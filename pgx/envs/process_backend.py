@@ -2,41 +2,21 @@
 
 import itertools
 import os
-import pickle
 import threading
 import weakref
 from typing import Any
 
-import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from pgx.envs.process_handle import WorkerProcess, WorkerTraceback, end
+from pgx.envs.process_handle import WorkerProcess, end
 from pgx.envs.process_worker import BEGIN, RESET, STEP, Failure, Ready, Share
+from pgx.envs.recipe import pack
 from pgx.envs.shared_rows import allocate, attach
 from pgx.envs.vector import Array, Step
 from pgx.errors import RunError, UserError
+from pgx.processes.parent import WorkerTraceback
 from pgx.specs import ActionSpec, ObsSpec
-
-
-def recipe(env_id: str, kwargs: dict[str, Any]) -> bytes:
-    """What a worker needs to make an environment: how it was registered here, and its keywords.
-
-    Raises:
-        ValueError: it cannot be brought there.
-    """
-    # None for `module:Id`, which its module registers there too, perhaps with what cannot be sent.
-    spec = gymnasium.registry.get(env_id)
-    instead = f"register it in a module and use env.id=module:{env_id}"
-    try:
-        packed = pickle.dumps((spec, kwargs))
-    except Exception as error:
-        raise ValueError(f"{env_id} cannot be sent to worker processes ({error}); {instead}") from error
-    if b"__main__" in packed:  # pickle sends functions and classes by the name of their module
-        raise ValueError(
-            f"{env_id} is made by code of the script itself, which workers do not run; {instead}"
-        )
-    return packed
 
 
 def why_not(env_id: str, kwargs: dict[str, Any]) -> str | None:
@@ -44,7 +24,7 @@ def why_not(env_id: str, kwargs: dict[str, Any]) -> str | None:
     if not hasattr(os, "memfd_create"):
         return "worker processes need Linux"
     try:
-        recipe(env_id, kwargs)
+        pack(env_id, kwargs)
     except ValueError as error:
         return str(error)
     return None
@@ -154,7 +134,7 @@ class ProcessVector:
 def _shares(env_id: str, kwargs: dict[str, Any], num_envs: int, num_workers: int) -> list[Share]:
     """W shares of N environments, whose sizes differ by one at most."""
     bounds = [worker * num_envs // num_workers for worker in range(num_workers + 1)]
-    packed, tied = recipe(env_id, kwargs), threading.current_thread() is threading.main_thread()
+    packed, tied = pack(env_id, kwargs), threading.current_thread() is threading.main_thread()
     return [Share(env_id, packed, a, b - a, num_envs, tied) for a, b in itertools.pairwise(bounds)]
 
 

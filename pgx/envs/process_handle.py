@@ -1,36 +1,14 @@
 """The parent's side of one worker process: starting it, telling it, noticing that it died, ending it."""
 
-import json
 import os
 import select
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from contextlib import suppress
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
 from typing import Any
 
 from pgx.envs.process_worker import CLOSE, FAILED, Failure, Share
 from pgx.errors import RunError
-
-# A fresh interpreter rather than multiprocessing's spawn, which would import the user's script in every worker: a
-# script needs no `if __name__ == "__main__"` for this, and one that imports torch costs no worker its memory.
-START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from multiprocessing.connection import Connection; "
-    "from pgx.envs.process_worker import serve; serve(Connection(int(sys.argv[2])), *map(int, sys.argv[3:]))"
-)
-LOOK = 0.5  # seconds between looks whether workers are alive while none answers
-PATIENCE = 2.0  # seconds for all environments to close
-
-
-class WorkerTraceback(Exception):
-    """Where in a worker an environment raised; the cause of what is raised here."""
-
-    def __str__(self) -> str:
-        return f"in a worker process:\n{self.args[0].rstrip()}"
+from pgx.processes.parent import LOOK, ending, reap, start
 
 
 class WorkerProcess:
@@ -48,16 +26,7 @@ class WorkerProcess:
 
     def __init__(self, share: Share, lifeline: int, memory: int) -> None:
         self.share = share
-        self.channel: Connection[Any, Any]
-        self.channel, theirs = Pipe()
-        inherited = [theirs.fileno(), lifeline, memory]
-        self.process = subprocess.Popen(
-            [sys.executable, *_flags(), "-c", START, json.dumps([*map(str, sys.path)]), *map(str, inherited)],
-            pass_fds=inherited,
-            stdin=subprocess.DEVNULL,
-            process_group=0,  # out of reach of the terminal's Ctrl-C from its first moment
-        )
-        theirs.close()
+        self.process, self.channel = start("pgx.envs.process_worker", [lifeline, memory])
         self._answers = select.poll()
         self._answers.register(self.channel.fileno(), select.POLLIN)
         self.tell(share)
@@ -110,17 +79,7 @@ class WorkerProcess:
 
     def death(self) -> RunError:
         """How it came to its end, which its silence told of."""
-        try:
-            code = self.process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            code = self.process.wait()
-        how = f"ended with exit code {code}"
-        if code < 0:
-            how = f"was ended by signal {-code} ({signal.strsignal(-code)})"
-        if code == -signal.SIGKILL:
-            how += "; where nobody sent it, memory ran out"
-        return RunError(f"{self.share.env_id}: {self} {how}")
+        return RunError(f"{self.share.env_id}: {self} {ending(self.process)}")
 
 
 def end(workers: Sequence[WorkerProcess], lifeline: int, owner: int) -> None:
@@ -135,20 +94,7 @@ def end(workers: Sequence[WorkerProcess], lifeline: int, owner: int) -> None:
         return
     for worker in workers:
         worker.command(CLOSE)
-    deadline = time.monotonic() + PATIENCE
+    reap([worker.process for worker in workers])
     for worker in workers:
-        try:
-            worker.process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            worker.process.kill()
-            worker.process.wait()
         worker.channel.close()
     os.close(lifeline)
-
-
-def _flags() -> list[str]:
-    """Those of this interpreter that change what an environment does: no asserts, warnings as errors.
-
-    And -P, so that what lies in the current folder is found when this process's path says so, and not before.
-    """
-    return ["-P", *["-O"] * sys.flags.optimize, *(f"-W{option}" for option in sys.warnoptions)]

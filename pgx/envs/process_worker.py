@@ -3,29 +3,22 @@
 What this file imports every worker imports: no torch.
 """
 
-import ctypes
 import os
-import pickle
-import signal
-import sys
-import threading
 import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-import gymnasium
-
 from pgx.envs.gymnasium_backend import GymnasiumVector
+from pgx.envs.recipe import unpack
 from pgx.envs.shared_rows import SharedRows, attach
 from pgx.errors import RunError, UserError
+from pgx.processes.child import end_with_parent, let_the_kernel_end_this
 from pgx.specs import ActionSpec, ObsSpec
 
 # What the parent asks for, and what it hears: a byte each, a message after it where one is needed.
 BEGIN, STEP, RESET, CLOSE = b"b", b"s", b"r", b"c"
 DONE, FAILED = b".", b"!"
-
-PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 @dataclass(frozen=True)
@@ -33,7 +26,7 @@ class Share:
     """What a worker is told once: environments first .. first + count - 1 of num_envs."""
 
     env_id: str
-    recipe: bytes  # pickled (registered spec or None, kwargs)
+    recipe: bytes  # from `pack`
     first: int
     count: int
     num_envs: int
@@ -64,15 +57,11 @@ def serve(channel: "Connection[Any, Any]", lifeline: int, memory: int) -> None:
         lifeline: end of a pipe that nothing is ever written to; it ends when the parent does.
         memory: descriptor of the shared rows.
     """
-    # A Ctrl-C is the parent's to answer: it finishes its iteration, for which it needs its environments.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for descriptor in (channel.fileno(), lifeline, memory):  # not for programs that an environment starts
-        os.set_inheritable(descriptor, False)
-    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+    end_with_parent(lifeline, [channel.fileno(), memory])
     try:
         share: Share = channel.recv()
         if share.tied:
-            _let_the_kernel_end_this()
+            let_the_kernel_end_this()
         try:
             envs = _make(share)
         except UserError as error:
@@ -88,16 +77,7 @@ def serve(channel: "Connection[Any, Any]", lifeline: int, memory: int) -> None:
 
 
 def _make(share: Share) -> GymnasiumVector:
-    try:
-        spec, kwargs = pickle.loads(share.recipe)
-    except Exception as error:
-        raise UserError(
-            f"env.id={share.env_id}: a worker process cannot import what it was registered with "
-            f"({type(error).__name__}: {error}); register it in a module and use env.id=module:{share.env_id}"
-        ) from error
-    if spec is not None:
-        gymnasium.registry[spec.id] = spec
-    return GymnasiumVector(share.env_id, share.count, kwargs, share.first)
+    return GymnasiumVector(share.env_id, share.count, unpack(share.env_id, share.recipe), share.first)
 
 
 def _obey(channel: "Connection[Any, Any]", envs: GymnasiumVector, rows: SharedRows, first: int) -> None:
@@ -123,14 +103,3 @@ def _obey(channel: "Connection[Any, Any]", envs: GymnasiumVector, rows: SharedRo
 def _trace(error: Exception) -> str:
     """Of what the environment raised; nothing for an error that is pgx's own."""
     return "".join(traceback.format_exception(error.__cause__)) if error.__cause__ else ""
-
-
-def _end_with(lifeline: int) -> None:
-    os.read(lifeline, 1)
-    os._exit(0)  # whatever the environments are doing
-
-
-def _let_the_kernel_end_this() -> None:
-    """For an environment that would not let `_end_with` run, deep in a library of its own."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

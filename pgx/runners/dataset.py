@@ -14,7 +14,7 @@ from pgx.errors import UserError
 from pgx.runners.types import Episode
 from pgx.schema import Count
 from pgx.seeding import generator
-from pgx.types import Agent, Engine, Rollout, State
+from pgx.types import Agent, Metrics, Rollout, State
 
 
 class DatasetRunner:
@@ -72,6 +72,9 @@ class DatasetRunner:
             )
         return _on(rollout, self.device)
 
+    def measures(self) -> Metrics:
+        return {}
+
     def state_dict(self) -> State:
         return {
             "shuffles": self._shuffles.get_state(),
@@ -99,14 +102,12 @@ def dataset(
     reward_scaler: RewardScaler | None,
     seed: int,
     device: torch.device,
-    engine: Engine,
     path: str | None,
     episodes: Count,
 ) -> DatasetRunner:
     """A DatasetRunner on what is at a path.
 
     Args:
-        engine: not used: nothing acts.
         path: of the dataset; a config without one is refused before this.
         episodes: of a rollout; the others as in DatasetRunner.
 

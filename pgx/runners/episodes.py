@@ -10,7 +10,7 @@ from pgx.runners.recording import Recording
 from pgx.runners.stepper import Stepper
 from pgx.runners.types import Episode
 from pgx.schema import Count
-from pgx.types import Agent, Engine, Rollout, State
+from pgx.types import Agent, Engine, Metrics, Rollout, State
 
 
 class EpisodeRunner:
@@ -69,6 +69,9 @@ class EpisodeRunner:
                 left[i] -= 1
         self.stepper.episodes.clear()
 
+    def measures(self) -> Metrics:
+        return {}
+
     def state_dict(self) -> State:
         return self.stepper.state_dict()
 
@@ -88,4 +91,4 @@ def episodes(
     episodes_per_env: Count,
 ) -> EpisodeRunner:
     """An EpisodeRunner with a Stepper of its own. Args as in both."""
-    return EpisodeRunner(Stepper(envs, reward_scaler, seed, device, engine), episodes_per_env)
+    return EpisodeRunner(Stepper(envs, reward_scaler, seed, 0, device, engine), episodes_per_env)

@@ -15,8 +15,9 @@ from pgx.errors import RunError
 from pgx.runners.recording import Recording
 from pgx.runners.types import Episode
 from pgx.seeding import derive, generator
-from pgx.types import Agent, Bound, Engine, Policy, Rollout, State
+from pgx.types import Agent, Bound, Policy, Rollout, State
 from pgx.types.agent import at_one_moment, distribution_at
+from pgx.types.engine import Binds
 
 
 class Stepper:
@@ -28,6 +29,7 @@ class Stepper:
         envs: what is stepped.
         reward_scaler: rescales the rewards of a finished rollout; None leaves them raw.
         seed: of the run; environments and action sampling draw streams of their own from it.
+        number: of this stepper, where several share a run's environments: from 0, each as many as the others.
         device: where the networks are.
         engine: runs the policy.
     """
@@ -37,18 +39,20 @@ class Stepper:
         envs: VectorEnv,
         reward_scaler: RewardScaler | None,
         seed: int,
+        number: int,
         device: torch.device,
-        engine: Engine,
+        engine: Binds,
     ) -> None:
         self.envs = envs
         self.reward_scaler = reward_scaler
         self.seed = seed
+        self.number = number
         self.device = device
         self.engine = engine
         self.episodes: list[Episode] = []
         self.env_seconds = 0.0
         self.policy_seconds = 0.0
-        self._sampling = generator(seed, "actions", device)
+        self._sampling = generator(seed, "actions", device, number)
         self._noise: Callable[[int, torch.Generator], Tensor] | None = None
         self._bound: dict[bool, tuple[Agent, Bound]] = {}
         self._obs: Array | None = None
@@ -59,7 +63,9 @@ class Stepper:
 
     def begin(self, iteration: int) -> None:
         """Start every environment anew, seeded from (seed, iteration): an episode boundary for all."""
-        self._obs = self.envs.reset(derive(self.seed, "environments", iteration))
+        self._obs = self.envs.reset(
+            derive(self.seed, "environments", iteration) + self.number * self.envs.num_envs
+        )
         self._check_observation(self._obs, step=0)
         n = self.envs.num_envs
         self._resetting = np.zeros(n, dtype=bool)  # the step to come only resets this environment

@@ -11,7 +11,7 @@ from pgx.runners.recording import Recording
 from pgx.runners.stepper import Stepper
 from pgx.runners.types import Episode
 from pgx.schema import Count, Index
-from pgx.types import Agent, Engine, Rollout, State
+from pgx.types import Agent, Engine, Metrics, Rollout, State
 
 
 class SyncRunner:
@@ -64,6 +64,9 @@ class SyncRunner:
             self._waiting.append(self.stepper.rollout(recording))
         return self._waiting.popleft()
 
+    def measures(self) -> Metrics:
+        return {}
+
     def state_dict(self) -> State:
         columns = [column.name for column in fields(Rollout)]
         waiting = [{name: getattr(rollout, name) for name in columns} for rollout in self._waiting]
@@ -87,4 +90,4 @@ def sync(
     lag: Index,
 ) -> SyncRunner:
     """A SyncRunner with a Stepper of its own. Args as in both."""
-    return SyncRunner(Stepper(envs, reward_scaler, seed, device, engine), rollout_steps, lag)
+    return SyncRunner(Stepper(envs, reward_scaler, seed, 0, device, engine), rollout_steps, lag)

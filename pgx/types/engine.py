@@ -18,8 +18,8 @@ class Bound(Protocol):
         ...
 
 
-class Engine(Protocol):
-    """Runs pure functions of networks and tensors: as they are written, or compiled to the same."""
+class Binds(Protocol):
+    """What a runner asks of an engine."""
 
     def bind(
         self,
@@ -42,6 +42,10 @@ class Engine(Protocol):
             (*tensors) -> tuple of tensors, outside of autograd where it is compiled.
         """
         ...
+
+
+class Engine(Binds, Protocol):
+    """Runs pure functions of networks and tensors: as they are written, or compiled to the same."""
 
     def prepare(
         self, function: Callable[..., Callable[[Tensor], Tensor]], *fixed: Any, rows: int | None = None

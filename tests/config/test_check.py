@@ -41,7 +41,7 @@ def problem(*overrides: str) -> str:
 def test_the_defaults_of_every_rule_are_accepted(name: str) -> None:
     cfg = compose([f"algo={name}", *NEEDED.get(name, [])])
     check(cfg)
-    assert cfg.algo.name == name
+    assert cfg.label == name
 
 
 @pytest.mark.parametrize(

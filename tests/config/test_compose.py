@@ -10,7 +10,7 @@ import gymnasium
 import pytest
 from omegaconf import OmegaConf
 
-from pgx.algos import rule
+from pgx.algos import rule, rules
 from pgx.config import check, compose
 from pgx.config.choices import NAMED
 from pgx.config.compose import jobs
@@ -21,7 +21,7 @@ from pgx.schema import signature
 from tests.conftest import NEEDED
 
 # The keys of train.yaml that are in no section.
-TOP_LEVEL = {"seed", "device", "torch_threads", "run_dir", "dataset"}
+TOP_LEVEL = {"seed", "device", "torch_threads", "label", "run_dir", "dataset"}
 
 
 def values(path: Path) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def test_env_kwargs_can_be_given_as_one_mapping() -> None:
 def test_every_rule_composes_with_every_environment_that_has_a_file(name: str, env_id: str) -> None:
     cfg = compose([f"algo={name}", f"env={env_id}", *NEEDED.get(name, [])])
     check(cfg)
-    assert (cfg.algo.name, cfg.env.id) == (name, env_id)
+    assert (cfg.label, cfg.env.id) == (name, env_id)
 
 
 # --- precedence: command line, algo file, the files of the other groups and train.yaml
@@ -95,7 +95,7 @@ def test_every_rule_composes_with_every_environment_that_has_a_file(name: str, e
 def test_an_algo_file_beats_every_other_file(name: str) -> None:
     cfg = compose([f"algo={name}"])
     own = values(config_dir() / "algo" / f"{name}.yaml")
-    for section in own.keys() - {"algo"}:
+    for section in own.keys() - {"algo", "label"}:
         for key in own[section]:
             assert cfg[section][key] == OmegaConf.merge(cfg, own)[section][key], f"{section}.{key}"
 
@@ -230,7 +230,7 @@ def test_every_job_of_a_sweep_composes() -> None:
 # --- every value is read
 
 
-@pytest.mark.parametrize("name", choices("algo"))
+@pytest.mark.parametrize("name", rules())
 def test_the_keys_of_an_algo_file_are_the_fields_of_the_rule(name: str) -> None:
     own = values(config_dir() / "algo" / f"{name}.yaml")["algo"]
     assert own.pop("name") == name
@@ -262,6 +262,15 @@ def test_an_algo_file_sets_elsewhere_only_what_is_there(name: str) -> None:
     for section, wanted in values(config_dir() / "algo" / f"{name}.yaml").items():
         if section in FIXED:
             assert wanted.keys() <= cfg[section].keys(), f"{section} of configs/algo/{name}.yaml"
+
+
+def test_a_file_that_sets_what_is_around_the_rule_of_another_has_that_rule_s_values_and_its_own_name() -> (
+    None
+):
+    for name in set(choices("algo")) - set(rules()):
+        cfg = compose([f"algo={name}"])
+        assert cfg.algo == compose([f"algo={cfg.algo.name}"]).algo
+        assert cfg.label == name and f"/{name}/" in cfg.run_dir
 
 
 def test_train_yaml_holds_the_sections_and_keys_of_the_top_level() -> None:

@@ -70,7 +70,7 @@ def agent_for(envs: VectorEnv, policy: str, seed: int = 0) -> Agent:
 
 def stepper_of(made: Kind, scaled: bool = False) -> Stepper:
     scaler = RewardScaler(0.9, 10.0) if scaled else None
-    return Stepper(made(N), scaler, 3, CPU, Eager())
+    return Stepper(made(N), scaler, 3, 0, CPU, Eager())
 
 
 def collected(made: Kind, policy: str, rollouts: int = 1) -> tuple[list[Rollout], Stepper]:

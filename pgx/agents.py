@@ -1,0 +1,36 @@
+"""An agent from plain values: here, and in the worker processes of a run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pgx.envs.normalizers import Identity, ObservationNormalizer
+from pgx.policies import CRITICS, POLICIES
+from pgx.seeding import generator
+from pgx.types import ActionSpec, Agent, Continuous, Normalizer, ObsSpec
+
+
+@dataclass(frozen=True)
+class AgentPlan:
+    """What an agent is made of, but for what its environments show and take."""
+
+    policy: Mapping[str, Any]  # its name and its values
+    critic: Mapping[str, Any]  # its name and its values
+    normalize_obs: bool
+    obs_clip: float  # bound on each normalised component; infinite for none
+    seed: int  # of the run
+
+    def make(self, obs: ObsSpec, action: ActionSpec, device: torch.device) -> Agent:
+        """An agent that has learned nothing; its weights depend on the seed alone."""
+        weights = generator(self.seed, "weights")
+        networks: list[Any] = []
+        for registry, values in ((POLICIES, self.policy), (CRITICS, self.critic)):
+            own = {key: value for key, value in values.items() if key != "name"}
+            networks.append(registry[values["name"]](obs=obs, action=action, generator=weights, **own))
+        policy, critic = networks
+        normalizer: Normalizer = Identity()
+        if self.normalize_obs and isinstance(obs, Continuous):
+            normalizer = ObservationNormalizer(obs.shape, self.obs_clip, device)
+        return Agent(policy.to(device), critic.to(device), normalizer)

@@ -1,0 +1,1 @@
+"""Worker processes: fresh interpreters that end with the process that started them. Linux."""

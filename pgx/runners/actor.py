@@ -1,0 +1,158 @@
+"""An actor: steps environments of its own, and writes trajectories where the learner reads them."""
+
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import torch
+
+from pgx.agents import AgentPlan
+from pgx.engines import EngineChoice, make_engine
+from pgx.envs.make import EnvsPlan
+from pgx.errors import RunError
+from pgx.runners.desk import Asking, Desk
+from pgx.runners.parameters import SharedParameters, acting_tensors
+from pgx.runners.recording import Recording
+from pgx.runners.shared import Column, attach
+from pgx.runners.stepper import Stepper
+from pgx.runners.trajectories import Stream, store
+from pgx.runners.types import Episode
+from pgx.seeding import derive
+from pgx.types import Agent
+from pgx.types.engine import Binds
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class ActorPlan:
+    """What every actor is made of, as plain values: whatever process it lives in."""
+
+    agent: AgentPlan
+    envs: EnvsPlan  # of one actor
+    rollout_steps: int  # T
+    seed: int  # of the run
+    engine: EngineChoice
+
+    def stepper(self, index: int, life: int, engine: Binds) -> tuple[Stepper, Agent]:
+        """The environments and the agent of an actor; rewards stay as they are.
+
+        One that takes the place of an actor that died must not live its life again: it draws from streams of its own.
+        """
+        envs = self.envs.make()
+        agent = self.agent.make(envs.obs_spec, envs.action_spec, CPU)
+        seed = self.seed if life == 0 else derive(self.seed, "life", life)
+        return Stepper(envs, None, seed, index, CPU, engine), agent
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where an actor finds what it shares with the learner: descriptors, and what lies behind them."""
+
+    parameters: int
+    parameter_columns: list[Column]
+    slots: int
+    slot_columns: list[list[Column]]
+    desks: list[Desk] | None  # where actors ask for actions; None: they choose their own
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Start every environment anew."""
+
+    iteration: int
+    life: int  # 0, or for an actor in the place of another that died: how many had died by then
+    stream: Stream | None
+
+
+@dataclass(frozen=True)
+class Order:
+    """A trajectory is wanted."""
+
+    slot: int
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was ordered is in its slot."""
+
+    slot: int
+    version: int
+    episodes: list[Episode]
+    env_seconds: float
+    policy_seconds: float
+    stream: Stream
+    begins: bool  # the first since the environments began anew
+
+
+class Actor:
+    """One actor, in its process.
+
+    Args:
+        plan: what it is made of.
+        places: what it shares with the learner.
+        index: its number.
+        life: as in `Begin`.
+    """
+
+    def __init__(self, plan: ActorPlan, places: Places, index: int, life: int) -> None:
+        self._desk = None if places.desks is None else Asking(places.desks[index])
+        self._steps = plan.rollout_steps
+        engine = make_engine(plan.engine, _quiet) if self._desk is None else self._desk
+        self.stepper, self._agent = plan.stepper(index, life, engine)
+        self._parameters = SharedParameters(places.parameters, places.parameter_columns)
+        self._acting = acting_tensors(self._agent)
+        shared = attach(places.slots, [column for slot in places.slot_columns for column in slot])
+        self._slots = [
+            {column.name.partition(".")[2]: shared[column.name] for column in slot}
+            for slot in places.slot_columns
+        ]
+        self._begins = True
+
+    def begin(self, begin: Begin) -> None:
+        """Start every environment anew."""
+        self.stepper.begin(begin.iteration)
+        if begin.stream is not None:
+            self.stepper.load_state_dict({"sampling": torch.from_numpy(begin.stream), "reward_scaler": None})
+        self._begins = True
+
+    def fill(self, slot: int) -> Done:
+        """A trajectory, into its slot."""
+        stepper = self.stepper
+        before = stepper.env_seconds, stepper.policy_seconds
+        version = self._parameters.read(self._acting) if self._desk is None else 0
+        recording = Recording(room=self._steps + 1)
+        stepper.advance(self._agent, recording, self._steps)
+        store(stepper.rollout(recording), self._slots[slot])
+        if self._desk is not None:
+            version = self._desk.take_version()
+        episodes, stepper.episodes = stepper.episodes, []
+        begins, self._begins = self._begins, False
+        stream: Stream = np.asarray(stepper.state_dict()["sampling"])
+        spent = stepper.env_seconds - before[0], stepper.policy_seconds - before[1]
+        return Done(slot, version, episodes, *spent, stream, begins)
+
+
+def act(plan: ActorPlan, places: Places, index: int, channel: "Connection[Any, Any]") -> None:
+    """Do as the learner says; for `Workers`."""
+    begin: Begin = channel.recv()
+    actor = Actor(plan, places, index, begin.life)
+    try:
+        actor.begin(begin)
+        while True:
+            message: Begin | Order = channel.recv()
+            if isinstance(message, Begin):
+                actor.begin(message)
+            else:
+                channel.send(actor.fill(message.slot))
+    except RunError as error:
+        first, last = index * plan.envs.num_envs, (index + 1) * plan.envs.num_envs - 1
+        which = f"actor {index}, which counts environments {first} to {last} from 0"
+        raise RunError(f"{error} ({which})") from error.__cause__
+    finally:
+        actor.stepper.envs.close()
+
+
+def _quiet(line: str) -> None:
+    """An actor says nothing; the learner compiles the same programs before, aloud."""

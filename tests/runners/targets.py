@@ -1,0 +1,64 @@
+"""What workers run in tests, in a module that they can import."""
+
+import os
+import signal
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pgx.errors import UserError
+from pgx.runners.parameters import SharedParameters
+from pgx.runners.shared import Column
+
+
+def echo(index: int, channel: "Connection[Any, Any]") -> None:
+    """Sends back what it hears, with its index; obeys some words."""
+    while True:
+        message = channel.recv()
+        match message:
+            case "die after an answer":
+                channel.send((index, message))
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "exit":
+                os._exit(7)
+            case "raise":
+                raise KeyError("what was lost")
+            case "complain":
+                raise UserError("env.id: nothing of the kind")
+            case "sleep":
+                time.sleep(1e6)
+            case "threads":
+                channel.send(torch.get_num_threads())
+            case _:
+                channel.send((index, message))
+
+
+def dies_at_once(index: int, channel: "Connection[Any, Any]") -> None:
+    os._exit(5)
+
+
+def reads_a_file(descriptor: int, index: int, channel: "Connection[Any, Any]") -> None:
+    channel.send(os.pread(descriptor, 100, 0))
+    channel.recv()
+
+
+def leaves_word(folder: str, index: int, channel: "Connection[Any, Any]") -> None:
+    """Writes a file when its channel is closed."""
+    try:
+        channel.recv()
+    finally:
+        (Path(folder) / str(index)).touch()
+
+
+SIZES = {"small": 3, "large": 300_000}  # of what `publishes` publishes
+
+
+def publishes(memory: int, columns: list[Column], index: int, channel: "Connection[Any, Any]") -> None:
+    """Publishes version after version, each tensor full of its number."""
+    shared, version = SharedParameters(memory, columns), 0
+    while not channel.poll():
+        version += 1
+        shared.publish(version, {name: torch.full((size,), float(version)) for name, size in SIZES.items()})

@@ -1,0 +1,360 @@
+"""Actors and a learner: what acted, how old it was, what a death costs, and that nothing is learned from twice."""
+
+import copy
+import os
+import signal
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from pgx.config import compose
+from pgx.config.check import problems_of
+from pgx.errors import RunError, WorkersLost
+from pgx.estimates import observations
+from pgx.loggers.jsonl import read
+from pgx.runners.actor_learner import ActorLearner
+from pgx.runners.parameters import acting_tensors
+from pgx.runners.sizes import misfits, sizes
+from pgx.trainer import Trainer
+from pgx.types import Agent, Rollout
+from tests.conftest import Make, parameters
+from tests.runners.test_workers import runs, until
+
+ACTORS = ["algo=vtrace", "runner=actor_learner"]
+PROMPT = ["runner.workers=2", "runner.trajectories=2", "runner.queue=2"]  # nothing is old
+EAGER = ["runner.workers=2", "runner.trajectories=2", "runner.queue=6"]  # at most 2 updates old
+STEEP = ["optimizer.learning_rate=1e-2"]  # every update tells policies apart
+
+
+@pytest.fixture
+def start(make: Make) -> Iterator[Callable[..., Trainer]]:
+    """Trainers whose actors end with the test."""
+    made: list[Trainer] = []
+
+    def trainer(*overrides: str, name: str = "run") -> Trainer:
+        made.append(make(*ACTORS, "runner.rollout_steps=16", *overrides, name=name))
+        return made[-1]
+
+    yield trainer
+    for each in made:
+        each.runner.close()
+
+
+def actors_of(trainer: Trainer) -> ActorLearner:
+    assert isinstance(trainer.runner, ActorLearner)
+    return trainer.runner
+
+
+def log_prob(agent: Agent, rollout: Rollout) -> Tensor:
+    distribution = agent.policy(observations(agent, rollout))
+    return distribution.log_prob(rollout.action[rollout.valid]).detach()
+
+
+def acted(agent: Agent, rollout: Rollout, column: int = 0, width: int | None = None) -> bool:
+    """Whether the agent gave the log-probabilities of some columns of a rollout."""
+    names = [n for n, c in vars(rollout).items() if c is not None]
+    some = {n: getattr(rollout, n)[:, column : column + (width or rollout.reward.shape[1])] for n in names}
+    part = Rollout(**some)
+    return bool((log_prob(agent, part) - part.log_prob[part.valid]).abs().max() < 2e-5)
+
+
+def update(trainer: Trainer, rollout: Rollout) -> None:
+    trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
+    trainer.agent.normalizer.observe(rollout.obs[rollout.valid])
+
+
+# --- what acted
+
+
+@pytest.mark.parametrize("env", ["env=CartPole-v1", "env=Pendulum-v1", "env=Hopper-v4"])
+def test_one_actor_without_lag_is_the_synchronous_runner_to_the_bit(
+    make: Make, start: Callable[..., Trainer], env: str
+) -> None:
+    """Over checkpoints too, where environments begin anew."""
+    shared = [env, "trainer.total_steps=600", "trainer.checkpoint_every=200", "logger.every=1"]
+    one = ["runner.workers=1", "runner.trajectories=1", "runner.queue=1"]
+    there = start(*shared, *one, name="there")
+    here = make("algo=vtrace", "runner.rollout_steps=16", *shared, name="here")
+    assert there.train()["final_return"] == here.train()["final_return"]
+    assert torch.equal(parameters(there), parameters(here))
+
+
+def test_without_lag_and_with_bars_of_one_it_learns_what_a2c_learns(
+    make: Make, start: Callable[..., Trainer]
+) -> None:
+    settings = ["env=CartPole-v1", "algo.entropy_coefficient=0.01"]
+    settings += ["optimizer=rmsprop", "critic_optimizer=rmsprop"]
+    one = ["runner.workers=1", "runner.trajectories=1", "runner.queue=1"]
+    there = start(*settings, *one, "algo.rho_clip=1.0", "algo.c_clip=1.0", name="there")
+    here = make("algo=a2c", "algo.gae_lambda=1.0", "runner.rollout_steps=16", *settings, name="here")
+    for trainer in (there, here):
+        for _ in range(8):
+            update(trainer, trainer.runner.collect(trainer.agent))
+    assert torch.allclose(parameters(there), parameters(here), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("inference", "setting"),
+    [
+        ("actor", ["env=CartPole-v1", "policy=gru", "policy.sequence_length=8"]),
+        ("actor", ["env=tests.environments:Masked-v0"]),
+        ("actor", ["env=tests.environments:TwoButtons-v0"]),
+        ("actor", ["env=Pendulum-v1", "policy.continuous=squashed_gaussian"]),
+        ("actor", ["env=tests.environments:Catch-v0", "policy=cnn", "critic=cnn"]),
+        ("learner", ["env=CartPole-v1", "policy=gru", "policy.sequence_length=8"]),
+        ("learner", ["env=tests.environments:Masked-v0", "env.kwargs={several: true, shows: even}"]),
+        ("learner", ["env=Pendulum-v1", "policy.continuous=squashed_gaussian"]),
+    ],
+    ids=str,
+)
+def test_without_lag_every_step_is_of_the_policy_that_learns(
+    start: Callable[..., Trainer], inference: str, setting: list[str]
+) -> None:
+    trainer = start(*setting, *PROMPT, *STEEP, f"runner.inference={inference}")
+    before = copy.deepcopy(trainer.agent)
+    for i in range(3):
+        rollout = trainer.runner.collect(trainer.agent)
+        assert rollout.reward.shape == (16, 4)
+        assert acted(trainer.agent, rollout) and (i == 0 or not acted(before, rollout))
+        assert trainer.runner.measures()["policy_lag_max"] == 0
+        update(trainer, rollout)
+
+
+def test_several_actors_without_lag_give_the_same_bits_again(start: Callable[..., Trainer]) -> None:
+    runs = [start("env=Pendulum-v1", *PROMPT, name=str(i)) for i in range(2)]
+    for trainer in runs:
+        trainer.train()
+    assert torch.equal(*map(parameters, runs))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("inference", ["actor", "learner"])
+def test_compiled_actors_act_as_the_policy_does(
+    start: Callable[..., Trainer], inference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One environment each is the smallest batch. Actors find what the learner compiled, and compile nothing."""
+    monkeypatch.setenv("PGX_CACHE", str(tmp_path / "programs"))
+    few = ["env.num_envs=2", "trainer.compile=true", f"runner.inference={inference}"]
+    trainer = start("env=CartPole-v1", *PROMPT, *STEEP, *few)
+    for _ in range(3):
+        rollout = trainer.runner.collect(trainer.agent)
+        assert acted(trainer.agent, rollout)
+        assert len(list((tmp_path / "programs").glob("*.so"))) in (1, 3)  # respond; the two steps
+        update(trainer, rollout)
+
+
+# --- how old it was
+
+
+@pytest.mark.parametrize(("trajectories", "queue", "most"), [(2, 4, 1), (1, 4, 3)])
+@pytest.mark.parametrize("inference", ["actor", "learner"])
+def test_the_lag_is_that_of_the_policy_that_acted_and_the_queue_bounds_it(
+    start: Callable[..., Trainer], trajectories: int, queue: int, most: int, inference: str
+) -> None:
+    """A learner slower than its actors finds all of the queue finished, and then the bound is reached."""
+    sized = ["runner.workers=2", f"runner.trajectories={trajectories}", f"runner.queue={queue}"]
+    trainer = start("env=Pendulum-v1", *sized, *STEEP, f"runner.inference={inference}")
+    runner, agents, largest = actors_of(trainer), [], 0
+    for _ in range(10):
+        agents.append(copy.deepcopy(trainer.agent))
+        rollout = runner.collect(trainer.agent)
+        lags = [int(lag) for lag in runner._lags]
+        assert len(lags) == trajectories and min(lags) >= 0 and max(lags) <= most
+        measured = runner.measures()
+        assert measured["policy_lag"] == sum(lags) / trajectories and measured["policy_lag_max"] == max(lags)
+        for i, lag in enumerate(lags):
+            matches = [acted(agent, rollout, 2 * i, 2) for agent in agents]
+            if inference == "actor":
+                assert [k for k, match in enumerate(matches) if match] == [len(agents) - 1 - lag]
+        largest = max(largest, *lags)
+        until(lambda: runner.actors.finished() == queue - trajectories)
+        update(trainer, rollout)
+    assert largest == most
+
+
+def test_the_learner_answers_with_the_newest_parameters_within_a_trajectory(
+    start: Callable[..., Trainer],
+) -> None:
+    """Whichever answered a step gave its log-probability; the lag is counted from the first."""
+    trainer = start("env=tests.envs.troubles:Slow-v0", *EAGER, *STEEP, "runner.inference=learner")
+    runner, agents, mixed = actors_of(trainer), [], 0
+    for _ in range(8):
+        agents.append(copy.deepcopy(trainer.agent))
+        rollout = runner.collect(trainer.agent)
+        close = torch.stack(
+            [(log_prob(a, rollout) - rollout.log_prob[rollout.valid]).abs() < 2e-5 for a in agents]
+        )
+        assert bool(close.any(0).all())
+        oldest = [int(row.nonzero().max()) for row in close.T]
+        assert min(oldest) >= len(agents) - 1 - max(runner._lags)
+        mixed += len(set(oldest)) > 1
+        update(trainer, rollout)
+    assert mixed
+
+
+# --- no step twice
+
+
+def told(rollouts: list[Rollout]) -> list[tuple[float, ...]]:
+    """The steps of Echo that were given out, each by its episode and its number."""
+    return [tuple(row.tolist()) for r in rollouts for row in r.next_obs[r.valid][:, :2]]
+
+
+ECHO = ["env=tests.environments:Echo-v0", "env.normalize_obs=false", "env.scale_reward=false"]
+
+
+def test_trajectories_follow_each_other_without_a_gap(start: Callable[..., Trainer]) -> None:
+    trainer = start(*ECHO, *EAGER)
+    rollouts = [trainer.runner.collect(trainer.agent) for _ in range(5)]
+    for one, next_one in pairwise(rollouts):
+        assert torch.equal(one.next_obs[-1], next_one.obs[0])
+    seen = told(rollouts)
+    assert len(seen) == len(set(seen)) == sum(rollout.steps for rollout in rollouts)
+
+
+@pytest.mark.parametrize("inference", ["actor", "learner"])
+def test_a_killed_actor_is_started_again_and_no_step_is_given_out_twice(
+    start: Callable[..., Trainer], inference: str
+) -> None:
+    """It is stopped, told to go on, and killed: one trajectory at least is begun and never finished."""
+    trainer = start(*ECHO, *EAGER, f"runner.inference={inference}")
+    runner = actors_of(trainer)
+    rollouts = [runner.collect(trainer.agent) for _ in range(2)]
+    pid = runner.actors.pids[1]
+    until(lambda: runner.actors.finished() == 4)
+    os.kill(pid, signal.SIGSTOP)
+    rollouts.append(runner.collect(trainer.agent))
+    os.kill(pid, signal.SIGKILL)
+    rollouts += [runner.collect(trainer.agent) for _ in range(4)]
+    assert runner.measures()["worker_restarts"] == 1 and not runs(pid)
+    assert all(bool(rollout.valid.any(0).all()) for rollout in rollouts)
+    seen = told(rollouts)
+    assert len(seen) == len(set(seen)) == sum(rollout.steps for rollout in rollouts)
+
+
+def test_another_life_draws_other_numbers(start: Callable[..., Trainer]) -> None:
+    trainer = start(*ECHO, *PROMPT)
+    runner = actors_of(trainer)
+    first = runner.collect(trainer.agent)
+    os.kill(runner.actors.pids[0], signal.SIGKILL)
+    second = runner.collect(trainer.agent)
+    assert not torch.equal(first.action[:, :2], second.action[:, :2])
+    assert torch.equal(first.next_obs[-1, 2:], second.obs[0, 2:])  # actor 1 goes on
+    assert int(second.time[0, :2].max()) == 0  # actor 0 begins anew
+
+
+def test_a_new_beginning_drops_what_is_under_way(start: Callable[..., Trainer]) -> None:
+    """Streams go on from what was given out: those who resume there, and those who never stopped, draw the same."""
+    trainer = start(*ECHO, *EAGER)
+    runner = actors_of(trainer)
+    for _ in range(3):
+        runner.collect(trainer.agent)
+    state = copy.deepcopy(runner.state_dict())
+    runner.begin(7)
+    on = runner.collect(trainer.agent)
+    assert int(on.time[0].max()) == 0 and runner.measures()["policy_lag_max"] == 0
+    other = start(*ECHO, *EAGER, name="other")
+    other.runner.load_state_dict(state)
+    other.runner.begin(7)
+    again = other.runner.collect(trainer.agent)
+    assert torch.equal(on.obs, again.obs) and torch.equal(on.action, again.action)
+
+
+# --- how it ends
+
+
+def test_when_restarts_are_used_up_the_run_ends_with_a_checkpoint_and_without_orphans(
+    start: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    settings = ["env=CartPole-v1", *EAGER, "runner.max_restarts=1", "trainer.total_steps=1000000"]
+    trainer = start(*settings, "trainer.checkpoint_every=null", "logger.every=1")
+    runner, pids = actors_of(trainer), []
+    collect = runner.collect
+
+    def unlucky(agent: Agent) -> Rollout:
+        if trainer.counters.iterations in (3, 6):
+            pids.extend(runner.actors.pids)
+            os.kill(runner.actors.pids[1], signal.SIGKILL)
+        return collect(agent)
+
+    runner.collect = unlucky  # type: ignore[method-assign]
+    with pytest.raises(WorkersLost, match=r"signal 9 \(Killed\).*max_restarts=1"):
+        trainer.train()
+    rows = read(tmp_path / "run" / "metrics.jsonl")
+    assert rows[-1]["rollout/worker_restarts"] == 1
+    state = trainer.checkpoints.load("last")
+    assert state["counters"]["steps"] == trainer.counters.steps == rows[-1]["step"] > 0
+    assert not any(map(runs, pids))
+    trainer.load_state_dict(state)  # it is whole
+
+
+def test_what_an_environment_raises_ends_the_run_with_its_traceback(start: Callable[..., Trainer]) -> None:
+    kwargs = "env.kwargs={at: step, what: raise, number: 0}"
+    trainer = start("env=tests.envs.troubles:Trouble-v0", kwargs, *PROMPT)
+    with pytest.raises(RunError, match=r"robot \d+ fell.*actor \d") as caught:
+        trainer.runner.collect(trainer.agent)
+    assert 'troubles.py", line' in str(caught.value.__cause__)
+
+
+def test_closing_leaves_no_process_and_no_open_file(start: Callable[..., Trainer]) -> None:
+    for inference in ("actor", "learner"):
+        before = {path.name for path in Path("/proc/self/fd").iterdir()}
+        trainer = start("env=CartPole-v1", *EAGER, f"runner.inference={inference}", name=inference)
+        trainer.runner.collect(trainer.agent)
+        pids = actors_of(trainer).actors.pids
+        trainer.runner.close()
+        trainer.runner.close()
+        assert not any(map(runs, pids))
+        assert {path.name for path in Path("/proc/self/fd").iterdir()} <= before
+
+
+# --- sizes
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "cores", "workers"), [(16, 2, 2), (16, 7, 4), (6, 4, 3), (7, 4, 1), (1, 8, 1)]
+)
+def test_auto_takes_a_divisor_of_the_environments_that_the_cores_allow(
+    num_envs: int, cores: int, workers: int
+) -> None:
+    chosen = sizes(num_envs, "auto", "auto", "auto", cores)
+    assert (chosen.workers, chosen.trajectories, chosen.queue) == (workers, workers, 2 * workers)
+    assert chosen.trajectories * chosen.envs_each == num_envs and misfits(chosen) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["runner.workers=32"], "more than env.num_envs=16"),
+        (["runner.workers=3"], "16 / 3 = 5.33 environments each; expected one of 1, 2, 4, 8, 16"),
+        (
+            ["runner.workers=2", "runner.trajectories=4", "runner.queue=3"],
+            "only 3 would ever be begun; at least 4",
+        ),
+        (
+            ["runner.workers=4", "runner.trajectories=2", "runner.queue=2"],
+            "2 would have nothing to do at any time; at least 4",
+        ),
+        (
+            ["algo=ppo", "runner=actor_learner"],
+            "ppo takes every step for one of the policy that learns; vtrace",
+        ),
+        (["runner.backend=rai"], "runner.backend"),
+        (["runner.inference=nobody"], "expected one of actor, learner"),
+        (["runner.workers=0"], "runner.workers"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_in_one_message(overrides: list[str], said: str) -> None:
+    algo = [] if overrides[0].startswith("algo=") else ["algo=impala"]
+    (problem,) = problems_of(compose([*algo, "env.num_envs=16", *overrides]))
+    assert said in problem
+
+
+def test_what_actors_act_with_are_the_tensors_of_policy_and_lens(start: Callable[..., Trainer]) -> None:
+    named = acting_tensors(start("env=Pendulum-v1", *PROMPT).agent)
+    assert {name.split(".")[0] for name in named} == {"policy", "lens"}
+    assert {"lens.mean", "lens.scale"} <= named.keys()

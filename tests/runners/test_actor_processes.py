@@ -1,0 +1,101 @@
+"""A run with actors, as the shell sees it: interrupted, killed; and parameters that other processes write."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from pgx.runners.parameters import SharedParameters, columns_of
+from pgx.runners.shared import allocate
+from pgx.runners.workers import Workers
+from tests.runners.targets import SIZES, publishes
+from tests.runners.test_workers import runs, until
+
+ROOT = Path(__file__).parents[2]
+
+
+def children(pid: int) -> list[int]:
+    """Processes below a process, and below those."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if parent == pid:
+            found += [int(path.parent.name), *children(int(path.parent.name))]
+    return found
+
+
+@contextmanager
+def training(run: Path, *overrides: str) -> Iterator[tuple["subprocess.Popen[str]", list[int]]]:
+    """A run under way, in a group of its own as a terminal gives one, and the processes below it."""
+    few = ["env.num_envs=4", "runner.workers=2", "trainer.total_steps=100000000", "trainer.compile=false"]
+    quiet = ["logger.console=off", "logger.tensorboard=false", "logger.every=1", f"run_dir={run}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pgx", "train", "algo=impala", "env=CartPole-v1", *few, *quiet, *overrides],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    below: list[int] = []
+    try:
+        metrics = run / "metrics.jsonl"
+        until(lambda: process.poll() is not None or (metrics.exists() and metrics.stat().st_size > 0))
+        below = children(process.pid)
+        yield process, below
+    finally:  # a failure is to leave none behind either
+        for pid in filter(runs, [process.pid, *below]):
+            os.kill(pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.mark.parametrize("inference", ["actor", "learner"])
+def test_an_interrupt_of_the_terminal_ends_a_run_with_a_checkpoint_and_no_traceback(
+    tmp_path: Path, inference: str
+) -> None:
+    with training(tmp_path / "run", f"runner.inference={inference}") as (process, below):
+        assert len(below) == 2
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(120) == 130
+        assert process.stderr is not None
+        assert process.stderr.read().strip() == "stopping after this iteration (Ctrl-C again: at once)"
+        assert not any(map(runs, below))
+    assert (tmp_path / "run" / "checkpoints" / "last.pt").exists()
+
+
+def test_actors_and_the_processes_of_their_environments_end_with_a_learner_that_was_killed(
+    tmp_path: Path,
+) -> None:
+    nested = ["env.backend=processes", "env.num_threads=4"]
+    with training(tmp_path / "run", *nested) as (process, below):
+        assert len(below) == 2 + 4 + 1  # the learner's own environment tells of spaces alone
+        process.kill()
+        until(lambda: not any(map(runs, below)))
+        assert process.stderr is not None and process.stderr.read() == ""
+
+
+def test_parameters_are_whole_while_another_process_writes_them() -> None:
+    tensors = {name: torch.zeros(size) for name, size in SIZES.items()}
+    columns, memory = columns_of(tensors), allocate()
+    workers = Workers(partial(publishes, memory, columns), 1, 0, (memory,))
+    try:
+        shared, seen = SharedParameters(memory, columns), set()
+        until(lambda: shared.read(tensors) > 0)
+        for _ in range(2000):
+            version = shared.read(tensors)
+            assert all(bool((tensor == version).all()) for tensor in tensors.values())
+            seen.add(version)
+        assert len(seen) > 1
+    finally:
+        workers.close()
+        os.close(memory)

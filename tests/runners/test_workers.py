@@ -1,0 +1,199 @@
+"""Workers are heard, watched, started again, and never left behind."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgx.errors import RunError, UserError
+from pgx.runners.workers import Target, Workers
+from tests.runners.targets import dies_at_once, echo, leaves_word, reads_a_file
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def running(
+    target: Target, count: int, max_restarts: int = 0, descriptors: tuple[int, ...] = ()
+) -> Iterator[Workers]:
+    workers = Workers(target, count, max_restarts, descriptors)
+    try:
+        yield workers
+    finally:
+        workers.close()
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and is no mere entry that nobody has asked for yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def names(folder: str) -> set[str]:
+    return {path.name for path in Path(folder).iterdir()}
+
+
+def until(done: Callable[[], bool]) -> None:
+    for _ in range(6000):
+        if done():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it never came about")
+
+
+def hear(workers: Workers, count: int) -> list[tuple[int, Any]]:
+    """So many messages, or whatever else happens first."""
+    heard: list[tuple[int, Any]] = []
+    while len(heard) < count and not workers.revived:
+        heard += workers.receive(60)
+    return heard
+
+
+def test_each_worker_is_told_and_heard_by_its_number() -> None:
+    with running(echo, 3) as workers:
+        assert workers.receive(0) == []
+        for index in (2, 0, 1, 1):
+            workers.send(index, 10 * index)
+        assert sorted(hear(workers, 4)) == [(0, (0, 0)), (1, (1, 10)), (1, (1, 10)), (2, (2, 20))]
+        workers.send(0, "threads")
+        assert hear(workers, 1) == [(0, 1)]
+
+
+@pytest.mark.parametrize("word", ["die after an answer", "exit"])
+def test_a_worker_that_died_is_started_again_and_what_it_said_before_is_heard(word: str) -> None:
+    with running(echo, 2, max_restarts=1) as workers:
+        first = workers.pids
+        workers.send(1, word)
+        heard = hear(workers, 2)
+        assert heard == ([(1, (1, word))] if word != "exit" else [])
+        assert (workers.revived, workers.restarts) == ([1], 1)
+        assert workers.pids[0] == first[0] and workers.pids[1] != first[1] and not runs(first[1])
+        workers.revived.clear()
+        workers.send(1, "again")
+        workers.send(0, "still")
+        assert sorted(hear(workers, 2)) == [(0, (0, "still")), (1, (1, "again"))]
+
+
+def test_one_that_is_killed_while_another_never_answers_is_noticed() -> None:
+    with running(echo, 2, max_restarts=1) as workers:
+        workers.send(0, "sleep")
+        os.kill(workers.pids[1], signal.SIGKILL)
+        assert hear(workers, 1) == [] and workers.revived == [1]
+
+
+@pytest.mark.parametrize(
+    ("word", "how"), [("exit", "exit code 7"), ("die after an answer", r"signal 9 \(Killed\)")]
+)
+def test_when_restarts_are_used_up_the_error_says_who_and_how(word: str, how: str) -> None:
+    with running(echo, 2, max_restarts=1) as workers:
+        for _ in range(2):
+            workers.send(1, word)
+            pid = workers.pids[1]
+            if workers.restarts:
+                with pytest.raises(
+                    RunError, match=rf"{pid} \(number 1\) .*{how}.*max_restarts=1 are used up"
+                ):
+                    hear(workers, 2)
+            else:
+                hear(workers, 2)
+                workers.revived.clear()
+
+
+def test_workers_that_die_at_once_do_not_start_for_ever() -> None:
+    with running(dies_at_once, 2, max_restarts=3) as workers:
+        with pytest.raises(RunError, match="exit code 5"):
+            while True:
+                workers.receive(60)
+        assert workers.restarts == 3
+
+
+def test_an_exception_is_not_restarted_and_its_traceback_is_the_cause() -> None:
+    with running(echo, 2, max_restarts=5) as workers:
+        workers.send(0, "raise")
+        with pytest.raises(RunError, match="KeyError: 'what was lost'") as caught:
+            hear(workers, 1)
+        assert "targets.py" in str(caught.value.__cause__) and "KeyError" in str(caught.value.__cause__)
+        assert workers.restarts == 0
+
+
+def test_a_mistake_of_the_user_stays_one() -> None:
+    with running(echo, 1) as workers:
+        workers.send(0, "complain")
+        with pytest.raises(UserError, match="nothing of the kind"):
+            hear(workers, 1)
+
+
+def test_memory_is_found_under_its_number(tmp_path: Path) -> None:
+    descriptor = os.memfd_create("pgx")
+    os.write(descriptor, b"seen")
+    try:
+        with running(partial(reads_a_file, descriptor), 2, descriptors=(descriptor,)) as workers:
+            assert sorted(hear(workers, 2)) == [(0, b"seen"), (1, b"seen")]
+    finally:
+        os.close(descriptor)
+
+
+def test_closing_lets_a_worker_end_by_itself_and_kills_one_that_does_not(tmp_path: Path) -> None:
+    gc.collect()
+    before = names("/proc/self/fd")
+    workers = Workers(partial(leaves_word, str(tmp_path)), 1, 0, ())
+    stuck = Workers(echo, 1, 0, ())
+    stuck.send(0, "sleep")
+    pids = workers.pids + stuck.pids
+    for each in (workers, stuck, workers):
+        each.close()
+    assert (tmp_path / "0").exists()
+    assert not any(map(runs, pids))
+    assert names("/proc/self/fd") <= before
+
+
+PARENT = """
+import time
+from pgx.runners.workers import Workers
+from tests.runners.targets import echo
+workers = Workers(echo, 2, 0, ())
+workers.send(0, "hello")
+while not workers.receive(60): pass
+workers.send(1, "sleep")
+print(*workers.pids, flush=True)
+time.sleep(1e6)
+"""
+
+
+def test_workers_end_with_a_parent_that_was_killed() -> None:
+    """One waits for a message, the other sleeps. The script has no `if __name__ == "__main__"`."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None and parent.stderr is not None
+    pids = list(map(int, parent.stdout.readline().split()))
+    assert len(pids) == 2 and all(map(runs, pids))
+    parent.kill()
+    try:
+        until(lambda: not any(map(runs, pids)))
+    finally:  # a failure is to leave none behind either
+        for pid in filter(runs, pids):
+            os.kill(pid, signal.SIGKILL)
+    assert parent.stderr.read() == ""
+    parent.communicate()
+
+
+def test_the_terminal_s_interrupt_does_not_reach_workers() -> None:
+    with running(echo, 1) as workers:
+        workers.send(0, "a")
+        assert hear(workers, 1) == [(0, (0, "a"))]
+        os.kill(workers.pids[0], signal.SIGINT)
+        workers.send(0, "b")
+        assert hear(workers, 1) == [(0, (0, "b"))]
+        assert os.getpgid(workers.pids[0]) != os.getpgid(0)
