@@ -176,6 +176,10 @@ def actor_learner(
     elif plan.engine.compiled:
         with torch.inference_mode():  # compiled here, once, and found on disk by every actor
             engine.bind(respond, twin.policy, twin.normalizer.lens, False)(*given)
-    actors = LocalActors(plan, size.workers, max_restarts, size.queue, columns, acting_tensors(twin), service)
+    match backend:
+        case "local":
+            actors = LocalActors(
+                plan, size.workers, max_restarts, size.queue, columns, acting_tensors(twin), service
+            )
     rows = (rollout_steps, size.envs_each)
     return ActorLearner(envs, actors, reward_scaler, size.trajectories, size.queue, rows, device)

@@ -242,6 +242,7 @@ def test_another_life_draws_other_numbers(start: Callable[..., Trainer]) -> None
     first = runner.collect(trainer.agent)
     os.kill(runner.actors.pids[0], signal.SIGKILL)
     second = runner.collect(trainer.agent)
+    assert not torch.equal(first.action[:, :2], first.action[:, 2:])  # nor do two actors draw the same
     assert not torch.equal(first.action[:, :2], second.action[:, :2])
     assert torch.equal(first.next_obs[-1, 2:], second.obs[0, 2:])  # actor 1 goes on
     assert int(second.time[0, :2].max()) == 0  # actor 0 begins anew
