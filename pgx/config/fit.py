@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from pgx.algos import rule, rules
+from pgx.algos import rule
 from pgx.config.choices import NAMED
 from pgx.envs.make import id_problem
 from pgx.policies import WITH_ACTION_VALUES, WITH_MEMORY, WITH_VALUE_HEAD, WITHOUT_PARAMETERS
@@ -62,10 +62,9 @@ def _actor_misfits(values: Mapping[str, Any]) -> list[str]:
         return []
     found = misfits(_sizes(values))
     if "lagged" not in _algorithm(values).uses:
-        weigh = " or ".join(sorted(other for other in rules() if "lagged" in rule(other).uses))
         found.append(
             f"runner={runner}: its steps are of what the policy was some updates ago, and {name} takes every step "
-            f"for one of the policy that learns; {weigh} weighs them (algo=impala), or runner=sync"
+            "for one of the policy that learns; algo=impala weighs them, or runner=sync"
         )
     return found
 
