@@ -5,14 +5,14 @@ from typing import Any
 
 import torch
 
-from pgx.algos import rule, rules
+from pgx.algos import rule
 from pgx.config.choices import NAMED
 from pgx.envs.make import id_problem
 from pgx.optimizers import OPTIMIZERS
 from pgx.policies import WITH_ACTION_VALUES, WITH_MEMORY, WITH_VALUE_HEAD, WITHOUT_PARAMETERS
 from pgx.runners.sizes import Sizes, cores, misfits, share_misfits, sizes, worker_count
 from pgx.sequences import stretch_conflicts
-from pgx.types import Algorithm, Setting, Use
+from pgx.types import Algorithm, Setting
 
 
 def contradictions(values: Mapping[str, Any]) -> list[str]:
@@ -63,10 +63,9 @@ def _actor_misfits(values: Mapping[str, Any]) -> list[str]:
         return []
     found = misfits(_sizes(values))
     if "lagged" not in _algorithm(values).uses:
-        weigh = " or ".join(_rules_with("lagged"))
         found.append(
             f"runner={runner}: its steps are of what the policy was some updates ago, and {name} takes every step "
-            f"for one of the policy that learns; {weigh} weighs them (algo=impala), or runner=sync"
+            "for one of the policy that learns; algo=impala weighs them, or runner=sync"
         )
     return found
 
@@ -81,7 +80,7 @@ def _a3c_misfits(values: Mapping[str, Any]) -> list[str]:
     if "company" not in _algorithm(values).uses:
         found.append(
             f"runner=a3c: others change the parameters during an update, and {name} takes them for its own; "
-            f"{' or '.join(_rules_with('company'))} takes no more than gradient steps (algo=a3c), or runner=sync"
+            "algo=a3c takes no more than gradient steps, or runner=sync"
         )
     if values["critic_optimizer"]["name"] == "lbfgs":
         found.append(
@@ -93,12 +92,6 @@ def _a3c_misfits(values: Mapping[str, Any]) -> list[str]:
             f"device={values['device']}: runner=a3c shares parameters in the processor's memory; device=cpu"
         )
     return found
-
-
-def _rules_with(use: Use) -> list[str]:
-    """Rules that make use of something, however they are configured."""
-    uses = {name: rule(name).uses for name in rules()}
-    return [name for name, own in uses.items() if isinstance(own, frozenset) and use in own]
 
 
 def _algorithm(values: Mapping[str, Any]) -> Algorithm:
