@@ -24,15 +24,15 @@ class RunningMoments:
 
     def observe(self, rows: Tensor) -> None:
         """Merge rows [B, *shape]."""
-        rows = rows.double()
-        count = len(rows)
+        self.merge(moments_of(rows))
+
+    def merge(self, moments: State) -> None:
+        """Merge the rows that moments (`moments_of`) are of."""
+        count, mean = moments["count"], moments["mean"]
         if count == 0:
             return
-        mean = rows.mean(0)
         delta, total = mean - self.mean, self.count + count
-        self.squares = (
-            self.squares + (rows - mean).square().sum(0) + delta.square() * self.count * count / total
-        )
+        self.squares = self.squares + moments["squares"] + delta.square() * self.count * count / total
         self.mean = self.mean + delta * count / total
         self.count = total
 
@@ -46,6 +46,14 @@ class RunningMoments:
 
     def load_state_dict(self, state: State) -> None:
         self.count, self.mean, self.squares = state["count"], state["mean"], state["squares"]
+
+
+def moments_of(rows: Tensor) -> State:
+    """Count, mean and squared deviations from it of rows [B, *shape], as RunningMoments has them."""
+    rows = rows.double()
+    count = torch.tensor(float(len(rows)), dtype=torch.float64)
+    mean = rows.mean(0) if len(rows) else torch.zeros_like(rows.sum(0))
+    return {"count": count, "mean": mean, "squares": (rows - mean).square().sum(0)}
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,13 @@ class Identity:
         return obs
 
     def observe(self, obs: Tensor) -> None:
+        """Nothing to learn."""
+
+    def moments_of(self, obs: Tensor) -> State:
+        """Nothing to know of."""
+        return {}
+
+    def merge(self, moments: State) -> None:
         """Nothing to learn."""
 
     def state_dict(self) -> State:
@@ -114,7 +129,15 @@ class ObservationNormalizer:
 
     def observe(self, obs: Tensor) -> None:
         """Merge the rows [B, *shape] of a finished rollout."""
-        self.moments.observe(obs.cpu())
+        self.merge(self.moments_of(obs))
+
+    def moments_of(self, obs: Tensor) -> State:
+        """What there is to learn from the rows [B, *shape] of a finished rollout, for `merge` here or elsewhere."""
+        return moments_of(obs.cpu())
+
+    def merge(self, moments: State) -> None:
+        """Learn from the rows that these moments are of."""
+        self.moments.merge(moments)
         self._freeze()
 
     def state_dict(self) -> State:
@@ -144,6 +167,7 @@ class RewardScaler:
         self.discount = discount
         self.clip = clip
         self.moments = RunningMoments(())
+        self.latest: State = moments_of(torch.zeros(0))  # of the R of the last rollout, for a scaler elsewhere
         self._running: Tensor | None = None  # [N] R of each episode under way
 
     def scale(self, reward: Tensor, done: Tensor, valid: Tensor) -> Tensor:
@@ -163,7 +187,8 @@ class RewardScaler:
             raw = torch.cat([raw[:1] + self.discount * self._running, raw[1:]])
         returns = backward_recurrence(raw.flip(0), decay.flip(0)).flip(0)
         self._running = torch.where(done[-1], 0.0, returns[-1])
-        self.moments.observe(returns[valid])
+        self.latest = moments_of(returns[valid])
+        self.moments.merge(self.latest)
         deviation = math.sqrt(float(self.moments.variance) + 1e-8)
         return (reward / deviation).clamp(-self.clip, self.clip)
 

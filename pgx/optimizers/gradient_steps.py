@@ -57,48 +57,48 @@ class GradientSteps:
         self.learning_rate = learning_rate
         self.schedule = schedule
         self.engine = engine
-        self._step = Step(rule, max_grad_norm)
+        self.step = Step(rule, max_grad_norm)
         weights = flatten(self.parameters)
-        self._rate = weights.new_full((), learning_rate)
-        self._moments: Sequence[Tensor] = [torch.zeros_like(weights) for _ in range(rule.moments)]
+        self.rate = weights.new_full((), learning_rate)  # annealed
+        self.moments: Sequence[Tensor] = [torch.zeros_like(weights) for _ in range(rule.moments)]
 
     def anneal(self, progress: float) -> float:
         """Set the learning rate for this progress in [0, 1]; returns it."""
         rate = self.learning_rate * self.schedule(progress)
-        self._rate.fill_(rate)
+        self.rate.fill_(rate)
         return rate
 
     def descend(self, loss: Loss, *data: Any) -> Tensor:
         """One step down the gradient of loss(network, *data); returns the loss before the step, detached scalar."""
         step = self.engine.bind(
-            self._step.on_all, loss, self.network, data, self._rate, rows=_count_rows(data)
+            self.step.on_all, loss, self.network, data, self.rate, rows=count_rows(data)
         )
-        loss_before, *state = step(flatten(self.parameters), *self._moments)
+        loss_before, *state = step(flatten(self.parameters), *self.moments)
         self._move(state)
         return loss_before
 
     def sweep(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
         """A step for each minibatch of rows; returns the losses before them, [len(minibatches)]."""
         step = self.engine.bind(
-            self._step.on_rows, loss, self.network, data, self._rate, rows=_count_rows(data), ragged=[0]
+            self.step.on_rows, loss, self.network, data, self.rate, rows=count_rows(data), ragged=[0]
         )
-        losses, state = step.fold(minibatches, (flatten(self.parameters), *self._moments))
+        losses, state = step.fold(minibatches, (flatten(self.parameters), *self.moments))
         self._move(state)
         return torch.stack(losses)
 
     def _move(self, state: Sequence[Tensor]) -> None:
-        weights, *self._moments = state
+        weights, *self.moments = state
         assign(self.parameters, weights)
 
     def state_dict(self) -> State:
-        return {"moments": list(self._moments)}
+        return {"moments": list(self.moments)}
 
     def load_state_dict(self, state: State) -> None:
         # A checkpoint is read onto the processor, wherever the network is.
-        self._moments = [moment.to(self._rate.device) for moment in state["moments"]]
+        self.moments = [moment.to(self.rate.device) for moment in state["moments"]]
 
 
-def _count_rows(data: tuple[Any, ...]) -> int | None:
+def count_rows(data: tuple[Any, ...]) -> int | None:
     """How many rows the data of a loss have; None where they have none."""
     return next((len(leaf) for leaf in leaves(data) if leaf.dim() > 0), None)
 
@@ -143,6 +143,18 @@ class Step:
         Returns:
             The loss, scalar, and weights and moments after the step.
         """
+        value, *found = self.gradient(loss, network, data, weights)
+        change, *moments_after = self.descent(found, rate, weights, moments)
+        return (value, weights - change, *moments_after)
+
+    def gradient(
+        self, loss: Loss, network: nn.Module, data: tuple[Any, ...], weights: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Where a step begins. Args as in `on_all`.
+
+        Returns:
+            The loss, scalar; its clipped gradient [P]; and where it does not depend on all parameters: on which [P].
+        """
         parts = [part.detach().requires_grad_() for part in split(weights, list(network.parameters()))]
         names = [name for name, _ in network.named_parameters()]
         value: Tensor = substituted([(network, dict(zip(names, parts, strict=True)))], loss, network, *data)
@@ -151,12 +163,29 @@ class Step:
         gradient = torch.cat([g.reshape(-1) for g in gradients])
         if self.max_grad_norm is not None:
             gradient = clipped(gradient, self.max_grad_norm)
+        if all(g is not None for g in found):
+            return value.detach(), gradient
+        touched = [torch.full((p.numel(),), g is not None) for g, p in zip(found, parts, strict=True)]
+        return value.detach(), gradient, torch.cat(touched).to(weights.device)
+
+    def descent(
+        self, found: Sequence[Tensor], rate: Tensor, weights: Tensor, moments: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """Where a step ends.
+
+        Args:
+            found: the gradient, and which parameters it is of where that is not all: what `gradient` returns.
+            rate, weights, moments: as in `on_all`.
+
+        Returns:
+            What is taken off the weights, and the moments after the step; [P] each.
+        """
+        gradient, *touched = found
         direction, moments_after = self.rule.direction(weights, gradient, moments)
-        after = (weights - rate * direction, *moments_after)
-        if any(g is None for g in found):
-            moved = torch.cat(
-                [torch.full((p.numel(),), g is not None) for g, p in zip(found, parts, strict=True)]
-            ).to(weights.device)
-            before = (weights, *moments)
-            after = tuple(torch.where(moved, new, old) for new, old in zip(after, before, strict=True))
-        return (value.detach(), *after)
+        if not touched:
+            return (rate * direction, *moments_after)
+        still = [torch.zeros_like(weights), *moments]
+        return tuple(
+            torch.where(touched[0], new, old)
+            for new, old in zip((rate * direction, *moments_after), still, strict=True)
+        )
