@@ -4,38 +4,27 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from pgx import health
 from pgx.checkpoint import BEST, LAST, Checkpoints, snapshot, write_atomically
 from pgx.engines import EngineChoice
 from pgx.errors import RunError, UserError, WorkersLost
 from pgx.loggers import Sink
 from pgx.metrics import tagged
 from pgx.ops.params import flatten
-from pgx.runners import Episode, Runner
-from pgx.types import Agent, Algorithm, Learner, Metrics, Rollout, State
+from pgx.runners import Episode
+from pgx.runners.iterations import Counters, Iterations, Report
+from pgx.runners.types import Boundaries
+from pgx.types import Agent, Algorithm, Learner, Metrics, State
 
 RECENT = 20  # episodes in the running mean that "best" and "final" returns are taken from
 
 Status = Literal["finished", "interrupted", "failed"]
-
-
-@dataclass
-class Counters:
-    """How far a run has come; part of every checkpoint."""
-
-    steps: int = 0  # environment steps
-    iterations: int = 0
-    seconds: float = 0.0  # wall clock, over all lives of the run
-    recent: list[float] = field(default_factory=list)  # raw returns of the last episodes, RECENT at most
-    best_return: float | None = None  # largest mean of a full `recent`
-    best_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -66,12 +55,11 @@ class Trainer:
 
     Args:
         agent, algorithm, learner, runner: what learns, by which rule, with what, from where.
+        iterations: of these four; what is done, again and again.
         run_dir: the run's folder.
         config: the resolved config as YAML, kept in every checkpoint.
         total_steps: environment steps to train for; the last iteration may overshoot.
         checkpoint_every: environment steps between checkpoints; None for one at the end alone.
-        log_every: iterations between looks at the update's health.
-        clip_range: for `health.measure`.
         backend_reason: why the environments run on the backend they run on, for the console.
         engine: whether the run is compiled, and why, for the console.
         eval_every: environment steps between evaluations; None for none.
@@ -84,13 +72,12 @@ class Trainer:
         agent: Agent,
         algorithm: Algorithm,
         learner: Learner,
-        runner: Runner,
+        runner: Boundaries,
+        iterations: Iterations,
         run_dir: Path,
         config: str,
         total_steps: int,
         checkpoint_every: int | None,
-        log_every: int,
-        clip_range: float,
         backend_reason: str,
         engine: EngineChoice,
         eval_every: int | None,
@@ -101,12 +88,11 @@ class Trainer:
         self.algorithm = algorithm
         self.learner = learner
         self.runner = runner
+        self.iterations = iterations
         self.run_dir = run_dir
         self.config = config
         self.total_steps = total_steps
         self.checkpoint_every = Every(checkpoint_every)
-        self.log_every = log_every
-        self.clip_range = clip_range
         self.backend_reason = backend_reason
         self.engine = engine
         self.eval_every = Every(eval_every)
@@ -120,6 +106,7 @@ class Trainer:
         self._sinks: Sequence[Sink] = ()
         self._best: State | None = None  # to be written with the next checkpoint
         self._finished: list[Episode] = []  # since the last logged iteration
+        self._clocked = (0, 0.0)  # steps and seconds at that
         self._saved_at = -1
 
     def train(self) -> dict[str, Any]:
@@ -162,51 +149,41 @@ class Trainer:
         return summary
 
     def _iterate(self) -> None:
-        counters, runner = self.counters, self.runner
-        started = time.perf_counter()
-        before, progress = counters.steps, min(1.0, counters.steps / self.total_steps)
-        env_seconds, policy_seconds = runner.env_seconds, runner.policy_seconds
-        rollout = runner.collect(self.agent)
-        logged = (counters.iterations + 1) % self.log_every == 0
-        metrics, update_seconds, health_seconds = self._update(rollout, progress, measured=logged)
-        self.agent.normalizer.observe(rollout.obs[rollout.valid])
-        counters.steps += rollout.steps
+        before, started = self.counters.steps, time.perf_counter()
+        self._take(self.iterations.next(self.counters), started)
+        if self.checkpoint_every.due(before, self.counters.steps) and self.counters.steps < self.total_steps:
+            self._save()
+            # A checkpoint is an episode boundary, in this life as in one that resumes from it.
+            self.runner.begin(self.counters.iterations)
+
+    def _take(self, report: Report, started: float) -> None:
+        """Count an iteration, for which time has been spent since `started`, and log it."""
+        counters, before = self.counters, self.counters.steps
+        self._check_parameters()
+        counters.steps += report.steps
         counters.iterations += 1
-        self._note_episodes()
+        self._note_episodes(report.episodes)
+        metrics: Metrics = {}
         if self.eval_every.due(before, counters.steps):
             metrics |= _evaluation(self.evaluate(counters.iterations))
-        seconds = time.perf_counter() - started
-        counters.seconds += seconds
-        if logged:
-            metrics |= _episodes(self._finished, counters.recent) | runner.measures()
-            metrics |= {
-                "steps_per_second": rollout.steps / seconds,
-                "environment_share": (runner.env_seconds - env_seconds) / seconds,
-                "policy_share": (runner.policy_seconds - policy_seconds) / seconds,
-                "update_share": update_seconds / seconds,
-                "health_share": health_seconds / seconds,
-                "iteration": float(counters.iterations),
-                "seconds": counters.seconds,
-            }
+        counters.seconds += time.perf_counter() - started
+        if report.metrics is not None:
+            metrics |= report.metrics | _episodes(self._finished, counters.recent)
+            metrics |= self._clock()
             self._finished = []
         if metrics:
             for sink in self._sinks:
                 sink.write(counters.steps, tagged(metrics))
-        if self.checkpoint_every.due(before, counters.steps) and counters.steps < self.total_steps:
-            self._save()
-            # A checkpoint is an episode boundary, in this life as in one that resumes from it.
-            runner.begin(counters.iterations)
 
-    def _update(self, rollout: Rollout, progress: float, measured: bool) -> tuple[Metrics, float, float]:
-        """The rule's update, its health measured around it; metrics, and the seconds of update and of health."""
-        entered = time.perf_counter()
-        look = health.look(self.agent, self.algorithm.estimate(self.agent, rollout)) if measured else None
-        started = time.perf_counter()
-        extras = self.algorithm.update(self.agent, self.learner, rollout, progress)
-        seconds = time.perf_counter() - started
-        self._check_parameters()
-        metrics = health.measure(look, self.agent, self.clip_range) | extras if look else {}
-        return metrics, seconds, time.perf_counter() - entered - seconds
+    def _clock(self) -> Metrics:
+        """How far the run is, and how fast it has been since this was last asked."""
+        counters, (steps, seconds) = self.counters, self._clocked
+        self._clocked = counters.steps, counters.seconds
+        return {
+            "steps_per_second": (counters.steps - steps) / (counters.seconds - seconds),
+            "iteration": float(counters.iterations),
+            "seconds": counters.seconds,
+        }
 
     def _check_parameters(self) -> None:
         for name, weights in self._weights.items():
@@ -216,18 +193,22 @@ class Trainer:
                     "infinite; the last checkpoint is from before it"
                 )
 
-    def _note_episodes(self) -> None:
+    def _note_episodes(self, episodes: Sequence[Episode]) -> None:
         counters = self.counters
-        for episode in self.runner.episodes:
+        for episode in episodes:
             counters.recent = [*counters.recent, episode.episode_return][-RECENT:]
-        self._finished += self.runner.episodes
-        self.runner.episodes.clear()
+        self._finished += episodes
         mean = float(np.mean(counters.recent)) if len(counters.recent) == RECENT else -math.inf
         if mean > (-math.inf if counters.best_return is None else counters.best_return):
             counters.best_return, counters.best_steps = mean, counters.steps
             self._best = snapshot(self.state_dict())
 
     def _save(self) -> None:
+        """Write a checkpoint, after which the runner has to begin again."""
+        started = time.perf_counter()
+        for report in self.iterations.pause():
+            self._take(report, started)
+            started = time.perf_counter()
         self.checkpoints.save(self.state_dict(), [LAST, f"step_{self.counters.steps:012d}"])
         if self._best is not None:
             self.checkpoints.save(self._best, [BEST])
@@ -253,6 +234,7 @@ class Trainer:
         self.runner.load_state_dict(state["runner"])
         self.counters = Counters(**state["counters"])
         self._finished = [Episode(**episode) for episode in state["unlogged"]]
+        self._clocked = self.counters.steps, self.counters.seconds
         self._resumed = True
 
     def _summary(self, status: Status, failure: str | None) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from pgx.loggers.tensorboard import TensorBoard
 from pgx.optimizers import NoSteps
 from pgx.runners import Episode
 from pgx.runners.actor import ActorPlan
+from pgx.runners.iterations import Synchronous
 from pgx.schema import signature
 from pgx.seeding import derive, generator
 from pgx.trainer import Trainer
@@ -85,17 +86,25 @@ def build(cfg: DictConfig) -> Trainer:
     }
     taken = {name: part for name, part in offered.items() if name in wanted}
     runner = make_runner(**taken, **_but(values["runner"], "name"))
+    iterations = Synchronous(
+        agent=agent,
+        algorithm=algorithm,
+        learner=learner,
+        runner=runner,
+        total_steps=training.total_steps,
+        log_every=logger.every,
+        clip_range=Health(**values["health"]).clip_range,
+    )
     return Trainer(
         agent=agent,
         algorithm=algorithm,
         learner=learner,
         runner=runner,
+        iterations=iterations,
         run_dir=run_dir,
         config=text,
         total_steps=training.total_steps,
         checkpoint_every=training.checkpoint_every,
-        log_every=logger.every,
-        clip_range=Health(**values["health"]).clip_range,
         backend_reason=choice.reason,
         engine=chosen,
         eval_every=training.eval_every,

@@ -15,11 +15,30 @@ class Episode:
     length: int
 
 
-class Runner(Protocol):
-    """Gives rollouts, one for each iteration."""
+class Boundaries(Protocol):
+    """What steps environments, from one boundary of episodes to the next."""
 
     @property
     def envs(self) -> VectorEnv: ...
+    def __str__(self) -> str:
+        """How much it collects for an iteration, in a few words."""
+        ...
+
+    def begin(self, iteration: int) -> None:
+        """Start every environment anew, seeded from (seed, iteration): an episode boundary for all."""
+        ...
+
+    def state_dict(self) -> State:
+        """Streams and statistics; the environments are not in it: whoever loads it begins them anew."""
+        ...
+
+    def load_state_dict(self, state: State) -> None: ...
+    def close(self) -> None: ...
+
+
+class Runner(Boundaries, Protocol):
+    """Gives rollouts, one for each iteration."""
+
     @property
     def episodes(self) -> list[Episode]:
         """Finished since they were last taken away."""
@@ -35,14 +54,6 @@ class Runner(Protocol):
         """Spent choosing actions, in all."""
         ...
 
-    def __str__(self) -> str:
-        """How much it collects for an iteration, in a few words."""
-        ...
-
-    def begin(self, iteration: int) -> None:
-        """Start every environment anew, seeded from (seed, iteration): an episode boundary for all."""
-        ...
-
     def collect(self, agent: Agent) -> Rollout:
         """The next rollout; begins at iteration 0 if nothing began yet.
 
@@ -54,10 +65,3 @@ class Runner(Protocol):
     def measures(self) -> Metrics:
         """What the last collection says of itself; nothing where there is nothing to say."""
         ...
-
-    def state_dict(self) -> State:
-        """Streams and statistics; the environments are not in it: whoever loads it begins them anew."""
-        ...
-
-    def load_state_dict(self, state: State) -> None: ...
-    def close(self) -> None: ...

@@ -1,0 +1,130 @@
+"""What the trainer's loop goes through: iterations, one after another, and what each reports."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pgx import health
+from pgx.runners.types import Episode, Runner
+from pgx.types import Agent, Algorithm, Learner, Metrics, Rollout
+
+
+@dataclass
+class Counters:
+    """How far a run has come; part of every checkpoint."""
+
+    steps: int = 0  # environment steps
+    iterations: int = 0
+    seconds: float = 0.0  # wall clock, over all lives of the run
+    recent: list[float] = field(default_factory=list)  # raw returns of the last episodes, the trainer's RECENT at most
+    best_return: float | None = None  # largest mean of a full `recent`
+    best_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """One iteration: what was collected, and what the update made of it."""
+
+    steps: int  # environment steps
+    episodes: Sequence[Episode]  # that ended in it
+    metrics: Metrics | None  # of the rule, its health and where the time went; None: this update was not looked at
+
+
+class Iterations(Protocol):
+    """Gives iterations of a run, of its agent and by its rule, each as its report."""
+
+    def next(self, counters: Counters) -> Report:
+        """Wait for the next iteration of a run that has come so far.
+
+        Raises:
+            RunError: an environment failed, or what steps it.
+        """
+        ...
+
+    def pause(self) -> Sequence[Report]:
+        """From now until the runner begins again nothing changes; the iterations that were not told of before."""
+        ...
+
+
+class Synchronous:
+    """An iteration is a rollout of the runner's and an update on it, here and now.
+
+    Args:
+        agent, algorithm, learner, runner: what learns, by which rule, with what, from where.
+        total_steps: environment steps of the run, for schedules.
+        log_every: iterations between looks at the update's health.
+        clip_range: for `health.measure`.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        algorithm: Algorithm,
+        learner: Learner,
+        runner: Runner,
+        total_steps: int,
+        log_every: int,
+        clip_range: float,
+    ) -> None:
+        self.agent = agent
+        self.algorithm = algorithm
+        self.learner = learner
+        self.runner = runner
+        self.total_steps = total_steps
+        self.log_every = log_every
+        self.clip_range = clip_range
+
+    def next(self, counters: Counters) -> Report:
+        """Collect, and learn from it."""
+        progress = min(1.0, counters.steps / self.total_steps)
+        clip_range = self.clip_range if (counters.iterations + 1) % self.log_every == 0 else None
+        rollout, metrics = iterate(
+            self.agent, self.algorithm, self.learner, self.runner, progress, clip_range
+        )
+        self.agent.normalizer.observe(rollout.obs[rollout.valid])
+        episodes = list(self.runner.episodes)
+        self.runner.episodes.clear()
+        return Report(rollout.steps, episodes, metrics)
+
+    def pause(self) -> Sequence[Report]:
+        """Nothing goes on between two iterations."""
+        return ()
+
+
+def iterate(
+    agent: Agent,
+    algorithm: Algorithm,
+    learner: Learner,
+    runner: Runner,
+    progress: float,
+    clip_range: float | None,
+) -> tuple[Rollout, Metrics | None]:
+    """Collect a rollout and update on it, with the update's health measured around it.
+
+    Args:
+        agent, algorithm, learner, runner: what learns, by which rule, with what, from where.
+        progress: share of the step budget used so far, in [0, 1].
+        clip_range: for `health.measure`; None: this update is not looked at.
+
+    Returns:
+        The rollout; and the metrics of rule and health, and where the time went, None where nobody looked.
+    """
+    began, env, policy = time.perf_counter(), runner.env_seconds, runner.policy_seconds
+    rollout = runner.collect(agent)
+    collected = time.perf_counter()
+    before = None if clip_range is None else health.look(agent, algorithm.estimate(agent, rollout))
+    started = time.perf_counter()
+    extras = algorithm.update(agent, learner, rollout, progress)
+    updated = time.perf_counter()
+    if before is None or clip_range is None:
+        return rollout, None
+    metrics = health.measure(before, agent, clip_range) | extras | runner.measures()
+    ended = time.perf_counter()
+    spent = {
+        "environment_share": runner.env_seconds - env,
+        "policy_share": runner.policy_seconds - policy,
+        "update_share": updated - started,
+        "health_share": ended - updated + started - collected,
+    }
+    return rollout, metrics | {key: seconds / (ended - began) for key, seconds in spent.items()}
