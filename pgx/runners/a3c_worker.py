@@ -1,0 +1,187 @@
+"""The worker's side of `runners/a3c.py`: copy, collect, learn, again and again."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pgx.agents import AgentPlan
+from pgx.engines import EngineChoice, make_engine
+from pgx.envs.make import EnvsPlan
+from pgx.envs.normalizers import RewardScaler
+from pgx.optimizers import CRITIC_OPTIMIZERS, OPTIMIZERS, GradientSteps, NoSteps
+from pgx.optimizers.shared_steps import SharedSteps
+from pgx.runners.a3c_memory import Common
+from pgx.runners.iterations import iterate
+from pgx.runners.stepper import Stepper
+from pgx.runners.sync import SyncRunner
+from pgx.runners.types import Episode
+from pgx.seeding import derive, generator
+from pgx.types import Algorithm, Engine, Learner, Metrics, Optimizer, State
+
+CPU = torch.device("cpu")
+Numbers = Mapping[str, NDArray[np.float64]]  # moments, as they travel
+
+
+@dataclass(frozen=True)
+class A3CPlan:
+    """What a worker is made of, as plain values."""
+
+    agent: AgentPlan
+    envs: EnvsPlan  # of one worker
+    algorithm: Algorithm
+    optimizer: Mapping[str, Any]  # its name and its values
+    critic_optimizer: Mapping[str, Any]  # its name and its values
+    reward_clip: float | None  # of scaled rewards, infinite for none; None: rewards stay as they are
+    workers: int  # W
+    rollout_steps: int  # t_max
+    total_steps: int  # of the run, for schedules
+    log_every: int  # updates of a worker between looks at their health
+    clip_range: float  # for `health.measure`
+    seed: int  # of the run
+    engine: EngineChoice
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Start every environment anew, and go on from there."""
+
+    iteration: int
+    life: int  # 0, or for a worker in the place of another that died: how many had died by then
+
+
+@dataclass(frozen=True)
+class Update:
+    """One update that was made."""
+
+    steps: int
+    episodes: list[Episode]
+    metrics: Metrics | None
+    observations: Numbers  # moments of what was observed, for the normaliser
+    returns: Numbers  # moments of what the reward scaler divides by; empty where there is none
+
+
+Said = Update | Literal["ready", "resting"]
+
+
+def make_optimizer(
+    registry: Mapping[str, Callable[..., Optimizer]], values: Mapping[str, Any], network: Any, engine: Engine
+) -> Optimizer:
+    """An optimizer from its values; one without a name steps nothing."""
+    if values["name"] is None:
+        return NoSteps(network)
+    rest = {key: value for key, value in values.items() if key != "name"}
+    return registry[values["name"]](network=network, engine=engine, **rest)
+
+
+class Worker:
+    """One worker: an agent and environments of its own, and steps of the parameters that all have in common.
+
+    Args:
+        plan: what it is made of.
+        memory: descriptor of what all have in common.
+        index: its number.
+    """
+
+    def __init__(self, plan: A3CPlan, memory: int, index: int) -> None:
+        self.plan = plan
+        self.index = index
+        self.envs = plan.envs.make()
+        self.engine = make_engine(plan.engine, _say if index == 0 else _quiet)
+        self.agent = plan.agent.make(self.envs.obs_spec, self.envs.action_spec, CPU)
+        own = (
+            make_optimizer(OPTIMIZERS, plan.optimizer, self.agent.policy, self.engine),
+            make_optimizer(CRITIC_OPTIMIZERS, plan.critic_optimizer, self.agent.critic, self.engine),
+        )
+        self.common = Common(memory, self.agent, own, plan.workers)
+        steps = [_shared(optimizer, self.common, i) for i, optimizer in enumerate(own)]
+        self.learner = Learner(
+            steps[0], steps[1], self.engine, generator(plan.seed, "minibatches", index=index)
+        )
+        self.scaler = None
+        if plan.reward_clip is not None:
+            self.scaler = RewardScaler(plan.algorithm.discount, plan.reward_clip)
+
+    def begin(self, begin: Begin) -> None:
+        """Start every environment anew; all that is drawn from here on depends on seed, number, iteration and life."""
+        seed = self.plan.seed if begin.life == 0 else derive(self.plan.seed, "life", begin.life)
+        seed = seed if begin.iteration == 0 else derive(seed, "iteration", begin.iteration)
+        stepper = Stepper(self.envs, self.scaler, seed, self.index, CPU, self.engine)
+        stepper.begin(0)
+        self.runner = SyncRunner(stepper, self.plan.rollout_steps, lag=0)
+
+    @property
+    def due(self) -> bool:
+        """Whether there is more to do before all rest."""
+        return int(self.common.steps.sum()) < int(self.common.limit)
+
+    def update(self) -> Update:
+        """One update of the parameters in common, along a gradient at a copy of them."""
+        common, plan = self.common, self.plan
+        common.read(self.agent, self.scaler)
+        copied = int(common.updates.sum())
+        progress = min(1.0, int(common.steps.sum()) / plan.total_steps)
+        rollout, metrics = iterate(
+            self.agent, plan.algorithm, self.learner, self.runner, progress, self._looked()
+        )
+        # Of others alone: its own comes to the counter below.
+        lag = float(int(common.updates.sum()) - copied)
+        common.updates[self.index] += 1
+        common.steps[self.index] += rollout.steps
+        episodes = list(self.runner.episodes)
+        self.runner.episodes.clear()
+        return Update(
+            rollout.steps,
+            episodes,
+            None if metrics is None else metrics | {"policy_lag": lag},
+            _numbers(self.agent.normalizer.moments_of(rollout.obs[rollout.valid])),
+            {} if self.scaler is None else _numbers(self.scaler.latest),
+        )
+
+    def _looked(self) -> float | None:
+        """clip_range where the next update's health is to be measured: the workers take turns at it."""
+        every, turn = self.plan.log_every, self.index * self.plan.log_every // self.plan.workers
+        number = int(self.common.updates[self.index]) + 1
+        return self.plan.clip_range if (number + turn) % every == 0 else None
+
+
+def work(plan: A3CPlan, memory: int, index: int, channel: "Connection[Any, Any]") -> None:
+    """Do as the run says, until it is over; for `Workers`."""
+    worker = Worker(plan, memory, index)
+    try:
+        channel.send("ready")
+        while True:
+            worker.begin(channel.recv())
+            while worker.due:
+                channel.send(worker.update())
+            channel.send("resting")
+    finally:
+        worker.envs.close()
+
+
+def _shared(own: Optimizer, common: Common, which: int) -> Optimizer:
+    """Steps of what is in common, 0 for the policy and 1 for the critic; where there are none, none."""
+    if not isinstance(own, GradientSteps):
+        return own
+    return SharedSteps(own, common.weights[which], common.moments[which])
+
+
+def _numbers(moments: State) -> Numbers:
+    return {name: tensor.numpy() for name, tensor in moments.items()}
+
+
+def tensors(numbers: Numbers) -> State:
+    """Moments that have arrived."""
+    return {name: torch.from_numpy(np.asarray(array)) for name, array in numbers.items()}
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _quiet(line: str) -> None:
+    """The first worker speaks for all."""
