@@ -140,7 +140,11 @@ TABLE: tuple[Metric, ...] = (
     *_group(
         "time",
         [
-            ("steps_per_second", "1/s", "environment steps over wall-clock seconds, since the last row that has it"),
+            (
+                "steps_per_second",
+                "1/s",
+                "environment steps over wall-clock seconds, since the last row that has it",
+            ),
             ("environment_share", "share", "of the iteration's seconds: stepping environments"),
             ("policy_share", "share", "of the iteration's seconds: choosing actions"),
             ("update_share", "share", "of the iteration's seconds: the rule's update"),

@@ -41,7 +41,7 @@ class ActorCritic:
 
     @property
     def uses(self) -> frozenset[Use]:
-        steps: frozenset[Use] = frozenset({"optimizer", "critic_optimizer"})
+        steps: frozenset[Use] = frozenset({"optimizer", "critic_optimizer", "company"})
         return steps if self.form == "td" else steps | {"action_values"}
 
     def conflicts(self, setting: Setting) -> list[str]:

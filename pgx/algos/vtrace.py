@@ -26,7 +26,7 @@ class VTrace:
     rollouts of the policy itself every weight is 1, and with trace_lambda = 1 this is A2C with gae_lambda = 1.
     """
 
-    uses: ClassVar[frozenset[Use]] = frozenset({"optimizer", "critic_optimizer", "lagged"})
+    uses: ClassVar[frozenset[Use]] = frozenset({"optimizer", "critic_optimizer", "lagged", "company"})
 
     discount: Fraction  # gamma
     rho_clip: Positive | None  # bound on pi/mu as weight of TD errors and policy gradient; null: none

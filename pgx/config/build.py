@@ -1,5 +1,6 @@
 """From a checked config to the objects of a run, in the order in which they need each other."""
 
+import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -26,10 +27,11 @@ from pgx.loggers import Sink
 from pgx.loggers.console import make_console
 from pgx.loggers.jsonl import JsonLines
 from pgx.loggers.tensorboard import TensorBoard
-from pgx.optimizers import NoSteps
-from pgx.runners import Episode
+from pgx.optimizers import make_optimizer
+from pgx.runners import A3C, Episode
+from pgx.runners.a3c_worker import A3CPlan
 from pgx.runners.actor import ActorPlan
-from pgx.runners.iterations import Synchronous
+from pgx.runners.iterations import Iterations, Synchronous
 from pgx.schema import signature
 from pgx.seeding import derive, generator
 from pgx.trainer import Trainer
@@ -63,7 +65,8 @@ def build(cfg: DictConfig) -> Trainer:
 
     make_runner = NAMED["runner"][0][values["runner"]["name"]]
     wanted = signature(make_runner)
-    num_envs = 1 if "actor_plan" in wanted else env.num_envs  # actors have environments of their own
+    # Actors and workers have environments of their own.
+    num_envs = 1 if wanted.keys() & {"actor_plan", "worker_plan"} else env.num_envs
     choice = choose_backend(env.id, env.backend, env.kwargs, num_envs, _threads(env))
     envs = make_envs(choice, env.id, num_envs, env.kwargs, _threads(env))
     agent = _plan(values, env).make(envs.obs_spec, envs.action_spec, device)
@@ -83,17 +86,18 @@ def build(cfg: DictConfig) -> Trainer:
         "engine": engine,
         "num_envs": env.num_envs,
         "actor_plan": partial(_actor_plan, values, env, chosen),
+        "worker_plan": partial(_worker_plan, values, env, algorithm, chosen),
+        "agent": agent,
+        "learner": learner,
+        "checkpoint_every": training.checkpoint_every,
     }
     taken = {name: part for name, part in offered.items() if name in wanted}
     runner = make_runner(**taken, **_but(values["runner"], "name"))
-    iterations = Synchronous(
-        agent=agent,
-        algorithm=algorithm,
-        learner=learner,
-        runner=runner,
-        total_steps=training.total_steps,
-        log_every=logger.every,
-        clip_range=Health(**values["health"]).clip_range,
+    clip_range = Health(**values["health"]).clip_range
+    iterations: Iterations = (
+        runner
+        if isinstance(runner, A3C)
+        else Synchronous(agent, algorithm, learner, runner, training.total_steps, logger.every, clip_range)
     )
     return Trainer(
         agent=agent,
@@ -158,12 +162,35 @@ def _actor_plan(values: Mapping[str, Any], env: Env, engine: EngineChoice, actor
     return ActorPlan(agent, envs, values["runner"]["rollout_steps"], values["seed"], engine)
 
 
+def _worker_plan(
+    values: Mapping[str, Any],
+    env: Env,
+    algorithm: Algorithm,
+    engine: EngineChoice,
+    workers: int,
+    rollout_steps: int,
+) -> A3CPlan:
+    """What each of so many workers of an A3C run is made of."""
+    threads = max(1, _threads(env) // workers)
+    return A3CPlan(
+        agent=_plan(values, env),
+        envs=plan_envs(env.id, env.backend, env.num_envs // workers, env.kwargs, threads),
+        algorithm=algorithm,
+        optimizer=values["optimizer"],
+        critic_optimizer=values["critic_optimizer"],
+        reward_clip=_bound(env.reward_clip) if env.scale_reward else None,
+        workers=workers,
+        rollout_steps=rollout_steps,
+        total_steps=values["trainer"]["total_steps"],
+        log_every=values["logger"]["every"],
+        clip_range=values["health"]["clip_range"],
+        seed=values["seed"],
+        engine=engine,
+    )
+
+
 def _optimizer(values: Mapping[str, Any], section: str, network: Any, engine: Engine) -> Optimizer:
-    chosen = values[section]
-    if chosen["name"] is None:
-        return NoSteps(network)
-    make: Callable[..., Optimizer] = NAMED[section][0][chosen["name"]]
-    return make(network=network, engine=engine, **_but(chosen, "name"))
+    return make_optimizer(NAMED[section][0], values[section], network, engine)
 
 
 def _evaluator(
@@ -177,10 +204,11 @@ def _evaluator(
     """Deterministic episodes in environments of their own, made for each evaluation and closed after it."""
 
     def evaluate(iteration: int) -> list[Episode]:
+        still = copy.deepcopy(agent)  # workers may change it meanwhile
         envs = make_envs(choice, env.id, min(episodes, env.num_envs), env.kwargs, _threads(env))
         try:
             return play(
-                agent, agent.act_greedily, envs, episodes, derive(seed, "evaluation", iteration), device
+                still, still.act_greedily, envs, episodes, derive(seed, "evaluation", iteration), device
             )
         finally:
             envs.close()

@@ -16,7 +16,10 @@ NAMED: dict[str, tuple[dict[str, Callable[..., Any]], frozenset[str]]] = {
     "critic_optimizer": (CRITIC_OPTIMIZERS, frozenset({"network", "engine"})),
     "runner": (
         RUNNERS,
-        frozenset({"envs", "reward_scaler", "seed", "device", "engine", "num_envs", "actor_plan"}),
+        frozenset(
+            {"envs", "reward_scaler", "seed", "device", "engine", "num_envs", "actor_plan"}
+            | {"agent", "learner", "worker_plan", "checkpoint_every"}
+        ),
     ),
 }
 

@@ -8,10 +8,11 @@ import torch
 from pgx.algos import rule, rules
 from pgx.config.choices import NAMED
 from pgx.envs.make import id_problem
+from pgx.optimizers import OPTIMIZERS
 from pgx.policies import WITH_ACTION_VALUES, WITH_MEMORY, WITH_VALUE_HEAD, WITHOUT_PARAMETERS
-from pgx.runners.sizes import Sizes, cores, misfits, sizes
+from pgx.runners.sizes import Sizes, cores, misfits, share_misfits, sizes, worker_count
 from pgx.sequences import stretch_conflicts
-from pgx.types import Algorithm, Setting
+from pgx.types import Algorithm, Setting, Use
 
 
 def contradictions(values: Mapping[str, Any]) -> list[str]:
@@ -21,7 +22,7 @@ def contradictions(values: Mapping[str, Any]) -> list[str]:
         found.append("run_dir: expected a folder, got an empty text")
     if values["device"] == "cuda" and not torch.cuda.is_available():
         found.append("device=cuda: torch finds no CUDA device here; device=cpu runs everywhere")
-    return found + _dataset_misfits(values) + _actor_misfits(values) + _misfits(values)
+    return found + _dataset_misfits(values) + _actor_misfits(values) + _a3c_misfits(values) + _misfits(values)
 
 
 def _dataset_misfits(values: Mapping[str, Any]) -> list[str]:
@@ -62,12 +63,42 @@ def _actor_misfits(values: Mapping[str, Any]) -> list[str]:
         return []
     found = misfits(_sizes(values))
     if "lagged" not in _algorithm(values).uses:
-        weigh = " or ".join(sorted(other for other in rules() if "lagged" in rule(other).uses))
+        weigh = " or ".join(_rules_with("lagged"))
         found.append(
             f"runner={runner}: its steps are of what the policy was some updates ago, and {name} takes every step "
             f"for one of the policy that learns; {weigh} weighs them (algo=impala), or runner=sync"
         )
     return found
+
+
+def _a3c_misfits(values: Mapping[str, Any]) -> list[str]:
+    """Workers that do not share the environments out, or what cannot be changed by several at once."""
+    runner, name = values["runner"]["name"], values["algo"]["name"]
+    if runner != "a3c":
+        return []
+    num_envs = values["env"]["num_envs"]
+    found = share_misfits(num_envs, worker_count(num_envs, values["runner"]["workers"], cores()))
+    if "company" not in _algorithm(values).uses:
+        found.append(
+            f"runner=a3c: others change the parameters during an update, and {name} takes them for its own; "
+            f"{' or '.join(_rules_with('company'))} takes no more than gradient steps (algo=a3c), or runner=sync"
+        )
+    if values["critic_optimizer"]["name"] == "lbfgs":
+        found.append(
+            "critic_optimizer=lbfgs: runner=a3c takes single steps of shared parameters, which a line search would see "
+            f"change; one of {', '.join(OPTIMIZERS)}"
+        )
+    if values["device"] != "cpu":
+        found.append(
+            f"device={values['device']}: runner=a3c shares parameters in the processor's memory; device=cpu"
+        )
+    return found
+
+
+def _rules_with(use: Use) -> list[str]:
+    """Rules that make use of something, however they are configured."""
+    uses = {name: rule(name).uses for name in rules()}
+    return [name for name, own in uses.items() if isinstance(own, frozenset) and use in own]
 
 
 def _algorithm(values: Mapping[str, Any]) -> Algorithm:
@@ -85,6 +116,8 @@ def _misfits(values: Mapping[str, Any]) -> list[str]:
     if values["runner"]["name"] == "actor_learner":
         size = _sizes(values)
         num_envs = size.trajectories * size.envs_each
+    elif values["runner"]["name"] == "a3c":
+        num_envs //= worker_count(num_envs, values["runner"]["workers"], cores())
     uses, values_states = algorithm.uses, critic not in WITHOUT_PARAMETERS
     found = algorithm.conflicts(
         Setting(

@@ -167,7 +167,9 @@ class RewardScaler:
         self.discount = discount
         self.clip = clip
         self.moments = RunningMoments(())
-        self.latest: State = moments_of(torch.zeros(0))  # of the R of the last rollout, for a scaler elsewhere
+        self.latest: State = moments_of(
+            torch.zeros(0)
+        )  # of the R of the last rollout, for a scaler elsewhere
         self._running: Tensor | None = None  # [N] R of each episode under way
 
     def scale(self, reward: Tensor, done: Tensor, valid: Tensor) -> Tensor:

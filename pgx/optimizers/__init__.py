@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pgx.optimizers.first_order import adam, adamw, rmsprop, sgd
 from pgx.optimizers.gradient_steps import GradientSteps
 from pgx.optimizers.lbfgs import lbfgs
+from pgx.optimizers.make import make_optimizer
 from pgx.optimizers.none import NoSteps
 from pgx.types import Optimizer
 
@@ -25,6 +26,7 @@ __all__ = [
     "adam",
     "adamw",
     "lbfgs",
+    "make_optimizer",
     "rmsprop",
     "sgd",
 ]

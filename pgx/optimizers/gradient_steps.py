@@ -70,9 +70,7 @@ class GradientSteps:
 
     def descend(self, loss: Loss, *data: Any) -> Tensor:
         """One step down the gradient of loss(network, *data); returns the loss before the step, detached scalar."""
-        step = self.engine.bind(
-            self.step.on_all, loss, self.network, data, self.rate, rows=count_rows(data)
-        )
+        step = self.engine.bind(self.step.on_all, loss, self.network, data, self.rate, rows=count_rows(data))
         loss_before, *state = step(flatten(self.parameters), *self.moments)
         self._move(state)
         return loss_before

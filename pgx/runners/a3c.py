@@ -13,7 +13,7 @@ from pgx.runners.a3c_memory import Common
 from pgx.runners.a3c_worker import A3CPlan, Begin, Said, Update, tensors, work
 from pgx.runners.iterations import Counters, Report
 from pgx.runners.shared import allocate
-from pgx.runners.sizes import Auto, cores, sizes
+from pgx.runners.sizes import Auto, cores, worker_count
 from pgx.runners.workers import Workers
 from pgx.schema import Count, Index
 from pgx.types import Agent, Learner, State
@@ -73,7 +73,7 @@ class A3C:
             self.workers = self._started()
         self.common.limit.fill_(self._limit())
         for index in sorted(self._resting):
-            self._send_on(index)
+            self.workers.send(index, Begin(iteration, life=0))
         self._resting.clear()
 
     def _started(self) -> Workers:
@@ -119,9 +119,9 @@ class A3C:
             self.close()
             raise
         for index, said in heard:
-            self._note(index, said)
+            self._note(self.workers, index, said)
 
-    def _note(self, index: int, said: Said) -> None:
+    def _note(self, workers: Workers, index: int, said: Said) -> None:
         if said == "resting":
             self._resting.add(index)
         elif isinstance(said, Update):
@@ -131,17 +131,16 @@ class A3C:
             if self.reward_scaler is not None:
                 self.reward_scaler.moments.merge(tensors(said.returns))
                 self.common.publish(self.reward_scaler)
-            self._reports.append(Report(said.steps, said.episodes, said.metrics))
+            metrics = said.metrics
+            if metrics is not None:
+                metrics = metrics | {"worker_restarts": float(workers.restarts)}
+            self._reports.append(Report(said.steps, said.episodes, metrics))
         else:
             # One that took another's place: what that one did and could no longer report has not been.
             self.common.steps[index] = self._steps[index]
             self.common.updates[index] = self._updates[index]
             self._resting.discard(index)
-            self._send_on(index)
-
-    def _send_on(self, index: int) -> None:
-        assert self.workers is not None
-        self.workers.send(index, Begin(self._iteration, life=self.workers.restarts))
+            workers.send(index, Begin(self._iteration, life=workers.restarts))
 
     def state_dict(self) -> State:
         """How far all have come, and statistics. Streams are made anew where the environments are."""
@@ -159,3 +158,27 @@ class A3C:
             self.workers.close()
             self.workers = None
         self.envs.close()
+
+
+def a3c(
+    agent: Agent,
+    learner: Learner,
+    reward_scaler: RewardScaler | None,
+    envs: VectorEnv,
+    num_envs: int,
+    worker_plan: Callable[[int, int], A3CPlan],
+    checkpoint_every: int | None,
+    rollout_steps: Count,
+    workers: Count | Auto,
+    max_restarts: Index,
+) -> A3C:
+    """An A3C with workers as many as are meant. Args as in it, and:
+
+    Args:
+        num_envs: over all workers.
+        worker_plan: what each of so many workers is made of, for rollouts of so many steps.
+        rollout_steps: t_max.
+        workers: W; auto as in `worker_count`.
+    """
+    plan = worker_plan(worker_count(num_envs, workers, cores()), rollout_steps)
+    return A3C(agent, learner, reward_scaler, envs, plan, max_restarts, checkpoint_every)

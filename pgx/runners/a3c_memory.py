@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pgx.engines.arguments import leaves
 from pgx.envs.normalizers import RewardScaler
@@ -26,8 +26,7 @@ class Common:
     def __init__(
         self, memory: int, agent: Agent, optimizers: tuple[Optimizer, Optimizer], workers: int
     ) -> None:
-        networks = agent.policy, agent.critic
-        sizes = [sum(p.numel() for p in network.parameters()) for network in networks]
+        sizes = [sum(p.numel() for p in parameters) for parameters in _parameters(agent)]
         counts = [len(o.moments) if isinstance(o, GradientSteps) else 0 for o in optimizers]
         lens = list(leaves(agent.normalizer.lens))
         columns = [Column(f"weights.{i}", (size,), torch.float32) for i, size in enumerate(sizes)]
@@ -43,7 +42,9 @@ class Common:
             [shared[f"moments.{i}.{k}"] for k in range(counts[i])] for i in (0, 1)
         ]
         self.lens: list[Tensor] = [shared[f"lens.{k}"] for k in range(len(lens))]
-        self.steps = shared["steps"]  # [W] environment steps of each worker's updates; worker i writes number i
+        self.steps = shared[
+            "steps"
+        ]  # [W] environment steps of each worker's updates; worker i writes number i
         self.updates = shared["updates"]  # [W] likewise
         self.limit = shared["limit"]  # workers rest when they have come so many steps together
         self.returns = shared["returns"]  # moments of RewardScaler: count, mean, squares
@@ -51,8 +52,7 @@ class Common:
     @torch.no_grad()
     def hold(self, agent: Agent, optimizers: Sequence[Optimizer]) -> None:
         """From now on what these consist of is the common memory, which takes their numbers."""
-        for network, weights in zip((agent.policy, agent.critic), self.weights, strict=True):
-            parameters = list(network.parameters())
+        for parameters, weights in zip(_parameters(agent), self.weights, strict=True):
             if parameters:
                 weights.copy_(flatten(parameters))
                 for parameter, part in zip(parameters, split(weights, parameters), strict=True):
@@ -69,9 +69,9 @@ class Common:
     @torch.no_grad()
     def read(self, agent: Agent, scaler: RewardScaler | None) -> None:
         """Copy what it takes to act and to learn into an agent of the same kind, and into its scaler."""
-        for network, weights in zip((agent.policy, agent.critic), self.weights, strict=True):
-            if len(weights):
-                assign(list(network.parameters()), weights)
+        for parameters, weights in zip(_parameters(agent), self.weights, strict=True):
+            if parameters:
+                assign(parameters, weights)
         for part, shared in zip(leaves(agent.normalizer.lens), self.lens, strict=True):
             part.copy_(shared)
         if scaler is not None:
@@ -82,3 +82,8 @@ class Common:
         """Let all know of the returns that the run has seen."""
         moments = scaler.moments
         self.returns.copy_(torch.stack([moments.count, moments.mean, moments.squares]))
+
+
+def _parameters(agent: Agent) -> list[list[nn.Parameter]]:
+    """Of the policy and of the critic."""
+    return [list(agent.policy.parameters()), list(agent.critic.parameters())]

@@ -1,6 +1,6 @@
 """The worker's side of `runners/a3c.py`: copy, collect, learn, again and again."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from pgx.agents import AgentPlan
 from pgx.engines import EngineChoice, make_engine
 from pgx.envs.make import EnvsPlan
 from pgx.envs.normalizers import RewardScaler
-from pgx.optimizers import CRITIC_OPTIMIZERS, OPTIMIZERS, GradientSteps, NoSteps
+from pgx.optimizers import CRITIC_OPTIMIZERS, OPTIMIZERS, GradientSteps, make_optimizer
 from pgx.optimizers.shared_steps import SharedSteps
 from pgx.runners.a3c_memory import Common
 from pgx.runners.iterations import iterate
@@ -21,7 +21,7 @@ from pgx.runners.stepper import Stepper
 from pgx.runners.sync import SyncRunner
 from pgx.runners.types import Episode
 from pgx.seeding import derive, generator
-from pgx.types import Algorithm, Engine, Learner, Metrics, Optimizer, State
+from pgx.types import Algorithm, Learner, Metrics, Optimizer, State
 
 CPU = torch.device("cpu")
 Numbers = Mapping[str, NDArray[np.float64]]  # moments, as they travel
@@ -66,16 +66,6 @@ class Update:
 
 
 Said = Update | Literal["ready", "resting"]
-
-
-def make_optimizer(
-    registry: Mapping[str, Callable[..., Optimizer]], values: Mapping[str, Any], network: Any, engine: Engine
-) -> Optimizer:
-    """An optimizer from its values; one without a name steps nothing."""
-    if values["name"] is None:
-        return NoSteps(network)
-    rest = {key: value for key, value in values.items() if key != "name"}
-    return registry[values["name"]](network=network, engine=engine, **rest)
 
 
 class Worker:

@@ -17,7 +17,9 @@ class Counters:
     steps: int = 0  # environment steps
     iterations: int = 0
     seconds: float = 0.0  # wall clock, over all lives of the run
-    recent: list[float] = field(default_factory=list)  # raw returns of the last episodes, the trainer's RECENT at most
+    recent: list[float] = field(
+        default_factory=list
+    )  # raw returns of the last episodes, the trainer's RECENT at most
     best_return: float | None = None  # largest mean of a full `recent`
     best_steps: int | None = None
 
@@ -28,7 +30,9 @@ class Report:
 
     steps: int  # environment steps
     episodes: Sequence[Episode]  # that ended in it
-    metrics: Metrics | None  # of the rule, its health and where the time went; None: this update was not looked at
+    metrics: (
+        Metrics | None
+    )  # of the rule, its health and where the time went; None: this update was not looked at
 
 
 class Iterations(Protocol):

@@ -34,24 +34,37 @@ def sizes(
         queue: auto: twice as many as trajectories, and at least one for each worker.
         cores: that this process may use.
     """
-    count = max(w for w in range(1, max(1, cores) + 1) if num_envs % w == 0) if workers == "auto" else workers
+    count = worker_count(num_envs, workers, cores)
     taken = count if trajectories == "auto" else trajectories
     return Sizes(num_envs, count, taken, max(2 * taken, count) if queue == "auto" else queue)
 
 
+def worker_count(num_envs: int, workers: int | Auto, cores: int) -> int:
+    """How many workers are meant; auto: the largest divisor of num_envs that is at most `cores`."""
+    if workers != "auto":
+        return workers
+    return max(w for w in range(1, max(1, cores) + 1) if num_envs % w == 0)
+
+
+def share_misfits(num_envs: int, workers: int) -> list[str]:
+    """Why so many workers cannot share the environments out, in words; empty when they can."""
+    n, w = num_envs, workers
+    if w > n:
+        return [
+            f"runner.workers={w}: more than env.num_envs={n}, and each has at least one environment; at most {n}"
+        ]
+    if n % w:
+        fitting = ", ".join(str(d) for d in range(1, n + 1) if n % d == 0)
+        return [
+            f"runner.workers={w}: env.num_envs={n} / {w} = {n / w:.2f} environments each; expected one of {fitting}"
+        ]
+    return []
+
+
 def misfits(wanted: Sizes) -> list[str]:
     """What does not go together, in words; empty when all is well."""
-    n, w, m, q = wanted.num_envs, wanted.workers, wanted.trajectories, wanted.queue
-    found = []
-    if w > n:
-        found.append(
-            f"runner.workers={w}: more than env.num_envs={n}, and each has at least one environment; at most {n}"
-        )
-    elif n % w:
-        fitting = ", ".join(str(d) for d in range(1, n + 1) if n % d == 0)
-        found.append(
-            f"runner.workers={w}: env.num_envs={n} / {w} = {n / w:.2f} environments each; expected one of {fitting}"
-        )
+    w, m, q = wanted.workers, wanted.trajectories, wanted.queue
+    found = share_misfits(wanted.num_envs, w)
     if q < m:
         found.append(
             f"runner.queue={q}: an update takes runner.trajectories={m}, of which only {q} would ever be begun; "

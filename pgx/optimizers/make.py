@@ -1,0 +1,24 @@
+"""An optimizer from plain values."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pgx.optimizers.none import NoSteps
+from pgx.types import Engine, Optimizer
+
+
+def make_optimizer(
+    registry: Mapping[str, Callable[..., Optimizer]], values: Mapping[str, Any], network: Any, engine: Engine
+) -> Optimizer:
+    """The optimizer of a network that its values describe.
+
+    Args:
+        registry: OPTIMIZERS or CRITIC_OPTIMIZERS.
+        values: its name there, None for no steps; and its other arguments.
+        network: what is stepped.
+        engine: runs the steps.
+    """
+    if values["name"] is None:
+        return NoSteps(network)
+    arguments = {key: value for key, value in values.items() if key != "name"}
+    return registry[values["name"]](network=network, engine=engine, **arguments)
