@@ -4,12 +4,14 @@ A program is found again by a description of all that it was made from, without 
 are on disk never imports the compiler.
 """
 
+import fcntl
 import hashlib
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -201,11 +203,16 @@ class Compiled:
             return None
         path = self.folder / f"{hashlib.sha256(description.encode()).hexdigest()[:32]}.so"
         if path.exists():
-            try:
-                return Program(path)
-            except RuntimeError as error:  # cut short by a full disk, or of another kind of machine
-                self.report(f"{path} cannot be loaded ({str(error).splitlines()[0]}): compiling it again")
-        return self._made(call, path)
+            return self._found(call, path)
+        with _alone_at(path):  # of processes that need the same program one makes it
+            return self._found(call, path) if path.exists() else self._made(call, path)
+
+    def _found(self, call: Call, path: Path) -> Program | None:
+        try:
+            return Program(path)
+        except RuntimeError as error:  # cut short by a full disk, or of another kind of machine
+            self.report(f"{path} cannot be loaded ({str(error).splitlines()[0]}): compiling it again")
+            return self._made(call, path)
 
     def _made(self, call: Call, path: Path) -> Program | None:
         from pgx.engines.compiler import Uncompilable, compile_call
@@ -222,6 +229,15 @@ class Compiled:
 
     def _refuse(self, name: str, reason: str) -> None:
         self.report(f"{name} runs as it is written: {reason}")
+
+
+@contextmanager
+def _alone_at(path: Path) -> Iterator[None]:
+    """While no other process is, for the same path; the kernel's lock goes with a process that dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _second_thread() -> ThreadPoolExecutor:

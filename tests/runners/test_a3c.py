@@ -1,0 +1,291 @@
+"""A3C: workers beside each other do what one would, nothing is lost or counted twice, and who dies is replaced."""
+
+import json
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from pgx.commands.evaluate import evaluate
+from pgx.config import compose
+from pgx.config.check import problems_of
+from pgx.errors import WorkersLost
+from pgx.loggers.jsonl import read
+from pgx.runners.a3c import A3C
+from pgx.runners.a3c_worker import Begin, Worker
+from pgx.runners.shared import allocate
+from pgx.trainer import Trainer
+from tests.conftest import Make, parameters
+from tests.runners.test_workers import runs, until
+
+CARTPOLE = ["env=CartPole-v1", "trainer.compile=false"]
+AS_IT_COMES = [
+    "env.normalize_obs=false",
+    "env.scale_reward=false",
+]  # statistics reach workers when they reach them
+
+
+def company(trainer: Trainer) -> A3C:
+    assert isinstance(trainer.runner, A3C)
+    return trainer.runner
+
+
+def pids(trainer: Trainer) -> list[int]:
+    workers = company(trainer).workers
+    assert workers is not None
+    return workers.pids
+
+
+def at_iteration(trainer: Trainer, number: int, do: Callable[[], None]) -> None:
+    """Do something when so many iterations have been reported."""
+    original = trainer.iterations.next
+
+    def wrapped(counters: object) -> object:
+        if trainer.counters.iterations == number:
+            do()
+        return original(counters)
+
+    trainer.iterations.next = wrapped
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["algo=a2c", "optimizer.schedule=linear", "critic_optimizer.schedule=cosine"],
+        ["algo=a2c", "optimizer=adam", "critic_optimizer=sgd", "critic_optimizer.momentum=0.9"],
+        ["algo=actor_critic", "algo.critic_steps=2"],
+        ["algo=vtrace"],
+    ],
+    ids=lambda o: " ".join(o[:2]),
+)
+def test_one_worker_is_the_synchronous_run_to_the_bit(make: Make, overrides: list[str]) -> None:
+    """Same rollouts, same gradients, same rates of an annealed run, same steps."""
+    settings = [*overrides, *CARTPOLE, *AS_IT_COMES, "trainer.total_steps=600"]
+    alone = make(*settings, "runner=sync", "runner.rollout_steps=5", name="sync")
+    start = parameters(alone)
+    alone.train()
+    worker = make(*settings, "runner=a3c", "runner.rollout_steps=5", "runner.workers=1", name="a3c")
+    worker.train()
+    assert not torch.equal(start, parameters(alone))
+    assert torch.equal(parameters(alone), parameters(worker))
+    one, two = alone.learner.state_dict(), worker.learner.state_dict()
+    for group in ("optimizer", "critic_optimizer"):
+        assert all(map(torch.equal, one[group]["moments"], two[group]["moments"]))
+    rows = [read(trainer.run_dir / "metrics.jsonl") for trainer in (alone, worker)]
+    own = {"rollout/policy_lag", "rollout/worker_restarts"}
+    assert rows[1][0].keys() - rows[0][0].keys() == own
+    assert all(row["rollout/policy_lag"] == 0 for row in rows[1])
+    untimed = [
+        [{k: v for k, v in row.items() if not k.startswith("time/") and k not in own} for row in run]
+        for run in rows
+    ]
+    assert untimed[0] == untimed[1]
+
+
+def test_no_update_is_lost_or_counted_twice(make: Make) -> None:
+    trainer = make("algo=a3c", *CARTPOLE, "trainer.total_steps=3000", "trainer.checkpoint_every=700")
+    trainer.train()
+    counters, common = trainer.counters, company(trainer).common
+    assert int(common.steps.sum()) == counters.steps == int(trainer.agent.normalizer.moments.count)
+    assert int(common.updates.sum()) == counters.iterations
+    assert bool((common.updates > 0).all())
+    assert counters.steps < 3000 + 2 * 2 * 5  # each worker may be at an update when another reaches the end
+    # In CartPole a step earns 1; scaled returns are of every step that was taken.
+    scaler = company(trainer).reward_scaler
+    assert scaler is not None and float(scaler.moments.count) == counters.steps
+
+
+def test_workers_learn_from_different_episodes_at_once(make: Make) -> None:
+    """Every update is looked at: some come from parameters that others have left behind."""
+    trainer = make("algo=a3c", *CARTPOLE, "trainer.total_steps=4000", "logger.every=1", "runner.workers=2")
+    trainer.train()
+    rows = read(trainer.run_dir / "metrics.jsonl")
+    assert len(rows) == trainer.counters.iterations
+    lags = [row["rollout/policy_lag"] for row in rows]
+    assert min(lags) >= 0 and sum(lags) > 0
+    assert [row["step"] for row in rows] == sorted({row["step"] for row in rows})
+
+
+def test_the_rate_falls_with_the_steps_of_all(make: Make) -> None:
+    """Linear: 1 - (steps of all workers) / budget; of one worker alone it would end near a half."""
+    settings = ["trainer.total_steps=4000", "logger.every=1", "optimizer.schedule=linear"]
+    trainer = make("algo=a3c", *CARTPOLE, *settings, "runner.workers=2")
+    trainer.train()
+    rows = read(trainer.run_dir / "metrics.jsonl")
+    full = 7e-4
+    for row in rows:
+        # A report is heard a little after its progress was asked for.
+        done = 1 - row["algo/learning_rate"] / full
+        assert -0.1 < row["step"] / 4000 - done < 0.1
+    assert min(row["algo/learning_rate"] for row in rows) < 0.1 * full
+
+
+def test_a_killed_worker_is_replaced_and_the_run_ends_as_if_nothing_had_happened(make: Make) -> None:
+    trainer = make("algo=a3c", *CARTPOLE, "trainer.total_steps=4000", "runner.max_restarts=2")
+    killed: list[int] = []
+
+    def kill() -> None:
+        killed.append(pids(trainer)[len(killed)])
+        os.kill(killed[-1], signal.SIGKILL)
+
+    at_iteration(trainer, 30, kill)
+    at_iteration(trainer, 90, kill)
+    summary = trainer.train()
+    assert summary["status"] == "finished" and len(killed) == 2
+    common, counters = company(trainer).common, trainer.counters
+    assert int(common.steps.sum()) == counters.steps == int(trainer.agent.normalizer.moments.count)
+    assert int(common.updates.sum()) == counters.iterations
+    rows = read(trainer.run_dir / "metrics.jsonl")
+    assert rows[-1]["rollout/worker_restarts"] == 2
+    assert not any(map(runs, killed))
+
+
+def test_when_restarts_are_used_up_the_run_ends_with_an_error_a_checkpoint_and_no_orphans(
+    make: Make, tmp_path: Path
+) -> None:
+    trainer = make("algo=a3c", *CARTPOLE, "trainer.total_steps=1000000", "runner.max_restarts=0")
+    alive: list[int] = []
+
+    def kill() -> None:
+        alive.extend(pids(trainer))
+        os.kill(alive[1], signal.SIGKILL)
+
+    at_iteration(trainer, 40, kill)
+    with pytest.raises(WorkersLost, match=r"signal 9.*runner\.max_restarts=0 are used up"):
+        trainer.train()
+    until(lambda: not any(map(runs, alive)))
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "failed" and "WorkersLost" in summary["error"]
+    state = trainer.checkpoints.load("last")
+    assert state["counters"]["steps"] == summary["steps"] == state["runner"]["steps"] > 0
+    assert summary["iterations"] >= 40
+    again = make("algo=a3c", *CARTPOLE, "trainer.total_steps=2000")
+    again.load_state_dict(state)
+    assert again.train()["status"] == "finished"
+
+
+def test_what_is_saved_is_what_the_workers_made_and_a_resumed_run_begins_with_it(make: Make) -> None:
+    settings = ["algo=a3c", *CARTPOLE, "trainer.checkpoint_every=500"]
+    first = make(*settings, "trainer.total_steps=1000")
+    first.train()
+    state = first.checkpoints.load("last")
+    assert state["counters"]["steps"] == first.counters.steps
+    second = make(*settings, "trainer.total_steps=2000")
+    assert not torch.equal(parameters(first), parameters(second))
+    second.load_state_dict(state)
+    assert torch.equal(parameters(first), parameters(second))
+    second.runner.begin(second.counters.iterations)
+    second.iterations.pause()
+    begun = company(second).common
+    assert int(begun.steps.sum()) >= first.counters.steps
+    second.runner.close()
+    third = make(*settings, "trainer.total_steps=2000")
+    third.load_state_dict(state)
+    third.train()
+    assert third.counters.steps >= 2000
+    assert int(third.agent.normalizer.moments.count) == third.counters.steps
+    steps = [row["step"] for row in read(third.run_dir / "metrics.jsonl")]
+    assert steps == sorted(set(steps)) and steps[-1] > 1000
+
+
+def test_one_worker_resumed_ends_with_the_bits_of_one_that_went_on(make: Make) -> None:
+    settings = ["algo=a3c", *CARTPOLE, *AS_IT_COMES, "runner.workers=1", "trainer.checkpoint_every=300"]
+    settings += ["trainer.total_steps=900"]
+    whole = make(*settings, name="whole")
+    whole.train()
+    cut = make(*settings, name="cut")
+    saved = cut.checkpoints.save
+
+    def save_and_stop(state: object, names: list[str]) -> None:
+        saved(state, names)
+        raise KeyboardInterrupt
+
+    cut.checkpoints.save = save_and_stop
+    with pytest.raises(KeyboardInterrupt):
+        cut.train()
+    assert cut.counters.steps < 400
+    resumed = make(*settings, name="cut")
+    resumed.load_state_dict(resumed.checkpoints.load("last"))
+    resumed.train()
+    assert torch.equal(parameters(whole), parameters(resumed))
+
+
+def test_every_boundary_begins_other_episodes_with_other_draws(make: Make) -> None:
+    """Workers that began alike again would live the same few episodes again and again."""
+    trainer = make("algo=a3c", *CARTPOLE)
+    plan, worlds = company(trainer).plan, []
+    memory = allocate()
+    for index, begin in (
+        (0, Begin(0, 0)),
+        (1, Begin(0, 0)),
+        (0, Begin(9, 0)),
+        (0, Begin(0, 1)),
+        (0, Begin(0, 0)),
+    ):
+        worker = Worker(plan, memory, index)
+        worker.begin(begin)
+        rollout = worker.runner.collect(worker.agent)
+        worlds.append((rollout.obs[0], rollout.action))
+        worker.envs.close()
+    trainer.runner.close()
+    os.close(memory)
+    for i, one in enumerate(worlds[:4]):
+        for two in worlds[:i]:
+            assert not torch.equal(one[0], two[0]) and not torch.equal(one[1], two[1])
+    assert torch.equal(worlds[0][0], worlds[4][0]) and torch.equal(worlds[0][1], worlds[4][1])
+
+
+def test_a_stop_request_ends_the_run_with_a_checkpoint_and_no_orphans(make: Make) -> None:
+    trainer = make("algo=a3c", *CARTPOLE, "trainer.total_steps=1000000")
+    alive: list[int] = []
+
+    def stop() -> None:
+        alive.extend(pids(trainer))
+        trainer.stop_requested = True
+
+    at_iteration(trainer, 20, stop)
+    summary = trainer.train()
+    assert summary["status"] == "interrupted" and summary["steps"] == int(company(trainer).common.steps.sum())
+    assert trainer.checkpoints.load("last")["counters"]["steps"] == summary["steps"]
+    assert len(alive) == 2 and not any(map(runs, alive))
+
+
+def test_a_run_can_be_evaluated_like_any_other(
+    make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = make("algo=a3c", *CARTPOLE, "trainer.total_steps=600", "trainer.eval_every=200")
+    trainer.train()
+    assert evaluate(str(tmp_path / "run"), "last", 4, False, 0) == 0
+    assert "4 deterministic episodes" in capsys.readouterr().out
+    rows = read(tmp_path / "run" / "metrics.jsonl")
+    assert sum("eval/episode_return" in row for row in rows) == trainer.counters.steps // 200
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["env.num_envs=4", "runner.workers=5"], r"runner.workers=5: more than env.num_envs=4.*at most 4"),
+        (
+            ["env.num_envs=6", "runner.workers=4"],
+            r"6 / 4 = 1.50 environments each; expected one of 1, 2, 3, 6",
+        ),
+        (["runner.workers=0"], r"runner.workers: expected"),
+        (["critic_optimizer=lbfgs"], r"critic_optimizer=lbfgs: runner=a3c .*one of adam"),
+        (["device=cuda"], r"device=cuda: runner=a3c shares.*device=cpu"),
+        (["algo=ppo", "runner=a3c"], r"runner=a3c: others change.*ppo.*a2c or vtrace.*runner=sync"),
+        (["algo=trpo", "runner=a3c"], r"runner=a3c: others change.*trpo"),
+    ],
+)
+def test_what_cannot_run_is_refused_with_the_reason(overrides: list[str], message: str) -> None:
+    found = problems_of(compose(["algo=a3c", "env=CartPole-v1", *overrides]))
+    assert any(re.search(message, problem) for problem in found), found
+
+
+def test_workers_are_as_many_as_cores_and_environments_allow(make: Make) -> None:
+    trainer = make("algo=a3c", *CARTPOLE, "env.num_envs=1")
+    assert str(trainer.runner) == "1 workers x 1 environments x 5 steps"
+    trainer.runner.close()

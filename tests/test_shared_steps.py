@@ -1,0 +1,123 @@
+"""Steps of shared weights: in turns they are those of one, and out of turn nothing of another's is undone."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pgx.engines import Eager
+from pgx.ops.params import assign, flatten
+from pgx.ops.schedules import SCHEDULES
+from pgx.optimizers import GradientSteps
+from pgx.optimizers.first_order import Adam, HeavyBall, RMSprop
+from pgx.optimizers.gradient_steps import Rule
+from pgx.optimizers.shared_steps import SharedSteps
+
+RULES: dict[str, Rule] = {
+    "rmsprop": RMSprop(decay=0.9, epsilon=1e-3, momentum=0.5),
+    "adamw": Adam(0.9, 0.99, 1e-5, weight_decay=0.1),
+    "sgd": HeavyBall(momentum=0.9),
+}
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+
+
+def own(rule: Rule, max_norm: float | None = 0.3) -> GradientSteps:
+    return GradientSteps(network(), rule, 0.05, SCHEDULES["linear"], max_norm, Eager())
+
+
+def loss(net: nn.Module, x: Tensor) -> Tensor:
+    return net(x).square().mean() + net(x).mean()
+
+
+def half(net: nn.Sequential, x: Tensor) -> Tensor:
+    """Knows nothing of the first layer."""
+    return net[2](x).mean()
+
+
+def data(count: int, width: int = 3) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(8, width, generator=generator) for _ in range(count)]
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_workers_that_take_turns_make_the_steps_and_moments_of_one(rule: Rule) -> None:
+    alone = own(rule)
+    weights = flatten(alone.parameters)
+    moments = [torch.zeros_like(weights) for _ in range(rule.moments)]
+    workers = [SharedSteps(own(rule), weights, moments) for _ in range(2)]
+    for turn, x in enumerate(data(12)):
+        worker = workers[turn % 2]
+        assign(worker.own.parameters, weights)
+        assert worker.anneal(turn / 12) == alone.anneal(turn / 12)
+        assert torch.equal(worker.descend(loss, x), alone.descend(loss, x))
+        assert torch.equal(weights, flatten(alone.parameters))
+        assert torch.equal(weights, flatten(worker.own.parameters))
+        assert all(map(torch.equal, moments, alone.moments))
+    assert bool(moments[0].any())
+
+
+def test_a_step_from_an_old_copy_takes_its_gradient_there_and_undoes_nothing_of_others() -> None:
+    """Plain gradient descent: two steps from one copy are the sum of both, in whatever order."""
+    rule, (x, y) = HeavyBall(momentum=0.0), data(2)
+    start = flatten(own(rule).parameters)
+    weights = start.clone()
+    one, two = (SharedSteps(own(rule), weights, [torch.zeros_like(weights)]) for _ in range(2))
+    one.descend(loss, x)
+    after_one = weights.clone()
+    two.descend(loss, y)  # its copy is still where both began
+    alone = []
+    for rows in (x, y):
+        steps = own(rule)
+        steps.descend(loss, rows)
+        alone.append(flatten(steps.parameters) - start)
+    assert torch.equal(after_one, start + alone[0]) or torch.allclose(after_one, start + alone[0], atol=1e-7)
+    assert torch.allclose(weights, start + alone[0] + alone[1], atol=1e-6)
+    assert torch.allclose(
+        flatten(two.own.parameters), start + alone[1], atol=1e-6
+    )  # the copy: its own step alone
+
+
+def test_shared_moments_see_the_gradients_of_all() -> None:
+    rule = RMSprop(decay=0.9, epsilon=1e-3, momentum=0.0)
+    weights = flatten(own(rule).parameters)
+    moments = [torch.zeros_like(weights) for _ in range(2)]
+    gradients = []
+    for x in data(2):
+        worker = SharedSteps(
+            own(rule, None), weights, moments
+        )  # both copies are where the weights were at first
+        gradients.append(
+            worker.own.step.gradient(loss, worker.own.network, (x,), flatten(network().parameters()))[1]
+        )
+        worker.descend(loss, x)
+    expected = 0.9 * 0.1 * gradients[0].square() + 0.1 * gradients[1].square()
+    assert torch.allclose(moments[0], expected)
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_what_a_loss_does_not_depend_on_is_left_as_it_is(rule: Rule) -> None:
+    weights = flatten(own(rule).parameters)
+    moments = [torch.full_like(weights, 0.5) for _ in range(rule.moments)]
+    start = weights.clone()
+    SharedSteps(own(rule), weights, moments).descend(half, data(1, width=4)[0])
+    first = 3 * 4 + 4
+    assert torch.equal(weights[:first], start[:first]) and not torch.equal(weights[first:], start[first:])
+    assert all(bool((moment[:first] == 0.5).all()) for moment in moments)
+    assert not bool((moments[0][first:] == 0.5).any())
+
+
+def test_a_sweep_is_a_step_for_each_minibatch() -> None:
+    rule, x = RULES["rmsprop"], torch.cat(data(3))
+    parts = torch.arange(24).split(8)
+    alone = own(rule)
+    weights = flatten(alone.parameters)
+    shared = SharedSteps(own(rule), weights, [torch.zeros_like(weights) for _ in range(2)])
+    assert torch.allclose(shared.sweep(loss, (x,), parts), alone.sweep(loss, (x,), parts))
+    assert torch.allclose(weights, flatten(alone.parameters))
+    state = shared.state_dict()
+    fresh = SharedSteps(own(rule), weights, [torch.zeros_like(weights) for _ in range(2)])
+    fresh.load_state_dict(state)
+    assert all(map(torch.equal, fresh.moments, shared.moments))
