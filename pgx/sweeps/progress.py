@@ -24,7 +24,7 @@ class Progress:
 
     state: State
     env: str | None  # None before it began
-    steps: int
+    steps: int  # of a run that has not ended: those of its last row of metrics
     total_steps: int | None  # None before it began
     seconds: float  # of training, over all its lives
     final_return: float | None
@@ -36,7 +36,7 @@ def look(run_dir: Path) -> Progress:
     summary = _json(run_dir / SUMMARY)
     running = holder(run_dir) is not None
     config = OmegaConf.load(run_dir / "config.yaml") if (run_dir / "config.yaml").is_file() else None
-    steps, seconds = _reached(run_dir)
+    steps, seconds = (summary["steps"], summary["seconds"]) if summary else _reached(run_dir)
     state: State = "interrupted" if config is not None else "waiting"
     if running:
         state = "running"
