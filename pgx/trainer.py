@@ -120,7 +120,9 @@ class Trainer:
         self.checkpoints = Checkpoints(run_dir)
         self.counters = Counters()
         self.stop_requested = False  # set from outside to end the run after the iteration under way
-        self.on_progress: OnProgress = _carry_on  # set from outside; called after each iteration
+        self.on_progress: OnProgress = (
+            _carry_on  # set from outside; called after each iteration, and on resuming
+        )
         self._weights = {name: list(getattr(agent, name).parameters()) for name in ("policy", "critic")}
         self._resumed = False
         self._sinks: Sequence[Sink] = ()
@@ -151,10 +153,12 @@ class Trainer:
         failure: str | None = None
         try:
             self.runner.begin(self.counters.iterations)
-            pruned = False
+            pruned = (
+                self._resumed and self._progressed()
+            )  # the life before may have died before it could tell
             while self.counters.steps < self.total_steps and not self.stop_requested and not pruned:
                 self._iterate()
-                pruned = self.on_progress(self.counters.steps, _mean(self.counters.recent))
+                pruned = self._progressed()
             if self._saved_at != self.counters.steps:
                 self._save()
             ended: Status = "pruned" if pruned else "interrupted"
@@ -172,6 +176,9 @@ class Trainer:
             write_atomically(self.run_dir / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
             self.runner.close()
         return summary
+
+    def _progressed(self) -> bool:
+        return self.on_progress(self.counters.steps, _mean(self.counters.recent))
 
     def _iterate(self) -> None:
         counters, runner = self.counters, self.runner

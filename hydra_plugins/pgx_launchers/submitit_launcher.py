@@ -44,15 +44,8 @@ class SubmititLauncher(Launcher):
 
         jobs = place(self.context, self.config, self.task, job_overrides, initial_job_idx)
         settings = dict(self.parameters)
-        executor = submitit.AutoExecutor(
-            folder=self.folder,
-            cluster=self.cluster,
-            **(
-                {"slurm_max_num_timeout": settings.pop("slurm_max_num_timeout")}
-                if "slurm_max_num_timeout" in settings
-                else {}
-            ),
-        )
+        limits = {key: settings.pop(key) for key in self.parameters if key == "slurm_max_num_timeout"}
+        executor = submitit.AutoExecutor(folder=self.folder, cluster=self.cluster, **limits)
         executor.update_parameters(name="pgx", cpus_per_task=self.cpus_per_job, **settings)
         submitted = executor.map_array(_Requeued(), jobs)
         while not all(job.done() for job in submitted):

@@ -55,7 +55,7 @@ def start(flags: list[str], overrides: list[str]) -> int:
     if named and (folder / PLAN).is_file():
         planned = read_plan(folder)
         refuse_other(folder, planned, plan)
-        plan = replace(planned, hydra=tuple(hydra), search=plan.search)
+        plan = replace(planned, cwd=plan.cwd, search=plan.search)
     else:
         plan = _with_folders(plan)
         folder = _made(folder) if named else claim(folder)
@@ -177,6 +177,8 @@ def _run(folder: Path, plan: Plan) -> int:
         where = f"hydra.sweep.dir={quoted(folder)}"
         hand_over(["-m", *plan.hydra, where], partial(run_job, folder, this_process()))
         stopped = stop.exists()
+        if plan.search:
+            settle(folder, plan.search, plan.jobs)  # what a job that died has not told
     lines, failed = closing(folder, plan)
     print("\n".join(lines), flush=True)
     if stopped:

@@ -141,15 +141,19 @@ class Trial:
     def pruning(self) -> OnProgress:
         """What a trainer calls after each iteration: reports at multiples of `report_every`, so that trials whose
         iterations differ in length are compared at the same steps; True where the pruner gives the trial up."""
-        reported = max(self._frozen(self.trial.number).intermediate_values, default=0)
+        reported = max(
+            self._frozen(self.trial.number).intermediate_values, default=0
+        )  # by an earlier life, if any
+        decided = 0
 
         def on_progress(steps: int, recent_return: float | None) -> bool:
-            nonlocal reported
+            nonlocal decided
             due = steps // self.search.report_every * self.search.report_every
-            if due <= reported or recent_return is None:
+            if due <= decided or due < reported or recent_return is None:
                 return False
-            self.trial.report(recent_return, due)
-            reported = due
+            if due > reported:
+                self.trial.report(recent_return, due)
+            decided = due
             return self.trial.should_prune()
 
         return on_progress

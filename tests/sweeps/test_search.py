@@ -104,7 +104,8 @@ def test_who_resumes_a_run_resumes_its_trial(tmp_path: Path) -> None:
     assert not report(150, 3.0)
     again = Trial(tmp_path, SEARCH, tmp_path / "run", 0)
     assert (again.trial.number, again.overrides) == (first.trial.number, first.overrides)
-    assert not again.pruning()(160, 9.0)  # the same 100 steps are not reported twice
+    report = again.pruning()
+    assert not report(60, 2.0) and not report(160, 9.0)  # the same 100 steps are not reported twice
     (trial,) = open_study(tmp_path, SEARCH).trials
     assert trial.intermediate_values == {100: 3.0}
 
@@ -119,6 +120,8 @@ def test_a_trial_worse_than_the_median_at_the_same_step_is_given_up_after_the_wa
     assert not bad(110, 1.0)  # within warmup_steps
     assert not bad(205, None)  # no episode has ended
     assert bad(310, 1.0)
+    # A life that died between its report and its end has told the study, and not acted on the answer.
+    assert Trial(tmp_path, SEARCH, tmp_path / "bad", 2).pruning()(310, 1.0)
     good = Trial(tmp_path, SEARCH, tmp_path / "good", 3).pruning()
     assert not any(good(steps, 70.0) for steps in (130, 230, 330))
 

@@ -168,7 +168,7 @@ def test_a_sweep_that_is_being_run_is_refused(here: Here, tmp_path: Path) -> Non
     assert code == 2 and f"process {os.getpid()}" in err
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+@pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=pytest.mark.slow)])
 def test_ctrl_c_ends_it_and_resumed_it_ends_with_the_same_bits(tmp_path: Path, launcher: str) -> None:
     sweep = [
         "-m",
@@ -213,7 +213,8 @@ def test_many_runs_of_a_second_have_folders_and_seeds_of_their_own(
 
 
 def test_one_name_is_claimed_by_one_process(tmp_path: Path) -> None:
-    script = "import sys\nfrom pathlib import Path\nfrom pgx.commands.one_run import claim\ninput()\nprint(claim(Path(sys.argv[1])))"
+    script = "import sys\nfrom pathlib import Path\nfrom pgx.commands.one_run import claim\ninput()\n"
+    script += "print(claim(Path(sys.argv[1])))"
     pipe = subprocess.PIPE
     racing = [
         subprocess.Popen(
