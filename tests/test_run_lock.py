@@ -75,20 +75,21 @@ def test_of_many_processes_at_once_one_holds_it(tmp_path: Path) -> None:
             process.kill()
 
 
-def test_who_looks_does_not_take(tmp_path: Path) -> None:
-    """Looking takes the lock for an instant, which one who wants to work there waits for."""
+LOOK = """
+import fcntl, sys, time
+with open(sys.argv[1]) as file:
+    fcntl.flock(file, fcntl.LOCK_SH)
+    print("looking", flush=True)
+    time.sleep(0.4)
+"""
+
+
+def test_who_looks_keeps_nobody_out(tmp_path: Path) -> None:
+    """Looking for the holder takes the lock for an instant, here a long one; who wants to work there waits for it."""
     assert holder(tmp_path) is None and not (tmp_path / LOCK).exists()
     (tmp_path / LOCK).touch()
-    script = HOLD.split("with hold")[0] + "from pgx.run_lock import holder\nprint('on', flush=True)\n"
-    script += "while True: holder(Path(sys.argv[1]))"
-    looking = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert looking.stdout is not None and looking.stdout.readline() == "on\n"
-        for _ in range(200):
-            with hold(tmp_path):
-                pass
-    finally:
-        looking.kill()
-        looking.communicate()
+    command = [sys.executable, "-c", LOOK, str(tmp_path / LOCK)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as looking:
+        assert looking.stdout is not None and looking.stdout.readline() == "looking\n"
+        with hold(tmp_path):
+            assert holder(tmp_path) == Holder(os.uname().nodename, os.getpid())
