@@ -144,9 +144,8 @@ class Trainer:
     def _train(self) -> dict[str, Any]:
         if not self._resumed:
             refuse_used(self.run_dir)
-        (self.run_dir / SUMMARY).unlink(
-            missing_ok=True
-        )  # of an earlier life: a summary is of a run that ended
+        # A summary is of a run that has ended: one of an earlier life would speak for this one if it is killed.
+        (self.run_dir / SUMMARY).unlink(missing_ok=True)
         write_atomically(self.run_dir / "config.yaml", self.config.encode())
         self._sinks = self.open_sinks(self.counters.steps if self._resumed else None)
         status: Status = "failed"

@@ -32,11 +32,12 @@ class JoblibLauncher(Launcher):
         from joblib.externals.loky.process_executor import BrokenProcessPool
 
         jobs = place(self.context, self.config, self.task, job_overrides, initial_job_idx)
+        at_once = min(self.n_jobs, len(jobs))
         parallel = Parallel(
-            n_jobs=min(self.n_jobs, len(jobs)),
+            n_jobs=max(2, at_once),  # with one, joblib runs the jobs in this process, which must outlive them
             backend="loky",
             batch_size=1,  # a job takes minutes: none waits behind another
-            pre_dispatch="n_jobs",
+            pre_dispatch=at_once,
             max_nbytes=None,
             return_as="generator_unordered",
             initializer=_leave_interrupts_to_the_sweep,

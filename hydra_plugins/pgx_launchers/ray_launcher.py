@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from hydra_plugins.pgx_launchers.jobs import PlacedJob, place
 from pgx.errors import UserError
 
+PROBE = "import ray, sys; ray.init(address=sys.argv[1], logging_level='ERROR', log_to_driver=False)"
 LOOK = 1.0  # seconds between looks at the tasks: in between, Ctrl-C is heard
 
 
@@ -93,14 +94,17 @@ def _probe(address: str, seconds: float) -> None:
             socket.create_connection((host, int(port)), timeout=seconds).close()
         except OSError as error:
             raise UserError(f"{problem} ({error})") from error
-    if address.startswith("ray://"):
-        return
-    command = [sys.executable, "-m", "ray.scripts.scripts", "status"]
-    command += [] if address == "auto" else ["--address", address]
     left = max(1.0, seconds - (time.monotonic() - started))
     try:
-        asked = subprocess.run(command, capture_output=True, timeout=left, check=False)
+        asked = subprocess.run(
+            [sys.executable, "-c", PROBE, address], capture_output=True, text=True, timeout=left, check=False
+        )
     except subprocess.TimeoutExpired:
         raise UserError(problem) from None
     if asked.returncode != 0:
-        raise UserError(f"{problem} (ray start --head starts one)")
+        said = [line for line in asked.stderr.splitlines() if line.strip()]
+        why = next(
+            (line for line in said if line.startswith("ray.exceptions.")),
+            said[-1] if said else "no word of why",
+        )
+        raise UserError(f"{problem} ({why})")
