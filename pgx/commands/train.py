@@ -1,7 +1,6 @@
 """`pgx train`: Hydra composes, pgx checks everything, then trains."""
 
 import argparse
-import os
 import shutil
 import signal
 import sys
@@ -12,21 +11,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import hydra
 from hydra._internal.utils import get_args_parser
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from pgx.checkpoint import LAST, Checkpoints
-from pgx.config import build, check, check_inputs, compose
-from pgx.config.compose import ROOT, jobs, parse, prepare
-from pgx.config.explain import explain
-from pgx.errors import RunError, UserError
-from pgx.metrics import shown
-from pgx.paths import config_dir
+from pgx.commands.one_run import announce, checked, claim, hand_over, load_config, outcome, resumed
+from pgx.commands.sweep import start
+from pgx.config import build
+from pgx.config.compose import jobs, parse, prepare
+from pgx.errors import UserError
 from pgx.schema import nearest
+from pgx.sweeps.plan import key_of, quoted
 from pgx.trainer import Trainer, refuse_used
 
 # What a resumed run may change; the rest would make it another run.
@@ -42,19 +36,27 @@ def train(arguments: list[str]) -> int:
     options, overrides = _options(arguments)
     rest = [*(a for a in arguments if a not in overrides), *prepare(overrides)]
     if _WITHOUT_A_RUN & {name for name, value in vars(options).items() if value}:
-        return _hydra(rest, [])
+        _hydra(rest, [])
+        return 0
     sweep = jobs(prepare(overrides))
-    if not options.multirun and len(sweep) > 1:
+    if options.multirun:
+        flags = [a for a in arguments if a not in overrides and a not in ("-m", "--multirun")]
+        return start(flags, overrides)
+    if len(sweep) > 1:
         raise UserError("several values for one key: add -m to run every combination of them")
-    _check(sweep)
-    failures: list[tuple[list[str], Exception]] = []
-    code = _hydra(rest, failures)
-    if len(failures) == 1 and len(sweep) == 1:
-        raise failures[0][1]
+    (only,) = sweep
+    cfg = checked(only)
+    if "sweep" in cfg:
+        raise UserError("sweep=...: a search runs many trials: add -m")
+    if "run_dir" in map(key_of, overrides):
+        refuse_used(Path(cfg.run_dir))
+    else:
+        rest.append(f"run_dir={quoted(claim(Path(cfg.run_dir)))}")
+    failures: list[Exception] = []
+    _hydra(rest, failures)
     if failures:
-        lines = [f"{' '.join(job)}: {error}" for job, error in failures]
-        raise RunError("\n".join([f"{len(failures)} of {len(sweep)} runs failed", *lines]))
-    return code
+        raise failures[0]
+    return 0
 
 
 def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -73,58 +75,20 @@ def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return options, [*options.overrides, *overrides]
 
 
-def _check(sweep: list[list[str]]) -> None:
-    """Every run of a sweep before the first one starts: its values, and a folder of its own."""
-    folders: dict[str, list[str]] = {}
-    for job in sweep:
-        cfg = compose(job)
-        check(cfg)
-        check_inputs(cfg)
-        if any(o.key_or_group == "run_dir" for o in parse(job)):
-            folders.setdefault(cfg.run_dir, []).append(" ".join(job))
-    shared = [folder for folder, users in folders.items() if len(users) > 1]
-    if shared:
-        raise UserError(
-            f"run_dir={shared[0]}: {len(folders[shared[0]])} runs of the sweep would write there; "
-            "give each its own, e.g. 'run_dir=outputs/mine/${label}_${seed}'"
-        )
-    for folder in folders:
-        refuse_used(Path(folder))
+def _hydra(arguments: list[str], failures: list[Exception]) -> None:
+    """Hand over to Hydra, which calls back for the run; what that raises is kept as it is."""
 
-
-def _hydra(arguments: list[str], failures: list[tuple[list[str], Exception]]) -> int:
-    """Hand over to Hydra, which calls back for each run; what a run raises is kept, so that a sweep goes on."""
-
-    def job(cfg: DictConfig) -> float | None:
+    def job(cfg: DictConfig) -> None:
         try:
-            return _job(cfg)
+            summary = _train(build(cfg), cfg)
         except Exception as error:
             _forget_empty(Path(cfg.run_dir))
-            failures.append((list(HydraConfig.get().overrides.task), error))
-            return None
+            failures.append(error)
+            return
+        if summary["status"] == "interrupted":
+            raise KeyboardInterrupt
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and pgx.cli words the message
-    run = hydra.main(config_path=str(config_dir()), config_name=ROOT, version_base="1.3")(job)
-    sys.argv = ["pgx train", *arguments]
-    try:
-        run()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain(error)) from error
-    except OSError as error:
-        if error.filename is None:
-            raise
-        raise UserError(f"run_dir: cannot write {error.filename}: {error.strerror}") from error
-    return 0
-
-
-def _job(cfg: DictConfig) -> float | None:
-    """One run; its final return, which sweepers maximise."""
-    trainer = build(cfg)
-    summary = _train(trainer, cfg)
-    if summary["status"] == "interrupted":
-        raise KeyboardInterrupt  # ends a sweep too
-    final: float | None = summary["final_return"]
-    return final
+    hand_over(arguments, job)
 
 
 def _forget_empty(run_dir: Path) -> None:
@@ -143,25 +107,11 @@ def _forget_empty(run_dir: Path) -> None:
 
 
 def _train(trainer: Trainer, cfg: DictConfig) -> dict[str, Any]:
-    envs = trainer.runner.envs
-    print(
-        f"{cfg.label} on {envs.id}: {trainer.runner}, "
-        f"backend {envs.backend} ({trainer.backend_reason}), "
-        f"{'compiled' if trainer.engine.compiled else 'not compiled'} ({trainer.engine.reason}), seed {cfg.seed}\n"
-        f"run {trainer.run_dir}",
-        flush=True,
-    )
+    announce(trainer, cfg)
     started = time.monotonic()
     with _interruptible(trainer):
         summary = trainer.train()
-    took = time.monotonic() - started
-    returned = "no episode ended"
-    if summary["final_return"] is not None:
-        episodes = summary["final_return_episodes"]
-        returned = f"return {shown(summary['final_return'])} (mean of the last {episodes} episodes)"
-    if summary["best_return"] is not None:
-        returned += f", best {shown(summary['best_return'])} at {summary['best_steps']:,} steps"
-    print(f"{summary['status']} at {summary['steps']:,} steps after {took:,.1f} s: {returned}")
+    print(outcome(summary, time.monotonic() - started))
     print(f"  see it       tensorboard --logdir {trainer.run_dir}")
     print(f"  evaluate it  pgx eval {trainer.run_dir}")
     if summary["status"] == "interrupted":
@@ -203,11 +153,7 @@ def _resume(arguments: list[str]) -> int:
             raise UserError(f"{key}: unknown key")
         OmegaConf.update(cfg, key, override.value())
     cfg.run_dir = str(run_dir)
-    state = Checkpoints(run_dir).load(LAST)
-    if cfg.trainer.compile == "auto":
-        cfg.trainer.compile = state["compiled"]  # a longer run, or another machine, may decide otherwise
-    trainer = build(cfg)
-    trainer.load_state_dict(state)
+    trainer = resumed(cfg)
     if trainer.counters.steps >= trainer.total_steps:
         print(
             f"{run_dir} is finished: {trainer.counters.steps:,} of {trainer.total_steps:,} steps; "
@@ -218,17 +164,3 @@ def _resume(arguments: list[str]) -> int:
     if summary["status"] == "interrupted":
         raise KeyboardInterrupt
     return 0
-
-
-def load_config(run_dir: Path) -> DictConfig:
-    """The resolved config of a run.
-
-    Raises:
-        UserError: the folder is not that of a run.
-    """
-    path = run_dir / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"{run_dir}: not the folder of a run (it has no config.yaml)")
-    cfg = OmegaConf.load(path)
-    assert isinstance(cfg, DictConfig)
-    return cfg
