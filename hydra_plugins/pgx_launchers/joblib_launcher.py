@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Sequence
 
 from hydra.core.utils import JobReturn
@@ -10,6 +12,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from hydra_plugins.pgx_launchers.jobs import place
+
+LOOK = 1.0  # seconds between looks at whether the sweep is still there
 
 
 class JoblibLauncher(Launcher):
@@ -40,7 +44,7 @@ class JoblibLauncher(Launcher):
             pre_dispatch=at_once,
             max_nbytes=None,
             return_as="generator_unordered",
-            initializer=_leave_interrupts_to_the_sweep,
+            initializer=_belong_to_the_sweep,
         )
         ended: list[JobReturn] = []
         try:
@@ -53,6 +57,17 @@ class JoblibLauncher(Launcher):
         return ended
 
 
-def _leave_interrupts_to_the_sweep() -> None:
-    """Ctrl-C reaches every process of a terminal; the sweep's own asks the jobs to end, each where it can resume."""
+def _belong_to_the_sweep() -> None:
+    """Ctrl-C is the sweep's to hear, which asks the jobs to end; and a process whose sweep is gone ends at once.
+
+    joblib's own would wait for work for ever. Nothing is lost: a run resumes from its last checkpoint however it ended.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOK)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

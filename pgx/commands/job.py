@@ -46,7 +46,7 @@ def run_job(folder: Path, launcher: str, cfg: DictConfig) -> None:
                 console = stack.enter_context((run_dir / CONSOLE).open("a"))
                 stack.enter_context(redirect_stdout(console))
                 stack.enter_context(redirect_stderr(console))
-            said = _run(plan, folder, number, cfg, os.getppid() if apart else None)
+            said = _run(plan, folder, number, cfg)
     except HeldError as error:
         said = str(error)
     except KeyboardInterrupt:
@@ -62,7 +62,7 @@ def run_job(folder: Path, launcher: str, cfg: DictConfig) -> None:
     print(f"[{number + 1}/{len(plan.jobs)}] {plan.label(job)}: {said}", flush=True)
 
 
-def _run(plan: Plan, folder: Path, number: int, placed: DictConfig, parent: int | None) -> str:
+def _run(plan: Plan, folder: Path, number: int, placed: DictConfig) -> str:
     """Train from the last checkpoint or from the beginning; how it ended, in words."""
     run_dir = Path(placed.run_dir)
     trial = Trial(folder, plan.search, run_dir, number) if plan.search else None
@@ -75,16 +75,14 @@ def _run(plan: Plan, folder: Path, number: int, placed: DictConfig, parent: int 
     # What belongs to this machine and this launcher rather than to the run.
     cfg.run_dir, cfg.env.num_threads = placed.run_dir, placed.env.num_threads
     trainer = resumed(cfg) if again else build(cfg)
-    trainer.on_progress = _watch(folder, parent, trial.pruning() if trial else None)
+    trainer.on_progress = _watch(folder, trial.pruning() if trial else None)
     announce(trainer, cfg)
     started = time.monotonic()
     return outcome(trainer.train(), time.monotonic() - started)
 
 
-def _watch(folder: Path, parent: int | None, pruning: OnProgress | None) -> OnProgress:
-    """Ends a run, after the iteration under way, when the sweep is to stop or the process that launched it is gone.
-
-    `parent` is None for a run in the sweep's own process, which may well outlive the shell that began it.
+def _watch(folder: Path, pruning: OnProgress | None) -> OnProgress:
+    """Ends a run, after the iteration under way, when the sweep is to stop.
 
     As if killed: at its last checkpoint rather than with one of its own, which would be an episode boundary that
     the run has not when it is left alone. So it ends with the same bits however often its sweep was stopped.
@@ -92,7 +90,7 @@ def _watch(folder: Path, parent: int | None, pruning: OnProgress | None) -> OnPr
     stop = folder / STOP
 
     def on_progress(steps: int, recent_return: float | None) -> bool:
-        if stop.exists() or (parent is not None and os.getppid() != parent):
+        if stop.exists():
             raise KeyboardInterrupt
         return pruning is not None and pruning(steps, recent_return)
 

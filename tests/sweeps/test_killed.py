@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,17 @@ def rows(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+def session(leader: int) -> list[Path]:
+    """The processes that are left of a session."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, _, its_session, *_ = stat.read_text().rsplit(")", 1)[1].split()
+            if int(its_session) == leader and state != "Z":
+                found.append(stat)
+    return found
+
+
 def kill(process: "subprocess.Popen[str]", how: str) -> None:
     """The process that was started, alone or with all of its group."""
     if how == "group":
@@ -70,6 +82,8 @@ def test_killed_half_way_and_resumed_it_ends_with_the_same_bits(
     finally:
         kill(process, how)
     wait_for(lambda: not any(look(run).state == "running" for run in jobs(folder)))  # workers find out
+    if launcher == "joblib":
+        wait_for(lambda: not session(process.pid))
     before = {run: look(run) for run in jobs(folder)}
     finished = {run: (run / "summary.json").read_bytes() for run in before if before[run].state == "finished"}
     cut = [run for run in before if before[run].state == "interrupted" and resumable(run)]

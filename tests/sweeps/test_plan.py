@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
+from hydra_plugins.pgx_launchers.planned_sweeper import threads_per_job
 from pgx.config import compose
 from pgx.config.compose import parse
 from pgx.config.sections import Search
@@ -82,6 +84,20 @@ def test_a_job_has_its_folder_and_its_share_of_threads_unless_it_says_so() -> No
 def test_the_command_that_repeats_a_job_leaves_out_the_folder_and_is_fit_for_a_shell() -> None:
     job = Job(("env.kwargs={a: 'b c'}", "run_dir=x"), Path("x"))
     assert job.command == """pgx train 'env.kwargs={a: '"'"'b c'"'"'}'"""
+
+
+@pytest.mark.parametrize(
+    ("launcher", "share"),
+    [
+        ({}, None),
+        ({"n_jobs": None}, 1),
+        ({"n_jobs": 4}, 4),
+        ({"n_jobs": 99}, 1),
+        ({"n_jobs": 3, "cpus_per_job": 2}, 2),
+    ],
+)
+def test_jobs_share_the_cores(launcher: dict[str, int | None], share: int | None) -> None:
+    assert threads_per_job(OmegaConf.create(launcher), cores=16) == share
 
 
 @given(st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1))

@@ -121,7 +121,8 @@ def test_a_trial_worse_than_the_median_at_the_same_step_is_given_up_after_the_wa
     assert not bad(205, None)  # no episode has ended
     assert bad(310, 1.0)
     # A life that died between its report and its end has told the study, and not acted on the answer.
-    assert Trial(tmp_path, SEARCH, tmp_path / "bad", 2).pruning()(310, 1.0)
+    again = Trial(tmp_path, SEARCH, tmp_path / "bad", 2).pruning()
+    assert not again(210, 1.0) and again(310, 1.0)  # and ends where it would have, not where it resumes
     good = Trial(tmp_path, SEARCH, tmp_path / "good", 3).pruning()
     assert not any(good(steps, 70.0) for steps in (130, 230, 330))
 
