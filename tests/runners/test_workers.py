@@ -75,6 +75,7 @@ def test_a_worker_that_died_is_started_again_and_what_it_said_before_is_heard(wo
     with running(echo, 2, max_restarts=1) as workers:
         first = workers.pids
         workers.send(1, word)
+        until(lambda: not runs(first[1]))  # before anybody listens
         heard = hear(workers, 2)
         assert heard == ([(1, (1, word))] if word != "exit" else [])
         assert (workers.revived, workers.restarts) == ([1], 1)
