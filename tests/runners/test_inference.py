@@ -1,6 +1,7 @@
 """Actions chosen in the learner's process: they are the policy's, for whoever asks, however many ask at once."""
 
 import os
+import select
 import threading
 from collections.abc import Iterator
 
@@ -101,3 +102,4 @@ def test_what_one_asked_for_and_did_not_live_to_hear_is_not_told_to_the_next(ser
     bound = desk.bind(respond, None, None, False)
     for i in range(5):
         assert same(bound(*asked(i)), own(made(0), asked(i)))
+    assert not select.select([service.desks[1].bell], [], [], 0.5)[0]  # an answer each, and none too many

@@ -151,6 +151,7 @@ def test_closing_lets_a_worker_end_by_itself_and_kills_one_that_does_not(tmp_pat
     workers = Workers(partial(leaves_word, str(tmp_path)), 1, 0, ())
     stuck = Workers(echo, 1, 0, ())
     stuck.send(0, "sleep")
+    assert hear(workers, 1) == [(0, "here")]
     pids = workers.pids + stuck.pids
     for each in (workers, stuck, workers):
         each.close()
