@@ -230,7 +230,15 @@ def test_a_killed_actor_is_started_again_and_no_step_is_given_out_twice(
     os.kill(pid, signal.SIGSTOP)
     rollouts.append(runner.collect(trainer.agent))
     os.kill(pid, signal.SIGKILL)
-    rollouts += [runner.collect(trainer.agent) for _ in range(4)]
+    rollouts += [runner.collect(trainer.agent) for _ in range(5)]
+    goes_on = [(one.next_obs[-1] == two.obs[0]).all(-1) for one, two in pairwise(rollouts)]
+    assert all(bool(row[:2].all()) for row in goes_on)  # of actor 0, without a gap
+    died = [i for i, row in enumerate(goes_on) if not row[2:].any()]  # of actor 1
+    assert len(died) == 1
+    assert (
+        int(rollouts[died[0] + 1].time[0, 2:].max()) == 0
+    )  # what its successor does first is what was left undone
+    assert sum(bool(row[2:].all()) for row in goes_on) == len(goes_on) - 1
     assert runner.measures()["worker_restarts"] == 1 and not runs(pid)
     assert all(bool(rollout.valid.any(0).all()) for rollout in rollouts)
     seen = told(rollouts)
