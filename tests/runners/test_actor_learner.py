@@ -230,6 +230,9 @@ def test_a_killed_actor_is_started_again_and_no_step_is_given_out_twice(
     os.kill(pid, signal.SIGSTOP)
     rollouts.append(runner.collect(trainer.agent))
     os.kill(pid, signal.SIGKILL)
+    until(
+        lambda: runner.actors.finished() > 0 and runner.actors.restarts == 1
+    )  # one of its own is done by now
     rollouts += [runner.collect(trainer.agent) for _ in range(5)]
     goes_on = [(one.next_obs[-1] == two.obs[0]).all(-1) for one, two in pairwise(rollouts)]
     assert all(bool(row[:2].all()) for row in goes_on)  # of actor 0, without a gap
