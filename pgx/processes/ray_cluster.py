@@ -15,10 +15,8 @@ from pgx.errors import UserError
 
 PROBE = "import ray, sys; ray.init(address=sys.argv[1], logging_level='ERROR', log_to_driver=False)"
 
-SKIPPED = (
-    "RAY_DEDUP_LOGS_SKIP_REGEX"  # lines of Ray's that it keeps from the console; read when it is imported
-LEVEL = "RAY_BACKEND_LOG_LEVEL"
-)
+SKIPPED = "RAY_DEDUP_LOGS_SKIP_REGEX"  # lines that Ray keeps from the console; read when it is imported
+LEVEL = "RAY_BACKEND_LOG_LEVEL"  # below which Ray says nothing; read when it connects
 
 
 def hush() -> None:
@@ -59,12 +57,20 @@ def connect(key: str, address: str | None, connect_seconds: float, num_cpus: int
         return False
     if address is not None:
         probe(key, address, connect_seconds)
-    settings: dict[str, Any] = {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
-    if address is not None:
-        settings = {"address": address}
-        os.environ.setdefault(LEVEL, "fatal")  # of this process, else nodes that are lost are told of at length
+    settings: dict[str, Any] = {
+        "logging_level": logging.CRITICAL,
+        "log_to_driver": False,
+        "runtime_env": same_path(),
+    }
+    if address is None:
+        settings |= {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
+        ray.init(**settings)
+        return True
+    chosen = os.environ.setdefault(LEVEL, "fatal")  # of this process: lost nodes are told of at length
     with _unheard():
-        ray.init(**settings, logging_level=logging.CRITICAL, log_to_driver=False, runtime_env=same_path())
+        ray.init(**settings, address=address)
+    if chosen == "fatal":
+        del os.environ[LEVEL]
     return True
 
 

@@ -22,7 +22,9 @@ from tests.runners.test_actor_processes import children, training
 from tests.runners.test_workers import runs, until
 from tests.sweeps.command import pgx
 
-pytest.importorskip("ray", reason="the extra `ray` is not installed")
+with pytest.MonkeyPatch.context() as patch:
+    patch.setenv(SKIPPED, ".*")
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
 pytestmark = pytest.mark.slow
 
 MEMORY = 80 * 2**20  # bytes of a node's object store, near the least that Ray takes
@@ -32,19 +34,17 @@ ON_RAY = "runner.backend=ray"
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A head without CPUs and two nodes of one each: every actor has a node of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(SKIPPED, ".*")
-        from ray.cluster_utils import Cluster
+    from ray.cluster_utils import Cluster
 
-        quick = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}
-        head = {"num_cpus": 0, "object_store_memory": MEMORY, "_system_config": quick}
-        made = Cluster(initialize_head=True, head_node_args=head)
-        try:
-            for _ in range(2):
-                made.add_node(num_cpus=1, object_store_memory=MEMORY)
-            yield made
-        finally:
-            made.shutdown()
+    quick = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}
+    head = {"num_cpus": 0, "object_store_memory": MEMORY, "_system_config": quick}
+    made = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        for _ in range(2):
+            made.add_node(num_cpus=1, object_store_memory=MEMORY)
+        yield made
+    finally:
+        made.shutdown()
 
 
 @pytest.fixture
