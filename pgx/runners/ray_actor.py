@@ -69,7 +69,7 @@ class RayActor:
     def __init__(self, plan: ActorPlan, columns: Sequence[Column], index: int, board: str) -> None:
         torch.set_num_threads(1)
         self._plan, self._index = plan, index
-        handle: Any = ray.get_actor(board)  # type: ignore[no-untyped-call]
+        handle: Any = ray.get_actor(board)
         self._parameters = BoardParameters(handle)
         self._slot = {column.name: torch.zeros(column.shape, dtype=column.dtype) for column in columns}
         life: Any = ray.get(handle.join.remote(index))

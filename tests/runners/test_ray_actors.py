@@ -5,6 +5,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +256,23 @@ def test_an_address_that_does_not_answer_is_one_error(tmp_path: Path, answers: b
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_says_nothing_of_ray_s_on_the_cluster_that_auto_finds(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even when an actor dies: the metrics tell of it."""
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)  # as `ray start` notes it for its machine
+    with training(tmp_path / "run", ON_RAY, "runner.address=auto", "logger.console=plain") as (process, _):
+        os.kill(min(acting()), signal.SIGKILL)
+        metrics = tmp_path / "run" / "metrics.jsonl"
+        until(lambda: read(metrics)[-1]["rollout/worker_restarts"] == 1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=300)
+    assert process.returncode == 130
+    assert err.strip() == "stopping after this iteration (Ctrl-C again: at once)"
+    assert "raylet" not in out and "RayActor" not in out
+    until(lambda: not acting())
+
+
 def test_an_interrupt_of_the_terminal_ends_a_ray_of_the_run_s_own(tmp_path: Path) -> None:
     with training(tmp_path / "run", ON_RAY) as (process, below):
         assert sum(b"RayActor" in command(pid) for pid in below) == 2
@@ -267,7 +285,13 @@ def test_an_interrupt_of_the_terminal_ends_a_ray_of_the_run_s_own(tmp_path: Path
 
 
 def test_a_ray_of_the_run_s_own_ends_with_a_learner_that_was_killed(tmp_path: Path) -> None:
+    """All at once but for Ray's agents, which look for a minute for those whom they could tell."""
     with training(tmp_path / "run", ON_RAY) as (process, below):
+        agents = {pid for pid in below if b"Agent" in command(pid)}
         process.kill()
-        until(lambda: not any(map(runs, below)))
+        until(lambda: not any(runs(pid) for pid in below if pid not in agents))
+        for _ in range(3):
+            with suppress(AssertionError):
+                until(lambda: not any(map(runs, agents)))
+        assert not any(map(runs, below))
         assert process.stderr is not None and process.stderr.read() == ""
