@@ -1,14 +1,8 @@
 """hydra/launcher=ray: jobs as tasks of a Ray cluster, or of a Ray that is started here for the sweep."""
 
 import logging
-import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn
@@ -17,9 +11,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from hydra_plugins.pgx_launchers.jobs import PlacedJob, place
-from pgx.errors import UserError
+from pgx.processes.ray_cluster import probe, same_path
 
-PROBE = "import ray, sys; ray.init(address=sys.argv[1], logging_level='ERROR', log_to_driver=False)"
 LOOK = 1.0  # seconds between looks at the tasks: in between, Ctrl-C is heard
 
 
@@ -63,48 +56,14 @@ class RayLauncher(Launcher):
         import ray
 
         if self.address is not None:
-            _probe(self.address, self.connect_seconds)
+            probe("hydra.launcher.address", self.address, self.connect_seconds)
         ray.init(
             address=self.address or "local",
             include_dashboard=None if self.address else False,
             logging_level=logging.WARNING,
-            runtime_env={
-                "env_vars": {"PYTHONPATH": os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)}
-            },
+            runtime_env=same_path(),
         )
 
 
 def _run(job: PlacedJob) -> JobReturn:
     return job()
-
-
-def _probe(address: str, seconds: float) -> None:
-    """Ask whether a cluster answers, in a process that can be ended: Ray's own attempt cannot be.
-
-    Raises:
-        UserError: none does.
-    """
-    problem = f"hydra.launcher.address={address}: no Ray cluster answered within {seconds:g} s"
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    started = time.monotonic()
-    if address != "auto":
-        if not host or not port.isdecimal():
-            raise UserError(f"hydra.launcher.address={address}: expected host:port, auto or null")
-        try:
-            socket.create_connection((host, int(port)), timeout=seconds).close()
-        except OSError as error:
-            raise UserError(f"{problem} ({error})") from error
-    left = max(1.0, seconds - (time.monotonic() - started))
-    try:
-        asked = subprocess.run(
-            [sys.executable, "-c", PROBE, address], capture_output=True, text=True, timeout=left, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise UserError(problem) from None
-    if asked.returncode != 0:
-        said = [line for line in asked.stderr.splitlines() if line.strip()]
-        why = next(
-            (line for line in said if line.startswith("ray.exceptions.")),
-            said[-1] if said else "no word of why",
-        )
-        raise UserError(f"{problem} ({why})")

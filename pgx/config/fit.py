@@ -1,5 +1,6 @@
 """Values that are right by themselves and contradict each other: what no single one shows."""
 
+import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from pgx.config.choices import NAMED
 from pgx.envs.make import id_problem
 from pgx.optimizers import OPTIMIZERS
 from pgx.policies import WITH_ACTION_VALUES, WITH_MEMORY, WITH_VALUE_HEAD, WITHOUT_PARAMETERS
+from pgx.processes.ray_cluster import address_problem
 from pgx.runners.sizes import Sizes, cores, misfits, share_misfits, sizes, worker_count
 from pgx.sequences import stretch_conflicts
 from pgx.types import Algorithm, Setting
@@ -66,6 +68,27 @@ def _actor_misfits(values: Mapping[str, Any]) -> list[str]:
         found.append(
             f"runner={runner}: its steps are of what the policy was some updates ago, and {name} takes every step "
             "for one of the policy that learns; algo=impala weighs them, or runner=sync"
+        )
+    return found + _backend_misfits(values["runner"])
+
+
+def _backend_misfits(runner: Mapping[str, Any]) -> list[str]:
+    """What only one of the places where actors run can do."""
+    address, found = runner["address"], []
+    if runner["backend"] == "local":
+        if address is not None:
+            found.append(
+                f"runner.address={address}: actors of runner.backend=local have none; runner.backend=ray"
+            )
+        return found
+    if importlib.util.find_spec("ray") is None:
+        found.append("runner.backend=ray: the package ray is not installed; pip install 'pgx-rl[ray]'")
+    if address is not None and (problem := address_problem("runner.address", address)):
+        found.append(problem)
+    if runner["inference"] == "learner":
+        found.append(
+            "runner.inference=learner: actors ask through memory that they share with the learner, and with "
+            "runner.backend=ray they share none; runner.inference=actor, or runner.backend=local"
         )
     return found
 

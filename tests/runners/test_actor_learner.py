@@ -3,6 +3,8 @@
 import copy
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import pairwise
@@ -366,6 +368,8 @@ def test_auto_takes_a_divisor_of_the_environments_that_the_cores_allow(
             "ppo takes every step for one of the policy that learns; algo=impala weighs them",
         ),
         (["runner.backend=rai"], "runner.backend"),
+        (["runner.address=auto"], "actors of runner.backend=local have none; runner.backend=ray"),
+        (["runner.connect_seconds=0"], "runner.connect_seconds"),
         (["runner.inference=nobody"], "expected one of actor, learner"),
         (["runner.workers=0"], "runner.workers"),
     ],
@@ -374,6 +378,31 @@ def test_what_does_not_go_together_is_refused_in_one_message(overrides: list[str
     algo = [] if overrides[0].startswith("algo=") else ["algo=impala"]
     (problem,) = problems_of(compose([*algo, "env.num_envs=16", *overrides]))
     assert said in problem
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("runner.inference=learner", "with runner.backend=ray they share none; runner.inference=actor"),
+        ("runner.address=head", "runner.address=head: expected host:port, auto or null"),
+        ("runner.address=ray://head:10001", "expected host:port, auto or null"),
+    ],
+)
+def test_what_ray_s_actors_cannot_do_is_refused(override: str, said: str) -> None:
+    pytest.importorskip("ray", reason="its absence is told as well where the extra `ray` is not installed")
+    (problem,) = problems_of(compose(["algo=impala", "runner.backend=ray", override]))
+    assert said in problem
+
+
+def test_a_ray_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # how Python notes that an import finds nothing
+    (problem,) = problems_of(compose(["algo=impala", "runner.backend=ray"]))
+    assert problem == "runner.backend=ray: the package ray is not installed; pip install 'pgx-rl[ray]'"
+
+
+def test_ray_is_imported_by_those_alone_who_ask_for_it() -> None:
+    said = "import sys; import pgx.commands.train, pgx.runners.actor_learner; print('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", said], capture_output=True, check=True).stdout == b"False\n"
 
 
 def test_what_actors_act_with_are_the_tensors_of_policy_and_lens(start: Callable[..., Trainer]) -> None:
