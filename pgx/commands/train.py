@@ -3,14 +3,9 @@
 import argparse
 import os
 import shutil
-import signal
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -20,14 +15,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pgx.checkpoint import LAST, Checkpoints
-from pgx.config import build, check, check_inputs, compose
+from pgx.commands.run import Lead, follow, with_one_voice
+from pgx.config import check, check_inputs, compose
 from pgx.config.compose import ROOT, jobs, parse, prepare
 from pgx.config.explain import explain
+from pgx.config.ranks import check_ranks
 from pgx.errors import RunError, UserError
-from pgx.metrics import shown
 from pgx.paths import config_dir
+from pgx.ranks import join
 from pgx.schema import nearest
-from pgx.trainer import Trainer, refuse_used
+from pgx.trainer import refuse_used
 
 # What a resumed run may change; the rest would make it another run.
 CHANGEABLE_ON_RESUME = ("trainer.", "logger.", "torch_threads", "env.num_threads", "device")
@@ -36,19 +33,31 @@ _WITHOUT_A_RUN = {"help", "hydra_help", "cfg", "info", "shell_completion"}  # Hy
 
 
 def train(arguments: list[str]) -> int:
-    """Train from overrides, or go on with a run; returns the exit code."""
+    """Train from overrides, or go on with a run, alone or as one of several ranks; returns the exit code."""
+    ranks = join()
+    if ranks.rank > 0:
+        return with_one_voice(ranks, partial(follow, ranks))
+    lead = Lead(ranks)
+    return with_one_voice(ranks, partial(lead.until_done, partial(_train, arguments, lead)))
+
+
+def _train(arguments: list[str], lead: Lead) -> int:
     if "--resume" in arguments:
-        return _resume(arguments)
+        return _resume(arguments, lead)
     options, overrides = _options(arguments)
     rest = [*(a for a in arguments if a not in overrides), *prepare(overrides)]
     if _WITHOUT_A_RUN & {name for name, value in vars(options).items() if value}:
-        return _hydra(rest, [])
+        return _hydra(rest, lead, [])
     sweep = jobs(prepare(overrides))
+    if options.multirun and lead.ranks.size > 1:
+        raise UserError(
+            "-m: torchrun's ranks train one run together; start torchrun once for each run of a sweep"
+        )
     if not options.multirun and len(sweep) > 1:
         raise UserError("several values for one key: add -m to run every combination of them")
-    _check(sweep)
+    _check(sweep, lead.ranks.size)
     failures: list[tuple[list[str], Exception]] = []
-    code = _hydra(rest, failures)
+    code = _hydra(rest, lead, failures)
     if len(failures) == 1 and len(sweep) == 1:
         raise failures[0][1]
     if failures:
@@ -73,13 +82,14 @@ def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return options, [*options.overrides, *overrides]
 
 
-def _check(sweep: list[list[str]]) -> None:
+def _check(sweep: list[list[str]], ranks: int) -> None:
     """Every run of a sweep before the first one starts: its values, and a folder of its own."""
     folders: dict[str, list[str]] = {}
     for job in sweep:
         cfg = compose(job)
         check(cfg)
         check_inputs(cfg)
+        check_ranks(cfg, ranks)
         if any(o.key_or_group == "run_dir" for o in parse(job)):
             folders.setdefault(cfg.run_dir, []).append(" ".join(job))
     shared = [folder for folder, users in folders.items() if len(users) > 1]
@@ -92,12 +102,12 @@ def _check(sweep: list[list[str]]) -> None:
         refuse_used(Path(folder))
 
 
-def _hydra(arguments: list[str], failures: list[tuple[list[str], Exception]]) -> int:
+def _hydra(arguments: list[str], lead: Lead, failures: list[tuple[list[str], Exception]]) -> int:
     """Hand over to Hydra, which calls back for each run; what a run raises is kept, so that a sweep goes on."""
 
     def job(cfg: DictConfig) -> float | None:
         try:
-            return _job(cfg)
+            return _job(cfg, lead)
         except Exception as error:
             _forget_empty(Path(cfg.run_dir))
             failures.append((list(HydraConfig.get().overrides.task), error))
@@ -117,10 +127,9 @@ def _hydra(arguments: list[str], failures: list[tuple[list[str], Exception]]) ->
     return 0
 
 
-def _job(cfg: DictConfig) -> float | None:
+def _job(cfg: DictConfig, lead: Lead) -> float | None:
     """One run; its final return, which sweepers maximise."""
-    trainer = build(cfg)
-    summary = _train(trainer, cfg)
+    summary = lead.run(cfg, None)
     if summary["status"] == "interrupted":
         raise KeyboardInterrupt  # ends a sweep too
     final: float | None = summary["final_return"]
@@ -142,51 +151,7 @@ def _forget_empty(run_dir: Path) -> None:
         folder.rmdir()
 
 
-def _train(trainer: Trainer, cfg: DictConfig) -> dict[str, Any]:
-    envs = trainer.runner.envs
-    print(
-        f"{cfg.label} on {envs.id}: {trainer.runner}, "
-        f"backend {envs.backend} ({trainer.backend_reason}), "
-        f"{'compiled' if trainer.engine.compiled else 'not compiled'} ({trainer.engine.reason}), seed {cfg.seed}\n"
-        f"run {trainer.run_dir}",
-        flush=True,
-    )
-    started = time.monotonic()
-    with _interruptible(trainer):
-        summary = trainer.train()
-    took = time.monotonic() - started
-    returned = "no episode ended"
-    if summary["final_return"] is not None:
-        episodes = summary["final_return_episodes"]
-        returned = f"return {shown(summary['final_return'])} (mean of the last {episodes} episodes)"
-    if summary["best_return"] is not None:
-        returned += f", best {shown(summary['best_return'])} at {summary['best_steps']:,} steps"
-    print(f"{summary['status']} at {summary['steps']:,} steps after {took:,.1f} s: {returned}")
-    print(f"  see it       tensorboard --logdir {trainer.run_dir}")
-    print(f"  evaluate it  pgx eval {trainer.run_dir}")
-    if summary["status"] == "interrupted":
-        print(f"  go on        pgx train --resume {trainer.run_dir}")
-    return summary
-
-
-@contextmanager
-def _interruptible(trainer: Trainer) -> Iterator[None]:
-    """The first Ctrl-C ends the run after the iteration under way, with a checkpoint; the second at once."""
-
-    def on_interrupt(number: int, frame: FrameType | None) -> None:
-        if trainer.stop_requested:
-            raise KeyboardInterrupt
-        trainer.stop_requested = True
-        print("\nstopping after this iteration (Ctrl-C again: at once)", file=sys.stderr, flush=True)
-
-    previous = signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-def _resume(arguments: list[str]) -> int:
+def _resume(arguments: list[str], lead: Lead) -> int:
     """Go on with a run from its last checkpoint."""
     at = arguments.index("--resume")
     if at + 1 == len(arguments):
@@ -204,17 +169,18 @@ def _resume(arguments: list[str]) -> int:
         OmegaConf.update(cfg, key, override.value())
     cfg.run_dir = str(run_dir)
     state = Checkpoints(run_dir).load(LAST)
-    if cfg.trainer.compile == "auto":
+    if cfg.trainer.compile == "auto" and lead.ranks.size == 1:
         cfg.trainer.compile = state["compiled"]  # a longer run, or another machine, may decide otherwise
-    trainer = build(cfg)
-    trainer.load_state_dict(state)
-    if trainer.counters.steps >= trainer.total_steps:
+    check(cfg)
+    check_ranks(cfg, lead.ranks.size)
+    steps: int = state["counters"]["steps"]
+    if steps >= cfg.trainer.total_steps:
         print(
-            f"{run_dir} is finished: {trainer.counters.steps:,} of {trainer.total_steps:,} steps; "
+            f"{run_dir} is finished: {steps:,} of {cfg.trainer.total_steps:,} steps; "
             "a larger trainer.total_steps=... extends it"
         )
         return 0
-    summary = _train(trainer, cfg)
+    summary = lead.run(cfg, state)
     if summary["status"] == "interrupted":
         raise KeyboardInterrupt
     return 0
