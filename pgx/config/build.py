@@ -56,11 +56,8 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Trainer:
     values = plain_values(cfg)
     text = OmegaConf.to_yaml(OmegaConf.create(values))
     top = Top(**{key: value for key, value in values.items() if not isinstance(value, dict)})
-    env, training, logger = (
-        Env(**values["env"]),
-        TrainerSection(**values["trainer"]),
-        Logger(**values["logger"]),
-    )
+    env, training = Env(**values["env"]), TrainerSection(**values["trainer"])
+    logger = Logger(**values["logger"])
     device, run_dir = torch.device(top.device), Path(top.run_dir)
     if ranks.rank == 0:
         _make_writable(run_dir)
@@ -79,16 +76,10 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Trainer:
     envs = make_envs(choice, env.id, num_envs, env.kwargs, threads)
     agent = _plan(values, env).make(envs.obs_spec, envs.action_spec, device)
     algorithm: Algorithm = rule(values["algo"]["name"])(**_but(values["algo"], "name"))
-    learner = Learner(
-        _optimizer(values, "optimizer", agent.policy, engine, ranks),
-        _optimizer(values, "critic_optimizer", agent.critic, engine, ranks),
-        engine,
-        generator(top.seed, "minibatches"),
-    )
-    scaler = RewardScaler(algorithm.discount, _bound(env.reward_clip), ranks) if env.scale_reward else None
+    learner = _learner(values, agent, engine, ranks)
     offered = {
         "envs": envs,
-        "reward_scaler": scaler,
+        "reward_scaler": _scaler(env, algorithm.discount, ranks),
         "seed": top.seed,
         "device": device,
         "engine": engine,
@@ -198,6 +189,19 @@ def _worker_plan(
         seed=values["seed"],
         engine=engine,
     )
+
+
+def _learner(values: Mapping[str, Any], agent: Agent, engine: Engine, ranks: Ranks) -> Learner:
+    return Learner(
+        _optimizer(values, "optimizer", agent.policy, engine, ranks),
+        _optimizer(values, "critic_optimizer", agent.critic, engine, ranks),
+        engine,
+        generator(values["seed"], "minibatches"),
+    )
+
+
+def _scaler(env: Env, discount: float, ranks: Ranks) -> RewardScaler | None:
+    return RewardScaler(discount, _bound(env.reward_clip), ranks) if env.scale_reward else None
 
 
 def _optimizer(
