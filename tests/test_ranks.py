@@ -60,7 +60,7 @@ def ended(command: list[str], cwd: Path | None = None) -> "subprocess.CompletedP
     """A command that came to its end; its processes find what this one finds."""
     variables = os.environ | {"PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        command, env=variables, capture_output=True, text=True, timeout=PATIENCE, check=False
+        command, env=variables, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 
@@ -190,24 +190,18 @@ def test_a_run_of_two_ranks_goes_on_alone_and_on_four(tmp_path: Path) -> None:
 
 
 def test_what_ranks_cannot_do_is_said_once_and_with_the_arithmetic(tmp_path: Path) -> None:
-    result = ended(
-        command(
-            2,
-            *SMALL[:3],
-            "algo=ppg",
-            "env=CartPole-v1",
-            "env.num_envs=5",
-            "policy=gru",
-            "policy.sequence_length=32",
-            "runner.lag=1",
-            "trainer.compile=true",
-            f"run_dir={tmp_path / 'run'}",
-        )  # fmt: skip
-    )
+    wrong = ["algo=vtrace", "env=CartPole-v1", "env.num_envs=5", "runner.rollout_steps=32", "runner.lag=1"]
+    wrong += [
+        "policy=gru",
+        "policy.sequence_length=32",
+        "trainer.compile=true",
+        f"run_dir={tmp_path / 'run'}",
+    ]
+    result = ended(command(2, *SMALL[:3], *wrong))
     assert result.returncode != 0
     assert result.stderr.count("pgx: ") == 1
     assert "5 / 2 = 2.5 each; expected a multiple of 2: 4 or 6" in result.stderr
-    for key in ("algo=ppg", "runner.lag=1", "policy=gru", "trainer.compile=true"):
+    for key in ("algo=vtrace", "runner.lag=1", "policy=gru", "trainer.compile=true"):
         assert f"  {key}: " in result.stderr, key
     assert not (tmp_path / "run").exists()
 
@@ -296,7 +290,9 @@ def test_what_one_rank_fails_of_ends_all_and_is_said_once(tmp_path: Path, rank: 
     assert result.returncode != 0
     assert result.stderr.count("pgx: ") == 1, result.stderr
     who = "" if rank == 0 else "rank 1: "
-    assert f"pgx: error: {who}Brittle-v0: step() raised ValueError: the pole is broken" in result.stderr
+    assert (
+        f"pgx: error: {who}brittle:Brittle-v0: step() raised ValueError: the pole is broken" in result.stderr
+    )
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "failed"
-    assert "the pole is broken" in summary["error"]
+    assert summary["error"].endswith(f"{who}brittle:Brittle-v0: step() raised ValueError: the pole is broken")

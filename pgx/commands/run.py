@@ -68,10 +68,11 @@ def with_one_voice(ranks: Ranks, work: Callable[[], int]) -> int:
     try:
         code = work()
     except Exception as error:
-        if not speaks_first(str(error)):
+        message = f"rank {ranks.rank}: {error}" if ranks.rank > 0 else str(error)
+        if not speaks_first(message):
             sys.exit(getattr(error, "exit_code", RunError.exit_code))
         if ranks.rank > 0 and isinstance(error, RunError):
-            raise RunError(f"rank {ranks.rank}: {error}") from error
+            raise RunError(message) from error
         raise
     leave()
     return code
