@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -64,18 +64,20 @@ def ended(command: list[str], cwd: Path | None = None) -> "subprocess.CompletedP
     )
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
-    """The folders of all jobs, made by one process and by two ranks."""
-    folders = []
-    for launcher in ([sys.executable], [*TORCHRUN, "2"]):
-        folder = tmp_path_factory.mktemp("jobs")
-        jobs = {name: [*QUIET, *overrides] for name, overrides in JOBS.items()}
-        (folder / "jobs.json").write_text(json.dumps(jobs))
-        result = ended([*launcher, str(HERE / "tests" / "rank_jobs.py"), str(folder)])
+def made_in(folder: Path, names: Iterable[str]) -> tuple[Path, Path]:
+    """The folders of these jobs, made by one process and by two ranks."""
+    folders = folder / "one", folder / "two"
+    for launcher, own in zip(([sys.executable], [*TORCHRUN, "2"]), folders, strict=True):
+        own.mkdir()
+        (own / "jobs.json").write_text(json.dumps({name: [*QUIET, *JOBS[name]] for name in names}))
+        result = ended([*launcher, str(HERE / "tests" / "rank_jobs.py"), str(own)])
         assert result.returncode == 0, result.stderr
-        folders.append(folder)
-    yield folders[0], folders[1]
+    return folders
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return made_in(tmp_path_factory.mktemp("jobs"), JOBS)
 
 
 def held(folder: Path, name: str, rank: int) -> dict[str, Any]:
@@ -91,6 +93,14 @@ def lines(folder: Path, name: str) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
 
 
+def test_two_ranks_of_ppo_and_trpo_learn_what_one_process_learns(tmp_path: Path) -> None:
+    """The quick one of those below."""
+    one, two = made_in(tmp_path, ["ppo", "trpo"])
+    for name in ("ppo", "trpo"):
+        assert torch.allclose(weights(held(one, name, 0)), weights(held(two, name, 0)), atol=1e-9)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", JOBS)
 def test_two_ranks_learn_what_one_process_learns(made: tuple[Path, Path], name: str) -> None:
     one, two = held(made[0], name, 0), held(made[1], name, 0)
@@ -106,6 +116,7 @@ def test_two_ranks_learn_what_one_process_learns(made: tuple[Path, Path], name: 
         assert torch.allclose(ours["squares"], theirs["squares"], rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", JOBS)
 def test_every_rank_holds_the_same_bits_and_the_streams_of_one_process(
     made: tuple[Path, Path], name: str
@@ -124,6 +135,7 @@ def test_every_rank_holds_the_same_bits_and_the_streams_of_one_process(
         assert state["counters"]["recent"] == pytest.approx(counters["recent"], rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", JOBS)
 def test_two_ranks_report_what_one_process_reports(made: tuple[Path, Path], name: str) -> None:
     one, two = (lines(folder, name) for folder in made)
@@ -134,6 +146,7 @@ def test_two_ranks_report_what_one_process_reports(made: tuple[Path, Path], name
             assert ours[tag] == pytest.approx(theirs[tag], rel=1e-5, abs=1e-7, nan_ok=True), tag
 
 
+@pytest.mark.slow
 def test_ranks_had_batches_of_different_lengths(made: tuple[Path, Path]) -> None:
     """Without which the tests above say nothing of weights."""
     shares = [held(made[1], "trpo", rank)["rows"] for rank in (0, 1)]
@@ -142,6 +155,7 @@ def test_ranks_had_batches_of_different_lengths(made: tuple[Path, Path]) -> None
     assert any(a != b for a, b in zip(*shares, strict=True))
 
 
+@pytest.mark.slow
 def test_rank_0_alone_writes(made: tuple[Path, Path]) -> None:
     one, two = ({p.name for p in (folder / "trpo").rglob("*")} for folder in made)
     assert one == two
@@ -166,6 +180,7 @@ def final(run: Path) -> State:
     return found
 
 
+@pytest.mark.slow
 def test_a_run_of_two_ranks_goes_on_alone_and_on_four(tmp_path: Path) -> None:
     settings = [*SMALL, "trainer.checkpoint_every=400"]
     whole, two = tmp_path / "whole", tmp_path / "two"
@@ -229,6 +244,7 @@ def ranks_of(process: "subprocess.Popen[str]") -> list[int]:
     return sorted(int(pid) for pid in children if "pgx" in Path(f"/proc/{pid}/cmdline").read_text())
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_killed_ends_the_run_with_one_message(tmp_path: Path) -> None:
     process = started(tmp_path)
     os.kill(ranks_of(process)[1], signal.SIGKILL)
@@ -241,6 +257,7 @@ def test_a_rank_that_is_killed_ends_the_run_with_one_message(tmp_path: Path) -> 
     assert "another rank ended" in summary["error"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_torchrun_ends_all_ranks_with_a_checkpoint(
     tmp_path: Path, number: signal.Signals
@@ -281,6 +298,7 @@ gymnasium.register("Brittle-v0", Brittle)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_what_one_rank_fails_of_ends_all_and_is_said_once(tmp_path: Path, rank: int) -> None:
     (tmp_path / "brittle.py").write_text(BRITTLE)
