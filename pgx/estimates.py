@@ -78,6 +78,7 @@ def flatten(agent: Agent, rollout: Rollout, value: Tensor, advantage: Tensor, va
         value=rows(value),
         advantage=rows(advantage),
         value_target=rows(value_target),
+        share=rollout.share,
     )
 
 
@@ -93,4 +94,4 @@ def gae_batch(agent: Agent, rollout: Rollout, discount: float, gae_lambda: float
         rollout.reward, value, next_value, rollout.terminated, rollout.truncated, discount, gae_lambda
     )
     batch = flatten(agent, rollout, value, advantage, advantage + value)
-    return replace(batch, advantage=standardize(batch.advantage)) if normalize else batch
+    return replace(batch, advantage=standardize(batch.advantage, batch.mean)) if normalize else batch

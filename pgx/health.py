@@ -68,7 +68,7 @@ KEYS = (
 def changes(
     policy: Policy, critic: Critic, batch: Batch, clip_range: float, parameters: Tensor
 ) -> tuple[Tensor]:
-    """What an update did to a policy and a critic, on the batch that it learned from.
+    """What an update did to a policy and a critic, on the batch that it learned from, over all ranks.
 
     With old and new policy at the batch's B observations: KL both ways, entropy, the importance weights
     w = π_new(a|s) / μ(a|s) of the behaviour policy's actions, the surrogate L = mean(w A), the gradient g of L at the
@@ -77,7 +77,7 @@ def changes(
 
     Args:
         policy, critic: after the update.
-        batch: B rows.
+        batch: B rows over all ranks.
         clip_range: half width of the interval around ratio 1.
         parameters: of the policy before the update, [P].
 
@@ -91,36 +91,46 @@ def changes(
         tracked = substituted([(network, dict(zip(own, parts, strict=True)))], policy, batch.obs)
         objective = surrogate(tracked.log_prob(batch.action) - batch.log_prob, batch.advantage)
         slope = gradient(objective, parts)
+    objective, slope = batch.averaged(objective.detach(), slope)
     old = tracked.detach()
     with torch.no_grad():
         new = policy(batch.obs)
-        kl = old.kl(new)
-        log_ratio = new.log_prob(batch.action) - batch.log_prob
+        columns = (
+            old.kl(new),
+            new.kl(old),
+            new.entropy(),
+            new.log_prob(batch.action) - batch.log_prob,
+            batch.advantage,
+            batch.value,
+            critic(batch.obs),
+            batch.value_target,
+        )
+        kl, reverse, entropy, log_ratio, advantage, value, value_after, target = batch.gathered(columns)
         step = flatten(own.values()) - parameters
         found = (
             kl.mean(),
             kl.max(),
-            new.kl(old).mean(),
-            new.entropy().mean(),
+            reverse.mean(),
+            entropy.mean(),
             effective_share(log_ratio),
             clipped_share(log_ratio, clip_range),
             log_ratio.min().exp(),
             log_ratio.max().exp(),
-            surrogate(log_ratio, batch.advantage) - objective.detach(),
+            surrogate(log_ratio, advantage) - objective,
             slope.dot(step),
             slope.norm(),
             step.norm(),
-            _explained(critic, batch, batch.value),
-            _explained(critic, batch, critic(batch.obs)),
-            batch.advantage.mean(),
-            batch.advantage.std(correction=0),
+            _explained(critic, value, target),
+            _explained(critic, value_after, target),
+            advantage.mean(),
+            advantage.std(correction=0),
         )
     return (torch.stack([value.double() for value in found]),)
 
 
-def _explained(critic: Critic, batch: Batch, value: Tensor) -> Tensor:
+def _explained(critic: Critic, value: Tensor, target: Tensor) -> Tensor:
     """Share of the targets' variance that values explain; NaN where there is no critic, and none of them is not 0."""
-    share = explained_share(value, batch.value_target)
+    share = explained_share(value, target)
     if next(critic.parameters(), None) is None:
         return torch.where(value.any(), share, math.nan)
     return share

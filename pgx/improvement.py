@@ -8,14 +8,15 @@ from pgx.types import Batch, Distribution, Policy
 
 
 def surrogate_slope(policy: Policy, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The surrogate on a batch, scalar, and its gradient with respect to the policy's parameters, [P]; detached."""
+    """The surrogate on a batch, scalar, and its gradient by the policy's parameters, [P]; detached, over all ranks."""
     log_ratio = policy(batch.obs).log_prob(batch.action) - batch.log_prob
     objective = surrogate(log_ratio, batch.advantage)
-    return objective.detach(), gradient(objective, list(policy.parameters()))
+    objective, slope = batch.averaged(objective.detach(), gradient(objective, list(policy.parameters())))
+    return objective, slope
 
 
 def surrogate_and_kl(policy: Policy, batch: Batch, old: Distribution) -> tuple[Tensor, Tensor]:
-    """The surrogate on a batch and the mean KL(π_old || π) over it, nats; scalars, detached.
+    """The surrogate on a batch and the mean KL(π_old || π) over it, nats; scalars, detached, over all ranks.
 
     Args:
         policy: π.
@@ -24,4 +25,5 @@ def surrogate_and_kl(policy: Policy, batch: Batch, old: Distribution) -> tuple[T
     """
     new = policy(batch.obs)
     gain = surrogate(new.log_prob(batch.action) - batch.log_prob, batch.advantage)
-    return gain.detach(), old.kl(new).mean().detach()
+    gain, kl = batch.averaged(gain.detach(), old.kl(new).mean().detach())
+    return gain, kl

@@ -21,7 +21,7 @@ from pgx.run_lock import hold
 from pgx.runners import Episode
 from pgx.runners.iterations import Counters, Iterations, Report
 from pgx.runners.types import Boundaries
-from pgx.types import Agent, Algorithm, Learner, Metrics, State
+from pgx.types import Agent, Algorithm, Learner, Metrics, Ranks, State
 
 SUMMARY = "summary.json"
 RECENT = 20  # episodes in the running mean that "best" and "final" returns are taken from
@@ -61,6 +61,7 @@ class Trainer:
     Args:
         agent, algorithm, learner, runner: what learns, by which rule, with what, from where.
         iterations: of these four; what is done, again and again.
+        ranks: who train together; the folder and the loggers are rank 0's alone.
         run_dir: the run's folder.
         config: the resolved config as YAML, kept in every checkpoint.
         total_steps: environment steps to train for; the last iteration may overshoot.
@@ -79,6 +80,7 @@ class Trainer:
         learner: Learner,
         runner: Boundaries,
         iterations: Iterations,
+        ranks: Ranks,
         run_dir: Path,
         config: str,
         total_steps: int,
@@ -94,6 +96,8 @@ class Trainer:
         self.learner = learner
         self.runner = runner
         self.iterations = iterations
+        self.ranks = ranks
+        self.writes = ranks.rank == 0
         self.run_dir = run_dir
         self.config = config
         self.total_steps = total_steps
@@ -124,25 +128,30 @@ class Trainer:
             HeldError: another process is at work in the run's folder.
             RunError: an environment or a number failed; the summary says so and the last checkpoint stands.
         """
+        if not self.writes:
+            return self._train()
         self.run_dir.mkdir(parents=True, exist_ok=True)
         with hold(self.run_dir):
+            self._open()
             return self._train()
 
-    def _train(self) -> dict[str, Any]:
+    def _open(self) -> None:
+        """Begin the run's folder, or go on with it."""
         if not self._resumed:
             refuse_used(self.run_dir)
         # A summary is of a run that has ended: one of an earlier life would speak for this one if it is killed.
         (self.run_dir / SUMMARY).unlink(missing_ok=True)
         write_atomically(self.run_dir / "config.yaml", self.config.encode())
         self._sinks = self.open_sinks(self.counters.steps if self._resumed else None)
+
+    def _train(self) -> dict[str, Any]:
         status: Status = "failed"
         failure: str | None = None
         try:
             self.runner.begin(self.counters.iterations)
-            pruned = (
-                self._resumed and self._progressed()
-            )  # the life before may have died before it could tell
-            while self.counters.steps < self.total_steps and not self.stop_requested and not pruned:
+            # The life before may have died before it could tell.
+            pruned = self._resumed and self._progressed()
+            while self.counters.steps < self.total_steps and not pruned and not self._stops():
                 self._iterate()
                 pruned = self._progressed()
             if self._saved_at != self.counters.steps:
@@ -164,12 +173,18 @@ class Trainer:
             summary = self._summary(status, failure)
             for sink in self._sinks:
                 sink.close(summary)
-            write_atomically(self.run_dir / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
+            if self.writes:
+                told = json.dumps(summary, indent=2) + "\n"
+                write_atomically(self.run_dir / SUMMARY, told.encode())
             self.runner.close()
         return summary
 
     def _progressed(self) -> bool:
         return self.on_progress(self.counters.steps, _mean(self.counters.recent))
+
+    def _stops(self) -> bool:
+        """Whether any rank was asked to stop: all do, after the same iteration."""
+        return any(self.ranks.gather(self.stop_requested))
 
     def _iterate(self) -> None:
         before, started = self.counters.steps, time.perf_counter()
@@ -187,7 +202,7 @@ class Trainer:
         counters.iterations += 1
         self._note_episodes(report.episodes)
         metrics: Metrics = {}
-        if self.eval_every.due(before, counters.steps):
+        if self.writes and self.eval_every.due(before, counters.steps):
             metrics |= _evaluation(self.evaluate(counters.iterations))
         counters.seconds += time.perf_counter() - started
         if report.metrics is not None:
@@ -216,6 +231,15 @@ class Trainer:
                     "infinite; the last checkpoint is from before it"
                 )
 
+    def _check_agreement(self) -> None:
+        """That all ranks learned the same: what follows from equal numbers on equal processors and nowhere else."""
+        sums = {name: float(flatten(w).double().sum()) for name, w in self._weights.items() if w}
+        if any(other != sums for other in self.ranks.gather(sums)):
+            raise RunError(
+                f"iteration {self.counters.iterations}: the ranks no longer hold the same parameters, as where they "
+                "run on processors of different kinds; the last checkpoint is from before this was seen"
+            )
+
     def _note_episodes(self, episodes: Sequence[Episode]) -> None:
         counters = self.counters
         for episode in episodes:
@@ -232,10 +256,12 @@ class Trainer:
         for report in self.iterations.pause():
             self._take(report, started)
             started = time.perf_counter()
-        self.checkpoints.save(self.state_dict(), [LAST, f"step_{self.counters.steps:012d}"])
-        if self._best is not None:
-            self.checkpoints.save(self._best, [BEST])
-            self._best = None
+        self._check_agreement()
+        if self.writes:
+            self.checkpoints.save(self.state_dict(), [LAST, f"step_{self.counters.steps:012d}"])
+            if self._best is not None:
+                self.checkpoints.save(self._best, [BEST])
+        self._best = None
         self._saved_at = self.counters.steps
 
     def state_dict(self) -> State:

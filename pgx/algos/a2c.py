@@ -21,7 +21,7 @@ class A2C:
     end of the rollout, then the critic, minus V(s_t). Policy and critic have networks and optimizers of their own.
     """
 
-    uses: ClassVar[frozenset[Use]] = frozenset({"optimizer", "critic_optimizer", "company"})
+    uses: ClassVar[frozenset[Use]] = frozenset({"optimizer", "critic_optimizer", "company", "ranks"})
 
     discount: Fraction  # gamma
     gae_lambda: Fraction  # lambda; 1 is the paper's n-step advantage

@@ -41,7 +41,7 @@ class ActorCritic:
 
     @property
     def uses(self) -> frozenset[Use]:
-        steps: frozenset[Use] = frozenset({"optimizer", "critic_optimizer", "company"})
+        steps: frozenset[Use] = frozenset({"optimizer", "critic_optimizer", "company", "ranks"})
         return steps if self.form == "td" else steps | {"action_values"}
 
     def conflicts(self, setting: Setting) -> list[str]:
@@ -60,7 +60,9 @@ class ActorCritic:
         advantage = self._td_advantage(rollout, value, next_value)
         batch = flatten(agent, rollout, value, advantage, advantage + value)
         weight = self._weight(agent, batch)
-        return replace(batch, advantage=standardize(weight) if self.normalize_advantage else weight)
+        return replace(
+            batch, advantage=standardize(weight, batch.mean) if self.normalize_advantage else weight
+        )
 
     def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:
         batch = self.estimate(agent, rollout)

@@ -25,7 +25,7 @@ class MDPO:
     MDPO. The KL is that of mirror descent, KL(pi || pi_k): the reverse of the one in TRPO and PPO.
     """
 
-    uses: ClassVar[frozenset[Use]] = frozenset({"optimizer", "critic_optimizer"})
+    uses: ClassVar[frozenset[Use]] = frozenset({"optimizer", "critic_optimizer", "ranks"})
 
     discount: Fraction  # gamma
     gae_lambda: Fraction  # lambda

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 
@@ -16,6 +16,7 @@ from pgx.ops.fisher import (
     gauss_newton_product,
     kl_hessian_product,
     over_chunks,
+    over_ranks,
     scores,
 )
 from pgx.ops.params import assign, flatten
@@ -36,8 +37,6 @@ class NPG:
     normalised step √(2δ / gᵀF⁻¹g) F⁻¹g of algorithm 1 (their δ is 2δ here). F is F + damping I throughout.
     """
 
-    uses: ClassVar[frozenset[Use]] = frozenset({"critic_optimizer"})
-
     discount: Fraction  # gamma
     gae_lambda: Fraction  # lambda
     normalize_advantage: bool  # to mean 0 and standard deviation 1 over the batch
@@ -57,6 +56,13 @@ class NPG:
 
     def __post_init__(self) -> None:
         validate(self)
+
+    @property
+    def uses(self) -> frozenset[Use]:
+        # The regression of solver compatible is on the rows here, and would need the scores of all ranks' rows.
+        return frozenset(
+            {"critic_optimizer"} if self.solver == "compatible" else {"critic_optimizer", "ranks"}
+        )
 
     def conflicts(self, setting: Setting) -> list[str]:
         found = critic_minibatch_conflicts(setting, self.critic_minibatch_size)
@@ -128,7 +134,7 @@ class NPG:
             product = over_chunks(
                 lambda obs: engine.prepare(exact, policy, obs, rows=len(obs)), batch.obs, engine
             )
-        return damped(product, self.damping)
+        return damped(over_ranks(product, batch), self.damping)
 
 
 def _require(rows: int, columns: int, words: str) -> None:

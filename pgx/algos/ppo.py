@@ -22,7 +22,7 @@ class PPO:
     critic have optimizers of their own, so the paper's value coefficient c1 is a ratio of learning rates here.
     """
 
-    uses: ClassVar[frozenset[Use]] = frozenset({"optimizer", "critic_optimizer"})
+    uses: ClassVar[frozenset[Use]] = frozenset({"optimizer", "critic_optimizer", "ranks"})
 
     discount: Fraction  # gamma
     gae_lambda: Fraction  # lambda
@@ -67,7 +67,7 @@ class PPO:
             critic_losses = critic_sweep()
             if old is not None:
                 with torch.no_grad():
-                    kl = float(old.kl(agent.policy(batch.obs)).mean())
+                    kl = float(batch.mean(old.kl(agent.policy(batch.obs))))
                 if self.target_kl is not None and kl > self.target_kl:
                     break
 
@@ -81,7 +81,7 @@ class PPO:
         distribution = policy(rows.obs)
         log_ratio = distribution.log_prob(rows.action) - rows.log_prob
         minibatch = self.normalize_advantage == "minibatch"
-        advantage = standardize(rows.advantage) if minibatch else rows.advantage
+        advantage = standardize(rows.advantage, rows.mean) if minibatch else rows.advantage
         loss = -clipped_surrogate(log_ratio, advantage, self.clip_range)
         if self.entropy_coefficient > 0:
             loss = loss - self.entropy_coefficient * distribution.entropy().mean()

@@ -27,7 +27,7 @@ class PPOKL:
     that objective. Policy and critic have optimizers of their own, as in PPO's clipped form.
     """
 
-    uses: ClassVar[frozenset[Use]] = frozenset({"optimizer", "critic_optimizer"})
+    uses: ClassVar[frozenset[Use]] = frozenset({"optimizer", "critic_optimizer", "ranks"})
 
     discount: Fraction  # gamma
     gae_lambda: Fraction  # lambda
@@ -73,7 +73,7 @@ class PPOKL:
 
         if self.adapt_beta:
             with torch.no_grad():
-                kl = float(self._kl(old, agent.policy(batch.obs)).mean())  # d, over the whole batch
+                kl = float(batch.mean(self._kl(old, agent.policy(batch.obs))))  # d, over the whole batch
             learner.memory["beta"] = self._adapted(beta, kl)
 
         return rates | {"beta": beta, "critic_loss": float(critic_losses.mean())}
@@ -91,7 +91,7 @@ class PPOKL:
         new = policy(rows.obs)
         log_ratio = new.log_prob(rows.action) - rows.log_prob
         minibatch = self.normalize_advantage == "minibatch"
-        advantage = standardize(rows.advantage) if minibatch else rows.advantage
+        advantage = standardize(rows.advantage, rows.mean) if minibatch else rows.advantage
         loss = -kl_penalized_surrogate(log_ratio, advantage, self._kl(old, new), beta)
         if self.entropy_coefficient > 0:
             loss = loss - self.entropy_coefficient * new.entropy().mean()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pgx.estimates import gae_batch
 from pgx.improvement import surrogate_and_kl, surrogate_slope
-from pgx.ops.fisher import MatVec, damped, gauss_newton_product, kl_hessian_product, over_chunks
+from pgx.ops.fisher import MatVec, damped, gauss_newton_product, kl_hessian_product, over_chunks, over_ranks
 from pgx.ops.params import assign, flatten
 from pgx.ops.solvers import LineSearchResult, backtracking_line_search, conjugate_gradient
 from pgx.regression import critic_minibatch_conflicts, fit_critic
@@ -33,7 +33,7 @@ class TRPO:
     are rewards-to-go minus the critic. H here is F + damping I, their A.
     """
 
-    uses: ClassVar[frozenset[Use]] = frozenset({"critic_optimizer"})
+    uses: ClassVar[frozenset[Use]] = frozenset({"critic_optimizer", "ranks"})
 
     discount: Fraction  # gamma
     gae_lambda: Fraction  # lambda
@@ -67,6 +67,7 @@ class TRPO:
         objective, g = surrogate_slope(policy, batch)
 
         product = over_chunks(partial(self._product, policy, learner.engine), batch.obs, learner.engine)
+        product = over_ranks(product, batch)
         damped_product = damped(product, self.damping)
         cg = conjugate_gradient(damped_product, g, self.cg_steps, self.cg_tolerance)
         curvature = float(cg.x.dot(damped_product(cg.x)))  # xᵀHx

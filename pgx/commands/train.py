@@ -2,26 +2,24 @@
 
 import argparse
 import shutil
-import signal
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, OmegaConf
 
-from pgx.commands.one_run import announce, checked, claim, hand_over, load_config, outcome, resumed
+from pgx.checkpoint import LAST, Checkpoints
+from pgx.commands.one_run import checked, claim, hand_over, load_config
+from pgx.commands.run import Lead, follow, with_one_voice
 from pgx.commands.sweep import start
-from pgx.config import build
+from pgx.config import check
 from pgx.config.compose import jobs, parse, prepare
+from pgx.config.ranks import check_ranks
 from pgx.errors import UserError
+from pgx.ranks import join
 from pgx.schema import nearest
 from pgx.sweeps.plan import key_of, quoted
-from pgx.trainer import Trainer, refuse_used
+from pgx.trainer import refuse_used
 
 # What a resumed run may change; the rest would make it another run.
 CHANGEABLE_ON_RESUME = ("trainer.", "logger.", "torch_threads", "env.num_threads", "device")
@@ -30,22 +28,35 @@ _WITHOUT_A_RUN = {"help", "hydra_help", "cfg", "info", "shell_completion"}  # Hy
 
 
 def train(arguments: list[str]) -> int:
-    """Train from overrides, or go on with a run; returns the exit code."""
+    """Train from overrides, or go on with a run, alone or as one of several ranks; returns the exit code."""
+    ranks = join()
+    if ranks.rank > 0:
+        return with_one_voice(ranks, partial(follow, ranks))
+    lead = Lead(ranks)
+    return with_one_voice(ranks, partial(lead.until_done, partial(_train, arguments, lead)))
+
+
+def _train(arguments: list[str], lead: Lead) -> int:
     if "--resume" in arguments:
-        return _resume(arguments)
+        return _resume(arguments, lead)
     options, overrides = _options(arguments)
     rest = [*(a for a in arguments if a not in overrides), *prepare(overrides)]
     if _WITHOUT_A_RUN & {name for name, value in vars(options).items() if value}:
-        _hydra(rest, [])
+        _hydra(rest, lead, [])
         return 0
     sweep = jobs(prepare(overrides))
     if options.multirun:
+        if lead.ranks.size > 1:
+            raise UserError(
+                "-m: torchrun's ranks train one run together; start torchrun once for each run of a sweep"
+            )
         flags = [a for a in arguments if a not in overrides and a not in ("-m", "--multirun")]
         return start(flags, overrides)
     if len(sweep) > 1:
         raise UserError("several values for one key: add -m to run every combination of them")
     (only,) = sweep
     cfg = checked(only)
+    check_ranks(cfg, lead.ranks.size)
     if "sweep" in cfg:
         raise UserError("sweep=...: a search runs many trials: add -m")
     if "run_dir" in map(key_of, overrides):
@@ -53,7 +64,7 @@ def train(arguments: list[str]) -> int:
     else:
         rest.append(f"run_dir={quoted(claim(Path(cfg.run_dir)))}")
     failures: list[Exception] = []
-    _hydra(rest, failures)
+    _hydra(rest, lead, failures)
     if failures:
         raise failures[0]
     return 0
@@ -75,12 +86,12 @@ def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return options, [*options.overrides, *overrides]
 
 
-def _hydra(arguments: list[str], failures: list[Exception]) -> None:
+def _hydra(arguments: list[str], lead: Lead, failures: list[Exception]) -> None:
     """Hand over to Hydra, which calls back for the run; what that raises is kept as it is."""
 
     def job(cfg: DictConfig) -> None:
         try:
-            summary = _train(build(cfg), cfg)
+            summary = lead.run(cfg, None)
         except Exception as error:
             _forget_empty(Path(cfg.run_dir))
             failures.append(error)
@@ -106,37 +117,7 @@ def _forget_empty(run_dir: Path) -> None:
         folder.rmdir()
 
 
-def _train(trainer: Trainer, cfg: DictConfig) -> dict[str, Any]:
-    announce(trainer, cfg)
-    started = time.monotonic()
-    with _interruptible(trainer):
-        summary = trainer.train()
-    print(outcome(summary, time.monotonic() - started))
-    print(f"  see it       tensorboard --logdir {trainer.run_dir}")
-    print(f"  evaluate it  pgx eval {trainer.run_dir}")
-    if summary["status"] == "interrupted":
-        print(f"  go on        pgx train --resume {trainer.run_dir}")
-    return summary
-
-
-@contextmanager
-def _interruptible(trainer: Trainer) -> Iterator[None]:
-    """The first Ctrl-C ends the run after the iteration under way, with a checkpoint; the second at once."""
-
-    def on_interrupt(number: int, frame: FrameType | None) -> None:
-        if trainer.stop_requested:
-            raise KeyboardInterrupt
-        trainer.stop_requested = True
-        print("\nstopping after this iteration (Ctrl-C again: at once)", file=sys.stderr, flush=True)
-
-    previous = signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-def _resume(arguments: list[str]) -> int:
+def _resume(arguments: list[str], lead: Lead) -> int:
     """Go on with a run from its last checkpoint."""
     at = arguments.index("--resume")
     if at + 1 == len(arguments):
@@ -153,14 +134,19 @@ def _resume(arguments: list[str]) -> int:
             raise UserError(f"{key}: unknown key")
         OmegaConf.update(cfg, key, override.value())
     cfg.run_dir = str(run_dir)
-    trainer = resumed(cfg)
-    if trainer.counters.steps >= trainer.total_steps:
+    state = Checkpoints(run_dir).load(LAST)
+    if cfg.trainer.compile == "auto" and lead.ranks.size == 1:
+        cfg.trainer.compile = state["compiled"]  # a longer run, or another machine, may decide otherwise
+    check(cfg)
+    check_ranks(cfg, lead.ranks.size)
+    steps: int = state["counters"]["steps"]
+    if steps >= cfg.trainer.total_steps:
         print(
-            f"{run_dir} is finished: {trainer.counters.steps:,} of {trainer.total_steps:,} steps; "
+            f"{run_dir} is finished: {steps:,} of {cfg.trainer.total_steps:,} steps; "
             "a larger trainer.total_steps=... extends it"
         )
         return 0
-    summary = _train(trainer, cfg)
+    summary = lead.run(cfg, state)
     if summary["status"] == "interrupted":
         raise KeyboardInterrupt
     return 0

@@ -16,6 +16,7 @@ from pgx.algos import rule
 from pgx.checkpoint import Checkpoints
 from pgx.config.check import check, check_inputs, plain_values
 from pgx.config.choices import NAMED
+from pgx.config.ranks import check_ranks
 from pgx.config.sections import Env, Health, Logger, Top, TrainerSection
 from pgx.engines import EngineChoice, choose_engine, make_engine
 from pgx.envs.make import BackendChoice, choose_backend, make_envs, plan_envs
@@ -35,14 +36,15 @@ from pgx.runners.iterations import Iterations, Synchronous
 from pgx.schema import signature
 from pgx.seeding import derive, generator
 from pgx.trainer import Trainer
-from pgx.types import Agent, Algorithm, Engine, Learner, Optimizer
+from pgx.types import ALONE, Agent, Algorithm, Engine, Learner, Optimizer, Ranks
 
 
-def build(cfg: DictConfig) -> Trainer:
+def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Trainer:
     """The Trainer that a config describes.
 
     Args:
         cfg: from `compose`, or read back from a run's config.yaml.
+        ranks: who train it together; each is given its share of the environments.
 
     Raises:
         UserError: the config has problems (all of them, before any environment exists), or the environment or
@@ -50,40 +52,38 @@ def build(cfg: DictConfig) -> Trainer:
     """
     check(cfg)
     check_inputs(cfg)
+    check_ranks(cfg, ranks.size)
     values = plain_values(cfg)
     text = OmegaConf.to_yaml(OmegaConf.create(values))
     top = Top(**{key: value for key, value in values.items() if not isinstance(value, dict)})
-    env, training, logger = (
-        Env(**values["env"]),
-        TrainerSection(**values["trainer"]),
-        Logger(**values["logger"]),
-    )
-    device, run_dir = torch.device(top.device), _writable(Path(top.run_dir))
+    env, training = Env(**values["env"]), TrainerSection(**values["trainer"])
+    logger = Logger(**values["logger"])
+    device, run_dir = torch.device(top.device), Path(top.run_dir)
+    if ranks.rank == 0:
+        _make_writable(run_dir)
     torch.set_num_threads(top.torch_threads)
-    chosen = choose_engine(training.compile, training.total_steps, training.compile_min_steps, top.device)
+    chosen = choose_engine(
+        training.compile, training.total_steps, training.compile_min_steps, top.device, ranks.size
+    )
     engine = make_engine(chosen, _quiet if logger.console == "off" else _say)
 
     make_runner = NAMED["runner"][0][values["runner"]["name"]]
     wanted = signature(make_runner)
     # Actors and workers have environments of their own.
-    num_envs = 1 if wanted.keys() & {"actor_plan", "worker_plan"} else env.num_envs
-    choice = choose_backend(env.id, env.backend, env.kwargs, num_envs, _threads(env))
-    envs = make_envs(choice, env.id, num_envs, env.kwargs, _threads(env))
+    num_envs = 1 if wanted.keys() & {"actor_plan", "worker_plan"} else env.num_envs // ranks.size
+    threads = _threads(env, ranks.local_size)
+    choice = choose_backend(env.id, env.backend, env.kwargs, num_envs, threads)
+    envs = make_envs(choice, env.id, num_envs, env.kwargs, threads)
     agent = _plan(values, env).make(envs.obs_spec, envs.action_spec, device)
     algorithm: Algorithm = rule(values["algo"]["name"])(**_but(values["algo"], "name"))
-    learner = Learner(
-        _optimizer(values, "optimizer", agent.policy, engine),
-        _optimizer(values, "critic_optimizer", agent.critic, engine),
-        engine,
-        generator(top.seed, "minibatches"),
-    )
-    scaler = RewardScaler(algorithm.discount, _bound(env.reward_clip)) if env.scale_reward else None
+    learner = _learner(values, agent, engine, ranks)
     offered = {
         "envs": envs,
-        "reward_scaler": scaler,
+        "reward_scaler": _scaler(env, algorithm.discount, ranks),
         "seed": top.seed,
         "device": device,
         "engine": engine,
+        "ranks": ranks,
         "num_envs": env.num_envs,
         "actor_plan": partial(_actor_plan, values, env, chosen),
         "worker_plan": partial(_worker_plan, values, env, algorithm, chosen),
@@ -97,7 +97,9 @@ def build(cfg: DictConfig) -> Trainer:
     iterations: Iterations = (
         runner
         if isinstance(runner, A3C)
-        else Synchronous(agent, algorithm, learner, runner, training.total_steps, logger.every, clip_range)
+        else Synchronous(
+            agent, algorithm, learner, runner, training.total_steps, logger.every, clip_range, ranks
+        )
     )
     return Trainer(
         agent=agent,
@@ -107,6 +109,7 @@ def build(cfg: DictConfig) -> Trainer:
         iterations=iterations,
         run_dir=run_dir,
         config=text,
+        ranks=ranks,
         total_steps=training.total_steps,
         checkpoint_every=training.checkpoint_every,
         backend_reason=choice.reason,
@@ -137,7 +140,7 @@ def load_agent(
     return agent, envs, device
 
 
-def _writable(run_dir: Path) -> Path:
+def _make_writable(run_dir: Path) -> None:
     """The run's folder, made now, so that a run does not find out after an hour that it cannot be written."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -145,7 +148,6 @@ def _writable(run_dir: Path) -> Path:
             raise PermissionError(f"{run_dir} is not writable")
     except OSError as error:
         raise UserError(f"run_dir={run_dir}: cannot write there: {error.strerror or error}") from error
-    return run_dir
 
 
 def _plan(values: Mapping[str, Any], env: Env) -> AgentPlan:
@@ -189,8 +191,23 @@ def _worker_plan(
     )
 
 
-def _optimizer(values: Mapping[str, Any], section: str, network: Any, engine: Engine) -> Optimizer:
-    return make_optimizer(NAMED[section][0], values[section], network, engine)
+def _learner(values: Mapping[str, Any], agent: Agent, engine: Engine, ranks: Ranks) -> Learner:
+    return Learner(
+        _optimizer(values, "optimizer", agent.policy, engine, ranks),
+        _optimizer(values, "critic_optimizer", agent.critic, engine, ranks),
+        engine,
+        generator(values["seed"], "minibatches"),
+    )
+
+
+def _scaler(env: Env, discount: float, ranks: Ranks) -> RewardScaler | None:
+    return RewardScaler(discount, _bound(env.reward_clip), ranks) if env.scale_reward else None
+
+
+def _optimizer(
+    values: Mapping[str, Any], section: str, network: Any, engine: Engine, ranks: Ranks
+) -> Optimizer:
+    return make_optimizer(NAMED[section][0], values[section], network, engine, ranks)
 
 
 def _evaluator(
@@ -247,8 +264,9 @@ def _quiet(line: str) -> None:
     """Nothing."""
 
 
-def _threads(env: Env) -> int:
-    return env.num_threads or len(os.sched_getaffinity(0))
+def _threads(env: Env, sharers: int = 1) -> int:
+    """Of one process, where so many share the cores."""
+    return env.num_threads or max(1, len(os.sched_getaffinity(0)) // sharers)
 
 
 def _bound(clip: float | None) -> float:

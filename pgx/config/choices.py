@@ -12,12 +12,12 @@ NAMED: dict[str, tuple[dict[str, Callable[..., Any]], frozenset[str]]] = {
     # section: what its `name` chooses from, and the parameters that come from elsewhere than the config
     "policy": (POLICIES, frozenset({"obs", "action", "generator"})),
     "critic": (CRITICS, frozenset({"obs", "action", "generator"})),
-    "optimizer": (OPTIMIZERS, frozenset({"network", "engine"})),
-    "critic_optimizer": (CRITIC_OPTIMIZERS, frozenset({"network", "engine"})),
+    "optimizer": (OPTIMIZERS, frozenset({"network", "engine", "ranks"})),
+    "critic_optimizer": (CRITIC_OPTIMIZERS, frozenset({"network", "engine", "ranks"})),
     "runner": (
         RUNNERS,
         frozenset(
-            {"envs", "reward_scaler", "seed", "device", "engine", "num_envs", "actor_plan"}
+            {"envs", "reward_scaler", "seed", "device", "engine", "ranks", "num_envs", "actor_plan"}
             | {"agent", "learner", "worker_plan", "checkpoint_every"}
         ),
     ),

@@ -23,7 +23,9 @@ class EngineChoice:
     reason: str
 
 
-def choose_engine(compile: Compile, total_steps: int, min_steps: int, device: str) -> EngineChoice:
+def choose_engine(
+    compile: Compile, total_steps: int, min_steps: int, device: str, ranks: int = 1
+) -> EngineChoice:
     """Resolve `auto`: compiled where that can be and pays.
 
     Args:
@@ -31,13 +33,14 @@ def choose_engine(compile: Compile, total_steps: int, min_steps: int, device: st
         total_steps: of the run.
         min_steps: a run of fewer is over before the compiler is.
         device: where the networks are.
+        ranks: how many learn together.
 
     Raises:
         UserError: compilation was asked for and cannot be had.
     """
     if compile is False:
         return EngineChoice(False, "as configured")
-    refusal = why_not(device)
+    refusal = why_not(device, ranks)
     if compile is True:
         if refusal is not None:
             raise UserError(f"trainer.compile=true: {refusal}; trainer.compile=auto runs without")
@@ -49,8 +52,10 @@ def choose_engine(compile: Compile, total_steps: int, min_steps: int, device: st
     return EngineChoice(True, "auto")
 
 
-def why_not(device: str) -> str | None:
+def why_not(device: str, ranks: int = 1) -> str | None:
     """Why nothing can be compiled here; None when it can."""
+    if ranks > 1:
+        return f"{ranks} ranks average every gradient between its two halves, which no program can wait for"
     if device != "cpu":
         return f"programs are for the processor alone, not for device={device}"
     compiler = os.environ.get("CXX", "g++")

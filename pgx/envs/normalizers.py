@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pgx.ops.returns import backward_recurrence
-from pgx.types import State
+from pgx.types import ALONE, Ranks, State
 
 
 class RunningMoments:
@@ -161,11 +161,13 @@ class RewardScaler:
     Args:
         discount: γ in [0, 1].
         clip: bound on each scaled reward, > 0; infinite for none.
+        ranks: who step the other environments; the number is one for all.
     """
 
-    def __init__(self, discount: float, clip: float) -> None:
+    def __init__(self, discount: float, clip: float, ranks: Ranks = ALONE) -> None:
         self.discount = discount
         self.clip = clip
+        self.ranks = ranks
         self.moments = RunningMoments(())
         self.latest: State = moments_of(
             torch.zeros(0)
@@ -190,7 +192,8 @@ class RewardScaler:
         returns = backward_recurrence(raw.flip(0), decay.flip(0)).flip(0)
         self._running = torch.where(done[-1], 0.0, returns[-1])
         self.latest = moments_of(returns[valid])
-        self.moments.merge(self.latest)
+        for moments in self.ranks.gather(self.latest):
+            self.moments.merge(moments)
         deviation = math.sqrt(float(self.moments.variance) + 1e-8)
         return (reward / deviation).clamp(-self.clip, self.clip)
 

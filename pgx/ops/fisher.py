@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from pgx.ops.params import split
-from pgx.types import Distribution, Engine, Observations, Policy
+from pgx.types import Batch, Distribution, Engine, Observations, Policy
 
 MatVec = Callable[[Tensor], Tensor]
 CHUNK = 1250  # rows, at most, that `over_chunks` takes at a time
@@ -134,6 +134,15 @@ def over_chunks(product_at: Callable[[Observations], MatVec], obs: Observations,
         return torch.stack([share * part for share, part in zip(shares, products, strict=True)]).sum(0)
 
     return product
+
+
+def over_ranks(product: MatVec, batch: Batch) -> MatVec:
+    """F v over the rows of all ranks, from the product over the rows of a batch here."""
+
+    def mean_product(vector: Tensor) -> Tensor:
+        return batch.averaged(product(vector))[0]
+
+    return product if batch.share is None else mean_product
 
 
 def damped(product: MatVec, damping: float) -> MatVec:

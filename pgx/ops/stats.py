@@ -1,6 +1,7 @@
 """Statistics of samples and of importance weights."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -65,9 +66,14 @@ def explained_share(prediction: Tensor, target: Tensor) -> Tensor:
     return torch.where(target.max() == target.min(), math.nan, share)
 
 
-def standardize(x: Tensor) -> Tensor:
-    """(x - mean) / standard deviation, over all elements; a constant x becomes 0."""
+def standardize(x: Tensor, mean: Callable[[Tensor], Tensor] = Tensor.mean) -> Tensor:
+    """(x - mean) / standard deviation, over all elements; a constant x becomes 0.
+
+    Args:
+        x: any shape.
+        mean: of all elements; over more of them than are in x where others have the rest.
+    """
     # In float64 the mean of equal float32 numbers is that number to within 1e-15, far below the floor that
     # keeps what is left of a constant from being blown up to unit variance.
-    deviation = x.double() - x.double().mean()
-    return (deviation / (deviation.square().mean().sqrt() + 1e-8)).to(x.dtype)
+    deviation = x.double() - mean(x.double())
+    return (deviation / (mean(deviation.square()).sqrt() + 1e-8)).to(x.dtype)

@@ -10,7 +10,7 @@ from pgx.ops import descent
 from pgx.ops.schedules import SCHEDULES, ScheduleName
 from pgx.optimizers.gradient_steps import GradientSteps
 from pgx.schema import Fraction, NonNegative, Positive
-from pgx.types import Engine
+from pgx.types import ALONE, Engine, Ranks
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ def adam(
     beta1: Fraction,
     beta2: Fraction,
     epsilon: Positive,
+    ranks: Ranks = ALONE,
 ) -> GradientSteps:
     """Adam.
 
@@ -91,9 +92,10 @@ def adam(
         max_grad_norm: clips the gradient's 2-norm before Adam sees it; None does not clip.
         beta1, beta2: decay of the first and second moments per step.
         epsilon: added to the root of the second moment.
+        ranks: who have the other rows of a loss.
     """
     rule = Adam(beta1, beta2, epsilon, weight_decay=0.0)
-    return GradientSteps(network, rule, learning_rate, SCHEDULES[schedule], max_grad_norm, engine)
+    return GradientSteps(network, rule, learning_rate, SCHEDULES[schedule], max_grad_norm, engine, ranks)
 
 
 def adamw(
@@ -106,6 +108,7 @@ def adamw(
     beta2: Fraction,
     epsilon: Positive,
     weight_decay: NonNegative,
+    ranks: Ranks = ALONE,
 ) -> GradientSteps:
     """Adam with weight decay apart from the gradient.
 
@@ -115,7 +118,7 @@ def adamw(
         weight_decay: share of each weight taken off per step and unit of learning rate; the others as in `adam`.
     """
     rule = Adam(beta1, beta2, epsilon, weight_decay)
-    return GradientSteps(network, rule, learning_rate, SCHEDULES[schedule], max_grad_norm, engine)
+    return GradientSteps(network, rule, learning_rate, SCHEDULES[schedule], max_grad_norm, engine, ranks)
 
 
 def rmsprop(
@@ -127,6 +130,7 @@ def rmsprop(
     decay: Fraction,
     epsilon: Positive,
     momentum: NonNegative,
+    ranks: Ranks = ALONE,
 ) -> GradientSteps:
     """RMSprop: the gradient over the root of its running mean square.
 
@@ -136,7 +140,7 @@ def rmsprop(
         decay: of the mean square per step; momentum: heavy-ball, 0 for none; the others as in `adam`.
     """
     rule = RMSprop(decay, epsilon, momentum)
-    return GradientSteps(network, rule, learning_rate, SCHEDULES[schedule], max_grad_norm, engine)
+    return GradientSteps(network, rule, learning_rate, SCHEDULES[schedule], max_grad_norm, engine, ranks)
 
 
 def sgd(
@@ -146,10 +150,11 @@ def sgd(
     schedule: ScheduleName,
     max_grad_norm: Positive | None,
     momentum: NonNegative,
+    ranks: Ranks = ALONE,
 ) -> GradientSteps:
     """Stochastic gradient descent with heavy-ball momentum (0 for none).
 
     Args as in `adam`.
     """
     rule = HeavyBall(momentum)
-    return GradientSteps(network, rule, learning_rate, SCHEDULES[schedule], max_grad_norm, engine)
+    return GradientSteps(network, rule, learning_rate, SCHEDULES[schedule], max_grad_norm, engine, ranks)

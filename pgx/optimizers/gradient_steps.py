@@ -11,7 +11,7 @@ from pgx.engines.arguments import leaves, substituted
 from pgx.ops.descent import clipped
 from pgx.ops.params import assign, flatten, split
 from pgx.ops.schedules import Schedule
-from pgx.types import Engine, Loss, State, rows_of
+from pgx.types import ALONE, Engine, Loss, Ranks, State, rows_of
 
 
 class Rule(Protocol):
@@ -41,6 +41,7 @@ class GradientSteps:
         schedule: factor of the learning rate as a function of progress in [0, 1].
         max_grad_norm: a longer gradient (2-norm over all parameters) is scaled down to it; None leaves it be.
         engine: runs the steps.
+        ranks: who have the other rows of a loss, which is a mean over rows.
     """
 
     def __init__(
@@ -51,13 +52,14 @@ class GradientSteps:
         schedule: Schedule,
         max_grad_norm: float | None,
         engine: Engine,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.network = network
         self.parameters = list(network.parameters())
         self.learning_rate = learning_rate
         self.schedule = schedule
         self.engine = engine
-        self.step = Step(rule, max_grad_norm)
+        self.step = Step(rule, max_grad_norm, ranks)
         weights = flatten(self.parameters)
         self.rate = weights.new_full((), learning_rate)  # annealed
         self.moments: Sequence[Tensor] = [torch.zeros_like(weights) for _ in range(rule.moments)]
@@ -101,12 +103,18 @@ def count_rows(data: tuple[Any, ...]) -> int | None:
     return next((len(leaf) for leaf in leaves(data) if leaf.dim() > 0), None)
 
 
+def one_of_rows(data: tuple[Any, ...], value: Tensor) -> Tensor:
+    """A tensor of the data with their rows; for data without any, the value of their loss as one."""
+    return next((leaf for leaf in leaves(data) if leaf.dim() > 0), value.detach()[None])
+
+
 @dataclass(frozen=True)
 class Step:
     """One step, as a pure function: from weights and moments to the loss before it and to new ones."""
 
     rule: Rule
     max_grad_norm: float | None
+    ranks: Ranks
 
     def on_rows(
         self,
@@ -148,7 +156,7 @@ class Step:
     def gradient(
         self, loss: Loss, network: nn.Module, data: tuple[Any, ...], weights: Tensor
     ) -> tuple[Tensor, ...]:
-        """Where a step begins. Args as in `on_all`.
+        """Where a step begins: means over the rows of all ranks. Args as in `on_all`.
 
         Returns:
             The loss, scalar; its clipped gradient [P]; and where it does not depend on all parameters: on which [P].
@@ -159,12 +167,13 @@ class Step:
         found = torch.autograd.grad(value, parts, allow_unused=True)
         gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parts, strict=True)]
         gradient = torch.cat([g.reshape(-1) for g in gradients])
+        value, gradient = self.ranks.mean(one_of_rows(data, value), value.detach(), gradient)
         if self.max_grad_norm is not None:
             gradient = clipped(gradient, self.max_grad_norm)
         if all(g is not None for g in found):
-            return value.detach(), gradient
+            return value, gradient
         touched = [torch.full((p.numel(),), g is not None) for g, p in zip(found, parts, strict=True)]
-        return value.detach(), gradient, torch.cat(touched).to(weights.device)
+        return value, gradient, torch.cat(touched).to(weights.device)
 
     def descent(
         self, found: Sequence[Tensor], rate: Tensor, weights: Tensor, moments: Sequence[Tensor]

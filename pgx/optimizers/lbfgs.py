@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from pgx.ops.schedules import SCHEDULES, Schedule, ScheduleName
+from pgx.optimizers.gradient_steps import one_of_rows
 from pgx.schema import Count, Positive
-from pgx.types import Engine, Loss, State, rows_of
+from pgx.types import ALONE, Engine, Loss, Ranks, State, rows_of
 
 
 class LBFGSSteps:
@@ -20,15 +21,22 @@ class LBFGSSteps:
             another function.
         schedule: factor of the learning rate as a function of progress in [0, 1].
         learning_rate: first step length tried, before annealing.
+        ranks: who have the other rows of a loss.
     """
 
     def __init__(
-        self, network: nn.Module, inner: torch.optim.LBFGS, learning_rate: float, schedule: Schedule
+        self,
+        network: nn.Module,
+        inner: torch.optim.LBFGS,
+        learning_rate: float,
+        schedule: Schedule,
+        ranks: Ranks,
     ) -> None:
         self.network = network
         self.inner = inner
         self.learning_rate = learning_rate
         self.schedule = schedule
+        self.ranks = ranks
 
     def anneal(self, progress: float) -> float:
         """Set the learning rate for this progress in [0, 1]; returns it."""
@@ -43,7 +51,12 @@ class LBFGSSteps:
             self.inner.zero_grad(set_to_none=True)
             value = loss(self.network, *data)
             value.backward()  # type: ignore[no-untyped-call]
-            return value.detach()
+            gradients = [(p, p.grad) for p in self.network.parameters() if p.grad is not None]
+            own = (gradient for _, gradient in gradients)
+            value, *means = self.ranks.mean(one_of_rows(data, value), value.detach(), *own)
+            for (parameter, _), mean in zip(gradients, means, strict=True):
+                parameter.grad = mean
+            return value
 
         self.inner.state.clear()
         before: Tensor = self.inner.step(closure)  # type: ignore[no-untyped-call]
@@ -68,6 +81,7 @@ def lbfgs(
     schedule: ScheduleName,
     iterations: Count,
     history_size: Count,
+    ranks: Ranks = ALONE,
 ) -> LBFGSSteps:
     """L-BFGS with a strong Wolfe line search, for a critic's regression on whole batches.
 
@@ -86,4 +100,4 @@ def lbfgs(
         history_size=history_size,
         line_search_fn="strong_wolfe",
     )
-    return LBFGSSteps(network, inner, learning_rate, SCHEDULES[schedule])
+    return LBFGSSteps(network, inner, learning_rate, SCHEDULES[schedule], ranks)

@@ -4,11 +4,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pgx.optimizers.none import NoSteps
-from pgx.types import Engine, Optimizer
+from pgx.types import Engine, Optimizer, Ranks
 
 
 def make_optimizer(
-    registry: Mapping[str, Callable[..., Optimizer]], values: Mapping[str, Any], network: Any, engine: Engine
+    registry: Mapping[str, Callable[..., Optimizer]],
+    values: Mapping[str, Any],
+    network: Any,
+    engine: Engine,
+    ranks: Ranks,
 ) -> Optimizer:
     """The optimizer of a network that its values describe.
 
@@ -17,8 +21,9 @@ def make_optimizer(
         values: its name there, None for no steps; and its other arguments.
         network: what is stepped.
         engine: runs the steps.
+        ranks: who have the other rows of a loss.
     """
     if values["name"] is None:
         return NoSteps(network)
     arguments = {key: value for key, value in values.items() if key != "name"}
-    return registry[values["name"]](network=network, engine=engine, **arguments)
+    return registry[values["name"]](network=network, engine=engine, ranks=ranks, **arguments)

@@ -38,7 +38,8 @@ class Flat(nn.Module):
     """Arrays [B, ...] to vectors [B, n]; a number each [B] to [B, 1]."""
 
     def forward(self, obs: Tensor) -> Tensor:
-        return obs.reshape(obs.shape[0], -1)  # len() would make the number a constant of compiled code
+        # len() would make the number a constant of compiled code; -1 means nothing where there are no rows.
+        return obs.reshape(obs.shape[0], math.prod(obs.shape[1:]))
 
 
 def encoder(obs: ObsSpec) -> tuple[list[nn.Module], int]:

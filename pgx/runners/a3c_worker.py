@@ -21,7 +21,7 @@ from pgx.runners.stepper import Stepper
 from pgx.runners.sync import SyncRunner
 from pgx.runners.types import Episode
 from pgx.seeding import derive, generator
-from pgx.types import Algorithm, Learner, Metrics, Optimizer, State
+from pgx.types import ALONE, Algorithm, Learner, Metrics, Optimizer, State
 
 CPU = torch.device("cpu")
 Numbers = Mapping[str, NDArray[np.float64]]  # moments, as they travel
@@ -84,8 +84,8 @@ class Worker:
         self.engine = make_engine(plan.engine, _say if index == 0 else _quiet)
         self.agent = plan.agent.make(self.envs.obs_spec, self.envs.action_spec, CPU)
         own = (
-            make_optimizer(OPTIMIZERS, plan.optimizer, self.agent.policy, self.engine),
-            make_optimizer(CRITIC_OPTIMIZERS, plan.critic_optimizer, self.agent.critic, self.engine),
+            make_optimizer(OPTIMIZERS, plan.optimizer, self.agent.policy, self.engine, ALONE),
+            make_optimizer(CRITIC_OPTIMIZERS, plan.critic_optimizer, self.agent.critic, self.engine, ALONE),
         )
         self.common = Common(memory, self.agent, own, plan.workers)
         steps = [_shared(optimizer, self.common, i) for i, optimizer in enumerate(own)]

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from torch import Tensor
+
 from pgx import health
 from pgx.runners.types import Episode, Runner
-from pgx.types import Agent, Algorithm, Learner, Metrics, Rollout
+from pgx.types import Agent, Algorithm, Learner, Metrics, Ranks, Rollout, State
 
 
 @dataclass
@@ -59,6 +61,7 @@ class Synchronous:
         total_steps: environment steps of the run, for schedules.
         log_every: iterations between looks at the update's health.
         clip_range: for `health.measure`.
+        ranks: who learn the same from the other environments; a report is of all.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Synchronous:
         total_steps: int,
         log_every: int,
         clip_range: float,
+        ranks: Ranks,
     ) -> None:
         self.agent = agent
         self.algorithm = algorithm
@@ -78,6 +82,7 @@ class Synchronous:
         self.total_steps = total_steps
         self.log_every = log_every
         self.clip_range = clip_range
+        self.ranks = ranks
 
     def next(self, counters: Counters) -> Report:
         """Collect, and learn from it."""
@@ -86,14 +91,37 @@ class Synchronous:
         rollout, metrics = iterate(
             self.agent, self.algorithm, self.learner, self.runner, progress, clip_range
         )
-        self.agent.normalizer.observe(rollout.obs[rollout.valid])
-        episodes = list(self.runner.episodes)
+        normalizer, ended = self.agent.normalizer, list(self.runner.episodes)
         self.runner.episodes.clear()
-        return Report(rollout.steps, episodes, metrics)
+        seen = normalizer.moments_of(rollout.obs[rollout.valid])
+        shares = self.ranks.gather(_Share(rollout.steps, ended, seen, rollout.done.cpu()))
+        for share in shares:
+            normalizer.merge(share.seen)
+        return Report(sum(share.steps for share in shares), _in_order(shares), metrics)
 
     def pause(self) -> Sequence[Report]:
         """Nothing goes on between two iterations."""
         return ()
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What one rank adds to an iteration."""
+
+    steps: int
+    episodes: Sequence[Episode]
+    seen: State  # moments of its observations
+    done: Tensor  # [T, N] bool, where the episodes ended
+
+
+def _in_order(shares: Sequence[_Share]) -> list[Episode]:
+    """The episodes of all ranks in the order of one process with all environments."""
+    if len(shares) == 1:
+        return list(shares[0].episodes)
+    steps = [int(t) for share in shares for t in share.done.nonzero()[:, 0]]
+    episodes = [episode for share in shares for episode in share.episodes]
+    in_order = sorted(zip(steps, episodes, strict=True), key=lambda pair: pair[0])
+    return [episode for _, episode in in_order]
 
 
 def iterate(

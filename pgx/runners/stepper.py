@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,9 +16,10 @@ from pgx.errors import RunError
 from pgx.runners.recording import Recording
 from pgx.runners.types import Episode
 from pgx.seeding import derive, generator
-from pgx.types import Agent, Bound, Policy, Rollout, State
+from pgx.types import ALONE, Agent, Bound, Distribution, Policy, Ranks, Rollout, State
 from pgx.types.agent import at_one_moment, distribution_at
 from pgx.types.engine import Binds
+from pgx.types.ranks import share_of
 
 
 class Stepper:
@@ -32,6 +34,7 @@ class Stepper:
         number: of this stepper, where several share a run's environments: from 0, each as many as the others.
         device: where the networks are.
         engine: runs the policy.
+        ranks: who step the other environments, each as many; seeds and draws are those of one process with all of them.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Stepper:
         number: int,
         device: torch.device,
         engine: Binds,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.envs = envs
         self.reward_scaler = reward_scaler
@@ -49,6 +53,7 @@ class Stepper:
         self.number = number
         self.device = device
         self.engine = engine
+        self.ranks = ranks
         self.episodes: list[Episode] = []
         self.env_seconds = 0.0
         self.policy_seconds = 0.0
@@ -63,11 +68,10 @@ class Stepper:
 
     def begin(self, iteration: int) -> None:
         """Start every environment anew, seeded from (seed, iteration): an episode boundary for all."""
-        self._obs = self.envs.reset(
-            derive(self.seed, "environments", iteration) + self.number * self.envs.num_envs
-        )
-        self._check_observation(self._obs, step=0)
         n = self.envs.num_envs
+        before = (self.number + self.ranks.rank) * n  # environments of other steppers and other ranks
+        self._obs = self.envs.reset(derive(self.seed, "environments", iteration) + before)
+        self._check_observation(self._obs, step=0)
         self._resetting = np.zeros(n, dtype=bool)  # the step to come only resets this environment
         self._return = np.zeros(n)
         self._length = np.zeros(n, dtype=np.int64)
@@ -94,7 +98,7 @@ class Stepper:
             assert self._obs is not None
             memory = agent.blank_memory(self.envs.num_envs, self.device)
             seen = agent.observe(self._on_device(self._obs), self._on_device(self._length), None, memory)
-            self._noise = distribution_at(agent.policy, seen)[0].noise
+            self._noise = partial(noise_of, self.ranks, distribution_at(agent.policy, seen)[0])
         return self._noise(steps, self._sampling)
 
     def _send(self, agent: Agent, recording: Recording, t: int, noise: Tensor) -> None:
@@ -187,6 +191,7 @@ class Stepper:
             time=recording.tensor("time", self.device),
             action_mask=some.get("action_mask"),
             memory=some.get("memory"),
+            share=share_of(self.ranks, valid),
         )
 
     def _on_device(self, values: Array) -> Tensor:
@@ -220,6 +225,15 @@ class Stepper:
         self._sampling.set_state(state["sampling"])
         if self.reward_scaler is not None:
             self.reward_scaler.load_state_dict(state["reward_scaler"])
+
+
+def noise_of(ranks: Ranks, distribution: Distribution, steps: int, generator: torch.Generator) -> Tensor:
+    """The noise of the environments here, [steps, N, ...], of a draw for those of all ranks."""
+    if ranks.size == 1:
+        return distribution.noise(steps, generator)
+    n = len(distribution.coordinates[0])
+    of_all = torch.arange(ranks.size * n, device=generator.device) % n
+    return distribution.rows(of_all).noise(steps, generator)[:, ranks.rank * n : (ranks.rank + 1) * n]
 
 
 def respond(

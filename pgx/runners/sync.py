@@ -11,7 +11,7 @@ from pgx.runners.recording import Recording
 from pgx.runners.stepper import Stepper
 from pgx.runners.types import Episode
 from pgx.schema import Count, Index
-from pgx.types import Agent, Engine, Metrics, Rollout, State
+from pgx.types import Agent, Engine, Metrics, Ranks, Rollout, State
 
 
 class SyncRunner:
@@ -32,7 +32,9 @@ class SyncRunner:
 
     def __str__(self) -> str:
         behind = f", {self.lag} updates behind" if self.lag else ""
-        return f"{self.envs.num_envs} environments x {self.rollout_steps} steps{behind}"
+        size = self.stepper.ranks.size
+        shared = f" on {size} ranks" if size > 1 else ""
+        return f"{size * self.envs.num_envs} environments x {self.rollout_steps} steps{shared}{behind}"
 
     @property
     def envs(self) -> VectorEnv:
@@ -86,8 +88,9 @@ def sync(
     seed: int,
     device: torch.device,
     engine: Engine,
+    ranks: Ranks,
     rollout_steps: Count,
     lag: Index,
 ) -> SyncRunner:
     """A SyncRunner with a Stepper of its own. Args as in both."""
-    return SyncRunner(Stepper(envs, reward_scaler, seed, 0, device, engine), rollout_steps, lag)
+    return SyncRunner(Stepper(envs, reward_scaler, seed, 0, device, engine, ranks), rollout_steps, lag)

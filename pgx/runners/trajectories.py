@@ -133,5 +133,5 @@ def join(trajectories: Sequence[Mapping[str, Tensor]], device: torch.device) -> 
         next_obs=obs[1:],
         action_mask=mask if bool(masked.any()) else None,
         memory=memory if memory.shape[-1] else None,
-        **joined,
+        **joined,  # type: ignore[arg-type]
     )

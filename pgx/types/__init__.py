@@ -19,9 +19,11 @@ from pgx.types.networks import (
 )
 from pgx.types.observations import History, Observations
 from pgx.types.plain import Metrics, State
+from pgx.types.ranks import ALONE, Ranks, Share
 from pgx.types.rule import Algorithm, Learner, Loss, Optimizer, Setting, Use
 
 __all__ = [
+    "ALONE",
     "Act",
     "ActionSpec",
     "ActionValueCritic",
@@ -46,9 +48,11 @@ __all__ = [
     "Observations",
     "Optimizer",
     "Policy",
+    "Ranks",
     "RecurrentPolicy",
     "Rollout",
     "Setting",
+    "Share",
     "State",
     "Use",
     "ValueHeadPolicy",

@@ -1,5 +1,6 @@
 """Experience: rollouts as they happened, and the batches that rules learn from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pgx.types.observations import Observations
+from pgx.types.ranks import Share
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,15 @@ class Rollout:
     time: Tensor  # [T, N] int64, steps of the episode before this one
     action_mask: Tensor | None = None  # [T, N, K] bool, the actions that could be taken; None: all
     memory: Tensor | None = None  # [T, N, M] of the policy before each step; None: it has none
+    share: Share | None = None  # where the valid rows stand among those of all ranks; None: there is but one
 
     def __post_init__(self) -> None:
         shape = self.log_prob.shape
         if len(shape) != 2:
             raise ValueError(f"Rollout.log_prob: expected shape [T, N], got {list(shape)}")
         for column in fields(self):
-            value: Tensor | None = getattr(self, column.name)
-            if value is not None and value.shape[:2] != shape:
+            value: Any = getattr(self, column.name)
+            if isinstance(value, Tensor) and value.shape[:2] != shape:
                 raise ValueError(
                     f"Rollout.{column.name}: expected leading shape {list(shape)} (that of log_prob), "
                     f"got {list(value.shape)}"
@@ -77,6 +80,7 @@ class Batch:
     value: Tensor  # [B] the critic's estimate before the update
     advantage: Tensor  # [B]
     value_target: Tensor  # [B] what the critic regresses on
+    share: Share | None = None  # where its rows stand among those of all ranks; None: there is but one
 
     def __len__(self) -> int:
         return int(self.log_prob.shape[0])
@@ -84,17 +88,22 @@ class Batch:
     def minibatches(self, size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         """The batch once, shuffled, in parts of nearly equal length, as indices [b] of its rows.
 
+        Over several ranks it is the rows of all that are shuffled, alike on all; of each part a rank has those that are
+        its own, perhaps none.
+
         Reset rows make a batch slightly shorter than T * N; the parts then differ by one row instead of
         leaving a remnant of a few rows to take a step as large as the others. Under a policy with memory it is
         stretches that are shuffled, each of which keeps its rows together.
 
         Args:
-            size: rows aimed at per part; round(B / size) parts are made, at least one.
+            size: rows aimed at per part, over all ranks; round(B / size) parts are made, at least one.
             generator: the stream that the shuffle is drawn from.
         """
-        parts = max(1, round(len(self) / size))
+        total = len(self) if self.share is None else self.share.total
+        parts = max(1, round(total / size))
         if self.obs.history is None:
-            return torch.randperm(len(self), generator=generator).tensor_split(parts)
+            shuffled = torch.randperm(total, generator=generator).tensor_split(parts)
+            return shuffled if self.share is None else tuple(map(self.share.own, shuffled))
         stretch = self.obs.history.stretch
         used: Tensor = torch.unique(stretch)
         order = used[torch.randperm(len(used), generator=generator)].tensor_split(min(parts, len(used)))
@@ -102,7 +111,21 @@ class Batch:
 
     def rows(self, index: Tensor) -> "Batch":
         """Some of the rows; index [b] int64."""
-        return Batch(*(getattr(self, column.name)[index] for column in fields(self)))
+        share = None if self.share is None else self.share.rows(index)
+        columns = {c.name: getattr(self, c.name)[index] for c in fields(self) if c.name != "share"}
+        return Batch(**columns, share=share)
+
+    def averaged(self, *means: Tensor) -> tuple[Tensor, ...]:
+        """Means over these rows, made means over the rows of all ranks."""
+        return means if self.share is None else self.share.ranks.mean(self.log_prob, *means)
+
+    def mean(self, x: Tensor) -> Tensor:
+        """The mean of x [B] over the rows of all ranks, scalar."""
+        return self.averaged(x.mean())[0]
+
+    def gathered(self, columns: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Columns [B] with the rows of all ranks, detached."""
+        return columns if self.share is None else self.share.gathered(columns)
 
 
 def rows_of(data: tuple[Any, ...], index: Tensor) -> tuple[Any, ...]:

@@ -90,11 +90,15 @@ class Setting:
 
 
 # What a rule can make use of: steps of the policy's optimizer and of the critic's, a critic that values actions too,
-# a value head on the policy, recorded steps of another policy, steps of what its own policy was some updates ago; and
+# a value head on the policy, recorded steps of another policy, steps of what its own policy was some updates ago;
 # company: others that change the same parameters meanwhile, which takes a rule that moves them by its optimizers' steps
-# alone and remembers nothing. A config that offers what its rule does not use, or lacks what it does, is refused;
-# except that who can learn from recorded steps, from old ones or in company can learn from its own and alone.
-Use = Literal["optimizer", "critic_optimizer", "action_values", "value_head", "recorded", "lagged", "company"]
+# alone and remembers nothing; and ranks: others that have the rest of the rows, which takes a rule all of whose means
+# over rows are its optimizers' or its batch's. A config that offers what its rule does not use, or lacks what it does,
+# is refused; except that who can learn from recorded steps, from old ones, in company or on ranks can learn from its
+# own and alone.
+Use = Literal[
+    "optimizer", "critic_optimizer", "action_values", "value_head", "recorded", "lagged", "company", "ranks"
+]
 
 
 class Algorithm(Protocol):

@@ -1,0 +1,145 @@
+"""One run, from its config to its last words: alone, or by all ranks together."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from pgx.commands.one_run import announce, outcome
+from pgx.config import build
+from pgx.config.check import plain_values
+from pgx.errors import RunError, UserError
+from pgx.ranks import leave, speaks_first
+from pgx.trainer import Trainer
+from pgx.types import Ranks, State
+
+
+@dataclass(frozen=True)
+class Order:
+    """A run that all ranks make, as rank 0 read it."""
+
+    config: str  # YAML, without references
+    state: State | None  # of the checkpoint that it goes on from
+
+
+class Lead:
+    """Rank 0, which alone reads the command line and files, and tells the others what to do."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks = ranks
+        self._told = False
+
+    def run(self, cfg: DictConfig, state: State | None) -> dict[str, Any]:
+        """Make a run with all ranks, from a checkpoint's state or from the start; returns its summary."""
+        if self.ranks.size > 1:
+            self._told = True
+            self.ranks.gather(Order(OmegaConf.to_yaml(OmegaConf.create(plain_values(cfg))), state))
+        return _run(cfg, state, self.ranks)
+
+    def until_done(self, work: Callable[[], int]) -> int:
+        """Do the work; where no run comes of it the others are told that there is nothing to do."""
+        try:
+            return work()
+        finally:
+            if self.ranks.size > 1 and not self._told:
+                self.ranks.gather(None)
+
+
+def follow(ranks: Ranks) -> int:
+    """What every rank but 0 does; returns the exit code."""
+    order: Order | None = ranks.gather(None)[0]
+    if order is None:
+        return 0
+    cfg = OmegaConf.create(order.config)
+    assert isinstance(cfg, DictConfig)
+    if _run(cfg, order.state, ranks)["status"] == "interrupted":
+        raise KeyboardInterrupt
+    return 0
+
+
+def with_one_voice(ranks: Ranks, work: Callable[[], int]) -> int:
+    """Do one rank's work; of all ranks that fail, the first raises what it fails of, the others end without a word."""
+    try:
+        code = work()
+    except Exception as error:
+        message = f"rank {ranks.rank}: {error}" if ranks.rank > 0 else str(error)
+        if not speaks_first(message):
+            sys.exit(getattr(error, "exit_code", RunError.exit_code))
+        if ranks.rank > 0 and isinstance(error, RunError):
+            raise RunError(message) from error
+        raise
+    leave()
+    return code
+
+
+def _run(cfg: DictConfig, state: State | None, ranks: Ranks) -> dict[str, Any]:
+    trainer = _built(cfg, ranks)
+    if state is not None:
+        trainer.load_state_dict(state)
+    if ranks.rank == 0:
+        return _trained(trainer, cfg)
+    with _interruptible(trainer):
+        return trainer.train()
+
+
+def _built(cfg: DictConfig, ranks: Ranks) -> Trainer:
+    """The trainer of this rank; what any rank finds wrong is for rank 0 to say."""
+    trainer, own = None, None
+    try:
+        trainer = build(cfg, ranks)
+    except UserError as error:
+        own = error
+    problems = ranks.gather(None if own is None else own.problems)
+    if trainer is not None and not any(problems):
+        return trainer
+    if ranks.rank > 0:
+        sys.exit(UserError.exit_code)
+    if own is not None:
+        raise own
+    raise UserError(*(f"rank {rank}: {line}" for rank, lines in enumerate(problems) for line in lines or ()))
+
+
+def _trained(trainer: Trainer, cfg: DictConfig) -> dict[str, Any]:
+    """Train, and say what is trained and what came of it."""
+    announce(trainer, cfg)
+    started = time.monotonic()
+    with _interruptible(trainer):
+        summary = trainer.train()
+    print(outcome(summary, time.monotonic() - started))
+    print(f"  see it       tensorboard --logdir {trainer.run_dir}")
+    print(f"  evaluate it  pgx eval {trainer.run_dir}")
+    if summary["status"] == "interrupted":
+        print(f"  go on        pgx train --resume {trainer.run_dir}")
+    return summary
+
+
+@contextmanager
+def _interruptible(trainer: Trainer) -> Iterator[None]:
+    """The first Ctrl-C ends the run after the iteration under way, with a checkpoint; the second at once.
+
+    A rank hears of a Ctrl-C from torchrun, perhaps more than once, and of torchrun's own end by SIGTERM; it ends after
+    the iteration every time, and torchrun does not wait for longer than it is patient.
+    """
+    together = trainer.ranks.size > 1
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if trainer.stop_requested and not together:
+            raise KeyboardInterrupt
+        if trainer.writes and not trainer.stop_requested:
+            again = "" if together else " (Ctrl-C again: at once)"
+            print(f"\nstopping after this iteration{again}", file=sys.stderr, flush=True)
+        trainer.stop_requested = True
+
+    signals = [signal.SIGINT, signal.SIGTERM] if together else [signal.SIGINT]
+    previous = {number: signal.signal(number, on_signal) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
