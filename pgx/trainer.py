@@ -19,6 +19,7 @@ from pgx.metrics import tagged
 from pgx.ops.params import flatten
 from pgx.run_lock import hold
 from pgx.runners import Episode
+from pgx.runners.episode_metrics import episode_metrics, evaluation_metrics
 from pgx.runners.iterations import Counters, Iterations, Report
 from pgx.runners.types import Boundaries
 from pgx.types import Agent, Algorithm, Learner, Metrics, Ranks, State
@@ -111,7 +112,7 @@ class Trainer:
         self.counters = Counters()
         self.stop_requested = False  # set from outside to end the run after the iteration under way
         self.on_progress: OnProgress = (
-            _carry_on  # set from outside; called after each iteration, and on resuming
+            _carry_on  # set from outside; asked after each iteration, and on resuming
         )
         self._weights = {name: list(getattr(agent, name).parameters()) for name in ("policy", "critic")}
         self._resumed = False
@@ -203,10 +204,10 @@ class Trainer:
         self._note_episodes(report.episodes)
         metrics: Metrics = {}
         if self.writes and self.eval_every.due(before, counters.steps):
-            metrics |= _evaluation(self.evaluate(counters.iterations))
+            metrics |= evaluation_metrics(self.evaluate(counters.iterations))
         counters.seconds += time.perf_counter() - started
         if report.metrics is not None:
-            metrics |= report.metrics | _episodes(self._finished, counters.recent)
+            metrics |= report.metrics | episode_metrics(self._finished, counters.recent)
             metrics |= self._clock()
             self._finished = []
         if metrics:
@@ -308,25 +309,3 @@ def _mean(returns: Sequence[float]) -> float | None:
 
 def _carry_on(steps: int, recent_return: float | None) -> bool:
     return False
-
-
-def _episodes(episodes: Sequence[Episode], recent: Sequence[float]) -> Metrics:
-    metrics = {"episodes": float(len(episodes))}
-    if recent:
-        metrics["episode_return_recent"] = float(np.mean(recent))
-    for key, values in (
-        ("episode_return", [e.episode_return for e in episodes]),
-        ("episode_length", [float(e.length) for e in episodes]),
-    ):
-        if values:
-            metrics |= {key: float(np.mean(values)), f"{key}_min": min(values), f"{key}_max": max(values)}
-    return metrics
-
-
-def _evaluation(episodes: Sequence[Episode]) -> Metrics:
-    returns = [e.episode_return for e in episodes]
-    return {
-        "eval_episode_return": float(np.mean(returns)),
-        "eval_episode_return_std": float(np.std(returns)),
-        "eval_episode_length": float(np.mean([e.length for e in episodes])),
-    }

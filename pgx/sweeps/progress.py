@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from pgx.checkpoint import LAST, Checkpoints, write_atomically
 from pgx.loggers.jsonl import read
+from pgx.metrics import tagged
 from pgx.run_lock import holder
 from pgx.trainer import SUMMARY
 
@@ -96,7 +97,8 @@ def seconds_left(runs: Sequence[Progress], at_once: int) -> float | None:
 def _reached(run_dir: Path) -> tuple[int, float]:
     rows = read(run_dir / "metrics.jsonl")
     last: dict[str, Any] = rows[-1] if rows else {}
-    return int(last.get("step", 0)), float(last.get("time/seconds", 0.0))
+    (seconds,) = tagged({"seconds": 0.0})
+    return int(last.get("step", 0)), float(last.get(seconds, 0.0))
 
 
 def _json(path: Path) -> dict[str, Any] | None:
