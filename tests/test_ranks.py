@@ -31,8 +31,8 @@ JOBS = {
     # Minibatches so small that a rank has nothing of some.
     "ppo": ["algo=ppo", *CARTPOLE, "env.backend=gymnasium", "algo.minibatch_size=4", "algo.epochs=2"],
     "ppo_continuous": [
-        "algo=ppo", *PENDULUM, "env.backend=envpool", "algo.minibatch_size=40", "algo.epochs=4",
-        "algo.normalize_advantage=batch", "algo.target_kl=0.01", "algo.recompute_advantages=true",
+        "algo=ppo", *PENDULUM, "env.backend=envpool", "algo.minibatch_size=40", "algo.epochs=12",
+        "algo.normalize_advantage=batch", "algo.target_kl=0.003", "algo.recompute_advantages=true",
         "policy.continuous=squashed_gaussian",
     ],
     "trpo": ["algo=trpo", *CARTPOLE, "env.backend=envpool", *FIT],
