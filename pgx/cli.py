@@ -5,6 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from pgx import __version__
@@ -15,6 +16,7 @@ INTERRUPTED = 130  # what a shell reports for a process ended by Ctrl-C
 
 VERBS = {
     "train": "train a policy, e.g. pgx train algo=trpo env=Walker2d-v4; pgx train --help shows every key",
+    "sweep": "the runs of pgx train -m: sweep status DIR shows them, sweep resume DIR goes on with what is left",
     "eval": "play episodes with a trained run",
     "collect": "write episodes of a trained run as a dataset that others can learn from (dataset=PATH)",
     "envs": "list the environments that env= takes",
@@ -66,6 +68,15 @@ def _dispatch(arguments: list[str]) -> int:
     parser.add_argument("--version", action="version", version=f"pgx {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="", required=True, parser_class=_Parser)
     verbs.add_parser("train", help=VERBS["train"], add_help=False)
+    many = verbs.add_parser(
+        "sweep", help=VERBS["sweep"], description="See and resume a sweep (docs/sweeps.md)."
+    )
+    many.add_argument(
+        "action", choices=["status", "resume"], help="show its jobs, or run what is left of them"
+    )
+    many.add_argument("folder", metavar="DIR", help="the sweep's folder, e.g. outputs/sweeps/2026-...")
+    many.add_argument("overrides", nargs="*", help="for resume: another launcher, e.g. hydra/launcher=ray")
+    many.set_defaults(verb=_sweep)
     run = verbs.add_parser("eval", help=VERBS["eval"], description="Play episodes with a trained run.")
     run.add_argument("run", metavar="RUN", help="the run's folder, e.g. outputs/Walker2d-v4/trpo/2026-...")
     run.add_argument("--episodes", type=_count, help="how many (the run's trainer.eval_episodes)")
@@ -103,6 +114,16 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got '{text}'")
     return int(text)
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from pgx.commands.sweep import resume, status
+
+    if options.action == "resume":
+        return resume(Path(options.folder), options.overrides)
+    if options.overrides:
+        raise UserError(f"{options.overrides[0]}: pgx sweep status takes a folder alone")
+    return status(Path(options.folder))
 
 
 def _eval(options: argparse.Namespace) -> int:

@@ -17,14 +17,19 @@ from pgx.errors import RunError, UserError, WorkersLost
 from pgx.loggers import Sink
 from pgx.metrics import tagged
 from pgx.ops.params import flatten
+from pgx.run_lock import hold
 from pgx.runners import Episode
 from pgx.runners.iterations import Counters, Iterations, Report
 from pgx.runners.types import Boundaries
 from pgx.types import Agent, Algorithm, Learner, Metrics, Ranks, State
 
+SUMMARY = "summary.json"
 RECENT = 20  # episodes in the running mean that "best" and "final" returns are taken from
 
-Status = Literal["finished", "interrupted", "failed"]
+Status = Literal["finished", "interrupted", "pruned", "failed"]
+
+# Told the environment steps so far and the mean return of the last episodes; True gives the run up.
+OnProgress = Callable[[int, float | None], bool]
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,9 @@ class Trainer:
         self.checkpoints = Checkpoints(run_dir)
         self.counters = Counters()
         self.stop_requested = False  # set from outside to end the run after the iteration under way
+        self.on_progress: OnProgress = (
+            _carry_on  # set from outside; called after each iteration, and on resuming
+        )
         self._weights = {name: list(getattr(agent, name).parameters()) for name in ("policy", "critic")}
         self._resumed = False
         self._sinks: Sequence[Sink] = ()
@@ -117,19 +125,39 @@ class Trainer:
         """Train until the budget is spent or a stop is requested; returns what summary.json holds.
 
         Raises:
+            HeldError: another process is at work in the run's folder.
             RunError: an environment or a number failed; the summary says so and the last checkpoint stands.
         """
-        if self.writes:
+        if not self.writes:
+            return self._train()
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        with hold(self.run_dir):
             self._open()
+            return self._train()
+
+    def _open(self) -> None:
+        """Begin the run's folder, or go on with it."""
+        if not self._resumed:
+            refuse_used(self.run_dir)
+        # A summary is of a run that has ended: one of an earlier life would speak for this one if it is killed.
+        (self.run_dir / SUMMARY).unlink(missing_ok=True)
+        write_atomically(self.run_dir / "config.yaml", self.config.encode())
+        self._sinks = self.open_sinks(self.counters.steps if self._resumed else None)
+
+    def _train(self) -> dict[str, Any]:
         status: Status = "failed"
         failure: str | None = None
         try:
             self.runner.begin(self.counters.iterations)
-            while self.counters.steps < self.total_steps and not self._stops():
+            # The life before may have died before it could tell.
+            pruned = self._resumed and self._progressed()
+            while self.counters.steps < self.total_steps and not pruned and not self._stops():
                 self._iterate()
+                pruned = self._progressed()
             if self._saved_at != self.counters.steps:
                 self._save()
-            status = "finished" if self.counters.steps >= self.total_steps else "interrupted"
+            ended: Status = "pruned" if pruned else "interrupted"
+            status = "finished" if self.counters.steps >= self.total_steps else ended
         except KeyboardInterrupt:
             status = "interrupted"
             raise
@@ -147,17 +175,12 @@ class Trainer:
                 sink.close(summary)
             if self.writes:
                 told = json.dumps(summary, indent=2) + "\n"
-                write_atomically(self.run_dir / "summary.json", told.encode())
+                write_atomically(self.run_dir / SUMMARY, told.encode())
             self.runner.close()
         return summary
 
-    def _open(self) -> None:
-        """Begin the run's folder, or go on with it."""
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        if not self._resumed:
-            refuse_used(self.run_dir)
-        write_atomically(self.run_dir / "config.yaml", self.config.encode())
-        self._sinks = self.open_sinks(self.counters.steps if self._resumed else None)
+    def _progressed(self) -> bool:
+        return self.on_progress(self.counters.steps, _mean(self.counters.recent))
 
     def _stops(self) -> bool:
         """Whether any rank was asked to stop: all do, after the same iteration."""
@@ -272,11 +295,19 @@ class Trainer:
             "iterations": counters.iterations,
             "seconds": round(counters.seconds, 3),
             "steps_per_second": round(counters.steps / counters.seconds, 1) if counters.seconds > 0 else None,
-            "final_return": float(np.mean(counters.recent)) if counters.recent else None,
+            "final_return": _mean(counters.recent),
             "final_return_episodes": len(counters.recent),
             "best_return": counters.best_return,
             "best_steps": counters.best_steps,
         }
+
+
+def _mean(returns: Sequence[float]) -> float | None:
+    return float(np.mean(returns)) if returns else None
+
+
+def _carry_on(steps: int, recent_return: float | None) -> bool:
+    return False
 
 
 def _episodes(episodes: Sequence[Episode], recent: Sequence[float]) -> Metrics:

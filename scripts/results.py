@@ -48,7 +48,19 @@ class Experiment:
         return RUNS / self.env_name / self.label.replace(" ", "_").replace("/", "-") / f"seed{seed}"
 
 
-ON_POLICY = ("reinforce", "actor_critic", "a2c", "npg", "trpo", "ppo", "ppo_kl", "mdpo", "ppg", "vtrace")
+ON_POLICY = (
+    "reinforce",
+    "actor_critic",
+    "a2c",
+    "npg",
+    "trpo",
+    "ppo",
+    "ppo_kl",
+    "mdpo",
+    "ppg",
+    "vtrace",
+    "impala",
+)
 EXPERIMENTS = (
     *(Experiment(algo, "CartPole-v1", 100_000) for algo in ON_POLICY),
     Experiment("off_policy_reinforce", "CartPole-v1", 300_000, (f"dataset={RUNS / 'recorded'}",)),

@@ -56,3 +56,16 @@ def test_pgx_runs_from_a_wheel_far_from_its_checkout(tmp_path: Path) -> None:
         "logger.tensorboard=false",
     )
     assert (far / "run" / "summary.json").is_file()
+    # Hydra finds pgx's plugins where the wheel has put them: a sweep runs through one, whatever its launcher.
+    pgx(
+        "train",
+        "-m",
+        "seed=0,1",
+        "algo=a2c",
+        "env=CartPole-v1",
+        "trainer.total_steps=100",
+        "hydra.sweep.dir=sweep",
+    )
+    assert "2 finished" in pgx("sweep", "status", "sweep")
+    for name in ("joblib", "ray", "submitit"):
+        assert (site / "hydra_plugins" / "pgx_launchers" / f"{name}_launcher.py").is_file()

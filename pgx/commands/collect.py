@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from pgx.commands.train import load_config
+from pgx.commands.one_run import load_config
 from pgx.config.build import load_agent
 from pgx.datasets.trajectory import Trajectory, split
 from pgx.datasets.write import write_dataset

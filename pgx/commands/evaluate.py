@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pgx.commands.train import load_config
+from pgx.commands.one_run import load_config
 from pgx.config.build import load_agent
 from pgx.evaluation import play
 from pgx.metrics import shown

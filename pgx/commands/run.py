@@ -11,10 +11,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from pgx.commands.one_run import announce, outcome
 from pgx.config import build
 from pgx.config.check import plain_values
 from pgx.errors import RunError, UserError
-from pgx.metrics import shown
 from pgx.ranks import leave, speaks_first
 from pgx.trainer import Trainer
 from pgx.types import Ranks, State
@@ -107,25 +107,11 @@ def _built(cfg: DictConfig, ranks: Ranks) -> Trainer:
 
 def _trained(trainer: Trainer, cfg: DictConfig) -> dict[str, Any]:
     """Train, and say what is trained and what came of it."""
-    envs = trainer.runner.envs
-    print(
-        f"{cfg.label} on {envs.id}: {trainer.runner}, "
-        f"backend {envs.backend} ({trainer.backend_reason}), "
-        f"{'compiled' if trainer.engine.compiled else 'not compiled'} ({trainer.engine.reason}), seed {cfg.seed}\n"
-        f"run {trainer.run_dir}",
-        flush=True,
-    )
+    announce(trainer, cfg)
     started = time.monotonic()
     with _interruptible(trainer):
         summary = trainer.train()
-    took = time.monotonic() - started
-    returned = "no episode ended"
-    if summary["final_return"] is not None:
-        episodes = summary["final_return_episodes"]
-        returned = f"return {shown(summary['final_return'])} (mean of the last {episodes} episodes)"
-    if summary["best_return"] is not None:
-        returned += f", best {shown(summary['best_return'])} at {summary['best_steps']:,} steps"
-    print(f"{summary['status']} at {summary['steps']:,} steps after {took:,.1f} s: {returned}")
+    print(outcome(summary, time.monotonic() - started))
     print(f"  see it       tensorboard --logdir {trainer.run_dir}")
     print(f"  evaluate it  pgx eval {trainer.run_dir}")
     if summary["status"] == "interrupted":

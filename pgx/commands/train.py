@@ -1,29 +1,24 @@
 """`pgx train`: Hydra composes, pgx checks everything, then trains."""
 
 import argparse
-import os
 import shutil
-import sys
 from functools import partial
 from pathlib import Path
 
-import hydra
 from hydra._internal.utils import get_args_parser
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from pgx.checkpoint import LAST, Checkpoints
+from pgx.commands.one_run import checked, claim, hand_over, load_config
 from pgx.commands.run import Lead, follow, with_one_voice
-from pgx.config import check, check_inputs, compose
-from pgx.config.compose import ROOT, jobs, parse, prepare
-from pgx.config.explain import explain
+from pgx.commands.sweep import start
+from pgx.config import check
+from pgx.config.compose import jobs, parse, prepare
 from pgx.config.ranks import check_ranks
-from pgx.errors import RunError, UserError
-from pgx.paths import config_dir
+from pgx.errors import UserError
 from pgx.ranks import join
 from pgx.schema import nearest
+from pgx.sweeps.plan import key_of, quoted
 from pgx.trainer import refuse_used
 
 # What a resumed run may change; the rest would make it another run.
@@ -47,23 +42,32 @@ def _train(arguments: list[str], lead: Lead) -> int:
     options, overrides = _options(arguments)
     rest = [*(a for a in arguments if a not in overrides), *prepare(overrides)]
     if _WITHOUT_A_RUN & {name for name, value in vars(options).items() if value}:
-        return _hydra(rest, lead, [])
+        _hydra(rest, lead, [])
+        return 0
     sweep = jobs(prepare(overrides))
-    if options.multirun and lead.ranks.size > 1:
-        raise UserError(
-            "-m: torchrun's ranks train one run together; start torchrun once for each run of a sweep"
-        )
-    if not options.multirun and len(sweep) > 1:
+    if options.multirun:
+        if lead.ranks.size > 1:
+            raise UserError(
+                "-m: torchrun's ranks train one run together; start torchrun once for each run of a sweep"
+            )
+        flags = [a for a in arguments if a not in overrides and a not in ("-m", "--multirun")]
+        return start(flags, overrides)
+    if len(sweep) > 1:
         raise UserError("several values for one key: add -m to run every combination of them")
-    _check(sweep, lead.ranks.size)
-    failures: list[tuple[list[str], Exception]] = []
-    code = _hydra(rest, lead, failures)
-    if len(failures) == 1 and len(sweep) == 1:
-        raise failures[0][1]
+    (only,) = sweep
+    cfg = checked(only)
+    check_ranks(cfg, lead.ranks.size)
+    if "sweep" in cfg:
+        raise UserError("sweep=...: a search runs many trials: add -m")
+    if "run_dir" in map(key_of, overrides):
+        refuse_used(Path(cfg.run_dir))
+    else:
+        rest.append(f"run_dir={quoted(claim(Path(cfg.run_dir)))}")
+    failures: list[Exception] = []
+    _hydra(rest, lead, failures)
     if failures:
-        lines = [f"{' '.join(job)}: {error}" for job, error in failures]
-        raise RunError("\n".join([f"{len(failures)} of {len(sweep)} runs failed", *lines]))
-    return code
+        raise failures[0]
+    return 0
 
 
 def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -82,58 +86,20 @@ def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return options, [*options.overrides, *overrides]
 
 
-def _check(sweep: list[list[str]], ranks: int) -> None:
-    """Every run of a sweep before the first one starts: its values, and a folder of its own."""
-    folders: dict[str, list[str]] = {}
-    for job in sweep:
-        cfg = compose(job)
-        check(cfg)
-        check_inputs(cfg)
-        check_ranks(cfg, ranks)
-        if any(o.key_or_group == "run_dir" for o in parse(job)):
-            folders.setdefault(cfg.run_dir, []).append(" ".join(job))
-    shared = [folder for folder, users in folders.items() if len(users) > 1]
-    if shared:
-        raise UserError(
-            f"run_dir={shared[0]}: {len(folders[shared[0]])} runs of the sweep would write there; "
-            "give each its own, e.g. 'run_dir=outputs/mine/${label}_${seed}'"
-        )
-    for folder in folders:
-        refuse_used(Path(folder))
+def _hydra(arguments: list[str], lead: Lead, failures: list[Exception]) -> None:
+    """Hand over to Hydra, which calls back for the run; what that raises is kept as it is."""
 
-
-def _hydra(arguments: list[str], lead: Lead, failures: list[tuple[list[str], Exception]]) -> int:
-    """Hand over to Hydra, which calls back for each run; what a run raises is kept, so that a sweep goes on."""
-
-    def job(cfg: DictConfig) -> float | None:
+    def job(cfg: DictConfig) -> None:
         try:
-            return _job(cfg, lead)
+            summary = lead.run(cfg, None)
         except Exception as error:
             _forget_empty(Path(cfg.run_dir))
-            failures.append((list(HydraConfig.get().overrides.task), error))
-            return None
+            failures.append(error)
+            return
+        if summary["status"] == "interrupted":
+            raise KeyboardInterrupt
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and pgx.cli words the message
-    run = hydra.main(config_path=str(config_dir()), config_name=ROOT, version_base="1.3")(job)
-    sys.argv = ["pgx train", *arguments]
-    try:
-        run()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain(error)) from error
-    except OSError as error:
-        if error.filename is None:
-            raise
-        raise UserError(f"run_dir: cannot write {error.filename}: {error.strerror}") from error
-    return 0
-
-
-def _job(cfg: DictConfig, lead: Lead) -> float | None:
-    """One run; its final return, which sweepers maximise."""
-    summary = lead.run(cfg, None)
-    if summary["status"] == "interrupted":
-        raise KeyboardInterrupt  # ends a sweep too
-    final: float | None = summary["final_return"]
-    return final
+    hand_over(arguments, job)
 
 
 def _forget_empty(run_dir: Path) -> None:
@@ -184,17 +150,3 @@ def _resume(arguments: list[str], lead: Lead) -> int:
     if summary["status"] == "interrupted":
         raise KeyboardInterrupt
     return 0
-
-
-def load_config(run_dir: Path) -> DictConfig:
-    """The resolved config of a run.
-
-    Raises:
-        UserError: the folder is not that of a run.
-    """
-    path = run_dir / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"{run_dir}: not the folder of a run (it has no config.yaml)")
-    cfg = OmegaConf.load(path)
-    assert isinstance(cfg, DictConfig)
-    return cfg

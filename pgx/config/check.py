@@ -12,7 +12,7 @@ from pgx.algos import rule, rules
 from pgx.config.choices import NAMED, keys_of
 from pgx.config.explain import explain
 from pgx.config.fit import contradictions
-from pgx.config.sections import FIXED, Top
+from pgx.config.sections import FIXED, Search, Top
 from pgx.datasets.read import dataset_problem
 from pgx.errors import UserError
 from pgx.paths import config_dir
@@ -93,7 +93,9 @@ def value_problems(cfg: DictConfig) -> list[str]:
     except OmegaConfBaseException as error:
         return [explain(error)]
     sections = {*FIXED, *NAMED, "algo"}
-    found = problems("", signature(Top), {k: v for k, v in values.items() if k not in sections})
+    found = problems("", signature(Top), {k: v for k, v in values.items() if k not in sections | {"sweep"}})
+    if "sweep" in values:
+        found += problems("sweep", signature(Search), values["sweep"])
     for section in sorted(sections):
         if not isinstance(values.get(section), dict):
             found.append(f"{section}: missing; expected a section of keys")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -12,11 +13,9 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -31,14 +30,23 @@ from pgx.schema import nearest
 ROOT = "train"
 
 
+_job_number: ContextVar[int | None] = ContextVar("job_number", default=None)
+
+
+@contextmanager
+def numbered(number: int) -> Iterator[None]:
+    """Within: the run whose folder is named is the `number`th of a sweep, all of which may begin in the same second."""
+    token = _job_number.set(number)
+    try:
+        yield
+    finally:
+        _job_number.reset(token)
+
+
 def _sweep_number() -> str:
-    """`_3` in the third further run of a sweep, whose runs Hydra gives one and the same time; else nothing."""
-    if not HydraConfig.initialized():
-        return ""
-    cfg = HydraConfig.get()
-    return (
-        f"_{cfg.job.num}" if cfg.mode == RunMode.MULTIRUN and not OmegaConf.is_missing(cfg.job, "num") else ""
-    )
+    """`_3` in the fourth run of a sweep; else nothing."""
+    number = _job_number.get()
+    return "" if number is None else f"_{number}"
 
 
 def _absolute(path: str | None) -> str | None:
@@ -156,10 +164,20 @@ def _keys(choices_made: tuple[str, ...]) -> Any:
     return OmegaConf.to_container(_hydra(list(choices_made)), resolve=False)
 
 
-def _hydra(overrides: list[str]) -> DictConfig:
+def hydra_config(overrides: list[str]) -> DictConfig:
+    """Hydra's own part of the config, such as where a sweep's folder is and what launches its jobs.
+
+    Raises:
+        UserError: what Hydra says about the overrides.
+    """
+    section: DictConfig = _hydra(overrides, with_hydra=True).hydra
+    return section
+
+
+def _hydra(overrides: list[str], with_hydra: bool = False) -> DictConfig:
     with _initialized():
         try:
-            return hydra_compose(ROOT, overrides)
+            return hydra_compose(ROOT, overrides, return_hydra_config=with_hydra)
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(explain(error)) from error
 
@@ -188,7 +206,7 @@ def _choice_problem(override: Override) -> str | None:
     value = str(override.value())
     if group == "env":
         return None if value in choices("env") else id_problem(value)
-    if value in choices(group) or (group == "experiment" and value == "None"):
+    if value in choices(group) or (group in ("experiment", "sweep") and value == "None"):
         return None
     offered = ", ".join(choices(group)) or "nothing yet"
     return f"{group}={value}: no such choice{nearest(value, choices(group))}; {group} offers: {offered}"

@@ -1,18 +1,20 @@
 """Values that are right by themselves and contradict each other: what no single one shows."""
 
+import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from pgx.algos import rule, rules
+from pgx.algos import rule
 from pgx.config.choices import NAMED
 from pgx.envs.make import id_problem
 from pgx.optimizers import OPTIMIZERS
 from pgx.policies import WITH_ACTION_VALUES, WITH_MEMORY, WITH_VALUE_HEAD, WITHOUT_PARAMETERS
+from pgx.processes.ray_cluster import address_problem
 from pgx.runners.sizes import Sizes, cores, misfits, share_misfits, sizes, worker_count
 from pgx.sequences import stretch_conflicts
-from pgx.types import Algorithm, Setting, Use
+from pgx.types import Algorithm, Setting
 
 
 def contradictions(values: Mapping[str, Any]) -> list[str]:
@@ -63,10 +65,30 @@ def _actor_misfits(values: Mapping[str, Any]) -> list[str]:
         return []
     found = misfits(_sizes(values))
     if "lagged" not in _algorithm(values).uses:
-        weigh = " or ".join(_rules_with("lagged"))
         found.append(
             f"runner={runner}: its steps are of what the policy was some updates ago, and {name} takes every step "
-            f"for one of the policy that learns; {weigh} weighs them (algo=impala), or runner=sync"
+            "for one of the policy that learns; algo=impala weighs them, or runner=sync"
+        )
+    return found + _backend_misfits(values["runner"])
+
+
+def _backend_misfits(runner: Mapping[str, Any]) -> list[str]:
+    """What only one of the places where actors run can do."""
+    address, found = runner["address"], []
+    if runner["backend"] == "local":
+        if address is not None:
+            found.append(
+                f"runner.address={address}: actors of runner.backend=local have none; runner.backend=ray"
+            )
+        return found
+    if importlib.util.find_spec("ray") is None:
+        found.append("runner.backend=ray: the package ray is not installed; pip install 'pgx-rl[ray]'")
+    if address is not None and (problem := address_problem("runner.address", address)):
+        found.append(problem)
+    if runner["inference"] == "learner":
+        found.append(
+            "runner.inference=learner: actors ask through memory that they share with the learner, and with "
+            "runner.backend=ray they share none; runner.inference=actor, or runner.backend=local"
         )
     return found
 
@@ -81,7 +103,7 @@ def _a3c_misfits(values: Mapping[str, Any]) -> list[str]:
     if "company" not in _algorithm(values).uses:
         found.append(
             f"runner=a3c: others change the parameters during an update, and {name} takes them for its own; "
-            f"{' or '.join(_rules_with('company'))} takes no more than gradient steps (algo=a3c), or runner=sync"
+            "algo=a3c takes no more than gradient steps, or runner=sync"
         )
     if values["critic_optimizer"]["name"] == "lbfgs":
         found.append(
@@ -93,12 +115,6 @@ def _a3c_misfits(values: Mapping[str, Any]) -> list[str]:
             f"device={values['device']}: runner=a3c shares parameters in the processor's memory; device=cpu"
         )
     return found
-
-
-def _rules_with(use: Use) -> list[str]:
-    """Rules that make use of something, however they are configured."""
-    uses = {name: rule(name).uses for name in rules()}
-    return [name for name, own in uses.items() if isinstance(own, frozenset) and use in own]
 
 
 def _algorithm(values: Mapping[str, Any]) -> Algorithm:

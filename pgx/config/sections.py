@@ -56,6 +56,27 @@ class Logger:
     console_interval: Positive  # seconds between lines of the plain console
 
 
+@dataclass(frozen=True)
+class Search:
+    """A search for hyperparameters: what `sweep=NAME` chooses. Each trial is one run."""
+
+    overrides: list[str]  # what every trial is, as on the command line, which beats these
+    space: dict[
+        str, str
+    ]  # key: the values to choose from, in Hydra's words, e.g. tag(log, interval(1e-5, 1e-2))
+    trials: Count
+    seed: Index  # of the choice of values; each trial's own seed is the run's, as always
+    objective: Literal["final_return", "best_return"]  # of summary.json; the larger the better
+    pruner: Literal[
+        "median", "halving", "none"
+    ]  # gives up trials that do worse than others did at the same step
+    report_every: Count  # environment steps between the looks at the recent return that pruning goes by
+    startup_trials: (
+        Index  # that end before the first is pruned (median), before values are more than random (all)
+    )
+    warmup_steps: Index  # environment steps before which no trial is pruned
+
+
 FIXED: dict[str, type[Any]] = {
     "env": Env,
     "trainer": TrainerSection,

@@ -149,7 +149,7 @@ class PlainConsole:
         parts = [f"{label} {form(self._latest[tag])}" for label, tag, form in _LINE if tag in self._latest]
         self._unsaid = (
             f"{steps:>{len(f'{total:,}')},}/{total:,} {min(1.0, steps / total):>4.0%}  {'  '.join(parts)}  "
-            f"{rate:,.0f} steps/s  eta {_clock_face(eta)}"
+            f"{rate:,.0f} steps/s  eta {clock_face(eta)}"
         )
         if time.monotonic() - self._spoke >= self._interval:
             self._say()
@@ -185,10 +185,10 @@ class _Rate(ProgressColumn):
 
 class _Eta(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(f"eta {_clock_face(task.fields.get('eta', 0))}", style="magenta")
+        return Text(f"eta {clock_face(task.fields.get('eta', 0))}", style="magenta")
 
 
-def _clock_face(seconds: float) -> str:
+def clock_face(seconds: float) -> str:
     minutes, second = divmod(int(seconds + 0.5), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

@@ -1,11 +1,13 @@
 """An actor: steps environments of its own, and writes trajectories where the learner reads them."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pgx.agents import AgentPlan
 from pgx.engines import EngineChoice, make_engine
@@ -86,28 +88,42 @@ class Done:
     begins: bool  # the first since the environments began anew
 
 
+class Reads(Protocol):
+    """Where an actor finds the newest parameters."""
+
+    def read(self, tensors: Mapping[str, Tensor]) -> int:
+        """Copy them into tensors of the same names; returns their version."""
+        ...
+
+
 class Actor:
-    """One actor, in its process.
+    """One actor, wherever it lives.
 
     Args:
         plan: what it is made of.
-        places: what it shares with the learner.
         index: its number.
         life: as in `Begin`.
+        parameters: where the newest are.
+        slots: where trajectories are written to, see `layout`.
+        desk: where it asks for actions; None: it chooses its own.
     """
 
-    def __init__(self, plan: ActorPlan, places: Places, index: int, life: int) -> None:
-        self._desk = None if places.desks is None else Asking(places.desks[index])
+    def __init__(
+        self,
+        plan: ActorPlan,
+        index: int,
+        life: int,
+        parameters: Reads,
+        slots: Sequence[Mapping[str, Tensor]],
+        desk: Asking | None,
+    ) -> None:
+        self._desk = desk
         self._steps = plan.rollout_steps
-        engine = make_engine(plan.engine, _quiet) if self._desk is None else self._desk
+        engine = make_engine(plan.engine, _quiet) if desk is None else desk
         self.stepper, self._agent = plan.stepper(index, life, engine)
-        self._parameters = SharedParameters(places.parameters, places.parameter_columns)
+        self._parameters = parameters
         self._acting = acting_tensors(self._agent)
-        shared = attach(places.slots, [column for slot in places.slot_columns for column in slot])
-        self._slots = [
-            {column.name.partition(".")[2]: shared[column.name] for column in slot}
-            for slot in places.slot_columns
-        ]
+        self._slots = slots
         self._begins = True
 
     def begin(self, begin: Begin) -> None:
@@ -137,7 +153,14 @@ class Actor:
 def act(plan: ActorPlan, places: Places, index: int, channel: "Connection[Any, Any]") -> None:
     """Do as the learner says; for `Workers`."""
     begin: Begin = channel.recv()
-    actor = Actor(plan, places, index, begin.life)
+    shared = attach(places.slots, [column for slot in places.slot_columns for column in slot])
+    slots = [
+        {column.name.partition(".")[2]: shared[column.name] for column in slot}
+        for slot in places.slot_columns
+    ]
+    parameters = SharedParameters(places.parameters, places.parameter_columns)
+    desk = None if places.desks is None else Asking(places.desks[index])
+    actor = Actor(plan, index, begin.life, parameters, slots, desk)
     try:
         actor.begin(begin)
         while True:
@@ -147,11 +170,15 @@ def act(plan: ActorPlan, places: Places, index: int, channel: "Connection[Any, A
             else:
                 channel.send(actor.fill(message.slot))
     except RunError as error:
-        first, last = index * plan.envs.num_envs, (index + 1) * plan.envs.num_envs - 1
-        which = f"actor {index}, which counts environments {first} to {last} from 0"
-        raise RunError(f"{error} ({which})") from error.__cause__
+        raise of_actor(error, plan, index) from error.__cause__
     finally:
         actor.stepper.envs.close()
+
+
+def of_actor(error: RunError, plan: ActorPlan, index: int) -> RunError:
+    """What an actor's environments raised, with which actor's they are."""
+    first, last = index * plan.envs.num_envs, (index + 1) * plan.envs.num_envs - 1
+    return RunError(f"{error} (actor {index}, which counts environments {first} to {last} from 0)")
 
 
 def _quiet(line: str) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
+from pgx.processes.ray_cluster import hush
 from pgx.runners.actor import CPU, ActorPlan
 from pgx.runners.inference import Service, blank
 from pgx.runners.local_actors import LocalActors
@@ -16,7 +17,7 @@ from pgx.runners.sizes import Auto, cores, sizes
 from pgx.runners.stepper import respond
 from pgx.runners.trajectories import Actors, Stream, Trajectory, join, layout
 from pgx.runners.types import Episode
-from pgx.schema import Count, Index
+from pgx.schema import Count, Index, Positive
 from pgx.specs import choices
 from pgx.types import Agent, Engine, Metrics, Rollout, State
 
@@ -152,7 +153,9 @@ def actor_learner(
     queue: Count | Auto,
     inference: Literal["actor", "learner"],
     max_restarts: Index,
-    backend: Literal["local"],
+    backend: Literal["local", "ray"],
+    address: str | None,
+    connect_seconds: Positive,
 ) -> ActorLearner:
     """An ActorLearner with actors of its own. Args as in `Sizes` and both.
 
@@ -162,7 +165,9 @@ def actor_learner(
         actor_plan: what each of so many actors is made of.
         inference: who answers to observations.
         max_restarts: of actors, over the run.
-        backend: where actors run.
+        backend: where actors run: in processes of this machine, or of Ray's.
+        address: of a Ray cluster, host:port or auto; None: a Ray of this run's own.
+        connect_seconds: to wait for the cluster, and for its room for the actors.
     """
     size = sizes(num_envs, workers, trajectories, queue, cores())
     plan = actor_plan(size.workers)
@@ -176,6 +181,16 @@ def actor_learner(
     elif plan.engine.compiled:
         with torch.inference_mode():  # compiled here, once, and found on disk by every actor
             engine.bind(respond, twin.policy, twin.normalizer.lens, False)(*given)
-    actors = LocalActors(plan, size.workers, max_restarts, size.queue, columns, acting_tensors(twin), service)
+    actors: Actors
+    match backend:
+        case "local":
+            actors = LocalActors(
+                plan, size.workers, max_restarts, size.queue, columns, acting_tensors(twin), service
+            )
+        case "ray":
+            hush()
+            from pgx.runners.ray_actors import RayActors  # imports Ray, an extra
+
+            actors = RayActors(plan, size.workers, max_restarts, columns, address, connect_seconds)
     rows = (rollout_steps, size.envs_each)
     return ActorLearner(envs, actors, reward_scaler, size.trajectories, size.queue, rows, device)

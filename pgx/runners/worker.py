@@ -40,12 +40,12 @@ def serve(channel: "Connection[Any, Any]", lifeline: int, *descriptors: int) -> 
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise
         except Exception as error:
-            channel.send(_failure(error))
+            channel.send(failure(error))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone, or has no more use for this
 
 
-def _failure(error: Exception) -> Failure:
+def failure(error: Exception) -> Failure:
     """An error that is pgx's own says all in its message, but for what an environment raised."""
     own = isinstance(error, UserError | RunError)
     problem = str(error) if own else f"{type(error).__name__}: {error}"

@@ -88,7 +88,7 @@ class Workers:
                     dead += [index] if closed or ended else []
             for _, message in heard:
                 if isinstance(message, Failure):
-                    raise _error(message)
+                    raise error_of(message)
             for index in dead:
                 self._restart(index)
             if heard or dead or left == 0:
@@ -127,7 +127,8 @@ def _read(channel: "Connection[Any, Any]") -> tuple[list[Any], bool]:
     return messages, False
 
 
-def _error(failure: Failure) -> Exception:
+def error_of(failure: Failure) -> Exception:
+    """What a worker raised, to be raised here; its traceback is the cause."""
     error = UserError(failure.problem) if failure.of_the_user else RunError(failure.problem)
     error.__cause__ = WorkerTraceback(failure.traceback) if failure.traceback else None
     return error

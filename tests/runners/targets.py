@@ -46,7 +46,8 @@ def reads_a_file(descriptor: int, index: int, channel: "Connection[Any, Any]") -
 
 
 def leaves_word(folder: str, index: int, channel: "Connection[Any, Any]") -> None:
-    """Writes a file when its channel is closed."""
+    """Writes a file when its channel is closed, once it has said that it is there."""
+    channel.send("here")
     try:
         channel.recv()
     finally:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 from pgx.commands.evaluate import evaluate
 from pgx.config import compose
 from pgx.config.check import problems_of
-from pgx.errors import WorkersLost
+from pgx.errors import RunError, WorkersLost
 from pgx.loggers.jsonl import read
 from pgx.runners.a3c import A3C
 from pgx.runners.a3c_worker import Begin, Worker
@@ -97,6 +98,23 @@ def test_no_update_is_lost_or_counted_twice(make: Make) -> None:
     # In CartPole a step earns 1; scaled returns are of every step that was taken.
     scaler = company(trainer).reward_scaler
     assert scaler is not None and float(scaler.moments.count) == counters.steps
+
+
+def test_workers_rest_at_each_checkpoint_however_late_it_is_noticed(make: Make) -> None:
+    settings = ["trainer.total_steps=2000", "trainer.checkpoint_every=700", "runner.workers=2"]
+    trainer = make("algo=a3c", *CARTPOLE, *settings)
+    following = trainer.iterations.next
+
+    def late(counters: object) -> object:
+        time.sleep(0.01)  # a worker makes some updates meanwhile
+        return following(counters)
+
+    trainer.iterations.next = late
+    trainer.train()
+    saved = sorted(int(name.split("_")[1]) for name in trainer.checkpoints.names() if "step" in name)
+    assert len(saved) == 3
+    for steps, multiple in zip(saved, (700, 1400, 2000), strict=True):
+        assert multiple <= steps < multiple + 2 * 2 * 5  # an update of each worker
 
 
 def test_workers_learn_from_different_episodes_at_once(make: Make) -> None:
@@ -240,7 +258,8 @@ def test_every_boundary_begins_other_episodes_with_other_draws(make: Make) -> No
 
 
 def test_a_stop_request_ends_the_run_with_a_checkpoint_and_no_orphans(make: Make) -> None:
-    trainer = make("algo=a3c", *CARTPOLE, "trainer.total_steps=1000000")
+    far = ["trainer.total_steps=1000000", "trainer.checkpoint_every=50000"]
+    trainer = make("algo=a3c", *CARTPOLE, *far)
     alive: list[int] = []
 
     def stop() -> None:
@@ -250,8 +269,23 @@ def test_a_stop_request_ends_the_run_with_a_checkpoint_and_no_orphans(make: Make
     at_iteration(trainer, 20, stop)
     summary = trainer.train()
     assert summary["status"] == "interrupted" and summary["steps"] == int(company(trainer).common.steps.sum())
-    assert trainer.checkpoints.load("last")["counters"]["steps"] == summary["steps"]
+    assert trainer.checkpoints.load("last")["counters"]["steps"] == summary["steps"] < 40000
     assert len(alive) == 2 and not any(map(runs, alive))
+
+
+def test_parameters_that_become_nan_end_the_run_and_spare_the_checkpoint(make: Make, tmp_path: Path) -> None:
+    trainer = make("algo=a3c", *CARTPOLE, "trainer.total_steps=100000", "trainer.checkpoint_every=400")
+
+    def poison() -> None:
+        company(trainer).common.weights[1].fill_(torch.nan)
+
+    at_iteration(trainer, 60, poison)
+    with pytest.raises(RunError, match=r"parameters of the (policy|critic) NaN"):
+        trainer.train()
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "failed"
+    state = trainer.checkpoints.load("last")
+    assert all(bool(v.isfinite().all()) for net in ("policy", "critic") for v in state["agent"][net].values())
 
 
 def test_a_run_can_be_evaluated_like_any_other(

@@ -3,7 +3,10 @@
 import copy
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -229,7 +232,18 @@ def test_a_killed_actor_is_started_again_and_no_step_is_given_out_twice(
     os.kill(pid, signal.SIGSTOP)
     rollouts.append(runner.collect(trainer.agent))
     os.kill(pid, signal.SIGKILL)
-    rollouts += [runner.collect(trainer.agent) for _ in range(4)]
+    until(
+        lambda: runner.actors.finished() > 0 and runner.actors.restarts == 1
+    )  # one of its own is done by now
+    rollouts += [runner.collect(trainer.agent) for _ in range(5)]
+    goes_on = [(one.next_obs[-1] == two.obs[0]).all(-1) for one, two in pairwise(rollouts)]
+    assert all(bool(row[:2].all()) for row in goes_on)  # of actor 0, without a gap
+    died = [i for i, row in enumerate(goes_on) if not row[2:].any()]  # of actor 1
+    assert len(died) == 1
+    assert (
+        int(rollouts[died[0] + 1].time[0, 2:].max()) == 0
+    )  # what its successor does first is what was left undone
+    assert sum(bool(row[2:].all()) for row in goes_on) == len(goes_on) - 1
     assert runner.measures()["worker_restarts"] == 1 and not runs(pid)
     assert all(bool(rollout.valid.any(0).all()) for rollout in rollouts)
     seen = told(rollouts)
@@ -242,6 +256,7 @@ def test_another_life_draws_other_numbers(start: Callable[..., Trainer]) -> None
     first = runner.collect(trainer.agent)
     os.kill(runner.actors.pids[0], signal.SIGKILL)
     second = runner.collect(trainer.agent)
+    assert not torch.equal(first.action[:, :2], first.action[:, 2:])  # nor do two actors draw the same
     assert not torch.equal(first.action[:, :2], second.action[:, :2])
     assert torch.equal(first.next_obs[-1, 2:], second.obs[0, 2:])  # actor 1 goes on
     assert int(second.time[0, :2].max()) == 0  # actor 0 begins anew
@@ -300,16 +315,25 @@ def test_what_an_environment_raises_ends_the_run_with_its_traceback(start: Calla
     assert 'troubles.py", line' in str(caught.value.__cause__)
 
 
+def open_files() -> set[str]:
+    """Descriptors but for those of memory, which goes with the tensors that show it."""
+    found = set()
+    for path in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one that lists them
+            found |= {path.name} if "memfd" not in str(path.readlink()) else set()
+    return found
+
+
 def test_closing_leaves_no_process_and_no_open_file(start: Callable[..., Trainer]) -> None:
     for inference in ("actor", "learner"):
-        before = {path.name for path in Path("/proc/self/fd").iterdir()}
+        before = open_files()
         trainer = start("env=CartPole-v1", *EAGER, f"runner.inference={inference}", name=inference)
         trainer.runner.collect(trainer.agent)
         pids = actors_of(trainer).actors.pids
         trainer.runner.close()
         trainer.runner.close()
         assert not any(map(runs, pids))
-        assert {path.name for path in Path("/proc/self/fd").iterdir()} <= before
+        assert open_files() <= before
 
 
 # --- sizes
@@ -341,9 +365,11 @@ def test_auto_takes_a_divisor_of_the_environments_that_the_cores_allow(
         ),
         (
             ["algo=ppo", "runner=actor_learner"],
-            "ppo takes every step for one of the policy that learns; vtrace",
+            "ppo takes every step for one of the policy that learns; algo=impala weighs them",
         ),
         (["runner.backend=rai"], "runner.backend"),
+        (["runner.address=auto"], "actors of runner.backend=local have none; runner.backend=ray"),
+        (["runner.connect_seconds=0"], "runner.connect_seconds"),
         (["runner.inference=nobody"], "expected one of actor, learner"),
         (["runner.workers=0"], "runner.workers"),
     ],
@@ -352,6 +378,31 @@ def test_what_does_not_go_together_is_refused_in_one_message(overrides: list[str
     algo = [] if overrides[0].startswith("algo=") else ["algo=impala"]
     (problem,) = problems_of(compose([*algo, "env.num_envs=16", *overrides]))
     assert said in problem
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("runner.inference=learner", "with runner.backend=ray they share none; runner.inference=actor"),
+        ("runner.address=head", "runner.address=head: expected host:port, auto or null"),
+        ("runner.address=ray://head:10001", "expected host:port, auto or null"),
+    ],
+)
+def test_what_ray_s_actors_cannot_do_is_refused(override: str, said: str) -> None:
+    pytest.importorskip("ray", reason="its absence is told as well where the extra `ray` is not installed")
+    (problem,) = problems_of(compose(["algo=impala", "runner.backend=ray", override]))
+    assert said in problem
+
+
+def test_a_ray_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # how Python notes that an import finds nothing
+    (problem,) = problems_of(compose(["algo=impala", "runner.backend=ray"]))
+    assert problem == "runner.backend=ray: the package ray is not installed; pip install 'pgx-rl[ray]'"
+
+
+def test_ray_is_imported_by_those_alone_who_ask_for_it() -> None:
+    said = "import sys; import pgx.commands.train, pgx.runners.actor_learner; print('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", said], capture_output=True, check=True).stdout == b"False\n"
 
 
 def test_what_actors_act_with_are_the_tensors_of_policy_and_lens(start: Callable[..., Trainer]) -> None:

@@ -75,6 +75,7 @@ def test_a_worker_that_died_is_started_again_and_what_it_said_before_is_heard(wo
     with running(echo, 2, max_restarts=1) as workers:
         first = workers.pids
         workers.send(1, word)
+        until(lambda: not runs(first[1]))  # before anybody listens
         heard = hear(workers, 2)
         assert heard == ([(1, (1, word))] if word != "exit" else [])
         assert (workers.revived, workers.restarts) == ([1], 1)
@@ -150,6 +151,7 @@ def test_closing_lets_a_worker_end_by_itself_and_kills_one_that_does_not(tmp_pat
     workers = Workers(partial(leaves_word, str(tmp_path)), 1, 0, ())
     stuck = Workers(echo, 1, 0, ())
     stuck.send(0, "sleep")
+    assert hear(workers, 1) == [(0, "here")]
     pids = workers.pids + stuck.pids
     for each in (workers, stuck, workers):
         each.close()

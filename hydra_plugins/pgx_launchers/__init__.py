@@ -1,0 +1,1 @@
+"""What Hydra finds and calls to run the jobs of a sweep: a sweeper over planned jobs, and launchers for libraries."""

@@ -1,0 +1,52 @@
+"""Hydra's side of a sweep that pgx has planned: the jobs of sweep.json, handed to the launcher that was chosen."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class PlannedSweeper(Sweeper):
+    """Runs what hydra.sweep.dir/sweep.json lists and nobody has ended; the command line has been read before."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Dispatch the jobs; `arguments`, what Hydra found to sweep over, is empty."""
+        from pgx.sweeps.dispatch import dispatch
+        from pgx.sweeps.plan import Job, launched, read_plan, unfinished
+
+        assert self.config is not None and not arguments
+        folder = Path(self.config.hydra.sweep.dir)
+        plan = read_plan(folder)
+        threads = threads_per_job(self.config.hydra.launcher, len(os.sched_getaffinity(0)))
+
+        def launch(jobs: Sequence[Job]) -> None:
+            self.launcher.launch([launched(plan, job, threads) for job in jobs], 0)
+
+        dispatch(folder, unfinished(plan), launch)
+
+
+def threads_per_job(launcher: DictConfig, cores: int) -> int | None:
+    """Threads that leave each job its share: None where jobs run one after another, and each may have every core.
+
+    Args:
+        launcher: its section of the config. Hydra's own plugins for joblib and submitit use the same names.
+        cores: that this process may use.
+    """
+    for key in ("cpus_per_job", "cpus_per_task"):
+        if launcher.get(key) is not None:
+            return max(1, int(launcher[key]))
+    if "n_jobs" in launcher:
+        at_once = launcher.n_jobs
+        return max(1, cores // (cores if at_once in (None, -1) else at_once))
+    return None

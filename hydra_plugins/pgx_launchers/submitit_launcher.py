@@ -1,0 +1,66 @@
+"""hydra/launcher=submitit_slurm: jobs as a Slurm array; submitit_local: the same through processes of this machine."""
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from hydra_plugins.pgx_launchers.jobs import PlacedJob, place
+from pgx.errors import UserError
+
+LOOK = 2.0  # seconds between looks at the jobs; submitit asks Slurm less often
+
+
+class SubmititLauncher(Launcher):
+    """Jobs through submitit.
+
+    Args:
+        cluster: "slurm", or "local" for processes of this machine.
+        folder: where submitit keeps what each job was given and wrote.
+        cpus_per_job: --cpus-per-task.
+        parameters: any others of submitit's, by its names.
+    """
+
+    def __init__(self, cluster: str, folder: str, cpus_per_job: int, parameters: Mapping[str, Any]) -> None:
+        self.cluster, self.folder = cluster, Path(folder)
+        self.cpus_per_job, self.parameters = cpus_per_job, parameters
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.context, self.task, self.config = hydra_context, task_function, config
+        if self.cluster == "slurm" and shutil.which("sbatch") is None:
+            raise UserError(
+                "hydra/launcher=submitit_slurm: this machine has no sbatch; start it where Slurm is"
+            )
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """The returns of the jobs that ended in their own way; one that Slurm ended for good is left out."""
+        import submitit
+
+        jobs = place(self.context, self.config, self.task, job_overrides, initial_job_idx)
+        settings = dict(self.parameters)
+        limits = {key: settings.pop(key) for key in self.parameters if key == "slurm_max_num_timeout"}
+        executor = submitit.AutoExecutor(folder=self.folder, cluster=self.cluster, **limits)
+        executor.update_parameters(name="pgx", cpus_per_task=self.cpus_per_job, **settings)
+        submitted = executor.map_array(_Requeued(), jobs)
+        while not all(job.done() for job in submitted):
+            time.sleep(LOOK)
+        return [job.result() for job in submitted if job.exception() is None]
+
+
+class _Requeued:
+    """A job that is put back into the queue when its time is over: its run resumes by itself."""
+
+    def __call__(self, job: PlacedJob) -> JobReturn:
+        return job()
+
+    def checkpoint(self, job: PlacedJob) -> Any:
+        """What submitit calls before the time is over."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, job)

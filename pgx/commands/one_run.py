@@ -1,0 +1,118 @@
+"""What the verbs that train share: a run's config checked, its folder claimed, its beginning and end in words."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pgx.checkpoint import LAST, Checkpoints
+from pgx.config import build, check, check_inputs, compose
+from pgx.config.compose import ROOT
+from pgx.config.explain import explain
+from pgx.errors import UserError
+from pgx.metrics import shown
+from pgx.paths import config_dir
+from pgx.trainer import Trainer
+
+
+def checked(overrides: list[str]) -> DictConfig:
+    """The config of a run that could begin now.
+
+    Raises:
+        UserError: its overrides, its values or its inputs are wrong.
+    """
+    cfg = compose(overrides)
+    check(cfg)
+    check_inputs(cfg)
+    return cfg
+
+
+def claim(folder: Path) -> Path:
+    """Make a new folder of this name, or of the next free one where another process was quicker.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    number = 1
+    while True:
+        free = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        try:
+            free.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise UserError(f"run_dir={free}: cannot write there: {error.strerror}") from error
+        else:
+            return free
+
+
+def hand_over(arguments: list[str], job: Callable[[DictConfig], None]) -> None:
+    """Hydra's main with these arguments, its errors in our words."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and pgx.cli words the message
+    run = hydra.main(config_path=str(config_dir()), config_name=ROOT, version_base="1.3")(job)
+    sys.argv = ["pgx train", *arguments]
+    try:
+        run()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error)) from error
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise UserError(f"run_dir: cannot write {error.filename}: {error.strerror}") from error
+
+
+def announce(trainer: Trainer, cfg: DictConfig) -> None:
+    """What is about to be trained, on what, and where it goes."""
+    envs = trainer.runner.envs
+    print(
+        f"{cfg.label} on {envs.id}: {trainer.runner}, "
+        f"backend {envs.backend} ({trainer.backend_reason}), "
+        f"{'compiled' if trainer.engine.compiled else 'not compiled'} ({trainer.engine.reason}), seed {cfg.seed}\n"
+        f"run {trainer.run_dir}",
+        flush=True,
+    )
+
+
+def outcome(summary: dict[str, Any], seconds: float) -> str:
+    """How a run ended after so many seconds of this life, and what it earned."""
+    returned = "no episode ended"
+    if summary["final_return"] is not None:
+        episodes = summary["final_return_episodes"]
+        returned = f"return {shown(summary['final_return'])} (mean of the last {episodes} episodes)"
+    if summary["best_return"] is not None:
+        returned += f", best {shown(summary['best_return'])} at {summary['best_steps']:,} steps"
+    return f"{summary['status']} at {summary['steps']:,} steps after {seconds:,.1f} s: {returned}"
+
+
+def resumed(cfg: DictConfig) -> Trainer:
+    """The trainer of a run, at its last checkpoint.
+
+    Raises:
+        UserError: there is none.
+    """
+    state = Checkpoints(Path(cfg.run_dir)).load(LAST)
+    if cfg.trainer.compile == "auto":
+        cfg.trainer.compile = state["compiled"]  # a longer run, or another machine, may decide otherwise
+    trainer = build(cfg)
+    trainer.load_state_dict(state)
+    return trainer
+
+
+def load_config(run_dir: Path) -> DictConfig:
+    """The resolved config of a run.
+
+    Raises:
+        UserError: the folder is not that of a run.
+    """
+    path = run_dir / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{run_dir}: not the folder of a run (it has no config.yaml)")
+    cfg = OmegaConf.load(path)
+    assert isinstance(cfg, DictConfig)
+    return cfg

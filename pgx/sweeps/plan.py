@@ -1,0 +1,156 @@
+"""sweep.json: the jobs of a sweep, written before the first begins and never changed by a job."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hydra.core.override_parser.types import Quote, QuotedString
+
+from pgx.checkpoint import write_atomically
+from pgx.config.compose import prepare
+from pgx.config.sections import Search
+from pgx.errors import UserError
+from pgx.sweeps.progress import ENDED, KEPT, look
+
+PLAN = "sweep.json"
+STOP = "stop"  # a file whose presence asks every job to end
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep: what it was asked to be, and its folder, the same whoever begins or resumes it."""
+
+    overrides: tuple[str, ...]
+    run_dir: Path
+
+    @property
+    def command(self) -> str:
+        """What repeats it alone, in a folder of its own."""
+        kept = [o for o in self.overrides if key_of(o) != "run_dir"]
+        return shlex.join(["pgx", "train", *kept])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep.
+
+    Args:
+        jobs: in the order in which they are begun.
+        hydra: Hydra's flags and overrides, such as the launcher.
+        cwd: where it was started: what relative paths and modules of environments are looked for from.
+        search: what chooses the jobs' further values as they begin; None where the overrides say everything.
+    """
+
+    jobs: tuple[Job, ...]
+    hydra: tuple[str, ...]
+    cwd: Path
+    search: Search | None
+
+    def label(self, job: Job) -> str:
+        """What tells a job from the others: the overrides that not all have, or a trial's folder."""
+        shared = (
+            set.intersection(*(set(other.overrides) for other in self.jobs)) if len(self.jobs) > 1 else set()
+        )
+        return " ".join(o for o in job.overrides if o not in shared) or job.run_dir.name
+
+
+def write_plan(folder: Path, plan: Plan) -> None:
+    content = {
+        "format": FORMAT,
+        "cwd": str(plan.cwd),
+        "hydra": plan.hydra,
+        "search": asdict(plan.search) if plan.search else None,
+        "jobs": [{"overrides": job.overrides, "run_dir": str(job.run_dir)} for job in plan.jobs],
+    }
+    write_atomically(folder / PLAN, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def read_plan(folder: Path) -> Plan:
+    """The plan of a sweep.
+
+    Raises:
+        UserError: the folder is not that of a sweep.
+    """
+    path = folder / PLAN
+    if not path.is_file():
+        raise UserError(f"{folder}: not the folder of a sweep (it has no {PLAN})")
+    content = json.loads(path.read_text())
+    if content.get("format") != FORMAT:
+        raise UserError(f"{path}: format {content.get('format')}, written by another pgx; expected {FORMAT}")
+    return Plan(
+        jobs=tuple(Job(tuple(job["overrides"]), Path(job["run_dir"])) for job in content["jobs"]),
+        hydra=tuple(content["hydra"]),
+        cwd=Path(content["cwd"]),
+        search=Search(**content["search"]) if content["search"] else None,
+    )
+
+
+def refuse_other(folder: Path, planned: Plan, asked: Plan) -> None:
+    """A sweep that is started again must be the sweep that the folder holds; a search may have more trials.
+
+    Raises:
+        UserError: showing what differs.
+    """
+    if asked.search and planned.search:
+        before, now = asdict(planned.search), asdict(asked.search)
+        different = [
+            f"{k}: {before[k]} there, {now[k]} asked for"
+            for k in now
+            if before[k] != now[k] and k != "trials"
+        ]
+        if asked.search.trials < planned.search.trials:
+            different.append(f"trials: {planned.search.trials} there, {asked.search.trials} asked for")
+    else:
+        there, wanted = [job.overrides for job in planned.jobs], [job.overrides for job in asked.jobs]
+        different = [f"not asked for: {' '.join(o)}" for o in there if o not in wanted]
+        different += [f"not there: {' '.join(o)}" for o in wanted if o not in there]
+        if not different and there != wanted:
+            different = ["the same jobs in another order"]
+    if (asked.search is None) != (planned.search is None):
+        different = ["one is a search and the other is not"]
+    if different:
+        raise UserError(
+            f"hydra.sweep.dir={folder}: holds another sweep; choose another folder, or go on with that one: "
+            f"pgx sweep resume {folder}. {shown(different)}"
+        )
+
+
+def shown(items: Sequence[str], most: int = 4) -> str:
+    """The first few of a list, and how many more there are."""
+    more = f"; and {len(items) - most} more" if len(items) > most else ""
+    return "; ".join(items[:most]) + more
+
+
+def unfinished(plan: Plan) -> list[Job]:
+    """The jobs to run: neither at their end nor in the hands of another process. A trial that failed is a result."""
+    kept = ENDED if plan.search else KEPT
+    return [job for job in plan.jobs if look(job.run_dir).state not in (*kept, "running")]
+
+
+def launched(plan: Plan, job: Job, threads: int | None) -> list[str]:
+    """The overrides that a launcher is given for a job.
+
+    Args:
+        plan: the job's.
+        job: one of it.
+        threads: for the environments of the job, where it does not say so itself; None leaves it to the config.
+    """
+    asked = [o for o in (plan.search.overrides if plan.search else job.overrides) if key_of(o) != "run_dir"]
+    shares = threads is not None and "env.num_threads" not in map(key_of, asked)
+    return [
+        *prepare(asked),
+        f"run_dir={quoted(job.run_dir)}",
+        *([f"env.num_threads={threads}"] if shares else []),
+    ]
+
+
+def key_of(override: str) -> str:
+    return override.lstrip("+").split("=", 1)[0]
+
+
+def quoted(path: Path) -> str:
+    """A path as the value of an override, whatever characters it has."""
+    return QuotedString(str(path), Quote.single).with_quotes()

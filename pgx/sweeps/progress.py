@@ -1,0 +1,107 @@
+"""How far the jobs of a sweep are, read from their folders alone: any process on any machine sees the same."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import OmegaConf
+
+from pgx.checkpoint import LAST, Checkpoints, write_atomically
+from pgx.loggers.jsonl import read
+from pgx.run_lock import holder
+from pgx.trainer import SUMMARY
+
+State = Literal["waiting", "running", "interrupted", "finished", "pruned", "failed"]
+ENDED = ("finished", "pruned", "failed")  # until the sweep is started again, which tries again what failed
+KEPT = ("finished", "pruned")  # what no start of a sweep repeats
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A run as its folder shows it."""
+
+    state: State
+    env: str | None  # None before it began
+    steps: int  # of a run that has not ended: those of its last row of metrics
+    total_steps: int | None  # None before it began
+    seconds: float  # of training, over all its lives
+    final_return: float | None
+    error: str | None
+
+
+def look(run_dir: Path) -> Progress:
+    """The state of one run; a run that was killed is "interrupted", one that never began is "waiting"."""
+    summary = _json(run_dir / SUMMARY)
+    running = holder(run_dir) is not None
+    config = OmegaConf.load(run_dir / "config.yaml") if (run_dir / "config.yaml").is_file() else None
+    steps, seconds = (summary["steps"], summary["seconds"]) if summary else _reached(run_dir)
+    state: State = "interrupted" if config is not None else "waiting"
+    if running:
+        state = "running"
+    elif summary is not None:
+        state = summary["status"]
+    return Progress(
+        state=state,
+        env=None if config is None else config.env.id,
+        steps=steps,
+        total_steps=None if config is None else config.trainer.total_steps,
+        seconds=seconds,
+        final_return=None if summary is None else summary.get("final_return"),
+        error=None if summary is None else summary["error"],
+    )
+
+
+def resumable(run_dir: Path) -> bool:
+    return LAST in Checkpoints(run_dir).names()
+
+
+def write_failure(run_dir: Path, error: str) -> None:
+    """Note a failure that the run itself could not: before it began, or after its process was gone."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    steps, seconds = _reached(run_dir)
+    summary = {"status": "failed", "error": error, "steps": steps, "seconds": seconds, "final_return": None}
+    write_atomically(run_dir / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
+
+
+def clear(run_dir: Path) -> None:
+    """Remove what a run left that died before its first checkpoint, so that it can begin anew."""
+    for name in ("metrics.jsonl", "config.yaml", SUMMARY):
+        (run_dir / name).unlink(missing_ok=True)
+    for path in [*run_dir.glob("events.out.tfevents.*"), *run_dir.glob("checkpoints/.*.tmp")]:
+        path.unlink()
+
+
+def seconds_left(runs: Sequence[Progress], at_once: int) -> float | None:
+    """Seconds until all have ended, if steps go on taking what they took; None before any was taken.
+
+    Args:
+        runs: all of a sweep.
+        at_once: how many are worked on at the same time, >= 1.
+    """
+    begun = [run for run in runs if run.steps > 0 and run.seconds > 0 and run.total_steps]
+    if not begun:
+        return None
+    pace = sum(run.seconds for run in begun) / sum(run.steps for run in begun)
+    length = sum(run.total_steps or 0 for run in begun) / len(begun)
+    left = 0.0
+    for run in runs:
+        if run.state not in ENDED:
+            own = run.seconds / run.steps if run in begun else pace
+            left += own * max(0.0, (run.total_steps or length) - run.steps)
+    return left / at_once
+
+
+def _reached(run_dir: Path) -> tuple[int, float]:
+    rows = read(run_dir / "metrics.jsonl")
+    last: dict[str, Any] = rows[-1] if rows else {}
+    return int(last.get("step", 0)), float(last.get("time/seconds", 0.0))
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    return content

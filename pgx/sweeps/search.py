@@ -1,0 +1,216 @@
+"""Search for hyperparameters with Optuna: each job asks the study for its values as it begins.
+
+The study is a file in the sweep's folder that jobs share, whichever process or machine they are on, so that what is
+found by one guides the next without anybody waiting for a batch to end.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+
+from pgx.checkpoint import write_atomically
+from pgx.config.compose import parse
+from pgx.config.sections import Search
+from pgx.errors import UserError
+from pgx.sweeps.plan import Job
+from pgx.sweeps.progress import look
+from pgx.trainer import SUMMARY, OnProgress
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
+
+STUDY, TRIAL = "study.db", "trial.json"
+WAIT = 120  # seconds that a job waits for others that write to the study
+
+
+def distributions(search: Search) -> "dict[str, BaseDistribution]":
+    """The search space: what each key is drawn from.
+
+    Raises:
+        UserError: for each key whose values are not given in one of Hydra's ways.
+    """
+    found, problems = {}, []
+    for override in parse([f"{key}={values}" for key, values in search.space.items()]):
+        try:
+            found[override.get_key_element()] = _distribution(override)
+        except ValueError as error:
+            problems.append(f"sweep.space: {override.input_line}: {error}")
+    if problems or not found:
+        raise UserError(*(problems or ["sweep.space: nothing to search for; expected key: values"]))
+    return found
+
+
+def _distribution(override: Override) -> "BaseDistribution":
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    values = override.value()
+    log = isinstance(values, IntervalSweep | RangeSweep) and "log" in values.tags
+    if isinstance(values, IntervalSweep):
+        assert values.start is not None and values.end is not None
+        if isinstance(values.start, int) and isinstance(values.end, int):
+            return IntDistribution(values.start, values.end, log=log)
+        return FloatDistribution(values.start, values.end, log=log)
+    if isinstance(values, RangeSweep) and isinstance(numbers := values.range(), range):
+        if not numbers:
+            raise ValueError("an empty range")
+        return IntDistribution(numbers[0], numbers[-1], step=numbers.step, log=log)
+    if override.is_discrete_sweep():
+        return CategoricalDistribution(list(override.sweep_string_iterator()))
+    raise ValueError(
+        "one value; expected several: interval(a, b), tag(log, interval(a, b)), range(a, b), choice(a, b)"
+    )
+
+
+def corners(search: Search) -> list[list[str]]:
+    """For each key, overrides with its smallest, largest or each of its choices: what must be valid before a search."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    found = []
+    for key, drawn in distributions(search).items():
+        if isinstance(drawn, CategoricalDistribution):
+            values: Sequence[Any] = drawn.choices
+        else:
+            assert isinstance(drawn, FloatDistribution | IntDistribution)
+            values = (drawn.low, drawn.high)
+        found += [[*search.overrides, f"{key}={value}"] for value in values]
+    return found
+
+
+def open_study(folder: Path, search: Search, number: int = 0) -> "optuna.Study":
+    """The study of a sweep, made by the first who opens it. `number` sets the sampler's stream apart."""
+    import optuna
+    from optuna.storages import RDBStorage
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    pruners: dict[str, optuna.pruners.BasePruner] = {
+        "median": optuna.pruners.MedianPruner(
+            n_startup_trials=search.startup_trials, n_warmup_steps=search.warmup_steps
+        ),
+        "halving": optuna.pruners.SuccessiveHalvingPruner(
+            min_resource=max(search.warmup_steps, search.report_every), min_early_stopping_rate=0
+        ),
+        "none": optuna.pruners.NopPruner(),
+    }
+    return optuna.create_study(
+        study_name="pgx",
+        storage=RDBStorage(
+            f"sqlite:///{(folder / STUDY).absolute()}", engine_kwargs={"connect_args": {"timeout": WAIT}}
+        ),
+        direction="maximize",
+        sampler=optuna.samplers.TPESampler(
+            seed=search.seed + number, n_startup_trials=search.startup_trials, constant_liar=True
+        ),
+        pruner=pruners[search.pruner],
+        load_if_exists=True,
+    )
+
+
+class Trial:
+    """One trial, begun or gone on with: the values that a run takes, and what the study is told of it.
+
+    Args:
+        folder: the sweep's.
+        search: what is searched for.
+        run_dir: the run's, which keeps the trial's number, so that whoever resumes the run resumes the trial.
+        number: of the job.
+    """
+
+    def __init__(self, folder: Path, search: Search, run_dir: Path, number: int) -> None:
+        import optuna
+
+        self.search, self.run_dir = search, run_dir
+        self.study = open_study(folder, search, number)
+        noted = trial_noted(run_dir)
+        if noted is not None and not self._frozen(noted["number"]).state.is_finished():
+            self.trial = optuna.trial.Trial(self.study, self._frozen(noted["number"])._trial_id)
+            self.overrides = tuple(noted["overrides"])
+            return
+        self.trial = self.study.ask(distributions(search))
+        self.overrides = (*search.overrides, *(f"{k}={v}" for k, v in self.trial.params.items()))
+        content = {"number": self.trial.number, "overrides": self.overrides}
+        run_dir.mkdir(parents=True, exist_ok=True)
+        write_atomically(run_dir / TRIAL, (json.dumps(content, indent=2) + "\n").encode())
+
+    def _frozen(self, number: int) -> "optuna.trial.FrozenTrial":
+        return self.study.get_trials(deepcopy=False)[number]
+
+    def pruning(self) -> OnProgress:
+        """What a trainer calls after each iteration: reports at multiples of `report_every`, so that trials whose
+        iterations differ in length are compared at the same steps; True where the pruner gives the trial up."""
+        reported = max(
+            self._frozen(self.trial.number).intermediate_values, default=0
+        )  # by an earlier life, if any
+        decided = 0
+
+        def on_progress(steps: int, recent_return: float | None) -> bool:
+            nonlocal decided
+            due = steps // self.search.report_every * self.search.report_every
+            if due <= decided or due < reported or recent_return is None:
+                return False
+            if due > reported:
+                self.trial.report(recent_return, due)
+            decided = due
+            return self.trial.should_prune()
+
+        return on_progress
+
+
+def trial_noted(run_dir: Path) -> dict[str, Any] | None:
+    """What a run's folder says of its trial: its number and all of its overrides; None before it began."""
+    try:
+        noted: dict[str, Any] = json.loads((run_dir / TRIAL).read_text())
+    except FileNotFoundError:
+        return None
+    return noted
+
+
+def settle(folder: Path, search: Search, jobs: Sequence[Job]) -> None:
+    """Tell the study what the runs' folders say: of trials that ended, and of those whose run was never written down.
+
+    The folders are what is true; a job may die between the two. Call it while no job runs, or for one's own job.
+    """
+    from optuna.trial import TrialState
+
+    study = open_study(folder, search)
+    states = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+    trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    runs = {noted["number"]: job.run_dir for job in jobs if (noted := trial_noted(job.run_dir))}
+    for trial in trials:
+        run_dir = runs.get(trial.number)
+        if run_dir is None:
+            continue
+        state = states.get(look(run_dir).state)
+        if state is None:
+            continue
+        value = json.loads((run_dir / SUMMARY).read_text()).get(search.objective)
+        if state == TrialState.COMPLETE and value is not None:
+            study.tell(trial.number, value)
+        else:
+            study.tell(trial.number, state=state if state != TrialState.COMPLETE else TrialState.FAIL)
+
+
+def forget_unwritten(folder: Path, search: Search, jobs: Sequence[Job]) -> None:
+    """Mark as failed the trials that were asked for by jobs that died before they wrote it down."""
+    from optuna.trial import TrialState
+
+    study = open_study(folder, search)
+    known = {noted["number"] for job in jobs if (noted := trial_noted(job.run_dir))}
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if trial.number not in known:
+            study.tell(trial.number, state=TrialState.FAIL)
+
+
+def importances(study: "optuna.Study") -> dict[str, float]:
+    """Each key's share in how far the best trials' values differ from the others'; empty where too few have ended."""
+    import optuna
+
+    try:
+        return optuna.importance.get_param_importances(
+            study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
+        )
+    except (ValueError, RuntimeError):  # its words for: fewer than two trials, or all of one value
+        return {}

@@ -1,0 +1,105 @@
+"""Actions chosen in the learner's process: they are the policy's, for whoever asks, however many ask at once."""
+
+import os
+import select
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from pgx.agents import AgentPlan
+from pgx.engines import Eager
+from pgx.runners.desk import PLEASE, Asking
+from pgx.runners.inference import Service, blank
+from pgx.runners.parameters import acting_tensors
+from pgx.runners.shared import Column
+from pgx.runners.stepper import respond
+from pgx.specs import Continuous, Discrete
+from pgx.types import Agent
+
+CPU, N = torch.device("cpu"), 3
+MLP = {
+    "name": "mlp",
+    "hidden": [8],
+    "activation": "tanh",
+    "hidden_gain": 1.0,
+    "output_gain": 1.0,
+    "log_std_init": 0.0,
+    "continuous": "gaussian",
+}
+
+
+def made(seed: int) -> Agent:
+    plan = AgentPlan(MLP, {"name": "none"}, normalize_obs=True, obs_clip=10.0, seed=seed)
+    return plan.make(Continuous((4,)), Discrete(5), CPU)
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    agent = made(0)
+    given = blank(agent, Column("obs", (9, N, 4), torch.float32), N)
+    service = Service(agent, Eager(), given, choices=5, actors=2)
+    service.publish(1, acting_tensors(made(0)))
+    yield service
+    service.close()
+
+
+def asked(seed: int) -> tuple[torch.Tensor, ...]:
+    """obs, time and noise of three environments."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = blank(made(0), Column("obs", (9, N, 4), torch.float32), N)[2]
+    return (
+        torch.randn(N, 4, generator=generator),
+        torch.arange(N),
+        torch.rand(noise.shape, generator=generator).to(noise.dtype),
+    )
+
+
+def own(agent: Agent, question: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    with torch.inference_mode():
+        return respond(agent.policy, agent.normalizer.lens, False, *question)
+
+
+def same(one: tuple[torch.Tensor, ...], two: tuple[torch.Tensor, ...]) -> bool:
+    return all(torch.allclose(a.to(b.dtype), b, atol=1e-6) for a, b in zip(one, two, strict=True))
+
+
+def test_answers_are_the_published_policy_s_for_each_who_asks(service: Service) -> None:
+    """Two ask at once, again and again; none gets the other's."""
+    right: list[bool] = []
+
+    def ask(number: int) -> None:
+        desk = Asking(service.desks[number])
+        bound = desk.bind(respond, None, None, False)
+        for i in range(50):
+            question = asked(1000 * number + i)
+            right.append(same(bound(*question), own(made(0), question)))
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(right) == 100 and all(right)
+
+
+def test_the_version_is_that_of_the_first_answer(service: Service) -> None:
+    desk = Asking(service.desks[0])
+    bound = desk.bind(respond, None, None, False)
+    bound(*asked(0))
+    service.publish(2, acting_tensors(made(1)))
+    assert same(bound(*asked(0)), own(made(1), asked(0)))
+    assert desk.take_version() == 1
+    bound(*asked(0))
+    assert desk.take_version() == 2
+
+
+def test_what_one_asked_for_and_did_not_live_to_hear_is_not_told_to_the_next(service: Service) -> None:
+    for _ in range(2):
+        os.write(service.desks[1].bell, PLEASE)
+    desk = Asking(service.desks[1])
+    bound = desk.bind(respond, None, None, False)
+    for i in range(5):
+        assert same(bound(*asked(i)), own(made(0), asked(i)))
+    assert not select.select([service.desks[1].bell], [], [], 0.5)[0]  # an answer each, and none too many

@@ -1,0 +1,92 @@
+"""The real command on small sweeps, in processes that tests can kill."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PGX = [sys.executable, "-m", "pgx"]
+PATIENCE = 900  # seconds for what takes some ten: the machine may be busy with other things
+SMALL = ["env.num_envs=2", "runner.rollout_steps=32", "logger.tensorboard=false", "env.backend=gymnasium"]
+TINY = [*SMALL, "algo=a2c", "env=CartPole-v1", "trainer.total_steps=128"]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if k not in ("PGX_DEBUG", "HYDRA_FULL_ERROR")} | extra
+
+
+def pgx(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        [*PGX, *arguments],
+        cwd=cwd,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def begin(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    """Start a command in a session of its own, so that a signal to its group reaches nobody else."""
+    with (cwd / "said.txt").open("a") as said:
+        return subprocess.Popen(
+            [*PGX, *arguments],
+            cwd=cwd,
+            env=environment(),
+            stdout=said,
+            stderr=said,
+            text=True,
+            start_new_session=True,
+        )
+
+
+def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
+    """Until something has happened; a process that ends before it is an error."""
+    deadline = time.monotonic() + PATIENCE
+    while not happened():
+        assert process is None or process.poll() is None, "it ended before"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def jobs(folder: Path) -> list[Path]:
+    """The runs' folders of a sweep, in the order of its plan."""
+    return [Path(job["run_dir"]) for job in json.loads((folder / "sweep.json").read_text())["jobs"]]
+
+
+def summary(run: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((run / "summary.json").read_text())
+    return read
+
+
+def state(run: Path) -> list[tuple[str, Any]]:
+    """All that a run has learned, by name: networks, normalisers, optimizers, streams."""
+    saved = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
+    return list(_leaves({key: saved[key] for key in ("agent", "learner", "runner")}, ""))
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two runs have learned the same, to the bit."""
+    pairs = list(zip(state(one), state(other), strict=True))
+    return all(
+        a == b and (torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y) for (a, x), (b, y) in pairs
+    )
+
+
+def _leaves(value: Any, name: str) -> Any:
+    if isinstance(value, Mapping):
+        for key in value:
+            yield from _leaves(value[key], f"{name}.{key}")
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            yield from _leaves(item, f"{name}.{number}")
+    else:
+        yield name, value

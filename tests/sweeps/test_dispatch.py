@@ -1,0 +1,84 @@
+"""Jobs whose processes are killed: which of them failed is found out, and the others end as if nothing had been."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from pgx.run_lock import hold
+from pgx.sweeps.dispatch import LOST, dispatch
+from pgx.sweeps.plan import STOP, Job
+from pgx.sweeps.progress import look, write_failure
+
+
+def work(run: Path, deadly: bool) -> None:
+    """What a job does to its folder, or the first half of it. "failed" stands for any end that leaves a word."""
+    run.mkdir(exist_ok=True)
+    with hold(run):
+        if deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        write_failure(run, "as it should")
+
+
+Pool = Callable[[Sequence[Job]], None]
+
+
+@pytest.fixture
+def launches() -> list[list[str]]:
+    return []
+
+
+@pytest.fixture
+def pool(launches: list[list[str]]) -> Pool:
+    """A pool that, like joblib's, loses all its jobs when one of its processes is killed."""
+
+    def launch(jobs: Sequence[Job]) -> None:
+        launches.append([job.run_dir.name for job in jobs])
+        with (
+            ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as processes,
+            suppress(BrokenProcessPool),
+        ):
+            list(processes.map(work, [j.run_dir for j in jobs], ["deadly" in j.run_dir.name for j in jobs]))
+
+    return launch
+
+
+def jobs(folder: Path, *names: str) -> list[Job]:
+    return [Job((), folder / name) for name in names]
+
+
+def test_one_deadly_job_costs_no_other_its_end(tmp_path: Path, pool: Pool, launches: list[list[str]]) -> None:
+    all_jobs = jobs(tmp_path, "a", "deadly", "b", "c", "deadly2", "d")
+    dispatch(tmp_path, all_jobs, pool)
+    assert {job.run_dir.name: look(job.run_dir).error for job in all_jobs} == {
+        name: LOST if "deadly" in name else "as it should"
+        for name in ("a", "deadly", "b", "c", "deadly2", "d")
+    }
+    assert ["deadly"] in launches and ["deadly2"] in launches  # each was found out alone
+
+
+def test_a_job_that_ended_is_not_launched_again(
+    tmp_path: Path, pool: Pool, launches: list[list[str]]
+) -> None:
+    dispatch(tmp_path, jobs(tmp_path, "a", "b"), pool)
+    assert launches == [["a", "b"]]
+
+
+def test_a_launcher_that_begins_nothing_is_not_asked_for_ever(tmp_path: Path) -> None:
+    dispatch(tmp_path, jobs(tmp_path, "a"), lambda jobs: None)
+    run = look(tmp_path / "a")
+    assert run.state == "failed" and "without having begun" in str(run.error)
+
+
+def test_nothing_is_launched_once_a_stop_is_asked_for(tmp_path: Path) -> None:
+    def launch(jobs: Sequence[Job]) -> None:
+        (tmp_path / STOP).touch()
+
+    dispatch(tmp_path, jobs(tmp_path, "a", "b"), launch)
+    assert look(tmp_path / "a").state == "waiting"  # nor is it called failed

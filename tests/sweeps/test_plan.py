@@ -1,0 +1,107 @@
+"""What a sweep is stands in its file: the same jobs and folders whoever reads it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from hydra_plugins.pgx_launchers.planned_sweeper import threads_per_job
+from pgx.config import compose
+from pgx.config.compose import parse
+from pgx.config.sections import Search
+from pgx.errors import UserError
+from pgx.sweeps.plan import Job, Plan, launched, quoted, read_plan, refuse_other, write_plan
+
+SEARCH = Search(
+    ["algo=ppo"], {"algo.clip_range": "interval(0.1, 0.3)"}, 3, 0, "final_return", "median", 10, 0, 0
+)
+
+
+def plan(*overrides: tuple[str, ...], search: Search | None = None) -> Plan:
+    jobs = tuple(Job(given, Path(f"/runs/{i}")) for i, given in enumerate(overrides))
+    return Plan(jobs, ("hydra/launcher=joblib",), Path("/somewhere"), search)
+
+
+@pytest.mark.parametrize("search", [None, SEARCH])
+def test_what_is_written_is_read(tmp_path: Path, search: Search | None) -> None:
+    written = plan(("seed=0",), ("seed=1", "env.kwargs={a: 'b c'}"), search=search)
+    write_plan(tmp_path, written)
+    assert read_plan(tmp_path) == written
+
+
+def test_a_folder_without_a_plan_is_no_sweep(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not the folder of a sweep"):
+        read_plan(tmp_path)
+
+
+def test_a_plan_of_another_format_is_refused(tmp_path: Path) -> None:
+    write_plan(tmp_path, plan(("seed=0",)))
+    path = tmp_path / "sweep.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(UserError, match="format 2"):
+        read_plan(tmp_path)
+
+
+def test_another_sweep_is_refused_with_what_differs(tmp_path: Path) -> None:
+    there = plan(("seed=0",), ("seed=1",))
+    refuse_other(tmp_path, there, there)
+    with pytest.raises(UserError, match="not asked for: seed=1; not there: seed=2"):
+        refuse_other(tmp_path, there, plan(("seed=0",), ("seed=2",)))
+    with pytest.raises(UserError, match="another order"):
+        refuse_other(tmp_path, there, plan(("seed=1",), ("seed=0",)))
+    with pytest.raises(UserError, match="one is a search"):
+        refuse_other(tmp_path, there, plan(search=SEARCH))
+
+
+def test_a_search_may_have_more_trials_and_nothing_else(tmp_path: Path) -> None:
+    there = plan(search=SEARCH)
+    refuse_other(tmp_path, there, plan(search=replace(SEARCH, trials=9)))
+    with pytest.raises(UserError, match="trials: 3 there, 2 asked for"):
+        refuse_other(tmp_path, there, plan(search=replace(SEARCH, trials=2)))
+    with pytest.raises(UserError, match="seed: 0 there, 1 asked for"):
+        refuse_other(tmp_path, there, plan(search=replace(SEARCH, seed=1)))
+
+
+def test_a_job_is_told_from_the_others_by_what_they_do_not_share() -> None:
+    both = plan(("algo=ppo", "seed=0"), ("algo=ppo", "seed=1"))
+    assert [both.label(job) for job in both.jobs] == ["seed=0", "seed=1"]
+    only = plan(("algo=ppo", "seed=0"))
+    assert only.label(only.jobs[0]) == "algo=ppo seed=0"
+
+
+def test_a_job_has_its_folder_and_its_share_of_threads_unless_it_says_so() -> None:
+    asked = plan(("seed=0", "run_dir=elsewhere/${seed}"), ("seed=1", "env.num_threads=7"))
+    first, second = (launched(asked, job, threads=2) for job in asked.jobs)
+    cfg = compose(first)
+    assert (cfg.run_dir, cfg.env.num_threads, cfg.seed) == ("/runs/0", 2, 0)
+    assert compose(second).env.num_threads == 7
+    assert compose(launched(asked, asked.jobs[0], threads=None)).env.num_threads is None
+
+
+def test_the_command_that_repeats_a_job_leaves_out_the_folder_and_is_fit_for_a_shell() -> None:
+    job = Job(("env.kwargs={a: 'b c'}", "run_dir=x"), Path("x"))
+    assert job.command == """pgx train 'env.kwargs={a: '"'"'b c'"'"'}'"""
+
+
+@pytest.mark.parametrize(
+    ("launcher", "share"),
+    [
+        ({}, None),
+        ({"n_jobs": None}, 1),
+        ({"n_jobs": 4}, 4),
+        ({"n_jobs": 99}, 1),
+        ({"n_jobs": 3, "cpus_per_job": 2}, 2),
+    ],
+)
+def test_jobs_share_the_cores(launcher: dict[str, int | None], share: int | None) -> None:
+    assert threads_per_job(OmegaConf.create(launcher), cores=16) == share
+
+
+@given(st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1))
+def test_any_path_can_be_the_value_of_an_override(name: str) -> None:
+    path = Path("/runs") / name.replace("/", "_")
+    (override,) = parse([f"run_dir={quoted(path)}"])
+    assert override.value() == str(path)

@@ -1,0 +1,119 @@
+"""The state of a run is what its folder shows: from before it began until after its process was killed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pgx.run_lock import hold
+from pgx.sweeps.progress import Progress, clear, look, resumable, seconds_left, write_failure
+from pgx.trainer import refuse_used
+from tests.conftest import Make, small
+
+RUN = [
+    *small("a2c"),
+    "env=CartPole-v1",
+    "trainer.total_steps=600",
+    "trainer.checkpoint_every=256",
+    "logger.every=1",
+]
+
+
+def test_a_folder_that_is_not_there_waits(tmp_path: Path) -> None:
+    assert look(tmp_path / "nowhere").state == "waiting"
+    assert not resumable(tmp_path / "nowhere")
+
+
+def test_a_run_is_running_while_it_runs_and_finished_after(make: Make, tmp_path: Path) -> None:
+    trainer, seen = make(*RUN), []
+    trainer.on_progress = lambda steps, recent: seen.append((look(tmp_path / "run"), steps)) or False
+    trainer.train()
+    assert [run.state for run, _ in seen] == ["running"] * len(seen) and len(seen) >= 3
+    assert [run.steps for run, _ in seen] == [steps for _, steps in seen]
+    ended = look(tmp_path / "run")
+    assert (ended.state, ended.env, ended.total_steps) == ("finished", "CartPole-v1", 600)
+    assert ended.steps >= 600 and ended.seconds > 0 and ended.final_return is not None
+
+
+def test_a_run_that_is_killed_is_interrupted_whatever_its_earlier_life_ended_in(
+    make: Make, tmp_path: Path
+) -> None:
+    def die(steps: int, recent: float | None) -> bool:
+        raise SystemExit
+
+    first = make(*RUN)
+    first.on_progress = lambda steps, recent: steps > 256
+    assert first.train()["status"] == "pruned"
+    assert look(tmp_path / "run").state == "pruned"
+    again = make(*RUN)
+    again.load_state_dict(again.checkpoints.load("last"))
+    seen = []
+    again.on_progress = lambda steps, recent: (
+        seen.append((tmp_path / "run" / "summary.json").exists()) or False
+    )
+    again.train()
+    assert not any(
+        seen
+    )  # a process killed now would leave no word, and in particular not that of its earlier life
+    (tmp_path / "run" / "summary.json").unlink()
+    assert look(tmp_path / "run").state == "interrupted"
+
+
+def test_a_run_that_is_given_up_has_a_checkpoint_of_where_it_was(make: Make, tmp_path: Path) -> None:
+    trainer = make(*RUN)
+    trainer.on_progress = lambda steps, recent: steps > 300
+    summary = trainer.train()
+    assert summary["status"] == "pruned" and 300 < summary["steps"] < 600
+    assert trainer.checkpoints.load("last")["counters"]["steps"] == summary["steps"]
+
+
+def test_a_second_trainer_in_the_folder_is_refused_and_harms_nothing(make: Make, tmp_path: Path) -> None:
+    make(*RUN).train()
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*") if path.name != "run.lock"}
+    again = make(*RUN, "trainer.total_steps=5000")
+    again.load_state_dict(again.checkpoints.load("last"))
+    with hold(tmp_path / "run"), pytest.raises(Exception, match="is at work there"):
+        again.train()
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_failure_before_the_beginning_is_noted_and_leaves_room_for_another_try(tmp_path: Path) -> None:
+    write_failure(tmp_path / "run", "no such robot")
+    run = look(tmp_path / "run")
+    assert (run.state, run.error, run.steps) == ("failed", "no such robot", 0)
+    refuse_used(tmp_path / "run")
+
+
+def test_what_died_before_its_first_checkpoint_can_begin_anew(make: Make, tmp_path: Path) -> None:
+    trainer = make(*RUN)
+
+    def die(steps: int, recent: float | None) -> bool:
+        raise KeyboardInterrupt
+
+    trainer.on_progress = die
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert not resumable(tmp_path / "run")
+    clear(tmp_path / "run")
+    assert look(tmp_path / "run").state == "waiting"
+    make(*RUN).train()
+    steps = [
+        json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert steps == sorted(set(steps))
+
+
+def run(state: str, steps: int, seconds: float, total: int | None = 1000) -> Progress:
+    return Progress(state, "E", steps, total, seconds, None, None)  # type: ignore[arg-type]
+
+
+def test_the_time_left_is_that_of_the_steps_left() -> None:
+    assert seconds_left([run("waiting", 0, 0.0, None)], 1) is None
+    # 10 ms a step, 500 steps to go in one run and 1000 in another that has not begun.
+    half, none = run("running", 500, 5.0), run("waiting", 0, 0.0, None)
+    assert seconds_left([half, none], 1) == pytest.approx(15.0)
+    assert seconds_left([half, none], 3) == pytest.approx(5.0)
+    assert seconds_left([half, none, run("pruned", 100, 1.0), run("failed", 100, 1.0)], 1) == pytest.approx(
+        15.0
+    )
+    assert seconds_left([run("finished", 1010, 9.0)], 1) == 0.0

@@ -1,0 +1,95 @@
+"""A lock belongs to a process, and to nobody once that is dead."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pgx.run_lock import LOCK, HeldError, Holder, hold, holder, last_holder
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from pgx.run_lock import hold
+with hold(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def other_process(folder: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    return process
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> "subprocess.Popen[str]":
+    process = other_process(tmp_path)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_folder_that_another_process_holds_is_refused_by_its_name(
+    tmp_path: Path, held: "subprocess.Popen[str]"
+) -> None:
+    who = Holder(os.uname().nodename, held.pid)
+    assert holder(tmp_path) == who
+    with pytest.raises(HeldError) as refused, hold(tmp_path):
+        raise AssertionError("both hold it")
+    assert str(held.pid) in str(refused.value) and str(tmp_path) in str(refused.value)
+    assert holder(tmp_path) == who  # who was refused has not written over it
+
+
+def test_a_killed_process_holds_nothing(tmp_path: Path, held: "subprocess.Popen[str]") -> None:
+    held.send_signal(signal.SIGKILL)
+    held.wait()
+    assert holder(tmp_path) is None
+    assert last_holder(tmp_path) == Holder(os.uname().nodename, held.pid)
+    with hold(tmp_path):
+        assert last_holder(tmp_path) == Holder(os.uname().nodename, os.getpid())
+    assert holder(tmp_path) is None
+
+
+def test_of_many_processes_at_once_one_holds_it(tmp_path: Path) -> None:
+    script = HOLD.replace("time.sleep(600)", "input()")
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    pipe = subprocess.PIPE
+    racing = [subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(6)]
+    try:
+        while len([p for p in racing if p.poll() is None]) > 1:
+            time.sleep(0.05)
+        (winner,) = [p for p in racing if p.poll() is None]
+        found = holder(tmp_path)
+        assert found is not None and found.pid == winner.pid
+        said = [p.communicate("\n") for p in racing]
+        assert sum(out == "held\n" for out, _ in said) == 1
+        assert sum("is at work there" in err for _, err in said) == 5
+    finally:
+        for process in racing:
+            process.kill()
+
+
+LOOK = """
+import fcntl, sys, time
+with open(sys.argv[1]) as file:
+    fcntl.flock(file, fcntl.LOCK_SH)
+    print("looking", flush=True)
+    time.sleep(0.4)
+"""
+
+
+def test_who_looks_keeps_nobody_out(tmp_path: Path) -> None:
+    """Looking for the holder takes the lock for an instant, here a long one; who wants to work there waits for it."""
+    assert holder(tmp_path) is None and not (tmp_path / LOCK).exists()
+    (tmp_path / LOCK).touch()
+    command = [sys.executable, "-c", LOOK, str(tmp_path / LOCK)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as looking:
+        assert looking.stdout is not None and looking.stdout.readline() == "looking\n"
+        with hold(tmp_path):
+            assert holder(tmp_path) == Holder(os.uname().nodename, os.getpid())
