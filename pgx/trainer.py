@@ -14,6 +14,7 @@ import torch
 from pgx.checkpoint import BEST, LAST, Checkpoints, snapshot, write_atomically
 from pgx.engines import EngineChoice
 from pgx.errors import RunError, UserError, WorkersLost
+from pgx.evaluation import episode_metrics, evaluation_metrics
 from pgx.loggers import Sink
 from pgx.metrics import tagged
 from pgx.ops.params import flatten
@@ -203,10 +204,10 @@ class Trainer:
         self._note_episodes(report.episodes)
         metrics: Metrics = {}
         if self.writes and self.eval_every.due(before, counters.steps):
-            metrics |= _evaluation(self.evaluate(counters.iterations))
+            metrics |= evaluation_metrics(self.evaluate(counters.iterations))
         counters.seconds += time.perf_counter() - started
         if report.metrics is not None:
-            metrics |= report.metrics | _episodes(self._finished, counters.recent)
+            metrics |= report.metrics | episode_metrics(self._finished, counters.recent)
             metrics |= self._clock()
             self._finished = []
         if metrics:
@@ -308,25 +309,3 @@ def _mean(returns: Sequence[float]) -> float | None:
 
 def _carry_on(steps: int, recent_return: float | None) -> bool:
     return False
-
-
-def _episodes(episodes: Sequence[Episode], recent: Sequence[float]) -> Metrics:
-    metrics = {"episodes": float(len(episodes))}
-    if recent:
-        metrics["episode_return_recent"] = float(np.mean(recent))
-    for key, values in (
-        ("episode_return", [e.episode_return for e in episodes]),
-        ("episode_length", [float(e.length) for e in episodes]),
-    ):
-        if values:
-            metrics |= {key: float(np.mean(values)), f"{key}_min": min(values), f"{key}_max": max(values)}
-    return metrics
-
-
-def _evaluation(episodes: Sequence[Episode]) -> Metrics:
-    returns = [e.episode_return for e in episodes]
-    return {
-        "eval_episode_return": float(np.mean(returns)),
-        "eval_episode_return_std": float(np.std(returns)),
-        "eval_episode_length": float(np.mean([e.length for e in episodes])),
-    }
