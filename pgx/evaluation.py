@@ -1,13 +1,13 @@
-"""Playing whole episodes with an agent that no longer changes."""
+"""Playing whole episodes with an agent that no longer changes, and what there is to tell of episodes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
 from pgx.envs.vector import VectorEnv, step
 from pgx.runners import Episode
-from pgx.types import Act, Agent, Observations
+from pgx.types import Act, Agent, Metrics, Observations
 
 
 def play(
@@ -58,3 +58,27 @@ def play(
         total[done], length[done] = 0.0, 0
         resetting, obs = done, took.obs
     return played
+
+
+def episode_metrics(episodes: Sequence[Episode], recent: Sequence[float]) -> Metrics:
+    """What training tells of the episodes that ended since it last did, and of the returns of recent ones."""
+    metrics = {"episodes": float(len(episodes))}
+    if recent:
+        metrics["episode_return_recent"] = float(np.mean(recent))
+    for key, values in (
+        ("episode_return", [e.episode_return for e in episodes]),
+        ("episode_length", [float(e.length) for e in episodes]),
+    ):
+        if values:
+            metrics |= {key: float(np.mean(values)), f"{key}_min": min(values), f"{key}_max": max(values)}
+    return metrics
+
+
+def evaluation_metrics(episodes: Sequence[Episode]) -> Metrics:
+    """What an evaluation tells of its episodes."""
+    returns = [e.episode_return for e in episodes]
+    return {
+        "eval_episode_return": float(np.mean(returns)),
+        "eval_episode_return_std": float(np.std(returns)),
+        "eval_episode_length": float(np.mean([e.length for e in episodes])),
+    }

@@ -1,6 +1,7 @@
 """Ranks that torchrun started, over torch.distributed."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def _alive() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # torch's errors of communication are of this kind
-        raise RankLost(_told() or f"another rank ended or does not answer ({_first_line(error)})") from error
+        raise RankLost(_told() or f"another rank ended or does not answer ({_words(error)})") from error
 
 
 def _told() -> str | None:
@@ -114,5 +115,7 @@ def _told() -> str | None:
         return None
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _words(error: Exception) -> str:
+    """What a library says happened, without the line of its source before it and its advice after it."""
+    said = re.sub(r"^\[\S+:\d+\] ", "", str(error).strip()).partition("\n")[0]
+    return said.partition(". ")[0] or type(error).__name__

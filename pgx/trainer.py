@@ -14,6 +14,7 @@ import torch
 from pgx.checkpoint import BEST, LAST, Checkpoints, snapshot, write_atomically
 from pgx.engines import EngineChoice
 from pgx.errors import RunError, UserError, WorkersLost
+from pgx.evaluation import episode_metrics, evaluation_metrics
 from pgx.loggers import Sink
 from pgx.metrics import tagged
 from pgx.ops.params import flatten
