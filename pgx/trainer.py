@@ -20,7 +20,6 @@ from pgx.metrics import tagged
 from pgx.ops.params import flatten
 from pgx.run_lock import hold
 from pgx.runners import Episode
-from pgx.runners.episode_metrics import episode_metrics, evaluation_metrics
 from pgx.runners.iterations import Counters, Iterations, Report
 from pgx.runners.types import Boundaries
 from pgx.types import Agent, Algorithm, Learner, Metrics, Ranks, State
