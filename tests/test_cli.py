@@ -469,7 +469,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     cwd = tmp_path_factory.mktemp("interrupted")
     run = cwd / "run"
     process = subprocess.Popen(
-        [*PGX, "train", *SMALL, "trainer.total_steps=100000000", f"run_dir={run}"],
+        [*PGX, "train", *SMALL, "trainer.total_steps=100000000", "trainer.compile=false", f"run_dir={run}"],
         cwd=cwd,
         env=clean_environment(),
         stdout=subprocess.PIPE,
@@ -628,7 +628,12 @@ def test_a_run_whose_environment_fails_says_so_and_keeps_what_it_has(
 ) -> None:
     run = tmp_path / "run"
     said = here(
-        "train", f"env=brokenenvs:Faulty-{fault}-v0", *TINY, f"run_dir={run}", "trainer.checkpoint_every=64"
+        "train",
+        f"env=brokenenvs:Faulty-{fault}-v0",
+        *TINY,
+        f"run_dir={run}",
+        "trainer.checkpoint_every=64",
+        "trainer.compile=false",
     )
     assert said.code == 1
     assert_one_message(said)

@@ -49,9 +49,9 @@ def steps_of(trainer: Trainer, name: str) -> int:
 
 def steps_by_coordinate(optimizer: Optimizer, network: Policy | Critic) -> list[tuple[Tensor, set[int]]]:
     """Each parameter with the steps of Adam that its coordinates took: t, where weights add up to 1 - beta1^t."""
-    assert isinstance(optimizer, GradientSteps) and isinstance(optimizer._step.rule, Adam)
+    assert isinstance(optimizer, GradientSteps) and isinstance(optimizer.step.rule, Adam)
     total = optimizer.state_dict()["moments"][2].double()
-    taken = (torch.log1p(-total) / math.log(optimizer._step.rule.beta1)).round().long()
+    taken = (torch.log1p(-total) / math.log(optimizer.step.rule.beta1)).round().long()
     parameters = list(network.parameters())
     return [
         (p, set(of.flatten().tolist())) for p, of in zip(parameters, split(taken, parameters), strict=True)

@@ -190,7 +190,7 @@ def trained(
     ("algo", "env"),
     [
         ("ppo", "Walker2d-v4"),
-        ("trpo", "CartPole-v1"),
+        pytest.param("trpo", "CartPole-v1", marks=pytest.mark.slow),
         pytest.param("a2c", "CartPole-v1", marks=pytest.mark.slow),
         pytest.param("actor_critic", "Walker2d-v4", marks=pytest.mark.slow),
         pytest.param("mdpo", "Walker2d-v4", marks=pytest.mark.slow),

@@ -26,7 +26,7 @@ from tests.sweeps.command import pgx
 with pytest.MonkeyPatch.context() as patch:
     patch.setenv(SKIPPED, ".*")
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
-pytestmark = pytest.mark.slow
+slow = pytest.mark.slow  # all but one: a cluster takes a while to begin
 
 MEMORY = 80 * 2**20  # bytes of a node's object store, near the least that Ray takes
 ON_RAY = "runner.backend=ray"
@@ -96,6 +96,7 @@ def keep(trainer: Trainer, before: Callable[[], None]) -> list[Rollout]:
 # --- the same steps
 
 
+@slow
 @pytest.mark.parametrize(("workers", "env"), [(1, "CartPole-v1"), (2, "Pendulum-v1")])
 def test_without_lag_they_act_as_local_actors_do_to_the_bit(
     cluster: Any, start: Callable[..., Trainer], workers: int, env: str
@@ -116,6 +117,7 @@ def test_without_lag_they_act_as_local_actors_do_to_the_bit(
     assert [str(e) for e in actors_of(here).episodes] == [str(e) for e in actors_of(there).episodes]
 
 
+@slow
 def test_the_lag_is_bounded_by_the_queue_and_reaches_its_bound(
     cluster: Any, start: Callable[..., Trainer]
 ) -> None:
@@ -132,7 +134,7 @@ def test_the_lag_is_bounded_by_the_queue_and_reaches_its_bound(
 # --- what is lost, and what is not
 
 
-@pytest.mark.parametrize("steps", [16, 1500])
+@pytest.mark.parametrize("steps", [16, pytest.param(1500, marks=slow)])
 def test_a_node_removed_in_mid_run_costs_no_step_and_gives_none_twice(
     cluster: Any, start: Callable[..., Trainer], steps: int, tmp_path: Path
 ) -> None:
@@ -159,6 +161,7 @@ def test_a_node_removed_in_mid_run_costs_no_step_and_gives_none_twice(
     assert not acting()
 
 
+@slow
 def test_another_life_draws_other_numbers_and_the_others_go_on(
     cluster: Any, start: Callable[..., Trainer]
 ) -> None:
@@ -173,6 +176,7 @@ def test_another_life_draws_other_numbers_and_the_others_go_on(
     assert torch.equal(first.next_obs[-1, 2 - i : 4 - i], second.obs[0, 2 - i : 4 - i])
 
 
+@slow
 def test_when_restarts_are_used_up_the_run_ends_with_a_checkpoint_and_without_actors(
     cluster: Any, start: Callable[..., Trainer]
 ) -> None:
@@ -193,6 +197,7 @@ def test_when_restarts_are_used_up_the_run_ends_with_a_checkpoint_and_without_ac
     assert not acting()
 
 
+@slow
 def test_an_actor_that_may_not_be_started_again_ends_the_run(
     cluster: Any, start: Callable[..., Trainer]
 ) -> None:
@@ -204,6 +209,7 @@ def test_an_actor_that_may_not_be_started_again_ends_the_run(
     assert len(str(caught.value).splitlines()) == 1
 
 
+@slow
 def test_a_node_that_nothing_replaces_ends_the_run_when_patience_ends(
     cluster: Any, start: Callable[..., Trainer]
 ) -> None:
@@ -218,6 +224,7 @@ def test_a_node_that_nothing_replaces_ends_the_run_when_patience_ends(
         cluster.add_node(num_cpus=1, object_store_memory=MEMORY)
 
 
+@slow
 def test_what_an_environment_raises_ends_the_run_with_its_traceback(
     cluster: Any, start: Callable[..., Trainer]
 ) -> None:
@@ -232,6 +239,7 @@ def test_what_an_environment_raises_ends_the_run_with_its_traceback(
 # --- where
 
 
+@slow
 def test_a_cluster_without_room_for_all_actors_says_how_much_there_is(
     cluster: Any, start: Callable[..., Trainer]
 ) -> None:
@@ -242,6 +250,7 @@ def test_a_cluster_without_room_for_all_actors_says_how_much_there_is(
     until(lambda: not acting())
 
 
+@slow
 @pytest.mark.parametrize("answers", [False, True])
 def test_an_address_that_does_not_answer_is_one_error(tmp_path: Path, answers: bool) -> None:
     with socket.socket() as listener:  # it takes connections, and then says nothing
@@ -256,6 +265,7 @@ def test_an_address_that_does_not_answer_is_one_error(tmp_path: Path, answers: b
     assert not (tmp_path / "run").exists()
 
 
+@slow
 def test_a_run_says_nothing_of_ray_s_on_the_cluster_that_auto_finds(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +283,7 @@ def test_a_run_says_nothing_of_ray_s_on_the_cluster_that_auto_finds(
     until(lambda: not acting())
 
 
+@slow
 def test_an_interrupt_of_the_terminal_ends_a_ray_of_the_run_s_own(tmp_path: Path) -> None:
     with training(tmp_path / "run", ON_RAY) as (process, below):
         assert sum(b"RayActor" in command(pid) for pid in below) == 2
@@ -284,6 +295,7 @@ def test_an_interrupt_of_the_terminal_ends_a_ray_of_the_run_s_own(tmp_path: Path
     assert (tmp_path / "run" / "checkpoints" / "last.pt").exists()
 
 
+@slow
 def test_a_ray_of_the_run_s_own_ends_with_a_learner_that_was_killed(tmp_path: Path) -> None:
     """All at once but for Ray's agents, which look for a minute for those whom they could tell."""
     with training(tmp_path / "run", ON_RAY) as (process, below):
