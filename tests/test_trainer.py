@@ -114,7 +114,7 @@ def test_the_normaliser_has_seen_every_step_of_the_run_and_no_reset(make: Make) 
 
 
 def test_a_stop_request_ends_the_run_with_a_checkpoint(make: Make, tmp_path: Path) -> None:
-    trainer = make(*small("ppo"), "env=CartPole-v1", "trainer.total_steps=1000000")
+    trainer = make(*small("ppo"), "env=CartPole-v1", "trainer.total_steps=100000")
     update = trainer.algorithm.update
 
     def stop_after(agent: object, learner: object, rollout: object, progress: float) -> dict[str, float]:
