@@ -18,7 +18,7 @@ from pgx.config.check import check, check_inputs, plain_values
 from pgx.config.choices import NAMED
 from pgx.config.ranks import check_ranks
 from pgx.config.sections import Env, Health, Logger, Top, TrainerSection
-from pgx.engines import EngineChoice, choose_engine, make_engine
+from pgx.engines import EngineChoice, aloud, choose_engine, make_engine, silently
 from pgx.envs.make import BackendChoice, choose_backend, make_envs, plan_envs
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
@@ -65,7 +65,7 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Trainer:
     chosen = choose_engine(
         training.compile, training.total_steps, training.compile_min_steps, top.device, ranks.size
     )
-    engine = make_engine(chosen, _quiet if logger.console == "off" else _say)
+    engine = make_engine(chosen, silently if logger.console == "off" else aloud)
 
     make_runner = NAMED["runner"][0][values["runner"]["name"]]
     wanted = signature(make_runner)
@@ -253,15 +253,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, bool | str |
         else:
             flat[prefix + key] = value if isinstance(value, bool | int | float) else str(value)
     return flat
-
-
-def _say(line: str) -> None:
-    """Above what is drawn on a terminal, between the lines elsewhere."""
-    print(line, flush=True)
-
-
-def _quiet(line: str) -> None:
-    """Nothing."""
 
 
 def _threads(env: Env, sharers: int = 1) -> int:

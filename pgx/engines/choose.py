@@ -69,6 +69,15 @@ def make_engine(choice: EngineChoice, report: Callable[[str], None]) -> Engine:
     return Compiled(program_folder(), report) if choice.compiled else Eager()
 
 
+def aloud(line: str) -> None:
+    """A report on the console: above what is drawn on a terminal, between the lines elsewhere."""
+    print(line, flush=True)
+
+
+def silently(line: str) -> None:
+    """A report to nobody: the console is off, or another process of the run speaks for this one."""
+
+
 def program_folder() -> Path:
     """Where programs are kept: $PGX_CACHE, or pgx/ in the user's cache."""
     own = os.environ.get("PGX_CACHE")

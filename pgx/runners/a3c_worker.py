@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from pgx.agents import AgentPlan
-from pgx.engines import EngineChoice, make_engine
+from pgx.engines import EngineChoice, aloud, make_engine, silently
 from pgx.envs.make import EnvsPlan
 from pgx.envs.normalizers import RewardScaler
 from pgx.optimizers import CRITIC_OPTIMIZERS, OPTIMIZERS, GradientSteps, make_optimizer
@@ -81,7 +81,7 @@ class Worker:
         self.plan = plan
         self.index = index
         self.envs = plan.envs.make()
-        self.engine = make_engine(plan.engine, _say if index == 0 else _quiet)
+        self.engine = make_engine(plan.engine, aloud if index == 0 else silently)
         self.agent = plan.agent.make(self.envs.obs_spec, self.envs.action_spec, CPU)
         own = (
             make_optimizer(OPTIMIZERS, plan.optimizer, self.agent.policy, self.engine, ALONE),
@@ -167,11 +167,3 @@ def _numbers(moments: State) -> Numbers:
 def tensors(numbers: Numbers) -> State:
     """Moments that have arrived."""
     return {name: torch.from_numpy(np.asarray(array)) for name, array in numbers.items()}
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
-
-
-def _quiet(line: str) -> None:
-    """The first worker speaks for all."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pgx.agents import AgentPlan
-from pgx.engines import EngineChoice, make_engine
+from pgx.engines import EngineChoice, make_engine, silently
 from pgx.envs.make import EnvsPlan
 from pgx.errors import RunError
 from pgx.runners.desk import Asking, Desk
@@ -119,7 +119,8 @@ class Actor:
     ) -> None:
         self._desk = desk
         self._steps = plan.rollout_steps
-        engine = make_engine(plan.engine, _quiet) if desk is None else desk
+        # The learner compiles the same programs before, aloud.
+        engine = make_engine(plan.engine, silently) if desk is None else desk
         self.stepper, self._agent = plan.stepper(index, life, engine)
         self._parameters = parameters
         self._acting = acting_tensors(self._agent)
@@ -179,7 +180,3 @@ def of_actor(error: RunError, plan: ActorPlan, index: int) -> RunError:
     """What an actor's environments raised, with which actor's they are."""
     first, last = index * plan.envs.num_envs, (index + 1) * plan.envs.num_envs - 1
     return RunError(f"{error} (actor {index}, which counts environments {first} to {last} from 0)")
-
-
-def _quiet(line: str) -> None:
-    """An actor says nothing; the learner compiles the same programs before, aloud."""

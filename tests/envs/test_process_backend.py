@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from pgx.envs.vector import Array, VectorEnv, step
 from pgx.errors import RunError, UserError
 from pgx.specs import Continuous, choices
 from tests.conftest import Make, parameters
+from tests.processes import names, runs, until
 
 ROOT = Path(__file__).parents[2]
 TROUBLE = "tests.envs.troubles:Trouble-v0"
@@ -42,26 +43,6 @@ def processes(env_id: str, n: int, workers: int, **kwargs: Any) -> Iterator[Proc
 
 def pids(envs: ProcessVector) -> list[int]:
     return [worker.process.pid for worker in envs._workers]
-
-
-def runs(pid: int) -> bool:
-    """Whether a process is there and is no mere entry that nobody has asked for yet."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def names(folder: str) -> set[str]:
-    return {path.name for path in Path(folder).iterdir()}
-
-
-def until(done: Callable[[], bool]) -> None:
-    for _ in range(3000):
-        if done():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it never came about")
 
 
 def idle(envs: VectorEnv) -> Array:

@@ -21,7 +21,7 @@ from pgx.runners.a3c_worker import Begin, Worker
 from pgx.runners.shared import allocate
 from pgx.trainer import Trainer
 from tests.conftest import Make, parameters
-from tests.runners.test_workers import runs, until
+from tests.processes import runs, until
 
 CARTPOLE = ["env=CartPole-v1", "trainer.compile=false"]
 AS_IT_COMES = [

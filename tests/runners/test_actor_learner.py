@@ -25,7 +25,7 @@ from pgx.runners.sizes import misfits, sizes
 from pgx.trainer import Trainer
 from pgx.types import Agent, Rollout
 from tests.conftest import Make, parameters
-from tests.runners.test_workers import runs, until
+from tests.processes import runs, until
 
 ACTORS = ["algo=vtrace", "runner=actor_learner"]
 PROMPT = ["runner.workers=2", "runner.trajectories=2", "runner.queue=2"]  # nothing is old

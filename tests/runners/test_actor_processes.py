@@ -15,8 +15,8 @@ import torch
 from pgx.runners.parameters import SharedParameters, columns_of
 from pgx.runners.shared import allocate
 from pgx.runners.workers import Workers
+from tests.processes import runs, until
 from tests.runners.targets import SIZES, publishes
-from tests.runners.test_workers import runs, until
 
 ROOT = Path(__file__).parents[2]
 

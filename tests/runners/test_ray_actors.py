@@ -18,9 +18,9 @@ from pgx.processes.ray_cluster import SKIPPED
 from pgx.trainer import Trainer
 from pgx.types import Agent, Rollout
 from tests.conftest import Make
+from tests.processes import runs, until
 from tests.runners.test_actor_learner import EAGER, ECHO, PROMPT, STEEP, actors_of, update
 from tests.runners.test_actor_processes import children, training
-from tests.runners.test_workers import runs, until
 from tests.sweeps.command import pgx
 
 with pytest.MonkeyPatch.context() as patch:

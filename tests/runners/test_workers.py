@@ -5,8 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 from pgx.errors import RunError, UserError
 from pgx.runners.workers import Target, Workers
+from tests.processes import names, runs, until
 from tests.runners.targets import dies_at_once, echo, leaves_word, reads_a_file
 
 ROOT = Path(__file__).parents[2]
@@ -30,26 +30,6 @@ def running(
         yield workers
     finally:
         workers.close()
-
-
-def runs(pid: int) -> bool:
-    """Whether a process is there and is no mere entry that nobody has asked for yet."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def names(folder: str) -> set[str]:
-    return {path.name for path in Path(folder).iterdir()}
-
-
-def until(done: Callable[[], bool]) -> None:
-    for _ in range(6000):
-        if done():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it never came about")
 
 
 def hear(workers: Workers, count: int) -> list[tuple[int, Any]]:
