@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pgx import __version__
-from pgx.errors import RunError, UserError
+from pgx.errors import Preempted, RunError, UserError
 from pgx.schema import nearest
 
 INTERRUPTED = 130  # what a shell reports for a process ended by Ctrl-C
@@ -19,6 +19,7 @@ VERBS = {
     "sweep": "the runs of pgx train -m: sweep status DIR shows them, sweep resume DIR goes on with what is left",
     "eval": "play episodes with a trained run",
     "collect": "write episodes of a trained run as a dataset that others can learn from (dataset=PATH)",
+    "replay": "make again what a run failed of (NaN, infinity), from its post-mortem",
     "envs": "list the environments that env= takes",
     "algos": "list the update rules that algo= takes",
 }
@@ -30,7 +31,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run a verb and exit: 0 done, 1 a run failed, 2 the user's mistake, 130 interrupted."""
+    """Run a verb and exit: 0 done, 1 a run failed, 2 the user's mistake, 130 interrupted, 143 preempted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _dispatch(arguments)
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = error.exit_code
     except KeyboardInterrupt:
         code = INTERRUPTED
+    except Preempted as ended:
+        code = ended.exit_code
     except BrokenPipeError:  # the reader of our output, `head` say, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = RunError.exit_code
@@ -95,6 +98,11 @@ def _dispatch(arguments: list[str]) -> int:
     source.add_argument("--checkpoint", default="last", help="last, best or step_<steps> (last)")
     source.add_argument("--seed", type=int, default=0, help="of the environments and of sampling (0)")
     source.set_defaults(verb=_collect)
+    failed = verbs.add_parser(
+        "replay", help=VERBS["replay"], description="Make again what a run failed of (docs/reliability.md)."
+    )
+    failed.add_argument("bundle", metavar="BUNDLE", help="RUN/post_mortem/iteration_...")
+    failed.set_defaults(verb=_replay)
     envs = verbs.add_parser("envs", help=VERBS["envs"], description="List the environments that env= takes.")
     envs.add_argument("pattern", nargs="?", default="", help="only ids that contain this")
     envs.set_defaults(verb=_envs)
@@ -136,6 +144,12 @@ def _collect(options: argparse.Namespace) -> int:
     from pgx.commands.collect import collect
 
     return collect(options.run, options.checkpoint, options.episodes, options.out, options.seed)
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from pgx.commands.replay import replay
+
+    return replay(Path(options.bundle))
 
 
 def _envs(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The two ways a command can end badly, each with the exit code that the shell sees."""
+"""The ways in which a command can end before it is done, each with the exit code that the shell sees."""
 
 
 class UserError(Exception):
@@ -22,3 +22,9 @@ class RunError(Exception):
 
 class WorkersLost(RunError):
     """Worker processes died more often than they may. What was learned until then is sound, and can be kept."""
+
+
+class Preempted(Exception):
+    """The run was asked to end by SIGTERM and has: its checkpoint is written, and whoever starts it again goes on."""
+
+    exit_code = 143  # 128 + 15, what a shell reports for a process that SIGTERM ended

@@ -134,6 +134,11 @@ TABLE: tuple[Metric, ...] = (
                 "after it",
             ),
             ("auxiliary_kl", "nats", "mean KL(pi before || pi after) of the auxiliary phase, on the same"),
+            (
+                "updates_skipped",
+                "count",
+                "updates so far that made parameters NaN or infinite and were undone (trainer.on_nan=skip_update)",
+            ),
             ("critic_loss", "value^2", "half the mean squared error of the critic, mean over its last epoch"),
         ],
     ),

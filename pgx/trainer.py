@@ -1,6 +1,5 @@
 """The loop: collect, update, measure, log, checkpoint."""
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -9,22 +8,25 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
-from pgx.checkpoint import BEST, LAST, Checkpoints, snapshot, write_atomically
+from pgx.checkpoint import packed
 from pgx.engines import EngineChoice
 from pgx.errors import RunError, UserError, WorkersLost
 from pgx.evaluation import episode_metrics, evaluation_metrics
-from pgx.loggers import Sink
+from pgx.faults import Attempt, NotFiniteError
 from pgx.metrics import tagged
 from pgx.ops.params import flatten
+from pgx.post_mortem import write_bundle
+from pgx.records import SUMMARY, Records, Unwritten
 from pgx.run_lock import hold
 from pgx.runners import Episode
 from pgx.runners.iterations import Counters, Iterations, Report
 from pgx.runners.types import Boundaries
 from pgx.types import Agent, Algorithm, Learner, Metrics, Ranks, State
+from pgx.versions import versions
 
-SUMMARY = "summary.json"
+__all__ = ["SUMMARY", "Every", "OnProgress", "Status", "Trainer", "refuse_used"]
+
 RECENT = 20  # episodes in the running mean that "best" and "final" returns are taken from
 
 Status = Literal["finished", "interrupted", "pruned", "failed"]
@@ -63,15 +65,14 @@ class Trainer:
         agent, algorithm, learner, runner: what learns, by which rule, with what, from where.
         iterations: of these four; what is done, again and again.
         ranks: who train together; the folder and the loggers are rank 0's alone.
-        run_dir: the run's folder.
-        config: the resolved config as YAML, kept in every checkpoint.
+        records: what writes the run's folder.
         total_steps: environment steps to train for; the last iteration may overshoot.
         checkpoint_every: environment steps between checkpoints; None for one at the end alone.
         backend_reason: why the environments run on the backend they run on, for the console.
         engine: whether the run is compiled, and why, for the console.
         eval_every: environment steps between evaluations; None for none.
         evaluate: the agent's episodes, played deterministically; given the iteration for its seed.
-        open_sinks: opens the loggers for a run that has come this many steps; None for a new one.
+        diagnose: where in an update that failed a number first ceased to be finite; None: nowhere when made again.
     """
 
     def __init__(
@@ -82,15 +83,14 @@ class Trainer:
         runner: Boundaries,
         iterations: Iterations,
         ranks: Ranks,
-        run_dir: Path,
-        config: str,
+        records: Records,
         total_steps: int,
         checkpoint_every: int | None,
         backend_reason: str,
         engine: EngineChoice,
         eval_every: int | None,
         evaluate: Callable[[int], list[Episode]],
-        open_sinks: Callable[[int | None], Sequence[Sink]],
+        diagnose: Callable[[Attempt], str | None],
     ) -> None:
         self.agent = agent
         self.algorithm = algorithm
@@ -99,16 +99,16 @@ class Trainer:
         self.iterations = iterations
         self.ranks = ranks
         self.writes = ranks.rank == 0
-        self.run_dir = run_dir
-        self.config = config
+        self.records = records
+        self.run_dir = records.run_dir
+        self.checkpoints = records.checkpoints
         self.total_steps = total_steps
         self.checkpoint_every = Every(checkpoint_every)
         self.backend_reason = backend_reason
         self.engine = engine
         self.eval_every = Every(eval_every)
         self.evaluate = evaluate
-        self.open_sinks = open_sinks
-        self.checkpoints = Checkpoints(run_dir)
+        self.diagnose = diagnose
         self.counters = Counters()
         self.stop_requested = False  # set from outside to end the run after the iteration under way
         self.on_progress: OnProgress = (
@@ -116,8 +116,7 @@ class Trainer:
         )
         self._weights = {name: list(getattr(agent, name).parameters()) for name in ("policy", "critic")}
         self._resumed = False
-        self._sinks: Sequence[Sink] = ()
-        self._best: State | None = None  # to be written with the next checkpoint
+        self._best: bytes | None = None  # to be written with the next checkpoint
         self._finished: list[Episode] = []  # since the last logged iteration
         self._clocked = (0, 0.0)  # steps and seconds at that
         self._saved_at = -1
@@ -140,14 +139,12 @@ class Trainer:
         """Begin the run's folder, or go on with it."""
         if not self._resumed:
             refuse_used(self.run_dir)
-        # A summary is of a run that has ended: one of an earlier life would speak for this one if it is killed.
-        (self.run_dir / SUMMARY).unlink(missing_ok=True)
-        write_atomically(self.run_dir / "config.yaml", self.config.encode())
-        self._sinks = self.open_sinks(self.counters.steps if self._resumed else None)
+        self.records.begin(self.counters.steps if self._resumed else None, self.counters.rows)
 
     def _train(self) -> dict[str, Any]:
         status: Status = "failed"
         failure: str | None = None
+        in_peace = False  # rather than by an exception
         try:
             self.runner.begin(self.counters.iterations)
             # The life before may have died before it could tell.
@@ -159,6 +156,7 @@ class Trainer:
                 self._save()
             ended: Status = "pruned" if pruned else "interrupted"
             status = "finished" if self.counters.steps >= self.total_steps else ended
+            in_peace = True
         except KeyboardInterrupt:
             status = "interrupted"
             raise
@@ -167,18 +165,37 @@ class Trainer:
             if self._saved_at != self.counters.steps:
                 self._save()  # nothing is wrong with what was learned
             raise
+        except NotFiniteError as error:
+            explained = self._explained(error)
+            failure = f"{type(error).__name__}: {explained}"
+            raise RunError(explained) from error
         except BaseException as error:
             failure = f"{type(error).__name__}: {error}"
             raise
         finally:
             summary = self._summary(status, failure)
-            for sink in self._sinks:
-                sink.close(summary)
-            if self.writes:
-                told = json.dumps(summary, indent=2) + "\n"
-                write_atomically(self.run_dir / SUMMARY, told.encode())
-            self.runner.close()
+            try:
+                if self.writes:
+                    self.records.end(summary, patient=in_peace)
+            finally:
+                self.runner.close()
         return summary
+
+    def _explained(self, error: NotFiniteError) -> str:
+        """A number that is not finite: what it is and where it came from; what there is to look at is written."""
+        iteration = self.counters.iterations + 1
+        said = str(error) if str(error).startswith("iteration") else f"iteration {iteration}: {error}"
+        attempt = error.evidence.attempt
+        if attempt is not None and self.writes:
+            found = self.diagnose(attempt)
+            said += f"; {found or 'made again as it is written, without a compiler, it does not'}"
+        if not self.writes:
+            return said
+        try:
+            folder = write_bundle(self.run_dir, self.records.config, self.checkpoints, iteration, error)
+        except OSError as problem:
+            return f"{said}; its post-mortem cannot be written: {problem.strerror}"
+        return f"{said}; pgx replay {folder} makes it again"
 
     def _progressed(self) -> bool:
         return self.on_progress(self.counters.steps, _mean(self.counters.recent))
@@ -190,6 +207,7 @@ class Trainer:
     def _iterate(self) -> None:
         before, started = self.counters.steps, time.perf_counter()
         self._take(self.iterations.next(self.counters), started)
+        self.records.catch_up()
         if self.checkpoint_every.due(before, self.counters.steps) and self.counters.steps < self.total_steps:
             self._save()
             # A checkpoint is an episode boundary, in this life as in one that resumes from it.
@@ -198,9 +216,9 @@ class Trainer:
     def _take(self, report: Report, started: float) -> None:
         """Count an iteration, for which time has been spent since `started`, and log it."""
         counters, before = self.counters, self.counters.steps
-        self._check_parameters()
         counters.steps += report.steps
         counters.iterations += 1
+        counters.skipped += report.skipped
         self._note_episodes(report.episodes)
         metrics: Metrics = {}
         if self.writes and self.eval_every.due(before, counters.steps):
@@ -210,9 +228,11 @@ class Trainer:
             metrics |= report.metrics | episode_metrics(self._finished, counters.recent)
             metrics |= self._clock()
             self._finished = []
+        if report.skipped:
+            metrics |= {"updates_skipped": float(counters.skipped)}
         if metrics:
-            for sink in self._sinks:
-                sink.write(counters.steps, tagged(metrics))
+            counters.rows += 1
+            self.records.row(counters.steps, tagged(metrics))
 
     def _clock(self) -> Metrics:
         """How far the run is, and how fast it has been since this was last asked."""
@@ -223,14 +243,6 @@ class Trainer:
             "iteration": float(counters.iterations),
             "seconds": counters.seconds,
         }
-
-    def _check_parameters(self) -> None:
-        for name, weights in self._weights.items():
-            if weights and not bool(flatten(weights).isfinite().all()):
-                raise RunError(
-                    f"iteration {self.counters.iterations + 1}: the update made parameters of the {name} NaN or "
-                    "infinite; the last checkpoint is from before it"
-                )
 
     def _check_agreement(self) -> None:
         """That all ranks learned the same: what follows from equal numbers on equal processors and nowhere else."""
@@ -249,7 +261,7 @@ class Trainer:
         mean = float(np.mean(counters.recent)) if len(counters.recent) == RECENT else -math.inf
         if mean > (-math.inf if counters.best_return is None else counters.best_return):
             counters.best_return, counters.best_steps = mean, counters.steps
-            self._best = snapshot(self.state_dict())
+            self._best = packed(self.state_dict())
 
     def _save(self) -> None:
         """Write a checkpoint, after which the runner has to begin again."""
@@ -259,9 +271,8 @@ class Trainer:
             started = time.perf_counter()
         self._check_agreement()
         if self.writes:
-            self.checkpoints.save(self.state_dict(), [LAST, f"step_{self.counters.steps:012d}"])
-            if self._best is not None:
-                self.checkpoints.save(self._best, [BEST])
+            state = packed(self.state_dict())
+            self.records.checkpoint(Unwritten(self.counters.steps, state, self._best))
         self._best = None
         self._saved_at = self.counters.steps
 
@@ -272,8 +283,8 @@ class Trainer:
             "runner": self.runner.state_dict(),
             "counters": asdict(self.counters),
             "unlogged": [asdict(episode) for episode in self._finished],
-            "config": self.config,
-            "torch": str(torch.__version__),
+            "config": self.records.config,
+            "versions": versions(),
             "compiled": self.engine.compiled,
         }
 

@@ -1,19 +1,18 @@
 """A checkpoint is there in one piece or not at all, and loading one runs no code."""
 
 import os
-import pickle
 from pathlib import Path
 
 import pytest
 import torch
 
-from pgx.checkpoint import Checkpoints, write_atomically
+from pgx.checkpoint import LAST, Checkpoints, DamagedError, numbered, packed, write_atomically
 from pgx.errors import UserError
 
 
 def test_saved_state_comes_back_under_each_name(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save({"x": torch.arange(3), "steps": 7}, ["last", "step_7"])
+    checkpoints.save(packed({"x": torch.arange(3), "steps": 7}), ["last", "step_7"])
     assert checkpoints.names() == ["last", "step_7"]
     for name in checkpoints.names():
         state = checkpoints.load(name)
@@ -24,7 +23,7 @@ def test_a_missing_checkpoint_names_those_that_are_there(tmp_path: Path) -> None
     checkpoints = Checkpoints(tmp_path)
     with pytest.raises(UserError, match="none yet"):
         checkpoints.load("last")
-    checkpoints.save({}, ["best"])
+    checkpoints.save(packed({}), ["best"])
     with pytest.raises(UserError, match="holds: best"):
         checkpoints.load("last")
 
@@ -36,7 +35,7 @@ def test_loading_runs_no_code(tmp_path: Path) -> None:
 
     (tmp_path / "checkpoints").mkdir()
     torch.save({"x": Trap()}, tmp_path / "checkpoints" / "last.pt")
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(UserError, match="holds more than tensors and plain values"):
         Checkpoints(tmp_path).load("last")
     assert not (tmp_path / "sprung").exists()
 
@@ -56,3 +55,44 @@ def test_a_rewrite_replaces_and_leaves_nothing_beside_it(tmp_path: Path) -> None
         write_atomically(path, content)
         assert path.read_bytes() == content
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def state(steps: int) -> bytes:
+    return packed({"weights": torch.full((1000,), float(steps)), "steps": steps})
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+def test_a_torn_checkpoint_is_recognised_and_the_one_before_is_taken(tmp_path: Path, share: float) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for steps in (100, 200):
+        checkpoints.save(state(steps), [numbered(steps), LAST])
+    for name in (LAST, numbered(200)):
+        path = checkpoints.folder / f"{name}.pt"
+        path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+        with pytest.raises(DamagedError, match="damaged"):
+            checkpoints.load(name)
+    found, damaged = checkpoints.newest()
+    assert found["steps"] == 100 and len(damaged) == 2
+
+
+def test_a_flipped_bit_is_recognised(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state(1), [LAST])
+    path = checkpoints.folder / f"{LAST}.pt"
+    whole = path.read_bytes()
+    at = whole.index(torch.full((4,), 1.0).numpy().tobytes()) + 2  # among the weights
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    with pytest.raises(DamagedError, match="checksum"):
+        checkpoints.load(LAST)
+    with pytest.raises(UserError, match="damaged"):
+        checkpoints.newest()
+
+
+def test_so_many_are_kept_beside_the_last_and_the_best(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save(state(0), ["best"])
+    for steps in (1, 20, 300, 4000):
+        checkpoints.save(state(steps), [numbered(steps), LAST])
+    assert checkpoints.names() == ["best", LAST, numbered(300), numbered(4000)]
+    checkpoints.forget_after(300)
+    assert checkpoints.names() == ["best", LAST, numbered(300)]

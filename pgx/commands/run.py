@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from pgx.commands.one_run import announce, outcome
 from pgx.config import build
 from pgx.config.check import plain_values
-from pgx.errors import RunError, UserError
+from pgx.errors import Preempted, RunError, UserError
 from pgx.ranks import leave, speaks_first
 from pgx.trainer import Trainer
 from pgx.types import Ranks, State
@@ -106,40 +106,50 @@ def _built(cfg: DictConfig, ranks: Ranks) -> Trainer:
 
 
 def _trained(trainer: Trainer, cfg: DictConfig) -> dict[str, Any]:
-    """Train, and say what is trained and what came of it."""
+    """Train, and say what is trained and what came of it.
+
+    Raises:
+        Preempted: SIGTERM ended it, with a checkpoint.
+    """
     announce(trainer, cfg)
     started = time.monotonic()
-    with _interruptible(trainer):
+    with _interruptible(trainer) as asked:
         summary = trainer.train()
     print(outcome(summary, time.monotonic() - started))
     print(f"  see it       tensorboard --logdir {trainer.run_dir}")
     print(f"  evaluate it  pgx eval {trainer.run_dir}")
     if summary["status"] == "interrupted":
         print(f"  go on        pgx train --resume {trainer.run_dir}")
+        if signal.SIGTERM in asked and trainer.ranks.size == 1:
+            raise Preempted
     return summary
 
 
 @contextmanager
-def _interruptible(trainer: Trainer) -> Iterator[None]:
+def _interruptible(trainer: Trainer) -> Iterator[list[int]]:
     """The first Ctrl-C ends the run after the iteration under way, with a checkpoint; the second at once.
 
-    A rank hears of a Ctrl-C from torchrun, perhaps more than once, and of torchrun's own end by SIGTERM; it ends after
-    the iteration every time, and torchrun does not wait for longer than it is patient.
+    SIGTERM does the same, every time: what sends it (a batch system that wants the node, torchrun that ends) kills who
+    takes too long. A rank hears of a Ctrl-C from torchrun, perhaps more than once, and so never ends at once.
+
+    Yields:
+        The signals that came.
     """
     together = trainer.ranks.size > 1
+    asked: list[int] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        if trainer.stop_requested and not together:
+        if number == signal.SIGINT and signal.SIGINT in asked and not together:
             raise KeyboardInterrupt
-        if trainer.writes and not trainer.stop_requested:
-            again = "" if together else " (Ctrl-C again: at once)"
+        if trainer.writes and not asked:
+            again = "" if together or number != signal.SIGINT else " (Ctrl-C again: at once)"
             print(f"\nstopping after this iteration{again}", file=sys.stderr, flush=True)
+        asked.append(number)
         trainer.stop_requested = True
 
-    signals = [signal.SIGINT, signal.SIGTERM] if together else [signal.SIGINT]
-    previous = {number: signal.signal(number, on_signal) for number in signals}
+    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield asked
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

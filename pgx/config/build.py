@@ -18,23 +18,28 @@ from pgx.config.check import check, check_inputs, plain_values
 from pgx.config.choices import NAMED
 from pgx.config.ranks import check_ranks
 from pgx.config.sections import Env, Health, Logger, Top, TrainerSection
-from pgx.engines import EngineChoice, aloud, choose_engine, make_engine, silently
+from pgx.engines import Eager, EngineChoice, aloud, choose_engine, make_engine, silently
 from pgx.envs.make import BackendChoice, choose_backend, make_envs, plan_envs
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
 from pgx.errors import UserError
 from pgx.evaluation import play
+from pgx.faults import Attempt
+from pgx.first_fault import find_fault
 from pgx.loggers import Sink
 from pgx.loggers.console import make_console
-from pgx.loggers.jsonl import JsonLines
+from pgx.loggers.jsonl import METRICS, JsonLines
+from pgx.loggers.patient import Patient
 from pgx.loggers.tensorboard import TensorBoard
 from pgx.optimizers import make_optimizer
+from pgx.records import Records, complain
 from pgx.runners import A3C, Episode
 from pgx.runners.a3c_worker import A3CPlan
 from pgx.runners.actor import ActorPlan
 from pgx.runners.iterations import Iterations, Synchronous
 from pgx.schema import signature
 from pgx.seeding import derive, generator
+from pgx.specs import ActionSpec, ObsSpec
 from pgx.trainer import Trainer
 from pgx.types import ALONE, Agent, Algorithm, Engine, Learner, Optimizer, Ranks
 
@@ -98,7 +103,15 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Trainer:
         runner
         if isinstance(runner, A3C)
         else Synchronous(
-            agent, algorithm, learner, runner, training.total_steps, logger.every, clip_range, ranks
+            agent,
+            algorithm,
+            learner,
+            runner,
+            training.total_steps,
+            logger.every,
+            clip_range,
+            training.on_nan,
+            ranks,
         )
     )
     return Trainer(
@@ -107,16 +120,22 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Trainer:
         learner=learner,
         runner=runner,
         iterations=iterations,
-        run_dir=run_dir,
-        config=text,
         ranks=ranks,
+        records=Records(
+            run_dir,
+            text,
+            Checkpoints(run_dir, training.keep_checkpoints),
+            partial(_open_sinks, logger, run_dir, values, training.total_steps),
+            training.write_patience,
+            complain,
+        ),
         total_steps=training.total_steps,
         checkpoint_every=training.checkpoint_every,
         backend_reason=choice.reason,
         engine=chosen,
         eval_every=training.eval_every,
         evaluate=_evaluator(agent, env, choice, training.eval_episodes, top.seed, device),
-        open_sinks=partial(_open_sinks, logger, run_dir, values, training.total_steps),
+        diagnose=partial(_diagnose, values, env, algorithm, (envs.obs_spec, envs.action_spec), device),
     )
 
 
@@ -233,13 +252,28 @@ def _evaluator(
     return evaluate
 
 
+def _diagnose(
+    values: Mapping[str, Any],
+    env: Env,
+    algorithm: Algorithm,
+    specs: tuple[ObsSpec, ActionSpec],
+    device: torch.device,
+    attempt: Attempt,
+) -> str | None:
+    """Where in an update a number first ceases to be finite, with an agent and a learner made for this alone."""
+    agent = _plan(values, env).make(*specs, device)
+    learner = _learner(values, agent, Eager(), ALONE)
+    return find_fault(attempt, agent, algorithm, learner)
+
+
 def _open_sinks(
     logger: Logger, run_dir: Path, values: Mapping[str, Any], total_steps: int, steps: int | None
 ) -> Sequence[Sink]:
     """The loggers of a run that has come `steps` environment steps; None for a new one."""
-    sinks: list[Sink] = [JsonLines(run_dir / "metrics.jsonl", keep_until=steps)]
+    sinks: list[Sink] = [Patient(JsonLines(run_dir / METRICS, keep_until=steps), METRICS, complain)]
     if logger.tensorboard:
-        sinks.append(TensorBoard(run_dir, _flat(values), keep_until=steps))
+        events = TensorBoard(run_dir, _flat(values), keep_until=steps)
+        sinks.append(Patient(events, "TensorBoard's events", complain))
     console = make_console(logger.console, logger.console_interval, steps or 0, total_steps)
     return [*sinks, console] if console else sinks
 

@@ -6,7 +6,8 @@ from typing import Any, Literal
 from pgx.engines import Compile
 from pgx.envs.make import Backend
 from pgx.loggers.console import ConsoleStyle
-from pgx.schema import Count, Fraction, Index, Positive
+from pgx.runners.iterations import OnNaN
+from pgx.schema import Count, Fraction, Index, NonNegative, Positive
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ class Env:
 class TrainerSection:
     total_steps: Count  # environment steps
     checkpoint_every: Count | None  # environment steps; null: at the end alone
+    keep_checkpoints: Count | None  # of the last, beside `last` and `best`; null: all
+    on_nan: OnNaN  # what becomes of an update that makes parameters NaN or infinite
+    write_patience: NonNegative  # seconds that the end of a run waits for a disk that cannot be written
     eval_every: Count | None  # environment steps; null: never
     eval_episodes: Count
     compile: Compile  # the arithmetic of policies, critics and optimizers

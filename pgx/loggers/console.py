@@ -128,7 +128,13 @@ class LiveConsole:
         grid.add_row(*cells)
         return grid
 
-    def close(self, summary: dict[str, Any]) -> None:
+    def settle(self) -> None:
+        """Nothing stays of what is shown."""
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """The command says how the run ended, below the panel."""
+
+    def close(self) -> None:
         self._live.stop()
 
 
@@ -159,8 +165,14 @@ class PlainConsole:
             print(self._unsaid, flush=True)
             self._unsaid, self._spoke = None, time.monotonic()
 
-    def close(self, summary: dict[str, Any]) -> None:
+    def settle(self) -> None:
+        """What was said was flushed."""
+
+    def finish(self, summary: dict[str, Any]) -> None:
         self._say()
+
+    def close(self) -> None:
+        """What is left to say was said by `finish`."""
 
 
 class _Clock:

@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from pgx.checkpoint import write_atomically
+from pgx.loggers.append import AppendOnly
 from pgx.types import Metrics
+
+METRICS = "metrics.jsonl"
 
 
 class JsonLines:
-    """Appends to a file, flushed line by line so that a killed run keeps what it had written.
+    """Appends to a file, a line at a time.
 
     Args:
         path: the file.
@@ -20,21 +23,36 @@ class JsonLines:
     def __init__(self, path: Path, keep_until: int | None) -> None:
         kept = [] if keep_until is None else [row for row in read(path) if row["step"] <= keep_until]
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
-        self._file = path.open("a")
+        self._file = AppendOnly(path)
 
     def write(self, steps: int, metrics: Metrics) -> None:
-        self._file.write(json.dumps({"step": steps, **metrics}) + "\n")
-        self._file.flush()
+        self._file.append((json.dumps({"step": steps, **metrics}) + "\n").encode())
 
-    def close(self, summary: dict[str, Any]) -> None:
+    def settle(self) -> None:
+        self._file.settle()
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """The summary has a file of its own."""
+
+    def close(self) -> None:
         self._file.close()
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file; a last line that a crash cut short is left out."""
+    """The rows of a metrics file, but for lines that a crash cut short or that a disk lost.
+
+    Rows are settled on the disk before a checkpoint is written, so such lines are past the last checkpoint, and whoever
+    resumes the run writes them again.
+    """
     if not path.is_file():
         return []
-    lines = path.read_text().split("\n")
-    rows = [json.loads(line) for line in lines[:-1]]
-    assert all(isinstance(row, dict) for row in rows)
-    return rows
+    lines = path.read_text(errors="replace").split("\n")
+    return [row for line in lines[:-1] if (row := _row(line)) is not None]
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and "step" in row else None

@@ -9,6 +9,7 @@ from functools import partial
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
 from pgx.errors import RunError
+from pgx.faults import refuse_unsound
 from pgx.runners.a3c_memory import Common
 from pgx.runners.a3c_worker import A3CPlan, Begin, Said, Update, tensors, work
 from pgx.runners.iterations import Counters, Report
@@ -99,6 +100,7 @@ class A3C:
         self._iteration = counters.iterations
         while not self._reports:
             self._hear()
+        refuse_unsound(self.agent, counters.iterations + 1)
         return self._reports.popleft()
 
     def pause(self) -> Sequence[Report]:
@@ -109,6 +111,7 @@ class A3C:
                 self._hear()
         reports = list(self._reports)
         self._reports.clear()
+        refuse_unsound(self.agent, self._iteration + len(reports))
         return reports
 
     def _hear(self) -> None:

@@ -3,13 +3,17 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor
 
 from pgx import health
+from pgx.checkpoint import snapshot
+from pgx.faults import Attempt, Evidence, NotFiniteError, learned, unlearn, unsound, unsound_update
 from pgx.runners.types import Episode, Runner
 from pgx.types import Agent, Algorithm, Learner, Metrics, Ranks, Rollout, State
+
+OnNaN = Literal["stop", "skip_update"]
 
 
 @dataclass
@@ -24,6 +28,8 @@ class Counters:
     )  # raw returns of the last episodes, the trainer's RECENT at most
     best_return: float | None = None  # largest mean of a full `recent`
     best_steps: int | None = None
+    skipped: int = 0  # updates that were undone, since they made parameters NaN or infinite
+    rows: int = 0  # of metrics, logged
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class Report:
     metrics: (
         Metrics | None
     )  # of the rule, its health and where the time went; None: this update was not looked at
+    skipped: bool = False  # the update was undone
 
 
 class Iterations(Protocol):
@@ -45,6 +52,7 @@ class Iterations(Protocol):
 
         Raises:
             RunError: an environment failed, or what steps it.
+            NotFiniteError: an observation, a reward or a parameter is not a finite number.
         """
         ...
 
@@ -61,6 +69,8 @@ class Synchronous:
         total_steps: environment steps of the run, for schedules.
         log_every: iterations between looks at the update's health.
         clip_range: for `health.measure`.
+        on_nan: what becomes of an update that makes parameters NaN or infinite: the run stops there, or goes on as if
+            it had not been made.
         ranks: who learn the same from the other environments; a report is of all.
     """
 
@@ -73,6 +83,7 @@ class Synchronous:
         total_steps: int,
         log_every: int,
         clip_range: float,
+        on_nan: OnNaN,
         ranks: Ranks,
     ) -> None:
         self.agent = agent
@@ -82,22 +93,39 @@ class Synchronous:
         self.total_steps = total_steps
         self.log_every = log_every
         self.clip_range = clip_range
+        self.on_nan = on_nan
         self.ranks = ranks
 
     def next(self, counters: Counters) -> Report:
         """Collect, and learn from it."""
         progress = min(1.0, counters.steps / self.total_steps)
         clip_range = self.clip_range if (counters.iterations + 1) % self.log_every == 0 else None
+        before = snapshot(learned(self.agent, self.learner))
         rollout, metrics = iterate(
             self.agent, self.algorithm, self.learner, self.runner, progress, clip_range
         )
+        skipped = self._undone(Attempt(progress, before, rollout), counters.iterations + 1)
         normalizer, ended = self.agent.normalizer, list(self.runner.episodes)
         self.runner.episodes.clear()
         seen = normalizer.moments_of(rollout.obs[rollout.valid])
         shares = self.ranks.gather(_Share(rollout.steps, ended, seen, rollout.done.cpu()))
         for share in shares:
             normalizer.merge(share.seen)
-        return Report(sum(share.steps for share in shares), _in_order(shares), metrics)
+        steps, episodes = sum(share.steps for share in shares), _in_order(shares)
+        return Report(steps, episodes, None if skipped else metrics, skipped)
+
+    def _undone(self, attempt: Attempt, iteration: int) -> bool:
+        """Undo an update that made parameters NaN or infinite; False: it did not.
+
+        Raises:
+            NotFiniteError: it did, and the run is to stop there.
+        """
+        if (network := unsound(self.agent)) is None:
+            return False
+        if self.on_nan == "stop":
+            raise NotFiniteError(unsound_update(network, iteration), Evidence(attempt))
+        unlearn(self.agent, self.learner, attempt.before)
+        return True
 
     def pause(self) -> Sequence[Report]:
         """Nothing goes on between two iterations."""

@@ -43,3 +43,10 @@ class Recording:
     def tensor(self, name: str, device: torch.device, more: int = 0) -> Tensor:
         """What was written, and so many rows after it, [T + more, N, ...]."""
         return torch.from_numpy(self._columns[name][: self.steps + more]).to(device)
+
+    def so_far(self, steps: int) -> dict[str, Tensor]:
+        """All columns as they are: their first so many rows, and one more of the observations."""
+        return {
+            name: torch.from_numpy(column[: steps + (name == "obs")].copy())
+            for name, column in self._columns.items()
+        }

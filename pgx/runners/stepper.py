@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import Array, Step, VectorEnv
-from pgx.errors import RunError
+from pgx.faults import Evidence, NotFiniteError
 from pgx.runners.recording import Recording
 from pgx.runners.types import Episode
 from pgx.seeding import derive, generator
@@ -71,7 +71,7 @@ class Stepper:
         n = self.envs.num_envs
         before = (self.number + self.ranks.rank) * n  # environments of other steppers and other ranks
         self._obs = self.envs.reset(derive(self.seed, "environments", iteration) + before)
-        self._check_observation(self._obs, step=0)
+        self._check_observation(self._obs, Recording(room=1), step=0)
         self._resetting = np.zeros(n, dtype=bool)  # the step to come only resets this environment
         self._return = np.zeros(n)
         self._length = np.zeros(n, dtype=np.int64)
@@ -136,11 +136,11 @@ class Stepper:
         started = time.perf_counter()
         step = self.envs.receive()
         self.env_seconds += time.perf_counter() - started
-        self._check_observation(step.obs, t)
         recording.write("reward", t, step.reward)
         recording.write("terminated", t, step.terminated)
         recording.write("truncated", t, step.truncated)
         recording.write("obs", t + 1, step.obs)  # row t + 1 is the successor of row t
+        self._check_observation(step.obs, recording, t)
         self._count(step)
 
     def _respond(self, agent: Agent, masked: bool) -> Bound:
@@ -165,7 +165,7 @@ class Stepper:
     def rollout(self, recording: Recording) -> Rollout:
         """What was recorded, as a rollout; rewards are scaled here, all by one number."""
         reward = recording["reward"]
-        self._check_reward(reward)
+        self._check_reward(recording)
         cpu = torch.device("cpu")
         terminated, truncated, valid = (
             recording.tensor(name, cpu) for name in ("terminated", "truncated", "valid")
@@ -197,21 +197,23 @@ class Stepper:
     def _on_device(self, values: Array) -> Tensor:
         return torch.from_numpy(values).to(self.device)
 
-    def _check_observation(self, obs: Array, step: int) -> None:
+    def _check_observation(self, obs: Array, recording: Recording, step: int) -> None:
         if obs.dtype.kind == "f" and not math.isfinite(obs.sum(dtype=np.float64)):
             finite = np.isfinite(obs).reshape(len(obs), -1)
-            self._not_finite("observation", np.flatnonzero(~finite.all(axis=1)), step)
+            self._not_finite("observation", np.flatnonzero(~finite.all(axis=1)), recording, step)
 
-    def _check_reward(self, reward: NDArray[np.float64]) -> None:
+    def _check_reward(self, recording: Recording) -> None:
+        reward = recording["reward"]
         if not math.isfinite(reward.sum()):
             bad = ~np.isfinite(reward)
             step = int(np.flatnonzero(bad.any(axis=1))[0])
-            self._not_finite("reward", np.flatnonzero(bad[step]), step)
+            self._not_finite("reward", np.flatnonzero(bad[step]), recording, step)
 
-    def _not_finite(self, what: str, index: NDArray[np.int64], step: int) -> None:
-        raise RunError(
+    def _not_finite(self, what: str, index: NDArray[np.int64], recording: Recording, step: int) -> None:
+        raise NotFiniteError(
             f"{self.envs.id}: the {what} of environment {', '.join(map(str, index))} is not a finite number "
-            f"(step {step} of the rollout)"
+            f"(step {step} of the rollout)",
+            Evidence(recorded=recording.so_far(step + 1)),
         )
 
     def state_dict(self) -> State:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pgx.checkpoint import packed
 from pgx.errors import UserError
 from pgx.metrics import tagged
 from pgx.ops.params import flatten, split
@@ -316,7 +317,7 @@ def test_a_run_resumed_in_mid_phase_goes_on_to_the_bit(make: Make, network: str)
     settings = [*FEW, *NETWORKS[network], "env=Pendulum-v1", "algo.policy_iterations=3"]
     one, two, forgetful = (make(*settings, f"seed={seed}", name=str(seed)) for seed in range(3))
     step(one)
-    one.checkpoints.save(one.state_dict(), ["last"])  # through a file, tensors and plain values only
+    one.checkpoints.save(packed(one.state_dict()), ["last"])  # through a file, tensors and plain values only
     two.load_state_dict(one.checkpoints.load("last"))
     state = copy.deepcopy(one.state_dict())
     state["learner"]["memory"] = {

@@ -16,6 +16,7 @@ from pgx.config import compose
 from pgx.config.check import problems_of
 from pgx.errors import RunError, WorkersLost
 from pgx.loggers.jsonl import read
+from pgx.records import Unwritten
 from pgx.runners.a3c import A3C
 from pgx.runners.a3c_worker import Begin, Worker
 from pgx.runners.shared import allocate
@@ -216,13 +217,13 @@ def test_one_worker_resumed_ends_with_the_bits_of_one_that_went_on(make: Make) -
     whole = make(*settings, name="whole")
     whole.train()
     cut = make(*settings, name="cut")
-    saved = cut.checkpoints.save
+    saved = cut.records.checkpoint
 
-    def save_and_stop(state: object, names: list[str]) -> None:
-        saved(state, names)
+    def save_and_stop(unwritten: Unwritten) -> None:
+        saved(unwritten)
         raise KeyboardInterrupt
 
-    cut.checkpoints.save = save_and_stop
+    cut.records.checkpoint = save_and_stop
     with pytest.raises(KeyboardInterrupt):
         cut.train()
     assert cut.counters.steps < 400

@@ -10,6 +10,7 @@ from torch import Tensor
 from pgx.errors import UserError
 from pgx.estimates import observations
 from pgx.loggers.jsonl import read
+from pgx.records import Unwritten
 from pgx.trainer import Trainer
 from pgx.types import Agent, Rollout
 from tests.conftest import Make, parameters
@@ -111,16 +112,16 @@ def test_a_lagging_run_resumed_from_a_checkpoint_ends_with_the_bits_of_one_that_
     whole = make(*settings, name="whole")
     whole.train()
     cut = make(*settings, name="cut")
-    saved = cut.checkpoints.save
+    saved = cut.records.checkpoint
 
-    def save_once(state: object, names: list[str]) -> None:
-        saved(state, names)
+    def save_once(unwritten: Unwritten) -> None:
+        saved(unwritten)
         cut.runner.collect = stop
 
     def stop(agent: object) -> None:
         raise KeyboardInterrupt
 
-    cut.checkpoints.save = save_once
+    cut.records.checkpoint = save_once
     with pytest.raises(KeyboardInterrupt):
         cut.train()
     assert cut.counters.steps < 1000

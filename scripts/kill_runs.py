@@ -1,0 +1,403 @@
+"""Runs that are killed (SIGKILL) at chosen points, resumed, and compared with runs that were left alone.
+
+    python scripts/kill_runs.py --points 200             kills at random points, over all rules and both backends
+    python scripts/kill_runs.py --refusals               a disk that refuses each write of a run, one at a time
+
+A point is a call of a Python or a C function (a write, an fsync, a rename among them) in one of four phases of a run:
+collecting, updating, writing a checkpoint, writing metrics. Each run is a process of its own; docs/reliability.md has
+what was found.
+"""
+
+import argparse
+import errno
+import importlib.util
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+Phase = Literal["collect", "update", "checkpoint", "metrics"]
+PHASES: tuple[Phase, ...] = ("collect", "update", "checkpoint", "metrics")
+BACKENDS = ("gymnasium", "envpool")
+WRITES = {"write", "fsync", "open", "replace", "mkdir", "ftruncate"}  # what a disk can refuse
+
+# What a rule needs to learn from 128 rows, where its own values ask for more.
+SMALL = {
+    "trpo": ["algo.critic_minibatch_size=64"],
+    "npg": ["algo.critic_minibatch_size=64"],
+    "off_policy_reinforce": ["runner.episodes=4"],
+    "ppg": ["algo.policy_iterations=3", "algo.auxiliary_epochs=2"],
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """The `event`th call in a phase, over the whole life, from 1."""
+
+    phase: Phase
+    event: int
+
+
+def overrides(rule: str, backend: str, dataset: Path | None) -> list[str]:
+    """A run of some seconds with three checkpoints and looks at health that fall between them."""
+    chosen = [f"algo={rule}", "env=Hopper-v4", f"env.backend={backend}", "env.num_envs=4"]
+    budget = ["trainer.total_steps=700", "trainer.checkpoint_every=200", "logger.every=2"]
+    silent = ["logger.console=off", "env.num_threads=1", "trainer.compile=false"]
+    if rule == "off_policy_reinforce":
+        budget.append(f"dataset={dataset}")
+    elif rule != "reinforce":
+        budget.append("runner.rollout_steps=32")
+    return [*chosen, *budget, *silent, *SMALL.get(rule, [])]
+
+
+# --- in the process that lives, and may die
+
+
+class Watch:
+    """Counts calls in each phase, and does something at one of them."""
+
+    def __init__(self, act: Callable[[Phase, int, str], None]) -> None:
+        self.act = act
+        self.counts: Counter[Phase] = Counter()
+        self._phase: Phase = "collect"
+
+    def begin(self) -> None:
+        """Look at the methods that the phases are, in this process."""
+        from pgx.algos import rule, rules
+        from pgx.records import Records
+        from pgx.runners.dataset import DatasetRunner
+        from pgx.runners.episodes import EpisodeRunner
+        from pgx.runners.sync import SyncRunner
+
+        self._look_at(Records, "_write_checkpoint", "checkpoint")
+        self._look_at(Records, "row", "metrics")
+        for runner in (SyncRunner, EpisodeRunner, DatasetRunner):
+            self._look_at(runner, "collect", "collect")
+        for name in rules():
+            self._look_at(rule(name), "update", "update")
+
+    def _look_at(self, owner: Any, name: str, phase: Phase) -> None:
+        method = getattr(owner, name)
+
+        def watched(*arguments: Any) -> Any:
+            self._phase = phase
+            sys.setprofile(self._on_call)
+            try:
+                return method(*arguments)
+            finally:
+                sys.setprofile(None)
+
+        setattr(owner, name, watched)
+
+    def _on_call(self, frame: FrameType, event: str, arg: Any) -> None:
+        self.counts[self._phase] += 1
+        self.act(self._phase, self.counts[self._phase], arg.__name__ if event == "c_call" else "")
+
+
+def live(arguments: list[str], console: Path, act: Callable[[Phase, int, str], None], counts: Any) -> None:
+    """Run the command in this process, watched; the calls of each phase go to `counts`."""
+    import torch
+
+    from pgx.cli import main
+
+    torch.set_num_threads(1)
+    watch = Watch(act)
+    watch.begin()
+    with console.open("a") as file, redirect_stdout(file), redirect_stderr(file):
+        try:
+            main(arguments)
+        finally:
+            if counts is not None:
+                counts.put(dict(watch.counts))
+
+
+@dataclass(frozen=True)
+class Kill:
+    """At a point, die."""
+
+    point: Point
+
+    def __call__(self, phase: Phase, number: int, called: str) -> None:
+        if (phase, number) == (self.point.phase, self.point.event):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Refuse:
+    """At the `number`th call that writes, while the run's records are written, the disk is full."""
+
+    def __init__(self, number: int, found: Any) -> None:
+        self.number = number
+        self.found = found
+        self._seen = 0
+
+    def __call__(self, phase: Phase, number: int, called: str) -> None:
+        if phase in ("checkpoint", "metrics") and called in WRITES:
+            self._seen += 1
+            if self._seen == self.number:
+                self.found.put(called)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def nothing(phase: Phase, number: int, called: str) -> None:
+    """Let it live."""
+
+
+# --- in the process that watches
+
+
+def _context() -> Any:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        [
+            "pgx.config.build",
+            "pgx.commands.train",
+            "pgx.cli",
+            "pgx.algos",
+            "mujoco",
+            "sympy",
+            "gymnasium.envs.mujoco.hopper_v4",
+        ]
+        + ["envpool"] * (importlib.util.find_spec("envpool") is not None)
+    )
+    return context
+
+
+class Lives:
+    """Starts processes that run a command, forked from one that has everything imported and has run nothing."""
+
+    def __init__(self) -> None:
+        self._context = _context()
+
+    def left_alone(self, arguments: list[str], console: Path) -> Counter[Phase]:
+        """A whole life; returns how many calls each phase has."""
+        counts = self._context.Queue()
+        process = self._context.Process(target=live, args=(arguments, console, nothing, counts))
+        process.start()
+        found: dict[Phase, int] = counts.get(timeout=300)
+        process.join()
+        if process.exitcode != 0:
+            raise RuntimeError(f"{' '.join(arguments)} ended with {process.exitcode}: {console.read_text()}")
+        return Counter(found)
+
+    def killed(self, arguments: list[str], console: Path, point: Point) -> bool:
+        """A life that ends at a point; False: it ended before it came to it."""
+        process = self._context.Process(target=live, args=(arguments, console, Kill(point), None))
+        process.start()
+        process.join()
+        return bool(process.exitcode == -signal.SIGKILL)
+
+    def refused(self, arguments: list[str], console: Path, number: int) -> str | None:
+        """A whole life in which a call that writes is refused once; returns which, None if there was none."""
+        found = self._context.Queue()
+        process = self._context.Process(target=live, args=(arguments, console, Refuse(number, found), None))
+        process.start()
+        process.join()
+        if process.exitcode != 0:
+            raise RuntimeError(f"{' '.join(arguments)} ended with {process.exitcode}: {console.read_text()}")
+        return None if found.empty() else str(found.get())
+
+
+def remains(run: Path) -> dict[str, Any]:
+    """All of a run that is to be the same: its last state, its rows and its events, but for what the clock says."""
+    import torch
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from pgx.loggers.jsonl import read
+
+    state = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
+    best = run / "checkpoints" / "best.pt"
+    state["best"] = torch.load(best, weights_only=True) if best.is_file() else None
+    for part in (state, state["best"] or {}):
+        for key in ("config", "versions"):
+            part.pop(key, None)
+        part.get("counters", {}).pop("seconds", None)
+    rows = [
+        {tag: x for tag, x in row.items() if not tag.startswith("time/")}
+        for row in read(run / "metrics.jsonl")
+    ]
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    events.Reload()
+    shown = {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+        if not tag.startswith("time/") and tag != "result/seconds"
+    }
+    return {
+        "state": state,
+        "rows": rows,
+        "events": shown,
+        "checkpoints": sorted(path.name for path in (run / "checkpoints").iterdir()),
+    }
+
+
+def differences(one: Any, other: Any, where: str) -> list[str]:
+    """Where two states differ, to the bit."""
+    import torch
+
+    if isinstance(one, torch.Tensor):
+        same = isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
+        return [] if same else [where]
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = [f"{where}: {key}" for key in one.keys() ^ other.keys()]
+        return keys + [
+            d
+            for key in one.keys() & other.keys()
+            for d in differences(one[key], other[key], f"{where}.{key}")
+        ]
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
+        return [
+            d
+            for i, (a, b) in enumerate(zip(one, other, strict=True))
+            for d in differences(a, b, f"{where}[{i}]")
+        ]
+    return (
+        []
+        if type(one) is type(other) and one == other
+        else [f"{where}: {str(one)[:60]} != {str(other)[:60]}"]
+    )
+
+
+def kill_and_resume(
+    lives: Lives, folder: Path, settings: Sequence[str], points: Sequence[Point]
+) -> list[str]:
+    """Kill a run at each of these points in turn, resume it after each, and let it end; where it is a different run.
+
+    Args:
+        lives: who starts the processes.
+        folder: for the run; the run that was left alone is in `whole` beside it.
+        settings: of the run.
+        points: the second is a point of the second life, and so on.
+    """
+    console = folder / "console.log"
+    arguments = ["train", *settings, f"run_dir={folder / 'run'}"]
+    for point in points:
+        if not lives.killed(arguments, console, point):
+            break
+        arguments = ["train", "--resume", str(folder / "run"), "logger.console=off"]
+    else:
+        lives.left_alone(arguments, console)
+    return differences(remains(folder.parent / "whole"), remains(folder / "run"), "run")
+
+
+def draw(counts: Counter[Phase], phase: Phase, random: random.Random) -> Point:
+    """A point of a phase, each of its calls as likely as the others."""
+    return Point(phase, random.randint(1, counts[phase]))
+
+
+def _rules() -> list[str]:
+    from pgx.algos import rules
+
+    return list(rules())
+
+
+def record(folder: Path) -> Path:
+    """A dataset for the rule that learns from one."""
+    from pgx.cli import main
+
+    run, dataset = folder / "recorded", folder / "dataset"
+    settings = [
+        "algo=reinforce",
+        "env=Hopper-v4",
+        "env.backend=gymnasium",
+        "env.num_envs=4",
+        "trainer.total_steps=64",
+    ]
+    for arguments in (
+        ["train", *settings, "logger.console=off", "trainer.compile=false", f"run_dir={run}"],
+        ["collect", str(run), "--episodes", "16", "--out", str(dataset)],
+    ):
+        try:
+            with (folder / "console.log").open("a") as file, redirect_stdout(file), redirect_stderr(file):
+                main(arguments)
+        except SystemExit as ended:
+            if ended.code != 0:
+                raise RuntimeError((folder / "console.log").read_text()) from ended
+    return dataset
+
+
+def _kill(lives: Lives, folder: Path, points: int, seed: int) -> int:
+    chance = random.Random(seed)
+    dataset = record(folder)
+    cases = [(rule, backend) for rule in _rules() for backend in BACKENDS]
+    wholes: dict[tuple[str, str], Counter[Phase]] = {}
+    done: Counter[Phase] = Counter()
+    wrong, started = 0, time.monotonic()
+    for number in range(points):
+        rule, backend = cases[number % len(cases)]
+        phase = PHASES[number // len(cases) % len(PHASES)] if points > len(cases) else chance.choice(PHASES)
+        home = folder / f"{rule}-{backend}"
+        settings = overrides(rule, backend, dataset)
+        if (rule, backend) not in wholes:
+            home.mkdir()
+            wholes[rule, backend] = lives.left_alone(
+                ["train", *settings, f"run_dir={home / 'whole'}"], home / "console.log"
+            )
+        point = draw(wholes[rule, backend], phase, chance)
+        (home / str(number)).mkdir()
+        found = kill_and_resume(lives, home / str(number), settings, [point])
+        done[phase] += 1
+        wrong += bool(found)
+        left = (time.monotonic() - started) / (number + 1) * (points - number - 1)
+        verdict = "the same" if not found else f"DIFFERS in {len(found)}: {found[0]}"
+        print(
+            f"[{number + 1}/{points}] {rule}, {backend}: killed in {point.phase} at call {point.event:,}: {verdict}; "
+            f"{left:,.0f} s left",
+            flush=True,
+        )
+    print(
+        ", ".join(f"{done[phase]} in {phase}" for phase in PHASES)
+        + f": {wrong} of {points} ended differently"
+    )
+    return int(wrong > 0)
+
+
+def _refuse(lives: Lives, folder: Path) -> int:
+    settings = overrides("ppo", "gymnasium", None)
+    lives.left_alone(["train", *settings, f"run_dir={folder / 'whole'}"], folder / "console.log")
+    whole, refused, wrong = remains(folder / "whole"), Counter[str](), 0
+    while True:
+        number = refused.total() + 1
+        home = folder / str(number)
+        home.mkdir()
+        called = lives.refused(["train", *settings, f"run_dir={home / 'run'}"], home / "console.log", number)
+        if called is None:
+            break
+        refused[called] += 1
+        found = differences(whole, remains(home / "run"), "run")
+        wrong += bool(found)
+        print(
+            f"[{number}] {called} refused: {'the same' if not found else f'DIFFERS: {found[0]}'}", flush=True
+        )
+    print(
+        ", ".join(f"{n} {name}" for name, n in refused.items())
+        + f": {wrong} of {refused.total()} ended differently"
+    )
+    return int(wrong > 0)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--points", type=int, default=200, help="runs to kill (200)")
+    parser.add_argument("--seed", type=int, default=0, help="of the points (0)")
+    parser.add_argument("--refusals", action="store_true", help="refuse writes instead")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if options.refusals:
+            return _refuse(Lives(), Path(folder))
+        return _kill(Lives(), Path(folder), options.points, options.seed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""A long run, watched from outside: does its memory grow, does it slow down, how large are its files.
+
+python scripts/soak.py run --steps 10_000_000          PPO on CartPole-v1, and what was seen of it
+python scripts/soak.py sweep --runs 64                 so many runs started at once: folders and seeds
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+LOOK = 2.0  # seconds between looks
+WARM = 0.2  # of the run: before that, caches fill
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen at a moment."""
+
+    step: int
+    seconds: float
+    rss: float  # MB
+    rows: int  # bytes of metrics.jsonl
+    events: int  # bytes of TensorBoard's files
+    checkpoints: int  # files
+
+
+def _look(pid: int, run: Path, started: float) -> Look | None:
+    """None: the run is not there yet, or no longer."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        rss = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+        step = _last_step(run / "metrics.jsonl")
+    except (OSError, StopIteration, ValueError, IndexError):
+        return None
+    events = sum(path.stat().st_size for path in run.glob("events.out.tfevents.*"))
+    kept = len(list((run / "checkpoints").glob("*.pt"))) if (run / "checkpoints").is_dir() else 0
+    size = (run / "metrics.jsonl").stat().st_size
+    return Look(step, time.monotonic() - started, rss / 1024, size, events, kept)
+
+
+def _last_step(path: Path) -> int:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 20_000))
+        return int(json.loads(file.read().split(b"\n")[-2])["step"])
+
+
+def soak(steps: int, overrides: list[str]) -> int:
+    """Train, look, and print what was seen."""
+    with tempfile.TemporaryDirectory() as folder:
+        run, looks = Path(folder) / "run", []
+        command = [sys.executable, "-m", "pgx", "train", "algo=ppo", "env=CartPole-v1", f"run_dir={run}"]
+        command += [f"trainer.total_steps={steps}", "logger.console=off", *overrides]
+        started = time.monotonic()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        while process.poll() is None:
+            time.sleep(LOOK)
+            seen = _look(process.pid, run, started)
+            if seen is not None and (not looks or seen.step > looks[-1].step):
+                looks.append(seen)
+                left = (steps - seen.step) * seen.seconds / max(1, seen.step)
+                print(
+                    f"{seen.step:,} steps, {seen.rss:,.0f} MB, {left:,.0f} s left",
+                    file=sys.stderr,
+                    flush=True,
+                )
+        _report(looks, json.loads((run / "summary.json").read_text()))
+        return process.returncode
+
+
+def _report(looks: list[Look], summary: dict[str, object]) -> None:
+    steps, seconds = np.array([x.step for x in looks]), np.array([x.seconds for x in looks])
+    rss = np.array([x.rss for x in looks])
+    warm = steps >= WARM * steps[-1]
+    slope = float(np.polyfit(steps[warm], rss[warm], 1)[0]) * 1e6
+    tenths = np.linspace(0, steps[-1], 11)
+    rates = np.diff(tenths) / np.diff(np.interp(tenths, steps, seconds))
+    print(f"{summary['steps']:,} steps in {summary['seconds']:,} s: {summary['status']}")
+    print(
+        f"memory: {rss[warm][0]:,.1f} MB after a fifth, {rss[-1]:,.1f} MB at the end, {slope:+.3f} MB a million steps"
+    )
+    print("steps/s in each tenth: " + ", ".join(f"{rate:,.0f}" for rate in rates))
+    half, last = looks[len(looks) // 2], looks[-1]
+    for name, a, b in (("metrics.jsonl", half.rows, last.rows), ("events", half.events, last.events)):
+        grown = f"{a / half.step:.1f} bytes a step at half, {b / last.step:.1f} at the end"
+        print(f"{name}: {grown}, {b / 1e6:,.1f} MB in all")
+    print(f"checkpoints: {max(look.checkpoints for look in looks)} files at most")
+
+
+def sweep(runs: int, jobs: int) -> int:
+    """So many runs of one sweep, and so many commands at the same moment: each its folder, each its seed's numbers."""
+    few = ["env=CartPole-v1", "trainer.total_steps=512", "runner.rollout_steps=32", "env.num_envs=4"]
+    few += ["algo=a2c", "env.num_threads=1", "logger.console=off", "trainer.compile=false"]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable,
+            "-m",
+            "pgx",
+            "train",
+            "-m",
+            "hydra/launcher=joblib",
+            f"seed=range({runs})",
+            *few,
+        ]
+        started = time.monotonic()
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
+        }
+        ended = subprocess.run(
+            [*command, f"hydra.launcher.n_jobs={jobs}"],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        if ended.returncode != 0:
+            print(ended.stdout, ended.stderr, file=sys.stderr)
+            return ended.returncode
+        summaries = [path.parent for path in Path(folder).rglob("summary.json")]
+        seeds = [_seed(run) for run in summaries]
+        curves = {(run / "metrics.jsonl").read_text().split('"time/')[0] for run in summaries}
+        print(f"{len(summaries)} runs in {time.monotonic() - started:,.0f} s, {jobs} at a time")
+        print(f"folders {len(set(summaries))}, seeds {len(set(seeds))}, first rows that differ {len(curves)}")
+        return int(not len(set(summaries)) == len(set(seeds)) == len(curves) == runs)
+
+
+def _seed(run: Path) -> str:
+    return next(line for line in (run / "config.yaml").read_text().splitlines() if line.startswith("seed:"))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    one = verbs.add_parser("run")
+    one.add_argument("--steps", type=int, default=10_000_000)
+    one.add_argument("overrides", nargs="*", help="of the run")
+    many = verbs.add_parser("sweep")
+    many.add_argument("--runs", type=int, default=64)
+    many.add_argument("--jobs", type=int, default=2, help="at a time (2)")
+    options = parser.parse_args()
+    return (
+        soak(options.steps, options.overrides) if options.verb == "run" else sweep(options.runs, options.jobs)
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

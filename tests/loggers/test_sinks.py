@@ -1,0 +1,127 @@
+"""What is logged is there: to the last row when the process is killed, to the last byte when the disk was full."""
+
+import json
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from pgx.loggers.append import AppendOnly
+from pgx.loggers.jsonl import JsonLines, read
+from pgx.loggers.patient import Patient
+from pgx.loggers.tensorboard import TensorBoard
+
+TAG = "health/kl"
+
+
+@contextmanager
+def room(size: int) -> Iterator[None]:
+    """Within: the system lets no file grow beyond so many bytes, as a full disk would; it writes what still fits."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+def scalars(run: Path) -> list[tuple[int, float]]:
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars(TAG)]
+
+
+def test_a_record_that_does_not_fit_leaves_nothing_and_the_next_stands_where_it_began(tmp_path: Path) -> None:
+    file = AppendOnly(tmp_path / "file")
+    file.append(b"first\n")
+    with room(10):
+        with pytest.raises(OSError, match="File too large"):
+            file.append(b"second\n")  # four bytes of it fit
+        assert (tmp_path / "file").stat().st_size == 10
+        file.append(b"2\n")
+    file.append(b"third\n")
+    file.settle()
+    assert (tmp_path / "file").read_bytes() == b"first\n2\nthird\n"
+
+
+def test_settling_takes_away_what_was_torn(tmp_path: Path) -> None:
+    file = AppendOnly(tmp_path / "file")
+    with room(3), pytest.raises(OSError):
+        file.append(b"torn\n")
+    file.settle()
+    assert (tmp_path / "file").read_bytes() == b""
+
+
+def test_a_file_that_is_opened_again_goes_on_at_its_end(tmp_path: Path) -> None:
+    for text in (b"one\n", b"two\n"):
+        file = AppendOnly(tmp_path / "file")
+        file.append(text)
+        file.close()
+    assert (tmp_path / "file").read_bytes() == b"one\ntwo\n"
+
+
+def test_rows_wait_for_room_and_are_then_all_there_once_and_in_order(tmp_path: Path) -> None:
+    said: list[str] = []
+    patient = Patient(JsonLines(tmp_path / "metrics.jsonl", None), "metrics.jsonl", said.append)
+    patient.write(1, {TAG: 1.0})
+    with room(40):
+        for step in (2, 3, 4):
+            patient.write(step, {TAG: float(step)})
+        assert len(said) == 1 and "cannot be written (File too large)" in said[0]
+        with pytest.raises(OSError):
+            patient.settle()
+    patient.write(5, {TAG: 5.0})
+    assert len(said) == 2 and "written again" in said[1] and "lost" not in said[1]
+    assert [(row["step"], row[TAG]) for row in read(tmp_path / "metrics.jsonl")] == [
+        (n, n) for n in range(1, 6)
+    ]
+
+
+def test_events_wait_for_room_and_are_then_all_there_once(tmp_path: Path) -> None:
+    patient = Patient(TensorBoard(tmp_path, {}, None), "events", lambda said: None)
+    patient.write(1, {TAG: 1.0})
+    (file,) = tmp_path.iterdir()
+    with room(file.stat().st_size + 20):
+        for step in (2, 3):
+            patient.write(step, {TAG: float(step)})
+    patient.write(4, {TAG: 4.0})
+    assert scalars(tmp_path) == [(n, n) for n in range(1, 5)]
+
+
+def test_what_a_killed_process_wrote_is_there(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        sinks = [TensorBoard(tmp_path, {}, None), JsonLines(tmp_path / "metrics.jsonl", None)]
+        for step in range(1, 101):
+            for sink in sinks:
+                sink.write(step, {TAG: float(step)})
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert scalars(tmp_path) == [(n, n) for n in range(1, 101)]
+    assert [row["step"] for row in read(tmp_path / "metrics.jsonl")] == list(range(1, 101))
+
+
+def test_events_past_the_checkpoint_are_hidden_and_written_again(tmp_path: Path) -> None:
+    for keep_until, steps in ((None, (1, 2, 3, 4)), (2, (3, 4, 5)), (3, (4,))):
+        life = TensorBoard(tmp_path, {}, keep_until)
+        for step in steps:
+            life.write(step, {TAG: 10.0 * len(steps) + step})
+        life.close()
+    assert scalars(tmp_path) == [(1, 41.0), (2, 42.0), (3, 33.0), (4, 14.0)]
+
+
+def test_lines_that_a_crash_tore_or_a_disk_lost_are_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    whole = json.dumps({"step": 1, TAG: 1.0})
+    path.write_bytes(f"{whole}\n".encode() + b"\0" * 30 + b'\n{"step": 2}\n[3]\n{"step": 4, "hea')
+    assert [row["step"] for row in read(path)] == [1, 2]
+    again = JsonLines(path, keep_until=1)
+    again.write(2, {TAG: 2.0})
+    assert [(row["step"], row[TAG]) for row in read(path)] == [(1, 1.0), (2, 2.0)]

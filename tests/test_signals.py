@@ -1,0 +1,92 @@
+"""What a run does when it is asked to end: by a batch system, by Ctrl-C, by Ctrl-C twice."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import torch
+
+from pgx.errors import Preempted
+from tests.processes import until
+
+SMALL = ["env=CartPole-v1", "env.backend=gymnasium", "env.num_envs=4", "algo=a2c", "trainer.compile=false"]
+
+
+@contextmanager
+def training(run: Path, *overrides: str) -> Iterator["subprocess.Popen[str]"]:
+    command = [
+        sys.executable,
+        "-m",
+        "pgx",
+        "train",
+        *SMALL,
+        *overrides,
+        f"run_dir={run}",
+        "logger.console=off",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def read_until(stream: IO[str] | None, words: str) -> None:
+    assert stream is not None
+    assert any(words in line for line in stream), f"it never said {words!r}"
+
+
+def steps(run: Path) -> int:
+    found: int = torch.load(run / "checkpoints" / "last.pt", weights_only=True)["counters"]["steps"]
+    return found
+
+
+def test_sigterm_leaves_a_checkpoint_and_the_code_of_a_process_that_it_ended(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with training(run, "trainer.total_steps=100000000") as process:
+        until(lambda: (run / "metrics.jsonl").is_file() and (run / "metrics.jsonl").stat().st_size > 0)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate()
+    assert process.returncode == Preempted.exit_code == 128 + signal.SIGTERM
+    assert "Traceback" not in err and f"pgx train --resume {run}" in out
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["status"], summary["error"]) == ("interrupted", None)
+    assert steps(run) == summary["steps"] > 0
+    went_on = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pgx",
+            "train",
+            "--resume",
+            str(run),
+            f"trainer.total_steps={summary['steps'] + 200}",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert went_on.returncode == 0, went_on.stderr
+    assert steps(run) >= summary["steps"] + 200
+
+
+def test_ctrl_c_twice_ends_a_run_in_the_middle_of_an_iteration(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    long = "runner.rollout_steps=10000000"  # the iteration takes minutes
+    with training(run, long, "trainer.total_steps=100000000") as process:
+        read_until(process.stdout, "run ")
+        until((run / "metrics.jsonl").is_file)
+        process.send_signal(signal.SIGINT)
+        read_until(process.stderr, "stopping after this iteration (Ctrl-C again: at once)")
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["status"], summary["steps"], summary["error"]) == ("interrupted", 0, None)
+    assert not (run / "checkpoints").exists()
