@@ -13,10 +13,10 @@ from pgx.checkpoint import packed
 from pgx.engines import EngineChoice
 from pgx.errors import RunError, UserError, WorkersLost
 from pgx.evaluation import episode_metrics, evaluation_metrics
-from pgx.faults import Attempt, NotFiniteError
+from pgx.faults.evidence import Attempt, NotFiniteError
+from pgx.faults.post_mortem import write_bundle
 from pgx.metrics import tagged
 from pgx.ops.params import flatten
-from pgx.post_mortem import write_bundle
 from pgx.records import SUMMARY, Records, Unwritten
 from pgx.run_lock import hold
 from pgx.runners import Episode

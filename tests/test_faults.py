@@ -14,9 +14,9 @@ from pgx.algos.ppo import PPO
 from pgx.checkpoint import snapshot, unpacked
 from pgx.cli import main
 from pgx.errors import RunError
-from pgx.faults import NotFiniteError, learned
+from pgx.faults.evidence import NotFiniteError, learned
+from pgx.faults.post_mortem import FAILURE, read_attempt
 from pgx.loggers.jsonl import read
-from pgx.post_mortem import FAILURE, read_attempt
 from pgx.types import Batch, Policy, Rollout
 from tests.conftest import Make, parameters, small
 

@@ -1,6 +1,7 @@
 """A run that is killed at any moment and resumed ends with the bits of one that was never touched.
 
-Real processes, killed by SIGKILL in the middle of collecting, of updates, of writing checkpoints and metrics; compared are all parameters, moments, statistics, streams, counters, rows and TensorBoard's events.
+Real processes, killed by SIGKILL in the middle of collecting, of updates, of writing checkpoints and metrics. Compared
+are all parameters, moments, statistics, streams, counters, rows and TensorBoard's events.
 """
 
 import random

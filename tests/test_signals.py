@@ -17,6 +17,27 @@ from tests.processes import until
 SMALL = ["env=CartPole-v1", "env.backend=gymnasium", "env.num_envs=4", "algo=a2c", "trainer.compile=false"]
 
 
+TELLING = """
+from pathlib import Path
+
+import gymnasium
+from gymnasium.envs.classic_control import CartPoleEnv
+
+
+class Telling(CartPoleEnv):
+    steps = 0
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == 100:
+            Path("under_way").touch()
+        return super().step(action)
+
+
+gymnasium.register("Telling-v0", Telling)
+"""
+
+
 @contextmanager
 def training(run: Path, *overrides: str) -> Iterator["subprocess.Popen[str]"]:
     command = [
@@ -29,7 +50,8 @@ def training(run: Path, *overrides: str) -> Iterator["subprocess.Popen[str]"]:
         f"run_dir={run}",
         "logger.console=off",
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, cwd=run.parent, stdout=pipe, stderr=pipe, text=True)
     try:
         yield process
     finally:
@@ -78,10 +100,10 @@ def test_sigterm_leaves_a_checkpoint_and_the_code_of_a_process_that_it_ended(tmp
 
 def test_ctrl_c_twice_ends_a_run_in_the_middle_of_an_iteration(tmp_path: Path) -> None:
     run = tmp_path / "run"
+    (tmp_path / "telling.py").write_text(TELLING)
     long = "runner.rollout_steps=10000000"  # the iteration takes minutes
-    with training(run, long, "trainer.total_steps=100000000") as process:
-        read_until(process.stdout, "run ")
-        until((run / "metrics.jsonl").is_file)
+    with training(run, "env=telling:Telling-v0", long, "trainer.total_steps=100000000") as process:
+        until((tmp_path / "under_way").is_file)
         process.send_signal(signal.SIGINT)
         read_until(process.stderr, "stopping after this iteration (Ctrl-C again: at once)")
         assert process.poll() is None

@@ -10,8 +10,8 @@ from pgx.checkpoint import unpacked
 from pgx.commands.one_run import load_config
 from pgx.config import build
 from pgx.errors import RunError
-from pgx.faults import NotFiniteError
-from pgx.post_mortem import read_attempt, read_failure
+from pgx.faults.evidence import NotFiniteError
+from pgx.faults.post_mortem import read_attempt, read_failure
 from pgx.records import complain
 from pgx.trainer import Trainer
 from pgx.versions import differences

@@ -24,8 +24,8 @@ from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
 from pgx.errors import UserError
 from pgx.evaluation import play
-from pgx.faults import Attempt
-from pgx.first_fault import find_fault
+from pgx.faults.evidence import Attempt
+from pgx.faults.search import find_fault
 from pgx.loggers import Sink
 from pgx.loggers.console import make_console
 from pgx.loggers.jsonl import METRICS, JsonLines

@@ -9,7 +9,7 @@ from functools import partial
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
 from pgx.errors import RunError
-from pgx.faults import refuse_unsound
+from pgx.faults.evidence import refuse_unsound
 from pgx.runners.a3c_memory import Common
 from pgx.runners.a3c_worker import A3CPlan, Begin, Said, Update, tensors, work
 from pgx.runners.iterations import Counters, Report

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pgx import health
 from pgx.checkpoint import snapshot
-from pgx.faults import Attempt, Evidence, NotFiniteError, learned, unlearn, unsound, unsound_update
+from pgx.faults.evidence import Attempt, Evidence, NotFiniteError, learned, unlearn, unsound, unsound_update
 from pgx.runners.types import Episode, Runner
 from pgx.types import Agent, Algorithm, Learner, Metrics, Ranks, Rollout, State
 

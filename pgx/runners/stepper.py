@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import Array, Step, VectorEnv
-from pgx.faults import Evidence, NotFiniteError
+from pgx.faults.evidence import Evidence, NotFiniteError
 from pgx.runners.recording import Recording
 from pgx.runners.types import Episode
 from pgx.seeding import derive, generator

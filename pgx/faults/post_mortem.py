@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pgx.checkpoint import LAST, Checkpoints, packed, unpacked, write_atomically
 from pgx.errors import UserError
-from pgx.faults import Attempt, NotFiniteError
+from pgx.faults.evidence import Attempt, NotFiniteError
 from pgx.types import Rollout, State
 from pgx.versions import versions
 

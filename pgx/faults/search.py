@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pgx
-from pgx.faults import Attempt, unlearn
+from pgx.faults.evidence import Attempt, unlearn
 from pgx.types import Agent, Algorithm, Learner, Rollout, State
 
 ROOT = Path(pgx.__file__).parent
