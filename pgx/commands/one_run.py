@@ -8,13 +8,17 @@ from typing import Any
 
 import hydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from pgx.checkpoint import LAST, Checkpoints
 from pgx.config import build, check, check_inputs, compose
+from pgx.config.check import problems_of, value_problems
 from pgx.config.compose import ROOT
 from pgx.config.explain import explain
+from pgx.config.stored import CONFIG, read_config
+from pgx.config.trust import imports_of, refuse_untrusted
+from pgx.config.unread import asked_keys, unread_problems
 from pgx.errors import UserError
 from pgx.metrics import shown
 from pgx.paths import config_dir
@@ -28,7 +32,11 @@ def checked(overrides: list[str]) -> DictConfig:
         UserError: its overrides, its values or its inputs are wrong.
     """
     cfg = compose(overrides)
-    check(cfg)
+    found = problems_of(cfg)
+    if not value_problems(cfg):
+        found += unread_problems(cfg, asked_keys(overrides))
+    if found:
+        raise UserError(*found)
     check_inputs(cfg)
     return cfg
 
@@ -105,14 +113,29 @@ def resumed(cfg: DictConfig) -> Trainer:
 
 
 def load_config(run_dir: Path) -> DictConfig:
-    """The resolved config of a run.
+    """The resolved config of a run, as it stands in the file.
 
     Raises:
         UserError: the folder is not that of a run.
     """
-    path = run_dir / "config.yaml"
+    path = run_dir / CONFIG
     if not path.is_file():
-        raise UserError(f"{run_dir}: not the folder of a run (it has no config.yaml)")
-    cfg = OmegaConf.load(path)
-    assert isinstance(cfg, DictConfig)
+        raise UserError(f"{run_dir}: not the folder of a run (it has no {CONFIG})")
+    return read_config(path)
+
+
+def load_played(run_dir: Path, trust: bool) -> DictConfig:
+    """The config of a run whose agent is to play, sound and vouched for.
+
+    Args:
+        run_dir: the run's folder.
+        trust: the user allows what the file would import.
+
+    Raises:
+        UserError: the folder is not that of a run, its config does not hold here, or it would import what the user
+            has not allowed.
+    """
+    cfg = load_config(run_dir)
+    refuse_untrusted(imports_of(cfg, run_dir / CONFIG), trust)
+    check(cfg)
     return cfg
