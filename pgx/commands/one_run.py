@@ -13,12 +13,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pgx.checkpoint import LAST, Checkpoints
 from pgx.config import build, check, check_inputs, compose
-from pgx.config.check import problems_of, value_problems
 from pgx.config.compose import ROOT
 from pgx.config.explain import explain
 from pgx.config.stored import CONFIG, read_config
 from pgx.config.trust import imports_of, refuse_untrusted
-from pgx.config.unread import asked_keys, unread_problems
+from pgx.config.unread import asked_keys, problems_of
 from pgx.errors import UserError
 from pgx.metrics import shown
 from pgx.paths import config_dir
@@ -32,10 +31,7 @@ def checked(overrides: list[str]) -> DictConfig:
         UserError: its overrides, its values or its inputs are wrong.
     """
     cfg = compose(overrides)
-    found = problems_of(cfg)
-    if not value_problems(cfg):
-        found += unread_problems(cfg, asked_keys(overrides))
-    if found:
+    if found := problems_of(cfg, asked_keys(overrides)):
         raise UserError(*found)
     check_inputs(cfg)
     return cfg

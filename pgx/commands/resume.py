@@ -3,20 +3,18 @@
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from pgx.checkpoint import LAST, Checkpoints
 from pgx.commands.one_run import load_config
 from pgx.commands.run import Lead
-from pgx.config.check import problems_of, value_problems
 from pgx.config.compose import parse
 from pgx.config.ranks import check_ranks
 from pgx.config.resume import Change, applied, changes
 from pgx.config.stored import CONFIG
 from pgx.config.trust import imports_of, joins_of, refuse_untrusted
-from pgx.config.unread import unread_problems
+from pgx.config.unread import problems_of
 from pgx.errors import UserError
 from pgx.schema import nearest
 
@@ -103,9 +101,6 @@ def _changed(asked: Asked) -> tuple[DictConfig, tuple[Change, ...]]:
     if "runner.address" not in named:
         theirs += joins_of(cfg, source)
     refuse_untrusted(theirs, asked.trust)
-    problems: list[Any] = [*wanted.refused, *problems_of(cfg)]
-    if not value_problems(cfg):
-        problems += unread_problems(cfg, [change.key for change in wanted.made])
-    if problems:
-        raise UserError(*problems)
+    if found := [*wanted.refused, *problems_of(cfg, [change.key for change in wanted.made])]:
+        raise UserError(*found)
     return cfg, wanted.made

@@ -24,20 +24,8 @@ from pgx.sweeps.plan import key_of, quoted
 from pgx.trainer import refuse_used
 
 # Hydra's flags but for those that read another config, which pgx would not have checked, or a pickled one.
-FLAGS = (
-    "--help",
-    "-h",
-    "--hydra-help",
-    "--cfg",
-    "-c",
-    "--resolve",
-    "--package",
-    "-p",
-    "--run",
-    "-r",
-    "--multirun",
-)
-FLAGS += ("-m", "--info", "-i", "--shell-completion", "-sc")
+FLAGS = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r"}
+FLAGS |= {"--multirun", "-m", "--info", "-i", "--shell-completion", "-sc"}
 _WITHOUT_A_RUN = {"help", "hydra_help", "cfg", "info", "shell_completion"}  # Hydra's flags that only print
 
 

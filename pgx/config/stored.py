@@ -14,8 +14,14 @@ from pgx.config.sections import FIXED
 from pgx.errors import UserError
 
 CONFIG = "config.yaml"
+LARGEST = 1_000_000  # bytes of a config; one of pgx's has some thousand
+DEEPEST = 50  # sections within sections
+
 # Tags construct objects, aliases let a file of a page become more than memory holds, and pgx writes neither.
 _MORE_THAN_DATA = (yaml.TagToken, yaml.AnchorToken, yaml.AliasToken, yaml.DirectiveToken)
+_OPENS = (yaml.FlowSequenceStartToken, yaml.FlowMappingStartToken, yaml.BlockSequenceStartToken)
+_OPENS += (yaml.BlockMappingStartToken,)
+_CLOSES = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
 
 
 def read_config(path: Path) -> DictConfig:
@@ -25,11 +31,9 @@ def read_config(path: Path) -> DictConfig:
         UserError: it cannot be read, or there is more than values in it.
     """
     try:
-        text = path.read_text()
-        for token in yaml.scan(text):
-            if isinstance(token, _MORE_THAN_DATA):
-                line = token.start_mark.line + 1
-                raise UserError(f"{path}: line {line}: expected plain values, without YAML tags or aliases")
+        if path.stat().st_size > LARGEST:
+            raise UserError(f"{path}: larger than {LARGEST:,} bytes, and no config is")
+        _refuse_more_than_data(path)
         cfg = OmegaConf.load(path)
         values = OmegaConf.to_container(cfg, resolve=False)
     except OmegaConfBaseException as error:
@@ -51,6 +55,18 @@ def read_config(path: Path) -> DictConfig:
     if found:
         raise UserError(*found)
     return cfg
+
+
+def _refuse_more_than_data(path: Path) -> None:
+    """Look at a file's marks without making anything of them."""
+    depth = 0
+    for token in yaml.scan(path.read_text()):
+        depth += isinstance(token, _OPENS) - isinstance(token, _CLOSES)
+        if isinstance(token, _MORE_THAN_DATA) or depth > DEEPEST:
+            line = token.start_mark.line + 1
+            raise UserError(
+                f"{path}: line {line}: expected plain values, without YAML tags, aliases or endless nesting"
+            )
 
 
 def _references(value: Any, key: str = "") -> Iterator[tuple[str, str]]:

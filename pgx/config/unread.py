@@ -7,8 +7,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from pgx.config.check import plain_values
+from pgx.config.check import plain_values, value_problems
 from pgx.config.compose import parse
+from pgx.config.fit import contradictions
 from pgx.paths import config_dir
 from pgx.schema import shown
 
@@ -82,14 +83,20 @@ def unread(values: Values) -> dict[str, str]:
     }
 
 
-def unread_problems(cfg: DictConfig, asked: Sequence[str]) -> list[str]:
-    """A line for each key that was asked for in vain.
+def problems_of(cfg: DictConfig, asked: Sequence[str]) -> list[str]:
+    """All problems of a config, in words, those of keys that were asked for in vain with them.
 
     Args:
-        cfg: sound in itself.
+        cfg: as composed, or read from a run's folder.
         asked: dotted keys that somebody set; values that come from pgx's own files are nobody's mistake.
     """
-    values = flat(plain_values(cfg))
+    if found := value_problems(cfg):
+        return found
+    values = plain_values(cfg)
+    return [*contradictions(values), *_unread_problems(flat(values), cfg, asked)]
+
+
+def _unread_problems(values: Values, cfg: DictConfig, asked: Sequence[str]) -> list[str]:
     idle = unread(values)
     found = [
         f"{key}: nothing reads it with {idle[key]}={shown(values[idle[key]])}; leave it out, or change that"
