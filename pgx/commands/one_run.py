@@ -21,7 +21,7 @@ from pgx.config.unread import asked_keys, problems_of
 from pgx.errors import UserError
 from pgx.metrics import shown
 from pgx.paths import config_dir
-from pgx.trainer import Trainer
+from pgx.trainer import Trainer, refuse_used
 
 
 def checked(overrides: list[str]) -> DictConfig:
@@ -54,6 +54,18 @@ def claim(folder: Path) -> Path:
             raise UserError(f"run_dir={free}: cannot write there: {error.strerror}") from error
         else:
             return free
+
+
+def refuse_taken(run_dir: Path) -> None:
+    """Refuse a folder for a new run that holds one, or that cannot be one.
+
+    Raises:
+        UserError: which of the two.
+    """
+    try:
+        refuse_used(run_dir)
+    except OSError as error:
+        raise UserError(f"run_dir={run_dir}: cannot write there: {error.strerror}") from error
 
 
 def hand_over(arguments: list[str], job: Callable[[DictConfig], None]) -> None:

@@ -14,7 +14,7 @@ from types import FrameType
 from omegaconf import OmegaConf
 
 from pgx.commands.job import run_job, this_process
-from pgx.commands.one_run import checked, claim, hand_over
+from pgx.commands.one_run import checked, claim, hand_over, refuse_taken
 from pgx.commands.sweep_report import closing, overview
 from pgx.config.compose import hydra_config, jobs, named_modules, numbered, parse, prepare
 from pgx.config.sections import Search
@@ -36,7 +36,6 @@ from pgx.sweeps.plan import (
 )
 from pgx.sweeps.search import corners, forget_unwritten, open_study, settle
 from pgx.sweeps.vetting import of_runs, would_do
-from pgx.trainer import refuse_used
 
 EXTRAS = {  # launcher: the package it needs, and the extra that brings it
     "joblib": ("joblib", "sweep"),
@@ -160,7 +159,7 @@ def _with_folders(plan: Plan) -> Plan:
     placed = []
     for job in plan.jobs:
         if "run_dir" in map(key_of, job.overrides):
-            refuse_used(job.run_dir)
+            refuse_taken(job.run_dir)
             placed.append(replace(job, run_dir=_made(job.run_dir).absolute()))
         else:
             placed.append(replace(job, run_dir=claim(job.run_dir).absolute()))

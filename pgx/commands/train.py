@@ -10,7 +10,7 @@ from pathlib import Path
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
-from pgx.commands.one_run import checked, claim, hand_over
+from pgx.commands.one_run import checked, claim, hand_over, refuse_taken
 from pgx.commands.resume import FLAGS as OF_A_RESUMED_RUN
 from pgx.commands.resume import resume
 from pgx.commands.run import Lead, follow, with_one_voice
@@ -21,7 +21,6 @@ from pgx.errors import UserError
 from pgx.ranks import join
 from pgx.schema import nearest
 from pgx.sweeps.plan import key_of, quoted
-from pgx.trainer import refuse_used
 
 # Hydra's flags but for those that read another config, which pgx would not have checked, or a pickled one.
 FLAGS = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r"}
@@ -61,12 +60,20 @@ def _train(arguments: list[str], lead: Lead) -> int:
     check_ranks(cfg, lead.ranks.size)
     if "sweep" in cfg:
         raise UserError("sweep=...: a search runs many trials: add -m")
-    if "run_dir" in map(key_of, overrides):
-        refuse_used(Path(cfg.run_dir))
+    run_dir = Path(cfg.run_dir)
+    named = "run_dir" in map(key_of, overrides)
+    if named:
+        refuse_taken(run_dir)
     else:
-        rest.append(f"run_dir={quoted(claim(Path(cfg.run_dir)))}")
+        run_dir = claim(run_dir)
+        rest.append(f"run_dir={quoted(run_dir)}")
     failures: list[Exception] = []
-    _hydra(rest, lead, failures)
+    try:
+        _hydra(rest, lead, failures)
+    except UserError:
+        if not named:
+            _forget_empty(run_dir)
+        raise
     if failures:
         raise failures[0]
     return 0

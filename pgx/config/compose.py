@@ -88,7 +88,8 @@ def parse(overrides: list[str]) -> list[Override]:
                 raise HydraException("there is no key")
             parsed.append(override)
         except HydraException as error:
-            problems.append(f"{text}: not of the form key=value ({str(error).splitlines()[0]})")
+            shown = text if text.strip() and text.isprintable() else repr(text)
+            problems.append(f"{shown}: not of the form key=value ({str(error).splitlines()[0]})")
         except (
             RecursionError,
             ValueError,
@@ -122,7 +123,8 @@ def named_modules(overrides: Sequence[str]) -> list[str]:
         UserError: a text is no override.
     """
     chosen = [o for o in parse(list(overrides)) if o.key_or_group in ("env", "env.id")]
-    unescaped = [value.replace("\\", "") for o in chosen for value in _values(o)]  # a sweep's are escaped
+    named = [value for o in chosen if not isinstance(o.value(), dict | list) for value in _values(o)]
+    unescaped = [value.replace("\\", "") for value in named]  # a sweep's are escaped
     return [value for value in unescaped if ":" in value]
 
 
@@ -239,8 +241,17 @@ def _is_choice(override: Override) -> bool:
 def _choice_problem(override: Override) -> str | None:
     """What is wrong with choosing a file of a group; None for other overrides."""
     group = override.key_or_group
-    if not _is_choice(override) or override.is_sweep_override() or override.is_delete():
+    if not _is_choice(override) or override.is_sweep_override():
         return None
+    if override.is_delete():
+        deleted = override.value()
+        return (
+            None
+            if deleted in (None, "") or isinstance(deleted, str)
+            else f"{override.input_line}: not a choice"
+        )
+    if isinstance(override.value(), dict | list):
+        return f"{override.input_line}: expected the name of one choice"
     value = str(override.value())
     if group == "env":
         return None if value in choices("env") else id_problem(value)

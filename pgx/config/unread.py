@@ -1,6 +1,5 @@
 """Keys that somebody set and that nothing would read, because of what was chosen beside them."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from pgx.config.check import plain_values, value_problems
 from pgx.config.compose import parse
 from pgx.config.fit import contradictions
-from pgx.paths import config_dir
+from pgx.paths import choices, config_dir
 from pgx.schema import shown
 
 Values = Mapping[str, Any]  # of a run, by dotted key
@@ -141,8 +140,8 @@ def _leaves(values: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 
 def _experiment_keys(name: str) -> list[str]:
+    if name not in choices("experiment"):
+        return []
     path = config_dir() / "experiment" / f"{name}.yaml"
-    if not re.fullmatch(r"[\w-]+", name) or not path.is_file():
-        return []  # named as unknown elsewhere
     written = flat(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
     return [key for key in written if key != "defaults"]

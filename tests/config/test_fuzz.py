@@ -1,6 +1,5 @@
 """Command lines drawn at random: each is a valid config, or one error whose every line names a key or the text."""
 
-import os
 import re
 import signal
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from omegaconf import OmegaConf
 from pgx.commands.one_run import checked
 from pgx.commands.train import _options
 from pgx.config import compose
-from pgx.config.compose import jobs, prepare
+from pgx.config.compose import MOST_JOBS, jobs, prepare
 from pgx.config.unread import flat
 from pgx.errors import UserError
 from pgx.paths import choices, groups
@@ -150,8 +149,9 @@ NAMES = {*KEYS, *SECTIONS, *GROUPS, *(f"{group}={name}" for group in GROUPS for 
 
 def names_something(problem: str, line: list[str]) -> bool:
     """Whether a line of an error has a key, or a text of the command line or a key of it."""
-    texts = {" ".join(text.splitlines())[:100].strip() for text in line}
+    texts = {" ".join(text.splitlines())[:100].strip() for text in line} | {repr(text)[:100] for text in line}
     own = {" ".join(re.split("[=@]", text.lstrip("+~"))[0].splitlines()) for text in line}
+    own |= {key.split(".")[0] for key in own}
     if any(text and text in problem for text in texts | own):
         return True
     return bool(NAMES & set(re.findall(r"[\w./-]+(?:=[\w./-]+)?", problem)))
@@ -180,10 +180,9 @@ RELAXED = {
     "database": None,
     "print_blob": False,
 }
-CASES = int(os.environ.get("PGX_FUZZ_CASES", "600"))
 
 
-@settings(max_examples=CASES, **RELAXED)  # type: ignore[arg-type]
+@settings(max_examples=1_000, **RELAXED)  # type: ignore[arg-type]
 @given(line=lines)
 def test_a_command_line_is_a_config_or_one_error(folder: Path, line: list[str]) -> None:
     judge(line, folder)
@@ -194,6 +193,19 @@ def test_a_command_line_is_a_config_or_one_error(folder: Path, line: list[str]) 
 @given(line=lines)
 def test_thousands_of_command_lines_are_configs_or_one_error_each(folder: Path, line: list[str]) -> None:
     judge(line, folder)
+
+
+@settings(max_examples=1_500, **RELAXED)  # type: ignore[arg-type]
+@given(line=lines)
+def test_what_a_sweep_would_run_is_a_list_or_one_error(line: list[str]) -> None:
+    """What stands before a config is composed, and costs a thousandth of it."""
+    try:
+        with patience():
+            found = jobs(prepare(line))
+    except UserError as error:
+        assert error.problems and all(names_something(problem, line) for problem in error.problems)
+    else:
+        assert 1 <= len(found) <= MOST_JOBS and all(len(job) == len(line) for job in found)
 
 
 @settings(max_examples=300, **RELAXED)  # type: ignore[arg-type]

@@ -24,6 +24,7 @@ from pgx.errors import UserError
 from pgx.paths import choices, config_dir
 from pgx.schema import signature
 from pgx.trainer import Trainer
+from pgx.types import Setting
 from tests.config.conftest import Command
 from tests.conftest import Make, parameters, small
 
@@ -56,8 +57,8 @@ def problems(*overrides: str) -> list[str]:
         ("algo=ppo_kl algo.adapt_beta=false algo.kl_target=0.1", "algo.kl_target", "algo.adapt_beta=false"),
         ("algo=npg algo.euclidean_radius=1", "algo.euclidean_radius", "algo.solver='cg'"),
         ("algo=reinforce algo.critic_epochs=3", "algo.critic_epochs", "algo.baseline='time_dependent'"),
-        ("env={obs_clip:5,normalize_obs:false}", "env.obs_clip", "env.normalize_obs=false"),
-        ("+env.obs_clip=5 ++env.normalize_obs=false", "env.obs_clip", "env.normalize_obs=false"),
+        ("trainer={compile_min_steps:5,compile:true}", "trainer.compile_min_steps", "trainer.compile=true"),
+        ("++env.obs_clip=5 ++env.normalize_obs=false", "env.obs_clip", "env.normalize_obs=false"),
         (
             "sweep=ppo_cartpole sweep.warmup_steps=1 sweep.pruner=none",
             "sweep.warmup_steps",
@@ -193,6 +194,7 @@ def test_every_hyperparameter_is_read_in_an_update_or_the_table_says_that_it_is_
 ) -> None:
     trainer = make(*overrides_of(name, setting))
     read = watched(trainer.algorithm)
+    trainer.algorithm.conflicts(Setting(64, 4, policy="mlp", critic="mlp", sequence_length=None))
     updated(trainer)
     never = {f"algo.{key}" for key in signature(rule(name)).keys() - read}
     assert never <= idle(
