@@ -62,7 +62,9 @@ def _report(message: str) -> None:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    sys.path.insert(0, "")  # as `python -m` does: modules in the current folder can register environments
+    # Modules in the current folder can register environments. Last: no file in a folder that one happens to be in
+    # stands in for a library.
+    sys.path.append("")
     if arguments and arguments[0] == "train":
         from pgx.commands.train import train
 
@@ -79,6 +81,7 @@ def _dispatch(arguments: list[str]) -> int:
     )
     many.add_argument("folder", metavar="DIR", help="the sweep's folder, e.g. outputs/sweeps/2026-...")
     many.add_argument("overrides", nargs="*", help="for resume: another launcher, e.g. hydra/launcher=ray")
+    _add_trust(many, "the sweep's files")
     many.set_defaults(verb=_sweep)
     run = verbs.add_parser("eval", help=VERBS["eval"], description="Play episodes with a trained run.")
     run.add_argument("run", metavar="RUN", help="the run's folder, e.g. outputs/Walker2d-v4/trpo/2026-...")
@@ -88,6 +91,7 @@ def _dispatch(arguments: list[str]) -> int:
     )
     run.add_argument("--checkpoint", default="last", help="last, best or step_<steps> (last)")
     run.add_argument("--seed", type=int, default=0, help="of the environments and of sampling (0)")
+    _add_trust(run, "the run's config")
     run.set_defaults(verb=_eval)
     source = verbs.add_parser(
         "collect", help=VERBS["collect"], description="Write sampled episodes of a trained run as a dataset."
@@ -97,6 +101,7 @@ def _dispatch(arguments: list[str]) -> int:
     source.add_argument("--out", metavar="PATH", required=True, help="the dataset's folder, which is made")
     source.add_argument("--checkpoint", default="last", help="last, best or step_<steps> (last)")
     source.add_argument("--seed", type=int, default=0, help="of the environments and of sampling (0)")
+    _add_trust(source, "the run's config")
     source.set_defaults(verb=_collect)
     failed = verbs.add_parser(
         "replay", help=VERBS["replay"], description="Make again what a run failed of (docs/reliability.md)."
@@ -118,6 +123,14 @@ def _dispatch(arguments: list[str]) -> int:
     return verb(options)
 
 
+def _add_trust(verb: argparse.ArgumentParser, whose: str) -> None:
+    verb.add_argument(
+        "--trust",
+        action="store_true",
+        help=f"allow what {whose} would import: modules of environments (docs/checkpoints.md)",
+    )
+
+
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got '{text}'")
@@ -128,7 +141,9 @@ def _sweep(options: argparse.Namespace) -> int:
     from pgx.commands.sweep import resume, status
 
     if options.action == "resume":
-        return resume(Path(options.folder), options.overrides)
+        return resume(Path(options.folder), options.overrides, options.trust)
+    if options.trust:
+        raise UserError("--trust: pgx sweep status reads the sweep's files and imports nothing")
     if options.overrides:
         raise UserError(f"{options.overrides[0]}: pgx sweep status takes a folder alone")
     return status(Path(options.folder))
@@ -137,13 +152,17 @@ def _sweep(options: argparse.Namespace) -> int:
 def _eval(options: argparse.Namespace) -> int:
     from pgx.commands.evaluate import evaluate
 
-    return evaluate(options.run, options.checkpoint, options.episodes, options.stochastic, options.seed)
+    return evaluate(
+        options.run, options.checkpoint, options.episodes, options.stochastic, options.seed, options.trust
+    )
 
 
 def _collect(options: argparse.Namespace) -> int:
     from pgx.commands.collect import collect
 
-    return collect(options.run, options.checkpoint, options.episodes, options.out, options.seed)
+    return collect(
+        options.run, options.checkpoint, options.episodes, options.out, options.seed, options.trust
+    )
 
 
 def _replay(options: argparse.Namespace) -> int:

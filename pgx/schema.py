@@ -38,12 +38,15 @@ class Range:
         )
 
 
+LONGEST = 200  # characters of a value in a message
+
 Positive = Annotated[float, Range(0.0, open_low=True)]
 NonNegative = Annotated[float, Range(0.0)]
 Fraction = Annotated[float, Range(0.0, 1.0)]
 OpenFraction = Annotated[float, Range(0.0, 1.0, open_low=True, open_high=True)]
 Count = Annotated[int, Range(1)]
 Index = Annotated[int, Range(0)]
+WHOLE = 2**63  # no whole number reaches this: what counts rows, steps and seeds has 64 bits
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
@@ -69,7 +72,7 @@ def describe(expected: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(describe(a) for a in args)
     if origin is Literal:
-        return "one of " + ", ".join(a if isinstance(a, str) else _shown(a) for a in args)
+        return "one of " + ", ".join(a if isinstance(a, str) else shown(a) for a in args)
     if origin is list:
         return f"a list, each {describe(args[0])}"
     if origin is dict:
@@ -106,7 +109,7 @@ def fits(value: Any, expected: Any) -> bool:
             and abs(value) <= sys.float_info.max
         )
     if expected is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < WHOLE
     if expected is type(None):
         return value is None
     return isinstance(value, expected)
@@ -122,18 +125,21 @@ def problems(where: str, expected: Mapping[str, Any], values: Mapping[str, Any])
         if key not in values
     ]
     found += [
-        f"{prefix}{key}: expected {describe(annotation)}, got {_shown(values[key])}"
+        f"{prefix}{key}: expected {describe(annotation)}, got {shown(values[key])}"
         for key, annotation in expected.items()
         if key in values and not fits(values[key], annotation)
     ]
     return found
 
 
-def _shown(value: Any) -> str:
-    """A value as YAML writes it, which is where the user wrote it."""
+def shown(value: Any) -> str:
+    """A value as YAML writes it, which is where the user wrote it; of a very long one, the beginning."""
     if value is None:
         return "null"
-    return str(value).lower() if isinstance(value, bool) else repr(value)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= WHOLE:
+        return "one of more than 63 bits"
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} characters)"
 
 
 def validate(instance: Any) -> None:

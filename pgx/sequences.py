@@ -5,6 +5,8 @@ from torch import Tensor
 
 from pgx.types import Agent, History, Rollout
 
+LONGEST = 10_000  # steps of a stretch that is looked for to be named in an error
+
 
 def stretches(agent: Agent, rollout: Rollout) -> History:
     """A rollout as stretches of `sequence_length` steps, each with up to `burn_in` steps before it.
@@ -55,7 +57,8 @@ def stretch_conflicts(rollout_steps: int | None, sequence_length: int, burn_in: 
         return []
     found = []
     if rollout_steps % sequence_length:
-        shorter = max(n for n in range(1, sequence_length + 1) if rollout_steps % n == 0)
+        tried = range(1, min(sequence_length, LONGEST) + 1)
+        shorter = max(n for n in tried if rollout_steps % n == 0)
         found.append(
             f"policy.sequence_length: a rollout, runner.rollout_steps {rollout_steps} steps, does not divide into "
             f"stretches of {sequence_length} ({rollout_steps} / {sequence_length} = "

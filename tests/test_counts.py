@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pgx.engines.choose import why_not
 from pgx.engines.program import Program
+from pgx.trainer import Trainer
 from tests.conftest import Make
 
 STEPS, ENVS, EPOCHS, MINIBATCH = 32, 8, 3, 64
@@ -17,9 +18,15 @@ SIZES = [
     "env=Walker2d-v4",
     f"env.num_envs={ENVS}",
     f"runner.rollout_steps={STEPS}",
-    "trainer.total_steps=1",  # one iteration
+    f"trainer.total_steps={STEPS * ENVS}",
 ]
 PPO = ["algo=ppo", *SIZES, f"algo.epochs={EPOCHS}", f"algo.minibatch_size={MINIBATCH}"]
+
+
+def one_iteration(trainer: Trainer) -> dict[str, Any]:
+    """Train for one rollout, however few of its rows are steps; returns the summary."""
+    trainer.total_steps = 1
+    return trainer.train()
 
 
 def counted(module: Any, calls: Counter[str], name: str) -> None:
@@ -35,7 +42,7 @@ def test_networks_are_evaluated_no_more_often_than_the_rule_says(make: Make) -> 
     calls: Counter[str] = Counter()
     counted(trainer.agent.policy, calls, "policy")
     counted(trainer.agent.critic, calls, "critic")
-    summary = trainer.train()
+    summary = one_iteration(trainer)
     steps = minibatch_steps(summary["steps"])
     acting, shape_of_noise, health = STEPS, 1, 2
     assert summary["iterations"] == 1
@@ -66,7 +73,7 @@ def test_compiled_an_iteration_leaves_python_once_a_sweep_and_once_a_step(
 
     monkeypatch.setattr(Program, "__call__", counted_run)
     monkeypatch.setattr(Program, "fold", counted_fold)
-    summary = make(*PPO, "trainer.compile=true").train()
+    summary = one_iteration(make(*PPO, "trainer.compile=true"))
     acting, health = STEPS, 1
     assert calls["run"] == acting + health
     assert calls["fold"] == 2 * EPOCHS

@@ -51,7 +51,7 @@ def test_pgx_runs_from_a_wheel_far_from_its_checkout(tmp_path: Path) -> None:
         "train",
         "algo=ppo",
         "env=CartPole-v1",
-        "trainer.total_steps=100",
+        "trainer.total_steps=2048",
         "run_dir=run",
         "logger.tensorboard=false",
     )

@@ -46,13 +46,21 @@ class ActorCritic:
 
     def conflicts(self, setting: Setting) -> list[str]:
         if (self.n_steps is None) != (self.gae_lambda is None):
-            return []
+            return self._length_conflicts(setting.rollout_steps)
         given = (
             "neither" if self.n_steps is None else f"n_steps={self.n_steps} and gae_lambda={self.gae_lambda}"
         )
         return [
             f"algo.n_steps, algo.gae_lambda: the critic's target is the n-step return or the lambda-return; expected "
             f"a number for one of them and null for the other, got {given}"
+        ]
+
+    def _length_conflicts(self, rollout_steps: int | None) -> list[str]:
+        if self.n_steps is None or rollout_steps is None or self.n_steps <= rollout_steps:
+            return []
+        return [
+            f"algo.n_steps={self.n_steps}: a rollout is shorter, runner.rollout_steps {rollout_steps} < "
+            f"{self.n_steps}, so that no target has so many rewards; at most {rollout_steps}"
         ]
 
     def estimate(self, agent: Agent, rollout: Rollout) -> Batch:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from pgx.commands.one_run import load_config
+from pgx.commands.one_run import load_played
 from pgx.config.build import load_agent
 from pgx.datasets.trajectory import Trajectory, split
 from pgx.datasets.write import write_dataset
@@ -26,9 +26,9 @@ PATIENCE = 10.0  # seconds between lines of progress where output is no terminal
 REDRAW = 0.2  # seconds between drawings of the line where it is one
 
 
-def collect(run: str, checkpoint: str, count: int, out: str, seed: int) -> int:
+def collect(run: str, checkpoint: str, count: int, out: str, seed: int, trust: bool) -> int:
     """Play and write; returns the exit code."""
-    cfg = load_config(Path(run))
+    cfg = load_played(Path(run), trust)
     if cfg.policy.get("continuous") == "squashed_gaussian":
         raise UserError(
             f"{run}: policy.continuous=squashed_gaussian: datasets have actions as the environment has them, where one "

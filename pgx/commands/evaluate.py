@@ -8,16 +8,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pgx.commands.one_run import load_config
+from pgx.commands.one_run import load_played
 from pgx.config.build import load_agent
 from pgx.evaluation import play
 from pgx.metrics import shown
 from pgx.seeding import derive, generator
 
 
-def evaluate(run: str, checkpoint: str, episodes: int | None, stochastic: bool, seed: int) -> int:
+def evaluate(
+    run: str, checkpoint: str, episodes: int | None, stochastic: bool, seed: int, trust: bool
+) -> int:
     """Play and print; returns the exit code."""
-    cfg = load_config(Path(run))
+    cfg = load_played(Path(run), trust)
     episodes = episodes or int(cfg.trainer.eval_episodes)
     agent, envs, device = load_agent(cfg, Path(run), checkpoint, max_envs=episodes)
     sampling = generator(seed, "evaluation actions", device)

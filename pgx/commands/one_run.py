@@ -8,17 +8,20 @@ from typing import Any
 
 import hydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from pgx.checkpoint import LAST, Checkpoints
 from pgx.config import build, check, check_inputs, compose
 from pgx.config.compose import ROOT
 from pgx.config.explain import explain
+from pgx.config.stored import CONFIG, read_config
+from pgx.config.trust import imports_of, refuse_untrusted
+from pgx.config.unread import asked_keys, problems_of
 from pgx.errors import UserError
 from pgx.metrics import shown
 from pgx.paths import config_dir
-from pgx.trainer import Trainer
+from pgx.trainer import Trainer, refuse_used
 
 
 def checked(overrides: list[str]) -> DictConfig:
@@ -28,7 +31,8 @@ def checked(overrides: list[str]) -> DictConfig:
         UserError: its overrides, its values or its inputs are wrong.
     """
     cfg = compose(overrides)
-    check(cfg)
+    if found := problems_of(cfg, asked_keys(overrides)):
+        raise UserError(*found)
     check_inputs(cfg)
     return cfg
 
@@ -50,6 +54,18 @@ def claim(folder: Path) -> Path:
             raise UserError(f"run_dir={free}: cannot write there: {error.strerror}") from error
         else:
             return free
+
+
+def refuse_taken(run_dir: Path) -> None:
+    """Refuse a folder for a new run that holds one, or that cannot be one.
+
+    Raises:
+        UserError: which of the two.
+    """
+    try:
+        refuse_used(run_dir)
+    except OSError as error:
+        raise UserError(f"run_dir={run_dir}: cannot write there: {error.strerror}") from error
 
 
 def hand_over(arguments: list[str], job: Callable[[DictConfig], None]) -> None:
@@ -105,14 +121,29 @@ def resumed(cfg: DictConfig) -> Trainer:
 
 
 def load_config(run_dir: Path) -> DictConfig:
-    """The resolved config of a run.
+    """The resolved config of a run, as it stands in the file.
 
     Raises:
         UserError: the folder is not that of a run.
     """
-    path = run_dir / "config.yaml"
+    path = run_dir / CONFIG
     if not path.is_file():
-        raise UserError(f"{run_dir}: not the folder of a run (it has no config.yaml)")
-    cfg = OmegaConf.load(path)
-    assert isinstance(cfg, DictConfig)
+        raise UserError(f"{run_dir}: not the folder of a run (it has no {CONFIG})")
+    return read_config(path)
+
+
+def load_played(run_dir: Path, trust: bool) -> DictConfig:
+    """The config of a run whose agent is to play, sound and vouched for.
+
+    Args:
+        run_dir: the run's folder.
+        trust: the user allows what the file would import.
+
+    Raises:
+        UserError: the folder is not that of a run, its config does not hold here, or it would import what the user
+            has not allowed.
+    """
+    cfg = load_config(run_dir)
+    refuse_untrusted(imports_of(cfg, run_dir / CONFIG), trust)
+    check(cfg)
     return cfg

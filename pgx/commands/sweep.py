@@ -14,10 +14,11 @@ from types import FrameType
 from omegaconf import OmegaConf
 
 from pgx.commands.job import run_job, this_process
-from pgx.commands.one_run import checked, claim, hand_over
+from pgx.commands.one_run import checked, claim, hand_over, refuse_taken
 from pgx.commands.sweep_report import closing, overview
-from pgx.config.compose import hydra_config, jobs, numbered, parse, prepare
+from pgx.config.compose import hydra_config, jobs, named_modules, numbered, parse, prepare
 from pgx.config.sections import Search
+from pgx.config.trust import refuse_untrusted
 from pgx.errors import RunError, UserError
 from pgx.run_lock import hold
 from pgx.schema import nearest
@@ -34,7 +35,7 @@ from pgx.sweeps.plan import (
     write_plan,
 )
 from pgx.sweeps.search import corners, forget_unwritten, open_study, settle
-from pgx.trainer import refuse_used
+from pgx.sweeps.vetting import of_runs, would_do
 
 EXTRAS = {  # launcher: the package it needs, and the extra that brings it
     "joblib": ("joblib", "sweep"),
@@ -48,7 +49,7 @@ def start(flags: list[str], overrides: list[str]) -> int:
     """Plan a sweep and run it, or go on with the one of hydra.sweep.dir; returns the exit code."""
     hydra = [o.input_line or "" for o in parse(overrides) if o.is_hydra_override()]
     asked = [o for o in overrides if o not in hydra]
-    _refuse_missing(hydra)
+    _refuse_missing(hydra, None)
     plan = _search_plan(asked, hydra) if "sweep" in map(key_of, asked) else _plan(asked, hydra)
     named = "hydra.sweep.dir" in map(key_of, hydra)
     folder = Path(hydra_config(hydra).sweep.dir)
@@ -56,6 +57,8 @@ def start(flags: list[str], overrides: list[str]) -> int:
         planned = read_plan(folder)
         refuse_other(folder, planned, plan)
         plan = replace(planned, cwd=plan.cwd, search=plan.search)
+        own = plan.search.overrides if plan.search else [o for job in plan.jobs for o in job.overrides]
+        refuse_untrusted(of_runs(plan, frozenset(named_modules(own))), trust=False)
     else:
         plan = _with_folders(plan)
         folder = _made(folder) if named else claim(folder)
@@ -65,8 +68,14 @@ def start(flags: list[str], overrides: list[str]) -> int:
     return _run(folder, replace(plan, hydra=(*flags, *hydra)))
 
 
-def resume(folder: Path, overrides: list[str]) -> int:
-    """Go on with a sweep: what is finished is skipped, what was begun resumed; the launcher may be another."""
+def resume(folder: Path, overrides: list[str], trust: bool) -> int:
+    """Go on with a sweep: what is finished is skipped, what was begun resumed; the launcher may be another.
+
+    Args:
+        folder: the sweep's.
+        overrides: of Hydra's keys.
+        trust: the user allows what the sweep's files would import or hand to Hydra.
+    """
     folder = folder.absolute()
     plan = read_plan(folder)
     for override in parse(overrides):
@@ -78,7 +87,9 @@ def resume(folder: Path, overrides: list[str]) -> int:
     if "hydra/launcher" in changed:  # the keys of the one before are not its
         changed |= {key_of(o) for o in plan.hydra if key_of(o).startswith("hydra.launcher")}
     hydra = [*(o for o in plan.hydra if key_of(o) not in changed), *overrides]
-    _refuse_missing(hydra)
+    _refuse_missing(hydra, plan.search)
+    retained = replace(plan, hydra=tuple(o for o in hydra if o not in overrides))
+    refuse_untrusted([] if trust else would_do(folder, retained), trust)
     if plan.cwd.is_dir():
         os.chdir(plan.cwd)
     return _run(folder, replace(plan, hydra=tuple(hydra)))
@@ -111,8 +122,7 @@ def _plan(overrides: list[str], hydra: list[str]) -> Plan:
 
 def _search_plan(overrides: list[str], hydra: list[str]) -> Plan:
     """A search; its trials' folders follow from the sweep's. The command line beats the file, in values and ranges."""
-    if importlib.util.find_spec("optuna") is None:
-        raise UserError("sweep=...: the package optuna is not installed; pip install 'pgx-rl[sweep]'")
+    _refuse_without_optuna()
     own = [o for o in overrides if key_of(o) == "sweep" or key_of(o).startswith("sweep.")]
     rest = parse([o for o in overrides if o not in own])
     section = OmegaConf.to_container(checked(own).sweep, resolve=True)
@@ -149,7 +159,7 @@ def _with_folders(plan: Plan) -> Plan:
     placed = []
     for job in plan.jobs:
         if "run_dir" in map(key_of, job.overrides):
-            refuse_used(job.run_dir)
+            refuse_taken(job.run_dir)
             placed.append(replace(job, run_dir=_made(job.run_dir).absolute()))
         else:
             placed.append(replace(job, run_dir=claim(job.run_dir).absolute()))
@@ -206,8 +216,15 @@ def _stoppable(folder: Path) -> Iterator[Path]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _refuse_missing(hydra: Sequence[str]) -> None:
-    """Refuse a launcher whose library is not here, before anything is written."""
+def _refuse_without_optuna() -> None:
+    if importlib.util.find_spec("optuna") is None:
+        raise UserError("sweep=...: the package optuna is not installed; pip install 'pgx-rl[sweep]'")
+
+
+def _refuse_missing(hydra: Sequence[str], search: Search | None) -> None:
+    """Refuse a launcher or a search whose library is not here, before anything is written or another folder entered."""
+    if search:
+        _refuse_without_optuna()
     for override in hydra:
         key, _, value = override.partition("=")
         if key == "hydra/sweeper":

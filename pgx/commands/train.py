@@ -2,28 +2,29 @@
 
 import argparse
 import shutil
+from contextlib import redirect_stderr
 from functools import partial
+from io import StringIO
 from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from pgx.checkpoint import LAST, Checkpoints
-from pgx.commands.one_run import checked, claim, hand_over, load_config
+from pgx.commands.one_run import checked, claim, hand_over, refuse_taken
+from pgx.commands.resume import FLAGS as OF_A_RESUMED_RUN
+from pgx.commands.resume import resume
 from pgx.commands.run import Lead, follow, with_one_voice
 from pgx.commands.sweep import start
-from pgx.config import check
-from pgx.config.compose import jobs, parse, prepare
+from pgx.config.compose import jobs, prepare
 from pgx.config.ranks import check_ranks
 from pgx.errors import UserError
 from pgx.ranks import join
 from pgx.schema import nearest
 from pgx.sweeps.plan import key_of, quoted
-from pgx.trainer import refuse_used
 
-# What a resumed run may change; the rest would make it another run.
-CHANGEABLE_ON_RESUME = ("trainer.", "logger.", "torch_threads", "env.num_threads", "device")
-
+# Hydra's flags but for those that read another config, which pgx would not have checked, or a pickled one.
+FLAGS = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r"}
+FLAGS |= {"--multirun", "-m", "--info", "-i", "--shell-completion", "-sc"}
 _WITHOUT_A_RUN = {"help", "hydra_help", "cfg", "info", "shell_completion"}  # Hydra's flags that only print
 
 
@@ -37,8 +38,8 @@ def train(arguments: list[str]) -> int:
 
 
 def _train(arguments: list[str], lead: Lead) -> int:
-    if "--resume" in arguments:
-        return _resume(arguments, lead)
+    if any(argument.split("=")[0] == "--resume" for argument in arguments):
+        return resume(arguments, lead)
     options, overrides = _options(arguments)
     rest = [*(a for a in arguments if a not in overrides), *prepare(overrides)]
     if _WITHOUT_A_RUN & {name for name, value in vars(options).items() if value}:
@@ -59,12 +60,20 @@ def _train(arguments: list[str], lead: Lead) -> int:
     check_ranks(cfg, lead.ranks.size)
     if "sweep" in cfg:
         raise UserError("sweep=...: a search runs many trials: add -m")
-    if "run_dir" in map(key_of, overrides):
-        refuse_used(Path(cfg.run_dir))
+    run_dir = Path(cfg.run_dir)
+    named = "run_dir" in map(key_of, overrides)
+    if named:
+        refuse_taken(run_dir)
     else:
-        rest.append(f"run_dir={quoted(claim(Path(cfg.run_dir)))}")
+        run_dir = claim(run_dir)
+        rest.append(f"run_dir={quoted(run_dir)}")
     failures: list[Exception] = []
-    _hydra(rest, lead, failures)
+    try:
+        _hydra(rest, lead, failures)
+    except UserError:
+        if not named:
+            _forget_empty(run_dir)
+        raise
     if failures:
         raise failures[0]
     return 0
@@ -73,12 +82,16 @@ def _train(arguments: list[str], lead: Lead) -> int:
 def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Hydra's flags, and the overrides between them."""
     parser = get_args_parser()
-    known = {option for action in parser._actions for option in action.option_strings} | {"--resume"}
     for argument in arguments:
-        if argument.startswith("-") and argument.split("=")[0] not in known:
+        flag = argument.split("=")[0]
+        if flag in OF_A_RESUMED_RUN:
+            raise UserError(f"{argument}: goes with --resume RUN")
+        if argument.startswith("-") and flag not in FLAGS:
+            known = (*FLAGS, *OF_A_RESUMED_RUN)
             raise UserError(f"{argument}: unknown flag{nearest(argument, known)} (pgx train --help)")
     try:
-        options, overrides = parser.parse_known_args(arguments)
+        with redirect_stderr(StringIO()):  # argparse's usage, which is Hydra's
+            options, overrides = parser.parse_known_args(arguments)
     except SystemExit:
         raise UserError(
             f"{' '.join(arguments)}: a flag's value is missing or not one of its choices"
@@ -115,38 +128,3 @@ def _forget_empty(run_dir: Path) -> None:
         if any(folder.iterdir()):
             break
         folder.rmdir()
-
-
-def _resume(arguments: list[str], lead: Lead) -> int:
-    """Go on with a run from its last checkpoint."""
-    at = arguments.index("--resume")
-    if at + 1 == len(arguments):
-        raise UserError("--resume: expected the folder of a run, e.g. pgx train --resume outputs/...")
-    run_dir, overrides = Path(arguments[at + 1]), arguments[:at] + arguments[at + 2 :]
-    cfg = load_config(run_dir)
-    for override in parse(overrides):
-        key = override.key_or_group
-        if not key.startswith(CHANGEABLE_ON_RESUME):
-            raise UserError(
-                f"{key}: a resumed run keeps its config; only {', '.join(CHANGEABLE_ON_RESUME)} may change"
-            )
-        if OmegaConf.select(cfg, key, default=OmegaConf) is OmegaConf:
-            raise UserError(f"{key}: unknown key")
-        OmegaConf.update(cfg, key, override.value())
-    cfg.run_dir = str(run_dir)
-    state = Checkpoints(run_dir).load(LAST)
-    if cfg.trainer.compile == "auto" and lead.ranks.size == 1:
-        cfg.trainer.compile = state["compiled"]  # a longer run, or another machine, may decide otherwise
-    check(cfg)
-    check_ranks(cfg, lead.ranks.size)
-    steps: int = state["counters"]["steps"]
-    if steps >= cfg.trainer.total_steps:
-        print(
-            f"{run_dir} is finished: {steps:,} of {cfg.trainer.total_steps:,} steps; "
-            "a larger trainer.total_steps=... extends it"
-        )
-        return 0
-    summary = lead.run(cfg, state)
-    if summary["status"] == "interrupted":
-        raise KeyboardInterrupt
-    return 0

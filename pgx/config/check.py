@@ -15,7 +15,7 @@ from pgx.config.fit import contradictions
 from pgx.config.sections import FIXED, Search, Top
 from pgx.datasets.read import dataset_problem
 from pgx.errors import UserError
-from pgx.paths import config_dir
+from pgx.paths import choices, config_dir
 from pgx.schema import nearest, problems, signature
 
 
@@ -37,7 +37,11 @@ def check_inputs(cfg: DictConfig) -> None:
         UserError: what is wrong with the dataset's folder.
     """
     path = cfg.runner.get("path")
-    if path is not None and (problem := dataset_problem(Path(path))):
+    try:
+        problem = None if path is None else dataset_problem(Path(path))
+    except OSError as error:
+        problem = f"dataset={path}: cannot be read: {error.strerror}"
+    if problem:
         raise UserError(problem)
 
 
@@ -80,8 +84,9 @@ def plain_values(cfg: DictConfig) -> dict[str, Any]:
 @cache
 def _preferences(name: str) -> Mapping[str, Any]:
     """What the file of a rule sets, in its own section and in others."""
-    path = config_dir() / "algo" / f"{name}.yaml"
-    written = OmegaConf.to_container(OmegaConf.load(path), resolve=False) if path.is_file() else {}
+    if name not in choices("algo"):
+        return {}
+    written = OmegaConf.to_container(OmegaConf.load(config_dir() / "algo" / f"{name}.yaml"), resolve=False)
     assert isinstance(written, Mapping)
     return {str(key): value for key, value in written.items()}
 
@@ -107,7 +112,10 @@ def value_problems(cfg: DictConfig) -> list[str]:
 def _section_problems(section: str, values: Mapping[str, Any]) -> list[str]:
     if section in FIXED:
         return problems(section, signature(FIXED[section]), values)
-    name = values.get("name")
+    if "name" not in values:
+        offered = rules() if section == "algo" else NAMED[section][0]
+        return [f"{section}.name: missing; expected one of {', '.join(offered)}"]
+    name = values["name"]
     rest = {key: value for key, value in values.items() if key != "name"}
     if section == "algo":
         if name not in rules():

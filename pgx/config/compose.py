@@ -1,10 +1,12 @@
 """Composing a config with Hydra, and saying in one message what is wrong with the overrides."""
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import cache
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -25,10 +27,10 @@ from pgx.config.sections import FIXED
 from pgx.envs.make import id_problem
 from pgx.errors import UserError
 from pgx.paths import choices, config_dir, groups
-from pgx.schema import nearest
+from pgx.schema import LONGEST, nearest
 
 ROOT = "train"
-
+MOST_JOBS = 10_000  # of a sweep; every one is composed and checked before the first begins
 
 _job_number: ContextVar[int | None] = ContextVar("job_number", default=None)
 
@@ -86,7 +88,14 @@ def parse(overrides: list[str]) -> list[Override]:
                 raise HydraException("there is no key")
             parsed.append(override)
         except HydraException as error:
-            problems.append(f"{text}: not of the form key=value ({str(error).splitlines()[0]})")
+            shown = text if text.strip() and text.isprintable() else repr(text)
+            problems.append(f"{shown}: not of the form key=value ({str(error).splitlines()[0]})")
+        except (
+            RecursionError,
+            ValueError,
+            ArithmeticError,
+        ) as error:  # of numbers and brackets beyond all measure
+            problems.append(f"{text[:LONGEST]}: cannot be read ({type(error).__name__})")
     if problems:
         raise UserError(*problems)
     return parsed
@@ -99,38 +108,69 @@ def prepare(overrides: list[str]) -> list[str]:
         text, key = override.input_line or "", override.key_or_group
         adds = key == "env.kwargs" or key.startswith("env.kwargs.")
         prepared.append(f"++{text}" if adds and text.startswith(key) else text)
-        if key == "env":
-            unescaped = [value.replace("\\", "") for value in _values(override)]  # a sweep's are escaped
-            modules = [value for value in unescaped if ":" in value]
-            if found := [problem for value in modules if (problem := id_problem(value))]:
-                raise UserError(*found)
-            register_environments(modules)
+    modules = named_modules(overrides)
+    if found := [problem for value in modules if (problem := id_problem(value))]:
+        raise UserError(*found)
+    register_environments(modules)
     register_environments(gymnasium.registry)
     return prepared
+
+
+def named_modules(overrides: Sequence[str]) -> list[str]:
+    """Ids of the form module:Id that overrides choose; nothing is imported.
+
+    Raises:
+        UserError: a text is no override.
+    """
+    chosen = [o for o in parse(list(overrides)) if o.key_or_group in ("env", "env.id")]
+    named = [value for o in chosen if not isinstance(o.value(), dict | list) for value in _values(o)]
+    unescaped = [value.replace("\\", "") for value in named]  # a sweep's are escaped
+    return [value for value in unescaped if ":" in value]
 
 
 def _values(override: Override) -> list[str]:
     """The texts that an override stands for: one, or each element of a sweep over choices."""
     if override.is_delete():
         return []
-    try:
-        return (
-            list(override.sweep_string_iterator())
-            if override.is_discrete_sweep()
-            else [str(override.value())]
+    value = override.value()
+    if isinstance(value, ChoiceSweep) and any(isinstance(each, Glob) for each in value.list):
+        raise UserError(
+            f"{override.input_line}: pgx takes no glob; name the values: {override.key_or_group}=a,b"
         )
+    if not override.is_discrete_sweep():
+        return [str(value)]
+    try:
+        ordered = override
+        if isinstance(value, RangeSweep):  # a shuffled one is made whole before its first value is given
+            ordered = replace(override, _value=replace(value, shuffle=False))
+        found = list(islice(ordered.sweep_string_iterator(), MOST_JOBS + 1))
+        if len(found) <= MOST_JOBS:
+            found = list(override.sweep_string_iterator())
     except HydraException as error:
         raise UserError(f"{override.input_line}: {explain(error)}") from error
+    except (ValueError, ArithmeticError, TypeError) as error:
+        raise UserError(f"{override.input_line}: no range of numbers: {error}") from error
+    if len(found) > MOST_JOBS:
+        raise UserError(
+            f"{override.input_line}: more than {MOST_JOBS:,} values; a sweep has at most so many runs"
+        )
+    return found
 
 
 def jobs(overrides: list[str]) -> list[list[str]]:
-    """The overrides of each run of a sweep over lists and ranges of choices; one list where nothing sweeps."""
+    """The overrides of each run of a sweep over lists and ranges of choices; one list where nothing sweeps.
+
+    Raises:
+        UserError: they are no overrides, or too many runs.
+    """
     axes = [
         [f"{(o.input_line or '').split('=', 1)[0]}={value}" for value in _values(o)]
         if o.is_discrete_sweep()
         else [o.input_line or ""]
         for o in parse(overrides)
     ]
+    if (count := math.prod(map(len, axes))) > MOST_JOBS:
+        raise UserError(f"{' '.join(overrides)}: {count:,} runs; a sweep has at most {MOST_JOBS:,}")
     return [list(job) for job in product(*axes)]
 
 
@@ -201,8 +241,17 @@ def _is_choice(override: Override) -> bool:
 def _choice_problem(override: Override) -> str | None:
     """What is wrong with choosing a file of a group; None for other overrides."""
     group = override.key_or_group
-    if not _is_choice(override) or override.is_sweep_override() or override.is_delete():
+    if not _is_choice(override) or override.is_sweep_override():
         return None
+    if override.is_delete():
+        deleted = override.value()
+        return (
+            None
+            if deleted in (None, "") or isinstance(deleted, str)
+            else f"{override.input_line}: not a choice"
+        )
+    if isinstance(override.value(), dict | list):
+        return f"{override.input_line}: expected the name of one choice"
     value = str(override.value())
     if group == "env":
         return None if value in choices("env") else id_problem(value)

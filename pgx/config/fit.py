@@ -24,7 +24,35 @@ def contradictions(values: Mapping[str, Any]) -> list[str]:
         found.append("run_dir: expected a folder, got an empty text")
     if values["device"] == "cuda" and not torch.cuda.is_available():
         found.append("device=cuda: torch finds no CUDA device here; device=cpu runs everywhere")
-    return found + _dataset_misfits(values) + _actor_misfits(values) + _a3c_misfits(values) + _misfits(values)
+    shared = _actor_misfits(values) + _a3c_misfits(values)
+    # Before environments are shared out evenly nobody knows how many an update sees.
+    budget = [] if shared else _budget_misfits(values)
+    return found + _dataset_misfits(values) + shared + budget + _misfits(values)
+
+
+def _budget_misfits(values: Mapping[str, Any]) -> list[str]:
+    """A run that would be over before its first rollout is."""
+    total, steps = values["trainer"]["total_steps"], values["runner"].get("rollout_steps")
+    if steps is None:
+        return []
+    num_envs = _envs_of_an_update(values)
+    if total >= steps * num_envs:
+        return []
+    return [
+        f"trainer.total_steps={total}: less than one rollout, runner.rollout_steps {steps} x {num_envs} environments = "
+        f"{steps * num_envs} steps; at least that, or a smaller rollout"
+    ]
+
+
+def _envs_of_an_update(values: Mapping[str, Any]) -> int:
+    """Environments whose steps are in one rollout."""
+    num_envs: int = values["env"]["num_envs"]
+    if values["runner"]["name"] == "actor_learner":
+        size = _sizes(values)
+        return size.trajectories * size.envs_each
+    if values["runner"]["name"] == "a3c":
+        return num_envs // worker_count(num_envs, values["runner"]["workers"], cores())
+    return num_envs
 
 
 def _dataset_misfits(values: Mapping[str, Any]) -> list[str]:
@@ -128,17 +156,11 @@ def _misfits(values: Mapping[str, Any]) -> list[str]:
     """Where the rule and what is chosen around it do not fit each other."""
     name, policy, critic = (values[section]["name"] for section in ("algo", "policy", "critic"))
     algorithm = _algorithm(values)
-    num_envs = values["env"]["num_envs"]
-    if values["runner"]["name"] == "actor_learner":
-        size = _sizes(values)
-        num_envs = size.trajectories * size.envs_each
-    elif values["runner"]["name"] == "a3c":
-        num_envs //= worker_count(num_envs, values["runner"]["workers"], cores())
     uses, values_states = algorithm.uses, critic not in WITHOUT_PARAMETERS
     found = algorithm.conflicts(
         Setting(
             rollout_steps=values["runner"].get("rollout_steps"),
-            num_envs=num_envs,
+            num_envs=_envs_of_an_update(values),
             policy=policy,
             critic=critic,
             sequence_length=values["policy"]["sequence_length"] if policy in WITH_MEMORY else None,

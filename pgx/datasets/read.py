@@ -53,7 +53,7 @@ def read_dataset(path: Path, envs: VectorEnv) -> list[Trajectory]:
         observation_space = space_from_json(metadata["observation_space"])
         action_space = space_from_json(metadata["action_space"])
         count = int(metadata["total_episodes"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, AssertionError, RecursionError) as error:
         raise UserError(
             f"dataset={path}: {METADATA} is not as expected: {type(error).__name__}: {error}"
         ) from error

@@ -42,7 +42,7 @@ def id_problem(env_id: str) -> str | None:
     if colon:
         try:
             importlib.import_module(module)
-        except Exception as error:  # whatever a module of the user's raises
+        except (Exception, SystemExit) as error:  # whatever a module of the user's raises
             return f"env.id={env_id}: module '{module}' cannot be imported: {type(error).__name__}: {error}"
     if name in gymnasium.registry:
         return None

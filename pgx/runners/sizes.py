@@ -6,6 +6,8 @@ from typing import Literal
 
 Auto = Literal["auto"]
 
+MOST_NAMED = 10_000  # workers in what an error says would fit
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -54,7 +56,7 @@ def share_misfits(num_envs: int, workers: int) -> list[str]:
             f"runner.workers={w}: more than env.num_envs={n}, and each has at least one environment; at most {n}"
         ]
     if n % w:
-        fitting = ", ".join(str(d) for d in range(1, n + 1) if n % d == 0)
+        fitting = ", ".join(str(d) for d in range(1, min(n, MOST_NAMED) + 1) if n % d == 0)
         return [
             f"runner.workers={w}: env.num_envs={n} / {w} = {n / w:.2f} environments each; expected one of {fitting}"
         ]

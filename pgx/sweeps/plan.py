@@ -12,6 +12,7 @@ from pgx.checkpoint import write_atomically
 from pgx.config.compose import prepare
 from pgx.config.sections import Search
 from pgx.errors import UserError
+from pgx.schema import problems, signature
 from pgx.sweeps.progress import ENDED, KEPT, look
 
 PLAN = "sweep.json"
@@ -72,20 +73,31 @@ def read_plan(folder: Path) -> Plan:
     """The plan of a sweep.
 
     Raises:
-        UserError: the folder is not that of a sweep.
+        UserError: the folder is not that of a sweep, or its plan is not as pgx writes it.
     """
     path = folder / PLAN
     if not path.is_file():
         raise UserError(f"{folder}: not the folder of a sweep (it has no {PLAN})")
-    content = json.loads(path.read_text())
-    if content.get("format") != FORMAT:
-        raise UserError(f"{path}: format {content.get('format')}, written by another pgx; expected {FORMAT}")
-    return Plan(
-        jobs=tuple(Job(tuple(job["overrides"]), Path(job["run_dir"])) for job in content["jobs"]),
-        hydra=tuple(content["hydra"]),
-        cwd=Path(content["cwd"]),
-        search=Search(**content["search"]) if content["search"] else None,
-    )
+    try:
+        content = json.loads(path.read_text())
+        if content.get("format") != FORMAT:
+            raise UserError(
+                f"{path}: format {content.get('format')}, written by another pgx; expected {FORMAT}"
+            )
+        plan = Plan(
+            jobs=tuple(Job(tuple(job["overrides"]), Path(job["run_dir"])) for job in content["jobs"]),
+            hydra=tuple(content["hydra"]),
+            cwd=Path(content["cwd"]),
+            search=Search(**content["search"]) if content["search"] else None,
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path}: not as pgx writes it: {type(error).__name__}: {error}") from error
+    texts = [*plan.hydra, *(override for job in plan.jobs for override in job.overrides)]
+    if not all(isinstance(text, str) for text in texts):
+        raise UserError(f"{path}: not as pgx writes it: an override that is no text")
+    if plan.search and (found := problems("search", signature(Search), asdict(plan.search))):
+        raise UserError(*(f"{path}: {problem}" for problem in found))
+    return plan
 
 
 def refuse_other(folder: Path, planned: Plan, asked: Plan) -> None:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import OmegaConf
-
 from pgx.checkpoint import LAST, Checkpoints, write_atomically
+from pgx.config.stored import CONFIG, read_config
 from pgx.loggers.jsonl import read
 from pgx.metrics import tagged
 from pgx.run_lock import holder
@@ -36,7 +35,7 @@ def look(run_dir: Path) -> Progress:
     """The state of one run; a run that was killed is "interrupted", one that never began is "waiting"."""
     summary = _json(run_dir / SUMMARY)
     running = holder(run_dir) is not None
-    config = OmegaConf.load(run_dir / "config.yaml") if (run_dir / "config.yaml").is_file() else None
+    config = read_config(run_dir / CONFIG) if (run_dir / CONFIG).is_file() else None
     steps, seconds = (summary["steps"], summary["seconds"]) if summary else _reached(run_dir)
     state: State = "interrupted" if config is not None else "waiting"
     if running:
@@ -45,9 +44,9 @@ def look(run_dir: Path) -> Progress:
         state = summary["status"]
     return Progress(
         state=state,
-        env=None if config is None else config.env.id,
+        env=None if config is None else config.env.get("id"),
         steps=steps,
-        total_steps=None if config is None else config.trainer.total_steps,
+        total_steps=None if config is None else config.trainer.get("total_steps"),
         seconds=seconds,
         final_return=None if summary is None else summary.get("final_return"),
         error=None if summary is None else summary["error"],
@@ -68,7 +67,7 @@ def write_failure(run_dir: Path, error: str) -> None:
 
 def clear(run_dir: Path) -> None:
     """Remove what a run left that died before its first checkpoint, so that it can begin anew."""
-    for name in ("metrics.jsonl", "config.yaml", SUMMARY):
+    for name in ("metrics.jsonl", CONFIG, SUMMARY):
         (run_dir / name).unlink(missing_ok=True)
     for path in [*run_dir.glob("events.out.tfevents.*"), *run_dir.glob("checkpoints/.*.tmp")]:
         path.unlink()

@@ -15,6 +15,7 @@ from pgx.checkpoint import write_atomically
 from pgx.config.compose import parse
 from pgx.config.sections import Search
 from pgx.errors import UserError
+from pgx.schema import Index, problems
 from pgx.sweeps.plan import Job
 from pgx.sweeps.progress import look
 from pgx.trainer import SUMMARY, OnProgress
@@ -129,8 +130,10 @@ class Trial:
             self.trial = optuna.trial.Trial(self.study, self._frozen(noted["number"])._trial_id)
             self.overrides = tuple(noted["overrides"])
             return
-        self.trial = self.study.ask(distributions(search))
-        self.overrides = (*search.overrides, *(f"{k}={v}" for k, v in self.trial.params.items()))
+        space = distributions(search)
+        self.trial = self.study.ask(space)
+        # Of these keys alone: a study that came with a sweep's files may hold others.
+        self.overrides = (*search.overrides, *(f"{key}={self.trial.params[key]}" for key in space))
         content = {"number": self.trial.number, "overrides": self.overrides}
         run_dir.mkdir(parents=True, exist_ok=True)
         write_atomically(run_dir / TRIAL, (json.dumps(content, indent=2) + "\n").encode())
@@ -160,11 +163,21 @@ class Trial:
 
 
 def trial_noted(run_dir: Path) -> dict[str, Any] | None:
-    """What a run's folder says of its trial: its number and all of its overrides; None before it began."""
+    """What a run's folder says of its trial: its number and all of its overrides; None before it began.
+
+    Raises:
+        UserError: it says something else.
+    """
+    expected = {"number": Index, "overrides": list[str]}
     try:
         noted: dict[str, Any] = json.loads((run_dir / TRIAL).read_text())
+        found = problems("", expected, noted)
     except FileNotFoundError:
         return None
+    except (ValueError, TypeError, RecursionError) as error:
+        found = [f"{type(error).__name__}: {error}"]
+    if found:
+        raise UserError(*(f"{run_dir / TRIAL}: {problem}" for problem in found))
     return noted
 
 

@@ -70,13 +70,14 @@ def update(job: str, algo: str, batch: int, sizes: Sizes, seed: int) -> list[Row
     ]
 
 
-def _one_iteration(algo: str, num_envs: int, *overrides: str) -> Run:
+def _briefly(algo: str, num_envs: int, rows: int, *overrides: str) -> Run:
+    """A run of one rollout, or of two where episodes end in the first."""
     return watched_run(
         [
             f"algo={algo}",
             f"env={ENV}",
             *_shape(algo, num_envs),
-            "trainer.total_steps=1",
+            f"trainer.total_steps={rows}",
             COMPILED,
             *overrides,
         ],
@@ -87,7 +88,7 @@ def _one_iteration(algo: str, num_envs: int, *overrides: str) -> Run:
 @cache
 def _make_programs(algo: str, num_envs: int) -> None:
     """Let a run compile what pgx keeps on disk from one run to the next, so that it is there for those measured."""
-    _one_iteration(algo, num_envs)
+    _briefly(algo, num_envs, ROWS[algo])
 
 
 @cache
@@ -119,9 +120,8 @@ def startup(seed: int) -> list[Row]:
     disk_cache.forget([*folders, ROOT / "pgx", ROOT / "configs"])
     rows = []
     for case in ("cold files", "warm files"):
-        run = _one_iteration(
-            "ppo", DEFAULT, f"seed={seed}", "runner.rollout_steps=1", "algo.minibatch_size=16"
-        )
+        one_step = "runner.rollout_steps=1", "algo.minibatch_size=16"
+        run = _briefly("ppo", DEFAULT, DEFAULT, f"seed={seed}", *one_step)
         moment, row = _first(run)
         # The iteration of one step, whose own seconds its row holds, began when everything else was ready.
         value = moment - run.launched - row["time/seconds"]

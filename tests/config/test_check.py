@@ -1,5 +1,6 @@
 """Every mistake in a config is one error, all of them at once, naming key, expectation and nearest choice."""
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 from pgx.config import build, check, compose
+from pgx.config.compose import jobs
 from pgx.errors import UserError
 from pgx.optimizers import OPTIMIZERS
 from pgx.paths import choices
@@ -183,6 +185,88 @@ def test_a_minibatch_larger_than_the_batch_shows_the_arithmetic() -> None:
     assert message.startswith("algo.critic_minibatch_size:")
     for part in ("runner.rollout_steps 64", "env.num_envs 1", "= 64", "128"):
         assert part in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ("trainer.total_steps=2047", "runner.rollout_steps 128 x 16 environments = 2048 steps"),
+        (
+            "algo=a3c runner.workers=4 trainer.total_steps=19",
+            "runner.rollout_steps 5 x 4 environments = 20 steps",
+        ),
+        (
+            "algo=impala runner.workers=4 runner.trajectories=2 runner.queue=4 trainer.total_steps=159",
+            "runner.rollout_steps 20 x 8 environments = 160 steps",
+        ),
+    ],
+)
+def test_a_budget_below_one_rollout_shows_the_arithmetic(overrides: str, says: str) -> None:
+    message = problem(*overrides.split())
+    steps = int(overrides.rpartition("=")[2])
+    assert message.startswith(f"trainer.total_steps={steps}: less than one rollout, ")
+    assert says in message
+    check(compose([*overrides.split()[:-1], f"trainer.total_steps={steps + 1}"]))
+
+
+def test_a_budget_of_whole_episodes_is_one_step_at_least_since_nobody_knows_their_length() -> None:
+    check(compose(["algo=reinforce", "trainer.total_steps=1"]))
+
+
+def test_a_rollout_shorter_than_the_target_s_rewards_shows_the_arithmetic() -> None:
+    steps = ["algo=actor_critic", "algo.gae_lambda=null", "runner.rollout_steps=8"]
+    message = problem(*steps, "algo.n_steps=9")
+    assert message.startswith("algo.n_steps=9:") and "runner.rollout_steps 8 < 9" in message
+    assert message.endswith("at most 8")
+    check(compose([*steps, "algo.n_steps=8"]))
+
+
+@pytest.mark.parametrize("name", ["ppg", "off_policy_reinforce", "npg"])
+def test_a_policy_with_memory_under_a_rule_that_has_no_sequences_is_named(name: str) -> None:
+    alone = {"npg": ["algo.solver=compatible", "algo.fisher=empirical"]}
+    overrides = [f"algo={name}", *NEEDED.get(name, []), *alone.get(name, [])]
+    check(compose(overrides))
+    with pytest.raises(UserError) as caught:
+        check(compose([*overrides, "policy=lstm"]))
+    assert any(
+        "policy=lstm" in line and ("memory" in line or "sequences" in line) for line in caught.value.problems
+    )
+
+
+def test_a_number_beyond_64_bits_is_refused_before_anything_counts_with_it() -> None:
+    for key in ("seed", "env.num_envs", "trainer.total_steps", "runner.rollout_steps"):
+        message = problem(f"{key}={2**63}")
+        assert message.startswith(f"{key}: expected a whole number") and message.endswith("63 bits")
+    assert problem("seed=-1" + "0" * 300).endswith("63 bits")
+
+
+def test_a_very_long_value_is_shown_in_part() -> None:
+    assert len(problem("algo.fisher=" + "x" * 5000)) < 400
+
+
+def test_line_ends_in_what_was_typed_do_not_break_a_message() -> None:
+    (line,) = problems("algo=a\nb")
+    assert line.startswith("algo=a b:")
+
+
+# --- sweeps that no machine could hold
+
+
+@pytest.mark.parametrize("values", ["range(0,1000000000)", "range(0,1,1e-9)", "shuffle(range(0,1000000000))"])
+def test_a_sweep_over_more_values_than_runs_can_be_is_refused_at_once(values: str) -> None:
+    with pytest.raises(UserError, match="more than 10,000 values"):
+        jobs([f"seed={values}"])
+
+
+def test_a_sweep_over_more_combinations_than_runs_can_be_is_refused_at_once() -> None:
+    with pytest.raises(UserError, match="1,000,000 runs; a sweep has at most 10,000"):
+        jobs(["seed=range(0,1000)", "env.num_envs=range(0,1000)"])
+
+
+@pytest.mark.parametrize("values", ["range(0,3,0)", "range(0,1,0.0)", "glob(*)", "glob([a*],exclude=b)"])
+def test_what_is_no_sweep_is_named(values: str) -> None:
+    with pytest.raises(UserError, match=re.escape(f"seed={values}: ")):
+        jobs([f"seed={values}"])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

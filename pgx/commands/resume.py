@@ -1,0 +1,106 @@
+"""`pgx train --resume`: a run goes on from a checkpoint, with what may change of its config."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from pgx.checkpoint import LAST, Checkpoints
+from pgx.commands.one_run import load_config
+from pgx.commands.run import Lead
+from pgx.config.compose import parse
+from pgx.config.ranks import check_ranks
+from pgx.config.resume import Change, applied, changes
+from pgx.config.stored import CONFIG
+from pgx.config.trust import imports_of, joins_of, refuse_untrusted
+from pgx.config.unread import problems_of
+from pgx.errors import UserError
+from pgx.schema import nearest
+
+FLAGS = ("--resume", "--checkpoint", "--trust")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a command line says about a run to go on with."""
+
+    run_dir: Path
+    checkpoint: str
+    trust: bool
+    overrides: list[str]
+
+
+def resume(arguments: list[str], lead: Lead) -> int:
+    """Go on with a run from a checkpoint of its own; returns the exit code."""
+    asked = read_arguments(arguments)
+    cfg, made = _changed(asked)
+    cfg.run_dir = str(asked.run_dir)
+    state = Checkpoints(asked.run_dir).load(asked.checkpoint)
+    if cfg.trainer.compile == "auto" and lead.ranks.size == 1:
+        cfg.trainer.compile = state["compiled"]  # a longer run, or another machine, may decide otherwise
+    check_ranks(cfg, lead.ranks.size)
+    steps: int = state["counters"]["steps"]
+    if steps >= cfg.trainer.total_steps:
+        print(
+            f"{asked.run_dir} is finished: {steps:,} of {cfg.trainer.total_steps:,} steps; "
+            "a larger trainer.total_steps=... extends it"
+        )
+        return 0
+    for change in made:
+        print(f"changed {change}")
+    summary = lead.run(cfg, state)
+    if summary["status"] == "interrupted":
+        raise KeyboardInterrupt
+    return 0
+
+
+def read_arguments(arguments: list[str]) -> Asked:
+    """The command line of a resumed run.
+
+    Raises:
+        UserError: a flag is unknown, or its value is missing.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--resume", type=Path)
+    parser.add_argument("--checkpoint", default=LAST)
+    parser.add_argument("--trust", action="store_true")
+    try:
+        said, rest = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        flag = error.argument_name or ""
+        meant = {
+            "--resume": "the folder of a run, e.g. pgx train --resume outputs/...",
+            "--checkpoint": "its name",
+        }
+        raise UserError(f"{flag}: expected {meant.get(flag, 'no value')}") from None
+    if wrong := [text for text in rest if text.startswith("-")]:
+        raise UserError(
+            *(
+                f"{text}: unknown flag{nearest(text, FLAGS)} (a resumed run takes {', '.join(FLAGS)})"
+                for text in wrong
+            )
+        )
+    return Asked(said.resume, said.checkpoint, said.trust, rest)
+
+
+def _changed(asked: Asked) -> tuple[DictConfig, tuple[Change, ...]]:
+    """The run's config with what is changed of it, sound, and its changes.
+
+    Raises:
+        UserError: every change that may not be, every value that is wrong, and what a stranger's file would import.
+    """
+    stored, overrides = load_config(asked.run_dir), parse(asked.overrides)
+    wanted = changes(stored, overrides)
+    cfg = applied(stored, wanted.made)
+    named = {override.key_or_group: override.value() for override in overrides}
+    source = asked.run_dir / CONFIG
+    theirs: list[str] = []
+    if OmegaConf.select(cfg, "env.id") not in (named.get("env"), named.get("env.id")):
+        theirs += imports_of(cfg, source)
+    if "runner.address" not in named:
+        theirs += joins_of(cfg, source)
+    refuse_untrusted(theirs, asked.trust)
+    if found := [*wanted.refused, *problems_of(cfg, [change.key for change in wanted.made])]:
+        raise UserError(*found)
+    return cfg, wanted.made

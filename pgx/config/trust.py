@@ -1,0 +1,42 @@
+"""What a file that somebody else wrote would have pgx import or join, which is the user's to allow: --trust."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from pgx.errors import UserError
+
+# They make an environment of another library, which is named in their keywords, module and all.
+_ADAPTERS = frozenset({"GymV21Environment-v0", "GymV26Environment-v0"})
+
+
+def imports_of(cfg: DictConfig, source: Path) -> list[str]:
+    """A line for what making the environment of a config would import; empty when its id is known without."""
+    env_id = str(OmegaConf.select(cfg, "env.id"))
+    module, colon, _ = env_id.rpartition(":")
+    if colon:
+        return [f"{source}: env.id={env_id} would import the module '{module}'"]
+    if env_id in _ADAPTERS:
+        return [f"{source}: env.id={env_id} would import whatever env.kwargs name"]
+    return []
+
+
+def joins_of(cfg: DictConfig, source: Path) -> list[str]:
+    """A line for the Ray cluster that training with a config would join: what a cluster answers is unpickled."""
+    address = OmegaConf.select(cfg, "runner.address")
+    return [] if address is None else [f"{source}: runner.address={address} would join that Ray cluster"]
+
+
+def refuse_untrusted(lines: Sequence[str], trust: bool) -> None:
+    """Refuse what files would have pgx do, unless the user said that they may.
+
+    Args:
+        lines: from the functions above.
+        trust: --trust was given.
+
+    Raises:
+        UserError: the lines, each with what allows it.
+    """
+    if lines and not trust:
+        raise UserError(*(f"{line}, which you have not named yourself; --trust allows it" for line in lines))

@@ -1,0 +1,76 @@
+"""What the files of a sweep would have pgx do that their reader may not have written: --trust."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from pgx.config.compose import compose, named_modules
+from pgx.config.stored import CONFIG, read_config
+from pgx.config.trust import imports_of, joins_of
+from pgx.sweeps.plan import PLAN, Plan
+from pgx.sweeps.search import TRIAL, corners, trial_noted
+
+# Hydra's part of a plan can name any class to construct, file to read and command for a cluster; these are numbers.
+_NUMBERS = frozenset(
+    f"hydra.launcher.{key}"
+    for key in ("n_jobs", "cpus_per_job", "gpus_per_job", "connect_seconds", "parameters.timeout_min")
+)
+PICKLES = "submitit"  # where submitit keeps what it unpickles, in the sweep's folder
+
+
+def would_do(folder: Path, plan: Plan) -> list[str]:
+    """A line for everything that running the plan would import, construct, join or unpickle; empty for plain runs."""
+    return [*_of_hydra(folder, plan.hydra), *_of_overrides(folder, plan), *of_runs(plan, frozenset())]
+
+
+def of_runs(plan: Plan, named: frozenset[str]) -> list[str]:
+    """What going on with runs that were begun would import or join, by what stands in their folders.
+
+    Args:
+        plan: whose jobs they are.
+        named: environments of modules that the user has named.
+    """
+    found: dict[str, None] = {}  # a set that keeps its order
+    for job in plan.jobs:
+        config = job.run_dir / CONFIG
+        if config.is_file():
+            cfg = read_config(config)
+            found |= dict.fromkeys([] if cfg.env.get("id") in named else imports_of(cfg, config))
+            found |= dict.fromkeys(joins_of(cfg, config))
+        if plan.search and (noted := trial_noted(job.run_dir)):
+            source = job.run_dir / TRIAL
+            found |= dict.fromkeys(_of_run(source, noted["overrides"], named))
+    return list(found)
+
+
+def _of_overrides(folder: Path, plan: Plan) -> list[str]:
+    """What composing the plan's jobs, or those that a search may come to, would import."""
+    asked = [list(job.overrides) for job in plan.jobs] if plan.search is None else corners(plan.search)
+    found: dict[str, None] = {}
+    for overrides in asked:
+        found |= dict.fromkeys(_of_run(folder / PLAN, overrides, frozenset()))
+    return list(found)
+
+
+def _of_run(source: Path, overrides: Sequence[str], named: frozenset[str]) -> list[str]:
+    ids = [env_id for env_id in named_modules(overrides) if env_id not in named]
+    if ids:
+        return [
+            f"{source}: env={env_id} would import the module '{env_id.rpartition(':')[0]}'" for env_id in ids
+        ]
+    if named_modules(overrides):
+        return []
+    cfg = compose(list(overrides))  # which refuses choices of files that are not pgx's
+    return [*imports_of(cfg, source), *joins_of(cfg, source)]
+
+
+def _of_hydra(folder: Path, hydra: Sequence[str]) -> list[str]:
+    found = []
+    for text in hydra:
+        key, _, value = text.partition("=")
+        if key == "hydra/launcher":
+            if value.startswith("submitit") and (folder / PICKLES).exists():
+                found.append(f"{folder / PICKLES}: {text} would unpickle what is there")
+        elif key not in _NUMBERS or not re.fullmatch(r"\d+(\.\d+)?", value):
+            found.append(f"{folder / PLAN}: {text} would be handed to Hydra")
+    return found

@@ -1,0 +1,289 @@
+"""Keys that nothing reads: those that somebody set are named, and the table of them forgets none and claims none."""
+
+import ast
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from pgx.algos import rule, rules
+from pgx.commands.one_run import checked
+from pgx.config import compose
+from pgx.config.check import plain_values
+from pgx.config.choices import NAMED
+from pgx.config.sections import FIXED, Top
+from pgx.config.unread import READ_IF, asked_keys, flat, unread
+from pgx.errors import UserError
+from pgx.paths import choices, config_dir
+from pgx.schema import signature
+from pgx.trainer import Trainer
+from pgx.types import Setting
+from tests.config.conftest import Command
+from tests.conftest import Make, parameters, small
+
+PACKAGE = Path(__file__).parents[2] / "pgx"
+
+
+def problems(*overrides: str) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        checked(list(overrides))
+    return list(caught.value.problems)
+
+
+# --- what is said
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "because"),
+    [
+        ("env.obs_clip=5 env.normalize_obs=false", "env.obs_clip", "env.normalize_obs=false"),
+        ("env.reward_clip=null env.scale_reward=false", "env.reward_clip", "env.scale_reward=false"),
+        ("env.num_threads=2 env.backend=gymnasium", "env.num_threads", "env.backend='gymnasium'"),
+        (
+            "trainer.compile_min_steps=5 trainer.compile=true",
+            "trainer.compile_min_steps",
+            "trainer.compile=true",
+        ),
+        ("logger.console_interval=5 logger.console=live", "logger.console_interval", "logger.console='live'"),
+        ("algo=impala runner.connect_seconds=5", "runner.connect_seconds", "runner.backend='local'"),
+        ("algo=ppo algo.epochs=1 algo.target_kl=0.1", "algo.target_kl", "algo.epochs=1"),
+        ("algo=ppo_kl algo.adapt_beta=false algo.kl_target=0.1", "algo.kl_target", "algo.adapt_beta=false"),
+        ("algo=npg algo.euclidean_radius=1", "algo.euclidean_radius", "algo.solver='cg'"),
+        ("algo=reinforce algo.critic_epochs=3", "algo.critic_epochs", "algo.baseline='time_dependent'"),
+        ("trainer={compile_min_steps:5,compile:true}", "trainer.compile_min_steps", "trainer.compile=true"),
+        ("++env.obs_clip=5 ++env.normalize_obs=false", "env.obs_clip", "env.normalize_obs=false"),
+        (
+            "sweep=ppo_cartpole sweep.warmup_steps=1 sweep.pruner=none",
+            "sweep.warmup_steps",
+            "sweep.pruner='none'",
+        ),
+    ],
+)
+def test_a_key_that_nothing_would_read_is_named_with_what_decides(
+    overrides: str, key: str, because: str
+) -> None:
+    (line,) = problems(*overrides.split())
+    assert line.startswith(f"{key}: nothing reads it with {because};")
+
+
+def test_a_default_of_others_is_named_where_the_others_are_set_as_well() -> None:
+    assert problems("env.discount=0.9", "algo.discount=0.8")[0].startswith(
+        "env.discount: nothing reads it where"
+    )
+    checked(["env.discount=0.9"])
+    checked(["algo.discount=0.8"])
+    checked(["env.discount=0.9", "algo.discount=${env.discount}"])
+
+
+def test_values_of_pgx_s_own_files_are_nobody_s_mistake() -> None:
+    checked(
+        ["env.normalize_obs=false", "env.scale_reward=false", "logger.console=off", "trainer.compile=false"]
+    )
+    for solver in ("exact", "euclidean"):
+        checked(["algo=npg", f"algo.solver={solver}"])
+
+
+def test_with_other_problems_it_is_one_error() -> None:
+    found = problems("env.obs_clip=5", "env.normalize_obs=false", "optimizer=adam")
+    assert [re.split("[:=]", line)[0] for line in found] == ["optimizer", "env.obs_clip"]
+
+
+@pytest.mark.parametrize("name", choices("experiment"))
+def test_the_keys_of_an_experiment_are_asked_for(name: str) -> None:
+    written = OmegaConf.to_container(OmegaConf.load(config_dir() / "experiment" / f"{name}.yaml"))
+    assert isinstance(written, dict)
+    own = {f"{section}.{key}" for section in written.keys() - {"defaults"} for key in written[section]}
+    assert set(asked_keys([f"experiment={name}"])) == own
+    checked([f"experiment={name}"])
+
+
+def test_an_experiment_s_key_that_nothing_reads_is_named() -> None:
+    found = problems("experiment=trpo_2015", "algo=npg", "algo.solver=euclidean")
+    assert {line.split(":")[0] for line in found} == {"algo.max_kl", "algo.damping", "algo.cg_steps"}
+
+
+def test_each_job_of_a_sweep_is_checked_in_the_same_way(command: Command, tmp_path: Path) -> None:
+    said = command("train", "-m", "env.normalize_obs=true,false", "env.obs_clip=5")
+    assert said.code == 2 and list(tmp_path.iterdir()) == []
+    assert said.problems[0].startswith("env.obs_clip: nothing reads it with env.normalize_obs=false")
+
+
+# --- of rules: what the table leaves out is read, and what it names changes nothing
+
+SETTINGS: dict[str, list[list[str]]] = {
+    "ppo": [["algo.epochs=2", "algo.target_kl=1e-9", "algo.value_clip=0.2"], ["algo.epochs=1"]],
+    "ppo_kl": [[], ["algo.adapt_beta=false"], ["algo.epochs=1"]],
+    "trpo": [[], ["algo.line_search_steps=1"], ["algo.critic_epochs=0"]],
+    "mdpo": [["algo.minibatch_size=64"], ["algo.critic_epochs=0"]],
+    "npg": [
+        [],
+        ["algo.solver=euclidean"],
+        ["algo.solver=exact", "policy.hidden=[4]"],
+        ["algo.solver=compatible", "algo.fisher=empirical", "policy.hidden=[4]"],
+    ],
+    "reinforce": [[], ["algo.baseline=value", "critic=mlp", "critic_optimizer=adam", "algo.critic_epochs=2"]],
+    "actor_critic": [[], ["algo.n_steps=3", "algo.gae_lambda=null"]],
+}
+CASES = [(name, setting) for name in rules() for setting in SETTINGS.get(name, [[]])]
+
+OTHERWISE = {
+    "algo.critic_epochs": "3",
+    "algo.critic_minibatch_size": "32",
+    "algo.line_search_shrink": "0.31",
+    "algo.recompute_advantages": "true",
+    "algo.target_kl": "1e-9",
+    "algo.kl_target": "1.0",
+    "algo.max_kl": "0.7",
+    "algo.fisher": "kl_hessian",
+    "algo.damping": "0.9",
+    "algo.cg_steps": "2",
+    "algo.cg_tolerance": "0.5",
+    "algo.euclidean_radius": "3.0",
+    "env.obs_clip": "0.01",
+    "env.reward_clip": "0.01",
+    "env.num_threads": "2",
+}
+
+
+def overrides_of(name: str, setting: list[str]) -> list[str]:
+    own = [o for o in small(name) if o.split("=")[0] not in {s.split("=")[0] for s in setting}]
+    return [*own, "env=CartPole-v1", *setting]
+
+
+def watched(algorithm: Any) -> set[str]:
+    """The fields of a rule that are read from now on, as they are."""
+    names, read = {field.name for field in fields(algorithm)}, set[str]()
+    kind = type(algorithm)
+
+    class Watched(kind):  # type: ignore[valid-type, misc]
+        def __getattribute__(self, name: str) -> Any:
+            if name in names:
+                read.add(name)
+            return super().__getattribute__(name)
+
+    algorithm.__class__ = Watched
+    return read
+
+
+def updated(trainer: Trainer, times: int = 3) -> torch.Tensor:
+    """The parameters after so many updates: a phase of PPG's is as long."""
+    for _ in range(times):
+        rollout = trainer.runner.collect(trainer.agent)
+        trainer.algorithm.estimate(trainer.agent, rollout)
+        trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
+    return parameters(trainer)
+
+
+def idle(overrides: list[str]) -> set[str]:
+    """Keys that the table has as unread under these overrides."""
+    return set(unread(flat(plain_values(compose(overrides)))))
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"), CASES, ids=lambda case: "-".join(case) if isinstance(case, list) else case
+)
+def test_every_hyperparameter_is_read_in_an_update_or_the_table_says_that_it_is_not(
+    make: Make, name: str, setting: list[str]
+) -> None:
+    trainer = make(*overrides_of(name, setting))
+    read = watched(trainer.algorithm)
+    trainer.algorithm.conflicts(Setting(64, 4, policy="mlp", critic="mlp", sequence_length=None))
+    updated(trainer)
+    never = {f"algo.{key}" for key in signature(rule(name)).keys() - read}
+    assert never <= idle(
+        [*overrides_of(name, setting), *(["dataset=x"] if name == "off_policy_reinforce" else [])]
+    )
+
+
+@pytest.mark.parametrize("name", rules())
+def test_every_hyperparameter_of_a_rule_is_read_under_some_setting(name: str) -> None:
+    each = [idle([*overrides_of(name, setting)]) for setting in SETTINGS.get(name, [[]])]
+    assert not {f"algo.{key}" for key in signature(rule(name))} & set.intersection(*each)
+
+
+CLAIMS = [
+    (name, setting, key)
+    for name, setting in CASES
+    if name != "off_policy_reinforce"
+    for key in sorted(idle(overrides_of(name, setting)))
+    if key.startswith("algo.")
+] + [
+    ("ppo", ["env.normalize_obs=false"], "env.obs_clip"),
+    ("ppo", ["env.scale_reward=false"], "env.reward_clip"),
+    ("ppo", ["env.backend=gymnasium"], "env.num_threads"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "key"), CLAIMS, ids=lambda case: "-".join(case) if isinstance(case, list) else case
+)
+def test_a_key_that_the_table_has_as_unread_changes_no_bit(
+    make: Make, name: str, setting: list[str], key: str
+) -> None:
+    own = [o for o in overrides_of(name, setting) if not o.startswith(f"{key}=")]
+    assert key in idle(own)
+    other = make(*own, f"{key}={OTHERWISE[key]}", name="other")
+    assert torch.equal(updated(make(*own)), updated(other))
+
+
+def test_every_claim_of_the_table_is_put_to_the_proof() -> None:
+    proved = {key for _, _, key in CLAIMS}
+    # What is shown, compiled, waited for and searched: no part of what a run learns.
+    elsewhere = {
+        "trainer.compile_min_steps",
+        "logger.console_interval",
+        "runner.connect_seconds",
+        "sweep.warmup_steps",
+    }
+    assert {each.key for each in READ_IF} == proved | elsewhere
+
+
+# --- of the sections that never vary, and of what is chosen by name
+
+HELD = {"env": "env", "training": "trainer", "logger": "logger", "top": "", "cfg": ""}
+
+
+def reads(path: Path) -> Iterator[str]:
+    """Dotted keys of the config that a file reads: env.id, values["logger"]["every"], cfg.label."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute):
+            name, _, rest = ast.unparse(node).partition(".")
+            if name in HELD:
+                yield f"{HELD[name]}.{rest}".strip(".")
+        elif isinstance(node, ast.Subscript) and ast.unparse(node).startswith("values["):
+            yield ".".join(re.findall(r"\['(\w+)'\]", ast.unparse(node)))
+        elif isinstance(node, ast.Attribute | ast.Call) and ast.unparse(node).startswith("Health("):
+            yield "health.clip_range"
+
+
+def test_every_key_of_the_sections_that_never_vary_is_read() -> None:
+    files = [
+        PACKAGE / "config" / "build.py",
+        PACKAGE / "config" / "fit.py",
+        *(PACKAGE / "commands").glob("*.py"),
+    ]
+    read = {key for path in files for key in reads(path)}
+    known = set(signature(Top)) | {f"{s}.{key}" for s, section in FIXED.items() for key in signature(section)}
+    referred = {"env.discount", "dataset"}  # what configs/algo and configs/runner/dataset.yaml refer to
+    assert known - read - referred == set()
+
+
+def body(target: Callable[..., Any]) -> ast.AST:
+    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    return ast.parse(textwrap.dedent(inspect.getsource(function)))
+
+
+@pytest.mark.parametrize("section", NAMED)
+def test_every_parameter_of_what_a_name_chooses_is_used(section: str) -> None:
+    registry, _ = NAMED[section]
+    for name, target in registry.items():
+        used = {node.id for node in ast.walk(body(target)) if isinstance(node, ast.Name)}
+        unused = {key for key in signature(target) if key != "return"} - used
+        assert unused <= {"obs", "action", "generator", "network", "engine", "ranks"}, f"{section}={name}"
