@@ -22,7 +22,14 @@ from pgx.sweeps.plan import key_of, quoted
 from pgx.trainer import refuse_used
 
 # What a resumed run may change; the rest would make it another run.
-CHANGEABLE_ON_RESUME = ("trainer.", "logger.", "torch_threads", "env.num_threads", "device")
+CHANGEABLE_ON_RESUME = (
+    "trainer.",
+    "logger.",
+    "torch_threads",
+    "env.num_threads",
+    "env.worker_timeout",
+    "device",
+)
 
 _WITHOUT_A_RUN = {"help", "hydra_help", "cfg", "info", "shell_completion"}  # Hydra's flags that only print
 
