@@ -19,6 +19,7 @@ VERBS = {
     "sweep": "the runs of pgx train -m: sweep status DIR shows them, sweep resume DIR goes on with what is left",
     "eval": "play episodes with a trained run",
     "collect": "write episodes of a trained run as a dataset that others can learn from (dataset=PATH)",
+    "check": "look whether an environment is what a run takes it for, e.g. pgx check env=my_module:MyEnv-v0",
     "envs": "list the environments that env= takes",
     "algos": "list the update rules that algo= takes",
 }
@@ -95,6 +96,11 @@ def _dispatch(arguments: list[str]) -> int:
     source.add_argument("--checkpoint", default="last", help="last, best or step_<steps> (last)")
     source.add_argument("--seed", type=int, default=0, help="of the environments and of sampling (0)")
     source.set_defaults(verb=_collect)
+    looked = verbs.add_parser(
+        "check", help=VERBS["check"], description="Look at an environment (docs/environments.md)."
+    )
+    looked.add_argument("overrides", nargs="*", help="as for pgx train, e.g. env=Walker2d-v4 env.num_envs=8")
+    looked.set_defaults(verb=_check)
     envs = verbs.add_parser("envs", help=VERBS["envs"], description="List the environments that env= takes.")
     envs.add_argument("pattern", nargs="?", default="", help="only ids that contain this")
     envs.set_defaults(verb=_envs)
@@ -136,6 +142,12 @@ def _collect(options: argparse.Namespace) -> int:
     from pgx.commands.collect import collect
 
     return collect(options.run, options.checkpoint, options.episodes, options.out, options.seed)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from pgx.commands.check_env import check_environment
+
+    return check_environment(options.overrides)
 
 
 def _envs(options: argparse.Namespace) -> int:
