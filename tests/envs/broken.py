@@ -30,9 +30,10 @@ class Broken(gymnasium.Env[Any, Any]):
         self.steps, self.episodes, self.buffer = 0, 0, np.zeros(2, np.float32)
         self.own = np.random.default_rng(0)
         self.made = next(MADE)
-        if fault == "alone" and OPEN:
-            raise RuntimeError("the port is taken")
-        OPEN.add(self)
+        if fault == "alone":
+            if OPEN:
+                raise RuntimeError("the port is taken")
+            OPEN.add(self)
         self.last_seed = 0
         match fault:
             case "constructor":
@@ -48,13 +49,15 @@ class Broken(gymnasium.Env[Any, Any]):
             case "pointless bounds":
                 self.action_space = spaces.Box(np.array([-1, 1], np.float32), np.array([1, 1], np.float32))
             case "numbered":
-                self.observation_space = spaces.Discrete(12)
+                self.observation_space = spaces.Discrete(13)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         match self.fault:
             case "near seeds" if seed is not None:
                 seed = seed // 1000
             case "deaf":
+                seed = 0
+            case "one seed" if seed is not None:
                 seed = 0
             case "again":
                 self.last_seed = self.last_seed if seed is None else seed

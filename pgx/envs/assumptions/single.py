@@ -1,10 +1,8 @@
 """What the trainer assumes of an environment by itself: that it answers, and of its episodes."""
 
-from typing import Any
-
 import numpy as np
 
-from pgx.envs.assumptions.recording import Answer, allowed, draw, flat, reset, same_bits, step
+from pgx.envs.assumptions.recording import Answer, flat, same_bits
 from pgx.envs.assumptions.subject import Subject
 from pgx.envs.assumptions.verdict import Untold, Verdict, fails, holds, untold
 from pgx.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
@@ -103,25 +101,11 @@ def _among_the_first(answers: list[Answer], ended: list[int], inner: list[Answer
 
 
 def unshared(subject: Subject) -> Verdict:
-    """Observations that were given out stay what they were, here and in another environment."""
+    """Observations that were given out stay what they were."""
     for number, answer in enumerate(subject.played.answers):
         if not same_bits(answer.seen, answer.kept):
             return fails(f"answer {number} was written over by a later one; return a copy of it")
-    with subject.another() as one, subject.another() as two:
-        first = reset(one, seed=1)
-        second = reset(two, seed=2)
-        specs = subject.specs
-        mask = allowed(second.info, specs.action)
-        step(two, specs.write(draw(np.random.default_rng(0), specs.action, 1, mask))[0])
-        if not same_bits(first.seen, first.kept):
-            return fails("an observation of one environment was written over by another's")
-        if _overlap(first.seen, second.seen):
-            return fails("observations of two environments stand in the same memory")
     return holds(f"{len(subject.played.answers):,} observations")
-
-
-def _overlap(one: Any, other: Any) -> bool:
-    return isinstance(one, np.ndarray) and isinstance(other, np.ndarray) and np.shares_memory(one, other)
 
 
 def drawing(subject: Subject) -> Verdict:
