@@ -8,8 +8,8 @@ from typing import Any
 
 from pgx.envs.process_worker import CLOSE, FAILED, Failure, Share
 from pgx.errors import RunError
-from pgx.processes.parent import LOOK, WorkerTraceback, ending, reap, start
-from pgx.processes.stuck import frames, give_up, place
+from pgx.processes.parent import LOOK, ending, reap, start
+from pgx.processes.stuck import hung
 
 
 class WorkerProcess:
@@ -76,7 +76,8 @@ class WorkerProcess:
                     raise worker.death()
             waited += look
             if waited >= self.timeout:
-                raise self._hang()
+                what = f"{self.share.env_id}: {self} has not answered"
+                raise hung(self.process, self._shown, what, self.timeout)
         return waited
 
     def answer(self) -> Failure | None:
@@ -98,17 +99,6 @@ class WorkerProcess:
             return self.channel.recv()
         except (EOFError, ConnectionResetError):
             raise self.death() from None
-
-    def _hang(self) -> RunError:
-        """It is killed, once it has shown where it is."""
-        said = give_up(self.process, self._shown)
-        where = f", {found}" if (found := place(frames(said))) else ""
-        error = RunError(
-            f"{self.share.env_id}: {self} has not answered for {self.timeout:g} s{where}; where that is "
-            f"no more than it needs, raise env.worker_timeout={self.timeout:g}"
-        )
-        error.__cause__ = WorkerTraceback(said) if said else None
-        return error
 
     def death(self) -> RunError:
         """How it came to its end, which its silence told of."""

@@ -11,8 +11,9 @@ from pathlib import Path
 from subprocess import TimeoutExpired
 from typing import NamedTuple
 
+from pgx.errors import RunError
 from pgx.processes.child import ASK
-from pgx.processes.parent import PATIENCE, Process
+from pgx.processes.parent import PATIENCE, Process, WorkerTraceback
 
 QUIET = 0.25  # seconds without another line after which what was written is taken for all of it
 FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
@@ -24,6 +25,23 @@ class Frame(NamedTuple):
     file: str
     line: int
     function: str
+
+
+def hung(process: Process, descriptor: int, problem: str, seconds: float) -> RunError:
+    """The end of a process whose environments do not answer, and where they were, to be raised.
+
+    Args:
+        process, descriptor: as in `give_up`.
+        problem: what it has been doing, in words.
+        seconds: for so long, which is env.worker_timeout.
+    """
+    said = give_up(process, descriptor)
+    where = f", {found}" if (found := place(frames(said))) else ""
+    error = RunError(
+        f"{problem} for {seconds:g} s{where}; where that is no more than it needs, raise env.worker_timeout={seconds:g}"
+    )
+    error.__cause__ = WorkerTraceback(said) if said else None
+    return error
 
 
 def give_up(process: Process, descriptor: int) -> str:

@@ -273,6 +273,20 @@ def test_a_stop_request_ends_the_run_with_a_checkpoint_and_no_orphans(make: Make
     assert len(alive) == 2 and not any(map(runs, alive))
 
 
+def test_an_environment_that_hangs_ends_the_run_with_its_place(make: Make) -> None:
+    env = [
+        "env=tests.envs.troubles:Trouble-v0",
+        "env.kwargs={at: step, what: sleep}",
+        "env.backend=gymnasium",
+    ]
+    trainer = make("algo=a3c", *env, "runner.workers=2", "env.worker_timeout=2")
+    with pytest.raises(
+        RunError, match=r"\(number \d\) has been in one call .* for 2 s, in _meet \(troubles.py:\d+\)"
+    ):
+        trainer.train()
+    assert company(trainer).workers is None  # closed
+
+
 def test_parameters_that_become_nan_end_the_run_and_spare_the_checkpoint(make: Make, tmp_path: Path) -> None:
     trainer = make("algo=a3c", *CARTPOLE, "trainer.total_steps=100000", "trainer.checkpoint_every=400")
 
