@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -244,7 +245,7 @@ def test_every_boundary_begins_other_episodes_with_other_draws(make: Make) -> No
         (0, Begin(0, 1)),
         (0, Begin(0, 0)),
     ):
-        worker = Worker(plan, memory, index)
+        worker = Worker(plan, memory, index, np.zeros(1, np.int64))
         worker.begin(begin)
         rollout = worker.runner.collect(worker.agent)
         worlds.append((rollout.obs[0], rollout.action))
