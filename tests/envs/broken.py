@@ -88,7 +88,7 @@ class Broken(gymnasium.Env[Any, Any]):
             self.where += 1e-3 * self.made
 
     def _show(self) -> Any:
-        seen = np.array([self.where, self.time], np.float32)
+        seen = np.array([np.clip(self.where, -15, 15), min(self.time, 12)], np.float32)
         match self.fault:
             case "shape":
                 return seen[:1]

@@ -109,15 +109,10 @@ def test_what_is_broken_fails_and_nothing_else(fault: str, broken: set[str], evi
     ],
 )
 def test_what_cannot_be_told_is_not_held_against_it(fault: str, open_: set[str], evidence: str) -> None:
-    found = subject("tests.envs.broken:Broken-v0", fault=fault)
-    told = outcomes(found, "cannot be told")
-    assert not outcomes(found, "fails")
+    assert not outcomes(subject("tests.envs.broken:Broken-v0", fault=fault), "fails")
+    told = outcomes(subject("tests.envs.broken:Broken-v0", fault=fault), "cannot be told")
     assert set(told) == open_
-    assert evidence_of(told, open_, evidence)
-
-
-def evidence_of(told: dict[str, str], names: set[str], evidence: str) -> bool:
-    return bool(re.search(evidence, next(told[name] for name in ASSUMPTIONS if name in names)))
+    assert re.search(evidence, next(told[name] for name in ASSUMPTIONS if name in open_))
 
 
 def test_one_that_draws_every_step_is_told_of() -> None:
@@ -158,7 +153,6 @@ def test_what_no_worker_can_make_is_told_of() -> None:
         ("Walker2d-v4", "gymnasium"),
         ("Walker2d-v4", "envpool"),
         ("Walker2d-v5", "processes"),
-        ("tests.environments:Masked-v0", "gymnasium"),
         ("tests.environments:TwoButtons-v0", "gymnasium"),
         ("tests.environments:Catch-v0", "gymnasium"),
         ("tests.environments:Recall-v0", "gymnasium"),

@@ -37,22 +37,22 @@ def _misform(seen: Any, space: "spaces.Space[Any]") -> str:
 
 def bounds(subject: Subject) -> Verdict:
     space, answers = subject.env.observation_space, subject.played.answers
-    low, high = np.float64(0), np.float64(0)
     if isinstance(space, spaces.Discrete):
-        low, high = np.float64(space.start), np.float64(space.start + space.n - 1)
-    elif isinstance(space, spaces.Box):
-        low, high = space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
+        low, high = flat(space.start), flat(space.start + space.n - 1)
+    else:
+        assert isinstance(space, spaces.Box)  # no other can be played
+        low, high = flat(space.low), flat(space.high)
     for number, answer in enumerate(answers):
         seen = flat(answer.kept)
-        if seen.size != np.size(low):
+        if seen.size != low.size:
             raise Untold("observations are not of their space's shape")
         outside = np.flatnonzero((seen < low) | (seen > high))
         if outside.size:
             i = int(outside[0])
-            between = f"[{np.ravel(low)[i]:g}, {np.ravel(high)[i]:g}]"
+            between = f"[{low[i]:g}, {high[i]:g}]"
             return fails(f"answer {number}: component {i} is {seen[i]:g}, the space says {between}")
     endless = int(np.sum(~np.isfinite(low) | ~np.isfinite(high)))
-    without = f", {endless} of {np.size(low)} components without a bound" if endless else ""
+    without = f", {endless} of {low.size} components without a bound" if endless else ""
     return holds(f"{len(answers):,} observations{without}")
 
 

@@ -62,6 +62,8 @@ def _look(channel: "Connection[Any, Any]", subject: Subject) -> None:
             except UserError as error:
                 channel.send(Refused(str(error)))
                 return
-    spaces = None if isinstance(subject.made, str) or isinstance(subject.taken, str) else subject.taken
-    channel.send(Seen(spaces and (spaces.obs, spaces.action), pace(subject)))
+    spaces = None
+    if not isinstance(subject.made, str) and not isinstance(subject.taken, str):
+        spaces = subject.taken.obs, subject.taken.action
+    channel.send(Seen(spaces, pace(subject)))
     subject.close()
