@@ -414,8 +414,8 @@ def test_the_command_line_trains_on_workers(tmp_path: Path) -> None:
 
 def test_the_command_line_says_where_an_environment_hangs(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pgx", "train", "algo=ppo", f"env={TROUBLE}", "env.backend=processes"]
-    small = ["env.num_envs=2", "runner.rollout_steps=32", "algo.minibatch_size=32", "env.num_threads=2"]
-    trouble = ["env.kwargs.at=step", "env.kwargs.what=sleep", "env.kwargs.number=1", "env.worker_timeout=5"]
+    small = ["env.num_envs=2", "runner.rollout_steps=32", "algo.minibatch_size=32", "trainer.compile=false"]
+    trouble = ["env.kwargs.at=step", "env.kwargs.what=sleep", "env.kwargs.number=1", "env.worker_timeout=3"]
     done = subprocess.run(
         [*command, *small, *trouble, f"run_dir={tmp_path / 'run'}"],
         cwd=ROOT,
@@ -425,6 +425,6 @@ def test_the_command_line_says_where_an_environment_hangs(tmp_path: Path) -> Non
     )
     place = f"troubles.py:{line_of('time.sleep(1e6)')}"
     assert done.returncode == 1
-    assert f"has not answered for 5 s, in _meet ({place})" in done.stderr.splitlines()[-1]
+    assert f"has not answered for 3 s, in _meet ({place})" in done.stderr.splitlines()[-1]
     assert "WorkerTraceback: in a worker process:\nThread" in done.stderr.replace("Current thread", "Thread")
     assert "has not answered" in (tmp_path / "run" / "summary.json").read_text()
