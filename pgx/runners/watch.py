@@ -40,7 +40,6 @@ class Watch:
     def begin(self, worker: int) -> None:
         """It is started, perhaps in the place of one that died in a call."""
         self._calls[worker] = self._last[worker] = 0
-        self._waited[worker] = 0.0
 
     def stuck(self, seconds: float) -> int | None:
         """The first that is stuck, when so many more seconds were waited; those that nobody waits do not count."""

@@ -90,6 +90,8 @@ class Broken(gymnasium.Env[Any, Any]):
     def _show(self) -> Any:
         seen = np.array([np.clip(self.where, -15, 15), min(self.time, 12)], np.float32)
         match self.fault:
+            case "noise":
+                return self.rng.uniform(-1, 1, 2).astype(np.float32)
             case "shape":
                 return seen[:1]
             case "type":

@@ -52,7 +52,7 @@ def outcomes(subject: Subject, outcome: str, but: tuple[str, ...] = (SLOW,)) -> 
     return {name: verdict.evidence for name, verdict in verdicts.items() if verdict.outcome == outcome}
 
 
-@pytest.mark.parametrize("fault", ["none", "real", "picky", "unbounded", "sound mask"])
+@pytest.mark.parametrize("fault", ["none", "real", "picky", "unbounded", "sound mask", "noise"])
 def test_of_a_sound_environment_every_assumption_holds(fault: str) -> None:
     found = subject("tests.envs.broken:Broken-v0", fault=fault)
     assert set(outcomes(found, "holds", but=())) == set(ASSUMPTIONS)

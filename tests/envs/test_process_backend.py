@@ -234,6 +234,16 @@ def test_the_bound_is_on_all_workers_together() -> None:
         assert worker.process.returncode == -signal.SIGKILL
 
 
+def test_one_worker_does_not_get_the_time_that_another_took() -> None:
+    """The first answers after 1.9 s, the second after another 1.9 s; both have 2."""
+    with processes(TROUBLE, 2, 2, at="step", what="nap") as envs:
+        for worker in envs._workers:
+            worker.timeout = 2.0
+        envs.reset(0)
+        with pytest.raises(RunError, match=r"\(environment 1\) has not answered for 2 s"):
+            step(envs, idle(envs))
+
+
 PARENT = """
 import sys, threading, time
 from pgx.envs.process_backend import ProcessVector
