@@ -81,7 +81,7 @@ class Broken(gymnasium.Env[Any, Any]):
 
     def _begin(self) -> None:
         self.time = 0
-        self.where = 0.5 if self.fault == "fixed start" else float(self.rng.uniform(-1, 1))
+        self.where = 0.5 if self.fault in ("fixed start", "masked start") else float(self.rng.uniform(-1, 1))
         if self.fault == "left over":
             self.where += 1e-3 * self.episodes
         if self.fault == "made":
@@ -92,6 +92,8 @@ class Broken(gymnasium.Env[Any, Any]):
         match self.fault:
             case "noise":
                 return self.rng.uniform(-1, 1, 2).astype(np.float32)
+            case "noisy start" if self.time == 0:
+                return seen + np.float32(np.random.default_rng().normal())
             case "shape":
                 return seen[:1]
             case "type":
@@ -120,7 +122,7 @@ class Broken(gymnasium.Env[Any, Any]):
                 return {"action_mask": np.full(2, 7, np.int8)}
             case "empty mask" if self.time == 2:
                 return {"action_mask": np.zeros(2, np.int8)}
-            case "sound mask":
+            case "sound mask" | "masked start":
                 return {"action_mask": np.array([self.time % 2, 1], np.int8)}
         return {}
 

@@ -4,11 +4,14 @@ import re
 from typing import Any
 
 import gymnasium
+import numpy as np
 import pytest
 
 import tests.envs.broken
 from pgx.envs.assumptions import ASSUMPTIONS, Asked, Subject, judge
+from pgx.envs.assumptions.rows import Rows, after_ends
 from pgx.envs.make import Backend
+from pgx.envs.vector import Step
 
 SLOW = "a worker process can make it"  # half a second each, and one way of being broken
 SINGLE = ["it can be made", "policies take its spaces", "reset and step answer as Gymnasium's do"]
@@ -87,6 +90,7 @@ def test_of_a_sound_environment_every_assumption_holds(fault: str) -> None:
         ("buffer", {KEPT}, "answer 0 was written over by a later one"),
         ("shared buffer", {KEPT, APART}, "answer 0 was written over by a later one"),
         ("own chance", {SEED, ALL_SEED}, "another observation when seeded again"),
+        ("noisy start", {SEED, ALL_SEED}, "answer 0: another observation when seeded again"),
         ("left over", {SEED, ALL_SEED}, "answer 0: another observation when seeded again"),
         ("made", {SEED}, "answer 0: another observation when made anew"),
         ("deaf stream", {SEED, ALL_SEED, APART}, "another observation when seeded again"),
@@ -106,6 +110,7 @@ def test_what_is_broken_fails_and_nothing_else(fault: str, broken: set[str], evi
     [
         ("endless", {ENDS, LAST, RESETS}, r"none ended within 2,000 steps; there is no time limit"),
         ("deaf", {OTHER, NEXT, APART}, "8 seeds begin alike: a task without chance"),
+        ("masked start", {APART}, "all 3 begin alike"),
     ],
 )
 def test_what_cannot_be_told_is_not_held_against_it(fault: str, open_: set[str], evidence: str) -> None:
@@ -113,6 +118,17 @@ def test_what_cannot_be_told_is_not_held_against_it(fault: str, open_: set[str],
     told = outcomes(subject("tests.envs.broken:Broken-v0", fault=fault), "cannot be told")
     assert set(told) == open_
     assert re.search(evidence, next(told[name] for name in ASSUMPTIONS if name in open_))
+
+
+@pytest.mark.parametrize(("reward", "end"), [(1.0, False), (0.0, True)])
+def test_a_row_after_an_end_that_is_more_than_a_reset_fails(reward: float, end: bool) -> None:
+    """No environment can bring this about, but a backend that is not pgx's could."""
+    obs, no, yes = np.arange(4.0).reshape(4, 1, 1), np.array([False]), np.array([True])
+    last, sound = Step(obs[1], np.array([1.0]), yes, no), Step(obs[2], np.array([0.0]), no, no)
+    wrong = Step(obs[2], np.array([reward]), no, np.array([end]))
+    following = Step(obs[3], np.array([1.0]), no, no)
+    assert after_ends(Rows(obs[0], [last, sound, following], [], 1.0)).outcome == "holds"
+    assert after_ends(Rows(obs[0], [last, wrong, following], [], 1.0)).outcome == "fails"
 
 
 def test_one_that_draws_every_step_is_told_of() -> None:

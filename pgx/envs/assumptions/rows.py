@@ -98,8 +98,12 @@ def rows(subject: Subject) -> Verdict:
 
 
 def resets(subject: Subject) -> Verdict:
-    """The row of an end is that of the successor; the one after it only resets."""
     seen, _, _ = _looked(subject)
+    return after_ends(seen)
+
+
+def after_ends(seen: Rows) -> Verdict:
+    """The row of an end is that of the successor; the one after it only resets."""
     ended = [
         (t, i)
         for t, took in enumerate(seen.steps[:-1])
@@ -111,9 +115,7 @@ def resets(subject: Subject) -> Verdict:
     for t, i in ended:
         last, after = seen.steps[t], seen.steps[t + 1]
         if after.reward[i] != 0 or after.terminated[i] or after.truncated[i]:
-            return fails(
-                f"step {t + 2}: environment {i} has reward {after.reward[i]:g} where it was only reset"
-            )
+            return fails(f"step {t + 2}: environment {i} was only reset, and has a reward or an end")
         alike += same_bits(last.obs[i], after.obs[i])
     moves = any(not same_bits(seen.first[0], took.obs[0]) for took in seen.steps)
     if alike == len(ended) and moves:
@@ -160,8 +162,6 @@ def _looked(subject: Subject) -> tuple[Rows, Rows, Rows]:
 def in_worker(subject: Subject) -> Verdict:
     """Made in a process of its own it is the same environment."""
     asked, spec = subject.asked, subject.specs.action
-    if refusal := process_backend.why_not(asked.id, asked.kwargs):
-        return fails(refusal)
     here = GymnasiumVector(asked.id, 1, asked.kwargs, first=0)
     with closing_rows(here):
         one = roll(here, spec, 3, REPEATED, SECONDS / 2, alike=False)
