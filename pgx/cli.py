@@ -20,6 +20,7 @@ VERBS = {
     "eval": "play episodes with a trained run",
     "collect": "write episodes of a trained run as a dataset that others can learn from (dataset=PATH)",
     "replay": "make again what a run failed of (NaN, infinity), from its post-mortem",
+    "check": "look whether an environment is what a run takes it for, e.g. pgx check env=my_module:MyEnv-v0",
     "envs": "list the environments that env= takes",
     "algos": "list the update rules that algo= takes",
 }
@@ -107,7 +108,13 @@ def _dispatch(arguments: list[str]) -> int:
         "replay", help=VERBS["replay"], description="Make again what a run failed of (docs/reliability.md)."
     )
     failed.add_argument("bundle", metavar="BUNDLE", help="RUN/post_mortem/iteration_...")
+    _add_trust(failed, "the run's config")
     failed.set_defaults(verb=_replay)
+    looked = verbs.add_parser(
+        "check", help=VERBS["check"], description="Look at an environment (docs/environments.md)."
+    )
+    looked.add_argument("overrides", nargs="*", help="as for pgx train, e.g. env=Walker2d-v4 env.num_envs=8")
+    looked.set_defaults(verb=_check)
     envs = verbs.add_parser("envs", help=VERBS["envs"], description="List the environments that env= takes.")
     envs.add_argument("pattern", nargs="?", default="", help="only ids that contain this")
     envs.set_defaults(verb=_envs)
@@ -168,7 +175,13 @@ def _collect(options: argparse.Namespace) -> int:
 def _replay(options: argparse.Namespace) -> int:
     from pgx.commands.replay import replay
 
-    return replay(Path(options.bundle))
+    return replay(Path(options.bundle), options.trust)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from pgx.commands.check_env import check_environment
+
+    return check_environment(options.overrides)
 
 
 def _envs(options: argparse.Namespace) -> int:

@@ -27,7 +27,7 @@ def list_environments(pattern: str) -> int:
     for env_id in ids:
         own_file = f"configs/env/{env_id}.yaml" if env_id in own else "configs/env/default.yaml"
         table.add_row(env_id, "yes" if env_id in fast else "no", own_file)
-    _show(table)
+    show(table)
     print(f"{len(ids)} ids; env=module:Id imports a module that registers environments of your own")
     return 0
 
@@ -46,11 +46,11 @@ def list_rules() -> int:
             comment = (config_dir() / "algo" / f"{name}.yaml").read_text().splitlines()[1]
             line = comment.removeprefix("# ").partition(" Page:")[0]
         table.add_row(name, line)
-    _show(table)
+    show(table)
     return 0
 
 
-def _show(table: Table) -> None:
+def show(table: Table) -> None:
     """As wide as it needs in a pipe, where a reader may cut or grep; folded to the window on a terminal."""
     console = Console()
     (console if console.is_terminal else Console(width=200)).print(table)

@@ -21,7 +21,11 @@ from pgx.config.unread import asked_keys, problems_of
 from pgx.errors import UserError
 from pgx.metrics import shown
 from pgx.paths import config_dir
+from pgx.records import complain
+from pgx.sweeps.progress import resumable
 from pgx.trainer import Trainer, refuse_used
+from pgx.types import State
+from pgx.versions import differences
 
 
 def checked(overrides: list[str]) -> DictConfig:
@@ -106,13 +110,38 @@ def outcome(summary: dict[str, Any], seconds: float) -> str:
     return f"{summary['status']} at {summary['steps']:,} steps after {seconds:,.1f} s: {returned}"
 
 
+def last_state(run_dir: Path, checkpoint: str = LAST) -> State | None:
+    """What a run goes on from; None: it died before its first checkpoint and begins anew.
+
+    A damaged last checkpoint is told of, and the one before it is taken; so are versions that are not those of then.
+
+    Raises:
+        UserError: the checkpoint that was asked for is not there; or some are, and none is whole.
+    """
+    checkpoints = Checkpoints(run_dir)
+    if checkpoint != LAST:
+        state = checkpoints.load(checkpoint)
+    elif not resumable(run_dir):
+        return None
+    else:
+        state, damaged = checkpoints.newest()
+        for line in damaged:
+            complain(f"{line}; the one before it is used")
+    for difference in differences(state["versions"]):
+        complain(f"{difference}: the bits may not be the same")
+    return state
+
+
 def resumed(cfg: DictConfig) -> Trainer:
     """The trainer of a run, at its last checkpoint.
 
     Raises:
         UserError: there is none.
     """
-    state = Checkpoints(Path(cfg.run_dir)).load(LAST)
+    run_dir = Path(cfg.run_dir)
+    state = last_state(run_dir)
+    if state is None:
+        raise UserError(f"{run_dir}: no checkpoint")
     if cfg.trainer.compile == "auto":
         cfg.trainer.compile = state["compiled"]  # a longer run, or another machine, may decide otherwise
     trainer = build(cfg)

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from pgx.checkpoint import unpacked
-from pgx.commands.one_run import load_config
+from pgx.commands.one_run import load_played
 from pgx.config import build
 from pgx.errors import RunError
 from pgx.faults.evidence import NotFiniteError
@@ -17,10 +17,10 @@ from pgx.trainer import Trainer
 from pgx.versions import differences
 
 
-def replay(bundle: Path) -> int:
+def replay(bundle: Path, trust: bool) -> int:
     """Make the failure of a post-mortem again and say where it is; returns 0 if it came about, 1 if it did not."""
     told = read_failure(bundle)
-    cfg = load_config(bundle)
+    cfg = load_played(bundle, trust)
     for difference in differences(told["versions"]):
         complain(difference)
     print(f"{cfg.label} on {cfg.env.id}: {told['error']}")

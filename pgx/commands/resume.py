@@ -6,8 +6,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from pgx.checkpoint import LAST, Checkpoints
-from pgx.commands.one_run import load_config
+from pgx.checkpoint import LAST
+from pgx.commands.one_run import last_state, load_config
 from pgx.commands.run import Lead
 from pgx.config.compose import parse
 from pgx.config.ranks import check_ranks
@@ -16,7 +16,10 @@ from pgx.config.stored import CONFIG
 from pgx.config.trust import imports_of, joins_of, refuse_untrusted
 from pgx.config.unread import problems_of
 from pgx.errors import UserError
+from pgx.run_lock import hold
 from pgx.schema import nearest
+from pgx.sweeps.progress import clear
+from pgx.types import State
 
 FLAGS = ("--resume", "--checkpoint", "--trust")
 
@@ -36,10 +39,12 @@ def resume(arguments: list[str], lead: Lead) -> int:
     asked = read_arguments(arguments)
     cfg, made = _changed(asked)
     cfg.run_dir = str(asked.run_dir)
-    state = Checkpoints(asked.run_dir).load(asked.checkpoint)
+    check_ranks(cfg, lead.ranks.size)
+    state = last_state(asked.run_dir, asked.checkpoint)
+    if state is None:
+        return _again(asked.run_dir, cfg, lead)
     if cfg.trainer.compile == "auto" and lead.ranks.size == 1:
         cfg.trainer.compile = state["compiled"]  # a longer run, or another machine, may decide otherwise
-    check_ranks(cfg, lead.ranks.size)
     steps: int = state["counters"]["steps"]
     if steps >= cfg.trainer.total_steps:
         print(
@@ -49,6 +54,18 @@ def resume(arguments: list[str], lead: Lead) -> int:
         return 0
     for change in made:
         print(f"changed {change}")
+    return _run(cfg, state, lead)
+
+
+def _again(run_dir: Path, cfg: DictConfig, lead: Lead) -> int:
+    """Begin anew a run that died before its first checkpoint."""
+    with hold(run_dir):
+        clear(run_dir)
+    print(f"{run_dir}: it ended before its first checkpoint, and begins again")
+    return _run(cfg, None, lead)
+
+
+def _run(cfg: DictConfig, state: State | None, lead: Lead) -> int:
     summary = lead.run(cfg, state)
     if summary["status"] == "interrupted":
         raise KeyboardInterrupt

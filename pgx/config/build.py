@@ -78,7 +78,7 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Trainer:
     num_envs = 1 if wanted.keys() & {"actor_plan", "worker_plan"} else env.num_envs // ranks.size
     threads = _threads(env, ranks.local_size)
     choice = choose_backend(env.id, env.backend, env.kwargs, num_envs, threads)
-    envs = make_envs(choice, env.id, num_envs, env.kwargs, threads)
+    envs = make_envs(choice, env.id, num_envs, env.kwargs, threads, env.worker_timeout)
     agent = _plan(values, env).make(envs.obs_spec, envs.action_spec, device)
     algorithm: Algorithm = rule(values["algo"]["name"])(**_but(values["algo"], "name"))
     learner = _learner(values, agent, engine, ranks)
@@ -153,7 +153,7 @@ def load_agent(
     env, device = Env(**values["env"]), values["device"]
     num_envs = min(max_envs, env.num_envs)
     choice = choose_backend(env.id, env.backend, env.kwargs, num_envs, _threads(env))
-    envs = make_envs(choice, env.id, num_envs, env.kwargs, _threads(env))
+    envs = make_envs(choice, env.id, num_envs, env.kwargs, _threads(env), env.worker_timeout)
     agent = _plan(values, env).make(envs.obs_spec, envs.action_spec, torch.device(device))
     agent.load_state_dict(state["agent"])
     return agent, envs, device
@@ -178,7 +178,7 @@ def _plan(values: Mapping[str, Any], env: Env) -> AgentPlan:
 def _actor_plan(values: Mapping[str, Any], env: Env, engine: EngineChoice, actors: int) -> ActorPlan:
     """What each of so many actors is made of; it has no critic."""
     threads = max(1, _threads(env) // actors)
-    envs = plan_envs(env.id, env.backend, env.num_envs // actors, env.kwargs, threads)
+    envs = plan_envs(env.id, env.backend, env.num_envs // actors, env.kwargs, threads, env.worker_timeout)
     agent = replace(_plan(values, env), critic={"name": "none"})
     return ActorPlan(agent, envs, values["runner"]["rollout_steps"], values["seed"], engine)
 
@@ -195,7 +195,7 @@ def _worker_plan(
     threads = max(1, _threads(env) // workers)
     return A3CPlan(
         agent=_plan(values, env),
-        envs=plan_envs(env.id, env.backend, env.num_envs // workers, env.kwargs, threads),
+        envs=plan_envs(env.id, env.backend, env.num_envs // workers, env.kwargs, threads, env.worker_timeout),
         algorithm=algorithm,
         optimizer=values["optimizer"],
         critic_optimizer=values["critic_optimizer"],
@@ -241,7 +241,9 @@ def _evaluator(
 
     def evaluate(iteration: int) -> list[Episode]:
         still = copy.deepcopy(agent)  # workers may change it meanwhile
-        envs = make_envs(choice, env.id, min(episodes, env.num_envs), env.kwargs, _threads(env))
+        envs = make_envs(
+            choice, env.id, min(episodes, env.num_envs), env.kwargs, _threads(env), env.worker_timeout
+        )
         try:
             return play(
                 still, still.act_greedily, envs, episodes, derive(seed, "evaluation", iteration), device

@@ -26,6 +26,7 @@ class Env:
     num_envs: Count
     num_threads: Count | None  # of EnvPool, or worker processes; null: one a core
     backend: Backend
+    worker_timeout: Positive  # seconds in which worker processes answer
     kwargs: dict[str, Any]  # passed on when the environment is made
     discount: Fraction  # the default of algo.discount
     normalize_obs: bool  # by running mean and variance; observations that are whole numbers stay as they are

@@ -107,13 +107,25 @@ def step_seconds(env_id: str, kwargs: dict[str, Any]) -> float:
 
 
 def make_envs(
-    choice: BackendChoice, env_id: str, num_envs: int, kwargs: dict[str, Any], num_threads: int
+    choice: BackendChoice,
+    env_id: str,
+    num_envs: int,
+    kwargs: dict[str, Any],
+    num_threads: int,
+    worker_timeout: float,
 ) -> VectorEnv:
-    """N environments on the chosen backend; `num_threads` of EnvPool, or as many worker processes."""
+    """N environments on the chosen backend.
+
+    Args:
+        choice: of the backend.
+        env_id, num_envs, kwargs: which, how many and how they are made.
+        num_threads: of EnvPool, or worker processes.
+        worker_timeout: seconds in which worker processes answer; the other backends have none.
+    """
     if choice.name == "envpool":
         return envpool_backend.EnvPoolVector(env_id, num_envs, kwargs, num_threads)
     if choice.name == "processes":
-        return process_backend.ProcessVector(env_id, num_envs, kwargs, num_threads)
+        return process_backend.ProcessVector(env_id, num_envs, kwargs, num_threads, worker_timeout)
     return GymnasiumVector(env_id, num_envs, kwargs, first=0)
 
 
@@ -123,7 +135,7 @@ class EnvsPlan:
 
     Args:
         choice: of the backend.
-        id, num_envs, kwargs, num_threads: as `make_envs` takes them.
+        id, num_envs, kwargs, num_threads, worker_timeout: as `make_envs` takes them.
         recipe: how the environment is registered here, from `pack`; None: as it is everywhere.
     """
 
@@ -132,16 +144,22 @@ class EnvsPlan:
     num_envs: int
     kwargs: dict[str, Any]
     num_threads: int
+    worker_timeout: float
     recipe: bytes | None
 
     def make(self) -> VectorEnv:
         """The environments."""
         kwargs = self.kwargs if self.recipe is None else unpack(self.id, self.recipe)
-        return make_envs(self.choice, self.id, self.num_envs, kwargs, self.num_threads)
+        return make_envs(self.choice, self.id, self.num_envs, kwargs, self.num_threads, self.worker_timeout)
 
 
 def plan_envs(
-    env_id: str, backend: Backend, num_envs: int, kwargs: dict[str, Any], num_threads: int
+    env_id: str,
+    backend: Backend,
+    num_envs: int,
+    kwargs: dict[str, Any],
+    num_threads: int,
+    worker_timeout: float,
 ) -> EnvsPlan:
     """Environments that worker processes can make.
 
@@ -149,9 +167,10 @@ def plan_envs(
         UserError: they cannot, or the backend that was asked for cannot.
     """
     choice = choose_backend(env_id, backend, kwargs, num_envs, num_threads)
-    if choice.name == "envpool":
-        return EnvsPlan(choice, env_id, num_envs, kwargs, num_threads, None)
-    try:
-        return EnvsPlan(choice, env_id, num_envs, kwargs, num_threads, pack(env_id, kwargs))
-    except ValueError as error:
-        raise UserError(f"env.id={env_id}: {error}") from error
+    recipe = None
+    if choice.name != "envpool":
+        try:
+            recipe = pack(env_id, kwargs)
+        except ValueError as error:
+            raise UserError(f"env.id={env_id}: {error}") from error
+    return EnvsPlan(choice, env_id, num_envs, kwargs, num_threads, worker_timeout, recipe)

@@ -40,15 +40,18 @@ class ProcessVector:
         num_envs: N.
         kwargs: of the constructor.
         num_workers: at least 1; of more than N, N are started. Their number does not change a bit of the results.
+        timeout: seconds for all workers to be made, to reset or to step.
 
     Raises:
         UserError: the environment cannot be made, or not in a worker.
-        RunError: a worker died.
+        RunError: a worker died, or did not answer in time.
     """
 
     backend = "processes"
 
-    def __init__(self, env_id: str, num_envs: int, kwargs: dict[str, Any], num_workers: int) -> None:
+    def __init__(
+        self, env_id: str, num_envs: int, kwargs: dict[str, Any], num_workers: int, timeout: float
+    ) -> None:
         refusal = why_not(env_id, kwargs)
         if refusal is not None:
             raise UserError(f"env.backend=processes: {refusal}")
@@ -57,13 +60,13 @@ class ProcessVector:
         self.action_mask: NDArray[np.bool_] | None = None
         self._sent = False
         self._workers: list[WorkerProcess] = []
-        theirs, lifeline = os.pipe()
+        (theirs, lifeline), (shown, shows) = os.pipe(), os.pipe()
         memory = allocate()
         # What is dropped without being closed, and what is left when Python ends, is closed too.
-        self._end = weakref.finalize(self, end, self._workers, lifeline, os.getpid())
+        self._end = weakref.finalize(self, end, self._workers, [lifeline, shown], os.getpid())
         try:
             for share in _shares(env_id, kwargs, num_envs, min(num_workers, num_envs)):
-                self._workers.append(WorkerProcess(share, theirs, memory))
+                self._workers.append(WorkerProcess(share, theirs, memory, shown, shows, timeout))
             self.obs_spec, self.action_spec = self._specs()
             self._rows = attach(memory, num_envs, self.obs_spec, self.action_spec)
             for worker in self._workers:
@@ -72,14 +75,15 @@ class ProcessVector:
             self.close()
             raise
         finally:
-            os.close(theirs)
-            os.close(memory)
+            for descriptor in (theirs, shows, memory):
+                os.close(descriptor)
 
     def _specs(self) -> tuple[ObsSpec, ActionSpec]:
         """Of observations and of actions, when every worker is ready."""
         found: list[Ready] = []
+        waited = 0.0
         for worker in self._workers:
-            worker.wait(self._workers)
+            waited = worker.wait(self._workers, waited)
             heard = worker.hear()
             if isinstance(heard, Failure):
                 raise UserError(heard.problem) from _cause(heard)
@@ -115,11 +119,12 @@ class ProcessVector:
         """Wait for every worker.
 
         Raises:
-            RunError: an environment raised, the first if several did; or a worker died.
+            RunError: an environment raised, the first if several did; or a worker died or hangs.
         """
         failures: list[Failure] = []
+        waited = 0.0
         for worker in self._workers:
-            worker.wait(self._workers)
+            waited = worker.wait(self._workers, waited)
             failure = worker.answer()
             if failure is not None:
                 failures.append(failure)

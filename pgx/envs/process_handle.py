@@ -1,4 +1,4 @@
-"""The parent's side of one worker process: starting it, telling it, noticing that it died, ending it."""
+"""The parent's side of one worker process: starting it, telling it, noticing that it died or hangs, ending it."""
 
 import os
 import select
@@ -9,6 +9,7 @@ from typing import Any
 from pgx.envs.process_worker import CLOSE, FAILED, Failure, Share
 from pgx.errors import RunError
 from pgx.processes.parent import LOOK, ending, reap, start
+from pgx.processes.stuck import hung
 
 
 class WorkerProcess:
@@ -22,11 +23,17 @@ class WorkerProcess:
         share: which environments.
         lifeline: read end of a pipe of which this process alone has the other end.
         memory: descriptor of the shared rows.
+        shown, shows: ends of a pipe for reading and writing, on which it says where it is when it hangs.
+        timeout: seconds that it is waited for.
     """
 
-    def __init__(self, share: Share, lifeline: int, memory: int) -> None:
+    def __init__(
+        self, share: Share, lifeline: int, memory: int, shown: int, shows: int, timeout: float
+    ) -> None:
         self.share = share
-        self.process, self.channel = start("pgx.envs.process_worker", [lifeline, memory])
+        self.timeout = timeout
+        self._shown = shown
+        self.process, self.channel = start("pgx.envs.process_worker", [lifeline, memory, shows])
         self._answers = select.poll()
         self._answers.register(self.channel.fileno(), select.POLLIN)
         self.tell(share)
@@ -46,16 +53,32 @@ class WorkerProcess:
         with suppress(BrokenPipeError, ConnectionResetError):
             self.channel.send(message)
 
-    def wait(self, others: Sequence["WorkerProcess"]) -> None:
+    def wait(self, others: Sequence["WorkerProcess"], waited: float) -> float:
         """Until it has something to say.
 
+        Time is counted in looks that found nothing: of a machine that slept, or of processes that were all stopped for
+        a while, no more than one look is held against a worker.
+
+        Args:
+            others: asked at the same moment, and watched as well.
+            waited: seconds that others were waited for since then.
+
+        Returns:
+            Seconds, with those that this one was waited for.
+
         Raises:
-            RunError: it, or one of the others, has died.
+            RunError: it, or one of the others, has died; or the time is over and it has been killed.
         """
-        while not self._answers.poll(LOOK * 1000):
+        look = min(LOOK, self.timeout)
+        while not self._answers.poll(look * 1000):
             for worker in others:
                 if worker.process.poll() is not None:
                     raise worker.death()
+            waited += look
+            if waited >= self.timeout:
+                what = f"{self.share.env_id}: {self} has not answered"
+                raise hung(self.process, self._shown, what, self.timeout)
+        return waited
 
     def answer(self) -> Failure | None:
         """What a command led to, when it has been waited for; None: what was asked for."""
@@ -82,12 +105,12 @@ class WorkerProcess:
         return RunError(f"{self.share.env_id}: {self} {ending(self.process)}")
 
 
-def end(workers: Sequence[WorkerProcess], lifeline: int, owner: int) -> None:
+def end(workers: Sequence[WorkerProcess], descriptors: Sequence[int], owner: int) -> None:
     """Close their environments; kill those that take too long.
 
     Args:
         workers: all of them.
-        lifeline: the write end.
+        descriptors: what this process has open for them, the lifeline's write end among it.
         owner: id of the process that started them; nothing happens in a fork of it.
     """
     if os.getpid() != owner:
@@ -97,4 +120,5 @@ def end(workers: Sequence[WorkerProcess], lifeline: int, owner: int) -> None:
     reap([worker.process for worker in workers])
     for worker in workers:
         worker.channel.close()
-    os.close(lifeline)
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -13,7 +13,7 @@ from pgx.envs.gymnasium_backend import GymnasiumVector
 from pgx.envs.recipe import unpack
 from pgx.envs.shared_rows import SharedRows, attach
 from pgx.errors import RunError, UserError
-from pgx.processes.child import end_with_parent, let_the_kernel_end_this
+from pgx.processes.child import end_with_parent, let_the_kernel_end_this, show_when_asked
 from pgx.specs import ActionSpec, ObsSpec
 
 # What the parent asks for, and what it hears: a byte each, a message after it where one is needed.
@@ -49,15 +49,17 @@ class Failure:
     traceback: str
 
 
-def serve(channel: "Connection[Any, Any]", lifeline: int, memory: int) -> None:
+def serve(channel: "Connection[Any, Any]", lifeline: int, memory: int, shows: int) -> None:
     """Make a share of the environments and do as the parent says, until it closes them or is gone.
 
     Args:
         channel: commands and answers.
         lifeline: end of a pipe that nothing is ever written to; it ends when the parent does.
         memory: descriptor of the shared rows.
+        shows: descriptor that it says where it is on, when it is asked.
     """
-    end_with_parent(lifeline, [channel.fileno(), memory])
+    show_when_asked(shows)
+    end_with_parent(lifeline, [channel.fileno(), memory, shows])
     try:
         share: Share = channel.recv()
         if share.tied:

@@ -1,9 +1,10 @@
-"""A worker's side of living and dying with its parent.
+"""A worker's side of living and dying with its parent, and of saying where it is.
 
 What this file imports every worker imports: no torch.
 """
 
 import ctypes
+import faulthandler
 import os
 import signal
 import sys
@@ -11,6 +12,15 @@ import threading
 from collections.abc import Sequence
 
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+ASK = signal.SIGUSR1  # where are you?
+
+
+def show_when_asked(descriptor: int) -> None:
+    """From now on this process writes where its threads are to a pipe when it is asked, whatever it is doing.
+
+    What does it is no Python: it also runs where the code of an extension neither returns nor lets other threads go on.
+    """
+    faulthandler.register(ASK, descriptor, all_threads=True)
 
 
 def end_with_parent(lifeline: int, descriptors: Sequence[int]) -> None:

@@ -15,6 +15,7 @@ from pgx.runners.a3c_worker import A3CPlan, Begin, Said, Update, tensors, work
 from pgx.runners.iterations import Counters, Report
 from pgx.runners.shared import allocate
 from pgx.runners.sizes import Auto, cores, worker_count
+from pgx.runners.watch import Watch
 from pgx.runners.workers import Workers
 from pgx.schema import Count, Index
 from pgx.types import Agent, Learner, State
@@ -86,7 +87,9 @@ class A3C:
         self.common.hold(self.agent, optimizers)
         if self.reward_scaler is not None:
             self.common.publish(self.reward_scaler)
-        return Workers(partial(work, self.plan, memory), self.plan.workers, self.max_restarts, [memory])
+        watch = Watch(self.plan.workers, self.plan.envs.worker_timeout)
+        target = partial(work, self.plan, memory, watch.memory)
+        return Workers(target, self.plan.workers, self.max_restarts, [memory, watch.memory], watch)
 
     def _limit(self) -> int:
         """Environment steps of the next checkpoint, or of the end."""

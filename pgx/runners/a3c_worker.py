@@ -20,6 +20,7 @@ from pgx.runners.iterations import iterate
 from pgx.runners.stepper import Stepper
 from pgx.runners.sync import SyncRunner
 from pgx.runners.types import Episode
+from pgx.runners.watch import Calls, counters, make_watched
 from pgx.seeding import derive, generator
 from pgx.types import ALONE, Algorithm, Learner, Metrics, Optimizer, State
 
@@ -75,12 +76,13 @@ class Worker:
         plan: what it is made of.
         memory: descriptor of what all have in common.
         index: its number.
+        calls: its counter of calls of its environments.
     """
 
-    def __init__(self, plan: A3CPlan, memory: int, index: int) -> None:
+    def __init__(self, plan: A3CPlan, memory: int, index: int, calls: Calls) -> None:
         self.plan = plan
         self.index = index
-        self.envs = plan.envs.make()
+        self.envs = make_watched(plan.envs, calls)
         self.engine = make_engine(plan.engine, aloud if index == 0 else silently)
         self.agent = plan.agent.make(self.envs.obs_spec, self.envs.action_spec, CPU)
         own = (
@@ -139,9 +141,9 @@ class Worker:
         return self.plan.clip_range if (number + turn) % every == 0 else None
 
 
-def work(plan: A3CPlan, memory: int, index: int, channel: "Connection[Any, Any]") -> None:
+def work(plan: A3CPlan, memory: int, calls: int, index: int, channel: "Connection[Any, Any]") -> None:
     """Do as the run says, until it is over; for `Workers`."""
-    worker = Worker(plan, memory, index)
+    worker = Worker(plan, memory, index, counters(calls, plan.workers)[index : index + 1])
     try:
         channel.send("ready")
         while True:

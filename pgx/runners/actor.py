@@ -20,6 +20,7 @@ from pgx.runners.shared import Column, attach
 from pgx.runners.stepper import Stepper
 from pgx.runners.trajectories import Stream, store
 from pgx.runners.types import Episode
+from pgx.runners.watch import Calls, counters, make_watched
 from pgx.seeding import derive
 from pgx.types import Agent
 from pgx.types.engine import Binds
@@ -37,12 +38,12 @@ class ActorPlan:
     seed: int  # of the run
     engine: EngineChoice
 
-    def stepper(self, index: int, life: int, engine: Binds) -> tuple[Stepper, Agent]:
+    def stepper(self, index: int, life: int, engine: Binds, calls: Calls) -> tuple[Stepper, Agent]:
         """The environments and the agent of an actor; rewards stay as they are.
 
         One that takes the place of an actor that died must not live its life again: it draws from streams of its own.
         """
-        envs = self.envs.make()
+        envs = make_watched(self.envs, calls)
         agent = self.agent.make(envs.obs_spec, envs.action_spec, CPU)
         seed = self.seed if life == 0 else derive(self.seed, "life", life)
         return Stepper(envs, None, seed, index, CPU, engine), agent
@@ -57,6 +58,8 @@ class Places:
     slots: int
     slot_columns: list[list[Column]]
     desks: list[Desk] | None  # where actors ask for actions; None: they choose their own
+    calls: int  # see `Watch`
+    actors: int
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ class Actor:
         parameters: where the newest are.
         slots: where trajectories are written to, see `layout`.
         desk: where it asks for actions; None: it chooses its own.
+        calls: its counter of calls of its environments.
     """
 
     def __init__(
@@ -116,12 +120,13 @@ class Actor:
         parameters: Reads,
         slots: Sequence[Mapping[str, Tensor]],
         desk: Asking | None,
+        calls: Calls,
     ) -> None:
         self._desk = desk
         self._steps = plan.rollout_steps
         # The learner compiles the same programs before, aloud.
         engine = make_engine(plan.engine, silently) if desk is None else desk
-        self.stepper, self._agent = plan.stepper(index, life, engine)
+        self.stepper, self._agent = plan.stepper(index, life, engine, calls)
         self._parameters = parameters
         self._acting = acting_tensors(self._agent)
         self._slots = slots
@@ -161,7 +166,8 @@ def act(plan: ActorPlan, places: Places, index: int, channel: "Connection[Any, A
     ]
     parameters = SharedParameters(places.parameters, places.parameter_columns)
     desk = None if places.desks is None else Asking(places.desks[index])
-    actor = Actor(plan, index, begin.life, parameters, slots, desk)
+    calls = counters(places.calls, places.actors)[index : index + 1]
+    actor = Actor(plan, index, begin.life, parameters, slots, desk, calls)
     try:
         actor.begin(begin)
         while True:

@@ -13,6 +13,7 @@ from pgx.runners.inference import Service
 from pgx.runners.parameters import SharedParameters, columns_of
 from pgx.runners.shared import Column, allocate, attach
 from pgx.runners.trajectories import Stream, Trajectory
+from pgx.runners.watch import Watch
 from pgx.runners.workers import Workers
 
 LOOK = 1.0  # seconds between looks at the service, which wakes nobody when it fails
@@ -45,12 +46,15 @@ class LocalActors:
         self._service = service
         memories = [allocate(), allocate()]
         self._close_memory = weakref.finalize(self, _close, memories)
+        watch = Watch(count, plan.envs.worker_timeout)
         places = Places(
             memories[0],
             columns_of(parameters),
             memories[1],
             [[Column(f"{slot}.{c.name}", c.shape, c.dtype) for c in columns] for slot in range(slots)],
             None if service is None else service.desks,
+            watch.memory,
+            count,
         )
         self._parameters = SharedParameters(places.parameters, places.parameter_columns)
         shared = attach(places.slots, [column for slot in places.slot_columns for column in slot])
@@ -59,8 +63,8 @@ class LocalActors:
         self._orders: deque[tuple[int, int]] = deque()  # (actor, slot), oldest first
         self._done: dict[int, Done] = {}
         self._begin = Begin(0, 0, None)
-        inherited = memories + ([] if service is None else service.descriptors)
-        self._workers = Workers(partial(act, plan, places), count, max_restarts, inherited)
+        inherited = [*memories, watch.memory] + ([] if service is None else service.descriptors)
+        self._workers = Workers(partial(act, plan, places), count, max_restarts, inherited, watch)
 
     @property
     def restarts(self) -> int:

@@ -99,7 +99,10 @@ class RayActor:
     def _fill(self, beginning: int, begin: Begin) -> Brought:
         stream = begin.stream
         if self._actor is None:
-            self._actor = Actor(self._plan, self._index, self._life, self._parameters, [self._slot], None)
+            unseen = np.zeros(1, np.int64)
+            self._actor = Actor(
+                self._plan, self._index, self._life, self._parameters, [self._slot], None, unseen
+            )
             if self._life > 0:  # what it draws is not what the one that died has drawn
                 stream = None
         if beginning != self._beginning:

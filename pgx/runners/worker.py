@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pgx.errors import RunError, UserError
-from pgx.processes.child import end_with_parent, let_the_kernel_end_this
+from pgx.processes.child import end_with_parent, let_the_kernel_end_this, show_when_asked
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,17 @@ class Failure:
     traceback: str
 
 
-def serve(channel: "Connection[Any, Any]", lifeline: int, *descriptors: int) -> None:
+def serve(channel: "Connection[Any, Any]", lifeline: int, shows: int, *descriptors: int) -> None:
     """Run the function that the parent sends first, until it returns, raises or the parent is gone.
 
     Args:
         channel: to the parent.
         lifeline: end of a pipe that nothing is ever written to; it ends when the parent does.
+        shows: descriptor that it says where it is on, when it is asked.
         descriptors: of what the function shares with the parent.
     """
-    end_with_parent(lifeline, [channel.fileno(), *descriptors])
+    show_when_asked(shows)
+    end_with_parent(lifeline, [channel.fileno(), shows, *descriptors])
     torch.set_num_threads(1)
     try:
         tied, index = channel.recv()

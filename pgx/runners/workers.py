@@ -11,6 +11,8 @@ from typing import Any
 
 from pgx.errors import RunError, UserError, WorkersLost
 from pgx.processes.parent import LOOK, Process, WorkerTraceback, ending, reap, start
+from pgx.processes.stuck import hung
+from pgx.runners.watch import Watch
 from pgx.runners.worker import Failure
 
 Target = Callable[[int, "Connection[Any, Any]"], None]
@@ -29,19 +31,29 @@ class Workers:
         count: how many, >= 1.
         max_restarts: workers that may be started again, over the life of this object and over all of them.
         descriptors: open files that the target finds under the same numbers.
+        watch: of the calls that it makes and that may never return; None: it makes none.
     """
 
-    def __init__(self, target: Target, count: int, max_restarts: int, descriptors: Sequence[int]) -> None:
+    def __init__(
+        self,
+        target: Target,
+        count: int,
+        max_restarts: int,
+        descriptors: Sequence[int],
+        watch: Watch | None,
+    ) -> None:
         self.target = target
         self.max_restarts = max_restarts
         self.restarts = 0
         self.revived: list[int] = []  # workers started again since their numbers were last taken away
         self._descriptors = list(descriptors)
         self._running: dict[int, tuple[Process, Connection[Any, Any]]] = {}
-        theirs, lifeline = os.pipe()
-        self._theirs = theirs
+        self._watch = watch
+        (theirs, lifeline), (shown, shows) = os.pipe(), os.pipe()
+        self._theirs = [theirs, shows]
+        self._shown = shown
         # What is dropped without being closed, and what is left when Python ends, is closed too.
-        self._end = weakref.finalize(self, _end, self._running, [theirs, lifeline], os.getpid())
+        self._end = weakref.finalize(self, _end, self._running, [theirs, lifeline, shown, shows], os.getpid())
         try:
             for index in range(count):
                 self._start(index)
@@ -71,14 +83,18 @@ class Workers:
             (index, message) of all that there was, oldest first for each worker; empty: nothing came.
 
         Raises:
-            RunError: the function raised in a worker (its traceback is the cause).
+            RunError: the function raised in a worker (its traceback is the cause), or a worker hangs.
             WorkersLost: workers died more than max_restarts times.
             UserError: the function raised one.
         """
         deadline = time.monotonic() + timeout_s
         while True:
-            left = max(0.0, deadline - time.monotonic())
+            began = time.monotonic()
+            left = max(0.0, deadline - began)
             ready = wait([channel for _, channel in self._running.values()], min(left, LOOK))
+            waited = min(
+                time.monotonic() - began, LOOK
+            )  # no more, where all processes were stopped meanwhile
             heard, dead = [], []
             for index, (process, channel) in self._running.items():
                 ended = process.poll() is not None  # asked first: what it sent before is then all there
@@ -91,11 +107,19 @@ class Workers:
                     raise error_of(message)
             for index in dead:
                 self._restart(index)
+            if self._watch is not None and (stuck := self._watch.stuck(waited)) is not None:
+                process, _ = self._running[stuck]
+                what = (
+                    f"worker process {process.pid} (number {stuck}) has been in one call of its environments"
+                )
+                raise hung(process, self._shown, what, self._watch.timeout)
             if heard or dead or left == 0:
                 return heard
 
     def _start(self, index: int) -> None:
-        process, channel = start("pgx.runners.worker", [self._theirs, *self._descriptors])
+        if self._watch is not None:
+            self._watch.begin(index)
+        process, channel = start("pgx.runners.worker", [*self._theirs, *self._descriptors])
         self._running[index] = process, channel
         tied = threading.current_thread() is threading.main_thread()
         self.send(index, (tied, index))

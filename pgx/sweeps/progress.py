@@ -1,12 +1,13 @@
 """How far the jobs of a sweep are, read from their folders alone: any process on any machine sees the same."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pgx.checkpoint import LAST, Checkpoints, write_atomically
+from pgx.checkpoint import BEST, Checkpoints, write_atomically
 from pgx.config.stored import CONFIG, read_config
 from pgx.loggers.jsonl import read
 from pgx.metrics import tagged
@@ -54,7 +55,8 @@ def look(run_dir: Path) -> Progress:
 
 
 def resumable(run_dir: Path) -> bool:
-    return LAST in Checkpoints(run_dir).names()
+    """A checkpoint stands from which it can go on; the best, which is written before it, is none."""
+    return bool(set(Checkpoints(run_dir).names()) - {BEST})
 
 
 def write_failure(run_dir: Path, error: str) -> None:
@@ -69,8 +71,10 @@ def clear(run_dir: Path) -> None:
     """Remove what a run left that died before its first checkpoint, so that it can begin anew."""
     for name in ("metrics.jsonl", CONFIG, SUMMARY):
         (run_dir / name).unlink(missing_ok=True)
-    for path in [*run_dir.glob("events.out.tfevents.*"), *run_dir.glob("checkpoints/.*.tmp")]:
+    for path in run_dir.glob("events.out.tfevents.*"):
         path.unlink()
+    if (run_dir / "checkpoints").is_dir():
+        shutil.rmtree(run_dir / "checkpoints")
 
 
 def seconds_left(runs: Sequence[Progress], at_once: int) -> float | None:

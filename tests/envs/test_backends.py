@@ -19,7 +19,7 @@ OURS = ["gymnasium", "processes"]
 
 
 def make(backend: Any, env_id: str = "Walker2d-v4", n: int = 3, threads: int = 2, **kwargs: Any) -> VectorEnv:
-    return make_envs(BackendChoice(backend, "test"), env_id, n, kwargs, threads)
+    return make_envs(BackendChoice(backend, "test"), env_id, n, kwargs, threads, worker_timeout=60.0)
 
 
 def choose(env_id: str, backend: Any, kwargs: dict[str, Any], n: int = 1, threads: int = 1) -> BackendChoice:

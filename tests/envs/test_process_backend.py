@@ -30,11 +30,12 @@ from tests.processes import names, runs, until
 
 ROOT = Path(__file__).parents[2]
 TROUBLE = "tests.envs.troubles:Trouble-v0"
+BOUND = 60.0  # seconds in which workers answer that do
 
 
 @contextmanager
 def processes(env_id: str, n: int, workers: int, **kwargs: Any) -> Iterator[ProcessVector]:
-    envs = ProcessVector(env_id, n, kwargs, workers)
+    envs = ProcessVector(env_id, n, kwargs, workers, BOUND)
     try:
         yield envs
     finally:
@@ -143,7 +144,7 @@ def test_a_constructor_that_fails_says_the_same_on_either_backend() -> None:
     said = []
     for make_them in (
         lambda: GymnasiumVector(TROUBLE, 3, {"at": "constructor"}, first=0),
-        lambda: ProcessVector(TROUBLE, 3, {"at": "constructor"}, 2),
+        lambda: ProcessVector(TROUBLE, 3, {"at": "constructor"}, 2, BOUND),
     ):
         with pytest.raises(UserError) as caught:
             make_them()
@@ -154,7 +155,7 @@ def test_a_constructor_that_fails_says_the_same_on_either_backend() -> None:
 
 def test_environments_that_differ_are_refused_and_none_is_left(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"one environment has .*, another ") as caught:
-        ProcessVector("tests.envs.troubles:Fickle-v0", 2, {"path": str(tmp_path / "made")}, 2)
+        ProcessVector("tests.envs.troubles:Fickle-v0", 2, {"path": str(tmp_path / "made")}, 2, BOUND)
     frame = caught.traceback[-2].frame.f_locals["self"]  # which keeps it from being dropped
     assert len(pids(frame)) == 2 and not any(map(runs, pids(frame)))
 
@@ -183,11 +184,71 @@ def test_a_killed_worker_is_noticed_though_another_never_answers(moment: str) ->
             envs.receive()
 
 
+def line_of(code: str) -> int:
+    """Where it stands in troubles.py."""
+    assert tests.envs.troubles.__file__ is not None
+    return Path(tests.envs.troubles.__file__).read_text().partition(code)[0].count("\n") + 1
+
+
+@pytest.mark.parametrize(
+    ("at", "what", "code"),
+    [("reset", "sleep", "time.sleep(1e6)"), ("step", "hold", "ctypes.PyDLL(None).pause()")],
+)
+def test_a_worker_that_hangs_is_killed_and_the_line_named_at_which_it_was(
+    at: str, what: str, code: str
+) -> None:
+    """Asleep, and deep in code that keeps the interpreter's lock; the first worker answers, the second hangs."""
+    with processes(TROUBLE, 3, 2, at=at, what=what, number=1) as envs:
+        for worker in envs._workers:
+            worker.timeout = 0.5
+        hung = pids(envs)[1]
+        with pytest.raises(RunError) as caught:
+            envs.reset(0)
+            step(envs, idle(envs))
+        assert not runs(hung)
+        assert str(caught.value) == (
+            f"{TROUBLE}: worker process {hung} (environments 1 to 2) has not answered for 0.5 s, in _meet "
+            f"(troubles.py:{line_of(code)}); where that is no more than it needs, raise env.worker_timeout=0.5"
+        )
+        trace = str(caught.value.__cause__)
+        assert f'troubles.py", line {line_of(code)} in _meet\n' in trace and f" in {at}\n" in trace
+    assert not any(map(runs, pids(envs)))
+
+
+def test_an_environment_that_is_never_made_is_named_and_no_worker_is_left() -> None:
+    with pytest.raises(
+        RunError, match=r"\(environments 0 to 1\) has not .*, in _meet \(troubles.py:\d+\)"
+    ) as caught:
+        ProcessVector(TROUBLE, 4, {"at": "constructor", "what": "sleep"}, 2, timeout=5.0)
+    frame = next(e.frame.f_locals["self"] for e in caught.traceback if "_specs" in str(e.frame.code.name))
+    assert len(pids(frame)) == 2 and not any(map(runs, pids(frame)))
+
+
+def test_the_bound_is_on_all_workers_together() -> None:
+    """Three that answer one after another, each within it, do not make it three times as long."""
+    with processes(TROUBLE, 1, 1) as envs:
+        (worker,) = envs._workers
+        worker.timeout = 1.0
+        with pytest.raises(RunError, match="has not answered for 1 s"):
+            worker.wait([worker], waited=0.75)
+        assert worker.process.returncode == -signal.SIGKILL
+
+
+def test_one_worker_does_not_get_the_time_that_another_took() -> None:
+    """The first answers after 1.9 s, the second after another 1.9 s; both have 2."""
+    with processes(TROUBLE, 2, 2, at="step", what="nap") as envs:
+        for worker in envs._workers:
+            worker.timeout = 2.0
+        envs.reset(0)
+        with pytest.raises(RunError, match=r"\(environment 1\) has not answered for 2 s"):
+            step(envs, idle(envs))
+
+
 PARENT = """
 import sys, threading, time
 from pgx.envs.process_backend import ProcessVector
 def work():
-    envs = ProcessVector("tests.envs.troubles:Trouble-v0", 2, {"at": "step", "what": WHAT, "number": 1}, 2)
+    envs = ProcessVector("tests.envs.troubles:Trouble-v0", 2, {"at": "step", "what": WHAT, "number": 1}, 2, 60.0)
     envs.reset(0)
     envs.send(envs.reset(0)[:, 0].astype(int))
     print(*[worker.process.pid for worker in envs._workers], flush=True)
@@ -225,7 +286,7 @@ def test_workers_end_with_a_parent_that_was_killed_and_leave_nothing(start: str,
 
 def test_workers_outlive_the_thread_that_started_them() -> None:
     made: list[ProcessVector] = []
-    thread = threading.Thread(target=lambda: made.append(ProcessVector(TROUBLE, 2, {}, 2)))
+    thread = threading.Thread(target=lambda: made.append(ProcessVector(TROUBLE, 2, {}, 2, BOUND)))
     thread.start()
     thread.join()
     for _ in range(20):  # the kernel takes its time to end a thread
@@ -237,7 +298,7 @@ def test_workers_outlive_the_thread_that_started_them() -> None:
 def test_closing_ends_the_workers_whatever_they_are_doing_and_again_does_nothing() -> None:
     gc.collect()
     open_files = names("/proc/self/fd")
-    envs = ProcessVector(TROUBLE, 2, {"at": "step", "what": "sleep", "number": 1}, 2)
+    envs = ProcessVector(TROUBLE, 2, {"at": "step", "what": "sleep", "number": 1}, 2, BOUND)
     envs.reset(0)
     envs.send(idle(envs))
     envs.close()
@@ -249,13 +310,13 @@ def test_closing_ends_the_workers_whatever_they_are_doing_and_again_does_nothing
 
 
 def test_workers_close_their_environments_and_end_by_themselves() -> None:
-    envs = ProcessVector(TROUBLE, 3, {}, 2)
+    envs = ProcessVector(TROUBLE, 3, {}, 2, BOUND)
     envs.close()
     assert [worker.process.returncode for worker in envs._workers] == [0, 0]
 
 
 def test_workers_of_what_is_dropped_end() -> None:
-    envs = ProcessVector(TROUBLE, 2, {}, 2)
+    envs = ProcessVector(TROUBLE, 2, {}, 2, BOUND)
     left = pids(envs)
     assert all(map(runs, left))
     del envs
@@ -292,7 +353,7 @@ def test_workers_do_without_torch() -> None:
 def test_workers_check_what_their_parent_checks(flags: list[str]) -> None:
     script = (
         "from pgx.envs.process_backend import ProcessVector\n"
-        f"print(ProcessVector({TROUBLE!r}, 2, {{}}, 2).reset(0)[:, 2].tolist())"
+        f"print(ProcessVector({TROUBLE!r}, 2, {{}}, 2, 60.0).reset(0)[:, 2].tolist())"
     )
     command = [sys.executable, *flags, "-c", script]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -359,3 +420,21 @@ def test_the_command_line_trains_on_workers(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "backend processes (as configured)" in done.stdout and done.stderr == ""
+
+
+def test_the_command_line_says_where_an_environment_hangs(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pgx", "train", "algo=ppo", f"env={TROUBLE}", "env.backend=processes"]
+    small = ["env.num_envs=2", "runner.rollout_steps=32", "algo.minibatch_size=32", "trainer.compile=false"]
+    trouble = ["env.kwargs.at=step", "env.kwargs.what=sleep", "env.kwargs.number=1", "env.worker_timeout=3"]
+    done = subprocess.run(
+        [*command, *small, *trouble, f"run_dir={tmp_path / 'run'}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PGX_DEBUG": "1"},
+    )
+    place = f"troubles.py:{line_of('time.sleep(1e6)')}"
+    assert done.returncode == 1
+    assert f"has not answered for 3 s, in _meet ({place})" in done.stderr.splitlines()[-1]
+    assert "WorkerTraceback: in a worker process:\nThread" in done.stderr.replace("Current thread", "Thread")
+    assert "has not answered" in (tmp_path / "run" / "summary.json").read_text()

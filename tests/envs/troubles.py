@@ -18,8 +18,8 @@ class Trouble(gymnasium.Env[Any, Any]):
 
     Args:
         at: "constructor" (all of them), "reset" or "step"; anything else: never.
-        what: "raise", "exit" (the process ends), "sleep" (for good), "hold" (so that
-            no other thread of the process runs), "wait" (until `path` is there), "mask" (one of the
+        what: "raise", "exit" (the process ends), "sleep" (for good), "nap" (the longer the higher its number),
+            "hold" (so that no other thread of the process runs), "wait" (until `path` is there), "mask" (one of the
             wrong length).
         number: from which on; environment i has the number i when seeded from a multiple of 100.
         path: of a file.
@@ -43,6 +43,8 @@ class Trouble(gymnasium.Env[Any, Any]):
                 os._exit(3)
             case "sleep":
                 time.sleep(1e6)
+            case "nap":
+                time.sleep(1.9 * (self.number + 1))
             case "hold":
                 ctypes.PyDLL(None).pause()  # with the interpreter's lock
             case "wait":

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -245,7 +246,7 @@ def test_every_boundary_begins_other_episodes_with_other_draws(make: Make) -> No
         (0, Begin(0, 1)),
         (0, Begin(0, 0)),
     ):
-        worker = Worker(plan, memory, index)
+        worker = Worker(plan, memory, index, np.zeros(1, np.int64))
         worker.begin(begin)
         rollout = worker.runner.collect(worker.agent)
         worlds.append((rollout.obs[0], rollout.action))
@@ -272,6 +273,20 @@ def test_a_stop_request_ends_the_run_with_a_checkpoint_and_no_orphans(make: Make
     assert summary["status"] == "interrupted" and summary["steps"] == int(company(trainer).common.steps.sum())
     assert trainer.checkpoints.load("last")["counters"]["steps"] == summary["steps"] < 40000
     assert len(alive) == 2 and not any(map(runs, alive))
+
+
+def test_an_environment_that_hangs_ends_the_run_with_its_place(make: Make) -> None:
+    env = [
+        "env=tests.envs.troubles:Trouble-v0",
+        "env.kwargs={at: step, what: sleep}",
+        "env.backend=gymnasium",
+    ]
+    trainer = make("algo=a3c", *env, "runner.workers=2", "env.worker_timeout=2")
+    with pytest.raises(
+        RunError, match=r"\(number \d\) has been in one call .* for 2 s, in _meet \(troubles.py:\d+\)"
+    ):
+        trainer.train()
+    assert company(trainer).workers is None  # closed
 
 
 def test_parameters_that_become_nan_end_the_run_and_spare_the_checkpoint(make: Make, tmp_path: Path) -> None:

@@ -315,6 +315,21 @@ def test_what_an_environment_raises_ends_the_run_with_its_traceback(start: Calla
     assert 'troubles.py", line' in str(caught.value.__cause__)
 
 
+@pytest.mark.parametrize("inference", ["actor", "learner"])
+def test_an_environment_that_hangs_ends_the_run_with_its_place_and_no_actor_is_left(
+    start: Callable[..., Trainer], inference: str
+) -> None:
+    env = ["env=tests.envs.troubles:Trouble-v0", "env.kwargs={at: step, what: hold}", "env.backend=gymnasium"]
+    trainer = start(*env, *PROMPT, "env.worker_timeout=2", f"runner.inference={inference}")
+    says = r"worker process \d+ \(number \d\) has been in one call .* for 2 s, in _meet \(troubles.py:\d+\); .*=2$"
+    with pytest.raises(RunError, match=says) as caught:
+        trainer.runner.collect(trainer.agent)
+    assert 'troubles.py", line' in str(caught.value.__cause__)
+    pids = actors_of(trainer).actors.pids
+    trainer.runner.close()
+    assert len(pids) == 2 and not any(map(runs, pids))
+
+
 def open_files() -> set[str]:
     """Descriptors but for those of memory, which goes with the tensors that show it."""
     found = set()

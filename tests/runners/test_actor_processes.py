@@ -87,7 +87,7 @@ def test_actors_and_the_processes_of_their_environments_end_with_a_learner_that_
 def test_parameters_are_whole_while_another_process_writes_them() -> None:
     tensors = {name: torch.zeros(size) for name, size in SIZES.items()}
     columns, memory = columns_of(tensors), allocate()
-    workers = Workers(partial(publishes, memory, columns), 1, 0, (memory,))
+    workers = Workers(partial(publishes, memory, columns), 1, 0, (memory,), None)
     try:
         shared, seen = SharedParameters(memory, columns), set()
         until(lambda: shared.read(tensors) > 0)

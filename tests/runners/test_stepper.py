@@ -28,7 +28,7 @@ Kind = Callable[[int], VectorEnv]  # so many environments
 
 
 def kind(backend: Literal["gymnasium", "processes", "envpool"], env_id: str, **kwargs: object) -> Kind:
-    return lambda n: make_envs(BackendChoice(backend, "test"), env_id, n, dict(kwargs), 2)
+    return lambda n: make_envs(BackendChoice(backend, "test"), env_id, n, dict(kwargs), 2, 60.0)
 
 
 def gymnasium(name: str, **kwargs: object) -> Kind:

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 def running(
     target: Target, count: int, max_restarts: int = 0, descriptors: tuple[int, ...] = ()
 ) -> Iterator[Workers]:
-    workers = Workers(target, count, max_restarts, descriptors)
+    workers = Workers(target, count, max_restarts, descriptors, None)
     try:
         yield workers
     finally:
@@ -128,8 +128,8 @@ def test_memory_is_found_under_its_number(tmp_path: Path) -> None:
 def test_closing_lets_a_worker_end_by_itself_and_kills_one_that_does_not(tmp_path: Path) -> None:
     gc.collect()
     before = names("/proc/self/fd")
-    workers = Workers(partial(leaves_word, str(tmp_path)), 1, 0, ())
-    stuck = Workers(echo, 1, 0, ())
+    workers = Workers(partial(leaves_word, str(tmp_path)), 1, 0, (), None)
+    stuck = Workers(echo, 1, 0, (), None)
     stuck.send(0, "sleep")
     assert hear(workers, 1) == [(0, "here")]
     pids = workers.pids + stuck.pids
@@ -144,7 +144,7 @@ PARENT = """
 import time
 from pgx.runners.workers import Workers
 from tests.runners.targets import echo
-workers = Workers(echo, 2, 0, ())
+workers = Workers(echo, 2, 0, (), None)
 workers.send(0, "hello")
 while not workers.receive(60): pass
 workers.send(1, "sleep")

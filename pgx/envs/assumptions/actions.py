@@ -1,0 +1,67 @@
+"""What the trainer assumes of actions: masks that leave some, bounds that are bounds."""
+
+import numpy as np
+from gymnasium import spaces
+
+from pgx.envs.assumptions.recording import allowed, raised, reset, same, step
+from pgx.envs.assumptions.single import describe
+from pgx.envs.assumptions.subject import Subject
+from pgx.envs.assumptions.verdict import Verdict, fails, holds
+from pgx.specs import Continuous, choices
+
+
+def action_mask(subject: Subject) -> Verdict:
+    sizes = choices(subject.specs.action)
+    shown = [(i, a) for i, a in enumerate(subject.played.answers) if "action_mask" in a.info]
+    if not shown:
+        return holds("none is shown: every action is allowed")
+    if not sizes:
+        return fails(f'info["action_mask"] for actions {describe(subject.specs.action)}')
+    for number, answer in shown:
+        mask = answer.info["action_mask"]
+        joined = np.concatenate(mask) if isinstance(mask, tuple) and mask else np.asarray(mask)
+        if joined.shape != (sum(sizes),):
+            return fails(f"answer {number}: shape {list(joined.shape)}, expected [{sum(sizes)}]")
+        if not np.isin(joined, (0, 1)).all():
+            return fails(f"answer {number}: {joined.tolist()}; expected 0 or 1 for each choice")
+        free = allowed(answer.info, subject.specs.action)
+        assert free is not None
+        if not answer.ended and not all(
+            part.any() for part in np.split(free[0], np.cumsum(sizes)[:-1].tolist())
+        ):
+            return fails(f"answer {number}: it forbids every action, and the episode has not ended")
+    return holds(f"{len(shown):,} masks of {sum(sizes)}")
+
+
+def action_bounds(subject: Subject) -> Verdict:
+    spec, space = subject.specs.action, subject.env.action_space
+    if not isinstance(spec, Continuous) or not isinstance(space, spaces.Box):
+        return holds(describe(spec))
+    low, high = space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
+    wrong = np.flatnonzero(~(low < high))
+    if wrong.size:
+        i = int(wrong[0])
+        return fails(f"component {i} is in [{low[i]:g}, {high[i]:g}]")
+    endless = np.flatnonzero(~(np.isfinite(low) & np.isfinite(high)))
+    if endless.size:
+        return holds(
+            f"component {endless[0]} has none: taken as sampled (policy.continuous=squashed_gaussian needs them)"
+        )
+    return holds(
+        f"[{low.min():g}, {high.max():g}]; pgx clips to them; beyond, the environment {_beyond(subject)}"
+    )
+
+
+def _beyond(subject: Subject) -> str:
+    """What the environment itself does with actions outside of their bounds."""
+    space = subject.env.action_space
+    assert isinstance(space, spaces.Box)
+    with subject.another() as env:
+        reset(env, seed=3)
+        at = step(env, space.high)
+        reset(env, seed=3)
+        try:
+            beyond = step(env, (space.high + (space.high - space.low)).astype(space.dtype))
+        except Exception as error:
+            return raised(error).replace("raised", "raises", 1)
+    return "acts on them" if same(at, beyond) else "takes them for the bound"

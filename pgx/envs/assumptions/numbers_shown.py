@@ -1,0 +1,92 @@
+"""What the trainer assumes of the numbers that an environment shows: their form, their bounds, their types."""
+
+import numbers
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from pgx.envs.assumptions.recording import flat
+from pgx.envs.assumptions.subject import Subject
+from pgx.envs.assumptions.verdict import Untold, Verdict, fails, holds
+
+
+def form(subject: Subject) -> Verdict:
+    space = subject.env.observation_space
+    for number, answer in enumerate(subject.played.answers):
+        if wrong := _misform(answer.seen, space):
+            return fails(f"answer {number}: {wrong}")
+    return holds(f"shape {list(space.shape or ())}, {space.dtype}")
+
+
+def _misform(seen: Any, space: "spaces.Space[Any]") -> str:
+    """How an observation is not of the kind that its space says; empty: it is."""
+    if isinstance(space, spaces.Discrete):
+        whole = isinstance(seen, numbers.Integral) or (
+            isinstance(seen, np.ndarray) and seen.shape == () and np.issubdtype(seen.dtype, np.integer)
+        )
+        return "" if whole else f"{seen!r} is no whole number"
+    if not isinstance(seen, np.ndarray | np.generic):
+        return f"a {type(seen).__name__}, expected an array"
+    if seen.shape != space.shape:
+        return f"shape {list(seen.shape)}, the space says {list(space.shape or ())}"
+    if seen.dtype != space.dtype:
+        return f"{seen.dtype} numbers, the space says {space.dtype}"
+    return ""
+
+
+def bounds(subject: Subject) -> Verdict:
+    space, answers = subject.env.observation_space, subject.played.answers
+    if isinstance(space, spaces.Discrete):
+        low, high = flat(space.start), flat(space.start + space.n - 1)
+    else:
+        assert isinstance(space, spaces.Box)  # no other can be played
+        low, high = flat(space.low), flat(space.high)
+    for number, answer in enumerate(answers):
+        seen = flat(answer.kept)
+        if seen.size != low.size:
+            raise Untold("observations are not of their space's shape")
+        outside = np.flatnonzero((seen < low) | (seen > high))
+        if outside.size:
+            i = int(outside[0])
+            between = f"[{low[i]:g}, {high[i]:g}]"
+            return fails(f"answer {number}: component {i} is {seen[i]:g}, the space says {between}")
+    endless = int(np.sum(~np.isfinite(low) | ~np.isfinite(high)))
+    without = f", {endless} of {low.size} components without a bound" if endless else ""
+    return holds(f"{len(answers):,} observations{without}")
+
+
+def finite(subject: Subject) -> Verdict:
+    for number, answer in enumerate(subject.played.answers):
+        wrong = np.flatnonzero(~np.isfinite(flat(answer.kept)))
+        if wrong.size:
+            return fails(
+                f"answer {number}: component {wrong[0]} of the observation is {flat(answer.kept)[wrong[0]]}"
+            )
+        if isinstance(answer.reward, numbers.Real) and not np.isfinite(float(answer.reward)):
+            return fails(f"answer {number}: the reward is {answer.reward}")
+    return holds(f"{len(subject.played.answers):,} answers")
+
+
+def reward(subject: Subject) -> Verdict:
+    given = [answer.reward for answer in subject.played.answers if not answer.first]
+    if not given:
+        raise Untold("no step was taken")
+    for number, value in enumerate(given):
+        scalar = isinstance(value, np.ndarray) and value.shape == () and value.dtype.kind in "fiub"
+        if not isinstance(value, numbers.Real) and not scalar:
+            shape = f" of shape {list(value.shape)}" if isinstance(value, np.ndarray) else ""
+            return fails(f"step {number + 1}: {value!r}, a {type(value).__name__}{shape}")
+    values = np.array(given, dtype=np.float64)
+    return holds(f"{np.nanmin(values):.4g} to {np.nanmax(values):.4g}, mean {np.nanmean(values):.4g}")
+
+
+def flags(subject: Subject) -> Verdict:
+    counts = {"terminated": 0, "truncated": 0}
+    for number, answer in enumerate(subject.played.answers):
+        for name in counts:
+            value = getattr(answer, name)
+            if not isinstance(value, bool | np.bool_):
+                return fails(f"answer {number}: {name} is {value!r}, a {type(value).__name__}")
+            counts[name] += bool(value)
+    return holds(f"{counts['terminated']} terminations, {counts['truncated']} truncations")

@@ -1,0 +1,182 @@
+"""Each assumption fails of an environment that breaks it, and of no other; sound ones get a clean bill."""
+
+import re
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+import tests.envs.broken
+from pgx.envs.assumptions import ASSUMPTIONS, Asked, Subject, judge
+from pgx.envs.assumptions.rows import Rows, after_ends
+from pgx.envs.make import Backend
+from pgx.envs.vector import Step
+
+SLOW = "a worker process can make it"  # half a second each, and one way of being broken
+SINGLE = ["it can be made", "policies take its spaces", "reset and step answer as Gymnasium's do"]
+FORM, BOUNDS, FINITE = (
+    "observations have the form of their space",
+    "observations lie in their bounds",
+    "observations and rewards are finite",
+)
+REWARD, FLAGS, ENDS = (
+    "a reward is one real number",
+    "terminated and truncated are truth values",
+    "episodes end",
+)
+LAST, MASK, ACTIONS = (
+    "the last observation is the episode's own",
+    "action masks can be obeyed",
+    "actions have bounds",
+)
+KEPT, DRAWN = "observations stay what they were", "nothing is drawn"
+SEED, OTHER, NEXT = (
+    "the same seed gives the same bits",
+    "another seed gives another episode",
+    "the next episode is another",
+)
+ROWS, RESETS, ALL_SEED, APART = (
+    "all environments of a run answer",
+    "after an end comes a reset",
+    "the same seed gives all the same bits",
+    "environments differ from each other",
+)
+
+
+def subject(env_id: str, num_envs: int = 3, backend: Backend = "gymnasium", **kwargs: Any) -> Subject:
+    return Subject(Asked(env_id, num_envs, kwargs, backend, 1, 60.0, None))
+
+
+def outcomes(subject: Subject, outcome: str, but: tuple[str, ...] = (SLOW,)) -> dict[str, str]:
+    """Evidence of the assumptions that have an outcome."""
+    verdicts = {name: judge(name, subject) for name in ASSUMPTIONS if name not in but}
+    subject.close()
+    return {name: verdict.evidence for name, verdict in verdicts.items() if verdict.outcome == outcome}
+
+
+@pytest.mark.parametrize("fault", ["none", "real", "picky", "unbounded", "sound mask", "noise"])
+def test_of_a_sound_environment_every_assumption_holds(fault: str) -> None:
+    found = subject("tests.envs.broken:Broken-v0", fault=fault)
+    assert set(outcomes(found, "holds", but=())) == set(ASSUMPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("fault", "broken", "evidence"),
+    [
+        ("constructor", {SINGLE[0]}, r"raised RuntimeError: no licence, in __init__ \(broken.py:\d+\)"),
+        ("dict", {SINGLE[1]}, r"observations are Dict\(.*supported are Box and Discrete"),
+        ("four", {SINGLE[2], ROWS}, r"step\(\) number 1 returned \(ndarray, float, bool, dict\), expected"),
+        ("no info", {SINGLE[2], ROWS}, r"reset\(\) returned ndarray, expected \(observation, info\)"),
+        ("raises", {SINGLE[2], ROWS}, r"number 31 raised RuntimeError: the robot fell, in _meet \(broken.py:\d+\)"),
+        ("alone", {SEED, ROWS}, r"raised RuntimeError: the port is taken, in __init__ \(broken.py:\d+\)"),
+        ("shape", {FORM, ROWS}, r"answer 0: shape \[1\], the space says \[2\]"),
+        ("type", {FORM}, "answer 0: float64 numbers, the space says float32"),
+        ("list", {FORM}, "answer 0: a list, expected an array"),
+        ("numbered", {FORM, ROWS}, "answer 0: 0.0 is no whole number"),
+        ("outside", {BOUNDS}, r"answer 3: component 0 is \d\d.*, the space says \[-20, 20\]"),
+        ("nan", {FINITE, ROWS}, "answer 3: component 0 of the observation is nan"),
+        ("infinite reward", {FINITE, ROWS}, "answer 3: the reward is inf"),
+        ("array of rewards", {REWARD, ROWS}, r"step 1: array.* a ndarray of shape \[1\]"),
+        ("no reward", {REWARD, ROWS}, "step 1: None, a NoneType"),
+        ("whole flags", {FLAGS}, "answer 1: terminated is 0, a int"),
+        ("resets itself", {LAST}, "ends it lies among those that episodes begin with"),
+        ("fixed start", {LAST, RESETS}, "ends it is the one that the next episode begins with"),
+        ("tells of its end", {LAST}, r'another observation in info\["final_observation"\]'),
+        ("short mask", {MASK, ROWS}, r"answer 0: shape \[3\], expected \[2\]"),
+        ("odd mask", {MASK}, r"answer 0: \[7, 7\]; expected 0 or 1"),
+        ("empty mask", {MASK, ROWS}, "answer 2: it forbids every action"),
+        ("pointless bounds", {ACTIONS}, r"component 1 is in \[1, 1\]"),
+        ("buffer", {KEPT}, "answer 0 was written over by a later one"),
+        ("shared buffer", {KEPT, APART}, "answer 0 was written over by a later one"),
+        ("own chance", {SEED, ALL_SEED}, "another observation when seeded again"),
+        ("noisy start", {SEED, ALL_SEED}, "answer 0: another observation when seeded again"),
+        ("left over", {SEED, ALL_SEED}, "answer 0: another observation when seeded again"),
+        ("made", {SEED}, "answer 0: another observation when made anew"),
+        ("deaf stream", {SEED, ALL_SEED, APART}, "another observation when seeded again"),
+        ("one seed", {OTHER}, "8 seeds begin alike, episodes after them do not: the seed is not used"),
+        ("again", {NEXT}, "resets without a seed begin alike, while seeds do not"),
+        ("near seeds", {APART}, "all 3 are alike, while seeds that are further apart are not"),
+    ],
+)  # fmt: skip
+def test_what_is_broken_fails_and_nothing_else(fault: str, broken: set[str], evidence: str) -> None:
+    found = outcomes(subject("tests.envs.broken:Broken-v0", fault=fault), "fails")
+    assert set(found) == broken
+    assert re.search(evidence, next(found[name] for name in ASSUMPTIONS if name in broken))
+
+
+@pytest.mark.parametrize(
+    ("fault", "open_", "evidence"),
+    [
+        ("endless", {ENDS, LAST, RESETS}, r"none ended within 2,000 steps; there is no time limit"),
+        ("deaf", {OTHER, NEXT, APART}, "8 seeds begin alike: a task without chance"),
+        ("masked start", {APART}, "all 3 begin alike"),
+    ],
+)
+def test_what_cannot_be_told_is_not_held_against_it(fault: str, open_: set[str], evidence: str) -> None:
+    assert not outcomes(subject("tests.envs.broken:Broken-v0", fault=fault), "fails")
+    told = outcomes(subject("tests.envs.broken:Broken-v0", fault=fault), "cannot be told")
+    assert set(told) == open_
+    assert re.search(evidence, next(told[name] for name in ASSUMPTIONS if name in open_))
+
+
+@pytest.mark.parametrize(("reward", "end"), [(1.0, False), (0.0, True)])
+def test_a_row_after_an_end_that_is_more_than_a_reset_fails(reward: float, end: bool) -> None:
+    """No environment can bring this about, but a backend that is not pgx's could."""
+    obs, no, yes = np.arange(4.0).reshape(4, 1, 1), np.array([False]), np.array([True])
+    last, sound = Step(obs[1], np.array([1.0]), yes, no), Step(obs[2], np.array([0.0]), no, no)
+    wrong = Step(obs[2], np.array([reward]), no, np.array([end]))
+    following = Step(obs[3], np.array([1.0]), no, no)
+    assert after_ends(Rows(obs[0], [last, sound, following], [], 1.0)).outcome == "holds"
+    assert after_ends(Rows(obs[0], [last, wrong, following], [], 1.0)).outcome == "fails"
+
+
+def test_one_that_draws_every_step_is_told_of() -> None:
+    found = subject("tests.envs.broken:Broken-v0", render_mode="human")
+    assert set(outcomes(found, "fails")) == {DRAWN}
+
+
+@pytest.mark.parametrize(
+    ("fault", "does"),
+    [
+        ("real", "takes them for the bound"),
+        ("picky", "raises AssertionError: too far"),
+        ("unbounded", "taken as sampled"),
+    ],
+)
+def test_it_is_told_what_an_action_outside_of_its_bounds_does(fault: str, does: str) -> None:
+    assert does in judge(ACTIONS, subject("tests.envs.broken:Broken-v0", fault=fault)).evidence
+
+
+def test_what_no_worker_can_make_is_told_of() -> None:
+    gymnasium.register("Local-v0", lambda: tests.envs.broken.Broken())
+    try:
+        verdict = judge(SLOW, subject("Local-v0"))
+    finally:
+        del gymnasium.registry["Local-v0"]
+    assert verdict.outcome == "fails" and "cannot be sent to worker processes" in verdict.evidence
+
+
+@pytest.mark.parametrize(
+    ("env_id", "backend"),
+    [
+        ("CartPole-v1", "gymnasium"),
+        ("MountainCar-v0", "gymnasium"),
+        ("MountainCarContinuous-v0", "gymnasium"),
+        ("Pendulum-v1", "gymnasium"),
+        ("Acrobot-v1", "gymnasium"),
+        ("FrozenLake-v1", "gymnasium"),
+        ("Walker2d-v4", "gymnasium"),
+        ("Walker2d-v4", "envpool"),
+        ("Walker2d-v5", "processes"),
+        ("tests.environments:TwoButtons-v0", "gymnasium"),
+        ("tests.environments:Catch-v0", "gymnasium"),
+        ("tests.environments:Recall-v0", "gymnasium"),
+    ],
+)
+def test_environments_that_people_use_get_a_clean_bill(env_id: str, backend: Backend) -> None:
+    if backend == "envpool":
+        pytest.importorskip("envpool")
+    found = subject(env_id, backend=backend)
+    assert outcomes(found, "fails", but=() if env_id.startswith("Walker2d-v4") else (SLOW,)) == {}
+    assert not {*SINGLE, FORM, FINITE, REWARD, FLAGS, SEED, ROWS} & set(outcomes(found, "cannot be told"))

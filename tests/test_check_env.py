@@ -1,0 +1,114 @@
+"""`pgx check` as a person meets it."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pgx.commands.check_env
+from pgx.cli import main
+from pgx.envs.assumptions import ASSUMPTIONS
+from tests.processes import runs
+
+ROOT = Path(__file__).parents[1]
+BROKEN = "env=tests.envs.broken:Broken-v0"
+LESS = ["env.num_envs=2", "env.backend=gymnasium"]
+
+
+def check(capsys: pytest.CaptureFixture[str], *overrides: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of `pgx check`; it leaves no process behind."""
+    before = children()
+    with pytest.raises(SystemExit) as ended:
+        main(["check", *overrides])
+    assert children() <= before
+    out, err = capsys.readouterr()
+    assert isinstance(ended.value.code, int) and "Traceback" not in out + err
+    return ended.value.code, out, err
+
+
+def children() -> set[int]:
+    listed = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    return set(filter(runs, map(int, listed)))
+
+
+def verdicts(out: str) -> dict[str, str]:
+    """Of each assumption, as the table shows it."""
+    rows = [re.match(r"(holds|fails|cannot be told) +(.+?)(  |$)", line) for line in out.splitlines()]
+    return {row[2]: row[1] for row in rows if row}
+
+
+def test_a_sound_environment_gets_a_verdict_for_each_assumption_and_zero(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pgx", "check", "env=CartPole-v1", *LESS],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert verdicts(done.stdout) == dict.fromkeys([*ASSUMPTIONS, "policy=mlp takes what it shows"], "holds")
+    assert "\x1b" not in done.stdout + done.stderr
+    *_, pace, last = done.stdout.splitlines()
+    assert re.fullmatch(
+        r"one environment: \S+ ms a step \(.*\), \S+ ms a reset; 2 together: [\d,]+ steps/s", pace
+    )
+    assert last == f"CartPole-v1: {len(ASSUMPTIONS) + 1} assumptions hold, 0 fail, 0 cannot be told"
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_fails_is_named_in_the_last_line_and_the_code_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = check(capsys, BROKEN, *LESS, "env.kwargs.fault=near seeds")
+    assert code == 1
+    assert {name for name, outcome in verdicts(out).items() if outcome == "fails"} == {
+        "environments differ from each other"
+    }
+    assert out.splitlines()[-1].endswith("1 fail, 0 cannot be told: environments differ from each other")
+
+
+def test_one_that_hangs_is_given_up_with_its_place(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pgx.commands.check_env, "STUCK", 3.0)
+    monkeypatch.setattr(pgx.commands.check_env, "PATIENCE", 1.0)
+    code, out, err = check(capsys, BROKEN, *LESS, "env.kwargs.fault=hangs")
+    assert code == 1
+    (line,) = [line for line in out.splitlines() if line.startswith("fails")]
+    assert re.search(
+        r"answer as Gymnasium's do +it was not over within 3 s, in _meet \(broken.py:\d+\)", line
+    )
+    assert set(verdicts(out).values()) == {"holds", "fails", "cannot be told"}
+    assert "3/22 reset and step answer as Gymnasium's do?" in err.splitlines()
+
+
+def test_one_that_ends_its_process_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = check(capsys, BROKEN, *LESS, "env.kwargs.fault=exits")
+    assert code == 1 and re.search(r"^fails .* its process ended with exit code 3 *$", out, re.MULTILINE)
+
+
+def test_the_policy_of_the_config_is_tried_on_it(capsys: pytest.CaptureFixture[str]) -> None:
+    squashed = "policy.continuous=squashed_gaussian"
+    code, out, _ = check(capsys, BROKEN, *LESS, "env.kwargs.fault=unbounded", squashed)
+    assert code == 1 and "expected actions with finite bounds; component 0" in out
+    assert [name for name, outcome in verdicts(out).items() if outcome == "fails"] == [
+        "policy=mlp takes what it shows"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["env=Walker3d-v4"], "did you mean 'Walker2d-v"),
+        (["env=CartPole-v1", "env.num_env=3"], "did you mean 'num_envs'?"),
+        (["env=CartPole-v1", "env.worker_timeout=0"], "env.worker_timeout: expected a number > 0, got 0"),
+        (["env=CartPole-v1,Acrobot-v1"], "several values for one key"),
+        ([BROKEN, "env.backend=envpool"], "EnvPool has no tests.envs.broken:Broken-v0"),
+    ],
+)
+def test_a_command_that_is_wrong_is_one_message_and_two(
+    capsys: pytest.CaptureFixture[str], overrides: list[str], says: str
+) -> None:
+    code, out, err = check(capsys, *overrides)
+    assert code == 2 and out == "" and err.startswith("pgx: error: ") and says in err

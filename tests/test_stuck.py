@@ -1,0 +1,51 @@
+"""What of a traceback goes into a message."""
+
+import json
+import socket
+
+import numpy as np
+
+import pgx.trainer
+from pgx.processes.stuck import Frame, frames, frames_of, place
+
+OWN = Frame("/home/me/my_env.py", 42, "step")
+PACKAGE = Frame(str(np.__file__), 7, "solve")
+LIBRARY = Frame(str(socket.__file__), 5, "recv")
+TRAINER = Frame(str(pgx.trainer.__file__), 3, "train")
+
+
+def test_the_place_is_the_innermost_line_that_is_the_user_s() -> None:
+    """Not where his code called another's, nor where pgx called his."""
+    outer = Frame("/home/me/my_env.py", 50, "outer")
+    assert place([LIBRARY, PACKAGE, OWN, outer, PACKAGE, TRAINER]) == "in step (my_env.py:42)"
+    assert place([TRAINER, LIBRARY, PACKAGE, TRAINER]) == "in solve (__init__.py:7)"
+    assert place([TRAINER, Frame("<string>", 1, "<module>"), LIBRARY]) == "in <module> (<string>:1)"
+    assert place([TRAINER, LIBRARY]) == "in recv (socket.py:5)"
+    assert place([]) == ""
+
+
+def test_frames_are_those_of_the_thread_that_answered() -> None:
+    said = (
+        "Thread 0x01 (most recent call first):\n"
+        '  File "/lib/threading.py", line 1 in run\n\n'
+        "Current thread 0x02 (most recent call first):\n"
+        '  File "/home/me/a b.py", line 42 in step\n'
+        '  File "/home/me/main.py", line 7 in <module>\n\n'
+        "Thread 0x03 (most recent call first):\n"
+        '  File "/lib/queue.py", line 2 in get\n'
+    )
+    assert frames(said) == [
+        Frame("/home/me/a b.py", 42, "step"),
+        Frame("/home/me/main.py", 7, "<module>"),
+    ]
+    assert frames("") == []
+
+
+def test_an_exception_is_placed_where_it_came_from() -> None:
+    try:
+        json.loads("{")
+    except ValueError as error:
+        found = frames_of(error)
+    assert found[-1].function == "test_an_exception_is_placed_where_it_came_from"
+    assert found[0].file == json.decoder.__file__
+    assert place(found).startswith("in test_an_exception_is_placed_where_it_came_from (test_stuck.py:")
