@@ -36,7 +36,7 @@ SMALL = {
     "trpo": ["algo.critic_minibatch_size=64"],
     "npg": ["algo.critic_minibatch_size=64"],
     "off_policy_reinforce": ["runner.episodes=4"],
-    "ppg": ["algo.policy_iterations=3", "algo.auxiliary_epochs=2"],
+    "ppg": ["algo.policy_iterations=3", "algo.auxiliary_epochs=2", "algo.auxiliary_minibatch_size=128"],
 }
 
 
@@ -52,7 +52,9 @@ def overrides(rule: str, backend: str, dataset: Path | None) -> list[str]:
     """A run of some seconds with three checkpoints and looks at health that fall between them."""
     chosen = [f"algo={rule}", "env=Hopper-v4", f"env.backend={backend}", "env.num_envs=4"]
     budget = ["trainer.total_steps=700", "trainer.checkpoint_every=200", "logger.every=2"]
-    silent = ["logger.console=off", "env.num_threads=1", "trainer.compile=false"]
+    silent = ["logger.console=off", "trainer.compile=false"]
+    if backend == "envpool":
+        silent.append("env.num_threads=1")
     if rule == "off_policy_reinforce":
         budget.append(f"dataset={dataset}")
     elif rule != "reinforce":

@@ -208,7 +208,7 @@ def test_an_environment_that_gives_no_numbers_is_named_and_the_run_comes_to_it_a
     assert not bool(batch[column][-1].isfinite().all()) and bool(batch[column][:-1].isfinite().all())
     assert (bundle / "checkpoint.pt").is_file() == (trainer.counters.steps >= 4 * checkpoint_every)
     with pytest.raises(SystemExit) as ended:
-        main(["replay", str(bundle)])
+        main(["replay", str(bundle), "--trust"])
     said = capsys.readouterr().out
     assert ended.value.code == 0 and f"made again: iteration {trainer.counters.iterations + 1}: " in said
 

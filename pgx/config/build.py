@@ -2,8 +2,7 @@
 
 import copy
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,32 +10,26 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from pgx.agents import AgentPlan
 from pgx.algos import rule
 from pgx.checkpoint import Checkpoints
 from pgx.config.check import check, check_inputs, plain_values
 from pgx.config.choices import NAMED
+from pgx.config.outputs import make_records
+from pgx.config.plans import actor_plan, agent_plan, bound, threads_of, worker_plan
 from pgx.config.ranks import check_ranks
 from pgx.config.sections import Env, Health, Logger, Top, TrainerSection
-from pgx.engines import Eager, EngineChoice, aloud, choose_engine, make_engine, silently
-from pgx.envs.make import BackendChoice, choose_backend, make_envs, plan_envs
+from pgx.engines import Eager, aloud, choose_engine, make_engine, silently
+from pgx.envs.make import BackendChoice, choose_backend, make_envs
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
 from pgx.errors import UserError
 from pgx.evaluation import play
 from pgx.faults.evidence import Attempt
 from pgx.faults.search import find_fault
-from pgx.loggers import Sink
-from pgx.loggers.console import make_console
-from pgx.loggers.jsonl import METRICS, JsonLines
-from pgx.loggers.patient import Patient
-from pgx.loggers.tensorboard import TensorBoard
 from pgx.optimizers import make_optimizer
-from pgx.records import Records, complain
 from pgx.runners import A3C, Episode
-from pgx.runners.a3c_worker import A3CPlan
-from pgx.runners.actor import ActorPlan
 from pgx.runners.iterations import Iterations, Synchronous
+from pgx.runners.types import Runner
 from pgx.schema import signature
 from pgx.seeding import derive, generator
 from pgx.specs import ActionSpec, ObsSpec
@@ -76,10 +69,10 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Trainer:
     wanted = signature(make_runner)
     # Actors and workers have environments of their own.
     num_envs = 1 if wanted.keys() & {"actor_plan", "worker_plan"} else env.num_envs // ranks.size
-    threads = _threads(env, ranks.local_size)
+    threads = threads_of(env, ranks.local_size)
     choice = choose_backend(env.id, env.backend, env.kwargs, num_envs, threads)
     envs = make_envs(choice, env.id, num_envs, env.kwargs, threads, env.worker_timeout)
-    agent = _plan(values, env).make(envs.obs_spec, envs.action_spec, device)
+    agent = agent_plan(values, env).make(envs.obs_spec, envs.action_spec, device)
     algorithm: Algorithm = rule(values["algo"]["name"])(**_but(values["algo"], "name"))
     learner = _learner(values, agent, engine, ranks)
     offered = {
@@ -90,30 +83,18 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Trainer:
         "engine": engine,
         "ranks": ranks,
         "num_envs": env.num_envs,
-        "actor_plan": partial(_actor_plan, values, env, chosen),
-        "worker_plan": partial(_worker_plan, values, env, algorithm, chosen),
+        "actor_plan": partial(actor_plan, values, env, chosen),
+        "worker_plan": partial(worker_plan, values, env, algorithm, chosen),
         "agent": agent,
         "learner": learner,
         "checkpoint_every": training.checkpoint_every,
     }
     taken = {name: part for name, part in offered.items() if name in wanted}
     runner = make_runner(**taken, **_but(values["runner"], "name"))
-    clip_range = Health(**values["health"]).clip_range
-    iterations: Iterations = (
-        runner
-        if isinstance(runner, A3C)
-        else Synchronous(
-            agent,
-            algorithm,
-            learner,
-            runner,
-            training.total_steps,
-            logger.every,
-            clip_range,
-            training.on_nan,
-            ranks,
-        )
-    )
+    if isinstance(runner, A3C):
+        iterations: Iterations = runner
+    else:
+        iterations = _synchronous(values, agent, algorithm, learner, runner, ranks)
     return Trainer(
         agent=agent,
         algorithm=algorithm,
@@ -121,14 +102,7 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Trainer:
         runner=runner,
         iterations=iterations,
         ranks=ranks,
-        records=Records(
-            run_dir,
-            text,
-            Checkpoints(run_dir, training.keep_checkpoints),
-            partial(_open_sinks, logger, run_dir, values, training.total_steps),
-            training.write_patience,
-            complain,
-        ),
+        records=make_records(values, logger, training, run_dir, text),
         total_steps=training.total_steps,
         checkpoint_every=training.checkpoint_every,
         backend_reason=choice.reason,
@@ -152,9 +126,9 @@ def load_agent(
     values = plain_values(cfg)
     env, device = Env(**values["env"]), values["device"]
     num_envs = min(max_envs, env.num_envs)
-    choice = choose_backend(env.id, env.backend, env.kwargs, num_envs, _threads(env))
-    envs = make_envs(choice, env.id, num_envs, env.kwargs, _threads(env), env.worker_timeout)
-    agent = _plan(values, env).make(envs.obs_spec, envs.action_spec, torch.device(device))
+    choice = choose_backend(env.id, env.backend, env.kwargs, num_envs, threads_of(env))
+    envs = make_envs(choice, env.id, num_envs, env.kwargs, threads_of(env), env.worker_timeout)
+    agent = agent_plan(values, env).make(envs.obs_spec, envs.action_spec, torch.device(device))
     agent.load_state_dict(state["agent"])
     return agent, envs, device
 
@@ -169,47 +143,6 @@ def _make_writable(run_dir: Path) -> None:
         raise UserError(f"run_dir={run_dir}: cannot write there: {error.strerror or error}") from error
 
 
-def _plan(values: Mapping[str, Any], env: Env) -> AgentPlan:
-    return AgentPlan(
-        values["policy"], values["critic"], env.normalize_obs, _bound(env.obs_clip), values["seed"]
-    )
-
-
-def _actor_plan(values: Mapping[str, Any], env: Env, engine: EngineChoice, actors: int) -> ActorPlan:
-    """What each of so many actors is made of; it has no critic."""
-    threads = max(1, _threads(env) // actors)
-    envs = plan_envs(env.id, env.backend, env.num_envs // actors, env.kwargs, threads, env.worker_timeout)
-    agent = replace(_plan(values, env), critic={"name": "none"})
-    return ActorPlan(agent, envs, values["runner"]["rollout_steps"], values["seed"], engine)
-
-
-def _worker_plan(
-    values: Mapping[str, Any],
-    env: Env,
-    algorithm: Algorithm,
-    engine: EngineChoice,
-    workers: int,
-    rollout_steps: int,
-) -> A3CPlan:
-    """What each of so many workers of an A3C run is made of."""
-    threads = max(1, _threads(env) // workers)
-    return A3CPlan(
-        agent=_plan(values, env),
-        envs=plan_envs(env.id, env.backend, env.num_envs // workers, env.kwargs, threads, env.worker_timeout),
-        algorithm=algorithm,
-        optimizer=values["optimizer"],
-        critic_optimizer=values["critic_optimizer"],
-        reward_clip=_bound(env.reward_clip) if env.scale_reward else None,
-        workers=workers,
-        rollout_steps=rollout_steps,
-        total_steps=values["trainer"]["total_steps"],
-        log_every=values["logger"]["every"],
-        clip_range=values["health"]["clip_range"],
-        seed=values["seed"],
-        engine=engine,
-    )
-
-
 def _learner(values: Mapping[str, Any], agent: Agent, engine: Engine, ranks: Ranks) -> Learner:
     return Learner(
         _optimizer(values, "optimizer", agent.policy, engine, ranks),
@@ -219,8 +152,30 @@ def _learner(values: Mapping[str, Any], agent: Agent, engine: Engine, ranks: Ran
     )
 
 
+def _synchronous(
+    values: Mapping[str, Any],
+    agent: Agent,
+    algorithm: Algorithm,
+    learner: Learner,
+    runner: Runner,
+    ranks: Ranks,
+) -> Synchronous:
+    training = TrainerSection(**values["trainer"])
+    return Synchronous(
+        agent,
+        algorithm,
+        learner,
+        runner,
+        total_steps=training.total_steps,
+        log_every=values["logger"]["every"],
+        clip_range=Health(**values["health"]).clip_range,
+        on_nan=training.on_nan,
+        ranks=ranks,
+    )
+
+
 def _scaler(env: Env, discount: float, ranks: Ranks) -> RewardScaler | None:
-    return RewardScaler(discount, _bound(env.reward_clip), ranks) if env.scale_reward else None
+    return RewardScaler(discount, bound(env.reward_clip), ranks) if env.scale_reward else None
 
 
 def _optimizer(
@@ -242,7 +197,7 @@ def _evaluator(
     def evaluate(iteration: int) -> list[Episode]:
         still = copy.deepcopy(agent)  # workers may change it meanwhile
         envs = make_envs(
-            choice, env.id, min(episodes, env.num_envs), env.kwargs, _threads(env), env.worker_timeout
+            choice, env.id, min(episodes, env.num_envs), env.kwargs, threads_of(env), env.worker_timeout
         )
         try:
             return play(
@@ -263,41 +218,9 @@ def _diagnose(
     attempt: Attempt,
 ) -> str | None:
     """Where in an update a number first ceases to be finite, with an agent and a learner made for this alone."""
-    agent = _plan(values, env).make(*specs, device)
+    agent = agent_plan(values, env).make(*specs, device)
     learner = _learner(values, agent, Eager(), ALONE)
     return find_fault(attempt, agent, algorithm, learner)
-
-
-def _open_sinks(
-    logger: Logger, run_dir: Path, values: Mapping[str, Any], total_steps: int, steps: int | None
-) -> Sequence[Sink]:
-    """The loggers of a run that has come `steps` environment steps; None for a new one."""
-    sinks: list[Sink] = [Patient(JsonLines(run_dir / METRICS, keep_until=steps), METRICS, complain)]
-    if logger.tensorboard:
-        events = TensorBoard(run_dir, _flat(values), keep_until=steps)
-        sinks.append(Patient(events, "TensorBoard's events", complain))
-    console = make_console(logger.console, logger.console_interval, steps or 0, total_steps)
-    return [*sinks, console] if console else sinks
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, bool | str | float]:
-    """Nested values by dotted key; what is neither number nor truth value as text."""
-    flat: dict[str, bool | str | float] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value if isinstance(value, bool | int | float) else str(value)
-    return flat
-
-
-def _threads(env: Env, sharers: int = 1) -> int:
-    """Of one process, where so many share the cores."""
-    return env.num_threads or max(1, len(os.sched_getaffinity(0)) // sharers)
-
-
-def _bound(clip: float | None) -> float:
-    return float("inf") if clip is None else clip
 
 
 def _but(values: Mapping[str, Any], key: str) -> dict[str, Any]:

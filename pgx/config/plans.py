@@ -1,0 +1,64 @@
+"""Agents, actors and workers as plain values, from a checked config."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from pgx.agents import AgentPlan
+from pgx.config.sections import Env
+from pgx.engines import EngineChoice
+from pgx.envs.make import plan_envs
+from pgx.runners.a3c_worker import A3CPlan
+from pgx.runners.actor import ActorPlan
+from pgx.types import Algorithm
+
+
+def agent_plan(values: Mapping[str, Any], env: Env) -> AgentPlan:
+    return AgentPlan(
+        values["policy"], values["critic"], env.normalize_obs, bound(env.obs_clip), values["seed"]
+    )
+
+
+def actor_plan(values: Mapping[str, Any], env: Env, engine: EngineChoice, actors: int) -> ActorPlan:
+    """What each of so many actors is made of; it has no critic."""
+    threads = max(1, threads_of(env) // actors)
+    envs = plan_envs(env.id, env.backend, env.num_envs // actors, env.kwargs, threads, env.worker_timeout)
+    agent = replace(agent_plan(values, env), critic={"name": "none"})
+    return ActorPlan(agent, envs, values["runner"]["rollout_steps"], values["seed"], engine)
+
+
+def worker_plan(
+    values: Mapping[str, Any],
+    env: Env,
+    algorithm: Algorithm,
+    engine: EngineChoice,
+    workers: int,
+    rollout_steps: int,
+) -> A3CPlan:
+    """What each of so many workers of an A3C run is made of."""
+    threads = max(1, threads_of(env) // workers)
+    return A3CPlan(
+        agent=agent_plan(values, env),
+        envs=plan_envs(env.id, env.backend, env.num_envs // workers, env.kwargs, threads, env.worker_timeout),
+        algorithm=algorithm,
+        optimizer=values["optimizer"],
+        critic_optimizer=values["critic_optimizer"],
+        reward_clip=bound(env.reward_clip) if env.scale_reward else None,
+        workers=workers,
+        rollout_steps=rollout_steps,
+        total_steps=values["trainer"]["total_steps"],
+        log_every=values["logger"]["every"],
+        clip_range=values["health"]["clip_range"],
+        seed=values["seed"],
+        engine=engine,
+    )
+
+
+def threads_of(env: Env, sharers: int = 1) -> int:
+    """Of one process, where so many share the cores."""
+    return env.num_threads or max(1, len(os.sched_getaffinity(0)) // sharers)
+
+
+def bound(clip: float | None) -> float:
+    return float("inf") if clip is None else clip
