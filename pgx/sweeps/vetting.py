@@ -20,7 +20,12 @@ PICKLES = "submitit"  # where submitit keeps what it unpickles, in the sweep's f
 
 def would_do(folder: Path, plan: Plan) -> list[str]:
     """A line for everything that running the plan would import, construct, join or unpickle; empty for plain runs."""
-    return [*_of_hydra(folder, plan.hydra), *_of_overrides(folder, plan), *of_runs(plan, frozenset())]
+    asked = [list(job.overrides) for job in plan.jobs] if plan.search is None else corners(plan.search)
+    planned = frozenset(env_id for overrides in asked for env_id in named_modules(overrides))
+    found: dict[str, None] = {}  # a set that keeps its order
+    for overrides in asked:
+        found |= dict.fromkeys(_of_run(folder / PLAN, overrides, frozenset()))
+    return [*_of_hydra(folder, plan.hydra), *found, *of_runs(plan, planned)]
 
 
 def of_runs(plan: Plan, named: frozenset[str]) -> list[str]:
@@ -28,9 +33,9 @@ def of_runs(plan: Plan, named: frozenset[str]) -> list[str]:
 
     Args:
         plan: whose jobs they are.
-        named: environments of modules that the user has named.
+        named: environments of modules that need not be told: the user has named them, or they were told of the plan.
     """
-    found: dict[str, None] = {}  # a set that keeps its order
+    found: dict[str, None] = {}
     for job in plan.jobs:
         config = job.run_dir / CONFIG
         if config.is_file():
@@ -40,15 +45,6 @@ def of_runs(plan: Plan, named: frozenset[str]) -> list[str]:
         if plan.search and (noted := trial_noted(job.run_dir)):
             source = job.run_dir / TRIAL
             found |= dict.fromkeys(_of_run(source, noted["overrides"], named))
-    return list(found)
-
-
-def _of_overrides(folder: Path, plan: Plan) -> list[str]:
-    """What composing the plan's jobs, or those that a search may come to, would import."""
-    asked = [list(job.overrides) for job in plan.jobs] if plan.search is None else corners(plan.search)
-    found: dict[str, None] = {}
-    for overrides in asked:
-        found |= dict.fromkeys(_of_run(folder / PLAN, overrides, frozenset()))
     return list(found)
 
 
