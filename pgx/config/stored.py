@@ -19,8 +19,12 @@ DEEPEST = 50  # sections within sections
 
 # Tags construct objects, aliases let a file of a page become more than memory holds, and pgx writes neither.
 _MORE_THAN_DATA = (yaml.TagToken, yaml.AnchorToken, yaml.AliasToken, yaml.DirectiveToken)
-_OPENS = (yaml.FlowSequenceStartToken, yaml.FlowMappingStartToken, yaml.BlockSequenceStartToken)
-_OPENS += (yaml.BlockMappingStartToken,)
+_OPENS = (
+    yaml.FlowSequenceStartToken,
+    yaml.FlowMappingStartToken,
+    yaml.BlockSequenceStartToken,
+    yaml.BlockMappingStartToken,
+)
 _CLOSES = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
 
 
