@@ -436,7 +436,7 @@ def test_resuming_a_finished_run_says_so(here: Callable[..., Said], run: Path) -
 
 
 @pytest.mark.parametrize(
-    "override", ["algo.discount=0.5", "seed=1", "env.num_envs=2", "algo=ppo", "trainer.total_step=9", "seed"]
+    "override", ["algo.discount=0.5", "seed=1", "env.num_envs=2", "algo=npg", "trainer.total_step=9", "seed"]
 )
 def test_a_resumed_run_keeps_its_config(here: Callable[..., Said], run: Path, override: str) -> None:
     before = (run / "config.yaml").read_bytes()

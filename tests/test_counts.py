@@ -102,5 +102,5 @@ def test_a_trust_region_step_takes_one_product_more_than_conjugate_gradient(
 
     monkeypatch.setitem(trpo.FISHER, "gauss_newton", product)
     small = ["algo=trpo", *SIZES, f"algo.cg_steps={cg_steps}", "algo.critic_minibatch_size=64"]
-    make(*small, "trainer.compile=false").train()
+    one_iteration(make(*small, "trainer.compile=false"))
     assert calls == {"prepared": 1, "products": products}

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgx.schema import (
+    WHOLE,
     Count,
     Fraction,
     Index,
@@ -70,10 +71,10 @@ def test_a_number_fits_exactly_where_it_lies_in_the_range(value: float) -> None:
     assert fits(value, OpenFraction) is (0 < value < 1)
 
 
-@given(st.integers())
+@given(st.integers() | st.integers(WHOLE - 2, WHOLE + 2))
 def test_a_whole_number_fits_exactly_where_it_lies_in_the_range(value: int) -> None:
-    assert fits(value, Count) is (value >= 1)
-    assert fits(value, Index) is (value >= 0)
+    assert fits(value, Count) is (1 <= value < WHOLE)
+    assert fits(value, Index) is (0 <= value < WHOLE)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

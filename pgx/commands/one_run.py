@@ -55,9 +55,19 @@ def claim(folder: Path) -> Path:
         except FileExistsError:
             number += 1
         except OSError as error:
+            forget_empty_above(free)
             raise UserError(f"run_dir={free}: cannot write there: {error.strerror}") from error
         else:
             return free
+
+
+def forget_empty_above(folder: Path) -> None:
+    """Remove the folders above one that is not there, as far as a relative path names them and nothing is in them."""
+    for above in [] if folder.is_absolute() else list(folder.parents)[:-1]:
+        if above.is_dir():
+            if any(above.iterdir()):
+                break
+            above.rmdir()
 
 
 def refuse_taken(run_dir: Path) -> None:

@@ -88,11 +88,11 @@ def resume(folder: Path, overrides: list[str], trust: bool) -> int:
         changed |= {key_of(o) for o in plan.hydra if key_of(o).startswith("hydra.launcher")}
     hydra = [*(o for o in plan.hydra if key_of(o) not in changed), *overrides]
     _refuse_missing(hydra, plan.search)
-    retained = replace(plan, hydra=tuple(o for o in hydra if o not in overrides))
-    refuse_untrusted([] if trust else would_do(folder, retained), trust)
+    plan = replace(plan, hydra=tuple(hydra))
+    refuse_untrusted([] if trust else would_do(folder, plan, overrides), trust)
     if plan.cwd.is_dir():
         os.chdir(plan.cwd)
-    return _run(folder, replace(plan, hydra=tuple(hydra)))
+    return _run(folder, plan)
 
 
 def status(folder: Path) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
-from pgx.commands.one_run import checked, claim, hand_over, refuse_taken
+from pgx.commands.one_run import checked, claim, forget_empty_above, hand_over, refuse_taken
 from pgx.commands.resume import FLAGS as OF_A_RESUMED_RUN
 from pgx.commands.resume import resume
 from pgx.commands.run import Lead, follow, with_one_voice
@@ -123,8 +123,4 @@ def _forget_empty(run_dir: Path) -> None:
     if not {path.name for path in run_dir.iterdir()} <= {".hydra"}:
         return
     shutil.rmtree(run_dir)
-    above = [] if run_dir.is_absolute() else list(run_dir.parents)[:-1]
-    for folder in above:
-        if any(folder.iterdir()):
-            break
-        folder.rmdir()
+    forget_empty_above(run_dir)

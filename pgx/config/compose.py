@@ -220,6 +220,8 @@ def _hydra(overrides: list[str], with_hydra: bool = False) -> DictConfig:
             return hydra_compose(ROOT, overrides, return_hydra_config=with_hydra)
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(explain(error)) from error
+        except ValueError as error:  # of a choice that is no text
+            raise UserError(f"{' '.join(overrides)}: {explain(error)}") from error
 
 
 @contextmanager

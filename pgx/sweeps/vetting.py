@@ -18,9 +18,20 @@ _NUMBERS = frozenset(
 PICKLES = "submitit"  # where submitit keeps what it unpickles, in the sweep's folder
 
 
-def would_do(folder: Path, plan: Plan) -> list[str]:
-    """A line for everything that running the plan would import, construct, join or unpickle; empty for plain runs."""
-    return [*_of_hydra(folder, plan.hydra), *_of_overrides(folder, plan), *of_runs(plan, frozenset())]
+def would_do(folder: Path, plan: Plan, typed: Sequence[str]) -> list[str]:
+    """A line for everything that running the plan would import, construct, join or unpickle; empty for plain runs.
+
+    Args:
+        folder: the sweep's.
+        plan: as it is to be run.
+        typed: what of Hydra's part of it the user has just typed.
+    """
+    asked = [list(job.overrides) for job in plan.jobs] if plan.search is None else corners(plan.search)
+    planned = frozenset(env_id for overrides in asked for env_id in named_modules(overrides))
+    found: dict[str, None] = {}  # a set that keeps its order
+    for overrides in asked:
+        found |= dict.fromkeys(_of_run(folder / PLAN, overrides, frozenset()))
+    return [*_of_hydra(folder, plan.hydra, typed), *found, *of_runs(plan, planned)]
 
 
 def of_runs(plan: Plan, named: frozenset[str]) -> list[str]:
@@ -28,9 +39,9 @@ def of_runs(plan: Plan, named: frozenset[str]) -> list[str]:
 
     Args:
         plan: whose jobs they are.
-        named: environments of modules that the user has named.
+        named: environments of modules that need not be told: the user has named them, or they were told of the plan.
     """
-    found: dict[str, None] = {}  # a set that keeps its order
+    found: dict[str, None] = {}
     for job in plan.jobs:
         config = job.run_dir / CONFIG
         if config.is_file():
@@ -43,34 +54,23 @@ def of_runs(plan: Plan, named: frozenset[str]) -> list[str]:
     return list(found)
 
 
-def _of_overrides(folder: Path, plan: Plan) -> list[str]:
-    """What composing the plan's jobs, or those that a search may come to, would import."""
-    asked = [list(job.overrides) for job in plan.jobs] if plan.search is None else corners(plan.search)
-    found: dict[str, None] = {}
-    for overrides in asked:
-        found |= dict.fromkeys(_of_run(folder / PLAN, overrides, frozenset()))
-    return list(found)
-
-
 def _of_run(source: Path, overrides: Sequence[str], named: frozenset[str]) -> list[str]:
-    ids = [env_id for env_id in named_modules(overrides) if env_id not in named]
-    if ids:
+    if ids := [env_id for env_id in named_modules(overrides) if env_id not in named]:
         return [
             f"{source}: env={env_id} would import the module '{env_id.rpartition(':')[0]}'" for env_id in ids
         ]
-    if named_modules(overrides):
-        return []
     cfg = compose(list(overrides))  # which refuses choices of files that are not pgx's
-    return [*imports_of(cfg, source), *joins_of(cfg, source)]
+    imports = [] if cfg.env.get("id") in named else imports_of(cfg, source)
+    return [*imports, *joins_of(cfg, source)]
 
 
-def _of_hydra(folder: Path, hydra: Sequence[str]) -> list[str]:
+def _of_hydra(folder: Path, hydra: Sequence[str], typed: Sequence[str]) -> list[str]:
     found = []
     for text in hydra:
         key, _, value = text.partition("=")
         if key == "hydra/launcher":
             if value.startswith("submitit") and (folder / PICKLES).exists():
                 found.append(f"{folder / PICKLES}: {text} would unpickle what is there")
-        elif key not in _NUMBERS or not re.fullmatch(r"\d+(\.\d+)?", value):
+        elif text not in typed and not (key in _NUMBERS and re.fullmatch(r"\d+(\.\d+)?", value)):
             found.append(f"{folder / PLAN}: {text} would be handed to Hydra")
     return found

@@ -16,7 +16,7 @@ from pgx.config import check, compose
 from pgx.config.stored import read_config
 from pgx.errors import UserError
 from pgx.sweeps.plan import read_plan
-from pgx.sweeps.vetting import would_do
+from pgx.sweeps.vetting import of_runs, would_do
 from tests.config.conftest import Command
 
 MODULE, ID = "stranger_s_module", "Strange-v0"
@@ -168,7 +168,7 @@ SEARCH = {
 
 def test_a_plain_plan_asks_for_nothing(tmp_path: Path) -> None:
     folder = plain(tmp_path, hydra=["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"])
-    assert would_do(folder, read_plan(folder)) == []
+    assert would_do(folder, read_plan(folder), typed=[]) == []
 
 
 @pytest.mark.parametrize(
@@ -246,11 +246,33 @@ def test_what_a_plan_would_hand_to_hydra_is_seen(command: Command, tmp_path: Pat
     assert f"{text} would be handed to Hydra" in problem and "--trust" in problem
 
 
-def test_pickles_in_a_sweep_s_folder_are_seen(command: Command, tmp_path: Path) -> None:
-    folder = plain(tmp_path, hydra=["hydra/launcher=submitit_local"])
+@pytest.mark.parametrize(
+    ("planned", "typed"), [("submitit_local", "submitit_local"), ("basic", "submitit_local")]
+)
+def test_pickles_in_a_sweep_s_folder_are_seen_whoever_named_the_launcher(
+    command: Command, tmp_path: Path, planned: str, typed: str
+) -> None:
+    pytest.importorskip("submitit")
+    folder = plain(tmp_path, hydra=[f"hydra/launcher={planned}"])
     (folder / "submitit").mkdir()
-    (problem,) = command("sweep", "resume", "sweep").problems
+    (problem,) = command("sweep", "resume", "sweep", f"hydra/launcher={typed}").problems
     assert "would unpickle what is there" in problem
+
+
+def test_what_the_user_has_typed_for_hydra_is_nobody_else_s(tmp_path: Path) -> None:
+    plan = read_plan(folder := plain(tmp_path, hydra=["hydra.launcher.address=head:6379"]))
+    assert would_do(folder, plan, typed=["hydra.launcher.address=head:6379"]) == []
+
+
+def test_a_cluster_that_a_begun_trial_names_is_seen_beside_a_module_that_the_user_named(
+    command: Command, imported: Callable[[], bool], tmp_path: Path
+) -> None:
+    folder = plain(tmp_path, search=SEARCH, jobs=job(tmp_path=tmp_path))
+    (tmp_path / "job").mkdir()
+    asked = ["algo=impala", f"env={NAMED}", "runner.backend=ray", "runner.address=stranger:6379"]
+    (tmp_path / "job" / "trial.json").write_text(json.dumps({"number": 0, "overrides": asked}))
+    (line,) = of_runs(read_plan(folder), frozenset({NAMED}))
+    assert "would join that Ray cluster" in line
 
 
 def test_a_choice_of_a_file_elsewhere_is_refused(command: Command, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_failed_job_is_listed_with_its_error_and_its_command_and_runs_again_on
 
     (tmp_path / "mended").touch()
     before = (works / "summary.json").read_bytes()
-    said = pgx("sweep", "resume", str(tmp_path / "sweep"), cwd=tmp_path.parent)  # from wherever
+    said = pgx("sweep", "resume", str(tmp_path / "sweep"), "--trust", cwd=tmp_path.parent)  # from wherever
     assert said.returncode == 0, said.stderr
     assert summary(failed)["status"] == "finished" and (works / "summary.json").read_bytes() == before
 
