@@ -63,6 +63,7 @@ class Broken(gymnasium.Env[Any, Any]):
                 self.last_seed = self.last_seed if seed is None else seed
                 seed = self.last_seed
         super().reset(seed=seed)
+        self.seeded = seed is not None
         self.episodes += 1
         self._begin()
         match self.fault:
@@ -92,7 +93,7 @@ class Broken(gymnasium.Env[Any, Any]):
         match self.fault:
             case "noise":
                 return self.rng.uniform(-1, 1, 2).astype(np.float32)
-            case "noisy start" if self.time == 0:
+            case "noisy start" if self.seeded and self.time == 0:
                 return seen + np.float32(np.random.default_rng().normal())
             case "shape":
                 return seen[:1]
