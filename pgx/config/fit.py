@@ -138,6 +138,11 @@ def _a3c_misfits(values: Mapping[str, Any]) -> list[str]:
             "critic_optimizer=lbfgs: runner=a3c takes single steps of shared parameters, which a line search would see "
             f"change; one of {', '.join(OPTIMIZERS)}"
         )
+    if values["trainer"]["on_nan"] == "skip_update":
+        found.append(
+            "trainer.on_nan=skip_update: runner=a3c has no update of its own to undo, workers change the parameters one "
+            "upon the other; trainer.on_nan=stop"
+        )
     if values["device"] != "cpu":
         found.append(
             f"device={values['device']}: runner=a3c shares parameters in the processor's memory; device=cpu"

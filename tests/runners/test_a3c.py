@@ -325,6 +325,7 @@ def test_a_run_can_be_evaluated_like_any_other(
         ),
         (["runner.workers=0"], r"runner.workers: expected"),
         (["critic_optimizer=lbfgs"], r"critic_optimizer=lbfgs: runner=a3c .*one of adam"),
+        (["trainer.on_nan=skip_update"], r"trainer.on_nan=skip_update: runner=a3c .*trainer.on_nan=stop"),
         (["device=cuda"], r"device=cuda: runner=a3c shares.*device=cpu"),
         (["algo=ppo", "runner=a3c"], r"runner=a3c: others change.*ppo.*algo=a3c.*runner=sync"),
         (["algo=trpo", "runner=a3c"], r"runner=a3c: others change.*trpo"),
