@@ -656,6 +656,7 @@ def test_a_failing_environment_ends_the_real_command_in_the_same_way(
         "train",
         "env=brokenenvs:Faulty-step-v0",
         *TINY,
+        "trainer.compile=false",
         f"run_dir={tmp_path / 'run'}",
         cwd=tmp_path,
         PYTHONPATH=os.pathsep.join([str(own_module), os.environ.get("PYTHONPATH", "")]),
