@@ -151,7 +151,7 @@ def _values(override: Override) -> list[str]:
     except (ValueError, ArithmeticError, TypeError) as error:
         raise UserError(f"{override.input_line}: no range of numbers: {error}") from error
     if not found:
-        raise UserError(f"{override.input_line}: no values between the two")
+        raise UserError(f"{override.input_line}: no values")
     if len(found) > MOST_JOBS:
         raise UserError(
             f"{override.input_line}: more than {MOST_JOBS:,} values; a sweep has at most so many runs"

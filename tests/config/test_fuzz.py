@@ -184,7 +184,7 @@ RELAXED = {
 }
 
 
-@settings(max_examples=1_000, **RELAXED)  # type: ignore[arg-type]
+@settings(max_examples=700, **RELAXED)  # type: ignore[arg-type]
 @given(line=lines)
 def test_a_command_line_is_a_config_or_one_error(folder: Path, line: list[str]) -> None:
     judge(line, folder)
