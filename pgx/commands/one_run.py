@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,7 @@ def claim(folder: Path) -> Path:
 def forget_empty_above(folder: Path) -> None:
     """Remove the folders above one that is not there, as far as a relative path names them and nothing is in them."""
     for above in [] if folder.is_absolute() else list(folder.parents)[:-1]:
-        if above.is_dir():
-            if any(above.iterdir()):
-                break
+        with suppress(OSError):  # not empty, and so are those above it; or never made
             above.rmdir()
 
 

@@ -150,6 +150,8 @@ def _values(override: Override) -> list[str]:
         raise UserError(f"{override.input_line}: {explain(error)}") from error
     except (ValueError, ArithmeticError, TypeError) as error:
         raise UserError(f"{override.input_line}: no range of numbers: {error}") from error
+    if not found:
+        raise UserError(f"{override.input_line}: no values")
     if len(found) > MOST_JOBS:
         raise UserError(
             f"{override.input_line}: more than {MOST_JOBS:,} values; a sweep has at most so many runs"
@@ -165,7 +167,7 @@ def jobs(overrides: list[str]) -> list[list[str]]:
     """
     axes = [
         [f"{(o.input_line or '').split('=', 1)[0]}={value}" for value in _values(o)]
-        if o.is_discrete_sweep()
+        if o.is_discrete_sweep() and not o.is_delete()
         else [o.input_line or ""]
         for o in parse(overrides)
     ]

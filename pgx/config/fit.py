@@ -140,8 +140,8 @@ def _a3c_misfits(values: Mapping[str, Any]) -> list[str]:
         )
     if values["trainer"]["on_nan"] == "skip_update":
         found.append(
-            "trainer.on_nan=skip_update: runner=a3c has no update of its own to undo, workers change the parameters one "
-            "upon the other; trainer.on_nan=stop"
+            "trainer.on_nan=skip_update: runner=a3c has no update of its own to undo, workers change the parameters "
+            "one upon the other; trainer.on_nan=stop"
         )
     if values["device"] != "cpu":
         found.append(

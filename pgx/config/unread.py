@@ -43,12 +43,19 @@ def _threads_count(values: Values) -> bool:
     return values["env.backend"] != "gymnasium" or values.get("runner.backend") == "ray"
 
 
+def _processes_that_may_hang(values: Values) -> bool:
+    if values["env.backend"] in ("auto", "processes") or values["runner.name"] == "a3c":
+        return True
+    return values.get("runner.backend") == "local"  # actors of this machine
+
+
 _BY_TRUST_REGION = ("cg", "exact", "compatible")
 
 READ_IF = (
     ReadIf("env.obs_clip", "env.normalize_obs", _is("env.normalize_obs", True)),
     ReadIf("env.reward_clip", "env.scale_reward", _is("env.scale_reward", True)),
     ReadIf("env.num_threads", "env.backend", _threads_count),
+    ReadIf("env.worker_timeout", "env.backend", _processes_that_may_hang),
     ReadIf("trainer.compile_min_steps", "trainer.compile", _is("trainer.compile", "auto")),
     ReadIf("logger.console_interval", "logger.console", _is("logger.console", "auto", "plain")),
     ReadIf("runner.connect_seconds", "runner.backend", _is("runner.backend", "ray")),
