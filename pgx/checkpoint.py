@@ -117,11 +117,17 @@ class Checkpoints:
             for name in self._numbered()[: -self.keep]:
                 (self.folder / f"{name}.pt").unlink()
 
-    def forget_after(self, steps: int) -> None:
-        """Let go of those of a later step, of a life that the run does not go on from."""
-        for name in self._numbered():
-            if name > numbered(steps):
-                (self.folder / f"{name}.pt").unlink()
+    def go_back(self, name: str) -> None:
+        """Make one of them the last, and let go of those of a later step.
+
+        Raises:
+            UserError: there is none of that name, or it cannot be used.
+        """
+        steps = int(self.load(name)["counters"]["steps"])
+        write_atomically(self.folder / f"{LAST}.pt", (self.folder / f"{name}.pt").read_bytes())
+        for later in self._numbered():
+            if later > numbered(steps):
+                (self.folder / f"{later}.pt").unlink()
 
     def _numbered(self) -> list[str]:
         return [name for name in self.names() if name.startswith(STEP)]

@@ -64,8 +64,6 @@ class Records:
         # A summary is of a run that has ended: one of an earlier life would speak for this one if it is killed.
         (self.run_dir / SUMMARY).unlink(missing_ok=True)
         write_atomically(self.run_dir / "config.yaml", self.config.encode())
-        if steps is not None:
-            self.checkpoints.forget_after(steps)
         self._sinks = self.open_sinks(steps)
         lost = rows - len(read(self.run_dir / METRICS))
         if lost > 0:

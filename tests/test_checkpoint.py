@@ -58,7 +58,9 @@ def test_a_rewrite_replaces_and_leaves_nothing_beside_it(tmp_path: Path) -> None
 
 
 def state(steps: int) -> bytes:
-    return packed({"weights": torch.full((1000,), float(steps)), "steps": steps})
+    return packed(
+        {"weights": torch.full((1000,), float(steps)), "steps": steps, "counters": {"steps": steps}}
+    )
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
@@ -94,5 +96,14 @@ def test_so_many_are_kept_beside_the_last_and_the_best(tmp_path: Path) -> None:
     for steps in (1, 20, 300, 4000):
         checkpoints.save(state(steps), [numbered(steps), LAST])
     assert checkpoints.names() == ["best", LAST, numbered(300), numbered(4000)]
-    checkpoints.forget_after(300)
-    assert checkpoints.names() == ["best", LAST, numbered(300)]
+
+
+def test_going_back_to_one_makes_it_the_last_and_forgets_the_later(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for steps in (1, 20, 300):
+        checkpoints.save(state(steps), [numbered(steps), LAST])
+    checkpoints.go_back(numbered(20))
+    assert checkpoints.names() == [LAST, numbered(1), numbered(20)]
+    assert checkpoints.load(LAST)["steps"] == checkpoints.newest()[0]["steps"] == 20
+    with pytest.raises(UserError, match="no such checkpoint"):
+        checkpoints.go_back(numbered(300))

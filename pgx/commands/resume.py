@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from pgx.checkpoint import LAST
+from pgx.checkpoint import LAST, Checkpoints
 from pgx.commands.one_run import last_state, load_config
 from pgx.commands.run import Lead
 from pgx.config.compose import parse
@@ -54,6 +54,9 @@ def resume(arguments: list[str], lead: Lead) -> int:
         return 0
     for change in made:
         print(f"changed {change}")
+    if asked.checkpoint != LAST:
+        with hold(asked.run_dir):
+            Checkpoints(asked.run_dir).go_back(asked.checkpoint)
     return _run(cfg, state, lead)
 
 
