@@ -77,7 +77,9 @@ class Records:
             sink.write(steps, metrics)
 
     def checkpoint(self, unwritten: Unwritten) -> None:
-        """Write a checkpoint now, or as soon as the disk lets it; one that still waits is no longer of use."""
+        """Write a checkpoint now, or as soon as the disk lets it; one that waits has a last chance before it."""
+        self._tried = 0.0
+        self.catch_up()
         self._unwritten, self._tried = unwritten, 0.0
         self.catch_up()
 

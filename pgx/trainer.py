@@ -17,15 +17,13 @@ from pgx.faults.evidence import Attempt, NotFiniteError
 from pgx.faults.post_mortem import write_bundle
 from pgx.metrics import tagged
 from pgx.ops.params import flatten
-from pgx.records import SUMMARY, Records, Unwritten
+from pgx.records import Records, Unwritten
 from pgx.run_lock import hold
 from pgx.runners import Episode
 from pgx.runners.iterations import Counters, Iterations, Report
 from pgx.runners.types import Boundaries
 from pgx.types import Agent, Algorithm, Learner, Metrics, Ranks, State
 from pgx.versions import versions
-
-__all__ = ["SUMMARY", "Every", "OnProgress", "Status", "Trainer", "refuse_used"]
 
 RECENT = 20  # episodes in the running mean that "best" and "final" returns are taken from
 

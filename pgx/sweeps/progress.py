@@ -11,8 +11,8 @@ from pgx.checkpoint import BEST, Checkpoints, write_atomically
 from pgx.config.stored import CONFIG, read_config
 from pgx.loggers.jsonl import read
 from pgx.metrics import tagged
+from pgx.records import SUMMARY
 from pgx.run_lock import holder
-from pgx.trainer import SUMMARY
 
 State = Literal["waiting", "running", "interrupted", "finished", "pruned", "failed"]
 ENDED = ("finished", "pruned", "failed")  # until the sweep is started again, which tries again what failed

@@ -15,10 +15,11 @@ from pgx.checkpoint import write_atomically
 from pgx.config.compose import parse
 from pgx.config.sections import Search
 from pgx.errors import UserError
+from pgx.records import SUMMARY
 from pgx.schema import Index, problems
 from pgx.sweeps.plan import Job
 from pgx.sweeps.progress import look
-from pgx.trainer import SUMMARY, OnProgress
+from pgx.trainer import OnProgress
 
 if TYPE_CHECKING:
     import optuna

@@ -14,10 +14,10 @@ from pgx.config import check, compose
 from pgx.config.sections import Search
 from pgx.errors import UserError
 from pgx.paths import choices
+from pgx.records import SUMMARY
 from pgx.sweeps.plan import Job
 from pgx.sweeps.progress import write_failure
 from pgx.sweeps.search import Trial, corners, distributions, forget_unwritten, open_study, settle
-from pgx.trainer import SUMMARY
 
 SEARCH = Search(
     overrides=["algo=ppo", "env=CartPole-v1"],
