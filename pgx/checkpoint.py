@@ -154,9 +154,10 @@ class Checkpoints:
             UserError: there is none, or none is whole.
         """
         damaged: list[str] = []
-        for name in [LAST, *reversed(self._numbered())]:
+        there = self.names()
+        for name in [n for n in (LAST, *reversed(self._numbered())) if n in there]:
             try:
                 return self.load(name), damaged
             except DamagedError as error:
                 damaged.append(str(error))
-        raise UserError(*damaged)
+        raise UserError(*damaged or [f"{self.folder}: no checkpoint"])

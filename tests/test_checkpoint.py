@@ -77,6 +77,12 @@ def test_a_torn_checkpoint_is_recognised_and_the_one_before_is_taken(tmp_path: P
     assert found["steps"] == 100 and len(damaged) == 2
 
 
+def test_killed_between_the_two_names_of_a_checkpoint_the_run_has_it(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state(100), [numbered(100)])
+    assert checkpoints.newest()[0]["steps"] == 100
+
+
 def test_a_flipped_bit_is_recognised(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(state(1), [LAST])

@@ -246,7 +246,7 @@ def test_a_very_long_value_is_shown_in_part() -> None:
 
 def test_line_ends_in_what_was_typed_do_not_break_a_message() -> None:
     (line,) = problems("algo=a\nb")
-    assert line.startswith("algo=a b:")
+    assert line.startswith(r"'algo=a\nb':")
 
 
 # --- sweeps that no machine could hold
