@@ -58,7 +58,13 @@ def make(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Make:
 def recorded(folder: Path, env: tuple[str, ...]) -> Path:
     """A dataset of sixteen or more episodes of a policy that has learned nothing, some of them rewarded."""
     path = folder / "-".join(["recorded", *re.findall(r"[\w.]+", " ".join(env))])
-    settings = ["algo=reinforce", "env.num_envs=4", "seed=100", f"run_dir={path}-run"]
+    settings = [
+        "algo=reinforce",
+        "env.num_envs=4",
+        "seed=100",
+        "trainer.compile=false",
+        f"run_dir={path}-run",
+    ]
     trainer = build(compose([*QUIET, *settings, *env, "env.scale_reward=false"]))
     episodes: list[Trajectory] = []
     while len(episodes) < 16 or not any(episode.reward.any() for episode in episodes):
