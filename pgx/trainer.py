@@ -203,9 +203,9 @@ class Trainer:
         return any(self.ranks.gather(self.stop_requested))
 
     def _iterate(self) -> None:
+        self.records.catch_up()
         before, started = self.counters.steps, time.perf_counter()
         self._take(self.iterations.next(self.counters), started)
-        self.records.catch_up()
         if self.checkpoint_every.due(before, self.counters.steps) and self.counters.steps < self.total_steps:
             self._save()
             # A checkpoint is an episode boundary, in this life as in one that resumes from it.
@@ -294,6 +294,7 @@ class Trainer:
         self.counters = Counters(**state["counters"])
         self._finished = [Episode(**episode) for episode in state["unlogged"]]
         self._clocked = self.counters.steps, self.counters.seconds
+        self._saved_at = self.counters.steps
         self._resumed = True
 
     def _summary(self, status: Status, failure: str | None) -> dict[str, Any]:

@@ -56,6 +56,17 @@ def test_killed_anywhere_and_resumed_it_is_the_same_run(
     assert kill_and_resume(lives, tmp_path / "killed", settings, [point]) == []
 
 
+def test_killed_after_its_last_checkpoint_it_is_ended_when_it_is_resumed(
+    lives: Lives, tmp_path: Path
+) -> None:
+    settings = overrides("a2c", "gymnasium", None)
+    counts = whole(lives, tmp_path, settings)
+    killed = kill_and_resume(
+        lives, tmp_path / "killed", settings, [Point("checkpoint", counts["checkpoint"])]
+    )
+    assert killed == [] and (tmp_path / "killed" / "run" / "summary.json").is_file()
+
+
 def test_killed_again_and_again_it_is_the_same_run(lives: Lives, tmp_path: Path) -> None:
     settings = overrides("trpo", "gymnasium", None)
     counts = whole(lives, tmp_path, settings)

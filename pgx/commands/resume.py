@@ -18,7 +18,7 @@ from pgx.config.unread import problems_of
 from pgx.errors import UserError
 from pgx.run_lock import hold
 from pgx.schema import nearest
-from pgx.sweeps.progress import clear
+from pgx.sweeps.progress import clear, look
 from pgx.types import State
 
 FLAGS = ("--resume", "--checkpoint", "--trust")
@@ -46,7 +46,7 @@ def resume(arguments: list[str], lead: Lead) -> int:
     if cfg.trainer.compile == "auto" and lead.ranks.size == 1:
         cfg.trainer.compile = state["compiled"]  # a longer run, or another machine, may decide otherwise
     steps: int = state["counters"]["steps"]
-    if steps >= cfg.trainer.total_steps:
+    if steps >= cfg.trainer.total_steps and look(asked.run_dir).state == "finished":
         print(
             f"{asked.run_dir} is finished: {steps:,} of {cfg.trainer.total_steps:,} steps; "
             "a larger trainer.total_steps=... extends it"
