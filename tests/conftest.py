@@ -1,5 +1,6 @@
 """Building blocks that tests share: trainers from real configs, on real environments."""
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -52,6 +53,15 @@ def make(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Make:
         return build(compose([*QUIET, *few, f"run_dir={tmp_path / name}", *overrides]))
 
     return trainer
+
+
+@pytest.fixture
+def programs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where compiled runs keep their programs: one folder for all tests of a session, in whichever of its processes."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "programs"
+    monkeypatch.setenv("PGX_CACHE", str(folder))
+    return folder
 
 
 @cache

@@ -53,10 +53,9 @@ def test_networks_are_evaluated_no_more_often_than_the_rule_says(make: Make) -> 
 
 @pytest.mark.skipif(why_not("cpu") is not None, reason=f"nothing compiles here: {why_not('cpu')}")
 def test_compiled_an_iteration_leaves_python_once_a_sweep_and_once_a_step(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Make, programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Acting is one program a step, health one an iteration, a pass over the minibatches one loop for each network."""
-    monkeypatch.setenv("PGX_CACHE", str(tmp_path / "programs"))
     calls: Counter[str] = Counter()
     run, fold = Program.__call__, Program.fold
 

@@ -177,10 +177,7 @@ def test_products_prepared_are_products(folder: Path, make: Make) -> None:
     trainer.runner.close()
 
 
-def trained(
-    make: Make, overrides: list[str], folder: Path, compile: str, monkeypatch: pytest.MonkeyPatch
-) -> Tensor:
-    monkeypatch.setenv("PGX_CACHE", str(folder))
+def trained(make: Make, overrides: list[str], compile: str) -> Tensor:
     trainer = make(*overrides, f"trainer.compile={compile}", name=f"compiled-{compile}")
     trainer.train()
     return parameters(trainer)
@@ -206,15 +203,14 @@ def test_a_run_compiled_is_the_run_as_written(
     algo: str,
     env: str,
     make: Make,
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    programs: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """After two iterations; rounding grows with every step through the environment, so not after many."""
     overrides = [*small(algo), f"env={env}", "trainer.total_steps=300", "logger.console=plain"]
-    compiled = trained(make, overrides, folder, "true", monkeypatch)
+    compiled = trained(make, overrides, "true")
     assert "runs as it is written" not in capsys.readouterr().out
-    written = trained(make, overrides, folder, "false", monkeypatch)
+    written = trained(make, overrides, "false")
     assert torch.allclose(compiled, written, atol=2e-4)
     assert not torch.equal(compiled, written)  # as they would be if nothing had been compiled
 
@@ -241,12 +237,11 @@ def test_a_run_without_a_compiler_says_so_in_one_line_and_runs(tmp_path: Path) -
     assert [line for line in done.stdout.splitlines() if "C++" in line] == [done.stdout.splitlines()[0]]
 
 
-@pytest.mark.parametrize("algo", ["ppo", "trpo"])
+@pytest.mark.parametrize("algo", ["ppo", pytest.param("trpo", marks=pytest.mark.slow)])
 def test_a_compiled_run_resumed_ends_with_the_bits_of_one_that_went_on(
-    algo: str, make: Make, folder: Path, monkeypatch: pytest.MonkeyPatch
+    algo: str, make: Make, programs: Path
 ) -> None:
     """Two threads of it, and whatever the compiler did: the same program on the same numbers gives the same bits."""
-    monkeypatch.setenv("PGX_CACHE", str(folder))
     env = "env=Walker2d-v4" if algo == "ppo" else "env=CartPole-v1"
     settings = [*small(algo), env, "trainer.compile=true", "trainer.checkpoint_every=600"]
     whole = make(*settings, "trainer.total_steps=1200", name="whole")
