@@ -14,7 +14,7 @@ from pgx.engines import EngineChoice
 from pgx.errors import RunError, UserError, WorkersLost
 from pgx.evaluation import episode_metrics, evaluation_metrics
 from pgx.faults.evidence import Attempt, NotFiniteError
-from pgx.faults.post_mortem import write_bundle
+from pgx.faults.post_mortem import explained
 from pgx.metrics import tagged
 from pgx.ops.params import flatten
 from pgx.records import Records, Unwritten
@@ -164,9 +164,10 @@ class Trainer:
                 self._save()  # nothing is wrong with what was learned
             raise
         except NotFiniteError as error:
-            explained = self._explained(error)
-            failure = f"{type(error).__name__}: {explained}"
-            raise RunError(explained) from error
+            records = self.records if self.writes else None
+            said = explained(error, self.counters.iterations + 1, records, self.diagnose)
+            failure = f"{type(error).__name__}: {said}"
+            raise RunError(said) from error
         except BaseException as error:
             failure = f"{type(error).__name__}: {error}"
             raise
@@ -178,22 +179,6 @@ class Trainer:
             finally:
                 self.runner.close()
         return summary
-
-    def _explained(self, error: NotFiniteError) -> str:
-        """A number that is not finite: what it is and where it came from; what there is to look at is written."""
-        iteration = self.counters.iterations + 1
-        said = str(error) if str(error).startswith("iteration") else f"iteration {iteration}: {error}"
-        attempt = error.evidence.attempt
-        if attempt is not None and self.writes:
-            found = self.diagnose(attempt)
-            said += f"; {found or 'made again as it is written, without a compiler, it does not'}"
-        if not self.writes:
-            return said
-        try:
-            folder = write_bundle(self.run_dir, self.records.config, self.checkpoints, iteration, error)
-        except OSError as problem:
-            return f"{said}; its post-mortem cannot be written: {problem.strerror}"
-        return f"{said}; pgx replay {folder} makes it again"
 
     def _progressed(self) -> bool:
         return self.on_progress(self.counters.steps, _mean(self.counters.recent))

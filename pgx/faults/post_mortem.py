@@ -1,6 +1,7 @@
 """What a run leaves of a failure, so that it can be made again: `post_mortem/iteration_<n>/` in its folder."""
 
 import json
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
@@ -8,12 +9,40 @@ from typing import Any, Literal
 from pgx.checkpoint import LAST, Checkpoints, packed, unpacked, write_atomically
 from pgx.errors import UserError
 from pgx.faults.evidence import Attempt, NotFiniteError
+from pgx.records import Records
 from pgx.types import Rollout, State
 from pgx.versions import versions
 
 FOLDER = "post_mortem"
 FAILURE = "failure.json"
 Kind = Literal["update", "run"]
+
+
+def explained(
+    error: NotFiniteError,
+    iteration: int,
+    records: Records | None,
+    diagnose: Callable[[Attempt], str | None],
+) -> str:
+    """A number that is not finite: what it is and where it came from; what there is to look at is written.
+
+    Args:
+        error: what happened.
+        iteration: in which, from 1.
+        records: of the run; None where another rank writes them.
+        diagnose: where in an update that failed a number first ceased to be finite; None: nowhere when made again.
+    """
+    said = str(error) if str(error).startswith("iteration") else f"iteration {iteration}: {error}"
+    if records is None:
+        return said
+    if error.evidence.attempt is not None:
+        found = diagnose(error.evidence.attempt)
+        said += f"; {found or 'made again as it is written, without a compiler, it does not'}"
+    try:
+        folder = write_bundle(records.run_dir, records.config, records.checkpoints, iteration, error)
+    except OSError as problem:
+        return f"{said}; its post-mortem cannot be written: {problem.strerror}"
+    return f"{said}; pgx replay {folder} makes it again"
 
 
 def write_bundle(
