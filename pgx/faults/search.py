@@ -54,12 +54,11 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = list(_tensors((args, kwargs or {})))
-        nan_given = any(bool(x.isnan().any()) for x in given)
         finite_given = all(bool(x.isfinite().all()) for x in given)
         results = func(*args, **(kwargs or {}))
         self._steps += 1
         found = list(_tensors(results))
-        if self.nan is None and not nan_given and any(bool(x.isnan().any()) for x in found):
+        if self.nan is None and any(bool(x.isnan().any()) for x in found):
             self.nan = self._birth(func)
         elif self.infinity is None and finite_given and any(bool(x.isinf().any()) for x in found):
             self.infinity = self._birth(func)
