@@ -6,6 +6,7 @@ from pgx.analysis.recorded import TAGS, Recorded
 from pgx.analysis.sicknesses import SICKNESSES, Sickness
 from pgx.analysis.signs import Evidence
 
+EVENTS = {"updates_skipped"}  # keys that a run has only where there is something to tell
 FEWEST_LOOKS = 5  # fewer have no medians to speak of
 
 
@@ -43,7 +44,8 @@ def examine(run: Recorded) -> Diagnosis:
     for sickness in SICKNESSES:
         if not sickness.of.holds(run):
             continue
-        if missing := tuple(TAGS[key] for key in sickness.metrics if len(run.curve(key)) == 0):
+        awaited = (key for key in sickness.metrics if key not in EVENTS)
+        if missing := tuple(TAGS[key] for key in awaited if len(run.curve(key)) == 0):
             untold[sickness.name] = missing
             continue
         evidence = sickness.look(run, sickness.bound)

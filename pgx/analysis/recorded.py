@@ -29,7 +29,7 @@ class Curve:
         return len(self.values)
 
     def medians(self) -> tuple[Numbers, Numbers, Numbers]:
-        """Medians over windows of a tenth of the looks, 5 at least, and the steps at which each begins and ends, [m]."""
+        """Medians over windows of a tenth of the looks, 5 at least; the steps at which each begins; and ends; [m]."""
         width = min(len(self), max(SMALLEST_WINDOW, round(WINDOW * len(self))))
         if width == 0:
             return self.values, self.steps, self.steps

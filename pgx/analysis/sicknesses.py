@@ -56,7 +56,8 @@ TRUST = Kind("trpo, npg", _has("algo.max_kl"))
 BOUNDED = Kind("npg, ppo_kl", lambda run: _rule(run, "npg", "ppo_kl"))
 SEARCH = Kind("trpo", _has("algo.line_search_steps"))
 CONJUGATE = Kind(
-    "trpo, npg with `algo.solver=cg`", lambda run: TRUST.holds(run) and run.value("algo.solver") in (None, "cg")
+    "trpo, npg with `algo.solver=cg`",
+    lambda run: TRUST.holds(run) and run.value("algo.solver") in (None, "cg"),
 )
 CRITIC = Kind("rules with a `critic_optimizer`", _has("critic_optimizer.name"))
 BONUS = Kind("rules with `algo.entropy_coefficient`", _has("algo.entropy_coefficient"))
@@ -76,8 +77,10 @@ STEPS = (
 )  # fmt: skip
 DOWNSTREAM = (
     *STEPS, "numbers not finite", "exploration lost", "critic diverging", "critic explains nothing",
-    "gradient always clipped", "line search rejects", "conjugate gradient does not converge",
+    "gradient always clipped", "line search rejects",
 )  # fmt: skip
+
+SOLVER = "conjugate gradient does not converge"
 
 SICKNESSES: tuple[Sickness, ...] = (
     Sickness(
@@ -136,7 +139,7 @@ SICKNESSES: tuple[Sickness, ...] = (
         "RL Baselines3 Zoo searches from -4 on; pgx and Stable-Baselines3 take 0",
         ("raise policy.log_std_init",),
         Kind("continuous actions", _has("policy.log_std_init")), signs.narrow_start,
-        (*DOWNSTREAM, "learning rate too high", "trust region too wide", "steps too short", "damping too small"),
+        (*DOWNSTREAM, "learning rate too high", "trust region too wide", "steps too short", "damping too small", SOLVER),
     ),
     Sickness(
         "clip range too wide", ("kl",), "`algo.clip_range` above {}, and KL above 0.05", 0.4,
@@ -147,18 +150,18 @@ SICKNESSES: tuple[Sickness, ...] = (
     ),
     Sickness(
         "damping too small", ("cg_residual", "kl"),
-        "`algo.damping` below {}, and the full step is not taken, or CG leaves half of the gradient, or KL passes "
-        "twice `algo.max_kl`", 1e-3,
+        "`algo.damping` below {}, and the full step is not taken, or CG leaves half of the gradient, or KL is ten "
+        "times `algo.max_kl` in any update", 1e-3,
         "a tenth of the smallest that RL Baselines3 Zoo lists; modular_rl and pgx take 0.1 and more",
         ("raise algo.damping",),
         CONJUGATE, signs.setting("algo.damping", operator.lt, signs.full_step_fails, 0.0),
-        (*DOWNSTREAM, "trust region too wide"),
+        (*DOWNSTREAM, "trust region too wide", SOLVER),
     ),
     Sickness(
         "trust region too wide", ("kl",), "KL of an update above {} nats", 0.3,
         "three times the largest that RL Baselines3 Zoo lists and pgx takes, 0.1; Schulman et al., 2015: 0.01",
         ("lower algo.max_kl", "raise algo.damping"),
-        TRUST, stays_above("kl"), (*DOWNSTREAM, "damping too large"),
+        TRUST, stays_above("kl"), (*DOWNSTREAM, "damping too large", SOLVER),
     ),
     Sickness(
         "conjugate gradient does not converge", ("cg_residual",), "`algo/cg_residual` above {}", 0.7,
@@ -174,6 +177,14 @@ SICKNESSES: tuple[Sickness, ...] = (
         GRADIENT, signs.over_early_steps, DOWNSTREAM,
     ),
     Sickness(
+        "exploration lost", ("entropy", "episode_return_recent"),
+        "entropy below {} of its beginning, and the return not near its best", 0.02,
+        "pgx's own; Schulman, 2016 (talk): watch entropy",
+        ("raise algo.entropy_coefficient", "lower optimizer.learning_rate", "lower policy.output_gain",
+         "raise policy.log_std_init", "lower algo.max_kl"),
+        ONLINE, critic.stopped_exploring, ("steps too short", "damping too large", "return lost"),
+    ),
+    Sickness(
         "damping too large", ("kl",), "KL below {} of `algo.max_kl`", 0.1,
         "docs/algorithms/trpo.md: damping takes most of the bound",
         ("lower algo.damping", "raise algo.max_kl"),
@@ -187,8 +198,8 @@ SICKNESSES: tuple[Sickness, ...] = (
         PASSES, signs.steps_too_short, (),
     ),
     Sickness(
-        "numbers not finite", ("iteration",),
-        "more than {} updates made parameters NaN or infinite (`algo/updates_skipped`), or one ended the run", 0.0,
+        "numbers not finite", ("updates_skipped",),
+        "more than {} updates made parameters NaN or infinite, or one ended the run", 0.0,
         "docs/reliability.md", ("lower optimizer.learning_rate", "lower critic_optimizer.learning_rate"),
         ALL, critic.undone, ("return lost",),
     ),
@@ -198,7 +209,7 @@ SICKNESSES: tuple[Sickness, ...] = (
         "pgx's own; explained variance below 0 is worse than a constant: OpenAI Baselines",
         ("lower critic_optimizer.learning_rate", "set critic_optimizer.max_grad_norm", "true env.scale_reward"),
         CRITIC, critic.diverges,
-        ("critic explains nothing", "exploration lost", "gradient always clipped", "learning rate too high", *STEPS),
+        ("critic explains nothing", "gradient always clipped", *STEPS),
     ),
     Sickness(
         "critic explains nothing", ("explained_variance", "critic_loss"),
@@ -208,14 +219,6 @@ SICKNESSES: tuple[Sickness, ...] = (
         ("raise critic_optimizer.learning_rate", "raise algo.critic_epochs", "raise algo.critic_steps",
          "lower algo.gae_lambda", "true env.scale_reward"),
         CRITIC, critic.explains_nothing, ("predicted and actual gain apart", "gradient always clipped"),
-    ),
-    Sickness(
-        "exploration lost", ("entropy", "episode_return_recent"),
-        "entropy below {} of its beginning, and the return not near its best", 0.02,
-        "pgx's own; Schulman, 2016 (talk): watch entropy",
-        ("raise algo.entropy_coefficient", "lower optimizer.learning_rate", "lower policy.output_gain",
-         "raise policy.log_std_init", "lower algo.max_kl"),
-        ONLINE, critic.stopped_exploring, ("return lost",),
     ),
     Sickness(
         "KL over its bound", ("kl",), "KL above {} times `algo.max_kl` or `algo.kl_target`", 3.0,
@@ -256,7 +259,8 @@ SICKNESSES: tuple[Sickness, ...] = (
         SINGLE, signs.gradient_clipped, (),
     ),
     Sickness(
-        "return lost", ("episode_return_recent",), "more than {} of what was gained is gone at the end", 0.75,
+        "return lost", ("episode_return_recent",),
+        "more than {} of what was gained, if that was half of the return or more, is gone at the end", 0.75,
         "pgx's own; drawdown as a measure: Chan et al., 2020",
         ("take checkpoints/best.pt", "lower optimizer.learning_rate", "set optimizer.schedule=linear",
          "lower algo.max_kl"),

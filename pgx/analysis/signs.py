@@ -123,7 +123,7 @@ def same_return(run: Recorded, bound: float) -> Evidence | None:
 
 
 def typical_value(run: Recorded) -> tuple[Curve, float]:
-    """The scale of discounted returns in units of reward: reward a step times the steps that the discount looks ahead."""
+    """The scale of discounted returns, in reward: of a step, times the steps that the discount looks ahead."""
     returned, length = run.curves("episode_return", "episode_length")
     discount = run.number("algo.discount")
     if len(returned) == 0 or discount is None:
@@ -146,7 +146,8 @@ def few_rows(run: Recorded, bound: float) -> Evidence | None:
     rows = run.rows_an_update()
     if rows is None or rows >= bound:
         return None
-    return replace(whole_run("iteration", run.curve("iteration"), rows), said=("environment steps an update",))
+    seen = whole_run("iteration", run.curve("iteration"), rows)
+    return replace(seen, said=("environment steps an update",))
 
 
 def few_episodes(run: Recorded, bound: float) -> Evidence | None:
@@ -155,7 +156,9 @@ def few_episodes(run: Recorded, bound: float) -> Evidence | None:
     if len(iteration) < 2:
         return None
     an_update = float(np.median(episodes.values[1:] / np.diff(iteration.values).clip(min=1)))
-    return replace(whole_run("episodes", episodes, an_update), said=("an update",)) if an_update < bound else None
+    if an_update >= bound:
+        return None
+    return replace(whole_run("episodes", episodes, an_update), said=("an update",))
 
 
 def uncorrected_lag(run: Recorded, bound: float) -> Evidence | None:
@@ -187,11 +190,25 @@ def narrow_start(run: Recorded, bound: float) -> Evidence | None:
     return replace(seen, said=(f"policy.log_std_init={began:g}",))
 
 
+def once_above(key: str) -> Look:
+    """A metric is above the bound in a single look or more: what is too much to happen once."""
+
+    def looked(run: Recorded, bound: float) -> Evidence | None:
+        curve = run.curve(key)
+        over = curve.values > bound
+        if not over.any():
+            return None
+        steps, value = curve.steps[over], float(np.median(curve.values[over]))
+        return Evidence(key, int(steps[0]), int(steps[-1]), value, float(over.mean()))
+
+    return looked
+
+
 # What a step does that is longer than its quadratic model holds: each sign by a bound of its own.
 full_step_fails = any_of(
     (stays_below("line_search_fraction"), 1.0),
     (stays_above("cg_residual"), 0.5),
-    (times("algo.max_kl", stays_above("kl")), 2.0),
+    (times("algo.max_kl", once_above("kl")), 10.0),
 )
 
 
