@@ -235,7 +235,9 @@ def blind_cartpole(**kwargs: Any) -> gymnasium.Env[Any, Any]:
 
 def paid_cartpole(pay: float) -> gymnasium.Env[Any, Any]:
     """CartPole that pays so much for a step."""
-    return gymnasium.wrappers.TransformReward(gymnasium.make("CartPole-v1"), lambda reward: pay * float(reward))
+    return gymnasium.wrappers.TransformReward(
+        gymnasium.make("CartPole-v1"), lambda reward: pay * float(reward)
+    )
 
 
 for name, kind, limit in (

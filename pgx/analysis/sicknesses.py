@@ -139,7 +139,8 @@ SICKNESSES: tuple[Sickness, ...] = (
         "RL Baselines3 Zoo searches from -4 on; pgx and Stable-Baselines3 take 0",
         ("raise policy.log_std_init",),
         Kind("continuous actions", _has("policy.log_std_init")), signs.narrow_start,
-        (*DOWNSTREAM, "learning rate too high", "trust region too wide", "steps too short", "damping too small", SOLVER),
+        (*DOWNSTREAM, "learning rate too high", "trust region too wide", "steps too short", "damping too small",
+         SOLVER),
     ),
     Sickness(
         "clip range too wide", ("kl",), "`algo.clip_range` above {}, and KL above 0.05", 0.4,
