@@ -100,6 +100,11 @@ def over_early_steps(run: Recorded, bound: float) -> Evidence | None:
     return Evidence("kl", int(kl.steps[over[0]]), int(kl.steps[over[-1]]), value, share)
 
 
+def steps_too_long(run: Recorded, bound: float) -> Evidence | None:
+    """KL is above the bound for half of the run, or above twice that in single updates."""
+    return stays_above("kl", 0.5)(run, bound) or over_early_steps(run, 2 * bound)
+
+
 def steps_too_short(run: Recorded, bound: float) -> Evidence | None:
     """Updates hardly move the policy, while the learning rate has not been annealed to a tenth of what it was."""
     kl, rate = run.curves("kl", "learning_rate")
