@@ -99,7 +99,8 @@ def diagnosed(make: Make, overrides: list[str]) -> tuple[Recorded, Diagnosis]:
 def test_what_a_run_was_made_sick_with_is_named_first(make: Make, name: str, overrides: list[str]) -> None:
     run, diagnosis = diagnosed(make, overrides)
     assert [found.sickness.name for found in diagnosis.found][:1] == [name], diagnosis
-    first = diagnosis.found[0]
+    first, *others = diagnosis.found
+    assert all(other.follows_from == name for other in others), diagnosis
     assert 0 <= first.evidence.first <= first.evidence.last <= run.rows[-1]["step"]
     assert 0 < first.evidence.share <= 1
     assert advice(first.sickness, run)
