@@ -21,6 +21,7 @@ VERBS = {
     "collect": "write episodes of a trained run as a dataset that others can learn from (dataset=PATH)",
     "replay": "make again what a run failed of (NaN, infinity), from its post-mortem",
     "check": "look whether an environment is what a run takes it for, e.g. pgx check env=my_module:MyEnv-v0",
+    "doctor": "say in words what went wrong in a run, when, and which knob to turn",
     "envs": "list the environments that env= takes",
     "algos": "list the update rules that algo= takes",
 }
@@ -115,6 +116,12 @@ def _dispatch(arguments: list[str]) -> int:
     )
     looked.add_argument("overrides", nargs="*", help="as for pgx train, e.g. env=Walker2d-v4 env.num_envs=8")
     looked.set_defaults(verb=_check)
+    sick = verbs.add_parser(
+        "doctor", help=VERBS["doctor"], description="Read a run's health metrics (docs/doctor.md)."
+    )
+    sick.add_argument("run", metavar="RUN", help="the run's folder, e.g. outputs/Walker2d-v4/trpo/2026-...")
+    sick.add_argument("--json", action="store_true", help="the same for programs")
+    sick.set_defaults(verb=_doctor)
     envs = verbs.add_parser("envs", help=VERBS["envs"], description="List the environments that env= takes.")
     envs.add_argument("pattern", nargs="?", default="", help="only ids that contain this")
     envs.set_defaults(verb=_envs)
@@ -182,6 +189,12 @@ def _check(options: argparse.Namespace) -> int:
     from pgx.commands.check_env import check_environment
 
     return check_environment(options.overrides)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from pgx.commands.doctor import doctor
+
+    return doctor(Path(options.run), options.json)
 
 
 def _envs(options: argparse.Namespace) -> int:

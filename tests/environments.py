@@ -233,6 +233,13 @@ def blind_cartpole(**kwargs: Any) -> gymnasium.Env[Any, Any]:
     return gymnasium.wrappers.TransformObservation(env, lambda obs: obs[shown], space)
 
 
+def paid_cartpole(pay: float) -> gymnasium.Env[Any, Any]:
+    """CartPole that pays so much for a step."""
+    return gymnasium.wrappers.TransformReward(
+        gymnasium.make("CartPole-v1"), lambda reward: pay * float(reward)
+    )
+
+
 for name, kind, limit in (
     ("Endless", Endless, 16),
     ("Counter", Counter, None),
@@ -240,6 +247,7 @@ for name, kind, limit in (
     ("TwoButtons", TwoButtons, None),
     ("Recall", Recall, None),
     ("BlindCartPole", blind_cartpole, None),
+    ("PaidCartPole", paid_cartpole, None),
     ("Catch", Catch, None),
     ("Masked", Masked, None),
     ("Unmakeable", Unmakeable, None),

@@ -57,7 +57,7 @@ class GaussianPolicy(nn.Module):
     def __init__(self, net: nn.Module, actions: int, log_std_init: float) -> None:
         super().__init__()
         self.net = net
-        self.log_std = nn.Parameter(torch.full((actions,), log_std_init))
+        self.log_std = nn.Parameter(torch.full((actions,), float(log_std_init)))
 
     def forward(self, obs: Observations) -> DiagonalGaussian:
         mean = self.net(obs.features)

@@ -1,0 +1,81 @@
+"""What went wrong in a run: every sickness of the table looked for, causes before what follows from them."""
+
+from dataclasses import dataclass
+
+from pgx.analysis.recorded import TAGS, Recorded
+from pgx.analysis.sicknesses import SICKNESSES, Sickness
+from pgx.analysis.signs import Evidence
+
+EVENTS = {"updates_skipped"}  # keys that a run has only where there is something to tell
+FEWEST_LOOKS = 5  # fewer have no medians to speak of
+
+
+@dataclass(frozen=True)
+class Found:
+    """A sickness that a run has."""
+
+    sickness: Sickness
+    evidence: Evidence
+    follows_from: str | None  # the name of a sickness found before it that explains it
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All that was found, and what could not be looked for."""
+
+    found: tuple[Found, ...]  # causes first
+    untold: dict[str, tuple[str, ...]]  # sickness: tags that it is seen by and that the run has not
+    too_short: bool  # to say that a run without findings is healthy
+
+
+def examine(run: Recorded) -> Diagnosis:
+    """Look for every sickness that can befall a run.
+
+    Args:
+        run: what is known of it.
+
+    Returns:
+        What it has. A sickness that one found before it explains says so; the table is in the order of causes.
+    """
+    if run.looks() < FEWEST_LOOKS and len(run.rows) < FEWEST_LOOKS:
+        return Diagnosis((), {}, too_short=True)
+    found: list[Found] = []
+    untold: dict[str, tuple[str, ...]] = {}
+    for sickness in SICKNESSES:
+        if not sickness.of.holds(run):
+            continue
+        awaited = (key for key in sickness.metrics if key not in EVENTS)
+        if missing := tuple(TAGS[key] for key in awaited if len(run.curve(key)) == 0):
+            untold[sickness.name] = missing
+            continue
+        evidence = sickness.look(run, sickness.bound)
+        if evidence is not None:
+            causes = (cause.sickness.name for cause in found if sickness.name in cause.sickness.explains)
+            found.append(Found(sickness, evidence, next(causes, None)))
+    return Diagnosis(tuple(found), untold, too_short=False)
+
+
+def advice(sickness: Sickness, run: Recorded) -> list[str]:
+    """What to turn, with the values of the run; knobs that its config has not are left out."""
+    said = []
+    for turn in sickness.turn:
+        verb, _, what = turn.partition(" ")
+        key, _, wanted = what.partition("=")
+        if "." not in key or "/" in key or verb == "look":
+            said.append(turn)
+        elif verb == "true":
+            if run.value(key) is False:
+                said.append(f"{key}=true")
+        elif _has_key(run, key):
+            value = run.value(key)
+            now = "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+            said.append(f"{verb} {key}{'=' + wanted if wanted else ''} (now {now})")
+        elif not run.config:
+            said.append(turn)
+    return said
+
+
+def _has_key(run: Recorded, key: str) -> bool:
+    section, _, name = key.rpartition(".")
+    inside = run.value(section)
+    return hasattr(inside, "__contains__") and name in inside

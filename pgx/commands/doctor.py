@@ -1,0 +1,154 @@
+"""`pgx doctor`: what a run's health metrics say, in words."""
+
+import json
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import OmegaConf
+
+from pgx.analysis.doctor import Diagnosis, Found, advice, examine
+from pgx.analysis.recorded import TAGS, Recorded
+from pgx.commands.one_run import load_config
+from pgx.config.stored import CONFIG
+from pgx.errors import RunError, UserError
+from pgx.loggers.jsonl import METRICS, read
+from pgx.metrics import shown
+
+PAGE = "docs/doctor.md"
+WIDTH = 110
+
+
+def doctor(folder: Path, as_json: bool) -> int:
+    """Print what was found; returns 0, or 1 where the run is sick.
+
+    Raises:
+        UserError: the folder holds no metrics, or its config cannot be read.
+    """
+    run = load(folder)
+    diagnosis = examine(run)
+    if as_json:
+        print(json.dumps(_record(folder, run, diagnosis), indent=2))
+    else:
+        for line in _report(folder, run, diagnosis):
+            print(line)
+    return RunError.exit_code if diagnosis.found else 0
+
+
+def load(folder: Path) -> Recorded:
+    """A run's metrics, with its config and how it ended, where these are there.
+
+    Raises:
+        UserError: the folder holds no metrics, or its config cannot be read.
+    """
+    if not (folder / METRICS).is_file():
+        raise UserError(f"{folder}: not the folder of a run (it has no {METRICS})")
+    config: Mapping[str, Any] = {}
+    if (folder / CONFIG).is_file():
+        config = cast(Mapping[str, Any], OmegaConf.to_container(load_config(folder), resolve=False))
+    return Recorded(read(folder / METRICS), config, _summary(folder / "summary.json"))
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _report(folder: Path, run: Recorded, diagnosis: Diagnosis) -> list[str]:
+    lines = [f"{folder}: {_whose(run)}"]
+    if diagnosis.too_short:
+        return [*lines, f"too short to tell: {len(run.rows)} looks at its health, and it takes 5"]
+    causes = [found for found in diagnosis.found if found.follows_from is None]
+    if not causes:
+        lines.append("healthy: no sign of sickness")
+    for found in causes:
+        lines += _said(found, run)
+        after = [f for f in diagnosis.found if f.follows_from == found.sickness.name]
+        if after:
+            lines += _wrapped("follows", "; ".join(f"{f.sickness.name} ({_seen(f)})" for f in after))
+    if diagnosis.untold:
+        missing = sorted({tag for tags in diagnosis.untold.values() for tag in tags})
+        lines += _wrapped(
+            "not told", f"{', '.join(diagnosis.untold)}: {METRICS} has no {', '.join(missing)}", indent=0
+        )
+    if not run.config:
+        lines += _wrapped("not told", f"whatever depends on values: there is no {CONFIG}", indent=0)
+    if causes:
+        lines += _wrapped("read", f"{PAGE}: every sign with its bound; {_page(run)}", indent=0)
+    return lines
+
+
+def _whose(run: Recorded) -> str:
+    """Which run it is, how far it is, and what it earned."""
+    said = f"{run.value('label') or 'a run'} on {run.value('env.id') or 'an unknown environment'}"
+    steps, every = int(run.rows[-1]["step"]) if run.rows else 0, run.number("logger.every") or 1
+    looks = f"{run.looks()} looks" + (f" (one update in {every:g})" if every > 1 else "")
+    recent = run.curve("episode_return_recent").values
+    earned = f"return {shown(recent[0])} to {shown(recent[-1])}" if len(recent) else "no return"
+    return f"{said}, {steps:,} steps, {looks}, {earned}"
+
+
+def _said(found: Found, run: Recorded) -> list[str]:
+    """A cause: what it is, what was seen, what to turn."""
+    sickness = found.sickness
+    sign = sickness.sign.replace("{}", f"{sickness.bound:g}")
+    return [
+        f"sick: {sickness.name}",
+        *_wrapped("sign", sign.replace("`", "")),
+        *_wrapped("seen", _seen(found)),
+        *_wrapped("turn", "; ".join(advice(sickness, run))),
+    ]
+
+
+def _seen(found: Found) -> str:
+    seen = found.evidence
+    when = f"at {seen.first:,}" if seen.first == seen.last else f"from {seen.first:,} to {seen.last:,}"
+    said = f"{TAGS[seen.key]} {seen.value:.3g} {when} steps, {100 * seen.share:.0f}% of the run"
+    return ", ".join([said, *seen.said])
+
+
+def _page(run: Recorded) -> str:
+    name = run.value("algo.name")
+    return f"docs/algorithms/{name}.md, Health" if name else "docs/algorithms"
+
+
+def _wrapped(heading: str, text: str, indent: int = 2) -> list[str]:
+    first = " " * indent + f"{heading}: "
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=first, subsequent_indent=" " * len(first), break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
+
+
+def _record(folder: Path, run: Recorded, diagnosis: Diagnosis) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "run": str(folder),
+        "rule": run.value("algo.name"),
+        "env": run.value("env.id"),
+        "steps": int(run.rows[-1]["step"]) if run.rows else 0,
+        "looks": run.looks(),
+        "healthy": None if diagnosis.too_short else not diagnosis.found,
+        "sick": [
+            {
+                "name": found.sickness.name,
+                "follows_from": found.follows_from,
+                "metric": TAGS[found.evidence.key],
+                "first_step": found.evidence.first,
+                "last_step": found.evidence.last,
+                "value": found.evidence.value,
+                "share": found.evidence.share,
+                "said": list(found.evidence.said),
+                "sign": found.sickness.sign.replace("{}", f"{found.sickness.bound:g}"),
+                "bound": found.sickness.bound,
+                "source": found.sickness.source,
+                "turn": advice(found.sickness, run),
+            }
+            for found in diagnosis.found
+        ],
+        "not_told": {name: list(tags) for name, tags in diagnosis.untold.items()},
+    }

@@ -1,0 +1,278 @@
+"""`pgx doctor`: runs that were made sick on purpose are told what they have, healthy ones that they are."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgx.analysis.doctor import Diagnosis, advice, examine
+from pgx.analysis.recorded import Curve, Recorded
+from pgx.analysis.sicknesses import SICKNESSES, table
+from pgx.analysis.signs import spell
+from pgx.cli import main
+from pgx.commands.doctor import load
+from pgx.metrics import TABLE
+from tests.conftest import Make
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "doctor.md"
+
+# Twelve updates of 512 rows: what a rule does wrong, it does from the first.
+BATCHES = ["env=CartPole-v1", "env.num_envs=16", "runner.rollout_steps=32", "trainer.total_steps=6144"]
+# And a hundred of 80 rows.
+STEPS = [
+    "env=CartPole-v1",
+    "env.num_envs=16",
+    "runner.rollout_steps=5",
+    "trainer.total_steps=8000",
+    "logger.every=5",
+]
+EPISODES = ["env=CartPole-v1", "env.num_envs=16", "trainer.total_steps=6000"]
+PASSES = ["algo.epochs=4", "algo.minibatch_size=128"]
+FIT = ["algo.critic_minibatch_size=128", "algo.critic_epochs=4"]
+PPO = ["algo=ppo", *BATCHES, *PASSES]
+# Of a PPO as it is by default: it takes as many steps on a batch to move far.
+LARGE = ["algo=ppo", "env=CartPole-v1", "env.num_envs=16", "runner.rollout_steps=64"]
+TRPO = ["algo=trpo", *BATCHES, *FIT]
+NPG = ["algo=npg", *BATCHES, *FIT]
+A2C = ["algo=a2c", *STEPS]
+VTRACE = ["algo=vtrace", *STEPS]
+PAID = ["env=tests.environments:PaidCartPole-v0", "env.backend=gymnasium", "env.num_threads=null"]
+
+SICK = [
+    ("learning rate too high", [*LARGE, "trainer.total_steps=6144", "optimizer.learning_rate=3e-2"]),
+    ("learning rate too high", [*A2C, "optimizer.learning_rate=7e-2"]),
+    ("learning rate too high", ["algo=reinforce", *EPISODES, "optimizer.learning_rate=1"]),
+    ("learning rate too high", [*VTRACE, "optimizer.learning_rate=7e-2"]),
+    ("steps too short", [*PPO, "optimizer.learning_rate=1e-8"]),
+    ("clip range too wide", [*LARGE, "trainer.total_steps=6144", "algo.clip_range=5"]),
+    ("trust region too wide", [*TRPO, "algo.max_kl=10"]),
+    ("trust region too wide", [*NPG, "algo.max_kl=10"]),
+    ("damping too small", [*TRPO, "algo.damping=0"]),
+    ("damping too small", [*NPG, "algo.damping=0"]),
+    ("damping too large", [*TRPO, "algo.damping=100"]),
+    ("critic explains nothing", [*PPO, "algo.gae_lambda=1", "critic_optimizer.learning_rate=1e-9"]),
+    ("critic explains nothing", [*TRPO, "algo.gae_lambda=1", "critic_optimizer.learning_rate=1e-9"]),
+    ("critic diverging", [*PPO, "critic_optimizer.learning_rate=1"]),
+    ("reward scale", [*PPO, *PAID, "env.kwargs.pay=1e4", "env.scale_reward=false"]),
+    ("reward scale", [*A2C, *PAID, "env.kwargs.pay=1e4", "env.scale_reward=false"]),
+    ("no signal", [*PPO, *PAID, "env.kwargs.pay=0"]),
+    ("entropy held up by its bonus", [*PPO, "algo.entropy_coefficient=10"]),
+    ("entropy held up by its bonus", [*A2C, "algo.entropy_coefficient=10"]),
+    ("too few steps in an update",
+     ["algo=ppo", "env=CartPole-v1", "env.num_envs=1", "runner.rollout_steps=8", "algo.minibatch_size=8",
+      "trainer.total_steps=200"]),
+    ("too few episodes in an update", ["algo=reinforce", *EPISODES, "env.num_envs=1", "trainer.total_steps=1000"]),
+    ("policy lag without correction", [*PPO, "runner.lag=16"]),
+    ("policy lag without correction", [*A2C, "runner.lag=16"]),
+    ("exploration lost", [*PPO, "policy.output_gain=1000", "optimizer.learning_rate=1e-6"]),
+    ("begins without exploring",
+     ["algo=ppo", "env=Pendulum-v1", "env.num_envs=16", "runner.rollout_steps=32", "trainer.total_steps=6144",
+      *PASSES, "policy.log_std_init=-5"]),
+    ("numbers not finite", [*PPO, "optimizer.learning_rate=1e38", "trainer.on_nan=skip_update"]),
+]  # fmt: skip
+
+HEALTHY = [
+    PPO,
+    TRPO,
+    NPG,
+    A2C,
+    ["algo=reinforce", *EPISODES],
+    VTRACE,
+]
+
+
+def diagnosed(make: Make, overrides: list[str]) -> tuple[Recorded, Diagnosis]:
+    """A real run, and what is found in its folder."""
+    trainer = make(*overrides)
+    trainer.train()
+    run = load(trainer.run_dir)
+    return run, examine(run)
+
+
+@pytest.mark.parametrize(("name", "overrides"), SICK, ids=lambda x: x if isinstance(x, str) else "")
+def test_what_a_run_was_made_sick_with_is_named_first(make: Make, name: str, overrides: list[str]) -> None:
+    run, diagnosis = diagnosed(make, overrides)
+    assert [found.sickness.name for found in diagnosis.found][:1] == [name], diagnosis
+    first, *others = diagnosis.found
+    assert all(other.follows_from == name for other in others), diagnosis
+    assert 0 <= first.evidence.first <= first.evidence.last <= run.rows[-1]["step"]
+    assert 0 < first.evidence.share <= 1
+    assert advice(first.sickness, run)
+
+
+@pytest.mark.parametrize("overrides", HEALTHY, ids=lambda overrides: overrides[0])
+def test_a_healthy_run_gets_a_clean_bill(make: Make, overrides: list[str]) -> None:
+    run, diagnosis = diagnosed(make, overrides)
+    assert diagnosis == Diagnosis((), {}, too_short=False)
+    assert run.looks() >= 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", ["ppo", "trpo", "a2c", "reinforce", "vtrace"])
+def test_a_run_of_default_values_gets_a_clean_bill(make: Make, name: str, seed: int) -> None:
+    steps = {"ppo": 128, "trpo": 128, "a2c": 5, "vtrace": 20}.get(name)
+    rollout = [] if steps is None else [f"runner.rollout_steps={steps}"]
+    sized = ["env.num_envs=16", *rollout, "trainer.total_steps=60000"]
+    _, diagnosis = diagnosed(make, [f"algo={name}", "env=CartPole-v1", *sized, f"seed={seed}"])
+    assert diagnosis == Diagnosis((), {}, too_short=False)
+
+
+def walker(**metrics: float) -> list[dict[str, Any]]:
+    """Rows of a run whose metrics never move."""
+    tags = {metric.key: metric.tag for metric in TABLE}
+    return [{"step": 100 * i} | {tags[key]: value for key, value in metrics.items()} for i in range(1, 11)]
+
+
+CONFIG = {"algo": {"name": "trpo", "max_kl": 0.1, "damping": 0.6, "line_search_steps": 10, "discount": 0.99},
+          "runner": {"name": "sync", "lag": 0}, "env": {"scale_reward": True}}  # fmt: skip
+
+
+def test_metrics_that_a_run_lacks_are_told_of_and_the_rest_is_looked_at() -> None:
+    run = Recorded(walker(kl=0.9, ess=0.9), CONFIG)
+    diagnosis = examine(run)
+    assert [found.sickness.name for found in diagnosis.found] == ["trust region too wide"]
+    assert diagnosis.untold["line search rejects"] == ("algo/line_search_fraction",)
+    assert "ESS collapse" not in diagnosis.untold
+
+
+def test_a_cause_takes_its_symptoms_with_it() -> None:
+    found = examine(Recorded(walker(kl=0.9, ess=0.1), CONFIG)).found
+    assert [(one.sickness.name, one.follows_from) for one in found] == [
+        ("trust region too wide", None),
+        ("ESS collapse", "trust region too wide"),
+    ]
+    (alone,) = examine(Recorded(walker(kl=0.05, ess=0.1), CONFIG)).found
+    assert alone.sickness.name == "ESS collapse" and alone.follows_from is None
+
+
+def test_four_looks_are_too_few() -> None:
+    rows = walker(kl=0.9, ess=0.1)
+    assert examine(Recorded(rows[:4], CONFIG)) == Diagnosis((), {}, too_short=True)
+    assert examine(Recorded(rows[:5], CONFIG)).found
+
+
+def test_a_solved_task_has_nothing_for_its_critic_to_explain() -> None:
+    """Where every episode returns the same a critic that is right to a hundredth explains less than nothing."""
+    critic = {"critic_optimizer": {"name": "adam"}}
+    small = examine(Recorded(walker(explained_variance=-2, critic_loss=1e-4), CONFIG | critic))
+    large = examine(Recorded(walker(explained_variance=-2, critic_loss=0.5), CONFIG | critic))
+    assert not small.found
+    assert [found.sickness.name for found in large.found] == ["critic explains nothing"]
+
+
+def test_advice_names_the_knobs_that_the_run_has_with_their_values() -> None:
+    run = Recorded(walker(kl=0.9), CONFIG)
+    (found,) = examine(run).found
+    assert advice(found.sickness, run) == ["lower algo.max_kl (now 0.1)", "raise algo.damping (now 0.6)"]
+
+
+@given(
+    st.lists(st.floats(-10, 10), min_size=5, max_size=60),
+    st.floats(-10, 10),
+    st.floats(0.01, 1),
+)
+def test_a_spell_lies_in_the_run_and_is_as_long_as_it_says(
+    values: list[float], bound: float, lasting: float
+) -> None:
+    curve = Curve("kl", np.arange(1.0, len(values) + 1), np.array(values))
+    seen = spell(curve, lambda medians: medians > bound, lasting)
+    medians, begins, ends = curve.medians()
+    assert np.all(medians >= min(values)) and np.all(medians <= max(values))
+    assert begins[0] == 1 and ends[-1] == len(values) and np.all(begins < ends)
+    share = float((medians > bound).mean())
+    assert (seen is not None) == (share > 0 and share >= lasting)
+    if seen is not None:
+        assert 1 <= seen.first < seen.last <= len(values) and seen.value > bound
+        assert math.isclose(seen.share, share)
+
+
+def test_one_odd_look_is_no_sickness() -> None:
+    values = np.full(30, 0.01)
+    values[10] = 1e6
+    curve = Curve("kl", np.arange(30.0), values)
+    assert spell(curve, lambda medians: medians > 0.1, 0.01) is None
+
+
+def test_causes_stand_before_what_they_explain() -> None:
+    names = [sickness.name for sickness in SICKNESSES]
+    assert len(set(names)) == len(names)
+    for place, sickness in enumerate(SICKNESSES):
+        for explained in sickness.explains:
+            assert explained in names[place + 1 :], f"{sickness.name} explains {explained}"
+
+
+def test_every_sickness_that_can_be_made_here_is_made() -> None:
+    """The rest needs a simulator, or more than a few seconds."""
+    rest = {"policy lag cuts the weights", "conjugate gradient does not converge", "KL over its bound",
+            "line search rejects", "predicted and actual gain apart", "ESS collapse", "clip fraction high",
+            "gradient always clipped", "return lost"}  # fmt: skip
+    assert {name for name, _ in SICK} | rest == {sickness.name for sickness in SICKNESSES}
+
+
+def test_the_page_holds_the_table() -> None:
+    """`python -m pgx.analysis.sicknesses` prints it."""
+    assert table() in PAGE.read_text()
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", *arguments])
+    out, err = capsys.readouterr()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, out, err
+
+
+def written(folder: Path, rows: list[dict[str, Any]]) -> str:
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(folder)
+
+
+def test_words_name_the_sickness_its_evidence_and_the_knob(
+    make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = make(*TRPO, "algo.max_kl=10", "trainer.total_steps=3072")
+    trainer.train()
+    code, out, err = told(capsys, str(trainer.run_dir))
+    assert code == 1 and err == ""
+    lines = out.splitlines()
+    assert lines[0].startswith(f"{trainer.run_dir}: trpo on CartPole-v1, 3,")
+    assert lines[1] == "sick: trust region too wide"
+    assert any(line.startswith("  seen: health/kl ") for line in lines)
+    assert "  turn: lower algo.max_kl (now 10); raise algo.damping (now 0.6)" in lines
+    assert "docs/algorithms/trpo.md" in lines[-1]
+    code, out, _ = told(capsys, str(trainer.run_dir), "--json")
+    record = json.loads(out)
+    assert code == 1 and record["healthy"] is False and record["sick"][0]["name"] == "trust region too wide"
+    assert record["sick"][0]["value"] > record["sick"][0]["bound"]
+
+
+def test_a_foreign_run_is_looked_at_as_far_as_its_files_go(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = told(capsys, written(tmp_path, walker(ess=0.9, episode_return=1.0)))
+    assert code == 0 and "there is no config.yaml" in out and "metrics.jsonl has no" in out
+
+
+def test_a_short_run_is_said_to_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = written(tmp_path, walker(kl=9.0)[:3])
+    code, out, _ = told(capsys, folder)
+    assert code == 0 and "too short to tell: 3 looks" in out and "healthy" not in out
+    assert json.loads(told(capsys, folder, "--json")[1])["healthy"] is None
+
+
+def test_a_folder_without_metrics_is_the_user_s_mistake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = told(capsys, str(tmp_path))
+    assert (
+        code == 2
+        and out == ""
+        and err == f"pgx: error: {tmp_path}: not the folder of a run (it has no metrics.jsonl)\n"
+    )
