@@ -172,6 +172,11 @@ TABLE: tuple[Metric, ...] = (
 _TAGS = {metric.key: metric.tag for metric in TABLE}
 
 
+def tag(key: str) -> str:
+    """The tag of a key that the table knows."""
+    return _TAGS[key]
+
+
 def shown(value: float) -> str:
     """A return or length for people: one decimal, and three digits that count where it is small."""
     return f"{value:,.1f}" if abs(value) >= 10 or value == 0 else f"{value:.3g}"
