@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pgx.analysis.reading.events import PATTERN
@@ -97,4 +97,9 @@ def _read(folder: Path, own: bool, said: Mapping[str, str]) -> Run:
 
 def _as_said(run: Run, said: Mapping[str, str]) -> Run:
     """A run of pgx under the names that the user gives it."""
-    return Run(**{**vars(run), **said}) if said else run
+    return replace(
+        run,
+        env=said.get("env", run.env),
+        algo=said.get("algo", run.algo),
+        seed=said.get("seed", run.seed),
+    )

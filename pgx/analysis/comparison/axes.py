@@ -1,0 +1,88 @@
+"""What training costs, on axes that are fair to different rules; and a metric over each of them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pgx.analysis.reading.run import Array, Run, Series
+from pgx.metrics import tag
+
+POINTS = 101  # of a curve
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A cost."""
+
+    key: str
+    label: str
+
+
+STEPS = Axis("steps", "environment steps")
+SECONDS = Axis("seconds", "wall-clock seconds")
+GRADIENT_STEPS = Axis("gradient_steps", "gradient steps")
+FISHER_PRODUCTS = Axis("fisher_products", "Fisher-vector products")
+AXES = (STEPS, SECONDS, GRADIENT_STEPS, FISHER_PRODUCTS)
+
+_EACH_UPDATE = {GRADIENT_STEPS: "gradient_steps", FISHER_PRODUCTS: "cg_steps"}  # keys of counts of one update
+
+
+def spent(run: Run, axis: Axis) -> Series | None:
+    """What a run has spent by each of its rows; None where it does not tell.
+
+    A count that rows have of their own update is added up; where logger.every spaces rows out, each stands for the
+    updates since the one before, so that the sum is an estimate then (`exact` tells).
+    """
+    if axis == SECONDS:
+        return run.series.get(tag("seconds"))
+    iterations = run.series.get(tag("iteration"))
+    if axis == STEPS:
+        every = max(run.series.values(), key=lambda one: len(one.steps)).steps
+        return Series(every, every)
+    each = run.series.get(tag(_EACH_UPDATE[axis]))
+    if each is None or iterations is None:
+        return None
+    counts = np.zeros(len(iterations.steps))
+    index = np.searchsorted(iterations.steps, each.steps)
+    known = index < len(counts)
+    counts[index[known]] = each.values[known]
+    return Series(iterations.steps, np.cumsum(counts * np.diff(iterations.values, prepend=0.0)))
+
+
+def exact(run: Run, axis: Axis) -> bool:
+    """Whether what `spent` says was counted, rather than estimated between rows."""
+    iterations = run.series.get(tag("iteration"))
+    counted = axis not in _EACH_UPDATE
+    return counted or (iterations is not None and bool((np.diff(iterations.values, prepend=0.0) == 1).all()))
+
+
+def over(run: Run, metric: Series, axis: Axis, until: float) -> Series | None:
+    """A metric over a cost, up to a number of environment steps.
+
+    Returns:
+        `steps` of it are in the axis's unit; None where the run does not tell the cost, or not from the beginning.
+    """
+    cost = spent(run, axis)
+    if cost is None:
+        return None
+    within = metric.steps <= until
+    at = cost.carried(metric.steps[within])
+    values = metric.values[within]
+    told = np.isfinite(at)
+    return Series(at[told], values[told]) if told.any() else None
+
+
+def on_grid(curves: list[Series], end: float | None) -> tuple[Array, Array]:
+    """Curves of several runs at the same costs: where all of them have a value, carried forward within each run.
+
+    Args:
+        curves: of n runs.
+        end: the last cost; None: the least that all have reached.
+
+    Returns:
+        The costs [POINTS], and the values [n, POINTS].
+    """
+    begin = max(float(one.steps[0]) for one in curves)
+    last = min(float(one.steps[-1]) for one in curves) if end is None else end
+    grid = np.linspace(begin, max(begin, last), POINTS)
+    return grid, np.stack([one.carried(grid) for one in curves])
