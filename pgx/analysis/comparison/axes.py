@@ -62,12 +62,14 @@ def over(run: Run, metric: Series, axis: Axis, until: float) -> Series | None:
     Returns:
         `steps` of it are in the axis's unit; None where the run does not tell the cost, or not from the beginning.
     """
+    within = metric.steps <= until
+    steps, values = metric.steps[within], metric.values[within]
+    if axis == STEPS:
+        return Series(steps, values)
     cost = spent(run, axis)
     if cost is None:
         return None
-    within = metric.steps <= until
-    at = cost.carried(metric.steps[within])
-    values = metric.values[within]
+    at = cost.carried(steps)
     told = np.isfinite(at)
     return Series(at[told], values[told]) if told.any() else None
 

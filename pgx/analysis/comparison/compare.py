@@ -33,6 +33,7 @@ from pgx.schema import nearest
 
 ALPHA = 0.05  # two-sided significance of tests
 POWER = 0.8  # of the plan for more seeds
+DEALS = 20_000  # ways of dealing runs to two groups that the permutation test tries
 ALL_PAIRS = 6  # groups; of more, each is held against the best alone
 THRESHOLDS = 101  # of a profile
 
@@ -232,7 +233,7 @@ def _pair(first: Group, second: Group, how: Resampling) -> Pair:
         second=second.name,
         probability=probability_of_improvement(x, y, how),
         gap=float(np.mean([a.mean() - b.mean() for a, b in zip(x, y, strict=True)])),
-        p=permutation_test(x, y, how.resamples, how.seed),
+        p=permutation_test(x, y, DEALS, how.seed),
         runs=sizes,
         needed=seeds_to_separate(x[0], y[0], ALPHA, POWER) if enough else None,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from pgx.analysis.comparison.axes import STEPS, on_grid, over
-from pgx.analysis.reading.run import Array, Run, Series
+from pgx.analysis.reading.run import Array, Run
 from pgx.errors import UserError
 
 
@@ -56,13 +56,6 @@ def score(env: str, runs: Sequence[Run], metric: str, at: int | None) -> tuple[S
     return Scored(
         env, step, counted, grid, {run.folder: v for run, v in zip(counted, values, strict=True)}
     ), lines
-
-
-def until(run: Run, metric: str, step: int) -> Series:
-    """A run's metric up to a step."""
-    one = run.series[metric]
-    within = one.steps <= step
-    return Series(one.steps[within], one.values[within])
 
 
 def _without(run: Run, metric: str) -> str:
