@@ -205,8 +205,8 @@ def seeds_to_separate(x: Array, y: Array, alpha: float, power: float) -> int | N
         n = (z_{1 - alpha/2} + z_power)^2 (s_x^2 + s_y^2) / (mean x - mean y)^2 + z_{1 - alpha/2}^2 / 4
 
     rounded up; the last term stands for the t distribution's wider tails. The difference seen is taken for the true
-    one, which in few runs it is not: the number is a plan, to be looked at again. Source: Colas et al., "How many random
-    seeds?", 2018, for the test; Guenther, 1981, for the last term.
+    one, which in few runs it is not: the number is a plan, to be looked at again. Source: Colas et al., "How many
+    random seeds?", 2018, for the test; Guenther, 1981, for the last term.
 
     Args:
         x, y: scores [n] and [k], two or more each.

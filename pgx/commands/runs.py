@@ -4,8 +4,9 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 from rich import box
 from rich.console import Console
@@ -19,11 +20,12 @@ from pgx.errors import UserError
 from pgx.loggers.console import clock_face
 from pgx.loggers.jsonl import METRICS, read
 from pgx.metrics import shown, tag
-from pgx.run_lock import LOCK
+from pgx.run_lock import LOCK, holder
 from pgx.sweeps.progress import look
 from pgx.trainer import SUMMARY
 
 INTERVAL = 3.0  # seconds between looks of --watch
+FILES = (METRICS, SUMMARY, CONFIG, LOCK)  # whose times tell when a run last wrote
 WIDE = 400  # columns of what is no terminal, where nothing is cut or wrapped
 _COLOURS = {"running": "green", "failed": "red", "interrupted": "yellow", "unreadable": "red"}
 
@@ -43,6 +45,21 @@ class Line:
     error: str | None
 
 
+@dataclass(frozen=True)
+class Stamp:
+    """What changes whenever a run does."""
+
+    changed: tuple[float, ...]  # times of its files; 0: not there
+    held: bool  # a process is at work there
+
+    @property
+    def written(self) -> float:
+        return max(self.changed)
+
+
+Seen = dict[Path, tuple[Stamp, Line]]
+
+
 def runs(folder: Path, watch: bool, as_json: bool) -> int:
     """Show the runs below a folder, newest first; with `watch` again and again, until Ctrl-C.
 
@@ -51,54 +68,84 @@ def runs(folder: Path, watch: bool, as_json: bool) -> int:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected one with runs below it")
-    lines = look_below(folder)
-    if not lines and not watch:
+    if watch:
+        _watch(folder, as_json)
+    lines = look_below(folder, {})
+    if not lines:
         raise UserError(f"{folder}: no run below it")
     if as_json:
-        print(_json(lines), flush=True)
-    elif not watch:
+        print(_json(lines))
+    else:
         _console().print(_table(lines))
-    elif sys.stdout.isatty():
-        _redraw(folder, lines)
-    while watch:
-        if not as_json:
-            _console().print(_table(lines), time.strftime("%H:%M:%S"))
-            sys.stdout.flush()
-        time.sleep(INTERVAL)
-        lines = look_below(folder)
-        if as_json:
-            print(_json(lines), flush=True)
     return 0
 
 
-def look_below(folder: Path) -> list[Line]:
-    """A line for each run at or below a folder, the one that wrote last first."""
-    return sorted((_line(path, folder) for path in own_folders(folder)), key=lambda line: line.age)
+def _watch(folder: Path, as_json: bool) -> NoReturn:
+    """Look again and again: redrawn in place on a terminal, one after another elsewhere."""
+    seen: Seen = {}
+    if sys.stdout.isatty() and not as_json:
+        with Live(_table(look_below(folder, seen)), auto_refresh=False, screen=True) as live:
+            while True:
+                time.sleep(INTERVAL)
+                live.update(_table(look_below(folder, seen)), refresh=True)
+    while True:
+        lines = look_below(folder, seen)
+        if as_json:
+            print(_json(lines), flush=True)
+        else:
+            _console().print(_table(lines), time.strftime("%H:%M:%S"))
+            sys.stdout.flush()
+        time.sleep(INTERVAL)
+
+
+def look_below(folder: Path, seen: Seen) -> list[Line]:
+    """A line for each run at or below a folder, the one that wrote last first.
+
+    Args:
+        folder: where to look.
+        seen: what an earlier look found, so that runs whose files stand still are not read again; brought up to date.
+    """
+    lines = []
+    for path in own_folders(folder):
+        stamp = _stamp(path)
+        if path not in seen or seen[path][0] != stamp:
+            seen[path] = stamp, _line(path, folder)
+        lines.append(replace(seen[path][1], age=max(0.0, time.time() - stamp.written)))
+    return sorted(lines, key=lambda line: line.age)
+
+
+def _stamp(path: Path) -> Stamp:
+    changed = tuple((path / name).stat().st_mtime if (path / name).exists() else 0.0 for name in FILES)
+    return Stamp(changed, holder(path) is not None)
 
 
 def _line(path: Path, below: Path) -> Line:
     name = str(path.relative_to(below)) if path != below else str(path)
-    written = [(path / file).stat().st_mtime for file in (METRICS, SUMMARY, CONFIG, LOCK) if (path / file).exists()]
-    age = time.time() - max(written, default=path.stat().st_mtime)
     try:
         seen = look(path)
-        summary = json.loads((path / SUMMARY).read_text()) if seen.state != "running" and (path / SUMMARY).exists() else {}
         rows = read(path / METRICS)
-    except (UserError, OSError, ValueError, KeyError, TypeError) as error:
-        problem = " ".join(str(error).split())
-        return Line(name, "unreadable", 0, None, None, None, None, age, problem)
-    returns = [row[tag("episode_return_recent")] for row in rows if tag("episode_return_recent") in row]
+        ended = seen.state != "running" and (path / SUMMARY).exists()
+        best = json.loads((path / SUMMARY).read_text()).get("best_return") if ended else None
+    except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return Line(name, "unreadable", 0, None, None, None, None, 0.0, " ".join(str(error).split()))
+    recent = tag("episode_return_recent")
+    returns = [row[recent] for row in rows if recent in row]
+    last = returns[-1] if returns else None
     return Line(
         run=name,
         state=seen.state,
         steps=seen.steps,
         total_steps=seen.total_steps,
-        recent_return=seen.final_return if seen.final_return is not None else (returns[-1] if returns else None),
-        best_return=summary.get("best_return") or max(returns, default=None),
+        recent_return=last if seen.final_return is None else seen.final_return,
+        best_return=max(returns, default=None) if best is None else best,
         steps_per_second=seen.steps / seen.seconds if seen.seconds > 0 else None,
-        age=age,
+        age=0.0,
         error=seen.error,
     )
+
+
+def _console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=WIDE, color_system=None)
 
 
 def _json(lines: Sequence[Line]) -> str:

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pgx.analysis.comparison.plots import plots_of, png, svg
 from pgx.analysis.comparison.page import page
+from pgx.analysis.comparison.plots import plots_of, png, svg
 from pgx.analysis.comparison.result import Comparison, Curve, Group, Pair, Panel
 from pgx.analysis.comparison.tables import Table, more_seeds, tables_of
 from pgx.errors import UserError
@@ -89,7 +89,13 @@ def _group(group: Group) -> dict[str, Any]:
     return {
         "name": group.name,
         "runs": [
-            {"folder": str(run.folder), "source": run.source, "env": run.env, "seed": run.seed, "state": run.state}
+            {
+                "folder": str(run.folder),
+                "source": run.source,
+                "env": run.env,
+                "seed": run.seed,
+                "state": run.state,
+            }
             for run in group.runs
         ],
         "scores": [stratum.tolist() for stratum in group.scores],
@@ -132,7 +138,9 @@ def _groups(comparison: Comparison) -> Iterator[Sequence[Any]]:
     yield "env", "group", "runs", *(f"{name}{end}" for name in statistics for end in ("", "_low", "_high"))
     for panel in comparison.panels:
         for group in panel.groups:
-            numbers = [getattr(getattr(group, name), end) for name in statistics for end in ("value", "low", "high")]
+            numbers = [
+                getattr(getattr(group, name), end) for name in statistics for end in ("value", "low", "high")
+            ]
             yield panel.env or "all, normalised", group.name, sum(map(len, group.scores)), *numbers
 
 

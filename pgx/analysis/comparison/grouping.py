@@ -47,6 +47,8 @@ def doubts(env: str, name: str, runs: Sequence[Run], by: Sequence[str]) -> list[
             f"{name} on {env}: its runs differ in more than seeds ({told}{'; ...' if len(differing) > 3 else ''}) and "
             f"are taken for the same; --by {','.join([*by, next(iter(differing))])} tells them apart"
         )
-    elif again := [seed for seed, n in Counter(run.seed for run in own).items() if n > 1 and seed is not None]:
+    elif again := [
+        seed for seed, n in Counter(run.seed for run in own).items() if n > 1 and seed is not None
+    ]:
         lines.append(f"{name} on {env}: seed {', '.join(sorted(again))} more than once: no independent runs")
     return lines

@@ -37,7 +37,8 @@ def page(comparison: Comparison, tables: Sequence[Table], plots: Sequence[Plot],
     """
     title = f"Comparison: {comparison.metric}"
     figures = "".join(
-        f"<figure><figcaption>{escape(plot.caption)}</figcaption>{inline_svg(plot)}</figure>\n" for plot in plots
+        f"<figure><figcaption>{escape(plot.caption)}</figcaption>{inline_svg(plot)}</figure>\n"
+        for plot in plots
     )
     shown = "".join(f"<h2>{escape(table.title)}</h2>\n{_table(table)}\n" for table in tables)
     return (

@@ -47,7 +47,11 @@ def plots_of(comparison: Comparison) -> list[Plot]:
         having = [panel for panel in panels if panel.pairs]
         figure = _grid(having, _draw_pairs, height=max(0.32 * max(len(p.pairs) for p in having) + 1.1, 1.8))
         plots.append(
-            Plot("improvement", "P(first > second): a run of the first scores more than one of the second", figure)
+            Plot(
+                "improvement",
+                "P(first > second): a run of the first scores more than one of the second",
+                figure,
+            )
         )
     return plots
 
@@ -56,7 +60,10 @@ def _looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Colour and line of each group, the same in all figures."""
     found: dict[str, dict[str, Any]] = {}
     for i, name in enumerate(sorted(set(names))):
-        found[name] = {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i // len(COLOURS) % len(STYLES)]}
+        found[name] = {
+            "color": COLOURS[i % len(COLOURS)],
+            "linestyle": STYLES[i // len(COLOURS) % len(STYLES)],
+        }
     return found
 
 
@@ -108,7 +115,9 @@ def _draw_pairs(axes: Axes, panel: Panel) -> None:
             axes.plot([likely.low, likely.high], [row, row], color=COLOURS[0], linewidth=5, alpha=0.35)
         axes.plot([likely.value], [row], "o", color=COLOURS[0], markersize=5)
     axes.set_yticks(range(len(panel.pairs)))
-    axes.set_yticklabels([f"{pair.first} > {pair.second}" for pair in reversed(panel.pairs)], fontsize="small")
+    axes.set_yticklabels(
+        [f"{pair.first} > {pair.second}" for pair in reversed(panel.pairs)], fontsize="small"
+    )
     axes.axvline(0.5, linewidth=0.8, linestyle="--", color="#888888")
     axes.set_xlim(-0.03, 1.03)
     axes.set_ylim(-0.6, len(panel.pairs) - 0.4)

@@ -71,11 +71,14 @@ def _limits(env: str, runs: Sequence[Run], step: int) -> list[str]:
         return []
     short = [run.name for run in runs if run.last_step == step]
     return [
-        f"{env}: compared at step {step:,}, since {short[0]} has come no further (most: {typical:,}; --at leaves it out)"
+        f"{env}: compared at step {step:,}, since {short[0]} has come no further "
+        f"(most: {typical:,}; --at leaves it out)"
     ]
 
 
-def scales(scored: Sequence[Scored], reference: Mapping[str, tuple[float, float]] | None) -> dict[str, tuple[float, float]]:
+def scales(
+    scored: Sequence[Scored], reference: Mapping[str, tuple[float, float]] | None
+) -> dict[str, tuple[float, float]]:
     """What is 0 and what is 1 of each environment: given, or the lowest and highest score of any run compared.
 
     Environments on which all runs score the same separate nothing, and are left out.

@@ -68,7 +68,9 @@ def _pairs(panel: Panel) -> Table:
                 pair.first,
                 pair.second,
                 f"{likely.value:.2f}",
-                "-" if likely.low is None or likely.high is None else f"{likely.low:.2f} .. {likely.high:.2f}",
+                "-"
+                if likely.low is None or likely.high is None
+                else f"{likely.low:.2f} .. {likely.high:.2f}",
                 _score(panel, pair.gap),
                 f"{pair.p:.3f}",
                 more_seeds(pair),

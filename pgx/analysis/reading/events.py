@@ -39,7 +39,7 @@ def read_events(folder: Path) -> tuple[dict[str, Recorded], dict[str, str]]:
     """Scalars and texts by tag, of all event files directly in a folder.
 
     A file that ends within a record is read up to there: it may be growing. Where a later file of the run begins at an
-    earlier step than one before it ended, the run was resumed, and what the earlier file has from there on is not of it.
+    earlier step than one before it ended, the run was resumed, and what the earlier has from there on is not of it.
     """
     columns: dict[str, _Column] = {}
     texts: dict[str, str] = {}

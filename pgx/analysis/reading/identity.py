@@ -11,7 +11,7 @@ KEYS = ("env", "algo", "seed")
 _ENV = re.compile(r"[A-Za-z][\w.-]*-v\d+")
 _SEED = re.compile(r"(?:seed|s)[_=-]?(\d+)", re.IGNORECASE)
 _NUMBER = re.compile(r"\d{1,5}")  # longer ones are dates
-_NUMBERED = re.compile(r"(.+)_(\d+)")
+_NUMBERED = re.compile(r"([A-Za-z].*)_(\d{1,5})")
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Identity:
 def identify(folder: Path, short: str, said: Mapping[str, str], told: Mapping[str, str]) -> Identity:
     """A foreign run's identity.
 
-    What the user said comes first, then what the run wrote of itself, then its folder's name by the first rule that fits:
-    `<env>__<algo>__<seed>__<time>` (CleanRL), `<env>/.../<algo>_<n>` (Stable-Baselines3, whose n numbers the runs), and
-    `<env>/<algo>/<seed>/...` (Tianshou; seed3, s3 or 3). An environment is what looks like an id: letters, then -v and
-    a number. Algorithms bear the library's name before their own, so that none is taken for pgx's.
+    What the user said comes first, then what the run wrote of itself, then its folder's name by the first rule that
+    fits: `<env>__<algo>__<seed>__<time>` (CleanRL), `<env>/.../<algo>_<n>` (Stable-Baselines3, whose n numbers the
+    runs), and `<env>/<algo>/<seed>/...` (Tianshou; seed3, s3 or 3). An environment is what looks like an id: letters,
+    then -v and a number. Algorithms bear the library's name before their own, so that none is taken for pgx's.
 
     Args:
         folder: the run's.
@@ -52,9 +52,8 @@ def _from_names(parts: tuple[str, ...]) -> dict[str, str]:
     where = max((i for i, part in enumerate(parts) if _ENV.fullmatch(part)), default=None)
     if where is not None:
         found["env"] = parts[where]
-    if numbered := _NUMBERED.fullmatch(parts[-1]):
-        if not _SEED.fullmatch(parts[-1]):
-            return found | {"algo": numbered[1], "seed": numbered[2]}
+    if (numbered := _NUMBERED.fullmatch(parts[-1])) and not _SEED.fullmatch(parts[-1]):
+        return found | {"algo": numbered[1], "seed": numbered[2]}
     below = parts[where + 1 :] if where is not None else parts[-2:]
     for part in below:
         if seed := _SEED.fullmatch(part) or _NUMBER.fullmatch(part):

@@ -23,7 +23,9 @@ class Peer:
     told_by: frozenset[str]  # tags that no other library writes
     tags: Mapping[str, Alias]
     each_episode: str | None  # the tag of single episodes' returns, of which pgx's running mean can be made
-    by_update: tuple[str, ...]  # beginnings of tags that are written over updates rather than environment steps
+    by_update: tuple[
+        str, ...
+    ]  # beginnings of tags that are written over updates rather than environment steps
     env_steps: frozenset[str]  # tags that say how many environment steps there were, for those above
     differs: str  # what is not quite pgx's
 
@@ -50,7 +52,7 @@ SB3 = Peer(
     by_update=(),
     env_steps=frozenset(),
     differs="returns are over the last 100 episodes (pgx: 20); KL is sampled, of the last epoch's minibatches, "
-    "and clip fraction the mean over minibatches while they are learned from; all of an update stands one rollout later",
+    "and clip fraction the mean over minibatches while they are learned from; an update stands one rollout later",
 )
 
 CLEANRL = Peer(
