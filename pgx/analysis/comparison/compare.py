@@ -113,7 +113,7 @@ def _overall(
     thresholds = thresholds_for([float(v) for stratum in strata.values() for c in stratum for v in c[:, -1]])
     share = np.linspace(0.0, 1.0, strata[next(iter(strata))][0].shape[1])
     groups = [
-        _group(
+        make_group(
             name,
             runs[name],
             curves,
