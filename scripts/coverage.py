@@ -1,4 +1,4 @@
-"""How often the bootstrap's 95% interval of the IQM holds the truth, by number of runs: the table of docs/compare.md."""
+"""How often the bootstrap's 95% interval of the IQM holds the truth, by number of runs (docs/compare.md)."""
 
 import numpy as np
 

@@ -64,7 +64,8 @@ def compare_runs(
     found = compare(runs, request)
     console = Console() if sys.stdout.isatty() else Console(width=WIDE, color_system=None)
     for table in tables_of(found):
-        console.print(_drawn(table), "")
+        console.print(Text(table.title, style="bold"), soft_wrap=True)
+        console.print(_drawn(table))
     for note in [*([found.rule] if found.rule else []), *found.notes]:
         console.print(Text(f"note: {note}"), soft_wrap=True)
     if out is not None:
@@ -77,9 +78,9 @@ def compare_runs(
 
 
 def _drawn(table: Table) -> Drawn:
-    drawn = Drawn(title=Text(table.title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    drawn = Drawn(box=box.SIMPLE_HEAD)
     for number, name in enumerate(table.header):
-        drawn.add_column(Text(name), justify="left" if number < table.left else "right")
+        drawn.add_column(Text(name), justify="left" if number < table.left else "right", overflow="fold")
     for cells in table.rows:
         drawn.add_row(*map(Text, cells))
     return drawn

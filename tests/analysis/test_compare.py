@@ -89,16 +89,30 @@ def test_a_failed_run_is_told_and_holds_nobody_back() -> None:
     comparison = compared(sound, burst)
     assert groups(comparison)["ppo"].scores[0].tolist() == [1.0]
     told = "\n".join(comparison.notes)
-    assert "failed: it burst" in told and "left out at step 1,000" in told
+    assert "failed: it burst" in told and "1 run left out, since they have not come to step 1,000" in told
     early = compared(sound, burst, at=200)
     assert sorted(groups(early)["ppo"].scores[0]) == [1.0, 2.0]
 
 
 def test_a_run_that_holds_the_others_back_is_named() -> None:
     runs = [run("ppo", seed, 1.0) for seed in range(3)]
-    comparison = compared(*runs, run("ppo", 3, 1.0, state="running", steps=[100]))
-    assert any("has come no further" in note and "running" in note for note in comparison.notes)
+    comparison = compared(*runs, run("ppo", 3, 1.0, steps=[100]))
+    assert any("has come no further" in note and "finished3" in note for note in comparison.notes)
     assert groups(comparison)["ppo"].scores[0].shape == (4,)
+
+
+def test_a_run_under_way_holds_nobody_back_who_has_finished() -> None:
+    finished = [run("ppo", seed, 1.0) for seed in range(2)]
+    begun = [run("ppo", seed, 2.0, state="running", steps=[100, 100 * seed]) for seed in (2, 3)]
+    assert groups(compared(*finished, *begun))["ppo"].scores[0].tolist() == [1.0, 1.0]
+    assert compared(*begun).panels[0].step == 200
+
+
+def test_a_run_that_ended_before_others_had_a_value_is_left_out() -> None:
+    late = [run("ppo", seed, 1.0, steps=[500, 1000]) for seed in range(2)]
+    comparison = compared(*late, run("random", 0, 9.0, steps=[100]))
+    assert comparison.panels[0].step == 1000
+    assert any("1 run left out" in note and "random" in note for note in comparison.notes)
 
 
 def test_groups_by_other_keys() -> None:
@@ -221,16 +235,16 @@ def test_what_real_runs_cost(make: Make, tmp_path: Path) -> None:
     found = groups(compared(*runs), "CartPole-v1")
     ppo, trpo = found["ppo"], found["trpo"]
     # 10 epochs of 256 / 64 minibatches, of the policy and of the critic, in each iteration.
-    iterations = np.mean([run.series["time/iteration"].values[-1] for run in ppo.runs])
-    assert ppo.costs[GRADIENT_STEPS].value == pytest.approx(80 * iterations)
+    for one in ppo.runs:
+        cost = spent(one, GRADIENT_STEPS)
+        assert cost is not None
+        np.testing.assert_array_equal(cost.values, 80 * one.series["time/iteration"].values)
     assert FISHER_PRODUCTS not in ppo.costs
-    products = np.mean([run.series["algo/cg_steps"].values.sum() for run in trpo.runs])
-    assert trpo.costs[FISHER_PRODUCTS].value == pytest.approx(products) and products > 0
+    products = [run.series["algo/cg_steps"].values.sum() for run in trpo.runs]
+    assert 0.5 * min(products) < trpo.costs[FISHER_PRODUCTS].value <= max(products)
     assert trpo.costs[GRADIENT_STEPS].value < ppo.costs[GRADIENT_STEPS].value
     for group in (ppo, trpo):
-        assert group.costs[SECONDS].value == pytest.approx(
-            np.mean([run.series["time/seconds"].values[-1] for run in group.runs]), rel=0.5
-        )
+        assert 0 < group.costs[SECONDS].value <= max(r.series["time/seconds"].values[-1] for r in group.runs)
         assert set(group.costs) <= set(AXES) and all(cost.exact for cost in group.costs.values())
         assert {STEPS, SECONDS, GRADIENT_STEPS} <= set(group.curves)
     assert "health/kl" in ppo.health and "algo/line_search_steps" in trpo.health

@@ -15,6 +15,7 @@ from pgx.cli import main
 from tests.analysis.writers import cleanrl, stable_baselines3
 from tests.conftest import Make
 
+CLEANRL = "cleanrl:ppo_continuous_action"
 Told = tuple[int, str, str]
 Pgx = Callable[..., Told]
 
@@ -68,7 +69,7 @@ def test_everything_that_it_leaves(pgx: Pgx, runs: Path, tmp_path: Path) -> None
     out = tmp_path / "report"
     code, said, err = pgx("compare", str(runs), "--out", str(out), "--resamples", "200")
     assert code == 0, err
-    for name in ("a2c", "ppo", "sb3:PPO", "cleanrl:ppo", "CartPole-v1", "Pendulum-v1", "health/kl", "IQM"):
+    for name in ("a2c", "ppo", "sb3:PPO", CLEANRL, "CartPole-v1", "Pendulum-v1", "health/kl", "IQM"):
         assert name in said
     assert "\x1b" not in said and "…" not in said  # in a pipe: no colour, and nothing cut
 
@@ -85,7 +86,7 @@ def test_everything_that_it_leaves(pgx: Pgx, runs: Path, tmp_path: Path) -> None
     found = json.loads((out / "comparison.json").read_text())
     assert [panel["env"] for panel in found["panels"]] == [None, "CartPole-v1", "Pendulum-v1"]
     names = {group["name"] for group in found["panels"][1]["groups"]}
-    assert names == {"a2c", "ppo", "sb3:PPO", "cleanrl:ppo"}
+    assert names == {"a2c", "ppo", "sb3:PPO", CLEANRL}
     with (out / "runs.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 10

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pgx.analysis.statistics import (
@@ -22,6 +22,7 @@ from pgx.analysis.statistics import (
     value,
 )
 
+RELAXED = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 HOW = Resampling(resamples=500, level=0.95, seed=0)
 scores = st.lists(st.integers(-50, 50), min_size=2, max_size=9).map(lambda v: np.asarray(v, dtype=np.float64))
 
@@ -31,6 +32,7 @@ def drawn(*sizes: int, seed: int = 0, shift: float = 0.0) -> list[Array]:
     return [generator.normal(shift + 10.0 * m, 1.0 + m, size) for m, size in enumerate(sizes)]
 
 
+@RELAXED
 @given(scores)
 def test_the_interquartile_mean_is_scipy_s_trimmed_mean(x: Array) -> None:
     stats = pytest.importorskip("scipy.stats")
@@ -52,16 +54,16 @@ def test_the_median_is_of_environments_means_or_of_one_s_runs() -> None:
 
 
 @pytest.mark.parametrize("statistic", [iqm, mean, median])
+@RELAXED
 @given(x=scores, y=scores, factor=st.sampled_from([0.5, 2.0, 8.0]), shift=st.integers(-20, 20))
-@settings(max_examples=25)
 def test_estimates_shift_and_scale_with_the_scores(statistic, x, y, factor, shift) -> None:  # type: ignore[no-untyped-def]
     before, after = (estimate(s, statistic, HOW) for s in ([x, y], [factor * x + shift, factor * y + shift]))
     for name in ("value", "low", "high"):
         assert getattr(after, name) == pytest.approx(factor * getattr(before, name) + shift, abs=1e-6)
 
 
+@RELAXED
 @given(x=scores, y=scores, order=st.randoms(use_true_random=False))
-@settings(max_examples=25)
 def test_the_order_of_runs_changes_nothing(x, y, order) -> None:  # type: ignore[no-untyped-def]
     other = list(x)
     order.shuffle(other)
@@ -108,8 +110,8 @@ def test_intervals_cover_the_truth_as_often_as_they_say(draw) -> None:  # type: 
     assert coverage(3) < 0.85
 
 
+@RELAXED
 @given(scores, scores)
-@settings(max_examples=40)
 def test_improvement_of_one_is_none_of_the_other(x: Array, y: Array) -> None:
     there, back = probability_of_improvement([x], [y], HOW), probability_of_improvement([y], [x], HOW)
     assert there.value + back.value == pytest.approx(1.0)
@@ -118,6 +120,7 @@ def test_improvement_of_one_is_none_of_the_other(x: Array, y: Array) -> None:
     assert probability_of_improvement([x], [x], HOW).value == 0.5
 
 
+@RELAXED
 @given(scores, scores)
 def test_improvement_is_scipy_s_u_over_all_pairs(x: Array, y: Array) -> None:
     stats = pytest.importorskip("scipy.stats")
@@ -130,8 +133,8 @@ def test_improvement_is_averaged_over_environments_and_never_across_them() -> No
     assert probability_of_improvement(x, y, HOW).value == 0.5
 
 
+@RELAXED
 @given(scores, scores)
-@settings(max_examples=40)
 def test_profiles_fall_from_one_to_none_and_enclose_the_mean(x: Array, y: Array) -> None:
     low, high = min(x.min(), y.min()) - 1, max(x.max(), y.max()) + 1
     thresholds = np.linspace(low, high, 4001)

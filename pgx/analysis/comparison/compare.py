@@ -35,6 +35,7 @@ def compare(runs: Sequence[Run], request: Request) -> Comparison:
     Raises:
         UserError: no run has the metric, or has come to the step, or is grouped by such a key.
     """
+    runs = sorted(runs, key=lambda run: str(run.folder))
     check_keys(request.by, runs)
     notes = [f"{run.name}: failed: {run.error or 'no word of why'}" for run in runs if run.state == "failed"]
     notes += [f"{run.name}: still running" for run in runs if run.state == "running"]

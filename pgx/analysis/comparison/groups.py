@@ -1,6 +1,5 @@
 """A group of runs: statistics of its scores, its curves, what it cost."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -85,12 +84,11 @@ def thresholds_for(scores: Sequence[float]) -> Array:
 
 
 def _costs(runs: Sequence[Run], step: int) -> dict[Axis, Cost]:
-    """What the runs had spent at a step, on the mean, of each cost that all of them tell."""
+    """What the runs had spent at a step, on the mean, of each cost that all of them tell; evenly between two rows."""
     found = {}
     for axis in AXES:
         told = [cost for run in runs if (cost := spent(run, axis)) is not None]
         if len(told) == len(runs):
-            at = [float(cost.carried(np.array([step]))[0]) for cost in told]
-            if all(map(math.isfinite, at)):
-                found[axis] = Cost(float(np.mean(at)), all(exact(run, axis) for run in runs))
+            at = [np.interp(step, [0.0, *cost.steps], [0.0, *cost.values]) for cost in told]
+            found[axis] = Cost(float(np.mean(at)), all(exact(run, axis) for run in runs))
     return found

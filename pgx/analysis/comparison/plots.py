@@ -4,11 +4,11 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
@@ -18,6 +18,7 @@ from pgx.analysis.comparison.result import Comparison, Curve, Panel
 # Okabe and Ito's colours, which the colour-blind tell apart, but for black and yellow, which one of two backgrounds
 # swallows; then the same again, dashed.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+HEIGHT = 3.4  # inches of a panel
 STYLES = ("-", "--", ":", "-.")
 
 
@@ -39,13 +40,13 @@ def plots_of(comparison: Comparison) -> list[Plot]:
     for axis in AXES:
         having = [panel for panel in panels if any(axis in group.curves for group in panel.groups)]
         if having:
-            figure = _grid(having, lambda axes, panel, axis=axis: _draw_curves(axes, panel, axis, look))
+            figure = _grid(having, partial(_draw_curves, axis=axis, look=look), HEIGHT)
             plots.append(Plot(f"curves_{axis.key}", f"{comparison.metric} over {axis.label}: {band}", figure))
-    figure = _grid(panels, lambda axes, panel: _draw_profiles(axes, panel, look))
+    figure = _grid(panels, partial(_draw_profiles, look=look), HEIGHT)
     plots.append(Plot("profiles", "Performance profiles: share of runs that score more than this", figure))
     if any(panel.pairs for panel in panels):
         having = [panel for panel in panels if panel.pairs]
-        figure = _grid(having, _draw_pairs, height=max(0.32 * max(len(p.pairs) for p in having) + 1.1, 1.8))
+        figure = _grid(having, _draw_pairs, max(0.32 * max(len(p.pairs) for p in having) + 1.1, 1.8))
         plots.append(
             Plot(
                 "improvement",
@@ -67,7 +68,7 @@ def _looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _grid(panels: Sequence[Panel], draw: Callable[[Axes, Panel], None], height: float = 3.4) -> Figure:
+def _grid(panels: Sequence[Panel], draw: Callable[[Axes, Panel], None], height: float) -> Figure:
     """A panel each, two in a row."""
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
@@ -79,6 +80,8 @@ def _grid(panels: Sequence[Panel], draw: Callable[[Axes, Panel], None], height: 
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
         axes.grid(alpha=0.25, linewidth=0.6)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # what it has found holds for every format
     return figure
 
 
@@ -126,7 +129,7 @@ def _draw_pairs(axes: Axes, panel: Panel) -> None:
 def png(plot: Plot) -> bytes:
     """On white."""
     out = io.BytesIO()
-    FigureCanvasAgg(plot.figure).print_png(out)
+    plot.figure.savefig(out, format="png")
     return out.getvalue()
 
 

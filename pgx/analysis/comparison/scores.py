@@ -10,6 +10,9 @@ from pgx.analysis.comparison.axes import STEPS, on_grid, over
 from pgx.analysis.reading.run import Array, Run
 from pgx.errors import UserError
 
+ENDED = ("finished", "unknown")  # states that say how long a run was meant to be; foreign runs do not say
+NAMED = 3  # runs in a line that leaves some out
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -23,55 +26,64 @@ class Scored:
 
 
 def score(env: str, runs: Sequence[Run], metric: str, at: int | None) -> tuple[Scored | None, list[str]]:
-    """The scores of an environment's runs at a step, and a line about each that is left out.
-
-    The step is the last that all of them have reached; a run that failed is no measure of that, and counts where it has
-    come as far as the others.
+    """The scores of an environment's runs at a step, and a line about each reason for which some are left out.
 
     Args:
         env: the environment.
         runs: of it.
         metric: a tag.
-        at: the step, where the user chose one.
+        at: the step; None: `shared_step`.
     """
     told = [run for run in runs if metric in run.series]
-    lines = [_without(run, metric) for run in runs if run not in told]
+    left = {f"they have no {metric}": [run for run in runs if run not in told]}
     if not told:
-        return None, lines
-    sound = [run for run in told if run.state != "failed"] or told
-    step = at if at is not None else min(run.last_step for run in sound)
-    lines += _limits(env, sound, step) if at is None else []
-    counted = []
-    for run in told:
-        first = run.series[metric].steps[0]
-        if run.last_step < step or first > step:
-            why = f"has come to step {run.last_step:,}" if run.last_step < step else f"begins at {first:,.0f}"
-            lines.append(f"{run.name}: left out at step {step:,}: {metric} {why}")
-        else:
-            counted.append(run)
+        return None, _lines(env, left)
+    step = shared_step(told, metric) if at is None else at
+    left[f"they have not come to step {step:,}"] = [run for run in told if run.last_step < step]
+    left[f"their {metric} begins after step {step:,}"] = [
+        run for run in told if run.last_step >= step and run.series[metric].steps[0] > step
+    ]
+    out = {run.folder for some in left.values() for run in some}
+    counted = [run for run in told if run.folder not in out]
+    lines = _lines(env, left) + ([] if at is not None else _limits(env, counted, step))
     if not counted:
         return None, lines
     curves = [over(run, run.series[metric], STEPS, step) for run in counted]
     grid, values = on_grid([one for one in curves if one is not None], end=step)
-    return Scored(
-        env, step, counted, grid, {run.folder: v for run, v in zip(counted, values, strict=True)}
-    ), lines
+    of_each = {run.folder: curve for run, curve in zip(counted, values, strict=True)}
+    return Scored(env, step, counted, grid, of_each), lines
 
 
-def _without(run: Run, metric: str) -> str:
-    returns = [tag for tag in run.series if "return" in tag or "reward" in tag]
-    having = f" (it has {', '.join(sorted(returns)[:4])}; --metric)" if returns else ""
-    return f"{run.name}: left out: it has no {metric}{having}"
+def shared_step(runs: Sequence[Run], metric: str) -> int:
+    """The last step that all finished runs of an environment have reached.
+
+    Runs under way, interrupted, failed or given up are no measure of it while others have finished, and no run is that
+    ended before another had its first value: such two have no step in common.
+    """
+    ended = (
+        [run for run in runs if run.state in ENDED] or [run for run in runs if run.state != "failed"] or runs
+    )
+    begun = max(run.series[metric].steps[0] for run in ended)
+    return min([run.last_step for run in ended if run.last_step >= begun])
+
+
+def _lines(env: str, left: Mapping[str, Sequence[Run]]) -> list[str]:
+    lines = []
+    for why, some in left.items():
+        if some:
+            names = ", ".join(run.name for run in some[:NAMED]) + (", ..." if len(some) > NAMED else "")
+            lines.append(f"{env}: {len(some)} run{'s' * (len(some) > 1)} left out, since {why}: {names}")
+    return lines
 
 
 def _limits(env: str, runs: Sequence[Run], step: int) -> list[str]:
     """Who holds the others back, where that is much."""
-    typical = sorted(run.last_step for run in runs)[len(runs) // 2]
+    typical = sorted(run.last_step for run in runs)[len(runs) // 2] if runs else 0
     if step * 2 > typical:
         return []
-    short = [run.name for run in runs if run.last_step == step]
+    (short, *_) = (run.name for run in runs if run.last_step == step)
     return [
-        f"{env}: compared at step {step:,}, since {short[0]} has come no further "
+        f"{env}: compared at step {step:,}, since {short} has come no further "
         f"(most: {typical:,}; --at leaves it out)"
     ]
 

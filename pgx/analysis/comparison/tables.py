@@ -9,6 +9,7 @@ from pgx.analysis.comparison.result import Comparison, Group, Pair, Panel
 from pgx.analysis.statistics import Estimate
 from pgx.metrics import shown
 
+ABREAST = 6  # groups in a table of health
 ENOUGH = 1000  # runs: nobody makes more to tell two groups apart
 
 
@@ -31,7 +32,7 @@ def tables_of(comparison: Comparison) -> list[Table]:
             tables.append(_pairs(panel))
     environments = [panel for panel in comparison.panels if panel.env is not None]
     tables += [_costs(panel) for panel in environments]
-    return tables + [_health(panel) for panel in environments if any(g.health for g in panel.groups)]
+    return tables + [table for panel in environments for table in _health(panel)]
 
 
 def _scores(panel: Panel, comparison: Comparison) -> Table:
@@ -103,20 +104,20 @@ def _cost(group: Group, axis: Axis) -> str:
     return number if cost.exact else f"~{number}"
 
 
-def _health(panel: Panel) -> Table:
+def _health(panel: Panel) -> list[Table]:
     """A row a metric, a column a group: the mean over training, and over its last tenth."""
-    tags = list(dict.fromkeys(tag for group in panel.groups for tag in group.health))
-    rows = []
-    for tag in tags:
-        row = [tag]
-        for group in panel.groups:
-            everywhere, late = group.health.get(tag, (math.nan, math.nan))
-            row += [_number(everywhere), _number(late)]
-        rows.append(row)
-    header = ["metric"]
-    for group in panel.groups:
-        header += [group.name, "last tenth"]
-    return Table(f"{panel.title}: health, mean over training and over its last tenth", header, rows)
+    tables = []
+    for start in range(0, len(panel.groups), ABREAST):
+        groups = panel.groups[start : start + ABREAST]
+        tags = dict.fromkeys(tag for group in groups for tag in group.health)
+        rows = [[tag, *(_means(group.health.get(tag)) for group in groups)] for tag in tags]
+        title = f"{panel.title}: health, mean over training | over its last tenth"
+        tables.append(Table(title, ["metric", *(group.name for group in groups)], rows))
+    return [table for table in tables if table.rows]
+
+
+def _means(means: tuple[float, float] | None) -> str:
+    return "-" if means is None else " | ".join(map(_number, means))
 
 
 def _number(value: float) -> str:

@@ -68,7 +68,7 @@ def _translated(recorded: Mapping[str, Recorded], peer: Peer | None) -> dict[str
             np.concatenate([c.steps for c in clocks]), np.concatenate([c.values for c in clocks])
         )
         found[tag("seconds")] = Series(clock.steps, np.maximum.accumulate(clock.values))
-    if peer and peer.each_episode in recorded:
+    if peer and peer.each_episode is not None and peer.each_episode in recorded:
         own = found[tag(peer.tags[peer.each_episode].key)]
         found[tag("episode_return_recent")] = Series(own.steps, _running_mean(own.values))
     return found
