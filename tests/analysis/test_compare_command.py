@@ -43,7 +43,12 @@ def runs(make: Make, tmp_path: Path) -> Path:
             for seed in (0, 1):
                 name = f"runs/{env}-{algo}-{seed}"
                 make(
-                    f"env={env}", f"algo={algo}", f"seed={seed}", "trainer.total_steps=1024", name=name
+                    f"env={env}",
+                    f"algo={algo}",
+                    f"seed={seed}",
+                    "trainer.total_steps=1024",
+                    "logger.every=1",
+                    name=name,
                 ).train()
     stable_baselines3(tmp_path / "runs" / "sb3" / "CartPole-v1" / "PPO_1", np.arange(20.0), every=100)
     cleanrl(tmp_path / "runs" / "cleanrl" / "CartPole-v1__ppo__1__170", np.arange(20.0), "CartPole-v1", 1)

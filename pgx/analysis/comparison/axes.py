@@ -1,5 +1,6 @@
 """What training costs, on axes that are fair to different rules; and a metric over each of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,35 +57,24 @@ def exact(run: Run, axis: Axis) -> bool:
     return counted or (iterations is not None and bool((np.diff(iterations.values, prepend=0.0) == 1).all()))
 
 
-def over(run: Run, metric: Series, axis: Axis, until: float) -> Series | None:
-    """A metric over a cost, up to a number of environment steps.
-
-    Returns:
-        `steps` of it are in the axis's unit; None where the run does not tell the cost, or not from the beginning.
-    """
-    within = metric.steps <= until
-    steps, values = metric.steps[within], metric.values[within]
-    if axis == STEPS:
-        return Series(steps, values)
+def spent_at(run: Run, axis: Axis, steps: Array) -> Array | None:
+    """What a run had spent at environment steps [G], evenly between two rows; None where it does not tell."""
     cost = spent(run, axis)
     if cost is None:
         return None
-    at = cost.carried(steps)
-    told = np.isfinite(at)
-    return Series(at[told], values[told]) if told.any() else None
+    rows, values = (np.concatenate([[0.0], column]) for column in (cost.steps, cost.values))
+    return np.asarray(np.interp(steps, rows, values), dtype=np.float64)
 
 
-def on_grid(curves: list[Series], end: float | None) -> tuple[Array, Array]:
-    """Curves of several runs at the same costs: where all of them have a value, carried forward within each run.
+def on_grid(curves: Sequence[Series], end: float) -> tuple[Array, Array]:
+    """Curves of several runs at the same steps, each carried forward from row to row.
 
     Args:
         curves: of n runs.
-        end: the last cost; None: the least that all have reached.
+        end: the last step, which all runs have reached.
 
     Returns:
-        The costs [POINTS], and the values [n, POINTS].
+        The steps [POINTS], from the first at which all have a value; and the values [n, POINTS].
     """
-    begin = max(float(one.steps[0]) for one in curves)
-    last = min(float(one.steps[-1]) for one in curves) if end is None else end
-    grid = np.linspace(begin, max(begin, last), POINTS)
+    grid = np.linspace(max(float(one.steps[0]) for one in curves), end, POINTS)
     return grid, np.stack([one.carried(grid) for one in curves])

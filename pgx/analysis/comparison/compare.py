@@ -80,8 +80,7 @@ def _environment(scored: Scored, request: Request) -> Panel:
     groups = []
     for name, runs in names.items():
         curves = np.stack([scored.curves[run.folder] for run in runs])
-        drawn = {STEPS: curve_of(scored.grid, [curves], request.how)}
-        drawn |= over_costs(runs, request.metric, scored.step, request.how)
+        drawn = over_costs(runs, curve_of(scored.grid, [curves], request.how))
         groups.append(make_group(name, runs, [curves], drawn, thresholds, scored.step, request.how))
     groups.sort(key=lambda group: -group.iqm.value)
     return Panel(
@@ -126,12 +125,16 @@ def _overall(
         for name, curves in strata.items()
     ]
     groups.sort(key=lambda group: -group.iqm.value)
-    by = "the reference's scores" if request.reference else "the lowest and highest score of any run compared"
+    by = (
+        "the reference's scores"
+        if request.reference
+        else "the lowest and highest that any run compared has been"
+    )
     rule = f"0 and 1 of each environment are {by}: " + ", ".join(
         f"{env} {low:,.6g} and {high:,.6g}" for env, (low, high) in scale.items()
     )
     left = sorted({one.env for one in scored} - set(scale))
-    rule += f"; left out, since all runs score the same: {', '.join(left)}" if left else ""
+    rule += f"; left out, since nothing ever changes there: {', '.join(left)}" if left else ""
     return Panel(
         f"{len(kept)} environments, normalised", None, None, groups, pairs_of(groups, request.how)
     ), rule

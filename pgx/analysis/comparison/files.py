@@ -22,9 +22,9 @@ def write(comparison: Comparison, folder: Path, command: str) -> list[Path]:
     Raises:
         UserError: it cannot be written.
     """
-    plots, tables = plots_of(comparison), tables_of(comparison)
+    plots, tables = plots_of(comparison, comparison.panels), tables_of(comparison)
     texts = {
-        "index.html": page(comparison, tables, plots, command),
+        "index.html": page(comparison, tables, command),
         "comparison.md": markdown(comparison, tables, [plot.name for plot in plots], command),
         "comparison.json": json.dumps(as_json(comparison), indent=2, allow_nan=False) + "\n",
         "runs.csv": _csv(_runs(comparison)),

@@ -1,10 +1,11 @@
 """A group of runs: statistics of its scores, its curves, what it cost."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from pgx.analysis.comparison.axes import AXES, Axis, exact, on_grid, over, spent
+from pgx.analysis.comparison.axes import AXES, STEPS, Axis, exact, spent_at
 from pgx.analysis.comparison.health import health_of
 from pgx.analysis.comparison.result import Cost, Curve, Group
 from pgx.analysis.reading.run import Array, Run
@@ -57,15 +58,16 @@ def curve_of(x: Array, strata: Strata, how: Resampling) -> Curve:
     return Curve(x, centre, *interval(strata, iqm, how))
 
 
-def over_costs(runs: Sequence[Run], metric: str, step: int, how: Resampling) -> Curves:
-    """The curve over each cost that all of a group's runs tell."""
+def over_costs(runs: Sequence[Run], curve: Curve) -> Curves:
+    """A curve over environment steps, and over each cost that all of its runs tell: their median at each step.
+
+    The median, since a run that had to wait (for a compiler, for other runs) is not what the others cost.
+    """
     found = {}
-    for axis in AXES[1:]:
-        curves = [over(run, run.series[metric], axis, step) for run in runs]
-        told = [one for one in curves if one is not None]
-        if len(told) == len(runs) and all(one.steps[-1] > 0 for one in told):
-            x, y = on_grid(told, end=None)
-            found[axis] = curve_of(x, [y], how)
+    for axis in AXES:
+        told = [cost for run in runs if (cost := spent_at(run, axis, curve.x)) is not None]
+        if len(told) == len(runs):
+            found[axis] = replace(curve, x=curve.x if axis == STEPS else np.median(told, axis=0))
     return found
 
 
@@ -87,8 +89,7 @@ def _costs(runs: Sequence[Run], step: int) -> dict[Axis, Cost]:
     """What the runs had spent at a step, on the mean, of each cost that all of them tell; evenly between two rows."""
     found = {}
     for axis in AXES:
-        told = [cost for run in runs if (cost := spent(run, axis)) is not None]
+        told = [cost for run in runs if (cost := spent_at(run, axis, np.array([step]))) is not None]
         if len(told) == len(runs):
-            at = [np.interp(step, [0.0, *cost.steps], [0.0, *cost.values]) for cost in told]
-            found[axis] = Cost(float(np.mean(at)), all(exact(run, axis) for run in runs))
+            found[axis] = Cost(float(np.mean(told)), all(exact(run, axis) for run in runs))
     return found

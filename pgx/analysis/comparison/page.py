@@ -1,9 +1,10 @@
 """A comparison as one HTML page that needs nothing else: no network, no script, light and dark, any width."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 
-from pgx.analysis.comparison.plots import Plot, inline_svg
+from pgx.analysis.comparison.plots import inline_svg, plots_of
 from pgx.analysis.comparison.result import Comparison
 from pgx.analysis.comparison.tables import Table
 
@@ -22,30 +23,40 @@ th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align:
 th { background: var(--head); font-weight: 600; }
 th.text, td.text { text-align: left; }
 figure { margin: 1rem 0; } figcaption { color: var(--dim); font-size: .875rem; }
-svg { width: 100%; height: auto; max-width: 64rem; }
+.row { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 1rem; }
+svg { width: 100%; height: auto; max-width: 40rem; }
 """
 
 
-def page(comparison: Comparison, tables: Sequence[Table], plots: Sequence[Plot], command: str) -> str:
+def page(comparison: Comparison, tables: Sequence[Table], command: str) -> str:
     """The page.
 
     Args:
-        comparison: for its notes.
-        tables: shown in this order.
-        plots: shown before them.
+        comparison: what it shows.
+        tables: of it, in this order, below the figures.
         command: that made it.
     """
     title = f"Comparison: {comparison.metric}"
-    figures = "".join(
-        f"<figure><figcaption>{escape(plot.caption)}</figcaption>{inline_svg(plot)}</figure>\n"
-        for plot in plots
-    )
+    figures = _figures(comparison)
     shown = "".join(f"<h2>{escape(table.title)}</h2>\n{_table(table)}\n" for table in tables)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"
         f"<p><code>{escape(command)}</code></p>\n{figures}{shown}{_notes(comparison)}</body>\n</html>\n"
+    )
+
+
+def _figures(comparison: Comparison) -> str:
+    """A row a kind of figure, a figure a panel: as many beside each other as the width takes."""
+    rows: dict[str, list[str]] = {}
+    for number, panel in enumerate(comparison.panels):
+        for plot in plots_of(comparison, [panel]):
+            drawn = inline_svg(replace(plot, name=f"{plot.name}_{number}"))
+            rows.setdefault(plot.caption, []).append(drawn)
+    return "".join(
+        f'<figure><figcaption>{escape(caption)}</figcaption><div class="row">{"".join(drawn)}</div></figure>\n'
+        for caption, drawn in rows.items()
     )
 
 

@@ -31,10 +31,9 @@ class Plot:
     figure: Figure
 
 
-def plots_of(comparison: Comparison) -> list[Plot]:
-    """IQM curves over each cost, performance profiles, probabilities of improvement."""
-    panels = comparison.panels
-    look = _looks([group.name for panel in panels for group in panel.groups])
+def plots_of(comparison: Comparison, panels: Sequence[Panel]) -> list[Plot]:
+    """IQM curves over each cost, performance profiles, probabilities of improvement, of some or all of the panels."""
+    look = _looks([group.name for panel in comparison.panels for group in panel.groups])
     band = f"interquartile mean over runs, band: {comparison.level:.0%} stratified bootstrap interval"
     plots = []
     for axis in AXES:
@@ -80,9 +79,23 @@ def _grid(panels: Sequence[Panel], draw: Callable[[Axes, Panel], None], height: 
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
         axes.grid(alpha=0.25, linewidth=0.6)
+    _legend(figure)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # what it has found holds for every format
     return figure
+
+
+def _legend(figure: Figure) -> None:
+    """One for all panels, below them, where it hides nothing."""
+    known: dict[str, Any] = {}
+    for axes in figure.axes:
+        handles, labels = axes.get_legend_handles_labels()
+        known |= dict(zip(labels, handles, strict=True))
+    if known:
+        columns = max(1, int(figure.get_figwidth() * 10 // (max(map(len, known)) + 6)))
+        figure.legend(
+            known.values(), known, loc="outside lower center", ncols=columns, fontsize="small", frameon=False
+        )
 
 
 def _draw_curves(axes: Axes, panel: Panel, axis: Axis, look: dict[str, dict[str, Any]]) -> None:
@@ -93,7 +106,6 @@ def _draw_curves(axes: Axes, panel: Panel, axis: Axis, look: dict[str, dict[str,
     axes.set_ylabel("IQM" if panel.env else "IQM, normalised")
     if panel.env and axis == STEPS:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.legend(fontsize="small", frameon=False)
 
 
 def _draw_profiles(axes: Axes, panel: Panel, look: dict[str, dict[str, Any]]) -> None:
@@ -102,7 +114,6 @@ def _draw_profiles(axes: Axes, panel: Panel, look: dict[str, dict[str, Any]]) ->
     axes.set_xlabel("score" if panel.env else "normalised score")
     axes.set_ylabel("share of runs above")
     axes.set_ylim(-0.03, 1.03)
-    axes.legend(fontsize="small", frameon=False)
 
 
 def _draw(axes: Axes, curve: Curve, name: str, look: dict[str, dict[str, Any]]) -> None:

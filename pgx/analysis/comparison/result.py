@@ -37,7 +37,7 @@ class Group:
     median: Estimate
     mean: Estimate
     area: Estimate  # IQM over runs of each run's mean over training
-    curves: Mapping[Axis, Curve]  # IQM
+    curves: Mapping[Axis, Curve]  # IQM at each step, over the median cost until then
     profile: Curve  # share of runs above a score
     health: Mapping[str, tuple[float, float]]  # by tag: mean over training, and over its last tenth
     costs: Mapping[Axis, Cost]

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import yaml
 
-from pgx.analysis.comparison.axes import STEPS, on_grid, over
+from pgx.analysis.comparison.axes import on_grid
 from pgx.analysis.reading.run import Array, Run
 from pgx.errors import UserError
 
@@ -48,8 +49,7 @@ def score(env: str, runs: Sequence[Run], metric: str, at: int | None) -> tuple[S
     lines = _lines(env, left) + ([] if at is not None else _limits(env, counted, step))
     if not counted:
         return None, lines
-    curves = [over(run, run.series[metric], STEPS, step) for run in counted]
-    grid, values = on_grid([one for one in curves if one is not None], end=step)
+    grid, values = on_grid([run.series[metric] for run in counted], end=step)
     of_each = {run.folder: curve for run, curve in zip(counted, values, strict=True)}
     return Scored(env, step, counted, grid, of_each), lines
 
@@ -91,9 +91,9 @@ def _limits(env: str, runs: Sequence[Run], step: int) -> list[str]:
 def scales(
     scored: Sequence[Scored], reference: Mapping[str, tuple[float, float]] | None
 ) -> dict[str, tuple[float, float]]:
-    """What is 0 and what is 1 of each environment: given, or the lowest and highest score of any run compared.
+    """What is 0 and what is 1 of each environment: given, or the lowest and highest that any run compared has been.
 
-    Environments on which all runs score the same separate nothing, and are left out.
+    Environments on which nothing ever changes separate nothing, and are left out.
 
     Raises:
         UserError: the reference lacks an environment.
@@ -105,8 +105,8 @@ def scales(
                 raise UserError(f"--reference: no scores of {one.env}; there are: {', '.join(reference)}")
             low, high = reference[one.env]
         else:
-            last = [float(curve[-1]) for curve in one.curves.values()]
-            low, high = min(last), max(last)
+            values = np.stack(list(one.curves.values()))
+            low, high = float(values.min()), float(values.max())
         if high > low:
             found[one.env] = (low, high)
     return found
