@@ -92,7 +92,7 @@ def _legend(figure: Figure) -> None:
         handles, labels = axes.get_legend_handles_labels()
         known |= dict(zip(labels, handles, strict=True))
     if known:
-        columns = max(1, int(figure.get_figwidth() * 10 // (max(map(len, known)) + 6)))
+        columns = max(1, int(figure.get_figwidth() * 13 // (max(map(len, known)) + 6)))
         figure.legend(
             known.values(), known, loc="outside lower center", ncols=columns, fontsize="small", frameon=False
         )
