@@ -70,6 +70,8 @@ def test_a_look_reads_again_what_has_changed_and_nothing_else(folder: Path) -> N
         write_failure(folder / "finished", "after all")
         second = {line.run: line for line in look_below(folder, seen)}
     assert (second["finished"].state, second["interrupted"].state) == ("failed", "running")
+    third = {line.run: line for line in look_below(folder, seen)}
+    assert third["interrupted"].state == "interrupted"  # the lock is let go, and no file says so
     assert second["failed"].error is first["failed"].error  # the very same, not an equal one
 
 
