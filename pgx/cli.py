@@ -19,6 +19,8 @@ VERBS = {
     "sweep": "the runs of pgx train -m: sweep status DIR shows them, sweep resume DIR goes on with what is left",
     "eval": "play episodes with a trained run",
     "collect": "write episodes of a trained run as a dataset that others can learn from (dataset=PATH)",
+    "compare": "groups of runs side by side, over seeds: scores with intervals, curves, costs, health",
+    "runs": "list runs: state, steps, return, speed; --watch goes on",
     "replay": "make again what a run failed of (NaN, infinity), from its post-mortem",
     "check": "look whether an environment is what a run takes it for, e.g. pgx check env=my_module:MyEnv-v0",
     "doctor": "say in words what went wrong in a run, when, and which knob to turn",
@@ -111,6 +113,12 @@ def _dispatch(arguments: list[str]) -> int:
     failed.add_argument("bundle", metavar="BUNDLE", help="RUN/post_mortem/iteration_...")
     _add_trust(failed, "the run's config")
     failed.set_defaults(verb=_replay)
+    _add_compare(verbs)
+    listed = verbs.add_parser("runs", help=VERBS["runs"], description="List the runs below a folder.")
+    listed.add_argument("folder", nargs="?", default="outputs", metavar="DIR", help="where to look (outputs)")
+    listed.add_argument("--watch", action="store_true", help="again every few seconds, until Ctrl-C")
+    listed.add_argument("--json", action="store_true", help="as JSON, a list a look")
+    listed.set_defaults(verb=_runs)
     looked = verbs.add_parser(
         "check", help=VERBS["check"], description="Look at an environment (docs/environments.md)."
     )
@@ -145,6 +153,34 @@ def _add_trust(verb: argparse.ArgumentParser, whose: str) -> None:
     )
 
 
+def _add_compare(verbs: "argparse._SubParsersAction[_Parser]") -> None:
+    verb = verbs.add_parser(
+        "compare", help=VERBS["compare"], description="Compare groups of runs over seeds (docs/compare.md)."
+    )
+    verb.add_argument(
+        "places",
+        nargs="+",
+        metavar="DIR",
+        help="runs are looked for below; DIR:env=...,algo=... names those of others",
+    )
+    verb.add_argument(
+        "--by", default="algo", metavar="KEYS", help="what makes a group, e.g. algo,algo.max_kl (algo)"
+    )
+    verb.add_argument("--metric", metavar="TAG", help="what is compared (rollout/episode_return_recent)")
+    verb.add_argument(
+        "--at", type=_count, metavar="STEP", help="where scores are taken (the last step that all runs share)"
+    )
+    verb.add_argument(
+        "--reference",
+        metavar="FILE",
+        help="scores that are 0 and 1 of each environment (lowest, highest of the runs)",
+    )
+    verb.add_argument("--resamples", type=_count, default=2000, help="of the bootstrap (2000)")
+    verb.add_argument("--seed", type=int, default=0, help="of the bootstrap (0)")
+    verb.add_argument("--out", metavar="FOLDER", help="write a page, figures, CSV, JSON and Markdown there")
+    verb.set_defaults(verb=_compare)
+
+
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got '{text}'")
@@ -177,6 +213,27 @@ def _collect(options: argparse.Namespace) -> int:
     return collect(
         options.run, options.checkpoint, options.episodes, options.out, options.seed, options.trust
     )
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from pgx.commands.compare import compare_runs
+
+    return compare_runs(
+        options.places,
+        options.by,
+        options.metric,
+        options.at,
+        options.reference,
+        options.resamples,
+        options.seed,
+        options.out,
+    )
+
+
+def _runs(options: argparse.Namespace) -> int:
+    from pgx.commands.runs import runs
+
+    return runs(Path(options.folder), options.watch, options.json)
 
 
 def _replay(options: argparse.Namespace) -> int:

@@ -94,6 +94,11 @@ TABLE: tuple[Metric, ...] = (
             ("line_search_fraction", "share", "fraction of the full step that was accepted; 0: rejected"),
             ("cg_steps", "count", "products with the Fisher matrix that conjugate gradient took"),
             ("cg_residual", "1", "norm of g - H x left by conjugate gradient, relative to the norm of g"),
+            (
+                "gradient_steps",
+                "count",
+                "steps of the policy's and the critic's optimizers in this update; a natural gradient step is none",
+            ),
             ("epochs", "count", "passes over the batch before the rule stopped"),
             (
                 "beta",
@@ -170,6 +175,11 @@ TABLE: tuple[Metric, ...] = (
 )
 
 _TAGS = {metric.key: metric.tag for metric in TABLE}
+
+
+def tag(key: str) -> str:
+    """The tag of a key that the table knows."""
+    return _TAGS[key]
 
 
 def shown(value: float) -> str:

@@ -63,6 +63,7 @@ class GradientSteps:
         weights = flatten(self.parameters)
         self.rate = weights.new_full((), learning_rate)  # annealed
         self.moments: Sequence[Tensor] = [torch.zeros_like(weights) for _ in range(rule.moments)]
+        self.taken = 0
 
     def anneal(self, progress: float) -> float:
         """Set the learning rate for this progress in [0, 1]; returns it."""
@@ -75,6 +76,7 @@ class GradientSteps:
         step = self.engine.bind(self.step.on_all, loss, self.network, data, self.rate, rows=count_rows(data))
         loss_before, *state = step(flatten(self.parameters), *self.moments)
         self._move(state)
+        self.taken += 1
         return loss_before
 
     def sweep(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
@@ -84,6 +86,7 @@ class GradientSteps:
         )
         losses, state = step.fold(minibatches, (flatten(self.parameters), *self.moments))
         self._move(state)
+        self.taken += len(minibatches)
         return torch.stack(losses)
 
     def _move(self, state: Sequence[Tensor]) -> None:

@@ -37,6 +37,7 @@ class LBFGSSteps:
         self.learning_rate = learning_rate
         self.schedule = schedule
         self.ranks = ranks
+        self.taken = 0  # quasi-Newton iterations
 
     def anneal(self, progress: float) -> float:
         """Set the learning rate for this progress in [0, 1]; returns it."""
@@ -60,6 +61,7 @@ class LBFGSSteps:
 
         self.inner.state.clear()
         before: Tensor = self.inner.step(closure)  # type: ignore[no-untyped-call]
+        self.taken += sum(state["n_iter"] for state in self.inner.state.values())
         return before.detach()
 
     def sweep(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:

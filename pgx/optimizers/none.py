@@ -13,6 +13,8 @@ from pgx.types import Loss, State, rows_of
 class NoSteps:
     """For a network that a rule, or the lack of anything to learn, leaves as it is."""
 
+    taken = 0
+
     def __init__(self, network: nn.Module) -> None:
         self.network = network
 

@@ -36,6 +36,11 @@ class SharedSteps:
         self.weights = weights
         self.moments = moments
 
+    @property
+    def taken(self) -> int:
+        """Steps of this process."""
+        return self.own.taken
+
     def anneal(self, progress: float) -> float:
         """Set the learning rate for this progress in [0, 1]; returns it."""
         return self.own.anneal(progress)
@@ -47,6 +52,7 @@ class SharedSteps:
         copy = flatten(own.parameters)
         loss_before, *found = gradient(copy)
         self._descend(found, copy)
+        own.taken += 1
         return loss_before
 
     @torch.no_grad()

@@ -174,12 +174,14 @@ def iterate(
     rollout = runner.collect(agent)
     collected = time.perf_counter()
     before = None if clip_range is None else health.look(agent, algorithm.estimate(agent, rollout))
+    taken = learner.gradient_steps
     started = time.perf_counter()
     extras = algorithm.update(agent, learner, rollout, progress)
     updated = time.perf_counter()
     if before is None or clip_range is None:
         return rollout, None
     metrics = health.measure(before, agent, learner.engine, clip_range) | extras | runner.measures()
+    metrics["gradient_steps"] = float(learner.gradient_steps - taken)
     ended = time.perf_counter()
     spent = {
         "environment_share": runner.env_seconds - env,

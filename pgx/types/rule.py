@@ -24,6 +24,11 @@ class Optimizer(Protocol):
     dimensions, which belong to all rows.
     """
 
+    @property
+    def taken(self) -> int:
+        """Steps that it has taken in this process: counted, and no part of its state."""
+        ...
+
     def anneal(self, progress: float) -> float:
         """Set the learning rate for this progress in [0, 1]; returns it."""
         ...
@@ -49,6 +54,11 @@ class Learner:
     engine: Engine
     generator: torch.Generator  # of shuffles, and of whatever else a rule draws
     memory: State = field(default_factory=dict)  # numbers and tensors, by names of the rule's own
+
+    @property
+    def gradient_steps(self) -> int:
+        """Steps that both optimizers have taken in this process."""
+        return self.optimizer.taken + self.critic_optimizer.taken
 
     def anneal(self, progress: float) -> Metrics:
         """Set the learning rates for this progress in [0, 1], and report those of networks that learn by steps."""

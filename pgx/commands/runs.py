@@ -1,0 +1,180 @@
+"""`pgx runs`: the runs below a folder, and how far each is."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import NoReturn
+
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from pgx.analysis.reading.find import own_folders
+from pgx.config.stored import CONFIG
+from pgx.errors import UserError
+from pgx.loggers.console import clock_face
+from pgx.loggers.jsonl import METRICS, read
+from pgx.metrics import shown, tag
+from pgx.records import SUMMARY
+from pgx.run_lock import LOCK, holder
+from pgx.sweeps.progress import look
+
+INTERVAL = 3.0  # seconds between looks of --watch
+FILES = (METRICS, SUMMARY, CONFIG, LOCK)  # whose times tell when a run last wrote
+WIDE = 400  # columns of what is no terminal, where nothing is cut or wrapped
+_COLOURS = {"running": "green", "failed": "red", "interrupted": "yellow", "unreadable": "red"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One run."""
+
+    run: str
+    state: str  # of pgx.sweeps.progress; or unreadable
+    steps: int
+    total_steps: int | None
+    recent_return: float | None  # mean of the last 20 episodes
+    best_return: float | None  # the highest that this has been
+    steps_per_second: float | None
+    age: float  # seconds since it last wrote
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What changes whenever a run does."""
+
+    changed: tuple[float, ...]  # times of its files; 0: not there
+    held: bool  # a process is at work there
+
+    @property
+    def written(self) -> float:
+        return max(self.changed)
+
+
+Seen = dict[Path, tuple[Stamp, Line]]
+
+
+def runs(folder: Path, watch: bool, as_json: bool) -> int:
+    """Show the runs below a folder, newest first; with `watch` again and again, until Ctrl-C.
+
+    Raises:
+        UserError: no such folder, or no run below it.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; expected one with runs below it")
+    if watch:
+        _watch(folder, as_json)
+    lines = look_below(folder, {})
+    if not lines:
+        raise UserError(f"{folder}: no run below it")
+    if as_json:
+        print(_json(lines))
+    else:
+        _console().print(_table(lines))
+    return 0
+
+
+def _watch(folder: Path, as_json: bool) -> NoReturn:
+    """Look again and again: redrawn in place on a terminal, one after another elsewhere."""
+    seen: Seen = {}
+    if sys.stdout.isatty() and not as_json:
+        with Live(_table(look_below(folder, seen)), auto_refresh=False, screen=True) as live:
+            while True:
+                time.sleep(INTERVAL)
+                live.update(_table(look_below(folder, seen)), refresh=True)
+    while True:
+        lines = look_below(folder, seen)
+        if as_json:
+            print(_json(lines), flush=True)
+        else:
+            _console().print(_table(lines), time.strftime("%H:%M:%S"))
+            sys.stdout.flush()
+        time.sleep(INTERVAL)
+
+
+def look_below(folder: Path, seen: Seen) -> list[Line]:
+    """A line for each run at or below a folder, the one that wrote last first.
+
+    Args:
+        folder: where to look.
+        seen: what an earlier look found, so that runs whose files stand still are not read again; brought up to date.
+    """
+    lines = []
+    for path in own_folders(folder):
+        stamp = _stamp(path)
+        if path not in seen or seen[path][0] != stamp:
+            seen[path] = stamp, _line(path, folder)
+        lines.append(replace(seen[path][1], age=max(0.0, time.time() - stamp.written)))
+    return sorted(lines, key=lambda line: line.age)
+
+
+def _stamp(path: Path) -> Stamp:
+    changed = tuple((path / name).stat().st_mtime if (path / name).exists() else 0.0 for name in FILES)
+    return Stamp(changed, holder(path) is not None)
+
+
+def _line(path: Path, below: Path) -> Line:
+    name = str(path.relative_to(below)) if path != below else str(path)
+    try:
+        seen = look(path)
+        rows = read(path / METRICS)
+        ended = seen.state != "running" and (path / SUMMARY).exists()
+        best = json.loads((path / SUMMARY).read_text()).get("best_return") if ended else None
+    except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return Line(name, "unreadable", 0, None, None, None, None, 0.0, " ".join(str(error).split()))
+    recent = tag("episode_return_recent")
+    returns = [row[recent] for row in rows if recent in row]
+    last = returns[-1] if returns else None
+    return Line(
+        run=name,
+        state=seen.state,
+        steps=seen.steps,
+        total_steps=seen.total_steps,
+        recent_return=last if seen.final_return is None else seen.final_return,
+        best_return=max(returns, default=None) if best is None else best,
+        steps_per_second=seen.steps / seen.seconds if seen.seconds > 0 else None,
+        age=0.0,
+        error=seen.error,
+    )
+
+
+def _console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=WIDE, color_system=None)
+
+
+def _json(lines: Sequence[Line]) -> str:
+    return json.dumps([asdict(line) for line in lines])
+
+
+def _table(lines: Sequence[Line]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("run", overflow="fold")
+    table.add_column("state")
+    for name in ("steps", "of", "return", "best", "steps/s", "age"):
+        table.add_column(name, justify="right")
+    for line in lines:
+        share = f"{min(1.0, line.steps / line.total_steps):.0%}" if line.total_steps else "-"
+        numbers = [line.recent_return, line.best_return]
+        table.add_row(
+            Text(line.run),
+            Text(line.state, style=_COLOURS.get(line.state, "")),
+            f"{line.steps:,}",
+            f"{line.total_steps:,} {share:>4}" if line.total_steps else "-",
+            *("-" if number is None else shown(number) for number in numbers),
+            "-" if line.steps_per_second is None else f"{line.steps_per_second:,.0f}",
+            _age(line.age),
+        )
+        if line.error:
+            table.add_row(Text(f"  {' '.join(line.error.split())}", style="red"))
+    return table
+
+
+def _age(seconds: float) -> str:
+    days = int(seconds // 86400)
+    return f"{days} d" if days else clock_face(max(0.0, seconds))

@@ -1,0 +1,270 @@
+"""What is compared with what, at which step, on which scale; and what it cost."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pgx.analysis.comparison.axes import (
+    AXES,
+    FISHER_PRODUCTS,
+    GRADIENT_STEPS,
+    SECONDS,
+    STEPS,
+    exact,
+    on_grid,
+    spent,
+)
+from pgx.analysis.comparison.compare import Request, compare
+from pgx.analysis.comparison.result import Comparison, Group
+from pgx.analysis.comparison.scores import read_reference
+from pgx.analysis.comparison.tables import more_seeds
+from pgx.analysis.reading.find import Place, read_runs
+from pgx.analysis.reading.run import Run, Series
+from pgx.analysis.statistics import Resampling
+from pgx.errors import UserError
+from tests.conftest import Make
+
+METRIC = "rollout/episode_return_recent"
+HOW = Resampling(resamples=200, level=0.95, seed=0)
+STEPS_OF_ROWS = np.arange(100.0, 1100.0, 100.0)
+
+
+def run(
+    algo: str,
+    seed: int,
+    values: Any,
+    env: str = "Walker2d-v4",
+    state: str = "finished",
+    steps: Any = STEPS_OF_ROWS,
+    config: dict[str, Any] | None = None,
+    others: dict[str, Series] | None = None,
+) -> Run:
+    """A run with a return at each of its rows."""
+    steps = np.asarray(steps, dtype=np.float64)
+    returns = Series(steps, np.broadcast_to(np.asarray(values, dtype=np.float64), steps.shape).copy())
+    return Run(
+        folder=Path(f"{env}/{algo}/{state}{seed}{steps[-1]:.0f}"),
+        source="pgx",
+        env=env,
+        algo=algo,
+        seed=str(seed),
+        config={"seed": seed, "algo.name": algo, **(config or {})},
+        state=state,
+        error="it burst" if state == "failed" else None,
+        last_step=int(steps[-1]),
+        series={METRIC: returns, **(others or {})},
+    )
+
+
+def compared(*runs: Run, **wishes: Any) -> Comparison:
+    defaults: dict[str, Any] = {"metric": METRIC, "by": ("algo",), "at": None, "reference": None, "how": HOW}
+    return compare(runs, Request(**(defaults | wishes)))
+
+
+def groups(comparison: Comparison, env: str | None = "Walker2d-v4") -> dict[str, Group]:
+    (panel,) = [panel for panel in comparison.panels if panel.env == env]
+    return {group.name: group for group in panel.groups}
+
+
+def test_values_are_carried_forward_within_a_run_and_never_beyond_it() -> None:
+    series = Series(np.array([10.0, 20.0, 20.0, 40.0]), np.array([1.0, 2.0, 3.0, 4.0]))
+    at = series.carried(np.array([5.0, 10.0, 19.9, 20.0, 39.0, 40.0]))
+    np.testing.assert_array_equal(at, [np.nan, 1, 1, 3, 3, 4])
+    grid, values = on_grid([series, Series(np.array([15.0, 30.0]), np.array([7.0, 8.0]))], end=30.0)
+    assert (grid[0], grid[-1]) == (15.0, 30.0)
+    assert np.isfinite(values).all() and values[:, -1].tolist() == [3.0, 8.0]
+
+
+def test_scores_are_taken_at_the_last_step_that_all_share() -> None:
+    long = run("ppo", 0, 10 * np.arange(1.0, 11.0))
+    short = run("ppo", 1, [5.0, 6.0], steps=[100, 450])
+    found = groups(compared(long, short))["ppo"]
+    assert sorted(found.scores[0]) == [6.0, 40.0]
+
+
+def test_a_failed_run_is_told_and_holds_nobody_back() -> None:
+    sound, burst = run("ppo", 0, 1.0), run("ppo", 1, 2.0, state="failed", steps=[100, 200])
+    comparison = compared(sound, burst)
+    assert groups(comparison)["ppo"].scores[0].tolist() == [1.0]
+    told = "\n".join(comparison.notes)
+    assert "failed: it burst" in told and "1 run left out, since they have not come to step 1,000" in told
+    early = compared(sound, burst, at=200)
+    assert sorted(groups(early)["ppo"].scores[0]) == [1.0, 2.0]
+
+
+def test_a_run_that_holds_the_others_back_is_named() -> None:
+    runs = [run("ppo", seed, 1.0) for seed in range(3)]
+    comparison = compared(*runs, run("ppo", 3, 1.0, steps=[100]))
+    assert any("has come no further" in note and "finished3" in note for note in comparison.notes)
+    assert groups(comparison)["ppo"].scores[0].shape == (4,)
+
+
+def test_a_run_under_way_holds_nobody_back_who_has_finished() -> None:
+    finished = [run("ppo", seed, 1.0) for seed in range(2)]
+    begun = [run("ppo", seed, 2.0, state="running", steps=[100, 100 * seed]) for seed in (2, 3)]
+    assert groups(compared(*finished, *begun))["ppo"].scores[0].tolist() == [1.0, 1.0]
+    assert compared(*begun).panels[0].step == 200
+
+
+def test_a_run_that_ended_before_others_had_a_value_is_left_out() -> None:
+    late = [run("ppo", seed, 1.0, steps=[500, 1000]) for seed in range(2)]
+    comparison = compared(*late, run("random", 0, 9.0, steps=[100]))
+    assert comparison.panels[0].step == 1000
+    assert any("1 run left out" in note and "random" in note for note in comparison.notes)
+
+
+def test_groups_by_other_keys() -> None:
+    runs = [run("ppo", seed, rate, config={"optimizer.lr": rate}) for seed in range(2) for rate in (1.0, 2.0)]
+    found = groups(compared(*runs, by=("algo", "optimizer.lr")))
+    assert set(found) == {"ppo, optimizer.lr=1.0", "ppo, optimizer.lr=2.0"}
+    with pytest.raises(UserError, match=r"did you mean 'optimizer.lr'"):
+        compared(*runs, by=("optimizer.rl",))
+    with pytest.raises(UserError, match="seeds are what a group is over"):
+        compared(*runs, by=("seed",))
+
+
+def test_runs_that_differ_in_more_than_seeds_are_doubted() -> None:
+    runs = [run("ppo", seed, 1.0, config={"algo.clip_range": 0.1 * (1 + seed)}) for seed in range(2)]
+    assert any("--by algo,algo.clip_range" in note for note in compared(*runs).notes)
+    assert not any("differ" in note for note in compared(*runs, by=("algo.clip_range",)).notes)
+    twice = [run("ppo", 0, 1.0), run("ppo", 0, 1.0, steps=[100, 1001])]
+    assert any("seed 0 more than once" in note for note in compared(*twice).notes)
+
+
+def test_normalised_scores_are_between_the_lowest_and_the_highest_of_each_environment() -> None:
+    runs = [
+        run(algo, seed, scale * value + seed, env=env)
+        for env, scale in (("Walker2d-v4", 1000.0), ("Hopper-v4", 10.0))
+        for algo, value in (("ppo", 1.0), ("trpo", 2.0))
+        for seed in range(3)
+    ]
+    comparison = compared(*runs)
+    overall = groups(comparison, None)
+    scores = np.concatenate([*overall["ppo"].scores, *overall["trpo"].scores])
+    assert scores.min() == 0 and scores.max() == 1
+    assert overall["trpo"].mean.value > overall["ppo"].mean.value
+    assert comparison.rule is not None and "lowest and highest" in comparison.rule
+    given = compared(*runs, reference={"Walker2d-v4": (0.0, 1000.0), "Hopper-v4": (0.0, 10.0)})
+    assert groups(given, None)["ppo"].median.value == pytest.approx((1.001 + 1.1) / 2)
+    with pytest.raises(UserError, match="no scores of Walker2d-v4"):
+        compared(*runs, reference={"Hopper-v4": (0.0, 1.0)})
+
+
+def test_an_environment_on_which_all_score_the_same_is_left_out_of_the_normalised() -> None:
+    runs = [
+        run(algo, seed, value, env=env)
+        for env, values in (
+            ("Walker2d-v4", (1.0, 2.0)),
+            ("Hopper-v4", (1.0, 3.0)),
+            ("CartPole-v1", (500.0, 500.0)),
+        )
+        for algo, value in zip(("ppo", "trpo"), values, strict=True)
+        for seed in range(2)
+    ]
+    comparison = compared(*runs)
+    assert (
+        comparison.rule is not None
+        and "left out, since nothing ever changes there: CartPole-v1" in comparison.rule
+    )
+    assert len(groups(comparison, None)["ppo"].scores) == 2
+
+
+def test_the_order_of_runs_changes_nothing() -> None:
+    generator = np.random.default_rng(0)
+    runs = [run(algo, seed, generator.normal(size=10)) for algo in ("ppo", "trpo") for seed in range(4)]
+    there, back = compared(*runs), compared(*reversed(runs))
+    for name, group in groups(there).items():
+        other = groups(back)[name]
+        assert (group.iqm, group.area) == (other.iqm, other.area)
+        np.testing.assert_allclose(group.curves[STEPS].low, other.curves[STEPS].low)
+    assert there.panels[0].pairs == back.panels[0].pairs
+
+
+def test_the_area_is_the_mean_over_training() -> None:
+    found = groups(compared(run("ppo", 0, np.where(STEPS_OF_ROWS < 550, 0.0, 10.0))))["ppo"]
+    assert found.area.value == pytest.approx(10 * (1000 - 600) / 900, abs=0.15)
+
+
+def test_what_it_takes_to_tell_two_groups_apart() -> None:
+    far = [run("ppo", seed, 100 + seed) for seed in range(5)] + [run("trpo", seed, seed) for seed in range(5)]
+    (pair,) = compared(*far).panels[0].pairs
+    assert (pair.first, pair.second, pair.probability.value) == ("ppo", "trpo", 1.0)
+    assert pair.p < 0.05 and more_seeds(pair) == "enough"
+    near = [run("ppo", s, 2.0 * s) for s in range(5)] + [run("trpo", s, 2.0 * s - 1) for s in range(5)]
+    (pair,) = compared(*near).panels[0].pairs
+    assert pair.p > 0.05 and pair.needed is not None and pair.needed > 5
+    assert more_seeds(pair) == str(pair.needed - 5)
+
+
+def test_what_cannot_be_compared() -> None:
+    with pytest.raises(UserError, match="did you mean 'rollout/episode_return_recent'"):
+        compared(run("ppo", 0, 1.0), metric="rollout/episode_return_recnt")
+    with pytest.raises(UserError, match=r"no run has come so far.*furthest is at 1,000"):
+        compared(run("ppo", 0, 1.0), at=5000)
+
+
+def test_counts_of_updates_add_up_and_rows_stand_for_those_that_were_not_logged() -> None:
+    rows = np.array([100.0, 200.0, 300.0])
+    every = {
+        "time/iteration": Series(rows, np.array([1.0, 2.0, 3.0])),
+        "algo/gradient_steps": Series(rows, np.array([4.0, 5.0, 6.0])),
+    }
+    one = run("ppo", 0, 1.0, steps=rows, others=every)
+    cost = spent(one, GRADIENT_STEPS)
+    assert cost is not None and cost.values.tolist() == [4, 9, 15] and exact(one, GRADIENT_STEPS)
+    spaced = every | {"time/iteration": Series(rows, np.array([10.0, 20.0, 30.0]))}
+    ten = run("ppo", 0, 1.0, steps=rows, others=spaced)
+    cost = spent(ten, GRADIENT_STEPS)
+    assert cost is not None and cost.values.tolist() == [40, 90, 150] and not exact(ten, GRADIENT_STEPS)
+    skipped = every | {"algo/gradient_steps": Series(rows[[0, 2]], np.array([4.0, 6.0]))}
+    cost = spent(run("ppo", 0, 1.0, steps=rows, others=skipped), GRADIENT_STEPS)
+    assert cost is not None and cost.values.tolist() == [4, 4, 10]
+    assert spent(one, FISHER_PRODUCTS) is None
+
+
+def test_what_real_runs_cost(make: Make, tmp_path: Path) -> None:
+    """PPO's gradient steps follow from its config, TRPO's Fisher products from its rows."""
+    for seed in (0, 1):
+        make("env=CartPole-v1", "algo=ppo", "algo.minibatch_size=64", f"seed={seed}", name=f"p{seed}").train()
+        make(
+            "env=CartPole-v1", "algo=trpo", "algo.critic_minibatch_size=64", f"seed={seed}", name=f"t{seed}"
+        ).train()
+    runs, _ = read_runs([Place(tmp_path)])
+    found = groups(compared(*runs), "CartPole-v1")
+    ppo, trpo = found["ppo"], found["trpo"]
+    # 10 epochs of 256 / 64 minibatches, of the policy and of the critic, in each iteration.
+    for one in ppo.runs:
+        cost = spent(one, GRADIENT_STEPS)
+        assert cost is not None
+        np.testing.assert_array_equal(cost.values, 80 * one.series["time/iteration"].values)
+    assert FISHER_PRODUCTS not in ppo.costs
+    products = [run.series["algo/cg_steps"].values.sum() for run in trpo.runs]
+    assert 0.5 * min(products) < trpo.costs[FISHER_PRODUCTS].value <= max(products)
+    assert trpo.costs[GRADIENT_STEPS].value < ppo.costs[GRADIENT_STEPS].value
+    for group in (ppo, trpo):
+        assert 0 < group.costs[SECONDS].value <= max(r.series["time/seconds"].values[-1] for r in group.runs)
+        assert set(group.costs) <= set(AXES) and all(cost.exact for cost in group.costs.values())
+        assert {STEPS, SECONDS, GRADIENT_STEPS} <= set(group.curves)
+    assert "health/kl" in ppo.health and "algo/line_search_steps" in trpo.health
+
+
+def test_health_of_the_last_tenth() -> None:
+    kl = Series(STEPS_OF_ROWS, np.array([0.0] * 9 + [1.0]))
+    found = groups(compared(run("ppo", 0, 1.0, others={"health/kl": kl})))["ppo"].health["health/kl"]
+    assert found == (pytest.approx(0.1), pytest.approx(1.0))
+
+
+def test_a_reference_is_numbers_low_and_high(tmp_path: Path) -> None:
+    path = tmp_path / "reference.yaml"
+    path.write_text("Walker2d-v4: [0, 5000.0]\n")
+    assert read_reference(path) == {"Walker2d-v4": (0.0, 5000.0)}
+    for wrong, said in [
+        ("a: 1", "expected \\[low, high\\]"),
+        ("a: [2, 1]", "low < high"),
+        ("", "expected lines"),
+    ]:
+        path.write_text(wrong)
+        with pytest.raises(UserError, match=said):
+            read_reference(path)

@@ -1,0 +1,139 @@
+"""`pgx compare` from the command line to the files that it leaves."""
+
+import csv
+import json
+import re
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pgx.cli import main
+from tests.analysis.writers import cleanrl, stable_baselines3
+from tests.conftest import Make
+
+CLEANRL = "cleanrl:ppo_continuous_action"
+Told = tuple[int, str, str]
+Pgx = Callable[..., Told]
+
+
+@pytest.fixture
+def pgx(capsys: pytest.CaptureFixture[str]) -> Pgx:
+    """Runs a command here; its exit code and what it wrote."""
+
+    def run(*arguments: str) -> Told:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        out, err = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, out, err
+
+    return run
+
+
+@pytest.fixture
+def runs(make: Make, tmp_path: Path) -> Path:
+    """Two rules of pgx on two environments over two seeds, beside a run of each of two other libraries."""
+    for env in ("CartPole-v1", "Pendulum-v1"):
+        for algo in ("a2c", "ppo"):
+            for seed in (0, 1):
+                name = f"runs/{env}-{algo}-{seed}"
+                make(
+                    f"env={env}",
+                    f"algo={algo}",
+                    f"seed={seed}",
+                    "trainer.total_steps=1024",
+                    "logger.every=1",
+                    name=name,
+                ).train()
+    stable_baselines3(tmp_path / "runs" / "sb3" / "CartPole-v1" / "PPO_1", np.arange(20.0), every=100)
+    cleanrl(tmp_path / "runs" / "cleanrl" / "CartPole-v1__ppo__1__170", np.arange(20.0), "CartPole-v1", 1)
+    return tmp_path / "runs"
+
+
+class Resources(HTMLParser):
+    """What a page would fetch, and what it would run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag not in ("script", "link", "iframe", "img", "object", "embed", "base")
+        for name, value in attrs:
+            assert not name.startswith("on"), (tag, name)
+            if name in ("src", "href", "xlink:href", "srcset", "data", "action", "poster"):
+                self.fetched.append(value or "")
+
+
+def test_everything_that_it_leaves(pgx: Pgx, runs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    code, said, err = pgx("compare", str(runs), "--out", str(out), "--resamples", "200")
+    assert code == 0, err
+    for name in ("a2c", "ppo", "sb3:PPO", CLEANRL, "CartPole-v1", "Pendulum-v1", "health/kl", "IQM"):
+        assert name in said
+    assert "\x1b" not in said and "…" not in said  # in a pipe: no colour, and nothing cut
+
+    page = (out / "index.html").read_text()
+    parser = Resources()
+    parser.feed(page)
+    assert all(target.startswith("#") for target in parser.fetched)
+    assert not re.search(r"url\((?!#)|@import", page)
+    assert page.count("<svg") >= 3 and "prefers-color-scheme: dark" in page and "width=device-width" in page
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    clips = [i for i in ids if re.fullmatch(r"p[0-9a-f]+", i)]
+    assert clips and len(clips) == len(set(clips))  # figures on one page do not clip each other
+
+    found = json.loads((out / "comparison.json").read_text())
+    assert [panel["env"] for panel in found["panels"]] == [None, "CartPole-v1", "Pendulum-v1"]
+    names = {group["name"] for group in found["panels"][1]["groups"]}
+    assert names == {"a2c", "ppo", "sb3:PPO", CLEANRL}
+    with (out / "runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 10
+    scores = {row["folder"]: float(row["score"]) for row in rows}
+    for panel in found["panels"][1:]:
+        for group in panel["groups"]:
+            assert [scores[r["folder"]] for r in group["runs"]] == group["scores"][0]
+    text = (out / "comparison.md").read_text()
+    for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
+        assert (out / name).stat().st_size > 1000
+        assert (out / name).with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert "100 episodes" in text  # what is not quite the same about the others' numbers
+
+
+def test_one_bad_run_is_a_warning(pgx: Pgx, make: Make, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        make("env=CartPole-v1", "algo=ppo", f"seed={seed}", name=f"run{seed}").train()
+    make("env=CartPole-v1", "algo=ppo", name="bad").train()
+    (tmp_path / "bad" / "config.yaml").write_text("[")
+    code, said, err = pgx("compare", str(tmp_path))
+    assert code == 0 and "ppo" in said
+    assert err.startswith("pgx: ") and "bad" in err
+
+
+def test_what_is_wrong_is_said_in_a_line(
+    pgx: Pgx, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "no run below" in pgx("compare", str(empty))[2]
+    make("env=CartPole-v1", "algo=ppo").train()
+    run = str(tmp_path / "run")
+    for arguments, line in [
+        ((run, "--metric", "health/kll"), "did you mean 'health/kl'"),
+        ((run, "--by", "algo.clip_rang"), "did you mean 'algo.clip_range'"),
+        ((run, "--at", "123456789"), "no run has come so far"),
+        ((f"{run}/nowhere",), "no such folder"),
+        ((run, "--reference", f"{run}/none.yaml"), "cannot be read"),
+    ]:
+        code, _, err = pgx("compare", *arguments)
+        assert code == 2 and line in err and "Traceback" not in err
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # how Python notes that an import finds nothing
+    code, _, err = pgx("compare", run, "--out", str(tmp_path / "out"))
+    assert code == 2 and "pip install 'pgx-rl[plots]'" in err
+    assert pgx("compare", run)[0] == 0  # tables want no plots
