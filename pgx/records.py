@@ -171,6 +171,15 @@ def _finishing(sink: Sink, summary: dict[str, Any]) -> Callable[[], None]:
     return lambda: sink.finish(summary)
 
 
+def read_summary(run_dir: Path) -> dict[str, Any]:
+    """How a run ended; empty where it has not, or where its summary is damaged."""
+    try:
+        found = json.loads((run_dir / SUMMARY).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def complain(line: str) -> None:
     """A warning on the error stream."""
     print(f"pgx: {line}", file=sys.stderr, flush=True)

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from pgx.analysis.recorded import TAGS, Recorded
+from pgx.analysis.recorded import Recorded
 from pgx.analysis.sicknesses import SICKNESSES, Sickness
 from pgx.analysis.signs import Evidence
+from pgx.metrics import tag
 
 EVENTS = {"updates_skipped"}  # keys that a run has only where there is something to tell
 FEWEST_LOOKS = 5  # fewer have no medians to speak of
@@ -45,7 +46,7 @@ def examine(run: Recorded) -> Diagnosis:
         if not sickness.of.holds(run):
             continue
         awaited = (key for key in sickness.metrics if key not in EVENTS)
-        if missing := tuple(TAGS[key] for key in awaited if len(run.curve(key)) == 0):
+        if missing := tuple(tag(key) for key in awaited if len(run.curve(key)) == 0):
             untold[sickness.name] = missing
             continue
         evidence = sickness.look(run, sickness.bound)

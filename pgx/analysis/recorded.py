@@ -7,14 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pgx.metrics import TABLE
+from pgx.metrics import tag
 
 Numbers = NDArray[np.float64]
 
 SMALLEST_WINDOW = 5  # looks: the fewest whose median one odd look does not move
 WINDOW = 0.1  # share of a run's looks that a median is taken over
-
-TAGS = {metric.key: metric.tag for metric in TABLE}
 
 
 @dataclass(frozen=True)
@@ -65,12 +63,12 @@ class Recorded:
 
     def curves(self, *keys: str) -> list[Curve]:
         """Several metrics, at the looks that have all of them."""
-        tags = [TAGS[key] for key in keys]
-        rows = [row for row in self.rows if all(isinstance(row.get(tag), int | float) for tag in tags)]
+        tags = [tag(key) for key in keys]
+        rows = [row for row in self.rows if all(isinstance(row.get(name), int | float) for name in tags)]
         steps = np.array([row["step"] for row in rows], dtype=float)
         return [
-            Curve(key, steps, np.array([row[tag] for row in rows], dtype=float))
-            for key, tag in zip(keys, tags, strict=True)
+            Curve(key, steps, np.array([row[name] for row in rows], dtype=float))
+            for key, name in zip(keys, tags, strict=True)
         ]
 
     def looks(self) -> int:

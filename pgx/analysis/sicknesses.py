@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from pgx.analysis import critic_signs as critic
 from pgx.analysis import signs
-from pgx.analysis.recorded import TAGS, Recorded
+from pgx.analysis.recorded import Recorded
 from pgx.analysis.signs import Look, stays_above, stays_below
+from pgx.metrics import tag
 
 
 @dataclass(frozen=True)
@@ -278,7 +279,7 @@ def table() -> str:
         "|---|---|---|---|---|---|",
     ]
     for one in SICKNESSES:
-        tags = ", ".join(f"`{TAGS[key]}`" for key in one.metrics)
+        tags = ", ".join(f"`{tag(key)}`" for key in one.metrics)
         sign, turn = one.sign.replace("{}", f"{one.bound:g}"), "; ".join(one.turn)
         lines.append(f"| {one.name} | {tags} | {sign} | {one.source} | {turn} | {one.of.words} |")
     return "\n".join(lines) + "\n"

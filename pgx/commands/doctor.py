@@ -9,12 +9,13 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 
 from pgx.analysis.doctor import Diagnosis, Found, advice, examine
-from pgx.analysis.recorded import TAGS, Recorded
+from pgx.analysis.recorded import Recorded
 from pgx.commands.one_run import load_config
 from pgx.config.stored import CONFIG
 from pgx.errors import RunError, UserError
 from pgx.loggers.jsonl import METRICS, read
-from pgx.metrics import shown
+from pgx.metrics import shown, tag
+from pgx.records import read_summary
 
 PAGE = "docs/doctor.md"
 WIDTH = 110
@@ -47,15 +48,7 @@ def load(folder: Path) -> Recorded:
     config: Mapping[str, Any] = {}
     if (folder / CONFIG).is_file():
         config = cast(Mapping[str, Any], OmegaConf.to_container(load_config(folder), resolve=False))
-    return Recorded(read(folder / METRICS), config, _summary(folder / "summary.json"))
-
-
-def _summary(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return Recorded(read(folder / METRICS), config, read_summary(folder))
 
 
 def _report(folder: Path, run: Recorded, diagnosis: Diagnosis) -> list[str]:
@@ -71,7 +64,7 @@ def _report(folder: Path, run: Recorded, diagnosis: Diagnosis) -> list[str]:
         if after:
             lines += _wrapped("follows", "; ".join(f"{f.sickness.name} ({_seen(f)})" for f in after))
     if diagnosis.untold:
-        missing = sorted({tag for tags in diagnosis.untold.values() for tag in tags})
+        missing = sorted({name for names in diagnosis.untold.values() for name in names})
         lines += _wrapped(
             "not told", f"{', '.join(diagnosis.untold)}: {METRICS} has no {', '.join(missing)}", indent=0
         )
@@ -107,7 +100,7 @@ def _said(found: Found, run: Recorded) -> list[str]:
 def _seen(found: Found) -> str:
     seen = found.evidence
     when = f"at {seen.first:,}" if seen.first == seen.last else f"from {seen.first:,} to {seen.last:,}"
-    said = f"{TAGS[seen.key]} {seen.value:.3g} {when} steps, {100 * seen.share:.0f}% of the run"
+    said = f"{tag(seen.key)} {seen.value:.3g} {when} steps, {100 * seen.share:.0f}% of the run"
     return ", ".join([said, *seen.said])
 
 
@@ -137,7 +130,7 @@ def _record(folder: Path, run: Recorded, diagnosis: Diagnosis) -> dict[str, Any]
             {
                 "name": found.sickness.name,
                 "follows_from": found.follows_from,
-                "metric": TAGS[found.evidence.key],
+                "metric": tag(found.evidence.key),
                 "first_step": found.evidence.first,
                 "last_step": found.evidence.last,
                 "value": found.evidence.value,

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from pgx.checkpoint import BEST, Checkpoints, write_atomically
 from pgx.config.stored import CONFIG, read_config
 from pgx.loggers.jsonl import read
-from pgx.metrics import tagged
-from pgx.records import SUMMARY
+from pgx.metrics import tag
+from pgx.records import SUMMARY, read_summary
 from pgx.run_lock import holder
 
 State = Literal["waiting", "running", "interrupted", "finished", "pruned", "failed"]
@@ -34,14 +34,14 @@ class Progress:
 
 def look(run_dir: Path) -> Progress:
     """The state of one run; a run that was killed is "interrupted", one that never began is "waiting"."""
-    summary = _json(run_dir / SUMMARY)
+    summary = read_summary(run_dir)
     running = holder(run_dir) is not None
     config = read_config(run_dir / CONFIG) if (run_dir / CONFIG).is_file() else None
     steps, seconds = (summary["steps"], summary["seconds"]) if summary else _reached(run_dir)
     state: State = "interrupted" if config is not None else "waiting"
     if running:
         state = "running"
-    elif summary is not None:
+    elif summary:
         state = summary["status"]
     return Progress(
         state=state,
@@ -49,8 +49,8 @@ def look(run_dir: Path) -> Progress:
         steps=steps,
         total_steps=None if config is None else config.trainer.get("total_steps"),
         seconds=seconds,
-        final_return=None if summary is None else summary.get("final_return"),
-        error=None if summary is None else summary["error"],
+        final_return=summary.get("final_return"),
+        error=summary.get("error"),
     )
 
 
@@ -100,13 +100,4 @@ def seconds_left(runs: Sequence[Progress], at_once: int) -> float | None:
 def _reached(run_dir: Path) -> tuple[int, float]:
     rows = read(run_dir / "metrics.jsonl")
     last: dict[str, Any] = rows[-1] if rows else {}
-    (seconds,) = tagged({"seconds": 0.0})
-    return int(last.get("step", 0)), float(last.get(seconds, 0.0))
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    return content
+    return int(last.get("step", 0)), float(last.get(tag("seconds"), 0.0))

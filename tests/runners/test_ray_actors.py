@@ -158,7 +158,7 @@ def test_a_node_removed_in_mid_run_costs_no_step_and_gives_none_twice(
     assert summary["steps"] == sum(rollout.steps for rollout in kept) == len(seen) == len(set(seen))
     rows = read(tmp_path / "run" / "metrics.jsonl")
     assert rows[-1]["rollout/worker_restarts"] == 1
-    assert not acting()
+    until(lambda: not acting())  # Ray ends a process in its own time
 
 
 @slow
@@ -194,7 +194,7 @@ def test_when_restarts_are_used_up_the_run_ends_with_a_checkpoint_and_without_ac
         trainer.train()
     state = trainer.checkpoints.load("last")
     assert state["counters"]["steps"] == trainer.counters.steps > 0
-    assert not acting()
+    until(lambda: not acting())
 
 
 @slow

@@ -1,6 +1,5 @@
 """A run of pgx, from its folder; one that is under way as far as it is."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import yaml
 from pgx.analysis.reading.run import Run, Series, UnreadableError, flat, series
 from pgx.config.stored import CONFIG, LARGEST
 from pgx.loggers.jsonl import METRICS, read
-from pgx.records import SUMMARY
+from pgx.records import read_summary
 from pgx.run_lock import holder
 
 SOURCE = "pgx"
@@ -25,7 +24,7 @@ def read_own(folder: Path) -> Run:
     """
     columns = _columns(folder / METRICS)
     config = flat(_config(folder / CONFIG))
-    summary = _summary(folder / SUMMARY)
+    summary = read_summary(folder)
     state = "running" if holder(folder) is not None else summary.get("status", "interrupted")
     return Run(
         folder=folder,
@@ -75,12 +74,3 @@ def _config(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UnreadableError(f"{path}: not a config: expected keys and values")
     return values
-
-
-def _summary(path: Path) -> dict[str, Any]:
-    """What summary.json says; nothing where it is not there, or not whole."""
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
