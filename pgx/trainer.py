@@ -15,6 +15,7 @@ from pgx.errors import RunError, UserError, WorkersLost
 from pgx.evaluation import episode_metrics, evaluation_metrics
 from pgx.faults.evidence import Attempt, NotFiniteError
 from pgx.faults.post_mortem import write_bundle
+from pgx.loggers import Clip
 from pgx.metrics import tagged
 from pgx.ops.params import flatten
 from pgx.records import SUMMARY, Records, Unwritten
@@ -72,6 +73,8 @@ class Trainer:
         engine: whether the run is compiled, and why, for the console.
         eval_every: environment steps between evaluations; None for none.
         evaluate: the agent's episodes, played deterministically; given the iteration for its seed.
+        record_every: environment steps between videos; None for none.
+        record: a video of the agent, given the iteration for its seed.
         diagnose: where in an update that failed a number first ceased to be finite; None: nowhere when made again.
     """
 
@@ -90,6 +93,8 @@ class Trainer:
         engine: EngineChoice,
         eval_every: int | None,
         evaluate: Callable[[int], list[Episode]],
+        record_every: int | None,
+        record: Callable[[int], Clip],
         diagnose: Callable[[Attempt], str | None],
     ) -> None:
         self.agent = agent
@@ -108,6 +113,8 @@ class Trainer:
         self.engine = engine
         self.eval_every = Every(eval_every)
         self.evaluate = evaluate
+        self.record_every = Every(record_every)
+        self.record = record
         self.diagnose = diagnose
         self.counters = Counters()
         self.stop_requested = False  # set from outside to end the run after the iteration under way
@@ -223,6 +230,8 @@ class Trainer:
         metrics: Metrics = {}
         if self.writes and self.eval_every.due(before, counters.steps):
             metrics |= evaluation_metrics(self.evaluate(counters.iterations))
+        if self.writes and self.record_every.due(before, counters.steps):
+            self._film()
         counters.seconds += time.perf_counter() - started
         if report.metrics is not None:
             metrics |= report.metrics | episode_metrics(self._finished, counters.recent)
@@ -233,6 +242,13 @@ class Trainer:
         if metrics:
             counters.rows += 1
             self.records.row(counters.steps, tagged(metrics))
+
+    def _film(self) -> None:
+        """A video of the agent; training goes on without one."""
+        try:
+            self.records.film(self.counters.steps, self.record(self.counters.iterations))
+        except RunError as error:
+            self.records.warn(f"no video at {self.counters.steps:,} steps: {error}")
 
     def _clock(self) -> Metrics:
         """How far the run is, and how fast it has been since this was last asked."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from pgx.envs import spaces
 from pgx.envs.gymnasium_backend import make_single, quietly
-from pgx.envs.vector import Array, Step
+from pgx.envs.vector import Array, Step, said_success
 from pgx.errors import RunError
 
 
@@ -105,10 +105,12 @@ class EnvPoolVector:
 
     def receive(self) -> Step:
         try:  # rows come in the order of the environments, since a batch is all of them
-            obs, reward, terminated, truncated, _ = self._pool.recv()
+            obs, reward, terminated, truncated, info = self._pool.recv()
         except Exception as error:
             raise RunError(f"{self.id}: EnvPool's recv raised {type(error).__name__}: {error}") from error
-        return Step(self._read(obs), reward.astype(np.float64), terminated, truncated)
+        said = said_success(info)
+        success = None if said is None else (np.asarray(said) > 0).astype(np.int8)
+        return Step(self._read(obs), reward.astype(np.float64), terminated, truncated, success)
 
     def close(self) -> None:
         self._pool.close()

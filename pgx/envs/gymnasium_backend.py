@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgx.envs import spaces
-from pgx.envs.vector import Array, Step
+from pgx.envs.vector import Array, Step, said_success
 from pgx.errors import RunError, UserError
 from pgx.specs import choices
 
@@ -101,7 +101,28 @@ class GymnasiumVector:
             raise RunError(f"{self.id}: step() raised {type(error).__name__}: {error}") from error
         self._resetting = terminated | truncated
         self._note_masks(infos, ended=self._resetting)
-        return Step(self._read(rows), reward, terminated, truncated)
+        return Step(self._read(rows), reward, terminated, truncated, _successes(infos))
+
+    def picture(self) -> NDArray[np.uint8]:
+        """What the first environment looks like now, [height, width, 3].
+
+        Raises:
+            RunError: it cannot be drawn.
+        """
+        try:
+            drawn = np.asarray(self._envs[0].render())
+            if drawn.dtype != np.uint8 or drawn.ndim != 3 or drawn.shape[2] != 3:
+                raise TypeError(
+                    f"expected an image uint8 [height, width, 3], got {drawn.dtype} {drawn.shape}"
+                )
+        except Exception as error:
+            raise RunError(f"{self.id}: render() raised {type(error).__name__}: {error}") from error
+        return drawn
+
+    @property
+    def frames_per_second(self) -> float:
+        """At which it plays as fast as it is, as it says itself; 30 where it does not."""
+        return float(self._envs[0].metadata.get("render_fps") or 30)
 
     def _rows(self, obs: Sequence[Any]) -> Array:
         """The observations of all environments as one array of their own [N, ...]."""
@@ -151,6 +172,15 @@ class GymnasiumVector:
     def close(self) -> None:
         while self._envs:
             self._envs.pop().close()
+
+
+def _successes(infos: Sequence[dict[str, Any]]) -> NDArray[np.int8] | None:
+    said = [said_success(info) for info in infos]
+    if said.count(None) == len(said):
+        return None
+    # Whatever else stands under such a name says nothing here.
+    verdicts = [bool(each) if isinstance(each, bool | float | np.bool | np.number) else -1 for each in said]
+    return np.array(verdicts, np.int8)
 
 
 def _common_spaces(envs: Sequence["gymnasium.Env[Any, Any]"]) -> tuple[Space, Space]:

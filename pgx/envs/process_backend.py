@@ -113,7 +113,9 @@ class ProcessVector:
         self._sent = False
         self._gather()
         rows = self._rows
-        return Step(rows.obs.copy(), rows.reward.copy(), rows.terminated.copy(), rows.truncated.copy())
+        success = rows.success.copy() if (rows.success >= 0).any() else None
+        ends = rows.terminated.copy(), rows.truncated.copy()
+        return Step(rows.obs.copy(), rows.reward.copy(), *ends, success)
 
     def _gather(self) -> None:
         """Wait for every worker.

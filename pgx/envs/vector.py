@@ -1,5 +1,6 @@
 """What every backend looks like to a runner."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -18,6 +19,15 @@ class Step(NamedTuple):
     reward: NDArray[np.float64]  # [N] raw
     terminated: NDArray[np.bool_]  # [N]
     truncated: NDArray[np.bool_]  # [N]
+    success: NDArray[np.int8] | None = (
+        None  # [N] whether the task is done: 1, 0, or -1 where not said; None: nowhere
+    )
+
+
+def said_success(info: Mapping[str, Any]) -> Any:
+    """What an environment says of its task, under either of the names in use; None where it says nothing."""
+    said = info.get("is_success")
+    return info.get("success") if said is None else said
 
 
 class VectorEnv(Protocol):
