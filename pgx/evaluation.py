@@ -53,7 +53,7 @@ def play(
         length += ~resetting
         done = took.terminated | took.truncated
         for i in np.flatnonzero(done & (left > 0)):
-            success = None if took.success is None or took.success[i] < 0 else bool(took.success[i])
+            success = None if envs.success is None or envs.success[i] < 0 else bool(envs.success[i])
             played.append(Episode(float(total[i]), int(length[i]), success))
             left[i] -= 1
         total[done], length[done] = 0.0, 0

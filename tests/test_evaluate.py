@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import DictConfig
 
 from pgx.commands.evaluate import evaluate
 from pgx.config.build import load_agent
@@ -86,7 +87,7 @@ def test_episodes_that_say_nothing_are_left_out(make: Make, tmp_path: Path, back
     )
 
 
-def _config(*overrides: str, run: Path):  # type: ignore[no-untyped-def]
+def _config(*overrides: str, run: Path) -> DictConfig:
     return compose([*JUDGED, *overrides, "env.num_envs=4", f"run_dir={run}"])
 
 

@@ -41,7 +41,7 @@ def events(folder: Path) -> Path:
 
 
 def test_runs_are_named_by_environment_label_and_seed(make: Make, tmp_path: Path) -> None:
-    same = [*LITTLE, "algo=a2c", "trainer.total_steps=64"]
+    same = [*LITTLE, "algo=a2c", "trainer.total_steps=256"]
     make(*same, name="1").train()
     make(*same, "seed=3", name="2").train()
     make(*same, "algo.entropy_coefficient=0.5", name="3").train()
@@ -121,12 +121,13 @@ def server(make: Make, tmp_path: Path) -> Iterator[tuple[str, Path, Path]]:
         ).train()
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pgx", "tensorboard", "outputs", "--port", "0"],
-        cwd=tmp_path,
-        env=os.environ | {"TMPDIR": str(scratch)},
-        stderr=(tmp_path / "said").open("w"),
-    )
+    with (tmp_path / "said").open("w") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pgx", "tensorboard", "outputs", "--port", "0"],
+            cwd=tmp_path,
+            env=os.environ | {"TMPDIR": str(scratch)},
+            stderr=said,
+        )
     try:
         found = until(lambda: re.search(r"at (http://\S+)", (tmp_path / "said").read_text()))
         yield found[1], tmp_path / "outputs", scratch
@@ -156,7 +157,7 @@ def test_the_server_tells_of_runs_new_ones_and_charts(
     charts = told(address, "/data/plugin/custom_scalars/layout")
     assert [category["title"] for category in charts["category"]] == list(CHARTS)
     rows = told(address, "/data/plugin/custom_scalars/scalars?tag=health/kl%24&run=CartPole-v1/trpo/seed0")
-    assert list(rows["tag_to_events"]) == ["health/kl"] and len(rows["tag_to_events"]["health/kl"]) == 4
+    assert list(rows["tag_to_events"]) == ["health/kl"] and len(rows["tag_to_events"]["health/kl"]) >= 4
     make(*LITTLE, "algo=a2c", "trainer.total_steps=256", "seed=5", name="outputs/late").train()
     until(lambda: set(told(address, "/data/runs")) == both | {"CartPole-v1/a2c/seed5"})
 

@@ -1,6 +1,9 @@
 """`pgx export`: a run's policy as a file that runs without pgx, compared with it before it is left in place."""
 
+from collections.abc import Sequence
 from pathlib import Path
+
+from torch import Tensor
 
 from pgx.commands.one_run import load_played
 from pgx.config.build import load_agent
@@ -10,7 +13,7 @@ from pgx.errors import RunError, UserError
 from pgx.export.compare import compare
 from pgx.export.formats import Format, read, refuse_missing, write
 from pgx.export.network import Deterministic
-from pgx.export.sample import Sample, observed
+from pgx.export.sample import observed
 from pgx.seeding import derive
 
 ROWS = 1_000  # observations that the file is compared on
@@ -37,10 +40,12 @@ def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bo
         single.close()
         envs.close()
     network = Deterministic(agent, observations, actions, masked=sample.action_mask is not None)
+    inputs = sample.inputs(network.first)
     part = path.with_name(f".{path.name}.part")
     try:
-        write(network, [each[:2] for each in sample.inputs], to, part)
-        difference = compare(agent, action_of(envs.id, actions)[1], read(to, part, network.inputs), sample)
+        write(network, [each[:2] for each in inputs], to, part)
+        convert, run_file = action_of(envs.id, actions)[1], read(to, part, network.inputs)
+        difference = compare(agent, convert, run_file, sample, inputs)
         if not difference.acceptable:
             raise RunError(f"{out}: not written: it does not act as {run} does: {difference}")
         part.replace(path)
@@ -49,16 +54,16 @@ def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bo
     finally:
         part.unlink(missing_ok=True)
     print(f"{out}: {to}, {path.stat().st_size / 1000:,.0f} KB, of {run}, checkpoint {checkpoint}")
-    print(f"  takes   {_shapes(network, sample)}")
+    print(f"  takes   {_shapes(network.inputs, inputs)}")
     print(f"  gives   {', '.join(network.outputs)}")
     print(f"  {difference}")
     return 0
 
 
-def _shapes(network: Deterministic, sample: Sample) -> str:
-    """Its inputs with their types and shapes; B is any number of rows."""
+def _shapes(names: Sequence[str], inputs: Sequence[Tensor]) -> str:
+    """What is taken, with types and shapes; B is any number of rows."""
     said = []
-    for name, part in zip(network.inputs, sample.inputs, strict=True):
+    for name, part in zip(names, inputs, strict=True):
         shape = ", ".join(["B", *map(str, part.shape[1:])])
         said.append(f"{name} {str(part.dtype).removeprefix('torch.')} [{shape}]")
     return ", ".join(said)

@@ -14,7 +14,7 @@ from pgx.algos import rule
 from pgx.checkpoint import Checkpoints
 from pgx.config.check import check, check_inputs, plain_values
 from pgx.config.choices import NAMED
-from pgx.config.filming import recorder, refuse_unfilmable
+from pgx.config.filming import filming, refuse_unfilmable
 from pgx.config.outputs import make_records
 from pgx.config.plans import actor_plan, agent_plan, bound, threads_of, worker_plan
 from pgx.config.ranks import check_ranks
@@ -111,8 +111,7 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Trainer:
         engine=chosen,
         eval_every=training.eval_every,
         evaluate=_evaluator(agent, env, choice, training.eval_episodes, top.seed, device),
-        record_every=training.record_every,
-        record=recorder(agent, env, training, top.seed, device),
+        filming=filming(agent, env, training, top.seed, device),
         diagnose=partial(_diagnose, values, env, algorithm, (envs.obs_spec, envs.action_spec), device),
     )
 

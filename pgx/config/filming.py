@@ -1,6 +1,5 @@
 """From a checked config to the videos of `trainer.record_every`."""
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -9,6 +8,7 @@ from pgx.config.sections import Env, TrainerSection
 from pgx.errors import UserError
 from pgx.film.camera import Camera
 from pgx.film.episode import clip_of
+from pgx.film.filming import Filming
 from pgx.film.videos import LIMITS
 from pgx.loggers import Clip
 from pgx.seeding import derive
@@ -32,13 +32,11 @@ def _open_camera(env: Env, training: TrainerSection) -> Camera:
     return Camera(env.id, env.kwargs, None, env.worker_timeout, LIMITS["gif"], training.record_seconds)
 
 
-def recorder(
-    agent: Agent, env: Env, training: TrainerSection, seed: int, device: torch.device
-) -> Callable[[int], Clip]:
-    """A deterministic episode, filmed in an environment of its own; given the iteration for its seed."""
+def filming(agent: Agent, env: Env, training: TrainerSection, seed: int, device: torch.device) -> Filming:
+    """Deterministic episodes, each filmed in an environment of its own."""
     open_camera = partial(_open_camera, env, training)
 
     def record(iteration: int) -> Clip:
         return clip_of(agent, open_camera, training.record_width, derive(seed, "videos", iteration), device)
 
-    return record
+    return Filming(training.record_every, record)

@@ -53,6 +53,7 @@ class GymnasiumVector:
         self.id = env_id
         self.num_envs = num_envs
         self.action_mask: Mask | None = None
+        self.success: NDArray[np.int8] | None = None
         self._first = first
         self._resetting = np.zeros(num_envs, dtype=bool)
         self._action: Array | None = None
@@ -101,7 +102,8 @@ class GymnasiumVector:
             raise RunError(f"{self.id}: step() raised {type(error).__name__}: {error}") from error
         self._resetting = terminated | truncated
         self._note_masks(infos, ended=self._resetting)
-        return Step(self._read(rows), reward, terminated, truncated, _successes(infos))
+        self.success = _successes(infos)
+        return Step(self._read(rows), reward, terminated, truncated)
 
     def picture(self) -> NDArray[np.uint8]:
         """What the first environment looks like now, [height, width, 3].

@@ -22,7 +22,7 @@ class SharedRows(NamedTuple):
     reward: NDArray[np.float64]  # [N]
     terminated: NDArray[np.bool_]  # [N]
     truncated: NDArray[np.bool_]  # [N]
-    success: NDArray[np.int8]  # [N] as in Step; -1 where nothing is said
+    success: NDArray[np.int8]  # [N] as in VectorEnv; -1 where nothing is said
     masked: NDArray[np.bool_]  # [N] whether the environment, or another of its worker's, shows an action mask
     mask: NDArray[np.bool_]  # [N, K]; K = 0 for continuous actions
 

@@ -19,9 +19,6 @@ class Step(NamedTuple):
     reward: NDArray[np.float64]  # [N] raw
     terminated: NDArray[np.bool_]  # [N]
     truncated: NDArray[np.bool_]  # [N]
-    success: NDArray[np.int8] | None = (
-        None  # [N] whether the task is done: 1, 0, or -1 where not said; None: nowhere
-    )
 
 
 def said_success(info: Mapping[str, Any]) -> Any:
@@ -47,6 +44,11 @@ class VectorEnv(Protocol):
     @property
     def action_mask(self) -> NDArray[np.bool_] | None:
         """[N, K] the actions that can be taken now; None where the environment does not say (all)."""
+        ...
+
+    @property
+    def success(self) -> NDArray[np.int8] | None:
+        """[N] whether the last step did the task: 1, 0, or -1 where the environment does not say; None: nowhere."""
         ...
 
     def reset(self, seed: int) -> Array:

@@ -1,12 +1,13 @@
 """Whether a file acts as the agent does that it was made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pgx.export.formats import Run
 from pgx.export.sample import Sample
@@ -33,7 +34,11 @@ class Difference:
 
 
 def compare(
-    agent: Agent, convert: Callable[[NDArray[Any]], NDArray[Any]], run: Run, sample: Sample
+    agent: Agent,
+    convert: Callable[[NDArray[Any]], NDArray[Any]],
+    run: Run,
+    sample: Sample,
+    inputs: Sequence[Tensor],
 ) -> Difference:
     """Have both act at every row of a sample: all rows at once, and one alone, as whoever plays will.
 
@@ -41,7 +46,8 @@ def compare(
         agent: the original, on the CPU.
         convert: from its actions to those of the environment (envs/spaces.py).
         run: the file.
-        sample: R rows.
+        sample: R rows, as the agent sees them.
+        inputs: the same, as the file takes them.
     """
     rows = len(sample.obs)
     time = torch.zeros(rows, dtype=torch.int64)
@@ -51,7 +57,7 @@ def compare(
         expected.append(acted.memory.numpy())
     largest, others = 0.0, 0
     for part in (slice(0, 1), slice(None)):
-        got = run([each[part] for each in sample.inputs])
+        got = run([each[part] for each in inputs])
         for theirs, ours in zip(got, (each[part] for each in expected), strict=True):
             if theirs.shape != ours.shape:
                 raise ValueError(f"expected {ours.shape} from the file, got {theirs.shape}")

@@ -1,8 +1,10 @@
 """Files of policies: written, and read again as whoever runs them would."""
 
 import importlib.util
+import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,25 +42,37 @@ def write(network: Deterministic, inputs: Sequence[Tensor], to: Format, path: Pa
         path: of the file.
     """
     network.eval()
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of torch's exporters, about each other
+    with _silence(), torch.no_grad():
         if to == "onnx":
             _write_onnx(network, inputs, path)
         else:
             traced = torch.jit.trace(network, tuple(inputs), check_trace=False)  # type: ignore[no-untyped-call]
-            torch.jit.save(traced, str(path))  # type: ignore[no-untyped-call]
+            torch.jit.save(traced, str(path))
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Without what torch's exporters say about each other, and about libraries that are of no use here."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _write_onnx(network: Deterministic, inputs: Sequence[Tensor], path: Path) -> None:
     batch = torch.export.Dim("batch", min=1)
-    first, *rest = [{0: batch} for _ in inputs]
+    obs, *rest = [{0: batch} for _ in inputs]
     torch.onnx.export(
         network,
         tuple(inputs),
         str(path),
         input_names=list(network.inputs),
         output_names=list(network.outputs),
-        dynamic_shapes=(first, tuple(rest)),
+        dynamic_shapes=(obs, tuple(rest)) if rest else (obs,),
         dynamo=True,
         external_data=False,
         verbose=False,
@@ -83,8 +97,7 @@ def read(to: Format, path: Path, names: Sequence[str]) -> Run:
             return [np.asarray(part) for part in session.run(None, given)]
 
         return run
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+    with _silence():
         script = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
 
     def call(inputs: Sequence[Tensor]) -> list[NDArray[Any]]:

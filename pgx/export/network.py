@@ -34,7 +34,7 @@ class Deterministic(nn.Module):
         self.masked = masked
         self.memory = agent.policy.memory
         self._lens = agent.normalizer.lens
-        self._first = int(observations.start) if isinstance(observations, spaces.Discrete) else 0
+        self.first = int(observations.start) if isinstance(observations, spaces.Discrete) else 0
         self._written = _writer(actions)
 
     @property
@@ -53,8 +53,8 @@ class Deterministic(nn.Module):
         more = list(rest)
         mask = more.pop(0) if self.masked else None
         memory = more.pop(0) if self.memory is not None else None
-        if self._first:
-            obs = obs - self._first
+        if self.first:
+            obs = obs - self.first
         time = torch.zeros_like(obs.reshape(obs.shape[0], -1)[:, 0], dtype=torch.int64)  # no policy reads it
         distribution, after = distribution_at(self.policy, at_one_moment(self._lens, obs, time, mask, memory))
         action = self._written(distribution.executed(distribution.mode()))

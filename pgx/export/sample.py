@@ -15,14 +15,14 @@ from pgx.types import Agent
 class Sample:
     """Rows from episodes of sampled actions."""
 
-    obs: Tensor  # [R, ...] raw
+    obs: Tensor  # [R, ...] raw; where discrete, from 0
     action_mask: Tensor | None  # [R, K]; None: the environment says nothing of it
     memory: Tensor | None  # [R, M] before the step; None: the policy has none
 
-    @property
-    def inputs(self) -> tuple[Tensor, ...]:
-        """In the order of `Deterministic.inputs`."""
-        return tuple(part for part in (self.obs, self.action_mask, self.memory) if part is not None)
+    def inputs(self, first: int) -> tuple[Tensor, ...]:
+        """As the environment shows them, whose discrete observations begin at `first`; in `Deterministic.inputs`' order."""
+        shown = self.obs + first if first else self.obs
+        return tuple(part for part in (shown, self.action_mask, self.memory) if part is not None)
 
 
 def observed(agent: Agent, envs: VectorEnv, rows: int, seed: int) -> Sample:

@@ -59,6 +59,7 @@ class Camera:
     ) -> None:
         self.id = env_id
         self.action_mask: NDArray[np.bool_] | None = None
+        self.success: NDArray[np.int8] | None = None
         self._timeout = timeout
         self.show: Callable[[Frame], None] = _to_nobody  # set from outside
         self._episode, self._step, self._return, self._resetting = -1, 0, 0.0, False
@@ -113,7 +114,7 @@ class Camera:
     def receive(self) -> Step:
         moved = self._heard()
         assert isinstance(moved, Moved)
-        step, self.action_mask = moved.step, moved.mask
+        step, self.success, self.action_mask = moved.step, moved.success, moved.mask
         if self._resetting:
             self._episode, self._step, self._return = self._episode + 1, 0, 0.0
         else:

@@ -52,7 +52,6 @@ class Broken:
 
     problem: str
     traceback: str
-    users: bool  # whether it is a mistake of the user's rather than a run's failure
     draws_with_opengl: bool
 
 
@@ -68,6 +67,7 @@ class Moved(NamedTuple):
     """A step, and what it led to looks like."""
 
     step: Step
+    success: NDArray[np.int8] | None
     mask: NDArray[np.bool_] | None
     picture: Picture | None  # None: this one is left out
 
@@ -116,7 +116,7 @@ def _obey(channel: "Connection[Any, Any]", envs: GymnasiumVector, every: int, dr
                 step = 0 if ended else step + 1
                 ended = bool(took.terminated[0] or took.truncated[0])
                 shown = step <= drawn and (ended or step % every == 0)
-                channel.send(Moved(took, envs.action_mask, envs.picture() if shown else None))
+                channel.send(Moved(took, envs.success, envs.action_mask, envs.picture() if shown else None))
         except RunError as error:
             channel.send(_broken(error))
 
@@ -124,4 +124,5 @@ def _obey(channel: "Connection[Any, Any]", envs: GymnasiumVector, every: int, dr
 def _broken(error: RunError | UserError) -> Broken:
     cause = error.__cause__
     where = "".join(traceback.format_exception(cause)) if cause else ""
-    return Broken(str(error), where, isinstance(error, UserError), "mujoco" in sys.modules)
+    # Where there is no OpenGL even the import may fail.
+    return Broken(str(error), where, "mujoco" in sys.modules or "mujoco" in where)

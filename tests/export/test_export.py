@@ -11,8 +11,8 @@ import torch
 from gymnasium import spaces
 
 from pgx.commands import export as command
+from pgx.commands.one_run import load_config
 from pgx.config.build import load_agent
-from pgx.config.compose import compose
 from pgx.envs.spaces import action as action_of
 from pgx.errors import RunError, UserError
 from pgx.export import compare as comparison
@@ -62,17 +62,17 @@ def test_a_file_acts_as_the_run_does(
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["policy.file"]
 
 
-def exported(make: Make, tmp_path: Path, to: Format, name: str, *overrides: str):  # type: ignore[no-untyped-def]
+def exported(make: Make, tmp_path: Path, to: Format, name: str, *overrides: str):
     """An agent, its sample, and the file of its policy."""
     make(*LITTLE, *overrides, name=name).train()
-    cfg = compose([*LITTLE, *overrides, "env.num_envs=4", f"run_dir={tmp_path / name}"])
+    cfg = load_config(tmp_path / name)
     agent, envs, _ = load_agent(cfg, tmp_path / name, "last", max_envs=4)
     sample = observed(agent, envs, 200, seed=0)
     single = envs._envs[0]
     spaces_of = single.observation_space, single.action_space
     envs.close()
     network = Deterministic(agent, *spaces_of, masked=False)
-    write(network, [each[:2] for each in sample.inputs], to, tmp_path / f"{name}.file")
+    write(network, [each[:2] for each in sample.inputs(network.first)], to, tmp_path / f"{name}.file")
     return agent, sample, spaces_of[1], read(to, tmp_path / f"{name}.file", network.inputs)
 
 
@@ -98,7 +98,7 @@ def test_bounds_are_inside_and_reached(make: Make, tmp_path: Path) -> None:
     with torch.no_grad():
         agent.policy.net[-1].bias.copy_(torch.tensor([100.0, -100.0]))
     network = Deterministic(agent, spaces.Box(-1e6, 1e6, (1,), np.float32), space, masked=False)
-    write(network, [each[:2] for each in sample.inputs], "torchscript", tmp_path / "far.file")
+    write(network, [each[:2] for each in sample.inputs(network.first)], "torchscript", tmp_path / "far.file")
     (action,) = read("torchscript", tmp_path / "far.file", network.inputs)([sample.obs])
     assert (action == [2.0, -0.5]).all() and action.dtype == np.float32
 
@@ -108,8 +108,8 @@ def test_the_file_of_another_run_is_noticed(make: Make, tmp_path: Path) -> None:
         agent, sample, space, own = exported(make, tmp_path, "torchscript", "a", *overrides, "seed=1")
         *_, other = exported(make, tmp_path, "torchscript", "b", *overrides, "seed=2")
         convert = action_of("", space)[1]
-        assert compare(agent, convert, own, sample).acceptable
-        assert not compare(agent, convert, other, sample).acceptable
+        assert compare(agent, convert, own, sample, sample.inputs(0)).acceptable
+        assert not compare(agent, convert, other, sample, sample.inputs(0)).acceptable
         for name in ("a", "b"):
             (tmp_path / name).rename(tmp_path / f"{name}-{len(overrides)}")
 

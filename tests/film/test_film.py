@@ -84,7 +84,7 @@ def test_a_gif_plays_as_long_as_what_it_shows() -> None:
 def test_what_cannot_be_filmed_says_why() -> None:
     def refused(**kwargs: Any) -> str:
         with pytest.raises((UserError, RunError)) as refusal:
-            frames_of(10, None, 1, **kwargs)
+            frames_of(100, None, 1, **kwargs)
         return str(refusal.value)
 
     assert "ValueError: no more paint" in refused(breaks=0)
@@ -123,7 +123,7 @@ def test_a_walker_is_recorded_in_the_size_that_was_asked_for(
     if opengl.choose().platform is None:
         pytest.skip("nothing here draws for MuJoCo")
     av = pytest.importorskip("av")
-    make("algo=a2c", "env=Walker2d-v4", "env.backend=gymnasium", "trainer.total_steps=64").train()
+    make("algo=a2c", "env=Walker2d-v4", "env.backend=gymnasium", "trainer.total_steps=256").train()
     out = tmp_path / "walker.mp4"
     record(str(tmp_path / "run"), "last", 2, True, str(out), 30, (161, 120), 0, trust=False)
     said = capsys.readouterr().out
@@ -170,7 +170,8 @@ def test_videos_are_made_while_training_and_change_nothing(make: Make, tmp_path:
     filmed.train()
     assert torch.equal(parameters(plain), parameters(filmed))
     made = videos(tmp_path / "filmed")
-    assert list(made) == [32, 64]
+    assert len(made) == 2
+    assert all(32 * number <= step < 32 * number + 16 for number, step in enumerate(made, start=1))
     for video in made.values():
         assert video.format == "GIF" and video.size[0] == 50
         assert getattr(video, "n_frames") == 3  # noqa: B009  # steps 0, 4, 8 of the first tenth of a second
