@@ -54,7 +54,7 @@ class GymnasiumVector:
         self.num_envs = num_envs
         self.action_mask: Mask | None = None
         self.success: NDArray[np.int8] | None = None
-        self._first = first
+        self._number = first
         self._resetting = np.zeros(num_envs, dtype=bool)
         self._action: Array | None = None
         try:
@@ -105,26 +105,10 @@ class GymnasiumVector:
         self.success = _successes(infos)
         return Step(self._read(rows), reward, terminated, truncated)
 
-    def picture(self) -> NDArray[np.uint8]:
-        """What the first environment looks like now, [height, width, 3].
-
-        Raises:
-            RunError: it cannot be drawn.
-        """
-        try:
-            drawn = np.asarray(self._envs[0].render())
-            if drawn.dtype != np.uint8 or drawn.ndim != 3 or drawn.shape[2] != 3:
-                raise TypeError(
-                    f"expected an image uint8 [height, width, 3], got {drawn.dtype} {drawn.shape}"
-                )
-        except Exception as error:
-            raise RunError(f"{self.id}: render() raised {type(error).__name__}: {error}") from error
-        return drawn
-
     @property
-    def frames_per_second(self) -> float:
-        """At which it plays as fast as it is, as it says itself; 30 where it does not."""
-        return float(self._envs[0].metadata.get("render_fps") or 30)
+    def first(self) -> "gymnasium.Env[Any, Any]":
+        """The first of them, to be looked at."""
+        return self._envs[0]
 
     def _rows(self, obs: Sequence[Any]) -> Array:
         """The observations of all environments as one array of their own [N, ...]."""
@@ -156,14 +140,14 @@ class GymnasiumVector:
                 mask = np.concatenate(mask)
             if np.shape(mask) != (sum(sizes),):
                 raise RunError(
-                    f'{self.id}: info["action_mask"] of environment {self._first + i} has the shape '
+                    f'{self.id}: info["action_mask"] of environment {self._number + i} has the shape '
                     f"{list(np.shape(mask))}; expected [{sum(sizes)}], a number for each choice"
                 )
             allowed[i] = mask
         parts = np.split(allowed, np.cumsum(sizes)[:-1], axis=1)
         stuck = np.any([~part.any(axis=1) for part in parts], axis=0)
         if (stuck & ~ended).any():
-            number = self._first + int(np.flatnonzero(stuck & ~ended)[0])
+            number = self._number + int(np.flatnonzero(stuck & ~ended)[0])
             raise RunError(
                 f'{self.id}: info["action_mask"] of environment {number} forbids every '
                 "action (of a component) and its episode has not ended"

@@ -20,7 +20,7 @@ class Sample:
     memory: Tensor | None  # [R, M] before the step; None: the policy has none
 
     def inputs(self, first: int) -> tuple[Tensor, ...]:
-        """As the environment shows them, whose discrete observations begin at `first`; in `Deterministic.inputs`' order."""
+        """As the environment shows them, discrete ones from `first` on; in the order of `Deterministic.inputs`."""
         shown = self.obs + first if first else self.obs
         return tuple(part for part in (shown, self.action_mask, self.memory) if part is not None)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +24,7 @@ from pgx.film.opengl import CHOICE
 from pgx.processes.child import end_with_parent, show_when_asked
 from pgx.specs import ActionSpec, ObsSpec
 
+UNSAID = 30.0  # frames a second where an environment does not say
 Picture = NDArray[np.uint8]  # [height, width, 3]
 
 
@@ -88,14 +90,16 @@ def serve(channel: "Connection[Any, Any]", lifeline: int, shows: int) -> None:
             os.environ[CHOICE] = scene.platform
         try:
             envs = GymnasiumVector(scene.env_id, 1, unpack(scene.env_id, scene.recipe), first=0)
+            follow(envs.first)
             envs.reset(seed=0)
-            envs.picture()
+            _picture(envs)
         except (RunError, UserError) as error:
             channel.send(_broken(error))
             return
-        every = max(1, math.ceil(envs.frames_per_second / scene.limit - 1e-9))
-        channel.send(Set(envs.obs_spec, envs.action_spec, envs.frames_per_second / every))
-        drawn = math.inf if scene.seconds is None else scene.seconds * envs.frames_per_second
+        fps = float(envs.first.metadata.get("render_fps") or UNSAID)
+        every = max(1, math.ceil(fps / scene.limit - 1e-9))
+        channel.send(Set(envs.obs_spec, envs.action_spec, fps / every))
+        drawn = math.inf if scene.seconds is None else scene.seconds * fps
         _obey(channel, envs, every, drawn)
         envs.close()
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -109,16 +113,43 @@ def _obey(channel: "Connection[Any, Any]", envs: GymnasiumVector, every: int, dr
         try:
             if isinstance(order, int):
                 obs, step, ended = envs.reset(order), 0, False
-                channel.send(Begun(obs, envs.action_mask, envs.picture()))
+                channel.send(Begun(obs, envs.action_mask, _picture(envs)))
             else:
                 envs.send(order)
                 took = envs.receive()
                 step = 0 if ended else step + 1
                 ended = bool(took.terminated[0] or took.truncated[0])
                 shown = step <= drawn and (ended or step % every == 0)
-                channel.send(Moved(took, envs.success, envs.action_mask, envs.picture() if shown else None))
+                channel.send(Moved(took, envs.success, envs.action_mask, _picture(envs) if shown else None))
         except RunError as error:
             channel.send(_broken(error))
+
+
+def follow(env: "gymnasium.Env[Any, Any]") -> None:
+    """Have the camera go with a robot of MuJoCo's: Gymnasium 1.4 leaves it behind at the origin.
+
+    Only where the model has a camera for it, and nobody chose another.
+    """
+    bare: Any = env.unwrapped
+    chosen = {"camera_id", "camera_name"} & (env.spec.kwargs if env.spec else {}).keys()
+    if chosen or not hasattr(bare, "mujoco_renderer"):
+        return
+    import mujoco
+
+    number = mujoco.mj_name2id(bare.model, mujoco.mjtObj.mjOBJ_CAMERA, "track")
+    if number >= 0:
+        bare.mujoco_renderer.camera_id = number
+
+
+def _picture(envs: GymnasiumVector) -> Picture:
+    """What the environment looks like now."""
+    try:
+        drawn = np.asarray(envs.first.render())
+        if drawn.dtype != np.uint8 or drawn.ndim != 3 or drawn.shape[2] != 3:
+            raise TypeError(f"expected an image uint8 [height, width, 3], got {drawn.dtype} {drawn.shape}")
+    except Exception as error:
+        raise RunError(f"{envs.id}: render() raised {type(error).__name__}: {error}") from error
+    return drawn
 
 
 def _broken(error: RunError | UserError) -> Broken:

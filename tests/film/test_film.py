@@ -11,11 +11,13 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pgx.commands.record import record
+from pgx.envs.gymnasium_backend import make_single
 from pgx.envs.vector import step
 from pgx.errors import RunError, UserError
 from pgx.film import opengl
 from pgx.film.camera import Camera, Frame
 from pgx.film.pictures import captioned
+from pgx.film.scene import follow
 from pgx.film.videos import GIF
 from tests.conftest import Make, parameters
 
@@ -115,6 +117,18 @@ def test_what_the_user_says_of_opengl_is_respected(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("MUJOCO_GL", "paper")
     with pytest.raises(UserError, match="MUJOCO_GL=paper is set, and does not work here"):
         Camera("Hopper-v4", {}, None, 60.0, 25, None)
+
+
+def test_the_camera_goes_with_a_robot_unless_another_was_chosen() -> None:
+    def camera(env_id: str, **kwargs: Any) -> int:
+        env = make_single(env_id, {"render_mode": "rgb_array", **kwargs})
+        follow(env)
+        env.close()
+        return int(env.unwrapped.mujoco_renderer.camera_id)
+
+    assert camera("Walker2d-v4") == camera("Walker2d-v5") == 0  # "track", the only one of the model
+    assert camera("Walker2d-v5", camera_id=-1) == -1
+    assert camera("InvertedPendulum-v4") == -1
 
 
 def test_a_walker_is_recorded_in_the_size_that_was_asked_for(
