@@ -103,6 +103,14 @@ def test_bounds_are_inside_and_reached(make: Make, tmp_path: Path) -> None:
     assert (action == [2.0, -0.5]).all() and action.dtype == np.float32
 
 
+def test_actions_are_numbered_as_the_environment_does(make: Make, tmp_path: Path) -> None:
+    agent, sample, _, own = exported(make, tmp_path, "torchscript", "pole", "env=CartPole-v1")
+    shown, late = spaces.Box(-1e6, 1e6, (4,), np.float32), spaces.Discrete(2, start=5)
+    write(Deterministic(agent, shown, late, masked=False), [sample.obs[:2]], "torchscript", tmp_path / "late")
+    (plain,), (moved,) = own([sample.obs]), read("torchscript", tmp_path / "late", ["obs"])([sample.obs])
+    assert (moved == plain + 5).all()
+
+
 def test_the_file_of_another_run_is_noticed(make: Make, tmp_path: Path) -> None:
     for overrides in (KINDS["bounded"], ["env=CartPole-v1"]):
         agent, sample, space, own = exported(make, tmp_path, "torchscript", "a", *overrides, "seed=1")
