@@ -141,11 +141,19 @@ class Checkpoints:
         Raises:
             UserError: there is none of that name, or it cannot be used.
         """
+        return unpacked(self.path(name))
+
+    def path(self, name: str) -> Path:
+        """The file of that name.
+
+        Raises:
+            UserError: there is none.
+        """
         path = self.folder / f"{name}.pt"
         if not path.is_file():
             held = ", ".join(self.names()) or "none yet"
             raise UserError(f"{path}: no such checkpoint; {self.folder} holds: {held}")
-        return unpacked(path)
+        return path
 
     def newest(self) -> tuple[State, list[str]]:
         """The last state that is whole, and what was found damaged before it, in words.

@@ -17,7 +17,10 @@ INTERRUPTED = 130  # what a shell reports for a process ended by Ctrl-C
 VERBS = {
     "train": "train a policy, e.g. pgx train algo=trpo env=Walker2d-v4; pgx train --help shows every key",
     "sweep": "the runs of pgx train -m: sweep status DIR shows them, sweep resume DIR goes on with what is left",
-    "eval": "play episodes with a trained run",
+    "eval": "play episodes with trained runs",
+    "record": "film episodes of a trained run, e.g. pgx record RUN --out walker.mp4",
+    "export": "write a run's policy as a file that runs without pgx (ONNX, TorchScript)",
+    "tensorboard": "look at runs in the browser, under readable names",
     "collect": "write episodes of a trained run as a dataset that others can learn from (dataset=PATH)",
     "compare": "groups of runs side by side, over seeds: scores with intervals, curves, costs, health",
     "runs": "list runs: state, steps, return, speed; --watch goes on",
@@ -87,16 +90,22 @@ def _dispatch(arguments: list[str]) -> int:
     many.add_argument("overrides", nargs="*", help="for resume: another launcher, e.g. hydra/launcher=ray")
     _add_trust(many, "the sweep's files")
     many.set_defaults(verb=_sweep)
-    run = verbs.add_parser("eval", help=VERBS["eval"], description="Play episodes with a trained run.")
-    run.add_argument("run", metavar="RUN", help="the run's folder, e.g. outputs/Walker2d-v4/trpo/2026-...")
-    run.add_argument("--episodes", type=_count, help="how many (the run's trainer.eval_episodes)")
+    run = verbs.add_parser("eval", help=VERBS["eval"], description="Play episodes with trained runs.")
     run.add_argument(
+        "runs", metavar="RUN", nargs="+", help="a run's folder, e.g. outputs/Walker2d-v4/trpo/2026-..."
+    )
+    run.add_argument("--episodes", type=_count, help="how many (the run's trainer.eval_episodes)")
+    how = run.add_mutually_exclusive_group()
+    how.add_argument(
         "--stochastic", action="store_true", help="sample actions instead of taking the likeliest"
     )
+    how.add_argument("--both", action="store_true", help="the one and the other, from the same starts")
+    run.add_argument("--json", action="store_true", help="one record for each run, every return in it")
     run.add_argument("--checkpoint", default="last", help="last, best or step_<steps> (last)")
     run.add_argument("--seed", type=int, default=0, help="of the environments and of sampling (0)")
     _add_trust(run, "the run's config")
     run.set_defaults(verb=_eval)
+    _add_show(verbs)
     source = verbs.add_parser(
         "collect", help=VERBS["collect"], description="Write sampled episodes of a trained run as a dataset."
     )
@@ -181,6 +190,41 @@ def _add_compare(verbs: "argparse._SubParsersAction[_Parser]") -> None:
     verb.set_defaults(verb=_compare)
 
 
+def _add_show(verbs: "argparse._SubParsersAction[_Parser]") -> None:
+    """The verbs that show a run to others."""
+    film = verbs.add_parser("record", help=VERBS["record"], description="Film episodes (docs/show.md).")
+    film.add_argument("run", metavar="RUN", help="the run's folder, e.g. outputs/Walker2d-v4/trpo/2026-...")
+    film.add_argument("--out", metavar="FILE", required=True, help="the video: .mp4 or .gif")
+    film.add_argument("--episodes", type=_count, default=1, help="how many, one after another (1)")
+    film.add_argument(
+        "--stochastic", action="store_true", help="sample actions instead of taking the likeliest"
+    )
+    film.add_argument("--fps", type=_count, help="frames a second at most, in real time (mp4: 60, gif: 25)")
+    film.add_argument("--width", type=_count, help="pixels, where the environment can be asked: MuJoCo's can")
+    film.add_argument("--height", type=_count, help="pixels, as --width")
+    file = verbs.add_parser("export", help=VERBS["export"], description="Write a policy (docs/show.md).")
+    file.add_argument("run", metavar="RUN", help="the run's folder, e.g. outputs/Walker2d-v4/trpo/2026-...")
+    file.add_argument("--to", choices=["onnx", "torchscript"], required=True, help="the format")
+    file.add_argument("--out", metavar="FILE", required=True, help="what is written")
+    for verb, what in ((film, "the environment and of sampling"), (file, "the observations of the check")):
+        verb.add_argument("--checkpoint", default="last", help="last, best or step_<steps> (last)")
+        verb.add_argument("--seed", type=int, default=0, help=f"of {what} (0)")
+        _add_trust(verb, "the run's config")
+    film.set_defaults(verb=_record)
+    file.set_defaults(verb=_export)
+    board = verbs.add_parser(
+        "tensorboard", help=VERBS["tensorboard"], description="Look at runs in the browser (docs/show.md)."
+    )
+    board.add_argument(
+        "folder", metavar="DIR", nargs="?", default="outputs", help="with runs in it (outputs)"
+    )
+    board.add_argument("--port", type=int, help="0: any that is free (6006, or one of the next that is free)")
+    board.add_argument(
+        "--host", default="localhost", help="the address that it listens on; 0.0.0.0: all (localhost)"
+    )
+    board.set_defaults(verb=_tensorboard)
+
+
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got '{text}'")
@@ -200,11 +244,43 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _eval(options: argparse.Namespace) -> int:
-    from pgx.commands.evaluate import evaluate
+    from pgx.commands.evaluate import Mode, evaluate
 
+    modes: list[Mode] = ["stochastic"] if options.stochastic else ["deterministic"]
+    if options.both:
+        modes = ["deterministic", "stochastic"]
     return evaluate(
-        options.run, options.checkpoint, options.episodes, options.stochastic, options.seed, options.trust
+        options.runs, options.checkpoint, options.episodes, modes, options.seed, options.trust, options.json
     )
+
+
+def _record(options: argparse.Namespace) -> int:
+    from pgx.commands.record import record
+
+    size = None if options.width is None and options.height is None else (options.width, options.height)
+    return record(
+        options.run,
+        options.checkpoint,
+        options.episodes,
+        options.stochastic,
+        options.out,
+        options.fps,
+        size,
+        options.seed,
+        options.trust,
+    )
+
+
+def _export(options: argparse.Namespace) -> int:
+    from pgx.commands.export import export
+
+    return export(options.run, options.checkpoint, options.to, options.out, options.seed, options.trust)
+
+
+def _tensorboard(options: argparse.Namespace) -> int:
+    from pgx.commands.tensorboard import show
+
+    return show(options.folder, options.port, options.host)
 
 
 def _collect(options: argparse.Namespace) -> int:

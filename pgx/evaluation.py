@@ -53,7 +53,8 @@ def play(
         length += ~resetting
         done = took.terminated | took.truncated
         for i in np.flatnonzero(done & (left > 0)):
-            played.append(Episode(float(total[i]), int(length[i])))
+            success = None if envs.success is None or envs.success[i] < 0 else bool(envs.success[i])
+            played.append(Episode(float(total[i]), int(length[i]), success))
             left[i] -= 1
         total[done], length[done] = 0.0, 0
         resetting, obs = done, took.obs
@@ -77,8 +78,15 @@ def episode_metrics(episodes: Sequence[Episode], recent: Sequence[float]) -> Met
 def evaluation_metrics(episodes: Sequence[Episode]) -> Metrics:
     """What an evaluation tells of its episodes."""
     returns = [e.episode_return for e in episodes]
-    return {
+    rate = success_rate(episodes)
+    return ({} if rate is None else {"eval_success": rate}) | {
         "eval_episode_return": float(np.mean(returns)),
         "eval_episode_return_std": float(np.std(returns)),
         "eval_episode_length": float(np.mean([e.length for e in episodes])),
     }
+
+
+def success_rate(episodes: Sequence[Episode]) -> float | None:
+    """The share of the episodes that say whether their task was done in which it was; None: none says so."""
+    said = [e.success for e in episodes if e.success is not None]
+    return sum(said) / len(said) if said else None

@@ -169,10 +169,17 @@ TABLE: tuple[Metric, ...] = (
             ("episode_return", "reward", "mean raw return of deterministic episodes, normaliser frozen"),
             ("episode_return_std", "reward", "their standard deviation"),
             ("episode_length", "steps", "their mean length"),
+            (
+                "success",
+                "share",
+                "of them: whose last step's info said is_success or success, where it says so",
+            ),
         ],
         prefix="eval_",
     ),
 )
+
+VIDEO = "eval/episode"  # the tag of trainer.record_every's videos
 
 _TAGS = {metric.key: metric.tag for metric in TABLE}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pgx.checkpoint import BEST, LAST, Checkpoints, numbered, write_atomically
 from pgx.errors import RunError
-from pgx.loggers import Sink
+from pgx.loggers import Clip, Sink
 from pgx.loggers.jsonl import METRICS, read
 from pgx.types import Metrics
 
@@ -75,6 +75,11 @@ class Records:
         """Log an iteration's metrics, under their tags."""
         for sink in self._sinks:
             sink.write(steps, metrics)
+
+    def film(self, steps: int, clip: Clip) -> None:
+        """Show a video where one can be shown."""
+        for sink in self._sinks:
+            sink.film(steps, clip)
 
     def checkpoint(self, unwritten: Unwritten) -> None:
         """Write a checkpoint now, or as soon as the disk lets it; one that waits has a last chance before it."""

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +13,10 @@ from pgx.checkpoint import packed
 from pgx.engines import EngineChoice
 from pgx.errors import RunError, UserError, WorkersLost
 from pgx.evaluation import episode_metrics, evaluation_metrics
+from pgx.every import Every
 from pgx.faults.evidence import Attempt, NotFiniteError
 from pgx.faults.post_mortem import explained
+from pgx.film.filming import Filming
 from pgx.metrics import tagged
 from pgx.ops.params import flatten
 from pgx.records import Records, Unwritten
@@ -31,16 +33,6 @@ Status = Literal["finished", "interrupted", "pruned", "failed"]
 
 # Told the environment steps so far and the mean return of the last episodes; True gives the run up.
 OnProgress = Callable[[int, float | None], bool]
-
-
-@dataclass(frozen=True)
-class Every:
-    """Something due each time the environment steps pass a multiple of `steps`; never when that is None."""
-
-    steps: int | None
-
-    def due(self, before: int, now: int) -> bool:
-        return self.steps is not None and before // self.steps < now // self.steps
 
 
 def refuse_used(run_dir: Path) -> None:
@@ -70,6 +62,7 @@ class Trainer:
         engine: whether the run is compiled, and why, for the console.
         eval_every: environment steps between evaluations; None for none.
         evaluate: the agent's episodes, played deterministically; given the iteration for its seed.
+        filming: videos of the agent, for those who look on.
         diagnose: where in an update that failed a number first ceased to be finite; None: nowhere when made again.
     """
 
@@ -88,6 +81,7 @@ class Trainer:
         engine: EngineChoice,
         eval_every: int | None,
         evaluate: Callable[[int], list[Episode]],
+        filming: Filming,
         diagnose: Callable[[Attempt], str | None],
     ) -> None:
         self.agent = agent
@@ -106,6 +100,7 @@ class Trainer:
         self.engine = engine
         self.eval_every = Every(eval_every)
         self.evaluate = evaluate
+        self.filming = filming
         self.diagnose = diagnose
         self.counters = Counters()
         self.stop_requested = False  # set from outside to end the run after the iteration under way
@@ -206,6 +201,8 @@ class Trainer:
         metrics: Metrics = {}
         if self.writes and self.eval_every.due(before, counters.steps):
             metrics |= evaluation_metrics(self.evaluate(counters.iterations))
+        if self.writes:
+            self.filming.look(before, counters.steps, counters.iterations, self.records)
         counters.seconds += time.perf_counter() - started
         if report.metrics is not None:
             metrics |= report.metrics | episode_metrics(self._finished, counters.recent)

@@ -1,5 +1,6 @@
 """Environments for tests, registered with Gymnasium under names of their own."""
 
+import os
 from typing import Any
 
 import gymnasium
@@ -240,6 +241,73 @@ def paid_cartpole(pay: float) -> gymnasium.Env[Any, Any]:
     )
 
 
+class Judged(gymnasium.Env[Any, Any]):
+    """Shows a digit; an episode of some steps earns 1, and says that its task is done, if its last action is the digit
+    shown. What it says at earlier steps is the opposite of what comes of it.
+
+    Args:
+        key: of info, under which it says so.
+        silent: says nothing in episodes whose digit is 0.
+    """
+
+    observation_space = spaces.Discrete(3)
+    action_space = spaces.Discrete(3)
+
+    def __init__(self, key: str = "is_success", silent: bool = False) -> None:
+        self.key = key
+        self.silent = silent
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.count, self.last = 0, int(self.np_random.integers(2, 6))
+        self.digit = int(self.np_random.integers(3))
+        return self.digit, {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.count += 1
+        right, ended = bool(action == self.digit), self.count == self.last
+        info = {} if self.silent and self.digit == 0 else {self.key: right == ended}
+        return self.digit, float(right and ended), ended, False, info
+
+
+class Painted(gymnasium.Env[Any, Any]):
+    """Draws its step count as the grey of a square; each step earns 1, and an episode has so many of them.
+
+    Args:
+        render_mode: None, or "rgb_array".
+        steps: of an episode.
+        breaks: step at whose drawing it raises; a negative one ends the process there.
+    """
+
+    observation_space = spaces.Box(-1e6, 1e6, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 100}  # noqa: RUF012
+
+    def __init__(self, render_mode: str | None = None, steps: int = 23, breaks: int | None = None) -> None:
+        self.render_mode, self.steps, self.breaks = render_mode, steps, breaks
+        self.count = 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.count = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.count += 1
+        return np.full(1, self.count, np.float32), 1.0, False, self.count == self.steps, {}
+
+    def render(self) -> Any:
+        if self.breaks is not None and self.count == abs(self.breaks):
+            if self.breaks < 0:
+                os._exit(3)
+            raise ValueError("no more paint")
+        return np.full((101, 121, 3), 10 * self.count, np.uint8)
+
+
 for name, kind, limit in (
     ("Endless", Endless, 16),
     ("Counter", Counter, None),
@@ -251,6 +319,8 @@ for name, kind, limit in (
     ("Catch", Catch, None),
     ("Masked", Masked, None),
     ("Unmakeable", Unmakeable, None),
+    ("Judged", Judged, None),
+    ("Painted", Painted, None),
 ):
     if f"{name}-v0" not in gymnasium.registry:
         gymnasium.register(f"{name}-v0", kind, max_episode_steps=limit)

@@ -8,9 +8,9 @@ import torch
 
 from pgx.algos import rules
 from pgx.config import compose
+from pgx.every import Every
 from pgx.loggers.jsonl import read
 from pgx.records import Unwritten
-from pgx.trainer import Every
 from tests.conftest import Make, parameters, small
 
 RULES = rules()

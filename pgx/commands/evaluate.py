@@ -1,38 +1,133 @@
-"""`pgx eval`: whole episodes with a trained agent, its normaliser frozen."""
+"""`pgx eval`: whole episodes with trained agents, their normalisers frozen."""
 
+import json
 import sys
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from omegaconf import DictConfig
 
 from pgx.commands.one_run import load_played
 from pgx.config.build import load_agent
-from pgx.evaluation import play
+from pgx.errors import UserError
+from pgx.evaluation import play, success_rate
+from pgx.intervals import interquartile_mean, interval, mean
 from pgx.metrics import shown
+from pgx.runners import Episode
 from pgx.seeding import derive, generator
+from pgx.types import Act, Agent, Observations
+
+Mode = Literal["deterministic", "stochastic"]
+Judged = dict[str, Any]  # of one run in one mode: a record of --json
 
 
 def evaluate(
-    run: str, checkpoint: str, episodes: int | None, stochastic: bool, seed: int, trust: bool
+    runs: Sequence[str],
+    checkpoint: str,
+    episodes: int | None,
+    modes: Sequence[Mode],
+    seed: int,
+    trust: bool,
+    as_json: bool,
 ) -> int:
     """Play and print; returns the exit code."""
-    cfg = load_played(Path(run), trust)
-    episodes = episodes or int(cfg.trainer.eval_episodes)
-    agent, envs, device = load_agent(cfg, Path(run), checkpoint, max_envs=episodes)
-    sampling = generator(seed, "evaluation actions", device)
-
-    started = time.monotonic()
-    act = partial(agent.act, generator=sampling) if stochastic else agent.act_greedily
-    played = play(agent, act, envs, episodes, derive(seed, "evaluation"), torch.device(device))
-    envs.close()
-    returns, lengths = [e.episode_return for e in played], [e.length for e in played]
-    how = "stochastic" if stochastic else "deterministic"
-    print(f"{run}, checkpoint {checkpoint}: {len(played)} {how} episodes on {envs.id} ({envs.backend})")
-    mean, deviation = shown(float(np.mean(returns))), shown(float(np.std(returns)))
-    print(f"  return  {mean} +- {deviation}   min {shown(min(returns))}  max {shown(max(returns))}")
-    print(f"  length  {np.mean(lengths):,.1f}   min {min(lengths)}  max {max(lengths)}")
-    print(f"  {sum(lengths) / (time.monotonic() - started):,.0f} steps/s", file=sys.stderr)
+    records: list[Judged] = []
+    for run, cfg in zip(runs, _configs(runs, trust), strict=True):
+        for judged in _judge(run, cfg, checkpoint, episodes, modes, seed):
+            records.append(judged)
+            if not as_json:
+                _tell(judged)
+    if as_json:
+        print(json.dumps(records, indent=2))
     return 0
+
+
+def _configs(runs: Sequence[str], trust: bool) -> list[DictConfig]:
+    """Those of all runs, before any is played.
+
+    Raises:
+        UserError: what is wrong with each of them.
+    """
+    configs, problems = [], list[str]()
+    for run in runs:
+        try:
+            configs.append(load_played(Path(run), trust))
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(*problems)
+    return configs
+
+
+def _judge(
+    run: str, cfg: DictConfig, checkpoint: str, episodes: int | None, modes: Sequence[Mode], seed: int
+) -> list[Judged]:
+    """Play one run in each mode, from the same starts."""
+    count = episodes or int(cfg.trainer.eval_episodes)
+    agent, envs, device = load_agent(cfg, Path(run), checkpoint, max_envs=count)
+    judged = []
+    try:
+        for mode in modes:
+            started = time.monotonic()
+            act = _acting(agent, mode, seed, device)
+            played = play(agent, act, envs, count, derive(seed, "evaluation"), torch.device(device))
+            speed = sum(episode.length for episode in played) / (time.monotonic() - started)
+            print(f"{run}: {len(played)} {mode} episodes, {speed:,.0f} steps/s", file=sys.stderr)
+            where = {"run": run, "checkpoint": checkpoint, "env": envs.id, "backend": envs.backend}
+            judged.append({**where, "mode": mode, "seed": seed, **_judgement(played, seed)})
+    finally:
+        envs.close()
+    return judged
+
+
+def _acting(agent: Agent, mode: Mode, seed: int, device: str) -> Callable[[Observations], Act]:
+    if mode == "deterministic":
+        return agent.act_greedily
+    return partial(agent.act, generator=generator(seed, "evaluation actions", device))
+
+
+def _judgement(played: Sequence[Episode], seed: int) -> Judged:
+    """What the episodes say: of those that were played, and with intervals of those that might have been."""
+    returns = [episode.episode_return for episode in played]
+    lengths = [episode.length for episode in played]
+    draws = derive(seed, "evaluation intervals")
+    return {
+        "episodes": len(played),
+        "mean": float(mean(np.array(returns))),
+        "mean_interval": interval(returns, mean, draws),
+        "iqm": float(interquartile_mean(np.array(returns))),
+        "iqm_interval": interval(returns, interquartile_mean, draws),
+        "std": float(np.std(returns)),
+        "success_rate": success_rate(played),
+        "mean_length": float(np.mean(lengths)),
+        "returns": returns,
+        "lengths": lengths,
+        "successes": [episode.success for episode in played],
+    }
+
+
+def _tell(judged: Judged) -> None:
+    """A judgement, for people."""
+    returns, lengths = judged["returns"], judged["lengths"]
+    print(
+        f"{judged['run']}, checkpoint {judged['checkpoint']}: {judged['episodes']} {judged['mode']} episodes "
+        f"on {judged['env']} ({judged['backend']})"
+    )
+    print(
+        f"  return  {shown(judged['mean'])} +- {shown(judged['std'])}   min {shown(min(returns))}  "
+        f"max {shown(max(returns))}"
+    )
+    print(f"  mean    {shown(judged['mean'])}{_bounds(judged['mean_interval'])}")
+    print(f"  IQM     {shown(judged['iqm'])}{_bounds(judged['iqm_interval'])}")
+    if judged["success_rate"] is not None:
+        print(f"  success {judged['success_rate']:.1%}")
+    print(f"  length  {judged['mean_length']:,.1f}   min {min(lengths)}  max {max(lengths)}")
+
+
+def _bounds(ends: tuple[float, float] | None) -> str:
+    return "" if ends is None else f"   95% interval {shown(ends[0])} to {shown(ends[1])}"

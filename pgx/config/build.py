@@ -14,6 +14,7 @@ from pgx.algos import rule
 from pgx.checkpoint import Checkpoints
 from pgx.config.check import check, check_inputs, plain_values
 from pgx.config.choices import NAMED
+from pgx.config.filming import filming, refuse_unfilmable
 from pgx.config.outputs import make_records
 from pgx.config.plans import actor_plan, agent_plan, bound, threads_of, worker_plan
 from pgx.config.ranks import check_ranks
@@ -59,6 +60,7 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Trainer:
     device, run_dir = torch.device(top.device), Path(top.run_dir)
     if ranks.rank == 0:
         _make_writable(run_dir)
+        refuse_unfilmable(env, training)
     torch.set_num_threads(top.torch_threads)
     chosen = choose_engine(
         training.compile, training.total_steps, training.compile_min_steps, top.device, ranks.size
@@ -109,6 +111,7 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Trainer:
         engine=chosen,
         eval_every=training.eval_every,
         evaluate=_evaluator(agent, env, choice, training.eval_episodes, top.seed, device),
+        filming=filming(agent, env, training, top.seed, device),
         diagnose=partial(_diagnose, values, env, algorithm, (envs.obs_spec, envs.action_spec), device),
     )
 
@@ -121,16 +124,34 @@ def load_agent(
     Raises:
         UserError: no such checkpoint, or the config does not hold here.
     """
-    state = Checkpoints(run_dir).load(checkpoint)
+    Checkpoints(run_dir).path(checkpoint)  # before environments are made in vain
     check(cfg)
     values = plain_values(cfg)
     env, device = Env(**values["env"]), values["device"]
     num_envs = min(max_envs, env.num_envs)
     choice = choose_backend(env.id, env.backend, env.kwargs, num_envs, threads_of(env))
     envs = make_envs(choice, env.id, num_envs, env.kwargs, threads_of(env), env.worker_timeout)
-    agent = agent_plan(values, env).make(envs.obs_spec, envs.action_spec, torch.device(device))
-    agent.load_state_dict(state["agent"])
+    try:
+        agent = load_agent_for(cfg, run_dir, checkpoint, envs.obs_spec, envs.action_spec)
+    except UserError:
+        envs.close()
+        raise
     return agent, envs, device
+
+
+def load_agent_for(
+    cfg: DictConfig, run_dir: Path, checkpoint: str, obs: ObsSpec, action: ActionSpec
+) -> Agent:
+    """The agent of a checkpoint, for environments that are already there.
+
+    Raises:
+        UserError: no such checkpoint, or it cannot be used.
+    """
+    state = Checkpoints(run_dir).load(checkpoint)
+    values = plain_values(cfg)
+    agent = agent_plan(values, Env(**values["env"])).make(obs, action, torch.device(values["device"]))
+    agent.load_state_dict(state["agent"])
+    return agent
 
 
 def _make_writable(run_dir: Path) -> None:

@@ -28,6 +28,9 @@ MAY_CHANGE = (
     MayChange("trainer.keep_checkpoints", "yes", "older checkpoints are removed, or stay"),
     MayChange("trainer.eval_every", "yes", "evaluations have environments and seeds of their own"),
     MayChange("trainer.eval_episodes", "yes", "of evaluations alone"),
+    MayChange("trainer.record_every", "yes", "videos have an environment and seeds of their own"),
+    MayChange("trainer.record_seconds", "yes", "of videos alone"),
+    MayChange("trainer.record_width", "yes", "of videos alone"),
     MayChange("trainer.compile", "no", "compiled sums are rounded in another order"),
     MayChange(
         "trainer.compile_min_steps", "yes", "kept for the next run; this one stays as compiled as it was"

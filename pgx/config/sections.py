@@ -44,6 +44,11 @@ class TrainerSection:
     write_patience: NonNegative  # seconds that the end of a run waits for a disk that cannot be written
     eval_every: Count | None  # environment steps; null: never
     eval_episodes: Count
+    record_every: Count | None  # environment steps; null: never
+    record_seconds: (
+        Positive  # of the episode's beginning that a video shows, as fast as the environment plays
+    )
+    record_width: Count  # pixels of a video at most
     compile: Compile  # the arithmetic of policies, critics and optimizers
     compile_min_steps: Index  # environment steps; compile=auto does not compile a shorter run
 

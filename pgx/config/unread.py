@@ -34,6 +34,10 @@ def _is(key: str, *wanted: Any) -> Callable[[Values], bool]:
     return lambda values: values[key] in wanted
 
 
+def _set(key: str) -> Callable[[Values], bool]:
+    return lambda values: values[key] is not None
+
+
 def _above(key: str, least: int) -> Callable[[Values], bool]:
     return lambda values: bool(values[key] > least)
 
@@ -57,6 +61,9 @@ READ_IF = (
     ReadIf("env.num_threads", "env.backend", _threads_count),
     ReadIf("env.worker_timeout", "env.backend", _processes_that_may_hang),
     ReadIf("trainer.compile_min_steps", "trainer.compile", _is("trainer.compile", "auto")),
+    ReadIf("trainer.record_every", "logger.tensorboard", _is("logger.tensorboard", True)),
+    ReadIf("trainer.record_seconds", "trainer.record_every", _set("trainer.record_every")),
+    ReadIf("trainer.record_width", "trainer.record_every", _set("trainer.record_every")),
     ReadIf("logger.console_interval", "logger.console", _is("logger.console", "auto", "plain")),
     ReadIf("runner.connect_seconds", "runner.backend", _is("runner.backend", "ray")),
     ReadIf("sweep.warmup_steps", "sweep.pruner", _is("sweep.pruner", "median", "halving")),

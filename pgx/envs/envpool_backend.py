@@ -5,10 +5,11 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from numpy.typing import NDArray
 
 from pgx.envs import spaces
 from pgx.envs.gymnasium_backend import make_single, quietly
-from pgx.envs.vector import Array, Step
+from pgx.envs.vector import Array, Step, said_success
 from pgx.errors import RunError
 
 
@@ -67,6 +68,7 @@ class EnvPoolVector:
     def __init__(self, env_id: str, num_envs: int, kwargs: dict[str, Any], num_threads: int) -> None:
         self.id = env_id
         self.num_envs = num_envs
+        self.success: NDArray[np.int8] | None = None
         self._kwargs = kwargs
         self._num_threads = min(num_threads, num_envs)
         self._pool = self._make(seed=0)
@@ -105,9 +107,11 @@ class EnvPoolVector:
 
     def receive(self) -> Step:
         try:  # rows come in the order of the environments, since a batch is all of them
-            obs, reward, terminated, truncated, _ = self._pool.recv()
+            obs, reward, terminated, truncated, info = self._pool.recv()
         except Exception as error:
             raise RunError(f"{self.id}: EnvPool's recv raised {type(error).__name__}: {error}") from error
+        said = said_success(info)
+        self.success = None if said is None else (np.asarray(said) > 0).astype(np.int8)
         return Step(self._read(obs), reward.astype(np.float64), terminated, truncated)
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgx.envs import spaces
-from pgx.envs.vector import Array, Step
+from pgx.envs.vector import Array, Step, said_success
 from pgx.errors import RunError, UserError
 from pgx.specs import choices
 
@@ -53,7 +53,8 @@ class GymnasiumVector:
         self.id = env_id
         self.num_envs = num_envs
         self.action_mask: Mask | None = None
-        self._first = first
+        self.success: NDArray[np.int8] | None = None
+        self._number = first
         self._resetting = np.zeros(num_envs, dtype=bool)
         self._action: Array | None = None
         try:
@@ -101,7 +102,13 @@ class GymnasiumVector:
             raise RunError(f"{self.id}: step() raised {type(error).__name__}: {error}") from error
         self._resetting = terminated | truncated
         self._note_masks(infos, ended=self._resetting)
+        self.success = _successes(infos)
         return Step(self._read(rows), reward, terminated, truncated)
+
+    @property
+    def first(self) -> "gymnasium.Env[Any, Any]":
+        """The first of them, to be looked at."""
+        return self._envs[0]
 
     def _rows(self, obs: Sequence[Any]) -> Array:
         """The observations of all environments as one array of their own [N, ...]."""
@@ -133,14 +140,14 @@ class GymnasiumVector:
                 mask = np.concatenate(mask)
             if np.shape(mask) != (sum(sizes),):
                 raise RunError(
-                    f'{self.id}: info["action_mask"] of environment {self._first + i} has the shape '
+                    f'{self.id}: info["action_mask"] of environment {self._number + i} has the shape '
                     f"{list(np.shape(mask))}; expected [{sum(sizes)}], a number for each choice"
                 )
             allowed[i] = mask
         parts = np.split(allowed, np.cumsum(sizes)[:-1], axis=1)
         stuck = np.any([~part.any(axis=1) for part in parts], axis=0)
         if (stuck & ~ended).any():
-            number = self._first + int(np.flatnonzero(stuck & ~ended)[0])
+            number = self._number + int(np.flatnonzero(stuck & ~ended)[0])
             raise RunError(
                 f'{self.id}: info["action_mask"] of environment {number} forbids every '
                 "action (of a component) and its episode has not ended"
@@ -151,6 +158,15 @@ class GymnasiumVector:
     def close(self) -> None:
         while self._envs:
             self._envs.pop().close()
+
+
+def _successes(infos: Sequence[dict[str, Any]]) -> NDArray[np.int8] | None:
+    said = [said_success(info) for info in infos]
+    if said.count(None) == len(said):
+        return None
+    # Whatever else stands under such a name says nothing here.
+    verdicts = [bool(each) if isinstance(each, bool | float | np.bool | np.number) else -1 for each in said]
+    return np.array(verdicts, np.int8)
 
 
 def _common_spaces(envs: Sequence["gymnasium.Env[Any, Any]"]) -> tuple[Space, Space]:

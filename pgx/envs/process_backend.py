@@ -58,6 +58,7 @@ class ProcessVector:
         self.id = env_id
         self.num_envs = num_envs
         self.action_mask: NDArray[np.bool_] | None = None
+        self.success: NDArray[np.int8] | None = None
         self._sent = False
         self._workers: list[WorkerProcess] = []
         (theirs, lifeline), (shown, shows) = os.pipe(), os.pipe()
@@ -113,6 +114,7 @@ class ProcessVector:
         self._sent = False
         self._gather()
         rows = self._rows
+        self.success = rows.success.copy() if (rows.success >= 0).any() else None
         return Step(rows.obs.copy(), rows.reward.copy(), rows.terminated.copy(), rows.truncated.copy())
 
     def _gather(self) -> None:

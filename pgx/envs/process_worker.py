@@ -91,6 +91,7 @@ def _obey(channel: "Connection[Any, Any]", envs: GymnasiumVector, rows: SharedRo
                 took = envs.receive()
                 rows.obs[mine], rows.reward[mine] = took.obs, took.reward
                 rows.terminated[mine], rows.truncated[mine] = took.terminated, took.truncated
+                rows.success[mine] = -1 if envs.success is None else envs.success
             else:
                 rows.obs[mine] = envs.reset(channel.recv() + first)
         except RunError as error:

@@ -22,6 +22,7 @@ class SharedRows(NamedTuple):
     reward: NDArray[np.float64]  # [N]
     terminated: NDArray[np.bool_]  # [N]
     truncated: NDArray[np.bool_]  # [N]
+    success: NDArray[np.int8]  # [N] as in VectorEnv; -1 where nothing is said
     masked: NDArray[np.bool_]  # [N] whether the environment, or another of its worker's, shows an action mask
     mask: NDArray[np.bool_]  # [N, K]; K = 0 for continuous actions
 
@@ -45,6 +46,7 @@ def layout(num_envs: int, obs: ObsSpec, action: ActionSpec) -> list[tuple[tuple[
         ((num_envs,), np.float64),
         ((num_envs,), np.bool_),
         ((num_envs,), np.bool_),
+        ((num_envs,), np.int8),
         ((num_envs,), np.bool_),
         ((num_envs, sum(choices(action))), np.bool_),
     ]

@@ -1,5 +1,6 @@
 """What every backend looks like to a runner."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -20,6 +21,12 @@ class Step(NamedTuple):
     truncated: NDArray[np.bool_]  # [N]
 
 
+def said_success(info: Mapping[str, Any]) -> Any:
+    """What an environment says of its task, under either of the names in use; None where it says nothing."""
+    said = info.get("is_success")
+    return info.get("success") if said is None else said
+
+
 class VectorEnv(Protocol):
     """N environments stepped together, each resetting itself on the step after its episode's end."""
 
@@ -37,6 +44,11 @@ class VectorEnv(Protocol):
     @property
     def action_mask(self) -> NDArray[np.bool_] | None:
         """[N, K] the actions that can be taken now; None where the environment does not say (all)."""
+        ...
+
+    @property
+    def success(self) -> NDArray[np.int8] | None:
+        """[N] whether the last step did the task: 1, 0, or -1 where the environment does not say; None: nowhere."""
         ...
 
     def reset(self, seed: int) -> Array:

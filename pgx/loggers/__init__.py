@@ -1,8 +1,16 @@
 """Sinks of metrics: TensorBoard, JSON lines, the console."""
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pgx.types import Metrics
+
+
+class Clip(NamedTuple):
+    """A short video."""
+
+    gif: bytes  # animated
+    width: int  # pixels
+    height: int
 
 
 class Sink(Protocol):
@@ -13,6 +21,10 @@ class Sink(Protocol):
     """
 
     def write(self, steps: int, metrics: Metrics) -> None: ...
+    def film(self, steps: int, clip: Clip) -> None:
+        """Show a video of the agent after so many steps."""
+        ...
+
     def settle(self) -> None:
         """Have the disk hold what was written."""
         ...

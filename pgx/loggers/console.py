@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
+from pgx.loggers import Clip
 from pgx.metrics import shown
 from pgx.types import Metrics
 
@@ -128,6 +129,9 @@ class LiveConsole:
         grid.add_row(*cells)
         return grid
 
+    def film(self, steps: int, clip: Clip) -> None:
+        """A terminal shows none."""
+
     def settle(self) -> None:
         """Nothing stays of what is shown."""
 
@@ -164,6 +168,9 @@ class PlainConsole:
         if self._unsaid is not None:
             print(self._unsaid, flush=True)
             self._unsaid, self._spoke = None, time.monotonic()
+
+    def film(self, steps: int, clip: Clip) -> None:
+        """A terminal shows none."""
 
     def settle(self) -> None:
         """What was said was flushed."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pgx.checkpoint import write_atomically
+from pgx.loggers import Clip
 from pgx.loggers.append import AppendOnly
 from pgx.types import Metrics
 
@@ -27,6 +28,9 @@ class JsonLines:
 
     def write(self, steps: int, metrics: Metrics) -> None:
         self._file.append((json.dumps({"step": steps, **metrics}) + "\n").encode())
+
+    def film(self, steps: int, clip: Clip) -> None:
+        """Rows are of numbers."""
 
     def settle(self) -> None:
         self._file.settle()

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from pgx.loggers import Sink
+from pgx.loggers import Clip, Sink
 from pgx.types import Metrics
 
 ROWS = 20_000  # kept in memory until they can be written, some 4 KB each; of more, the oldest are lost
@@ -49,6 +49,14 @@ class Patient:
         if not self._held_up:
             self._held_up = True
             self._warn(f"{self._name}: cannot be written ({error.strerror}); training goes on, rows are kept")
+
+    def film(self, steps: int, clip: Clip) -> None:
+        """A video that cannot be written now is let go: it is as large as hundreds of rows, and no number is in it."""
+        try:
+            self._drain()
+            self._sink.film(steps, clip)
+        except OSError as error:
+            self._begin_waiting(error)
 
     def settle(self) -> None:
         self._drain()

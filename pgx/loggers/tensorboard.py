@@ -1,4 +1,4 @@
-"""TensorBoard: scalars over environment steps, and the config with the final results as HParams."""
+"""TensorBoard: scalars over environment steps, videos, and the config with the final results as HParams."""
 
 import io
 import itertools
@@ -13,7 +13,10 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import hparams
 
+from pgx.loggers import Clip
 from pgx.loggers.append import AppendOnly
+from pgx.loggers.layout import layout
+from pgx.metrics import VIDEO
 from pgx.types import Metrics
 
 _RESULTS = ("final_return", "best_return", "steps", "seconds")
@@ -40,10 +43,18 @@ class TensorBoard:
         if keep_until is not None:
             # TensorBoard forgets what it has read of this step and later.
             self._append(Event(step=keep_until + 1, session_log=SessionLog(status=SessionLog.START)))
+        self._append(Event(summary=layout()))
 
     def write(self, steps: int, metrics: Metrics) -> None:
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in metrics.items()]
         self._append(Event(step=steps, summary=Summary(value=values)))
+
+    def film(self, steps: int, clip: Clip) -> None:
+        # A browser plays an animated GIF wherever it shows an image.
+        image = Summary.Image(
+            width=clip.width, height=clip.height, colorspace=3, encoded_image_string=clip.gif
+        )
+        self._append(Event(step=steps, summary=Summary(value=[Summary.Value(tag=VIDEO, image=image)])))
 
     def settle(self) -> None:
         self._file.settle()

@@ -9,10 +9,11 @@ from pgx.types import Agent, Metrics, Rollout, State
 
 @dataclass(frozen=True)
 class Episode:
-    """A finished episode: the sum of its raw rewards, and its steps."""
+    """A finished episode: the sum of its raw rewards, its steps, and whether its task was done at the end."""
 
     episode_return: float
     length: int
+    success: bool | None = None  # None: the environment did not say, or nobody asked
 
 
 class Boundaries(Protocol):

@@ -95,6 +95,10 @@ class Watched:
     def action_mask(self) -> NDArray[np.bool_] | None:
         return self._envs.action_mask
 
+    @property
+    def success(self) -> NDArray[np.int8] | None:
+        return self._envs.success
+
     def reset(self, seed: int) -> Array:
         self._calls += 1
         obs = self._envs.reset(seed)

@@ -78,7 +78,7 @@ def at_one_moment(
     features = lens(obs)
     if memory is None:
         return Observations(features, time, action_mask)
-    n = len(features)
+    n = features.shape[0]  # len() would make the number a constant of an exported policy
     never = torch.zeros(1, n, dtype=torch.bool, device=features.device)
     at = torch.arange(n, device=features.device)
     history = History(features.unsqueeze(0), never, memory, never, torch.zeros_like(at), at)

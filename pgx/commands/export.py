@@ -1,0 +1,69 @@
+"""`pgx export`: a run's policy as a file that runs without pgx, compared with it before it is left in place."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from pgx.commands.one_run import load_played
+from pgx.config.build import load_agent
+from pgx.envs.gymnasium_backend import make_single
+from pgx.envs.spaces import action as action_of
+from pgx.errors import RunError, UserError
+from pgx.export.compare import compare
+from pgx.export.formats import Format, read, refuse_missing, write
+from pgx.export.network import Deterministic
+from pgx.export.sample import observed
+from pgx.seeding import derive
+
+ROWS = 1_000  # observations that the file is compared on
+
+
+def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bool) -> int:
+    """Write, compare and keep; returns the exit code.
+
+    Raises:
+        RunError: the file does not act as the run does; none is left.
+    """
+    refuse_missing(to)
+    path = Path(out)
+    if not path.parent.is_dir():
+        raise UserError(f"--out {out}: there is no folder {path.parent}")
+    cfg = load_played(Path(run), trust)
+    cfg.device = "cpu"
+    agent, envs, _ = load_agent(cfg, Path(run), checkpoint, max_envs=cfg.env.num_envs)
+    single = make_single(envs.id, dict(cfg.env.kwargs))
+    try:
+        sample = observed(agent, envs, ROWS, derive(seed, "export"))
+        observations, actions = single.observation_space, single.action_space
+    finally:
+        single.close()
+        envs.close()
+    network = Deterministic(agent, observations, actions, masked=sample.action_mask is not None)
+    inputs = sample.inputs(network.first)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        write(network, [each[:2] for each in inputs], to, part)
+        convert, run_file = action_of(envs.id, actions)[1], read(to, part, network.inputs)
+        difference = compare(agent, convert, run_file, sample, inputs)
+        if not difference.acceptable:
+            raise RunError(f"{out}: not written: it does not act as {run} does: {difference}")
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written: {error.strerror or error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+    print(f"{out}: {to}, {path.stat().st_size / 1000:,.0f} KB, of {run}, checkpoint {checkpoint}")
+    print(f"  takes   {_shapes(network.inputs, inputs)}")
+    print(f"  gives   {', '.join(network.outputs)}")
+    print(f"  {difference}")
+    return 0
+
+
+def _shapes(names: Sequence[str], inputs: Sequence[Tensor]) -> str:
+    """What is taken, with types and shapes; B is any number of rows."""
+    said = []
+    for name, part in zip(names, inputs, strict=True):
+        shape = ", ".join(["B", *map(str, part.shape[1:])])
+        said.append(f"{name} {str(part.dtype).removeprefix('torch.')} [{shape}]")
+    return ", ".join(said)

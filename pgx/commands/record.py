@@ -1,0 +1,91 @@
+"""`pgx record`: episodes of a trained agent as a video."""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from pgx.checkpoint import write_atomically
+from pgx.commands.one_run import load_played
+from pgx.config.build import load_agent_for
+from pgx.errors import UserError
+from pgx.evaluation import play
+from pgx.film.camera import Camera, Frame
+from pgx.film.pictures import captioned
+from pgx.film.videos import GIF, LIMITS, MP4, Kind, kind_of
+from pgx.metrics import shown
+from pgx.runners import Episode
+from pgx.seeding import derive, generator
+
+
+def record(
+    run: str,
+    checkpoint: str,
+    episodes: int,
+    stochastic: bool,
+    out: str,
+    fps: int | None,
+    size: tuple[int | None, int | None] | None,
+    seed: int,
+    trust: bool,
+) -> int:
+    """Play, film and write; returns the exit code."""
+    path = Path(out)
+    kind = kind_of(path)
+    if not path.parent.is_dir():
+        raise UserError(f"--out {out}: there is no folder {path.parent}")
+    cfg = load_played(Path(run), trust)
+    camera = Camera(
+        cfg.env.id, dict(cfg.env.kwargs), size, cfg.env.worker_timeout, fps or LIMITS[kind], seconds=None
+    )
+    try:
+        agent = load_agent_for(cfg, Path(run), checkpoint, camera.obs_spec, camera.action_spec)
+        device = torch.device(cfg.device)
+        act = agent.act_greedily
+        if stochastic:
+            act = partial(agent.act, generator=generator(seed, "evaluation actions", device))
+
+        def filmed() -> list[Episode]:
+            return play(agent, act, camera, episodes, derive(seed, "evaluation"), device)
+
+        played, frames = _write(camera, filmed, path, kind)
+    finally:
+        camera.close()
+    returns = ", ".join(shown(episode.episode_return) for episode in played)
+    print(f"{out}: {frames:,} frames, {frames / camera.fps:,.1f} s at {camera.fps:.3g} frames a second")
+    print(f"  {run}, checkpoint {checkpoint}; return {returns}")
+    return 0
+
+
+def _write(
+    camera: Camera, play_all: Callable[[], list[Episode]], path: Path, kind: Kind
+) -> tuple[list[Episode], int]:
+    """Play before the camera, and leave a whole video or none; returns the episodes and the number of frames."""
+    part = path.with_name(f".{path.name}.part")
+    video = MP4(part, camera.fps) if kind == "mp4" else GIF(camera.fps, None)
+    frames = 0
+
+    def show(frame: Frame) -> None:
+        nonlocal frames
+        video.add(captioned(frame))
+        frames += 1
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{frames:,} frames", end="", file=sys.stderr, flush=True)
+
+    camera.show = show
+    try:
+        played = play_all()
+        if isinstance(video, MP4):
+            video.finish()
+            part.replace(path)
+        else:
+            write_atomically(path, video.finish())
+    except OSError as error:
+        raise UserError(f"--out {path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+        if sys.stderr.isatty():
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    return played, frames

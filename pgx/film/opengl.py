@@ -1,0 +1,54 @@
+"""How MuJoCo draws where there is no screen: through EGL, or else OSMesa, whichever works here."""
+
+import ctypes.util
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+
+CHOICE = "MUJOCO_GL"  # what MuJoCo and Gymnasium read
+TIMEOUT = 60.0  # seconds for a context to be made; it takes less than one
+TRIED = ("egl", "osmesa")  # EGL first: it takes a graphics card where there is one
+_PROBE = "from mujoco.{platform} import GLContext; context = GLContext(8, 8); context.make_current()"
+_LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
+_PACKAGES = {"egl": "libegl1 libgl1-mesa-dri", "osmesa": "libosmesa6"}
+
+
+@dataclass(frozen=True)
+class OpenGL:
+    """What MUJOCO_GL shall be for a process that draws; None: nothing works, and what would help, in words."""
+
+    platform: str | None
+    problem: str
+
+
+def choose() -> OpenGL:
+    """What the user says in MUJOCO_GL, or else the first that makes a context.
+
+    In a process each: which OpenGL a process has is decided once, and a broken driver can take it down.
+    """
+    said = os.environ.get(CHOICE)
+    if said:
+        return OpenGL(said, f"{CHOICE}={said} is set, and does not work here; unset, pgx chooses")
+    for platform in TRIED:
+        if _works(platform):
+            return OpenGL(platform, f"{CHOICE}={platform} was chosen, and does not work for this environment")
+    return OpenGL(None, f"MuJoCo has no OpenGL to draw with: {missing()}")
+
+
+def _works(platform: str) -> bool:
+    command = [sys.executable, "-P", "-c", _PROBE.format(platform=platform)]
+    environment = {k: v for k, v in os.environ.items() if k != "PYOPENGL_PLATFORM"} | {CHOICE: platform}
+    try:
+        return subprocess.run(command, env=environment, capture_output=True, timeout=TIMEOUT).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def missing() -> str:
+    """Which system package would bring what is not there."""
+    found = {platform: ctypes.util.find_library(name) is not None for platform, name in _LIBRARIES.items()}
+    what = "libEGL is there, and no driver for it" if found["egl"] else "there is no libEGL"
+    what += "; libOSMesa fails" if found["osmesa"] else " and no libOSMesa"
+    either = " (or apt-get install ".join(_PACKAGES[platform] for platform in TRIED)
+    return f"{what}; apt-get install {either})"

@@ -1,0 +1,151 @@
+"""Files of policies act as the policies do, whoever runs them."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from pgx.commands import export as command
+from pgx.commands.one_run import load_config
+from pgx.config.build import load_agent
+from pgx.envs.spaces import action as action_of
+from pgx.errors import RunError, UserError
+from pgx.export import compare as comparison
+from pgx.export.compare import compare
+from pgx.export.formats import Format, read, write
+from pgx.export.network import Deterministic
+from pgx.export.sample import observed
+from tests.conftest import Make
+
+ROOT = Path(__file__).parents[2]
+FORMATS: list[Format] = ["onnx", "torchscript"]
+
+# Bounds and a normaliser; a squashed head; numbers that do not begin at 0; images; memory; masks.
+KINDS = {
+    "bounded": ["env=tests.environments:Counter-v0", "policy.log_std_init=1.0"],
+    "squashed": ["env=tests.environments:Counter-v0", "policy.continuous=squashed_gaussian"],
+    "buttons": ["env=tests.environments:TwoButtons-v0", "policy=tabular"],
+    "pixels": ["env=tests.environments:Catch-v0", "policy=cnn", "policy.hidden=16"],
+    "gru": ["env=tests.environments:Echo-v0", "policy=gru", "policy.sequence_length=8"],
+    "lstm": ["env=CartPole-v1", "policy=lstm", "policy.sequence_length=8"],
+    "masked": ["env=tests.environments:Masked-v0"],
+}
+LITTLE = ["algo=ppo", "env.backend=gymnasium", "trainer.total_steps=256", "algo.minibatch_size=32"]
+
+
+def needs(to: Format) -> None:
+    if to == "onnx":
+        for library in ("onnx", "onnxscript", "onnxruntime"):
+            pytest.importorskip(library)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_file_acts_as_the_run_does(
+    make: Make, tmp_path: Path, to: Format, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needs(to)
+    make(*LITTLE, *KINDS[kind]).train()
+    capsys.readouterr()
+    out = tmp_path / "policy.file"
+    command.export(str(tmp_path / "run"), "last", to, str(out), 0, trust=True)
+    said = capsys.readouterr().out
+    rows = re.search(r"largest difference (\S+) over ([\d,]+) observations\n", said)
+    assert rows and float(rows[1]) <= 1e-4 and int(rows[2].replace(",", "")) >= 1000
+    assert ("memory float32 [B, " in said) == (kind in ("gru", "lstm")) == ("next_memory" in said)
+    assert ("action_mask bool [B, 5]" in said) == (kind == "masked")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["policy.file"]
+
+
+def exported(make: Make, tmp_path: Path, to: Format, name: str, *overrides: str):
+    """An agent, its sample, and the file of its policy."""
+    make(*LITTLE, *overrides, name=name).train()
+    cfg = load_config(tmp_path / name)
+    agent, envs, _ = load_agent(cfg, tmp_path / name, "last", max_envs=4)
+    sample = observed(agent, envs, 200, seed=0)
+    single = envs._envs[0]
+    spaces_of = single.observation_space, single.action_space
+    envs.close()
+    network = Deterministic(agent, *spaces_of, masked=False)
+    write(network, [each[:2] for each in sample.inputs(network.first)], to, tmp_path / f"{name}.file")
+    return agent, sample, spaces_of[1], read(to, tmp_path / f"{name}.file", network.inputs)
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_memory_that_is_carried_is_that_of_the_policy(make: Make, tmp_path: Path, to: Format) -> None:
+    """An episode played by the file, its memory handed back to it, and the same episode played by the agent."""
+    needs(to)
+    agent, sample, _, run = exported(make, tmp_path, to, "gru", *KINDS["gru"])
+    cpu, theirs = torch.device("cpu"), torch.zeros(1, agent.policy.memory.size)
+    ours = agent.blank_memory(1, cpu)
+    for at in range(20):
+        obs = sample.obs[at : at + 1]
+        acted = agent.act_greedily(agent.observe(obs, torch.tensor([at]), None, ours))
+        action, after = run([obs, theirs])
+        assert action == pytest.approx(acted.executed.numpy(), abs=1e-4)
+        theirs, ours = torch.from_numpy(after), acted.memory
+    assert theirs.abs().max() > 0.01
+
+
+def test_bounds_are_inside_and_reached(make: Make, tmp_path: Path) -> None:
+    """Of actions in [-0.5, 2] a policy whose mean is far outside gives the bounds themselves."""
+    agent, sample, space, _ = exported(make, tmp_path, "torchscript", "bounded", *KINDS["bounded"])
+    with torch.no_grad():
+        agent.policy.net[-1].bias.copy_(torch.tensor([100.0, -100.0]))
+    network = Deterministic(agent, spaces.Box(-1e6, 1e6, (1,), np.float32), space, masked=False)
+    write(network, [each[:2] for each in sample.inputs(network.first)], "torchscript", tmp_path / "far.file")
+    (action,) = read("torchscript", tmp_path / "far.file", network.inputs)([sample.obs])
+    assert (action == [2.0, -0.5]).all() and action.dtype == np.float32
+
+
+def test_actions_are_numbered_as_the_environment_does(make: Make, tmp_path: Path) -> None:
+    agent, sample, _, own = exported(make, tmp_path, "torchscript", "pole", "env=CartPole-v1")
+    shown, late = spaces.Box(-1e6, 1e6, (4,), np.float32), spaces.Discrete(2, start=5)
+    write(Deterministic(agent, shown, late, masked=False), [sample.obs[:2]], "torchscript", tmp_path / "late")
+    (plain,), (moved,) = own([sample.obs]), read("torchscript", tmp_path / "late", ["obs"])([sample.obs])
+    assert (moved == plain + 5).all()
+
+
+def test_the_file_of_another_run_is_noticed(make: Make, tmp_path: Path) -> None:
+    for overrides in (KINDS["bounded"], ["env=CartPole-v1"]):
+        agent, sample, space, own = exported(make, tmp_path, "torchscript", "a", *overrides, "seed=1")
+        *_, other = exported(make, tmp_path, "torchscript", "b", *overrides, "seed=2")
+        convert = action_of("", space)[1]
+        assert compare(agent, convert, own, sample, sample.inputs(0)).acceptable
+        assert not compare(agent, convert, other, sample, sample.inputs(0)).acceptable
+        for name in ("a", "b"):
+            (tmp_path / name).rename(tmp_path / f"{name}-{len(overrides)}")
+
+
+def test_a_file_that_differs_is_not_left_in_place(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(*LITTLE, *KINDS["bounded"]).train()
+    out = tmp_path / "policy.pt"
+    out.write_text("what was there before")
+    monkeypatch.setattr(comparison, "TOLERANCE", -1.0)
+    with pytest.raises(RunError, match="does not act as"):
+        command.export(str(tmp_path / "run"), "last", "torchscript", str(out), 0, trust=True)
+    assert out.read_text() == "what was there before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["policy.pt", "run"]
+    with pytest.raises(UserError, match="there is no folder"):
+        command.export(str(tmp_path / "run"), "last", "torchscript", str(tmp_path / "no" / "a"), 0, True)
+
+
+def test_the_example_of_the_page_needs_onnxruntime_alone(make: Make, tmp_path: Path) -> None:
+    needs("onnx")
+    make(*LITTLE, "env=CartPole-v1").train()
+    command.export(str(tmp_path / "run"), "last", "onnx", str(tmp_path / "policy.onnx"), 0, trust=True)
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "show.md").read_text(), re.DOTALL)
+    assert len(example.splitlines()) <= 10
+    alone = f"import sys\nsys.modules['torch'] = sys.modules['pgx'] = None\n{example}"
+    done = subprocess.run(
+        [sys.executable, "-c", alone], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) >= 8  # steps that a pole stands, whoever balances it

@@ -1,0 +1,214 @@
+"""Videos: which moments are in them, how fast they play, and what is said where there can be none."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from pgx.commands.record import record
+from pgx.envs.gymnasium_backend import make_single
+from pgx.envs.vector import step
+from pgx.errors import RunError, UserError
+from pgx.film import opengl
+from pgx.film.camera import Camera, Frame
+from pgx.film.pictures import captioned
+from pgx.film.scene import follow
+from pgx.film.videos import GIF
+from tests.conftest import Make, parameters
+
+PAINTED = "tests.environments:Painted-v0"  # 100 frames a second, 23 steps, grey 10 x step
+TINY = ["algo=a2c", f"env={PAINTED}", "env.num_envs=2", "runner.rollout_steps=8", "trainer.total_steps=64"]
+ANY = np.zeros(1, np.int64)
+
+
+def frames_of(limit: int, seconds: float | None, episodes: int, **kwargs: Any) -> tuple[list[Frame], float]:
+    """Those of so many episodes, and how many a second."""
+    camera, shown = Camera(PAINTED, kwargs, None, 60.0, limit, seconds), list[Frame]()
+    camera.show = shown.append
+    try:
+        camera.reset(seed=0)
+        while episodes:
+            took = step(camera, ANY)
+            episodes -= bool(took.truncated[0])
+    finally:
+        camera.close()
+    return shown, camera.fps
+
+
+def test_every_frame_is_that_of_its_step_and_every_episode_is_whole() -> None:
+    shown, fps = frames_of(limit=100, seconds=None, episodes=2)
+    assert fps == 100
+    assert [(f.episode, f.step) for f in shown] == [(e, s) for e in range(2) for s in range(24)]
+    assert all((f.picture == 10 * f.step).all() and f.episode_return == f.step for f in shown)
+    assert shown[0].picture.shape == (101, 121, 3)
+
+
+@pytest.mark.parametrize(("limit", "every", "fps"), [(99, 2, 50.0), (25, 4, 25.0), (24, 5, 20.0)])
+def test_a_slower_video_leaves_out_frames_and_plays_in_real_time(limit: int, every: int, fps: float) -> None:
+    shown, told = frames_of(limit, None, episodes=1)
+    assert told == fps <= limit
+    assert [f.step for f in shown] == [*range(0, 23, every), 23]  # and the end, wherever it falls
+
+
+def test_only_the_beginning_of_an_episode_is_drawn_where_that_is_asked() -> None:
+    shown, _ = frames_of(limit=100, seconds=0.05, episodes=2)
+    assert [(f.episode, f.step) for f in shown] == [(e, s) for e in range(2) for s in range(6)]
+
+
+def test_the_caption_covers_a_corner_and_changes_with_what_it_says() -> None:
+    blank = np.full((200, 300, 3), 90, np.uint8)
+    first, second = (captioned(Frame(blank, 0, at, 10.0 * at)) for at in (1, 2))
+    assert (first != second).any() and (blank == 90).all()
+    changed = np.argwhere((first != blank).any(axis=-1) | (second != blank).any(axis=-1))
+    assert 0 < changed[:, 0].max() < 30 and changed[:, 1].max() < 250
+
+
+def test_a_gif_plays_as_long_as_what_it_shows() -> None:
+    gif = GIF(25.0, width=60)
+    for grey in range(50):
+        gif.add(np.full((80, 120, 3), 5 * grey, np.uint8))
+    with Image.open(io.BytesIO(gif.finish())) as read:
+        assert read.size == (60, 40) == gif.size
+        assert getattr(read, "n_frames") == 50  # noqa: B009
+        lasts = []
+        for number in range(50):
+            read.seek(number)
+            lasts.append(read.info["duration"])
+            assert np.abs(np.asarray(read.convert("RGB")).astype(int) - 5 * number).max() <= 2
+    assert lasts[:-1] == [40] * 49 and lasts[-1] > 40 and read.info["loop"] == 0
+
+
+def test_what_cannot_be_filmed_says_why() -> None:
+    def refused(**kwargs: Any) -> str:
+        with pytest.raises((UserError, RunError)) as refusal:
+            frames_of(100, None, 1, **kwargs)
+        return str(refusal.value)
+
+    assert "ValueError: no more paint" in refused(breaks=0)
+    assert "ended with exit code 3" in refused(breaks=-7)
+    assert "ValueError: no more paint" in refused(breaks=10)
+    with pytest.raises(UserError, match="render_mode"):
+        Camera("tests.environments:Counter-v0", {}, None, 60.0, 25, None)
+    with pytest.raises(UserError, match="--width and --height are for environments that take them"):
+        Camera(PAINTED, {}, (64, None), 60.0, 25, None)
+
+
+def test_a_machine_without_drivers_is_told_which_packages_bring_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    # libEGL finds no driver, and the dynamic linker no OSMesa that would do.
+    monkeypatch.setenv("__EGL_VENDOR_LIBRARY_FILENAMES", "/nowhere.json")
+    monkeypatch.setenv("PYOPENGL_PLATFORM", "")
+    chosen = opengl.choose()
+    if chosen.platform == "osmesa":
+        pytest.skip("OSMesa is installed, and draws without a driver")
+    assert chosen.platform is None and "apt-get install libegl1 libgl1-mesa-dri" in chosen.problem
+    with pytest.raises(UserError, match=r"Hopper-v4.*apt-get install libegl1 libgl1-mesa-dri"):
+        Camera("Hopper-v4", {}, None, 60.0, 25, None)
+
+
+def test_what_the_user_says_of_opengl_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    assert opengl.choose().platform == "osmesa"
+    monkeypatch.setenv("MUJOCO_GL", "paper")
+    with pytest.raises(UserError, match="MUJOCO_GL=paper is set, and does not work here"):
+        Camera("Hopper-v4", {}, None, 60.0, 25, None)
+
+
+def test_the_camera_goes_with_a_robot_unless_another_was_chosen() -> None:
+    def camera(env_id: str, **kwargs: Any) -> int:
+        env = make_single(env_id, {"render_mode": "rgb_array", **kwargs})
+        follow(env)
+        env.close()
+        return int(env.unwrapped.mujoco_renderer.camera_id)
+
+    assert camera("Walker2d-v4") == camera("Walker2d-v5") == 0  # "track", the only one of the model
+    assert camera("Walker2d-v5", camera_id=-1) == -1
+    assert camera("InvertedPendulum-v4") == -1
+
+
+def test_a_walker_is_recorded_in_the_size_that_was_asked_for(
+    make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if opengl.choose().platform is None:
+        pytest.skip("nothing here draws for MuJoCo")
+    av = pytest.importorskip("av")
+    make("algo=a2c", "env=Walker2d-v4", "env.backend=gymnasium", "trainer.total_steps=256").train()
+    out = tmp_path / "walker.mp4"
+    record(str(tmp_path / "run"), "last", 2, True, str(out), 30, (161, 120), 0, trust=False)
+    said = capsys.readouterr().out
+    with av.open(str(out)) as video:
+        stream = video.streams.video[0]
+        pictures = [frame.to_ndarray(format="rgb24") for frame in video.decode(stream)]
+        assert (stream.width, stream.height) == (160, 120)
+        assert stream.codec_context.name == "h264" and stream.average_rate == 25  # a fifth of its 125
+    assert f"{len(pictures)} frames" in said
+    moved = np.abs(pictures[0].astype(int) - pictures[len(pictures) // 2])
+    assert pictures[0].std() > 10 and (moved > 30).mean() > 0.01
+    assert [path.name for path in tmp_path.iterdir()] == ["run", "walker.mp4"] or len(
+        list(tmp_path.iterdir())
+    ) == 2
+
+
+def test_a_gif_is_recorded_without_a_library_for_it(make: Make, tmp_path: Path) -> None:
+    make(*TINY).train()
+    out = tmp_path / "square.gif"
+    record(str(tmp_path / "run"), "last", 2, False, str(out), None, None, 0, trust=True)
+    with Image.open(out) as read:
+        assert getattr(read, "n_frames") == 2 * 7  # noqa: B009  # steps 0, 4, ..., 20 and 23
+    with pytest.raises(UserError, match=r"ends in \.mp4 or \.gif"):
+        record(str(tmp_path / "run"), "last", 1, False, "square.avi", None, None, 0, trust=True)
+    with pytest.raises(UserError, match="there is no folder"):
+        record(str(tmp_path / "run"), "last", 1, False, str(tmp_path / "no" / "a.gif"), None, None, 0, True)
+
+
+def videos(run: Path) -> dict[int, Image.Image]:
+    """Those in a run's TensorBoard events, by step."""
+    events = EventAccumulator(str(run), size_guidance={"images": 0})
+    events.Reload()
+    found = events.Images("eval/episode") if "eval/episode" in events.Tags()["images"] else []
+    return {int(each.step): Image.open(io.BytesIO(each.encoded_image_string)) for each in found}
+
+
+def test_videos_are_made_while_training_and_change_nothing(make: Make, tmp_path: Path) -> None:
+    films = ["logger.tensorboard=true", "trainer.record_every=32", "trainer.record_width=50"]
+    plain, filmed = (
+        make(*TINY, name="plain"),
+        make(*TINY, *films, "trainer.record_seconds=0.1", name="filmed"),
+    )
+    plain.train()
+    filmed.train()
+    assert torch.equal(parameters(plain), parameters(filmed))
+    made = videos(tmp_path / "filmed")
+    assert len(made) == 2
+    assert all(32 * number <= step < 32 * number + 16 for number, step in enumerate(made, start=1))
+    for video in made.values():
+        assert video.format == "GIF" and video.size[0] == 50
+        assert getattr(video, "n_frames") == 3  # noqa: B009  # steps 0, 4, 8 of the first tenth of a second
+
+
+def test_a_video_that_fails_does_not_end_the_run(
+    make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    films = ["logger.tensorboard=true", "trainer.record_every=32", "env.kwargs.breaks=-8"]
+    assert make(*TINY, *films).train()["status"] == "finished"
+    assert "no video at 32 steps" in capsys.readouterr().err and videos(tmp_path / "run") == {}
+
+
+def test_a_run_that_shall_be_filmed_and_cannot_be_is_refused_before_it_begins(make: Make) -> None:
+    films = ["logger.tensorboard=true", "trainer.record_every=32"]
+    with pytest.raises(UserError, match=r"trainer.record_every=32: .*render_mode"):
+        make(*TINY, *films, "env=tests.environments:Counter-v0")
+
+
+def test_nothing_is_left_of_a_camera() -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        camera = Camera(PAINTED, {}, None, 60.0, 25, None)
+        camera.close()
+        assert camera._process.poll() is not None
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -1,0 +1,126 @@
+"""What `pgx eval` says of trained agents: returns with intervals, and whether tasks were done."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import DictConfig
+
+from pgx.commands.evaluate import evaluate
+from pgx.config.build import load_agent
+from pgx.config.compose import compose
+from pgx.evaluation import play, success_rate
+from pgx.intervals import interquartile_mean, interval, mean
+from pgx.runners import Episode
+from tests.conftest import Make
+
+JUDGED = ["algo=a2c", "env=tests.environments:Judged-v0", "trainer.total_steps=64", "runner.rollout_steps=16"]
+BACKENDS = ["gymnasium", "processes"]
+NUMBERS = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=12)
+
+
+def test_the_interquartile_mean_is_that_of_the_middle_half() -> None:
+    assert interquartile_mean(np.array([8.0, 1, 7, 2, 6, 3, 5, 4])) == pytest.approx(4.5)
+    assert interquartile_mean(np.array([3.0, 1, 100])) == pytest.approx(104 / 3)  # a quarter of three is none
+    rows = np.array([[1.0, 2, 3, 1e9], [-1e9, 5, 7, 9]])
+    assert interquartile_mean(rows) == pytest.approx([2.5, 6.0])
+
+
+@given(NUMBERS, st.floats(-1e3, 1e3), st.floats(0.01, 100))
+def test_the_interquartile_mean_changes_unit_with_the_returns(
+    values: list[float], shift: float, scale: float
+) -> None:
+    plain = float(interquartile_mean(np.array(values)))
+    assert min(values) - 1e-9 <= plain <= max(values) + 1e-9
+    moved = float(interquartile_mean(np.array(values) * scale + shift))
+    assert moved == pytest.approx(plain * scale + shift, abs=1e-6 * (1 + scale))
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+    """Of thirty normal numbers the bootstrap's 95% are somewhat less in truth."""
+    random = np.random.default_rng(0)
+    ends = [interval(list(random.normal(3.0, 2.0, 30)), mean, number) for number in range(300)]
+    held = np.mean([low <= 3.0 <= high for low, high in filter(None, ends)])
+    assert 0.90 <= held <= 0.97
+    widths = [high - low for low, high in filter(None, ends)]
+    assert np.mean(widths) == pytest.approx(2 * 1.96 * 2.0 / np.sqrt(30), rel=0.1)
+    assert interval([1.0], mean, 0) is None
+
+
+def test_only_what_was_said_counts_towards_success() -> None:
+    said = [Episode(0.0, 1, True), Episode(0.0, 1, None), Episode(0.0, 1, False), Episode(0.0, 1, False)]
+    assert success_rate(said) == pytest.approx(1 / 3)
+    assert success_rate([Episode(1.0, 1)]) is None
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("key", ["is_success", "success"])
+def test_an_episode_s_task_is_done_if_its_last_step_says_so(
+    make: Make, tmp_path: Path, backend: str, key: str
+) -> None:
+    """The environment pays 1 for what it calls a success, and says the opposite at every step before the last."""
+    where = [f"env.backend={backend}", f"env.kwargs.key={key}", "env.num_threads=2"]
+    make(*JUDGED, *where).train()
+    agent, envs, _ = load_agent(_config(*where, run=tmp_path / "run"), tmp_path / "run", "last", max_envs=4)
+    sampling = torch.Generator().manual_seed(0)
+    played = play(agent, lambda obs: agent.act(obs, sampling), envs, 30, 7, torch.device("cpu"))
+    envs.close()
+    assert {episode.success for episode in played} == {True, False}
+    assert all(episode.success == (episode.episode_return == 1) for episode in played)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_episodes_that_say_nothing_are_left_out(make: Make, tmp_path: Path, backend: str) -> None:
+    where = [f"env.backend={backend}", "env.kwargs.silent=true", "env.num_threads=2"]
+    make(*JUDGED, *where).train()
+    agent, envs, _ = load_agent(_config(*where, run=tmp_path / "run"), tmp_path / "run", "last", max_envs=4)
+    sampling = torch.Generator().manual_seed(0)
+    played = play(agent, lambda obs: agent.act(obs, sampling), envs, 40, 7, torch.device("cpu"))
+    envs.close()
+    assert {episode.success for episode in played} == {True, False, None}
+    assert all(e.success == (e.episode_return == 1) for e in played if e.success is not None)
+
+
+def _config(*overrides: str, run: Path) -> DictConfig:
+    return compose([*JUDGED, *overrides, "env.num_envs=4", f"run_dir={run}"])
+
+
+def test_periodic_evaluation_tells_of_success(make: Make, tmp_path: Path) -> None:
+    make(*JUDGED, "env.backend=gymnasium", "trainer.eval_every=32").train()
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    told = [row for row in rows if "eval/episode_return" in row]
+    assert len(told) >= 1 and all(row["eval/success"] == row["eval/episode_return"] for row in told)
+
+
+def test_several_runs_both_ways_as_records(
+    make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [str(tmp_path / name) for name in ("a", "b")]
+    make("algo=ppo", "env=CartPole-v1", "env.backend=gymnasium", "seed=1", name="a").train()
+    make("algo=a2c", "env=CartPole-v1", "env.backend=gymnasium", "seed=2", name="b").train()
+    capsys.readouterr()
+    modes = ["deterministic", "stochastic"]
+    said = []
+    for _ in range(2):
+        evaluate(runs, "last", 6, ["deterministic", "stochastic"], 3, trust=False, as_json=True)
+        said.append(json.loads(capsys.readouterr().out))
+    records = said[0]
+    assert said[0] == said[1]
+    assert [(r["run"], r["mode"]) for r in records] == [(run, mode) for run in runs for mode in modes]
+    for record in records:
+        assert record["episodes"] == len(record["returns"]) == len(record["lengths"]) == 6
+        assert record["returns"] == record["lengths"]  # CartPole pays 1 a step
+        assert record["mean"] == pytest.approx(np.mean(record["returns"]))
+        assert record["mean_interval"][0] <= record["mean"] <= record["mean_interval"][1]
+        assert record["iqm"] == pytest.approx(np.mean(sorted(record["returns"])[1:-1]))
+        assert record["success_rate"] is None
+    assert records[0]["returns"] != records[1]["returns"]
+    assert len(set(records[0]["returns"])) > 1  # episodes begin in different states
+
+    evaluate(runs, "last", 6, ["deterministic"], 3, trust=False, as_json=False)
+    text = capsys.readouterr().out
+    assert f"IQM     {records[0]['iqm']:.1f}   95% interval" in text and text.count("6 deterministic") == 2

@@ -1,0 +1,179 @@
+"""`pgx tensorboard`: names, links, what the server tells, and what a browser shows of it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgx.commands.tensorboard import View
+from pgx.loggers.layout import CHARTS
+from pgx.metrics import TABLE, tag
+from pgx.run_names import Names, runs_below
+from tests.browser import Page, chromium
+from tests.conftest import Make
+
+LITTLE = ["env=CartPole-v1", "env.backend=gymnasium", "logger.tensorboard=true"]
+PATIENCE = 90.0
+
+
+def until(true: Any, seconds: float = PATIENCE) -> Any:
+    """What becomes of it once it is true."""
+    end = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.3)
+    return found
+
+
+def events(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "events.out.tfevents.1.host").write_bytes(b"")
+    return folder
+
+
+def test_runs_are_named_by_environment_label_and_seed(make: Make, tmp_path: Path) -> None:
+    same = [*LITTLE, "algo=a2c", "trainer.total_steps=256"]
+    make(*same, name="1").train()
+    make(*same, "seed=3", name="2").train()
+    make(*same, "algo.entropy_coefficient=0.5", name="3").train()
+    make(*same, name="4").train()
+    events(tmp_path / "elsewhere" / "sac_1")
+    names = Names(tmp_path)
+    told = {run.name: names.of(run) for run in runs_below(tmp_path)}
+    assert told == {
+        "1": "CartPole-v1/a2c/seed0",
+        "2": "CartPole-v1/a2c/seed3",
+        "3": "CartPole-v1/a2c/seed0 algo.entropy_coefficient=0.5",
+        "4": "CartPole-v1/a2c/seed0 4",
+        "sac_1": "elsewhere/sac_1",
+    }
+    assert told == {run.name: names.of(run) for run in reversed(list(runs_below(tmp_path)))}
+
+
+def test_no_name_is_within_another_and_none_leads_elsewhere(tmp_path: Path) -> None:
+    """A link within a link would be made in a run's own folder."""
+    for folder in ("a", "b/c", "b/c/d", "e"):
+        events(tmp_path / "runs" / folder)
+    values = {"env": {"id": "a/../../x"}, "label": "..", "seed": 0}
+    sections = [
+        "trainer",
+        "health",
+        "logger",
+        "policy",
+        "critic",
+        "optimizer",
+        "critic_optimizer",
+        "runner",
+        "algo",
+    ]
+    text = json.dumps(values | {section: {} for section in sections})
+    (tmp_path / "runs" / "e" / "config.yaml").write_text(text)
+    before = sorted(tmp_path.rglob("runs/**/*"))
+    (tmp_path / "links").mkdir()
+    view = View(tmp_path / "runs", tmp_path / "links")
+    assert view.renew() == 3
+    events(tmp_path / "runs" / "f")
+    (tmp_path / "runs" / "a" / "events.out.tfevents.1.host").unlink()
+    assert view.renew() == 3
+    links = {
+        str(p.relative_to(tmp_path / "links")): p.resolve()
+        for p in (tmp_path / "links").rglob("*")
+        if p.is_symlink()
+    }
+    assert links == {
+        "b/c": tmp_path / "runs/b/c",
+        "a_.._.._x/_/seed0": tmp_path / "runs/e",
+        "f": tmp_path / "runs/f",
+    }
+    assert [p for p in before if not p.exists()] == [tmp_path / "runs/a/events.out.tfevents.1.host"]
+
+
+def test_every_chart_is_of_metrics_that_there_are() -> None:
+    """And of these alone: TensorBoard takes a tag for every pattern that it begins like."""
+    from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+
+    from pgx.loggers.layout import layout
+
+    read = Layout.FromString(layout().value[0].tensor.string_val[0])
+    assert [category.title for category in read.category] == list(CHARTS)
+    for category in read.category:
+        for chart in category.chart:
+            patterns = [re.compile(pattern) for pattern in chart.multiline.tag]
+            shown = {m.tag for m in TABLE if any(pattern.match(m.tag) for pattern in patterns)}
+            assert shown == {tag(key) for key in CHARTS[category.title][chart.title]}
+
+
+@pytest.fixture
+def server(make: Make, tmp_path: Path) -> Iterator[tuple[str, Path, Path]]:
+    """The command on two runs, as a process: its address, the folder of runs, and that of temporary files."""
+    for algo in ("trpo", "ppo"):
+        make(
+            *LITTLE, f"algo={algo}", "trainer.total_steps=1024", *_least(algo), name=f"outputs/{algo}"
+        ).train()
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with (tmp_path / "said").open("w") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pgx", "tensorboard", "outputs", "--port", "0"],
+            cwd=tmp_path,
+            env=os.environ | {"TMPDIR": str(scratch)},
+            stderr=said,
+        )
+    try:
+        found = until(lambda: re.search(r"at (http://\S+)", (tmp_path / "said").read_text()))
+        yield found[1], tmp_path / "outputs", scratch
+        process.send_signal(signal.SIGTERM)
+        process.wait(PATIENCE)
+        assert not any(path.name.startswith("pgx-") for path in scratch.iterdir())
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _least(algo: str) -> list[str]:
+    return ["algo.critic_minibatch_size=64"] if algo == "trpo" else ["algo.minibatch_size=64"]
+
+
+def told(address: str, route: str) -> Any:
+    with urllib.request.urlopen(address.rstrip("/") + route, timeout=PATIENCE) as answer:
+        return json.load(answer)
+
+
+def test_the_server_tells_of_runs_new_ones_and_charts(
+    server: tuple[str, Path, Path], make: Make, tmp_path: Path
+) -> None:
+    address, *_ = server
+    both = {"CartPole-v1/trpo/seed0", "CartPole-v1/ppo/seed0"}
+    until(lambda: set(told(address, "/data/runs")) == both)
+    charts = told(address, "/data/plugin/custom_scalars/layout")
+    assert [category["title"] for category in charts["category"]] == list(CHARTS)
+    rows = told(address, "/data/plugin/custom_scalars/scalars?tag=health/kl%24&run=CartPole-v1/trpo/seed0")
+    assert list(rows["tag_to_events"]) == ["health/kl"] and len(rows["tag_to_events"]["health/kl"]) >= 4
+    make(*LITTLE, "algo=a2c", "trainer.total_steps=256", "seed=5", name="outputs/late").train()
+    until(lambda: set(told(address, "/data/runs")) == both | {"CartPole-v1/a2c/seed5"})
+
+
+@pytest.mark.skipif(chromium() is None, reason="needs Chromium (apt-get install chromium)")
+def test_a_browser_shows_runs_and_charts(server: tuple[str, Path, Path], tmp_path: Path) -> None:
+    address, *_ = server
+    until(lambda: len(told(address, "/data/runs")) == 2)
+    with Page(tmp_path / "profile") as page:
+        page.open(f"{address}?darkMode=false#custom_scalars")
+        text = until(lambda: (said := page.text()).count("seed0") >= 2 and "KL(old || new)" in said and said)
+        assert "CartPole-v1/trpo/seed0" in text and "CartPole-v1/ppo/seed0" in text
+        assert all(category in text for category in CHARTS)
+        # A line of each run on the chart of returns, which is open from the start.
+        until(lambda: page.count("path, canvas") > 0)
+        picture = page.screenshot()
+        assert picture.startswith(b"\x89PNG") and len(picture) > 20_000
+        page.open(f"{address}#hparams")
+        until(lambda: "result/final_return" in page.text() and "result/best_return" in page.text())
