@@ -12,17 +12,19 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
+from pgx.analysis.statistics import Array, Resampling, Statistic, estimate, iqm, mean
 from pgx.commands.one_run import load_played
 from pgx.config.build import load_agent
 from pgx.errors import UserError
 from pgx.evaluation import play, success_rate
-from pgx.intervals import interquartile_mean, interval, mean
 from pgx.metrics import shown
 from pgx.runners import Episode
 from pgx.seeding import derive, generator
 from pgx.types import Act, Agent, Observations
 
 Mode = Literal["deterministic", "stochastic"]
+EPISODES_DRAWN = 5_000  # resamples: the ends of an interval then vary by some hundredths of its width
+LEVEL = 0.95  # of intervals
 Judged = dict[str, Any]  # of one run in one mode: a record of --json
 
 
@@ -93,22 +95,27 @@ def _acting(agent: Agent, mode: Mode, seed: int, device: str) -> Callable[[Obser
 
 def _judgement(played: Sequence[Episode], seed: int) -> Judged:
     """What the episodes say: of those that were played, and with intervals of those that might have been."""
-    returns = [episode.episode_return for episode in played]
+    returns = np.array([episode.episode_return for episode in played])
     lengths = [episode.length for episode in played]
-    draws = derive(seed, "evaluation intervals")
+    how = Resampling(EPISODES_DRAWN, LEVEL, derive(seed, "evaluation intervals"))
     return {
         "episodes": len(played),
-        "mean": float(mean(np.array(returns))),
-        "mean_interval": interval(returns, mean, draws),
-        "iqm": float(interquartile_mean(np.array(returns))),
-        "iqm_interval": interval(returns, interquartile_mean, draws),
+        **_estimated("mean", returns, mean, how),
+        **_estimated("iqm", returns, iqm, how),
         "std": float(np.std(returns)),
         "success_rate": success_rate(played),
         "mean_length": float(np.mean(lengths)),
-        "returns": returns,
+        "returns": returns.tolist(),
         "lengths": lengths,
         "successes": [episode.success for episode in played],
     }
+
+
+def _estimated(name: str, returns: Array, statistic: Statistic, how: Resampling) -> Judged:
+    """A statistic and its interval; of one episode there is nothing to resample."""
+    found = estimate([returns], statistic, how)
+    ends = None if found.low is None or found.high is None else (found.low, found.high)
+    return {name: found.value, f"{name}_interval": ends}
 
 
 def _tell(judged: Judged) -> None:
