@@ -24,7 +24,7 @@ Made by `python -m scripts.config_reference > docs/config.md` from configs/ and 
 
 A run's config is composed of one file of each group, and any value of it can be changed on the command line:
 
-    pgx train algo=ppo critic=fourier algo.clip_range=0.1 env=Hopper-v5 env.num_envs=32
+    pgx train algo=ppo policy.hidden=[32,32] algo.clip_range=0.1 env=Hopper-v5 env.num_envs=32
 
 `group=choice` takes another file, `group.key=value` another value. The command line beats `experiment=NAME`,
 which beats what the algo's file prefers elsewhere (rollout length, optimizer, ...), which beats the rest. Values

@@ -48,7 +48,9 @@ def draw(axes: Axes, runs: dict[str, list[dict[str, Any]]], tags: list[str], wei
                     linewidth=1.1,
                     label=label,
                 )
-    axes.set_title(", ".join(tags) if len(tags) == 1 else tags[0].partition("/")[0], fontsize=9)
+    axes.set_title(
+        ", ".join(tag.rpartition("/")[2] if number else tag for number, tag in enumerate(tags)), fontsize=9
+    )
     axes.tick_params(labelsize=7)
     axes.xaxis.set_major_formatter(lambda step, _: f"{step / 1000:g}k")
     axes.grid(alpha=0.3)
