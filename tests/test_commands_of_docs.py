@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import gymnasium
 import pytest
 from packaging.requirements import Requirement
 from torch.distributed.run import get_args_parser
@@ -51,8 +52,7 @@ def _pgx(folder: Path, patch: pytest.MonkeyPatch) -> Pgx:
     patch.delenv("PGX_DEBUG", raising=False)
 
     def run(*words: str) -> int:
-        for module in MODULES:  # of this folder, not of another test's
-            sys.modules.pop(module, None)
+        _forget()
         with pytest.raises(SystemExit) as ended:
             main(words)
         assert isinstance(ended.value.code, int)
@@ -66,9 +66,16 @@ def desk(places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     """The command in a folder with all that commands of the docs name; each test has its own."""
     folder = tmp_path / "desk"
     shutil.copytree(places, folder)
+    _forget()
     yield _pgx(folder, monkeypatch)
+    _forget()
+
+
+def _forget() -> None:
+    """The modules of another test's folder."""
     for module in MODULES:
         sys.modules.pop(module, None)
+    gymnasium.registry.pop("MyEnv-v0", None)
 
 
 # --- a command as it is run here
@@ -275,6 +282,7 @@ def target(command: Shown) -> None:
 def script(command: Shown, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The script knows the flags and words."""
     monkeypatch.setattr(sys, "argv", [command.words[1], "--help"])
+    monkeypatch.syspath_prepend(ROOT / "scripts")  # where it looks for its own parts
     with pytest.raises(SystemExit):
         runpy.run_path(str(ROOT / command.words[1]), run_name="__main__")
     told = capsys.readouterr().out
@@ -349,7 +357,7 @@ WAYS = (
     Way(r"pgx compare .*--out.*", show, "draws figures, which takes seconds", options),
     Way(r"pgx (runs|algos|--help)", show),
     Way(
-        r"pgx (check|collect|train|eval|doctor|compare|sweep|sweep resume|--help)",
+        r"pgx (check|collect|train|eval|doctor|compare|sweep|sweep resume)",
         None,
         "a verb by its name",
         mentioned,
