@@ -364,7 +364,7 @@ WAYS = (
     Way(r"pgx (eval|doctor|runs|envs|collect) .+", show),
     Way(r"pgx compare (?!.*--out).+", show),
     Way(r"pgx compare .*--out.*", show, "draws figures, which takes seconds", options),
-    Way(r"pgx (runs|algos|--help)", show),
+    Way(r"pgx (runs|algos|(VERB )?--help)", show),
     Way(
         r"pgx (check|collect|train|eval|doctor|compare|sweep|sweep resume)",
         None,
