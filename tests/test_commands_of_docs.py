@@ -171,6 +171,8 @@ def sweep(command: Shown, pgx: Pgx) -> None:
 
 def show(command: Shown, pgx: Pgx) -> None:
     """A verb that looks at runs; of these the doctor alone has two good ends: healthy and sick."""
+    if command.words[1] in [verb.name for verb in VERBS]:
+        options(command)  # as it stands, before numbers are made small
     words = _cleared(_short(_meant(command)))
     assert pgx(*words[1:]) in ((0, 1) if words[1] == "doctor" else (0,))
 
