@@ -1,5 +1,6 @@
 """docs/ as a site: built strictly, whole, and of nothing but its own files."""
 
+import html
 import json
 import os
 import re
@@ -95,19 +96,16 @@ def test_pages_fetch_nothing_from_elsewhere_and_links_within_lead_somewhere(site
 
 def test_code_that_a_page_refers_to_is_in_the_site_with_its_lines(site: Path) -> None:
     """The page of a rule says `pgx/algos/trpo.py#L57`; there stands the line that the file has at 57."""
-    links = re.findall(
-        r'href="(\.\./source/[^"#]+)#__codelineno-0-(\d+)"', (site / "algorithms" / "trpo.html").read_text()
+    page = (site / "algorithms" / "trpo.html").read_text()
+    lines = re.findall(r'href="\.\./source/pgx/algos/trpo\.py\.html#__codelineno-0-(\d+)"', page)
+    assert lines == re.findall(
+        r"pgx/algos/trpo\.py#L(\d+)", (ROOT / "docs" / "algorithms" / "trpo.md").read_text()
     )
-    assert links
     source = (ROOT / "pgx" / "algos" / "trpo.py").read_text().splitlines()
-    for address, line in links:
-        if address.endswith("trpo.py.html"):
-            listing = (site / "algorithms" / address).read_text()
-            after = listing.split(f'id="__codelineno-0-{line}"')[1].split("\n")[0]
-            words = re.sub(r"<[^>]+>", "", "<" + after)
-            assert words.strip() == source[int(line) - 1].strip().replace(">", "&gt;").replace(
-                '"', "&quot;"
-            ), line
+    listing = (site / "source" / "pgx" / "algos" / "trpo.py.html").read_text()
+    for line in lines:
+        after = listing.split(f'id="__codelineno-0-{line}"')[1].split("\n")[0]
+        assert html.unescape(re.sub(r"<[^>]+>", "", f"<{after}")).strip() == source[int(line) - 1].strip()
 
 
 @pytest.mark.skipif(chromium() is None, reason="needs Chromium (apt-get install chromium)")
