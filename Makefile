@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install walker test test-all lint bench clean
+.PHONY: install walker test test-all lint bench docs clean
 
 install: .venv/.installed
 
@@ -37,5 +37,9 @@ lint: install
 bench: install
 	$(BIN)/python scripts/bench.py
 
+# site/index.html; a link that leads nowhere is an error.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv dist build site .pytest_cache .mypy_cache .ruff_cache .hypothesis

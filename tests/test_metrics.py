@@ -1,11 +1,12 @@
 """One table of tags, and a page that is made from it."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
 
-from pgx.metrics import TABLE, markdown, tagged
+from pgx.metrics import HEALTHY, TABLE, markdown, tagged
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,6 +26,12 @@ def test_what_is_undefined_is_left_out() -> None:
 
 def test_the_page_is_that_of_the_table() -> None:
     assert (ROOT / "docs" / "metrics.md").read_text() == markdown(), "python -m pgx.metrics > docs/metrics.md"
+
+
+def test_what_is_healthy_is_said_of_metrics_that_there_are() -> None:
+    assert HEALTHY.keys() <= {m.key for m in TABLE}
+    named = {tag for text in HEALTHY.values() for tag in re.findall(r"`(\w+/\w+)`", text)}
+    assert named <= {m.tag for m in TABLE}
 
 
 def test_no_other_file_names_a_tag() -> None:

@@ -1,27 +1,37 @@
 """Update rules: `pgx/algos/<name>.py` holds one rule, `configs/algo/<name>.yaml` its values. Nothing lists them.
 
 Other files of configs/algo name a rule and set what is around it: `impala` is `vtrace` with actors of its own.
+A rule of somebody's own is `module:Class`, with its values in the YAML file beside the module.
 """
 
 import importlib
 import inspect
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
+from pgx.schema import nearest
 from pgx.types import Algorithm
+
+_WHAT_A_RULE_HAS = ("discount", "uses", "conflicts", "estimate", "update")
 
 
 def rules() -> list[str]:
-    """Names of the rules."""
+    """Names of the rules that come with pgx."""
     return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem != "__init__")
 
 
 def rule(name: str) -> type[Any]:
-    """The update rule in pgx/algos/<name>.py: the one class there that has an `update`.
+    """The update rule in pgx/algos/<name>.py: the one class there that has an `update`; or that of `module:Class`.
 
     Raises:
-        ModuleNotFoundError: there is no such file.
+        ImportError: there is no such file.
+        AttributeError: the module has no such class.
     """
+    module_name, colon, class_name = name.rpartition(":")
+    if colon:
+        own: type[Any] = getattr(importlib.import_module(module_name), class_name)
+        return own
     module = importlib.import_module(f"pgx.algos.{name}")
     found = [
         member
@@ -33,4 +43,22 @@ def rule(name: str) -> type[Any]:
     return found[0]
 
 
-__all__ = ["Algorithm", "rule", "rules"]
+def rule_problem(name: str) -> str | None:
+    """What is wrong with a rule's name, in words; None: there is such a rule. Imports the module that it names."""
+    module_name, colon, class_name = name.rpartition(":")
+    if not colon:
+        return None if name in rules() else f"no rule '{name}'{nearest(name, rules())}"
+    try:
+        own = rule(name)
+    except AttributeError:
+        offered = vars(importlib.import_module(module_name))
+        return f"module '{module_name}' was imported and has no class '{class_name}'{nearest(class_name, offered)}"
+    except (Exception, SystemExit) as error:  # whatever a module of the user's raises
+        return f"module '{module_name}' cannot be imported: {type(error).__name__}: {error}"
+    fields = getattr(own, "__dataclass_fields__", {})
+    if lacking := [part for part in _WHAT_A_RULE_HAS if part not in fields and not hasattr(own, part)]:
+        return f"{class_name} is no update rule: it has no {', '.join(lacking)} (see pgx.types.Algorithm)"
+    return None if is_dataclass(own) else f"{class_name} is no update rule: expected a dataclass"
+
+
+__all__ = ["Algorithm", "rule", "rule_problem", "rules"]

@@ -29,9 +29,9 @@ class ActorCritic:
     # The weight of grad log pi(a|s). q: Q(s, a), learned. advantage: Q(s, a) - V(s), both learned. td: G - V(s), from V
     # alone. All regress on one target G, so that the forms differ in the weight and in nothing else.
     form: Literal["q", "advantage", "td"]
-    # G is either of two; the other is null. n_steps: that many rewards, then V. gae_lambda: the lambda-return.
-    n_steps: Count | None
-    gae_lambda: Fraction | None
+    # G is either of two; the other is null.
+    n_steps: Count | None  # G: that many rewards, then V
+    gae_lambda: Fraction | None  # G: the lambda-return
     normalize_advantage: bool  # the weight to mean 0 and standard deviation 1 over the batch
     entropy_coefficient: NonNegative  # bonus per nat of entropy, in units of the weight
     critic_steps: Count  # gradient steps of the critic on each rollout

@@ -182,6 +182,6 @@ def load_played(run_dir: Path, trust: bool) -> DictConfig:
             has not allowed.
     """
     cfg = load_config(run_dir)
-    refuse_untrusted(imports_of(cfg, run_dir / CONFIG), trust)
+    refuse_untrusted(imports_of(cfg, run_dir / CONFIG, named=()), trust)
     check(cfg)
     return cfg

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from pgx.checkpoint import LAST, Checkpoints
 from pgx.commands.one_run import last_state, load_config
@@ -116,8 +116,7 @@ def _changed(asked: Asked) -> tuple[DictConfig, tuple[Change, ...]]:
     named = {override.key_or_group: override.value() for override in overrides}
     source = asked.run_dir / CONFIG
     theirs: list[str] = []
-    if OmegaConf.select(cfg, "env.id") not in (named.get("env"), named.get("env.id")):
-        theirs += imports_of(cfg, source)
+    theirs += imports_of(cfg, source, [str(value) for value in named.values()])
     if "runner.address" not in named:
         theirs += joins_of(cfg, source)
     refuse_untrusted(theirs, asked.trust)

@@ -8,10 +8,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pgx.algos import rule, rules
+from pgx.algos import rule, rule_problem, rules
 from pgx.config.choices import NAMED, keys_of
 from pgx.config.explain import explain
 from pgx.config.fit import contradictions
+from pgx.config.own_rules import own_values
 from pgx.config.sections import FIXED, Search, Top
 from pgx.datasets.read import dataset_problem
 from pgx.errors import UserError
@@ -68,7 +69,8 @@ def plain_values(cfg: DictConfig) -> dict[str, Any]:
     # A file that sets what is around another file's rule, as algo=impala does, has the run bear its name.
     preferred: dict[str, dict[str, Any]] = {}
     for name in (OmegaConf.select(cfg, "algo.name"), values.get("label")):
-        for section, wishes in _preferences(str(name)).items():
+        wanted = own_values(str(name)) if ":" in str(name) else _preferences(str(name))
+        for section, wishes in wanted.items():
             if isinstance(wishes, Mapping):
                 preferred[section] = preferred.get(section, {}) | dict(wishes)
     for section in NAMED:
@@ -118,8 +120,8 @@ def _section_problems(section: str, values: Mapping[str, Any]) -> list[str]:
     name = values["name"]
     rest = {key: value for key, value in values.items() if key != "name"}
     if section == "algo":
-        if name not in rules():
-            return [f"algo.name: no rule '{name}'{nearest(str(name), rules())}"]
+        if problem := rule_problem(str(name)):
+            return [f"algo.name: {problem}"]
         return problems(section, signature(rule(str(name))), rest)
     registry, _ = NAMED[section]
     if name is None and section.endswith("optimizer"):

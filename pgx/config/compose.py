@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pgx.config.check import value_problems
 from pgx.config.explain import explain
+from pgx.config.own_rules import own_rule_problem, register_rule
 from pgx.config.sections import FIXED
 from pgx.envs.make import id_problem
 from pgx.errors import UserError
@@ -102,30 +103,36 @@ def parse(overrides: list[str]) -> list[Override]:
 
 
 def prepare(overrides: list[str]) -> list[str]:
-    """Overrides as Hydra takes them: env.kwargs open to new keys, environments known, `module:Id` imported."""
+    """Overrides as Hydra takes them: env.kwargs open to new keys, environments known, `module:Name` imported."""
     prepared = []
     for override in parse(overrides):
         text, key = override.input_line or "", override.key_or_group
         adds = key == "env.kwargs" or key.startswith("env.kwargs.")
         prepared.append(f"++{text}" if adds and text.startswith(key) else text)
     modules = named_modules(overrides)
-    if found := [problem for value in modules if (problem := id_problem(value))]:
+    looked_at = [(own_rule_problem if key == "algo" else id_problem)(value) for value, key in modules.items()]
+    if found := [problem for problem in looked_at if problem]:
         raise UserError(*found)
-    register_environments(modules)
+    register_environments(value for value, key in modules.items() if key == "env")
+    for value in (value for value, key in modules.items() if key == "algo"):
+        register_rule(value)
     register_environments(gymnasium.registry)
     return prepared
 
 
-def named_modules(overrides: Sequence[str]) -> list[str]:
-    """Ids of the form module:Id that overrides choose; nothing is imported.
+def named_modules(overrides: Sequence[str]) -> dict[str, str]:
+    """What overrides choose of the form module:Name, each with what it is of, env or algo; nothing is imported.
 
     Raises:
         UserError: a text is no override.
     """
-    chosen = [o for o in parse(list(overrides)) if o.key_or_group in ("env", "env.id")]
-    named = [value for o in chosen if not isinstance(o.value(), dict | list) for value in _values(o)]
-    unescaped = [value.replace("\\", "") for value in named]  # a sweep's are escaped
-    return [value for value in unescaped if ":" in value]
+    found: dict[str, str] = {}
+    for override in parse(list(overrides)):
+        key = {"env.id": "env", "algo.name": "algo"}.get(override.key_or_group, override.key_or_group)
+        if key in ("env", "algo") and not isinstance(override.value(), dict | list):
+            unescaped = (value.replace("\\", "") for value in _values(override))  # a sweep's are escaped
+            found |= {value: key for value in unescaped if ":" in value}
+    return found
 
 
 def _values(override: Override) -> list[str]:
@@ -196,7 +203,10 @@ def compose(overrides: list[str]) -> DictConfig:
     unknown = {o.input_line: problem for o in sound if (problem := _key_problem(o, known))}
     cfg = _hydra([o.input_line or "" for o in sound if o.input_line not in unknown])
     if wrong or unknown:
-        raise UserError(*wrong.values(), *unknown.values(), *value_problems(cfg))
+        # A rule's module that is named by a detour is not imported for the sake of a longer message.
+        rule = str(OmegaConf.select(cfg, "algo.name", throw_on_resolution_failure=False))
+        more = value_problems(cfg) if ":" not in rule or rule in named_modules(overrides) else []
+        raise UserError(*wrong.values(), *unknown.values(), *more)
     return cfg
 
 
@@ -259,6 +269,8 @@ def _choice_problem(override: Override) -> str | None:
     value = str(override.value())
     if group == "env":
         return None if value in choices("env") else id_problem(value)
+    if group == "algo" and ":" in value:
+        return own_rule_problem(value)
     if value in choices(group) or (group in ("experiment", "sweep") and value == "None"):
         return None
     offered = ", ".join(choices(group)) or "nothing yet"

@@ -74,7 +74,7 @@ class Search:
     space: dict[
         str, str
     ]  # key: the values to choose from, in Hydra's words, e.g. tag(log, interval(1e-5, 1e-2))
-    trials: Count
+    trials: Count  # runs
     seed: Index  # of the choice of values; each trial's own seed is the run's, as always
     objective: Literal["final_return", "best_return"]  # of summary.json; the larger the better
     pruner: Literal[

@@ -1,6 +1,6 @@
 """What a file that somebody else wrote would have pgx import or join, which is the user's to allow: --trust."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -11,15 +11,24 @@ from pgx.errors import UserError
 _ADAPTERS = frozenset({"GymV21Environment-v0", "GymV26Environment-v0"})
 
 
-def imports_of(cfg: DictConfig, source: Path) -> list[str]:
-    """A line for what making the environment of a config would import; empty when its id is known without."""
+def imports_of(cfg: DictConfig, source: Path, named: Collection[str]) -> list[str]:
+    """A line for what a run of a config would import: its environment's module and its rule's, where they are its own.
+
+    Args:
+        cfg: of the run.
+        source: the file that it stands in.
+        named: module:Name of those that the user has named, which need not be told.
+    """
+    found = []
+    for key in ("env.id", "algo.name"):
+        value = str(OmegaConf.select(cfg, key))
+        module, colon, _ = value.rpartition(":")
+        if colon and value not in named:
+            found.append(f"{source}: {key}={value} would import the module '{module}'")
     env_id = str(OmegaConf.select(cfg, "env.id"))
-    module, colon, _ = env_id.rpartition(":")
-    if colon:
-        return [f"{source}: env.id={env_id} would import the module '{module}'"]
-    if env_id in _ADAPTERS:
-        return [f"{source}: env.id={env_id} would import whatever env.kwargs name"]
-    return []
+    if env_id in _ADAPTERS and env_id not in named:
+        found.append(f"{source}: env.id={env_id} would import whatever env.kwargs name")
+    return found
 
 
 def joins_of(cfg: DictConfig, source: Path) -> list[str]:

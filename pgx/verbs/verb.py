@@ -53,7 +53,8 @@ def take_sampling(parser: argparse._ActionsContainer) -> None:
 
 
 def count(text: str) -> int:
-    """A whole number >= 1."""
-    if not text.isdecimal() or int(text) < 1:
+    """A whole number >= 1, written as in a config: 500_000 is one."""
+    digits = text.replace("_", "")
+    if not digits.isdecimal() or int(digits) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got '{text}'")
-    return int(text)
+    return int(digits)

@@ -1,0 +1,109 @@
+"""The commands that README.md and the pages of docs/ show, each with where it stands and what is said to follow."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PROGRAMS = ("pgx", "torchrun", "make", "python", "python3", "pip", "srun")
+LANGUAGES = ("", "bash", "sh", "console", "text")  # of fenced blocks that may hold commands
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A command as a page shows it.
+
+    Args:
+        page: where it stands.
+        line: of the page.
+        words: as a shell would split it, without the folder that a program is in and without redirections.
+        output: the lines below a command that was written with a prompt.
+    """
+
+    page: str
+    line: int
+    words: tuple[str, ...]
+    output: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        return shlex.join(self.words)
+
+
+def shown() -> list[Shown]:
+    """Every command of every page, each text once."""
+    found: dict[str, Shown] = {}
+    for path in PAGES:
+        name = str(path.relative_to(ROOT))
+        for line, text, output in _lines(path.read_text()):
+            for words in _commands(text):
+                command = Shown(name, line, tuple(words), tuple(output))
+                found.setdefault(command.text, command)
+    return list(found.values())
+
+
+def _lines(page: str) -> Iterator[tuple[int, str, list[str]]]:
+    """Lines of code blocks, those that are continued as one, and pieces of code within prose."""
+    lines = page.splitlines()
+    fence, number = None, 0
+    while number < len(lines):
+        first, line = number, lines[number]
+        number += 1
+        if line.startswith("```"):
+            fence = None if fence is not None else line.removeprefix("```").strip()
+            continue
+        in_block = (
+            fence in LANGUAGES
+            if fence is not None
+            else line.startswith("    ") and _after_blank(lines, first)
+        )
+        if in_block:
+            text = line.strip()
+            while text.endswith("\\") and number < len(lines):
+                text = " ".join([text.removesuffix("\\").rstrip(), lines[number].strip()])
+                number += 1
+            below = lines[number:] if text.startswith("$ ") else []
+            output = [each.strip() for each in below[: _length(below)]]
+            yield first + 1, text.removeprefix("$ "), output
+        elif fence is None:
+            joined = (
+                line
+                if line.count("`") % 2 == 0
+                else f"{line} {lines[number].strip()}"
+                if number < len(lines)
+                else line
+            )
+            for code in re.findall(r"`([^`]+)`", joined):
+                yield first + 1, code, []
+
+
+def _after_blank(lines: list[str], number: int) -> bool:
+    """Whether an indented line is of a block of code, which a blank line comes before, and no list goes on with."""
+    while number >= 0 and lines[number].startswith("    "):
+        number -= 1
+    return number < 0 or not lines[number].strip()
+
+
+def _length(lines: list[str]) -> int:
+    return next(
+        (i for i, line in enumerate(lines) if not line.startswith("    ") or line.strip().startswith("$ ")),
+        len(lines),
+    )
+
+
+def _commands(text: str) -> Iterator[list[str]]:
+    """The commands of a line: what follows two blanks or a # is said of them."""
+    said = re.split(r"\s{2,}(?![^']*'(?:[^']*'[^']*')*[^']*$)|\s#", text)[0]
+    for part in said.split("&&"):
+        try:
+            words = shlex.split(part)
+        except ValueError:  # prose
+            continue
+        while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
+            words = words[1:]
+        if len(words) > 1 and words[0].rpartition("/")[2] in PROGRAMS:
+            words[0] = words[0].rpartition("/")[2]
+            yield words[: words.index(">")] if ">" in words else words

@@ -1,0 +1,441 @@
+"""Every command that README.md and docs/ show is run here, or, where that takes a cluster or hours, looked at."""
+
+import argparse
+import inspect
+import itertools
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import gymnasium
+import pytest
+from omegaconf import DictConfig
+from packaging.requirements import Requirement
+from torch.distributed.run import get_args_parser
+
+from pgx.cli import VERBS, main
+from pgx.config import check, compose
+from pgx.config.compose import hydra_config, jobs
+from pgx.config.ranks import check_ranks
+from tests.docs_commands import ROOT, Shown, shown
+from tests.docs_places import OF_THE_MODULE, STAND_FOR, make_places
+
+PATIENCE = 600  # seconds for a process
+Pgx = Callable[..., int]
+MODULES = ("my_module", "spo")
+
+
+# --- the folder that commands are given in
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("places")
+    with pytest.MonkeyPatch.context() as patch:
+        make_places(folder, _pgx(folder, patch))
+    return folder
+
+
+def _pgx(folder: Path, patch: pytest.MonkeyPatch) -> Pgx:
+    """The command in this process, in a folder."""
+    patch.chdir(folder)
+    patch.setattr(sys, "argv", ["pgx"])
+    patch.setattr(sys, "path", [*sys.path, ""])
+    patch.setenv("HYDRA_FULL_ERROR", "0")
+    patch.setenv("COLUMNS", "200")
+    patch.delenv("PGX_DEBUG", raising=False)
+
+    def run(*words: str) -> int:
+        _forget()
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert isinstance(ended.value.code, int)
+        return ended.value.code
+
+    return run
+
+
+@pytest.fixture
+def desk(places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pgx]:
+    """The command in a folder with all that commands of the docs name; each test has its own."""
+    folder = tmp_path / "desk"
+    shutil.copytree(places, folder)
+    _forget()
+    yield _pgx(folder, monkeypatch)
+    _forget()
+
+
+def _forget() -> None:
+    """The modules of another test's folder."""
+    for module in MODULES:
+        sys.modules.pop(module, None)
+    gymnasium.registry.pop("MyEnv-v0", None)
+
+
+# --- a command as it is run here
+
+
+def _meant(command: Shown) -> list[str]:
+    """Its words, with what a reader would put in."""
+    if command.words[:2] == ("pgx", "train") and "-m" in command.words:
+        return ["algo=a2c" if word == "..." else word for word in command.words]
+    words = [STAND_FOR.get(word, word) for word in command.words]
+    if "env.id=my_module:MyEnv-v0" in words:
+        words[words.index("--resume") + 1] = OF_THE_MODULE
+    if "--checkpoint" in words:
+        checkpoints = Path(words[words.index("--resume") + 1], "checkpoints").glob("step_*.pt")
+        words[words.index("--checkpoint") + 1] = min(checkpoints).stem
+    return words
+
+
+def _cleared(words: list[str]) -> list[str]:
+    """The same, with nothing yet where it is to write."""
+    for word, following in itertools.pairwise([*words, ""]):
+        target = (
+            following if word == "--out" else word.partition("=")[2] if word.startswith("run_dir=") else ""
+        )
+        if target:
+            shutil.rmtree(target, ignore_errors=True)
+    return words
+
+
+def _few(overrides: list[str]) -> list[str]:
+    """What is appended to a training command, which else takes minutes."""
+    runner = _runner(tuple(o for o in overrides if o.startswith(("algo=", "runner", "experiment="))))
+    few = ["trainer.compile=false", "logger.console=plain"]
+    if runner.name == "dataset":
+        return [*few, "runner.episodes=4", "trainer.eval_episodes=1", "trainer.total_steps=100"]
+    if runner.name == "episodes":
+        return [*few, "env.num_envs=2", "trainer.total_steps=40"]
+    if runner.name == "sync":
+        return [*few, "env.num_envs=4", "runner.rollout_steps=64", "trainer.total_steps=256"]
+    envs = 4 if runner.workers == "auto" else runner.workers
+    return [*few, f"env.num_envs={envs}", "trainer.total_steps=320"]
+
+
+@cache
+def _runner(chosen: tuple[str, ...]) -> DictConfig:
+    """The runner of a config, by what chooses it: composing takes longer than a short run."""
+    section: DictConfig = compose(list(chosen)).runner
+    return section
+
+
+def _short(words: list[str]) -> list[str]:
+    """Ranges and lists of seeds as their first two, numbers of episodes and steps small."""
+    text = [re.sub(r"^seed=range\((\d+),\d+\)$", r"seed=\1", word) for word in words]
+    text = [re.sub(r"^seed=(\d+),.*", r"seed=\1", word) for word in text]
+    text = [re.sub(r"^trainer.total_steps=.*", "trainer.total_steps=1536", word) for word in text]
+    text = [re.sub(r"^sweep.trials=.*", "sweep.trials=2", word) for word in text]
+    for position, word in enumerate(text):
+        if word in ("--episodes", "--at"):
+            text[position + 1] = {"--episodes": "2", "--at": "512"}[word]
+    return text
+
+
+def _is_override(word: str) -> bool:
+    return "=" in word and not word.startswith("-")
+
+
+# --- ways of being run: with `pgx` in this process, in a process, not at all
+
+
+def train(command: Shown, pgx: Pgx) -> None:
+    words = _cleared(_meant(command))
+    assert pgx(*words[1:], *_few(words[2:])) == 0
+
+
+def resume(command: Shown, pgx: Pgx) -> None:
+    assert pgx(*_short(_meant(command))[1:]) == 0
+
+
+def sweep(command: Shown, pgx: Pgx) -> None:
+    words = _short(_meant(command))
+    overrides = [word for word in words[2:] if _is_override(word)]
+    searched = [o for o in overrides if o.startswith("sweep=")]
+    few = (
+        ["trainer.total_steps=4096", "sweep.trials=2", "trainer.compile=false"]
+        if searched
+        else _few(_first_job(overrides))
+    )
+    shutil.rmtree("outputs/sweeps/first")
+    assert pgx("train", *words[2:], *few) == 0
+
+
+def show(command: Shown, pgx: Pgx) -> None:
+    """A verb that looks at runs; of these the doctor alone has two good ends: healthy and sick."""
+    if command.words[1] in [verb.name for verb in VERBS]:
+        options(command)  # as it stands, before numbers are made small
+    words = _cleared(_short(_meant(command)))
+    assert pgx(*words[1:]) in ((0, 1) if words[1] == "doctor" else (0,))
+
+
+def refused(command: Shown, pgx: Pgx, capsys: pytest.CaptureFixture[str]) -> None:
+    """The docs show a mistake, and perhaps what is said of it."""
+    assert pgx(*command.words[1:]) == 2
+    said = capsys.readouterr().err
+    for line in command.output:
+        assert line.removesuffix(" ...") in said
+
+
+def process(command: Shown) -> None:
+    """A program other than pgx, shortened where it trains."""
+    words = _cleared(_short(_meant(command)))
+    if words[0] == "torchrun":
+        at = words.index("train") + 1
+        launched = re.sub(r"--nproc-per-node \d+", "--nproc-per-node 2", " ".join(words[:at])).split()
+        few = [] if "--resume" in words else _few(words[at:])
+        words = [sys.executable, "-m", "torch.distributed.run", *launched[1:], *words[at:], *few]
+    elif words[0] == "python":
+        words = [
+            sys.executable,
+            *(str(ROOT / word) if word.startswith("scripts/") else word for word in words[1:]),
+        ]
+    ended = subprocess.run(
+        words,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+def page(command: Shown, capsys: pytest.CaptureFixture[str]) -> None:
+    """What prints a page of docs/, or a part of one, prints what is there."""
+    file = ROOT / f"{command.words[2].replace('.', '/')}.py"
+    runpy.run_path(str(file), run_name="__main__")
+    assert capsys.readouterr().out.strip() in (ROOT / command.page).read_text()
+
+
+def tensorboard(command: Shown) -> None:
+    """A server, until it says where it is to be found."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", *_meant(command), "--port", "0"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stderr is not None
+        assert any("http://" in line for line in server.stderr)
+    finally:
+        server.terminate()
+        server.wait(PATIENCE)
+
+
+# --- ways of being looked at, where a command is not run, or by `make test-all` alone
+
+
+def options(command: Shown) -> None:
+    """A verb takes these arguments."""
+    words = _meant(command)
+    (verb,) = [verb for verb in VERBS if verb.name == words[1]]
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    verb.take(parser)
+    parser.parse_args(words[2:])
+
+
+def mentioned(command: Shown) -> None:
+    """A verb by its name alone."""
+    assert command.words[1] in ["train", *(verb.name for verb in VERBS)]
+
+
+def config(command: Shown) -> None:
+    """A run that could begin, where a training command is too much for a test."""
+    check(compose(_meant(command)[2:]))
+
+
+def planned(command: Shown) -> None:
+    """A sweep whose first and last run could begin, on a launcher that there is."""
+    overrides = [word for word in _meant(command)[2:] if _is_override(word)]
+    hydra = [o for o in overrides if o.lstrip("+").startswith("hydra")]
+    assert hydra_config(hydra).launcher
+    search = [o for o in overrides if o.startswith("sweep")]
+    given = list(compose(search).sweep.overrides) if search else []
+    drawn = [o for o in overrides if "interval(" in o]
+    asked = jobs([*given, *(o for o in overrides if o not in [*hydra, *search, *drawn])])
+    for job in (asked[0], asked[-1]):
+        check(compose(job))
+
+
+def ranks(command: Shown) -> None:
+    """torchrun takes its arguments, and the ranks a config."""
+    asked = get_args_parser().parse_args(list(command.words[1:]))
+    if "--resume" not in command.words:
+        count = int(asked.nproc_per_node) * int(asked.nnodes.rpartition(":")[2])
+        check_ranks(compose([word for word in asked.training_script_args if _is_override(word)]), count)
+
+
+def packages(command: Shown) -> None:
+    """pip understands the names, and pgx has the extras."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for word in command.words[2:]:
+        wanted = Requirement(word)
+        assert wanted.name != "pgx-rl" or wanted.extras <= set(extras)
+
+
+def target(command: Shown) -> None:
+    """make knows how."""
+    subprocess.run(
+        ["make", "--dry-run", *command.words[1:]], cwd=ROOT, capture_output=True, check=True, timeout=PATIENCE
+    )
+
+
+def script(command: Shown, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The script knows the flags and words."""
+    monkeypatch.setattr(sys, "argv", [command.words[1], "--help"])
+    monkeypatch.syspath_prepend(ROOT / "scripts")  # where it looks for its own parts
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(ROOT / command.words[1]), run_name="__main__")
+    told = capsys.readouterr().out
+    for word in command.words[2:]:
+        if word.startswith("--") or (word.isalpha() and word.islower()):
+            assert word in told, word
+
+
+def batch_script(command: Shown) -> None:
+    """bash understands the script that it is a line of, and pgx both commands that it may come to."""
+    (found,) = re.findall(r"^    #!/bin/bash\n(?:    .*\n)+", (ROOT / command.page).read_text(), re.MULTILINE)
+    subprocess.run(
+        ["bash", "-n"], input=found.replace("\n    ", "\n"), text=True, check=True, timeout=PATIENCE
+    )
+    (overrides,) = re.findall(r'command="(algo=[^"]+)"', found)
+    check(compose(overrides.replace("$RUN", "outputs/walker").split()))
+
+
+def nothing(command: Shown) -> None:
+    """There is nothing of pgx's in it."""
+
+
+def _first_job(overrides: list[str]) -> list[str]:
+    return jobs([o for o in overrides if not o.lstrip("+").startswith("hydra")])[0]
+
+
+# --- THE table: each command belongs to the one row that fits it
+
+
+@dataclass(frozen=True)
+class Way:
+    """What is done with commands that fit a pattern.
+
+    Args:
+        fits: the whole of a command's text.
+        run: runs it; None: it is not run, for the reason.
+        reason: why it is not run at every test, or at all.
+        looked_at: what is looked at instead, where there is a reason.
+    """
+
+    fits: str
+    run: Callable[..., None] | None
+    reason: str = ""
+    looked_at: Callable[..., None] | None = None
+
+
+PROCESSES = "starts processes, which takes seconds"
+WAYS = (
+    # train
+    Way(r"pgx train (?!-|.*(impala|a3c|backend=processes|algo.max_k=|algo.epsilo=)).+", train),
+    Way(r"pgx train (?!.*address).*(impala|a3c|backend=processes).*", train, PROCESSES, config),
+    Way(r"pgx train .*runner.address=.*", None, "a Ray cluster", config),
+    Way(r"pgx train .*(algo.max_k=|algo.epsilo=).*", refused),
+    Way(r"pgx train --resume .+", resume),
+    Way(r"pgx train (--help|--cfg job (?!\.\.\.).*)", show),
+    Way(r"pgx train --cfg job \.\.\.", None, "another command's overrides stand for the dots", mentioned),
+    # sweeps
+    Way(r"pgx train -m algo=trpo,ppo seed=\S+", sweep),
+    Way(r"pgx train -m (?!.*(launcher|sweep=))(?=.*(env=|max_kl=)).*", sweep, "several runs", planned),
+    Way(
+        r"pgx train -m (?=.*(launcher=(joblib|submitit_local|ray)|sweep=(?!NAME)))(?!.*address).*",
+        sweep,
+        PROCESSES,
+        planned,
+    ),
+    Way(r"pgx train -m .*(submitit_slurm|launcher.address).*", None, "a cluster", planned),
+    Way(r"pgx train -m sweep=NAME", None, "another command's name stands for NAME", mentioned),
+    Way(r"pgx sweep (status|resume) .+", show),
+    # other verbs
+    Way(r"pgx (eval|doctor|runs|envs|collect) .+", show),
+    Way(r"pgx compare (?!.*--out).+", show),
+    Way(r"pgx compare .*--out.*", show, "draws figures, which takes seconds", options),
+    Way(r"pgx (runs|algos|(VERB )?--help)", show),
+    Way(
+        r"pgx (check|collect|train|eval|doctor|compare|sweep|sweep resume)",
+        None,
+        "a verb by its name",
+        mentioned,
+    ),
+    Way(r"pgx (check env=.*|record .*|export .*|replay .*)", show, PROCESSES, options),
+    Way(r"pgx tensorboard.*", tensorboard, PROCESSES, options),
+    # other programs
+    Way(r"torchrun (?!--nnodes|-m).*", process, PROCESSES, ranks),
+    Way(r"torchrun --nnodes.*", None, "two machines", ranks),
+    Way(r"torchrun -m pgx train", None, "a program by its name", nothing),
+    Way(r"python scripts/plot_run.py .*", process),
+    Way(r"python -m (pgx|scripts)\..*", page),
+    Way(r"python scripts/coverage.py", None, "minutes", nothing),
+    Way(r"python scripts/(?!plot_run|coverage).*", None, "measures, for minutes or hours", script),
+    Way(r"srun .*", None, "Slurm", batch_script),
+    Way(r"pip install .*", None, "a network", packages),
+    Way(r"python3 -m venv .*", None, "an environment of another library's own", nothing),
+    Way(r"make .*", None, "makes an environment first, from a network", target),
+)
+COMMANDS = shown()
+
+
+def _ways(command: Shown) -> list[Way]:
+    return [way for way in WAYS if re.fullmatch(way.fits, command.text.replace("'", ""))]
+
+
+def _where(command: Shown) -> str:
+    return f"{command.page}:{command.line} {command.text}"
+
+
+def _those(wanted: Callable[[Way], bool]) -> list[Shown]:
+    return [command for command in COMMANDS if any(map(wanted, _ways(command)))]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=_where)
+def test_every_command_belongs_to_one_way(command: Shown) -> None:
+    assert len(_ways(command)) == 1, f"{[way.fits for way in _ways(command)]}: write a row for it in WAYS"
+
+
+def test_every_way_is_that_of_some_command() -> None:
+    assert {way.fits for command in COMMANDS for way in _ways(command)} == {way.fits for way in WAYS}
+
+
+def _called(function: Callable[..., None], command: Shown, desk: Pgx, request: pytest.FixtureRequest) -> None:
+    """A way with what it asks for: the command, `pgx`, and fixtures of pytest's."""
+    known = {"command": command, "pgx": desk}
+    wanted = inspect.signature(function).parameters
+    function(**{name: known[name] if name in known else request.getfixturevalue(name) for name in wanted})
+
+
+@pytest.mark.parametrize("command", _those(lambda way: way.run is not None and not way.reason), ids=_where)
+def test_it_runs(command: Shown, desk: Pgx, request: pytest.FixtureRequest) -> None:
+    (way,) = _ways(command)
+    assert way.run is not None
+    _called(way.run, command, desk, request)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", _those(lambda way: way.run is not None and bool(way.reason)), ids=_where)
+def test_it_runs_in_its_time(command: Shown, desk: Pgx, request: pytest.FixtureRequest) -> None:
+    (way,) = _ways(command)
+    assert way.run is not None
+    _called(way.run, command, desk, request)
+
+
+@pytest.mark.parametrize("command", _those(lambda way: bool(way.reason)), ids=_where)
+def test_it_could_run(command: Shown, desk: Pgx, request: pytest.FixtureRequest) -> None:
+    (way,) = _ways(command)
+    assert way.looked_at is not None
+    _called(way.looked_at, command, desk, request)

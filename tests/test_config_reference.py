@@ -1,0 +1,89 @@
+"""docs/config.md is what configs/ and the types say, and says something of every key."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from pgx.config import compose
+from pgx.config.compose import hydra_config
+from pgx.paths import choices
+from scripts.config_files import comments, field_comments
+from scripts.config_reference import page
+
+ROOT = Path(__file__).parents[1]
+GROUPS = ("algo", "env", "policy", "critic", "optimizer", "critic_optimizer", "runner", "experiment")
+PAGE = (ROOT / "docs" / "config.md").read_text()
+ROWS = re.findall(r"^\| `([\w.]+)` \|(.*)\|$", PAGE, re.MULTILINE)
+
+
+def test_the_page_is_that_of_the_files() -> None:
+    assert page() == PAGE, "python -m scripts.config_reference > docs/config.md"
+
+
+def test_every_key_has_a_type_a_value_and_a_meaning() -> None:
+    assert len(ROWS) > 200
+    for key, rest in ROWS:
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", rest)]
+        assert all(cells), key
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_key_of_every_choice_is_there(group: str) -> None:
+    named = {key for key, _ in ROWS}
+    # Files of environments are made upon one that has all their keys; it has no id, and is none to choose.
+    for name in ["CartPole-v1", "Swimmer-v5"] if group == "env" else choices(group):
+        composed = OmegaConf.to_container(compose([f"{group}={name}"]), resolve=False)
+        missing = set(_keys(composed)) - named
+        assert not missing, f"{group}={name}"
+
+
+def test_every_key_of_every_search_and_launcher_is_there() -> None:
+    named = {key for key, _ in ROWS}
+    for name in choices("sweep"):
+        search = OmegaConf.to_container(compose([f"sweep={name}"]), resolve=False)
+        assert isinstance(search, dict)
+        assert {f"sweep.{key}" for key in search["sweep"]} <= named
+    for path in (ROOT / "configs" / "hydra" / "launcher").glob("*.yaml"):
+        launcher = OmegaConf.to_container(
+            hydra_config([f"hydra/launcher={path.stem}"]).launcher, resolve=False
+        )
+        assert {f"hydra.launcher.{key}" for key in _keys(launcher) if key != "_target_"} <= named
+
+
+def _keys(values: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted keys, but for the names by which a section is chosen and what a sweep's own test looks at."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value and key != "sweep":
+            yield from _keys(value, f"{prefix}{key}.")
+        elif key not in ("name", "sweep"):
+            yield prefix + key
+
+
+def test_a_comment_belongs_to_the_key_beside_it_or_below(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "# of the file\nfirst: 1\n# above\n# it\nsecond: [1, 2] # behind it\nthird: 3\n"
+        "section: # of the section\n  # inside\n  fourth: 'a # b'\n"
+    )
+    assert comments(file) == {"second": "behind it", "section": "of the section", "section.fourth": "inside"}
+
+
+class Fields:
+    """A dataclass's body, for the next test."""
+
+    # over
+    # two lines
+    first: int
+    second: int  # beside it
+    third: int  # within
+    fourth: int
+
+
+def test_a_field_s_comment_is_beside_it_or_above() -> None:
+    assert field_comments(Fields) == {
+        "first": "over two lines", "second": "beside it", "third": "within", "fourth": "",
+    }  # fmt: skip

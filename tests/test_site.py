@@ -1,0 +1,131 @@
+"""docs/ as a site: built strictly, whole, and of nothing but its own files."""
+
+import html
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urlsplit
+
+import pytest
+
+from tests.browser import Page, chromium
+
+ROOT = Path(__file__).parents[1]
+# What a browser fetches by itself, as `href` of a link to elsewhere is not.
+FETCHED = {"script": "src", "img": "src", "iframe": "src", "link": "href", "source": "src", "video": "src"}
+
+PATIENCE = 60  # seconds for a browser
+# Types a word into the field of the search.
+SEARCH = """
+(() => {
+  const field = document.querySelector(".md-search__input");
+  field.focus();
+  field.value = %s;
+  field.dispatchEvent(new KeyboardEvent("keyup", { bubbles: true }));
+  field.dispatchEvent(new Event("input", { bubbles: true }));
+})()
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    return folder
+
+
+class Found(HTMLParser):
+    """What a page fetches, where its links lead, and which places in it have a name."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.links: list[str] = []
+        self.names: set[str] = set()
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.names |= {value for key in ("id", "name") if (value := values.get(key))}
+        if tag == "link" and values.get("rel") not in ("stylesheet", "icon", "preload", "preconnect"):
+            return
+        if address := values.get(FETCHED.get(tag, "")):
+            self.fetched.append(address)
+        if tag == "a" and (address := values.get("href")):
+            self.links.append(address)
+
+
+def test_every_page_of_docs_is_a_page_of_the_site(site: Path) -> None:
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert (site / page.relative_to(ROOT / "docs").with_suffix(".html")).is_file(), page
+
+
+def test_pages_fetch_nothing_from_elsewhere_and_links_within_lead_somewhere(site: Path) -> None:
+    pages = {path: Found(path) for path in site.rglob("*.html") if path.name != "404.html"}
+    assert len(pages) > 50
+    for path, found in pages.items():
+        for address in found.fetched:
+            assert not urlsplit(address).netloc, f"{path}: {address}"
+            assert (path.parent / unquote(urldefrag(address).url)).exists(), f"{path}: {address}"
+        for link in found.links:
+            target, name = urldefrag(link)
+            if not urlsplit(link).scheme:
+                there = (path.parent / unquote(target)).resolve() if target else path
+                assert there.exists(), f"{path}: {link}"
+                assert not name or there.suffix != ".html" or unquote(name) in pages[there].names, (
+                    f"{path}: {link}"
+                )
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"url\(\s*[\"']?(https?:)?//", sheet.read_text()), sheet
+
+
+def test_code_that_a_page_refers_to_is_in_the_site_with_its_lines(site: Path) -> None:
+    """The page of a rule says `pgx/algos/trpo.py#L57`; there stands the line that the file has at 57."""
+    page = (site / "algorithms" / "trpo.html").read_text()
+    lines = re.findall(r'href="\.\./source/pgx/algos/trpo\.py\.html#__codelineno-0-(\d+)"', page)
+    assert lines == re.findall(
+        r"pgx/algos/trpo\.py#L(\d+)", (ROOT / "docs" / "algorithms" / "trpo.md").read_text()
+    )
+    source = (ROOT / "pgx" / "algos" / "trpo.py").read_text().splitlines()
+    listing = (site / "source" / "pgx" / "algos" / "trpo.py.html").read_text()
+    for line in lines:
+        after = listing.split(f'id="__codelineno-0-{line}"')[1].split("\n")[0]
+        assert html.unescape(re.sub(r"<[^>]+>", "", f"<{after}")).strip() == source[int(line) - 1].strip()
+
+
+@pytest.mark.skipif(chromium() is None, reason="needs Chromium (apt-get install chromium)")
+def test_a_browser_shows_it_from_a_folder_and_searches_in_it(site: Path, tmp_path: Path) -> None:
+    with Page(tmp_path) as page:
+        page.open((site / "algorithms" / "trpo.html").as_uri())
+        _until(lambda: "TRPO: trust region policy optimization" in page.text())
+        assert page.evaluate("getComputedStyle(document.querySelector('.md-header')).position") == "sticky"
+        _until(lambda: page.evaluate("document.querySelector('img[alt*=curves]').naturalWidth > 0"))
+        page.evaluate(SEARCH % json.dumps("damping"))
+        _until(lambda: page.count(".md-search-result__item") > 0)
+        found = page.evaluate(
+            "[...document.querySelectorAll('.md-search-result__link')].map(a => a.href).join()"
+        )
+        assert "trpo.html" in found
+
+
+def _until(happened: Callable[[], object]) -> None:
+    for _ in range(PATIENCE * 10):
+        if happened():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not happen")
