@@ -95,6 +95,7 @@ def _judgement(played: Sequence[Episode], seed: int) -> Judged:
     """What the episodes say: of those that were played, and with intervals of those that might have been."""
     returns = [episode.episode_return for episode in played]
     lengths = [episode.length for episode in played]
+    unshaped = [e.unshaped_return for e in played if e.unshaped_return is not None]
     draws = derive(seed, "evaluation intervals")
     return {
         "episodes": len(played),
@@ -103,9 +104,12 @@ def _judgement(played: Sequence[Episode], seed: int) -> Judged:
         "iqm": float(interquartile_mean(np.array(returns))),
         "iqm_interval": interval(returns, interquartile_mean, draws),
         "std": float(np.std(returns)),
+        "unshaped_mean": float(mean(np.array(unshaped))) if unshaped else None,
+        "unshaped_interval": interval(unshaped, mean, draws) if unshaped else None,
         "success_rate": success_rate(played),
         "mean_length": float(np.mean(lengths)),
         "returns": returns,
+        "unshaped_returns": unshaped or None,
         "lengths": lengths,
         "successes": [episode.success for episode in played],
     }
@@ -124,6 +128,9 @@ def _tell(judged: Judged) -> None:
     )
     print(f"  mean    {shown(judged['mean'])}{_bounds(judged['mean_interval'])}")
     print(f"  IQM     {shown(judged['iqm'])}{_bounds(judged['iqm_interval'])}")
+    if judged["unshaped_mean"] is not None:
+        own = f"{shown(judged['unshaped_mean'])}{_bounds(judged['unshaped_interval'])}"
+        print(f"  mean in the environment's own reward  {own}")
     if judged["success_rate"] is not None:
         print(f"  success {judged['success_rate']:.1%}")
     print(f"  length  {judged['mean_length']:,.1f}   min {min(lengths)}  max {max(lengths)}")

@@ -4,12 +4,12 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from pgx.checkpoint import LAST, Checkpoints
 from pgx.commands.one_run import last_state, load_config
 from pgx.commands.run import Lead
-from pgx.config.compose import parse
+from pgx.config.compose import named_imports, parse
 from pgx.config.ranks import check_ranks
 from pgx.config.resume import Change, applied, changes
 from pgx.config.stored import CONFIG
@@ -115,9 +115,8 @@ def _changed(asked: Asked) -> tuple[DictConfig, tuple[Change, ...]]:
     cfg = applied(stored, wanted.made)
     named = {override.key_or_group: override.value() for override in overrides}
     source = asked.run_dir / CONFIG
-    theirs: list[str] = []
-    if OmegaConf.select(cfg, "env.id") not in (named.get("env"), named.get("env.id")):
-        theirs += imports_of(cfg, source)
+    own = [str(named.get("env")), str(named.get("env.id")), *named_imports(asked.overrides)]
+    theirs = imports_of(cfg, source, own)
     if "runner.address" not in named:
         theirs += joins_of(cfg, source)
     refuse_untrusted(theirs, asked.trust)

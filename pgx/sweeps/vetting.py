@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pgx.config.compose import compose, named_modules
+from pgx.config.compose import compose, named_imports, named_modules
 from pgx.config.stored import CONFIG, read_config
 from pgx.config.trust import imports_of, joins_of
 from pgx.sweeps.plan import PLAN, Plan
@@ -27,7 +27,7 @@ def would_do(folder: Path, plan: Plan, typed: Sequence[str]) -> list[str]:
         typed: what of Hydra's part of it the user has just typed.
     """
     asked = [list(job.overrides) for job in plan.jobs] if plan.search is None else corners(plan.search)
-    planned = frozenset(env_id for overrides in asked for env_id in named_modules(overrides))
+    planned = frozenset(name for overrides in asked for name in named_imports(overrides))
     found: dict[str, None] = {}  # a set that keeps its order
     for overrides in asked:
         found |= dict.fromkeys(_of_run(folder / PLAN, overrides, frozenset()))
@@ -39,14 +39,15 @@ def of_runs(plan: Plan, named: frozenset[str]) -> list[str]:
 
     Args:
         plan: whose jobs they are.
-        named: environments of modules that need not be told: the user has named them, or they were told of the plan.
+        named: environments of modules and functions of rewards that need not be told: the user has named them, or they
+            were told of the plan.
     """
     found: dict[str, None] = {}
     for job in plan.jobs:
         config = job.run_dir / CONFIG
         if config.is_file():
             cfg = read_config(config)
-            found |= dict.fromkeys([] if cfg.env.get("id") in named else imports_of(cfg, config))
+            found |= dict.fromkeys(imports_of(cfg, config, named))
             found |= dict.fromkeys(joins_of(cfg, config))
         if plan.search and (noted := trial_noted(job.run_dir)):
             source = job.run_dir / TRIAL
@@ -60,8 +61,7 @@ def _of_run(source: Path, overrides: Sequence[str], named: frozenset[str]) -> li
             f"{source}: env={env_id} would import the module '{env_id.rpartition(':')[0]}'" for env_id in ids
         ]
     cfg = compose(list(overrides))  # which refuses choices of files that are not pgx's
-    imports = [] if cfg.env.get("id") in named else imports_of(cfg, source)
-    return [*imports, *joins_of(cfg, source)]
+    return [*imports_of(cfg, source, named), *joins_of(cfg, source)]
 
 
 def _of_hydra(folder: Path, hydra: Sequence[str], typed: Sequence[str]) -> list[str]:
