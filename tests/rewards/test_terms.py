@@ -2,6 +2,8 @@
 
 import inspect
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgx.envs.gymnasium_backend import make_single
+from pgx.paths import choices
 from pgx.rewards.quantities import QUANTITIES, is_quantity
 from pgx.rewards.robots import LAYOUTS, torso
 from pgx.rewards.terms import (  # fmt: skip
@@ -34,6 +37,12 @@ def test_every_term_takes_a_quantity_and_says_what_it_is() -> None:
     for term in TERMS.values():
         assert any(map(is_quantity, inspect.signature(term).parameters)) and inspect.getdoc(term)
     assert all("[N" in quantity.meaning for quantity in QUANTITIES.values())
+
+
+def test_the_page_has_every_term_quantity_and_reward() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text()
+    for name in [*TERMS, *QUANTITIES, *choices("reward"), *LAYOUTS]:
+        assert re.search(rf"\b{name}\b", page), name
 
 
 def test_backward_is_forward_turned_round() -> None:
