@@ -17,7 +17,6 @@ from benchmark.machine import cores
 
 from pgx import health
 from pgx.config import build, compose
-from pgx.trainer import Trainer
 
 ENV = "Walker2d-v4"
 Seconds = dict[str, list[float]]
@@ -36,31 +35,37 @@ def timed(owner: Any, name: str, label: str, seconds: Seconds) -> None:
     setattr(owner, name, call)
 
 
-def parts(trainer: Trainer, iterations: int) -> dict[str, float]:
+def parts(trainer: Any, iterations: int) -> dict[str, float]:
     """Milliseconds of an iteration, by part; each the median over the iterations."""
     seconds: Seconds = defaultdict(list)
+    rule = trainer.iterations.algorithm
     for owner, name, label in (
         (trainer.runner, "collect", "collect"),
-        (trainer.algorithm, "update", "update"),
-        (trainer.algorithm, "estimate", "estimate"),
+        (rule, "update", "update"),
+        (rule, "estimate", "estimate"),
         (health, "look", "look"),
         (health, "measure", "measure"),
         (trainer, "_iterate", "iteration"),
     ):
         timed(owner, name, label, seconds)
     rows: dict[str, list[float]] = defaultdict(list)
-    runner = trainer.runner
-    for number in range(3 + iterations):
-        seconds.clear()
-        env, policy = runner.env_seconds, runner.policy_seconds
-        trainer._iterate()
-        if number < 3:  # programs are loaded, caches are warm
-            continue
+    runner, counters = trainer.runner, trainer.counters
+    env, policy = 0.0, 0.0
+
+    def note(steps: int, recent: float | None) -> bool:
+        nonlocal env, policy
         spent = {label: sum(values) for label, values in seconds.items()}
         spent["estimate in the update"] = seconds["estimate"][-1]
         spent["environments"], spent["policy"] = runner.env_seconds - env, runner.policy_seconds - policy
-        for label, value in spent.items():
-            rows[label].append(1000 * value)
+        env, policy = runner.env_seconds, runner.policy_seconds
+        seconds.clear()
+        if counters.iterations > 3:  # programs are loaded, caches are warm
+            for label, value in spent.items():
+                rows[label].append(1000 * value)
+        return counters.iterations == 3 + iterations
+
+    trainer.on_progress = note
+    trainer.train()
     return {label: statistics.median(values) for label, values in rows.items()}
 
 
@@ -107,12 +112,7 @@ def main() -> None:
         overrides = [f"algo={options.algo}", f"env={ENV}", f"run_dir={folder}/run", "logger.console=off"]
         overrides += [f"env.num_envs={options.num_envs}", f"runner.rollout_steps={2048 // options.num_envs}"]
         cfg = compose([*overrides, "trainer.compile=true", "trainer.checkpoint_every=null"])
-        trainer = build(cfg)
-        trainer._sinks = trainer.open_sinks(None)
-        trainer.runner.begin(0)
-        ms = parts(trainer, options.iterations)
-        for sink in trainer._sinks:
-            sink.close(trainer._summary("interrupted", None))
+        ms = parts(build(cfg), options.iterations)
     num_envs, steps = cfg.env.num_envs, cfg.runner.rollout_steps
     rows = num_envs * steps
     update_floor = 2 * products(64, 320) if options.algo == "ppo" else products(rows, 16) * 4 / 3

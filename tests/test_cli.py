@@ -12,7 +12,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from pgx.cli import main
+from tests.command import Command, Said
 
 PGX = [sys.executable, "-m", "pgx"]
 PATIENCE = 120  # seconds for a process that should take a few
@@ -37,15 +37,6 @@ SMALL = [
     "trainer.total_steps=512",
 ]
 ESCAPE = re.compile(r"\x1b[\[(][0-9;?]*[a-zA-Z]")
-
-
-@dataclass(frozen=True)
-class Said:
-    """How a command ended and what it wrote."""
-
-    code: int
-    out: str
-    err: str
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
@@ -66,27 +57,6 @@ def shell(*arguments: str, cwd: Path, **variables: str) -> Said:
         check=False,
     )
     return Said(ended.returncode, ended.stdout, ended.stderr)
-
-
-@pytest.fixture
-def here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Said]:
-    """The command in this process, in an empty folder: the same code without seconds of imports."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["pgx"])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    monkeypatch.delenv("PGX_DEBUG", raising=False)
-
-    def run(*arguments: str) -> Said:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        said = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Said(ended.value.code, said.out, said.err)
-
-    return run
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
@@ -144,14 +114,14 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     assert ended.stdout.splitlines()[-1] == "[]"
 
 
-def test_without_a_verb_it_shows_the_verbs_and_fails(here: Callable[..., Said]) -> None:
-    said = here()
+def test_without_a_verb_it_shows_the_verbs_and_fails(command: Command) -> None:
+    said = command()
     assert said.code == 2
     assert "train" in said.out + said.err
 
 
-def test_a_misspelt_verb_is_named_with_the_nearest(here: Callable[..., Said]) -> None:
-    said = here("trian")
+def test_a_misspelt_verb_is_named_with_the_nearest(command: Command) -> None:
+    said = command("trian")
     assert said.code == 2
     assert_one_message(said)
     assert "'trian'" in said.err
@@ -162,14 +132,14 @@ def test_a_misspelt_verb_is_named_with_the_nearest(here: Callable[..., Said]) ->
     "arguments",
     [["eval"], ["envs", "a", "b"], ["eval", "run", "--episodes", "0"], ["algos", "--fast"], ["--fast"]],
 )
-def test_wrong_arguments_of_a_verb_are_one_message(here: Callable[..., Said], arguments: list[str]) -> None:
-    said = here(*arguments)
+def test_wrong_arguments_of_a_verb_are_one_message(command: Command, arguments: list[str]) -> None:
+    said = command(*arguments)
     assert said.code == 2
     assert_one_message(said)
 
 
-def test_algos_lists_the_rules_with_a_line_about_each(here: Callable[..., Said]) -> None:
-    said = here("algos")
+def test_algos_lists_the_rules_with_a_line_about_each(command: Command) -> None:
+    said = command("algos")
     assert said.code == 0
     assert re.search(r"^trpo +\w+", said.out, re.MULTILINE)
     assert re.search(r"^ppo +\w+", said.out, re.MULTILINE)
@@ -192,8 +162,8 @@ def test_train_help_shows_groups_and_keys_and_leaves_no_folder(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
-def test_train_cfg_prints_the_config_and_leaves_no_folder(here: Callable[..., Said], tmp_path: Path) -> None:
-    said = here("train", "--cfg", "job", "algo=ppo", "env=Acrobot-v1", "seed=7")
+def test_train_cfg_prints_the_config_and_leaves_no_folder(command: Command, tmp_path: Path) -> None:
+    said = command("train", "--cfg", "job", "algo=ppo", "env=Acrobot-v1", "seed=7")
     assert said.code == 0, said.err
     shown = OmegaConf.create(said.out)
     assert (shown.algo.name, shown.env.id, shown.seed) == ("ppo", "Acrobot-v1", 7)
@@ -237,10 +207,8 @@ BAD = [
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_a_mistake_is_one_message_and_leaves_no_folder(
-    here: Callable[..., Said], tmp_path: Path, text: str
-) -> None:
-    said = here("train", *text.split())
+def test_a_mistake_is_one_message_and_leaves_no_folder(command: Command, tmp_path: Path, text: str) -> None:
+    said = command("train", *text.split())
     assert said.code == 2
     assert_one_message(said)
     assert said.out == ""
@@ -259,21 +227,21 @@ def test_a_mistake_ends_the_real_command_in_the_same_way(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_several_values_without_m_are_refused_with_a_hint(here: Callable[..., Said]) -> None:
-    assert "-m" in here("train", "seed=0,1").err
+def test_several_values_without_m_are_refused_with_a_hint(command: Command) -> None:
+    assert "-m" in command("train", "seed=0,1").err
 
 
-def test_the_debug_variable_shows_where(here: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_debug_variable_shows_where(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGX_DEBUG", "1")
-    said = here("train", "algo.max_kl=-1")
+    said = command("train", "algo.max_kl=-1")
     assert said.code == 2
     assert "Traceback" in said.err
     assert "algo.max_kl: expected a number > 0, got -1" in said.err.splitlines()[-1]
 
 
-def test_a_folder_that_cannot_be_made_is_named(here: Callable[..., Said], tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_named(command: Command, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    said = here("train", *SMALL, "run_dir=file/run")
+    said = command("train", *SMALL, "run_dir=file/run")
     assert said.code == 2
     assert_one_message(said)
     assert "run_dir" in said.err
@@ -384,31 +352,29 @@ def test_tensorboard_shows_the_config_as_hyperparameters(run: Path, events: Even
 # --- eval
 
 
-def test_eval_plays_as_many_episodes_as_asked(here: Callable[..., Said], run: Path) -> None:
-    said = here("eval", str(run), "--episodes", "3")
+def test_eval_plays_as_many_episodes_as_asked(command: Command, run: Path) -> None:
+    said = command("eval", str(run), "--episodes", "3")
     assert said.code == 0
     assert "3 deterministic episodes on CartPole-v1" in said.out
     assert re.search(r"return +[\d.]+ \+- ", said.out)
-    assert here("eval", str(run), "--episodes", "3").out == said.out
+    assert command("eval", str(run), "--episodes", "3").out == said.out
 
 
-def test_eval_can_sample_actions(here: Callable[..., Said], run: Path) -> None:
-    said = here("eval", str(run), "--episodes", "3", "--stochastic")
+def test_eval_can_sample_actions(command: Command, run: Path) -> None:
+    said = command("eval", str(run), "--episodes", "3", "--stochastic")
     assert said.code == 0
     assert "3 stochastic episodes" in said.out
 
 
-def test_eval_takes_an_earlier_checkpoint(here: Callable[..., Said], run: Path) -> None:
+def test_eval_takes_an_earlier_checkpoint(command: Command, run: Path) -> None:
     name = min(run.glob("checkpoints/step_*.pt")).stem
-    said = here("eval", str(run), "--episodes", "1", "--checkpoint", name)
+    said = command("eval", str(run), "--episodes", "1", "--checkpoint", name)
     assert said.code == 0
     assert name in said.out
 
 
-def test_eval_of_a_checkpoint_that_is_not_there_lists_those_that_are(
-    here: Callable[..., Said], run: Path
-) -> None:
-    said = here("eval", str(run), "--checkpoint", "nope")
+def test_eval_of_a_checkpoint_that_is_not_there_lists_those_that_are(command: Command, run: Path) -> None:
+    said = command("eval", str(run), "--checkpoint", "nope")
     assert said.code == 2
     assert_one_message(said)
     for path in run.glob("checkpoints/*.pt"):
@@ -416,8 +382,8 @@ def test_eval_of_a_checkpoint_that_is_not_there_lists_those_that_are(
 
 
 @pytest.mark.parametrize("folder", [".", "nowhere"])
-def test_eval_of_what_is_no_run_says_so(here: Callable[..., Said], folder: str) -> None:
-    said = here("eval", folder)
+def test_eval_of_what_is_no_run_says_so(command: Command, folder: str) -> None:
+    said = command("eval", folder)
     assert said.code == 2
     assert_one_message(said)
     assert "not the folder of a run" in said.err
@@ -426,9 +392,9 @@ def test_eval_of_what_is_no_run_says_so(here: Callable[..., Said], folder: str) 
 # --- resume
 
 
-def test_resuming_a_finished_run_says_so(here: Callable[..., Said], run: Path) -> None:
+def test_resuming_a_finished_run_says_so(command: Command, run: Path) -> None:
     before = (run / "metrics.jsonl").read_bytes()
-    said = here("train", "--resume", str(run))
+    said = command("train", "--resume", str(run))
     assert said.code == 0
     assert "is finished" in said.out
     assert "trainer.total_steps" in said.out
@@ -438,17 +404,17 @@ def test_resuming_a_finished_run_says_so(here: Callable[..., Said], run: Path) -
 @pytest.mark.parametrize(
     "override", ["algo.discount=0.5", "seed=1", "env.num_envs=2", "algo=npg", "trainer.total_step=9", "seed"]
 )
-def test_a_resumed_run_keeps_its_config(here: Callable[..., Said], run: Path, override: str) -> None:
+def test_a_resumed_run_keeps_its_config(command: Command, run: Path, override: str) -> None:
     before = (run / "config.yaml").read_bytes()
-    said = here("train", "--resume", str(run), override)
+    said = command("train", "--resume", str(run), override)
     assert said.code == 2
     assert_one_message(said)
     assert override.split("=")[0] in said.err
     assert (run / "config.yaml").read_bytes() == before
 
 
-def test_the_values_that_a_resumed_run_may_change_are_checked(here: Callable[..., Said], run: Path) -> None:
-    said = here("train", "--resume", str(run), "trainer.total_steps=-1", "logger.console=fancy")
+def test_the_values_that_a_resumed_run_may_change_are_checked(command: Command, run: Path) -> None:
+    said = command("train", "--resume", str(run), "trainer.total_steps=-1", "logger.console=fancy")
     assert said.code == 2
     assert_one_message(said)
     assert "trainer.total_steps: expected a whole number >= 1, got -1" in said.err
@@ -509,9 +475,9 @@ def test_an_interrupted_run_can_be_evaluated(interrupted: Interrupted) -> None:
     assert "\x1b" not in said.out + said.err
 
 
-def test_a_resumed_run_goes_on_to_the_end(here: Callable[..., Said], interrupted: Interrupted) -> None:
+def test_a_resumed_run_goes_on_to_the_end(command: Command, interrupted: Interrupted) -> None:
     run, stopped = interrupted.run, interrupted.seen[-1]["step"]
-    said = here("train", "--resume", str(run), f"trainer.total_steps={stopped + 512}")
+    said = command("train", "--resume", str(run), f"trainer.total_steps={stopped + 512}")
     assert said.code == 0, said.err
     assert summary(run)["status"] == "finished"
     assert summary(run)["steps"] >= stopped + 512
@@ -529,29 +495,29 @@ def runs(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.rglob("summary.json"))
 
 
-def test_a_sweep_over_seeds_makes_a_run_of_each(here: Callable[..., Said], tmp_path: Path) -> None:
-    said = here("train", "-m", "seed=0,1", *SMALL, "trainer.total_steps=256")
+def test_a_sweep_over_seeds_makes_a_run_of_each(command: Command, tmp_path: Path) -> None:
+    said = command("train", "-m", "seed=0,1", *SMALL, "trainer.total_steps=256")
     assert said.code == 0, said.err
     assert [summary(run)["status"] for run in runs(tmp_path)] == ["finished"] * 2
     assert [OmegaConf.load(run / "config.yaml").seed for run in runs(tmp_path)] == [0, 1]
     assert len({rows(run)[0]["health/kl"] for run in runs(tmp_path)}) == 2
 
 
-def test_a_sweep_over_values_makes_a_run_of_each(here: Callable[..., Said], tmp_path: Path) -> None:
-    said = here("train", "--multirun", "algo.max_kl=0.01,0.05", *SMALL, "trainer.total_steps=256")
+def test_a_sweep_over_values_makes_a_run_of_each(command: Command, tmp_path: Path) -> None:
+    said = command("train", "--multirun", "algo.max_kl=0.01,0.05", *SMALL, "trainer.total_steps=256")
     assert said.code == 0, said.err
     assert {OmegaConf.load(run / "config.yaml").algo.max_kl for run in runs(tmp_path)} == {0.01, 0.05}
 
 
 def test_a_sweep_into_one_folder_does_not_write_one_run_over_another(
-    here: Callable[..., Said], tmp_path: Path
+    command: Command, tmp_path: Path
 ) -> None:
-    said = here("train", "-m", "seed=0,1", *SMALL, "trainer.total_steps=256", "run_dir=one")
+    said = command("train", "-m", "seed=0,1", *SMALL, "trainer.total_steps=256", "run_dir=one")
     assert (said.code == 2 and "run_dir" in said.err) or len(runs(tmp_path)) == 2
 
 
-def test_a_run_of_a_sweep_is_as_complete_as_a_run_alone(here: Callable[..., Said], tmp_path: Path) -> None:
-    here("train", "-m", "seed=0", *SMALL, "trainer.total_steps=256")
+def test_a_run_of_a_sweep_is_as_complete_as_a_run_alone(command: Command, tmp_path: Path) -> None:
+    command("train", "-m", "seed=0", *SMALL, "trainer.total_steps=256")
     assert len(runs(tmp_path)) == 1
     for run in runs(tmp_path):
         for name in ("config.yaml", ".hydra/config.yaml", "metrics.jsonl", "checkpoints/last.pt"):
@@ -623,10 +589,10 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     ],
 )
 def test_a_run_whose_environment_fails_says_so_and_keeps_what_it_has(
-    here: Callable[..., Said], own_module: Path, tmp_path: Path, fault: str, says: str
+    command: Command, own_module: Path, tmp_path: Path, fault: str, says: str
 ) -> None:
     run = tmp_path / "run"
-    said = here(
+    said = command(
         "train",
         f"env=brokenenvs:Faulty-{fault}-v0",
         *TINY,
@@ -669,24 +635,28 @@ def test_a_failing_environment_ends_the_real_command_in_the_same_way(
 
 
 def test_environments_of_a_module_can_be_swept_over(
-    here: Callable[..., Said], own_module: Path, tmp_path: Path
+    command: Command, own_module: Path, tmp_path: Path
 ) -> None:
-    said = here("train", "-m", "env=brokenenvs:Faulty-none-v0,CartPole-v1", *TINY, "trainer.total_steps=64")
+    said = command(
+        "train", "-m", "env=brokenenvs:Faulty-none-v0,CartPole-v1", *TINY, "trainer.total_steps=64"
+    )
     assert said.code == 0, said.err
     assert len(runs(tmp_path)) == 2
 
 
 def test_a_run_on_a_module_s_environment_can_be_evaluated_in_another_process(
-    here: Callable[..., Said], own_module: Path, tmp_path: Path
+    command: Command, own_module: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    said = here("train", "env=brokenenvs:Faulty-none-v0", *TINY, "trainer.total_steps=64", f"run_dir={run}")
+    said = command(
+        "train", "env=brokenenvs:Faulty-none-v0", *TINY, "trainer.total_steps=64", f"run_dir={run}"
+    )
     assert said.code == 0, said.err
     # Another process has the run's folder and a registry that has never seen the module.
     del sys.modules["brokenenvs"]
     for env_id in IDS:
         del gymnasium.registry[env_id]
-    said = here("eval", str(run), "--episodes", "2", "--trust")
+    said = command("eval", str(run), "--episodes", "2", "--trust")
     assert said.code == 0, said.err
 
 

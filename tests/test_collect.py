@@ -6,37 +6,17 @@ import pty
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from pgx.cli import main
 from pgx.datasets.read import read_dataset
 from pgx.envs.gymnasium_backend import GymnasiumVector
+from tests.command import Command
 from tests.conftest import QUIET, Make
 
-Pgx = Callable[..., tuple[int, str, str]]
 RUN = ["env=CartPole-v1", "env.num_envs=4", "trainer.eval_episodes=2", *QUIET]
-
-
-@pytest.fixture
-def pgx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Pgx:
-    """The command in this process, in an empty folder: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["pgx"])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        said = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, said.out, said.err
-
-    return run
 
 
 def parameters(run: Path) -> torch.Tensor:
@@ -44,9 +24,9 @@ def parameters(run: Path) -> torch.Tensor:
     return torch.cat([x.flatten() for x in state.values()])
 
 
-def test_a_run_is_collected_from_learned_from_resumed_and_evaluated(pgx: Pgx, tmp_path: Path) -> None:
-    assert pgx("train", "algo=reinforce", *RUN, "trainer.total_steps=300", "run_dir=mu")[0] == 0
-    code, out, err = pgx("collect", "mu", "--episodes", "30", "--out", "data/cartpole-v0")
+def test_a_run_is_collected_from_learned_from_resumed_and_evaluated(command: Command, tmp_path: Path) -> None:
+    assert command("train", "algo=reinforce", *RUN, "trainer.total_steps=300", "run_dir=mu")[0] == 0
+    code, out, err = command("collect", "mu", "--episodes", "30", "--out", "data/cartpole-v0")
     assert code == 0 and err == ""
     assert (
         found := re.search(r"30 episodes, ([\d,]+) steps, mean return ([\d.,]+), of mu, checkpoint last", out)
@@ -61,27 +41,29 @@ def test_a_run_is_collected_from_learned_from_resumed_and_evaluated(pgx: Pgx, tm
     assert metadata["algorithm_name"] == "reinforce" and "CartPole-v1" in metadata["env_spec"]
 
     learn = ["train", "algo=off_policy_reinforce", *RUN, "dataset=data/cartpole-v0", "runner.episodes=8"]
-    assert pgx(*learn, "trainer.total_steps=1500", "run_dir=whole", "trainer.checkpoint_every=700")[0] == 0
-    assert pgx(*learn, "trainer.total_steps=700", "run_dir=cut", "trainer.checkpoint_every=700")[0] == 0
+    assert (
+        command(*learn, "trainer.total_steps=1500", "run_dir=whole", "trainer.checkpoint_every=700")[0] == 0
+    )
+    assert command(*learn, "trainer.total_steps=700", "run_dir=cut", "trainer.checkpoint_every=700")[0] == 0
     (tmp_path / "elsewhere").mkdir()
     os.chdir(tmp_path / "elsewhere")  # the run knows where its dataset is from any folder
-    assert pgx("train", "--resume", "../cut", "trainer.total_steps=1500")[0] == 0
+    assert command("train", "--resume", "../cut", "trainer.total_steps=1500")[0] == 0
     os.chdir(tmp_path)
     assert torch.equal(parameters(tmp_path / "whole"), parameters(tmp_path / "cut"))
 
     (tmp_path / "data").rename(tmp_path / "moved")  # who only plays needs no data
-    assert pgx("eval", "whole", "--episodes", "2")[0] == 0
-    code, _, err = pgx("train", "--resume", "whole", "trainer.total_steps=3000")
+    assert command("eval", "whole", "--episodes", "2")[0] == 0
+    code, _, err = command("train", "--resume", "whole", "trainer.total_steps=3000")
     assert code == 2 and "there is nothing" in err
 
 
 def test_the_recorded_probabilities_are_those_of_the_policy_that_acted(
-    make: Make, pgx: Pgx, tmp_path: Path
+    make: Make, command: Command, tmp_path: Path
 ) -> None:
     """The normaliser's too: π/μ of the same agent is 1 at every step."""
     trainer = make("algo=reinforce", "env=Pendulum-v1", "trainer.total_steps=900", name="mu")
     trainer.train()
-    assert pgx("collect", "mu", "--episodes", "3", "--out", "d", "--seed", "4")[0] == 0
+    assert command("collect", "mu", "--episodes", "3", "--out", "d", "--seed", "4")[0] == 0
     envs = GymnasiumVector("Pendulum-v1", 1, {}, first=0)
     for episode in read_dataset(tmp_path / "d", envs):
         agent = trainer.agent
@@ -90,10 +72,10 @@ def test_the_recorded_probabilities_are_those_of_the_policy_that_acted(
     envs.close()
 
 
-def test_the_seed_decides_what_is_played(pgx: Pgx, make: Make, tmp_path: Path) -> None:
+def test_the_seed_decides_what_is_played(command: Command, make: Make, tmp_path: Path) -> None:
     make("algo=reinforce", "env=CartPole-v1", "trainer.total_steps=50", name="mu").train()
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        assert pgx("collect", "mu", "--episodes", "5", "--out", name, "--seed", str(seed))[0] == 0
+        assert command("collect", "mu", "--episodes", "5", "--out", name, "--seed", str(seed))[0] == 0
     envs = GymnasiumVector("CartPole-v1", 1, {}, first=0)
     a, b, c = (read_dataset(tmp_path / name, envs) for name in "abc")
     envs.close()
@@ -101,7 +83,7 @@ def test_the_seed_decides_what_is_played(pgx: Pgx, make: Make, tmp_path: Path) -
     assert not torch.equal(a[0].obs[0], c[0].obs[0])
 
 
-def test_mistakes_are_named_and_leave_nothing(pgx: Pgx, make: Make, tmp_path: Path) -> None:
+def test_mistakes_are_named_and_leave_nothing(command: Command, make: Make, tmp_path: Path) -> None:
     make("algo=reinforce", "env=CartPole-v1", "trainer.total_steps=50", name="mu").train()
     for arguments, words in (
         (["mu", "--episodes", "2"], "--out"),
@@ -110,7 +92,7 @@ def test_mistakes_are_named_and_leave_nothing(pgx: Pgx, make: Make, tmp_path: Pa
         (["mu", "--episodes", "2", "--out", "d", "--checkpoint", "bst"], "no such checkpoint"),
         (["mu", "--episodes", "2", "--out", "mu"], "mu: is there already"),
     ):
-        code, _, err = pgx("collect", *arguments)
+        code, _, err = command("collect", *arguments)
         assert code == 2 and words in err, err
     assert [path.name for path in tmp_path.iterdir()] == ["mu"]
 

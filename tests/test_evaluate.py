@@ -6,49 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from omegaconf import DictConfig
 
 from pgx.commands.evaluate import evaluate
 from pgx.config.build import load_agent
 from pgx.config.compose import compose
 from pgx.evaluation import play, success_rate
-from pgx.intervals import interquartile_mean, interval, mean
 from pgx.runners import Episode
 from tests.conftest import Make
 
 JUDGED = ["algo=a2c", "env=tests.environments:Judged-v0", "trainer.total_steps=64", "runner.rollout_steps=16"]
 BACKENDS = ["gymnasium", "processes"]
-NUMBERS = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=12)
-
-
-def test_the_interquartile_mean_is_that_of_the_middle_half() -> None:
-    assert interquartile_mean(np.array([8.0, 1, 7, 2, 6, 3, 5, 4])) == pytest.approx(4.5)
-    assert interquartile_mean(np.array([3.0, 1, 100])) == pytest.approx(104 / 3)  # a quarter of three is none
-    rows = np.array([[1.0, 2, 3, 1e9], [-1e9, 5, 7, 9]])
-    assert interquartile_mean(rows) == pytest.approx([2.5, 6.0])
-
-
-@given(NUMBERS, st.floats(-1e3, 1e3), st.floats(0.01, 100))
-def test_the_interquartile_mean_changes_unit_with_the_returns(
-    values: list[float], shift: float, scale: float
-) -> None:
-    plain = float(interquartile_mean(np.array(values)))
-    assert min(values) - 1e-9 <= plain <= max(values) + 1e-9
-    moved = float(interquartile_mean(np.array(values) * scale + shift))
-    assert moved == pytest.approx(plain * scale + shift, abs=1e-6 * (1 + scale))
-
-
-def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
-    """Of thirty normal numbers the bootstrap's 95% are somewhat less in truth."""
-    random = np.random.default_rng(0)
-    ends = [interval(list(random.normal(3.0, 2.0, 30)), mean, number) for number in range(300)]
-    held = np.mean([low <= 3.0 <= high for low, high in filter(None, ends)])
-    assert 0.90 <= held <= 0.97
-    widths = [high - low for low, high in filter(None, ends)]
-    assert np.mean(widths) == pytest.approx(2 * 1.96 * 2.0 / np.sqrt(30), rel=0.1)
-    assert interval([1.0], mean, 0) is None
 
 
 def test_only_what_was_said_counts_towards_success() -> None:

@@ -12,18 +12,21 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
+from pgx.analysis.statistics import Array, Resampling, Statistic, estimate, iqm, mean
 from pgx.commands.one_run import load_played
 from pgx.config.build import load_agent
 from pgx.errors import UserError
 from pgx.evaluation import play, success_rate
-from pgx.intervals import interquartile_mean, interval, mean
 from pgx.metrics import shown
 from pgx.runners import Episode
 from pgx.seeding import derive, generator
 from pgx.types import Act, Agent, Observations
 
 Mode = Literal["deterministic", "stochastic"]
+EPISODES_DRAWN = 5_000  # resamples: the ends of an interval then vary by some hundredths of its width
+LEVEL = 0.95  # of intervals
 Judged = dict[str, Any]  # of one run in one mode: a record of --json
+OWN: Judged = {"unshaped_mean": None, "unshaped_mean_interval": None}  # where no other reward was paid
 
 
 def evaluate(
@@ -93,26 +96,30 @@ def _acting(agent: Agent, mode: Mode, seed: int, device: str) -> Callable[[Obser
 
 def _judgement(played: Sequence[Episode], seed: int) -> Judged:
     """What the episodes say: of those that were played, and with intervals of those that might have been."""
-    returns = [episode.episode_return for episode in played]
+    returns = np.array([episode.episode_return for episode in played])
     lengths = [episode.length for episode in played]
     unshaped = [e.unshaped_return for e in played if e.unshaped_return is not None]
-    draws = derive(seed, "evaluation intervals")
+    how = Resampling(EPISODES_DRAWN, LEVEL, derive(seed, "evaluation intervals"))
     return {
         "episodes": len(played),
-        "mean": float(mean(np.array(returns))),
-        "mean_interval": interval(returns, mean, draws),
-        "iqm": float(interquartile_mean(np.array(returns))),
-        "iqm_interval": interval(returns, interquartile_mean, draws),
+        **_estimated("mean", returns, mean, how),
+        **_estimated("iqm", returns, iqm, how),
         "std": float(np.std(returns)),
-        "unshaped_mean": float(mean(np.array(unshaped))) if unshaped else None,
-        "unshaped_interval": interval(unshaped, mean, draws) if unshaped else None,
+        **(_estimated("unshaped_mean", np.array(unshaped), mean, how) if unshaped else OWN),
         "success_rate": success_rate(played),
         "mean_length": float(np.mean(lengths)),
-        "returns": returns,
+        "returns": returns.tolist(),
         "unshaped_returns": unshaped or None,
         "lengths": lengths,
         "successes": [episode.success for episode in played],
     }
+
+
+def _estimated(name: str, returns: Array, statistic: Statistic, how: Resampling) -> Judged:
+    """A statistic and its interval; of one episode there is nothing to resample."""
+    found = estimate([returns], statistic, how)
+    ends = None if found.low is None or found.high is None else (found.low, found.high)
+    return {name: found.value, f"{name}_interval": ends}
 
 
 def _tell(judged: Judged) -> None:
@@ -129,7 +136,7 @@ def _tell(judged: Judged) -> None:
     print(f"  mean    {shown(judged['mean'])}{_bounds(judged['mean_interval'])}")
     print(f"  IQM     {shown(judged['iqm'])}{_bounds(judged['iqm_interval'])}")
     if judged["unshaped_mean"] is not None:
-        own = f"{shown(judged['unshaped_mean'])}{_bounds(judged['unshaped_interval'])}"
+        own = f"{shown(judged['unshaped_mean'])}{_bounds(judged['unshaped_mean_interval'])}"
         print(f"  mean in the environment's own reward  {own}")
     if judged["success_rate"] is not None:
         print(f"  success {judged['success_rate']:.1%}")

@@ -4,35 +4,17 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pgx.cli import main
 from tests.analysis.writers import cleanrl, stable_baselines3
+from tests.command import Command
 from tests.conftest import Make
 
 CLEANRL = "cleanrl:ppo_continuous_action"
-Told = tuple[int, str, str]
-Pgx = Callable[..., Told]
-
-
-@pytest.fixture
-def pgx(capsys: pytest.CaptureFixture[str]) -> Pgx:
-    """Runs a command here; its exit code and what it wrote."""
-
-    def run(*arguments: str) -> Told:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(list(arguments))
-        out, err = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, out, err
-
-    return run
 
 
 @pytest.fixture
@@ -70,9 +52,9 @@ class Resources(HTMLParser):
                 self.fetched.append(value or "")
 
 
-def test_everything_that_it_leaves(pgx: Pgx, runs: Path, tmp_path: Path) -> None:
+def test_everything_that_it_leaves(command: Command, runs: Path, tmp_path: Path) -> None:
     out = tmp_path / "report"
-    code, said, err = pgx("compare", str(runs), "--out", str(out), "--resamples", "200")
+    code, said, err = command("compare", str(runs), "--out", str(out), "--resamples", "200")
     assert code == 0, err
     for name in ("a2c", "ppo", "sb3:PPO", CLEANRL, "CartPole-v1", "Pendulum-v1", "health/kl", "IQM"):
         assert name in said
@@ -106,22 +88,22 @@ def test_everything_that_it_leaves(pgx: Pgx, runs: Path, tmp_path: Path) -> None
     assert "100 episodes" in text  # what is not quite the same about the others' numbers
 
 
-def test_one_bad_run_is_a_warning(pgx: Pgx, make: Make, tmp_path: Path) -> None:
+def test_one_bad_run_is_a_warning(command: Command, make: Make, tmp_path: Path) -> None:
     for seed in (0, 1):
         make("env=CartPole-v1", "algo=ppo", f"seed={seed}", name=f"run{seed}").train()
     make("env=CartPole-v1", "algo=ppo", name="bad").train()
     (tmp_path / "bad" / "config.yaml").write_text("[")
-    code, said, err = pgx("compare", str(tmp_path))
+    code, said, err = command("compare", str(tmp_path))
     assert code == 0 and "ppo" in said
     assert err.startswith("pgx: ") and "bad" in err
 
 
 def test_what_is_wrong_is_said_in_a_line(
-    pgx: Pgx, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "no run below" in pgx("compare", str(empty))[2]
+    assert "no run below" in command("compare", str(empty))[2]
     make("env=CartPole-v1", "algo=ppo").train()
     run = str(tmp_path / "run")
     for arguments, line in [
@@ -131,9 +113,9 @@ def test_what_is_wrong_is_said_in_a_line(
         ((f"{run}/nowhere",), "no such folder"),
         ((run, "--reference", f"{run}/none.yaml"), "cannot be read"),
     ]:
-        code, _, err = pgx("compare", *arguments)
+        code, _, err = command("compare", *arguments)
         assert code == 2 and line in err and "Traceback" not in err
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # how Python notes that an import finds nothing
-    code, _, err = pgx("compare", run, "--out", str(tmp_path / "out"))
+    code, _, err = command("compare", run, "--out", str(tmp_path / "out"))
     assert code == 2 and "pip install 'pgx-rl[plots]'" in err
-    assert pgx("compare", run)[0] == 0  # tables want no plots
+    assert command("compare", run)[0] == 0  # tables want no plots

@@ -19,7 +19,7 @@ from pgx.config.compose import MOST_JOBS, jobs, prepare
 from pgx.config.unread import flat
 from pgx.errors import UserError
 from pgx.paths import choices, groups
-from tests.config.conftest import Command
+from tests.command import Command
 
 PATIENCE = 120  # seconds for what takes some hundredths
 

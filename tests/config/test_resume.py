@@ -17,7 +17,7 @@ from pgx.config.unread import flat
 from pgx.paths import choices
 from pgx.schema import shown
 from pgx.trainer import Trainer
-from tests.config.conftest import Command
+from tests.command import Command
 from tests.conftest import QUIET, parameters
 
 PAGE = Path(__file__).parents[2] / "docs" / "checkpoints.md"

@@ -17,7 +17,7 @@ from pgx.config.stored import read_config
 from pgx.errors import UserError
 from pgx.sweeps.plan import read_plan
 from pgx.sweeps.vetting import of_runs, would_do
-from tests.config.conftest import Command
+from tests.command import Command
 
 MODULE, ID = "stranger_s_module", "Strange-v0"
 NAMED = f"{MODULE}:{ID}"

@@ -25,7 +25,7 @@ from pgx.paths import choices, config_dir
 from pgx.schema import signature
 from pgx.trainer import Trainer
 from pgx.types import Setting
-from tests.config.conftest import Command
+from tests.command import Command
 from tests.conftest import Make, parameters, small
 
 PACKAGE = Path(__file__).parents[2] / "pgx"

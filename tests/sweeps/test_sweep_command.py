@@ -6,16 +6,15 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pgx.cli import main
 from pgx.commands.one_run import claim
 from pgx.commands.sweep import _plan, _with_folders
 from pgx.run_lock import hold
 from pgx.sweeps.progress import look
+from tests.command import Command
 from tests.sweeps.command import PATIENCE, SMALL, TINY, begin, jobs, pgx, same, summary, wait_for
 
 OWN = '''
@@ -52,30 +51,6 @@ for fault in ("fails", "dies", "works"):
     gymnasium.register(f"Faulty-{fault}-v0", Faulty, kwargs={"fault": fault})
 '''
 FAULTY = [*SMALL, "algo=a2c", "trainer.total_steps=512", "trainer.checkpoint_every=128", "logger.every=1"]
-
-
-@pytest.fixture
-def here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    """The command in this process: its exit code and what it wrote."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["pgx"])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    monkeypatch.delenv("PGX_DEBUG", raising=False)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        said = capsys.readouterr()
-        assert isinstance(ended.value.code, int) and "Traceback" not in said.err
-        return ended.value.code, said.out, said.err
-
-    return run
-
-
-Here = Callable[..., tuple[int, str, str]]
 
 
 # --- jobs that fail
@@ -143,28 +118,28 @@ def test_a_job_whose_process_is_killed_costs_no_other_its_end(tmp_path: Path, la
 # --- started again
 
 
-def test_started_again_it_skips_what_is_finished(here: Here, tmp_path: Path) -> None:
+def test_started_again_it_skips_what_is_finished(command: Command, tmp_path: Path) -> None:
     asked = ["train", "-m", "seed=0,1", *TINY, "hydra.sweep.dir=sweep"]
-    assert here(*asked)[0] == 0
+    assert command(*asked)[0] == 0
     before = [(run / "summary.json").read_bytes() for run in jobs(tmp_path / "sweep")]
-    code, out, _ = here(*asked)
+    code, out, _ = command(*asked)
     assert code == 0 and "2 jobs, 0 to do" in out
     assert [(run / "summary.json").read_bytes() for run in jobs(tmp_path / "sweep")] == before
     assert len(list((tmp_path / "outputs" / "CartPole-v1" / "a2c").iterdir())) == 2
 
 
-def test_another_sweep_in_its_folder_is_refused_with_the_difference(here: Here, tmp_path: Path) -> None:
-    assert here("train", "-m", "seed=0,1", *TINY, "hydra.sweep.dir=sweep")[0] == 0
+def test_another_sweep_in_its_folder_is_refused_with_the_difference(command: Command, tmp_path: Path) -> None:
+    assert command("train", "-m", "seed=0,1", *TINY, "hydra.sweep.dir=sweep")[0] == 0
     before = (tmp_path / "sweep" / "sweep.json").read_bytes()
-    code, _, err = here("train", "-m", "seed=1,2", *TINY, "hydra.sweep.dir=sweep")
+    code, _, err = command("train", "-m", "seed=1,2", *TINY, "hydra.sweep.dir=sweep")
     assert code == 2 and "not asked for: " in err and "seed=0" in err and "seed=2" in err
     assert (tmp_path / "sweep" / "sweep.json").read_bytes() == before
 
 
-def test_a_sweep_that_is_being_run_is_refused(here: Here, tmp_path: Path) -> None:
-    assert here("train", "-m", "seed=0,1", *TINY, "hydra.sweep.dir=sweep")[0] == 0
+def test_a_sweep_that_is_being_run_is_refused(command: Command, tmp_path: Path) -> None:
+    assert command("train", "-m", "seed=0,1", *TINY, "hydra.sweep.dir=sweep")[0] == 0
     with hold(tmp_path / "sweep"):
-        code, _, err = here("sweep", "resume", "sweep")
+        code, _, err = command("sweep", "resume", "sweep")
     assert code == 2 and f"process {os.getpid()}" in err
 
 
@@ -253,16 +228,16 @@ def test_one_name_is_claimed_by_one_process(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_is_one_message_and_leaves_no_folder(
-    here: Here, tmp_path: Path, arguments: str, says: str
+    command: Command, tmp_path: Path, arguments: str, says: str
 ) -> None:
-    code, out, err = here(*arguments.split())
+    code, out, err = command(*arguments.split())
     assert code == 2 and says in err and out == ""
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_resumed_sweep_keeps_its_jobs(here: Here, tmp_path: Path) -> None:
-    assert here("train", "-m", "seed=0", *TINY, "hydra.sweep.dir=sweep")[0] == 0
-    code, _, err = here("sweep", "resume", "sweep", "seed=3")
+def test_a_resumed_sweep_keeps_its_jobs(command: Command, tmp_path: Path) -> None:
+    assert command("train", "-m", "seed=0", *TINY, "hydra.sweep.dir=sweep")[0] == 0
+    code, _, err = command("sweep", "resume", "sweep", "seed=3")
     assert code == 2 and "seed=3: a resumed sweep keeps its jobs" in err
 
 
@@ -276,18 +251,20 @@ def test_a_resumed_sweep_keeps_its_jobs(here: Here, tmp_path: Path) -> None:
     ],
 )
 def test_a_library_that_is_not_installed_is_named_with_its_extra(
-    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, chosen: str, extra: str
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, chosen: str, extra: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)  # how Python notes that an import finds nothing
-    code, _, err = here("train", "-m", chosen)
+    code, _, err = command("train", "-m", chosen)
     assert code == 2 and f"the package {package} is not installed" in err and extra in err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_machine_without_slurm_says_so(here: Here, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_machine_without_slurm_says_so(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     pytest.importorskip("submitit", reason="its message comes first where the extra `slurm` is not installed")
     monkeypatch.setenv("PATH", str(tmp_path))
-    code, _, err = here(
+    code, _, err = command(
         "train", "-m", "seed=0,1", *TINY, "hydra/launcher=submitit_slurm", "hydra.sweep.dir=sweep"
     )
     assert code == 2 and "has no sbatch" in err
