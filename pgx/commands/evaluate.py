@@ -26,6 +26,7 @@ Mode = Literal["deterministic", "stochastic"]
 EPISODES_DRAWN = 5_000  # resamples: the ends of an interval then vary by some hundredths of its width
 LEVEL = 0.95  # of intervals
 Judged = dict[str, Any]  # of one run in one mode: a record of --json
+OWN: Judged = {"unshaped_mean": None, "unshaped_mean_interval": None}  # where no other reward was paid
 
 
 def evaluate(
@@ -97,18 +98,18 @@ def _judgement(played: Sequence[Episode], seed: int) -> Judged:
     """What the episodes say: of those that were played, and with intervals of those that might have been."""
     returns = np.array([episode.episode_return for episode in played])
     lengths = [episode.length for episode in played]
-    unshaped = np.array([e.unshaped_return for e in played if e.unshaped_return is not None])
+    unshaped = [e.unshaped_return for e in played if e.unshaped_return is not None]
     how = Resampling(EPISODES_DRAWN, LEVEL, derive(seed, "evaluation intervals"))
     return {
         "episodes": len(played),
         **_estimated("mean", returns, mean, how),
         **_estimated("iqm", returns, iqm, how),
         "std": float(np.std(returns)),
-        **_estimated("unshaped_mean", unshaped, mean, how),
+        **(_estimated("unshaped_mean", np.array(unshaped), mean, how) if unshaped else OWN),
         "success_rate": success_rate(played),
         "mean_length": float(np.mean(lengths)),
         "returns": returns.tolist(),
-        "unshaped_returns": unshaped.tolist() or None,
+        "unshaped_returns": unshaped or None,
         "lengths": lengths,
         "successes": [episode.success for episode in played],
     }

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.config.conftest import Command
 
 from pgx.commands.one_run import checked
 from pgx.config import compose
 from pgx.errors import UserError
 from pgx.paths import choices
+from tests.command import Command
 
 OWN_TERMS = "tests.rewards.own_terms"
 SMALL = ["algo=a2c", "env=CartPole-v1", "env.num_envs=2", "runner.rollout_steps=32", "trainer.total_steps=64"]

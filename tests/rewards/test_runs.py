@@ -6,9 +6,9 @@ from pathlib import Path
 import h5py
 import pytest
 import torch
-from tests.config.conftest import Command, command  # noqa: F401, a fixture
 
 from pgx.loggers.jsonl import read
+from tests.command import Command
 from tests.conftest import Make, parameters, small
 
 OWN_TERMS = "tests.rewards.own_terms"
@@ -90,9 +90,8 @@ def test_environments_of_actors_are_paid_the_same_way(make: Make, tmp_path: Path
     assert all(row["rollout/unshaped_return"] == -row["rollout/episode_return"] > 0 for row in rows)
 
 
-@pytest.mark.usefixtures("command")
 def test_both_returns_are_evaluated_and_the_task_s_own_collected(
-    command: Command,  # noqa: F811
+    command: Command,
     tmp_path: Path,
 ) -> None:
     said = command(
