@@ -240,6 +240,9 @@ def test_every_claim_of_the_table_is_put_to_the_proof() -> None:
     # What is shown, compiled, waited for and searched: no part of what a run learns.
     elsewhere = {
         "trainer.compile_min_steps",
+        "trainer.record_every",
+        "trainer.record_seconds",
+        "trainer.record_width",
         "logger.console_interval",
         "runner.connect_seconds",
         "sweep.warmup_steps",
