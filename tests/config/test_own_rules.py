@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from pgx.config import compose
 from pgx.errors import UserError
-from tests.config.conftest import Command
+from tests.command import Command
 from tests.docs_places import PAGE, modules
 
 NAME = "spo:SPO"
