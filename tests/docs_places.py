@@ -29,7 +29,7 @@ SIZE = [  # of a run: 4 x 64 steps an iteration, a checkpoint and an evaluation 
     "trainer.compile=false",
     "trainer.checkpoint_every=256",
     "trainer.keep_checkpoints=1",
-    "trainer.eval_every=512",
+    "trainer.eval_every=256",
     "trainer.eval_episodes=1",
 ]
 DIVERGING = ["critic_optimizer=sgd", "critic_optimizer.learning_rate=1e38", "logger.tensorboard=false"]

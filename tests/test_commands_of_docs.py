@@ -136,7 +136,7 @@ def _short(words: list[str]) -> list[str]:
     text = [re.sub(r"^sweep.trials=.*", "sweep.trials=2", word) for word in text]
     for position, word in enumerate(text):
         if word in ("--episodes", "--at"):
-            text[position + 1] = {"--episodes": "2", "--at": "400"}[word]
+            text[position + 1] = {"--episodes": "2", "--at": "510"}[word]
     return text
 
 
