@@ -6,7 +6,9 @@ import numpy as np
 import torch
 
 from pgx.envs.vector import VectorEnv, step
+from pgx.metrics import part_key
 from pgx.runners import Episode
+from pgx.runners.tally import Tally
 from pgx.types import Act, Agent, Metrics, Observations
 
 
@@ -36,28 +38,23 @@ def play(
     """
     n = envs.num_envs
     left = np.array([episodes // n + (i < episodes % n) for i in range(n)])
-    total, length = np.zeros(n), np.zeros(n, dtype=np.int64)
-    resetting = np.zeros(n, dtype=bool)
+    tally = Tally(n)
     memory = agent.blank_memory(n, device)
     obs = envs.reset(seed)
     played: list[Episode] = []
     while left.any():
         mask = None if envs.action_mask is None else torch.from_numpy(envs.action_mask).to(device)
-        time = torch.from_numpy(length.copy()).to(device)
+        time = torch.from_numpy(tally.length).to(device)
         seen = agent.observe(torch.from_numpy(obs).to(device), time, mask, memory)
         _, executed, _, memory = act(seen)
         if memory is not None:  # an episode that begins with the next step remembers nothing
-            memory = memory.masked_fill(torch.from_numpy(resetting).to(device).unsqueeze(-1), 0.0)
+            memory = memory.masked_fill(torch.from_numpy(tally.resetting).to(device).unsqueeze(-1), 0.0)
         took = step(envs, executed.cpu().numpy())
-        total += took.reward  # a reset pays nothing
-        length += ~resetting
-        done = took.terminated | took.truncated
-        for i in np.flatnonzero(done & (left > 0)):
-            success = None if envs.success is None or envs.success[i] < 0 else bool(envs.success[i])
-            played.append(Episode(float(total[i]), int(length[i]), success))
-            left[i] -= 1
-        total[done], length[done] = 0.0, 0
-        resetting, obs = done, took.obs
+        for i, episode in tally.add(took, envs.success):
+            if left[i] > 0:
+                played.append(episode)
+                left[i] -= 1
+        obs = took.obs
     return played
 
 
@@ -72,6 +69,20 @@ def episode_metrics(episodes: Sequence[Episode], recent: Sequence[float]) -> Met
     ):
         if values:
             metrics |= {key: float(np.mean(values)), f"{key}_min": min(values), f"{key}_max": max(values)}
+    return metrics | shaping_metrics(episodes)
+
+
+def shaping_metrics(episodes: Sequence[Episode]) -> Metrics:
+    """What the returns of episodes are made of, and what the environment's own would have been.
+
+    Nothing where no episode ended, or none was paid anything but the environment's own reward.
+    """
+    shaped = [episode for episode in episodes if episode.parts is not None]
+    if not shaped:
+        return {}
+    metrics = {"unshaped_return": float(np.mean([e.unshaped_return for e in shaped]))}
+    for name in shaped[0].parts or {}:
+        metrics[part_key(name)] = float(np.mean([(e.parts or {})[name] for e in shaped]))
     return metrics
 
 
@@ -79,7 +90,11 @@ def evaluation_metrics(episodes: Sequence[Episode]) -> Metrics:
     """What an evaluation tells of its episodes."""
     returns = [e.episode_return for e in episodes]
     rate = success_rate(episodes)
-    return ({} if rate is None else {"eval_success": rate}) | {
+    unshaped = [e.unshaped_return for e in episodes if e.unshaped_return is not None]
+    said = {} if rate is None else {"eval_success": rate}
+    if unshaped:
+        said["eval_unshaped_return"] = float(np.mean(unshaped))
+    return said | {
         "eval_episode_return": float(np.mean(returns)),
         "eval_episode_return_std": float(np.std(returns)),
         "eval_episode_length": float(np.mean([e.length for e in episodes])),

@@ -33,6 +33,11 @@ TABLE: tuple[Metric, ...] = (
                 "reward",
                 "mean over the episodes that ended in this iteration; raw, undiscounted",
             ),
+            (
+                "unshaped_return",
+                "reward",
+                "the same of the environment's own reward, where `reward` pays another (docs/rewards.md)",
+            ),
             ("episode_return_min", "reward", "smallest of them"),
             ("episode_return_max", "reward", "largest of them"),
             ("episode_return_recent", "reward", "mean over the last 20 episodes that ended"),
@@ -168,6 +173,11 @@ TABLE: tuple[Metric, ...] = (
         [
             ("episode_return", "reward", "mean raw return of deterministic episodes, normaliser frozen"),
             ("episode_return_std", "reward", "their standard deviation"),
+            (
+                "unshaped_return",
+                "reward",
+                "mean return in the environment's own reward, where `reward` pays another",
+            ),
             ("episode_length", "steps", "their mean length"),
             (
                 "success",
@@ -178,6 +188,16 @@ TABLE: tuple[Metric, ...] = (
         prefix="eval_",
     ),
 )
+
+# What `reward` pays has names of the user's choice: keys and tags of one pattern.
+PARTS = Metric(
+    "reward/<term>",
+    "reward/<term>",
+    "reward",
+    "weighted sum of a term of `reward` over an episode, mean over the episodes that ended in this iteration; "
+    "`environment`: of the environment's own reward; together they are rollout/episode_return",
+)
+_PART = "reward/"
 
 # By key, what a sound run shows: rules of thumb. Bounds beyond which something is wrong are the doctor's.
 HEALTHY = {
@@ -204,6 +224,11 @@ VIDEO = "eval/episode"  # the tag of trainer.record_every's videos
 _TAGS = {metric.key: metric.tag for metric in TABLE}
 
 
+def part_key(term: str) -> str:
+    """The key, and the tag, of a part of the reward."""
+    return _PART + term
+
+
 def tag(key: str) -> str:
     """The tag of a key that the table knows."""
     return _TAGS[key]
@@ -220,11 +245,14 @@ def tagged(metrics: Metrics) -> Metrics:
     Raises:
         KeyError: a key that the table does not know.
     """
-    unknown = [f"{key}{nearest(key, _TAGS)}" for key in metrics if key not in _TAGS]
+    parts = {key: key for key in metrics if key.startswith(_PART)}
+    unknown = [f"{key}{nearest(key, _TAGS)}" for key in metrics if key not in _TAGS | parts]
     if unknown:
         raise KeyError(f"metrics that pgx/metrics.py does not define: {', '.join(unknown)}")
     return {
-        tag: metrics[key] for key, tag in _TAGS.items() if key in metrics and not math.isnan(metrics[key])
+        tag: metrics[key]
+        for key, tag in (_TAGS | parts).items()
+        if key in metrics and not math.isnan(metrics[key])
     }
 
 
@@ -240,7 +268,7 @@ def markdown() -> str:
         "| tag | unit | definition |",
         "|---|---|---|",
     ]
-    lines += [f"| `{m.tag}` | {m.unit} | {m.meaning.replace('|', chr(92) + '|')} |" for m in TABLE]
+    lines += [f"| `{m.tag}` | {m.unit} | {m.meaning.replace('|', chr(92) + '|')} |" for m in (*TABLE, PARTS)]
     lines += [
         "",
         "## What healthy looks like",

@@ -388,7 +388,7 @@ WAYS = (
     Way(r"pgx compare .*--out.*", show, "draws figures, which takes seconds", options),
     Way(r"pgx (runs|algos|(VERB )?--help)", show),
     Way(
-        r"pgx (check|collect|train|eval|doctor|compare|sweep|sweep resume)",
+        r"pgx (check|collect|train|eval|record|doctor|compare|sweep|sweep resume)",
         None,
         "a verb by its name",
         mentioned,

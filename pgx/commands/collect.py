@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig
 
 from pgx.commands.one_run import load_played
-from pgx.config.build import load_agent
+from pgx.config.build import load_agent, unshaped
 from pgx.datasets.trajectory import Trajectory, split
 from pgx.datasets.write import write_dataset
 from pgx.engines import Eager
@@ -34,7 +34,8 @@ def collect(run: str, checkpoint: str, count: int, out: str, seed: int, trust: b
             f"{run}: policy.continuous=squashed_gaussian: datasets have actions as the environment has them, where one "
             "at a bound no longer tells what was sampled; runs with policy.continuous=gaussian can be collected from"
         )
-    agent, envs, device = load_agent(cfg, Path(run), checkpoint, max_envs=count)
+    # A dataset is of the task, whatever the run was paid for.
+    agent, envs, device = load_agent(unshaped(cfg), Path(run), checkpoint, max_envs=count)
     # Not the streams of a run of this seed: an agent is not to meet again the starts that it was trained on.
     stream = derive(seed, "collection")
     runner = episodes(envs, None, stream, torch.device(device), Eager(), episodes_per_env=1)

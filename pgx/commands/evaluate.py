@@ -26,6 +26,7 @@ Mode = Literal["deterministic", "stochastic"]
 EPISODES_DRAWN = 5_000  # resamples: the ends of an interval then vary by some hundredths of its width
 LEVEL = 0.95  # of intervals
 Judged = dict[str, Any]  # of one run in one mode: a record of --json
+OWN: Judged = {"unshaped_mean": None, "unshaped_mean_interval": None}  # where no other reward was paid
 
 
 def evaluate(
@@ -97,22 +98,27 @@ def _judgement(played: Sequence[Episode], seed: int) -> Judged:
     """What the episodes say: of those that were played, and with intervals of those that might have been."""
     returns = np.array([episode.episode_return for episode in played])
     lengths = [episode.length for episode in played]
+    unshaped = [e.unshaped_return for e in played if e.unshaped_return is not None]
     how = Resampling(EPISODES_DRAWN, LEVEL, derive(seed, "evaluation intervals"))
     return {
         "episodes": len(played),
         **_estimated("mean", returns, mean, how),
         **_estimated("iqm", returns, iqm, how),
         "std": float(np.std(returns)),
+        **(_estimated("unshaped_mean", np.array(unshaped), mean, how) if unshaped else OWN),
         "success_rate": success_rate(played),
         "mean_length": float(np.mean(lengths)),
         "returns": returns.tolist(),
+        "unshaped_returns": unshaped or None,
         "lengths": lengths,
         "successes": [episode.success for episode in played],
     }
 
 
 def _estimated(name: str, returns: Array, statistic: Statistic, how: Resampling) -> Judged:
-    """A statistic and its interval; of one episode there is nothing to resample."""
+    """A statistic and its interval, None without returns; of one episode there is nothing to resample."""
+    if not len(returns):
+        return {name: None, f"{name}_interval": None}
     found = estimate([returns], statistic, how)
     ends = None if found.low is None or found.high is None else (found.low, found.high)
     return {name: found.value, f"{name}_interval": ends}
@@ -131,6 +137,9 @@ def _tell(judged: Judged) -> None:
     )
     print(f"  mean    {shown(judged['mean'])}{_bounds(judged['mean_interval'])}")
     print(f"  IQM     {shown(judged['iqm'])}{_bounds(judged['iqm_interval'])}")
+    if judged["unshaped_mean"] is not None:
+        own = f"{shown(judged['unshaped_mean'])}{_bounds(judged['unshaped_mean_interval'])}"
+        print(f"  mean in the environment's own reward  {own}")
     if judged["success_rate"] is not None:
         print(f"  success {judged['success_rate']:.1%}")
     print(f"  length  {judged['mean_length']:,.1f}   min {min(lengths)}  max {max(lengths)}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from pgx.commands.one_run import load_played
-from pgx.config.build import load_agent
+from pgx.config.build import load_agent, unshaped
 from pgx.envs.gymnasium_backend import make_single
 from pgx.envs.spaces import action as action_of
 from pgx.errors import RunError, UserError
@@ -31,7 +31,7 @@ def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bo
         raise UserError(f"--out {out}: there is no folder {path.parent}")
     cfg = load_played(Path(run), trust)
     cfg.device = "cpu"
-    agent, envs, _ = load_agent(cfg, Path(run), checkpoint, max_envs=cfg.env.num_envs)
+    agent, envs, _ = load_agent(unshaped(cfg), Path(run), checkpoint, max_envs=cfg.env.num_envs)
     single = make_single(envs.id, dict(cfg.env.kwargs))
     try:
         sample = observed(agent, envs, ROWS, derive(seed, "export"))

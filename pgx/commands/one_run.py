@@ -23,6 +23,7 @@ from pgx.errors import UserError
 from pgx.metrics import shown
 from pgx.paths import config_dir
 from pgx.records import complain
+from pgx.rewards.plan import OWN
 from pgx.sweeps.progress import resumable
 from pgx.trainer import Trainer, refuse_used
 from pgx.types import State
@@ -100,12 +101,17 @@ def announce(trainer: Trainer, cfg: DictConfig) -> None:
     """What is about to be trained, on what, and where it goes."""
     envs = trainer.runner.envs
     print(
-        f"{cfg.label} on {envs.id}: {trainer.runner}, "
+        f"{cfg.label} on {envs.id}{_paid(cfg)}: {trainer.runner}, "
         f"backend {envs.backend} ({trainer.backend_reason}), "
         f"{'compiled' if trainer.engine.compiled else 'not compiled'} ({trainer.engine.reason}), seed {cfg.seed}\n"
         f"run {trainer.run_dir}",
         flush=True,
     )
+
+
+def _paid(cfg: DictConfig) -> str:
+    """What reward is trained on, where it is another than the environment's own."""
+    return "" if cfg.reward.name == OWN.name else f", reward {cfg.reward.name}"
 
 
 def outcome(summary: dict[str, Any], seconds: float) -> str:

@@ -16,6 +16,7 @@ from pgx.film.camera import Camera, Frame
 from pgx.film.pictures import captioned
 from pgx.film.videos import GIF, LIMITS, MP4, Kind, kind_of
 from pgx.metrics import shown
+from pgx.rewards.plan import OWN
 from pgx.runners import Episode
 from pgx.seeding import derive, generator
 
@@ -55,7 +56,9 @@ def record(
         camera.close()
     returns = ", ".join(shown(episode.episode_return) for episode in played)
     print(f"{out}: {frames:,} frames, {frames / camera.fps:,.1f} s at {camera.fps:.3g} frames a second")
-    print(f"  {run}, checkpoint {checkpoint}; return {returns}")
+    # The camera has an environment of its own, which pays as it does.
+    which = "return" if cfg.reward.name == OWN.name else "return in the environment's own reward"
+    print(f"  {run}, checkpoint {checkpoint}; {which} {returns}")
     return 0
 
 

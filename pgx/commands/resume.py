@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from pgx.checkpoint import LAST, Checkpoints
 from pgx.commands.one_run import last_state, load_config
 from pgx.commands.run import Lead
-from pgx.config.compose import parse
+from pgx.config.compose import named_imports, parse
 from pgx.config.ranks import check_ranks
 from pgx.config.resume import Change, applied, changes
 from pgx.config.stored import CONFIG
@@ -115,8 +115,8 @@ def _changed(asked: Asked) -> tuple[DictConfig, tuple[Change, ...]]:
     cfg = applied(stored, wanted.made)
     named = {override.key_or_group: override.value() for override in overrides}
     source = asked.run_dir / CONFIG
-    theirs: list[str] = []
-    theirs += imports_of(cfg, source, [str(value) for value in named.values()])
+    own = [*map(str, named.values()), *named_imports(asked.overrides)]
+    theirs = imports_of(cfg, source, own)
     if "runner.address" not in named:
         theirs += joins_of(cfg, source)
     refuse_untrusted(theirs, asked.trust)

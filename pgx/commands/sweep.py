@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from pgx.commands.job import run_job, this_process
 from pgx.commands.one_run import checked, claim, hand_over, refuse_taken
 from pgx.commands.sweep_report import closing, overview
-from pgx.config.compose import hydra_config, jobs, named_modules, numbered, parse, prepare
+from pgx.config.compose import hydra_config, jobs, named_imports, numbered, parse, prepare
 from pgx.config.sections import Search
 from pgx.config.trust import refuse_untrusted
 from pgx.errors import RunError, UserError
@@ -58,7 +58,7 @@ def start(flags: list[str], overrides: list[str]) -> int:
         refuse_other(folder, planned, plan)
         plan = replace(planned, cwd=plan.cwd, search=plan.search)
         own = plan.search.overrides if plan.search else [o for job in plan.jobs for o in job.overrides]
-        refuse_untrusted(of_runs(plan, frozenset(named_modules(own))), trust=False)
+        refuse_untrusted(of_runs(plan, frozenset(named_imports(own))), trust=False)
     else:
         plan = _with_folders(plan)
         folder = _made(folder) if named else claim(folder)

@@ -3,6 +3,7 @@
 import copy
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from pgx.evaluation import play
 from pgx.faults.evidence import Attempt
 from pgx.faults.search import find_fault
 from pgx.optimizers import make_optimizer
+from pgx.rewards.plan import OWN, RewardPlan
 from pgx.runners import A3C, Episode
 from pgx.runners.iterations import Iterations, Synchronous
 from pgx.runners.types import Runner
@@ -72,8 +74,9 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Trainer:
     # Actors and workers have environments of their own.
     num_envs = 1 if wanted.keys() & {"actor_plan", "worker_plan"} else env.num_envs // ranks.size
     threads = threads_of(env, ranks.local_size)
-    choice = choose_backend(env.id, env.backend, env.kwargs, num_envs, threads)
-    envs = make_envs(choice, env.id, num_envs, env.kwargs, threads, env.worker_timeout)
+    reward = RewardPlan(**values["reward"])
+    choice = choose_backend(env.id, env.backend, env.kwargs, num_envs, threads, reward)
+    envs = make_envs(choice, env.id, num_envs, env.kwargs, threads, env.worker_timeout, reward)
     agent = agent_plan(values, env).make(envs.obs_spec, envs.action_spec, device)
     algorithm: Algorithm = rule(values["algo"]["name"])(**_but(values["algo"], "name"))
     learner = _learner(values, agent, engine, ranks)
@@ -110,7 +113,7 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Trainer:
         backend_reason=choice.reason,
         engine=chosen,
         eval_every=training.eval_every,
-        evaluate=_evaluator(agent, env, choice, training.eval_episodes, top.seed, device),
+        evaluate=_evaluator(agent, env, reward, choice, training.eval_episodes, top.seed, device),
         filming=filming(agent, env, training, top.seed, device),
         diagnose=partial(_diagnose, values, env, algorithm, (envs.obs_spec, envs.action_spec), device),
     )
@@ -129,14 +132,22 @@ def load_agent(
     values = plain_values(cfg)
     env, device = Env(**values["env"]), values["device"]
     num_envs = min(max_envs, env.num_envs)
-    choice = choose_backend(env.id, env.backend, env.kwargs, num_envs, threads_of(env))
-    envs = make_envs(choice, env.id, num_envs, env.kwargs, threads_of(env), env.worker_timeout)
+    threads, reward = threads_of(env), RewardPlan(**values["reward"])
+    choice = choose_backend(env.id, env.backend, env.kwargs, num_envs, threads, reward)
+    envs = make_envs(choice, env.id, num_envs, env.kwargs, threads, env.worker_timeout, reward)
     try:
         agent = load_agent_for(cfg, run_dir, checkpoint, envs.obs_spec, envs.action_spec)
     except UserError:
         envs.close()
         raise
     return agent, envs, device
+
+
+def unshaped(cfg: DictConfig) -> DictConfig:
+    """A copy of a run's config with the environment's own reward, for those who want no other of it."""
+    changed = cfg.copy()
+    changed.reward = asdict(OWN)
+    return changed
 
 
 def load_agent_for(
@@ -208,6 +219,7 @@ def _optimizer(
 def _evaluator(
     agent: Agent,
     env: Env,
+    reward: RewardPlan,
     choice: BackendChoice,
     episodes: int,
     seed: int,
@@ -217,9 +229,8 @@ def _evaluator(
 
     def evaluate(iteration: int) -> list[Episode]:
         still = copy.deepcopy(agent)  # workers may change it meanwhile
-        envs = make_envs(
-            choice, env.id, min(episodes, env.num_envs), env.kwargs, threads_of(env), env.worker_timeout
-        )
+        num_envs, threads = min(episodes, env.num_envs), threads_of(env)
+        envs = make_envs(choice, env.id, num_envs, env.kwargs, threads, env.worker_timeout, reward)
         try:
             return play(
                 still, still.act_greedily, envs, episodes, derive(seed, "evaluation", iteration), device

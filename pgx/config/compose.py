@@ -28,6 +28,7 @@ from pgx.config.sections import FIXED
 from pgx.envs.make import id_problem
 from pgx.errors import UserError
 from pgx.paths import choices, config_dir, groups
+from pgx.rewards.plan import functions_of
 from pgx.schema import LONGEST, nearest
 
 ROOT = "train"
@@ -103,11 +104,11 @@ def parse(overrides: list[str]) -> list[Override]:
 
 
 def prepare(overrides: list[str]) -> list[str]:
-    """Overrides as Hydra takes them: env.kwargs open to new keys, environments known, `module:Name` imported."""
+    """Overrides as Hydra takes them: some sections open to new keys, environments known, `module:Name` imported."""
     prepared = []
     for override in parse(overrides):
         text, key = override.input_line or "", override.key_or_group
-        adds = key == "env.kwargs" or key.startswith("env.kwargs.")
+        adds = f"{key}.".startswith(("env.kwargs.", "reward.terms."))
         prepared.append(f"++{text}" if adds and text.startswith(key) else text)
     modules = named_modules(overrides)
     looked_at = [(own_rule_problem if key == "algo" else id_problem)(value) for value, key in modules.items()]
@@ -133,6 +134,23 @@ def named_modules(overrides: Sequence[str]) -> dict[str, str]:
             unescaped = (value.replace("\\", "") for value in _values(override))  # a sweep's are escaped
             found |= {value: key for value in unescaped if ":" in value}
     return found
+
+
+def named_imports(overrides: Sequence[str]) -> list[str]:
+    """Ids module:Id and functions of rewards that overrides name; nothing is imported. Raises as `named_modules`."""
+    functions = []
+    for override in parse(list(overrides)):
+        key = override.key_or_group.split(".")
+        if key[0] != "reward" or override.is_delete():
+            continue
+        if override.is_sweep_override():
+            functions += _values(override) if key[-1] == "function" else []
+            continue
+        values: Any = override.value()
+        for name in reversed(key[1:]):  # as it would stand in the config
+            values = {name: values}
+        functions += functions_of(values.get("terms") if isinstance(values, dict) else None)
+    return [*named_modules(overrides), *functions]
 
 
 def _values(override: Override) -> list[str]:

@@ -12,6 +12,7 @@ from pgx.envs.make import id_problem
 from pgx.optimizers import OPTIMIZERS
 from pgx.policies import WITH_ACTION_VALUES, WITH_MEMORY, WITH_VALUE_HEAD, WITHOUT_PARAMETERS
 from pgx.processes.ray_cluster import address_problem
+from pgx.rewards.plan import OWN, RewardPlan, reward_problems
 from pgx.runners.sizes import Sizes, cores, misfits, share_misfits, sizes, worker_count
 from pgx.sequences import stretch_conflicts
 from pgx.types import Algorithm, Setting
@@ -20,6 +21,15 @@ from pgx.types import Algorithm, Setting
 def contradictions(values: Mapping[str, Any]) -> list[str]:
     """Every contradiction, in words; empty when there is none."""
     found = [problem for problem in [id_problem(values["env"]["id"])] if problem]
+    reward, env = RewardPlan(**values["reward"]), values["env"]
+    found += reward_problems(reward, env["id"], env["kwargs"])
+    if values["runner"]["name"] == "dataset" and (reward.environment, reward.terms) != (
+        OWN.environment,
+        OWN.terms,
+    ):
+        found.append(
+            "reward: runner=dataset learns from recorded rewards, which are the environment's own; reward=none"
+        )
     if not values["run_dir"].strip():
         found.append("run_dir: expected a folder, got an empty text")
     if values["device"] == "cuda" and not torch.cuda.is_available():

@@ -8,7 +8,8 @@ from typing import Any
 from pgx.agents import AgentPlan
 from pgx.config.sections import Env
 from pgx.engines import EngineChoice
-from pgx.envs.make import plan_envs
+from pgx.envs.make import EnvsPlan, plan_envs
+from pgx.rewards.plan import RewardPlan
 from pgx.runners.a3c_worker import A3CPlan
 from pgx.runners.actor import ActorPlan
 from pgx.types import Algorithm
@@ -20,10 +21,17 @@ def agent_plan(values: Mapping[str, Any], env: Env) -> AgentPlan:
     )
 
 
+def envs_plan(values: Mapping[str, Any], env: Env, sharers: int, threads: int) -> EnvsPlan:
+    """The environments of one of so many who share a run's."""
+    reward = RewardPlan(**values["reward"])
+    each = env.num_envs // sharers
+    return plan_envs(env.id, env.backend, each, env.kwargs, threads, env.worker_timeout, reward)
+
+
 def actor_plan(values: Mapping[str, Any], env: Env, engine: EngineChoice, actors: int) -> ActorPlan:
     """What each of so many actors is made of; it has no critic."""
     threads = max(1, threads_of(env) // actors)
-    envs = plan_envs(env.id, env.backend, env.num_envs // actors, env.kwargs, threads, env.worker_timeout)
+    envs = envs_plan(values, env, actors, threads)
     agent = replace(agent_plan(values, env), critic={"name": "none"})
     return ActorPlan(agent, envs, values["runner"]["rollout_steps"], values["seed"], engine)
 
@@ -40,7 +48,7 @@ def worker_plan(
     threads = max(1, threads_of(env) // workers)
     return A3CPlan(
         agent=agent_plan(values, env),
-        envs=plan_envs(env.id, env.backend, env.num_envs // workers, env.kwargs, threads, env.worker_timeout),
+        envs=envs_plan(values, env, workers, threads),
         algorithm=algorithm,
         optimizer=values["optimizer"],
         critic_optimizer=values["critic_optimizer"],

@@ -89,7 +89,7 @@ def changes(cfg: DictConfig, overrides: Sequence[Override]) -> Changes:
             made.pop(key, None)
         elif may_change(key):
             made[key] = change
-        elif change.before is UNSET and not key.startswith("env.kwargs."):
+        elif change.before is UNSET and not key.startswith(("env.kwargs.", "reward.terms.")):
             refused.append(f"{key}: unknown key{_nearest(cfg, key)}")
         else:
             shown_as = replace(change, before=_chosen(change.before) or change.before)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pgx.engines import Compile
 from pgx.envs.make import Backend
 from pgx.loggers.console import ConsoleStyle
+from pgx.rewards.plan import RewardPlan
 from pgx.runners.iterations import OnNaN
 from pgx.schema import Count, Fraction, Index, NonNegative, Positive
 
@@ -89,6 +90,7 @@ class Search:
 
 FIXED: dict[str, type[Any]] = {
     "env": Env,
+    "reward": RewardPlan,
     "trainer": TrainerSection,
     "health": Health,
     "logger": Logger,

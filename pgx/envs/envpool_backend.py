@@ -1,6 +1,7 @@
 """EnvPool: environments in C++ threads. An optional dependency; nothing here is imported unless it is used."""
 
 import importlib.util
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -9,15 +10,17 @@ from numpy.typing import NDArray
 
 from pgx.envs import spaces
 from pgx.envs.gymnasium_backend import make_single, quietly
+from pgx.envs.readings import Readings
 from pgx.envs.vector import Array, Step, said_success
 from pgx.errors import RunError
 
 
-def why_not(env_id: str, kwargs: dict[str, Any]) -> str | None:
+def why_not(env_id: str, kwargs: dict[str, Any], readings: Sequence[str] = ()) -> str | None:
     """Why EnvPool cannot stand in for Gymnasium's environment of this id; None when it can.
 
     It can when it knows every keyword and the id, and the id names the same task in both: made without
     keywords, its spaces and time limit are those of Gymnasium. (The libraries name some keywords differently.)
+    And it must show what is to be read beside its steps: it has no simulator to be looked into, and less info.
     """
     if importlib.util.find_spec("envpool") is None:
         return "EnvPool is not installed (pip install 'pgx-rl[envpool]')"
@@ -31,6 +34,12 @@ def why_not(env_id: str, kwargs: dict[str, Any]) -> str | None:
         except (TypeError, ValueError) as error:
             return f"EnvPool's {env_id} does not take these env.kwargs: {error}"
         spec = envpool.make_spec(env_id)
+        for reading in readings:
+            source, _, key = reading.partition(".")
+            if source == "simulator":
+                return f"EnvPool does not show the simulator's {key}"
+            if f"info:{key}" not in spec.state_array_spec:
+                return f"EnvPool's {env_id} has no '{key}' in its info"
         theirs = {"observations": spec.gymnasium_observation_space, "actions": spec.gymnasium_action_space}
     try:
         env = make_single(env_id, {})
@@ -65,10 +74,19 @@ class EnvPoolVector:
     backend = "envpool"
     action_mask = None
 
-    def __init__(self, env_id: str, num_envs: int, kwargs: dict[str, Any], num_threads: int) -> None:
+    def __init__(
+        self,
+        env_id: str,
+        num_envs: int,
+        kwargs: dict[str, Any],
+        num_threads: int,
+        readings: Sequence[str] = (),
+    ) -> None:
         self.id = env_id
         self.num_envs = num_envs
         self.success: NDArray[np.int8] | None = None
+        self.readings: Readings = {}
+        self._infos = {reading: reading.removeprefix("info.") for reading in readings}
         self._kwargs = kwargs
         self._num_threads = min(num_threads, num_envs)
         self._pool = self._make(seed=0)
@@ -110,6 +128,9 @@ class EnvPoolVector:
             obs, reward, terminated, truncated, info = self._pool.recv()
         except Exception as error:
             raise RunError(f"{self.id}: EnvPool's recv raised {type(error).__name__}: {error}") from error
+        self.readings = {
+            reading: np.array(info[key], dtype=np.float64) for reading, key in self._infos.items()
+        }
         said = said_success(info)
         self.success = None if said is None else (np.asarray(said) > 0).astype(np.int8)
         return Step(self._read(obs), reward.astype(np.float64), terminated, truncated)

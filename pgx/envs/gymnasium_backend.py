@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgx.envs import spaces
+from pgx.envs.readings import Reader, Readings
 from pgx.envs.vector import Array, Step, said_success
 from pgx.errors import RunError, UserError
 from pgx.specs import choices
@@ -45,21 +46,26 @@ class GymnasiumVector:
         num_envs: N.
         kwargs: of the constructor.
         first: number of the first of them, in messages; 0 unless others are elsewhere.
+        readings: what is read of each beside its steps, see pgx/envs/readings.py.
     """
 
     backend = "gymnasium"
 
-    def __init__(self, env_id: str, num_envs: int, kwargs: dict[str, Any], first: int) -> None:
+    def __init__(
+        self, env_id: str, num_envs: int, kwargs: dict[str, Any], first: int, readings: Sequence[str] = ()
+    ) -> None:
         self.id = env_id
         self.num_envs = num_envs
         self.action_mask: Mask | None = None
         self.success: NDArray[np.int8] | None = None
+        self.readings: Readings = {}
         self._number = first
         self._resetting = np.zeros(num_envs, dtype=bool)
         self._action: Array | None = None
         try:
             self._envs = [make_single(env_id, kwargs) for _ in range(num_envs)]
             self._obs_space, self._action_space = _common_spaces(self._envs)
+            self.reader = Reader(readings, self._envs)
         except Exception as error:  # whatever a constructor raises, it is about this id and these kwargs
             raise UserError(
                 f"env.id={env_id}: cannot be made with env.kwargs={kwargs}: {type(error).__name__}: {error}"
@@ -98,6 +104,7 @@ class GymnasiumVector:
                 obs.append(seen)
                 infos.append(info)
             rows = self._rows(obs)
+            self.readings = self.reader.read(infos, self._resetting)
         except Exception as error:
             raise RunError(f"{self.id}: step() raised {type(error).__name__}: {error}") from error
         self._resetting = terminated | truncated

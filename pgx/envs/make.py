@@ -4,6 +4,7 @@ import importlib
 import math
 import statistics
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,9 +13,12 @@ import gymnasium
 
 from pgx.envs import envpool_backend, process_backend
 from pgx.envs.gymnasium_backend import GymnasiumVector, make_single
+from pgx.envs.readings import reading_problem
 from pgx.envs.recipe import pack, unpack
-from pgx.envs.vector import VectorEnv
+from pgx.envs.vector import Readable, VectorEnv
 from pgx.errors import UserError
+from pgx.rewards.plan import OWN, RewardPlan, readings_of
+from pgx.rewards.shaped import Shaped
 from pgx.schema import nearest
 
 Backend = Literal["auto", "envpool", "processes", "gymnasium"]
@@ -55,15 +59,23 @@ def id_problem(env_id: str) -> str | None:
 
 
 def choose_backend(
-    env_id: str, backend: Backend, kwargs: dict[str, Any], num_envs: int, num_threads: int
+    env_id: str,
+    backend: Backend,
+    kwargs: dict[str, Any],
+    num_envs: int,
+    num_threads: int,
+    reward: RewardPlan = OWN,
 ) -> BackendChoice:
     """Resolve `auto` to EnvPool where it is the same task, else to Gymnasium: in worker processes where that is faster.
 
-    The last depends on the machine; the results do not, to the last bit.
+    The last depends on the machine; the results do not, to the last bit. EnvPool is also left where a
+    term of the reward needs what it does not show.
 
     Raises:
-        UserError: what was asked for by name cannot do it.
+        UserError: what was asked for by name cannot do it, or the environment has not what the reward needs.
     """
+    readings = readings_of(reward)
+    _refuse_unreadable(env_id, kwargs, readings)
     if backend == "gymnasium":
         return BackendChoice("gymnasium", "as configured")
     if backend == "processes":
@@ -71,7 +83,7 @@ def choose_backend(
         if refusal is not None:
             raise UserError(f"env.backend=processes: {refusal}; env.backend=gymnasium runs it")
         return BackendChoice("processes", "as configured")
-    refusal = envpool_backend.why_not(env_id, kwargs)
+    refusal = envpool_backend.why_not(env_id, kwargs, list(readings))
     if refusal is None:
         return BackendChoice("envpool", "as configured" if backend == "envpool" else "auto")
     if backend == "envpool":
@@ -83,6 +95,23 @@ def choose_backend(
             how = f"a step takes {1000 * seconds:.2g} ms, so {workers} processes share the environments"
             return BackendChoice("processes", f"auto: {refusal}; {how}")
     return BackendChoice("gymnasium", f"auto: {refusal}")
+
+
+def _refuse_unreadable(env_id: str, kwargs: dict[str, Any], readings: Mapping[str, str]) -> None:
+    """Look whether an environment has what terms would read of it, before there is a run.
+
+    Raises:
+        UserError: what it has not, with the term that asks.
+    """
+    if not readings:
+        return
+    try:
+        with closing(make_single(env_id, kwargs)) as env:
+            found = {term: reading_problem(env, reading) for reading, term in readings.items()}
+    except Exception:  # an environment that is broken says so when the run makes it
+        return
+    if problems := [f"reward.terms.{term}: {env_id}: {said}" for term, said in found.items() if said]:
+        raise UserError(*problems)
 
 
 def step_seconds(env_id: str, kwargs: dict[str, Any]) -> float:
@@ -113,6 +142,7 @@ def make_envs(
     kwargs: dict[str, Any],
     num_threads: int,
     worker_timeout: float,
+    reward: RewardPlan = OWN,
 ) -> VectorEnv:
     """N environments on the chosen backend.
 
@@ -121,12 +151,17 @@ def make_envs(
         env_id, num_envs, kwargs: which, how many and how they are made.
         num_threads: of EnvPool, or worker processes.
         worker_timeout: seconds in which worker processes answer; the other backends have none.
+        reward: what is paid.
     """
+    readings = list(readings_of(reward))
+    envs: Readable
     if choice.name == "envpool":
-        return envpool_backend.EnvPoolVector(env_id, num_envs, kwargs, num_threads)
-    if choice.name == "processes":
-        return process_backend.ProcessVector(env_id, num_envs, kwargs, num_threads, worker_timeout)
-    return GymnasiumVector(env_id, num_envs, kwargs, first=0)
+        envs = envpool_backend.EnvPoolVector(env_id, num_envs, kwargs, num_threads, readings)
+    elif choice.name == "processes":
+        envs = process_backend.ProcessVector(env_id, num_envs, kwargs, num_threads, worker_timeout, readings)
+    else:
+        envs = GymnasiumVector(env_id, num_envs, kwargs, first=0, readings=readings)
+    return Shaped(envs, reward, kwargs) if reward.shapes else envs
 
 
 @dataclass(frozen=True)
@@ -137,6 +172,7 @@ class EnvsPlan:
         choice: of the backend.
         id, num_envs, kwargs, num_threads, worker_timeout: as `make_envs` takes them.
         recipe: how the environment is registered here, from `pack`; None: as it is everywhere.
+        reward: what is paid.
     """
 
     choice: BackendChoice
@@ -146,11 +182,14 @@ class EnvsPlan:
     num_threads: int
     worker_timeout: float
     recipe: bytes | None
+    reward: RewardPlan = OWN
 
     def make(self) -> VectorEnv:
         """The environments."""
         kwargs = self.kwargs if self.recipe is None else unpack(self.id, self.recipe)
-        return make_envs(self.choice, self.id, self.num_envs, kwargs, self.num_threads, self.worker_timeout)
+        return make_envs(
+            self.choice, self.id, self.num_envs, kwargs, self.num_threads, self.worker_timeout, self.reward
+        )
 
 
 def plan_envs(
@@ -160,17 +199,18 @@ def plan_envs(
     kwargs: dict[str, Any],
     num_threads: int,
     worker_timeout: float,
+    reward: RewardPlan = OWN,
 ) -> EnvsPlan:
     """Environments that worker processes can make.
 
     Raises:
         UserError: they cannot, or the backend that was asked for cannot.
     """
-    choice = choose_backend(env_id, backend, kwargs, num_envs, num_threads)
+    choice = choose_backend(env_id, backend, kwargs, num_envs, num_threads, reward)
     recipe = None
     if choice.name != "envpool":
         try:
             recipe = pack(env_id, kwargs)
         except ValueError as error:
             raise UserError(f"env.id={env_id}: {error}") from error
-    return EnvsPlan(choice, env_id, num_envs, kwargs, num_threads, worker_timeout, recipe)
+    return EnvsPlan(choice, env_id, num_envs, kwargs, num_threads, worker_timeout, recipe, reward)

@@ -4,6 +4,8 @@ import itertools
 import os
 import threading
 import weakref
+from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,12 +13,12 @@ from numpy.typing import NDArray
 
 from pgx.envs.process_handle import WorkerProcess, end
 from pgx.envs.process_worker import BEGIN, RESET, STEP, Failure, Ready, Share
+from pgx.envs.readings import Readings
 from pgx.envs.recipe import pack
 from pgx.envs.shared_rows import allocate, attach
 from pgx.envs.vector import Array, Step
 from pgx.errors import RunError, UserError
 from pgx.processes.parent import WorkerTraceback
-from pgx.specs import ActionSpec, ObsSpec
 
 
 def why_not(env_id: str, kwargs: dict[str, Any]) -> str | None:
@@ -41,6 +43,7 @@ class ProcessVector:
         kwargs: of the constructor.
         num_workers: at least 1; of more than N, N are started. Their number does not change a bit of the results.
         timeout: seconds for all workers to be made, to reset or to step.
+        readings: what is read of each environment beside its steps, see pgx/envs/readings.py.
 
     Raises:
         UserError: the environment cannot be made, or not in a worker.
@@ -50,7 +53,13 @@ class ProcessVector:
     backend = "processes"
 
     def __init__(
-        self, env_id: str, num_envs: int, kwargs: dict[str, Any], num_workers: int, timeout: float
+        self,
+        env_id: str,
+        num_envs: int,
+        kwargs: dict[str, Any],
+        num_workers: int,
+        timeout: float,
+        readings: Sequence[str] = (),
     ) -> None:
         refusal = why_not(env_id, kwargs)
         if refusal is not None:
@@ -59,6 +68,7 @@ class ProcessVector:
         self.num_envs = num_envs
         self.action_mask: NDArray[np.bool_] | None = None
         self.success: NDArray[np.int8] | None = None
+        self.readings: Readings = {}
         self._sent = False
         self._workers: list[WorkerProcess] = []
         (theirs, lifeline), (shown, shows) = os.pipe(), os.pipe()
@@ -66,10 +76,11 @@ class ProcessVector:
         # What is dropped without being closed, and what is left when Python ends, is closed too.
         self._end = weakref.finalize(self, end, self._workers, [lifeline, shown], os.getpid())
         try:
-            for share in _shares(env_id, kwargs, num_envs, min(num_workers, num_envs)):
+            for share in _shares(env_id, kwargs, num_envs, min(num_workers, num_envs), tuple(readings)):
                 self._workers.append(WorkerProcess(share, theirs, memory, shown, shows, timeout))
-            self.obs_spec, self.action_spec = self._specs()
-            self._rows = attach(memory, num_envs, self.obs_spec, self.action_spec)
+            ready = self._ready()
+            self.obs_spec, self.action_spec, self._reading_shapes = ready.obs, ready.action, ready.readings
+            self._rows = attach(memory, num_envs, ready.obs, ready.action, ready.width)
             for worker in self._workers:
                 worker.command(BEGIN)
         except BaseException:
@@ -79,8 +90,8 @@ class ProcessVector:
             for descriptor in (theirs, shows, memory):
                 os.close(descriptor)
 
-    def _specs(self) -> tuple[ObsSpec, ActionSpec]:
-        """Of observations and of actions, when every worker is ready."""
+    def _ready(self) -> Ready:
+        """What every worker says of its environments, when all are ready."""
         found: list[Ready] = []
         waited = 0.0
         for worker in self._workers:
@@ -92,7 +103,7 @@ class ProcessVector:
         for ready in found:
             if ready != found[0]:
                 raise UserError(f"env.id={self.id}: one environment has {found[0]}, another {ready}")
-        return found[0].obs, found[0].action
+        return found[0]
 
     def reset(self, seed: int) -> Array:
         assert not self._sent, "reset between send and receive"
@@ -115,7 +126,16 @@ class ProcessVector:
         self._gather()
         rows = self._rows
         self.success = rows.success.copy() if (rows.success >= 0).any() else None
+        self.readings = self._read()
         return Step(rows.obs.copy(), rows.reward.copy(), rows.terminated.copy(), rows.truncated.copy())
+
+    def _read(self) -> Readings:
+        """The readings of all environments, in arrays of their own."""
+        found, first = dict[str, NDArray[np.float64]](), 0
+        for name, shape in self._reading_shapes.items():
+            found[name] = self._rows.readings[:, first : first + prod(shape)].reshape(-1, *shape).copy()
+            first += prod(shape)
+        return found
 
     def _gather(self) -> None:
         """Wait for every worker.
@@ -138,11 +158,13 @@ class ProcessVector:
         self._end()
 
 
-def _shares(env_id: str, kwargs: dict[str, Any], num_envs: int, num_workers: int) -> list[Share]:
+def _shares(
+    env_id: str, kwargs: dict[str, Any], num_envs: int, num_workers: int, readings: tuple[str, ...]
+) -> list[Share]:
     """W shares of N environments, whose sizes differ by one at most."""
     bounds = [worker * num_envs // num_workers for worker in range(num_workers + 1)]
     packed, tied = pack(env_id, kwargs), threading.current_thread() is threading.main_thread()
-    return [Share(env_id, packed, a, b - a, num_envs, tied) for a, b in itertools.pairwise(bounds)]
+    return [Share(env_id, packed, a, b - a, num_envs, readings, tied) for a, b in itertools.pairwise(bounds)]
 
 
 def _cause(failure: Failure) -> WorkerTraceback | None:

@@ -5,9 +5,13 @@ What this file imports every worker imports: no torch.
 
 import os
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from multiprocessing.connection import Connection
 from typing import Any
+
+import numpy as np
 
 from pgx.envs.gymnasium_backend import GymnasiumVector
 from pgx.envs.recipe import unpack
@@ -30,6 +34,7 @@ class Share:
     first: int
     count: int
     num_envs: int
+    readings: tuple[str, ...]  # of each environment beside its steps
     tied: bool  # to the thread that started it, by the kernel: for one that lasts as long as its process
 
 
@@ -39,6 +44,12 @@ class Ready:
 
     obs: ObsSpec
     action: ActionSpec
+    readings: Mapping[str, tuple[int, ...]]  # shape of each, of one environment
+
+    @property
+    def width(self) -> int:
+        """Numbers of all readings of one environment."""
+        return sum(prod(shape) for shape in self.readings.values())
 
 
 @dataclass(frozen=True)
@@ -69,9 +80,10 @@ def serve(channel: "Connection[Any, Any]", lifeline: int, memory: int, shows: in
         except UserError as error:
             channel.send(Failure(str(error), _trace(error)))
             return
-        channel.send(Ready(envs.obs_spec, envs.action_spec))
+        ready = Ready(envs.obs_spec, envs.action_spec, envs.reader.shapes)
+        channel.send(ready)
         if os.read(channel.fileno(), 1) == BEGIN:  # every worker is ready
-            rows = attach(memory, share.num_envs, envs.obs_spec, envs.action_spec)
+            rows = attach(memory, share.num_envs, envs.obs_spec, envs.action_spec, ready.width)
             _obey(channel, envs, rows, share.first)
         envs.close()
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -79,7 +91,8 @@ def serve(channel: "Connection[Any, Any]", lifeline: int, memory: int, shows: in
 
 
 def _make(share: Share) -> GymnasiumVector:
-    return GymnasiumVector(share.env_id, share.count, unpack(share.env_id, share.recipe), share.first)
+    kwargs = unpack(share.env_id, share.recipe)
+    return GymnasiumVector(share.env_id, share.count, kwargs, share.first, share.readings)
 
 
 def _obey(channel: "Connection[Any, Any]", envs: GymnasiumVector, rows: SharedRows, first: int) -> None:
@@ -92,6 +105,8 @@ def _obey(channel: "Connection[Any, Any]", envs: GymnasiumVector, rows: SharedRo
                 rows.obs[mine], rows.reward[mine] = took.obs, took.reward
                 rows.terminated[mine], rows.truncated[mine] = took.terminated, took.truncated
                 rows.success[mine] = -1 if envs.success is None else envs.success
+                read = [values.reshape(envs.num_envs, -1) for values in envs.readings.values()]
+                np.concatenate([rows.readings[mine, :0], *read], axis=1, out=rows.readings[mine])
             else:
                 rows.obs[mine] = envs.reset(channel.recv() + first)
         except RunError as error:

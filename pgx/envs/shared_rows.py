@@ -25,6 +25,7 @@ class SharedRows(NamedTuple):
     success: NDArray[np.int8]  # [N] as in VectorEnv; -1 where nothing is said
     masked: NDArray[np.bool_]  # [N] whether the environment, or another of its worker's, shows an action mask
     mask: NDArray[np.bool_]  # [N, K]; K = 0 for continuous actions
+    readings: NDArray[np.float64]  # [N, R] all of them, side by side
 
 
 def allocate() -> int:
@@ -32,8 +33,10 @@ def allocate() -> int:
     return os.memfd_create("pgx")
 
 
-def layout(num_envs: int, obs: ObsSpec, action: ActionSpec) -> list[tuple[tuple[int, ...], DTypeLike]]:
-    """Shape and type of each of SharedRows, in order."""
+def layout(
+    num_envs: int, obs: ObsSpec, action: ActionSpec, readings: int
+) -> list[tuple[tuple[int, ...], DTypeLike]]:
+    """Shape and type of each of SharedRows, in order; `readings` is R."""
     seen = {Image: np.uint8, Discrete: np.int64, Continuous: np.float32}[type(obs)]
     # float64 holds every float32 and float64, so that the worker clips the very numbers that were sampled.
     taken = np.float64 if isinstance(action, Continuous) else np.int64
@@ -49,12 +52,13 @@ def layout(num_envs: int, obs: ObsSpec, action: ActionSpec) -> list[tuple[tuple[
         ((num_envs,), np.int8),
         ((num_envs,), np.bool_),
         ((num_envs, sum(choices(action))), np.bool_),
+        ((num_envs, readings), np.float64),
     ]
 
 
-def attach(memory: int, num_envs: int, obs: ObsSpec, action: ActionSpec) -> SharedRows:
+def attach(memory: int, num_envs: int, obs: ObsSpec, action: ActionSpec, readings: int) -> SharedRows:
     """Map the memory, which grows to the size that is needed; its numbers are 0 at first."""
-    parts = layout(num_envs, obs, action)
+    parts = layout(num_envs, obs, action, readings)
     offsets = [0]
     for shape, dtype in parts:
         size = prod(shape) * np.dtype(dtype).itemsize

@@ -11,6 +11,13 @@ from pgx.specs import ActionSpec, ObsSpec
 Array = NDArray[Any]
 
 
+class Shaping(NamedTuple):
+    """What a reward is made of, where it is not the environment's own."""
+
+    unshaped: NDArray[np.float64]  # [N] the environment's own reward
+    parts: Mapping[str, NDArray[np.float64]]  # [N] each, weighted; the reward is their sum
+
+
 class Step(NamedTuple):
     """One step of N environments. After a step that ended an episode the next one only resets that environment:
     its action is ignored, its reward is 0, and its row is not data."""
@@ -19,6 +26,17 @@ class Step(NamedTuple):
     reward: NDArray[np.float64]  # [N] raw
     terminated: NDArray[np.bool_]  # [N]
     truncated: NDArray[np.bool_]  # [N]
+    shaping: Shaping | None = None  # None: the reward is the environment's own
+
+    @property
+    def columns(self) -> dict[str, Array]:
+        """What every environment has a row in."""
+        return {
+            "obs": self.obs,
+            "reward": self.reward,
+            "terminated": self.terminated,
+            "truncated": self.truncated,
+        }
 
 
 def said_success(info: Mapping[str, Any]) -> Any:
@@ -67,6 +85,15 @@ class VectorEnv(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Readable(VectorEnv, Protocol):
+    """A VectorEnv that was asked to read more of its environments than a step tells: a backend."""
+
+    @property
+    def readings(self) -> Mapping[str, NDArray[np.float64]]:
+        """[N, ...] each, of the last step, by the names that were asked for (pgx/envs/readings.py)."""
+        ...
 
 
 def step(envs: VectorEnv, action: Array) -> Step:

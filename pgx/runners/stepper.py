@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pgx.envs.normalizers import RewardScaler
-from pgx.envs.vector import Array, Step, VectorEnv
+from pgx.envs.vector import Array, VectorEnv
 from pgx.faults.evidence import Evidence, NotFiniteError
 from pgx.runners.recording import Recording
+from pgx.runners.tally import Tally
 from pgx.runners.types import Episode
 from pgx.seeding import derive, generator
 from pgx.types import ALONE, Agent, Bound, Distribution, Policy, Ranks, Rollout, State
@@ -72,9 +73,7 @@ class Stepper:
         before = (self.number + self.ranks.rank) * n  # environments of other steppers and other ranks
         self._obs = self.envs.reset(derive(self.seed, "environments", iteration) + before)
         self._check_observation(self._obs, Recording(room=1), step=0)
-        self._resetting = np.zeros(n, dtype=bool)  # the step to come only resets this environment
-        self._return = np.zeros(n)
-        self._length = np.zeros(n, dtype=np.int64)
+        self._tally = Tally(n)
         self._memory: Tensor | None = None
         if self.reward_scaler is not None:
             self.reward_scaler.begin()
@@ -97,7 +96,9 @@ class Stepper:
         if self._noise is None:
             assert self._obs is not None
             memory = agent.blank_memory(self.envs.num_envs, self.device)
-            seen = agent.observe(self._on_device(self._obs), self._on_device(self._length), None, memory)
+            seen = agent.observe(
+                self._on_device(self._obs), self._on_device(self._tally.length), None, memory
+            )
             self._noise = partial(noise_of, self.ranks, distribution_at(agent.policy, seen)[0])
         return self._noise(steps, self._sampling)
 
@@ -111,7 +112,7 @@ class Stepper:
         extra = [] if mask is None else [self._on_device(mask)]
         extra += [] if self._memory is None else [self._memory]
         action, executed, log_prob, *memory = self._respond(agent, mask is not None)(
-            self._on_device(self._obs), self._on_device(self._length), noise, *extra
+            self._on_device(self._obs), self._on_device(self._tally.length), noise, *extra
         )
         actions = executed.cpu().numpy()
         acted = time.perf_counter()
@@ -120,8 +121,8 @@ class Stepper:
         self.policy_seconds += acted - started
         self.env_seconds += sent - acted
         # From here on the environments move.
-        recording.write("time", t, self._length)
-        recording.write("valid", t, ~self._resetting)
+        recording.write("time", t, self._tally.length)
+        recording.write("valid", t, ~self._tally.resetting)
         recording.write("action", t, action.cpu().numpy())
         recording.write("log_prob", t, log_prob.cpu().numpy())
         if mask is not None:
@@ -129,7 +130,7 @@ class Stepper:
         if self._memory is not None:
             recording.write("memory", t, self._memory.cpu().numpy())
             # An episode that begins with the next step remembers nothing.
-            self._memory = memory[0].masked_fill(self._on_device(self._resetting).unsqueeze(-1), 0.0)
+            self._memory = memory[0].masked_fill(self._on_device(self._tally.resetting).unsqueeze(-1), 0.0)
 
     def _receive(self, recording: Recording, t: int) -> None:
         """Wait for the end of a step, and count it."""
@@ -141,7 +142,8 @@ class Stepper:
         recording.write("truncated", t, step.truncated)
         recording.write("obs", t + 1, step.obs)  # row t + 1 is the successor of row t
         self._check_observation(step.obs, recording, t)
-        self._count(step)
+        self.episodes += [episode for _, episode in self._tally.add(step, success=None)]
+        self._obs = step.obs
 
     def _respond(self, agent: Agent, masked: bool) -> Bound:
         """`respond` for this agent, bound once: its networks and its lens change in place."""
@@ -150,17 +152,6 @@ class Stepper:
             bound = self.engine.bind(respond, agent.policy, agent.normalizer.lens, masked)
             self._bound[masked] = known = (agent, bound)
         return known[1]
-
-    def _count(self, step: Step) -> None:
-        """Add a step to the episodes under way and close those that it ended."""
-        self._return = self._return + step.reward  # a reset pays nothing
-        self._length = self._length + ~self._resetting
-        done = step.terminated | step.truncated
-        for i in done.nonzero()[0]:
-            self.episodes.append(Episode(float(self._return[i]), int(self._length[i])))
-            self._return[i] = 0.0
-            self._length[i] = 0
-        self._resetting, self._obs = done, step.obs
 
     def rollout(self, recording: Recording) -> Rollout:
         """What was recorded, as a rollout; rewards are scaled here, all by one number."""

@@ -1,5 +1,6 @@
 """What the trainer knows of a runner."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,11 +10,16 @@ from pgx.types import Agent, Metrics, Rollout, State
 
 @dataclass(frozen=True)
 class Episode:
-    """A finished episode: the sum of its raw rewards, its steps, and whether its task was done at the end."""
+    """A finished episode: the sum of its raw rewards, its steps, and whether its task was done at the end.
+
+    Where the reward is not the environment's own, also what that would have been, and what the return is the sum of.
+    """
 
     episode_return: float
     length: int
     success: bool | None = None  # None: the environment did not say, or nobody asked
+    unshaped_return: float | None = None  # None: episode_return is the environment's own
+    parts: Mapping[str, float] | None = None  # of episode_return, weighted
 
 
 class Boundaries(Protocol):

@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pgx.config.compose import compose, named_modules
+from pgx.config.compose import compose, named_imports, named_modules
 from pgx.config.stored import CONFIG, read_config
-from pgx.config.trust import imports_of, joins_of
+from pgx.config.trust import imports_of, joins_of, module_of
 from pgx.sweeps.plan import PLAN, Plan
 from pgx.sweeps.search import TRIAL, corners, trial_noted
 
@@ -27,7 +27,7 @@ def would_do(folder: Path, plan: Plan, typed: Sequence[str]) -> list[str]:
         typed: what of Hydra's part of it the user has just typed.
     """
     asked = [list(job.overrides) for job in plan.jobs] if plan.search is None else corners(plan.search)
-    planned = frozenset(value for overrides in asked for value in named_modules(overrides))
+    planned = frozenset(name for overrides in asked for name in named_imports(overrides))
     found: dict[str, None] = {}  # a set that keeps its order
     for overrides in asked:
         found |= dict.fromkeys(_of_run(folder / PLAN, overrides, frozenset()))
@@ -39,7 +39,8 @@ def of_runs(plan: Plan, named: frozenset[str]) -> list[str]:
 
     Args:
         plan: whose jobs they are.
-        named: module:Name of what need not be told: the user has named it, or it was told of the plan.
+        named: module:Name and functions of rewards that need not be told: the user has named them, or they were told
+            of the plan.
     """
     found: dict[str, None] = {}
     for job in plan.jobs:
@@ -55,10 +56,11 @@ def of_runs(plan: Plan, named: frozenset[str]) -> list[str]:
 
 
 def _of_run(source: Path, overrides: Sequence[str], named: frozenset[str]) -> list[str]:
-    if theirs := {value: key for value, key in named_modules(overrides).items() if value not in named}:
+    keys = named_modules(overrides)
+    if theirs := [value for value in named_imports(overrides) if value not in named]:
         return [
-            f"{source}: {key}={value} would import the module '{value.rpartition(':')[0]}'"
-            for value, key in theirs.items()
+            f"{source}: {keys.get(value, 'reward.terms')}={value} would import the module '{module_of(value)}'"
+            for value in theirs
         ]
     cfg = compose(list(overrides))  # which refuses choices of files that are not pgx's
     return [*imports_of(cfg, source, named), *joins_of(cfg, source)]

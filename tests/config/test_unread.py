@@ -249,7 +249,7 @@ def test_every_claim_of_the_table_is_put_to_the_proof() -> None:
 
 # --- of the sections that never vary, and of what is chosen by name
 
-HELD = {"env": "env", "training": "trainer", "logger": "logger", "top": "", "cfg": ""}
+HELD = {"env": "env", "reward": "reward", "training": "trainer", "logger": "logger", "top": "", "cfg": ""}
 
 
 def reads(path: Path) -> Iterator[str]:

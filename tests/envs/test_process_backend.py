@@ -220,7 +220,7 @@ def test_an_environment_that_is_never_made_is_named_and_no_worker_is_left() -> N
         RunError, match=r"\(environments 0 to 1\) has not .*, in _meet \(troubles.py:\d+\)"
     ) as caught:
         ProcessVector(TROUBLE, 4, {"at": "constructor", "what": "sleep"}, 2, timeout=5.0)
-    frame = next(e.frame.f_locals["self"] for e in caught.traceback if "_specs" in str(e.frame.code.name))
+    frame = next(e.frame.f_locals["self"] for e in caught.traceback if "_ready" in str(e.frame.code.name))
     assert len(pids(frame)) == 2 and not any(map(runs, pids(frame)))
 
 

@@ -87,8 +87,9 @@ def rows(subject: Subject) -> Verdict:
     except (RunError, UserError) as error:
         return fails(str(error))
     for number, took in enumerate(seen.steps):
-        if len({n, *(len(column) for column in took)}) > 1:
-            return fails(f"step {number + 1}: {[len(column) for column in took]} rows, expected {n} of each")
+        lengths = [len(column) for column in took.columns.values()]
+        if set(lengths) != {n}:
+            return fails(f"step {number + 1}: {lengths} rows, expected {n} of each")
         for what, column in (("observation", took.obs), ("reward", took.reward)):
             wrong = np.flatnonzero(~np.isfinite(column.reshape(n, -1)).all(axis=1))
             if wrong.size:
@@ -128,7 +129,8 @@ def rows_repeatable(subject: Subject) -> Verdict:
     if not same_bits(seen.first, again.first):
         return fails("reset: another observation when seeded again")
     for number, (one, two) in enumerate(zip(seen.steps, again.steps, strict=False)):
-        for name, a, b in zip(Step._fields, one, two, strict=True):
+        for name, a in one.columns.items():
+            b = two.columns[name]
             if not same_bits(a, b):
                 which = np.flatnonzero([not same_bits(x, y) for x, y in zip(a, b, strict=True)])
                 what = {"obs": "observation"}.get(name, name)

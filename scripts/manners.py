@@ -1,0 +1,184 @@
+"""How trained robots move: a strip of pictures of each run, its curve, and what is measured of its gait.
+
+python scripts/manners.py outputs/.../RUN... --out docs/tutorials/walker
+
+writes OUT/<reward>.png for each run and OUT/curves.svg of all, and prints a table. What is measured are terms of a
+reward, summed over deterministic episodes; of MuJoCo's robots whose height is known (docs/rewards.md).
+"""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+from matplotlib.ticker import EngFormatter
+
+from pgx.commands.one_run import load_played
+from pgx.config.build import load_agent_for
+from pgx.envs.gymnasium_backend import make_single
+from pgx.envs.make import BackendChoice, make_envs
+from pgx.envs.vector import Array, VectorEnv
+from pgx.evaluation import play
+from pgx.film.camera import Camera, Frame
+from pgx.loggers.jsonl import METRICS, read
+from pgx.rewards.plan import RewardPlan
+from pgx.runners import Episode
+from pgx.seeding import derive
+
+PICTURES = 9
+SIZE = (150, 210)  # pixels of a picture
+COLOURS = 48
+ATTEMPTS = 10  # episodes, for one that lasts
+SLOW = 0.1  # m/s below which effort a metre says nothing
+CPU = torch.device("cpu")
+
+
+def airborne(time_in_air: Array) -> Array:
+    """1 in the air, 0 on the ground [N]."""
+    return (time_in_air > 0).astype(np.float64)
+
+
+MEASURES = RewardPlan(
+    "measures",
+    0.0,
+    {
+        "forward_velocity": {"weight": 1.0},
+        "height": {"weight": 1.0, "above": 0.0},
+        "airborne": {"weight": 1.0, "function": f"{__name__}.airborne"},
+        "energy": {"weight": 1.0},
+        "smoothness": {"weight": 1.0},
+    },
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    folder: Path
+    checkpoint: str
+    cfg: DictConfig
+
+    @property
+    def name(self) -> str:
+        return str(self.cfg.reward.name)
+
+    def played(self, envs: VectorEnv, episodes: int) -> list[Episode]:
+        """Deterministic episodes of its agent, whatever the environments pay."""
+        agent = load_agent_for(self.cfg, self.folder, self.checkpoint, envs.obs_spec, envs.action_spec)
+        return play(agent, agent.act_greedily, envs, episodes, derive(0, "evaluation"), CPU)
+
+
+@contextmanager
+def closing(envs: Any) -> Iterator[Any]:
+    try:
+        yield envs
+    finally:
+        envs.close()
+
+
+def row(run: Run, episodes: int) -> str:
+    """A row of the table: what is measured of a run."""
+    env_id, kwargs = run.cfg.env.id, dict(run.cfg.env.kwargs)
+    with closing(make_single(env_id, kwargs)) as single:
+        seconds = float(single.unwrapped.dt)
+    choice = BackendChoice("gymnasium", "it shows the simulator")
+    with closing(make_envs(choice, env_id, episodes, kwargs, 1, 60.0, MEASURES)) as envs:
+        played = run.played(envs, episodes)
+    steps = sum(episode.length for episode in played)
+    mean = {name: sum((e.parts or {})[name] for e in played) / steps for name in MEASURES.terms}
+    speed = mean["forward_velocity"]
+    effort = f"{mean['energy'] / seconds / abs(speed):.1f}" if abs(speed) > SLOW else "-"
+    own = np.mean([e.unshaped_return for e in played])
+    cells = [f"`{run.name}`", f"{speed:.2f}", f"{mean['height']:.2f}", f"{mean['airborne']:.0%}"]
+    cells += [f"{mean['energy']:.2f}", effort, f"{-mean['smoothness']:.2f}"]
+    cells += [f"{steps / episodes * seconds:.1f}", f"{own:,.0f}"]
+    return f"| {' | '.join(cells)} |"
+
+
+class Enough(Exception):
+    """All pictures are taken."""
+
+
+def strip(run: Run, first: int, every: int, path: Path) -> None:
+    """Pictures side by side, from left to right: one every so many steps of the first episode that lasts so long."""
+    wanted, taken = range(first, first + every * PICTURES, every), dict[tuple[int, int], Array]()
+
+    def show(frame: Frame) -> None:
+        if frame.step in wanted:
+            taken[frame.episode, frame.step] = frame.picture
+        if frame.step == wanted[-1]:
+            raise Enough(frame.episode)
+
+    camera = Camera(run.cfg.env.id, dict(run.cfg.env.kwargs), SIZE, 60.0, limit=1000, seconds=None)
+    with closing(camera):
+        camera.show = show
+        try:
+            run.played(camera, ATTEMPTS)
+        except Enough as done:
+            (episode,) = done.args
+        else:
+            raise SystemExit(f"{run.folder}: no episode reaches step {wanted[-1]}; a smaller --first")
+    pictures = [taken[episode, step] for step in wanted]
+    Image.fromarray(np.concatenate(pictures, axis=1)).quantize(COLOURS).save(path, optimize=True)
+
+
+def curves(runs: list[Run], path: Path) -> None:
+    """A panel for each run: its return in what it is paid, and in the environment's own reward."""
+    columns = min(3, len(runs))
+    lines = -(-len(runs) // columns)
+    figure, axes = pyplot.subplots(
+        lines, columns, figsize=(3.6 * columns, 2.6 * lines), layout="constrained", squeeze=False
+    )
+    for panel, run in zip(axes.flat, runs, strict=False):
+        rows = read(run.folder / METRICS)
+        own = "rollout/unshaped_return"
+        tags = {"paid": "rollout/episode_return", "environment's own": own}
+        for label, tag in tags.items():
+            found = [(each["step"], each[tag]) for each in rows if tag in each]
+            if found:
+                step, value = np.array(found).T
+                bins = np.linspace(0, step[-1], 81)
+                at = np.digitize(step, bins)
+                means = [value[at == i].mean() if (at == i).any() else np.nan for i in range(1, 81)]
+                panel.plot(bins[1:], means, label=label, linewidth=1.4)
+        panel.set_title(run.name, fontsize="medium")
+        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+        panel.legend(fontsize="x-small")
+    for panel in axes.flat[len(runs) :]:
+        panel.set_axis_off()
+    figure.supxlabel("environment steps", fontsize="medium")
+    figure.supylabel("return of training episodes", fontsize="medium")
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--checkpoint", default="last")
+    parser.add_argument("--episodes", type=int, default=10)
+    parser.add_argument("--first", type=int, default=300, help="step of the first picture (300)")
+    parser.add_argument("--every", type=int, default=8, help="steps between pictures (8)")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    found = [Run(path, asked.checkpoint, load_played(path, trust=False)) for path in asked.runs]
+    print(
+        "| reward | m/s | height, m | in the air | effort a step | effort a metre | change a step | s | own return |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    for each in found:
+        print(row(each, asked.episodes), flush=True)
+        strip(each, asked.first, asked.every, asked.out / f"{each.name}.png")
+    curves(found, asked.out / "curves.svg")
