@@ -1,7 +1,6 @@
 """What the commands of the docs name: runs, sweeps, a dataset, modules of somebody's own; small, made once."""
 
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,9 +25,10 @@ register("MyEnv-v0", MyEnv, max_episode_steps=50)
 SIZE = [  # of a run: 4 x 64 steps an iteration, a checkpoint and an evaluation after each
     "env.num_envs=4",
     "runner.rollout_steps=64",
-    "trainer.total_steps=1024",
+    "trainer.total_steps=512",
     "trainer.compile=false",
     "trainer.checkpoint_every=256",
+    "trainer.keep_checkpoints=1",
     "trainer.eval_every=256",
     "trainer.eval_episodes=1",
 ]
@@ -47,7 +47,11 @@ STAND_FOR = {
     "outputs/CartPole-v1/ppo/...": CARTPOLE,
     "outputs/CartPole-v1/ppo/2026-11-21_22-41-04_seed0": CARTPOLE,
     "outputs/Walker2d-v4/trpo/...": WALKER,
-    "RUN/post_mortem/iteration_<n>": "outputs/failed/post_mortem/iteration_1",
+    "RUN/post_mortem/iteration_<n>": "outputs/failed/post_mortem/iteration_000000001",
+    "outputs/first": CARTPOLE,
+    "outputs/mu": CARTPOLE,
+    "outputs/healthy": WALKER,
+    "outputs/greedy": WALKER,
     "outputs/sweeps/...": SWEEP,
     "outputs/sweeps/2026-...": SWEEP,
     "/shared/sweeps/walker": SWEEP,
@@ -85,8 +89,6 @@ def make_places(folder: Path, pgx: Callable[..., int]) -> None:
         OF_THE_MODULE: ["algo=ppo", "env=my_module:MyEnv-v0"],
     }.items():
         assert pgx("train", *overrides, *SIZE, f"run_dir={run}") == 0, run
-    for copy, made in {"first": CARTPOLE, "mu": CARTPOLE, "healthy": WALKER, "greedy": WALKER}.items():
-        shutil.copytree(folder / made, folder / "outputs" / copy)
     assert pgx("train", "algo=ppo", "env=CartPole-v1", *SIZE, *DIVERGING, "run_dir=outputs/failed") == 1
     sweep = ["algo=a2c", "env=CartPole-v1", "seed=0", "trainer.total_steps=80", f"hydra.sweep.dir={SWEEP}"]
     assert pgx("train", "-m", *sweep, "run_dir=outputs/CartPole-v1/a2c/made") == 0

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
-from tests.config.conftest import Command
 
 from pgx.config import compose
 from pgx.errors import UserError
+from tests.command import Command
 from tests.docs_places import PAGE, modules
 
 NAME = "spo:SPO"
