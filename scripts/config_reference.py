@@ -46,7 +46,7 @@ def page() -> str:
         lines += ["", f"## {section}", "", *_rows(section, signature(FIXED[section]), train, below=section)]
     logger = CONFIGS / "logger" / "default.yaml"
     lines += ["", "## logger", "", *_rows("logger", signature(FIXED["logger"]), logger)]
-    lines += ["", *_environments(), "", *_rules()]
+    lines += ["", *_environments(), "", *_rewards(), "", *_rules()]
     for section in NAMED:
         lines += ["", *_named(section)]
     lines += ["", *_experiments(), "", *_searches(), "", *_launchers()]
@@ -70,6 +70,21 @@ def _environments() -> list[str]:
         ),
         "",
         *_rows("env", signature(FIXED["env"]), default),
+    ]
+
+
+def _rewards() -> list[str]:
+    own = CONFIGS / "reward" / "none.yaml"
+    return [
+        "## reward",
+        "",
+        "`reward=NAME` says [what is paid for a step](rewards.md). The values below are those of `reward=none`.",
+        "",
+        "| file | what it is |",
+        "|---|---|",
+        *(f"| `reward={name}` | {_cell(head(own.with_stem(name)))} |" for name in choices("reward")),
+        "",
+        *_rows("reward", signature(FIXED["reward"]), own),
     ]
 
 
