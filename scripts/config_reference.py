@@ -78,9 +78,11 @@ def _rewards() -> list[str]:
     return [
         "## reward",
         "",
-        "`reward=NAME` pays [another reward](rewards.md) than the environment's own. There are:",
+        "`reward=NAME` says [what is paid for a step](rewards.md). The values below are those of `reward=none`.",
         "",
-        *(f"- `reward={name}`: {head(CONFIGS / 'reward' / f'{name}.yaml')}" for name in choices("reward")),
+        "| file | what it is |",
+        "|---|---|",
+        *(f"| `reward={name}` | {_cell(head(own.with_stem(name)))} |" for name in choices("reward")),
         "",
         *_rows("reward", signature(FIXED["reward"]), own),
     ]

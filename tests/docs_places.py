@@ -20,6 +20,10 @@ class MyEnv(CartPoleEnv):
         self.gravity = gravity
 
 
+def my_term(obs):
+    return -abs(obs[:, 0])
+
+
 register("MyEnv-v0", MyEnv, max_episode_steps=50)
 """
 SIZE = [  # of a run: 4 x 64 steps an iteration, a checkpoint and an evaluation after each
