@@ -1,5 +1,6 @@
 """Building blocks that tests share: trainers from real configs, on real environments."""
 
+import copy
 import os
 import re
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import DictConfig, OmegaConf
 
 from pgx.cli import main
 from pgx.config import build, compose
@@ -46,16 +48,29 @@ def make(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Make:
     """
 
     def trainer(*overrides: str, name: str = "run") -> Trainer:
-        few = ["trainer.total_steps=512", "env.num_envs=4"]
-        runner = compose([o for o in overrides if o.startswith(("algo=", "runner="))]).runner.name
+        few = ["trainer.total_steps=512", "env.num_envs=4", "trainer.compile=false"]
+        runner = composed(*(o for o in overrides if o.startswith(("algo=", "runner=")))).runner.name
         if runner in ("sync", "actor_learner"):
             few.append("runner.rollout_steps=64")
         elif runner == "dataset" and not any(o.startswith("dataset=") for o in overrides):
             env = tuple(o for o in overrides if o.startswith("env"))
             few.append(f"dataset={recorded(tmp_path_factory.getbasetemp(), env)}")
-        return build(compose([*QUIET, *few, f"run_dir={tmp_path / name}", *overrides]))
+        cfg = composed(*QUIET, *few, "run_dir=???", *overrides)
+        if OmegaConf.is_missing(cfg, "run_dir"):
+            cfg.run_dir = str(tmp_path / name)
+        return build(cfg)
 
     return trainer
+
+
+def composed(*overrides: str) -> DictConfig:
+    """A config of the test's own; the same overrides are composed once, which takes longer than many a test."""
+    return copy.deepcopy(_composed(overrides))
+
+
+@cache
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
+    return compose(list(overrides))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pgx.engines.program import Program
 from pgx.trainer import Trainer
 from tests.conftest import Make
 
-STEPS, ENVS, EPOCHS, MINIBATCH = 32, 8, 3, 64
+STEPS, ENVS, EPOCHS, MINIBATCH = 64, 4, 3, 64  # the sizes of tests/engines, whose programs serve here as well
 SIZES = [
     "env=Walker2d-v4",
     f"env.num_envs={ENVS}",

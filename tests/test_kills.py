@@ -45,7 +45,14 @@ def whole(lives: Lives, folder: Path, settings: list[str]) -> Counter[Phase]:
     return lives.left_alone(["train", *settings, f"run_dir={folder / 'whole'}"], folder / "console.log")
 
 
-@pytest.mark.parametrize(("number", "rule", "backend"), [(n, *case) for n, case in enumerate(CASES)])
+@pytest.mark.parametrize(
+    ("number", "rule", "backend"),
+    # The fast tests have each rule once, on the backends in turn.
+    [
+        pytest.param(n, *case, marks=pytest.mark.slow if n % 4 in (1, 2) else ())
+        for n, case in enumerate(CASES)
+    ],
+)
 def test_killed_anywhere_and_resumed_it_is_the_same_run(
     lives: Lives, dataset: Path, tmp_path: Path, number: int, rule: str, backend: str
 ) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from pgx.commands.tensorboard import View
+from pgx.config.choices import NAMED
+from pgx.config.sections import FIXED
 from pgx.loggers.layout import CHARTS
 from pgx.metrics import TABLE, tag
 from pgx.run_names import Names, runs_below
@@ -64,18 +66,8 @@ def test_no_name_is_within_another_and_none_leads_elsewhere(tmp_path: Path) -> N
     for folder in ("a", "b/c", "b/c/d", "e"):
         events(tmp_path / "runs" / folder)
     values = {"env": {"id": "a/../../x"}, "label": "..", "seed": 0}
-    sections = [
-        "trainer",
-        "health",
-        "logger",
-        "policy",
-        "critic",
-        "optimizer",
-        "critic_optimizer",
-        "runner",
-        "algo",
-    ]
-    text = json.dumps(values | {section: {} for section in sections})
+    sections = [*FIXED, *NAMED, "algo"]
+    text = json.dumps(dict.fromkeys(sections, {}) | values)
     (tmp_path / "runs" / "e" / "config.yaml").write_text(text)
     before = sorted(tmp_path.rglob("runs/**/*"))
     (tmp_path / "links").mkdir()

@@ -83,6 +83,7 @@ def test_one_program_serves_any_rows_networks_and_weights_of_a_kind(folder: Path
     assert said.compiled == 1
 
 
+@pytest.mark.slow
 def test_another_value_is_another_program(folder: Path) -> None:
     said = Said()
     engine, index = Compiled(folder, said.append), torch.arange(5)
@@ -108,6 +109,7 @@ def test_a_program_on_disk_is_used_without_the_compiler(folder: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_program_cut_short_is_made_again(folder: Path, tmp_path: Path) -> None:
     for path in folder.glob("*.so"):
         (tmp_path / path.name).write_bytes(path.read_bytes()[:1000])

@@ -35,6 +35,7 @@ KINDS = {
     "lstm": ["env=CartPole-v1", "policy=lstm", "policy.sequence_length=8"],
     "masked": ["env=tests.environments:Masked-v0"],
 }
+QUICK = ("bounded", "gru", "masked")
 LITTLE = ["algo=ppo", "env.backend=gymnasium", "trainer.total_steps=256", "algo.minibatch_size=32"]
 
 
@@ -44,8 +45,15 @@ def needs(to: Format) -> None:
             pytest.importorskip(library)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize(
+    ("to", "kind"),
+    # An ONNX file takes seconds to make: the fast tests make those that differ in what a file takes and gives.
+    [
+        pytest.param(to, kind, marks=pytest.mark.slow if to == "onnx" and kind not in QUICK else ())
+        for to in FORMATS
+        for kind in KINDS
+    ],
+)
 def test_a_file_acts_as_the_run_does(
     make: Make, tmp_path: Path, to: Format, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,8 +59,11 @@ def at_iteration(trainer: Trainer, number: int, do: Callable[[], None]) -> None:
     "overrides",
     [
         ["algo=a2c", "optimizer.schedule=linear", "critic_optimizer.schedule=cosine"],
-        ["algo=a2c", "optimizer=adam", "critic_optimizer=sgd", "critic_optimizer.momentum=0.9"],
-        ["algo=actor_critic", "algo.critic_steps=2"],
+        pytest.param(
+            ["algo=a2c", "optimizer=adam", "critic_optimizer=sgd", "critic_optimizer.momentum=0.9"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(["algo=actor_critic", "algo.critic_steps=2"], marks=pytest.mark.slow),
         ["algo=vtrace"],
     ],
     ids=lambda o: " ".join(o[:2]),
@@ -119,6 +122,7 @@ def test_workers_rest_at_each_checkpoint_however_late_it_is_noticed(make: Make) 
         assert multiple <= steps < multiple + 2 * 2 * 5  # an update of each worker
 
 
+@pytest.mark.slow
 def test_workers_learn_from_different_episodes_at_once(make: Make) -> None:
     """Every update is looked at: some come from parameters that others have left behind."""
     trainer = make("algo=a3c", *CARTPOLE, "trainer.total_steps=4000", "logger.every=1", "runner.workers=2")
@@ -130,6 +134,7 @@ def test_workers_learn_from_different_episodes_at_once(make: Make) -> None:
     assert [row["step"] for row in rows] == sorted({row["step"] for row in rows})
 
 
+@pytest.mark.slow
 def test_the_rate_falls_with_the_steps_of_all(make: Make) -> None:
     """Linear: 1 - (steps of all workers) / budget; of one worker alone it would end near a half."""
     settings = ["trainer.total_steps=4000", "logger.every=1", "optimizer.schedule=linear"]
@@ -309,7 +314,7 @@ def test_a_run_can_be_evaluated_like_any_other(
 ) -> None:
     trainer = make("algo=a3c", *CARTPOLE, "trainer.total_steps=600", "trainer.eval_every=200")
     trainer.train()
-    assert evaluate(str(tmp_path / "run"), "last", 4, False, 0, trust=False) == 0
+    assert evaluate([str(tmp_path / "run")], "last", 4, ["deterministic"], 0, trust=False, as_json=False) == 0
     assert "4 deterministic episodes" in capsys.readouterr().out
     rows = read(tmp_path / "run" / "metrics.jsonl")
     assert sum("eval/episode_return" in row for row in rows) == trainer.counters.steps // 200

@@ -73,7 +73,9 @@ def update(trainer: Trainer, rollout: Rollout) -> None:
 # --- what acted
 
 
-@pytest.mark.parametrize("env", ["env=CartPole-v1", "env=Pendulum-v1", "env=Hopper-v4"])
+@pytest.mark.parametrize(
+    "env", ["env=CartPole-v1", "env=Pendulum-v1", pytest.param("env=Hopper-v4", marks=pytest.mark.slow)]
+)
 def test_one_actor_without_lag_is_the_synchronous_runner_to_the_bit(
     make: Make, start: Callable[..., Trainer], env: str
 ) -> None:
@@ -104,11 +106,15 @@ def test_without_lag_and_with_bars_of_one_it_learns_what_a2c_learns(
     ("inference", "setting"),
     [
         ("actor", ["env=CartPole-v1", "policy=gru", "policy.sequence_length=8"]),
-        ("actor", ["env=tests.environments:Masked-v0"]),
-        ("actor", ["env=tests.environments:TwoButtons-v0"]),
-        ("actor", ["env=Pendulum-v1", "policy.continuous=squashed_gaussian"]),
+        pytest.param("actor", ["env=tests.environments:Masked-v0"], marks=pytest.mark.slow),
+        pytest.param("actor", ["env=tests.environments:TwoButtons-v0"], marks=pytest.mark.slow),
+        pytest.param(
+            "actor", ["env=Pendulum-v1", "policy.continuous=squashed_gaussian"], marks=pytest.mark.slow
+        ),
         ("actor", ["env=tests.environments:Catch-v0", "policy=cnn", "critic=cnn"]),
-        ("learner", ["env=CartPole-v1", "policy=gru", "policy.sequence_length=8"]),
+        pytest.param(
+            "learner", ["env=CartPole-v1", "policy=gru", "policy.sequence_length=8"], marks=pytest.mark.slow
+        ),
         ("learner", ["env=tests.environments:Masked-v0", "env.kwargs={several: true, shows: even}"]),
         ("learner", ["env=Pendulum-v1", "policy.continuous=squashed_gaussian"]),
     ],
@@ -153,8 +159,15 @@ def test_compiled_actors_act_as_the_policy_does(
 # --- how old it was
 
 
-@pytest.mark.parametrize(("trajectories", "queue", "most"), [(2, 4, 1), (1, 4, 3)])
-@pytest.mark.parametrize("inference", ["actor", "learner"])
+@pytest.mark.parametrize(
+    ("trajectories", "queue", "most", "inference"),
+    [
+        (2, 4, 1, "learner"),
+        (1, 4, 3, "actor"),
+        pytest.param(2, 4, 1, "actor", marks=pytest.mark.slow),
+        pytest.param(1, 4, 3, "learner", marks=pytest.mark.slow),
+    ],
+)
 def test_the_lag_is_that_of_the_policy_that_acted_and_the_queue_bounds_it(
     start: Callable[..., Trainer], trajectories: int, queue: int, most: int, inference: str
 ) -> None:
@@ -315,7 +328,7 @@ def test_what_an_environment_raises_ends_the_run_with_its_traceback(start: Calla
     assert 'troubles.py", line' in str(caught.value.__cause__)
 
 
-@pytest.mark.parametrize("inference", ["actor", "learner"])
+@pytest.mark.parametrize("inference", [pytest.param("actor", marks=pytest.mark.slow), "learner"])
 def test_an_environment_that_hangs_ends_the_run_with_its_place_and_no_actor_is_left(
     start: Callable[..., Trainer], inference: str
 ) -> None:

@@ -59,7 +59,7 @@ def training(run: Path, *overrides: str) -> Iterator[tuple["subprocess.Popen[str
         process.communicate()
 
 
-@pytest.mark.parametrize("inference", ["actor", "learner"])
+@pytest.mark.parametrize("inference", [pytest.param("actor", marks=pytest.mark.slow), "learner"])
 def test_an_interrupt_of_the_terminal_ends_a_run_with_a_checkpoint_and_no_traceback(
     tmp_path: Path, inference: str
 ) -> None:

@@ -53,6 +53,7 @@ def jobs(folder: Path, *names: str) -> list[Job]:
     return [Job((), folder / name) for name in names]
 
 
+@pytest.mark.slow
 def test_one_deadly_job_costs_no_other_its_end(tmp_path: Path, pool: Pool, launches: list[list[str]]) -> None:
     all_jobs = jobs(tmp_path, "a", "deadly", "b", "c", "deadly2", "d")
     dispatch(tmp_path, all_jobs, pool)

@@ -177,6 +177,7 @@ def test_ctrl_c_ends_it_and_resumed_it_ends_with_the_same_bits(tmp_path: Path, l
 # --- folders
 
 
+@pytest.mark.slow
 def test_many_runs_of_a_second_have_folders_and_seeds_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,7 +271,7 @@ def test_a_machine_without_slurm_says_so(
     assert code == 2 and "has no sbatch" in err
 
 
-@pytest.mark.parametrize("answers", [False, True])
+@pytest.mark.parametrize("answers", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_ray_that_does_not_answer_is_waited_for_so_long_and_no_longer(
     tmp_path: Path, answers: bool
 ) -> None:
