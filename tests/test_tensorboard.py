@@ -67,7 +67,7 @@ def test_no_name_is_within_another_and_none_leads_elsewhere(tmp_path: Path) -> N
         events(tmp_path / "runs" / folder)
     values = {"env": {"id": "a/../../x"}, "label": "..", "seed": 0}
     sections = [*FIXED, *NAMED, "algo"]
-    text = json.dumps(dict.fromkeys(sections, {}) | values)
+    text = json.dumps({section: {} for section in sections} | values)
     (tmp_path / "runs" / "e" / "config.yaml").write_text(text)
     before = sorted(tmp_path.rglob("runs/**/*"))
     (tmp_path / "links").mkdir()
