@@ -108,7 +108,7 @@ def test_ctrl_c_twice_ends_a_run_in_the_middle_of_an_iteration(tmp_path: Path) -
         read_until(process.stderr, "stopping after this iteration (Ctrl-C again: at once)")
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        assert process.wait() == 130
+        assert process.wait(timeout=60) == 130  # seconds, of which it needs one
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["status"], summary["steps"], summary["error"]) == ("interrupted", 0, None)
     assert not (run / "checkpoints").exists()

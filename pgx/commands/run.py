@@ -139,13 +139,14 @@ def _interruptible(trainer: Trainer) -> Iterator[list[int]]:
     asked: list[int] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and signal.SIGINT in asked and not together:
-            raise KeyboardInterrupt
-        if trainer.writes and not asked:
-            again = "" if together or number != signal.SIGINT else " (Ctrl-C again: at once)"
-            print(f"\nstopping after this iteration{again}", file=sys.stderr, flush=True)
-        asked.append(number)
+        told, again = bool(asked), signal.SIGINT in asked
+        asked.append(number)  # before a word is said: the next may come while this is
         trainer.stop_requested = True
+        if number == signal.SIGINT and again and not together:
+            raise KeyboardInterrupt
+        if trainer.writes and not told:
+            how = "" if together or number != signal.SIGINT else " (Ctrl-C again: at once)"
+            print(f"\nstopping after this iteration{how}", file=sys.stderr, flush=True)
 
     previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
