@@ -21,7 +21,7 @@ walker: install
 	$(BIN)/pgx train algo=trpo env=Walker2d-v4 trainer.total_steps=$(WALKER_STEPS) run_dir=$(WALKER_RUN)
 	$(BIN)/pgx eval $(WALKER_RUN) --episodes 10
 	@echo "metrics, checkpoints and TensorBoard events are in $(WALKER_RUN)"
-	@echo "look at them with: $(BIN)/tensorboard --logdir outputs"
+	@echo "look at them with: $(BIN)/pgx tensorboard"
 
 test: install
 	$(BIN)/pytest -m "not slow" -n auto
