@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pgx.checkpoint import LAST, Checkpoints
 from pgx.config import build, check, check_inputs, compose
+from pgx.config.check import plain_values
 from pgx.config.compose import ROOT
 from pgx.config.explain import explain
 from pgx.config.stored import CONFIG, read_config
@@ -23,7 +24,7 @@ from pgx.errors import UserError
 from pgx.metrics import shown
 from pgx.paths import config_dir
 from pgx.records import complain
-from pgx.rewards.plan import OWN
+from pgx.rewards.plan import OWN, RewardPlan
 from pgx.sweeps.progress import resumable
 from pgx.trainer import Trainer, refuse_used
 from pgx.types import State
@@ -111,7 +112,11 @@ def announce(trainer: Trainer, cfg: DictConfig) -> None:
 
 def _paid(cfg: DictConfig) -> str:
     """What reward is trained on, where it is another than the environment's own."""
-    return "" if cfg.reward.name == OWN.name else f", reward {cfg.reward.name}"
+    reward = RewardPlan(**plain_values(cfg)["reward"])
+    if not reward.shapes:
+        return ""
+    # Terms given one by one leave the name as it is.
+    return f", reward {reward.name if reward.name != OWN.name else ' + '.join(['none', *reward.terms])}"
 
 
 def outcome(summary: dict[str, Any], seconds: float) -> str:

@@ -10,13 +10,14 @@ import torch
 from pgx.checkpoint import write_atomically
 from pgx.commands.one_run import load_played
 from pgx.config.build import load_agent_for
+from pgx.config.check import plain_values
 from pgx.errors import UserError
 from pgx.evaluation import play
 from pgx.film.camera import Camera, Frame
 from pgx.film.pictures import captioned
 from pgx.film.videos import GIF, LIMITS, MP4, Kind, kind_of
 from pgx.metrics import shown
-from pgx.rewards.plan import OWN
+from pgx.rewards.plan import RewardPlan
 from pgx.runners import Episode
 from pgx.seeding import derive, generator
 
@@ -57,7 +58,8 @@ def record(
     returns = ", ".join(shown(episode.episode_return) for episode in played)
     print(f"{out}: {frames:,} frames, {frames / camera.fps:,.1f} s at {camera.fps:.3g} frames a second")
     # The camera has an environment of its own, which pays as it does.
-    which = "return" if cfg.reward.name == OWN.name else "return in the environment's own reward"
+    shapes = RewardPlan(**plain_values(cfg)["reward"]).shapes
+    which = "return in the environment's own reward" if shapes else "return"
     print(f"  {run}, checkpoint {checkpoint}; {which} {returns}")
     return 0
 

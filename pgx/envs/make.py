@@ -17,7 +17,7 @@ from pgx.envs.readings import reading_problem
 from pgx.envs.recipe import pack, unpack
 from pgx.envs.vector import Readable, VectorEnv
 from pgx.errors import UserError
-from pgx.rewards.plan import OWN, RewardPlan, readings_of
+from pgx.rewards.plan import RewardPlan, readings_of
 from pgx.rewards.shaped import Shaped
 from pgx.schema import nearest
 
@@ -64,7 +64,7 @@ def choose_backend(
     kwargs: dict[str, Any],
     num_envs: int,
     num_threads: int,
-    reward: RewardPlan = OWN,
+    reward: RewardPlan,
 ) -> BackendChoice:
     """Resolve `auto` to EnvPool where it is the same task, else to Gymnasium: in worker processes where that is faster.
 
@@ -142,7 +142,7 @@ def make_envs(
     kwargs: dict[str, Any],
     num_threads: int,
     worker_timeout: float,
-    reward: RewardPlan = OWN,
+    reward: RewardPlan,
 ) -> VectorEnv:
     """N environments on the chosen backend.
 
@@ -182,7 +182,7 @@ class EnvsPlan:
     num_threads: int
     worker_timeout: float
     recipe: bytes | None
-    reward: RewardPlan = OWN
+    reward: RewardPlan
 
     def make(self) -> VectorEnv:
         """The environments."""
@@ -199,7 +199,7 @@ def plan_envs(
     kwargs: dict[str, Any],
     num_threads: int,
     worker_timeout: float,
-    reward: RewardPlan = OWN,
+    reward: RewardPlan,
 ) -> EnvsPlan:
     """Environments that worker processes can make.
 

@@ -27,7 +27,7 @@ class RewardPlan:
     @property
     def shapes(self) -> bool:
         """Whether it is anything but the environment's own reward."""
-        return self.environment != 1.0 or bool(terms_of(self))
+        return self.environment != 1.0 or any(values["weight"] for values in self.terms.values())
 
 
 OWN = RewardPlan("none", 1.0, {})

@@ -134,3 +134,9 @@ def test_a_sweep_s_plan_imports_only_when_trusted(command: Command, stranger: Pa
     assert "would import the module 'strange_terms'" in told and not stranger.exists(), (
         "told once, of the plan"
     )
+
+
+def test_a_reward_is_told_of_by_what_it_pays_and_not_by_its_name(command: Command) -> None:
+    said = command("train", *SMALL, "reward.terms.alive={weight:1.0}", "run_dir=run")
+    assert said.code == 0 and "reward none + alive" in said.out
+    assert "reward none" not in command("train", *SMALL, "reward.terms.alive={weight:0.0}", "run_dir=own").out

@@ -12,6 +12,7 @@ from pgx.envs.envpool_backend import why_not
 from pgx.envs.make import BackendChoice, choose_backend, id_problem, make_envs
 from pgx.envs.vector import VectorEnv, step
 from pgx.errors import RunError, UserError
+from pgx.rewards.plan import OWN
 from pgx.types import Continuous, Discrete, MultiDiscrete
 
 BACKENDS = ["gymnasium", "processes", "envpool"]
@@ -19,11 +20,11 @@ OURS = ["gymnasium", "processes"]
 
 
 def make(backend: Any, env_id: str = "Walker2d-v4", n: int = 3, threads: int = 2, **kwargs: Any) -> VectorEnv:
-    return make_envs(BackendChoice(backend, "test"), env_id, n, kwargs, threads, worker_timeout=60.0)
+    return make_envs(BackendChoice(backend, "test"), env_id, n, kwargs, threads, 60.0, OWN)
 
 
 def choose(env_id: str, backend: Any, kwargs: dict[str, Any], n: int = 1, threads: int = 1) -> BackendChoice:
-    return choose_backend(env_id, backend, kwargs, n, threads)
+    return choose_backend(env_id, backend, kwargs, n, threads, OWN)
 
 
 def play(envs: VectorEnv, seed: int, steps: int = 60) -> list[np.ndarray]:

@@ -24,6 +24,7 @@ from pgx.envs.make import choose_backend
 from pgx.envs.process_backend import ProcessVector
 from pgx.envs.vector import Array, VectorEnv, step
 from pgx.errors import RunError, UserError
+from pgx.rewards.plan import OWN
 from pgx.specs import Continuous, choices
 from tests.conftest import Make, parameters
 from tests.processes import names, runs, until
@@ -387,8 +388,8 @@ def test_what_cannot_reach_a_worker_is_refused_and_runs_here(entry: Any, why: st
         with pytest.raises(
             UserError, match=rf"{why}.*env\.id=module:Local-v0; env\.backend=gymnasium runs it"
         ):
-            choose_backend("Local-v0", "processes", {}, 2, 2)
-        assert choose_backend("Local-v0", "auto", {}, 2, 2).name == "gymnasium"
+            choose_backend("Local-v0", "processes", {}, 2, 2, OWN)
+        assert choose_backend("Local-v0", "auto", {}, 2, 2, OWN).name == "gymnasium"
     finally:
         del gymnasium.registry["Local-v0"]
 
@@ -404,7 +405,7 @@ def test_what_cannot_reach_a_worker_is_refused_and_runs_here(entry: Any, why: st
     ],
 )
 def test_auto_shares_the_steps_that_are_worth_it(env_id: str, n: int, threads: int, name: str) -> None:
-    choice = choose_backend(env_id, "auto", {}, n, threads)
+    choice = choose_backend(env_id, "auto", {}, n, threads, OWN)
     assert choice.name == name and "EnvPool has no" in choice.reason
     assert ("a step takes" in choice.reason) == (name == "processes")
 

@@ -16,6 +16,7 @@ from pgx.envs.vector import Array, Step, VectorEnv
 from pgx.estimates import observations
 from pgx.policies import POLICIES
 from pgx.policies.constant import Zero
+from pgx.rewards.plan import OWN
 from pgx.runners.recording import Recording
 from pgx.runners.stepper import Stepper
 from pgx.runners.sync import SyncRunner
@@ -28,7 +29,7 @@ Kind = Callable[[int], VectorEnv]  # so many environments
 
 
 def kind(backend: Literal["gymnasium", "processes", "envpool"], env_id: str, **kwargs: object) -> Kind:
-    return lambda n: make_envs(BackendChoice(backend, "test"), env_id, n, dict(kwargs), 2, 60.0)
+    return lambda n: make_envs(BackendChoice(backend, "test"), env_id, n, dict(kwargs), 2, 60.0, OWN)
 
 
 def gymnasium(name: str, **kwargs: object) -> Kind:

@@ -8,6 +8,7 @@ from pgx.envs.assumptions import ASSUMPTIONS, Asked, Pace, Subject, judge, pace
 from pgx.envs.make import choose_backend
 from pgx.errors import UserError
 from pgx.processes.child import end_with_parent, let_the_kernel_end_this, show_when_asked
+from pgx.rewards.plan import OWN
 from pgx.specs import ActionSpec, ObsSpec
 
 
@@ -58,7 +59,7 @@ def _look(channel: "Connection[Any, Any]", subject: Subject) -> None:
         asked = subject.asked
         if number == 0 and asked.backend != "auto":
             try:  # what was named and cannot do it is no fault of the environment's
-                choose_backend(asked.id, asked.backend, asked.kwargs, asked.num_envs, asked.num_threads)
+                choose_backend(asked.id, asked.backend, asked.kwargs, asked.num_envs, asked.num_threads, OWN)
             except UserError as error:
                 channel.send(Refused(str(error)))
                 return

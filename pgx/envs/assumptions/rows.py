@@ -17,6 +17,7 @@ from pgx.envs.gymnasium_backend import GymnasiumVector
 from pgx.envs.make import make_envs
 from pgx.envs.vector import Array, Step, VectorEnv, step
 from pgx.errors import RunError, UserError
+from pgx.rewards.plan import OWN
 from pgx.specs import ActionSpec
 
 STEPS = 500
@@ -38,9 +39,7 @@ def make_rows(subject: Subject) -> VectorEnv:
     """The environments that a run would have."""
     asked = subject.asked
     timeout = min(asked.worker_timeout, TIMEOUT)
-    return make_envs(
-        subject.choice, asked.id, asked.num_envs, asked.kwargs, asked.num_threads, worker_timeout=timeout
-    )
+    return make_envs(subject.choice, asked.id, asked.num_envs, asked.kwargs, asked.num_threads, timeout, OWN)
 
 
 @contextmanager

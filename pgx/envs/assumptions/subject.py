@@ -13,6 +13,7 @@ from pgx.envs.gymnasium_backend import make_single, quietly
 from pgx.envs.make import Backend, BackendChoice, choose_backend
 from pgx.envs.recipe import unpack
 from pgx.errors import UserError
+from pgx.rewards.plan import OWN
 
 SECONDS = 4.0  # for one look
 STEPS = 2000  # of the look that most is judged by
@@ -125,7 +126,7 @@ class Subject:
     def choice(self) -> BackendChoice:
         """The backend that a run would have."""
         asked = self.asked
-        return choose_backend(asked.id, asked.backend, asked.kwargs, asked.num_envs, asked.num_threads)
+        return choose_backend(asked.id, asked.backend, asked.kwargs, asked.num_envs, asked.num_threads, OWN)
 
     def close(self) -> None:
         if "made" in self.__dict__ and not isinstance(self.made, str):
