@@ -123,7 +123,8 @@ class PPG:
 
         parts = max(1, round(len(obs) / self.auxiliary_minibatch_size))
         for _ in range(self.auxiliary_epochs):
-            minibatches = torch.randperm(len(obs), generator=learner.generator).tensor_split(parts)
+            shuffled = torch.randperm(len(obs), generator=learner.generator)
+            minibatches = shuffled.to(value_target.device).tensor_split(parts)
             learner.optimizer.sweep(self._joint_loss, (obs, old, value_target), minibatches)
             if self.network == "dual":
                 learner.critic_optimizer.sweep(_critic_loss, (obs, value_target), minibatches)

@@ -67,7 +67,7 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Trainer:
     chosen = choose_engine(
         training.compile, training.total_steps, training.compile_min_steps, top.device, ranks.size
     )
-    engine = make_engine(chosen, silently if logger.console == "off" else aloud)
+    engine = make_engine(chosen, top.device, silently if logger.console == "off" else aloud)
 
     make_runner = NAMED["runner"][0][values["runner"]["name"]]
     wanted = signature(make_runner)

@@ -1,5 +1,6 @@
 """Which engine a run gets."""
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from typing import Literal
 
 from pgx.engines.compiled import Compiled
 from pgx.engines.eager import Eager
+from pgx.engines.kernels import Workshop
+from pgx.engines.store import Store
 from pgx.errors import UserError
 from pgx.types import Engine
 
@@ -56,17 +59,38 @@ def why_not(device: str, ranks: int = 1) -> str | None:
     """Why nothing can be compiled here; None when it can."""
     if ranks > 1:
         return f"{ranks} ranks average every gradient between its two halves, which no program can wait for"
-    if device != "cpu":
-        return f"programs are for the processor alone, not for device={device}"
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         return f"there is no C++ compiler ({compiler}; apt-get install g++)"
+    if device == "cuda" and importlib.util.find_spec("triton") is None:
+        return "there is no Triton, which comes with torch's CUDA builds"
     return None
 
 
-def make_engine(choice: EngineChoice, report: Callable[[str], None]) -> Engine:
-    """The engine chosen; `report` is told what it compiles."""
-    return Compiled(program_folder(), report) if choice.compiled else Eager()
+def make_engine(choice: EngineChoice, device: str, report: Callable[[str], None]) -> Engine:
+    """The engine chosen, for networks on a device; `report` is told what it compiles."""
+    if not choice.compiled:
+        return Eager()
+    return (
+        just_in_time(program_folder(), report)
+        if device == "cuda"
+        else ahead_of_time(program_folder(), report)
+    )
+
+
+def ahead_of_time(folder: Path, report: Callable[[str], None]) -> Compiled:
+    """Programs are libraries, kept in a folder from one run to the next.
+
+    One is found again by a description of all that it was made from, without tracing anything: a run whose programs
+    are there never imports the compiler.
+    """
+    return Compiled(Store(folder, report).programs, len(os.sched_getaffinity(0)))
+
+
+def just_in_time(folder: Path, report: Callable[[str], None]) -> Compiled:
+    """Programs are of this process; what the compiler keeps in the folder saves it work in the next."""
+    # A GPU takes one call after another, whoever makes it.
+    return Compiled(Workshop(folder, report).programs, processors=1)
 
 
 def aloud(line: str) -> None:

@@ -1,14 +1,8 @@
-"""Functions compiled to machine code by torch's inductor, once for each kind of call; the code is kept on disk.
+"""Functions compiled to machine code by torch's inductor, once for each kind of call."""
 
-A program is found again by a description of all that it was made from, without tracing anything: a run whose programs
-are on disk never imports the compiler.
-"""
-
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +11,7 @@ from torch import Tensor, nn
 from pgx.engines.arguments import leaves
 from pgx.engines.call import Call, Curried, signature
 from pgx.engines.eager import Written
-from pgx.engines.program import Program
-from pgx.engines.store import Programs, Store
+from pgx.engines.known import Known, Program, Programs
 from pgx.types import Bound
 from pgx.types.engine import Result
 
@@ -97,14 +90,14 @@ class Compiled:
     """Runs functions compiled. What cannot be compiled runs as it is written, and that is said once.
 
     Args:
-        folder: where programs are kept from one run to the next.
-        report: told what is going on, in lines for people.
+        make: finds or makes the code of a call; None where there can be none.
+        processors: that one function can run beside another on.
     """
 
-    def __init__(self, folder: Path, report: Callable[[str], None]) -> None:
-        self._store = Store(folder, report)
+    def __init__(self, make: Callable[[Call], Programs | None], processors: int) -> None:
+        self._known = Known(make)
         self._networks: dict[int, tuple[nn.Module, list[Tensor]]] = {}
-        self._aside = _second_thread() if len(os.sched_getaffinity(0)) > 1 else None
+        self._aside = _second_thread() if processors > 1 else None
         self._free = threading.Lock()  # held while something runs aside
 
     def bind(
@@ -118,7 +111,7 @@ class Compiled:
 
         def programs(varying: tuple[Tensor, ...]) -> Programs | None:
             signatures = [signature(tensor, free=i in ragged) for i, tensor in enumerate(varying)]
-            return self._store.programs(
+            return self._known.programs(
                 Call(function, fixed, varying, rows, tuple(ragged)), (*ragged, *key, *signatures)
             )
 
@@ -132,7 +125,7 @@ class Compiled:
 
         def programs(argument: Tensor) -> Programs | None:
             call = Call(whole, fixed, (argument,), rows, ())
-            return self._store.programs(call, (*key, signature(argument, free=False)))
+            return self._known.programs(call, (*key, signature(argument, free=False)))
 
         return _Prepared(programs, tensors, lambda: function(*fixed))
 

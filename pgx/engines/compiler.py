@@ -8,7 +8,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch._inductor
@@ -23,76 +23,107 @@ from torch.fx.experimental.symbolic_shapes import (
 )
 
 from pgx.engines.arguments import named_tensors, rebuilt, substituted
-from pgx.engines.call import Call
+from pgx.engines.call import Call, Curried
 from pgx.engines.halves import halves
 from pgx.engines.program import keep
 
 # Free sizes have to be some number while the function is traced: primes, which no network has for a width.
 _EXAMPLE = {"rows": 1009, "ragged": 997}
+_OPTIONS: dict[str, Any] = {"cpp.use_decompose_tanh": True}  # a third of the time, to 2e-7
 
 
 class Uncompilable(Exception):
     """Why a function has no program."""
 
 
-def compile_call(call: Call, path: Path) -> None:
-    """Compile a function for all calls of this kind, into a file.
+def compile_libraries(call: Call, paths: Sequence[Path]) -> None:
+    """Compile a function for all calls of this kind, each of its parts (see `_parts`) into a file.
 
     Raises:
         Uncompilable: it does what a graph cannot say, or there is no compiler.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the compiler's advice to its own developers
-        graph, examples = _traced(call)
-        free = [(0,) if name else () for _, name in call.sizes()]
-        _compile(graph, examples, free, path)
+        for part, path in zip(_parts(call), paths, strict=True):
+            try:
+                _make_library(part, path)
+            except Exception as error:
+                raise Uncompilable(f"{type(error).__name__}: {_first_line(error)}") from error
 
 
-def compile_halves(call: Call, first: Path, second: Path) -> None:
-    """Compile a function(a)(b), written as one of both, into two files: what a alone decides, and what is left.
-
-    The first program is of the tensors of a, to those that are worth keeping; the second of the tensors of a, what
-    was kept, and b.
+def compile_kernels(call: Call) -> list[Callable[..., Sequence[Tensor]]]:
+    """Compile a function for all calls of this kind, each of its parts (see `_parts`) for this process alone.
 
     Raises:
-        Uncompilable: as `compile_call`.
+        Uncompilable: as `compile_libraries`.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        graph, examples = _traced(call)
-        free = [(0,) if name else () for _, name in call.sizes()]
-        early, late, kept = halves(graph, len(call.varying))
-        begin = len(examples) - len(call.varying)
-        _compile(early, examples[:begin], free[:begin], first)
-        shapes = [[size if isinstance(size, int) else int(size.node.hint) for size in k.shape] for k in kept]
-        kept_examples = [torch.zeros(shape, dtype=k.dtype) for shape, k in zip(shapes, kept, strict=True)]
-        kept_free = [tuple(i for i, size in enumerate(k.shape) if not isinstance(size, int)) for k in kept]
-        _compile(
+        try:
+            return [_make_kernels(part) for part in _parts(call)]
+        except Exception as error:
+            raise Uncompilable(f"{type(error).__name__}: {_first_line(error)}") from error
+
+
+class _Part(NamedTuple):
+    """A graph to be compiled."""
+
+    graph: GraphModule  # of tensors to tensors
+    examples: list[Tensor]  # tensors that it takes
+    free: Sequence[tuple[int, ...]]  # of each, the axes whose size may be any
+
+
+def _parts(call: Call) -> list[_Part]:
+    """A function is one part; a function(a)(b), written as one of both, is two: what a alone decides, and what is left.
+
+    The first is of the tensors of a, to those that are worth keeping; the second of the tensors of a, what was kept,
+    and b.
+
+    Raises:
+        Uncompilable: the function does what a graph cannot say.
+    """
+    graph, examples = _traced(call)
+    free = [(0,) if name else () for _, name in call.sizes()]
+    if not isinstance(call.function, Curried):
+        return [_Part(graph, examples, free)]
+    early, late, kept = halves(graph, len(call.varying))
+    begin = len(examples) - len(call.varying)
+    shapes = [[size if isinstance(size, int) else int(size.node.hint) for size in k.shape] for k in kept]
+    kept_examples = [
+        torch.zeros(shape, dtype=k.dtype, device=k.device) for shape, k in zip(shapes, kept, strict=True)
+    ]
+    kept_free = [tuple(i for i, size in enumerate(k.shape) if not isinstance(size, int)) for k in kept]
+    return [
+        _Part(early, examples[:begin], free[:begin]),
+        _Part(
             late,
             [*examples[:begin], *kept_examples, *examples[begin:]],
             [*free[:begin], *kept_free, *free[begin:]],
-            second,
-        )
+        ),
+    ]
 
 
-def _compile(graph: nn.Module, examples: list[Tensor], free: Sequence[tuple[int, ...]], path: Path) -> None:
-    """Compile a graph of tensors, any of whose sizes may be free, into a file."""
-    dynamic = tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) or None for axes in free)
-    try:
-        exported = torch.export.export(graph, tuple(examples), dynamic_shapes=dynamic, strict=False)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            package = str(Path(folder) / "program.pt2")  # a zip file, of the library and its sources
-            torch._inductor.aoti_compile_and_package(
-                exported,
-                package_path=package,
-                inductor_configs={"cpp.use_decompose_tanh": True},  # a third of the time, to 2e-7
-            )
-            with zipfile.ZipFile(package) as made:
-                library = next(name for name in made.namelist() if name.endswith(".so"))
-                keep(made.read(library), path)
-    except Exception as error:
-        raise Uncompilable(f"{type(error).__name__}: {_first_line(error)}") from error
+def _make_library(part: _Part, path: Path) -> None:
+    """Compile a graph ahead of time, into a file that needs no compiler."""
+    dynamic = tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) or None for axes in part.free)
+    exported = torch.export.export(part.graph, tuple(part.examples), dynamic_shapes=dynamic, strict=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        package = str(Path(folder) / "program.pt2")  # a zip file, of the library and its sources
+        torch._inductor.aoti_compile_and_package(exported, package_path=package, inductor_configs=_OPTIONS)
+        with zipfile.ZipFile(package) as made:
+            library = next(name for name in made.namelist() if name.endswith(".so"))
+            keep(made.read(library), path)
+
+
+def _make_kernels(part: _Part) -> Callable[..., Sequence[Tensor]]:
+    """Compile a graph just in time, which is now: it is called once with its examples."""
+    code: Callable[..., Sequence[Tensor]] = torch.compile(part.graph, fullgraph=True, options=_OPTIONS)
+    for example, axes in zip(part.examples, part.free, strict=True):
+        for axis in axes:
+            torch._dynamo.mark_dynamic(example, axis)
+    code(*part.examples)
+    return code
 
 
 def _traced(call: Call) -> tuple[GraphModule, list[Tensor]]:

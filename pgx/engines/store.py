@@ -2,7 +2,6 @@
 
 import fcntl
 import hashlib
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -12,11 +11,9 @@ from pgx.engines.arguments import Undescribed
 from pgx.engines.call import Call, Curried
 from pgx.engines.program import Program
 
-Programs = tuple[Program, ...]  # of a curried function two: of what is given first, and of what is left
-
 
 class Store:
-    """Programs of calls, from this process, from a folder, or new.
+    """Programs from a folder, or new.
 
     Args:
         folder: where programs are kept from one run to the next.
@@ -26,25 +23,12 @@ class Store:
     def __init__(self, folder: Path, report: Callable[[str], None]) -> None:
         self.folder = folder
         self.report = report
-        self._programs: dict[object, Programs | None] = {}
-        self._one_at_a_time = threading.Lock()
-        self._alive: list[object] = []  # what `_programs` knows by identity, which must not pass to another
 
-    def programs(self, call: Call, key: tuple[object, ...]) -> Programs | None:
-        """The code of such a call; None where there can be none.
+    def programs(self, call: Call) -> tuple[Program, ...] | None:
+        """The code of such calls, two of a curried function: of what is given first, and of what is left.
 
-        Args:
-            call: one of its kind.
-            key: what tells the kind apart within a process.
+        None where there can be none.
         """
-        with self._one_at_a_time:
-            if key not in self._programs:
-                self._programs[key] = self._found_or_made(call)
-                alive = [argument for argument in call.fixed if callable(argument)]
-                self._alive.append((call.function, alive))
-            return self._programs[key]
-
-    def _found_or_made(self, call: Call) -> Programs | None:
         try:
             description = call.description()
         except Undescribed as error:
@@ -60,23 +44,20 @@ class Store:
                 self._found(call, paths) if all(path.exists() for path in paths) else self._made(call, paths)
             )
 
-    def _found(self, call: Call, paths: list[Path]) -> Programs | None:
+    def _found(self, call: Call, paths: list[Path]) -> tuple[Program, ...] | None:
         try:
             return tuple(map(Program, paths))
         except RuntimeError as error:  # cut short by a full disk, or of another kind of machine
             self.report(f"{paths[0]} cannot be loaded ({str(error).splitlines()[0]}): compiling it again")
             return self._made(call, paths)
 
-    def _made(self, call: Call, paths: list[Path]) -> Programs | None:
-        from pgx.engines.compiler import Uncompilable, compile_call, compile_halves
+    def _made(self, call: Call, paths: list[Path]) -> tuple[Program, ...] | None:
+        from pgx.engines.compiler import Uncompilable, compile_libraries
 
         self.report(f"compiling {call.name()} (once; kept in {self.folder})")
         started = time.perf_counter()
         try:
-            if len(paths) == 1:
-                compile_call(call, paths[0])
-            else:
-                compile_halves(call, paths[0], paths[1])
+            compile_libraries(call, paths)
         except Uncompilable as error:
             self._refuse(call.name(), str(error))
             return None

@@ -83,7 +83,7 @@ class Worker:
         self.plan = plan
         self.index = index
         self.envs = make_watched(plan.envs, calls)
-        self.engine = make_engine(plan.engine, aloud if index == 0 else silently)
+        self.engine = make_engine(plan.engine, "cpu", aloud if index == 0 else silently)
         self.agent = plan.agent.make(self.envs.obs_spec, self.envs.action_spec, CPU)
         own = (
             make_optimizer(OPTIMIZERS, plan.optimizer, self.agent.policy, self.engine, ALONE),

@@ -125,7 +125,7 @@ class Actor:
         self._desk = desk
         self._steps = plan.rollout_steps
         # The learner compiles the same programs before, aloud.
-        engine = make_engine(plan.engine, silently) if desk is None else desk
+        engine = make_engine(plan.engine, "cpu", silently) if desk is None else desk
         self.stepper, self._agent = plan.stepper(index, life, engine, calls)
         self._parameters = parameters
         self._acting = acting_tensors(self._agent)

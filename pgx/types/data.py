@@ -101,12 +101,16 @@ class Batch:
         """
         total = len(self) if self.share is None else self.share.total
         parts = max(1, round(total / size))
+        device = self.value.device
         if self.obs.history is None:
-            shuffled = torch.randperm(total, generator=generator).tensor_split(parts)
-            return shuffled if self.share is None else tuple(map(self.share.own, shuffled))
+            shuffled = torch.randperm(total, generator=generator)
+            if self.share is None:
+                return shuffled.to(device).tensor_split(parts)
+            return tuple(self.share.own(part).to(device) for part in shuffled.tensor_split(parts))
         stretch = self.obs.history.stretch
         used: Tensor = torch.unique(stretch)
-        order = used[torch.randperm(len(used), generator=generator)].tensor_split(min(parts, len(used)))
+        shuffled = torch.randperm(len(used), generator=generator).to(device)
+        order = used[shuffled].tensor_split(min(parts, len(used)))
         return tuple(torch.isin(stretch, some).nonzero().squeeze(-1) for some in order)
 
     def rows(self, index: Tensor) -> "Batch":

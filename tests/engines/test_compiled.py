@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pgx.engines import Compiled, Eager, choose_engine
+from pgx.engines import Eager, ahead_of_time, choose_engine
 from pgx.engines.choose import why_not
 from pgx.errors import UserError
 from pgx.ops.fisher import gauss_newton_product
@@ -69,7 +69,7 @@ def bound(
 
 def test_one_program_serves_any_rows_networks_and_weights_of_a_kind(folder: Path) -> None:
     said = Said()
-    engine, network = Compiled(folder, said.append), net()
+    engine, network = ahead_of_time(folder, said.append), net()
     for rows, picked in ((50, 7), (64, 64), (31, 1), (2000, 997), (1009, 30)):
         index = torch.arange(picked) * 3 % rows
         assert close(bound(engine, network, rows, index), bound(Eager(), network, rows, index))
@@ -86,7 +86,7 @@ def test_one_program_serves_any_rows_networks_and_weights_of_a_kind(folder: Path
 @pytest.mark.slow
 def test_another_value_is_another_program(folder: Path) -> None:
     said = Said()
-    engine, index = Compiled(folder, said.append), torch.arange(5)
+    engine, index = ahead_of_time(folder, said.append), torch.arange(5)
     assert close(bound(engine, net(), 20, index, slope=-3.0), bound(Eager(), net(), 20, index, slope=-3.0))
     assert close(bound(engine, net(), 20, index), bound(Eager(), net(), 20, index))
     assert said.compiled == 1  # the second was made by the test before, and is on disk
@@ -96,8 +96,8 @@ def test_a_program_on_disk_is_used_without_the_compiler(folder: Path) -> None:
     """In another process, which never imports torch's compiler: that alone takes a second or two."""
     code = (
         "import sys\nfrom pathlib import Path\nimport torch\ntorch.set_num_threads(1)\n"
-        "from pgx.engines import Compiled\nfrom tests.engines.test_compiled import bound, net\n"
-        f"said = []\nengine = Compiled(Path({str(folder)!r}), said.append)\n"
+        "from pgx.engines import ahead_of_time\nfrom tests.engines.test_compiled import bound, net\n"
+        f"said = []\nengine = ahead_of_time(Path({str(folder)!r}), said.append)\n"
         "print(bound(engine, net(), 20, torch.arange(5))[0].sum().item())\n"
         "print(said, 'torch._dynamo' in sys.modules, 'torch._inductor' in sys.modules)"
     )
@@ -115,7 +115,9 @@ def test_a_program_cut_short_is_made_again(folder: Path, tmp_path: Path) -> None
         (tmp_path / path.name).write_bytes(path.read_bytes()[:1000])
     said = Said()
     index = torch.arange(5)
-    assert close(bound(Compiled(tmp_path, said.append), net(), 20, index), bound(Eager(), net(), 20, index))
+    assert close(
+        bound(ahead_of_time(tmp_path, said.append), net(), 20, index), bound(Eager(), net(), 20, index)
+    )
     assert said.compiled == 1
     assert any("cannot be loaded" in line for line in said)
 
@@ -133,13 +135,13 @@ def distinct(x: Tensor) -> tuple[Tensor, ...]:
 def test_no_program_is_made_of_what_has_as_many_rows_as_a_tensor_says(folder: Path) -> None:
     said = Said()
     x = torch.tensor([3.0, 1.0, 3.0])
-    assert Compiled(folder, said.append).bind(distinct)(x)[0].tolist() == [1.0, 3.0]
+    assert ahead_of_time(folder, said.append).bind(distinct)(x)[0].tolist() == [1.0, 3.0]
     assert "runs as it is written" in said[-1]
 
 
 def test_what_cannot_be_compiled_runs_as_it_is_written_and_is_said_once(folder: Path) -> None:
     said = Said()
-    engine = Compiled(folder, said.append)
+    engine = ahead_of_time(folder, said.append)
     for x in (torch.ones(3), -torch.ones(3)):
         for _ in range(2):
             assert torch.equal(engine.bind(undecided)(x)[0], undecided(x)[0])
@@ -156,7 +158,7 @@ def test_sweeps_compiled_are_sweeps_as_written(folder: Path) -> None:
     x, y = pair(100)
     minibatches = [torch.arange(20 + k) * (k + 1) % 100 for k in range(20)]
     runs = []
-    for engine in (Eager(), Compiled(folder, Said().append)):
+    for engine in (Eager(), ahead_of_time(folder, Said().append)):
         network = net()
         steps = adam(network, engine, 1e-2, "linear", 0.5, beta1=0.9, beta2=0.99, epsilon=1e-8)
         steps.anneal(0.5)
@@ -173,7 +175,7 @@ def test_products_prepared_are_products(folder: Path, make: Make) -> None:
     vector = torch.randn(sum(p.numel() for p in policy.parameters()))
     plain = Eager().prepare(gauss_newton_product, policy, seen, rows=40)(vector)
     said = Said()
-    compiled = Compiled(folder, said.append).prepare(gauss_newton_product, policy, seen, rows=40)(vector)
+    compiled = ahead_of_time(folder, said.append).prepare(gauss_newton_product, policy, seen, rows=40)(vector)
     assert said.compiled == 1 and len(said) == 2  # it was not refused
     assert torch.allclose(plain, compiled, rtol=1e-4, atol=1e-6)
     trainer.runner.close()

@@ -1,0 +1,80 @@
+"""Functions compiled just in time, for this process alone: what a GPU runs.
+
+To compile for one ahead of time, into libraries that are kept (pgx/engines/store.py), takes CUDA's own headers and
+compiler, which few who use a GPU have. What torch's compiler makes just in time needs Triton alone, which comes with
+torch's CUDA builds; it keeps its kernels on disk itself.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from pgx.engines.arguments import Undescribed
+from pgx.engines.call import Call
+
+
+class Kernels:
+    """A compiled function of tensors.
+
+    Args:
+        code: from the compiler.
+    """
+
+    def __init__(self, code: Callable[..., Sequence[Tensor]]) -> None:
+        self._code = code
+
+    def __call__(self, tensors: list[Tensor]) -> list[Tensor]:
+        return list(self._code(*tensors))
+
+    def fold(
+        self, fixed: Sequence[Tensor], items: Sequence[Tensor], state: Sequence[Tensor]
+    ) -> tuple[list[Tensor], Sequence[Tensor]]:
+        """result, *state = code(*fixed, item, *state) for each item; returns the results, and the last state."""
+        results = []
+        for item in items:
+            result, *state = self._code(*fixed, item, *state)
+            results.append(result)
+        return results, state
+
+
+class Workshop:
+    """Makes kernels.
+
+    Args:
+        folder: where torch's compiler keeps what it has made, unless it was told of another.
+        report: told what is going on, in lines for people.
+    """
+
+    def __init__(self, folder: Path, report: Callable[[str], None]) -> None:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "kernels"))
+        self.report = report
+        self._made: dict[str, tuple[Kernels, ...] | None] = {}  # by descriptions of calls
+
+    def programs(self, call: Call) -> tuple[Kernels, ...] | None:
+        """The code of such calls, two of a curried function: of what is given first, and of what is left.
+
+        None where there can be none.
+        """
+        try:
+            description = call.description()
+        except Undescribed:  # then it serves this very call's network and rule
+            return self._make(call)
+        if description not in self._made:
+            self._made[description] = self._make(call)
+        return self._made[description]
+
+    def _make(self, call: Call) -> tuple[Kernels, ...] | None:
+        from pgx.engines.compiler import Uncompilable, compile_kernels
+
+        self.report(f"compiling {call.name()}")
+        started = time.perf_counter()
+        try:
+            made = compile_kernels(call)
+        except Uncompilable as error:
+            self.report(f"{call.name()} runs as it is written: {error}")
+            return None
+        self.report(f"compiled {call.name()} in {time.perf_counter() - started:.0f} s")
+        return tuple(map(Kernels, made))

@@ -1,0 +1,82 @@
+"""What a GPU runs is compiled just in time: the same code path, here for the processor, is what is written."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pgx.engines import Eager, EngineChoice, choose_engine, just_in_time, make_engine
+from pgx.engines.choose import why_not
+from pgx.errors import UserError
+from pgx.ops.fisher import gauss_newton_product
+from pgx.optimizers import adam
+from pgx.types import Observations
+from tests.conftest import Make, small
+from tests.engines.test_compiled import Said, bound, close, net, pair, regression, undecided
+
+needs_compiler = pytest.mark.skipif(
+    why_not("cpu") is not None, reason=f"nothing compiles here: {why_not('cpu')}"
+)
+
+
+@needs_compiler
+def test_one_kernel_serves_any_rows_networks_and_weights_of_a_kind(tmp_path: Path) -> None:
+    said = Said()
+    engine, network = just_in_time(tmp_path, said.append), net()
+    for rows, picked in ((50, 7), (64, 64), (31, 1), (2000, 997), (1009, 30)):
+        index = torch.arange(picked) * 3 % rows
+        assert close(bound(engine, network, rows, index), bound(Eager(), network, rows, index))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(1.5)  # in place, as training does
+    for other in (network, net(seed=1)):
+        index = torch.arange(5)
+        assert close(bound(engine, other, 20, index), bound(Eager(), other, 20, index))
+    assert len(said) == 2 and said.compiled == 1
+
+
+@needs_compiler
+def test_a_gpu_gets_kernels_and_what_has_none_runs_as_it_is_written() -> None:
+    said = Said()
+    engine = make_engine(EngineChoice(True, "asked for"), "cuda", said.append)
+    for x in (torch.ones(3), -torch.ones(3)):
+        assert torch.equal(engine.bind(undecided)(x)[0], undecided(x)[0])
+    assert said[0] == "compiling undecided" and "runs as it is written" in said[1] and len(said) == 2
+
+
+@needs_compiler
+def test_sweeps_of_kernels_are_sweeps_as_written(tmp_path: Path) -> None:
+    x, y = pair(100)
+    minibatches = [torch.arange(20 + k) * (k + 1) % 100 for k in range(20)]
+    runs = []
+    for engine in (Eager(), just_in_time(tmp_path, Said().append)):
+        network = net()
+        steps = adam(network, engine, 1e-2, "linear", 0.5, beta1=0.9, beta2=0.99, epsilon=1e-8)
+        steps.anneal(0.5)
+        losses = steps.sweep(regression, (x, y), minibatches)
+        runs.append((losses, *(p.detach() for p in network.parameters())))
+    assert close(*runs)
+    assert runs[0][0].max() - runs[0][0].min() > 0.01  # they learned something
+
+
+@needs_compiler
+def test_products_of_kernels_are_products_for_any_rows(make: Make, tmp_path: Path) -> None:
+    trainer = make(*small("trpo"), "env=CartPole-v1")
+    policy, said = trainer.agent.policy, Said()
+    engine = just_in_time(tmp_path, said.append)
+    for rows in (40, 41, 1250):
+        seen = Observations(torch.randn(rows, 4), torch.zeros(rows, dtype=torch.int64))
+        vector = torch.randn(sum(p.numel() for p in policy.parameters()))
+        plain = Eager().prepare(gauss_newton_product, policy, seen, rows=rows)(vector)
+        compiled = engine.prepare(gauss_newton_product, policy, seen, rows=rows)(vector)
+        assert torch.allclose(plain, compiled, rtol=1e-4, atol=1e-6)
+    assert len(said) == 2 and said.compiled == 1
+    trainer.runner.close()
+
+
+def test_a_gpu_without_triton_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    chosen = choose_engine("auto", 10, 1, "cuda")
+    assert not chosen.compiled and "Triton" in chosen.reason
+    with pytest.raises(UserError, match="Triton"):
+        choose_engine(True, 10, 1, "cuda")

@@ -1,0 +1,59 @@
+"""A run with its networks on a GPU goes the way of one without, number for number; the GPU here is pretended."""
+
+import pytest
+import torch
+
+from tests.conftest import Make, parameters, small
+from tests.pretended_gpu import OnGPU, pretended
+
+WALKER = "env=Walker2d-v4"
+RUNS = [
+    ["algo=a2c"],
+    ["algo=actor_critic"],
+    ["algo=mdpo", WALKER],
+    ["algo=npg"],
+    ["algo=npg", "algo.solver=exact", "policy.hidden=[4]"],
+    ["algo=npg", "algo.solver=compatible", "algo.fisher=empirical", "policy.hidden=[4]"],
+    ["algo=off_policy_reinforce"],
+    ["algo=ppg"],
+    ["algo=ppo", WALKER],
+    ["algo=ppo", "policy=gru", "policy.sequence_length=16"],
+    ["algo=ppo_kl"],
+    ["algo=reinforce"],
+    ["algo=trpo", WALKER, "trainer.eval_every=256", "trainer.eval_episodes=1"],
+    ["algo=trpo", "algo.fisher=kl_hessian", "critic_optimizer=lbfgs", "critic_optimizer.iterations=2"],
+    ["algo=vtrace", "runner.lag=1"],
+    ["algo=actor_critic", "critic=q", "algo.form=q"],
+    ["algo=a2c", "policy=random_fourier", "critic=fourier"],
+    ["algo=reinforce", "env=FrozenLake-v1", "policy=tabular"],
+    ["algo=impala"],
+]
+
+
+@pytest.mark.parametrize("run", RUNS, ids=" ".join)
+def test_a_run_on_the_gpu_is_the_run_on_the_processor(
+    run: list[str], make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = ["env=CartPole-v1", *small(run[0].removeprefix("algo=")), *run]
+    plain = make(*overrides, name="plain")
+    plain.train()
+    with pretended(monkeypatch):
+        trainer = make(*overrides, "device=cuda", name="gpu")
+        assert all(isinstance(parameter.data, OnGPU) for parameter in trainer.agent.policy.parameters())
+        trainer.train()
+        found = parameters(trainer).cpu()
+    assert torch.equal(found, parameters(plain))
+
+
+def test_a_run_on_the_gpu_resumes_with_the_bits_of_one_that_went_on(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = [*small("ppo"), "env=CartPole-v1", "device=cuda", "trainer.checkpoint_every=256"]
+    with pretended(monkeypatch):
+        whole = make(*overrides, "trainer.total_steps=512", name="whole")
+        whole.train()
+        make(*overrides, "trainer.total_steps=256", name="cut").train()
+        resumed = make(*overrides, "trainer.total_steps=512", name="cut")
+        resumed.load_state_dict(resumed.checkpoints.load("last"))
+        resumed.train()
+        assert torch.equal(parameters(whole).cpu(), parameters(resumed).cpu())
