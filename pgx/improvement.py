@@ -7,9 +7,15 @@ from pgx.ops.params import gradient
 from pgx.types import Batch, Distribution, Policy
 
 
-def surrogate_slope(policy: Policy, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The surrogate on a batch, scalar, and its gradient by the policy's parameters, [P]; detached, over all ranks."""
-    log_ratio = policy(batch.obs).log_prob(batch.action) - batch.log_prob
+def surrogate_slope(policy: Policy, batch: Batch, now: Distribution) -> tuple[Tensor, Tensor]:
+    """The surrogate on a batch, scalar, and its gradient by the policy's parameters, [P]; detached, over all ranks.
+
+    Args:
+        policy: π.
+        batch: B rows.
+        now: π at each of them, from which the gradient goes back to its parameters.
+    """
+    log_ratio = now.log_prob(batch.action) - batch.log_prob
     objective = surrogate(log_ratio, batch.advantage)
     objective, slope = batch.averaged(objective.detach(), gradient(objective, list(policy.parameters())))
     return objective, slope

@@ -44,7 +44,7 @@ def test_predicted_gain_is_the_first_order_of_the_actual_gain(make: Make) -> Non
     policy = trainer.agent.policy
     parameters = list(policy.parameters())
     start = flatten(parameters)
-    _, slope = surrogate_slope(policy, batch)
+    _, slope = surrogate_slope(policy, batch, policy(batch.obs))
     differences = []
     for size in (1.0, 0.1):
         assign(parameters, start + size * slope)

@@ -93,7 +93,7 @@ class NPG:
             fit_critic, batch, learner, self.critic_epochs, self.critic_minibatch_size
         )
 
-        _, g = surrogate_slope(policy, batch)
+        _, g = surrogate_slope(policy, batch, policy(batch.obs))
 
         match self.solver:
             case "cg":

@@ -16,7 +16,19 @@ from pgx.ops.params import assign, flatten
 from pgx.ops.solvers import LineSearchResult, backtracking_line_search, conjugate_gradient
 from pgx.regression import critic_minibatch_conflicts, fit_critic
 from pgx.schema import Count, Fraction, Index, NonNegative, OpenFraction, Positive, validate
-from pgx.types import Agent, Batch, Engine, Learner, Metrics, Observations, Policy, Rollout, Setting, Use
+from pgx.types import (
+    Agent,
+    Batch,
+    Distribution,
+    Engine,
+    Learner,
+    Metrics,
+    Observations,
+    Policy,
+    Rollout,
+    Setting,
+    Use,
+)
 
 FISHER: dict[str, Callable[[Policy, Observations], MatVec]] = {
     "gauss_newton": gauss_newton_product,
@@ -64,16 +76,18 @@ class TRPO:
             fit_critic, batch, learner, self.critic_epochs, self.critic_minibatch_size
         )
 
-        objective, g = surrogate_slope(policy, batch)
+        now = policy(batch.obs)
+        objective, g = surrogate_slope(policy, batch, now)
 
         product = over_chunks(partial(self._product, policy, learner.engine), batch.obs, learner.engine)
         product = over_ranks(product, batch)
-        damped_product = damped(product, self.damping)
-        cg = conjugate_gradient(damped_product, g, self.cg_steps, self.cg_tolerance)
-        curvature = float(cg.x.dot(damped_product(cg.x)))  # xᵀHx
+        cg = conjugate_gradient(damped(product, self.damping), g, self.cg_steps, self.cg_tolerance)
+        curvature = float(cg.x.dot(cg.product))  # xᵀHx
         # Without a gradient x is 0 and there is no step to scale.
         scale = math.sqrt(2 * self.max_kl / curvature) if curvature > 0 else 0.0
-        search = self._line_search(policy, batch, learner.engine, float(objective), scale * cg.x)
+        search = self._line_search(
+            policy, batch, now.detach(), learner.engine, float(objective), scale * cg.x
+        )
 
         return (
             {
@@ -92,12 +106,18 @@ class TRPO:
 
     @torch.no_grad()
     def _line_search(
-        self, policy: Policy, batch: Batch, engine: Engine, objective: float, full_step: Tensor
+        self,
+        policy: Policy,
+        batch: Batch,
+        old: Distribution,
+        engine: Engine,
+        objective: float,
+        full_step: Tensor,
     ) -> LineSearchResult:
         """Move the policy by the first fraction that improves the surrogate within max_kl, or not at all."""
         parameters = list(policy.parameters())
         start = flatten(parameters)
-        found = engine.bind(surrogate_and_kl, policy, batch, policy(batch.obs), rows=len(batch))
+        found = engine.bind(surrogate_and_kl, policy, batch, old, rows=len(batch))
 
         def accept(fraction: float) -> bool:
             assign(parameters, start + fraction * full_step)

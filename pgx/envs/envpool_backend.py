@@ -69,6 +69,9 @@ class EnvPoolVector:
 
     EnvPool is seeded where it is made and nowhere else, so every reset makes the pool anew (milliseconds). The
     number of threads does not change a bit of the results.
+
+    Steps go through the pool's own two calls, of columns to columns. The public ones around them look up who acts and
+    make a tree of what comes back, with no environment moving meanwhile: 0.15 ms a step, a tenth of a step's time.
     """
 
     backend = "envpool"
@@ -86,13 +89,19 @@ class EnvPoolVector:
         self.num_envs = num_envs
         self.success: NDArray[np.int8] | None = None
         self.readings: Readings = {}
-        self._infos = {reading: reading.removeprefix("info.") for reading in readings}
         self._kwargs = kwargs
         self._num_threads = min(num_threads, num_envs)
         self._pool = self._make(seed=0)
         with quietly():
             self.obs_spec, self._read = spaces.observation(env_id, self._pool.observation_space)
             self.action_spec, self._write = spaces.action(env_id, self._pool.action_space)
+        at = {key: i for i, key in enumerate(self._pool._state_keys)}
+        self._infos = {reading: at["info:" + reading.removeprefix("info.")] for reading in readings}
+        self._told = {key: at[f"info:{key}"] for key in ("is_success", "success") if f"info:{key}" in at}
+        self._at = {name: at[name] for name in ("reward", "done", "trunc")}
+        self._at["obs"] = next(i for key, i in at.items() if key.partition(":")[0] == "obs")
+        self._who: list[Array] = []  # acts, in every column but the last
+        self._taken: np.dtype[Any] | None = None  # of an action
 
     def _make(self, seed: int) -> Any:
         import envpool
@@ -117,23 +126,32 @@ class EnvPoolVector:
         return self._read(obs)
 
     def send(self, action: Array) -> None:
-        self._action = self._write(action)  # kept, since EnvPool's threads read from it until `receive`
+        written = self._write(action)
         try:
-            self._pool.send(self._action)
+            if self._taken is None:
+                *self._who, first = self._pool._from(written)
+                self._pool._check_action([*self._who, first])
+                self._taken = first.dtype
+            # Kept, since EnvPool's threads read from it until `receive`.
+            self._action = np.ascontiguousarray(written, self._taken)
+            self._pool._send([*self._who, self._action])
         except Exception as error:
             raise RunError(f"{self.id}: EnvPool's send raised {type(error).__name__}: {error}") from error
 
     def receive(self) -> Step:
         try:  # rows come in the order of the environments, since a batch is all of them
-            obs, reward, terminated, truncated, info = self._pool.recv()
+            columns = self._pool._recv()
         except Exception as error:
             raise RunError(f"{self.id}: EnvPool's recv raised {type(error).__name__}: {error}") from error
         self.readings = {
-            reading: np.array(info[key], dtype=np.float64) for reading, key in self._infos.items()
+            reading: np.array(columns[i], dtype=np.float64) for reading, i in self._infos.items()
         }
-        said = said_success(info)
+        said = said_success({key: columns[i] for key, i in self._told.items()})
         self.success = None if said is None else (np.asarray(said) > 0).astype(np.int8)
-        return Step(self._read(obs), reward.astype(np.float64), terminated, truncated)
+        obs, reward, done, truncated = (
+            columns[self._at[name]] for name in ("obs", "reward", "done", "trunc")
+        )
+        return Step(self._read(obs), reward.astype(np.float64), done & ~truncated, truncated)
 
     def close(self) -> None:
         self._pool.close()

@@ -12,6 +12,7 @@ class ConjugateGradientResult:
     """x with A x ≈ b, the norm of what is left of b relative to |b|, and the products with A it took."""
 
     x: Tensor  # [P]
+    product: Tensor  # A x, [P]: b less what is left of it, so that nobody need ask for it again
     residual: (
         float  # |b - A x| / |b|; it may rise between steps (the error in the norm of A does not); 0 for b = 0
     )
@@ -50,7 +51,7 @@ def conjugate_gradient(
         before, left = left, float(residual.dot(residual))
         direction = residual + (left / before) * direction
         steps += 1
-    return ConjugateGradientResult(x, (left / scale) ** 0.5 if scale != 0 else 0.0, steps)
+    return ConjugateGradientResult(x, b - residual, (left / scale) ** 0.5 if scale != 0 else 0.0, steps)
 
 
 def ridge_regression(features: Tensor, target: Tensor, ridge: float) -> Tensor:

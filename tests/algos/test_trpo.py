@@ -59,8 +59,8 @@ def test_a_rejected_search_restores_every_bit(make: Make, env: str) -> None:
     # The quadratic model is scaled to max_kl; a rule that measures KL against a smaller bound must reject.
     trainer.algorithm.max_kl = 1e-3
     real = trainer.algorithm._line_search
-    trainer.algorithm._line_search = lambda policy, batch, engine, objective, step: real(
-        policy, batch, engine, objective, 50 * step
+    trainer.algorithm._line_search = lambda policy, batch, old, engine, objective, step: real(
+        policy, batch, old, engine, objective, 50 * step
     )
     metrics = trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
     assert metrics["line_search_fraction"] == 0

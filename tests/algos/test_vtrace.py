@@ -320,7 +320,8 @@ def test_unclipped_the_step_is_along_the_gradient_of_the_surrogate_that_health_w
     rollout = trainer.runner.collect(trainer.agent)
     disturb(trainer)
     batch = trainer.algorithm.estimate(trainer.agent, rollout)
-    before, (_, slope) = health.look(trainer.agent, batch), surrogate_slope(trainer.agent.policy, batch)
+    before, policy = health.look(trainer.agent, batch), trainer.agent.policy
+    _, slope = surrogate_slope(policy, batch, policy(batch.obs))
     start = flatten(trainer.agent.policy.parameters())
     trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
     taken = flatten(trainer.agent.policy.parameters()) - start

@@ -8,7 +8,8 @@ import pytest
 from gymnasium.vector import SyncVectorEnv
 
 import tests.environments  # noqa: F401, registers ids
-from pgx.envs.envpool_backend import why_not
+from pgx.envs.envpool_backend import EnvPoolVector, why_not
+from pgx.envs.gymnasium_backend import quietly
 from pgx.envs.make import BackendChoice, choose_backend, id_problem, make_envs
 from pgx.envs.vector import VectorEnv, step
 from pgx.errors import RunError, UserError
@@ -185,3 +186,32 @@ def test_our_own_loop_gives_the_bits_of_gymnasium_s(env_id: str) -> None:
         same += [(a == b).all() for a, b in zip([*took.columns.values()][1:], others, strict=True)]
         ends += (took.terminated | took.truncated).sum()
     assert all(same) and ends > 8
+
+
+@pytest.mark.parametrize("env_id", ["Walker2d-v4", "CartPole-v1", "FrozenLake-v1", "Pendulum-v1"])
+def test_envpool_by_columns_is_envpool_by_its_public_calls(env_id: str) -> None:
+    """To the bit, resets and their rows included."""
+    import envpool
+
+    ours = EnvPoolVector(env_id, 3, {}, num_threads=2)
+    with quietly():
+        theirs = envpool.make(env_id, env_type="gymnasium", num_envs=3, num_threads=2, seed=7)
+        seen, (shown, _) = ours.reset(7), theirs.reset()
+    assert np.array_equal(seen, ours._read(shown))
+    rng = np.random.default_rng(0)
+    ends = 0
+    for _ in range(300):
+        if isinstance(ours.action_spec, Discrete):
+            action = rng.integers(ours.action_spec.n, size=3)
+        else:
+            action = rng.uniform(-1, 1, (3, *ours.action_spec.shape))
+        took = step(ours, action)
+        with quietly():
+            obs, reward, terminated, truncated, _ = theirs.step(ours._write(action))
+        expected = ours._read(obs), reward.astype(np.float64), terminated, truncated
+        for one, other in zip(
+            (took.obs, took.reward, took.terminated, took.truncated), expected, strict=True
+        ):
+            assert np.array_equal(one, other) and one.dtype == other.dtype
+        ends += int((terminated | truncated).sum())
+    assert ends > 0

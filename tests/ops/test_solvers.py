@@ -40,6 +40,7 @@ def test_the_reported_residual_is_the_true_one(max_steps: int) -> None:
     true = float((b - a @ result.x).norm() / b.norm())
     assert result.steps == max_steps
     assert result.residual == pytest.approx(true, rel=1e-6)
+    torch.testing.assert_close(result.product, a @ result.x)
 
 
 @pytest.mark.parametrize("tolerance", [0.5, 1e-2, 1e-5])
