@@ -52,12 +52,20 @@ def named(env: list[str]) -> str:
     return env[0].split("=")[1].split(":")[-1]
 
 
+# Each rule with each policy, on the playgrounds in turn; the other playgrounds are slow tests.
 PAIRS = [
-    pytest.param(name, policy, env, id=f"{name}-{policy}-{named(env)}")
-    for name in RULES
+    pytest.param(
+        name,
+        policy,
+        env,
+        id=f"{name}-{policy}-{named(env)}",
+        marks=[] if which == number % len(tried) else pytest.mark.slow,
+    )
+    for number, name in enumerate(RULES)
     for policy, envs in PLAYGROUNDS.items()
     if (name, policy) not in REFUSED
-    for env in (envs if policy != "mlp" else envs[-1:])  # tests/test_contract.py has the others
+    for tried in [envs if policy != "mlp" else envs[-1:]]  # tests/test_contract.py has the others
+    for which, env in enumerate(tried)
 ]
 
 

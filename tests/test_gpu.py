@@ -8,7 +8,7 @@ from tests.pretended_gpu import OnGPU, pretended
 
 WALKER = "env=Walker2d-v4"
 RUNS = [
-    ["algo=a2c"],
+    ["algo=a2c", "env=FrozenLake-v1"],
     ["algo=actor_critic"],
     ["algo=mdpo", WALKER],
     ["algo=npg"],
@@ -17,7 +17,7 @@ RUNS = [
     ["algo=off_policy_reinforce"],
     ["algo=ppg"],
     ["algo=ppo", WALKER],
-    ["algo=ppo", "policy=gru", "policy.sequence_length=16"],
+    pytest.param(["algo=ppo", "policy=gru", "policy.sequence_length=16"], marks=pytest.mark.slow),
     ["algo=ppo_kl"],
     ["algo=reinforce"],
     ["algo=trpo", WALKER, "trainer.eval_every=256", "trainer.eval_episodes=1"],
@@ -26,7 +26,7 @@ RUNS = [
     ["algo=actor_critic", "critic=q", "algo.form=q"],
     ["algo=a2c", "policy=random_fourier", "critic=fourier"],
     ["algo=reinforce", "env=FrozenLake-v1", "policy=tabular"],
-    ["algo=impala"],
+    pytest.param(["algo=impala"], marks=pytest.mark.slow),
 ]
 
 

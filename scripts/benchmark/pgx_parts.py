@@ -1,5 +1,6 @@
 """What each job asks of pgx, and of EnvPool alone."""
 
+import statistics
 import sys
 import sysconfig
 import tempfile
@@ -53,6 +54,9 @@ def rate(algo: str, num_envs: int, sizes: Sizes, seed: int) -> list[Row]:
     try:
         value = steps_per_second(stamps, sizes.warm_up)
         details: dict[str, Detail] = {"by its own clock": steps_per_second(own, sizes.warm_up)}
+        details["share in environments"] = statistics.median(
+            row["time/environment_share"] for _, row in run.seen if row["step"] >= sizes.warm_up
+        )
     except ValueError as error:
         raise PartFailed(f"pgx train {' '.join(overrides)}: {error}") from error
     return [Row(algo, LOOP, PGX, _setting(num_envs), "steps/s", value, num_envs, details)]

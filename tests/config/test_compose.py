@@ -80,8 +80,20 @@ def test_env_kwargs_can_be_given_as_one_mapping() -> None:
     assert cfg.env.kwargs == {"new_key": 1}
 
 
-@pytest.mark.parametrize("env_id", [env_id for env_id in choices("env") if env_id != "default"])
-@pytest.mark.parametrize("name", choices("algo"))
+ENV_FILES = [env_id for env_id in choices("env") if env_id != "default"]
+# All of them are slow tests but for enough that each rule and each environment is there.
+COMPOSITIONS = [
+    pytest.param(
+        name,
+        env_id,
+        marks=[] if i == j % len(ENV_FILES) or j == i % len(choices("algo")) else pytest.mark.slow,
+    )
+    for i, env_id in enumerate(ENV_FILES)
+    for j, name in enumerate(choices("algo"))
+]
+
+
+@pytest.mark.parametrize(("name", "env_id"), COMPOSITIONS)
 def test_every_rule_composes_with_every_environment_that_has_a_file(name: str, env_id: str) -> None:
     cfg = compose([f"algo={name}", f"env={env_id}", *NEEDED.get(name, [])])
     check(cfg)
