@@ -3,6 +3,7 @@
 import copy
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +24,10 @@ from pgx.types import Observations
 from tests.command import Command, Said
 
 torch.set_num_threads(1)
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in a job that a shell started in the background: what is started here would never hear of a Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Make = Callable[..., Trainer]
 

@@ -402,7 +402,7 @@ WAYS = (
     Way(r"torchrun -m pgx train", None, "a program by its name", nothing),
     Way(r"python scripts/plot_run.py .*", process),
     Way(r"python -m (pgx|scripts)\..*", page),
-    Way(r"python scripts/coverage.py", None, "minutes", nothing),
+    Way(r"python scripts/interval_coverage.py", None, "minutes", nothing),
     Way(r"python scripts/(?!plot_run|coverage).*", None, "measures, for minutes or hours", script),
     Way(r"srun .*", None, "Slurm", batch_script),
     Way(r"pip install .*", None, "a network", packages),
