@@ -403,7 +403,7 @@ WAYS = (
     Way(r"python scripts/plot_run.py .*", process),
     Way(r"python -m (pgx|scripts)\..*", page),
     Way(r"python scripts/interval_coverage.py", None, "minutes", nothing),
-    Way(r"python scripts/(?!plot_run|coverage).*", None, "measures, for minutes or hours", script),
+    Way(r"python scripts/(?!plot_run|interval_coverage).*", None, "measures, for minutes or hours", script),
     Way(r"srun .*", None, "Slurm", batch_script),
     Way(r"pip install .*", None, "a network", packages),
     Way(r"python3 -m venv .*", None, "an environment of another library's own", nothing),
