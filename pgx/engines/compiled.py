@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pgx.engines.arguments import leaves
 from pgx.engines.call import Call, Curried, signature
 from pgx.engines.eager import Written
-from pgx.engines.known import Known, Program, Programs
+from pgx.engines.known import Code, Known, Programs
 from pgx.types import Bound
 from pgx.types.engine import Result
 
@@ -34,9 +34,9 @@ class _Bound:
         self._find = programs
         self._tensors = tensors
         self._written = written
-        self._found: Program | Written | None = None
+        self._found: Code | Written | None = None
 
-    def _code(self, varying: tuple[Tensor, ...]) -> Program | Written:
+    def _code(self, varying: tuple[Tensor, ...]) -> Code | Written:
         if self._found is None:
             programs = self._find(varying)
             self._found = programs[0] if programs else self._written
@@ -81,7 +81,7 @@ class _Prepared:
             self._found = self._begun(*programs) if programs else self._written()
         return self._found(argument)
 
-    def _begun(self, first: Program, second: Program) -> Callable[[Tensor], Tensor]:
+    def _begun(self, first: Code, second: Code) -> Callable[[Tensor], Tensor]:
         given = [*self._tensors, *(kept.contiguous() for kept in first(self._tensors))]
         return lambda argument: second.fold(given, [argument], ())[0][0]
 

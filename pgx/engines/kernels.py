@@ -6,7 +6,6 @@ torch's CUDA builds; it keeps its kernels on disk itself.
 """
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from pgx.engines.arguments import Undescribed
 from pgx.engines.call import Call
+from pgx.engines.known import Programs, compiled
 
 
 class Kernels:
@@ -51,9 +51,9 @@ class Workshop:
     def __init__(self, folder: Path, report: Callable[[str], None]) -> None:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "kernels"))
         self.report = report
-        self._made: dict[str, tuple[Kernels, ...] | None] = {}  # by descriptions of calls
+        self._made: dict[str, Programs | None] = {}  # by descriptions of calls
 
-    def programs(self, call: Call) -> tuple[Kernels, ...] | None:
+    def programs(self, call: Call) -> Programs | None:
         """The code of such calls, two of a curried function: of what is given first, and of what is left.
 
         None where there can be none.
@@ -66,15 +66,10 @@ class Workshop:
             self._made[description] = self._make(call)
         return self._made[description]
 
-    def _make(self, call: Call) -> tuple[Kernels, ...] | None:
-        from pgx.engines.compiler import Uncompilable, compile_kernels
+    def _make(self, call: Call) -> Programs | None:
+        return compiled(call, lambda: self._compile(call), self.report, "")
 
-        self.report(f"compiling {call.name()}")
-        started = time.perf_counter()
-        try:
-            made = compile_kernels(call)
-        except Uncompilable as error:
-            self.report(f"{call.name()} runs as it is written: {error}")
-            return None
-        self.report(f"compiled {call.name()} in {time.perf_counter() - started:.0f} s")
-        return tuple(map(Kernels, made))
+    def _compile(self, call: Call) -> Programs:
+        from pgx.engines.compiler import compile_kernels
+
+        return tuple(map(Kernels, compile_kernels(call)))

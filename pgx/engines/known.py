@@ -1,6 +1,7 @@
-"""The programs that a process has."""
+"""The programs that a process has, and how new ones are told of."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -9,7 +10,7 @@ from torch import Tensor
 from pgx.engines.call import Call
 
 
-class Program(Protocol):
+class Code(Protocol):
     """A compiled function of tensors."""
 
     def __call__(self, tensors: list[Tensor]) -> list[Tensor]: ...
@@ -17,11 +18,11 @@ class Program(Protocol):
     def fold(
         self, fixed: Sequence[Tensor], items: Sequence[Tensor], state: Sequence[Tensor]
     ) -> tuple[list[Tensor], Sequence[Tensor]]:
-        """result, *state = program(*fixed, item, *state) for each item; returns the results, and the last state."""
+        """result, *state = code(*fixed, item, *state) for each item; returns the results, and the last state."""
         ...
 
 
-Programs = Sequence[Program]  # of a curried function two: of what is given first, and of what is left
+Programs = Sequence[Code]  # of a curried function two: of what is given first, and of what is left
 
 
 class Known:
@@ -50,3 +51,32 @@ class Known:
                 alive = [argument for argument in call.fixed if callable(argument)]
                 self._alive.append((call.function, alive))
             return self._programs[key]
+
+
+def compiled(
+    call: Call, compile: Callable[[], Programs], report: Callable[[str], None], kept: str
+) -> Programs | None:
+    """New programs of a call, with a word about them before and after; None, and why, where there can be none.
+
+    Args:
+        call: what they are of.
+        compile: makes them.
+        report: told, in lines for people.
+        kept: where they are kept, behind what is said first.
+    """
+    from pgx.engines.compiler import Uncompilable  # which takes seconds to import
+
+    report(f"compiling {call.name()}{kept}")
+    started = time.perf_counter()
+    try:
+        programs = compile()
+    except Uncompilable as error:
+        report(refusal(call, str(error)))
+        return None
+    report(f"compiled {call.name()} in {time.perf_counter() - started:.0f} s")
+    return programs
+
+
+def refusal(call: Call, reason: str) -> str:
+    """That there is no program of a call, for people."""
+    return f"{call.name()} runs as it is written: {reason}"

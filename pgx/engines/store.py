@@ -2,13 +2,13 @@
 
 import fcntl
 import hashlib
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from pgx.engines.arguments import Undescribed
 from pgx.engines.call import Call, Curried
+from pgx.engines.known import Programs, compiled, refusal
 from pgx.engines.program import Program
 
 
@@ -24,7 +24,7 @@ class Store:
         self.folder = folder
         self.report = report
 
-    def programs(self, call: Call) -> tuple[Program, ...] | None:
+    def programs(self, call: Call) -> Programs | None:
         """The code of such calls, two of a curried function: of what is given first, and of what is left.
 
         None where there can be none.
@@ -32,7 +32,7 @@ class Store:
         try:
             description = call.description()
         except Undescribed as error:
-            self._refuse(call.name(), f"{error} is an argument whose values have no description")
+            self.report(refusal(call, f"{error} is an argument whose values have no description"))
             return None
         stem = hashlib.sha256(description.encode()).hexdigest()[:32]
         names = ["_first", "_second"] if isinstance(call.function, Curried) else [""]
@@ -44,28 +44,23 @@ class Store:
                 self._found(call, paths) if all(path.exists() for path in paths) else self._made(call, paths)
             )
 
-    def _found(self, call: Call, paths: list[Path]) -> tuple[Program, ...] | None:
+    def _found(self, call: Call, paths: list[Path]) -> Programs | None:
         try:
             return tuple(map(Program, paths))
         except RuntimeError as error:  # cut short by a full disk, or of another kind of machine
             self.report(f"{paths[0]} cannot be loaded ({str(error).splitlines()[0]}): compiling it again")
             return self._made(call, paths)
 
-    def _made(self, call: Call, paths: list[Path]) -> tuple[Program, ...] | None:
-        from pgx.engines.compiler import Uncompilable, compile_libraries
+    def _made(self, call: Call, paths: list[Path]) -> Programs | None:
+        return compiled(
+            call, lambda: self._compile(call, paths), self.report, f" (once; kept in {self.folder})"
+        )
 
-        self.report(f"compiling {call.name()} (once; kept in {self.folder})")
-        started = time.perf_counter()
-        try:
-            compile_libraries(call, paths)
-        except Uncompilable as error:
-            self._refuse(call.name(), str(error))
-            return None
-        self.report(f"compiled {call.name()} in {time.perf_counter() - started:.0f} s")
+    def _compile(self, call: Call, paths: list[Path]) -> Programs:
+        from pgx.engines.compiler import compile_libraries
+
+        compile_libraries(call, paths)
         return tuple(map(Program, paths))
-
-    def _refuse(self, name: str, reason: str) -> None:
-        self.report(f"{name} runs as it is written: {reason}")
 
 
 @contextmanager
