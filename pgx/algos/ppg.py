@@ -27,6 +27,7 @@ from pgx.types import (
     State,
     Use,
     ValueHeadPolicy,
+    shuffled_parts,
 )
 
 
@@ -121,10 +122,10 @@ class PPG:
         with torch.no_grad():
             old = policy(obs)
 
-        parts = max(1, round(len(obs) / self.auxiliary_minibatch_size))
         for _ in range(self.auxiliary_epochs):
-            shuffled = torch.randperm(len(obs), generator=learner.generator)
-            minibatches = shuffled.to(value_target.device).tensor_split(parts)
+            minibatches = shuffled_parts(
+                len(obs), self.auxiliary_minibatch_size, learner.generator, value_target.device
+            )
             learner.optimizer.sweep(self._joint_loss, (obs, old, value_target), minibatches)
             if self.network == "dual":
                 learner.critic_optimizer.sweep(_critic_loss, (obs, value_target), minibatches)

@@ -79,6 +79,7 @@ def serve(channel: "Connection[Any, Any]", lifeline: int, memory: int, shows: in
             envs = _make(share)
         except UserError as error:
             channel.send(Failure(str(error), _trace(error)))
+            os.read(channel.fileno(), 1)  # one that ends before it is heard would be taken for one that died
             return
         ready = Ready(envs.obs_spec, envs.action_spec, envs.reader.shapes)
         channel.send(ready)

@@ -5,7 +5,7 @@ Time comes first: `[T, N, ...]` is T steps of N environments, `[B, ...]` the fla
 
 from pgx.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
 from pgx.types.agent import Act, Agent
-from pgx.types.data import Batch, Rollout, rows_of
+from pgx.types.data import Batch, Rollout, rows_of, shuffled_parts
 from pgx.types.engine import Bound, Engine
 from pgx.types.networks import (
     ActionValueCritic,
@@ -57,4 +57,5 @@ __all__ = [
     "Use",
     "ValueHeadPolicy",
     "rows_of",
+    "shuffled_parts",
 ]

@@ -100,17 +100,16 @@ class Batch:
             generator: the stream that the shuffle is drawn from.
         """
         total = len(self) if self.share is None else self.share.total
-        parts = max(1, round(total / size))
         device = self.value.device
         if self.obs.history is None:
-            shuffled = torch.randperm(total, generator=generator)
             if self.share is None:
-                return shuffled.to(device).tensor_split(parts)
-            return tuple(self.share.own(part).to(device) for part in shuffled.tensor_split(parts))
+                return shuffled_parts(total, size, generator, device)
+            parts = shuffled_parts(total, size, generator, torch.device("cpu"))
+            return tuple(self.share.own(part).to(device) for part in parts)
         stretch = self.obs.history.stretch
         used: Tensor = torch.unique(stretch)
         shuffled = torch.randperm(len(used), generator=generator).to(device)
-        order = used[shuffled].tensor_split(min(parts, len(used)))
+        order = used[shuffled].tensor_split(min(max(1, round(total / size)), len(used)))
         return tuple(torch.isin(stretch, some).nonzero().squeeze(-1) for some in order)
 
     def rows(self, index: Tensor) -> "Batch":
@@ -130,6 +129,21 @@ class Batch:
     def gathered(self, columns: Sequence[Tensor]) -> Sequence[Tensor]:
         """Columns [B] with the rows of all ranks, detached."""
         return columns if self.share is None else self.share.gathered(columns)
+
+
+def shuffled_parts(
+    total: int, size: int, generator: torch.Generator, device: torch.device
+) -> tuple[Tensor, ...]:
+    """The rows 0 .. total - 1 in random order, in round(total / size) parts, at least one; [b] int64 each.
+
+    Args:
+        total: rows.
+        size: rows aimed at per part.
+        generator: the stream that the order is drawn from.
+        device: where the rows are.
+    """
+    shuffled = torch.randperm(total, generator=generator).to(device)
+    return shuffled.tensor_split(max(1, round(total / size)))
 
 
 def rows_of(data: tuple[Any, ...], index: Tensor) -> tuple[Any, ...]:

@@ -21,7 +21,9 @@ import torch
 import tests.envs.troubles
 from pgx.envs.gymnasium_backend import GymnasiumVector
 from pgx.envs.make import choose_backend
-from pgx.envs.process_backend import ProcessVector
+from pgx.envs.process_backend import ProcessVector, _shares
+from pgx.envs.process_handle import WorkerProcess, end
+from pgx.envs.shared_rows import allocate
 from pgx.envs.vector import Array, VectorEnv, step
 from pgx.errors import RunError, UserError
 from pgx.rewards.plan import OWN
@@ -154,6 +156,20 @@ def test_a_constructor_that_fails_says_the_same_on_either_backend() -> None:
     assert 'troubles.py", line' in str(caught.value.__cause__)
 
 
+def test_a_worker_whose_environments_cannot_be_made_stays_until_it_is_heard() -> None:
+    (theirs, lifeline), (shown, shows), memory = os.pipe(), os.pipe(), allocate()
+    (share,) = _shares(TROUBLE, {"at": "constructor"}, 1, 1, ())
+    worker = WorkerProcess(share, theirs, memory, shown, shows, BOUND)
+    try:
+        worker.wait([worker], 0.0)
+        with pytest.raises(subprocess.TimeoutExpired):  # whoever waits for another would take it for dead
+            worker.process.wait(0.5)
+        assert "robot 0 fell" in worker.hear().problem
+    finally:
+        end([worker], [theirs, lifeline, shown, shows, memory], os.getpid())
+    assert worker.process.returncode == 0
+
+
 def test_environments_that_differ_are_refused_and_none_is_left(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"one environment has .*, another ") as caught:
         ProcessVector("tests.envs.troubles:Fickle-v0", 2, {"path": str(tmp_path / "made")}, 2, BOUND)
@@ -247,7 +263,9 @@ def test_one_worker_does_not_get_the_time_that_another_took() -> None:
 
 PARENT = """
 import sys, threading, time
-from pgx.envs.process_backend import ProcessVector
+from pgx.envs.process_backend import ProcessVector, _shares
+from pgx.envs.process_handle import WorkerProcess, end
+from pgx.envs.shared_rows import allocate
 def work():
     envs = ProcessVector("tests.envs.troubles:Trouble-v0", 2, {"at": "step", "what": WHAT, "number": 1}, 2, 60.0)
     envs.reset(0)
