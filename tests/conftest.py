@@ -129,6 +129,18 @@ def recorded(folder: Path, env: tuple[str, ...]) -> Path:
     return path
 
 
+def resumed(make: Make, *settings: str, at: int) -> Trainer:
+    """A run that ended after `at` steps, where it writes a checkpoint, and went on from there in another life."""
+    cut = make(*settings, name="cut")
+    cut.on_progress = lambda steps, _: steps >= at
+    cut.train()
+    assert cut.counters.steps < cut.total_steps
+    again = make(*settings, name="cut")
+    again.load_state_dict(again.checkpoints.load("last"))
+    again.train()
+    return again
+
+
 def small(name: str) -> list[str]:
     """Overrides that choose a rule, in a size that `make` can feed."""
     return [f"algo={name}", *SMALL.get(name, [])]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.conftest import Make, parameters, small
+from tests.conftest import Make, parameters, resumed, small
 from tests.pretended_gpu import OnGPU, pretended
 
 WALKER = "env=Walker2d-v4"
@@ -50,10 +50,7 @@ def test_a_run_on_the_gpu_resumes_with_the_bits_of_one_that_went_on(
 ) -> None:
     overrides = [*small("ppo"), "env=CartPole-v1", "device=cuda", "trainer.checkpoint_every=256"]
     with pretended(monkeypatch):
-        whole = make(*overrides, "trainer.total_steps=512", name="whole")
+        whole = make(*overrides, name="whole")
         whole.train()
-        make(*overrides, "trainer.total_steps=256", name="cut").train()
-        resumed = make(*overrides, "trainer.total_steps=512", name="cut")
-        resumed.load_state_dict(resumed.checkpoints.load("last"))
-        resumed.train()
-        assert torch.equal(parameters(whole).cpu(), parameters(resumed).cpu())
+        again = resumed(make, *overrides, at=256)
+        assert torch.equal(parameters(whole).cpu(), parameters(again).cpu())

@@ -16,7 +16,7 @@ from pgx.errors import UserError
 from pgx.ops.fisher import gauss_newton_product
 from pgx.optimizers import adam
 from pgx.types import Engine, Observations
-from tests.conftest import Make, parameters, small
+from tests.conftest import Make, parameters, resumed, small
 
 pytestmark = pytest.mark.skipif(why_not("cpu") is not None, reason=f"nothing compiles here: {why_not('cpu')}")
 
@@ -153,19 +153,18 @@ def regression(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return (network(x)[:, 0] - y).square().mean()
 
 
+def swept(engine: Engine) -> tuple[Tensor, ...]:
+    """Losses and weights of 20 steps of Adam, on minibatches of unequal size, with clipping that bites."""
+    network = net()
+    steps = adam(network, engine, 1e-2, "linear", 0.5, beta1=0.9, beta2=0.99, epsilon=1e-8)
+    steps.anneal(0.5)
+    losses = steps.sweep(regression, pair(100), [torch.arange(20 + k) * (k + 1) % 100 for k in range(20)])
+    assert losses.max() - losses.min() > 0.01  # it learned something
+    return (losses, *(p.detach() for p in network.parameters()))
+
+
 def test_sweeps_compiled_are_sweeps_as_written(folder: Path) -> None:
-    """Over 20 steps of Adam on minibatches of unequal size, with clipping that bites: losses and weights."""
-    x, y = pair(100)
-    minibatches = [torch.arange(20 + k) * (k + 1) % 100 for k in range(20)]
-    runs = []
-    for engine in (Eager(), ahead_of_time(folder, Said().append)):
-        network = net()
-        steps = adam(network, engine, 1e-2, "linear", 0.5, beta1=0.9, beta2=0.99, epsilon=1e-8)
-        steps.anneal(0.5)
-        losses = steps.sweep(regression, (x, y), minibatches)
-        runs.append((losses, *(p.detach() for p in network.parameters())))
-    assert close(*runs)
-    assert runs[0][0].max() - runs[0][0].min() > 0.01  # they learned something
+    assert close(swept(Eager()), swept(ahead_of_time(folder, Said().append)))
 
 
 def test_products_prepared_are_products(folder: Path, make: Make) -> None:
@@ -247,11 +246,7 @@ def test_a_compiled_run_resumed_ends_with_the_bits_of_one_that_went_on(
 ) -> None:
     """Two threads of it, and whatever the compiler did: the same program on the same numbers gives the same bits."""
     env = "env=Walker2d-v4" if algo == "ppo" else "env=CartPole-v1"
-    settings = [*small(algo), env, "trainer.compile=true", "trainer.checkpoint_every=600"]
-    whole = make(*settings, "trainer.total_steps=1200", name="whole")
+    settings = [env, "trainer.compile=true", "trainer.total_steps=1200", "trainer.checkpoint_every=600"]
+    whole = make(*small(algo), *settings, name="whole")
     whole.train()
-    make(*settings, "trainer.total_steps=600", name="cut").train()
-    resumed = make(*settings, "trainer.total_steps=1200", name="cut")
-    resumed.load_state_dict(resumed.checkpoints.load("last"))
-    resumed.train()
-    assert torch.equal(parameters(whole), parameters(resumed))
+    assert torch.equal(parameters(whole), parameters(resumed(make, *small(algo), *settings, at=600)))
