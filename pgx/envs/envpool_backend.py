@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgx.envs import spaces
+from pgx.envs.cores import one_each
 from pgx.envs.gymnasium_backend import make_single, quietly
 from pgx.envs.readings import Readings
 from pgx.envs.vector import Array, Step, said_success
@@ -113,6 +114,7 @@ class EnvPoolVector:
                 num_envs=self.num_envs,
                 num_threads=self._num_threads,
                 seed=seed,
+                thread_affinity_offset=0 if one_each(self._num_threads) else -1,
                 **self._kwargs,
             )
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pgx.envs.cores import one_each
 from pgx.envs.process_handle import WorkerProcess, end
 from pgx.envs.process_worker import BEGIN, RESET, STEP, Failure, Ready, Share
 from pgx.envs.readings import Readings
@@ -164,7 +165,11 @@ def _shares(
     """W shares of N environments, whose sizes differ by one at most."""
     bounds = [worker * num_envs // num_workers for worker in range(num_workers + 1)]
     packed, tied = pack(env_id, kwargs), threading.current_thread() is threading.main_thread()
-    return [Share(env_id, packed, a, b - a, num_envs, readings, tied) for a, b in itertools.pairwise(bounds)]
+    stays = one_each(num_workers)
+    return [
+        Share(env_id, packed, a, b - a, num_envs, readings, tied, core if stays else None)
+        for core, (a, b) in enumerate(itertools.pairwise(bounds))
+    ]
 
 
 def _cause(failure: Failure) -> WorkerTraceback | None:

@@ -36,6 +36,7 @@ class Share:
     num_envs: int
     readings: tuple[str, ...]  # of each environment beside its steps
     tied: bool  # to the thread that started it, by the kernel: for one that lasts as long as its process
+    core: int | None  # that the worker stays on; None: it goes where there is room
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ def serve(channel: "Connection[Any, Any]", lifeline: int, memory: int, shows: in
         share: Share = channel.recv()
         if share.tied:
             let_the_kernel_end_this()
+        if share.core is not None:
+            os.sched_setaffinity(0, {share.core})
         try:
             envs = _make(share)
         except UserError as error:

@@ -1,0 +1,65 @@
+"""What steps environments has a core of its own where there is one for each, and goes where there is room elsewhere."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pgx.envs.cores import one_each
+from pgx.envs.envpool_backend import EnvPoolVector
+from pgx.envs.process_backend import ProcessVector
+
+CORES = os.cpu_count() or 1
+ALL = set(range(CORES))
+
+pytestmark = pytest.mark.skipif(
+    os.sched_getaffinity(0) != ALL, reason="these tests may not use every core of the machine"
+)
+
+
+def of_threads(number: int) -> list[set[int]]:
+    """The cores that each of EnvPool's threads may use, with those that step nothing."""
+    before = set(Path("/proc/self/task").iterdir())
+    envs = EnvPoolVector("CartPole-v1", CORES, {}, number)
+    new = [int(task.name) for task in set(Path("/proc/self/task").iterdir()) - before]
+    found = [os.sched_getaffinity(thread) for thread in new]
+    envs.close()
+    return found
+
+
+def of_workers(number: int) -> list[set[int]]:
+    """The cores that each worker process may use."""
+    envs = ProcessVector("CartPole-v1", CORES, {}, number, timeout=60.0)
+    found = [os.sched_getaffinity(worker.process.pid) for worker in envs._workers]
+    envs.close()
+    return found
+
+
+@pytest.mark.skipif(CORES == 1, reason="one core is all cores")
+@pytest.mark.parametrize("of", [of_threads, of_workers])
+def test_one_for_each_core_has_a_core_each(of: Callable[[int], list[set[int]]]) -> None:
+    found = of(CORES)
+    assert all(cores == ALL or len(cores) == 1 for cores in found)
+    assert all(found.count({core}) == 1 for core in ALL)
+
+
+@pytest.mark.skipif(CORES == 1, reason="fewer than one thread step nothing")
+@pytest.mark.parametrize("of", [of_threads, of_workers])
+def test_fewer_may_use_every_core(of: Callable[[int], list[set[int]]]) -> None:
+    found = of(CORES - 1)
+    assert len(found) >= CORES - 1 and all(cores == ALL for cores in found)
+
+
+def test_the_caller_stays_free() -> None:
+    of_threads(CORES)
+    assert os.sched_getaffinity(0) == ALL
+
+
+@pytest.mark.skipif(CORES == 1, reason="there is no part of one core")
+def test_a_part_of_the_machine_is_not_divided() -> None:
+    os.sched_setaffinity(0, {0})
+    try:
+        assert not one_each(1) and not one_each(CORES)
+    finally:
+        os.sched_setaffinity(0, ALL)
