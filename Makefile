@@ -24,10 +24,10 @@ walker: install
 	@echo "look at them with: $(BIN)/pgx tensorboard"
 
 test: install
-	$(BIN)/pytest -m "not slow" -n auto
+	$(BIN)/pytest -m "not slow" -n auto --dist loadgroup
 
 test-all: install
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist loadgroup
 
 lint: install
 	$(BIN)/ruff check .

@@ -23,13 +23,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pgx.config.check import value_problems
 from pgx.config.explain import explain
+from pgx.config.keys import choice_problem, is_choice, key_problem, surely_there, takes_any_key
 from pgx.config.own_rules import own_rule_problem, register_rule
 from pgx.config.sections import FIXED
 from pgx.envs.make import id_problem
 from pgx.errors import UserError
-from pgx.paths import choices, config_dir, groups
+from pgx.paths import choices, config_dir
 from pgx.rewards.plan import functions_of
-from pgx.schema import LONGEST, nearest
+from pgx.schema import LONGEST
 
 ROOT = "train"
 MOST_JOBS = 10_000  # of a sweep; every one is composed and checked before the first begins
@@ -211,14 +212,14 @@ def compose(overrides: list[str]) -> DictConfig:
         UserError: naming every unknown group, choice and key, each with the nearest known one.
     """
     parsed = parse(prepare(overrides))
-    wrong = {o.key_or_group: problem for o in parsed if (problem := _choice_problem(o))}
+    wrong = {o.key_or_group: problem for o in parsed if (problem := choice_problem(o))}
+    if not wrong and (sure := _at_once(parsed)) is not None:
+        return sure
     # A section whose choice is wrong has no keys to compare with, unless its keys never vary.
     open_sections = set(wrong) - set(FIXED)
-    sound = [
-        o for o in parsed if not _choice_problem(o) and o.key_or_group.split(".")[0] not in open_sections
-    ]
-    known = _keys(tuple(o.input_line or "" for o in sound if _is_choice(o)))
-    unknown = {o.input_line: problem for o in sound if (problem := _key_problem(o, known))}
+    sound = [o for o in parsed if not choice_problem(o) and o.key_or_group.split(".")[0] not in open_sections]
+    known = _keys(tuple(o.input_line or "" for o in sound if is_choice(o)))
+    unknown = {o.input_line: problem for o in sound if (problem := key_problem(o, known))}
     cfg = _hydra([o.input_line or "" for o in sound if o.input_line not in unknown])
     if wrong or unknown:
         # A rule's module that is named by a detour is not imported for the sake of a longer message.
@@ -226,6 +227,23 @@ def compose(overrides: list[str]) -> DictConfig:
         more = value_problems(cfg) if ":" not in rule or rule in named_modules(overrides) else []
         raise UserError(*wrong.values(), *unknown.values(), *more)
     return cfg
+
+
+def _at_once(parsed: Sequence[Override]) -> DictConfig | None:
+    """The config, where it takes no second one to see that every override sets a key that is there; else None."""
+    try:
+        cfg = _hydra([o.input_line or "" for o in parsed])
+    except Exception:
+        return None  # of several mistakes Hydra tells of the first alone
+    values = OmegaConf.to_container(cfg, resolve=False)
+    given = [f"{o.key_or_group}." for o in parsed if not is_choice(o)]
+    added = {o.key_or_group for o in parsed if takes_any_key(o)}
+    sure = (
+        o.key_or_group not in added and surely_there(o.key_or_group, values, given)
+        for o in parsed
+        if not takes_any_key(o)
+    )
+    return cfg if all(sure) else None
 
 
 @cache
@@ -264,52 +282,3 @@ def _initialized() -> Iterator[None]:
             yield
     finally:
         GlobalHydra.instance().__dict__.update(outer)
-
-
-def _is_choice(override: Override) -> bool:
-    return override.key_or_group in groups()
-
-
-def _choice_problem(override: Override) -> str | None:
-    """What is wrong with choosing a file of a group; None for other overrides."""
-    group = override.key_or_group
-    if not _is_choice(override) or override.is_sweep_override():
-        return None
-    if override.is_delete():
-        deleted = override.value()
-        return (
-            None
-            if deleted in (None, "") or isinstance(deleted, str)
-            else f"{override.input_line}: not a choice"
-        )
-    if isinstance(override.value(), dict | list):
-        return f"{override.input_line}: expected the name of one choice"
-    value = str(override.value())
-    if group == "env":
-        return None if value in choices("env") else id_problem(value)
-    if group == "algo" and ":" in value:
-        return own_rule_problem(value)
-    if value in choices(group) or (group in ("experiment", "sweep") and value == "None"):
-        return None
-    offered = ", ".join(choices(group)) or "nothing yet"
-    return f"{group}={value}: no such choice{nearest(value, choices(group))}; {group} offers: {offered}"
-
-
-def _key_problem(override: Override, known: Any) -> str | None:
-    """What is wrong with the key of a value override; None where it exists or is added on purpose."""
-    path = override.key_or_group.split(".")
-    if _is_choice(override) or override.is_add() or override.is_force_add() or path[0] == "hydra":
-        return None
-    where: list[str] = []
-    for part in path:
-        if not isinstance(known, dict) or part not in known:
-            candidates = list(known) if isinstance(known, dict) else []
-            hint = nearest(part, candidates)
-            if not hint and not where:
-                hint = f"; the sections are {', '.join(candidates)}"
-            elif not hint and candidates:
-                hint = f"; {'.'.join(where)} has: {', '.join(candidates)}"
-            return f"{override.key_or_group}: unknown key{hint}"
-        where.append(part)
-        known = known[part]
-    return None

@@ -301,3 +301,48 @@ def test_the_command_line_beats_an_experiment_and_an_experiment_beats_the_algo_f
     assert (chosen.algo.max_kl, chosen.runner.rollout_steps) == (0.5, 640)
     assert chosen.algo.gae_lambda == experiment.algo.gae_lambda
     check(chosen)
+
+
+def said_of(overrides: list[str]) -> Any:
+    """The config of overrides, or what is wrong with them."""
+    try:
+        return OmegaConf.to_container(compose(overrides), resolve=False)
+    except UserError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["algo=ppo", "algo.clip_range=0.1", "label=x"],
+        ["env=Walker2d-v4", "env.kwargs.healthy_z_min=0.7", "++env.kwargs.healthy_z_max=2"],
+        ["reward=hop", "reward.terms.smoothness={weight:0.5}"],
+        ["critic_optimizer.name.x=0"],
+        ["critic_optimizer=none", "critic_optimizer.name.x=0"],
+        ["critic_optimizer=none", "critic_optimizer.name=x"],
+        ["policy.hidden.0=3"],
+        ["policy.hidden=[3]"],
+        ["~algo.clip_range"],
+        ["~policy.hidden.0"],
+        ["algo=ppo", "~algo.clip_range"],
+        ["algo=ppo", "algo.clip_range.x=1", "algo.clip_range.y=2"],
+        ["algo.clip=1", "trainer.steps=5"],
+        ["+algo.extra=1", "algo.extra=2"],
+        ["hydra.run.dir=x"],
+    ],
+    ids=" ".join,
+)
+def test_a_closer_look_at_the_keys_finds_the_same(
+    overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once = said_of(overrides)
+    monkeypatch.setattr(sys.modules["pgx.config.compose"], "_at_once", lambda parsed: None)
+    assert said_of(overrides) == at_once
+
+
+def test_what_is_right_is_composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, calls = sys.modules["pgx.config.compose"], []
+    once = module._hydra
+    monkeypatch.setattr(module, "_hydra", lambda overrides: calls.append(overrides) or once(overrides))
+    compose(["algo=trpo", "env=Walker2d-v4", "algo.max_kl=0.05", "env.kwargs.healthy_z_min=0.7"])
+    assert len(calls) == 1

@@ -18,7 +18,10 @@ from pgx.optimizers import adam
 from pgx.types import Engine, Observations
 from tests.conftest import Make, parameters, resumed, small
 
-pytestmark = pytest.mark.skipif(why_not("cpu") is not None, reason=f"nothing compiles here: {why_not('cpu')}")
+pytestmark = [
+    pytest.mark.skipif(why_not("cpu") is not None, reason=f"nothing compiles here: {why_not('cpu')}"),
+    pytest.mark.xdist_group("programs"),  # which are made once
+]
 
 
 @pytest.fixture(scope="module")
