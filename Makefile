@@ -23,11 +23,14 @@ walker: install
 	@echo "metrics, checkpoints and TensorBoard events are in $(WALKER_RUN)"
 	@echo "look at them with: $(BIN)/pgx tensorboard"
 
+# A file's tests share what takes long to make: one process has them all, and the files go in the order of their names.
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
+
 test: install
-	$(BIN)/pytest -m "not slow" -n auto --dist loadgroup
+	$(BIN)/pytest -m "not slow" $(PARALLEL)
 
 test-all: install
-	$(BIN)/pytest -n auto --dist loadgroup
+	$(BIN)/pytest $(PARALLEL)
 
 lint: install
 	$(BIN)/ruff check .

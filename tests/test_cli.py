@@ -27,8 +27,6 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from tests.command import Command, Said
 
-pytestmark = pytest.mark.xdist_group("cli")  # what they share is made once
-
 PGX = [sys.executable, "-m", "pgx"]
 PATIENCE = 120  # seconds for a process that should take a few
 SMALL = [

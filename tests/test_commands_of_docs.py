@@ -29,8 +29,6 @@ from pgx.config.ranks import check_ranks
 from tests.docs_commands import ROOT, Shown, shown
 from tests.docs_places import OF_THE_MODULE, STAND_FOR, make_places
 
-pytestmark = pytest.mark.xdist_group("commands_of_docs")  # what they share is made once
-
 PATIENCE = 600  # seconds for a process
 Pgx = Callable[..., int]
 MODULES = ("my_module", "spo")

@@ -16,8 +16,6 @@ import pytest
 
 from tests.browser import Page, chromium
 
-pytestmark = pytest.mark.xdist_group("site")  # what they share is made once
-
 ROOT = Path(__file__).parents[1]
 # What a browser fetches by itself, as `href` of a link to elsewhere is not.
 FETCHED = {"script": "src", "img": "src", "iframe": "src", "link": "href", "source": "src", "video": "src"}

@@ -20,8 +20,6 @@ from pgx.trainer import Trainer
 from tests.command import Command
 from tests.conftest import QUIET, parameters
 
-pytestmark = pytest.mark.xdist_group("resume")  # what they share is made once
-
 PAGE = Path(__file__).parents[2] / "docs" / "checkpoints.md"
 
 

@@ -18,10 +18,7 @@ from pgx.optimizers import adam
 from pgx.types import Engine, Observations
 from tests.conftest import Make, parameters, resumed, small
 
-pytestmark = [
-    pytest.mark.skipif(why_not("cpu") is not None, reason=f"nothing compiles here: {why_not('cpu')}"),
-    pytest.mark.xdist_group("programs"),  # which are made once
-]
+pytestmark = pytest.mark.skipif(why_not("cpu") is not None, reason=f"nothing compiles here: {why_not('cpu')}")
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +94,7 @@ def test_another_value_is_another_program(folder: Path) -> None:
 
 def test_a_program_on_disk_is_used_without_the_compiler(folder: Path) -> None:
     """In another process, which never imports torch's compiler: that alone takes a second or two."""
+    bound(ahead_of_time(folder, Said().append), net(), 20, torch.arange(5))
     code = (
         "import sys\nfrom pathlib import Path\nimport torch\ntorch.set_num_threads(1)\n"
         "from pgx.engines import ahead_of_time\nfrom tests.engines.test_compiled import bound, net\n"

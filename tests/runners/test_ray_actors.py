@@ -23,8 +23,6 @@ from tests.runners.test_actor_learner import EAGER, ECHO, PROMPT, STEEP, actors_
 from tests.runners.test_actor_processes import children, training
 from tests.sweeps.command import pgx
 
-pytestmark = pytest.mark.xdist_group("ray_actors")  # what they share is made once
-
 with pytest.MonkeyPatch.context() as patch:
     patch.setenv(SKIPPED, ".*")
     pytest.importorskip("ray", reason="the extra `ray` is not installed")

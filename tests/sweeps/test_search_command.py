@@ -13,8 +13,6 @@ from optuna.trial import FrozenTrial, TrialState
 from pgx.sweeps.progress import look, resumable
 from tests.sweeps.command import begin, jobs, pgx, summary, wait_for
 
-pytestmark = pytest.mark.xdist_group("search_command")  # what they share is made once
-
 SEARCH = [
     "-m",
     "sweep=ppo_cartpole",
