@@ -107,6 +107,7 @@ class EnvPoolVector:
     def _make(self, seed: int) -> Any:
         import envpool
 
+        stay = {"thread_affinity_offset": 0} if one_each(self._num_threads) else {}
         with quietly():
             return envpool.make(
                 self.id,
@@ -114,8 +115,7 @@ class EnvPoolVector:
                 num_envs=self.num_envs,
                 num_threads=self._num_threads,
                 seed=seed,
-                thread_affinity_offset=0 if one_each(self._num_threads) else -1,
-                **self._kwargs,
+                **(stay | self._kwargs),
             )
 
     def reset(self, seed: int) -> Array:

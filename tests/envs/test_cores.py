@@ -19,10 +19,10 @@ pytestmark = [
 ]
 
 
-def of_threads(number: int) -> list[set[int]]:
+def of_threads(number: int, **kwargs: int) -> list[set[int]]:
     """The cores that each of EnvPool's threads may use, with those that step nothing."""
     before = set(Path("/proc/self/task").iterdir())
-    envs = EnvPoolVector("CartPole-v1", CORES, {}, number)
+    envs = EnvPoolVector("CartPole-v1", CORES, kwargs, number)
     new = [int(task.name) for task in set(Path("/proc/self/task").iterdir()) - before]
     found = [os.sched_getaffinity(thread) for thread in new]
     envs.close()
@@ -50,6 +50,10 @@ def test_one_for_each_core_has_a_core_each(of: Callable[[int], list[set[int]]]) 
 def test_fewer_may_use_every_core(of: Callable[[int], list[set[int]]]) -> None:
     found = of(CORES - 1)
     assert len(found) >= CORES - 1 and all(cores == ALL for cores in found)
+
+
+def test_what_the_user_says_of_envpool_s_threads_holds() -> None:
+    assert all(cores == ALL for cores in of_threads(CORES, thread_affinity_offset=-1))
 
 
 def test_the_caller_stays_free() -> None:
