@@ -4,6 +4,8 @@ What this file imports every worker imports: no torch.
 """
 
 import os
+import select
+import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +25,8 @@ from pgx.specs import ActionSpec, ObsSpec
 # What the parent asks for, and what it hears: a byte each, a message after it where one is needed.
 BEGIN, STEP, RESET, CLOSE = b"b", b"s", b"r", b"c"
 DONE, FAILED = b".", b"!"
+
+AWAKE = 1e-3  # seconds that a worker with a core of its own waits awake; a policy answers sooner, an update does not
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ def serve(channel: "Connection[Any, Any]", lifeline: int, memory: int, shows: in
         channel.send(ready)
         if os.read(channel.fileno(), 1) == BEGIN:  # every worker is ready
             rows = attach(memory, share.num_envs, envs.obs_spec, envs.action_spec, ready.width)
-            _obey(channel, envs, rows, share.first)
+            _obey(channel, envs, rows, share)
         envs.close()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone
@@ -99,9 +103,10 @@ def _make(share: Share) -> GymnasiumVector:
     return GymnasiumVector(share.env_id, share.count, kwargs, share.first, share.readings)
 
 
-def _obey(channel: "Connection[Any, Any]", envs: GymnasiumVector, rows: SharedRows, first: int) -> None:
-    mine = slice(first, first + envs.num_envs)
-    while (command := os.read(channel.fileno(), 1)) in (STEP, RESET):
+def _obey(channel: "Connection[Any, Any]", envs: GymnasiumVector, rows: SharedRows, share: Share) -> None:
+    mine = slice(share.first, share.first + share.count)
+    awake = 0.0 if share.core is None else AWAKE
+    while (command := _next_command(channel.fileno(), awake)) in (STEP, RESET):
         try:
             if command == STEP:
                 envs.send(rows.action[mine])
@@ -112,7 +117,7 @@ def _obey(channel: "Connection[Any, Any]", envs: GymnasiumVector, rows: SharedRo
                 read = [values.reshape(envs.num_envs, -1) for values in envs.readings.values()]
                 np.concatenate([rows.readings[mine, :0], *read], axis=1, out=rows.readings[mine])
             else:
-                rows.obs[mine] = envs.reset(channel.recv() + first)
+                rows.obs[mine] = envs.reset(channel.recv() + share.first)
         except RunError as error:
             os.write(channel.fileno(), FAILED)
             channel.send(Failure(str(error), _trace(error)))
@@ -120,6 +125,20 @@ def _obey(channel: "Connection[Any, Any]", envs: GymnasiumVector, rows: SharedRo
         rows.masked[mine] = envs.action_mask is not None
         rows.mask[mine] = True if envs.action_mask is None else envs.action_mask
         os.write(channel.fileno(), DONE)
+
+
+def _next_command(descriptor: int, awake: float) -> bytes:
+    """What the parent asks for; nothing: it is gone.
+
+    A core that nobody wants for a moment is slow to come back: of a step of 16 walkers a sixth (docs/performance.md).
+    So a worker whose core it is keeps it for so many seconds, and gives it to whoever else wants it.
+    """
+    asked = select.poll()
+    asked.register(descriptor, select.POLLIN)
+    until = time.monotonic() + awake
+    while not asked.poll(0) and time.monotonic() < until:
+        os.sched_yield()
+    return os.read(descriptor, 1)
 
 
 def _trace(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """What steps environments has a core of its own where there is one for each, and goes where there is room elsewhere."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,6 +60,27 @@ def test_what_the_user_says_of_envpool_s_threads_holds() -> None:
 def test_the_caller_stays_free() -> None:
     of_threads(CORES)
     assert os.sched_getaffinity(0) == ALL
+
+
+def processor_time(pid: int) -> int:
+    """Ticks that a process has run for."""
+    of = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(of[11]) + int(of[12])
+
+
+def test_workers_that_nobody_asks_fall_asleep() -> None:
+    envs = ProcessVector("CartPole-v1", CORES, {}, CORES, timeout=60.0)
+    envs.reset(0)
+
+    def ran() -> list[int]:
+        return [processor_time(worker.process.pid) for worker in envs._workers]
+
+    before, deadline = ran(), time.monotonic() + 30
+    while time.sleep(0.3) or before != (now := ran()):
+        assert time.monotonic() < deadline, "a worker is still awake"
+        before = now
+    assert all(worker.share.core is not None for worker in envs._workers)  # those that wait awake for a while
+    envs.close()
 
 
 @pytest.mark.skipif(CORES == 1, reason="there is no part of one core")
