@@ -159,7 +159,7 @@ class PlainConsole:
         parts = [f"{label} {form(self._latest[tag])}" for label, tag, form in _LINE if tag in self._latest]
         self._unsaid = (
             f"{steps:>{len(f'{total:,}')},}/{total:,} {min(1.0, steps / total):>4.0%}  {'  '.join(parts)}  "
-            f"{rate:,.0f} steps/s  eta {clock_face(eta)}"
+            f"{rate:,.0f} steps/s  {_eta(eta)}"
         )
         if time.monotonic() - self._spoke >= self._interval:
             self._say()
@@ -187,14 +187,25 @@ class _Clock:
 
     def __init__(self, first_step: int, total_steps: int) -> None:
         self.total_steps = total_steps
-        self._first_step = first_step
-        self._started = time.monotonic()
+        self._since = first_step, time.monotonic()
+        self._rate: float | None = None  # None: no row so far
 
-    def at(self, steps: int) -> tuple[float, float]:
-        """Steps per second so far, and seconds to go."""
-        elapsed = max(time.monotonic() - self._started, 1e-9)
-        rate = (steps - self._first_step) / elapsed
-        return rate, max(0, self.total_steps - steps) / max(rate, 1e-9)
+    def at(self, steps: int) -> tuple[float, float | None]:
+        """Steps per second so far, and seconds to go.
+
+        Programs are compiled before the first row: it tells nothing of the time to go (None), and does not count for
+        later ones.
+        """
+        now, (step, moment) = time.monotonic(), self._since
+        first = self._rate is None
+        if self._rate is None or steps > step:
+            self._rate = (steps - step) / max(now - moment, 1e-9)
+        if first:
+            self._since = steps, now
+        left = max(0, self.total_steps - steps)
+        if left and (first or not self._rate):
+            return self._rate, None
+        return self._rate, left / max(self._rate, 1e-9)
 
 
 class _Rate(ProgressColumn):
@@ -204,7 +215,11 @@ class _Rate(ProgressColumn):
 
 class _Eta(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(f"eta {clock_face(task.fields.get('eta', 0))}", style="magenta")
+        return Text(_eta(task.fields.get("eta")), style="magenta")
+
+
+def _eta(seconds: float | None) -> str:
+    return f"eta {'-' if seconds is None else clock_face(seconds)}"
 
 
 def clock_face(seconds: float) -> str:

@@ -1,0 +1,49 @@
+"""What the console says of the time: of this life of the run, and not of what only its first row took."""
+
+import re
+import time
+
+import pytest
+
+from pgx.loggers.console import PlainConsole
+
+TOTAL = 1_000_000
+
+
+def said_of(capsys: pytest.CaptureFixture[str], *rows: tuple[int, float], first_step: int = 0) -> list[str]:
+    """The lines for rows at so many steps, each after so many seconds."""
+    console = PlainConsole(interval=0.0, first_step=first_step, total_steps=TOTAL)
+    for steps, seconds in rows:
+        time.sleep(seconds)
+        console.write(steps, {})
+    console.close()
+    return capsys.readouterr().out.splitlines()
+
+
+def rate(line: str) -> float:
+    found = re.search(r"([\d,]+) steps/s", line)
+    assert found
+    return float(found[1].replace(",", ""))
+
+
+def test_the_first_row_tells_no_time_to_go_and_does_not_count_for_the_next(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first, second = said_of(capsys, (1000, 1.0), (2000, 0.01))
+    assert first.endswith("eta -") and 0 < rate(first) <= 1000
+    assert rate(second) > 2000  # over both rows it would be below
+    assert re.search(r"eta [\d:]+$", second)
+
+
+def test_a_second_look_at_the_first_row_tells_no_more(capsys: pytest.CaptureFixture[str]) -> None:
+    first, again = said_of(capsys, (1000, 0.01), (1000, 0.01))
+    assert rate(first) == rate(again) > 0
+
+
+def test_a_run_at_its_end_has_no_time_to_go(capsys: pytest.CaptureFixture[str]) -> None:
+    assert said_of(capsys, (TOTAL, 0.01))[-1].endswith("eta 0:00")
+
+
+def test_steps_of_an_earlier_life_are_not_of_this_one(capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = said_of(capsys, (900_010, 0.1), first_step=900_000)
+    assert rate(line) <= 100
