@@ -134,14 +134,17 @@ def _losses(pythons: Pythons) -> list[Part]:
 def _environments(quick: bool) -> list[Part]:
     if not ENVS_SCRIPT.exists():
         return []
-    return [Part("envs", "bench_envs.py", partial(_environment_rows, quick))]
+    return [
+        Part("envs", f"bench_envs.py, {num_envs} environments", partial(_environment_rows, num_envs, quick))
+        for num_envs in ((16,) if quick else (16, 64))
+    ]
 
 
-def _environment_rows(quick: bool, seed: int) -> list[Row]:
+def _environment_rows(num_envs: int, quick: bool, seed: int) -> list[Row]:
     """What scripts/bench_envs.py prints: a JSON line for each backend, of environments of its own."""
     size: list[str | float] = ["--rounds", 3, "--seconds", 0.2] if quick else ["--rounds", 1]
     found = []
-    for line in answers(sys.executable, ENVS_SCRIPT.name, *size):
+    for line in answers(sys.executable, ENVS_SCRIPT.name, "--num-envs", num_envs, *size):
         setting = f"{line['num_envs']} environments, {line['backend']}"
         details: dict[str, Detail] = {"over SyncVectorEnv": line["over_sync"]}
         found.append(
