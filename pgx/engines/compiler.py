@@ -3,10 +3,12 @@
 Everything that imports torch's compiler (seconds) is here, and is imported by none but who compiles.
 """
 
+import logging
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,8 +44,7 @@ def compile_libraries(call: Call, paths: Sequence[Path]) -> None:
     Raises:
         Uncompilable: it does what a graph cannot say, or there is no compiler.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the compiler's advice to its own developers
+    with _quietly():
         for part, path in zip(_parts(call), paths, strict=True):
             try:
                 _make_library(part, path)
@@ -57,12 +58,21 @@ def compile_kernels(call: Call) -> list[Callable[..., Sequence[Tensor]]]:
     Raises:
         Uncompilable: as `compile_libraries`.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _quietly():
         try:
             return [_make_kernels(part) for part in _parts(call)]
         except Exception as error:
             raise Uncompilable(f"{type(error).__name__}: {_first_line(error)}") from error
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the compiler's advice to its own developers, and its word on a CUDA toolkit that no GPU is there for."""
+    # Kept below errors from here on: the module that says it is imported by the first compilation.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 class _Part(NamedTuple):
