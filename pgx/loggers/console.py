@@ -188,7 +188,8 @@ class _Clock:
     def __init__(self, first_step: int, total_steps: int) -> None:
         self.total_steps = total_steps
         self._since = first_step, time.monotonic()
-        self._rate: float | None = None  # None: no row so far
+        self._rate = 0.0
+        self._first = True  # no row so far
 
     def at(self, steps: int) -> tuple[float, float | None]:
         """Steps per second so far, and seconds to go.
@@ -197,15 +198,15 @@ class _Clock:
         later ones.
         """
         now, (step, moment) = time.monotonic(), self._since
-        first = self._rate is None
-        if self._rate is None or steps > step:
+        first, self._first = self._first, False
+        if first or steps > step:
             self._rate = (steps - step) / max(now - moment, 1e-9)
         if first:
             self._since = steps, now
-        left = max(0, self.total_steps - steps)
-        if left and (first or not self._rate):
-            return self._rate, None
-        return self._rate, left / max(self._rate, 1e-9)
+        if steps >= self.total_steps:
+            return self._rate, 0.0
+        told = self._rate > 0 and not first
+        return self._rate, (self.total_steps - steps) / self._rate if told else None
 
 
 class _Rate(ProgressColumn):
