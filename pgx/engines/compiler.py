@@ -68,11 +68,15 @@ def compile_kernels(call: Call) -> list[Callable[..., Sequence[Tensor]]]:
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Without the compiler's advice to its own developers, and its word on a CUDA toolkit that no GPU is there for."""
-    # Kept below errors from here on: the module that says it is imported by the first compilation.
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    of_toolkits = logging.getLogger("torch.utils.cpp_extension")  # which the first compilation imports
+    level = of_toolkits.level
+    of_toolkits.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        of_toolkits.setLevel(level)
 
 
 class _Part(NamedTuple):
