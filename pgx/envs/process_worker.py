@@ -130,8 +130,8 @@ def _obey(channel: "Connection[Any, Any]", envs: GymnasiumVector, rows: SharedRo
 def _next_command(descriptor: int, awake: float) -> bytes:
     """What the parent asks for; nothing: it is gone.
 
-    A core that nobody wants for a moment is slow to come back: of a step of 16 walkers a sixth (docs/performance.md).
-    So a worker whose core it is keeps it for so many seconds, and gives it to whoever else wants it.
+    A step of 16 walkers took a sixth longer where workers fell asleep between two (docs/performance.md). So a worker
+    whose core it is waits awake for so many seconds, and lets whoever else wants the core have it.
     """
     asked = select.poll()
     asked.register(descriptor, select.POLLIN)

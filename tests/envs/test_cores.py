@@ -75,10 +75,11 @@ def test_workers_that_nobody_asks_fall_asleep() -> None:
     def ran() -> list[int]:
         return [processor_time(worker.process.pid) for worker in envs._workers]
 
-    before, deadline = ran(), time.monotonic() + 30
-    while time.sleep(0.3) or before != (now := ran()):
+    before, now, deadline = [0], ran(), time.monotonic() + 30
+    while before != now:
         assert time.monotonic() < deadline, "a worker is still awake"
-        before = now
+        time.sleep(0.3)
+        before, now = now, ran()
     assert all(worker.share.core is not None for worker in envs._workers)  # those that wait awake for a while
     envs.close()
 

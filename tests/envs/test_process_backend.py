@@ -311,6 +311,7 @@ def test_workers_outlive_the_thread_that_started_them() -> None:
     for _ in range(20):  # the kernel takes its time to end a thread
         time.sleep(0.01)
         made[0].reset(0)
+    assert all(map(runs, pids(made[0])))
     made[0].close()
 
 
