@@ -50,6 +50,7 @@ def play(
         if memory is not None:  # an episode that begins with the next step remembers nothing
             memory = memory.masked_fill(torch.from_numpy(tally.resetting).to(device).unsqueeze(-1), 0.0)
         took = step(envs, executed.cpu().numpy())
+        tally.count(took)
         for i, episode in tally.add(took, envs.success):
             if left[i] > 0:
                 played.append(episode)

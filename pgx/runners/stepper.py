@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pgx.envs.normalizers import RewardScaler
-from pgx.envs.vector import Array, VectorEnv
+from pgx.envs.vector import Array, Step, VectorEnv
 from pgx.faults.evidence import Evidence, NotFiniteError
 from pgx.runners.recording import Recording
 from pgx.runners.tally import Tally
@@ -72,7 +73,8 @@ class Stepper:
         n = self.envs.num_envs
         before = (self.number + self.ranks.rank) * n  # environments of other steppers and other ranks
         self._obs = self.envs.reset(derive(self.seed, "environments", iteration) + before)
-        self._check_observation(self._obs, Recording(room=1), step=0)
+        if not _finite(self._obs):
+            self._refuse(self._obs, Recording(room=1), step=0)
         self._tally = Tally(n)
         self._memory: Tensor | None = None
         if self.reward_scaler is not None:
@@ -86,9 +88,14 @@ class Stepper:
         if first == 0:
             assert self._obs is not None
             recording.write("obs", 0, self._obs)
-        for t in range(steps):
-            self._send(agent, recording, first + t, noise[t])
-            self._receive(recording, first + t)
+        came: Step | None = None
+        for t in range(first, first + steps):
+            self._send(agent, recording, t, noise[t - first])
+            if came is not None:
+                self._note(came, recording, t - 1)
+            came = self._receive(recording, t)
+        if came is not None:
+            self._note(came, recording, first + steps - 1)
         recording.steps += steps
 
     def _drawn(self, agent: Agent, steps: int) -> Tensor:
@@ -132,18 +139,25 @@ class Stepper:
             # An episode that begins with the next step remembers nothing.
             self._memory = memory[0].masked_fill(self._on_device(self._tally.resetting).unsqueeze(-1), 0.0)
 
-    def _receive(self, recording: Recording, t: int) -> None:
-        """Wait for the end of a step, and count it."""
+    def _receive(self, recording: Recording, t: int) -> Step:
+        """Wait for the end of a step, and learn from it what the next actions depend on."""
         started = time.perf_counter()
         step = self.envs.receive()
         self.env_seconds += time.perf_counter() - started
+        self._tally.count(step)
+        self._obs = step.obs
+        if not _finite(step.obs):
+            self._note(step, recording, t)
+            self._refuse(step.obs, recording, t)
+        return step
+
+    def _note(self, step: Step, recording: Recording, t: int) -> None:
+        """What is left to note of a step that has ended."""
         recording.write("reward", t, step.reward)
         recording.write("terminated", t, step.terminated)
         recording.write("truncated", t, step.truncated)
         recording.write("obs", t + 1, step.obs)  # row t + 1 is the successor of row t
-        self._check_observation(step.obs, recording, t)
         self.episodes += [episode for _, episode in self._tally.add(step, success=None)]
-        self._obs = step.obs
 
     def _respond(self, agent: Agent, masked: bool) -> Bound:
         """`respond` for this agent, bound once: its networks and its lens change in place."""
@@ -188,10 +202,9 @@ class Stepper:
     def _on_device(self, values: Array) -> Tensor:
         return torch.from_numpy(values).to(self.device)
 
-    def _check_observation(self, obs: Array, recording: Recording, step: int) -> None:
-        if obs.dtype.kind == "f" and not math.isfinite(obs.sum(dtype=np.float64)):
-            finite = np.isfinite(obs).reshape(len(obs), -1)
-            self._not_finite("observation", np.flatnonzero(~finite.all(axis=1)), recording, step)
+    def _refuse(self, obs: Array, recording: Recording, step: int) -> NoReturn:
+        finite = np.isfinite(obs).reshape(len(obs), -1)
+        self._not_finite("observation", np.flatnonzero(~finite.all(axis=1)), recording, step)
 
     def _check_reward(self, recording: Recording) -> None:
         reward = recording["reward"]
@@ -200,7 +213,7 @@ class Stepper:
             step = int(np.flatnonzero(bad.any(axis=1))[0])
             self._not_finite("reward", np.flatnonzero(bad[step]), recording, step)
 
-    def _not_finite(self, what: str, index: NDArray[np.int64], recording: Recording, step: int) -> None:
+    def _not_finite(self, what: str, index: NDArray[np.int64], recording: Recording, step: int) -> NoReturn:
         raise NotFiniteError(
             f"{self.envs.id}: the {what} of environment {', '.join(map(str, index))} is not a finite number "
             f"(step {step} of the rollout)",
@@ -218,6 +231,11 @@ class Stepper:
         self._sampling.set_state(state["sampling"])
         if self.reward_scaler is not None:
             self.reward_scaler.load_state_dict(state["reward_scaler"])
+
+
+def _finite(obs: Array) -> bool:
+    """Whether observations hold neither NaN nor infinities."""
+    return obs.dtype.kind != "f" or math.isfinite(obs.sum(dtype=np.float64))
 
 
 def noise_of(ranks: Ranks, distribution: Distribution, steps: int, generator: torch.Generator) -> Tensor:

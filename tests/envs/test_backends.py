@@ -1,5 +1,6 @@
 """All backends keep the same contract, on the real simulators."""
 
+import itertools
 from typing import Any
 
 import gymnasium
@@ -54,6 +55,26 @@ def test_the_step_after_an_end_only_resets(backend: str) -> None:
         resets += ended.sum()
         ended = took.terminated | took.truncated
     assert resets > 5
+
+
+@pytest.mark.parametrize("env_id", ["Walker2d-v4", "CartPole-v1"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_a_step_gave_stays_as_it_was(backend: str, env_id: str) -> None:
+    """It is noted while the environments are on their way to the next."""
+    envs = make(backend, env_id)
+    envs.reset(0)
+    rng = np.random.default_rng(0)
+    kept = []
+    for _ in range(60):
+        continuous = isinstance(envs.action_spec, Continuous)
+        took = step(
+            envs, rng.uniform(-1, 1, (3, 6)).astype(np.float32) if continuous else rng.integers(2, size=3)
+        )
+        kept += [(column, column.copy()) for column in took.columns.values()]
+    assert all((column == then).all() for column, then in kept)
+    assert not any(
+        np.shares_memory(a, b) for a, b in itertools.combinations([column for column, _ in kept], 2)
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

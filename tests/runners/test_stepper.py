@@ -212,20 +212,26 @@ def watched(stepper: Stepper, recording: Recording, events: list[tuple[str, int]
 
 
 def test_what_can_be_noted_while_the_environments_move_is() -> None:
+    """What was drawn for a step, during it; what it led to, during the next."""
     stepper, recording, events = stepper_of(gymnasium("Masked-v0")), Recording(T + 1), list[tuple[str, int]]()
     agent = agent_for(stepper.envs, "mlp")
     stepper.begin(0)
     watched(stepper, recording, events)
     stepper.advance(agent, recording, T)
-    moving, noted = False, Counter[str]()
-    for what, _ in events:
+    drawn, led_to = (
+        {"time", "valid", "action", "log_prob", "action_mask"},
+        {"reward", "terminated", "truncated", "obs"},
+    )
+    moving, step, noted = False, -1, Counter[str]()
+    for what, row in events[1:]:  # the first of all is the observation that was there before any step
         if what in ("send", "receive"):
             assert moving == (what == "receive")
-            moving = not moving
-        elif what in ("time", "valid", "action", "log_prob", "action_mask"):
-            assert moving, what
+            moving, step = not moving, step + (what == "send")
+        else:
             noted[what] += 1
-    assert not moving and set(noted.values()) == {T} and len(noted) == 5
+            assert moving or step == T - 1, what
+            assert row == step - (what in led_to and moving) + (what == "obs"), what
+    assert noted == dict.fromkeys(drawn | led_to, T)
 
 
 @pytest.mark.parametrize("room", [1, T + 1])
