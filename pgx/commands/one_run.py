@@ -1,28 +1,20 @@
 """What the verbs that train share: a run's config checked, its folder claimed, its beginning and end in words."""
 
-import os
-import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import hydra
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from pgx.checkpoint import LAST, Checkpoints
-from pgx.config import build, check, check_inputs, compose
+from pgx.config import build, check, check_inputs
 from pgx.config.check import plain_values
-from pgx.config.compose import ROOT
-from pgx.config.explain import explain
+from pgx.config.compose import Composed, composed
 from pgx.config.stored import CONFIG, read_config
 from pgx.config.trust import imports_of, refuse_untrusted
 from pgx.config.unread import asked_keys, problems_of
 from pgx.errors import UserError
 from pgx.metrics import shown
-from pgx.paths import config_dir
 from pgx.records import complain
 from pgx.rewards.plan import OWN, RewardPlan
 from pgx.sweeps.progress import resumable
@@ -32,16 +24,21 @@ from pgx.versions import differences
 
 
 def checked(overrides: list[str]) -> DictConfig:
-    """The config of a run that could begin now.
+    """The config of a run that could begin now. Raises as `ready`."""
+    return ready(overrides).config
+
+
+def ready(overrides: list[str]) -> Composed:
+    """The config of a run that could begin now, and what Hydra is told of it.
 
     Raises:
         UserError: its overrides, its values or its inputs are wrong.
     """
-    cfg = compose(overrides)
-    if found := problems_of(cfg, asked_keys(overrides)):
+    made = composed(overrides)
+    if found := problems_of(made.config, asked_keys(overrides)):
         raise UserError(*found)
-    check_inputs(cfg)
-    return cfg
+    check_inputs(made.config)
+    return made
 
 
 def claim(folder: Path) -> Path:
@@ -81,21 +78,6 @@ def refuse_taken(run_dir: Path) -> None:
         refuse_used(run_dir)
     except OSError as error:
         raise UserError(f"run_dir={run_dir}: cannot write there: {error.strerror}") from error
-
-
-def hand_over(arguments: list[str], job: Callable[[DictConfig], None]) -> None:
-    """Hydra's main with these arguments, its errors in our words."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and pgx.cli words the message
-    run = hydra.main(config_path=str(config_dir()), config_name=ROOT, version_base="1.3")(job)
-    sys.argv = ["pgx train", *arguments]
-    try:
-        run()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain(error)) from error
-    except OSError as error:
-        if error.filename is None:
-            raise
-        raise UserError(f"run_dir: cannot write {error.filename}: {error.strerror}") from error
 
 
 def announce(trainer: Trainer, cfg: DictConfig) -> None:

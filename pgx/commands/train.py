@@ -10,11 +10,12 @@ from pathlib import Path
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
-from pgx.commands.one_run import checked, claim, forget_empty_above, hand_over, refuse_taken
+from pgx.commands.one_run import claim, forget_empty_above, ready, refuse_taken
 from pgx.commands.resume import FLAGS as OF_A_RESUMED_RUN
 from pgx.commands.resume import resume
 from pgx.commands.run import Lead, follow, with_one_voice
-from pgx.commands.sweep import start
+from pgx.commands.sweep import start as start_sweep
+from pgx.commands.through_hydra import hand_over, start
 from pgx.config.compose import jobs, prepare
 from pgx.config.ranks import check_ranks
 from pgx.errors import UserError
@@ -43,7 +44,7 @@ def _train(arguments: list[str], lead: Lead) -> int:
     options, overrides = _options(arguments)
     rest = [*(a for a in arguments if a not in overrides), *prepare(overrides)]
     if _WITHOUT_A_RUN & {name for name, value in vars(options).items() if value}:
-        _hydra(rest, lead, [])
+        hand_over(rest, _nothing)
         return 0
     sweep = jobs(prepare(overrides))
     if options.multirun:
@@ -52,27 +53,28 @@ def _train(arguments: list[str], lead: Lead) -> int:
                 "-m: torchrun's ranks train one run together; start torchrun once for each run of a sweep"
             )
         flags = [a for a in arguments if a not in overrides and a not in ("-m", "--multirun")]
-        return start(flags, overrides)
+        return start_sweep(flags, overrides)
     if len(sweep) > 1:
         raise UserError("several values for one key: add -m to run every combination of them")
     (only,) = sweep
-    cfg = checked(only)
+    asked = ready(only)
+    cfg = asked.config
     check_ranks(cfg, lead.ranks.size)
     if "sweep" in cfg:
         raise UserError("sweep=...: a search runs many trials: add -m")
-    run_dir = Path(cfg.run_dir)
     named = "run_dir" in map(key_of, overrides)
     if named:
-        refuse_taken(run_dir)
+        refuse_taken(Path(cfg.run_dir))
     else:
-        run_dir = claim(run_dir)
-        rest.append(f"run_dir={quoted(run_dir)}")
+        run_dir = claim(Path(cfg.run_dir))
+        cfg.run_dir = str(run_dir)
+        asked.hydra.overrides.task.append(f"run_dir={quoted(run_dir)}")
     failures: list[Exception] = []
     try:
-        _hydra(rest, lead, failures)
+        start(asked, partial(_run, lead, failures))
     except UserError:
         if not named:
-            _forget_empty(run_dir)
+            _forget_empty(Path(cfg.run_dir))
         raise
     if failures:
         raise failures[0]
@@ -96,23 +98,25 @@ def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         raise UserError(
             f"{' '.join(arguments)}: a flag's value is missing or not one of its choices"
         ) from None
+    if (options.resolve or options.package) and not (options.cfg or options.help):
+        raise UserError(f"{'--resolve' if options.resolve else '--package'}: goes with --cfg")
     return options, [*options.overrides, *overrides]
 
 
-def _hydra(arguments: list[str], lead: Lead, failures: list[Exception]) -> None:
-    """Hand over to Hydra, which calls back for the run; what that raises is kept as it is."""
+def _nothing(cfg: DictConfig) -> None:
+    """What Hydra has to run where it only prints."""
 
-    def job(cfg: DictConfig) -> None:
-        try:
-            summary = lead.run(cfg, None)
-        except Exception as error:
-            _forget_empty(Path(cfg.run_dir))
-            failures.append(error)
-            return
-        if summary["status"] == "interrupted":
-            raise KeyboardInterrupt
 
-    hand_over(arguments, job)
+def _run(lead: Lead, failures: list[Exception], cfg: DictConfig) -> None:
+    """The run; what it raises is kept as it is."""
+    try:
+        summary = lead.run(cfg, None)
+    except Exception as error:
+        _forget_empty(Path(cfg.run_dir))
+        failures.append(error)
+        return
+    if summary["status"] == "interrupted":
+        raise KeyboardInterrupt
 
 
 def _forget_empty(run_dir: Path) -> None:

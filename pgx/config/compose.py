@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cache
 from itertools import islice, product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 from hydra import compose as hydra_compose
@@ -18,7 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, RangeSweep
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from pgx.config.check import value_problems
@@ -202,8 +202,20 @@ def jobs(overrides: list[str]) -> list[list[str]]:
     return [list(job) for job in product(*axes)]
 
 
+class Composed(NamedTuple):
+    """What overrides make."""
+
+    config: DictConfig  # of the run
+    hydra: DictConfig  # Hydra's own part, such as where a sweep's folder is and what launches its jobs
+
+
 def compose(overrides: list[str]) -> DictConfig:
-    """The config that `pgx train` with these overrides would run.
+    """The config that `pgx train` with these overrides would run. Args and Raises as in `composed`."""
+    return composed(overrides).config
+
+
+def composed(overrides: list[str]) -> Composed:
+    """The config that `pgx train` with these overrides would run, and what they tell Hydra.
 
     Args:
         overrides: as on the command line, e.g. ["algo=ppo", "env=CartPole-v1", "algo.clip_range=0.1"].
@@ -220,22 +232,22 @@ def compose(overrides: list[str]) -> DictConfig:
     sound = [o for o in parsed if not choice_problem(o) and o.key_or_group.split(".")[0] not in open_sections]
     known = _keys(tuple(o.input_line or "" for o in sound if is_choice(o)))
     unknown = {o.input_line: problem for o in sound if (problem := key_problem(o, known))}
-    cfg = _hydra([o.input_line or "" for o in sound if o.input_line not in unknown])
+    made = _hydra([o.input_line or "" for o in sound if o.input_line not in unknown])
     if wrong or unknown:
         # A rule's module that is named by a detour is not imported for the sake of a longer message.
-        rule = str(OmegaConf.select(cfg, "algo.name", throw_on_resolution_failure=False))
-        more = value_problems(cfg) if ":" not in rule or rule in named_modules(overrides) else []
+        rule = str(OmegaConf.select(made.config, "algo.name", throw_on_resolution_failure=False))
+        more = value_problems(made.config) if ":" not in rule or rule in named_modules(overrides) else []
         raise UserError(*wrong.values(), *unknown.values(), *more)
-    return cfg
+    return made
 
 
-def _at_once(parsed: Sequence[Override]) -> DictConfig | None:
-    """The config, where it takes no second one to see that every override sets a key that is there; else None."""
+def _at_once(parsed: Sequence[Override]) -> Composed | None:
+    """What they make, where it takes no second look to see that every override sets a key that is there; else None."""
     try:
-        cfg = _hydra([o.input_line or "" for o in parsed])
+        made = _hydra([o.input_line or "" for o in parsed])
     except Exception:
         return None  # of several mistakes Hydra tells of the first alone
-    values = OmegaConf.to_container(cfg, resolve=False)
+    values = OmegaConf.to_container(made.config, resolve=False)
     given = [f"{o.key_or_group}." for o in parsed if not is_choice(o)]
     added = {o.key_or_group for o in parsed if takes_any_key(o)}
     sure = (
@@ -243,37 +255,40 @@ def _at_once(parsed: Sequence[Override]) -> DictConfig | None:
         for o in parsed
         if not takes_any_key(o)
     )
-    return cfg if all(sure) else None
+    return made if all(sure) else None
 
 
 @cache
 def _keys(choices_made: tuple[str, ...]) -> Any:
     """The config of these choices of groups alone, for its keys; a sweep asks for the same ones again and again."""
-    return OmegaConf.to_container(_hydra(list(choices_made)), resolve=False)
+    return OmegaConf.to_container(_hydra(list(choices_made)).config, resolve=False)
 
 
 def hydra_config(overrides: list[str]) -> DictConfig:
-    """Hydra's own part of the config, such as where a sweep's folder is and what launches its jobs.
+    """Hydra's own part of the config.
 
     Raises:
         UserError: what Hydra says about the overrides.
     """
-    section: DictConfig = _hydra(overrides, with_hydra=True).hydra
-    return section
+    return _hydra(overrides).hydra
 
 
-def _hydra(overrides: list[str], with_hydra: bool = False) -> DictConfig:
-    with _initialized():
+def _hydra(overrides: list[str]) -> Composed:
+    with initialized():
         try:
-            return hydra_compose(ROOT, overrides, return_hydra_config=with_hydra)
+            whole = hydra_compose(ROOT, overrides, return_hydra_config=True)
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(explain(error)) from error
         except ValueError as error:  # of a choice that is no text
             raise UserError(f"{' '.join(overrides)}: {explain(error)}") from error
+    section: DictConfig = whole.hydra
+    with open_dict(whole):
+        del whole["hydra"]
+    return Composed(whole, section)
 
 
 @contextmanager
-def _initialized() -> Iterator[None]:
+def initialized() -> Iterator[None]:
     """Hydra keeps one global context; a config composed within a job must leave the job's own in place."""
     outer = dict(GlobalHydra.instance().__dict__)
     GlobalHydra.instance().clear()
