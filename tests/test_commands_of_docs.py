@@ -24,7 +24,8 @@ from torch.distributed.run import get_args_parser
 
 from pgx.cli import VERBS, main
 from pgx.config import check, compose
-from pgx.config.compose import hydra_config, jobs
+from pgx.config.compose import hydra_config
+from pgx.config.overrides import jobs
 from pgx.config.ranks import check_ranks
 from tests.docs_commands import ROOT, Shown, shown
 from tests.docs_places import OF_THE_MODULE, STAND_FOR, make_places

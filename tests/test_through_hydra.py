@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pgx.commands.one_run import ready
 from pgx.commands.through_hydra import hand_over, start
-from pgx.config.compose import prepare
+from pgx.config.overrides import prepare
 from pgx.config.stored import CONFIG
 from pgx.errors import UserError
 from tests.command import Command

@@ -17,7 +17,7 @@ from pgx.agents import AgentPlan
 from pgx.commands.listing import show
 from pgx.config import compose
 from pgx.config.check import plain_values, value_problems
-from pgx.config.compose import jobs, prepare
+from pgx.config.overrides import jobs, prepare
 from pgx.config.sections import Env
 from pgx.envs.assumptions import ASSUMPTIONS, Asked, Pace, Verdict, fails, holds, untold
 from pgx.envs.assumptions.process import Looks, Refused, Seen

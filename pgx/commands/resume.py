@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from pgx.checkpoint import LAST, Checkpoints
 from pgx.commands.one_run import last_state, load_config
 from pgx.commands.run import Lead
-from pgx.config.compose import named_imports, parse
+from pgx.config.overrides import named_imports, parse
 from pgx.config.ranks import check_ranks
 from pgx.config.resume import Change, applied, changes
 from pgx.config.stored import CONFIG

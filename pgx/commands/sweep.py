@@ -17,7 +17,8 @@ from pgx.commands.job import run_job, this_process
 from pgx.commands.one_run import checked, claim, refuse_taken
 from pgx.commands.sweep_report import closing, overview
 from pgx.commands.through_hydra import hand_over
-from pgx.config.compose import hydra_config, jobs, named_imports, numbered, parse, prepare
+from pgx.config.compose import hydra_config, numbered
+from pgx.config.overrides import jobs, named_imports, parse, prepare
 from pgx.config.sections import Search
 from pgx.config.trust import refuse_untrusted
 from pgx.errors import RunError, UserError

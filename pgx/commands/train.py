@@ -16,7 +16,7 @@ from pgx.commands.resume import resume
 from pgx.commands.run import Lead, follow, with_one_voice
 from pgx.commands.sweep import start as start_sweep
 from pgx.commands.through_hydra import hand_over, start
-from pgx.config.compose import jobs, prepare
+from pgx.config.overrides import jobs, prepare
 from pgx.config.ranks import check_ranks
 from pgx.errors import UserError
 from pgx.ranks import join

@@ -7,8 +7,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from pgx.config.check import plain_values, value_problems
-from pgx.config.compose import parse
 from pgx.config.fit import contradictions
+from pgx.config.overrides import parse
 from pgx.paths import choices, config_dir
 from pgx.schema import shown
 

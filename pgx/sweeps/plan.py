@@ -9,7 +9,7 @@ from pathlib import Path
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from pgx.checkpoint import write_atomically
-from pgx.config.compose import prepare
+from pgx.config.overrides import prepare
 from pgx.config.sections import Search
 from pgx.errors import UserError
 from pgx.schema import problems, signature

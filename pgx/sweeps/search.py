@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from pgx.checkpoint import write_atomically
-from pgx.config.compose import parse
+from pgx.config.overrides import parse
 from pgx.config.sections import Search
 from pgx.errors import UserError
 from pgx.records import SUMMARY

@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pgx.config.compose import compose, named_imports, named_modules
+from pgx.config.compose import compose
+from pgx.config.overrides import named_imports, named_modules
 from pgx.config.stored import CONFIG, read_config
 from pgx.config.trust import imports_of, joins_of, module_of
 from pgx.sweeps.plan import PLAN, Plan

@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 from pgx.config import build, check, compose
-from pgx.config.compose import jobs
+from pgx.config.overrides import jobs
 from pgx.errors import UserError
 from pgx.optimizers import OPTIMIZERS
 from pgx.paths import choices

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from pgx.algos import rule, rules
 from pgx.config import check, compose
 from pgx.config.choices import NAMED
-from pgx.config.compose import jobs
+from pgx.config.overrides import jobs
 from pgx.config.sections import FIXED
 from pgx.errors import UserError
 from pgx.paths import choices, config_dir

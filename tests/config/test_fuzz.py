@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from pgx.commands.one_run import checked
 from pgx.commands.train import _options
 from pgx.config import compose
-from pgx.config.compose import MOST_JOBS, jobs, prepare
+from pgx.config.overrides import MOST_JOBS, jobs, prepare
 from pgx.config.unread import flat
 from pgx.errors import UserError
 from pgx.paths import choices, groups

@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from pgx.config import build, compose
-from pgx.config.compose import parse
+from pgx.config.overrides import parse
 from pgx.config.resume import MAY_CHANGE, applied, changes, may_change
 from pgx.config.stored import read_config
 from pgx.config.unread import flat

@@ -1,0 +1,163 @@
+"""Overrides of a config, as they are typed: read, made ready for Hydra, multiplied out."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cache
+from itertools import islice, product
+from typing import Any
+
+import gymnasium
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, RangeSweep
+from hydra.errors import HydraException
+
+from pgx.config.explain import explain
+from pgx.config.own_rules import own_rule_problem, register_rule
+from pgx.envs.make import id_problem
+from pgx.errors import UserError
+from pgx.paths import choices
+from pgx.rewards.plan import functions_of
+from pgx.schema import LONGEST
+
+MOST_JOBS = 10_000  # of a sweep; every one is composed and checked before the first begins
+
+
+def register_environments(ids: Iterable[str]) -> None:
+    """Let `env=` take these ids: those without a file of their own get configs/env/default.yaml."""
+    for env_id in set(ids) - set(choices("env")):
+        _register_environment(env_id)
+
+
+@cache
+def _register_environment(env_id: str) -> None:
+    node = {"defaults": ["/env/default@_here_", "_self_"], "id": env_id}
+    folder, _, name = env_id.rpartition("/")
+    group = f"env/{folder}" if folder else "env"
+    ConfigStore.instance().store(group=group, name=name, node=node, package="env")
+
+
+def parse(overrides: list[str]) -> list[Override]:
+    """Parsed overrides.
+
+    Raises:
+        UserError: for each that is not of the form key=value.
+    """
+    parser, parsed, problems = OverridesParser.create(), [], []
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+            if not override.key_or_group:
+                raise HydraException("there is no key")
+            parsed.append(override)
+        except HydraException as error:
+            shown = text if text.strip() and text.isprintable() else repr(text)
+            problems.append(f"{shown}: not of the form key=value ({str(error).splitlines()[0]})")
+        except (
+            RecursionError,
+            ValueError,
+            ArithmeticError,
+        ) as error:  # of numbers and brackets beyond all measure
+            problems.append(f"{text[:LONGEST]}: cannot be read ({type(error).__name__})")
+    if problems:
+        raise UserError(*problems)
+    return parsed
+
+
+def prepare(overrides: list[str]) -> list[str]:
+    """Overrides as Hydra takes them: some sections open to new keys, environments known, `module:Name` imported."""
+    prepared = []
+    for override in parse(overrides):
+        text, key = override.input_line or "", override.key_or_group
+        adds = f"{key}.".startswith(("env.kwargs.", "reward.terms."))
+        prepared.append(f"++{text}" if adds and text.startswith(key) else text)
+    modules = named_modules(overrides)
+    looked_at = [(own_rule_problem if key == "algo" else id_problem)(value) for value, key in modules.items()]
+    if found := [problem for problem in looked_at if problem]:
+        raise UserError(*found)
+    register_environments(value for value, key in modules.items() if key == "env")
+    for value in (value for value, key in modules.items() if key == "algo"):
+        register_rule(value)
+    register_environments(gymnasium.registry)
+    return prepared
+
+
+def named_modules(overrides: Sequence[str]) -> dict[str, str]:
+    """What overrides choose of the form module:Name, each with what it is of, env or algo; nothing is imported.
+
+    Raises:
+        UserError: a text is no override.
+    """
+    found: dict[str, str] = {}
+    for override in parse(list(overrides)):
+        key = {"env.id": "env", "algo.name": "algo"}.get(override.key_or_group, override.key_or_group)
+        if key in ("env", "algo") and not isinstance(override.value(), dict | list):
+            unescaped = (value.replace("\\", "") for value in _values(override))  # a sweep's are escaped
+            found |= {value: key for value in unescaped if ":" in value}
+    return found
+
+
+def named_imports(overrides: Sequence[str]) -> list[str]:
+    """Ids module:Id and functions of rewards that overrides name; nothing is imported. Raises as `named_modules`."""
+    functions = []
+    for override in parse(list(overrides)):
+        key = override.key_or_group.split(".")
+        if key[0] != "reward" or override.is_delete():
+            continue
+        if override.is_sweep_override():
+            functions += _values(override) if key[-1] == "function" else []
+            continue
+        values: Any = override.value()
+        for name in reversed(key[1:]):  # as it would stand in the config
+            values = {name: values}
+        functions += functions_of(values.get("terms") if isinstance(values, dict) else None)
+    return [*named_modules(overrides), *functions]
+
+
+def _values(override: Override) -> list[str]:
+    """The texts that an override stands for: one, or each element of a sweep over choices."""
+    if override.is_delete():
+        return []
+    value = override.value()
+    if isinstance(value, ChoiceSweep) and any(isinstance(each, Glob) for each in value.list):
+        raise UserError(
+            f"{override.input_line}: pgx takes no glob; name the values: {override.key_or_group}=a,b"
+        )
+    if not override.is_discrete_sweep():
+        return [str(value)]
+    try:
+        ordered = override
+        if isinstance(value, RangeSweep):  # a shuffled one is made whole before its first value is given
+            ordered = replace(override, _value=replace(value, shuffle=False))
+        found = list(islice(ordered.sweep_string_iterator(), MOST_JOBS + 1))
+        if len(found) <= MOST_JOBS:
+            found = list(override.sweep_string_iterator())
+    except HydraException as error:
+        raise UserError(f"{override.input_line}: {explain(error)}") from error
+    except (ValueError, ArithmeticError, TypeError) as error:
+        raise UserError(f"{override.input_line}: no range of numbers: {error}") from error
+    if not found:
+        raise UserError(f"{override.input_line}: no values")
+    if len(found) > MOST_JOBS:
+        raise UserError(
+            f"{override.input_line}: more than {MOST_JOBS:,} values; a sweep has at most so many runs"
+        )
+    return found
+
+
+def jobs(overrides: list[str]) -> list[list[str]]:
+    """The overrides of each run of a sweep over lists and ranges of choices; one list where nothing sweeps.
+
+    Raises:
+        UserError: they are no overrides, or too many runs.
+    """
+    axes = [
+        [f"{(o.input_line or '').split('=', 1)[0]}={value}" for value in _values(o)]
+        if o.is_discrete_sweep() and not o.is_delete()
+        else [o.input_line or ""]
+        for o in parse(overrides)
+    ]
+    if (count := math.prod(map(len, axes))) > MOST_JOBS:
+        raise UserError(f"{' '.join(overrides)}: {count:,} runs; a sweep has at most {MOST_JOBS:,}")
+    return [list(job) for job in product(*axes)]
