@@ -24,8 +24,8 @@ walker: install
 	@echo "look at them with: $(BIN)/pgx tensorboard"
 
 # A file's tests share what takes long to make: one process has them all, and the files go in the order of their names.
-# One process more than there are cores: many tests wait for processes that start, and a fifth of the time was nobody's.
-PARALLEL = -n $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)') --dist loadfile --no-loadscope-reorder
+# Two processes more than there are cores: many tests wait for processes that start, and a fifth of the time was nobody's.
+PARALLEL = -n $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 2)') --dist loadfile --no-loadscope-reorder
 
 test: install
 	$(BIN)/pytest -m "not slow" $(PARALLEL)

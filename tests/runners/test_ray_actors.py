@@ -141,7 +141,8 @@ def test_a_node_removed_in_mid_run_costs_no_step_and_gives_none_twice(
     """Trajectories of 1500 steps lie in the store of the node that made them, and what nobody took is lost with it."""
     total = 12 * steps * 4
     length = [f"runner.rollout_steps={steps}", f"trainer.total_steps={total}", "logger.every=1"]
-    trainer = start(*ECHO, *EAGER, *on(cluster), *length, "trainer.checkpoint_every=null")
+    patient = "runner.connect_seconds=300"  # other tests run meanwhile, and Ray takes its time
+    trainer = start(*ECHO, *EAGER, *on(cluster), *length, patient, "trainer.checkpoint_every=null")
     first, began = next(iter(cluster.worker_nodes)), acting()
 
     def lose() -> None:
