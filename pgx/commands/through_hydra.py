@@ -32,7 +32,7 @@ def hand_over(arguments: list[str], job: Job) -> None:
 
 
 def start(composed: Composed, job: Job) -> None:
-    """What Hydra's main does for one job, but for composing its config twice more: 0.2 s of a start."""
+    """What Hydra's main does for one job, but for composing its config twice more: 0.16 s of a start."""
     whole = composed.config
     with open_dict(whole):
         whole.hydra = composed.hydra
