@@ -110,22 +110,6 @@ def test_a_program_on_disk_is_used_without_the_compiler(folder: Path) -> None:
     )
 
 
-def test_a_compilation_says_nothing_but_that_it_compiles(tmp_path: Path) -> None:
-    """In another process, where a CUDA toolkit is and no GPU, as on the login node of a cluster. (Of that only torch's
-    CUDA build would speak.)"""
-    code = (
-        "from pathlib import Path\nimport torch\ntorch.set_num_threads(1)\n"
-        "from pgx.engines import ahead_of_time\nfrom tests.engines.test_compiled import bound, net\n"
-        f"bound(ahead_of_time(Path({str(tmp_path)!r}), print), net(), 20, torch.arange(5))"
-    )
-    settings = os.environ | {"CUDA_HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=settings
-    )
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["compiling", "compiled"]
-    assert done.stderr == ""
-
-
 @pytest.mark.slow
 def test_a_program_cut_short_is_made_again(folder: Path, tmp_path: Path) -> None:
     for path in folder.glob("*.so"):
@@ -180,7 +164,24 @@ def swept(engine: Engine) -> tuple[Tensor, ...]:
     return (losses, *(p.detach() for p in network.parameters()))
 
 
+def test_a_compilation_says_nothing_but_that_it_compiles(folder: Path, tmp_path: Path) -> None:
+    """In another process, where a CUDA toolkit is and no GPU, as on the login node of a cluster. (Of that only torch's
+    CUDA build would speak.)"""
+    code = (
+        "from pathlib import Path\nimport torch\ntorch.set_num_threads(1)\n"
+        "from pgx.engines import ahead_of_time\nfrom tests.engines.test_compiled import swept\n"
+        f"swept(ahead_of_time(Path({str(folder)!r}), print))"
+    )
+    settings = os.environ | {"CUDA_HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=settings
+    )
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["compiling", "compiled"]
+    assert done.stderr == ""
+
+
 def test_sweeps_compiled_are_sweeps_as_written(folder: Path) -> None:
+    """Whoever compiled them."""
     assert close(swept(Eager()), swept(ahead_of_time(folder, Said().append)))
 
 
