@@ -42,18 +42,17 @@ def _train(arguments: list[str], lead: Lead) -> int:
     if any(argument.split("=")[0] == "--resume" for argument in arguments):
         return resume(arguments, lead)
     options, overrides = _options(arguments)
-    rest = [*(a for a in arguments if a not in overrides), *prepare(overrides)]
+    flags, prepared = [a for a in arguments if a not in overrides], prepare(overrides)
     if _WITHOUT_A_RUN & {name for name, value in vars(options).items() if value}:
-        hand_over(rest, _nothing)
+        hand_over([*flags, *prepared], _nothing)
         return 0
-    sweep = jobs(prepare(overrides))
+    sweep = jobs(prepared)
     if options.multirun:
         if lead.ranks.size > 1:
             raise UserError(
                 "-m: torchrun's ranks train one run together; start torchrun once for each run of a sweep"
             )
-        flags = [a for a in arguments if a not in overrides and a not in ("-m", "--multirun")]
-        return start_sweep(flags, overrides)
+        return start_sweep([flag for flag in flags if flag not in ("-m", "--multirun")], overrides)
     if len(sweep) > 1:
         raise UserError("several values for one key: add -m to run every combination of them")
     (only,) = sweep
