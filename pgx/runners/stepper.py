@@ -147,7 +147,7 @@ class Stepper:
         self._tally.count(step)
         self._obs = step.obs
         if not _finite(step.obs):
-            self._note(step, recording, t)
+            self._note(step, recording, t)  # the evidence has the step that it is of
             self._refuse(step.obs, recording, t)
         return step
 
