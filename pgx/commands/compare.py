@@ -1,6 +1,5 @@
 """`pgx compare`: groups of runs side by side."""
 
-import importlib.util
 import shlex
 import sys
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from pgx.analysis.comparison.tables import Table, tables_of
 from pgx.analysis.reading.find import parse_place, read_runs
 from pgx.analysis.statistics import Resampling
 from pgx.errors import UserError
+from pgx.extras import require
 from pgx.metrics import tag
 
 LEVEL = 0.95
@@ -44,8 +44,8 @@ def compare_runs(
         resamples, seed: of the bootstrap.
         out: the folder to write files into; None: tables are printed alone.
     """
-    if out is not None and importlib.util.find_spec("matplotlib") is None:
-        raise UserError("--out: the package matplotlib is not installed; pip install 'pgx-rl[plots]'")
+    if out is not None:
+        require("--out", "matplotlib")
     known = read_reference(Path(reference)) if reference else None
     runs, problems = read_runs([parse_place(place) for place in places])
     for line in problems:

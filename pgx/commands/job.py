@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from pgx.commands.one_run import announce, load_config, outcome, resumed
 from pgx.config import build, compose
+from pgx.extras import import_problem
 from pgx.run_lock import HeldError
 from pgx.sweeps.plan import STOP, Plan, read_plan
 from pgx.sweeps.progress import KEPT, clear, look, resumable, write_failure
@@ -57,7 +58,8 @@ def run_job(folder: Path, launcher: str, cfg: DictConfig) -> None:
         said = f"failed: {error}"
         if look(run_dir).state != "failed":
             write_failure(run_dir, f"{type(error).__name__}: {error}")
-    if plan.search and not said.startswith("stopped"):
+    # Where Optuna cannot be imported, the process that started the sweep tells the study from the run's folder.
+    if plan.search and not said.startswith("stopped") and import_problem("optuna") is None:
         settle(folder, plan.search, [job])
     print(f"[{number + 1}/{len(plan.jobs)}] {plan.label(job)}: {said}", flush=True)
 

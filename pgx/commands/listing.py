@@ -1,12 +1,12 @@
 """`pgx envs` and `pgx algos`: what can be chosen."""
 
 import ast
-import importlib.util
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from pgx.extras import import_problem
 from pgx.paths import choices, config_dir
 
 
@@ -15,7 +15,7 @@ def list_environments(pattern: str) -> int:
     import gymnasium
 
     fast: set[str] = set()
-    if importlib.util.find_spec("envpool") is not None:
+    if import_problem("envpool") is None:
         import envpool
 
         fast = set(envpool.list_all_envs())

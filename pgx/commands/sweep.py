@@ -1,6 +1,5 @@
 """`pgx train -m` and `pgx sweep`: many runs, planned before the first begins, seen and resumed from their files."""
 
-import importlib.util
 import os
 import signal
 import sys
@@ -22,6 +21,7 @@ from pgx.config.overrides import jobs, named_imports, parse, prepare
 from pgx.config.sections import Search
 from pgx.config.trust import refuse_untrusted
 from pgx.errors import RunError, UserError
+from pgx.extras import require
 from pgx.run_lock import hold
 from pgx.schema import nearest
 from pgx.sweeps.plan import (
@@ -39,11 +39,12 @@ from pgx.sweeps.plan import (
 from pgx.sweeps.search import corners, forget_unwritten, open_study, settle
 from pgx.sweeps.vetting import of_runs, would_do
 
-EXTRAS = {  # launcher: the package it needs, and the extra that brings it
-    "joblib": ("joblib", "sweep"),
-    "ray": ("ray", "ray"),
-    "submitit_slurm": ("submitit", "slurm"),
-    "submitit_local": ("submitit", "slurm"),
+LAUNCHERS = {  # the package that each needs; Hydra's own needs none
+    "basic": None,
+    "joblib": "joblib",
+    "ray": "ray",
+    "submitit_slurm": "submitit",
+    "submitit_local": "submitit",
 }
 
 
@@ -124,7 +125,7 @@ def _plan(overrides: list[str], hydra: list[str]) -> Plan:
 
 def _search_plan(overrides: list[str], hydra: list[str]) -> Plan:
     """A search; its trials' folders follow from the sweep's. The command line beats the file, in values and ranges."""
-    _refuse_without_optuna()
+    require("sweep=...", "optuna")
     own = [o for o in overrides if key_of(o) == "sweep" or key_of(o).startswith("sweep.")]
     rest = parse([o for o in overrides if o not in own])
     section = OmegaConf.to_container(checked(own).sweep, resolve=True)
@@ -218,15 +219,10 @@ def _stoppable(folder: Path) -> Iterator[Path]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _refuse_without_optuna() -> None:
-    if importlib.util.find_spec("optuna") is None:
-        raise UserError("sweep=...: the package optuna is not installed; pip install 'pgx-rl[sweep]'")
-
-
 def _refuse_missing(hydra: Sequence[str], search: Search | None) -> None:
     """Refuse a launcher or a search whose library is not here, before anything is written or another folder entered."""
     if search:
-        _refuse_without_optuna()
+        require("sweep=...", "optuna")
     for override in hydra:
         key, _, value = override.partition("=")
         if key == "hydra/sweeper":
@@ -235,11 +231,8 @@ def _refuse_missing(hydra: Sequence[str], search: Search | None) -> None:
             )
         if key != "hydra/launcher":
             continue
-        if value not in (*EXTRAS, "basic"):
-            offered = ", ".join(["basic", *EXTRAS])
-            raise UserError(f"{override}: no such launcher{nearest(value, EXTRAS)}; there are: {offered}")
-        package, extra = EXTRAS.get(value, ("hydra", ""))
-        if importlib.util.find_spec(package) is None:
-            raise UserError(
-                f"{override}: the package {package} is not installed; pip install 'pgx-rl[{extra}]'"
-            )
+        if value not in LAUNCHERS:
+            offered = ", ".join(LAUNCHERS)
+            raise UserError(f"{override}: no such launcher{nearest(value, LAUNCHERS)}; there are: {offered}")
+        if package := LAUNCHERS[value]:
+            require(override, package)

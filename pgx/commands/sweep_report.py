@@ -4,6 +4,7 @@ import shlex
 from collections import Counter
 from pathlib import Path
 
+from pgx.extras import import_problem
 from pgx.loggers.console import clock_face
 from pgx.metrics import shown
 from pgx.sweeps.plan import Job, Plan
@@ -74,6 +75,8 @@ def _best(folder: Path, plan: Plan, seen: Seen) -> list[str]:
 
 def _found(folder: Path, plan: Plan) -> list[str]:
     assert plan.search is not None
+    if problem := import_problem("optuna"):
+        return [f"best trial: unknown: {problem}"]
     study = open_study(folder, plan.search)
     complete = [
         trial

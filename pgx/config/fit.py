@@ -1,6 +1,5 @@
 """Values that are right by themselves and contradict each other: what no single one shows."""
 
-import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,9 +8,10 @@ import torch
 from pgx.algos import rule
 from pgx.config.choices import NAMED
 from pgx.envs.make import id_problem
+from pgx.extras import import_problem
 from pgx.optimizers import OPTIMIZERS
 from pgx.policies import WITH_ACTION_VALUES, WITH_MEMORY, WITH_VALUE_HEAD, WITHOUT_PARAMETERS
-from pgx.processes.ray_cluster import address_problem
+from pgx.processes.ray_cluster import address_problem, hush
 from pgx.rewards.plan import OWN, RewardPlan, reward_problems
 from pgx.runners.sizes import Sizes, cores, misfits, share_misfits, sizes, worker_count
 from pgx.sequences import stretch_conflicts
@@ -119,8 +119,9 @@ def _backend_misfits(runner: Mapping[str, Any]) -> list[str]:
                 f"runner.address={address}: actors of runner.backend=local have none; runner.backend=ray"
             )
         return found
-    if importlib.util.find_spec("ray") is None:
-        found.append("runner.backend=ray: the package ray is not installed; pip install 'pgx-rl[ray]'")
+    hush()
+    if problem := import_problem("ray"):
+        found.append(f"runner.backend=ray: {problem}")
     if address is not None and (problem := address_problem("runner.address", address)):
         found.append(problem)
     if runner["inference"] == "learner":

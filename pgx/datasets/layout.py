@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from gymnasium import Space, spaces
 
-from pgx.errors import UserError
+from pgx.extras import require
 
 FOLDER, METADATA, DATA = "data", "metadata.json", "main_data.hdf5"
 MINARI_VERSION = "0.5.4"  # whose layout it is; Minari refuses to read versions that it does not know
@@ -28,12 +28,11 @@ def hdf5() -> Any:
     """The module h5py, an optional dependency.
 
     Raises:
-        UserError: it is not installed.
+        UserError: it cannot be imported.
     """
-    try:
-        import h5py
-    except ImportError as error:
-        raise UserError("datasets are read and written with h5py: pip install 'pgx-rl[dataset]'") from error
+    require("dataset", "h5py")
+    import h5py
+
     return h5py
 
 

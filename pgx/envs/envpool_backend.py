@@ -1,6 +1,5 @@
 """EnvPool: environments in C++ threads. An optional dependency; nothing here is imported unless it is used."""
 
-import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from pgx.envs.gymnasium_backend import make_single, quietly
 from pgx.envs.readings import Readings
 from pgx.envs.vector import Array, Step, said_success
 from pgx.errors import RunError
+from pgx.extras import import_problem
 
 
 def why_not(env_id: str, kwargs: dict[str, Any], readings: Sequence[str] = ()) -> str | None:
@@ -23,8 +23,8 @@ def why_not(env_id: str, kwargs: dict[str, Any], readings: Sequence[str] = ()) -
     keywords, its spaces and time limit are those of Gymnasium. (The libraries name some keywords differently.)
     And it must show what is to be read beside its steps: it has no simulator to be looked into, and less info.
     """
-    if importlib.util.find_spec("envpool") is None:
-        return "EnvPool is not installed (pip install 'pgx-rl[envpool]')"
+    if problem := import_problem("envpool"):
+        return problem
     import envpool
 
     if env_id not in envpool.list_all_envs():

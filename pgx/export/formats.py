@@ -1,6 +1,5 @@
 """Files of policies: written, and read again as whoever runs them would."""
 
-import importlib.util
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -13,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pgx.errors import UserError
 from pgx.export.network import Deterministic
+from pgx.extras import require
 
 Format = Literal["onnx", "torchscript"]
 Run = Callable[[Sequence[Tensor]], list[NDArray[Any]]]
@@ -22,14 +21,12 @@ NEEDED: dict[Format, tuple[str, ...]] = {"onnx": ("onnx", "onnxscript", "onnxrun
 
 
 def refuse_missing(to: Format) -> None:
-    """Refuse a format whose libraries are not there.
+    """Refuse a format whose packages cannot be imported.
 
     Raises:
-        UserError: which, and how they come.
+        UserError: naming each package and how to install it.
     """
-    missing = [name for name in NEEDED[to] if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(f"--to {to}: needs {', '.join(missing)} (pip install 'pgx-rl[export]')")
+    require(f"--to {to}", *NEEDED[to])
 
 
 def write(network: Deterministic, inputs: Sequence[Tensor], to: Format, path: Path) -> None:

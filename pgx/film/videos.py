@@ -1,6 +1,5 @@
 """Pictures to a video: MP4 (H.264), which every player knows, or GIF, which every browser and TensorBoard shows."""
 
-import importlib.util
 import io
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from pgx.errors import UserError
+from pgx.extras import import_problem
 from pgx.film.scene import Picture
 
 Kind = Literal["mp4", "gif"]
@@ -28,10 +28,8 @@ def kind_of(out: Path) -> Kind:
         case ".gif":
             return "gif"
         case ".mp4":
-            if importlib.util.find_spec("av") is None:
-                raise UserError(
-                    f"--out {out}: MP4 needs PyAV (pip install 'pgx-rl[video]'); a .gif does without"
-                )
+            if problem := import_problem("av"):
+                raise UserError(f"--out {out}: MP4 needs PyAV: {problem}; or choose a file that ends in .gif")
             return "mp4"
     raise UserError(f"--out {out}: expected a file that ends in .mp4 or .gif")
 

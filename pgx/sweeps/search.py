@@ -5,6 +5,7 @@ found by one guides the next without anybody waiting for a batch to end.
 """
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from pgx.checkpoint import write_atomically
 from pgx.config.overrides import parse
 from pgx.config.sections import Search
 from pgx.errors import UserError
+from pgx.extras import require
 from pgx.records import SUMMARY
 from pgx.schema import Index, problems
 from pgx.sweeps.plan import Job
@@ -33,8 +35,9 @@ def distributions(search: Search) -> "dict[str, BaseDistribution]":
     """The search space: what each key is drawn from.
 
     Raises:
-        UserError: for each key whose values are not given in one of Hydra's ways.
+        UserError: for each key whose values are not given in one of Hydra's ways; or Optuna cannot be imported.
     """
+    require("sweep=...", "optuna")
     found, problems = {}, []
     for override in parse([f"{key}={values}" for key, values in search.space.items()]):
         try:
@@ -84,6 +87,7 @@ def corners(search: Search) -> list[list[str]]:
 
 def open_study(folder: Path, search: Search, number: int = 0) -> "optuna.Study":
     """The study of a sweep, made by the first who opens it. `number` sets the sampler's stream apart."""
+    require("sweep=...", "optuna")
     import optuna
     from optuna.storages import RDBStorage
 
@@ -122,6 +126,7 @@ class Trial:
     """
 
     def __init__(self, folder: Path, search: Search, run_dir: Path, number: int) -> None:
+        require("sweep=...", "optuna")
         import optuna
 
         self.search, self.run_dir = search, run_dir
@@ -187,9 +192,9 @@ def settle(folder: Path, search: Search, jobs: Sequence[Job]) -> None:
 
     The folders are what is true; a job may die between the two. Call it while no job runs, or for one's own job.
     """
+    study = open_study(folder, search)
     from optuna.trial import TrialState
 
-    study = open_study(folder, search)
     states = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
     trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     runs = {noted["number"]: job.run_dir for job in jobs if (noted := trial_noted(job.run_dir))}
@@ -209,9 +214,9 @@ def settle(folder: Path, search: Search, jobs: Sequence[Job]) -> None:
 
 def forget_unwritten(folder: Path, search: Search, jobs: Sequence[Job]) -> None:
     """Mark as failed the trials that were asked for by jobs that died before they wrote it down."""
+    study = open_study(folder, search)
     from optuna.trial import TrialState
 
-    study = open_study(folder, search)
     known = {noted["number"] for job in jobs if (noted := trial_noted(job.run_dir))}
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if trial.number not in known:
@@ -223,8 +228,10 @@ def importances(study: "optuna.Study") -> dict[str, float]:
     import optuna
 
     try:
-        return optuna.importance.get_param_importances(
-            study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of importances that are equal, which are shown as they are
+            return optuna.importance.get_param_importances(
+                study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
+            )
     except (ValueError, RuntimeError):  # its words for: fewer than two trials, or all of one value
         return {}
