@@ -34,7 +34,7 @@ class Records:
         run_dir: the folder.
         config: the resolved config as YAML.
         checkpoints: of the folder.
-        open_sinks: opens the loggers for a run that has come this many steps; None for a new one.
+        open_sinks: opens the loggers for a run that has come this many steps (None: a new run) and logged so many rows.
         patience: seconds that the end of a run waits for a disk that refuses.
         warn: told what cannot be written, and when it has been.
     """
@@ -44,7 +44,7 @@ class Records:
         run_dir: Path,
         config: str,
         checkpoints: Checkpoints,
-        open_sinks: Callable[[int | None], Sequence[Sink]],
+        open_sinks: Callable[[int | None, int], Sequence[Sink]],
         patience: float,
         warn: Callable[[str], None],
     ) -> None:
@@ -64,7 +64,7 @@ class Records:
         # A summary is of a run that has ended: one of an earlier life would speak for this one if it is killed.
         (self.run_dir / SUMMARY).unlink(missing_ok=True)
         write_atomically(self.run_dir / "config.yaml", self.config.encode())
-        self._sinks = self.open_sinks(steps)
+        self._sinks = self.open_sinks(steps, rows)
         lost = rows - len(read(self.run_dir / METRICS))
         if lost > 0:
             self.warn(

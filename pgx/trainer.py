@@ -170,6 +170,7 @@ class Trainer:
             summary = self._summary(status, failure)
             try:
                 if self.writes:
+                    self._log_tail()
                     self.records.end(summary, patient=in_peace)
             finally:
                 self.runner.close()
@@ -223,6 +224,16 @@ class Trainer:
             "iteration": float(counters.iterations),
             "seconds": counters.seconds,
         }
+
+    def _log_tail(self) -> None:
+        """Log the episodes and the clock of updates since the last measured one, where a run ends unforeseen.
+
+        No checkpoint counts this row: a run that resumes drops it and logs the episodes in its next one.
+        """
+        counters, (steps, seconds) = self.counters, self._clocked
+        if counters.steps > steps and counters.seconds > seconds:
+            metrics = episode_metrics(self._finished, counters.recent) | self._clock()
+            self.records.row(counters.steps, tagged(metrics))
 
     def _check_agreement(self) -> None:
         """That all ranks learned the same: what follows from equal numbers on equal processors and nowhere else."""

@@ -64,12 +64,12 @@ def ended(command: list[str], cwd: Path | None = None) -> "subprocess.CompletedP
     )
 
 
-def made_in(folder: Path, names: Iterable[str]) -> tuple[Path, Path]:
-    """The folders of these jobs, made by one process and by two ranks."""
+def made_in(folder: Path, names: Iterable[str], *more: str) -> tuple[Path, Path]:
+    """The folders of these jobs, made by one process and by two ranks; `more` overrides all of them."""
     folders = folder / "one", folder / "two"
     for launcher, own in zip(([sys.executable], [*TORCHRUN, "2"]), folders, strict=True):
         own.mkdir()
-        (own / "jobs.json").write_text(json.dumps({name: [*QUIET, *JOBS[name]] for name in names}))
+        (own / "jobs.json").write_text(json.dumps({name: [*QUIET, *JOBS[name], *more] for name in names}))
         result = ended([*launcher, str(HERE / "tests" / "rank_jobs.py"), str(own)])
         assert result.returncode == 0, result.stderr
     return folders
@@ -94,9 +94,12 @@ def lines(folder: Path, name: str) -> list[dict[str, float]]:
 
 
 def test_two_ranks_of_ppo_and_trpo_learn_what_one_process_learns(tmp_path: Path) -> None:
-    """The quick one of those below."""
-    one, two = made_in(tmp_path, ["ppo", "trpo"])
+    """The quick one of those below. Of each run only the last update is logged."""
+    one, two = made_in(tmp_path, ["ppo", "trpo"], "logger.every=1000")
     for name in ("ppo", "trpo"):
+        (ours,), (theirs,) = lines(two, name), lines(one, name)
+        assert ours["step"] == theirs["step"] == held(one, name, 0)["counters"]["steps"]
+        assert ours["health/kl"] == pytest.approx(theirs["health/kl"], rel=1e-5)
         assert torch.allclose(weights(held(one, name, 0)), weights(held(two, name, 0)), atol=1e-9)
 
 

@@ -154,17 +154,51 @@ def test_evaluation_plays_whole_deterministic_episodes_and_disturbs_nothing(
 
 def test_health_can_be_looked_at_less_often_without_changing_the_run(make: Make, tmp_path: Path) -> None:
     often, seldom = (
-        make(*small("ppo"), "env=CartPole-v1", "trainer.total_steps=1500", f"logger.every={n}", name=str(n))
+        make(*small("ppo"), "env=CartPole-v1", "trainer.total_steps=1600", f"logger.every={n}", name=str(n))
         for n in (1, 3)
     )
     summaries = [often.train(), seldom.train()]
     assert torch.equal(parameters(often), parameters(seldom))
     rows = [read(tmp_path / str(n) / "metrics.jsonl") for n in (1, 3)]
-    assert len(rows[1]) == len(rows[0]) // 3
-    # No episode is lost: the rarer rows count those of the iterations between them.
-    shown = 3 * len(rows[1])
-    assert sum(r["rollout/episodes"] for r in rows[1]) == sum(r["rollout/episodes"] for r in rows[0][:shown])
+    assert len(rows[0]) % 3 != 0 and len(rows[1]) == len(rows[0]) // 3 + 1
+    # No episode is lost: the rarer rows count those of the iterations between them, and the last update has one.
+    assert sum(r["rollout/episodes"] for r in rows[1]) == sum(r["rollout/episodes"] for r in rows[0])
+    assert {k: v for k, v in rows[1][-1].items() if k.startswith("health/")} == {
+        k: v for k, v in rows[0][-1].items() if k.startswith("health/")
+    }
     assert summaries[0]["final_return"] == summaries[1]["final_return"]
+
+
+@pytest.mark.parametrize("runner", ["sync", "episodes", "actor_learner", "a3c"])
+def test_a_run_of_fewer_updates_than_logger_every_has_a_row_of_its_last_update(
+    make: Make, tmp_path: Path, runner: str
+) -> None:
+    few = ["runner.workers=1"]
+    rule = {"a3c": ["algo=a3c", *few], "actor_learner": ["algo=impala", *few]}
+    own = rule.get(runner, ["algo=a2c", f"runner={runner}"])
+    trainer = make(*own, "env=CartPole-v1", "trainer.total_steps=600", "logger.every=1000")
+    summary = trainer.train()
+    last = read(tmp_path / "run" / "metrics.jsonl")[-1]
+    assert last["step"] == summary["steps"] and last["time/iteration"] == summary["iterations"]
+    assert "health/kl" in last and "rollout/episode_return" in last
+
+
+def test_a_run_that_is_stopped_between_two_looks_logs_its_episodes_and_logs_them_once(
+    make: Make, tmp_path: Path
+) -> None:
+    settings = [*small("a2c"), "env=CartPole-v1", "trainer.total_steps=2000", "logger.every=1000"]
+    cut = make(*settings)
+    cut.on_progress = lambda steps, _: steps >= 500
+    cut.train()
+    path = tmp_path / "run" / "metrics.jsonl"
+    (row,) = read(path)
+    assert row["step"] == cut.counters.steps and "health/kl" not in row
+    ended = row["rollout/episodes"]
+    resumed = make(*settings)
+    resumed.load_state_dict(resumed.checkpoints.load("last"))
+    resumed.train()
+    (row,) = read(path)
+    assert row["step"] == resumed.counters.steps and row["rollout/episodes"] > ended
 
 
 def test_every_is_due_once_for_each_multiple_passed() -> None:

@@ -24,10 +24,10 @@ def make_records(
 
 
 def _open_sinks(
-    logger: Logger, run_dir: Path, values: Mapping[str, Any], total_steps: int, steps: int | None
+    logger: Logger, run_dir: Path, values: Mapping[str, Any], total_steps: int, steps: int | None, rows: int
 ) -> Sequence[Sink]:
-    """The loggers of a run that has come `steps` environment steps; None for a new one."""
-    sinks: list[Sink] = [Patient(JsonLines(run_dir / METRICS, keep_until=steps), METRICS, complain)]
+    """Open the loggers of a run after `steps` environment steps (None: a new run) and `rows` rows of metrics."""
+    sinks: list[Sink] = [Patient(JsonLines(run_dir / METRICS, steps, rows), METRICS, complain)]
     if logger.tensorboard:
         events = TensorBoard(run_dir, _flat(values), keep_until=steps)
         sinks.append(Patient(events, "TensorBoard's events", complain))

@@ -19,10 +19,12 @@ class JsonLines:
         path: the file.
         keep_until: rows past this environment step are dropped first (a resumed run writes them again); None
             starts the file anew.
+        keep_rows: rows kept at most: those that the checkpoint counts.
     """
 
-    def __init__(self, path: Path, keep_until: int | None) -> None:
+    def __init__(self, path: Path, keep_until: int | None, keep_rows: int) -> None:
         kept = [] if keep_until is None else [row for row in read(path) if row["step"] <= keep_until]
+        kept = kept[:keep_rows]
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
         self._file = AppendOnly(path)
 

@@ -22,7 +22,7 @@ from pgx.runners.sync import SyncRunner
 from pgx.runners.types import Episode
 from pgx.runners.watch import Calls, counters, make_watched
 from pgx.seeding import derive, generator
-from pgx.types import ALONE, Algorithm, Learner, Metrics, Optimizer, State
+from pgx.types import ALONE, Algorithm, Learner, Metrics, Optimizer, Rollout, State
 
 CPU = torch.device("cpu")
 Numbers = Mapping[str, NDArray[np.float64]]  # moments, as they travel
@@ -41,7 +41,7 @@ class A3CPlan:
     workers: int  # W
     rollout_steps: int  # t_max
     total_steps: int  # of the run, for schedules
-    log_every: int  # updates of a worker between looks at their health
+    log_every: int  # updates of a worker between measurements of their health
     clip_range: float  # for `health.measure`
     seed: int  # of the run
     engine: EngineChoice
@@ -118,7 +118,7 @@ class Worker:
         copied = int(common.updates.sum())
         progress = min(1.0, int(common.steps.sum()) / plan.total_steps)
         rollout, metrics = iterate(
-            self.agent, plan.algorithm, self.learner, self.runner, progress, self._looked()
+            self.agent, plan.algorithm, self.learner, self.runner, progress, plan.clip_range, self._measured
         )
         # Of others alone: its own comes to the counter below.
         lag = float(int(common.updates.sum()) - copied)
@@ -134,11 +134,17 @@ class Worker:
             {} if self.scaler is None else _numbers(self.scaler.latest),
         )
 
-    def _looked(self) -> float | None:
-        """clip_range where the next update's health is to be measured: the workers take turns at it."""
+    def _measured(self, rollout: Rollout) -> bool:
+        """Return whether to measure the health of the next update.
+
+        The workers take turns. The last updates of the run are measured, too: those that spend the budget if each other
+        worker finishes an update of this size first. Which one is the last depends on the timing of the workers.
+        """
+        if int(self.common.steps.sum()) + self.plan.workers * rollout.steps >= self.plan.total_steps:
+            return True
         every, turn = self.plan.log_every, self.index * self.plan.log_every // self.plan.workers
         number = int(self.common.updates[self.index]) + 1
-        return self.plan.clip_range if (number + turn) % every == 0 else None
+        return (number + turn) % every == 0
 
 
 def work(plan: A3CPlan, memory: int, calls: int, index: int, channel: "Connection[Any, Any]") -> None:

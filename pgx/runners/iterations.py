@@ -1,7 +1,7 @@
 """What the trainer's loop goes through: iterations, one after another, and what each reports."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -67,7 +67,7 @@ class Synchronous:
     Args:
         agent, algorithm, learner, runner: what learns, by which rule, with what, from where.
         total_steps: environment steps of the run, for schedules.
-        log_every: iterations between looks at the update's health.
+        log_every: iterations between looks at the update's health; the last update of the run is always looked at.
         clip_range: for `health.measure`.
         on_nan: what becomes of an update that makes parameters NaN or infinite: the run stops there, or goes on as if
             it had not been made.
@@ -99,10 +99,13 @@ class Synchronous:
     def next(self, counters: Counters) -> Report:
         """Collect, and learn from it."""
         progress = min(1.0, counters.steps / self.total_steps)
-        clip_range = self.clip_range if (counters.iterations + 1) % self.log_every == 0 else None
         before = snapshot(learned(self.agent, self.learner))
+
+        def measured(rollout: Rollout) -> bool:
+            return (counters.iterations + 1) % self.log_every == 0 or self._is_last(rollout, counters)
+
         rollout, metrics = iterate(
-            self.agent, self.algorithm, self.learner, self.runner, progress, clip_range
+            self.agent, self.algorithm, self.learner, self.runner, progress, self.clip_range, measured
         )
         skipped = self._undone(Attempt(progress, before, rollout), counters.iterations + 1)
         normalizer, ended = self.agent.normalizer, list(self.runner.episodes)
@@ -113,6 +116,10 @@ class Synchronous:
             normalizer.merge(share.seen)
         steps, episodes = sum(share.steps for share in shares), _in_order(shares)
         return Report(steps, episodes, None if skipped else metrics, skipped)
+
+    def _is_last(self, rollout: Rollout, counters: Counters) -> bool:
+        """Return whether the rollout spends the step budget of the run."""
+        return counters.steps + sum(self.ranks.gather(rollout.steps)) >= self.total_steps
 
     def _undone(self, attempt: Attempt, iteration: int) -> bool:
         """Undo an update that made parameters NaN or infinite; False: it did not.
@@ -158,14 +165,16 @@ def iterate(
     learner: Learner,
     runner: Runner,
     progress: float,
-    clip_range: float | None,
+    clip_range: float,
+    measured: Callable[[Rollout], bool],
 ) -> tuple[Rollout, Metrics | None]:
     """Collect a rollout and update on it, with the update's health measured around it.
 
     Args:
         agent, algorithm, learner, runner: what learns, by which rule, with what, from where.
         progress: share of the step budget used so far, in [0, 1].
-        clip_range: for `health.measure`; None: this update is not looked at.
+        clip_range: for `health.measure`.
+        measured: whether to measure the health of the update on this rollout.
 
     Returns:
         The rollout; and the metrics of rule and health, and where the time went, None where nobody looked.
@@ -173,12 +182,12 @@ def iterate(
     began, env, policy = time.perf_counter(), runner.env_seconds, runner.policy_seconds
     rollout = runner.collect(agent)
     collected = time.perf_counter()
-    before = None if clip_range is None else health.look(agent, algorithm.estimate(agent, rollout))
+    before = health.look(agent, algorithm.estimate(agent, rollout)) if measured(rollout) else None
     taken = learner.gradient_steps
     started = time.perf_counter()
     extras = algorithm.update(agent, learner, rollout, progress)
     updated = time.perf_counter()
-    if before is None or clip_range is None:
+    if before is None:
         return rollout, None
     metrics = health.measure(before, agent, learner.engine, clip_range) | extras | runner.measures()
     metrics["gradient_steps"] = float(learner.gradient_steps - taken)

@@ -69,7 +69,7 @@ def test_a_file_that_is_opened_again_goes_on_at_its_end(tmp_path: Path) -> None:
 
 def test_rows_wait_for_room_and_are_then_all_there_once_and_in_order(tmp_path: Path) -> None:
     said: list[str] = []
-    patient = Patient(JsonLines(tmp_path / "metrics.jsonl", None), "metrics.jsonl", said.append)
+    patient = Patient(JsonLines(tmp_path / "metrics.jsonl", None, 0), "metrics.jsonl", said.append)
     patient.write(1, {TAG: 1.0})
     with room(40):
         for step in (2, 3, 4):
@@ -98,7 +98,7 @@ def test_events_wait_for_room_and_are_then_all_there_once(tmp_path: Path) -> Non
 def test_what_a_killed_process_wrote_is_there(tmp_path: Path) -> None:
     child = os.fork()
     if child == 0:
-        sinks = [TensorBoard(tmp_path, {}, None), JsonLines(tmp_path / "metrics.jsonl", None)]
+        sinks = [TensorBoard(tmp_path, {}, None), JsonLines(tmp_path / "metrics.jsonl", None, 0)]
         for step in range(1, 101):
             for sink in sinks:
                 sink.write(step, {TAG: float(step)})
@@ -122,6 +122,6 @@ def test_lines_that_a_crash_tore_or_a_disk_lost_are_no_rows(tmp_path: Path) -> N
     whole = json.dumps({"step": 1, TAG: 1.0})
     path.write_bytes(f"{whole}\n".encode() + b"\0" * 30 + b'\n{"step": 2}\n[3]\n{"step": 4, "hea')
     assert [row["step"] for row in read(path)] == [1, 2]
-    again = JsonLines(path, keep_until=1)
+    again = JsonLines(path, keep_until=1, keep_rows=1)
     again.write(2, {TAG: 2.0})
     assert [(row["step"], row[TAG]) for row in read(path)] == [(1, 1.0), (2, 2.0)]
