@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich import box
@@ -50,6 +51,8 @@ def compare_runs(
     runs, problems = read_runs([parse_place(place) for place in places])
     for line in problems:
         print(f"pgx: {line}", file=sys.stderr)
+    if not runs and problems:
+        raise UserError(f"{' '.join(places)}: no run with a row of metrics below; {len(problems)} without")
     if not runs:
         raise UserError(
             f"{' '.join(places)}: no run below; expected folders with metrics.jsonl, or TensorBoard event files"
@@ -72,7 +75,8 @@ def compare_runs(
         from pgx.analysis.comparison.files import write
 
         command = shlex.join(["pgx", "compare", *places, "--by", by, "--metric", request.metric])
-        written = write(found, Path(out), command + (f" --at {at}" if at is not None else ""))
+        complete = replace(found, notes=[*found.notes, *(f"left out: {line}" for line in problems)])
+        written = write(complete, Path(out), command + (f" --at {at}" if at is not None else ""))
         console.print(Text(f"{len(written)} files in {out}; open {written[0]}"), soft_wrap=True)
     return 0
 

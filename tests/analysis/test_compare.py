@@ -1,5 +1,6 @@
 """What is compared with what, at which step, on which scale; and what it cost."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pgx.analysis.comparison.axes import (
 from pgx.analysis.comparison.compare import Request, compare
 from pgx.analysis.comparison.result import Comparison, Group
 from pgx.analysis.comparison.scores import read_reference
-from pgx.analysis.comparison.tables import more_seeds
+from pgx.analysis.comparison.tables import more_seeds, tables_of
 from pgx.analysis.reading.find import Place, read_runs
 from pgx.analysis.reading.run import Run, Series
 from pgx.analysis.statistics import Resampling
@@ -68,20 +69,54 @@ def groups(comparison: Comparison, env: str | None = "Walker2d-v4") -> dict[str,
     return {group.name: group for group in panel.groups}
 
 
-def test_values_are_carried_forward_within_a_run_and_never_beyond_it() -> None:
+def test_values_are_linear_between_rows() -> None:
+    """The last of several rows at one step counts; the last row of a run holds after it."""
     series = Series(np.array([10.0, 20.0, 20.0, 40.0]), np.array([1.0, 2.0, 3.0, 4.0]))
-    at = series.carried(np.array([5.0, 10.0, 19.9, 20.0, 39.0, 40.0]))
-    np.testing.assert_array_equal(at, [np.nan, 1, 1, 3, 3, 4])
+    at = series.interpolate(np.array([5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0]))
+    np.testing.assert_array_equal(at, [np.nan, 1, 2, 3, 3.5, 4, 4])
     grid, values = on_grid([series, Series(np.array([15.0, 30.0]), np.array([7.0, 8.0]))], end=30.0)
     assert (grid[0], grid[-1]) == (15.0, 30.0)
-    assert np.isfinite(values).all() and values[:, -1].tolist() == [3.0, 8.0]
+    assert np.isfinite(values).all() and values[:, -1].tolist() == [3.5, 8.0]
+
+
+def test_runs_whose_rows_are_at_other_steps_rank_as_they_would_at_the_same_steps() -> None:
+    """Six updates, each of 2,000 steps and a few more; one run of nine ends a little earlier than the others."""
+    grows = {"slow": 10.0, "middle": 20.0, "fast": 30.0}
+    runs = []
+    for name, rate in grows.items():
+        for seed in range(3):
+            early = name == "slow" and seed == 0
+            rows = 2000.0 * np.arange(1, 7) + (0 if early else 20 * seed + 100)
+            runs.append(run(name, seed, rate * (rows / 1000) ** 2, steps=rows))
+    comparison = compared(*runs)
+    (panel,) = comparison.panels
+    assert panel.step == 12_000 and [group.name for group in panel.groups] == ["fast", "middle", "slow"]
+    for group in panel.groups:  # a chord of a parabola lies above it by at most (spacing / 2)^2
+        exact = grows[group.name] * 12.0**2
+        assert np.all(group.scores[0] >= exact) and np.all(group.scores[0] <= exact + grows[group.name])
+    assert any("8 of 9 runs have no row there" in note for note in comparison.notes)
+
+
+def test_a_metric_of_few_rows_is_compared_at_its_own_last_row() -> None:
+    """Evaluations are rarer than rows: nothing is extrapolated to the end of the run."""
+    tag = "eval/episode_return"
+    runs = [
+        run(
+            "ppo",
+            seed,
+            1.0,
+            others={tag: Series(np.array([300.0, 600.0 + 100 * seed]), np.array([1.0, 2.0]))},
+        )
+        for seed in range(2)
+    ]
+    assert compared(*runs, metric=tag).panels[0].step == 600
 
 
 def test_scores_are_taken_at_the_last_step_that_all_share() -> None:
     long = run("ppo", 0, 10 * np.arange(1.0, 11.0))
     short = run("ppo", 1, [5.0, 6.0], steps=[100, 450])
     found = groups(compared(long, short))["ppo"]
-    assert sorted(found.scores[0]) == [6.0, 40.0]
+    assert sorted(found.scores[0]) == [6.0, 45.0]
 
 
 def test_a_failed_run_is_told_and_holds_nobody_back() -> None:
@@ -184,7 +219,7 @@ def test_the_order_of_runs_changes_nothing() -> None:
 
 def test_the_area_is_the_mean_over_training() -> None:
     found = groups(compared(run("ppo", 0, np.where(STEPS_OF_ROWS < 550, 0.0, 10.0))))["ppo"]
-    assert found.area.value == pytest.approx(10 * (1000 - 600) / 900, abs=0.15)
+    assert found.area.value == pytest.approx((10 * 400 + 5 * 100) / 900, abs=0.05)
 
 
 def test_what_it_takes_to_tell_two_groups_apart() -> None:
@@ -203,6 +238,44 @@ def test_what_cannot_be_compared() -> None:
         compared(run("ppo", 0, 1.0), metric="rollout/episode_return_recnt")
     with pytest.raises(UserError, match=r"no run has come so far.*furthest is at 1,000"):
         compared(run("ppo", 0, 1.0), at=5000)
+
+
+def test_runs_without_an_ended_episode_blame_no_option() -> None:
+    rows = Series(STEPS_OF_ROWS, STEPS_OF_ROWS)
+    unended = replace(run("ppo", 0, 1.0), series={"health/kl": rows})
+    with pytest.raises(
+        UserError, match=r"^no episode has ended yet in 1 run \(the furthest is at step 1,000\)"
+    ):
+        compared(unended)
+    notes = compared(unended, run("ppo", 1, 1.0)).notes
+    assert any("1 run left out, since no episode has ended in them" in note for note in notes)
+
+
+def test_nothing_is_said_of_one_seed() -> None:
+    comparison = compared(run("ppo", 0, 2.0), run("trpo", 0, 1.0), run("trpo", 1, 1.5))
+    (pair,) = comparison.panels[0].pairs
+    assert (pair.probability, pair.p, pair.needed) == (None, None, None)
+    table = next(table for table in tables_of(comparison) if "two at a time" in table.title)
+    assert table.rows == [["ppo", "trpo", "-", "-", "0.75", "-", "-"]]
+    assert any("one run of ppo: nothing can be said of one seed" in note for note in comparison.notes)
+    assert any("different numbers of runs (ppo 1, trpo 2)" in note for note in comparison.notes)
+
+
+def test_environments_are_never_pooled() -> None:
+    """Versions, namespaces, and modules that have environments of one name."""
+    ids = ["Walker2d-v4", "Walker2d-v5", "ALE/Pong-v5", "Pong-v5", "a:Maze-v0", "b:Maze-v0"]
+    runs = [
+        run("ppo", seed, 1.0 + i, env=env.split(":")[-1], config={"env.id": env})
+        for i, env in enumerate(ids)
+        for seed in range(2)
+    ]
+    found = compared(*[replace(one, folder=Path(f"r{i}")) for i, one in enumerate(runs)])
+    assert sorted(panel.env for panel in found.panels if panel.env) == sorted(ids)
+    registered = [
+        replace(run("ppo", seed, 1.0, env="Maze-v0", config={"env.id": env}), folder=Path(env))
+        for seed, env in enumerate(["Maze-v0", "a:Maze-v0"])
+    ]
+    assert groups(compared(*registered), "Maze-v0")["ppo"].scores[0].shape == (2,)
 
 
 def test_counts_of_updates_add_up_and_rows_stand_for_those_that_were_not_logged() -> None:
@@ -254,6 +327,18 @@ def test_health_of_the_last_tenth() -> None:
     kl = Series(STEPS_OF_ROWS, np.array([0.0] * 9 + [1.0]))
     found = groups(compared(run("ppo", 0, 1.0, others={"health/kl": kl})))["ppo"].health["health/kl"]
     assert found == (pytest.approx(0.1), pytest.approx(1.0))
+
+
+def test_health_at_a_step_between_two_rows() -> None:
+    """With long updates the last tenth before a step often has no row of its own."""
+    rows = np.array([400.0, 800.0, 1200.0])
+    kl = Series(rows, np.array([1.0, 2.0, 3.0]))
+    one = run("ppo", 0, 1.0, steps=rows, others={"health/kl": kl})
+    assert groups(compared(one, at=1000))["ppo"].health["health/kl"] == (1.5, 2.5)
+    early = Series(rows[:2], np.array([1.0, 2.0]))  # undefined in the last update
+    found = groups(compared(run("ppo", 0, 1.0, steps=rows, others={"health/kl": early})))["ppo"]
+    assert found.health["health/kl"][0] == 1.5 and np.isnan(found.health["health/kl"][1])
+    assert found.health_curves["health/kl"].x[-1] <= 800
 
 
 def test_a_reference_is_numbers_low_and_high(tmp_path: Path) -> None:

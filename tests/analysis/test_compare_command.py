@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pgx.sweeps.progress import write_failure
 from tests.analysis.writers import cleanrl, stable_baselines3
 from tests.command import Command
 from tests.conftest import Make
@@ -96,6 +97,15 @@ def test_one_bad_run_is_a_warning(command: Command, make: Make, tmp_path: Path) 
     code, said, err = command("compare", str(tmp_path))
     assert code == 0 and "ppo" in said
     assert err.startswith("pgx: ") and "bad" in err
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "config.yaml").write_text((tmp_path / "run0" / "config.yaml").read_text())
+    write_failure(empty, "the simulator burst")
+    code, _, err = command("compare", str(tmp_path), "--out", str(tmp_path / "out"))
+    assert code == 0 and f"{empty}: no row of metrics; it failed: the simulator burst" in err
+    assert "it failed: the simulator burst" in (tmp_path / "out" / "comparison.md").read_text()
+    code, _, err = command("compare", str(empty))
+    assert code == 2 and "no run with a row of metrics below; 1 without" in err
 
 
 def test_what_is_wrong_is_said_in_a_line(

@@ -67,14 +67,14 @@ def spent_at(run: Run, axis: Axis, steps: Array) -> Array | None:
 
 
 def on_grid(curves: Sequence[Series], end: float) -> tuple[Array, Array]:
-    """Curves of several runs at the same steps, each carried forward from row to row.
+    """Return the curves of several runs at the same steps, each linear between its rows.
 
     Args:
         curves: of n runs.
-        end: the last step, which all runs have reached.
+        end: the last step; no curve begins after it.
 
     Returns:
         The steps [POINTS], from the first at which all have a value; and the values [n, POINTS].
     """
     grid = np.linspace(max(float(one.steps[0]) for one in curves), end, POINTS)
-    return grid, np.stack([one.carried(grid) for one in curves])
+    return grid, np.stack([one.interpolate(grid) for one in curves])

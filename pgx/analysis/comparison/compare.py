@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from pgx.analysis.comparison.axes import STEPS
-from pgx.analysis.comparison.grouping import check_keys, doubts, group_of
+from pgx.analysis.comparison.grouping import check_keys, doubts, group_of, with_distinct_envs
 from pgx.analysis.comparison.groups import curve_of, make_group, over_costs, thresholds_for
 from pgx.analysis.comparison.pairs import pairs_of
 from pgx.analysis.comparison.result import Comparison, Panel
-from pgx.analysis.comparison.scores import Scored, scales, score
+from pgx.analysis.comparison.scores import OF_EPISODES, Scored, scales, score
 from pgx.analysis.reading.peers import PEERS
 from pgx.analysis.reading.run import Array, Run
 from pgx.analysis.statistics import Resampling
@@ -35,7 +35,7 @@ def compare(runs: Sequence[Run], request: Request) -> Comparison:
     Raises:
         UserError: no run has the metric, or has come to the step, or is grouped by such a key.
     """
-    runs = sorted(runs, key=lambda run: str(run.folder))
+    runs = with_distinct_envs(sorted(runs, key=lambda run: str(run.folder)))
     check_keys(request.by, runs)
     notes = [f"{run.name}: failed: {run.error or 'no word of why'}" for run in runs if run.state == "failed"]
     notes += [f"{run.name}: still running" for run in runs if run.state == "running"]
@@ -59,6 +59,12 @@ def compare(runs: Sequence[Run], request: Request) -> Comparison:
 
 def _nothing(runs: Sequence[Run], request: Request) -> str:
     tags = {tag for run in runs for tag in run.series}
+    if request.metric not in tags and request.metric in OF_EPISODES:
+        furthest = max(run.last_step for run in runs)
+        return (
+            f"no episode has ended yet in {_count(len(runs))} (the furthest is at step {furthest:,}), so there is no "
+            f"{request.metric}; wait for the first episode, or compare another metric: --metric health/entropy"
+        )
     if request.metric not in tags:
         returns = sorted(tag for tag in tags if "return" in tag or "reward" in tag)
         return (
@@ -146,10 +152,31 @@ def _foreign(scored: Sequence[Scored]) -> list[str]:
 
 
 def _few(panels: Sequence[Panel]) -> list[str]:
-    fewest = min(len(stratum) for panel in panels for group in panel.groups for stratum in group.scores)
-    if fewest >= 10:
-        return []
-    return [
-        f"the smallest group has {fewest} run{'s' * (fewest > 1)} of an environment: intervals from few runs are too "
-        "narrow (docs/compare.md)"
+    """Return lines about groups of one run, of few runs and of different numbers of runs."""
+    lines = []
+    sizes = [
+        (panel.env, {g.name: len(g.scores[0]) for g in panel.groups})
+        for panel in panels
+        if panel.env is not None
     ]
+    for env, runs in sizes:
+        lone = [name for name, n in runs.items() if n == 1]
+        if lone:
+            lines.append(
+                f"{env}: one run of {', '.join(lone)}: nothing can be said of one seed, so its "
+                "intervals, P and p are '-'"
+            )
+        if len(set(runs.values())) > 1:
+            told = ", ".join(f"{name} {n}" for name, n in runs.items())
+            lines.append(f"{env}: groups have different numbers of runs ({told})")
+    fewest = min((n for _, runs in sizes for n in runs.values() if n > 1), default=10)
+    if fewest < 10:
+        lines.append(
+            f"the smallest group with an interval has {fewest} runs: intervals from few runs are too narrow "
+            "(docs/compare.md)"
+        )
+    return lines
+
+
+def _count(runs: int) -> str:
+    return f"{runs} run{'s' * (runs > 1)}"

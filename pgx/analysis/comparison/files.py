@@ -106,6 +106,8 @@ def _group(group: Group) -> dict[str, Any]:
             for tag, (everywhere, late) in group.health.items()
         },
         "curves": {axis.key: _curve(curve) for axis, curve in group.curves.items()},
+        "run_curves": [stratum.tolist() for stratum in group.run_curves],
+        "health_curves": {tag: _curve(curve) for tag, curve in group.health_curves.items()},
         "profile": _curve(group.profile),
     }
 

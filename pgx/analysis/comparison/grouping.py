@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pgx.analysis.reading.run import Run
 from pgx.errors import UserError
@@ -10,6 +11,28 @@ from pgx.schema import nearest
 # What makes a run another experiment; the rest of a config is where and how it ran.
 _MATTERS = ("algo.", "policy.", "critic.", "optimizer.", "critic_optimizer.", "runner.", "env.", "reward.")
 _NOT = ("env.num_threads", "env.backend", "env.worker_timeout")
+
+
+def with_distinct_envs(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs with their environments' full ids where two modules have environments of one name.
+
+    `a:Walker-v0` and `b:Walker-v0` are different environments; `a:Walker-v0` and `Walker-v0` are one.
+    """
+    modules: dict[str, set[str]] = {}
+    for run in runs:
+        modules.setdefault(run.env, set()).update(_module(run))
+    return [
+        replace(run, env=f"{''.join(_module(run))}:{run.env}")
+        if len(modules[run.env]) > 1 and _module(run)
+        else run
+        for run in runs
+    ]
+
+
+def _module(run: Run) -> tuple[str, ...]:
+    """Return the module before the colon of an environment's id; empty without one, or where the user renamed it."""
+    module, colon, name = str(run.config.get("env.id", "")).rpartition(":")
+    return (module,) if colon and name == run.env else ()
 
 
 def check_keys(by: Sequence[str], runs: Sequence[Run]) -> None:

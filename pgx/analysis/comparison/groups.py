@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from pgx.analysis.comparison.axes import AXES, STEPS, Axis, exact, spent_at
-from pgx.analysis.comparison.health import health_of
+from pgx.analysis.comparison.health import health_curves, health_of
 from pgx.analysis.comparison.result import Cost, Curve, Group
 from pgx.analysis.reading.run import Array, Run
 from pgx.analysis.statistics import (
@@ -45,8 +45,10 @@ def make_group(
         mean=estimate(scores, mean, how),
         area=estimate([stratum.mean(axis=1) for stratum in strata], iqm, how),
         curves=curves,
+        run_curves=strata,
         profile=_profile(scores, thresholds, how),
         health=health_of(runs, step) if step is not None else {},
+        health_curves=health_curves(runs, curves[STEPS].x) if step is not None else {},
         costs=_costs(runs, step) if step is not None else {},
     )
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pgx.analysis.reading.run import Run
+from pgx.analysis.comparison.result import Curve
+from pgx.analysis.reading.run import Array, Run, Series
 from pgx.metrics import tag
 
 KEYS = (
@@ -30,18 +31,22 @@ KEYS = (
     "policy_lag",
     "steps_per_second",
 )
-LAST = 0.1  # share of training that is looked at apart
+LAST = 0.1  # fraction of training in the second column
+DRAWN = ("kl", "ess")  # keys whose curves a report shows
 
 
 def health_of(runs: Sequence[Run], step: int) -> dict[str, tuple[float, float]]:
-    """Means over runs of each run's mean over training, and over the last tenth of it.
+    """Return the means over runs of each run's mean over training, and over its last tenth.
+
+    A run without a row in the last tenth contributes the value between the rows before and after `step`.
 
     Args:
         runs: of a group.
-        step: where training ends for this.
+        step: the end of training for this purpose, in environment steps.
 
     Returns:
-        By tag; only what some run has. The second is NaN where no run has a row in the last tenth.
+        Both means by tag, for the tags of at least one run. The second is NaN if no run has a row in the last tenth
+        or later.
     """
     found = {}
     for name in map(tag, KEYS):
@@ -50,9 +55,34 @@ def health_of(runs: Sequence[Run], step: int) -> dict[str, tuple[float, float]]:
             if name in run.series:
                 one = run.series[name]
                 everywhere.append(one.values[one.steps <= step])
-                late.append(one.values[(one.steps <= step) & (one.steps > (1 - LAST) * step)])
+                late.append(_last_tenth(one, step))
         if any(len(values) for values in everywhere):
             found[name] = (_mean_of_means(everywhere), _mean_of_means(late))
+    return found
+
+
+def _last_tenth(one: Series, step: int) -> Array:
+    inside = (one.steps <= step) & (one.steps > (1 - LAST) * step)
+    if not inside.any() and one.steps[0] <= step <= one.steps[-1]:
+        return one.interpolate(np.array([float(step)]))
+    return one.values[inside]
+
+
+def health_curves(runs: Sequence[Run], grid: Array) -> dict[str, Curve]:
+    """Return the mean over runs of the metrics in `DRAWN`, at environment steps `grid` [G]; by tag.
+
+    Runs that do not have a metric at a step are left out of its mean there.
+    """
+    found = {}
+    for name in map(tag, DRAWN):
+        having = [run.series[name] for run in runs if name in run.series]
+        inside = [(one.steps[0] <= grid) & (grid <= one.steps[-1]) for one in having]
+        counts = np.sum(inside, axis=0) if having else np.zeros(len(grid))
+        known = counts > 0
+        if known.any():
+            values = [np.where(i, one.interpolate(grid), 0.0) for one, i in zip(having, inside, strict=True)]
+            mean = np.sum(values, axis=0)[known] / counts[known]
+            found[name] = Curve(grid[known], mean, None, None)
     return found
 
 

@@ -29,13 +29,13 @@ def pairs_of(groups: Sequence[Group], how: Resampling) -> list[Pair]:
 def _pair(first: Group, second: Group, how: Resampling) -> Pair:
     x, y = first.scores, second.scores
     sizes = sum(map(len, x)), sum(map(len, y))
-    enough = len(x) == 1 and min(sizes) > 1
+    lone = min(map(len, [*x, *y])) < 2
     return Pair(
         first=first.name,
         second=second.name,
-        probability=probability_of_improvement(x, y, how),
+        probability=None if lone else probability_of_improvement(x, y, how),
         gap=float(np.mean([a.mean() - b.mean() for a, b in zip(x, y, strict=True)])),
-        p=permutation_test(x, y, DEALS, how.seed),
+        p=None if lone else permutation_test(x, y, DEALS, how.seed),
         runs=sizes,
-        needed=seeds_to_separate(x[0], y[0], ALPHA, POWER) if enough else None,
+        needed=seeds_to_separate(x[0], y[0], ALPHA, POWER) if len(x) == 1 and not lone else None,
     )

@@ -14,6 +14,7 @@ from matplotlib.ticker import EngFormatter
 
 from pgx.analysis.comparison.axes import AXES, STEPS, Axis
 from pgx.analysis.comparison.result import Comparison, Curve, Panel
+from pgx.analysis.statistics import Estimate
 
 # Okabe and Ito's colours, which the colour-blind tell apart, but for black and yellow, which one of two backgrounds
 # swallows; then the same again, dashed.
@@ -43,9 +44,9 @@ def plots_of(comparison: Comparison, panels: Sequence[Panel]) -> list[Plot]:
             plots.append(Plot(f"curves_{axis.key}", f"{comparison.metric} over {axis.label}: {band}", figure))
     figure = _grid(panels, partial(_draw_profiles, look=look), HEIGHT)
     plots.append(Plot("profiles", "Performance profiles: share of runs that score more than this", figure))
-    if any(panel.pairs for panel in panels):
-        having = [panel for panel in panels if panel.pairs]
-        figure = _grid(having, _draw_pairs, max(0.32 * max(len(p.pairs) for p in having) + 1.1, 1.8))
+    having = [panel for panel in panels if _estimated(panel)]
+    if having:
+        figure = _grid(having, _draw_pairs, max(0.32 * max(len(_estimated(p)) for p in having) + 1.1, 1.8))
         plots.append(
             Plot(
                 "improvement",
@@ -122,19 +123,26 @@ def _draw(axes: Axes, curve: Curve, name: str, look: dict[str, dict[str, Any]]) 
         axes.fill_between(curve.x, curve.low, curve.high, color=look[name]["color"], alpha=0.18, linewidth=0)
 
 
+def _estimated(panel: Panel) -> list[tuple[str, Estimate]]:
+    """Return the pairs whose probability is known, each with its label."""
+    return [
+        (f"{pair.first} > {pair.second}", pair.probability)
+        for pair in panel.pairs
+        if pair.probability is not None
+    ]
+
+
 def _draw_pairs(axes: Axes, panel: Panel) -> None:
-    for row, pair in enumerate(reversed(panel.pairs)):
-        likely = pair.probability
+    shown = _estimated(panel)[::-1]
+    for row, (_, likely) in enumerate(shown):
         if likely.low is not None and likely.high is not None:
             axes.plot([likely.low, likely.high], [row, row], color=COLOURS[0], linewidth=5, alpha=0.35)
         axes.plot([likely.value], [row], "o", color=COLOURS[0], markersize=5)
-    axes.set_yticks(range(len(panel.pairs)))
-    axes.set_yticklabels(
-        [f"{pair.first} > {pair.second}" for pair in reversed(panel.pairs)], fontsize="small"
-    )
+    axes.set_yticks(range(len(shown)))
+    axes.set_yticklabels([label for label, _ in shown], fontsize="small")
     axes.axvline(0.5, linewidth=0.8, linestyle="--", color="#888888")
     axes.set_xlim(-0.03, 1.03)
-    axes.set_ylim(-0.6, len(panel.pairs) - 0.4)
+    axes.set_ylim(-0.6, len(shown) - 0.4)
 
 
 def png(plot: Plot) -> bytes:

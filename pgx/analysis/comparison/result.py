@@ -38,8 +38,10 @@ class Group:
     mean: Estimate
     area: Estimate  # IQM over runs of each run's mean over training
     curves: Mapping[Axis, Curve]  # IQM at each step, over the median cost until then
+    run_curves: Strata  # [n, G] an environment: each run's metric, at the steps of curves[STEPS].x
     profile: Curve  # share of runs above a score
     health: Mapping[str, tuple[float, float]]  # by tag: mean over training, and over its last tenth
+    health_curves: Mapping[str, Curve]  # by tag: mean over runs at each step; of KL and ESS
     costs: Mapping[Axis, Cost]
 
 
@@ -49,9 +51,11 @@ class Pair:
 
     first: str
     second: str
-    probability: Estimate  # that a run of the first scores more than one of the second
+    probability: (
+        Estimate | None
+    )  # that a run of the first scores more than one of the second; None: a lone run
     gap: float  # difference of their means
-    p: float  # of that difference, by permutation
+    p: float | None  # of that difference, by permutation; None: a group has a single run on an environment
     runs: tuple[int, int]
     needed: int | None  # runs each for a test to see the difference; None: not told
 

@@ -10,9 +10,16 @@ import yaml
 from pgx.analysis.comparison.axes import on_grid
 from pgx.analysis.reading.run import Array, Run
 from pgx.errors import UserError
+from pgx.metrics import tag
 
 ENDED = ("finished", "unknown")  # states that say how long a run was meant to be; foreign runs do not say
 NAMED = 3  # runs in a line that leaves some out
+# Tags that a run has from its first finished episode on.
+OF_EPISODES = tuple(
+    tag(key)
+    for key in ("episode_return", "episode_return_recent", "episode_return_min", "episode_return_max",
+                "episode_length")
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,9 @@ class Scored:
 
 
 def score(env: str, runs: Sequence[Run], metric: str, at: int | None) -> tuple[Scored | None, list[str]]:
-    """The scores of an environment's runs at a step, and a line about each reason for which some are left out.
+    """Return the scores of an environment's runs at one step, and lines about the step and about runs left out.
+
+    A run without a row at the step scores the value on the line between the rows before and after it.
 
     Args:
         env: the environment.
@@ -36,7 +45,9 @@ def score(env: str, runs: Sequence[Run], metric: str, at: int | None) -> tuple[S
         at: the step; None: `shared_step`.
     """
     told = [run for run in runs if metric in run.series]
-    left = {f"they have no {metric}": [run for run in runs if run not in told]}
+    no_episode = metric in OF_EPISODES
+    lacking = "no episode has ended in them" if no_episode else f"they have no {metric}"
+    left = {lacking: [run for run in runs if run not in told]}
     if not told:
         return None, _lines(env, left)
     step = shared_step(told, metric) if at is None else at
@@ -46,25 +57,40 @@ def score(env: str, runs: Sequence[Run], metric: str, at: int | None) -> tuple[S
     ]
     out = {run.folder for some in left.values() for run in some}
     counted = [run for run in told if run.folder not in out]
-    lines = _lines(env, left) + ([] if at is not None else _limits(env, counted, step))
+    lines = _lines(env, left)
     if not counted:
         return None, lines
+    lines = [_alignment(env, counted, metric, step, at is not None), *lines]
+    lines += [] if at is not None else _limits(env, counted, metric, step)
     grid, values = on_grid([run.series[metric] for run in counted], end=step)
     of_each = {run.folder: curve for run, curve in zip(counted, values, strict=True)}
     return Scored(env, step, counted, grid, of_each), lines
 
 
 def shared_step(runs: Sequence[Run], metric: str) -> int:
-    """The last step that all finished runs of an environment have reached.
+    """Return the last step at which all finished runs of an environment have a value of the metric.
 
-    Runs under way, interrupted, failed or given up are no measure of it while others have finished, and no run is that
-    ended before another had its first value: such two have no step in common.
+    Runs that are running, interrupted, failed or pruned do not limit it while others have finished. Neither does a run
+    that ended before another had its first value: two such runs have no step in common.
     """
     ended = (
         [run for run in runs if run.state in ENDED] or [run for run in runs if run.state != "failed"] or runs
     )
     begun = max(run.series[metric].steps[0] for run in ended)
-    return min([run.last_step for run in ended if run.last_step >= begun])
+    ends = [run.series[metric].steps[-1] for run in ended]
+    return int(min(end for end in ends if end >= begun))
+
+
+def _alignment(env: str, runs: Sequence[Run], metric: str, step: int, asked: bool) -> str:
+    """Return a line about the step of the scores, and how many of them lie between two rows."""
+    between = sum(step not in run.series[metric].steps for run in runs)
+    why = "--at" if asked else f"the last at which all finished runs have {metric}"
+    how = "every run has a row there"
+    if between:
+        how = (
+            f"{between} of {len(runs)} runs have no row there: their values are interpolated between two rows"
+        )
+    return f"{env}: scores at step {step:,} ({why}); {how}"
 
 
 def _lines(env: str, left: Mapping[str, Sequence[Run]]) -> list[str]:
@@ -76,12 +102,12 @@ def _lines(env: str, left: Mapping[str, Sequence[Run]]) -> list[str]:
     return lines
 
 
-def _limits(env: str, runs: Sequence[Run], step: int) -> list[str]:
-    """Who holds the others back, where that is much."""
+def _limits(env: str, runs: Sequence[Run], metric: str, step: int) -> list[str]:
+    """Name the run that limits the step, if the others have more than twice as many."""
     typical = sorted(run.last_step for run in runs)[len(runs) // 2] if runs else 0
     if step * 2 > typical:
         return []
-    (short, *_) = (run.name for run in runs if run.last_step == step)
+    (short, *_) = (run.name for run in runs if int(run.series[metric].steps[-1]) == step)
     return [
         f"{env}: compared at step {step:,}, since {short} has come no further "
         f"(most: {typical:,}; --at leaves it out)"

@@ -63,21 +63,26 @@ def _pairs(panel: Panel) -> Table:
     header = ["first", "second", "P(first > second)", "interval", "difference", "p", "more seeds each"]
     rows = []
     for pair in panel.pairs:
-        likely = pair.probability
         rows.append(
             [
                 pair.first,
                 pair.second,
-                f"{likely.value:.2f}",
-                "-"
-                if likely.low is None or likely.high is None
-                else f"{likely.low:.2f} .. {likely.high:.2f}",
+                *_probability(pair.probability),
                 _score(panel, pair.gap),
-                f"{pair.p:.3f}",
+                "-" if pair.p is None else f"{pair.p:.3f}",
                 more_seeds(pair),
             ]
         )
     return Table(f"{panel.title}: two at a time", header, rows, left=2)
+
+
+def _probability(likely: Estimate | None) -> tuple[str, str]:
+    """Return the cells of a probability and its interval."""
+    if likely is None:
+        return "-", "-"
+    if likely.low is None or likely.high is None:
+        return f"{likely.value:.2f}", "-"
+    return f"{likely.value:.2f}", f"{likely.low:.2f} .. {likely.high:.2f}"
 
 
 def more_seeds(pair: Pair) -> str:

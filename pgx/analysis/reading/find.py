@@ -9,7 +9,7 @@ from pathlib import Path
 from pgx.analysis.reading.events import PATTERN
 from pgx.analysis.reading.foreign import read_foreign
 from pgx.analysis.reading.identity import KEYS
-from pgx.analysis.reading.own import read_own
+from pgx.analysis.reading.own import no_rows, read_own
 from pgx.analysis.reading.run import Run, UnreadableError
 from pgx.config.stored import CONFIG
 from pgx.errors import UserError
@@ -92,7 +92,7 @@ def _read(folder: Path, own: bool, said: Mapping[str, str]) -> Run:
         return _as_said(read_own(folder), said)
     if any(folder.glob(PATTERN)):
         return read_foreign(folder, said)
-    raise UnreadableError(f"{folder}: a run that has written no metrics")
+    raise UnreadableError(no_rows(folder))
 
 
 def _as_said(run: Run, said: Mapping[str, str]) -> Run:

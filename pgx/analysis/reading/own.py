@@ -52,8 +52,14 @@ def _columns(path: Path) -> dict[str, Series]:
                 steps.append(step)
                 values.append(value)
     if not columns:
-        raise UnreadableError(f"{path}: no row of metrics yet")
+        raise UnreadableError(no_rows(path.parent))
     return {tag: series(steps, values) for tag, (steps, values) in columns.items()}
+
+
+def no_rows(folder: Path) -> str:
+    """Return a line about a run without a row of metrics, with the reason if it failed."""
+    error = read_summary(folder).get("error")
+    return f"{folder}: no row of metrics" + (f"; it failed: {' '.join(str(error).split())}" if error else "")
 
 
 def _number(value: Any) -> bool:

@@ -22,10 +22,20 @@ class Series:
     steps: Array  # [n], ascending; where several rows share a step, in the order in which they were written
     values: Array  # [n]
 
-    def carried(self, at: Array) -> Array:
-        """The last value at or before each step of `at` [G]; NaN before the first."""
-        index = np.searchsorted(self.steps, at, side="right") - 1
-        return np.where(index >= 0, self.values[np.maximum(index, 0)], np.nan)
+    def interpolate(self, at: Array) -> Array:
+        """Return the values at given steps, linear between two rows.
+
+        Of several rows at one step the last one counts.
+
+        Args:
+            at: environment steps [G].
+
+        Returns:
+            Values [G]; the last value after the last row, NaN before the first.
+        """
+        last = np.append(self.steps[1:] != self.steps[:-1], True)
+        found = np.interp(at, self.steps[last], self.values[last], left=np.nan)
+        return np.asarray(found, dtype=np.float64)
 
 
 @dataclass(frozen=True)
