@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pgx.checkpoint import packed
+from pgx.command_lines import command
 from pgx.engines import EngineChoice
 from pgx.errors import RunError, UserError, WorkersLost
 from pgx.evaluation import episode_metrics, evaluation_metrics
@@ -44,7 +45,7 @@ def refuse_used(run_dir: Path) -> None:
     if (run_dir / "metrics.jsonl").exists() or (run_dir / "checkpoints").exists():
         raise UserError(
             f"run_dir={run_dir}: holds a run already; choose another folder, or go on with it: "
-            f"pgx train --resume {run_dir}"
+            f"{command('train', '--resume', run_dir, of=run_dir)}"
         )
 
 

@@ -54,7 +54,7 @@ def test_a_run_is_collected_from_learned_from_resumed_and_evaluated(command: Com
     (tmp_path / "data").rename(tmp_path / "moved")  # who only plays needs no data
     assert command("eval", "whole", "--episodes", "2")[0] == 0
     code, _, err = command("train", "--resume", "whole", "trainer.total_steps=3000")
-    assert code == 2 and "there is nothing" in err
+    assert code == 2 and "no such folder" in err
 
 
 def test_the_recorded_probabilities_are_those_of_the_policy_that_acted(

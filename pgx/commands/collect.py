@@ -10,8 +10,11 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from pgx.command_lines import command, override
 from pgx.commands.one_run import load_played
 from pgx.config.build import load_agent, unshaped
+from pgx.config.check import plain_values
+from pgx.config.compose import compose
 from pgx.datasets.trajectory import Trajectory, split
 from pgx.datasets.write import write_dataset
 from pgx.engines import Eager
@@ -55,8 +58,19 @@ def collect(run: str, checkpoint: str, count: int, out: str, seed: int, trust: b
         f"{out}: {written.episodes:,} episodes, {written.steps:,} steps, mean return {shown(written.mean_return)}, "
         f"of {run}, checkpoint {checkpoint}"
     )
-    print(f"  learn from it  pgx train algo=off_policy_reinforce env={cfg.env.id} dataset={out}")
+    print(f"  learn from it  {_learning(cfg, out, written.episodes)}")
     return 0
+
+
+def _learning(cfg: DictConfig, out: str, episodes: int) -> str:
+    """Return a command that learns from the dataset: on the same environment, from no more episodes than it has."""
+    chosen = ["algo=off_policy_reinforce", override("env", cfg.env.id)]
+    kwargs = plain_values(cfg)["env"]["kwargs"]
+    chosen += [override(f"env.kwargs.{key}", value) for key, value in kwargs.items()]
+    usual = compose(["algo=off_policy_reinforce"])
+    if episodes < usual.runner.episodes:
+        chosen.append(override("runner.episodes", episodes))
+    return command("train", *chosen, override("dataset", out))
 
 
 def _play(runner: EpisodeRunner, agent: Agent, count: int) -> Iterator[Trajectory]:

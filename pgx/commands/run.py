@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from pgx.command_lines import command
 from pgx.commands.one_run import announce, outcome
 from pgx.config import build
 from pgx.config.check import plain_values
@@ -117,9 +118,10 @@ def _trained(trainer: Trainer, cfg: DictConfig) -> dict[str, Any]:
         summary = trainer.train()
     print(outcome(summary, time.monotonic() - started))
     print(f"  see it       tensorboard --logdir {trainer.run_dir}")
-    print(f"  evaluate it  pgx eval {trainer.run_dir}")
+    print(f"  evaluate it  {command('eval', trainer.run_dir, of=trainer.run_dir)}")
     if summary["status"] == "interrupted":
-        print(f"  go on        pgx train --resume {trainer.run_dir}")
+        again = command("train", "--resume", trainer.run_dir, of=trainer.run_dir)
+        print(f"  go on        {again}")
         if signal.SIGTERM in asked and trainer.ranks.size == 1:
             raise Preempted
     return summary

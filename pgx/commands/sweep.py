@@ -37,7 +37,7 @@ from pgx.sweeps.plan import (
     write_plan,
 )
 from pgx.sweeps.search import corners, forget_unwritten, open_study, settle
-from pgx.sweeps.vetting import of_runs, would_do
+from pgx.sweeps.vetting import of_runs, resume_command, would_do
 
 LAUNCHERS = {  # the package that each needs; Hydra's own needs none
     "basic": None,
@@ -58,7 +58,7 @@ def start(flags: list[str], overrides: list[str]) -> int:
     folder = Path(hydra_config(hydra).sweep.dir)
     if named and (folder / PLAN).is_file():
         planned = read_plan(folder)
-        refuse_other(folder, planned, plan)
+        refuse_other(folder, planned, plan, resume_command(folder.absolute(), planned))
         plan = replace(planned, cwd=plan.cwd, search=plan.search)
         own = plan.search.overrides if plan.search else [o for job in plan.jobs for o in job.overrides]
         refuse_untrusted(of_runs(plan, frozenset(named_imports(own))), trust=False)

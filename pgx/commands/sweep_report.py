@@ -1,15 +1,16 @@
 """A sweep in words: while it runs, and when it has ended."""
 
-import shlex
 from collections import Counter
 from pathlib import Path
 
+from pgx.command_lines import command
 from pgx.extras import import_problem
 from pgx.loggers.console import clock_face
 from pgx.metrics import shown
 from pgx.sweeps.plan import Job, Plan
 from pgx.sweeps.progress import Progress, look, seconds_left
 from pgx.sweeps.search import STUDY, importances, open_study, trial_noted
+from pgx.sweeps.vetting import resume_command
 
 Seen = list[tuple[Job, Progress]]
 
@@ -43,7 +44,7 @@ def closing(folder: Path, plan: Plan) -> tuple[list[str], list[str]]:
     lines = [f"sweep {folder}: " + ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))]
     lines += _best(folder, plan, seen)
     if set(counts) & {"waiting", "running", "interrupted"}:
-        lines.append(f"  go on        pgx sweep resume {shlex.quote(str(folder))}")
+        lines.append(f"  go on        {resume_command(folder, plan)}")
     return lines, _failed(plan, seen)
 
 
@@ -100,4 +101,4 @@ def _found(folder: Path, plan: Plan) -> list[str]:
 def _command(job: Job) -> str:
     """What repeats a job alone; of a trial, with the values that it was given."""
     noted = trial_noted(job.run_dir)
-    return shlex.join(["pgx", "train", *noted["overrides"]]) if noted else job.command
+    return command("train", *noted["overrides"]) if noted else job.command

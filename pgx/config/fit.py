@@ -73,7 +73,8 @@ def _dataset_misfits(values: Mapping[str, Any]) -> list[str]:
     found = []
     if values["runner"]["path"] is None:
         found.append(
-            "runner=dataset: of which dataset? dataset=PATH, a folder that `pgx collect RUN --out PATH` wrote"
+            "runner=dataset: of which dataset? dataset=PATH, a folder that "
+            "`pgx collect RUN --episodes 100 --out PATH` wrote"
         )
     if "recorded" not in _algorithm(values).uses:
         found.append(

@@ -6,10 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from pgx.errors import UserError
-from pgx.rewards.plan import functions_of
-
-# They make an environment of another library, which is named in their keywords, module and all.
-_ADAPTERS = frozenset({"GymV21Environment-v0", "GymV26Environment-v0"})
+from pgx.foreign import foreign_values
 
 
 def imports_of(cfg: DictConfig, source: Path, named: Collection[str]) -> list[str]:
@@ -22,25 +19,18 @@ def imports_of(cfg: DictConfig, source: Path, named: Collection[str]) -> list[st
         named: environments, rules (module:Name) and functions of rewards that the user has named,
             which need not be told.
     """
+    values = {
+        "env": {"id": OmegaConf.select(cfg, "env.id")},
+        "algo": {"name": OmegaConf.select(cfg, "algo.name")},
+        "reward": {"terms": OmegaConf.select(cfg, "reward.terms")},
+    }
     found = []
-    for key in ("env.id", "algo.name"):
-        value = str(OmegaConf.select(cfg, key))
-        if ":" in value and value not in named:
-            found.append(f"{source}: {key}={value} would import the module '{module_of(value)}'")
-    env_id = str(OmegaConf.select(cfg, "env.id"))
-    if env_id in _ADAPTERS and env_id not in named:
-        found.append(f"{source}: env.id={env_id} would import whatever env.kwargs name")
-    for function in functions_of(OmegaConf.select(cfg, "reward.terms")):
-        if function not in named:
-            found.append(
-                f"{source}: reward.terms with {function} would import the module '{module_of(function)}'"
-            )
+    for foreign in foreign_values(values):
+        what = f"the module '{foreign.module}'" if foreign.module else "whatever env.kwargs name"
+        verb = " with " if foreign.key == "reward.terms" else "="
+        if foreign.value not in named:
+            found.append(f"{source}: {foreign.key}{verb}{foreign.value} would import {what}")
     return found
-
-
-def module_of(name: str) -> str:
-    """That of an environment or a rule, module:Name, or of a function, module.name."""
-    return name.rpartition(":" if ":" in name else ".")[0]
 
 
 def joins_of(cfg: DictConfig, source: Path) -> list[str]:

@@ -9,6 +9,7 @@ import torch
 from gymnasium import Space
 from torch import Tensor
 
+from pgx.command_lines import command
 from pgx.datasets.layout import DATA, FOLDER, METADATA, hdf5, space_from_json
 from pgx.datasets.trajectory import Trajectory
 from pgx.envs import spaces
@@ -25,7 +26,8 @@ def dataset_problem(path: Path) -> str | None:
     """
     hdf5()
     if not path.exists():
-        return f"dataset={path}: there is nothing; pgx collect RUN --out {path} makes a dataset there"
+        collect = command("collect", "RUN", "--episodes", "100", "--out", path)
+        return f"dataset={path}: no such folder; `{collect}` writes a dataset there"
     missing = [name for name in (METADATA, DATA) if not (_folder(path) / name).is_file()]
     if missing:
         return (

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pgx.checkpoint import LAST, Checkpoints, packed, unpacked, write_atomically
+from pgx.command_lines import command
 from pgx.errors import UserError
 from pgx.faults.evidence import Attempt, NotFiniteError
 from pgx.records import Records
@@ -42,7 +43,7 @@ def explained(
         folder = write_bundle(records.run_dir, records.config, records.checkpoints, iteration, error)
     except OSError as problem:
         return f"{said}; its post-mortem cannot be written: {problem.strerror}"
-    return f"{said}; pgx replay {folder} makes it again"
+    return f"{said}; {command('replay', folder, of=folder)} makes it again"
 
 
 def write_bundle(

@@ -1,7 +1,6 @@
 """sweep.json: the jobs of a sweep, written before the first begins and never changed by a job."""
 
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from pgx.checkpoint import write_atomically
+from pgx.command_lines import command
 from pgx.config.overrides import prepare
 from pgx.config.sections import Search
 from pgx.errors import UserError
@@ -31,7 +31,7 @@ class Job:
     def command(self) -> str:
         """What repeats it alone, in a folder of its own."""
         kept = [o for o in self.overrides if key_of(o) != "run_dir"]
-        return shlex.join(["pgx", "train", *kept])
+        return command("train", *kept)
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,14 @@ def read_plan(folder: Path) -> Plan:
     return plan
 
 
-def refuse_other(folder: Path, planned: Plan, asked: Plan) -> None:
-    """A sweep that is started again must be the sweep that the folder holds; a search may have more trials.
+def refuse_other(folder: Path, planned: Plan, asked: Plan, again: str) -> None:
+    """Refuse another sweep in a folder that holds one; a search may have more trials.
+
+    Args:
+        folder: of the sweep.
+        planned: what it holds.
+        asked: what is to be run there.
+        again: the command that resumes what it holds.
 
     Raises:
         UserError: showing what differs.
@@ -125,8 +131,8 @@ def refuse_other(folder: Path, planned: Plan, asked: Plan) -> None:
         different = ["one is a search and the other is not"]
     if different:
         raise UserError(
-            f"hydra.sweep.dir={folder}: holds another sweep; choose another folder, or go on with that one: "
-            f"pgx sweep resume {folder}. {shown(different)}"
+            f"hydra.sweep.dir={folder}: holds another sweep; choose another folder, or resume that one with "
+            f"`{again}`. {shown(different)}"
         )
 
 

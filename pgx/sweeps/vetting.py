@@ -4,11 +4,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from pgx.command_lines import command
 from pgx.config.compose import compose
 from pgx.config.overrides import named_imports, named_modules
 from pgx.config.stored import CONFIG, read_config
-from pgx.config.trust import imports_of, joins_of, module_of
-from pgx.sweeps.plan import PLAN, Plan
+from pgx.config.trust import imports_of, joins_of
+from pgx.foreign import ADAPTERS, module_of
+from pgx.sweeps.plan import PLAN, Plan, key_of
 from pgx.sweeps.search import TRIAL, corners, trial_noted
 
 # Hydra's part of a plan can name any class to construct, file to read and command for a cluster; these are numbers.
@@ -54,6 +56,23 @@ def of_runs(plan: Plan, named: frozenset[str]) -> list[str]:
             source = job.run_dir / TRIAL
             found |= dict.fromkeys(_of_run(source, noted["overrides"], named))
     return list(found)
+
+
+def resume_command(folder: Path, plan: Plan) -> str:
+    """Return what resumes a sweep when pasted, with `--trust` where `would_do` names anything.
+
+    Only looks at texts and stored configs: composing every job would take seconds in a large sweep.
+    """
+    if plan.search is None:
+        asked = [list(job.overrides) for job in plan.jobs]
+    else:
+        asked = [[*plan.search.overrides, *(f"{key}={values}" for key, values in plan.search.space.items())]]
+    trust = bool(_of_hydra(folder, plan.hydra, ()) or of_runs(plan, frozenset()))
+    for overrides in asked:
+        adapted = any(name in override for override in overrides for name in ADAPTERS)
+        joins = any(key_of(override) == "runner.address" for override in overrides)
+        trust = trust or adapted or joins or bool(named_imports(overrides))
+    return command("sweep", "resume", folder, *(["--trust"] if trust else []))
 
 
 def _of_run(source: Path, overrides: Sequence[str], named: frozenset[str]) -> list[str]:

@@ -184,7 +184,7 @@ def write_text(name: str, text: str) -> Callable[[Path], None]:
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
-    "gone": (shutil.rmtree, "there is nothing; pgx collect RUN --out"),
+    "gone": (shutil.rmtree, "no such folder; `pgx collect RUN --episodes 100 --out"),
     "no data": (lambda d: (d / "data" / "main_data.hdf5").unlink(), "no main_data.hdf5 in"),
     "not JSON": (write_text("metadata.json", "{"), "metadata.json is not as expected: JSONDecodeError"),
     "no spaces": (

@@ -47,22 +47,22 @@ def test_a_plan_of_another_format_is_refused(tmp_path: Path) -> None:
 
 def test_another_sweep_is_refused_with_what_differs(tmp_path: Path) -> None:
     there = plan(("seed=0",), ("seed=1",))
-    refuse_other(tmp_path, there, there)
+    refuse_other(tmp_path, there, there, "pgx sweep resume here")
     with pytest.raises(UserError, match="not asked for: seed=1; not there: seed=2"):
-        refuse_other(tmp_path, there, plan(("seed=0",), ("seed=2",)))
+        refuse_other(tmp_path, there, plan(("seed=0",), ("seed=2",)), "pgx sweep resume here")
     with pytest.raises(UserError, match="another order"):
-        refuse_other(tmp_path, there, plan(("seed=1",), ("seed=0",)))
+        refuse_other(tmp_path, there, plan(("seed=1",), ("seed=0",)), "pgx sweep resume here")
     with pytest.raises(UserError, match="one is a search"):
-        refuse_other(tmp_path, there, plan(search=SEARCH))
+        refuse_other(tmp_path, there, plan(search=SEARCH), "pgx sweep resume here")
 
 
 def test_a_search_may_have_more_trials_and_nothing_else(tmp_path: Path) -> None:
     there = plan(search=SEARCH)
-    refuse_other(tmp_path, there, plan(search=replace(SEARCH, trials=9)))
+    refuse_other(tmp_path, there, plan(search=replace(SEARCH, trials=9)), "pgx sweep resume here")
     with pytest.raises(UserError, match="trials: 3 there, 2 asked for"):
-        refuse_other(tmp_path, there, plan(search=replace(SEARCH, trials=2)))
+        refuse_other(tmp_path, there, plan(search=replace(SEARCH, trials=2)), "pgx sweep resume here")
     with pytest.raises(UserError, match="seed: 0 there, 1 asked for"):
-        refuse_other(tmp_path, there, plan(search=replace(SEARCH, seed=1)))
+        refuse_other(tmp_path, there, plan(search=replace(SEARCH, seed=1)), "pgx sweep resume here")
 
 
 def test_a_job_is_told_from_the_others_by_what_they_do_not_share() -> None:
