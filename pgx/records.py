@@ -11,7 +11,7 @@ from typing import Any
 from pgx.checkpoint import BEST, LAST, Checkpoints, numbered, write_atomically
 from pgx.errors import RunError
 from pgx.loggers import Clip, Sink
-from pgx.loggers.jsonl import METRICS, read
+from pgx.loggers.jsonl import METRICS, finite, parsed, read
 from pgx.types import Metrics
 
 SUMMARY = "summary.json"
@@ -127,7 +127,7 @@ class Records:
         Raises:
             RunError: it went on refusing.
         """
-        told = (json.dumps(summary, indent=2) + "\n").encode()
+        told = (json.dumps(finite(summary), indent=2, allow_nan=False) + "\n").encode()
         todo: list[Callable[[], None]] = [self._write_checkpoint]
         todo += [_finishing(sink, summary) for sink in self._sinks]
         todo.append(lambda: write_atomically(self.run_dir / SUMMARY, told))
@@ -182,7 +182,7 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
         found = json.loads((run_dir / SUMMARY).read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return parsed(found) if isinstance(found, dict) else {}
 
 
 def complain(line: str) -> None:

@@ -15,6 +15,13 @@ from pgx.errors import UserError
 EVENTS = "events.out.tfevents."  # what TensorBoard looks for in the name of a file
 MANY = 3  # values that a name may tell of; of runs that differ in more it tells the folder
 _NAMED = {"env.id", "label", "algo.name", "seed", "run_dir"}  # what a name says already, or what is no choice
+# Values that change how a run is carried out or watched, not what it learns.
+_OPERATION = (
+    "device", "torch_threads", "env.num_threads", "env.worker_timeout", "trainer.checkpoint_every",
+    "trainer.keep_checkpoints", "trainer.write_patience", "trainer.eval_", "trainer.record_", "trainer.compile",
+    "health.", "logger.", "runner.address", "runner.connect_seconds", "runner.max_restarts",
+)  # fmt: skip
+_LENGTH = "trainer.total_steps"  # a chart shows it; a name says it where nothing else differs
 
 
 def runs_below(folder: Path) -> Iterator[Path]:
@@ -29,8 +36,9 @@ def runs_below(folder: Path) -> Iterator[Path]:
 class Names:
     """Gives each run a name of its own and keeps to it.
 
-    The first of an environment, a label and a seed is <env>/<label>/seed<seed>; of a later one the name says in which
-    values it is another, or its folder. What is no run of pgx's is named by its path.
+    The first of an environment, a label and a seed is <env>/<label>/seed<seed>. The name of a later one adds the values
+    that differ from the first and change what is learned, or else its folder. A run of another program is named by its
+    path.
 
     Args:
         folder: that all runs are in.
@@ -57,10 +65,10 @@ class Names:
             self._first[short] = values
             return short
         first = self._first[short]
-        other = [
-            f"{key}={values[key]}" for key in values if key not in _NAMED and values[key] != first.get(key)
-        ]
-        told = " ".join(other) if 0 < len(other) <= MANY else run.name
+        keys = [key for key in values if key not in _NAMED and not key.startswith(_OPERATION)]
+        other = [key for key in keys if values[key] != first.get(key)]
+        other = [key for key in other if key != _LENGTH] or other
+        told = " ".join(f"{key}={values[key]}" for key in other) if 0 < len(other) <= MANY else run.name
         return f"{short} {_part(told)}"
 
     def _free(self, name: str) -> str:

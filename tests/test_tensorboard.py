@@ -13,15 +13,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.hparams.api_pb2 import (
+    DATA_TYPE_FLOAT64,
+    STATUS_FAILURE,
+    STATUS_RUNNING,
+    STATUS_SUCCESS,
+    STATUS_UNKNOWN,
+    ColParams,
+    ListSessionGroupsRequest,
+)
+from tensorboard.plugins.hparams.backend_context import Context
+from tensorboard.plugins.hparams.list_session_groups import Handler
 
 from pgx.commands.tensorboard import View
 from pgx.config.choices import NAMED
 from pgx.config.sections import FIXED
+from pgx.loggers.hparams import MAIN
 from pgx.loggers.layout import CHARTS
 from pgx.metrics import TABLE, tag
 from pgx.run_names import Names, runs_below
 from tests.browser import Page, chromium
-from tests.conftest import Make
+from tests.conftest import Make, small
 
 LITTLE = ["env=CartPole-v1", "env.backend=gymnasium", "logger.tensorboard=true"]
 PATIENCE = 90.0
@@ -87,6 +103,74 @@ def test_no_name_is_within_another_and_none_leads_elsewhere(tmp_path: Path) -> N
         "f": tmp_path / "runs/f",
     }
     assert [p for p in before if not p.exists()] == [tmp_path / "runs/a/events.out.tfevents.1.host"]
+
+
+def test_a_name_tells_what_changes_learning_and_the_length_only_where_nothing_else_differs(
+    make: Make, tmp_path: Path
+) -> None:
+    other_machine = ["torch_threads=2", "env.worker_timeout=99", "logger.every=3", "trainer.eval_episodes=7"]
+    short = ["trainer.total_steps=256", "algo=a2c"]
+    make(*LITTLE, "algo=a2c", "trainer.total_steps=512", name="1").train()
+    make(*LITTLE, *short, *other_machine, name="2").train()
+    make(*LITTLE, *short, *other_machine, "algo.gae_lambda=0.9", name="3").train()
+    names = Names(tmp_path)
+    assert [names.of(run).rpartition("/")[2] for run in runs_below(tmp_path)] == [
+        "seed0",
+        "seed0 trainer.total_steps=256",
+        "seed0 algo.gae_lambda=0.9",
+    ]
+
+
+def test_hparams_has_a_row_for_every_run_of_the_view_with_the_main_columns_first(
+    make: Make, tmp_path: Path
+) -> None:
+    """Also for one without a value that others have, and one that was killed; by links, with the slower loader."""
+    (tmp_path / "runs").mkdir()
+    for algo, *more in (["ppo"], ["ppo", "algo.target_kl=0.5", "seed=1"], ["trpo"]):
+        trainer = make(
+            *LITTLE, *small(algo), *more, "trainer.total_steps=256", name=f"runs/{algo}{len(more)}"
+        )
+        if algo == "trpo":  # killed after its first row
+            trainer.run_dir.mkdir(parents=True, exist_ok=True)
+            trainer.records.begin(None, 0)
+            trainer.records.row(256, {"rollout/episode_return_recent": 21.0})
+        else:
+            trainer.train()
+    (tmp_path / "links").mkdir()
+    View(tmp_path / "runs", tmp_path / "links").renew()
+    experiment, rows = hparams_of(tmp_path / "links")
+    assert [info.name for info in experiment.hparam_infos][:5] == list(MAIN)
+    columns = {info.name: info.type for info in experiment.hparam_infos}
+    assert columns["algo.max_kl"] == columns["algo.target_kl"] == DATA_TYPE_FLOAT64
+    metrics = [info.name.tag for info in experiment.metric_infos]
+    assert len(metrics) == 5 and {"result/final_return", "rollout/episode_return_recent"} < set(metrics)
+    cells = {
+        name: (dict(row.hparams), {m.name.tag: m.value for m in row.metric_values}) for name, row in rows
+    }
+    seeds = {name: values["seed"].number_value for name, (values, _) in cells.items()}
+    ppo, other, trpo = (f"CartPole-v1/{name}" for name in ("ppo/seed0", "ppo/seed1", "trpo/seed0"))
+    assert seeds == {ppo: 0, other: 1, trpo: 0}
+    assert "algo.target_kl" not in cells[ppo][0] and cells[other][0]["algo.target_kl"].number_value == 0.5
+    assert cells[trpo][0]["algo.name"].string_value == "trpo" and "algo.max_kl" in cells[trpo][0]
+    assert cells[trpo][1] == {"rollout/episode_return_recent": 21.0}
+    assert cells[ppo][1]["result/steps"] >= 256
+
+
+def hparams_of(folder: Path) -> tuple[Any, list[tuple[str, Any]]]:
+    """What TensorBoard's HParams tab asks for: its columns, and its rows by name."""
+    runs = EventMultiplexer()
+    runs.AddRunsFromDirectory(str(folder))
+    runs.Reload()
+    board = TBContext(data_provider=MultiplexerDataProvider(runs, str(folder)))
+    context, request = Context(board), RequestContext()
+    content = context.hparams_metadata(request, "")
+    experiment = context.experiment_from_metadata(request, "", True, content, [])
+    columns = [ColParams(hparam=info.name, include_in_result=True) for info in experiment.hparam_infos]
+    columns += [ColParams(metric=info.name, include_in_result=True) for info in experiment.metric_infos]
+    statuses = [STATUS_UNKNOWN, STATUS_SUCCESS, STATUS_FAILURE, STATUS_RUNNING]
+    asked = ListSessionGroupsRequest(col_params=columns, allowed_statuses=statuses, slice_size=100)
+    answer = Handler(request, context, "", asked).run()
+    return experiment, [(row.name, row) for row in answer.session_groups]
 
 
 def test_every_chart_is_of_metrics_that_there_are() -> None:

@@ -5,14 +5,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pgx.algos import rule, rules
 from pgx.checkpoint import Checkpoints
+from pgx.config.choices import NAMED, keys_of
 from pgx.config.sections import Logger, TrainerSection
 from pgx.loggers import Sink
 from pgx.loggers.console import make_console
+from pgx.loggers.hparams import Column, Value
 from pgx.loggers.jsonl import METRICS, JsonLines
 from pgx.loggers.patient import Patient
 from pgx.loggers.tensorboard import TensorBoard
 from pgx.records import Records, complain
+from pgx.schema import fits, signature
 
 
 def make_records(
@@ -29,18 +33,28 @@ def _open_sinks(
     """Open the loggers of a run after `steps` environment steps (None: a new run) and `rows` rows of metrics."""
     sinks: list[Sink] = [Patient(JsonLines(run_dir / METRICS, steps, rows), METRICS, complain)]
     if logger.tensorboard:
-        events = TensorBoard(run_dir, _flat(values), keep_until=steps)
+        events = TensorBoard(run_dir, _flat(values), _keys(), keep_until=steps)
         sinks.append(Patient(events, "TensorBoard's events", complain))
     console = make_console(logger.console, logger.console_interval, steps or 0, total_steps)
     return [*sinks, console] if console else sinks
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, bool | str | float]:
-    """Nested values by dotted key; what is neither number nor truth value as text."""
-    flat: dict[str, bool | str | float] = {}
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Value | None]:
+    """Return nested values by dotted key; a list as text."""
+    flat: dict[str, Value | None] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = value if isinstance(value, bool | int | float) else str(value)
+            flat[prefix + key] = value if isinstance(value, bool | int | float | None) else str(value)
     return flat
+
+
+def _keys() -> dict[str, Column]:
+    """Return the keys of every rule and every named choice, with what their values are."""
+    hints = {f"algo.{key}": hint for name in rules() for key, hint in signature(rule(name)).items()}
+    for section, (registry, _) in NAMED.items():
+        hints |= {
+            f"{section}.{key}": hint for name in registry for key, hint in keys_of(section, name).items()
+        }
+    return {key: "number" if fits(1, hint) or fits(0.5, hint) else "text" for key, hint in hints.items()}

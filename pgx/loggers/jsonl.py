@@ -1,6 +1,11 @@
-"""metrics.jsonl: one JSON object a line, `step` and the tags."""
+"""metrics.jsonl: one JSON object a line, `step` and the tags.
+
+JSON has no infinity and no NaN; they are written as the texts "Infinity", "-Infinity" and "NaN".
+"""
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +15,7 @@ from pgx.loggers.append import AppendOnly
 from pgx.types import Metrics
 
 METRICS = "metrics.jsonl"
+_TEXTS = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
 
 
 class JsonLines:
@@ -25,11 +31,11 @@ class JsonLines:
     def __init__(self, path: Path, keep_until: int | None, keep_rows: int) -> None:
         kept = [] if keep_until is None else [row for row in read(path) if row["step"] <= keep_until]
         kept = kept[:keep_rows]
-        write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        write_atomically(path, "".join(json.dumps(finite(row)) + "\n" for row in kept).encode())
         self._file = AppendOnly(path)
 
     def write(self, steps: int, metrics: Metrics) -> None:
-        self._file.append((json.dumps({"step": steps, **metrics}) + "\n").encode())
+        self._file.append((json.dumps(finite({"step": steps, **metrics}), allow_nan=False) + "\n").encode())
 
     def film(self, steps: int, clip: Clip) -> None:
         """Rows are of numbers."""
@@ -56,9 +62,25 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [row for line in lines[:-1] if (row := _row(line)) is not None]
 
 
+def finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row that strict JSON can hold: numbers that are not finite as texts."""
+    return {key: _text(value) if isinstance(value, float) else value for key, value in row.items()}
+
+
+def _text(value: float) -> float | str:
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def parsed(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Invert `finite`."""
+    return {key: _TEXTS.get(value, value) if isinstance(value, str) else value for key, value in row.items()}
+
+
 def _row(line: str) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
     except ValueError:
         return None
-    return row if isinstance(row, dict) and "step" in row else None
+    return parsed(row) if isinstance(row, dict) and "step" in row else None

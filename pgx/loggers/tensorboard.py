@@ -1,25 +1,24 @@
-"""TensorBoard: scalars over environment steps, videos, and the config with the final results as HParams."""
+"""TensorBoard: scalars over environment steps, videos, and a row of config and results under HParams."""
 
 import io
 import itertools
 import os
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
-from torch.utils.tensorboard.summary import hparams
 
-from pgx.loggers import Clip
+from pgx.loggers import Clip, hparams
 from pgx.loggers.append import AppendOnly
 from pgx.loggers.layout import layout
 from pgx.metrics import VIDEO
 from pgx.types import Metrics
 
-_RESULTS = ("final_return", "best_return", "steps", "seconds")
 _FORMAT = "brain.Event:2"  # of event files; the first event of each says it
 _numbers = itertools.count()
 
@@ -33,17 +32,28 @@ class TensorBoard:
     Args:
         run_dir: the folder.
         config: the run's values by dotted key, for the HParams tab.
+        others: keys that other runs may have, for its columns.
         keep_until: events past this step, of an earlier life of the run, are hidden; None if there was none.
     """
 
-    def __init__(self, run_dir: Path, config: dict[str, bool | str | float], keep_until: int | None) -> None:
-        self._config = config
+    def __init__(
+        self,
+        run_dir: Path,
+        config: Mapping[str, hparams.Value | None],
+        others: Mapping[str, hparams.Column],
+        keep_until: int | None,
+    ) -> None:
         self._file = AppendOnly(run_dir / _file_name())
         self._append(Event(file_version=_FORMAT))
-        if keep_until is not None:
-            # TensorBoard forgets what it has read of this step and later.
-            self._append(Event(step=keep_until + 1, session_log=SessionLog(status=SessionLog.START)))
-        self._append(Event(summary=layout()))
+        if keep_until is None:
+            self._append(_session(0))
+        else:
+            # TensorBoard drops what it has read of this step and later, unless this is the first start that it reads:
+            # the second record is for runs whose first process did not write one.
+            for _ in range(2):
+                self._append(_session(keep_until + 1))
+        for summary in (layout(), hparams.columns(config, others), hparams.start(config)):
+            self._append(Event(summary=summary))
 
     def write(self, steps: int, metrics: Metrics) -> None:
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in metrics.items()]
@@ -60,11 +70,10 @@ class TensorBoard:
         self._file.settle()
 
     def finish(self, summary: dict[str, Any]) -> None:
-        results = {f"result/{key}": float(summary[key]) for key in _RESULTS if summary.get(key) is not None}
-        # SummaryWriter.add_hparams would open a second run in a folder of its own; the same records go here.
-        for record in hparams(self._config, results):  # type: ignore[no-untyped-call]
-            self._append(Event(summary=record))
-        self.write(summary["steps"], results)
+        found = {key: summary[key] for key in hparams.RESULTS if summary.get(key) is not None}
+        self.write(summary["steps"], {hparams.result_tag(key): float(value) for key, value in found.items()})
+        if summary["status"] != "interrupted":
+            self._append(Event(summary=hparams.end(failed=summary["status"] == "failed")))
 
     def _append(self, event: Event) -> None:
         event.wall_time = time.time()
@@ -74,6 +83,10 @@ class TensorBoard:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _session(step: int) -> Event:
+    return Event(step=step, session_log=SessionLog(status=SessionLog.START))
 
 
 def _file_name() -> str:

@@ -17,7 +17,7 @@ from pgx.config.overrides import parse
 from pgx.config.sections import Search
 from pgx.errors import UserError
 from pgx.extras import require
-from pgx.records import SUMMARY
+from pgx.records import read_summary
 from pgx.schema import Index, problems
 from pgx.sweeps.plan import Job
 from pgx.sweeps.progress import look
@@ -205,7 +205,7 @@ def settle(folder: Path, search: Search, jobs: Sequence[Job]) -> None:
         state = states.get(look(run_dir).state)
         if state is None:
             continue
-        value = json.loads((run_dir / SUMMARY).read_text()).get(search.objective)
+        value = read_summary(run_dir).get(search.objective)
         if state == TrialState.COMPLETE and value is not None:
             study.tell(trial.number, value)
         else:

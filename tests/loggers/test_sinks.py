@@ -1,16 +1,21 @@
 """What is logged is there: to the last row when the process is killed, to the last byte when the disk was full."""
 
 import json
+import math
 import os
 import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.util.tensor_util import make_ndarray
 
+from pgx.loggers import tensorboard
 from pgx.loggers.append import AppendOnly
 from pgx.loggers.jsonl import JsonLines, read
 from pgx.loggers.patient import Patient
@@ -36,6 +41,13 @@ def scalars(run: Path) -> list[tuple[int, float]]:
     events = EventAccumulator(str(run), size_guidance={"scalars": 0})
     events.Reload()
     return [(event.step, event.value) for event in events.Scalars(TAG)]
+
+
+def scalars_of_the_server(run: Path) -> list[tuple[int, float]]:
+    """Read as `tensorboard --load_fast=false` does."""
+    events = plugin_event_accumulator.EventAccumulator(str(run), size_guidance={"tensors": 0})
+    events.Reload()
+    return [(event.step, float(make_ndarray(event.tensor_proto))) for event in events.Tensors(TAG)]
 
 
 def test_a_record_that_does_not_fit_leaves_nothing_and_the_next_stands_where_it_began(tmp_path: Path) -> None:
@@ -85,7 +97,7 @@ def test_rows_wait_for_room_and_are_then_all_there_once_and_in_order(tmp_path: P
 
 
 def test_events_wait_for_room_and_are_then_all_there_once(tmp_path: Path) -> None:
-    patient = Patient(TensorBoard(tmp_path, {}, None), "events", lambda said: None)
+    patient = Patient(TensorBoard(tmp_path, {}, {}, None), "events", lambda said: None)
     patient.write(1, {TAG: 1.0})
     (file,) = tmp_path.iterdir()
     with room(file.stat().st_size + 20):
@@ -98,7 +110,7 @@ def test_events_wait_for_room_and_are_then_all_there_once(tmp_path: Path) -> Non
 def test_what_a_killed_process_wrote_is_there(tmp_path: Path) -> None:
     child = os.fork()
     if child == 0:
-        sinks = [TensorBoard(tmp_path, {}, None), JsonLines(tmp_path / "metrics.jsonl", None, 0)]
+        sinks = [TensorBoard(tmp_path, {}, {}, None), JsonLines(tmp_path / "metrics.jsonl", None, 0)]
         for step in range(1, 101):
             for sink in sinks:
                 sink.write(step, {TAG: float(step)})
@@ -108,13 +120,38 @@ def test_what_a_killed_process_wrote_is_there(tmp_path: Path) -> None:
     assert [row["step"] for row in read(tmp_path / "metrics.jsonl")] == list(range(1, 101))
 
 
-def test_events_past_the_checkpoint_are_hidden_and_written_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("read_by", [scalars, scalars_of_the_server])
+@pytest.mark.parametrize("first_start", [True, False], ids=["first start written", "first start missing"])
+def test_events_past_the_checkpoint_are_hidden_and_written_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    first_start: bool,
+    read_by: Callable[[Path], list[tuple[int, float]]],
+) -> None:
     for keep_until, steps in ((None, (1, 2, 3, 4)), (2, (3, 4, 5)), (3, (4,))):
-        life = TensorBoard(tmp_path, {}, keep_until)
+        with monkeypatch.context() as patch:
+            if keep_until is None and not first_start:  # as earlier versions wrote the first life of a run
+                patch.setattr(tensorboard, "_session", lambda step: Event(step=step))
+            life = TensorBoard(tmp_path, {}, {}, keep_until)
         for step in steps:
             life.write(step, {TAG: 10.0 * len(steps) + step})
         life.close()
-    assert scalars(tmp_path) == [(1, 41.0), (2, 42.0), (3, 33.0), (4, 14.0)]
+    assert read_by(tmp_path) == [(1, 41.0), (2, 42.0), (3, 33.0), (4, 14.0)]
+
+
+def test_numbers_that_are_not_finite_are_strict_json_and_are_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "a": Infinity, "b": -Infinity}\n')  # as earlier versions wrote
+    file = JsonLines(path, keep_until=1, keep_rows=1)
+    file.write(2, {"a": math.inf, "b": -math.inf})
+    file.close()
+
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    for line in path.read_text().splitlines():
+        json.loads(line, parse_constant=refuse)
+    assert [(row["a"], row["b"]) for row in read(path)] == [(math.inf, -math.inf)] * 2
 
 
 def test_lines_that_a_crash_tore_or_a_disk_lost_are_no_rows(tmp_path: Path) -> None:
