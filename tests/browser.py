@@ -89,6 +89,20 @@ class Page:
         """What a script comes to."""
         return self._ask("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
 
+    def resize(self, width: int, height: int) -> None:
+        """Set the size of the viewport in pixels."""
+        self._ask(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+
+    def prefer(self, scheme: str) -> None:
+        """Set the reader's colour scheme: light or dark."""
+        self._ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
     def text(self) -> str:
         """All that can be read, a line for each piece."""
         return str(self.evaluate(WALK % 'texts.join("\\n")'))

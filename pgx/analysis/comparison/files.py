@@ -9,10 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pgx.analysis.comparison.figures import plots_of, png, svg
+from pgx.analysis.comparison.labels import label
 from pgx.analysis.comparison.page import page
-from pgx.analysis.comparison.plots import plots_of, png, svg
 from pgx.analysis.comparison.result import Comparison, Curve, Group, Pair, Panel
 from pgx.analysis.comparison.tables import Table, more_seeds, tables_of
+from pgx.analysis.comparison.verdict import verdict
 from pgx.errors import UserError
 
 
@@ -22,7 +24,7 @@ def write(comparison: Comparison, folder: Path, command: str) -> list[Path]:
     Raises:
         UserError: it cannot be written.
     """
-    plots, tables = plots_of(comparison, comparison.panels), tables_of(comparison)
+    plots, tables = plots_of(comparison), tables_of(comparison)
     texts = {
         "index.html": page(comparison, tables, command),
         "comparison.md": markdown(comparison, tables, [plot.name for plot in plots], command),
@@ -30,9 +32,9 @@ def write(comparison: Comparison, folder: Path, command: str) -> list[Path]:
         "runs.csv": _csv(_runs(comparison)),
         "groups.csv": _csv(_groups(comparison)),
         "curves.csv": _csv(_curves(comparison)),
-        **{f"{plot.name}.svg": svg(plot) for plot in plots},
+        **{f"{plot.name}.svg": svg(plot.figure, plot.name) for plot in plots},
     }
-    images = {f"{plot.name}.png": png(plot) for plot in plots}
+    images = {f"{plot.name}.png": png(plot.figure) for plot in plots}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
@@ -46,7 +48,10 @@ def write(comparison: Comparison, folder: Path, command: str) -> list[Path]:
 
 def markdown(comparison: Comparison, tables: Sequence[Table], figures: Sequence[str], command: str) -> str:
     """The same as a page of Markdown."""
-    lines = [f"# Comparison: {comparison.metric}", "", f"    {command}", ""]
+    lines = [f"# Comparison: {label(comparison.metric).phrase}", "", f"    {command}", ""]
+    for panel in comparison.panels:
+        found = verdict(panel, comparison.metric, comparison.level)
+        lines += [f"**{found.headline}.** {' '.join(found.details)}", ""]
     for name in figures:
         lines += [f"![{name}]({name}.svg)", ""]
     for table in tables:

@@ -32,7 +32,14 @@ KEYS = (
     "steps_per_second",
 )
 LAST = 0.1  # fraction of training in the second column
-DRAWN = ("kl", "ess")  # keys whose curves a report shows
+DRAWN = (
+    "kl",
+    "ess",
+    "clip_fraction",
+    "entropy",
+    "explained_variance",
+    "gradient_norm",
+)  # keys whose curves a report shows
 
 
 def health_of(runs: Sequence[Run], step: int) -> dict[str, tuple[float, float]]:
@@ -69,20 +76,20 @@ def _last_tenth(one: Series, step: int) -> Array:
 
 
 def health_curves(runs: Sequence[Run], grid: Array) -> dict[str, Curve]:
-    """Return the mean over runs of the metrics in `DRAWN`, at environment steps `grid` [G]; by tag.
+    """Return the median over runs of the metrics in `DRAWN`, at environment steps `grid` [G]; by tag.
 
-    Runs that do not have a metric at a step are left out of its mean there.
+    Runs that do not have a metric at a step are left out of its median there.
     """
     found = {}
     for name in map(tag, DRAWN):
         having = [run.series[name] for run in runs if name in run.series]
         inside = [(one.steps[0] <= grid) & (grid <= one.steps[-1]) for one in having]
-        counts = np.sum(inside, axis=0) if having else np.zeros(len(grid))
-        known = counts > 0
+        known = np.any(inside, axis=0) if having else np.zeros(len(grid), dtype=bool)
         if known.any():
-            values = [np.where(i, one.interpolate(grid), 0.0) for one, i in zip(having, inside, strict=True)]
-            mean = np.sum(values, axis=0)[known] / counts[known]
-            found[name] = Curve(grid[known], mean, None, None)
+            values = [
+                np.where(i, one.interpolate(grid), np.nan) for one, i in zip(having, inside, strict=True)
+            ]
+            found[name] = Curve(grid[known], np.nanmedian(np.stack(values)[:, known], axis=0), None, None)
     return found
 
 

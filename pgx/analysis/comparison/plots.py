@@ -1,129 +1,146 @@
-"""A comparison as figures."""
+"""Draw a comparison: each function draws one panel into matplotlib axes."""
 
-import io
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Literal
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from pgx.analysis.comparison.axes import AXES, STEPS, Axis
-from pgx.analysis.comparison.result import Comparison, Curve, Panel
+from pgx.analysis.comparison.axes import STEPS, Axis, spent_at
+from pgx.analysis.comparison.health import DRAWN
+from pgx.analysis.comparison.labels import label
+from pgx.analysis.comparison.result import Curve, Panel
+from pgx.analysis.reading.run import Array, Run
 from pgx.analysis.statistics import Estimate
+from pgx.metrics import tag
 
-# Okabe and Ito's colours, which the colour-blind tell apart, but for black and yellow, which one of two backgrounds
-# swallows; then the same again, dashed.
+# The palette of Okabe and Ito, which colour-blind readers can tell apart, without black and yellow, which are hard to
+# see on a white or a dark background. After six groups the colours repeat with another line style.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-HEIGHT = 3.4  # inches of a panel
-STYLES = ("-", "--", ":", "-.")
+STYLES: tuple["Style", ...] = ("-", "--", ":", "-.")
+Style = Literal["-", "--", ":", "-."]
+
+HEALTH = tuple(map(tag, DRAWN))
+LOGARITHMIC = (tag("kl"),)
+WORST_EXPLAINED = -1.0  # lower end of the axis: the first updates of a critic may be far below it
+MARGINS = (0.62, 0.12, 0.5, 0.15)  # inches left, right, below and above the axes of a single panel
+POINTS = 301  # of a thin curve, at most
 
 
 @dataclass(frozen=True)
-class Plot:
-    """A figure with its name and what it shows."""
+class Look:
+    """Colour and line style of a group, the same in all figures."""
 
-    name: str
-    caption: str
-    figure: Figure
-
-
-def plots_of(comparison: Comparison, panels: Sequence[Panel]) -> list[Plot]:
-    """IQM curves over each cost, performance profiles, probabilities of improvement, of some or all of the panels."""
-    look = _looks([group.name for panel in comparison.panels for group in panel.groups])
-    band = f"interquartile mean over runs, band: {comparison.level:.0%} stratified bootstrap interval"
-    plots = []
-    for axis in AXES:
-        having = [panel for panel in panels if any(axis in group.curves for group in panel.groups)]
-        if having:
-            figure = _grid(having, partial(_draw_curves, axis=axis, look=look), HEIGHT)
-            plots.append(Plot(f"curves_{axis.key}", f"{comparison.metric} over {axis.label}: {band}", figure))
-    figure = _grid(panels, partial(_draw_profiles, look=look), HEIGHT)
-    plots.append(Plot("profiles", "Performance profiles: share of runs that score more than this", figure))
-    having = [panel for panel in panels if _estimated(panel)]
-    if having:
-        figure = _grid(having, _draw_pairs, max(0.32 * max(len(_estimated(p)) for p in having) + 1.1, 1.8))
-        plots.append(
-            Plot(
-                "improvement",
-                "P(first > second): a run of the first scores more than one of the second",
-                figure,
-            )
-        )
-    return plots
+    colour: str
+    style: Style
 
 
-def _looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour and line of each group, the same in all figures."""
-    found: dict[str, dict[str, Any]] = {}
-    for i, name in enumerate(sorted(set(names))):
-        found[name] = {
-            "color": COLOURS[i % len(COLOURS)],
-            "linestyle": STYLES[i // len(COLOURS) % len(STYLES)],
-        }
-    return found
+Looks = Mapping[str, Look]
 
 
-def _grid(panels: Sequence[Panel], draw: Callable[[Axes, Panel], None], height: float) -> Figure:
-    """A panel each, two in a row."""
-    columns = min(2, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(5.2 * columns, height * rows), layout="constrained")
-    for number, panel in enumerate(panels):
-        axes = figure.add_subplot(rows, columns, number + 1)
-        axes.set_title(panel.title, fontsize="medium")
-        draw(axes, panel)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-        axes.grid(alpha=0.25, linewidth=0.6)
-    _legend(figure)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # what it has found holds for every format
+def looks(names: Sequence[str]) -> dict[str, Look]:
+    """Return a look for each group."""
+    return {
+        name: Look(COLOURS[i % len(COLOURS)], STYLES[i // len(COLOURS) % len(STYLES)])
+        for i, name in enumerate(sorted(set(names)))
+    }
+
+
+def new_axes(figure: Figure, rows: int, columns: int, number: int) -> Axes:
+    """Add axes without a frame and with a light grid."""
+    axes: Axes = figure.add_subplot(rows, columns, number)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    return axes
+
+
+def single(draw: Callable[[Axes], None], size: tuple[float, float], names: bool) -> Figure:
+    """Return a figure of one panel.
+
+    Args:
+        draw: draws the panel.
+        size: width and height in inches.
+        names: whether the vertical axis shows names, whose width only a layout can tell; it takes half of the time.
+    """
+    with matplotlib.rc_context({"font.size": 9}):
+        figure = Figure(figsize=size, layout="constrained" if names else None)
+        draw(new_axes(figure, 1, 1, 1))
+        if names:
+            fix_layout(figure)
+        else:
+            left, right, bottom, top = MARGINS
+            width, height = size
+            figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
     return figure
 
 
-def _legend(figure: Figure) -> None:
-    """One for all panels, below them, where it hides nothing."""
-    known: dict[str, Any] = {}
-    for axes in figure.axes:
-        handles, labels = axes.get_legend_handles_labels()
-        known |= dict(zip(labels, handles, strict=True))
-    if known:
-        columns = max(1, int(figure.get_figwidth() * 13 // (max(map(len, known)) + 6)))
-        figure.legend(
-            known.values(), known, loc="outside lower center", ncols=columns, fontsize="small", frameon=False
-        )
+def fix_layout(figure: Figure) -> None:
+    """Lay the figure out once, so that it is the same in every format."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
 
 
-def _draw_curves(axes: Axes, panel: Panel, axis: Axis, look: dict[str, dict[str, Any]]) -> None:
+def draw_curves(axes: Axes, panel: Panel, axis: Axis, metric: str, look: Looks) -> None:
+    """Draw the interquartile mean of each group with its interval, and a thin curve for each run."""
     for group in panel.groups:
-        if axis in group.curves:
-            _draw(axes, group.curves[axis], group.name, look)
-    axes.set_xlabel(axis.label if panel.env else "share of training")
-    axes.set_ylabel("IQM" if panel.env else "IQM, normalised")
-    if panel.env and axis == STEPS:
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        if axis not in group.curves:
+            continue
+        if panel.step is not None and len(group.runs) > 1:
+            for run in group.runs:
+                _draw_run(axes, run, metric, axis, panel.step, look[group.name])
+        _draw(axes, group.curves[axis], group.name, look[group.name])
+    axes.set_xlabel(axis.label if panel.env else "training (fraction)")
+    axes.set_ylabel(label(metric).axis if panel.env else "normalised score")
+    _short_numbers(axes)
 
 
-def _draw_profiles(axes: Axes, panel: Panel, look: dict[str, dict[str, Any]]) -> None:
+def draw_health(axes: Axes, panel: Panel, metric: str, look: Looks) -> None:
+    """Draw a health metric over environment steps: the median of each group's runs, and a thin curve for each run."""
     for group in panel.groups:
-        _draw(axes, group.profile, group.name, look)
-    axes.set_xlabel("score" if panel.env else "normalised score")
-    axes.set_ylabel("share of runs above")
+        if panel.step is not None and len(group.runs) > 1:
+            for run in group.runs:
+                _draw_run(axes, run, metric, STEPS, panel.step, look[group.name])
+        if metric in group.health_curves:
+            _draw(axes, group.health_curves[metric], group.name, look[group.name])
+    drawn = [np.asarray(line.get_ydata(), dtype=np.float64) for line in axes.get_lines()]
+    if metric in LOGARITHMIC and any(bool((values > 0).any()) for values in drawn):
+        axes.set_yscale("log", nonpositive="mask")
+    if metric == tag("explained_variance"):
+        axes.set_ylim(max(WORST_EXPLAINED, axes.get_ylim()[0]), 1.05)
+    axes.set_xlabel(STEPS.label)
+    axes.set_ylabel(label(metric).axis)
+    _short_numbers(axes)
+
+
+def draw_scores(axes: Axes, panel: Panel, metric: str, look: Looks) -> None:
+    """Draw each run's score as a dot, and the interquartile mean of each group with its interval."""
+    for row, group in enumerate(reversed(panel.groups)):
+        colour = look[group.name].colour
+        scores = np.concatenate(list(group.scores))
+        if group.iqm.low is not None and group.iqm.high is not None:
+            axes.plot([group.iqm.low, group.iqm.high], [row, row], color=colour, linewidth=9, alpha=0.3)
+        axes.plot(scores, np.full(len(scores), row), "o", color=colour, markersize=3.5, alpha=0.7)
+        axes.plot([group.iqm.value], [row], "|", color=colour, markersize=16, markeredgewidth=2.5)
+    axes.set_yticks(range(len(panel.groups)), [group.name for group in reversed(panel.groups)])
+    axes.set_ylim(-0.6, len(panel.groups) - 0.4)
+    axes.set_xlabel(label(metric).axis if panel.env else "normalised score")
+
+
+def draw_profiles(axes: Axes, panel: Panel, metric: str, look: Looks) -> None:
+    """Draw the share of each group's runs that score more than a threshold."""
+    for group in panel.groups:
+        _draw(axes, group.profile, group.name, look[group.name])
+    axes.set_xlabel(label(metric).axis if panel.env else "normalised score")
+    axes.set_ylabel("runs above (fraction)")
     axes.set_ylim(-0.03, 1.03)
 
 
-def _draw(axes: Axes, curve: Curve, name: str, look: dict[str, dict[str, Any]]) -> None:
-    axes.plot(curve.x, curve.y, label=name, linewidth=1.6, **look[name])
-    if curve.low is not None and curve.high is not None:
-        axes.fill_between(curve.x, curve.low, curve.high, color=look[name]["color"], alpha=0.18, linewidth=0)
-
-
-def _estimated(panel: Panel) -> list[tuple[str, Estimate]]:
+def estimated(panel: Panel) -> list[tuple[str, Estimate]]:
     """Return the pairs whose probability is known, each with its label."""
     return [
         (f"{pair.first} > {pair.second}", pair.probability)
@@ -132,46 +149,50 @@ def _estimated(panel: Panel) -> list[tuple[str, Estimate]]:
     ]
 
 
-def _draw_pairs(axes: Axes, panel: Panel) -> None:
-    shown = _estimated(panel)[::-1]
+def draw_pairs(axes: Axes, panel: Panel) -> None:
+    """Draw the probability that a run of the first group scores more than a run of the second."""
+    shown = estimated(panel)[::-1]
     for row, (_, likely) in enumerate(shown):
         if likely.low is not None and likely.high is not None:
             axes.plot([likely.low, likely.high], [row, row], color=COLOURS[0], linewidth=5, alpha=0.35)
         axes.plot([likely.value], [row], "o", color=COLOURS[0], markersize=5)
-    axes.set_yticks(range(len(shown)))
-    axes.set_yticklabels([label for label, _ in shown], fontsize="small")
+    axes.set_yticks(range(len(shown)), [name for name, _ in shown])
     axes.axvline(0.5, linewidth=0.8, linestyle="--", color="#888888")
     axes.set_xlim(-0.03, 1.03)
     axes.set_ylim(-0.6, len(shown) - 0.4)
+    axes.set_xlabel("probability")
 
 
-def png(plot: Plot) -> bytes:
-    """On white."""
-    out = io.BytesIO()
-    plot.figure.savefig(out, format="png")
-    return out.getvalue()
+def _draw(axes: Axes, curve: Curve, name: str, look: Look) -> None:
+    axes.plot(curve.x, curve.y, label=name, linewidth=1.8, color=look.colour, linestyle=look.style)
+    if curve.low is not None and curve.high is not None:
+        axes.fill_between(curve.x, curve.low, curve.high, color=look.colour, alpha=0.18, linewidth=0)
 
 
-def svg(plot: Plot) -> str:
-    """As a file of its own, text as text."""
-    out = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": plot.name}):
-        plot.figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    return out.getvalue()
+def _draw_run(axes: Axes, run: Run, metric: str, axis: Axis, step: int, look: Look) -> None:
+    """Draw a run's rows up to a step as a thin curve."""
+    steps = _rows_until(run, metric, step)
+    spent = spent_at(run, axis, steps)
+    if spent is not None:
+        values = run.series[metric].interpolate(steps)
+        axes.plot(spent, values, linewidth=0.7, alpha=0.4, color=look.colour, linestyle=look.style)
 
 
-def inline_svg(plot: Plot) -> str:
-    """For a page: no background, text in the page's colour and size that follows the width."""
-    figure = plot.figure
-    white = [figure.patch, *(axes.patch for axes in figure.axes)]
-    for patch in white:
-        patch.set_alpha(0.0)
-    text = svg(plot)
-    for patch in white:
-        patch.set_alpha(1.0)
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
-    # What matplotlib draws black, axes, ticks and letters, it writes either so or, for text, not at all.
-    text = text.replace("#000000", "currentColor").replace("<svg ", '<svg fill="currentColor" role="img" ', 1)
-    return re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 sans-serif", text)
+def _rows_until(run: Run, metric: str, step: int) -> Array:
+    """Return the steps of a run's finite rows up to a step, and the step itself; at most `POINTS` of them."""
+    if metric not in run.series:
+        return np.zeros(0)
+    one = run.series[metric]
+    steps = one.steps[(one.steps < step) & np.isfinite(one.values)]
+    if len(one.steps) and one.steps[0] <= step <= one.steps[-1]:
+        steps = np.append(steps, float(step))
+    if len(steps) <= POINTS:
+        return steps
+    return np.asarray(steps[np.linspace(0, len(steps) - 1, POINTS).round().astype(int)])
+
+
+def _short_numbers(axes: Axes) -> None:
+    """Write 20k for 20000 on axes that reach as far."""
+    for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        if max(abs(low), abs(high)) >= 10_000:
+            axis.set_major_formatter(EngFormatter(sep=""))

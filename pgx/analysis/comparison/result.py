@@ -41,7 +41,7 @@ class Group:
     run_curves: Strata  # [n, G] an environment: each run's metric, at the steps of curves[STEPS].x
     profile: Curve  # share of runs above a score
     health: Mapping[str, tuple[float, float]]  # by tag: mean over training, and over its last tenth
-    health_curves: Mapping[str, Curve]  # by tag: mean over runs at each step; of KL and ESS
+    health_curves: Mapping[str, Curve]  # by tag: median over runs at each step
     costs: Mapping[Axis, Cost]
 
 

@@ -1,0 +1,144 @@
+"""The report of `pgx compare`: its verdict in words, its figures, and its page in a browser."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from pgx.analysis.comparison.axes import STEPS
+from pgx.analysis.comparison.page import page
+from pgx.analysis.comparison.plots import HEALTH, draw_curves, draw_health, looks, new_axes
+from pgx.analysis.comparison.tables import tables_of
+from pgx.analysis.comparison.verdict import Verdict, verdict
+from pgx.analysis.reading.run import Series
+from tests.analysis.test_compare import METRIC, STEPS_OF_ROWS, compared, run
+from tests.browser import Page, chromium
+
+FAR = {"trpo": [200.0, 201.0, 202.0, 203.0], "ppo": [100.0, 101.0, 102.0, 103.0]}
+NEAR = {"trpo": [200.0, 201.0, 202.0, 203.0], "ppo": [100.0, 140.0, 180.0, 210.0]}
+
+
+def found(scores: dict[str, list[float]], **others: Any) -> Verdict:
+    runs = [
+        run(algo, seed, score, **others) for algo, each in scores.items() for seed, score in enumerate(each)
+    ]
+    comparison = compared(*runs)
+    return verdict(comparison.panels[0], METRIC, comparison.level)
+
+
+def test_a_clear_winner_is_named_with_the_difference_and_the_step() -> None:
+    said = found(FAR)
+    assert said.headline == "trpo leads ppo by 100.0 on Walker2d-v4 at step 1,000"
+    details = " ".join(said.details)
+    assert "Mean return of the last 20 episodes" in details and "(+99%)" in details
+    assert "probability 1.00" in details and "p = 0.029, below 0.05" in details
+
+
+def test_overlapping_groups_have_no_winner() -> None:
+    said = found(NEAR)
+    assert said.headline.startswith("No clear winner on Walker2d-v4 at step 1,000: trpo is")
+    assert "not below 0.05" in " ".join(said.details) and "more runs of each" in " ".join(said.details)
+
+
+def test_three_runs_are_told_that_they_cannot_be_enough() -> None:
+    said = found({name: scores[:3] for name, scores in FAR.items()})
+    assert said.headline.startswith("No clear winner")
+    assert "run 4 seeds or more of each group" in " ".join(said.details)
+
+
+def test_single_runs_are_no_evidence() -> None:
+    said = found({name: scores[:1] for name, scores in FAR.items()})
+    assert said.headline.endswith("but one run is too few to tell")
+    assert "p =" not in " ".join(said.details)
+
+
+def test_one_group_has_nothing_to_lead() -> None:
+    assert found({"ppo": FAR["ppo"]}).headline == "ppo on Walker2d-v4 at step 1,000: 101.5"
+
+
+def test_a_group_that_learned_sooner_is_named() -> None:
+    late, soon = np.repeat([0.0, 210.0], [9, 1]), np.full(10, 200.0)
+    runs = [run("late", seed, late + seed) for seed in range(4)]
+    runs += [run("soon", seed, soon + seed) for seed in range(4)]
+    said = verdict(compared(*runs).panels[0], METRIC, 0.95)
+    assert said.headline.startswith("late leads soon by 10.0")
+    assert "soon has the higher score" in said.details[-1] and "learned sooner" in said.details[-1]
+
+
+def test_every_run_has_a_thin_curve_of_its_own_rows() -> None:
+    values = np.arange(10.0)
+    runs = [run(algo, seed, values + seed) for algo in ("ppo", "trpo") for seed in range(3)]
+    panel = compared(*runs).panels[0]
+    axes = new_axes(Figure(), 1, 1, 1)
+    draw_curves(axes, panel, STEPS, METRIC, looks(["ppo", "trpo"]))
+    thin = [np.asarray(line.get_ydata()) for line in axes.get_lines() if line.get_linewidth() < 1]
+    assert sorted(tuple(each) for each in thin) == sorted(tuple(one.series[METRIC].values) for one in runs)
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("environment steps", "return (reward)")
+
+
+def test_health_is_drawn_where_values_are_zero_or_infinite() -> None:
+    """A policy that does not move has a KL of 0, which a logarithmic axis cannot show."""
+    for values in (0.0, [*np.full(9, 0.01), np.inf], np.linspace(0.0, 0.1, 10)):
+        kl = Series(STEPS_OF_ROWS, np.broadcast_to(np.asarray(values), STEPS_OF_ROWS.shape))
+        panel = compared(run("ppo", 0, 1.0, others={HEALTH[0]: kl})).panels[0]
+        figure = Figure()
+        axes = new_axes(figure, 1, 1, 1)
+        draw_health(axes, panel, HEALTH[0], looks(["ppo"]))
+        figure.draw_without_rendering()
+        assert axes.get_ylabel() == "mean KL(old || new) (nats)"
+
+
+# Widths in pixels of what is seen: the window, the document, and the figures of the first row.
+WIDTHS = """
+(() => {
+  const charts = document.querySelector(".charts");
+  const first = [...charts.children].map((e) => e.getBoundingClientRect());
+  const row = first.filter((box) => Math.abs(box.top - first[0].top) < 2);
+  const drawn = [...document.querySelectorAll("figure svg")].filter((e) => e.getBoundingClientRect().width > 0);
+  const text = drawn.flatMap((e) => [...e.querySelectorAll("text")]).map((e) => e.getBoundingClientRect().height);
+  return {
+    window: document.documentElement.clientWidth,
+    document: document.documentElement.scrollWidth,
+    row: row[row.length - 1].right - row[0].left,
+    figures: row.length,
+    smallest: Math.min(...text.filter((height) => height > 0)),
+  };
+})()
+"""
+INK = "getComputedStyle(document.querySelector('figure svg')).color"
+GROUP = "getComputedStyle(document.querySelector('.legend line')).stroke"
+
+
+@pytest.mark.skipif(chromium() is None, reason="needs Chromium (apt-get install chromium)")
+def test_the_page_uses_the_width_and_both_colour_schemes(tmp_path: Path) -> None:
+    health = {name: Series(STEPS_OF_ROWS, np.linspace(0.1, 0.2, 10)) for name in HEALTH[:2]}
+    runs = [
+        run(algo, seed, score, others=health) for algo, each in FAR.items() for seed, score in enumerate(each)
+    ]
+    comparison = compared(*runs)
+    report = tmp_path / "index.html"
+    report.write_text(page(comparison, tables_of(comparison), "pgx compare outputs"))
+    with Page(tmp_path / "profile", size=(1400, 900)) as browser:
+        browser.resize(1400, 900)
+        browser.open(report.as_uri())
+        for _ in range(300):
+            if browser.evaluate("document.readyState") == "complete" and browser.count("figure") > 3:
+                break
+            time.sleep(0.1)
+        assert browser.evaluate("document.querySelector('h1').innerText").startswith(
+            "trpo leads ppo by 100.0"
+        )
+        wide = browser.evaluate(WIDTHS)
+        assert wide["figures"] == 2 and wide["row"] > 0.9 * wide["window"]
+        assert wide["document"] <= wide["window"] and wide["smallest"] > 11
+        light = browser.evaluate(INK), browser.evaluate(GROUP)
+        browser.prefer("dark")
+        dark = browser.evaluate(INK), browser.evaluate(GROUP)
+        assert all(map(lambda a, b: a != b, light, dark))
+        browser.resize(400, 900)
+        narrow = browser.evaluate(WIDTHS)
+        assert narrow["figures"] == 1 and narrow["document"] <= narrow["window"]
+        assert narrow["row"] > 0.85 * narrow["window"] and narrow["smallest"] > 9
