@@ -4,7 +4,7 @@ from torch import Tensor
 
 from pgx.ops.losses import surrogate
 from pgx.ops.params import gradient
-from pgx.types import Batch, Distribution, Policy
+from pgx.types import Batch, Distribution, Metrics, Policy
 
 
 def surrogate_slope(policy: Policy, batch: Batch, now: Distribution) -> tuple[Tensor, Tensor]:
@@ -33,3 +33,14 @@ def surrogate_and_kl(policy: Policy, batch: Batch, old: Distribution) -> tuple[T
     gain = surrogate(new.log_prob(batch.action) - batch.log_prob, batch.advantage)
     gain, kl = batch.averaged(gain.detach(), old.kl(new).mean().detach())
     return gain, kl
+
+
+def no_step(gradient: Tensor, curvature: float) -> Metrics:
+    """Return why a trust region has no step, as metrics that are 0 where it has one.
+
+    Args:
+        gradient: g of the surrogate, [P].
+        curvature: xᵀHx of the step's direction x = H⁻¹g; the step's length is √(2δ / xᵀHx).
+    """
+    zero = not bool(gradient.any())
+    return {"zero_gradient": float(zero), "no_curvature": float(not zero and not curvature > 0)}

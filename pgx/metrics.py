@@ -95,8 +95,18 @@ TABLE: tuple[Metric, ...] = (
     *_group(
         "algo",
         [
-            ("line_search_steps", "count", "fractions of the full step that the line search tried"),
+            (
+                "line_search_steps",
+                "count",
+                "fractions of the full step that the line search tried; 0: no search",
+            ),
             ("line_search_fraction", "share", "fraction of the full step that was accepted; 0: rejected"),
+            ("zero_gradient", "0 or 1", "1: the gradient of the surrogate is zero, so there is no step"),
+            (
+                "no_curvature",
+                "0 or 1",
+                "1: x^T H x of the direction x = H^-1 g is not positive, so there is no step along the gradient g",
+            ),
             ("cg_steps", "count", "products with the Fisher matrix that conjugate gradient took"),
             ("cg_residual", "1", "norm of g - H x left by conjugate gradient, relative to the norm of g"),
             (
@@ -215,6 +225,8 @@ HEALTHY = {
     "gradient_norm": "of the size of `optimizer.max_grad_norm`, or less",
     "line_search_steps": "1 to 3",
     "line_search_fraction": "above 0 in nearly all updates",
+    "zero_gradient": "0; 1 until the first reward where all advantages are equal",
+    "no_curvature": "0",
     "cg_residual": "below 0.5",
     "updates_skipped": "0",
 }

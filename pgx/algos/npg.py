@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from pgx.estimates import gae_batch
-from pgx.improvement import surrogate_slope
+from pgx.improvement import no_step, surrogate_slope
 from pgx.ops.fisher import (
     MatVec,
     damped,
@@ -21,7 +21,7 @@ from pgx.ops.fisher import (
 )
 from pgx.ops.params import assign, flatten
 from pgx.ops.solvers import conjugate_gradient, ridge_regression
-from pgx.regression import critic_minibatch_conflicts, fit_critic
+from pgx.regression import critic_minibatch_conflicts, fit_critic, lone_row_conflicts
 from pgx.schema import Count, Fraction, Index, NonNegative, Positive, validate
 from pgx.types import Agent, Batch, Engine, Learner, Metrics, Policy, Rollout, Setting, Use
 
@@ -66,6 +66,7 @@ class NPG:
 
     def conflicts(self, setting: Setting) -> list[str]:
         found = critic_minibatch_conflicts(setting, self.critic_minibatch_size)
+        found += lone_row_conflicts(setting, self.normalize_advantage)
         if self.solver == "compatible" and self.fisher != "empirical":
             found.append(
                 f"algo.fisher: the solver compatible fits the advantage on the scores of the sampled actions, which "
@@ -111,9 +112,8 @@ class NPG:
             case "euclidean":
                 x = g
 
-        # Without a gradient x is 0 and there is no step to scale.
         slope = float(g.dot(x))
-        if not slope > 0:
+        if not slope > 0:  # x is 0, or F is not positive along it: there is no step
             scale = 0.0
         elif self.solver == "euclidean":
             scale = self.euclidean_radius / math.sqrt(slope)  # gᵀg
@@ -122,7 +122,7 @@ class NPG:
         parameters = list(policy.parameters())
         assign(parameters, flatten(parameters) + scale * x)
 
-        return metrics | critic_fit()
+        return metrics | no_step(g, slope) | critic_fit()
 
     def _damped_product(self, policy: Policy, batch: Batch, engine: Engine) -> MatVec:
         """v -> F v + damping v."""

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from pgx.estimates import gae_batch
-from pgx.improvement import surrogate_and_kl, surrogate_slope
+from pgx.improvement import no_step, surrogate_and_kl, surrogate_slope
 from pgx.ops.fisher import MatVec, damped, gauss_newton_product, kl_hessian_product, over_chunks, over_ranks
 from pgx.ops.params import assign, flatten
 from pgx.ops.solvers import LineSearchResult, backtracking_line_search, conjugate_gradient
-from pgx.regression import critic_minibatch_conflicts, fit_critic
+from pgx.regression import critic_minibatch_conflicts, fit_critic, lone_row_conflicts
 from pgx.schema import Count, Fraction, Index, NonNegative, OpenFraction, Positive, validate
 from pgx.types import (
     Agent,
@@ -55,7 +55,7 @@ class TRPO:
     damping: NonNegative  # added to the diagonal of F; larger is safer and slower
     cg_steps: Count  # products with F at most
     cg_tolerance: Fraction  # conjugate gradient stops at this residual relative to |g|
-    line_search_steps: Count  # fractions of the full step tried at most
+    line_search_steps: Index  # K: how often the step is shortened at most; K + 1 fractions of it are tried
     line_search_shrink: OpenFraction  # each fraction relative to the one before
     critic_epochs: Index  # passes of regression over the batch
     critic_minibatch_size: Count  # rows
@@ -64,7 +64,8 @@ class TRPO:
         validate(self)
 
     def conflicts(self, setting: Setting) -> list[str]:
-        return critic_minibatch_conflicts(setting, self.critic_minibatch_size)
+        found = critic_minibatch_conflicts(setting, self.critic_minibatch_size)
+        return found + lone_row_conflicts(setting, self.normalize_advantage)
 
     def estimate(self, agent: Agent, rollout: Rollout) -> Batch:
         return gae_batch(agent, rollout, self.discount, self.gae_lambda, self.normalize_advantage)
@@ -83,11 +84,13 @@ class TRPO:
         product = over_ranks(product, batch)
         cg = conjugate_gradient(damped(product, self.damping), g, self.cg_steps, self.cg_tolerance)
         curvature = float(cg.x.dot(cg.product))  # xᵀHx
-        # Without a gradient x is 0 and there is no step to scale.
-        scale = math.sqrt(2 * self.max_kl / curvature) if curvature > 0 else 0.0
-        search = self._line_search(
-            policy, batch, now.detach(), learner.engine, float(objective), scale * cg.x
-        )
+        if curvature > 0:
+            full_step = math.sqrt(2 * self.max_kl / curvature) * cg.x
+            search = self._line_search(
+                policy, batch, now.detach(), learner.engine, float(objective), full_step
+            )
+        else:  # x is 0, or H is not positive along it: there is no step to search along
+            search = LineSearchResult(math.nan, 0)
 
         return (
             {
@@ -96,6 +99,7 @@ class TRPO:
                 "cg_residual": cg.residual,
                 "cg_steps": float(cg.steps),
             }
+            | no_step(g, curvature)
             | rates
             | critic_fit()
         )

@@ -1,6 +1,6 @@
 """Composing a config with Hydra, and saying in one message what is wrong with the overrides."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -49,6 +49,12 @@ def _absolute(path: str | None) -> str | None:
     return None if path is None else str(Path(path).absolute())
 
 
+def _by_choice(name: str, values: Mapping[str, float], otherwise: float) -> float:
+    """Return the value for a choice of another group, such as policy.name, or the value for all other choices."""
+    return values.get(name, otherwise)
+
+
+OmegaConf.register_new_resolver("by_choice", _by_choice, replace=True)
 OmegaConf.register_new_resolver("sweep_number", _sweep_number, replace=True)
 OmegaConf.register_new_resolver("absolute", _absolute, replace=True)
 

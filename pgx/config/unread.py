@@ -71,7 +71,7 @@ READ_IF = (
     ReadIf("algo.critic_epochs", "algo.baseline", _is("algo.baseline", "value")),
     ReadIf("algo.critic_minibatch_size", "algo.baseline", _is("algo.baseline", "value")),
     ReadIf("algo.critic_minibatch_size", "algo.critic_epochs", _above("algo.critic_epochs", 0)),
-    ReadIf("algo.line_search_shrink", "algo.line_search_steps", _above("algo.line_search_steps", 1)),
+    ReadIf("algo.line_search_shrink", "algo.line_search_steps", _above("algo.line_search_steps", 0)),
     ReadIf("algo.recompute_advantages", "algo.epochs", _above("algo.epochs", 1)),
     ReadIf("algo.target_kl", "algo.epochs", _above("algo.epochs", 1)),
     ReadIf("algo.kl_target", "algo.adapt_beta", _is("algo.adapt_beta", True)),

@@ -91,24 +91,22 @@ class LineSearchResult:
 
 
 def backtracking_line_search(
-    accept: Callable[[float], bool], shrink: float, max_steps: int
+    accept: Callable[[float], bool], shrink: float, backtracks: int
 ) -> LineSearchResult:
-    """Try the fractions 1, shrink, shrink², ... of a step until one is accepted.
+    """Try the fractions shrink^j, j = 0, 1, ..., K, of a step until one is accepted.
 
     Source: Nocedal and Wright, Numerical Optimization, algorithm 3.1, with the test left to the caller.
 
     Args:
-        accept: fraction -> whether the step is good. It may move parameters; after a search that fails it is
-            the caller who restores them.
+        accept: returns whether the step of this fraction is good. It may move parameters; after a search that fails
+            the caller restores them.
         shrink: in (0, 1).
-        max_steps: >= 1, the number of fractions tried at most.
+        backtracks: K >= 0, how often the step is shortened at most; K + 1 fractions are tried.
 
     Returns:
         The first accepted fraction, or 0.
     """
-    fraction = 1.0
-    for steps in range(1, max_steps + 1):
-        if accept(fraction):
-            return LineSearchResult(fraction, steps)
-        fraction *= shrink
-    return LineSearchResult(0.0, max_steps)
+    for j in range(backtracks + 1):
+        if accept(shrink**j):
+            return LineSearchResult(shrink**j, j + 1)
+    return LineSearchResult(0.0, backtracks + 1)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+CONSTANT = 1e-12  # standard deviation, relative to the root mean square, at or below which data are constant
+
 
 def effective_sample_size(log_ratio: Tensor) -> float:
     """Share of the samples that importance weights leave in effect: `effective_share` as a number."""
@@ -67,13 +69,22 @@ def explained_share(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def standardize(x: Tensor, mean: Callable[[Tensor], Tensor] = Tensor.mean) -> Tensor:
-    """(x - mean) / standard deviation, over all elements; a constant x becomes 0.
+    """Shift and scale x to mean 0 and standard deviation 1 over all elements; a constant x becomes 0.
+
+    z = (x - m) / s, with m the mean and s the standard deviation. z does not depend on the unit or the origin of x:
+    standardize(a x + b) = standardize(x) for a > 0.
 
     Args:
-        x: any shape.
-        mean: of all elements; over more of them than are in x where others have the rest.
+        x: any shape and scale.
+        mean: returns the mean of all elements; with several ranks, over the elements of all of them.
+
+    Returns:
+        z, of the shape and dtype of x.
     """
-    # In float64 the mean of equal float32 numbers is that number to within 1e-15, far below the floor that
-    # keeps what is left of a constant from being blown up to unit variance.
-    deviation = x.double() - mean(x.double())
-    return (deviation / (mean(deviation.square()).sqrt() + 1e-8)).to(x.dtype)
+    center = mean(x.double())
+    deviation = x.double() - center
+    variance = mean(deviation.square())
+    # The deviations of a constant are the rounding errors of its mean, about 1e-16 of its size. Two different float32
+    # numbers differ by more than 1e-8 of their size.
+    constant = variance <= CONSTANT**2 * (variance + center.square())
+    return torch.where(constant, 0.0, deviation / variance.sqrt()).to(x.dtype)

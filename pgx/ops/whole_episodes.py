@@ -7,7 +7,7 @@ are not `valid` are read by no other row; what they get themselves means nothing
 import torch
 from torch import Tensor
 
-from pgx.ops.episode_grid import episode_numbers
+from pgx.ops.episode_grid import episode_numbers, from_grid, sum_of_others, to_grid
 
 
 def trajectory_objective(log_prob: Tensor, weight: Tensor, episodes: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def other_episodes_mean(x: Tensor, time: Tensor, valid: Tensor) -> Tensor:
     episode = episode_numbers(time, valid)
     rows = torch.bincount(episode)
     total = x.new_zeros(len(rows)).index_add(0, episode, x[valid])
-    return _spread(_others(total.sum(), rows.sum(), total, rows)[episode], valid)
+    return _spread(_mean(sum_of_others(total), sum_of_others(rows))[episode], valid)
 
 
 def other_episodes_mean_at_step(x: Tensor, time: Tensor, valid: Tensor) -> Tensor:
@@ -104,16 +104,13 @@ def other_episodes_mean_at_step(x: Tensor, time: Tensor, valid: Tensor) -> Tenso
     Returns:
         [T, N].
     """
-    step, own = time[valid], x[valid]
-    rows = torch.bincount(step)
-    total = x.new_zeros(len(rows)).index_add(0, step, own)
-    return _spread(_others(total[step], rows[step], own, torch.ones_like(step)), valid)
+    grid, lasts = to_grid(x, time, valid), to_grid(valid, time, valid)
+    return from_grid(_mean(sum_of_others(grid), sum_of_others(lasts.long())), time, valid)
 
 
-def _others(total: Tensor, rows: Tensor, own_total: Tensor, own_rows: Tensor) -> Tensor:
-    """The mean without the own part; 0 where nothing is left."""
-    left = rows - own_rows
-    return torch.where(left > 0, (total - own_total) / left.clamp(min=1), 0.0)
+def _mean(total: Tensor, count: Tensor) -> Tensor:
+    """Return total / count, and 0 where the count is 0."""
+    return torch.where(count > 0, total / count.clamp(min=1), 0.0)
 
 
 def _spread(rows: Tensor, valid: Tensor) -> Tensor:

@@ -106,6 +106,7 @@ def model(algo: str, envs: VecEnv, batch: int, minibatch: int, seed: int, **loss
             "MlpPolicy", batch_size=minibatch, n_epochs=10, learning_rate=3e-4, gae_lambda=0.95, **common
         )
     if algo == "trpo":
-        # cg_max_steps 15, n_critic_updates 10, line_search_max_iter 10 are its defaults and pgx's.
+        # cg_max_steps 15 and n_critic_updates 10 are its defaults and pgx's. Its line_search_max_iter 10 counts
+        # fractions, algo.line_search_steps 10 counts backtracks: 11 fractions.
         return TRPO("MlpPolicy", batch_size=minibatch, learning_rate=1e-3, gae_lambda=0.97, **common)
     return A2C("MlpPolicy", learning_rate=7e-4, gae_lambda=1.0, ent_coef=0.01, **common)

@@ -1,5 +1,6 @@
 """TRPO against its definition: the bound, the restored step, the quadratic model."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -64,7 +65,8 @@ def test_a_rejected_search_restores_every_bit(make: Make, env: str) -> None:
     )
     metrics = trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
     assert metrics["line_search_fraction"] == 0
-    assert metrics["line_search_steps"] == 1
+    assert metrics["line_search_steps"] == 2  # the full step and one backtrack
+    assert metrics["zero_gradient"] == metrics["no_curvature"] == 0
     assert torch.equal(policy_vector(trainer), start)
 
 
@@ -76,8 +78,24 @@ def test_without_advantage_there_is_no_step_and_no_nan(make: Make) -> None:
     start = policy_vector(trainer)
     metrics = trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
     assert torch.equal(policy_vector(trainer), start)
-    assert metrics["line_search_fraction"] == 0 and metrics["cg_steps"] == 0
+    assert metrics["line_search_steps"] == 0 and metrics["cg_steps"] == 0
+    assert metrics["zero_gradient"] == 1 and metrics["no_curvature"] == 0
+    assert math.isnan(metrics.pop("line_search_fraction"))  # undefined without a search, so it is not logged
     assert all(value == value for value in metrics.values())
+
+
+@pytest.mark.parametrize("curvature", [0.0, -1.0])
+def test_without_curvature_there_is_no_step_and_the_reason_is_logged(
+    make: Make, monkeypatch: pytest.MonkeyPatch, curvature: float
+) -> None:
+    trainer = make(*SMALL, "env=CartPole-v1", "algo.damping=0")
+    rollout, _ = collected(trainer)
+    monkeypatch.setattr(type(trainer.algorithm), "_product", lambda *_: lambda v: curvature * v)
+    start = policy_vector(trainer)
+    metrics = trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
+    assert torch.equal(policy_vector(trainer), start)
+    assert metrics["no_curvature"] == 1 and metrics["zero_gradient"] == 0
+    assert metrics["line_search_steps"] == 0
 
 
 @pytest.mark.parametrize("env", ENVS)
@@ -98,6 +116,36 @@ def test_the_step_is_the_damped_natural_gradient_scaled_to_the_bound(make: Make,
     start = policy_vector(trainer)
     metrics = trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
     assert metrics["line_search_fraction"] == 1
+    step = policy_vector(trainer) - start
+    assert float((step - expected).norm() / expected.norm()) < 1e-2
+
+
+def test_a_kl_that_is_averaged_over_action_dimensions_converts_with_their_number(make: Make) -> None:
+    """docs/algorithms/trpo.md: a bound and a damping for KL / A, both times A, give the same step."""
+    bound, damping, actions = 1e-6, 0.1, 6
+    env = ["env=Walker2d-v4", "env.backend=gymnasium", "policy.hidden=[3]"]
+    here = [f"algo.max_kl={actions * bound}", f"algo.damping={actions * damping}"]
+    trainer = make(*SMALL, *env, *here, "algo.cg_steps=200", "algo.cg_tolerance=1e-7")
+    rollout, batch = collected(trainer)
+    policy = trainer.agent.policy
+    parameters = list(policy.parameters())
+    now = policy(batch.obs)
+    g = gradient(surrogate(now.log_prob(batch.action) - batch.log_prob, batch.advantage), parameters)
+    averaged = torch.distributions.kl_divergence(
+        torch.distributions.Normal(now.mean.detach(), now.log_std.detach().exp()),
+        torch.distributions.Normal(now.mean, now.log_std.exp()),
+    ).mean()  # over rows and over dimensions
+    slope = torch.cat([x.flatten() for x in torch.autograd.grad(averaged, parameters, create_graph=True)])
+    hessian = torch.stack(
+        [
+            torch.cat([x.flatten() for x in torch.autograd.grad(one, parameters, retain_graph=True)])
+            for one in slope
+        ]
+    )
+    x = torch.linalg.solve(hessian + damping * torch.eye(len(g)), g)
+    expected = (2 * bound / x.dot(g)).sqrt() * x
+    start = policy_vector(trainer)
+    assert trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)["line_search_fraction"] == 1
     step = policy_vector(trainer) - start
     assert float((step - expected).norm() / expected.norm()) < 1e-2
 

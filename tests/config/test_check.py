@@ -373,3 +373,38 @@ def test_what_an_algo_file_prefers_for_another_runner_is_left_out_and_what_a_per
     assert message.startswith("runner.rollout_steps: unknown key")
     message = problem("algo=trpo", "critic_optimizer=lbfgs", "critic_optimizer.max_grad_norm=3")
     assert message.startswith("critic_optimizer.max_grad_norm: unknown key")
+
+
+ONE_ROW = ["env.num_envs=1", "runner.rollout_steps=1"]
+CRITIC = ["algo.critic_minibatch_size=1"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "source"),
+    [
+        (["algo=ppo", "algo.minibatch_size=1"], "algo.minibatch_size 1"),
+        (["algo=ppo_kl", "algo.minibatch_size=1"], "algo.minibatch_size 1"),
+        (["algo=ppg", "algo.minibatch_size=1"], "algo.minibatch_size 1"),
+        (["algo=ppo", "algo.normalize_advantage=batch", "algo.minibatch_size=1", *ONE_ROW], "env.num_envs 1"),
+        (["algo=a2c", "algo.normalize_advantage=true", *ONE_ROW], "env.num_envs 1"),
+        (["algo=vtrace", "algo.normalize_advantage=true", *ONE_ROW], "env.num_envs 1"),
+        (
+            ["algo=actor_critic", "algo.normalize_advantage=true", *ONE_ROW],
+            "env.num_envs 1",
+        ),
+        *((["algo=" + name, *ONE_ROW, *CRITIC], "env.num_envs 1") for name in ("trpo", "npg", "mdpo")),
+    ],
+)
+def test_advantages_normalized_over_one_row_are_refused_with_the_arithmetic(
+    overrides: list[str], source: str
+) -> None:
+    said = problem("env=CartPole-v1", *overrides)
+    assert said.startswith("algo.normalize_advantage=") and f"{source} = 1 row" in said
+    fix = re.search(r"or (algo\.normalize_advantage=\w+)$", said)
+    assert fix is not None
+    check(compose(["env=CartPole-v1", *overrides, fix.group(1)]))
+
+
+def test_one_row_without_normalized_advantages_is_accepted() -> None:
+    check(compose(["env=CartPole-v1", "algo=a2c", *ONE_ROW]))
+    check(compose(["env=CartPole-v1", "algo=ppo", "algo.minibatch_size=2"]))

@@ -120,7 +120,7 @@ def test_each_job_of_a_sweep_is_checked_in_the_same_way(command: Command, tmp_pa
 SETTINGS: dict[str, list[list[str]]] = {
     "ppo": [["algo.epochs=2", "algo.target_kl=1e-9", "algo.value_clip=0.2"], ["algo.epochs=1"]],
     "ppo_kl": [[], ["algo.adapt_beta=false"], ["algo.epochs=1"]],
-    "trpo": [[], ["algo.line_search_steps=1"], ["algo.critic_epochs=0"]],
+    "trpo": [[], ["algo.line_search_steps=0"], ["algo.critic_epochs=0"]],
     "mdpo": [["algo.minibatch_size=64"], ["algo.critic_epochs=0"]],
     "npg": [
         [],

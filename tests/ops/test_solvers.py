@@ -149,7 +149,7 @@ def test_the_line_search_tries_powers_of_shrink_until_one_is_accepted(
         tried.append(fraction)
         return len(tried) >= accepted_at
 
-    result = backtracking_line_search(accept, shrink, max_steps=6)
+    result = backtracking_line_search(accept, shrink, backtracks=6)
     assert tried == pytest.approx([shrink**k for k in range(accepted_at)])
     assert result.fraction == tried[-1]
     assert result.steps == accepted_at
@@ -159,17 +159,21 @@ def test_the_line_search_takes_the_largest_good_fraction() -> None:
     assert backtracking_line_search(lambda fraction: fraction <= 0.3, 0.5, 10).fraction == 0.25
 
 
-@pytest.mark.parametrize("max_steps", [1, 5])
-def test_a_line_search_that_fails_returns_no_step_and_counts_every_try(max_steps: int) -> None:
+@pytest.mark.parametrize("backtracks", [0, 1, 5])
+def test_a_line_search_tries_the_powers_0_to_k_and_counts_them(backtracks: int) -> None:
     tried: list[float] = []
 
     def accept(fraction: float) -> bool:
         tried.append(fraction)
         return False
 
-    result = backtracking_line_search(accept, 0.5, max_steps)
-    assert (result.fraction, result.steps) == (0.0, max_steps)
-    assert tried == [0.5**k for k in range(max_steps)]
+    result = backtracking_line_search(accept, 0.5, backtracks)
+    assert (result.fraction, result.steps) == (0.0, backtracks + 1)
+    assert tried == [0.5**j for j in range(backtracks + 1)]
+    assert (
+        backtracking_line_search(lambda fraction: fraction == tried[-1], 0.5, backtracks).fraction
+        == tried[-1]
+    )
 
 
 @pytest.mark.parametrize("shape", [(12, 5), (5, 5), (5, 12)], ids=["tall", "square", "wide"])

@@ -145,6 +145,34 @@ def test_standardize_makes_a_constant_zero(constant: float) -> None:
     assert (standardize(torch.full((10,), constant)) == 0).all()
 
 
-@pytest.mark.parametrize("constant", [0.1, 1.1, 1234.567])
-def test_standardize_makes_a_constant_zero_although_its_mean_rounds(constant: float) -> None:
-    assert standardize(torch.full((10,), constant)).abs().max() < 1e-3
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rows", [1, 10, 4097])
+@pytest.mark.parametrize("constant", [0.1, -1.1, 1234.567, 1e-30, 1e30])
+def test_standardize_makes_a_constant_zero_although_its_mean_rounds(
+    constant: float, rows: int, dtype: torch.dtype
+) -> None:
+    x = torch.full((rows,), constant, dtype=dtype)
+    assert (standardize(x) == 0).all()
+    third = 1 / 3  # no power of two: the mean over ranks rounds once more
+    assert (standardize(x, lambda part: 3 * third * (part.sum() / rows)) == 0).all()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e-8, 1e-4, 1.0, 1e8, 1e30])
+@pytest.mark.parametrize("offset", [0.0, -7.0, 1e3])
+def test_standardize_does_not_depend_on_the_unit_or_the_origin(scale: float, offset: float) -> None:
+    x = normal(0, 64)
+    z = standardize(x)
+    assert torch.allclose(standardize(scale * (x + offset)), z, rtol=1e-9, atol=1e-11)
+    narrow = (scale * (x + offset)).float()
+    assert torch.allclose(standardize(narrow).double(), z, atol=1e-6 * max(1.0, abs(offset)))
+
+
+def test_standardize_keeps_a_single_step_of_float32_among_many_rows() -> None:
+    x = torch.full((100_000,), 1.0)
+    x[17] = torch.nextafter(x[17], torch.tensor(2.0))
+    z = standardize(x)
+    assert float(z[17]) == pytest.approx(100_000**0.5, rel=1e-3)
+
+
+def test_standardize_does_not_hide_nan() -> None:
+    assert standardize(torch.tensor([1.0, math.nan, 2.0])).isnan().all()

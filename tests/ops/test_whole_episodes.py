@@ -110,3 +110,14 @@ def test_one_episode_alone_has_baseline_0(mean: Mean) -> None:
     time = torch.arange(4).unsqueeze(-1)
     x = random_numbers(5)[:4, :1]
     assert torch.equal(mean(x, time, torch.ones(4, 1, dtype=torch.bool)), torch.zeros_like(x))
+
+
+@pytest.mark.parametrize("mean", [other_episodes_mean, other_episodes_mean_at_step])
+def test_a_baseline_is_exact_next_to_a_return_that_dwarfs_the_others(mean: Mean) -> None:
+    """One return of 1e7 among returns of about 1: float32 has no digits left for a difference of totals."""
+    episodes = 32
+    time, valid = torch.zeros(1, episodes, dtype=torch.int64), torch.ones(1, episodes, dtype=torch.bool)
+    x = torch.randn(1, episodes, generator=torch.Generator().manual_seed(0))
+    x[0, 5] = 1e7
+    expected = (x[0].double().sum() - x[0, 5].double()) / (episodes - 1)
+    assert float(mean(x, time, valid)[0, 5]) == pytest.approx(float(expected), abs=1e-6)
