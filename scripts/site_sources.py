@@ -1,6 +1,10 @@
-"""A hook of mkdocs: files of the repository that a page links to are pages of the site, with an anchor for each line.
+"""MkDocs hook: pages for source files that the docs link to, and figures for the dark scheme.
 
-On disk such a link leads to the file itself (`../../pgx/algos/trpo.py#L57`); in the site, to the file's page.
+On disk a link to code leads to the file itself (`../../pgx/algos/trpo.py#L57`); in the site it leads to a page with the
+file's text and an anchor for each line.
+
+Figures on disk are SVG files on white. The site shows each with a transparent background, in two versions: dark ink for
+the light scheme, light ink for the dark one. Material hides one of them by the end of its address (`#only-dark`).
 """
 
 import posixpath
@@ -11,11 +15,26 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 LINK = re.compile(r"\]\(((?:\.\./)+[^)#\s]+)(?:#L(\d+))?\)")
+FIGURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\.svg\)")
+INK = {"light": "#1b1f24", "dark": "#e6edf3"}
+# Curves of the docs' figures that are too dark on a dark background, and what stands for them there.
+LIGHTER = {
+    "#0072b2": "#4aa8e0",
+    "#1f77b4": "#5aa9e6",
+    "#d55e00": "#ff8a4c",
+    "#d62728": "#ff7b72",
+    "#009e73": "#2fc79a",
+}
 LANGUAGES = {".py": "python", ".yaml": "yaml"}
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add a page for every file outside of docs/ that a page of docs/ links to."""
+    """Add a page for each linked file outside docs/, and both versions of each figure."""
+    for figure in [file for file in files if file.src_uri.endswith(".svg")]:
+        text = Path(str(figure.abs_src_path)).read_text()
+        for scheme in INK:
+            uri = _version(figure.src_uri.removesuffix(".svg"), scheme)
+            files.append(File.generated(config, uri, content=recoloured(text, scheme)))
     root = Path(config["config_file_path"]).parent
     for name in sorted({name for file in files.documentation_pages() for name in _outside(file)}):
         if (root / name).is_file():
@@ -25,7 +44,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Links to such files, as links to their pages."""
+    """Point links to source files at their pages, and show the version of a figure that fits the scheme."""
     here = page.file.src_uri
 
     def renamed(link: re.Match[str]) -> str:
@@ -36,7 +55,11 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         line = f"#__codelineno-0-{link[2]}" if link[2] else ""
         return f"]({path}{line})"
 
-    return LINK.sub(renamed, markdown)
+    def both(image: re.Match[str]) -> str:
+        shown = (f"![{image[1]}]({_version(image[2], scheme)}#only-{scheme})" for scheme in INK)
+        return "\n".join(shown)
+
+    return FIGURE.sub(both, LINK.sub(renamed, markdown))
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
@@ -44,6 +67,20 @@ def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
     if page.file.src_uri.startswith("source/"):
         page.present_anchor_ids |= set(re.findall(r'id="(__codelineno-[\d-]+)"', html))
     return html
+
+
+def recoloured(text: str, scheme: str) -> str:
+    """Return a figure of matplotlib's without its white background, with ink for a scheme."""
+    text = text.replace("fill: #ffffff", "fill: none")
+    text = text.replace("#000000", INK[scheme]).replace("<svg ", f'<svg fill="{INK[scheme]}" ', 1)
+    if scheme == "dark":
+        for colour, lighter in LIGHTER.items():
+            text = re.sub(colour, lighter, text, flags=re.IGNORECASE)
+    return text
+
+
+def _version(name: str, scheme: str) -> str:
+    return f"{name}.{scheme}.svg"
 
 
 def _outside(file: File) -> list[str]:

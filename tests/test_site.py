@@ -10,10 +10,13 @@ import time
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
+import yaml
 
+from scripts.site_sources import INK
 from tests.browser import Page, chromium
 
 ROOT = Path(__file__).parents[1]
@@ -30,6 +33,25 @@ SEARCH = """
   field.dispatchEvent(new KeyboardEvent("keyup", { bubbles: true }));
   field.dispatchEvent(new Event("input", { bubbles: true }));
 })()
+"""
+
+
+# Of each line of a source page: the heights in pixels of its number and of its text.
+HEIGHTS = """
+[...document.querySelectorAll(".linenos a")].map((number) => {
+  const line = document.querySelector(".code " + number.getAttribute("href"));
+  return [number.textContent.trim(), number.getBoundingClientRect().top, line.getBoundingClientRect().top];
+})
+"""
+# Blocks of code whose lines do not fit.
+CLIPPED = """
+[...document.querySelectorAll("pre > code")].filter((block) => !block.closest(".highlighttable"))
+  .filter((block) => block.scrollWidth > block.clientWidth + 1).map((block) => block.textContent)
+"""
+SEEN = """
+(document.body.setAttribute("data-md-color-scheme", "%s"),
+  [...document.querySelectorAll(".md-content img")].filter((image) => image.getBoundingClientRect().width > 0)
+  .map((image) => image.src))
 """
 
 
@@ -75,6 +97,34 @@ def test_every_page_of_docs_is_a_page_of_the_site(site: Path) -> None:
         assert (site / page.relative_to(ROOT / "docs").with_suffix(".html")).is_file(), page
 
 
+def test_navigation_and_pages_have_the_same_titles() -> None:
+    """A page's title may go on after a colon: `TRPO: trust region policy optimization` is TRPO in the navigation."""
+    entries: list[Any] = list(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])
+    titles: dict[str, str] = {}
+    for entry in entries:
+        for name, target in entry.items():
+            if isinstance(target, list):
+                entries += target
+            else:
+                titles[target] = name
+    assert len(titles) > 30
+    for page, title in titles.items():
+        found = re.search(r"^# (.+)$", (ROOT / "docs" / page).read_text(), re.MULTILINE)
+        assert found is not None and found[1].partition(":")[0] == title, page
+
+
+def test_figures_have_no_white_ground_in_either_scheme(site: Path) -> None:
+    page = (site / "algorithms" / "trpo.html").read_text()
+    assert {"../curves/trpo.light.svg#only-light", "../curves/trpo.dark.svg#only-dark"} <= set(
+        re.findall(r'src="([^"]+)"', page)
+    )
+    for figure in (ROOT / "docs").rglob("*.svg"):
+        for scheme, other in (("light", "dark"), ("dark", "light")):
+            text = (site / figure.relative_to(ROOT / "docs")).with_suffix(f".{scheme}.svg").read_text()
+            assert "#ffffff" not in text and "#000000" not in text, figure
+            assert INK[scheme] in text and INK[other] not in text, figure
+
+
 def test_pages_fetch_nothing_from_elsewhere_and_links_within_lead_somewhere(site: Path) -> None:
     pages = {path: Found(path) for path in site.rglob("*.html") if path.name != "404.html"}
     assert len(pages) > 50
@@ -115,12 +165,24 @@ def test_a_browser_shows_it_from_a_folder_and_searches_in_it(site: Path, tmp_pat
         _until(lambda: "TRPO: trust region policy optimization" in page.text())
         assert page.evaluate("getComputedStyle(document.querySelector('.md-header')).position") == "sticky"
         _until(lambda: page.evaluate("document.querySelector('img[alt*=curves]').naturalWidth > 0"))
+        assert [image.endswith("#only-light") for image in page.evaluate(SEEN % "default")] == [True]
+        assert [image.endswith("#only-dark") for image in page.evaluate(SEEN % "slate")] == [True]
+        for width in (1280, 400):
+            page.resize(width, 900)
+            assert page.evaluate(CLIPPED) == []
         page.evaluate(SEARCH % json.dumps("damping"))
         _until(lambda: page.count(".md-search-result__item") > 0)
         found = page.evaluate(
             "[...document.querySelectorAll('.md-search-result__link')].map(a => a.href).join()"
         )
         assert "trpo.html" in found
+        page.resize(1280, 900)
+        page.open((site / "source" / "pgx" / "algos" / "trpo.py.html").as_uri())
+        _until(lambda: page.count(".linenos a") > 100)
+        heights = page.evaluate(HEIGHTS)
+        assert [number for number, _, _ in heights] == [str(i + 1) for i in range(len(heights))]
+        for number, beside, line in heights:
+            assert abs(beside - line) < 3, f"number {number} is {beside - line:.0f} px from its line"
 
 
 def _until(happened: Callable[[], object]) -> None:
