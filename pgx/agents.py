@@ -32,5 +32,5 @@ class AgentPlan:
         policy, critic = networks
         normalizer: Normalizer = Identity()
         if self.normalize_obs and isinstance(obs, Continuous):
-            normalizer = ObservationNormalizer(obs.shape, self.obs_clip, device)
+            normalizer = ObservationNormalizer(obs, self.obs_clip, device)
         return Agent(policy.to(device), critic.to(device), normalizer)

@@ -1,6 +1,7 @@
 """What an environment shows and takes, without the library that made it."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,9 @@ class Continuous:
     shape: tuple[int, ...]
     low: tuple[float, ...] | None = None  # of each component, infinite where there is none; None: not said
     high: tuple[float, ...] | None = None
+    dtype: Literal["float32", "float64"] = (
+        "float32"  # of observations in rollouts; networks compute in float32
+    )
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,17 @@ class Image:
 
 ObsSpec = Continuous | Discrete | Image
 ActionSpec = Continuous | Discrete | MultiDiscrete
+
+
+def obs_dtype(obs: ObsSpec) -> Literal["float32", "float64", "int64", "uint8"]:
+    """Return the dtype of observations in rollouts, as NumPy and torch name it."""
+    match obs:
+        case Continuous():
+            return obs.dtype
+        case Discrete():
+            return "int64"
+        case Image():
+            return "uint8"
 
 
 def choices(action: ActionSpec) -> tuple[int, ...]:

@@ -33,7 +33,7 @@ def agent_for(obs: ObsSpec) -> Agent:
     critic = mlp_critic(obs, Discrete(2), generator, [8], "tanh", 1.0, 1.0)
     if isinstance(obs, Discrete):
         return Agent(policy, critic, Identity())
-    normalizer = ObservationNormalizer(obs.shape, clip=5.0, device=torch.device("cpu"))
+    normalizer = ObservationNormalizer(obs, clip=5.0, device=torch.device("cpu"))
     normalizer.observe(2 * normal(1, 50, *obs.shape) + 1)
     return Agent(policy, critic, normalizer)
 

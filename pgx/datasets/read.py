@@ -131,7 +131,7 @@ def _numbers(where: str, data: Any, space: "Space[Any]", spec: ObsSpec | ActionS
     _check_shape(where, data, (steps, *space.shape))
     own = data[()] - getattr(space, "start", 0)
     if isinstance(spec, Continuous):
-        return _finite(where, torch.from_numpy(own.astype(np.float32)).reshape(steps, *spec.shape))
+        return _finite(where, torch.from_numpy(own.astype(spec.dtype)).reshape(steps, *spec.shape))
     number = torch.from_numpy(own)
     if number.dtype == torch.uint8:
         return number

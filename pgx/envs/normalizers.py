@@ -1,13 +1,16 @@
 """Running statistics of observations and returns. They move between rollouts only."""
 
-import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pgx.ops.returns import backward_recurrence
+from pgx.specs import Continuous
 from pgx.types import ALONE, Ranks, State
+
+EPSILON = float(np.finfo(np.float32).eps)  # of rewards, which many environments compute in float32
 
 
 class RunningMoments:
@@ -41,6 +44,22 @@ class RunningMoments:
         """Population variance; 1 before anything was seen."""
         return self.squares / self.count if self.count > 0 else torch.ones_like(self.squares)
 
+    def deviation(self, epsilon: float) -> Tensor:
+        """Return the population standard deviation, 0 for a constant; 1 before anything was seen.
+
+        A component counts as constant if its deviation is at most epsilon * |mean|: such numbers differ by rounding
+        alone. The bound is relative to the data, so the result has the unit of the data: deviation(a x) = |a|
+        deviation(x).
+
+        Args:
+            epsilon: relative spacing of the numbers that were observed (`torch.finfo(dtype).eps`).
+
+        Returns:
+            [*shape], >= 0, float64.
+        """
+        deviation = self.variance.sqrt()
+        return torch.where(deviation <= epsilon * self.mean.abs(), 0.0, deviation)
+
     def state_dict(self) -> State:
         return {"count": self.count, "mean": self.mean, "squares": self.squares}
 
@@ -49,40 +68,54 @@ class RunningMoments:
 
 
 def moments_of(rows: Tensor) -> State:
-    """Count, mean and squared deviations from it of rows [B, *shape], as RunningMoments has them."""
+    """Return count, mean and summed squared deviations of rows [B, *shape], as RunningMoments stores them.
+
+    The first row is subtracted before anything is summed: a constant has exactly its own mean and no deviation.
+    """
     rows = rows.double()
     count = torch.tensor(float(len(rows)), dtype=torch.float64)
-    mean = rows.mean(0) if len(rows) else torch.zeros_like(rows.sum(0))
-    return {"count": count, "mean": mean, "squares": (rows - mean).square().sum(0)}
+    if not len(rows):
+        return {"count": count, "mean": rows.sum(0), "squares": rows.sum(0)}
+    rest = rows - rows[0]
+    mean = rest.mean(0)
+    return {"count": count, "mean": rows[0] + mean, "squares": (rest - mean).square().sum(0)}
+
+
+def single(obs: Tensor) -> Tensor:
+    """Return observations in the precision of the networks: float64 becomes float32, other dtypes stay."""
+    return obs.float() if obs.dtype == torch.float64 else obs
 
 
 @dataclass(frozen=True)
 class Unchanged:
-    """Observations as they are."""
+    """Observations as they are, in the precision of the networks."""
 
     def __call__(self, obs: Tensor) -> Tensor:
-        return obs
+        return single(obs)
 
 
 @dataclass(frozen=True)
 class Standardized:
-    """clip((obs - mean) * scale, -clip, clip)."""
+    """clip((obs - mean) * scale, -clip, clip), computed in float64 and returned in float32.
 
-    mean: Tensor
-    scale: Tensor
+    An offset of 1e8 leaves float32 no digits of an observation, so the mean is subtracted before the cast.
+    """
+
+    mean: Tensor  # float64
+    scale: Tensor  # float64; 0 for a constant component
     clip: float
 
     def __call__(self, obs: Tensor) -> Tensor:
-        return ((obs - self.mean) * self.scale).clamp(-self.clip, self.clip)
+        return ((obs - self.mean) * self.scale).clamp(-self.clip, self.clip).float()
 
 
 class Identity:
-    """Observations as they are."""
+    """No normalization: observations as they are, in the precision of the networks."""
 
     lens = Unchanged()
 
     def __call__(self, obs: Tensor) -> Tensor:
-        return obs
+        return self.lens(obs)
 
     def observe(self, obs: Tensor) -> None:
         """Nothing to learn."""
@@ -104,24 +137,28 @@ class Identity:
 class ObservationNormalizer:
     """clip((obs - mean) / standard deviation, -clip, clip), with the moments of the rollouts before this one.
 
+    A component that has been constant is 0. No other floor keeps the deviation from 0, so the result does not depend
+    on the unit or the offset of an observation.
+
     Args:
-        shape: of one observation.
+        obs: what the environment shows.
         clip: bound on each normalised component, > 0; infinite for none.
         device: where the networks are.
     """
 
-    def __init__(self, shape: tuple[int, ...], clip: float, device: torch.device) -> None:
-        self.moments = RunningMoments(shape)
+    def __init__(self, obs: Continuous, clip: float, device: torch.device) -> None:
+        self.moments = RunningMoments(obs.shape)
         self.clip = clip
-        zeros = torch.zeros(shape, device=device)
+        self._epsilon = float(np.finfo(obs.dtype).eps)
+        zeros = torch.zeros(obs.shape, dtype=torch.float64, device=device)
         self.lens = Standardized(zeros, torch.ones_like(zeros), clip)
         self._freeze()
 
     def _freeze(self) -> None:
-        # A component that never moves has variance 0: the floor leaves it at 0 instead of dividing by it.
+        deviation = self.moments.deviation(self._epsilon)
         # In place: what was bound to the lens sees through it as it becomes.
         self.lens.mean.copy_(self.moments.mean)
-        self.lens.scale.copy_((self.moments.variance + 1e-8).rsqrt())
+        self.lens.scale.copy_(torch.where(deviation > 0, 1 / deviation, 0.0))
 
     def __call__(self, obs: Tensor) -> Tensor:
         """obs [..., *shape] raw; the same shape back."""
@@ -153,7 +190,8 @@ class RewardScaler:
 
     R_t = γ R_{t-1} + r_t within each episode; a rollout's rewards are divided by one number, the root of the
     variance of all R seen up to and including that rollout, and clipped. It changes the unit of reward, and
-    with it that of the critic, never which policy is best (but for the clipping).
+    with it that of the critic, never which policy is best (but for the clipping). The result does not depend on the
+    unit of the raw rewards. As long as all R are equal, they are divided by |R|; rewards of 0 stay 0.
 
     Source: Engstrom et al., "Implementation matters in deep policy gradients", 2020, algorithm 1 of the appendix;
     there the number moves at every step.
@@ -178,11 +216,11 @@ class RewardScaler:
         """Learn from a rollout's raw rewards and scale them.
 
         Args:
-            reward: [T, N] raw.
+            reward: [T, N] raw, float32 or float64.
             done, valid: [T, N] bool; an episode ends after a row that is done.
 
         Returns:
-            [T, N].
+            [T, N], float32.
         """
         raw = reward.double()
         goes_on = torch.cat([torch.ones_like(done[:1]), ~done[:-1]])
@@ -194,8 +232,13 @@ class RewardScaler:
         self.latest = moments_of(returns[valid])
         for moments in self.ranks.gather(self.latest):
             self.moments.merge(moments)
-        deviation = math.sqrt(float(self.moments.variance) + 1e-8)
-        return (reward / deviation).clamp(-self.clip, self.clip)
+        return (reward.double() / self.divisor).clamp(-self.clip, self.clip).float()
+
+    @property
+    def divisor(self) -> float:
+        """Standard deviation of all R; |R| as long as they are equal; 1 if they are 0, or before any was seen."""
+        found = float(self.moments.deviation(EPSILON)) or abs(float(self.moments.mean))
+        return found or 1.0
 
     def shared(self, count: int) -> "list[RewardScaler]":
         """Scalers for so many groups of environments, each with episodes of its own, that divide by one number."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pgx.envs.vector import Array
-from pgx.specs import ActionSpec, Continuous, Discrete, Image, ObsSpec, choices
+from pgx.specs import ActionSpec, Continuous, Discrete, ObsSpec, choices, obs_dtype
 
 ALIGNMENT = 64  # bytes; of a cache line
 
@@ -37,7 +37,6 @@ def layout(
     num_envs: int, obs: ObsSpec, action: ActionSpec, readings: int
 ) -> list[tuple[tuple[int, ...], DTypeLike]]:
     """Shape and type of each of SharedRows, in order; `readings` is R."""
-    seen = {Image: np.uint8, Discrete: np.int64, Continuous: np.float32}[type(obs)]
     # float64 holds every float32 and float64, so that the worker clips the very numbers that were sampled.
     taken = np.float64 if isinstance(action, Continuous) else np.int64
     width = action.shape if isinstance(action, Continuous) else (len(choices(action)),)
@@ -45,7 +44,7 @@ def layout(
         width = ()
     return [
         ((num_envs, *width), taken),
-        ((num_envs, *(() if isinstance(obs, Discrete) else obs.shape)), seen),
+        ((num_envs, *(() if isinstance(obs, Discrete) else obs.shape)), obs_dtype(obs)),
         ((num_envs,), np.float64),
         ((num_envs,), np.bool_),
         ((num_envs,), np.bool_),

@@ -1,6 +1,7 @@
 """From Gymnasium spaces to specs, and the conversion of observations and actions that goes with each."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 from gymnasium import Space, spaces
@@ -13,7 +14,11 @@ Convert = Callable[[Array], Array]
 
 
 def observation(env_id: str, space: "Space[object]") -> tuple[ObsSpec, Convert]:
-    """Spec of a single observation, and the map of a batch [N, ...] to float32, uint8 (images) or int64.
+    """Spec of a single observation, and the map of a batch [N, ...] to its numbers in a rollout.
+
+    Images stay uint8 and discrete observations become int64. Other numbers become float32, or float64 if float32
+    cannot hold every value of the space's dtype. The observation normaliser casts to float32 after it has subtracted
+    the mean, so a large offset costs no digits.
 
     Raises:
         UserError: for a space other than Box and Discrete.
@@ -22,7 +27,9 @@ def observation(env_id: str, space: "Space[object]") -> tuple[ObsSpec, Convert]:
         shape = space.shape
         if space.dtype == np.uint8 and len(shape) == 3:
             return Image(shape), lambda obs: obs.reshape(len(obs), *shape)
-        return Continuous(shape), lambda obs: obs.astype(np.float32).reshape(len(obs), *shape)
+        dtype: Literal["float32", "float64"]
+        dtype = "float32" if np.can_cast(space.dtype, np.float32) else "float64"
+        return Continuous(shape, dtype=dtype), lambda obs: obs.astype(dtype).reshape(len(obs), *shape)
     if isinstance(space, spaces.Discrete):
         start = int(space.start)
         return Discrete(int(space.n)), lambda obs: obs.astype(np.int64).reshape(len(obs)) - start

@@ -49,7 +49,7 @@ class Deterministic(nn.Module):
         return ("action",) if self.memory is None else ("action", "next_memory")
 
     def forward(self, obs: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        """Args as in `inputs`: obs float32, uint8 (images) or int64 (discrete), action_mask bool, memory float32."""
+        """Args as in `inputs`: obs as in a rollout (`obs_dtype`), action_mask bool, memory float32."""
         more = list(rest)
         mask = more.pop(0) if self.masked else None
         memory = more.pop(0) if self.memory is not None else None

@@ -175,9 +175,11 @@ class Stepper:
         terminated, truncated, valid = (
             recording.tensor(name, cpu) for name in ("terminated", "truncated", "valid")
         )
-        rewards = torch.from_numpy(reward).float()
-        if self.reward_scaler is not None:
-            rewards = self.reward_scaler.scale(rewards, terminated | truncated, valid)
+        raw = torch.from_numpy(reward)
+        if self.reward_scaler is None:
+            rewards = raw.float()
+        else:
+            rewards = self.reward_scaler.scale(raw, terminated | truncated, valid)
         obs = recording.tensor("obs", self.device, more=1)
         some = {
             name: recording.tensor(name, self.device)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pgx.runners.shared import Column
 from pgx.runners.types import Episode
-from pgx.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec, choices
+from pgx.specs import ActionSpec, Continuous, Discrete, MultiDiscrete, ObsSpec, choices, obs_dtype
 from pgx.types import Rollout
 
 Stream = np.ndarray[
@@ -87,7 +87,7 @@ def layout(steps: int, num_envs: int, obs: ObsSpec, action: ActionSpec, memory: 
         obs, action: of the environments.
         memory: numbers that the policy remembers; 0: it has no memory.
     """
-    seen = {Image: torch.uint8, Discrete: torch.int64, Continuous: torch.float32}[type(obs)]
+    seen: torch.dtype = getattr(torch, obs_dtype(obs))
     shown = () if isinstance(obs, Discrete) else obs.shape
     taken = torch.float32 if isinstance(action, Continuous) else torch.int64
     width: tuple[int, ...] = ()

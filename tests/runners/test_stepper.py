@@ -54,7 +54,7 @@ POLICY: dict[str, dict[str, object]] = {
 def normalizer_of(obs: ObsSpec) -> Normalizer:
     if not isinstance(obs, Continuous):
         return Identity()
-    normalizer = ObservationNormalizer(obs.shape, 10.0, CPU)
+    normalizer = ObservationNormalizer(obs, 10.0, CPU)
     normalizer.observe(3.0 * torch.randn(100, *obs.shape, generator=torch.Generator().manual_seed(1)))
     return normalizer
 
