@@ -10,6 +10,7 @@ from typing import NoReturn
 from pgx import __version__
 from pgx.errors import Preempted, RunError, UserError
 from pgx.schema import nearest
+from pgx.streams import guarded, report_and_go_on
 from pgx.verbs.before import ALGOS, CHECK, ENVS
 from pgx.verbs.many_runs import COMPARE, RUNS, SWEEP, TENSORBOARD
 from pgx.verbs.one_run import COLLECT, DOCTOR, EVAL, EXPORT, RECORD, REPLAY
@@ -20,6 +21,10 @@ TRAIN = "train a policy, e.g. pgx train algo=trpo env=Walker2d-v4; pgx train --h
 VERBS = (SWEEP, EVAL, RECORD, EXPORT, TENSORBOARD, COLLECT, COMPARE, RUNS, REPLAY, CHECK, DOCTOR, ENVS, ALGOS)
 
 
+# Commands whose work is more than what they print: they finish it without a console.
+WORK = ("train", SWEEP.name, RECORD.name, EXPORT.name, COLLECT.name, REPLAY.name)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} ({self.prog} --help)")
@@ -28,8 +33,24 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a verb and exit: 0 done, 1 a run failed, 2 the user's mistake, 130 interrupted, 143 preempted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    works = bool(arguments) and arguments[0] in WORK
+    with guarded(report_and_go_on if works else _end):
+        code = _run(arguments)
+    sys.exit(code)
+
+
+def _end(error: OSError) -> NoReturn:
+    """End a command of which nothing but its output is wanted."""
+    if isinstance(error, BrokenPipeError):  # the reader, for example `head`, has enough
+        raise error
+    raise RunError(f"standard output: cannot be written: {error.strerror}") from error
+
+
+def _run(arguments: list[str]) -> int:
+    """Run a command; returns the exit code, having reported what failed."""
     try:
         code = _dispatch(arguments)
+        sys.stdout.flush()
     except (UserError, RunError) as error:
         _report(str(error))
         code = error.exit_code
@@ -37,15 +58,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = INTERRUPTED
     except Preempted as ended:
         code = ended.exit_code
-    except BrokenPipeError:  # the reader of our output, `head` say, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
         code = RunError.exit_code
     except Exception as error:
         _report(
             f"{type(error).__name__}: {error} (a defect of pgx, or of the environment; PGX_DEBUG=1 shows where)"
         )
         code = RunError.exit_code
-    sys.exit(code)
+    return code
 
 
 def _report(message: str) -> None:

@@ -70,7 +70,7 @@ def _config(folder: Path) -> Mapping[str, Any]:
     try:
         if path.stat().st_size > LARGEST:
             return {}
-        found = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)
+        found = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
     return found if isinstance(found, Mapping) else {}

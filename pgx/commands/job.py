@@ -13,6 +13,7 @@ from pgx.commands.one_run import announce, load_config, outcome, resumed
 from pgx.config import build, compose
 from pgx.extras import import_problem
 from pgx.run_lock import HeldError
+from pgx.streams import guarded, report_and_go_on
 from pgx.sweeps.plan import STOP, Plan, read_plan
 from pgx.sweeps.progress import KEPT, clear, look, resumable, write_failure
 from pgx.sweeps.search import Trial, settle
@@ -37,14 +38,29 @@ def run_job(folder: Path, launcher: str, cfg: DictConfig) -> None:
     """
     plan, run_dir = read_plan(folder), Path(cfg.run_dir)
     number = next(i for i, job in enumerate(plan.jobs) if job.run_dir == run_dir)
-    job, apart = plan.jobs[number], launcher != this_process()
+    apart = launcher != this_process()
     if (folder / STOP).exists() or look(run_dir).state in ("running", *KEPT):
         return
-    said = "stopped"
+    with guarded(report_and_go_on):
+        _carry_out(plan, folder, number, apart, cfg)
+
+
+def _carry_out(plan: Plan, folder: Path, number: int, apart: bool, cfg: DictConfig) -> None:
+    """Run a job, note how it ended, and say so.
+
+    Args:
+        plan, folder: of the sweep.
+        number: of the job.
+        apart: the job has a process of its own, so that its console is a file.
+        cfg: of the job, as the launcher composed it.
+    """
+    job, run_dir, said = plan.jobs[number], plan.jobs[number].run_dir, "stopped"
     try:
         with ExitStack() as stack:
             if apart:
-                console = stack.enter_context((run_dir / CONSOLE).open("a"))
+                console = stack.enter_context(
+                    (run_dir / CONSOLE).open("a", encoding="utf-8", errors="backslashreplace")
+                )
                 stack.enter_context(redirect_stdout(console))
                 stack.enter_context(redirect_stderr(console))
             said = _run(plan, folder, number, cfg)

@@ -41,9 +41,9 @@ def list_rules() -> int:
     for name in choices("algo"):
         path = folder / f"{name}.py"
         if path.is_file():  # read, not imported: this answers at once
-            line = (ast.get_docstring(ast.parse(path.read_text())) or "\n").splitlines()[0]
+            line = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "\n").splitlines()[0]
         else:
-            comment = (config_dir() / "algo" / f"{name}.yaml").read_text().splitlines()[1]
+            comment = (config_dir() / "algo" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[1]
             line = comment.removeprefix("# ").partition(" Page:")[0]
         table.add_row(name, line)
     show(table)

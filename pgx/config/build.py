@@ -36,6 +36,7 @@ from pgx.runners.types import Runner
 from pgx.schema import signature
 from pgx.seeding import derive, generator
 from pgx.specs import ActionSpec, ObsSpec
+from pgx.streams import utf8
 from pgx.trainer import Trainer
 from pgx.types import ALONE, Agent, Algorithm, Engine, Learner, Optimizer, Ranks
 
@@ -55,7 +56,7 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Trainer:
     check_inputs(cfg)
     check_ranks(cfg, ranks.size)
     values = plain_values(cfg)
-    text = OmegaConf.to_yaml(OmegaConf.create(values))
+    text = OmegaConf.to_yaml(OmegaConf.create(values | {"run_dir": utf8(values["run_dir"])}))
     top = Top(**{key: value for key, value in values.items() if not isinstance(value, dict)})
     env, training = Env(**values["env"]), TrainerSection(**values["trainer"])
     logger = Logger(**values["logger"])

@@ -64,7 +64,7 @@ def read_config(path: Path) -> DictConfig:
 def _refuse_more_than_data(path: Path) -> None:
     """Look at a file's marks without making anything of them."""
     depth = 0
-    for token in yaml.scan(path.read_text()):
+    for token in yaml.scan(path.read_text(encoding="utf-8")):
         depth += isinstance(token, _OPENS) - isinstance(token, _CLOSES)
         if isinstance(token, _MORE_THAN_DATA) or depth > DEEPEST:
             line = token.start_mark.line + 1

@@ -8,6 +8,7 @@ from tensorboard.plugins.hparams import api_pb2, metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 
 from pgx.metrics import tag
+from pgx.streams import utf8
 
 Value = bool | float | str
 Column = Literal["number", "text"]
@@ -56,7 +57,7 @@ def start(config: Mapping[str, Value | None]) -> Summary:
             case int() | float():
                 info.hparams[key].number_value = value
             case str():
-                info.hparams[key].string_value = value
+                info.hparams[key].string_value = utf8(value)
     return _record(metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=info))
 
 

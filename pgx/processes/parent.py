@@ -14,6 +14,7 @@ from typing import Any
 # script needs no `if __name__ == "__main__"` for this, and one that imports torch costs no worker its memory.
 START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from multiprocessing.connection import Connection; "
+    "from pgx.streams import guard, ignore; guard(ignore); "
     "from {module} import serve; serve(Connection(int(sys.argv[2])), *map(int, sys.argv[3:]))"
 )
 LOOK = 0.5  # seconds between looks whether workers are alive while none answers

@@ -38,7 +38,7 @@ def write(comparison: Comparison, folder: Path, command: str) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            (folder / name).write_text(text)
+            (folder / name).write_text(text, encoding="utf-8")
         for name, image in images.items():
             (folder / name).write_bytes(image)
     except OSError as error:

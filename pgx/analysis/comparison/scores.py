@@ -145,7 +145,7 @@ def read_reference(path: Path) -> dict[str, tuple[float, float]]:
         UserError: anything else.
     """
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"--reference {path}: cannot be read: {error}") from error
     found: dict[str, tuple[float, float]] = {}

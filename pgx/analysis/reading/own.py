@@ -71,7 +71,7 @@ def _config(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST:
             raise UnreadableError(f"{path}: larger than {LARGEST:,} bytes, and no config is")
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=_Loader)):
             raise UnreadableError(f"{path}: expected plain values, without YAML aliases")
         values = yaml.load(text, Loader=_Loader)
