@@ -1,17 +1,18 @@
 """The health of an update: measured around it, on its whole batch, by the same code for every rule."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from pgx.engines.arguments import substituted
+from pgx.estimates import observations
 from pgx.ops.losses import surrogate
 from pgx.ops.params import flatten, gradient, split
 from pgx.ops.stats import clipped_share, effective_share, explained_share
-from pgx.types import Agent, Batch, Critic, Engine, Metrics, Policy
+from pgx.types import Agent, Batch, Critic, Distribution, Engine, Metrics, Policy, Ranks, Rollout
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,47 @@ def measure(before: Before, agent: Agent, engine: Engine, clip_range: float) -> 
     (found,) = values(before.parameters)
     return dict(zip(KEYS, found.tolist(), strict=True))
 
+
+@dataclass(frozen=True)
+class Through:
+    """A policy on some of a rollout's observations, under the statistics of that rollout."""
+
+    rollout: Rollout  # of which the valid rows are looked at
+    policy: Distribution
+
+
+@torch.no_grad()
+def look_through(agent: Agent, rollout: Rollout) -> Through | None:
+    """Remember what a policy does under the present statistics; None where the normaliser has none."""
+    if agent.normalizer.seen is None:
+        return None
+    if agent.policy.memory is None:
+        rollout = replace(rollout, valid=_thinned(rollout.valid))
+    return Through(rollout, agent.policy(observations(agent, rollout)))
+
+
+@torch.no_grad()
+def normalizer_kl(before: Through, agent: Agent, ranks: Ranks) -> float:
+    """Mean KL(pi under the old statistics || pi under the present ones), nats, over the rows of all ranks.
+
+    Args:
+        before: from `look_through`, before the statistics moved.
+        agent: after it, with the same policy.
+        ranks: whose statistics moved alike.
+    """
+    kl = before.policy.kl(agent.policy(observations(agent, before.rollout)))
+    return float(ranks.mean(kl, kl.mean())[0])
+
+
+def _thinned(valid: Tensor) -> Tensor:
+    """valid [T, N] with at most about LOOKED rows left, evenly spaced in time-major order."""
+    rows = valid.flatten().nonzero().squeeze(-1)
+    kept = torch.zeros_like(valid).flatten()
+    kept[rows[:: max(1, len(rows) // LOOKED)]] = True
+    return kept.view(valid.shape)
+
+
+LOOKED = 2048  # rows that normalizer_kl is a mean of; its standard error is then a few percent
 
 KEYS = (
     "kl",

@@ -88,6 +88,12 @@ TABLE: tuple[Metric, ...] = (
                 "1 - Var(target - V) / Var(target) of the critic before the update",
             ),
             ("explained_variance_after", "share", "the same after the update, on the same targets"),
+            (
+                "normalizer_kl",
+                "nats",
+                "mean over some 2,048 rows of the batch of KL(pi under the observation statistics before this "
+                "iteration || pi under those after it), with pi after the update: what health/kl does not contain",
+            ),
             ("advantage_mean", "advantage", "mean advantage over the batch, as the rule uses it"),
             ("advantage_std", "advantage", "standard deviation of the advantage over the batch"),
         ],
@@ -215,6 +221,8 @@ HEALTHY = {
     "policy_lag": "2 at most where nothing weighs the actions of older policies",
     "kl": "below its bound where the rule has one (TRPO with its damping: about half of `algo.max_kl`); "
     "0.005 to 0.05 with PPO and its kin; less with rules of one gradient step",
+    "normalizer_kl": "far below `health/kl`, and falling like 1 over the square of the iteration; else raise "
+    "`env.normalizer_warmup_steps`",
     "kl_max": "some ten times `health/kl`; orders of magnitude above it, a few observations are changed completely",
     "entropy": "falls while the return rises; early and without it, exploration is lost",
     "ess": "about 1 - 2 x `health/kl`; below 0.5 no estimate of the update is to be trusted",

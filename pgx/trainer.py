@@ -197,7 +197,7 @@ class Trainer:
         """Count an iteration, for which time has been spent since `started`, and log it."""
         counters, before = self.counters, self.counters.steps
         counters.steps += report.steps
-        counters.iterations += 1
+        counters.iterations += report.updated
         counters.skipped += report.skipped
         self._note_episodes(report.episodes)
         metrics: Metrics = {}

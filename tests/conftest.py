@@ -54,6 +54,7 @@ def make(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Make:
 
     def trainer(*overrides: str, name: str = "run") -> Trainer:
         few = ["trainer.total_steps=512", "env.num_envs=4", "trainer.compile=false"]
+        few.append("env.normalizer_warmup_steps=0")
         runner = composed(*(o for o in overrides if o.startswith(("algo=", "runner=")))).runner.name
         if runner in ("sync", "actor_learner"):
             few.append("runner.rollout_steps=64")

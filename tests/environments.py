@@ -53,6 +53,24 @@ class Counter(gymnasium.Env[Any, Any]):
         )
 
 
+class CoinFlip(gymnasium.Env[Any, Any]):
+    """Shows nothing and pays 1 a step; an episode ends after 1 or 60 steps, as a coin of its own says."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.left = int(self.np_random.choice([1, 60]))
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.left -= 1
+        return np.zeros(1, np.float32), 1.0, self.left == 0, False, {}
+
+
 class Echo(gymnasium.Env[Any, Any]):
     """Shows (a number of the episode's own, its step, the action just taken), and pays the action's first component."""
 
@@ -311,6 +329,7 @@ class Painted(gymnasium.Env[Any, Any]):
 for name, kind, limit in (
     ("Endless", Endless, 16),
     ("Counter", Counter, None),
+    ("CoinFlip", CoinFlip, None),
     ("Echo", Echo, None),
     ("TwoButtons", TwoButtons, None),
     ("Recall", Recall, None),

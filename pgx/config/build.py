@@ -94,13 +94,14 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Trainer:
         "agent": agent,
         "learner": learner,
         "checkpoint_every": training.checkpoint_every,
+        "warmup_steps": _warmup_steps(env, training),
     }
     taken = {name: part for name, part in offered.items() if name in wanted}
     runner = make_runner(**taken, **_but(values["runner"], "name"))
     if isinstance(runner, A3C):
         iterations: Iterations = runner
     else:
-        iterations = _synchronous(values, agent, algorithm, learner, runner, ranks)
+        iterations = _synchronous(values, env, agent, algorithm, learner, runner, ranks)
     return Trainer(
         agent=agent,
         algorithm=algorithm,
@@ -185,8 +186,14 @@ def _learner(values: Mapping[str, Any], agent: Agent, engine: Engine, ranks: Ran
     )
 
 
+def _warmup_steps(env: Env, training: TrainerSection) -> int:
+    """Environment steps for the statistics, of which a short run takes fewer, so that it learns all the same."""
+    return min(env.normalizer_warmup_steps, training.total_steps // 10)
+
+
 def _synchronous(
     values: Mapping[str, Any],
+    env: Env,
     agent: Agent,
     algorithm: Algorithm,
     learner: Learner,
@@ -202,6 +209,7 @@ def _synchronous(
         total_steps=training.total_steps,
         log_every=values["logger"]["every"],
         clip_range=Health(**values["health"]).clip_range,
+        warmup_steps=_warmup_steps(env, training),
         on_nan=training.on_nan,
         ranks=ranks,
     )

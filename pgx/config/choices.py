@@ -18,7 +18,7 @@ NAMED: dict[str, tuple[dict[str, Callable[..., Any]], frozenset[str]]] = {
         RUNNERS,
         frozenset(
             {"envs", "reward_scaler", "seed", "device", "engine", "ranks", "num_envs", "actor_plan"}
-            | {"agent", "learner", "worker_plan", "checkpoint_every"}
+            | {"agent", "learner", "worker_plan", "checkpoint_every", "warmup_steps"}
         ),
     ),
 }

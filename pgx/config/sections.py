@@ -31,6 +31,7 @@ class Env:
     kwargs: dict[str, Any]  # passed on when the environment is made
     discount: Fraction  # the default of algo.discount
     normalize_obs: bool  # by running mean and variance; observations that are whole numbers stay as they are
+    normalizer_warmup_steps: Index  # environment steps before the first update; 0: none
     obs_clip: Positive | None  # bound on each normalised component; null: none
     scale_reward: bool  # by the standard deviation of the running discounted return
     reward_clip: Positive | None  # bound on each scaled reward; null: none

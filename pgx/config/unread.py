@@ -57,6 +57,7 @@ _BY_TRUST_REGION = ("cg", "exact", "compatible")
 
 READ_IF = (
     ReadIf("env.obs_clip", "env.normalize_obs", _is("env.normalize_obs", True)),
+    ReadIf("env.normalizer_warmup_steps", "env.normalize_obs", _is("env.normalize_obs", True)),
     ReadIf("env.reward_clip", "env.scale_reward", _is("env.scale_reward", True)),
     ReadIf("env.num_threads", "env.backend", _threads_count),
     ReadIf("env.worker_timeout", "env.backend", _processes_that_may_hang),

@@ -113,6 +113,7 @@ class Identity:
     """No normalization: observations as they are, in the precision of the networks."""
 
     lens = Unchanged()
+    seen = None
 
     def __call__(self, obs: Tensor) -> Tensor:
         return self.lens(obs)
@@ -159,6 +160,11 @@ class ObservationNormalizer:
         # In place: what was bound to the lens sees through it as it becomes.
         self.lens.mean.copy_(self.moments.mean)
         self.lens.scale.copy_(torch.where(deviation > 0, 1 / deviation, 0.0))
+
+    @property
+    def seen(self) -> int:
+        """Observations merged so far."""
+        return int(self.moments.count)
 
     def __call__(self, obs: Tensor) -> Tensor:
         """obs [..., *shape] raw; the same shape back."""
@@ -213,14 +219,24 @@ class RewardScaler:
         self._running: Tensor | None = None  # [N] R of each episode under way
 
     def scale(self, reward: Tensor, done: Tensor, valid: Tensor) -> Tensor:
-        """Learn from a rollout's raw rewards and scale them.
+        """Learn from a rollout's raw rewards and scale them; Args as in `observe`.
+
+        Returns:
+            [T, N], float32.
+        """
+        self.observe(reward, done, valid)
+        return self.scaled(reward)
+
+    def scaled(self, reward: Tensor) -> Tensor:
+        """Divide raw rewards of any shape by the divisor, and clip them; float32."""
+        return (reward.double() / self.divisor).clamp(-self.clip, self.clip).float()
+
+    def observe(self, reward: Tensor, done: Tensor, valid: Tensor) -> None:
+        """Merge the discounted returns of a rollout.
 
         Args:
             reward: [T, N] raw, float32 or float64.
             done, valid: [T, N] bool; an episode ends after a row that is done.
-
-        Returns:
-            [T, N], float32.
         """
         raw = reward.double()
         goes_on = torch.cat([torch.ones_like(done[:1]), ~done[:-1]])
@@ -232,7 +248,6 @@ class RewardScaler:
         self.latest = moments_of(returns[valid])
         for moments in self.ranks.gather(self.latest):
             self.moments.merge(moments)
-        return (reward.double() / self.divisor).clamp(-self.clip, self.clip).float()
 
     @property
     def divisor(self) -> float:

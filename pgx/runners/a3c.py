@@ -1,5 +1,6 @@
 """Workers that learn beside each other: each from environments of its own, all of them the same parameters."""
 
+import math
 import os
 import weakref
 from collections import deque
@@ -38,6 +39,8 @@ class A3C:
         envs: of the kind that workers step; never stepped.
         plan: what each worker is made of.
         max_restarts: workers that may die and be started again, over the run.
+        warmup_steps: environment steps, over all workers, that an empty observation normaliser learns from before any
+            worker makes an update; 0 for none.
         checkpoint_every: environment steps at whose multiples all rest; None: at the run's end alone.
     """
 
@@ -49,6 +52,7 @@ class A3C:
         envs: VectorEnv,
         plan: A3CPlan,
         max_restarts: int,
+        warmup_steps: int,
         checkpoint_every: int | None,
     ) -> None:
         self.agent = agent
@@ -57,9 +61,11 @@ class A3C:
         self.envs = envs
         self.plan = plan
         self.max_restarts = max_restarts
+        self.warmup_steps = warmup_steps
         self.checkpoint_every = checkpoint_every
         self.workers: Workers | None = None  # until the run begins
         self._iteration = 0
+        self._warming = False  # the workers take the steps of a warm-up
         self._steps = [0] * plan.workers  # reported by each; the first of them has those of earlier lives
         self._updates = [0] * plan.workers
         self._reports: deque[Report] = deque()
@@ -71,12 +77,22 @@ class A3C:
     def begin(self, iteration: int) -> None:
         """Start every environment of every worker anew, and let them go on to the next checkpoint."""
         self._iteration = iteration
+        self._warming = self.warmup_steps > 0 and self.agent.normalizer.seen == 0
         if self.workers is None:
             self.workers = self._started()
+        self._go_on(self.workers)
+
+    def _go_on(self, workers: Workers) -> None:
+        """Have those that rest begin."""
         self.common.limit.fill_(self._limit())
         for index in sorted(self._resting):
-            self.workers.send(index, Begin(iteration, life=0))
+            workers.send(index, self._beginning(life=0))
         self._resting.clear()
+
+    def _beginning(self, life: int) -> Begin:
+        num_envs = self.plan.workers * self.plan.envs.num_envs
+        steps = math.ceil(self.warmup_steps / num_envs) if self._warming else 0
+        return Begin(self._iteration, life, steps)
 
     def _started(self) -> Workers:
         """Workers, and what they have in common, which is from then on what agent and learner consist of."""
@@ -109,6 +125,7 @@ class A3C:
     def pause(self) -> Sequence[Report]:
         """Let all rest after the update that they are at; what they have reported since."""
         if self.workers is not None:
+            self._warming = False  # all rest after their steps of it
             self.common.limit.fill_(0)
             while len(self._resting) < self.plan.workers:
                 self._hear()
@@ -130,9 +147,12 @@ class A3C:
     def _note(self, workers: Workers, index: int, said: Said) -> None:
         if said == "resting":
             self._resting.add(index)
+            if self._warming and len(self._resting) == self.plan.workers:
+                self._warming = False
+                self._go_on(workers)
         elif isinstance(said, Update):
             self._steps[index] += said.steps
-            self._updates[index] += 1
+            self._updates[index] += said.updated
             self.agent.normalizer.merge(tensors(said.observations))
             if self.reward_scaler is not None:
                 self.reward_scaler.moments.merge(tensors(said.returns))
@@ -140,13 +160,13 @@ class A3C:
             metrics = said.metrics
             if metrics is not None:
                 metrics = metrics | {"worker_restarts": float(workers.restarts)}
-            self._reports.append(Report(said.steps, said.episodes, metrics))
+            self._reports.append(Report(said.steps, said.episodes, metrics, updated=said.updated))
         else:
             # One that took another's place: what that one did and could no longer report has not been.
             self.common.steps[index] = self._steps[index]
             self.common.updates[index] = self._updates[index]
             self._resting.discard(index)
-            workers.send(index, Begin(self._iteration, life=workers.restarts))
+            workers.send(index, self._beginning(life=workers.restarts))
 
     def state_dict(self) -> State:
         """How far all have come, and statistics. Streams are made anew where the environments are."""
@@ -173,6 +193,7 @@ def a3c(
     envs: VectorEnv,
     num_envs: int,
     worker_plan: Callable[[int, int], A3CPlan],
+    warmup_steps: int,
     checkpoint_every: int | None,
     rollout_steps: Count,
     workers: Count | Auto,
@@ -187,4 +208,4 @@ def a3c(
         workers: W; auto as in `worker_count`.
     """
     plan = worker_plan(worker_count(num_envs, workers, cores()), rollout_steps)
-    return A3C(agent, learner, reward_scaler, envs, plan, max_restarts, checkpoint_every)
+    return A3C(agent, learner, reward_scaler, envs, plan, max_restarts, warmup_steps, checkpoint_every)

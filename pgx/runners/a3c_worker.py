@@ -53,15 +53,17 @@ class Begin:
 
     iteration: int
     life: int  # 0, or for a worker in the place of another that died: how many had died by then
+    warmup_steps: int = 0  # of each environment, for the statistics alone: take them and rest; 0: learn
 
 
 @dataclass(frozen=True)
 class Update:
-    """One update that was made."""
+    """One update that was made, or the steps of a warm-up."""
 
     steps: int
     episodes: list[Episode]
     metrics: Metrics | None
+    updated: bool  # False: steps of a warm-up
     observations: Numbers  # moments of what was observed, for the normaliser
     returns: Numbers  # moments of what the reward scaler divides by; empty where there is none
 
@@ -102,6 +104,7 @@ class Worker:
         """Start every environment anew; all that is drawn from here on depends on seed, number, iteration and life."""
         seed = self.plan.seed if begin.life == 0 else derive(self.plan.seed, "life", begin.life)
         seed = seed if begin.iteration == 0 else derive(seed, "iteration", begin.iteration)
+        seed = derive(seed, "warm-up") if begin.warmup_steps else seed
         stepper = Stepper(self.envs, self.scaler, seed, self.index, CPU, self.engine)
         stepper.begin(0)
         self.runner = SyncRunner(stepper, self.plan.rollout_steps, lag=0)
@@ -110,6 +113,12 @@ class Worker:
     def due(self) -> bool:
         """Whether there is more to do before all rest."""
         return int(self.common.steps.sum()) < int(self.common.limit)
+
+    def warm_up(self, steps: int) -> Update:
+        """Take so many steps of each environment with the initial policy."""
+        self.common.read(self.agent, self.scaler)
+        rollout = self.runner.stepper.collect(self.agent, steps)
+        return self._noted(rollout, None, updated=False)
 
     def update(self) -> Update:
         """One update of the parameters in common, along a gradient at a copy of them."""
@@ -123,13 +132,18 @@ class Worker:
         # Of others alone: its own comes to the counter below.
         lag = float(int(common.updates.sum()) - copied)
         common.updates[self.index] += 1
-        common.steps[self.index] += rollout.steps
+        return self._noted(rollout, None if metrics is None else metrics | {"policy_lag": lag}, updated=True)
+
+    def _noted(self, rollout: Rollout, metrics: Metrics | None, updated: bool) -> Update:
+        """Count the steps of a rollout; returns what the run is to know of it."""
+        self.common.steps[self.index] += rollout.steps
         episodes = list(self.runner.episodes)
         self.runner.episodes.clear()
         return Update(
             rollout.steps,
             episodes,
-            None if metrics is None else metrics | {"policy_lag": lag},
+            metrics,
+            updated,
             _numbers(self.agent.normalizer.moments_of(rollout.obs[rollout.valid])),
             {} if self.scaler is None else _numbers(self.scaler.latest),
         )
@@ -153,8 +167,11 @@ def work(plan: A3CPlan, memory: int, calls: int, index: int, channel: "Connectio
     try:
         channel.send("ready")
         while True:
-            worker.begin(channel.recv())
-            while worker.due:
+            begin: Begin = channel.recv()
+            worker.begin(begin)
+            if begin.warmup_steps:
+                channel.send(worker.warm_up(begin.warmup_steps))
+            while worker.due and not begin.warmup_steps:
                 channel.send(worker.update())
             channel.send("resting")
     finally:

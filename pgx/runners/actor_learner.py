@@ -1,6 +1,8 @@
 """Actors that step environments at their own pace, and a learner that takes their trajectories as they come."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -36,7 +38,7 @@ class ActorLearner:
     Args:
         envs: of the kind that actors step; never stepped.
         actors: W of them.
-        reward_scaler: rescales the rewards of each trajectory; None leaves them raw.
+        reward_scaler: divides the rewards of a rollout by one number; None leaves them raw.
         trajectories: of a rollout, >= 1.
         queue: >= trajectories.
         rows: T and n, steps and environments of a trajectory.
@@ -68,6 +70,8 @@ class ActorLearner:
         self._begun = False
         self._version = 0  # of the parameters that are published
         self._ordered = 0  # k, since the environments began
+        self._under_way = 0  # ordered and not yet taken
+        self.steps = 0
         self._lags: list[int] = []
         self._fill = 0.0
 
@@ -81,26 +85,53 @@ class ActorLearner:
     def begin(self, iteration: int) -> None:
         """Start every environment anew; trajectories under way are dropped, and their draws with them."""
         self.actors.begin(iteration, self._streams)
-        self._begun, self._ordered = True, 0
+        self._begun, self._ordered, self._under_way = True, 0, 0
 
     def collect(self, agent: Agent) -> Rollout:
         """The next trajectories [T, trajectories * n], of this agent or of what it was some updates ago."""
         if not self._begun:
             self.begin(iteration=0)
+        self._publish(agent)
+        self._order(self.queue - self._under_way)
+        self._fill = self.actors.finished() / self.queue
+        return self._taken(self.trajectories)
+
+    def warm_up(self, agent: Agent, steps: int) -> Iterator[Rollout]:
+        """Rollouts of one trajectory of each actor, until there are so many steps; nothing is ordered ahead."""
+        if not self._begun:
+            self.begin(iteration=0)
+        self._publish(agent)
+        length, num_envs = self.rows
+        for _ in range(math.ceil(steps / (length * num_envs * self.actors.count))):
+            self._order(self.actors.count)
+            yield self._taken(self.actors.count)
+
+    def _publish(self, agent: Agent) -> None:
         self._version += 1
         self.actors.publish(self._version, acting_tensors(agent))
-        for _ in range(self.trajectories if self._ordered else self.queue):
+
+    def _order(self, count: int) -> None:
+        """Order so many trajectories, of one actor after the other."""
+        for _ in range(count):
             self.actors.order(self._ordered % self.actors.count)
             self._ordered += 1
-        self._fill = self.actors.finished() / self.queue
-        taken = [self.actors.take() for _ in range(self.trajectories)]
+        self._under_way += count
+
+    def _taken(self, count: int) -> Rollout:
+        """The oldest trajectories side by side; one number divides all their rewards."""
+        taken = [self.actors.take() for _ in range(count)]
+        self._under_way -= count
         self._lags = [self._version - trajectory.version for trajectory in taken]
         for trajectory in taken:
             self._note(trajectory)
-        return join([trajectory.columns for trajectory in taken], self.device)
+        rollout = join([trajectory.columns for trajectory in taken], self.device)
+        self.steps = rollout.steps
+        if self._scalers is None:
+            return rollout
+        return replace(rollout, reward=self._scalers[0].scaled(rollout.reward))
 
     def _note(self, trajectory: Trajectory) -> None:
-        """What a trajectory brings beside its steps; its rewards are scaled where they stand."""
+        """Note all of a trajectory but its steps; the reward scaler learns its returns."""
         self.episodes += trajectory.episodes
         self.env_seconds += trajectory.env_seconds / self.actors.count  # actors work beside each other
         self.policy_seconds += trajectory.policy_seconds / self.actors.count
@@ -111,7 +142,7 @@ class ActorLearner:
             scaler = self._scalers[trajectory.actor]
             if trajectory.begins:
                 scaler.begin()
-            columns["reward"].copy_(scaler.scale(columns["reward"], done, columns["valid"]))
+            scaler.observe(columns["reward"], done, columns["valid"])
 
     def measures(self) -> Metrics:
         return {

@@ -1,5 +1,6 @@
 """Episodes of a dataset in place of the agent's own: what another policy did, in shuffled passes."""
 
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -49,6 +50,7 @@ class DatasetRunner:
         self.per_rollout = per_rollout
         self.device = device
         self.episodes: list[Episode] = []  # always empty: the returns are of the policy that was recorded
+        self.steps = 0
         self._shuffles = generator(seed, "dataset")
         self._order = torch.empty(0, dtype=torch.int64)  # what is left of the pass
 
@@ -64,7 +66,19 @@ class DatasetRunner:
             again = torch.randperm(len(self.trajectories), generator=self._shuffles)
             self._order = torch.cat([self._order, again])
         chosen, self._order = self._order.tensor_split([self.per_rollout])
-        rollout = join([self.trajectories[i] for i in chosen.tolist()])
+        rollout = self._joined(chosen.tolist())
+        self.steps = rollout.steps
+        return rollout
+
+    def warm_up(self, agent: Agent, steps: int) -> Iterator[Rollout]:
+        """All recorded episodes once, in their order; takes no steps."""
+        self.steps = 0
+        numbers = list(range(len(self.trajectories)))
+        for first in range(0, len(numbers), self.per_rollout):
+            yield self._joined(numbers[first : first + self.per_rollout])
+
+    def _joined(self, episodes: list[int]) -> Rollout:
+        rollout = join([self.trajectories[i] for i in episodes])
         if self.reward_scaler is not None:
             self.reward_scaler.begin()
             rollout = replace(

@@ -1,5 +1,7 @@
 """Whole episodes, the same number from each environment, from first step to last."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,7 +19,8 @@ class EpisodeRunner:
     """Collects rollouts of `episodes_per_env` whole episodes from each environment, each rollout begun anew.
 
     Every environment plays its share however long it lasts: taking whichever episodes end first would favour the
-    short ones. What an environment does after its share, while others still play theirs, is not data.
+    short ones. What an environment does after its share, while others still play theirs, is not data; its steps
+    are counted in `steps`, since they were simulated.
 
     Args:
         stepper: of the environments.
@@ -28,6 +31,7 @@ class EpisodeRunner:
         self.stepper = stepper
         self.episodes_per_env = episodes_per_env
         self.episodes: list[Episode] = []
+        self.steps = 0
         self._iteration = 0
 
     def __str__(self) -> str:
@@ -55,8 +59,10 @@ class EpisodeRunner:
         self._iteration += 1
         left = np.full(self.envs.num_envs, self.episodes_per_env)
         recording = Recording(room=1024)
+        self.steps = 0
         while left.any():
             self.stepper.advance(agent, recording, steps=1)
+            self.steps += int(recording["valid"][-1].sum())
             recording["valid"][-1] &= left > 0
             self._take(recording["terminated"][-1] | recording["truncated"][-1], left)
         return self.stepper.rollout(recording)
@@ -68,6 +74,14 @@ class EpisodeRunner:
                 self.episodes.append(episode)
                 left[i] -= 1
         self.stepper.episodes.clear()
+
+    def warm_up(self, agent: Agent, steps: int) -> Iterator[Rollout]:
+        """One rollout of as many steps in each environment; its episodes are not reported: they favour short ones."""
+        self.stepper.begin(self._iteration)
+        rollout = self.stepper.collect(agent, self.stepper.steps_each(steps))
+        self.stepper.episodes.clear()
+        self.steps = rollout.steps
+        yield rollout
 
     def measures(self) -> Metrics:
         return {}

@@ -42,6 +42,7 @@ class Report:
         Metrics | None
     )  # of the rule, its health and where the time went; None: this update was not looked at
     skipped: bool = False  # the update was undone
+    updated: bool = True  # False: steps that warmed up the statistics, without an update
 
 
 class Iterations(Protocol):
@@ -69,6 +70,8 @@ class Synchronous:
         total_steps: environment steps of the run, for schedules.
         log_every: iterations between looks at the update's health; the last update of the run is always looked at.
         clip_range: for `health.measure`.
+        warmup_steps: environment steps, over all ranks, that an empty observation normaliser learns from before the
+            first update; 0 for none.
         on_nan: what becomes of an update that makes parameters NaN or infinite: the run stops there, or goes on as if
             it had not been made.
         ranks: who learn the same from the other environments; a report is of all.
@@ -83,6 +86,7 @@ class Synchronous:
         total_steps: int,
         log_every: int,
         clip_range: float,
+        warmup_steps: int,
         on_nan: OnNaN,
         ranks: Ranks,
     ) -> None:
@@ -93,11 +97,14 @@ class Synchronous:
         self.total_steps = total_steps
         self.log_every = log_every
         self.clip_range = clip_range
+        self.warmup_steps = warmup_steps
         self.on_nan = on_nan
         self.ranks = ranks
 
     def next(self, counters: Counters) -> Report:
-        """Collect, and learn from it."""
+        """Collect, and learn from it; at the run's beginning, warm up the statistics."""
+        if self.warmup_steps and self.agent.normalizer.seen == 0:
+            return self._warmed_up()
         progress = min(1.0, counters.steps / self.total_steps)
         before = snapshot(learned(self.agent, self.learner))
 
@@ -108,14 +115,29 @@ class Synchronous:
             self.agent, self.algorithm, self.learner, self.runner, progress, self.clip_range, measured
         )
         skipped = self._undone(Attempt(progress, before, rollout), counters.iterations + 1)
+        through = None if metrics is None else health.look_through(self.agent, rollout)
+        steps, episodes = self._noted(rollout)
+        if metrics is not None and through is not None:
+            metrics["normalizer_kl"] = health.normalizer_kl(through, self.agent, self.ranks)
+        return Report(steps, episodes, None if skipped else metrics, skipped)
+
+    def _warmed_up(self) -> Report:
+        """Let the statistics learn from steps of the initial policy."""
+        steps, episodes = 0, list[Episode]()
+        for rollout in self.runner.warm_up(self.agent, self.warmup_steps):
+            taken, ended = self._noted(rollout)
+            steps, episodes = steps + taken, episodes + ended
+        return Report(steps, episodes, metrics=None, updated=False)
+
+    def _noted(self, rollout: Rollout) -> tuple[int, list[Episode]]:
+        """Let the normaliser learn from a rollout; returns the steps and the ended episodes of all ranks."""
         normalizer, ended = self.agent.normalizer, list(self.runner.episodes)
         self.runner.episodes.clear()
         seen = normalizer.moments_of(rollout.obs[rollout.valid])
-        shares = self.ranks.gather(_Share(rollout.steps, ended, seen, rollout.done.cpu()))
+        shares = self.ranks.gather(_Share(self.runner.steps, ended, seen, rollout.done.cpu()))
         for share in shares:
             normalizer.merge(share.seen)
-        steps, episodes = sum(share.steps for share in shares), _in_order(shares)
-        return Report(steps, episodes, None if skipped else metrics, skipped)
+        return sum(share.steps for share in shares), _in_order(shares)
 
     def _is_last(self, rollout: Rollout, counters: Counters) -> bool:
         """Return whether the rollout spends the step budget of the run."""

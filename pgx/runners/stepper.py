@@ -98,6 +98,17 @@ class Stepper:
             self._note(came, recording, first + steps - 1)
         recording.steps += steps
 
+    def collect(self, agent: Agent, steps: int) -> Rollout:
+        """Take so many steps of all environments, as a rollout."""
+        # A row more than there are steps: the last observation has no step of its own.
+        recording = Recording(room=steps + 1)
+        self.advance(agent, recording, steps)
+        return self.rollout(recording)
+
+    def steps_each(self, steps: int) -> int:
+        """Steps of each environment for at least so many over all ranks."""
+        return math.ceil(steps / (self.envs.num_envs * self.ranks.size))
+
     def _drawn(self, agent: Agent, steps: int) -> Tensor:
         """The noise that the actions of these steps are made of, [steps, N, ...]."""
         if self._noise is None:

@@ -1,13 +1,13 @@
 """Lock-step collection: all environments take a step, the policy answers, T times."""
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import fields
 
 import torch
 
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
-from pgx.runners.recording import Recording
 from pgx.runners.stepper import Stepper
 from pgx.runners.types import Episode
 from pgx.schema import Count, Index
@@ -28,6 +28,7 @@ class SyncRunner:
         self.stepper = stepper
         self.rollout_steps = rollout_steps
         self.lag = lag
+        self.steps = 0
         self._waiting: deque[Rollout] = deque()
 
     def __str__(self) -> str:
@@ -60,11 +61,18 @@ class SyncRunner:
         if not self.stepper.begun:
             self.begin(iteration=0)
         while len(self._waiting) <= self.lag:
-            # A row more than there are steps: the last observation has no step of its own.
-            recording = Recording(room=self.rollout_steps + 1)
-            self.stepper.advance(agent, recording, self.rollout_steps)
-            self._waiting.append(self.stepper.rollout(recording))
-        return self._waiting.popleft()
+            self._waiting.append(self.stepper.collect(agent, self.rollout_steps))
+        return self._given(self._waiting.popleft())
+
+    def warm_up(self, agent: Agent, steps: int) -> Iterator[Rollout]:
+        """One rollout, after which the environments go on."""
+        if not self.stepper.begun:
+            self.begin(iteration=0)
+        yield self._given(self.stepper.collect(agent, self.stepper.steps_each(steps)))
+
+    def _given(self, rollout: Rollout) -> Rollout:
+        self.steps = rollout.steps
+        return rollout
 
     def measures(self) -> Metrics:
         return {}

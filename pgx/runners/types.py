@@ -1,6 +1,6 @@
 """What the trainer knows of a runner."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,6 +47,11 @@ class Runner(Boundaries, Protocol):
     """Gives rollouts, one for each iteration."""
 
     @property
+    def steps(self) -> int:
+        """Environment steps of the last `collect` or `warm_up`, those included that are no data; no reset rows."""
+        ...
+
+    @property
     def episodes(self) -> list[Episode]:
         """Finished since they were last taken away."""
         ...
@@ -66,6 +71,13 @@ class Runner(Boundaries, Protocol):
 
         Raises:
             RunError: the environment raised, or gave an observation or reward that is not finite.
+        """
+        ...
+
+    def warm_up(self, agent: Agent, steps: int) -> Iterator[Rollout]:
+        """Take at least so many steps over all ranks for the statistics alone, before the first `collect`.
+
+        Recorded data is given out as it is, without a step. Raises as `collect`.
         """
         ...
 

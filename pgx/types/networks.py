@@ -133,6 +133,11 @@ class Normalizer(Protocol):
         """The map: a dataclass of tensors, rewritten in place when the normaliser moves, and numbers."""
         ...
 
+    @property
+    def seen(self) -> int | None:
+        """Observations that the statistics are of; None: there are no statistics."""
+        ...
+
     def __call__(self, obs: Tensor) -> Tensor: ...
     def observe(self, obs: Tensor) -> None:
         """Learn from the observations [B, ...] of a finished rollout: merge(moments_of(obs))."""

@@ -93,7 +93,8 @@ def test_one_worker_is_the_synchronous_run_to_the_bit(make: Make, overrides: lis
 
 
 def test_no_update_is_lost_or_counted_twice(make: Make) -> None:
-    trainer = make("algo=a3c", *CARTPOLE, "trainer.total_steps=3000", "trainer.checkpoint_every=700")
+    warmup = "env.normalizer_warmup_steps=100"
+    trainer = make("algo=a3c", *CARTPOLE, "trainer.total_steps=3000", "trainer.checkpoint_every=700", warmup)
     trainer.train()
     counters, common = trainer.counters, company(trainer).common
     assert int(common.steps.sum()) == counters.steps == int(trainer.agent.normalizer.moments.count)

@@ -73,14 +73,28 @@ def update(trainer: Trainer, rollout: Rollout) -> None:
 # --- what acted
 
 
+def test_one_number_divides_all_rewards_of_a_rollout(start: Callable[..., Trainer]) -> None:
+    """In CartPole every step earns 1, whoever of the actors took it."""
+    trainer = start("env=CartPole-v1", *PROMPT)
+    for _ in range(2):
+        rollout = trainer.runner.collect(trainer.agent)
+        assert len(rollout.reward[rollout.valid].unique()) == 1
+
+
 @pytest.mark.parametrize(
     "env", ["env=CartPole-v1", "env=Pendulum-v1", pytest.param("env=Hopper-v4", marks=pytest.mark.slow)]
 )
 def test_one_actor_without_lag_is_the_synchronous_runner_to_the_bit(
     make: Make, start: Callable[..., Trainer], env: str
 ) -> None:
-    """Over checkpoints too, where environments begin anew."""
-    shared = [env, "trainer.total_steps=600", "trainer.checkpoint_every=200", "logger.every=1"]
+    """From a warm-up of 64 steps on, and over checkpoints, where environments begin anew."""
+    shared = [
+        env,
+        "env.normalizer_warmup_steps=64",
+        "trainer.total_steps=640",
+        "trainer.checkpoint_every=200",
+        "logger.every=1",
+    ]
     one = ["runner.workers=1", "runner.trajectories=1", "runner.queue=1"]
     there = start(*shared, *one, name="there")
     here = make("algo=vtrace", "runner.rollout_steps=16", *shared, name="here")

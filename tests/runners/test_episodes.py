@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pgx.trainer import Trainer
 from tests.conftest import Make, parameters
+from tests.environments import Counter
 
 COUNTER = ["env=tests.environments:Counter-v0", "env.backend=gymnasium", "env.normalize_obs=false"]
 WHOLE = ["algo=a2c", "runner=episodes", "logger.every=1"]
@@ -50,6 +51,28 @@ def test_rows_beyond_the_share_are_not_data(make: Make) -> None:
     rollout = trainer.runner.collect(trainer.agent)
     assert not rollout.valid.all()  # the episodes' lengths differ, and the slowest decides how long it takes
     assert rollout.steps == sum(e.length for e in trainer.runner.episodes)
+
+
+def test_all_simulated_steps_are_counted(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those too that an environment takes after its share, while others still play theirs."""
+    trainer = make(*WHOLE, *COUNTER, "trainer.total_steps=100")
+    calls, step = [], Counter.step
+    monkeypatch.setattr(Counter, "step", lambda env, action: calls.append(env) or step(env, action))
+    assert trainer.train()["steps"] == len(calls)
+
+
+def test_short_episodes_are_not_favoured(make: Make) -> None:
+    """Of episodes of 1 or 60 steps, with equal odds, half are long: whoever ends first does not count twice."""
+    coin = ["env=tests.environments:CoinFlip-v0", "env.backend=gymnasium", "env.num_envs=64"]
+    trainer = make("algo=reinforce", *coin, "env.normalize_obs=false")
+    lengths = []
+    for _ in range(4):
+        rollout = trainer.runner.collect(trainer.agent)
+        assert int(rollout.done[rollout.valid].sum()) == 64
+        lengths += [episode.length for episode in trainer.runner.episodes]
+        trainer.runner.episodes.clear()
+    assert set(lengths) == {1, 60} and len(lengths) == 256
+    assert abs(lengths.count(60) / 256 - 0.5) < 4 * 0.5 / 16  # standard deviations of a fair coin
 
 
 def test_each_rollout_has_starts_of_its_own_and_the_same_seed_the_same_ones(make: Make) -> None:
