@@ -285,10 +285,16 @@ def ranks(command: Shown) -> None:
 
 
 def packages(command: Shown) -> None:
-    """pip understands the names, and pgx has the extras."""
+    """pip understands the names, and pgx has the extras.
+
+    No package index has pgx: it is installed from a clone (`.`) or from git, and by name only an extra is added to it.
+    """
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for word in command.words[2:]:
-        wanted = Requirement(word)
+        if word.startswith("git+"):
+            continue
+        wanted = Requirement(re.sub(r"^\.(?=\[|$)", "pgx-rl", word))
+        assert wanted.name != "pgx-rl" or wanted.extras or word.startswith(".")
         assert wanted.name != "pgx-rl" or wanted.extras <= set(extras)
 
 

@@ -178,7 +178,7 @@ def test_a_browser_shows_it_from_a_folder_and_searches_in_it(site: Path, tmp_pat
         assert "trpo.html" in found
         page.resize(1280, 900)
         page.open((site / "source" / "pgx" / "algos" / "trpo.py.html").as_uri())
-        _until(lambda: page.count(".linenos a") > 100)
+        _until(lambda: page.evaluate("document.readyState") == "complete" and page.count(".linenos a") > 100)
         heights = page.evaluate(HEIGHTS)
         assert [number for number, _, _ in heights] == [str(i + 1) for i in range(len(heights))]
         for number, beside, line in heights:
