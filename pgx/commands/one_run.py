@@ -109,7 +109,8 @@ def outcome(summary: dict[str, Any], seconds: float) -> str:
         returned = f"return {shown(summary['final_return'])} (mean of the last {episodes} episodes)"
     if summary["best_return"] is not None:
         returned += f", best {shown(summary['best_return'])} at {summary['best_steps']:,} steps"
-    return f"{summary['status']} at {summary['steps']:,} steps after {seconds:,.1f} s: {returned}"
+    done = f"{summary['steps']:,} steps ({summary['iterations']:,} updates)"
+    return f"{summary['status']} at {done} after {seconds:,.1f} s: {returned}"
 
 
 def last_state(run_dir: Path, checkpoint: str = LAST) -> State | None:

@@ -11,7 +11,7 @@ from pgx.commands.one_run import last_state, load_config
 from pgx.commands.run import Lead
 from pgx.config.overrides import named_imports, parse
 from pgx.config.ranks import check_ranks
-from pgx.config.resume import Change, applied, changes
+from pgx.config.resume import Change, applied, changes, rate_changes
 from pgx.config.stored import CONFIG
 from pgx.config.trust import imports_of, joins_of, refuse_untrusted
 from pgx.config.unread import problems_of
@@ -54,6 +54,8 @@ def resume(arguments: list[str], lead: Lead) -> int:
         return 0
     for change in made:
         print(f"changed {change}")
+    for line in rate_changes(cfg, made, steps):
+        print(line)
     if asked.checkpoint != LAST:
         with hold(asked.run_dir):
             Checkpoints(asked.run_dir).go_back(asked.checkpoint)

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from pgx.command_lines import command
+from pgx.commands.hints import hints
 from pgx.commands.one_run import announce, outcome
 from pgx.config import build
 from pgx.config.check import plain_values
@@ -117,13 +117,9 @@ def _trained(trainer: Trainer, cfg: DictConfig) -> dict[str, Any]:
     with _interruptible(trainer) as asked:
         summary = trainer.train()
     print(outcome(summary, time.monotonic() - started))
-    print(f"  see it       tensorboard --logdir {trainer.run_dir}")
-    print(f"  evaluate it  {command('eval', trainer.run_dir, of=trainer.run_dir)}")
-    if summary["status"] == "interrupted":
-        again = command("train", "--resume", trainer.run_dir, of=trainer.run_dir)
-        print(f"  go on        {again}")
-        if signal.SIGTERM in asked and trainer.ranks.size == 1:
-            raise Preempted
+    print("\n".join(hints(trainer.run_dir, cfg.env.id, summary["status"])))
+    if summary["status"] == "interrupted" and signal.SIGTERM in asked and trainer.ranks.size == 1:
+        raise Preempted
     return summary
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from pgx.ops.schedules import SCHEDULES
 from pgx.schema import nearest, shown
 
 # yes: the run ends with the bits of one that was never stopped; no: it does not; auto: see what it costs.
@@ -150,3 +151,29 @@ def _nearest(cfg: DictConfig, key: str) -> str:
 
 def _said(value: Any) -> str:
     return "unset" if value is UNSET else shown(value)
+
+
+def rate_changes(cfg: DictConfig, made: Sequence[Change], steps: int) -> list[str]:
+    """Return a line for each learning rate that jumps because another total_steps stretches its schedule.
+
+    Args:
+        cfg: with the changes.
+        made: changes of the config.
+        steps: environment steps so far.
+    """
+    lines = []
+    for change in made:
+        if change.key != "trainer.total_steps" or not isinstance(change.before, int):
+            continue
+        for section in ("optimizer", "critic_optimizer"):
+            schedule, rate = cfg[section].get("schedule"), cfg[section].get("learning_rate")
+            if schedule is None or rate is None:
+                continue
+            totals = change.before, int(cfg.trainer.total_steps)
+            before, after = (rate * SCHEDULES[schedule](min(1.0, steps / total)) for total in totals)
+            if before != after:
+                lines.append(
+                    f"{section}.learning_rate at {steps:,} steps: {before:.3g} -> {after:.3g} "
+                    f"(schedule={schedule} now ends at {totals[1]:,} steps)"
+                )
+    return lines

@@ -1,5 +1,6 @@
 """What a person sees of a run: a live panel on a terminal, a line now and then in a pipe or in CI."""
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, Literal
@@ -17,52 +18,50 @@ from pgx.types import Metrics
 ConsoleStyle = Literal["auto", "live", "plain", "off"]
 Row = tuple[str, str, Callable[[float], str]]  # label, tag, and how its number is written
 
-_PANEL: tuple[tuple[str, tuple[Row, ...]], ...] = (
-    (
-        "rollout",
-        (
-            ("return", "rollout/episode_return", shown),
-            ("return, last 20", "rollout/episode_return_recent", shown),
-            ("length", "rollout/episode_length", "{:,.0f}".format),
-            ("episodes", "rollout/episodes", "{:.0f}".format),
-            ("eval return", "eval/episode_return", shown),
-            ("environment", "time/environment_share", "{:.0%}".format),
-            ("policy", "time/policy_share", "{:.0%}".format),
-            ("update", "time/update_share", "{:.0%}".format),
-        ),
+PANEL: dict[str, tuple[Row, ...]] = {
+    "rollout": (
+        ("return", "rollout/episode_return", shown),
+        ("return, last 20", "rollout/episode_return_recent", shown),
+        ("length", "rollout/episode_length", "{:,.0f}".format),
+        ("episodes", "rollout/episodes", "{:.0f}".format),
+        ("eval return", "eval/episode_return", shown),
     ),
-    (
-        "health",
-        (
-            ("KL", "health/kl", "{:.5f}".format),
-            ("KL, largest", "health/kl_max", "{:.4f}".format),
-            ("entropy", "health/entropy", "{:.3f}".format),
-            ("sample size", "health/ess", "{:.1%}".format),
-            ("clip fraction", "health/clip_fraction", "{:.1%}".format),
-            ("explained var.", "health/explained_variance", "{:.3f}".format),
-            ("gain, predicted", "health/predicted_gain", "{:.5f}".format),
-            ("gain, actual", "health/surrogate_gain", "{:.5f}".format),
-        ),
+    "share of time": (
+        ("environment", "time/environment_share", "{:.0%}".format),
+        ("policy", "time/policy_share", "{:.0%}".format),
+        ("update", "time/update_share", "{:.0%}".format),
     ),
-    (
-        "rule",
-        (
-            ("line search", "algo/line_search_steps", "{:.0f}".format),
-            ("step fraction", "algo/line_search_fraction", "{:.2f}".format),
-            ("CG residual", "algo/cg_residual", "{:.1e}".format),
-            ("CG steps", "algo/cg_steps", "{:.0f}".format),
-            ("beta", "algo/beta", "{:.3g}".format),
-            ("step size", "algo/step_size", "{:.3g}".format),
-            ("auxiliary KL", "algo/auxiliary_kl", "{:.5f}".format),
-            ("behaviour KL", "algo/behaviour_kl", "{:.5f}".format),
-            ("weights in effect", "algo/weight_ess", "{:.1%}".format),
-            ("epochs", "algo/epochs", "{:.0f}".format),
-            ("learning rate", "algo/learning_rate", "{:.1e}".format),
-            ("critic loss", "algo/critic_loss", "{:.4g}".format),
-            ("gradient norm", "health/gradient_norm", "{:.3g}".format),
-        ),
+    "health": (
+        ("KL", "health/kl", "{:.5f}".format),
+        ("KL, largest", "health/kl_max", "{:.4f}".format),
+        ("entropy", "health/entropy", "{:.3f}".format),
+        ("sample size", "health/ess", "{:.1%}".format),
+        ("clip fraction", "health/clip_fraction", "{:.1%}".format),
+        ("explained var.", "health/explained_variance", "{:.3f}".format),
+        ("gain, predicted", "health/predicted_gain", "{:.5f}".format),
+        ("gain, actual", "health/surrogate_gain", "{:.5f}".format),
     ),
-)
+    "rule": (
+        ("line search", "algo/line_search_steps", "{:.0f}".format),
+        ("step fraction", "algo/line_search_fraction", "{:.2f}".format),
+        ("CG residual", "algo/cg_residual", "{:.1e}".format),
+        ("CG steps", "algo/cg_steps", "{:.0f}".format),
+        ("beta", "algo/beta", "{:.3g}".format),
+        ("step size", "algo/step_size", "{:.3g}".format),
+        ("auxiliary KL", "algo/auxiliary_kl", "{:.5f}".format),
+        ("behaviour KL", "algo/behaviour_kl", "{:.5f}".format),
+        ("weights in effect", "algo/weight_ess", "{:.1%}".format),
+        ("epochs", "algo/epochs", "{:.0f}".format),
+        ("learning rate", "algo/learning_rate", "{:.1e}".format),
+        ("critic loss", "algo/critic_loss", "{:.4g}".format),
+        ("gradient norm", "health/gradient_norm", "{:.3g}".format),
+    ),
+}
+
+# Blocks of each column, by whether the terminal has room for three.
+_WIDE = (("rollout", "share of time"), ("health",), ("rule",))
+_NARROW = (("rollout", "share of time", "rule"), ("health",))
+ROOM = 80  # characters
 
 _LINE: tuple[Row, ...] = (
     ("return", "rollout/episode_return_recent", shown),
@@ -78,7 +77,7 @@ def make_console(
     style: ConsoleStyle, interval: float, first_step: int, total_steps: int
 ) -> "LiveConsole | PlainConsole | None":
     """The console for where output goes: live on a terminal, plain elsewhere, unless a style is named."""
-    console = Console()
+    console = Console(file=sys.stdout)  # named, so that Rich draws with what the stream's encoding has
     if style == "off":
         return None
     if style == "live" or (style == "auto" and console.is_terminal):
@@ -91,17 +90,16 @@ class LiveConsole:
 
     def __init__(self, console: Console, first_step: int, total_steps: int) -> None:
         self._latest: Metrics = {}
-        self._progress = Progress(
-            TextColumn("{task.completed:>11,.0f} / {task.total:,.0f} steps"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.percentage:>3.0f}%"),
-            _Rate(),
-            TimeElapsedColumn(),
-            _Eta(),
-            console=console,
-            expand=True,
+        self._console = console
+        steps = TextColumn(
+            f"{{task.fields[steps]:>{len(f'{total_steps:,}')},.0f}} / {{task.total:,.0f}} steps"
         )
-        self._task = self._progress.add_task("train", total=total_steps)
+        columns: tuple[ProgressColumn, ...] = (steps, _Rate(), _Eta())
+        if console.width >= ROOM:
+            percent = TextColumn("{task.percentage:>3.0f}%")
+            columns = (steps, BarColumn(bar_width=None), percent, _Rate(), TimeElapsedColumn(), _Eta())
+        self._progress = Progress(*columns, console=console, expand=True)
+        self._task = self._progress.add_task("train", total=total_steps, steps=first_step)
         self._clock = _Clock(first_step, total_steps)
         self._live = Live(console=console, auto_refresh=False)
         self._live.start()
@@ -109,25 +107,34 @@ class LiveConsole:
     def write(self, steps: int, metrics: Metrics) -> None:
         self._latest.update(metrics)
         rate, eta = self._clock.at(steps)
-        self._progress.update(self._task, completed=min(steps, self._clock.total_steps), rate=rate, eta=eta)
+        done = min(steps, self._clock.total_steps)  # of the bar; the last update may go beyond the budget
+        self._progress.update(self._task, completed=done, steps=steps, rate=rate, eta=eta)
         self._live.update(Group(self._progress, self._table()), refresh=True)
 
     def _table(self) -> Table:
-        grid = Table.grid(expand=True, padding=(0, 2))
-        cells = []
-        for heading, rows in _PANEL:
-            column = Table(
-                title=heading, title_justify="left", title_style="bold", show_header=False, box=None
-            )
-            column.add_column(style="dim")
-            column.add_column(justify="right", style="cyan")
-            for label, tag, form in rows:
-                if tag in self._latest:
-                    column.add_row(label, form(self._latest[tag]))
-            cells.append(column)
+        grid = Table.grid(expand=True, padding=(0, 1))
+        columns = _WIDE if self._console.width >= ROOM else _NARROW
+        for _ in columns:
             grid.add_column(ratio=1)
-        grid.add_row(*cells)
+        grid.add_row(*(Group(*filter(None, map(self._block, names))) for names in columns))
         return grid
+
+    def _block(self, name: str) -> Table | None:
+        """Return a heading over its metrics; None where none of them is known."""
+        block = Table(
+            title=name,
+            title_justify="left",
+            title_style="bold",
+            show_header=False,
+            box=None,
+            padding=(0, 1, 0, 0),
+        )
+        block.add_column(style="dim", no_wrap=True)
+        block.add_column(justify="right", style="cyan", no_wrap=True)
+        for label, tag, form in PANEL[name]:
+            if tag in self._latest:
+                block.add_row(label, form(self._latest[tag]))
+        return block if block.row_count else None
 
     def film(self, steps: int, clip: Clip) -> None:
         """A terminal shows none."""

@@ -2,10 +2,12 @@
 
 import re
 import time
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
-from pgx.loggers.console import PlainConsole
+from pgx.loggers.console import PANEL, LiveConsole, PlainConsole
 
 TOTAL = 1_000_000
 
@@ -47,3 +49,22 @@ def test_a_run_at_its_end_has_no_time_to_go(capsys: pytest.CaptureFixture[str]) 
 def test_steps_of_an_earlier_life_are_not_of_this_one(capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = said_of(capsys, (900_010, 0.1), first_step=900_000)
     assert rate(line) <= 100
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+@pytest.mark.parametrize("total", [20_480, 10_000_000])
+def test_the_live_table_fits_the_terminal_without_breaking_a_label(width: int, total: int) -> None:
+    shown = StringIO()
+    console = Console(file=shown, width=width, force_terminal=True, color_system=None)
+    live = LiveConsole(console, first_step=0, total_steps=total)
+    rows = {tag: (label, form(0.123)) for block in PANEL.values() for label, tag, form in block}
+    live.write(total + 25, dict.fromkeys(rows, 0.123))
+    live.close()
+    lines = [
+        re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line).strip("\r") for line in shown.getvalue().splitlines()
+    ]
+    assert max(map(len, lines)) <= width
+    text = "\n".join(lines)
+    for label, value in rows.values():
+        assert re.search(rf"{re.escape(label)} +{re.escape(value)}", text), label
+    assert "share of time" in text and f"{total + 25:,} / {total:,} steps" in text and "eta 0:00" in text

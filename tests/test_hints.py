@@ -1,0 +1,62 @@
+"""What a run prints when it ends: commands that work when pasted, and what a longer schedule changes."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from pgx.commands.hints import hints, renders
+from pgx.config.resume import Change, rate_changes
+from tests.command import Command
+
+RUN = [
+    "train", "env=CartPole-v1", "env.backend=gymnasium", "algo=a2c", "env.num_envs=4", "runner.rollout_steps=32",
+    "trainer.total_steps=256", "trainer.compile=false", "logger.tensorboard=false", "optimizer.schedule=linear",
+]  # fmt: skip
+
+
+def test_the_commands_that_a_run_ends_with_work_when_pasted(command: Command, tmp_path: Path) -> None:
+    out = command(*RUN, f"run_dir='{tmp_path}/all runs/it is 1'").out
+    said = dict(re.findall(r"^  (\w+) +(pgx .+)$", out, re.MULTILINE))
+    assert list(said) == ["view", "diagnose", "evaluate", "record", "compare"]
+    assert said["view"] == "pgx tensorboard 'all runs'"
+    assert said["record"] == "pgx record 'all runs/it is 1' --out 'all runs/it is 1/episode.gif'"
+    for label in ("diagnose", "evaluate", "compare"):
+        assert command(*shlex.split(said[label])[1:]).code == 0, label
+    longer = command("train", "--resume", "all runs/it is 1", "trainer.total_steps=512").out
+    assert re.search(
+        r"^optimizer\.learning_rate at \d+ steps: 0 -> \S+ \(schedule=linear now ends at 512",
+        longer,
+        re.MULTILINE,
+    )
+
+
+def test_a_folder_elsewhere_is_named_in_full_and_an_interrupted_run_can_be_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    lines = hints(tmp_path / "-run", "Nowhere-v0", "interrupted")
+    assert [line.split()[0] for line in lines] == ["view", "diagnose", "evaluate", "compare", "resume"]
+    assert all(f"{tmp_path}/-run" in line for line in lines)
+    assert hints(Path("-run"), "CartPole-v1", "finished")[1] == "  diagnose  pgx doctor ./-run"
+
+
+def test_a_video_is_offered_where_the_environment_says_that_it_draws() -> None:
+    assert renders("CartPole-v1") and renders("Walker2d-v4") and renders("package:FrozenLake-v1")
+    assert not renders("unknown:Nowhere-v0")
+
+
+def test_rates_that_jump_with_the_length_of_a_run_are_named() -> None:
+    section = {"learning_rate": 0.1, "schedule": "linear"}
+    fixed = {"learning_rate": 0.1, "schedule": "constant"}
+    cfg = OmegaConf.create(
+        {"trainer": {"total_steps": 4000}, "optimizer": section, "critic_optimizer": fixed}
+    )
+    made = [Change("trainer.total_steps", 2000, 4000), Change("logger.every", 1, 2)]
+    assert rate_changes(cfg, made, 1000) == [
+        "optimizer.learning_rate at 1,000 steps: 0.05 -> 0.075 (schedule=linear now ends at 4,000 steps)"
+    ]
+    assert rate_changes(cfg, made[1:], 1000) == []
