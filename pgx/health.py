@@ -12,6 +12,7 @@ from pgx.estimates import observations
 from pgx.ops.losses import surrogate
 from pgx.ops.params import flatten, gradient, split
 from pgx.ops.stats import clipped_share, effective_share, explained_share
+from pgx.specs import ActionSpec, Continuous
 from pgx.types import Agent, Batch, Critic, Distribution, Engine, Metrics, Policy, Ranks, Rollout
 
 
@@ -86,6 +87,39 @@ def _thinned(valid: Tensor) -> Tensor:
 
 
 LOOKED = 2048  # rows that normalizer_kl is a mean of; its standard error is then a few percent
+
+
+def clipping(
+    batch: Batch, agent: Agent, action: ActionSpec, reward: Tensor, reward_clip: float | None
+) -> Metrics:
+    """Return how much of a batch was changed by bounds: of the scaled reward, and of continuous actions.
+
+    Args:
+        batch: B rows, as the rule learned from them.
+        agent: whose policy took the actions.
+        action: what the environments take.
+        reward: [B] scaled and clipped, of the same rows.
+        reward_clip: bound on the scaled reward; None: rewards are not scaled.
+
+    Returns:
+        `clipped_reward_fraction` unless rewards are not scaled; `clipped_action_fraction` where actions are continuous
+        and have a finite bound. Fractions in [0, 1], over the rows of all ranks.
+    """
+    found: Metrics = {}
+    if reward_clip is not None:
+        found["clipped_reward_fraction"] = float(batch.mean((reward.abs() >= reward_clip).float()))
+    if isinstance(action, Continuous) and action.low is not None and action.high is not None:
+        low, high = (batch.action.new_tensor(bounds) for bounds in (action.low, action.high))
+        if bool((low.isfinite() | high.isfinite()).any()):
+            first = batch.obs[torch.zeros(1, dtype=torch.int64, device=low.device)]
+            # What is executed for a sample depends on the action space alone: one observation does.
+            with torch.no_grad():
+                executed = agent.policy(first).executed(batch.action)
+            reach = torch.where((high - low).isfinite(), high - low, 0.0)
+            beyond = (executed - executed.clamp(low, high)).abs() > 1e-6 * reach  # more than rounding
+            found["clipped_action_fraction"] = float(batch.mean(beyond.float().mean(-1)))
+    return found
+
 
 KEYS = (
     "kl",

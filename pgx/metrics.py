@@ -56,6 +56,17 @@ TABLE: tuple[Metric, ...] = (
                 "share",
                 "of the queue's trajectories: finished when the learner came for the next rollout",
             ),
+            (
+                "clipped_reward_fraction",
+                "share",
+                "of the iteration's steps: scaled reward at the bound `env.reward_clip`",
+            ),
+            (
+                "clipped_action_fraction",
+                "share",
+                "of the components of the iteration's actions: sampled outside of the bounds of the action space, "
+                "executed at the bound",
+            ),
             ("worker_restarts", "count", "worker processes that died and were started again, so far"),
         ],
     ),
@@ -218,6 +229,8 @@ _PART = "reward/"
 # By key, what a sound run shows: rules of thumb. Bounds beyond which something is wrong are the doctor's.
 HEALTHY = {
     "episode_return_recent": "rises, with dips; what it may reach is the task's",
+    "clipped_reward_fraction": "below 0.01; more of it, and rewards differ less than the environment pays",
+    "clipped_action_fraction": "below 0.3, or falling; rising with the entropy, the policy spreads beyond the bounds",
     "policy_lag": "2 at most where nothing weighs the actions of older policies",
     "kl": "below its bound where the rule has one (TRPO with its damping: about half of `algo.max_kl`); "
     "0.005 to 0.05 with PPO and its kin; less with rules of one gradient step",

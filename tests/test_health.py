@@ -1,15 +1,21 @@
 """Health is what its definitions say, around a real update, and the same for every rule."""
 
+from typing import Any
+
+import gymnasium
+import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
 from pgx import health
 from pgx.algos import rules
 from pgx.improvement import surrogate_slope
 from pgx.metrics import TABLE, tagged
 from pgx.ops.params import assign, flatten
+from pgx.runners.iterations import Counters
 from pgx.trainer import Trainer
-from pgx.types import Batch
+from pgx.types import Batch, Rollout
 from tests.conftest import Make, small
 
 
@@ -98,3 +104,54 @@ def test_where_there_is_no_critic_nothing_is_said_of_what_it_explains(make: Make
     said = tagged(health.measure(before, trainer.agent, trainer.learner.engine, 0.2))
     assert "health/kl" in said
     assert not any("explained_variance" in tag for tag in said)
+
+
+class Spread(gymnasium.Env[Any, Any]):
+    """Takes two actions within +-1 and pays 100 at the first step of an episode, a little at others."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.count = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.count += 1
+        reward = 100.0 if self.count == 1 else float(action[0])
+        return np.zeros(1, np.float32), reward, self.count == 10, False, {}
+
+
+if "Spread-v0" not in gymnasium.registry:
+    gymnasium.register("Spread-v0", Spread)
+
+
+@pytest.mark.parametrize("continuous", ["gaussian", "squashed_gaussian"])
+def test_clipped_rewards_and_actions_are_counted(
+    make: Make, continuous: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make("algo=ppo", "env=Spread-v0", f"policy.continuous={continuous}", "env.reward_clip=2.0")
+    rollouts: list[Rollout] = []
+    collect = trainer.runner.collect  # type: ignore[attr-defined]
+
+    def kept(agent: Any) -> Rollout:
+        rollouts.append(collect(agent))
+        return rollouts[-1]
+
+    monkeypatch.setattr(trainer.runner, "collect", kept)
+    metrics = trainer.iterations.next(trainer.counters).metrics
+    (rollout,) = rollouts
+    action, reward = rollout.action[rollout.valid], rollout.reward[rollout.valid]
+    outside = float((action.abs() > 1.0).float().mean()) if continuous == "gaussian" else 0.0
+    clipped = float((reward.abs() == 2.0).float().mean())
+    assert metrics is not None
+    assert metrics["clipped_action_fraction"] == pytest.approx(outside)
+    assert metrics["clipped_reward_fraction"] == pytest.approx(clipped)
+    assert 0 < clipped < 0.5 and (outside > 0.1) == (continuous == "gaussian")
+
+
+def test_nothing_without_a_bound_counts_as_clipped(make: Make) -> None:
+    iterations = make("algo=ppo", "env=CartPole-v1", "env.scale_reward=false").iterations
+    metrics = iterations.next(Counters()).metrics
+    assert metrics is not None and not {"clipped_action_fraction", "clipped_reward_fraction"} & metrics.keys()

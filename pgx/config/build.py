@@ -17,7 +17,7 @@ from pgx.config.check import check, check_inputs, plain_values
 from pgx.config.choices import NAMED
 from pgx.config.filming import filming, refuse_unfilmable
 from pgx.config.outputs import make_records
-from pgx.config.plans import actor_plan, agent_plan, bound, threads_of, worker_plan
+from pgx.config.plans import actor_plan, agent_plan, reward_clip, threads_of, worker_plan
 from pgx.config.ranks import check_ranks
 from pgx.config.sections import Env, Health, Logger, Top, TrainerSection
 from pgx.engines import Eager, aloud, choose_engine, make_engine, silently
@@ -210,13 +210,15 @@ def _synchronous(
         log_every=values["logger"]["every"],
         clip_range=Health(**values["health"]).clip_range,
         warmup_steps=_warmup_steps(env, training),
+        reward_clip=reward_clip(env),
         on_nan=training.on_nan,
         ranks=ranks,
     )
 
 
 def _scaler(env: Env, discount: float, ranks: Ranks) -> RewardScaler | None:
-    return RewardScaler(discount, bound(env.reward_clip), ranks) if env.scale_reward else None
+    clip = reward_clip(env)
+    return None if clip is None else RewardScaler(discount, clip, ranks)
 
 
 def _optimizer(

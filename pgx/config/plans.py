@@ -52,7 +52,7 @@ def worker_plan(
         algorithm=algorithm,
         optimizer=values["optimizer"],
         critic_optimizer=values["critic_optimizer"],
-        reward_clip=bound(env.reward_clip) if env.scale_reward else None,
+        reward_clip=reward_clip(env),
         workers=workers,
         rollout_steps=rollout_steps,
         total_steps=values["trainer"]["total_steps"],
@@ -70,3 +70,8 @@ def threads_of(env: Env, sharers: int = 1) -> int:
 
 def bound(clip: float | None) -> float:
     return float("inf") if clip is None else clip
+
+
+def reward_clip(env: Env) -> float | None:
+    """Return the bound on the scaled reward, infinite for none; None: rewards are not scaled."""
+    return bound(env.reward_clip) if env.scale_reward else None

@@ -127,7 +127,14 @@ class Worker:
         copied = int(common.updates.sum())
         progress = min(1.0, int(common.steps.sum()) / plan.total_steps)
         rollout, metrics = iterate(
-            self.agent, plan.algorithm, self.learner, self.runner, progress, plan.clip_range, self._measured
+            self.agent,
+            plan.algorithm,
+            self.learner,
+            self.runner,
+            progress,
+            plan.clip_range,
+            plan.reward_clip,
+            self._measured,
         )
         # Of others alone: its own comes to the counter below.
         lag = float(int(common.updates.sum()) - copied)

@@ -72,6 +72,7 @@ class Synchronous:
         clip_range: for `health.measure`.
         warmup_steps: environment steps, over all ranks, that an empty observation normaliser learns from before the
             first update; 0 for none.
+        reward_clip: bound on the scaled reward, infinite for none; None: rewards are not scaled.
         on_nan: what becomes of an update that makes parameters NaN or infinite: the run stops there, or goes on as if
             it had not been made.
         ranks: who learn the same from the other environments; a report is of all.
@@ -87,6 +88,7 @@ class Synchronous:
         log_every: int,
         clip_range: float,
         warmup_steps: int,
+        reward_clip: float | None,
         on_nan: OnNaN,
         ranks: Ranks,
     ) -> None:
@@ -98,6 +100,7 @@ class Synchronous:
         self.log_every = log_every
         self.clip_range = clip_range
         self.warmup_steps = warmup_steps
+        self.reward_clip = reward_clip
         self.on_nan = on_nan
         self.ranks = ranks
 
@@ -112,7 +115,14 @@ class Synchronous:
             return (counters.iterations + 1) % self.log_every == 0 or self._is_last(rollout, counters)
 
         rollout, metrics = iterate(
-            self.agent, self.algorithm, self.learner, self.runner, progress, self.clip_range, measured
+            self.agent,
+            self.algorithm,
+            self.learner,
+            self.runner,
+            progress,
+            self.clip_range,
+            self.reward_clip,
+            measured,
         )
         skipped = self._undone(Attempt(progress, before, rollout), counters.iterations + 1)
         through = None if metrics is None else health.look_through(self.agent, rollout)
@@ -188,6 +198,7 @@ def iterate(
     runner: Runner,
     progress: float,
     clip_range: float,
+    reward_clip: float | None,
     measured: Callable[[Rollout], bool],
 ) -> tuple[Rollout, Metrics | None]:
     """Collect a rollout and update on it, with the update's health measured around it.
@@ -196,6 +207,7 @@ def iterate(
         agent, algorithm, learner, runner: what learns, by which rule, with what, from where.
         progress: share of the step budget used so far, in [0, 1].
         clip_range: for `health.measure`.
+        reward_clip: for `health.clipping`.
         measured: whether to measure the health of the update on this rollout.
 
     Returns:
@@ -212,6 +224,8 @@ def iterate(
     if before is None:
         return rollout, None
     metrics = health.measure(before, agent, learner.engine, clip_range) | extras | runner.measures()
+    reward = rollout.reward[rollout.valid]
+    metrics |= health.clipping(before.batch, agent, runner.envs.action_spec, reward, reward_clip)
     metrics["gradient_steps"] = float(learner.gradient_steps - taken)
     ended = time.perf_counter()
     spent = {
