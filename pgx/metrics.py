@@ -52,6 +52,16 @@ TABLE: tuple[Metric, ...] = (
             ),
             ("policy_lag_max", "updates", "largest of them"),
             (
+                "clipped_action_fraction",
+                "fraction",
+                "of the iteration's actions: outside the bounds in at least one component, and clipped to them",
+            ),
+            (
+                "clipped_reward_fraction",
+                "fraction",
+                "of the iteration's rewards: beyond env.reward_clip, and clipped to it",
+            ),
+            (
                 "queue_fill",
                 "share",
                 "of the queue's trajectories: finished when the learner came for the next rollout",

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from pgx.analysis.ending import ending_of
 from pgx.analysis.recorded import Curve, Numbers, Recorded
 from pgx.analysis.signs import Evidence, spell, typical_value
 
@@ -106,8 +107,7 @@ def undone(run: Recorded, bound: float) -> Evidence | None:
         return Evidence(
             skipped.key, int(skipped.steps[0]), int(skipped.steps[-1]), float(skipped.values[-1]), share
         )
-    failure = run.summary.get("error") or ""
-    if not failure.startswith("NotFiniteError"):
+    ending = ending_of(run)
+    if ending is None or not ending.of_numbers:
         return None
-    steps = int(run.summary.get("steps") or 0)
-    return Evidence("updates_skipped", steps, steps, 1.0, 1.0, (f"the run ended of it: {failure}",))
+    return Evidence("updates_skipped", ending.steps, ending.steps, 1.0, 1.0, ("it ended the run",))

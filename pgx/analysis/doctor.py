@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 
+from pgx.analysis.ending import Ending, ending_of
+from pgx.analysis.kinds import Sickness
 from pgx.analysis.recorded import Recorded
-from pgx.analysis.sicknesses import SICKNESSES, Sickness
+from pgx.analysis.sicknesses import SICKNESSES
 from pgx.analysis.signs import Evidence
 from pgx.metrics import tag
 
-EVENTS = {"updates_skipped"}  # keys that a run has only where there is something to tell
+# Keys that only some runs have, without which there is nothing to report.
+OPTIONAL = {"updates_skipped", "clipped_action_fraction", "clipped_reward_fraction"}
 FEWEST_LOOKS = 5  # fewer have no medians to speak of
 
 
@@ -27,6 +30,12 @@ class Diagnosis:
     found: tuple[Found, ...]  # causes first
     untold: dict[str, tuple[str, ...]]  # sickness: tags that it is seen by and that the run has not
     too_short: bool  # to say that a run without findings is healthy
+    ending: Ending | None = None  # of a run that did not finish
+
+    @property
+    def sick(self) -> bool:
+        """Whether something was found, or the run failed."""
+        return bool(self.found) or (self.ending is not None and self.ending.bad)
 
 
 def examine(run: Recorded) -> Diagnosis:
@@ -38,22 +47,23 @@ def examine(run: Recorded) -> Diagnosis:
     Returns:
         What it has. A sickness that one found before it explains says so; the table is in the order of causes.
     """
-    if run.looks() < FEWEST_LOOKS and len(run.rows) < FEWEST_LOOKS:
-        return Diagnosis((), {}, too_short=True)
+    short = run.looks() < FEWEST_LOOKS and len(run.rows) < FEWEST_LOOKS
     found: list[Found] = []
     untold: dict[str, tuple[str, ...]] = {}
     for sickness in SICKNESSES:
-        if not sickness.of.holds(run):
+        if not sickness.of.holds(run) or (short and len(run.rows) < sickness.fewest):
             continue
-        awaited = (key for key in sickness.metrics if key not in EVENTS)
-        if missing := tuple(tag(key) for key in awaited if len(run.curve(key)) == 0):
-            untold[sickness.name] = missing
+        missing = tuple(key for key in sickness.metrics if len(run.curve(key)) == 0)
+        expected = tuple(tag(key) for key in missing if key not in OPTIONAL)
+        if expected and not short:
+            untold[sickness.name] = expected
+        if expected:
             continue
         evidence = sickness.look(run, sickness.bound)
         if evidence is not None:
             causes = (cause.sickness.name for cause in found if sickness.name in cause.sickness.explains)
             found.append(Found(sickness, evidence, next(causes, None)))
-    return Diagnosis(tuple(found), untold, too_short=False)
+    return Diagnosis(tuple(found), untold, short, ending_of(run))
 
 
 def advice(sickness: Sickness, run: Recorded) -> list[str]:
@@ -69,6 +79,8 @@ def advice(sickness: Sickness, run: Recorded) -> list[str]:
                 said.append(f"{key}=true")
         elif _has_key(run, key):
             value = run.value(key)
+            if value is None and verb in ("raise", "lower"):
+                continue  # an unset limit cannot be moved
             now = "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
             said.append(f"{verb} {key}{'=' + wanted if wanted else ''} (now {now})")
         elif not run.config:

@@ -42,6 +42,7 @@ class Recorded:
     rows: list[dict[str, Any]]  # of metrics.jsonl
     config: Mapping[str, Any]  # as it was resolved; empty: not known
     summary: Mapping[str, Any] = field(default_factory=dict)  # how it ended; empty: it has not
+    running: bool | None = None  # whether a process holds its lock; None: not known
 
     def value(self, key: str) -> Any:
         """A value of the config by its key, `algo.max_kl`; None: it has none of that name."""

@@ -4,86 +4,68 @@ Causes come before what follows from them. `python -m pgx.analysis.sicknesses` p
 """
 
 import operator
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from pgx.analysis import critic_signs as critic
+from pgx.analysis import movement_signs as movement
 from pgx.analysis import signs
-from pgx.analysis.recorded import Recorded
-from pgx.analysis.signs import Look, stays_above, stays_below
+from pgx.analysis.kinds import (
+    ALL,
+    BONUS,
+    BOUNDED,
+    CLIPPED,
+    CONJUGATE,
+    CONTINUOUS,
+    CORRECTED,
+    CRITIC,
+    EPISODES,
+    GAUSSIAN,
+    GRADIENT,
+    ONLINE,
+    PASSES,
+    SEARCH,
+    SINGLE,
+    STRETCHES,
+    TRUST,
+    UNCORRECTED,
+    Sickness,
+)
+from pgx.analysis.signs import stays_above, stays_below
 from pgx.metrics import tag
-
-
-@dataclass(frozen=True)
-class Kind:
-    """The runs that a sickness can befall."""
-
-    words: str
-    holds: Callable[[Recorded], bool]
-
-
-@dataclass(frozen=True)
-class Sickness:
-    """Something that goes wrong in a run."""
-
-    name: str
-    metrics: tuple[str, ...]  # keys of pgx.metrics that it is seen by
-    sign: str  # what is seen; {} is the bound
-    bound: float
-    source: str  # of the bound
-    turn: tuple[str, ...]  # "lower key": knobs, those first that are likelier to help
-    of: Kind
-    look: Look
-    explains: tuple[str, ...] = ()  # what is no sickness of its own where this one is
-
-
-def _has(*keys: str) -> Callable[[Recorded], bool]:
-    return lambda run: any(run.value(key) is not None for key in keys)
-
-
-def _rule(run: Recorded, *names: str) -> bool:
-    return run.value("algo.name") in names
-
-
-ALL = Kind("all", lambda run: True)
-GRADIENT = Kind("rules with an `optimizer`", _has("optimizer.name"))
-SINGLE = Kind(
-    "a2c, actor_critic, reinforce, vtrace with `optimizer.max_grad_norm`",
-    lambda run: _rule(run, "a2c", "actor_critic", "reinforce", "vtrace"),
-)
-CLIPPED = Kind("ppo, ppg", _has("algo.clip_range"))
-PASSES = Kind("ppo, ppg, ppo_kl, mdpo", lambda run: _rule(run, "ppo", "ppg", "ppo_kl", "mdpo"))
-TRUST = Kind("trpo, npg", _has("algo.max_kl"))
-BOUNDED = Kind("npg, ppo_kl", lambda run: _rule(run, "npg", "ppo_kl"))
-SEARCH = Kind("trpo", _has("algo.line_search_steps"))
-CONJUGATE = Kind(
-    "trpo, npg with `algo.solver=cg`",
-    lambda run: TRUST.holds(run) and run.value("algo.solver") in (None, "cg"),
-)
-CRITIC = Kind("rules with a `critic_optimizer`", _has("critic_optimizer.name"))
-BONUS = Kind("rules with `algo.entropy_coefficient`", _has("algo.entropy_coefficient"))
-ONLINE = Kind("all but off_policy_reinforce", lambda run: not _rule(run, "off_policy_reinforce"))
-EPISODES = Kind("`runner=episodes`", lambda run: run.value("runner.name") == "episodes")
-STRETCHES = Kind(
-    "`runner=sync`, `runner=actor_learner`", lambda run: run.value("runner.name") in ("sync", "actor_learner")
-)
-UNCORRECTED = Kind(
-    "all but vtrace, off_policy_reinforce and `runner=a3c`",
-    lambda run: not _rule(run, "vtrace", "off_policy_reinforce") and run.value("runner.name") != "a3c",
-)
-CORRECTED = Kind("vtrace", lambda run: _rule(run, "vtrace"))
 
 STEPS = (
     "KL over its bound", "ESS collapse", "clip fraction high", "predicted and actual gain apart", "return lost",
 )  # fmt: skip
 DOWNSTREAM = (
-    *STEPS, "numbers not finite", "exploration lost", "critic diverging", "critic explains nothing",
-    "gradient always clipped", "line search rejects",
+    *STEPS, "numbers not finite", "actions outside the bounds",
+    "standard deviation explodes", "exploration lost", "critic diverging", "critic explains nothing",
+    "gradient always clipped", "line search rejects", "policy does not move",
 )  # fmt: skip
 
 SOLVER = "conjugate gradient does not converge"
 
 SICKNESSES: tuple[Sickness, ...] = (
+    Sickness(
+        "advantages are all zero", ("advantage_std",),
+        "each minibatch is one row whose advantage is normalised, or the standard deviation of the advantages is {} "
+        "in half of the updates whose returns differ", 0.0,
+        "(A - mean) / std of a single row is 0 / 0, which is taken as 0: such an update has no gradient",
+        ("raise algo.minibatch_size", "raise env.num_envs", "raise runner.rollout_steps",
+         "set algo.normalize_advantage"),
+        ONLINE, movement.zero_advantages,
+        (*DOWNSTREAM, "no signal", "too few steps in an update", "learning rate too high", "steps too short",
+         "damping too large", "entropy held up by its bonus"),
+        fewest=1,
+    ),
+    Sickness(
+        "no reward was ever seen", ("episode_return_min", "episode_return_max"),
+        "every episode of the run returns {}", 0.0,
+        "pgx's own: without a reward there is nothing to learn from",
+        ("look env.id: pgx check shows its rewards", "raise trainer.total_steps", "raise algo.entropy_coefficient",
+         "raise policy.log_std_init"),
+        ONLINE, movement.no_reward,
+        (*DOWNSTREAM, "no signal", "learning rate too high", "steps too short", "damping too large",
+         "entropy held up by its bonus"),
+    ),
     Sickness(
         "no signal", ("episode_return_min", "episode_return_max"),
         "all episodes of the run return the same, to within {}", 0.0,
@@ -100,6 +82,13 @@ SICKNESSES: tuple[Sickness, ...] = (
         "Henderson et al., 2018, section 4.4; van Hasselt et al., 2016",
         ("true env.scale_reward",),
         ONLINE, signs.unscaled_values, (*DOWNSTREAM, "learning rate too high", "steps too short"),
+    ),
+    Sickness(
+        "rewards are clipped", ("clipped_reward_fraction",),
+        "above {} of the scaled rewards exceed `env.reward_clip`", 0.1,
+        "pgx's own: what is clipped away cannot be learned from",
+        ("raise env.reward_clip", "true env.scale_reward"),
+        ONLINE, stays_above("clipped_reward_fraction"), ("critic explains nothing",),
     ),
     Sickness(
         "too few episodes in an update", ("episodes", "iteration"), "fewer than {}", 4.0,
@@ -139,7 +128,7 @@ SICKNESSES: tuple[Sickness, ...] = (
         "`policy.log_std_init` below {}: actions begin within a fiftieth of their unit", -4.0,
         "RL Baselines3 Zoo searches from -4 on; pgx and Stable-Baselines3 take 0",
         ("raise policy.log_std_init",),
-        Kind("continuous actions", _has("policy.log_std_init")), signs.narrow_start,
+        CONTINUOUS, signs.narrow_start,
         (*DOWNSTREAM, "learning rate too high", "trust region too wide", "steps too short", "damping too small",
          SOLVER),
     ),
@@ -173,11 +162,28 @@ SICKNESSES: tuple[Sickness, ...] = (
     ),
     Sickness(
         "learning rate too high", ("kl",),
-        "KL above {} nats in half of the run, or above twice that in a quarter of the updates", 0.05,
+        "KL above {} nats in half of the run, or above twice that in a quarter of the updates, or above twenty times "
+        "that in the first", 0.05,
         "docs/algorithms/ppo.md; Spinning Up calls targets of 0.01 to 0.05 usual",
         ("lower optimizer.learning_rate", "lower algo.epochs", "lower algo.steps", "set algo.target_kl",
          "set optimizer.max_grad_norm"),
         GRADIENT, signs.steps_too_long, DOWNSTREAM,
+    ),
+    Sickness(
+        "actions outside the bounds", ("clipped_action_fraction", "entropy"),
+        "above {} of the actions lie outside the bounds and are clipped, and entropy is not below its beginning", 0.5,
+        "pgx's own: actions that are clipped to the same bound earn the same, so nothing keeps the standard deviation "
+        "from growing",
+        ("set policy.continuous=squashed_gaussian", "lower algo.entropy_coefficient", "lower policy.log_std_init"),
+        GAUSSIAN, movement.outside_bounds, ("standard deviation explodes", "return lost"),
+    ),
+    Sickness(
+        "standard deviation explodes", ("entropy",),
+        "entropy {} nats above its beginning for each dimension of the actions: ten times the standard deviation", 2.3,
+        "pgx's own; of a sound run entropy falls",
+        ("lower optimizer.learning_rate", "lower algo.entropy_coefficient", "set policy.continuous=squashed_gaussian",
+         "set algo.target_kl"),
+        CONTINUOUS, movement.deviation_explodes, (*STEPS, "numbers not finite", "critic explains nothing"),
     ),
     Sickness(
         "exploration lost", ("entropy", "episode_return_recent"),
@@ -185,26 +191,27 @@ SICKNESSES: tuple[Sickness, ...] = (
         "pgx's own; Schulman, 2016 (talk): watch entropy",
         ("raise algo.entropy_coefficient", "lower optimizer.learning_rate", "lower policy.output_gain",
          "raise policy.log_std_init", "lower algo.max_kl"),
-        ONLINE, critic.stopped_exploring, ("steps too short", "damping too large", "return lost"),
+        ONLINE, critic.stopped_exploring,
+        ("steps too short", "damping too large", "policy does not move", "return lost"),
     ),
     Sickness(
         "damping too large", ("kl",), "KL below {} of `algo.max_kl`", 0.1,
         "docs/algorithms/trpo.md: damping takes most of the bound",
         ("lower algo.damping", "raise algo.max_kl"),
-        TRUST, signs.damped_away, (),
+        TRUST, signs.damped_away, ("policy does not move",),
     ),
     Sickness(
         "steps too short", ("kl", "learning_rate"),
         "KL below {} nats before the learning rate is annealed to a tenth", 1e-5,
         "pgx's own: a thousandth of Spinning Up's smallest usual target",
         ("raise optimizer.learning_rate", "raise algo.epochs", "raise algo.steps", "raise optimizer.max_grad_norm"),
-        PASSES, signs.steps_too_short, (),
+        PASSES, signs.steps_too_short, ("policy does not move",),
     ),
     Sickness(
         "numbers not finite", ("updates_skipped",),
         "more than {} updates made parameters NaN or infinite, or one ended the run", 0.0,
         "docs/reliability.md", ("lower optimizer.learning_rate", "lower critic_optimizer.learning_rate"),
-        ALL, critic.undone, ("return lost",),
+        ALL, critic.undone, ("return lost",), fewest=0,
     ),
     Sickness(
         "critic diverging", ("explained_variance_after", "critic_loss"),
@@ -233,7 +240,16 @@ SICKNESSES: tuple[Sickness, ...] = (
         "line search rejects", ("line_search_fraction",), "no step is found in more than {} of the updates", 0.25,
         "pgx's own",
         ("raise algo.damping", "lower algo.max_kl", "raise algo.line_search_steps", "raise runner.rollout_steps"),
-        SEARCH, critic.search_rejects, ("predicted and actual gain apart",),
+        SEARCH, critic.search_rejects, ("predicted and actual gain apart", "policy does not move"),
+    ),
+    Sickness(
+        "policy does not move", ("kl", "episode_return_recent"),
+        "KL below {} nats in half of the updates before the learning rate is annealed to a tenth, and the mean return "
+        "of the last third of the run exceeds that of the first by less than 1.5 standard deviations", 1e-5,
+        "pgx's own: a thousandth of Spinning Up's smallest usual target",
+        ("raise optimizer.learning_rate", "true algo.normalize_advantage", "raise runner.episodes_per_env",
+         "raise optimizer.max_grad_norm", "raise algo.max_kl"),
+        ONLINE, movement.stands_still, ("return lost",),
     ),
     Sickness(
         "predicted and actual gain apart", ("surrogate_gain", "predicted_gain"),

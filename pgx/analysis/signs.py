@@ -101,8 +101,20 @@ def over_early_steps(run: Recorded, bound: float) -> Evidence | None:
 
 
 def steps_too_long(run: Recorded, bound: float) -> Evidence | None:
-    """KL is above the bound for half of the run, or above twice that in single updates."""
-    return stays_above("kl", 0.5)(run, bound) or over_early_steps(run, 2 * bound)
+    """KL is above the bound for half of the run, above twice that in single updates, or far above it in the first."""
+    return (
+        stays_above("kl", 0.5)(run, bound)
+        or over_early_steps(run, 2 * bound)
+        or first_step_above(run, 20 * bound)
+    )
+
+
+def first_step_above(run: Recorded, bound: float) -> Evidence | None:
+    """The first update, from the broadest policy of the run, moves it by more than the bound, in nats."""
+    kl = run.curve("kl")
+    if len(kl) == 0 or kl.values[0] <= bound:
+        return None
+    return Evidence("kl", int(kl.steps[0]), int(kl.steps[0]), float(kl.values[0]), 1 / len(kl))
 
 
 def steps_too_short(run: Recorded, bound: float) -> Evidence | None:

@@ -9,20 +9,24 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 
 from pgx.analysis.doctor import Diagnosis, Found, advice, examine
+from pgx.analysis.ending import Ending
 from pgx.analysis.recorded import Recorded
+from pgx.command_lines import command, override
 from pgx.commands.one_run import load_config
 from pgx.config.stored import CONFIG
 from pgx.errors import RunError, UserError
 from pgx.loggers.jsonl import METRICS, read
 from pgx.metrics import shown, tag
 from pgx.records import read_summary
+from pgx.run_lock import holder
+from pgx.sweeps.progress import resumable
 
 PAGE = "docs/doctor.md"
 WIDTH = 110
 
 
 def doctor(folder: Path, as_json: bool) -> int:
-    """Print what was found; returns 0, or 1 where the run is sick.
+    """Print what was found; returns 0, or 1 if something was found or the run failed.
 
     Raises:
         UserError: the folder holds no metrics, or its config cannot be read.
@@ -34,7 +38,7 @@ def doctor(folder: Path, as_json: bool) -> int:
     else:
         for line in _report(folder, run, diagnosis):
             print(line)
-    return RunError.exit_code if diagnosis.found else 0
+    return RunError.exit_code if diagnosis.sick else 0
 
 
 def load(folder: Path) -> Recorded:
@@ -43,21 +47,25 @@ def load(folder: Path) -> Recorded:
     Raises:
         UserError: the folder holds no metrics, or its config cannot be read.
     """
-    if not (folder / METRICS).is_file():
+    summary = read_summary(folder)
+    if not (folder / METRICS).is_file() and not summary:
         raise UserError(f"{folder}: not the folder of a run (it has no {METRICS})")
     config: Mapping[str, Any] = {}
     if (folder / CONFIG).is_file():
         config = cast(Mapping[str, Any], OmegaConf.to_container(load_config(folder), resolve=False))
-    return Recorded(read(folder / METRICS), config, read_summary(folder))
+    return Recorded(read(folder / METRICS), config, summary, holder(folder) is not None)
 
 
 def _report(folder: Path, run: Recorded, diagnosis: Diagnosis) -> list[str]:
-    lines = [f"{folder}: {_whose(run)}"]
-    if diagnosis.too_short:
-        return [*lines, f"too short to tell: {len(run.rows)} looks at its health, and it takes 5"]
+    lines = [f"{folder}: {_whose(run)}", *_ended(diagnosis.ending, folder, run)]
     causes = [found for found in diagnosis.found if found.follows_from is None]
-    if not causes:
-        lines.append("healthy: no sign of sickness")
+    until = " until then" if diagnosis.ending else ""
+    if not causes and diagnosis.too_short:
+        return [*lines, f"too short to tell: {len(run.rows)} looks at its health, and it takes 5"]
+    if not causes and diagnosis.ending and diagnosis.ending.bad:
+        lines.append(f"its metrics{until} show no sign of sickness")
+    elif not causes:
+        lines.append(f"healthy{until}: no sign of sickness")
     for found in causes:
         lines += _said(found, run)
         after = [f for f in diagnosis.found if f.follows_from == found.sickness.name]
@@ -75,13 +83,27 @@ def _report(folder: Path, run: Recorded, diagnosis: Diagnosis) -> list[str]:
     return lines
 
 
+def _ended(ending: Ending | None, folder: Path, run: Recorded) -> list[str]:
+    """Return lines about the end of a run that did not finish."""
+    if ending is None:
+        return []
+    lines = _wrapped(ending.state, f"at {ending.steps:,} steps: {ending.cause}", indent=0)
+    if ending.of_numbers or ending.state == "pruned":
+        return lines
+    if ending.state == "failed" and run.value("env.id"):
+        lines.append("  check the environment: " + command("check", override("env", run.value("env.id"))))
+    if resumable(folder):
+        lines.append("  resume: " + command("train", "--resume", folder, of=folder))
+    return lines
+
+
 def _whose(run: Recorded) -> str:
     """Which run it is, how far it is, and what it earned."""
     said = f"{run.value('label') or 'a run'} on {run.value('env.id') or 'an unknown environment'}"
     steps, every = int(run.rows[-1]["step"]) if run.rows else 0, run.number("logger.every") or 1
     looks = f"{run.looks()} looks" + (f" (one update in {every:g})" if every > 1 else "")
     recent = run.curve("episode_return_recent").values
-    earned = f"return {shown(recent[0])} to {shown(recent[-1])}" if len(recent) else "no return"
+    earned = f"return {shown(recent[0])} to {shown(recent[-1])}" if len(recent) else "no episode has ended"
     return f"{said}, {steps:,} steps, {looks}, {earned}"
 
 
@@ -125,7 +147,14 @@ def _record(folder: Path, run: Recorded, diagnosis: Diagnosis) -> dict[str, Any]
         "env": run.value("env.id"),
         "steps": int(run.rows[-1]["step"]) if run.rows else 0,
         "looks": run.looks(),
-        "healthy": None if diagnosis.too_short else not diagnosis.found,
+        "ended": None
+        if diagnosis.ending is None
+        else {
+            "state": diagnosis.ending.state,
+            "steps": diagnosis.ending.steps,
+            "cause": diagnosis.ending.cause,
+        },
+        "healthy": False if diagnosis.sick else None if diagnosis.too_short else True,
         "sick": [
             {
                 "name": found.sickness.name,

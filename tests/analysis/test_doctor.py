@@ -17,6 +17,7 @@ from pgx.analysis.signs import spell
 from pgx.cli import main
 from pgx.commands.doctor import load
 from pgx.metrics import TABLE
+from pgx.run_lock import hold
 from tests.conftest import Make
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +62,7 @@ SICK = [
     ("critic diverging", [*PPO, "critic_optimizer.learning_rate=1"]),
     ("reward scale", [*PPO, *PAID, "env.kwargs.pay=1e4", "env.scale_reward=false"]),
     ("reward scale", [*A2C, *PAID, "env.kwargs.pay=1e4", "env.scale_reward=false"]),
-    ("no signal", [*PPO, *PAID, "env.kwargs.pay=0"]),
+    ("no reward was ever seen", [*PPO, *PAID, "env.kwargs.pay=0"]),
     ("entropy held up by its bonus", [*PPO, "algo.entropy_coefficient=10"]),
     ("entropy held up by its bonus", [*A2C, "algo.entropy_coefficient=10"]),
     ("too few steps in an update",
@@ -74,6 +75,8 @@ SICK = [
     ("begins without exploring",
      ["algo=ppo", "env=Pendulum-v1", "env.num_envs=16", "runner.rollout_steps=32", "trainer.total_steps=6144",
       *PASSES, "policy.log_std_init=-5"]),
+    ("policy does not move", ["algo=reinforce", "env=FrozenLake-v1", "policy=tabular", "env.num_envs=16",
+      "trainer.total_steps=6000", "optimizer.learning_rate=1e-6"]),
     ("numbers not finite", [*PPO, "optimizer.learning_rate=1e38", "trainer.on_nan=skip_update"]),
 ]  # fmt: skip
 
@@ -152,6 +155,140 @@ def test_a_cause_takes_its_symptoms_with_it() -> None:
     assert alone.sickness.name == "ESS collapse" and alone.follows_from is None
 
 
+def names(rows: list[dict[str, Any]], config: dict[str, Any], **summary: Any) -> list[str]:
+    return [found.sickness.name for found in examine(Recorded(rows, config, summary)).found]
+
+
+def rising(key: str, values: list[float], **metrics: float) -> list[dict[str, Any]]:
+    """Rows in which one metric changes."""
+    tags = {metric.key: metric.tag for metric in TABLE}
+    return [row | {tags[key]: value} for row, value in zip(walker(**metrics), values, strict=True)]
+
+
+REINFORCE = {"algo": {"name": "reinforce", "normalize_advantage": False},
+             "optimizer": {"name": "sgd", "learning_rate": 0.01, "max_grad_norm": None}}  # fmt: skip
+FALLS, RISES = [2.0 - 0.1 * i for i in range(10)], [2.0 + 0.1 * i for i in range(10)]
+
+
+def test_a_policy_that_does_not_move_is_named_unless_its_return_rises() -> None:
+    still = {"kl": 1e-9, "learning_rate": 0.01, "episode_return_min": 0.0, "episode_return_max": 0.0}
+    poor = rising("episode_return_recent", [0.0, 0.05] * 5, **still | {"episode_return_max": 1.0})
+    run = Recorded(poor, REINFORCE)
+    (found,) = examine(run).found
+    assert found.sickness.name == "policy does not move"
+    # An unset limit of the gradient's norm cannot be raised.
+    assert advice(found.sickness, run) == [
+        "raise optimizer.learning_rate (now 0.01)", "algo.normalize_advantage=true"
+    ]  # fmt: skip
+    assert names(rising("episode_return_recent", FALLS[::-1], kl=1e-9, learning_rate=0.01), REINFORCE) == []
+    assert names(rising("episode_return_recent", [0.0, 0.05] * 5, kl=1e-3), REINFORCE) == []
+    annealed = [0.01] * 4 + [1e-5] * 6
+    moved = [row | {"health/kl": 1e-9 if i > 3 else 1e-3, "algo/learning_rate": annealed[i]}
+             for i, row in enumerate(walker(episode_return_recent=1.0))]  # fmt: skip
+    assert names(moved, REINFORCE) == []
+    ppo = {"algo": {"name": "ppo"}, "optimizer": {"name": "adam", "learning_rate": 1e-9}}
+    first, second = examine(Recorded(poor, ppo)).found
+    assert (first.sickness.name, second.follows_from) == ("steps too short", "steps too short")
+
+
+def test_zero_advantages_are_no_reason_for_a_higher_learning_rate() -> None:
+    metrics = {"kl": 0.0, "learning_rate": 3e-4, "advantage_std": 0.0, "episode_return_recent": 15.0,
+                   "episode_return_min": 10.0, "episode_return_max": 20.0}  # fmt: skip
+    config = {"algo": {"name": "ppo", "minibatch_size": 1, "normalize_advantage": "minibatch"},
+              "optimizer": {"name": "adam", "learning_rate": 3e-4}, "env": {"num_envs": 4}}  # fmt: skip
+    of_rule = {"algo": {"name": "a2c"}, "optimizer": config["optimizer"]}
+    for rows, values in [
+        (walker(**metrics), of_rule),  # by what the rule used
+        (walker(**metrics | {"advantage_std": 0.7}), config),  # by the config: the batch has a deviation
+        (walker(**metrics | {"advantage_std": 0.7})[:2], config),  # for which two rows are enough
+    ]:
+        first, *others = examine(Recorded(rows, values)).found
+        assert first.sickness.name == "advantages are all zero"
+        assert {other.follows_from for other in others} <= {"advantages are all zero"}
+        said = advice(first.sickness, Recorded(rows, values))
+        assert not any("learning_rate" in one for one in said)
+    assert "raise algo.minibatch_size (now 1)" in said
+    # Without a reward in an update all of its advantages are 0 as well; that is another cause.
+    silent = walker(
+        **metrics | {"episode_return_min": 0.0, "episode_return_max": 0.0, "episode_return_recent": 0.0}
+    )
+    assert names(silent, of_rule)[0] == "no reward was ever seen"
+
+
+def test_returns_that_never_differ_are_no_signal() -> None:
+    assert names(walker(episode_return_min=7.0, episode_return_max=7.0), CONFIG) == ["no signal"]
+    assert names(walker(episode_return_min=0.0, episode_return_max=0.0), CONFIG) == [
+        "no reward was ever seen", "no signal"
+    ]  # fmt: skip
+    assert names(walker(episode_return_min=0.0, episode_return_max=1.0), CONFIG) == []
+
+
+def test_actions_outside_the_bounds_are_named_where_entropy_rises() -> None:
+    gaussian = CONFIG | {"policy": {"log_std_init": 0.0, "continuous": "gaussian"}}
+    run = Recorded(rising("entropy", RISES, clipped_action_fraction=0.9), gaussian)
+    (found,) = examine(run).found
+    assert found.sickness.name == "actions outside the bounds"
+    assert "set policy.continuous=squashed_gaussian (now gaussian)" in advice(found.sickness, run)
+    assert names(rising("entropy", FALLS, clipped_action_fraction=0.9), gaussian) == []  # bang-bang control
+    assert names(rising("entropy", RISES, clipped_action_fraction=0.1), gaussian) == []
+    diagnosis = examine(Recorded(rising("entropy", RISES), gaussian))  # an earlier version wrote it
+    assert not diagnosis.found and "actions outside the bounds" not in diagnosis.untold
+    assert names(walker(clipped_reward_fraction=0.5), gaussian) == ["rewards are clipped"]
+
+
+@pytest.mark.parametrize("dimensions", [1, 6])
+def test_a_standard_deviation_that_grows_tenfold_is_named(dimensions: int) -> None:
+    config = CONFIG | {"policy": {"log_std_init": -1.0}}
+
+    def grown(factor: float) -> list[str]:
+        widths = np.linspace(-1.0, -1.0 + math.log(factor), 10)
+        entropy = dimensions * (widths + 0.5 * math.log(2 * math.pi * math.e))
+        return names(rising("entropy", entropy.tolist()), config)
+
+    assert grown(100.0) == ["standard deviation explodes"]
+    assert grown(9.0) == []
+
+
+NAN = "NotFiniteError: iteration 1: parameter log_std is NaN after the update; pgx replay x makes it again"
+
+
+@pytest.mark.parametrize("rows", [0, 1, 10])
+def test_how_a_run_ended_comes_first_whatever_its_length(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: int
+) -> None:
+    folder = written(tmp_path, walker(kl=0.01)[:rows])
+    for status, error, code in [
+        ("failed", "EnvError: step() raised ValueError: the simulator burst", 1),
+        ("failed", NAN, 1),
+        ("interrupted", None, 0),
+    ]:
+        (tmp_path / "summary.json").write_text(json.dumps({"status": status, "error": error, "steps": 123}))
+        found, out, _ = told(capsys, folder)
+        assert found == code
+        ending = " ".join(" ".join(out.splitlines()[1:4]).split())
+        assert ending.startswith(f"{status}: at 123 steps: {error or 'stopped before trainer.total_steps'}")
+        assert ("healthy" in out) == (status == "interrupted" and rows == 10)
+        assert ("sick: numbers not finite" in out) == (error == NAN)
+        record = json.loads(told(capsys, folder, "--json")[1])
+        assert record["ended"]["state"] == status
+        assert record["healthy"] is (False if code else True if rows == 10 else None)
+
+
+def test_a_killed_run_is_told_from_one_that_is_running(
+    make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = make(*A2C, "trainer.total_steps=800")
+    trainer.train()
+    assert "a2c on CartPole-v1" in told(capsys, str(trainer.run_dir))[1].splitlines()[0]
+    (trainer.run_dir / "summary.json").unlink()
+    code, out, _ = told(capsys, str(trainer.run_dir))
+    assert code == 1 and out.splitlines()[1].startswith("killed: at ")
+    assert f"  resume: pgx train --resume {trainer.run_dir}" in out.splitlines()
+    with hold(trainer.run_dir):
+        code, out, _ = told(capsys, str(trainer.run_dir))
+    assert code == 0 and not any(line.startswith("killed") for line in out.splitlines())
+
+
 def test_four_looks_are_too_few() -> None:
     rows = walker(kl=0.9, ess=0.1)
     assert examine(Recorded(rows[:4], CONFIG)) == Diagnosis((), {}, too_short=True)
@@ -209,10 +346,11 @@ def test_causes_stand_before_what_they_explain() -> None:
 
 
 def test_every_sickness_that_can_be_made_here_is_made() -> None:
-    """The rest needs a simulator, or more than a few seconds."""
+    """The rest needs a simulator, or more than a few seconds, or is seen in rows that the tests below write."""
     rest = {"policy lag cuts the weights", "conjugate gradient does not converge", "KL over its bound",
             "line search rejects", "predicted and actual gain apart", "ESS collapse", "clip fraction high",
-            "gradient always clipped", "return lost"}  # fmt: skip
+            "gradient always clipped", "return lost", "no signal", "advantages are all zero", "rewards are clipped",
+            "actions outside the bounds", "standard deviation explodes"}  # fmt: skip
     assert {name for name, _ in SICK} | rest == {sickness.name for sickness in SICKNESSES}
 
 
