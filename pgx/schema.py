@@ -39,6 +39,7 @@ class Range:
 
 
 LONGEST = 200  # characters of a value in a message
+SIMILAR = 0.7  # fraction of common characters from which on a word is suggested
 
 Positive = Annotated[float, Range(0.0, open_low=True)]
 NonNegative = Annotated[float, Range(0.0)]
@@ -49,10 +50,36 @@ Index = Annotated[int, Range(0)]
 WHOLE = 2**63  # no whole number reaches this: what counts rows, steps and seeds has 64 bits
 
 
+def most_similar(word: str, choices: Iterable[str]) -> str | None:
+    """Return the choice that `word` is probably a slip of, whatever the case; None: no choice is similar enough.
+
+    Similar enough: at least 70 % of the characters are common and in order, or a word of three characters or more
+    differs by one slip of the keyboard.
+    """
+    folded = {choice.casefold(): choice for choice in reversed(list(choices))}
+    wanted = word.casefold()
+    if wanted in folded:
+        return folded[wanted]
+    for candidate in difflib.get_close_matches(wanted, folded, n=5, cutoff=0.3):
+        matcher = difflib.SequenceMatcher(None, candidate, wanted)
+        if matcher.ratio() >= SIMILAR or (len(wanted) >= 3 and _one_slip(wanted, candidate)):
+            return folded[candidate]
+    return None
+
+
+def _one_slip(one: str, other: str) -> bool:
+    """Whether the words differ by one character added, removed or replaced, or by two neighbours swapped."""
+    while one and other and one[0] == other[0]:
+        one, other = one[1:], other[1:]
+    while one and other and one[-1] == other[-1]:
+        one, other = one[:-1], other[:-1]
+    return max(len(one), len(other)) == 1 or (len(one) == 2 and one == other[::-1])
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the choice that resembles `word` most, or nothing."""
-    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    """Return `; did you mean 'x'?` for the choice that `word` is probably a slip of, or an empty text."""
+    similar = most_similar(word, choices)
+    return "" if similar is None else f"; did you mean '{similar}'?"
 
 
 def signature(target: Callable[..., Any]) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def check_environment(overrides: list[str]) -> int:
 def _values(overrides: list[str]) -> dict[str, Any]:
     """Of the run that would be; whether its parts fit each other is another matter."""
     if len(jobs(prepare(overrides))) > 1:
-        raise UserError("several values for one key: pgx check looks at one environment")
+        raise UserError("several values: pgx check looks at one environment")
     cfg = compose(overrides)
     if found := value_problems(cfg):
         raise UserError(*found)

@@ -19,6 +19,7 @@ from pgx.commands.through_hydra import hand_over
 from pgx.config.compose import hydra_config, numbered
 from pgx.config.overrides import jobs, named_imports, parse, prepare
 from pgx.config.sections import Search
+from pgx.config.spelling import quoted, spelled
 from pgx.config.trust import refuse_untrusted
 from pgx.errors import RunError, UserError
 from pgx.extras import require
@@ -30,7 +31,6 @@ from pgx.sweeps.plan import (
     Job,
     Plan,
     key_of,
-    quoted,
     read_plan,
     refuse_other,
     unfinished,
@@ -50,6 +50,7 @@ LAUNCHERS = {  # the package that each needs; Hydra's own needs none
 
 def start(flags: list[str], overrides: list[str]) -> int:
     """Plan a sweep and run it, or go on with the one of hydra.sweep.dir; returns the exit code."""
+    overrides = list(map(spelled, overrides))
     hydra = [o.input_line or "" for o in parse(overrides) if o.is_hydra_override()]
     asked = [o for o in overrides if o not in hydra]
     _refuse_missing(hydra, None)
@@ -108,8 +109,16 @@ def status(folder: Path) -> int:
 def _plan(overrides: list[str], hydra: list[str]) -> Plan:
     """Every combination of the values; the runs' folders are named, and not yet made."""
     planned, folders = [], dict[str, list[str]]()
-    for number, job in enumerate(jobs(prepare(overrides))):
-        cfg = checked(job)
+    all_jobs = jobs(prepare(overrides))
+    shared_by_all = set.intersection(*map(set, all_jobs)) if len(all_jobs) > 1 else set(all_jobs[0])
+    for number, job in enumerate(all_jobs):
+        try:
+            cfg = checked(job)
+        except UserError as error:
+            this = " ".join(o for o in job if o not in shared_by_all)
+            raise UserError(
+                *(f"{this}: {problem}" if this else problem for problem in error.problems)
+            ) from error
         with numbered(number):
             run_dir = cfg.run_dir
         folders.setdefault(run_dir, []).append(" ".join(job))
@@ -187,7 +196,7 @@ def _run(folder: Path, plan: Plan) -> int:
             settle(folder, plan.search, plan.jobs)
             forget_unwritten(folder, plan.search, plan.jobs)
         print(f"sweep {folder}: {len(plan.jobs)} jobs, {len(unfinished(plan))} to do", flush=True)
-        where = f"hydra.sweep.dir={quoted(folder)}"
+        where = f"hydra.sweep.dir={quoted(str(folder))}"
         hand_over(["-m", *plan.hydra, where], partial(run_job, folder, this_process()))
         stopped = stop.exists()
         if plan.search:

@@ -1,6 +1,7 @@
 """`pgx train`: Hydra composes, pgx checks everything, then trains."""
 
 import argparse
+import shlex
 import shutil
 from contextlib import redirect_stderr
 from functools import partial
@@ -16,12 +17,15 @@ from pgx.commands.resume import resume
 from pgx.commands.run import Lead, follow, with_one_voice
 from pgx.commands.sweep import start as start_sweep
 from pgx.commands.through_hydra import hand_over, start
-from pgx.config.overrides import jobs, prepare
+from pgx.config.aliases import ALIASES
+from pgx.config.overrides import jobs, parse, prepare
 from pgx.config.ranks import check_ranks
+from pgx.config.spelling import is_known, is_text, quoted
 from pgx.errors import UserError
+from pgx.paths import groups
 from pgx.ranks import join
 from pgx.schema import nearest
-from pgx.sweeps.plan import key_of, quoted
+from pgx.sweeps.plan import key_of
 
 # Hydra's flags but for those that read another config, which pgx would not have checked, or a pickled one.
 FLAGS = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r"}
@@ -54,7 +58,7 @@ def _train(arguments: list[str], lead: Lead) -> int:
             )
         return start_sweep([flag for flag in flags if flag not in ("-m", "--multirun")], overrides)
     if len(sweep) > 1:
-        raise UserError("several values for one key: add -m to run every combination of them")
+        raise UserError(*_several(overrides))
     (only,) = sweep
     asked = ready(only)
     cfg = asked.config
@@ -67,7 +71,7 @@ def _train(arguments: list[str], lead: Lead) -> int:
     else:
         run_dir = claim(Path(cfg.run_dir))
         cfg.run_dir = str(run_dir)
-        asked.hydra.overrides.task.append(f"run_dir={quoted(run_dir)}")
+        asked.hydra.overrides.task.append(f"run_dir={quoted(str(run_dir))}")
     failures: list[Exception] = []
     try:
         start(asked, partial(_run, lead, failures))
@@ -80,6 +84,20 @@ def _train(arguments: list[str], lead: Lead) -> int:
     return 0
 
 
+def _several(overrides: list[str]) -> list[str]:
+    """A line for each override with several values, with what to type."""
+    lines = []
+    for override in parse(overrides):
+        if override.is_sweep_override():
+            line = override.input_line or ""
+            key, _, value = line.partition("=")
+            text = f"; for one text: {shlex.quote(f'{key}={quoted(value)}')}" if is_text(key) else ""
+            lines.append(
+                f"{line}: several values; to train one run of each: pgx train -m {shlex.quote(line)}{text}"
+            )
+    return lines
+
+
 def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Hydra's flags, and the overrides between them."""
     parser = get_args_parser()
@@ -88,8 +106,11 @@ def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         if flag in OF_A_RESUMED_RUN:
             raise UserError(f"{argument}: goes with --resume RUN")
         if argument.startswith("-") and flag not in FLAGS:
-            known = (*FLAGS, *OF_A_RESUMED_RUN)
-            raise UserError(f"{argument}: unknown flag{nearest(argument, known)} (pgx train --help)")
+            key = flag.lstrip("-").replace("-", "_")
+            hint = nearest(argument, (*FLAGS, *OF_A_RESUMED_RUN))
+            if key in ALIASES or key in groups() or is_known(key):
+                hint = f"; pgx takes key=value: {ALIASES.get(key, (key,))[0]}=..."
+            raise UserError(f"{argument}: unknown flag{hint} (pgx train --help)")
     try:
         with redirect_stderr(StringIO()):  # argparse's usage, which is Hydra's
             options, overrides = parser.parse_known_args(arguments)

@@ -5,7 +5,10 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
+from pgx.algos import rule_hint
+from pgx.config.aliases import meant
 from pgx.config.own_rules import own_rule_problem
+from pgx.config.spelling import whole_list
 from pgx.envs.make import id_problem
 from pgx.paths import choices, groups
 from pgx.schema import nearest
@@ -43,27 +46,38 @@ def choice_problem(override: Override) -> str | None:
     if value in choices(group) or (group in ("experiment", "sweep") and value == "None"):
         return None
     offered = ", ".join(choices(group)) or "nothing yet"
-    return f"{group}={value}: no such choice{nearest(value, choices(group))}; {group} offers: {offered}"
+    hint = rule_hint(value) if group == "algo" else nearest(value, choices(group))
+    return f"{group}={value}: no such choice{hint}; {group} offers: {offered}"
 
 
 def key_problem(override: Override, known: Any) -> str | None:
     """What is wrong with the key of a value override; None where it exists or is added on purpose."""
     if takes_any_key(override):
         return None
-    path = override.key_or_group.split(".")
+    key, here = override.key_or_group, known
     where: list[str] = []
-    for part in path:
-        if not isinstance(known, dict) or part not in known:
-            candidates = list(known) if isinstance(known, dict) else []
-            hint = nearest(part, candidates)
+    for part in key.split("."):
+        if isinstance(here, list):
+            return (
+                f"{key}: one element of a list cannot be set; {whole_list('.'.join(where), override.value())}"
+            )
+        if not isinstance(here, dict) or part not in here:
+            candidates = list(here) if isinstance(here, dict) else []
+            hint = (nearest(part, candidates) if part != key.split(".")[-1] else "") or meant(key, known)
             if not hint and not where:
                 hint = f"; the sections are {', '.join(candidates)}"
             elif not hint and candidates:
-                hint = f"; {'.'.join(where)} has: {', '.join(candidates)}"
-            return f"{override.key_or_group}: unknown key{hint}"
+                hint = f"; {_section(where, here)} has: {', '.join(candidates)}"
+            return f"{key}: unknown key{hint}"
         where.append(part)
-        known = known[part]
+        here = here[part]
     return None
+
+
+def _section(path: Sequence[str], section: dict[str, Any]) -> str:
+    """A section as the user chose it, e.g. algo=ppo; or its dotted name."""
+    dotted, name = ".".join(path), section.get("name")
+    return f"{dotted}={name}" if len(path) == 1 and isinstance(name, str) else dotted
 
 
 def surely_there(key: str, values: Any, given: Sequence[str]) -> bool:

@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 
 from pgx.config.explain import explain
 from pgx.config.own_rules import own_rule_problem, register_rule
+from pgx.config.spelling import spelled, unreadable
 from pgx.envs.make import id_problem
 from pgx.errors import UserError
 from pgx.paths import choices
@@ -39,21 +40,20 @@ def _register_environment(env_id: str) -> None:
 
 
 def parse(overrides: list[str]) -> list[Override]:
-    """Parsed overrides.
+    """Parse overrides, each as `spelled` rewrites it.
 
     Raises:
         UserError: for each that is not of the form key=value.
     """
     parser, parsed, problems = OverridesParser.create(), [], []
-    for text in overrides:
+    for text in map(spelled, overrides):
         try:
             override = parser.parse_override(text)
             if not override.key_or_group:
                 raise HydraException("there is no key")
             parsed.append(override)
-        except HydraException as error:
-            shown = text if text.strip() and text.isprintable() else repr(text)
-            problems.append(f"{shown}: not of the form key=value ({str(error).splitlines()[0]})")
+        except HydraException:
+            problems.append(unreadable(text))
         except (
             RecursionError,
             ValueError,

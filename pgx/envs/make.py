@@ -13,13 +13,15 @@ import gymnasium
 
 from pgx.envs import envpool_backend, process_backend
 from pgx.envs.gymnasium_backend import GymnasiumVector, make_single
+from pgx.envs.packages import install_hint, package_hint
 from pgx.envs.readings import reading_problem
 from pgx.envs.recipe import pack, unpack
 from pgx.envs.vector import Readable, VectorEnv
 from pgx.errors import UserError
+from pgx.own_modules import hidden_file
 from pgx.rewards.plan import RewardPlan, readings_of
 from pgx.rewards.shaped import Shaped
-from pgx.schema import nearest
+from pgx.schema import most_similar
 
 Backend = Literal["auto", "envpool", "processes", "gymnasium"]
 
@@ -38,7 +40,7 @@ class BackendChoice:
 
 
 def id_problem(env_id: str) -> str | None:
-    """What is wrong with an environment's id, with the nearest registered one; None when it can be made.
+    """What is wrong with an environment's id, with the nearest registered one; None when it is registered.
 
     `module:Id-v0` imports the module first, which is how Gymnasium finds environments of your own.
     """
@@ -47,15 +49,34 @@ def id_problem(env_id: str) -> str | None:
         try:
             importlib.import_module(module)
         except (Exception, SystemExit) as error:  # whatever a module of the user's raises
-            return f"env.id={env_id}: module '{module}' cannot be imported: {type(error).__name__}: {error}"
+            missing = isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]
+            hint = install_hint(module) if missing else hidden_file(module)
+            return f"env.id={env_id}: module '{module}' cannot be imported: {type(error).__name__}: {error}{hint}"
     if name in gymnasium.registry:
         return None
     if colon:
-        return f"env.id={env_id}: module '{module}' was imported and registers no environment '{name}'"
+        hint = hidden_file(module) or nearest_id(name)
+        return f"env.id={env_id}: module '{module}' was imported and registers no environment '{name}'{hint}"
+    if (package := package_hint(name)) is not None:
+        return f"env.id={env_id}: not registered with Gymnasium; {package}"
     return (
-        f"env.id={env_id}: no environment of that id is registered with Gymnasium"
-        f"{nearest(name, gymnasium.registry)} (`pgx envs` lists them)"
+        f"env.id={env_id}: no environment of that id is registered with Gymnasium{nearest_id(name)} "
+        "(`pgx envs` lists them)"
     )
+
+
+def nearest_id(env_id: str) -> str:
+    """`; did you mean 'x'?` for the registered id whose name is most similar, of the same version or the newest."""
+    name, dash, version = env_id.rpartition("-v")
+    versions: dict[str, list[str]] = {}
+    for known in gymnasium.registry:
+        versions.setdefault(known.rpartition("-v")[0], []).append(known)
+    similar = most_similar(name if dash else env_id, versions)
+    if similar is None:
+        return ""
+    same = f"{similar}-v{version}"
+    newest = max(versions[similar], key=lambda known: (len(known), known))
+    return f"; did you mean '{same if same in versions[similar] else newest}'?"
 
 
 def choose_backend(

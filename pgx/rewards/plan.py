@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
+from pgx.own_modules import hidden_file
 from pgx.rewards.quantities import QUANTITIES, is_quantity, quantity_problem, reading_of
 from pgx.rewards.terms import TERMS
 from pgx.schema import nearest, problems, shown
@@ -85,11 +86,14 @@ def _found(name: str) -> Callable[..., Any]:
     try:
         loaded = importlib.import_module(module)
     except (Exception, SystemExit) as error:  # whatever a module of the user's raises
-        raise ValueError(f"module '{module}' cannot be imported: {type(error).__name__}: {error}") from error
+        raise ValueError(
+            f"module '{module}' cannot be imported: {type(error).__name__}: {error}{hidden_file(module)}"
+        ) from error
     found = getattr(loaded, function, None)
     if not callable(found):
         offered = [each for each in vars(loaded) if callable(getattr(loaded, each))]
-        raise ValueError(f"module '{module}' has no function '{function}'{nearest(function, offered)}")
+        hint = hidden_file(module) or nearest(function, offered)
+        raise ValueError(f"module '{module}' has no function '{function}'{hint}")
     return found  # type: ignore[no-any-return]
 
 

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hydra.core.override_parser.types import Quote, QuotedString
-
 from pgx.checkpoint import write_atomically
 from pgx.command_lines import command
 from pgx.config.overrides import prepare
 from pgx.config.sections import Search
+from pgx.config.spelling import quoted
 from pgx.errors import UserError
 from pgx.schema import problems, signature
 from pgx.sweeps.progress import ENDED, KEPT, look
@@ -160,15 +159,10 @@ def launched(plan: Plan, job: Job, threads: int | None) -> list[str]:
     shares = threads is not None and "env.num_threads" not in map(key_of, asked)
     return [
         *prepare(asked),
-        f"run_dir={quoted(job.run_dir)}",
+        f"run_dir={quoted(str(job.run_dir))}",
         *([f"env.num_threads={threads}"] if shares else []),
     ]
 
 
 def key_of(override: str) -> str:
     return override.lstrip("+").split("=", 1)[0]
-
-
-def quoted(path: Path) -> str:
-    """A path as the value of an override, whatever characters it has."""
-    return QuotedString(str(path), Quote.single).with_quotes()

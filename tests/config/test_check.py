@@ -277,23 +277,27 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "says"),
     [
-        "policy.hidden=[64",
-        "policy.hidden={a:1",
-        "seed",
-        "x",
-        "seed='a",
-        "algo.max_kl=(1",
-        "key=a]",
-        "=3",
-        "a b",
+        ("policy.hidden=[64", "a bracket is missing in the value"),
+        ("policy.hidden={a:1", "a bracket is missing in the value"),
+        ("seed", "not of the form key=value"),
+        ("x", "not of the form key=value"),
+        ("seed='a", "a quote is missing in the value"),
+        ("algo.max_kl=(1", "a bracket is missing in the value"),
+        ("key=a]", "a bracket is missing in the value"),
+        ("=3", "not of the form key=value"),
+        ("a b", "not of the form key=value"),
+        ("seed=a=b", "to pass it as a text, type"),
+        ("policy.hidden=(32,32)", "a list has square brackets; type 'policy.hidden=[32,32]'"),
+        ("policy.hidden[0]=128", "type the whole list, e.g. 'policy.hidden=[128,128]'"),
+        ("policy.hidden.0=128", "type the whole list, e.g. 'policy.hidden=[128,128]'"),
     ],
 )
-def test_a_text_that_is_no_override_is_quoted(text: str) -> None:
+def test_a_text_that_is_no_override_is_quoted_with_what_to_type(text: str, says: str) -> None:
     message = problem(text)
-    assert text in message
-    assert "not of the form key=value" in message
+    assert message.startswith(text.partition("=")[0])
+    assert says in message
 
 
 def test_all_texts_that_are_no_overrides_are_quoted() -> None:

@@ -1,0 +1,162 @@
+"""Overrides as people type them, rewritten to Hydra's grammar where the type of the key decides what is meant."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import suppress
+from decimal import Decimal, InvalidOperation
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
+
+from pgx.algos import rule, rules
+from pgx.config.choices import NAMED, keys_of
+from pgx.config.sections import FIXED, Search, Top
+from pgx.schema import WHOLE, signature
+
+PATHS = frozenset({"run_dir", "dataset", "runner.path", "hydra.sweep.dir", "hydra.run.dir"})
+_NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
+
+
+def spelled(text: str) -> str:
+    """Return an override in Hydra's grammar; one that needs no change, or that no rule covers, as it is.
+
+    - `run_dir=~/x`: paths that begin with `~` are expanded.
+    - `label=x y`, `run_dir=o/a=b`, `label=1`: the value of a key whose type is a text is quoted where Hydra would not
+      read it as this text. Quotes, `null`, `${...}` and sweeps (`label=a,b`) keep their meaning.
+    - `env.kwargs.url=http://x/?a=b`: quoted where Hydra cannot read it.
+    - `trainer.total_steps=1e4`: a float without a fraction becomes a whole number where the key takes no floats.
+    """
+    typed, equals, value = text.partition("=")
+    key = typed.lstrip("+")
+    if not equals or not key or "~" in typed:
+        return text
+    if key in PATHS or is_text(key):
+        return f"{typed}={_text(value, key in PATHS)}"
+    if (
+        key.startswith("env.kwargs.")
+        and not value.startswith(("[", "{", "(", "'", '"'))
+        and _read(value) is None
+    ):
+        return f"{typed}={quoted(value)}"
+    if _is_whole(key) and (number := _whole(value)) is not None:
+        return f"{typed}={number}"
+    return text
+
+
+def quoted(text: str) -> str:
+    """A text as the value of an override, whatever characters it has."""
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+def unreadable(text: str) -> str:
+    """Return what is wrong with an override that Hydra cannot read, and what to type."""
+    key, equals, value = text.partition("=")
+    shown = text if text.strip() and text.isprintable() else repr(text)
+    if not equals or not key.strip():
+        return f"{shown}: not of the form key=value"
+    if "[" in key:
+        return f"{shown}: one element of a list cannot be set; {whole_list(key.partition('[')[0], value)}"
+    if value.startswith("(") and value.endswith(")"):
+        return f"{shown}: a list has square brackets; type {shlex.quote(f'{key}=[{value[1:-1]}]')}"
+    if any(value.count(left) != value.count(right) for left, right in ("[]", "{}", "()")):
+        return f"{shown}: a bracket is missing in the value"
+    if value.count("'") % 2 or value.count('"') % 2:
+        return f"{shown}: a quote is missing in the value"
+    return f"{shown}: the value cannot be read; to pass it as a text, type {shlex.quote(f'{key}={quoted(value)}')}"
+
+
+def whole_list(key: str, value: object) -> str:
+    """What to type instead of setting one element of a list."""
+    return f"type the whole list, e.g. {shlex.quote(f'{key}=[{value},{value}]')}"
+
+
+def _text(value: str, is_path: bool) -> str:
+    if is_path and (value == "~" or value.startswith("~/")):
+        with suppress(RuntimeError):  # no home: the path is relative, and is shown as such
+            value = str(Path(value).expanduser())
+    if value in ("", "null"):
+        return value
+    read = _read(value)
+    if read is None and all(value.split(",")) and "," in value and not re.search(r"""[][(){}'"]""", value):
+        return ",".join(_text(part, is_path) for part in value.split(","))
+    sweeps = read is not None and read.is_sweep_override()
+    if read is not None and (sweeps or (isinstance(read.value(), str) and value == value.strip())):
+        return value
+    return quoted(value)
+
+
+def _read(value: str) -> Any:
+    """The value as Hydra parses it; None: it cannot."""
+    with suppress(HydraException, RecursionError, ValueError, ArithmeticError):
+        return _parser().parse_override(f"key={value}")
+    return None
+
+
+@cache
+def _parser() -> OverridesParser:
+    return OverridesParser.create()
+
+
+def _whole(value: str) -> int | None:
+    """The whole number that a float is written for; None: it is none, or is whole as it stands."""
+    if not _NUMBER.fullmatch(value) or re.fullmatch(r"[+-]?[\d_]+", value):
+        return None
+    with suppress(InvalidOperation):
+        number = Decimal(value.replace("_", ""))
+        if abs(number) < WHOLE and number == number.to_integral_value():
+            return int(number)
+    return None
+
+
+def is_known(key: str) -> bool:
+    """Whether a dotted key is one of pgx's, with some choice of its section."""
+    return bool(_types(key))
+
+
+def is_text(key: str) -> bool:
+    """Whether every choice of its section takes a text for a dotted key, and nothing else but null."""
+    kinds = _types(key)
+    return str in kinds and kinds <= {str, NoneType}
+
+
+def _is_whole(key: str) -> bool:
+    kinds = _types(key)
+    return int in kinds and float not in kinds
+
+
+def _types(key: str) -> frozenset[Any]:
+    """The plain types that a key takes, over all choices of its section; empty: unknown."""
+    return _table().get(key, frozenset())
+
+
+@cache
+def _table() -> dict[str, frozenset[Any]]:
+    found: dict[str, frozenset[Any]] = {}
+    sections: list[tuple[str, Any]] = [("", signature(Top)), ("sweep.", signature(Search))]
+    sections += [(f"{section}.", signature(each)) for section, each in FIXED.items()]
+    sections += [
+        (f"{section}.", keys_of(section, name)) for section, (named, _) in NAMED.items() for name in named
+    ]
+    sections += [("algo.", signature(rule(name)) | {"name": str}) for name in rules()]
+    for prefix, hints in sections:
+        for name, hint in hints.items():
+            found[prefix + name] = found.get(prefix + name, frozenset()) | frozenset(_plain(hint))
+    return found
+
+
+def _plain(hint: Any) -> Iterator[Any]:
+    """The types that an annotation is made of: those of a union, without ranges; others as they are."""
+    origin = get_origin(hint)
+    if origin is Annotated:
+        yield from _plain(get_args(hint)[0])
+    elif origin in (Union, UnionType):
+        for each in get_args(hint):
+            yield from _plain(each)
+    else:
+        yield hint

@@ -1,0 +1,124 @@
+"""Values as people type them: texts and paths with any characters, and whole numbers written as floats."""
+
+import string
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from pgx.config import compose
+from pgx.config.overrides import jobs, parse, prepare
+from pgx.config.sections import FIXED, Top
+from pgx.config.spelling import PATHS, is_known, is_text, spelled
+from pgx.schema import fits, signature
+from tests.command import Command
+
+TEXT_KEYS = ["label", "run_dir", "dataset"]
+SECONDS = ["env=CartPole-v1", "env.num_envs=2", "env.backend=gymnasium", "algo=ppo"]
+SECONDS += [
+    "runner.rollout_steps=64",
+    "algo.minibatch_size=64",
+    "trainer.total_steps=128",
+    "trainer.compile=false",
+]
+
+# Hydra's own words keep their meaning: quotes, escapes, references, sweeps and null.
+printable = st.text(
+    st.characters(codec="utf-8", categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=12
+).filter(
+    lambda text: (
+        not set(text) & set(",\\'\"") and "${" not in text and text not in ("null", "???") and "(" not in text
+    )
+)
+
+
+def read(override: str) -> Override:
+    return OverridesParser.create().parse_override(spelled(override))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(TEXT_KEYS), printable)
+@example("run_dir", "o/a=b")
+@example("run_dir", "o/{x}")
+@example("run_dir", "o/ü ö")
+@example("label", "x y")
+@example("label", "1e3")
+@example("label", "true")
+@example("label", "[a")
+def test_a_text_is_what_was_typed(key: str, text: str) -> None:
+    if text.startswith("~"):
+        text = "x" + text
+    override = read(f"{key}={text}")
+    assert override.value() == text and not override.is_sweep_override()
+    assert OmegaConf.create({"key": override.value()}).key == text
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(st.sampled_from(string.printable), max_size=12))
+def test_rewriting_twice_is_rewriting_once(value: str) -> None:
+    for key in ("label", "run_dir", "trainer.total_steps", "env.kwargs.x"):
+        once = spelled(f"{key}={value}")
+        assert spelled(once) == once
+
+
+def test_the_keys_that_are_texts_are_those_whose_type_says_so() -> None:
+    hints = {
+        f"{section}.{key}": hint for section, each in FIXED.items() for key, hint in signature(each).items()
+    }
+    for key, hint in (hints | signature(Top)).items():
+        assert is_known(key)
+        assert is_text(key) == (fits("any text", hint) and not fits(1, hint) and hint != "Any"), key
+    assert all(is_text(key) or key.startswith("hydra.") for key in PATHS)
+
+
+def test_a_path_may_begin_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/of an=other")
+    assert compose(["run_dir=~/x"]).run_dir == "/home/of an=other/x"
+    assert compose(["run_dir=o/~x", "label=~/x"]).run_dir == "o/~x"
+    assert [job[0] for job in jobs(prepare(["run_dir=~/a,~/b"]))] == [
+        "run_dir='/home/of an=other/a'",
+        "run_dir='/home/of an=other/b'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("1e4", 10_000), ("2.0", 2), ("1.5e1", 15), ("1_0e2", 1000), ("+1E3", 1000)]
+)
+def test_a_float_without_a_fraction_is_a_whole_number_where_one_is_wanted(typed: str, meant: int) -> None:
+    cfg = compose([f"trainer.total_steps={typed}", "algo=ppo", "optimizer.learning_rate=1e0"])
+    assert cfg.trainer.total_steps == meant and type(cfg.trainer.total_steps) is int
+    assert type(cfg.optimizer.learning_rate) is float
+
+
+@pytest.mark.parametrize("typed", ["1.5", "1e-3", "inf", "nan", "1e400"])
+def test_other_floats_stay_floats(typed: str) -> None:
+    assert spelled(f"trainer.total_steps={typed}") == f"trainer.total_steps={typed}"
+
+
+def test_keywords_of_environments_take_addresses() -> None:
+    address = "http://host:80/a?b=c&d=%20e@f"
+    assert compose(["env=CartPole-v1", f"env.kwargs.url={address}"]).env.kwargs.url == address
+    assert compose(["env=CartPole-v1", "env.kwargs.x=[1,2]"]).env.kwargs.x == [1, 2]
+
+
+def test_several_values_without_m_name_the_line_to_type(command: Command) -> None:
+    (problem,) = command("train", "algo=ppo,trpo").problems
+    assert problem == "algo=ppo,trpo: several values; to train one run of each: pgx train -m algo=ppo,trpo"
+    (problem,) = command("train", "label=a,b").problems
+    assert problem.endswith("""for one text: 'label='"'"'a,b'"'"''""")
+    assert parse(["label='a,b'"])[0].value() == "a,b"
+
+
+@pytest.mark.parametrize("name", ["a b=c", "o/{x}ü[1]", "it's (new), 100%"])
+def test_every_command_takes_a_folder_of_any_name(command: Command, tmp_path: Path, name: str) -> None:
+    quoted = f'run_dir="{name}"' if "," in name else f"run_dir={name}"
+    assert command("train", *SECONDS, quoted, "label=x: y").code == 0
+    assert (tmp_path / name / "summary.json").is_file()
+    assert command("eval", name, "--episodes", "1").code == 0
+    assert command("train", "--resume", name, "trainer.total_steps=2.56e2").code == 0
+    assert command("runs", ".").code == 0
+    assert command("compare", name).code == 0
