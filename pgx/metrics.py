@@ -217,6 +217,11 @@ TABLE: tuple[Metric, ...] = (
             ),
             ("episode_length", "steps", "their mean length"),
             (
+                "episodes_cut",
+                "count",
+                "episodes that were cut at `trainer.eval_max_steps`; only where there are any",
+            ),
+            (
                 "success",
                 "share",
                 "of them: whose last step's info said is_success or success, where it says so",

@@ -35,6 +35,9 @@ Status = Literal["finished", "interrupted", "pruned", "failed"]
 # Told the environment steps so far and the mean return of the last episodes; True gives the run up.
 OnProgress = Callable[[int, float | None], bool]
 
+# Plays an evaluation, given the iteration for its seed and what asks it to stop.
+Evaluate = Callable[[int, Callable[[], bool]], list[Episode]]
+
 
 def refuse_used(run_dir: Path) -> None:
     """A new run must not write over an old one.
@@ -62,7 +65,8 @@ class Trainer:
         backend_reason: why the environments run on the backend they run on, for the console.
         engine: whether the run is compiled, and why, for the console.
         eval_every: environment steps between evaluations; None for none.
-        evaluate: the agent's episodes, played deterministically; given the iteration for its seed.
+        evaluate: the agent's episodes, played deterministically; given the iteration for its seed and what asks it to
+            stop; none where it was stopped.
         filming: videos of the agent, for those who look on.
         diagnose: where in an update that failed a number first ceased to be finite; None: nowhere when made again.
     """
@@ -81,7 +85,7 @@ class Trainer:
         backend_reason: str,
         engine: EngineChoice,
         eval_every: int | None,
-        evaluate: Callable[[int], list[Episode]],
+        evaluate: Evaluate,
         filming: Filming,
         diagnose: Callable[[Attempt], str | None],
     ) -> None:
@@ -180,6 +184,9 @@ class Trainer:
     def _progressed(self) -> bool:
         return self.on_progress(self.counters.steps, _mean(self.counters.recent))
 
+    def _stop_asked(self) -> bool:
+        return self.stop_requested
+
     def _stops(self) -> bool:
         """Whether any rank was asked to stop: all do, after the same iteration."""
         return any(self.ranks.gather(self.stop_requested))
@@ -201,10 +208,11 @@ class Trainer:
         counters.skipped += report.skipped
         self._note_episodes(report.episodes)
         metrics: Metrics = {}
-        if self.writes and self.eval_every.due(before, counters.steps):
-            metrics |= evaluation_metrics(self.evaluate(counters.iterations))
+        evaluates = self.writes and self.eval_every.due(before, counters.steps)
+        if evaluates and (played := self.evaluate(counters.iterations, self._stop_asked)):
+            metrics |= evaluation_metrics(played)
         if self.writes:
-            self.filming.look(before, counters.steps, counters.iterations, self.records)
+            self.filming.look(before, counters.steps, counters.iterations, self.records, self._stop_asked)
         counters.seconds += time.perf_counter() - started
         if report.metrics is not None:
             metrics |= report.metrics | episode_metrics(self._finished, counters.recent)

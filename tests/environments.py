@@ -326,6 +326,31 @@ class Painted(gymnasium.Env[Any, Any]):
         return np.full((101, 121, 3), 10 * self.count, np.uint8)
 
 
+class Coin(gymnasium.Env[Any, Any]):
+    """Ends after five steps or never, as its seed decides; every step earns 1."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
+    observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, render_mode: str | None = None, endless: bool = False) -> None:
+        self.render_mode, self.endless = render_mode, endless
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.count, self.ends = 0, not self.endless and bool(self.np_random.integers(2))
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.count += 1
+        return np.zeros(2, np.float32), 1.0, self.ends and self.count == 5, False, {}
+
+    def render(self) -> Any:
+        return np.full((24, 32, 3), self.count, np.uint8)
+
+
 for name, kind, limit in (
     ("Endless", Endless, 16),
     ("Counter", Counter, None),
@@ -340,6 +365,7 @@ for name, kind, limit in (
     ("Unmakeable", Unmakeable, None),
     ("Judged", Judged, None),
     ("Painted", Painted, None),
+    ("Coin", Coin, None),
 ):
     if f"{name}-v0" not in gymnasium.registry:
         gymnasium.register(f"{name}-v0", kind, max_episode_steps=limit)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from pgx.commands.evaluate import evaluate
 from pgx.config.build import load_agent
 from pgx.config.compose import compose
-from pgx.evaluation import play, success_rate
+from pgx.evaluation import never, play, success_rate, unwatched
 from pgx.runners import Episode
 from tests.conftest import Make
 
@@ -35,7 +35,9 @@ def test_an_episode_s_task_is_done_if_its_last_step_says_so(
     make(*JUDGED, *where).train()
     agent, envs, _ = load_agent(_config(*where, run=tmp_path / "run"), tmp_path / "run", "last", max_envs=4)
     sampling = torch.Generator().manual_seed(0)
-    played = play(agent, lambda obs: agent.act(obs, sampling), envs, 30, 7, torch.device("cpu"))
+    played = play(
+        agent, lambda obs: agent.act(obs, sampling), envs, 30, 7, torch.device("cpu"), 1000, never, unwatched
+    )
     envs.close()
     assert {episode.success for episode in played} == {True, False}
     assert all(episode.success == (episode.episode_return == 1) for episode in played)
@@ -47,7 +49,9 @@ def test_episodes_that_say_nothing_are_left_out(make: Make, tmp_path: Path, back
     make(*JUDGED, *where).train()
     agent, envs, _ = load_agent(_config(*where, run=tmp_path / "run"), tmp_path / "run", "last", max_envs=4)
     sampling = torch.Generator().manual_seed(0)
-    played = play(agent, lambda obs: agent.act(obs, sampling), envs, 40, 7, torch.device("cpu"))
+    played = play(
+        agent, lambda obs: agent.act(obs, sampling), envs, 40, 7, torch.device("cpu"), 1000, never, unwatched
+    )
     envs.close()
     assert {episode.success for episode in played} == {True, False, None}
     assert all(e.success == (e.episode_return == 1) for e in played if e.success is not None)
@@ -74,7 +78,7 @@ def test_several_runs_both_ways_as_records(
     modes = ["deterministic", "stochastic"]
     said = []
     for _ in range(2):
-        evaluate(runs, "last", 6, ["deterministic", "stochastic"], 3, trust=False, as_json=True)
+        evaluate(runs, [], "last", 6, None, ["deterministic", "stochastic"], 3, trust=False, as_json=True)
         said.append(json.loads(capsys.readouterr().out))
     records = said[0]
     assert said[0] == said[1]
@@ -89,6 +93,6 @@ def test_several_runs_both_ways_as_records(
     assert records[0]["returns"] != records[1]["returns"]
     assert len(set(records[0]["returns"])) > 1  # episodes begin in different states
 
-    evaluate(runs, "last", 6, ["deterministic"], 3, trust=False, as_json=False)
+    evaluate(runs, [], "last", 6, None, ["deterministic"], 3, trust=False, as_json=False)
     text = capsys.readouterr().out
     assert f"IQM     {records[0]['iqm']:.1f}   95% interval" in text and text.count("6 deterministic") == 2

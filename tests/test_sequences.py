@@ -13,7 +13,7 @@ from pgx.algos import rules
 from pgx.config import compose
 from pgx.config.check import problems_of
 from pgx.estimates import observations
-from pgx.evaluation import play
+from pgx.evaluation import never, play, unwatched
 from pgx.policies.distributions import Categorical
 from pgx.sequences import stretch_conflicts, stretches
 from pgx.trainer import Trainer
@@ -283,7 +283,17 @@ def test_a_played_episode_is_an_unroll_from_an_empty_memory(make: Make) -> None:
         seen.append((obs, taken.log_prob))
         return taken
 
-    play(agent, act, trainer.runner.envs, episodes=12, seed=0, device=torch.device("cpu"))
+    play(
+        agent,
+        act,
+        trainer.runner.envs,
+        episodes=12,
+        seed=0,
+        device=torch.device("cpu"),
+        max_steps=1000,
+        should_stop=never,
+        on_step=unwatched,
+    )
     histories = [obs.history for obs, _ in seen if obs.history is not None]
     assert len(histories) == len(seen) > 30
     begins = torch.stack([obs.time == 0 for obs, _ in seen])

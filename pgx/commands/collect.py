@@ -1,12 +1,10 @@
 """`pgx collect`: whole episodes of a trained agent's sampled actions, written as a dataset."""
 
-import sys
-import time
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 
@@ -20,16 +18,18 @@ from pgx.datasets.write import write_dataset
 from pgx.engines import Eager
 from pgx.envs.gymnasium_backend import make_single
 from pgx.errors import UserError
+from pgx.evaluation import OnStep
 from pgx.metrics import shown
-from pgx.runners.episodes import EpisodeRunner, episodes
+from pgx.progress import live_progress
+from pgx.runners.recording import Recording
+from pgx.runners.stepper import Stepper
 from pgx.seeding import derive
 from pgx.types import Agent
 
-PATIENCE = 10.0  # seconds between lines of progress where output is no terminal
-REDRAW = 0.2  # seconds between drawings of the line where it is one
 
-
-def collect(run: str, checkpoint: str, count: int, out: str, seed: int, trust: bool) -> int:
+def collect(
+    run: str, checkpoint: str, count: int, max_steps: int | None, out: str, seed: int, trust: bool
+) -> int:
     """Play and write; returns the exit code."""
     cfg = load_played(Path(run), trust)
     if cfg.policy.get("continuous") == "squashed_gaussian":
@@ -41,23 +41,34 @@ def collect(run: str, checkpoint: str, count: int, out: str, seed: int, trust: b
     agent, envs, device = load_agent(unshaped(cfg), Path(run), checkpoint, max_envs=count)
     # Not the streams of a run of this seed: an agent is not to meet again the starts that it was trained on.
     stream = derive(seed, "collection")
-    runner = episodes(envs, None, stream, torch.device(device), Eager(), episodes_per_env=1)
+    stepper = Stepper(envs, None, stream, 0, torch.device(device), Eager())
+    limit = max_steps or int(cfg.trainer.eval_max_steps)
     single = make_single(envs.id, dict(cfg.env.kwargs))
+    lengths: list[int] = []
+
+    def played(on_step: OnStep) -> Iterator[Trajectory]:
+        for episode in _play(stepper, agent, count, limit, on_step):
+            lengths.append(len(episode))
+            yield episode
+
     try:
-        written = write_dataset(
-            Path(out),
-            _told(_play(runner, agent, count), count),
-            single.observation_space,
-            single.action_space,
-            _metadata(cfg, checkpoint, seed, single.spec),
-        )
+        with live_progress(count) as on_step:
+            written = write_dataset(
+                Path(out),
+                played(on_step),
+                single.observation_space,
+                single.action_space,
+                _metadata(cfg, checkpoint, seed, single.spec),
+            )
     finally:
         single.close()
-        runner.close()
+        envs.close()
     print(
         f"{out}: {written.episodes:,} episodes, {written.steps:,} steps, mean return {shown(written.mean_return)}, "
         f"of {run}, checkpoint {checkpoint}"
     )
+    if cut := sum(length == limit for length in lengths):
+        print(f"  {cut:,} episodes reached {limit:,} steps and are truncated there (--max-steps)")
     print(f"  learn from it  {_learning(cfg, out, written.episodes)}")
     return 0
 
@@ -73,35 +84,32 @@ def _learning(cfg: DictConfig, out: str, episodes: int) -> str:
     return command("train", *chosen, override("dataset", out))
 
 
-def _play(runner: EpisodeRunner, agent: Agent, count: int) -> Iterator[Trajectory]:
-    """So many episodes, one of each environment in every round.
+def _play(
+    stepper: Stepper, agent: Agent, count: int, max_steps: int, on_step: OnStep
+) -> Iterator[Trajectory]:
+    """Yield so many episodes, one of each environment in every round.
 
     Of a last round with more than are needed it is the first environments' that count, however long they last:
-    taking whichever end first would favour the short ones.
+    taking whichever end first would favour the short ones. An episode of `max_steps` steps is truncated there.
     """
-    left = count
-    while left > 0:
-        played = split(runner.collect(agent))[:left]
-        runner.episodes.clear()
-        left -= len(played)
+    done, steps, rounds = 0, 0, 0
+    while done < count:
+        stepper.begin(rounds)
+        rounds += 1
+        recording = Recording(room=1024)
+        left = np.ones(stepper.envs.num_envs, dtype=np.bool_)
+        while left.any():
+            stepper.advance(agent, recording, steps=1)
+            recording["valid"][-1] &= left
+            if recording.steps == max_steps:  # all began together
+                recording["truncated"][-1] |= left
+            left &= ~(recording["terminated"][-1] | recording["truncated"][-1])
+            steps += len(left)
+            on_step(done, steps)
+        played = split(stepper.rollout(recording))[: count - done]
+        stepper.episodes.clear()
+        done += len(played)
         yield from played
-
-
-def _told(played: Iterator[Trajectory], count: int) -> Iterator[Trajectory]:
-    """The same episodes; progress goes to stderr: one line redrawn on a terminal, a line now and then elsewhere."""
-    started = time.monotonic()
-    live, said, drawn, steps = sys.stderr.isatty(), started, False, 0
-    for number, episode in enumerate(played, start=1):
-        yield episode
-        steps += len(episode)
-        now = time.monotonic()
-        if now - said >= (REDRAW if live else PATIENCE):
-            eta = timedelta(seconds=round((now - started) / number * (count - number)))
-            line = f"{number:,}/{count:,} episodes  {steps / (now - started):,.0f} steps/s  eta {eta}"
-            print(f"\r\x1b[K{line}" if live else line, end="" if live else "\n", file=sys.stderr, flush=True)
-            said, drawn = now, live
-    if drawn:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _metadata(cfg: DictConfig, checkpoint: str, seed: int, spec: Any) -> dict[str, Any]:

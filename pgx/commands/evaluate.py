@@ -16,8 +16,9 @@ from pgx.analysis.statistics import Array, Resampling, Statistic, estimate, iqm,
 from pgx.commands.one_run import load_played
 from pgx.config.build import load_agent
 from pgx.errors import UserError
-from pgx.evaluation import play, success_rate
+from pgx.evaluation import never, play, success_rate
 from pgx.metrics import shown
+from pgx.progress import live_progress
 from pgx.runners import Episode
 from pgx.seeding import derive, generator
 from pgx.types import Act, Agent, Observations
@@ -31,16 +32,32 @@ OWN: Judged = {"unshaped_mean": None, "unshaped_mean_interval": None}  # where n
 
 def evaluate(
     runs: Sequence[str],
+    overrides: Sequence[str],
     checkpoint: str,
     episodes: int | None,
+    max_steps: int | None,
     modes: Sequence[Mode],
     seed: int,
     trust: bool,
     as_json: bool,
 ) -> int:
-    """Play and print; returns the exit code."""
+    """Play and print; returns the exit code.
+
+    Args:
+        runs: their folders.
+        overrides: of what may differ from each run's config (pgx/config/played.py).
+        checkpoint: of each run.
+        episodes: of each run and mode; None: the run's trainer.eval_episodes.
+        max_steps: of an episode; None: the run's trainer.eval_max_steps.
+        modes: of choosing actions.
+        seed: of the environments and of sampling.
+        trust: the user allows what the runs' configs would import.
+        as_json: print records instead of text.
+    """
     records: list[Judged] = []
-    for run, cfg in zip(runs, _configs(runs, trust), strict=True):
+    for run, cfg in zip(runs, _configs(runs, overrides, trust), strict=True):
+        if max_steps is not None:
+            cfg.trainer.eval_max_steps = max_steps
         for judged in _judge(run, cfg, checkpoint, episodes, modes, seed):
             records.append(judged)
             if not as_json:
@@ -50,8 +67,8 @@ def evaluate(
     return 0
 
 
-def _configs(runs: Sequence[str], trust: bool) -> list[DictConfig]:
-    """Those of all runs, before any is played.
+def _configs(runs: Sequence[str], overrides: Sequence[str], trust: bool) -> list[DictConfig]:
+    """Return those of all runs, before any is played.
 
     Raises:
         UserError: what is wrong with each of them.
@@ -59,7 +76,7 @@ def _configs(runs: Sequence[str], trust: bool) -> list[DictConfig]:
     configs, problems = [], list[str]()
     for run in runs:
         try:
-            configs.append(load_played(Path(run), trust))
+            configs.append(load_played(Path(run), trust, overrides))
         except UserError as error:
             problems += error.problems
     if problems:
@@ -78,7 +95,10 @@ def _judge(
         for mode in modes:
             started = time.monotonic()
             act = _acting(agent, mode, seed, device)
-            played = play(agent, act, envs, count, derive(seed, "evaluation"), torch.device(device))
+            with live_progress(count) as on_step:
+                start = derive(seed, "evaluation")
+                limit = cfg.trainer.eval_max_steps
+                played = play(agent, act, envs, count, start, torch.device(device), limit, never, on_step)
             speed = sum(episode.length for episode in played) / (time.monotonic() - started)
             print(f"{run}: {len(played)} {mode} episodes, {speed:,.0f} steps/s", file=sys.stderr)
             where = {"run": run, "checkpoint": checkpoint, "env": envs.id, "backend": envs.backend}
@@ -112,6 +132,7 @@ def _judgement(played: Sequence[Episode], seed: int) -> Judged:
         "unshaped_returns": unshaped or None,
         "lengths": lengths,
         "successes": [episode.success for episode in played],
+        "cut": [episode.cut for episode in played],
     }
 
 
@@ -143,6 +164,10 @@ def _tell(judged: Judged) -> None:
     if judged["success_rate"] is not None:
         print(f"  success {judged['success_rate']:.1%}")
     print(f"  length  {judged['mean_length']:,.1f}   min {min(lengths)}  max {max(lengths)}")
+    if cut := sum(judged["cut"]):
+        print(
+            f"  cut     {cut} of {len(lengths)} episodes had not ended after {max(lengths):,} steps (--max-steps)"
+        )
 
 
 def _bounds(ends: tuple[float, float] | None) -> str:

@@ -1,5 +1,6 @@
 """What the verbs that train share: a run's config checked, its folder claimed, its beginning and end in words."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from pgx.checkpoint import LAST, Checkpoints
 from pgx.config import build, check, check_inputs
 from pgx.config.check import plain_values
 from pgx.config.compose import Composed, composed
+from pgx.config.played import with_overrides
 from pgx.config.stored import CONFIG, read_config
 from pgx.config.trust import imports_of, refuse_untrusted
 from pgx.config.unread import asked_keys, problems_of
@@ -164,18 +166,19 @@ def load_config(run_dir: Path) -> DictConfig:
     return read_config(path)
 
 
-def load_played(run_dir: Path, trust: bool) -> DictConfig:
+def load_played(run_dir: Path, trust: bool, overrides: Sequence[str] = ()) -> DictConfig:
     """The config of a run whose agent is to play, sound and vouched for.
 
     Args:
         run_dir: the run's folder.
         trust: the user allows what the file would import.
+        overrides: of what may change when an agent plays (pgx/config/played.py).
 
     Raises:
         UserError: the folder is not that of a run, its config does not hold here, or it would import what the user
-            has not allowed.
+            has not allowed; or an override would change the agent.
     """
-    cfg = load_config(run_dir)
+    cfg = with_overrides(load_config(run_dir), overrides)
     refuse_untrusted(imports_of(cfg, run_dir / CONFIG, named=()), trust)
     check(cfg)
     return cfg

@@ -1,6 +1,5 @@
 """`pgx record`: episodes of a trained agent as a video."""
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,11 +11,12 @@ from pgx.commands.one_run import load_played
 from pgx.config.build import load_agent_for
 from pgx.config.check import plain_values
 from pgx.errors import UserError
-from pgx.evaluation import play
+from pgx.evaluation import never, play
 from pgx.film.camera import Camera, Frame
 from pgx.film.pictures import captioned
 from pgx.film.videos import GIF, LIMITS, MP4, Kind, kind_of
 from pgx.metrics import shown
+from pgx.progress import live_progress
 from pgx.rewards.plan import RewardPlan
 from pgx.runners import Episode
 from pgx.seeding import derive, generator
@@ -30,6 +30,7 @@ def record(
     out: str,
     fps: int | None,
     size: tuple[int | None, int | None] | None,
+    max_steps: int | None,
     seed: int,
     trust: bool,
 ) -> int:
@@ -50,7 +51,10 @@ def record(
             act = partial(agent.act, generator=generator(seed, "evaluation actions", device))
 
         def filmed() -> list[Episode]:
-            return play(agent, act, camera, episodes, derive(seed, "evaluation"), device)
+            limit = max_steps or int(cfg.trainer.eval_max_steps)
+            with live_progress(episodes) as on_step:
+                start = derive(seed, "evaluation")
+                return play(agent, act, camera, episodes, start, device, limit, never, on_step)
 
         played, frames = _write(camera, filmed, path, kind)
     finally:
@@ -59,6 +63,10 @@ def record(
     print(f"{out}: {frames:,} frames, {frames / camera.fps:,.1f} s at {camera.fps:.3g} frames a second")
     # The camera has an environment of its own, which pays as it does.
     shapes = RewardPlan(**plain_values(cfg)["reward"]).shapes
+    if cut := [episode for episode in played if episode.cut]:
+        print(
+            f"  {len(cut)} of {episodes} episodes had not ended after {cut[0].length:,} steps (--max-steps)"
+        )
     which = "return in the environment's own reward" if shapes else "return"
     print(f"  {run}, checkpoint {checkpoint}; {which} {returns}")
     return 0
@@ -76,8 +84,6 @@ def _write(
         nonlocal frames
         video.add(captioned(frame))
         frames += 1
-        if sys.stderr.isatty():
-            print(f"\r\x1b[K{frames:,} frames", end="", file=sys.stderr, flush=True)
 
     camera.show = show
     try:
@@ -91,6 +97,4 @@ def _write(
         raise UserError(f"--out {path}: cannot be written: {error.strerror or error}") from error
     finally:
         part.unlink(missing_ok=True)
-        if sys.stderr.isatty():
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     return played, frames

@@ -29,6 +29,8 @@ from pgx.evaluation import play
 from pgx.faults.evidence import Attempt
 from pgx.faults.search import find_fault
 from pgx.optimizers import make_optimizer
+from pgx.progress import INTERVAL, line_progress
+from pgx.records import complain
 from pgx.rewards.plan import OWN, RewardPlan
 from pgx.runners import A3C, Episode
 from pgx.runners.iterations import Iterations, Synchronous
@@ -37,7 +39,7 @@ from pgx.schema import signature
 from pgx.seeding import derive, generator
 from pgx.specs import ActionSpec, ObsSpec
 from pgx.streams import utf8
-from pgx.trainer import Trainer
+from pgx.trainer import Evaluate, Trainer
 from pgx.types import ALONE, Agent, Algorithm, Engine, Learner, Optimizer, Ranks
 
 
@@ -64,7 +66,7 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Trainer:
     if ranks.rank == 0:
         _make_writable(run_dir)
         refuse_unfilmable(env, training)
-    torch.set_num_threads(top.torch_threads)
+    use_threads(cfg)
     chosen = choose_engine(
         training.compile, training.total_steps, training.compile_min_steps, top.device, ranks.size
     )
@@ -115,10 +117,15 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Trainer:
         backend_reason=choice.reason,
         engine=chosen,
         eval_every=training.eval_every,
-        evaluate=_evaluator(agent, env, reward, choice, training.eval_episodes, top.seed, device),
+        evaluate=_evaluator(agent, env, reward, choice, training, top.seed, device),
         filming=filming(agent, env, training, top.seed, device),
         diagnose=partial(_diagnose, values, env, algorithm, (envs.obs_spec, envs.action_spec), device),
     )
+
+
+def use_threads(cfg: DictConfig) -> None:
+    """Give torch the threads of a run's config. Whatever makes an agent calls this: `build` and `load_agent_for`."""
+    torch.set_num_threads(cfg.torch_threads)
 
 
 def load_agent(
@@ -160,6 +167,7 @@ def load_agent_for(
     Raises:
         UserError: no such checkpoint, or it cannot be used.
     """
+    use_threads(cfg)
     state = Checkpoints(run_dir).load(checkpoint)
     values = plain_values(cfg)
     agent = agent_plan(values, Env(**values["env"])).make(obs, action, torch.device(values["device"]))
@@ -232,22 +240,34 @@ def _evaluator(
     env: Env,
     reward: RewardPlan,
     choice: BackendChoice,
-    episodes: int,
+    training: TrainerSection,
     seed: int,
     device: torch.device,
-) -> Callable[[int], list[Episode]]:
-    """Deterministic episodes in environments of their own, made for each evaluation and closed after it."""
+) -> Evaluate:
+    """Return what plays deterministic episodes in environments of their own, made anew for each evaluation."""
+    episodes, max_steps = training.eval_episodes, training.eval_max_steps
+    told = False  # of episodes that were cut
 
-    def evaluate(iteration: int) -> list[Episode]:
+    def evaluate(iteration: int, should_stop: Callable[[], bool]) -> list[Episode]:
+        nonlocal told
         still = copy.deepcopy(agent)  # workers may change it meanwhile
         num_envs, threads = min(episodes, env.num_envs), threads_of(env)
         envs = make_envs(choice, env.id, num_envs, env.kwargs, threads, env.worker_timeout, reward)
         try:
-            return play(
-                still, still.act_greedily, envs, episodes, derive(seed, "evaluation", iteration), device
-            )
+            first = derive(seed, "evaluation", iteration)
+            act = still.act_greedily
+            on_step = line_progress("evaluation: ", episodes, INTERVAL)
+            played = play(still, act, envs, episodes, first, device, max_steps, should_stop, on_step)
         finally:
             envs.close()
+        if should_stop():
+            return []
+        if (cut := sum(episode.cut for episode in played)) and not told:
+            told = True
+            complain(
+                f"evaluation: {cut} of {episodes} episodes were cut at trainer.eval_max_steps={max_steps:,}"
+            )
+        return played
 
     return evaluate
 

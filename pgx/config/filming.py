@@ -1,5 +1,6 @@
 """From a checked config to the videos of `trainer.record_every`."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -36,7 +37,15 @@ def filming(agent: Agent, env: Env, training: TrainerSection, seed: int, device:
     """Deterministic episodes, each filmed in an environment of its own."""
     open_camera = partial(_open_camera, env, training)
 
-    def record(iteration: int) -> Clip:
-        return clip_of(agent, open_camera, training.record_width, derive(seed, "videos", iteration), device)
+    def record(iteration: int, should_stop: Callable[[], bool]) -> Clip:
+        return clip_of(
+            agent,
+            open_camera,
+            training.record_width,
+            derive(seed, "videos", iteration),
+            device,
+            training.eval_max_steps,
+            should_stop,
+        )
 
     return Filming(training.record_every, record)

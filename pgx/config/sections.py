@@ -46,6 +46,7 @@ class TrainerSection:
     write_patience: NonNegative  # seconds that the end of a run waits for a disk that cannot be written
     eval_every: Count | None  # environment steps; null: never
     eval_episodes: Count
+    eval_max_steps: Count  # environment steps of an episode that is evaluated, filmed or collected
     record_every: Count | None  # environment steps; null: never
     record_seconds: (
         Positive  # of the episode's beginning that a video shows, as fast as the environment plays

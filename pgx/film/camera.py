@@ -88,6 +88,7 @@ class Camera:
             raise
         assert isinstance(ready, Set)
         self.obs_spec, self.action_spec, self.fps = ready.obs, ready.action, ready.fps
+        self.drawn = ready.drawn
 
     def _cannot_be_filmed(self, broken: Broken, gl: opengl.OpenGL, sized: bool) -> UserError:
         said = broken.problem

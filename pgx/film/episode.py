@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from pgx.evaluation import play
+from pgx.evaluation import play, unwatched
 from pgx.film.camera import Camera, Frame
 from pgx.film.pictures import captioned
 from pgx.film.videos import GIF
@@ -14,9 +14,15 @@ from pgx.types import Agent
 
 
 def clip_of(
-    agent: Agent, open_camera: Callable[[], Camera], width: int, seed: int, device: torch.device
+    agent: Agent,
+    open_camera: Callable[[], Camera],
+    width: int,
+    seed: int,
+    device: torch.device,
+    max_steps: int,
+    should_stop: Callable[[], bool],
 ) -> Clip:
-    """A deterministic episode.
+    """Film a deterministic episode.
 
     Args:
         agent: who plays; workers may change it meanwhile, and the episode is of what it is now.
@@ -24,6 +30,8 @@ def clip_of(
         width: pixels of the video at most.
         seed: of the episode.
         device: where the networks are.
+        max_steps: of the episode, which is cut there.
+        should_stop: asked before each step; once it returns true, the clip ends.
 
     Raises:
         RunError: it cannot be filmed any more.
@@ -37,7 +45,9 @@ def clip_of(
             gif.add(captioned(frame))
 
         camera.show = show
-        play(still, still.act_greedily, camera, 1, seed, device)
+        # What comes after the steps that are drawn is not in the clip.
+        limit = max(1, int(min(max_steps, camera.drawn)))
+        play(still, still.act_greedily, camera, 1, seed, device, limit, should_stop, unwatched)
     finally:
         camera.close()
     return Clip(gif.finish(), *gif.size)

@@ -46,6 +46,7 @@ class Set:
     obs: ObsSpec
     action: ActionSpec
     fps: float  # frames a second at which what is drawn plays as fast as it is
+    drawn: float  # steps of an episode's beginning that are drawn; infinite: all
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,8 @@ def serve(channel: "Connection[Any, Any]", lifeline: int, shows: int) -> None:
             return
         fps = float(envs.first.metadata.get("render_fps") or UNSAID)
         every = max(1, math.ceil(fps / scene.limit - 1e-9))
-        channel.send(Set(envs.obs_spec, envs.action_spec, fps / every))
         drawn = math.inf if scene.seconds is None else scene.seconds * fps
+        channel.send(Set(envs.obs_spec, envs.action_spec, fps / every, drawn))
         _obey(channel, envs, every, drawn)
         envs.close()
     except (EOFError, BrokenPipeError, ConnectionResetError):

@@ -1,5 +1,7 @@
 """The episodes under way in N environments, summed up as they go."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -51,6 +53,10 @@ class Tally:
         for sums in (self._return, self._unshaped, *self._parts.values()):
             sums[done] = 0.0
         return ended
+
+    def cut(self, i: int, step: Step, success: NDArray[np.int8] | None) -> Episode:
+        """Return the episode under way in environment i as it stands after `step`, marked as cut."""
+        return replace(self._episode(i, step.shaping, success), cut=True)
 
     def _episode(self, i: int, shaping: Shaping | None, success: NDArray[np.int8] | None) -> Episode:
         said = None if success is None or success[i] < 0 else bool(success[i])

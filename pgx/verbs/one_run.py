@@ -3,14 +3,28 @@
 import argparse
 from pathlib import Path
 
-from pgx.verbs.verb import Verb, count, take_checkpoint, take_run, take_sampling, take_trust
+from pgx.verbs.verb import (
+    Verb,
+    count,
+    split_overrides,
+    take_checkpoint,
+    take_max_steps,
+    take_run,
+    take_sampling,
+    take_trust,
+)
 
 
 def _take_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "runs", metavar="RUN", nargs="+", help="a run's folder, e.g. outputs/Walker2d-v4/trpo/2026-..."
+        "words",
+        metavar="RUN",
+        nargs="+",
+        help="a run's folder, e.g. outputs/Walker2d-v4/trpo/2026-...; KEY=VALUE changes where environments run, "
+        "e.g. env.backend=gymnasium",
     )
     parser.add_argument("--episodes", type=count, help="how many (the run's trainer.eval_episodes)")
+    take_max_steps(parser)
     how = parser.add_mutually_exclusive_group()
     take_sampling(how)
     how.add_argument("--both", action="store_true", help="the one and the other, from the same starts")
@@ -24,8 +38,17 @@ def _eval(options: argparse.Namespace) -> int:
     modes: list[Mode] = ["stochastic"] if options.stochastic else ["deterministic"]
     if options.both:
         modes = ["deterministic", "stochastic"]
+    runs, overrides = split_overrides(options.words)
     return evaluate(
-        options.runs, options.checkpoint, options.episodes, modes, options.seed, options.trust, options.json
+        runs,
+        overrides,
+        options.checkpoint,
+        options.episodes,
+        options.max_steps,
+        modes,
+        options.seed,
+        options.trust,
+        options.json,
     )
 
 
@@ -33,6 +56,7 @@ def _take_record(parser: argparse.ArgumentParser) -> None:
     take_run(parser)
     parser.add_argument("--out", metavar="FILE", required=True, help="the video: .mp4 or .gif")
     parser.add_argument("--episodes", type=count, default=1, help="how many, one after another (1)")
+    take_max_steps(parser)
     take_sampling(parser)
     parser.add_argument("--fps", type=count, help="frames a second at most, in real time (mp4: 60, gif: 25)")
     parser.add_argument(
@@ -54,6 +78,7 @@ def _record(options: argparse.Namespace) -> int:
         options.out,
         options.fps,
         size,
+        options.max_steps,
         options.seed,
         options.trust,
     )
@@ -76,6 +101,7 @@ def _take_collect(parser: argparse.ArgumentParser) -> None:
     take_run(parser, "outputs/CartPole-v1/ppo/2026-...")
     parser.add_argument("--episodes", type=count, required=True, help="how many")
     parser.add_argument("--out", metavar="PATH", required=True, help="the dataset's folder, which is made")
+    take_max_steps(parser)
     take_checkpoint(parser, "the environments and of sampling")
 
 
@@ -83,7 +109,13 @@ def _collect(options: argparse.Namespace) -> int:
     from pgx.commands.collect import collect
 
     return collect(
-        options.run, options.checkpoint, options.episodes, options.out, options.seed, options.trust
+        options.run,
+        options.checkpoint,
+        options.episodes,
+        options.max_steps,
+        options.out,
+        options.seed,
+        options.trust,
     )
 
 

@@ -1,8 +1,14 @@
 """A verb of the command line, and arguments that several have."""
 
 import argparse
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from pgx.errors import UserError
+
+_OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w.@]*=")  # no folder separator before the first =
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,27 @@ def take_sampling(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--stochastic", action="store_true", help="sample actions instead of taking the likeliest"
     )
+
+
+def take_max_steps(parser: argparse.ArgumentParser) -> None:
+    """Add the option that bounds an episode."""
+    parser.add_argument(
+        "--max-steps",
+        type=count,
+        help="cut an episode after so many steps (the run's trainer.eval_max_steps)",
+    )
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return folders and overrides KEY=VALUE of a command line; a folder that exists is a folder whatever its name.
+
+    Raises:
+        UserError: there is no folder among them.
+    """
+    folders = [word for word in words if not _OVERRIDE.match(word) or Path(word).is_dir()]
+    if not folders:
+        raise UserError(f"{' '.join(words)}: no RUN; expected the folder of a run before overrides")
+    return folders, [word for word in words if word not in folders]
 
 
 def count(text: str) -> int:

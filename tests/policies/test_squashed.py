@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pgx.errors import UserError
-from pgx.evaluation import play
+from pgx.evaluation import never, play, unwatched
 from pgx.ops.fisher import gauss_newton_product, kl_hessian_product, scores
 from pgx.policies.distributions import DiagonalGaussian
 from pgx.policies.mlp import mlp_policy
@@ -252,5 +252,5 @@ def test_evaluation_plays_the_median(make: Make) -> None:
         wanted.append(act.executed + 0.5)
         return act._replace(action=act.action + 30, executed=act.executed + 0.5)
 
-    play(agent, far, envs, 1, 0, torch.device("cpu"))
+    play(agent, far, envs, 1, 0, torch.device("cpu"), 1000, never, unwatched)
     assert torch.equal(torch.stack(given), torch.stack(wanted))

@@ -1,0 +1,122 @@
+"""Episodes without an end are cut: in evaluation, in videos, in datasets; and a run that plays one can be stopped."""
+
+import json
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pgx.config.build import load_agent
+from pgx.config.compose import compose
+from pgx.evaluation import OnStep, never, play, unwatched
+from pgx.runners import Episode
+from tests.command import Command
+from tests.conftest import Make
+
+COIN = ["algo=a2c", "env=tests.environments:Coin-v0", "env.num_envs=4", "runner.rollout_steps=8"]
+ENDLESS = [*COIN, "env.kwargs.endless=true"]
+
+
+def coin_episodes(make: Make, tmp_path: Path, episodes: int, max_steps: int) -> list[Episode]:
+    """Of an environment that ends after five steps or never."""
+    if not (tmp_path / "coin").exists():
+        make(*COIN, "trainer.total_steps=64", name="coin").train()
+    cfg = compose([*COIN, f"run_dir={tmp_path / 'coin'}"])
+    agent, envs, _ = load_agent(cfg, tmp_path / "coin", "last", max_envs=4)
+    played = play(
+        agent, agent.act_greedily, envs, episodes, 3, torch.device("cpu"), max_steps, never, unwatched
+    )
+    envs.close()
+    return played
+
+
+def test_every_episode_that_was_asked_for_is_played_and_those_without_an_end_are_cut(
+    make: Make, tmp_path: Path
+) -> None:
+    played = coin_episodes(make, tmp_path, 40, max_steps=30)
+    assert len(played) == 40
+    assert {(episode.length, episode.cut) for episode in played} == {(5, False), (30, True)}
+    assert all(episode.episode_return == episode.length for episode in played)
+    # Neither kind is favoured: 20 +- 4 standard deviations.
+    assert 8 <= sum(episode.cut for episode in played) <= 32
+
+
+def test_a_longer_limit_only_lengthens_what_is_cut(make: Make, tmp_path: Path) -> None:
+    short, long = (coin_episodes(make, tmp_path, 8, max_steps=limit) for limit in (20, 40))
+    assert sorted(e.length for e in short if e.cut) == [20] * sum(e.cut for e in long)
+    assert sorted(e.length for e in long if e.cut) == [40] * sum(e.cut for e in long)
+
+
+def test_eval_record_and_collect_end_and_say_what_was_cut(
+    make: Make, command: Command, tmp_path: Path
+) -> None:
+    make(*COIN, "trainer.total_steps=64", "trainer.eval_max_steps=25").train()
+    said = command("eval", "run", "--trust", "--episodes", "8")
+    assert said.code == 0 and "episodes had not ended after 25 steps (--max-steps)" in said.out
+    (judged,) = json.loads(
+        command("eval", "run", "--trust", "--episodes", "8", "--max-steps", "12", "--json").out
+    )
+    assert judged["lengths"] == [12 if cut else 5 for cut in judged["cut"]] and True in judged["cut"]
+
+    said = command("collect", "run", "--trust", "--episodes", "8", "--max-steps", "12", "--out", "data")
+    assert said.code == 0 and "12 steps and are truncated there" in said.out
+    with h5py.File(tmp_path / "data" / "data" / "main_data.hdf5") as file:
+        for group in file.values():
+            length, truncated = len(group["rewards"]), group["truncations"][:]
+            assert length in (5, 12) and truncated[-1] == (length == 12) and not truncated[:-1].any()
+
+    said = command("record", "run", "--trust", "--episodes", "6", "--max-steps", "12", "--out", "coin.gif")
+    assert said.code == 0 and "episodes had not ended after 12 steps" in said.out
+    with Image.open(tmp_path / "coin.gif") as video:
+        assert video.n_frames > 6  # type: ignore[attr-defined]
+
+
+def test_a_run_that_evaluates_an_endless_episode_stops_when_asked_and_keeps_its_steps(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = ["trainer.total_steps=4096", "trainer.eval_every=32", "trainer.eval_max_steps=1_000_000_000"]
+    trainer = make(*ENDLESS, *limits)
+    asked: list[int] = []
+
+    def stopping(prefix: str, episodes: int, interval: float) -> OnStep:
+        def on_step(played: int, steps: int) -> None:
+            asked.append(steps)
+            trainer.stop_requested = len(asked) == 50
+
+        return on_step
+
+    monkeypatch.setattr(sys.modules["pgx.config.build"], "line_progress", stopping)
+    assert trainer.train()["status"] == "interrupted"
+    assert len(asked) == 50
+    assert trainer.checkpoints.load("last")["counters"]["steps"] == 32
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert not any("eval/episode_return" in row for row in rows)  # of episodes that were stopped
+
+
+def test_training_says_what_its_evaluation_cut(
+    make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits = ["trainer.total_steps=64", "trainer.eval_every=32", "trainer.eval_max_steps=20"]
+    make(*ENDLESS, *limits, "trainer.eval_episodes=3").train()
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    told = [row for row in rows if "eval/episode_return" in row]
+    assert [row["eval/episodes_cut"] for row in told] == [3.0] * len(told) and len(told) >= 2
+    assert np.allclose([row["eval/episode_return"] for row in told], 20)
+    assert capsys.readouterr().err.count("3 of 3 episodes were cut at trainer.eval_max_steps=20") == 1
+
+
+def test_a_video_that_is_stopped_is_dropped(make: Make, tmp_path: Path) -> None:
+    trainer = make(*ENDLESS, "trainer.record_every=32", "trainer.record_seconds=1")
+    shown: list[object] = []
+    trainer.records.film = lambda *clip: shown.append(clip)  # type: ignore[method-assign]
+    trainer.filming.look(0, 64, 1, trainer.records, never)
+    assert len(shown) == 1  # ends with the second that it shows, though the episode does not
+    for asks in (0, 3):
+        answers = iter([False] * asks + [True] * 10_000)
+        trainer.filming.look(0, 64, 1, trainer.records, lambda answers=answers: next(answers))  # type: ignore[misc]
+    trainer.runner.close()
+    assert len(shown) == 1
