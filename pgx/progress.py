@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 from pgx.evaluation import OnStep
 
@@ -55,7 +56,9 @@ def _progress(prefix: str, episodes: int, interval: float, write: Callable[[str]
         now = time.monotonic()
         if now - said >= interval:
             said = now
-            speed = steps / (now - started)
-            write(f"{prefix}{played:,}/{episodes:,} episodes  {steps:,} steps  {speed:,.0f} steps/s")
+            seconds = now - started
+            left = timedelta(seconds=round(seconds / played * (episodes - played))) if played else "-"
+            count = f"{played:,}/{episodes:,} episodes  {steps:,} steps"
+            write(f"{prefix}{count}  {steps / seconds:,.0f} steps/s  eta {left}")
 
     return on_step
