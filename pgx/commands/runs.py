@@ -8,41 +8,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
-from rich import box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from pgx.analysis.reading.find import own_folders
+from pgx.commands.runs_table import Line, table
 from pgx.config.stored import CONFIG
 from pgx.errors import UserError
-from pgx.loggers.console import clock_face
 from pgx.loggers.jsonl import METRICS, read
-from pgx.metrics import shown, tag
+from pgx.metrics import tag
 from pgx.records import SUMMARY
 from pgx.run_lock import LOCK, holder
 from pgx.sweeps.progress import look
 
 INTERVAL = 3.0  # seconds between looks of --watch
 FILES = (METRICS, SUMMARY, CONFIG, LOCK)  # whose times tell when a run last wrote
-WIDE = 400  # columns of what is no terminal, where nothing is cut or wrapped
-_COLOURS = {"running": "green", "failed": "red", "interrupted": "yellow", "unreadable": "red"}
-
-
-@dataclass(frozen=True)
-class Line:
-    """One run."""
-
-    run: str
-    state: str  # of pgx.sweeps.progress; or unreadable
-    steps: int
-    total_steps: int | None
-    recent_return: float | None  # mean of the last 20 episodes
-    best_return: float | None  # the highest that this has been
-    steps_per_second: float | None
-    age: float  # seconds since it last wrote
-    error: str | None
 
 
 @dataclass(frozen=True)
@@ -76,7 +56,7 @@ def runs(folder: Path, watch: bool, as_json: bool) -> int:
     if as_json:
         print(_json(lines))
     else:
-        _console().print(_table(lines))
+        _print(lines)
     return 0
 
 
@@ -84,17 +64,20 @@ def _watch(folder: Path, as_json: bool) -> NoReturn:
     """Look again and again: redrawn in place on a terminal, one after another elsewhere."""
     seen: Seen = {}
     if sys.stdout.isatty() and not as_json:
-        with Live(_table(look_below(folder, seen)), auto_refresh=False, screen=True) as live:
+        console = Console()
+        with Live(
+            _screen(look_below(folder, seen), console), console=console, auto_refresh=False, screen=True
+        ) as live:
             while True:
                 time.sleep(INTERVAL)
-                live.update(_table(look_below(folder, seen)), refresh=True)
+                live.update(_screen(look_below(folder, seen), console), refresh=True)
     while True:
         lines = look_below(folder, seen)
         if as_json:
             print(_json(lines), flush=True)
         else:
-            _console().print(_table(lines), time.strftime("%H:%M:%S"))
-            sys.stdout.flush()
+            _print(lines)
+            print(time.strftime("%H:%M:%S"), flush=True)
         time.sleep(INTERVAL)
 
 
@@ -127,12 +110,16 @@ def _line(path: Path, below: Path) -> Line:
         ended = seen.state != "running" and (path / SUMMARY).exists()
         best = json.loads((path / SUMMARY).read_text()).get("best_return") if ended else None
     except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return Line(name, "unreadable", 0, None, None, None, None, 0.0, " ".join(str(error).split()))
+        why = " ".join(str(error).split())
+        return Line(name, None, None, None, "unreadable", 0, None, None, None, None, 0.0, why)
     recent = tag("episode_return_recent")
     returns = [row[recent] for row in rows if recent in row]
     last = returns[-1] if returns else None
     return Line(
         run=name,
+        env=seen.env,
+        algo=seen.algo,
+        seed=seen.seed,
         state=seen.state,
         steps=seen.steps,
         total_steps=seen.total_steps,
@@ -144,37 +131,17 @@ def _line(path: Path, below: Path) -> Line:
     )
 
 
-def _console() -> Console:
-    return Console() if sys.stdout.isatty() else Console(width=WIDE, color_system=None)
+def _print(lines: Sequence[Line]) -> None:
+    """Print the table: as wide as a terminal, and with everything in it elsewhere."""
+    console = Console() if sys.stdout.isatty() else Console(color_system=None)
+    width = console.width if sys.stdout.isatty() else None
+    for line in table(lines, width, console.options.ascii_only):
+        console.print(line, soft_wrap=True)
+
+
+def _screen(lines: Sequence[Line], console: Console) -> Group:
+    return Group(*table(lines, console.width, console.options.ascii_only))
 
 
 def _json(lines: Sequence[Line]) -> str:
     return json.dumps([asdict(line) for line in lines])
-
-
-def _table(lines: Sequence[Line]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("run", overflow="fold")
-    table.add_column("state")
-    for name in ("steps", "of", "return", "best", "steps/s", "age"):
-        table.add_column(name, justify="right")
-    for line in lines:
-        share = f"{min(1.0, line.steps / line.total_steps):.0%}" if line.total_steps else "-"
-        numbers = [line.recent_return, line.best_return]
-        table.add_row(
-            Text(line.run),
-            Text(line.state, style=_COLOURS.get(line.state, "")),
-            f"{line.steps:,}",
-            f"{line.total_steps:,} {share:>4}" if line.total_steps else "-",
-            *("-" if number is None else shown(number) for number in numbers),
-            "-" if line.steps_per_second is None else f"{line.steps_per_second:,.0f}",
-            _age(line.age),
-        )
-        if line.error:
-            table.add_row(Text(f"  {' '.join(line.error.split())}", style="red"))
-    return table
-
-
-def _age(seconds: float) -> str:
-    days = int(seconds // 86400)
-    return f"{days} d" if days else clock_face(max(0.0, seconds))

@@ -30,6 +30,8 @@ class Progress:
     seconds: float  # of training, over all its lives
     final_return: float | None
     error: str | None
+    algo: str | None = None  # its label
+    seed: int | None = None
 
 
 def look(run_dir: Path) -> Progress:
@@ -51,6 +53,8 @@ def look(run_dir: Path) -> Progress:
         seconds=seconds,
         final_return=summary.get("final_return"),
         error=summary.get("error"),
+        algo=None if config is None else str(config.get("label", config.algo.get("name"))),
+        seed=None if config is None else config.get("seed"),
     )
 
 
