@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pgx.metrics import HEALTHY, TABLE, markdown, tagged
+from pgx.metric_ranges import HEALTHY
+from pgx.metrics import TABLE, markdown, tagged
 
 ROOT = Path(__file__).parents[1]
 
