@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from pgx.engines.compiled import Compiled
 from pgx.engines.eager import Eager
 from pgx.engines.kernels import Workshop
 from pgx.engines.store import Store
+from pgx.engines.trial import compiler_problem
 from pgx.errors import UserError
 from pgx.types import Engine
 
@@ -43,6 +43,8 @@ def choose_engine(
     """
     if compile is False:
         return EngineChoice(False, "as configured")
+    if compile == "auto" and total_steps < min_steps:
+        return EngineChoice(False, f"auto: a run of fewer than {min_steps:,} steps")
     refusal = why_not(device, ranks)
     if compile is True:
         if refusal is not None:
@@ -50,8 +52,6 @@ def choose_engine(
         return EngineChoice(True, "as configured")
     if refusal is not None:
         return EngineChoice(False, f"auto: {refusal}")
-    if total_steps < min_steps:
-        return EngineChoice(False, f"auto: a run of fewer than {min_steps:,} steps")
     return EngineChoice(True, "auto")
 
 
@@ -59,9 +59,8 @@ def why_not(device: str, ranks: int = 1) -> str | None:
     """Why nothing can be compiled here; None when it can."""
     if ranks > 1:
         return f"{ranks} ranks average every gradient between its two halves, which no program can wait for"
-    compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler) is None:
-        return f"there is no C++ compiler ({compiler}; apt-get install g++)"
+    if problem := compiler_problem(program_folder()):
+        return problem
     if device == "cuda" and importlib.util.find_spec("triton") is None:
         return "there is no Triton, which comes with torch's CUDA builds"
     return None

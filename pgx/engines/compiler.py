@@ -4,6 +4,7 @@ Everything that imports torch's compiler (seconds) is here, and is imported by n
 """
 
 import logging
+import os
 import tempfile
 import warnings
 import zipfile
@@ -49,7 +50,7 @@ def compile_libraries(call: Call, paths: Sequence[Path]) -> None:
             try:
                 _make_library(part, path)
             except Exception as error:
-                raise Uncompilable(f"{type(error).__name__}: {_first_line(error)}") from error
+                raise Uncompilable(f"torch's compiler failed{_detail(error)}") from error
 
 
 def compile_kernels(call: Call) -> list[Callable[..., Sequence[Tensor]]]:
@@ -61,8 +62,10 @@ def compile_kernels(call: Call) -> list[Callable[..., Sequence[Tensor]]]:
     with _quietly():
         try:
             return [_make_kernels(part) for part in _parts(call)]
+        except Uncompilable:
+            raise
         except Exception as error:
-            raise Uncompilable(f"{type(error).__name__}: {_first_line(error)}") from error
+            raise Uncompilable(f"torch's compiler failed{_detail(error)}") from error
 
 
 @contextmanager
@@ -161,7 +164,7 @@ def _traced(call: Call) -> tuple[GraphModule, list[Tensor]]:
     try:
         graph = make_fx(_of_tensors(call), tracing_mode="real")(*fakes)
     except Exception as error:
-        raise Uncompilable(f"{type(error).__name__}: {_first_line(error)}") from error
+        raise Uncompilable(f"torch cannot trace it to one graph{_detail(error)}") from error
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph, examples
@@ -196,5 +199,8 @@ def _like(old: Tensor, new: Tensor) -> Tensor:
     return new.detach().requires_grad_() if old.requires_grad else new
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+def _detail(error: Exception) -> str:
+    """The compiler's own words, which name its source files, for those who debug; else how to see them."""
+    if os.environ.get("PGX_DEBUG") != "1":
+        return " (PGX_DEBUG=1 shows why)"
+    return f" ({type(error).__name__}: {str(error).partition(chr(10))[0]})"

@@ -78,5 +78,5 @@ def compiled(
 
 
 def refusal(call: Call, reason: str) -> str:
-    """That there is no program of a call, for people."""
-    return f"{call.name()} runs as it is written: {reason}"
+    """Say in one line that a call has no program and why."""
+    return f"{call.name()} is not compiled and runs in eager mode: {reason}"

@@ -137,7 +137,7 @@ def test_no_program_is_made_of_what_has_as_many_rows_as_a_tensor_says(folder: Pa
     said = Said()
     x = torch.tensor([3.0, 1.0, 3.0])
     assert ahead_of_time(folder, said.append).bind(distinct)(x)[0].tolist() == [1.0, 3.0]
-    assert "runs as it is written" in said[-1]
+    assert "runs in eager mode" in said[-1]
 
 
 def test_what_cannot_be_compiled_runs_as_it_is_written_and_is_said_once(folder: Path) -> None:
@@ -146,7 +146,7 @@ def test_what_cannot_be_compiled_runs_as_it_is_written_and_is_said_once(folder: 
     for x in (torch.ones(3), -torch.ones(3)):
         for _ in range(2):
             assert torch.equal(engine.bind(undecided)(x)[0], undecided(x)[0])
-    assert [line for line in said if "runs as it is written" in line] == said[1:]
+    assert [line for line in said if "runs in eager mode" in line] == said[1:]
     assert len(said) == 2
 
 
@@ -230,7 +230,7 @@ def test_a_run_compiled_is_the_run_as_written(
     """After two iterations; rounding grows with every step through the environment, so not after many."""
     overrides = [*small(algo), f"env={env}", "trainer.total_steps=300", "logger.console=plain"]
     compiled = trained(make, overrides, "true")
-    assert "runs as it is written" not in capsys.readouterr().out
+    assert "runs in eager mode" not in capsys.readouterr().out
     written = trained(make, overrides, "false")
     assert torch.allclose(compiled, written, atol=2e-4)
     assert not torch.equal(compiled, written)  # as they would be if nothing had been compiled

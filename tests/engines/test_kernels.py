@@ -50,7 +50,7 @@ def test_a_gpu_gets_kernels_and_what_has_none_runs_as_it_is_written() -> None:
     engine = make_engine(EngineChoice(True, "asked for"), "cuda", said.append)
     for x in (torch.ones(3), -torch.ones(3)):
         assert torch.equal(engine.bind(undecided)(x)[0], undecided(x)[0])
-    assert said[0] == "compiling undecided" and "runs as it is written" in said[1] and len(said) == 2
+    assert said[0] == "compiling undecided" and "runs in eager mode" in said[1] and len(said) == 2
 
 
 @needs_compiler
