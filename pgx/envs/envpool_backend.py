@@ -5,6 +5,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces as spaces_of
 from numpy.typing import NDArray
 
 from pgx.envs import spaces
@@ -16,31 +17,44 @@ from pgx.errors import RunError
 from pgx.extras import import_problem
 
 
+# Packages of the environments that EnvPool reimplements. An environment of another package is never taken for
+# EnvPool's of the same id.
+REIMPLEMENTED = frozenset({"ale_py", "gymnasium", "gymnasium_robotics", "highway_env", "minigrid"})
+
+
+def pool_id(env_id: str) -> str:
+    """Return the id without the module that registers it: EnvPool knows `highway_env:highway-fast-v0` as
+    `highway-fast-v0`."""
+    return env_id.rpartition(":")[2]
+
+
 def why_not(env_id: str, kwargs: dict[str, Any], readings: Sequence[str] = ()) -> str | None:
     """Why EnvPool cannot stand in for Gymnasium's environment of this id; None when it can.
 
-    It can when it knows every keyword and the id, and the id names the same task in both: made without
-    keywords, its spaces and time limit are those of Gymnasium. (The libraries name some keywords differently.)
+    It can when it knows every keyword and the id, and the id names the same task in both: it is registered by a
+    package that EnvPool reimplements, and made without keywords its spaces and time limit are those of Gymnasium. (The
+    libraries name some keywords differently.)
     And it must show what is to be read beside its steps: it has no simulator to be looked into, and less info.
     """
     if problem := import_problem("envpool"):
         return problem
     import envpool
 
-    if env_id not in envpool.list_all_envs():
-        return f"EnvPool has no {env_id}"
+    name = pool_id(env_id)
+    if name not in envpool.list_all_envs():
+        return f"EnvPool has no {name}"
     with quietly():
         try:
-            envpool.make_spec(env_id, **kwargs)
+            envpool.make_spec(name, **kwargs)
         except (TypeError, ValueError) as error:
-            return f"EnvPool's {env_id} does not take these env.kwargs: {error}"
-        spec = envpool.make_spec(env_id)
+            return f"EnvPool's {name} does not take these env.kwargs: {error}"
+        spec = envpool.make_spec(name)
         for reading in readings:
             source, _, key = reading.partition(".")
             if source == "simulator":
                 return f"EnvPool does not show the simulator's {key}"
             if f"info:{key}" not in spec.state_array_spec:
-                return f"EnvPool's {env_id} has no '{key}' in its info"
+                return f"EnvPool's {name} has no '{key}' in its info"
         theirs = {"observations": spec.gymnasium_observation_space, "actions": spec.gymnasium_action_space}
     try:
         env = make_single(env_id, {})
@@ -49,20 +63,39 @@ def why_not(env_id: str, kwargs: dict[str, Any], readings: Sequence[str] = ()) -
     ours = {"observations": env.observation_space, "actions": env.action_space}
     limit = env.spec.max_episode_steps if env.spec else None
     env.close()
+    if problem := _foreign(name):
+        return problem
     for what, space in theirs.items():
-        if (
-            type(space) is not type(ours[what])
-            or space.shape != ours[what].shape
-            or _n(space) != _n(ours[what])
-        ):
-            return f"EnvPool's {env_id} has {what} {space}, Gymnasium's {ours[what]}"
+        if not _alike(space, ours[what]):
+            return f"EnvPool's {name} has {what} {space}, Gymnasium's {ours[what]}"
     if limit is not None and spec.config.max_episode_steps != limit:
-        return f"EnvPool's {env_id} lasts {spec.config.max_episode_steps} steps, Gymnasium's {limit}"
+        return f"EnvPool's {name} lasts {spec.config.max_episode_steps} steps, Gymnasium's {limit}"
     return None
 
 
+def _foreign(name: str) -> str | None:
+    """Why a registered id does not name the environment that EnvPool reimplements; None: it does."""
+    registered = gymnasium.registry[name]
+    made = registered.entry_point
+    module = made.partition(":")[0] if isinstance(made, str) else getattr(made, "__module__", "")
+    if module.partition(".")[0] not in REIMPLEMENTED or registered.additional_wrappers:
+        return f"{name} is made by {module or 'a function'} here, EnvPool's {name} may be another environment"
+    return None
+
+
+def _alike(theirs: "gymnasium.Space[Any]", ours: "gymnasium.Space[Any]") -> bool:
+    """Whether two spaces hold the same kind of values: shapes, numbers of choices, and so on for every entry."""
+    if isinstance(theirs, spaces_of.Dict) and isinstance(ours, spaces_of.Dict):
+        return theirs.keys() == ours.keys() and all(_alike(theirs[key], ours[key]) for key in ours)
+    if isinstance(theirs, spaces_of.Tuple) and isinstance(ours, spaces_of.Tuple):
+        return len(theirs) == len(ours) and all(map(_alike, theirs, ours))
+    if isinstance(theirs, spaces_of.MultiDiscrete) and isinstance(ours, spaces_of.MultiDiscrete):
+        return np.array_equal(theirs.nvec, ours.nvec)
+    return type(theirs) is type(ours) and theirs.shape == ours.shape and _n(theirs) == _n(ours)
+
+
 def _n(space: "gymnasium.Space[Any]") -> int | None:
-    return int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else None
+    return int(space.n) if isinstance(space, spaces_of.Discrete) else None
 
 
 class EnvPoolVector:
@@ -110,7 +143,7 @@ class EnvPoolVector:
         stay = {"thread_affinity_offset": 0} if one_each(self._num_threads) else {}
         with quietly():
             return envpool.make(
-                self.id,
+                pool_id(self.id),
                 env_type="gymnasium",
                 num_envs=self.num_envs,
                 num_threads=self._num_threads,

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgx.envs import spaces
+from pgx.envs.answers import failure, number, stacked, unpack_reset, unpack_step
+from pgx.envs.masks import Mask, mask_problem, read_mask, stuck
 from pgx.envs.readings import Reader, Readings
 from pgx.envs.vector import Array, Step, said_success
 from pgx.errors import RunError, UserError
 from pgx.specs import choices
 
-Mask = NDArray[np.bool_]
 Space = gymnasium.Space[Any]
 
 
@@ -61,6 +62,7 @@ class GymnasiumVector:
         self.readings: Readings = {}
         self._number = first
         self._resetting = np.zeros(num_envs, dtype=bool)
+        self._steps = np.zeros(num_envs, dtype=np.int64)  # of the episodes under way
         self._action: Array | None = None
         try:
             self._envs = [make_single(env_id, kwargs) for _ in range(num_envs)]
@@ -76,12 +78,14 @@ class GymnasiumVector:
     def reset(self, seed: int) -> Array:
         assert self._action is None, "reset between send and receive"
         self._resetting = np.zeros(self.num_envs, dtype=bool)
+        self._steps[:] = 0
         try:
-            obs, infos = zip(*(env.reset(seed=seed + i) for i, env in enumerate(self._envs)), strict=True)
-            rows = self._rows(obs)
+            answers = [unpack_reset(env.reset(seed=seed + i)) for i, env in enumerate(self._envs)]
+            obs, infos = zip(*answers, strict=True)
+            rows = stacked(obs, "reset()", self._obs_space)
         except Exception as error:
-            raise RunError(f"{self.id}: reset() raised {type(error).__name__}: {error}") from error
-        self._note_masks(infos, ended=self._resetting)
+            raise RunError(f"{self.id}: {failure('reset()', error, self.id)}") from error
+        self._note_masks(infos, ended=self._resetting, call="reset()")
         return self._read(rows)
 
     def send(self, action: Array) -> None:
@@ -95,20 +99,30 @@ class GymnasiumVector:
         terminated, truncated = np.zeros((2, self.num_envs), dtype=bool)
         obs: list[Any] = []
         infos: list[dict[str, Any]] = []
+        call = "step()"
         try:
             for i, env in enumerate(self._envs):
                 if self._resetting[i]:
-                    seen, info = env.reset()
+                    call = "reset()"
+                    seen, info = unpack_reset(env.reset())
                 else:
-                    seen, reward[i], terminated[i], truncated[i], info = env.step(action[i])
+                    call = "step()"
+                    seen, pay, ended, cut, info = unpack_step(env.step(action[i]))
+                    try:
+                        reward[i], terminated[i], truncated[i] = pay, ended, cut
+                    except (TypeError, ValueError):
+                        reward[i] = number(pay, "reward")
+                        terminated[i] = number(ended, "terminated")
+                        truncated[i] = number(cut, "truncated")
                 obs.append(seen)
                 infos.append(info)
-            rows = self._rows(obs)
+            rows = stacked(obs, "step()", self._obs_space)
             self.readings = self.reader.read(infos, self._resetting)
         except Exception as error:
-            raise RunError(f"{self.id}: step() raised {type(error).__name__}: {error}") from error
+            raise RunError(f"{self.id}: {failure(call, error, self.id)}") from error
+        self._steps = np.where(self._resetting, 0, self._steps + 1)
         self._resetting = terminated | truncated
-        self._note_masks(infos, ended=self._resetting)
+        self._note_masks(infos, ended=self._resetting, call="step()")
         self.success = _successes(infos)
         return Step(self._read(rows), reward, terminated, truncated)
 
@@ -117,18 +131,13 @@ class GymnasiumVector:
         """The first of them, to be looked at."""
         return self._envs[0]
 
-    def _rows(self, obs: Sequence[Any]) -> Array:
-        """The observations of all environments as one array of their own [N, ...]."""
-        space = self._obs_space
-        assert space.shape is not None
-        return np.stack(obs, out=np.empty((self.num_envs, *space.shape), space.dtype))
-
-    def _note_masks(self, infos: Sequence[dict[str, Any]], ended: Mask) -> None:
+    def _note_masks(self, infos: Sequence[dict[str, Any]], ended: Mask, call: str) -> None:
         """Keep info["action_mask"] of each environment; all actions where one gives none.
 
         Args:
             infos: of the step or reset, one for each environment.
             ended: [N] where the step to come only resets: a mask there is of no action, and may forbid all.
+            call: that showed them, for messages.
         """
         self.action_mask = None
         shown = {i: info["action_mask"] for i, info in enumerate(infos) if "action_mask" in info}
@@ -141,26 +150,20 @@ class GymnasiumVector:
             )
         allowed = np.ones((self.num_envs, sum(sizes)), dtype=bool)
         for i, mask in shown.items():
-            if isinstance(
-                mask, tuple
-            ):  # one array a component, as Gymnasium's MultiDiscrete.sample takes them
-                mask = np.concatenate(mask)
-            if np.shape(mask) != (sum(sizes),):
-                raise RunError(
-                    f'{self.id}: info["action_mask"] of environment {self._number + i} has the shape '
-                    f"{list(np.shape(mask))}; expected [{sum(sizes)}], a number for each choice"
-                )
-            allowed[i] = mask
-        parts = np.split(allowed, np.cumsum(sizes)[:-1], axis=1)
-        stuck = np.any([~part.any(axis=1) for part in parts], axis=0)
-        if (stuck & ~ended).any():
-            number = self._number + int(np.flatnonzero(stuck & ~ended)[0])
+            if problem := mask_problem(mask, sizes):
+                raise RunError(f"{self._whose_mask(i, call)} {problem}")
+            allowed[i] = ended[i] or read_mask(mask)
+        closed = stuck(allowed, sizes)
+        if closed.any():
             raise RunError(
-                f'{self.id}: info["action_mask"] of environment {number} forbids every '
-                "action (of a component) and its episode has not ended"
+                f"{self._whose_mask(int(np.flatnonzero(closed)[0]), call)} forbids every action (of a component) and "
+                "its episode has not ended; allow one, or end the episode"
             )
-        allowed[stuck] = True
         self.action_mask = allowed
+
+    def _whose_mask(self, i: int, call: str) -> str:
+        step = f" at step {self._steps[i]} of the episode" if call == "step()" else ""
+        return f'{self.id}: info["action_mask"] of environment {self._number + i}{step}'
 
     def close(self) -> None:
         while self._envs:

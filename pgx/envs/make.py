@@ -108,7 +108,7 @@ def choose_backend(
     if refusal is None:
         return BackendChoice("envpool", "as configured" if backend == "envpool" else "auto")
     if backend == "envpool":
-        raise UserError(f"env.backend=envpool: {refusal}; env.backend=gymnasium runs it")
+        raise UserError(f"env.backend=envpool: {refusal}; {_instead(env_id, kwargs)}")
     workers = min(num_threads, num_envs)
     if workers > 1 and process_backend.why_not(env_id, kwargs) is None:
         seconds = step_seconds(env_id, kwargs)
@@ -116,6 +116,19 @@ def choose_backend(
             how = f"a step takes {1000 * seconds:.2g} ms, so {workers} processes share the environments"
             return BackendChoice("processes", f"auto: {refusal}; {how}")
     return BackendChoice("gymnasium", f"auto: {refusal}")
+
+
+def _instead(env_id: str, kwargs: dict[str, Any]) -> str:
+    """Advise what runs in place of EnvPool: Gymnasium, or a later version if Gymnasium cannot make this one."""
+    try:
+        make_single(env_id, kwargs).close()
+    except Exception:  # whatever a constructor raises; the refusal says it
+        own = gymnasium.registry[env_id.rpartition(":")[2]]
+        versions = [spec.version or 0 for spec in gymnasium.registry.values() if spec.name == own.name]
+        newest = max(versions)
+        later = newest > (own.version or 0)
+        return f"choose a later version: env={own.name}-v{newest}" if later else "choose another environment"
+    return "env.backend=gymnasium runs it"
 
 
 def _refuse_unreadable(env_id: str, kwargs: dict[str, Any], readings: Mapping[str, str]) -> None:

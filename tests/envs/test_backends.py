@@ -169,6 +169,19 @@ def test_auto_takes_envpool_only_for_the_same_task() -> None:
     assert why_not("Walker2d-v4", {"max_episode_steps": 50}) is None
 
 
+def test_an_id_with_its_module_gets_envpool_where_it_is_the_same_environment() -> None:
+    assert choose("gymnasium:Walker2d-v4", "auto", {}).name == "envpool"
+    one, two = make("envpool", "gymnasium:Walker2d-v4"), make("envpool", "Walker2d-v4")
+    assert all(np.array_equal(a, b) for a, b in zip(play(one, 3, 5), play(two, 3, 5), strict=True))
+    choice = choose("tests.envs.odd:highway-fast-v0", "auto", {})  # with the spaces and limit of EnvPool's
+    assert choice.name == "gymnasium" and "is made by tests.envs.odd here" in choice.reason
+
+
+def test_no_backend_is_advised_that_cannot_run_the_environment() -> None:
+    with pytest.raises(UserError, match=r"mujoco<3.*; choose a later version: env=Pusher-v5$"):
+        choose("Pusher-v4", "envpool", {})
+
+
 def test_an_id_is_known_or_the_nearest_is_named() -> None:
     assert id_problem("Walker2d-v4") is None
     assert id_problem("tests.environments:Endless-v0") is None

@@ -3,10 +3,11 @@
 import numpy as np
 from gymnasium import spaces
 
-from pgx.envs.assumptions.recording import allowed, raised, reset, same, step
+from pgx.envs.assumptions.recording import raised, reset, same, step
 from pgx.envs.assumptions.single import describe
 from pgx.envs.assumptions.subject import Subject
 from pgx.envs.assumptions.verdict import Verdict, fails, holds
+from pgx.envs.masks import mask_problem, read_mask, stuck
 from pgx.specs import Continuous, choices
 
 
@@ -19,16 +20,9 @@ def action_mask(subject: Subject) -> Verdict:
         return fails(f'info["action_mask"] for actions {describe(subject.specs.action)}')
     for number, answer in shown:
         mask = answer.info["action_mask"]
-        joined = np.concatenate(mask) if isinstance(mask, tuple) and mask else np.asarray(mask)
-        if joined.shape != (sum(sizes),):
-            return fails(f"answer {number}: shape {list(joined.shape)}, expected [{sum(sizes)}]")
-        if not np.isin(joined, (0, 1)).all():
-            return fails(f"answer {number}: {joined.tolist()}; expected 0 or 1 for each choice")
-        free = allowed(answer.info, subject.specs.action)
-        assert free is not None
-        if not answer.ended and not all(
-            part.any() for part in np.split(free[0], np.cumsum(sizes)[:-1].tolist())
-        ):
+        if problem := mask_problem(mask, sizes):
+            return fails(f"answer {number}: it {problem}")
+        if not answer.ended and stuck(read_mask(mask)[None], sizes)[0]:
             return fails(f"answer {number}: it forbids every action, and the episode has not ended")
     return holds(f"{len(shown):,} masks of {sum(sizes)}")
 

@@ -9,6 +9,9 @@ from gymnasium import spaces
 from pgx.envs.assumptions.recording import flat
 from pgx.envs.assumptions.subject import Subject
 from pgx.envs.assumptions.verdict import Untold, Verdict, fails, holds
+from pgx.envs.vector import Array
+
+ULPS = 4.0  # by which rounding may carry an observation over a bound of its space
 
 
 def form(subject: Subject) -> Verdict:
@@ -42,18 +45,27 @@ def bounds(subject: Subject) -> Verdict:
     else:
         assert isinstance(space, spaces.Box)  # no other can be played
         low, high = flat(space.low), flat(space.high)
+    rounding = ULPS * _spacing(np.maximum(np.abs(low), np.abs(high)), space)
     for number, answer in enumerate(answers):
         seen = flat(answer.kept)
         if seen.size != low.size:
             raise Untold("observations are not of their space's shape")
-        outside = np.flatnonzero((seen < low) | (seen > high))
+        outside = np.flatnonzero((seen < low - rounding) | (seen > high + rounding))
         if outside.size:
             i = int(outside[0])
-            between = f"[{low[i]:g}, {high[i]:g}]"
-            return fails(f"answer {number}: component {i} is {seen[i]:g}, the space says {between}")
+            between = f"[{float(low[i])!r}, {float(high[i])!r}]"
+            return fails(f"answer {number}: component {i} is {float(seen[i])!r}, the space says {between}")
     endless = int(np.sum(~np.isfinite(low) | ~np.isfinite(high)))
     without = f", {endless} of {low.size} components without a bound" if endless else ""
     return holds(f"{len(answers):,} observations{without}")
+
+
+def _spacing(bound: Array, space: "spaces.Space[Any]") -> Array:
+    """Return the distance from each bound [D] to the next number of the space's dtype; 0 for whole numbers."""
+    if space.dtype is None or not np.issubdtype(space.dtype, np.floating):
+        return np.zeros_like(bound)
+    spacing = np.finfo(space.dtype).eps * bound
+    return np.where(np.isfinite(spacing), spacing, 0.0)
 
 
 def finite(subject: Subject) -> Verdict:
@@ -73,11 +85,11 @@ def reward(subject: Subject) -> Verdict:
     if not given:
         raise Untold("no step was taken")
     for number, value in enumerate(given):
-        scalar = isinstance(value, np.ndarray) and value.shape == () and value.dtype.kind in "fiub"
+        scalar = isinstance(value, np.ndarray) and value.size == 1 and value.dtype.kind in "fiub"
         if not isinstance(value, numbers.Real) and not scalar:
             shape = f" of shape {list(value.shape)}" if isinstance(value, np.ndarray) else ""
             return fails(f"step {number + 1}: {value!r}, a {type(value).__name__}{shape}")
-    values = np.array(given, dtype=np.float64)
+    values = np.array([np.asarray(value).item() for value in given], dtype=np.float64)
     return holds(f"{np.nanmin(values):.4g} to {np.nanmax(values):.4g}, mean {np.nanmean(values):.4g}")
 
 

@@ -1,0 +1,103 @@
+"""An environment that answers in odd ways; workers import it."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+REWARDS: dict[str, Any] = {
+    "array reward": np.ones(1, np.float32),
+    "nested reward": np.ones((1, 1)),
+    "float32 reward": np.float32(1),
+    "int reward": 1,
+    "vector reward": np.ones(2),
+    "text reward": "a lot",
+}
+MASKS: dict[str, Any] = {
+    "additive mask": [0.0, -1e9, -1e9],
+    "negative mask": np.array([1, -1, 0]),
+    "nan mask": [1.0, np.nan, 0.0],
+    "probabilities": [0.2, 0.3, 0.5],
+    "text mask": ["yes", "no", "no"],
+    "zero mask": np.zeros(3, np.int8),
+    "short mask": [True, False],
+    "int mask": np.array([0, 1, 0]),
+    "bool mask": np.array([False, True, False]),
+    "float mask": np.array([0.0, 1.0, 0.0], np.float32),
+}
+
+
+class Odd(gymnasium.Env[Any, Any]):
+    """Episodes of five steps that earn 1 each.
+
+    Args:
+        kind: of oddness; "" for none.
+        late: whether observations and masks are odd from the second step of an episode on; else from the reset on.
+    """
+
+    observation_space = spaces.Box(-1.0, 1.0, (3,), np.float32)
+    action_space = spaces.Discrete(3)
+
+    def __init__(self, kind: str = "", late: bool = False) -> None:
+        self.kind, self.late = kind, late
+
+    def _show(self) -> tuple[Any, dict[str, Any]]:
+        seen: Any = np.full(3, 0.1 * self.count, np.float32)
+        if self.late and self.count < 2:
+            return seen, {}
+        match self.kind:
+            case "wider":
+                seen = np.zeros(4, np.float32)
+            case "column":
+                seen = seen[:, None]
+            case "dict":
+                seen = {"a": seen}
+            case "complex":
+                seen = seen.astype(complex)
+        return seen, ({"action_mask": MASKS[self.kind]} if self.kind in MASKS else {})
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.count = 0
+        return self._show()[0] if self.kind == "bare" else self._show()
+
+    def step(self, action: Any) -> Any:
+        if self.kind.endswith("mask") and (self.count or not self.late):
+            assert action == 1, "only action 1 is allowed"
+        self.count += 1
+        seen, info = self._show()
+        reward, ended = REWARDS.get(self.kind, 1.0), self.count == 5
+        match self.kind:
+            case "four":
+                return seen, reward, ended, info
+            case "raises":
+                return {}["joint"]
+            case "array flag":
+                return seen, reward, np.array([ended]), False, info
+            case "vector flag":
+                return seen, reward, ended, np.array([False, True]), info
+        return seen, reward, ended, False, info
+
+
+class Seedless(Odd):
+    """Its reset takes no seed."""
+
+    def reset(self) -> Any:  # type: ignore[override]
+        return super().reset()
+
+
+for name, made in (("Odd", Odd), ("Seedless", Seedless)):
+    if f"{name}-v0" not in gymnasium.registry:
+        gymnasium.register(f"{name}-v0", made)
+
+
+class Fast(Odd):
+    """Has the spaces of EnvPool's highway-fast-v0, and is another environment."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (5, 5), np.float32)
+    action_space = spaces.Discrete(5)
+
+
+if "highway-fast-v0" not in gymnasium.registry:
+    gymnasium.register("highway-fast-v0", Fast, max_episode_steps=30)

@@ -1,0 +1,97 @@
+"""What environments answer, right or wrong: taken, or refused in one sentence that names the rule."""
+
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+
+from pgx.envs.assumptions import judge
+from pgx.envs.assumptions.subject import Asked, Subject
+from pgx.envs.make import BackendChoice, make_envs
+from pgx.envs.vector import Step, step
+from pgx.errors import RunError
+from pgx.rewards.plan import OWN
+from tests.envs.odd import REWARDS
+
+ODD = "tests.envs.odd:Odd-v0"
+CHECK = rf"\(`pgx check env={ODD}` tests every rule\)"
+
+REFUSED = {
+    "vector reward": rf"step\(\) returned array\(\[1., 1.\]\), a ndarray of shape \[2\], as reward; .*{CHECK}",
+    "text reward": rf"step\(\) returned 'a lot', a str, as reward; expected one number {CHECK}",
+    "vector flag": rf"step\(\) returned .* as truncated; expected one truth value {CHECK}",
+    "wider": rf"returned an observation of shape \[4\]; the observation space says shape \[3\] {CHECK}",
+    "column": r"returned an observation of shape \[3, 1\]; the observation space says shape \[3\]",
+    "dict": r"returned a dict as observation; the observation space is Box",
+    "complex": r"returned an observation of complex\d+ numbers; the observation space says float32",
+    "bare": rf"reset\(\) returned a ndarray; expected \(observation, info\).*{CHECK}",
+    "four": rf"step\(\) returned 4 values \(ndarray, float, bool, dict\); expected .*{CHECK}",
+    "raises": r"step\(\) raised KeyError: 'joint', in step \(odd.py:\d+\)$",
+    "additive mask": r"of environment 0.* contains -1000000000.0; expected 0 or 1 .* an additive mask becomes one",
+    "negative mask": r"of environment 0.* contains -1; expected 0 or 1",
+    "nan mask": r"of environment 0.* contains nan; expected 0 or 1",
+    "probabilities": r"of environment 0.* contains 0.2; expected 0 or 1",
+    "text mask": r"of environment 0.* contains 'yes'; expected 0 or 1",
+    "zero mask": r"of environment 0.* forbids every action",
+    "short mask": r"of environment 0.* has the shape \[2\]; expected \[3\]",
+}
+
+
+def played(
+    kind: str, backend: Literal["gymnasium", "processes"] = "gymnasium", late: bool = False, name: str = ODD
+) -> Step:
+    """The last of seven steps of two environments."""
+    kwargs: dict[str, Any] = {"kind": kind, "late": late}
+    envs = make_envs(BackendChoice(backend, "test"), name, 2, kwargs, 1, 60.0, OWN)
+    try:
+        envs.reset(0)
+        for _ in range(7):
+            action = np.ones(2, np.int64)
+            assert envs.action_mask is None or envs.action_mask[:, 1].all()
+            took = step(envs, action)
+        return took
+    finally:
+        envs.close()
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "later"])
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_broken_rule_is_named(kind: str, late: bool) -> None:
+    with pytest.raises(RunError, match=rf"^{ODD}: .*{REFUSED[kind]}"):
+        played(kind, late=late)
+
+
+@pytest.mark.parametrize("kind", ["vector reward", "raises", "additive mask"])
+def test_worker_processes_say_the_same(kind: str) -> None:
+    with pytest.raises(RunError, match=rf"^{ODD}: .*{REFUSED[kind]}"):
+        played(kind, "processes")
+
+
+def test_a_mask_in_the_midst_of_an_episode_is_named_with_its_step() -> None:
+    with pytest.raises(RunError, match=r"of environment 0 at step 2 of the episode contains -1"):
+        played("negative mask", late=True)
+
+
+def test_a_reset_without_a_seed_is_told_how_to_take_one() -> None:
+    with pytest.raises(RunError, match=r"reset\(\) takes no seed; define it as reset\(self, \*, seed=None"):
+        played("", name="tests.envs.odd:Seedless-v0")
+
+
+@pytest.mark.parametrize("kind", [*(k for k in REWARDS if k not in REFUSED), "array flag"])
+def test_one_number_is_taken_in_every_form(kind: str) -> None:
+    took = played(kind)
+    assert took.reward.tolist() == [1.0, 1.0] and took.reward.dtype == np.float64
+    assert took.terminated.tolist() == [False, False]
+
+
+@pytest.mark.parametrize("kind", ["int mask", "bool mask", "float mask"])
+def test_masks_of_zeros_and_ones_are_obeyed(kind: str) -> None:
+    assert played(kind).reward.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("kind", [k for k in REFUSED if k.endswith("mask") or k == "probabilities"])
+def test_check_refuses_the_masks_that_training_refuses(kind: str) -> None:
+    subject = Subject(Asked(ODD, 2, {"kind": kind}, "gymnasium", 1, 60.0, None))
+    verdict = judge("action masks can be obeyed", subject)
+    assert verdict.outcome == "fails", verdict
+    subject.close()
