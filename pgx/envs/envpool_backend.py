@@ -16,7 +16,6 @@ from pgx.envs.vector import Array, Step, said_success
 from pgx.errors import RunError
 from pgx.extras import import_problem
 
-
 # Packages of the environments that EnvPool reimplements. An environment of another package is never taken for
 # EnvPool's of the same id.
 REIMPLEMENTED = frozenset({"ale_py", "gymnasium", "gymnasium_robotics", "highway_env", "minigrid"})

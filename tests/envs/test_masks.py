@@ -166,7 +166,7 @@ def test_a_mask_of_the_wrong_length_is_named_with_its_shape(make: Make) -> None:
 @pytest.mark.parametrize("several", ["false", "true"])
 def test_a_mask_that_forbids_everything_in_mid_episode_is_an_error(make: Make, several: str) -> None:
     trainer = make("algo=ppo", *MASKED, "env.kwargs.shows=nothing", f"env.kwargs.several={several}")
-    with pytest.raises(RunError, match="environment 0 .*forbids every action"):
+    with pytest.raises(RunError, match=r"environment 0 .*forbids every action"):
         trainer.runner.collect(trainer.agent)
 
 
@@ -201,7 +201,7 @@ def test_a_mask_for_continuous_actions_is_refused(make: Make) -> None:
 
 def test_every_component_needs_an_alternative(make: Make) -> None:
     trainer = make("algo=ppo", "env=tests.envs.test_masks:HalfMasked-v0")
-    with pytest.raises(RunError, match="environment 0 .*forbids every action"):
+    with pytest.raises(RunError, match=r"environment 0 .*forbids every action"):
         trainer.runner.collect(trainer.agent)
 
 
