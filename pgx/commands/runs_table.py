@@ -145,7 +145,13 @@ def _errors(lines: Sequence[Line], width: int | None) -> Iterator[str]:
     for line in lines:
         if line.error:
             said = f"{line.run}: {line.state}: {' '.join(line.error.split())}"
-            yield from textwrap.wrap(said, width, subsequent_indent="  ") if width is not None else [said]
+            yield from (
+                [said]
+                if width is None
+                else textwrap.wrap(
+                    said, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+                )
+            )
 
 
 def _age(seconds: float) -> str:

@@ -10,9 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pgx.cli import main
-from pgx.commands.runs import Line, look_below
+from pgx.commands.runs import look_below
+from pgx.commands.runs_table import Line, shorten, table
 from pgx.run_lock import hold
 from pgx.sweeps.progress import write_failure
 from tests.conftest import Make
@@ -51,6 +54,7 @@ def test_each_state_is_told(folder: Path) -> None:
         summary["final_return"],
     )
     assert done.best_return is not None and done.steps_per_second is not None
+    assert (done.env, done.algo, done.seed) == ("CartPole-v1", "ppo", 0)
     # A run under way is known from its rows alone, and they say the same.
     assert found["running"].steps == done.steps and found["running"].recent_return == done.recent_return
 
@@ -82,7 +86,15 @@ def test_as_a_table_and_as_json(folder: Path, capsys: pytest.CaptureFixture[str]
         main(["runs", str(folder)])
     out = capsys.readouterr().out
     assert ended.value.code == 0
-    for word in ("finished", "failed", "the simulator burst", "512", "100%", "steps/s"):
+    for word in (
+        "finished",
+        "failed: failed: the simulator burst",
+        "512",
+        "100%",
+        "steps/s",
+        "CartPole-v1",
+        "seed",
+    ):
         assert word in out
     assert "\x1b" not in out and "…" not in out
     with pytest.raises(SystemExit):
@@ -92,6 +104,49 @@ def test_as_a_table_and_as_json(folder: Path, capsys: pytest.CaptureFixture[str]
         "failed",
         "unreadable",
     }
+
+
+LONG = "outputs/LunarLanderContinuous-v3/off_policy_reinforce/2026-11-28_14-33-25_8_seed12"
+
+
+def some(run: str = LONG, error: str | None = None) -> Line:
+    state = "failed" if error else "interrupted"
+    return Line(run, "LunarLanderContinuous-v3", "off_policy_reinforce", 12, state, 10_000_000, 10_000_000, -12345.6,
+                -12345.6, 12_345.6, 3e6, error)  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 160, 240])
+def test_the_table_fits_and_grows_with_the_terminal(width: int) -> None:
+    error = "NotFiniteError: " + "the update made parameters of the policy NaN " * 5
+    lines = [some(), some(run="a"), some(error=error)]
+    head, rule, *rows = [text.plain for text in table(lines, width, ascii_only=False)]
+    assert max(map(len, [head, rule, *rows[:3]])) <= width
+    needed = ["run", "env", "algo", "seed", "status", "steps", "return"]
+    assert [title for title in head.split() if title in needed] == needed
+    assert len(head.split()) == {80: 7, 100: 7, 120: 8, 160: 12, 240: 12}[width]
+    assert rows[0].split()[0].endswith("_seed12") and rows[1].split()[0] == "a"
+    if width < 240:
+        assert "…" in rows[0]
+    else:
+        assert rows[0].startswith(LONG)
+    assert (
+        " ".join(" ".join(rows[3:]).split()) == f"{LONG}: failed: {error.strip()}"
+    )  # whole, below the table
+    assert "NotFiniteError" not in " ".join(rows[:3])
+
+
+def test_nothing_is_shortened_in_a_pipe() -> None:
+    head, _, row, error = [text.plain for text in table([some(error="x" * 500)], None, ascii_only=True)]
+    assert row.startswith(LONG) and error == f"{LONG}: failed: {'x' * 500}" and len(head.split()) == 12
+    assert all(text.plain.isascii() for text in table([some()], 80, ascii_only=True))
+
+
+@given(st.text(min_size=1), st.integers(1, 40))
+def test_a_shortened_name_has_its_size_and_its_ends(name: str, size: int) -> None:
+    short = shorten(name, size, "…")
+    assert len(short) <= max(size, 1) and (short == name or len(short) == size)
+    head, _, tail = short.partition("…") if short != name else (name, "", "")
+    assert name.startswith(head) and name.endswith(tail)
 
 
 def test_a_folder_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
