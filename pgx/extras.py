@@ -19,6 +19,7 @@ EXTRAS = {  # package: the extra that installs it, as in pyproject.toml
     "onnx": "export",
     "onnxscript": "export",
     "onnxruntime": "export",
+    "wandb": "wandb",
 }
 
 

@@ -47,6 +47,7 @@ NEEDED_BY = {
     "onnx": [["export", "run", "--to", "onnx", "--out", "policy.onnx"]],
     "onnxscript": [["export", "run", "--to", "onnx", "--out", "policy.onnx"]],
     "onnxruntime": [["export", "run", "--to", "onnx", "--out", "policy.onnx"]],
+    "wandb": [["train", *TINY, "logger.wandb=project"]],
     "h5py": [["train", "algo=off_policy_reinforce", "env=CartPole-v1", "dataset=data"]],
     "envpool": [["train", *TINY, "env.backend=envpool"]],
 }

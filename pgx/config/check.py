@@ -16,6 +16,7 @@ from pgx.config.own_rules import own_values
 from pgx.config.sections import FIXED, Search, Top
 from pgx.datasets.read import dataset_problem
 from pgx.errors import UserError
+from pgx.extras import require
 from pgx.paths import choices, config_dir
 from pgx.schema import nearest, problems, signature
 
@@ -35,8 +36,10 @@ def check_inputs(cfg: DictConfig) -> None:
     """Refuse a run whose data is not there. Apart from `check`: who only evaluates a run needs no data of it.
 
     Raises:
-        UserError: what is wrong with the dataset's folder.
+        UserError: what is wrong with the dataset's folder, or which optional package is missing.
     """
+    if (project := cfg.logger.get("wandb")) is not None:
+        require(f"logger.wandb={project}", "wandb")
     path = cfg.runner.get("path")
     try:
         problem = None if path is None else dataset_problem(Path(path))

@@ -15,6 +15,7 @@ from pgx.loggers.hparams import Column, Value
 from pgx.loggers.jsonl import METRICS, JsonLines
 from pgx.loggers.patient import Patient
 from pgx.loggers.tensorboard import TensorBoard
+from pgx.loggers.weights_and_biases import WeightsAndBiases
 from pgx.records import Records, complain
 from pgx.schema import fits, signature
 
@@ -31,7 +32,10 @@ def _open_sinks(
     logger: Logger, run_dir: Path, values: Mapping[str, Any], total_steps: int, steps: int | None, rows: int
 ) -> Sequence[Sink]:
     """Open the loggers of a run after `steps` environment steps (None: a new run) and `rows` rows of metrics."""
-    sinks: list[Sink] = [Patient(JsonLines(run_dir / METRICS, steps, rows), METRICS, complain)]
+    sinks: list[Sink] = []
+    if logger.wandb is not None:  # first: where it refuses to start, nothing else has been written
+        sinks.append(WeightsAndBiases(logger.wandb, run_dir, _flat(values), complain))
+    sinks.append(Patient(JsonLines(run_dir / METRICS, steps, rows), METRICS, complain))
     if logger.tensorboard:
         events = TensorBoard(run_dir, _flat(values), _keys(), keep_until=steps)
         sinks.append(Patient(events, "TensorBoard's events", complain))

@@ -65,6 +65,7 @@ class Health:
 class Logger:
     every: Count  # iterations
     tensorboard: bool
+    wandb: str | None  # project at Weights & Biases; null: none
     console: ConsoleStyle
     console_interval: Positive  # seconds between lines of the plain console
 

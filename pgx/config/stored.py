@@ -18,7 +18,11 @@ LARGEST = 1_000_000  # bytes of a config; one of pgx's has some thousand
 DEEPEST = 50  # sections within sections
 
 # Keys that configs of earlier versions lack, with the value that a run of such a config takes.
-ADDED: dict[str, dict[str, Any]] = {"trainer": {"eval_max_steps": 30_000}}
+ADDED: dict[str, dict[str, Any]] = {
+    "env": {"normalizer_warmup_steps": 0},
+    "trainer": {"eval_max_steps": 30_000},
+    "logger": {"wandb": None},
+}
 
 # Tags construct objects, aliases let a file of a page become more than memory holds, and pgx writes neither.
 _MORE_THAN_DATA = (yaml.TagToken, yaml.AnchorToken, yaml.AliasToken, yaml.DirectiveToken)

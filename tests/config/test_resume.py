@@ -10,9 +10,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from pgx.config import build, compose
+from pgx.config.check import problems_of
 from pgx.config.overrides import parse
 from pgx.config.resume import MAY_CHANGE, applied, changes, may_change
-from pgx.config.stored import read_config
+from pgx.config.stored import ADDED, read_config
 from pgx.config.unread import flat
 from pgx.paths import choices
 from pgx.schema import shown
@@ -230,6 +231,19 @@ def test_a_change_costs_the_bits_where_the_list_says_so_and_nowhere_else(
     (entry,) = [each for each in MAY_CHANGE if each.key == key]
     same = torch.equal(parameters(resumed(run, tmp_path / "again", override)), ended)
     assert same == (entry.same_bits == "yes")
+
+
+def test_a_config_of_an_earlier_version_gets_the_values_that_its_runs_had(tmp_path: Path) -> None:
+    values: Any = OmegaConf.to_container(compose(["run_dir=elsewhere"]), resolve=True)
+    for section, added in ADDED.items():
+        for key in added:
+            del values[section][key]
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(values)))
+    read = read_config(tmp_path / "config.yaml")
+    assert not problems_of(read)
+    assert all(
+        read[section][key] == value for section, added in ADDED.items() for key, value in added.items()
+    )
 
 
 # --- the command
