@@ -11,10 +11,10 @@ from typing import Any
 
 from pgx.algos import rule, rules
 from pgx.config.choices import NAMED, keys_of
+from pgx.config.files import comments, field_comments, head, leaves, values_of
 from pgx.config.sections import FIXED, Search, Top
 from pgx.paths import choices, config_dir
 from pgx.schema import describe, signature
-from scripts.config_files import comments, field_comments, head, leaves, values_of
 
 CONFIGS = config_dir()
 HEADING = """\
@@ -29,7 +29,7 @@ A run's config is composed of one file of each group, and any value of it can be
 `group=choice` takes another file, `group.key=value` another value. The command line beats `experiment=NAME`,
 which beats what the algo's file prefers elsewhere (rollout length, optimizer, ...), which beats the rest. Values
 stand in these files and nowhere else. `pgx train --cfg job ...` prints what a command line comes to,
-`pgx train --help` the default config. An unknown key, a value out of its range, a key that nothing would read
+`pgx train --help ...` every key of it with its value and its meaning. An unknown key, a value out of its range, a key that nothing would read
 beside the others, and values that contradict each other are refused, all at once, before anything starts.
 
 `???`: has to be given. `${env.discount}`: whatever that key is, unless this one is set. `null`: as the meaning says.

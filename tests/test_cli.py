@@ -162,6 +162,25 @@ def test_train_help_shows_groups_and_keys_and_leaves_no_folder(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "overrides", [["algo=ppo", "env=CartPole-v1"], ["algo=npg", "policy=lstm"], ["algo=impala", "reward=hop"]]
+)
+def test_train_help_says_what_every_key_means_in_80_columns(command: Command, overrides: list[str]) -> None:
+    said = command("train", "--help", *overrides)
+    assert said.code == 0 and said.err == ""
+    lines = said.out.split("Keys: key=value")[1].splitlines()
+    keys = [number for number, line in enumerate(lines) if re.match(r"  [a-z]", line)]
+    assert len(keys) > 60
+    for number in keys:
+        assert lines[number + 1].startswith("      "), lines[number]
+    shown = {line.strip().partition("=")[0] for line in (lines[number] for number in keys)}
+    assert {"seed", "env.num_envs", "trainer.total_steps", "algo.discount", "policy.name"} - shown == {
+        "policy.name"
+    }
+    long = [line for line in said.out.splitlines() if len(line) > 80]
+    assert all(" " not in line.strip() for line in long), long  # a value that cannot be broken
+
+
 def test_train_cfg_prints_the_config_and_leaves_no_folder(command: Command, tmp_path: Path) -> None:
     said = command("train", "--cfg", "job", "algo=ppo", "env=Acrobot-v1", "seed=7")
     assert said.code == 0, said.err

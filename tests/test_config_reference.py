@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 from pgx.config import compose
 from pgx.config.compose import hydra_config
+from pgx.config.files import comments, field_comments
 from pgx.paths import choices
-from scripts.config_files import comments, field_comments
 from scripts.config_reference import page
 
 ROOT = Path(__file__).parents[1]

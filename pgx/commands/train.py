@@ -18,6 +18,8 @@ from pgx.commands.run import Lead, follow, with_one_voice
 from pgx.commands.sweep import start as start_sweep
 from pgx.commands.through_hydra import hand_over, start
 from pgx.config.aliases import ALIASES
+from pgx.config.compose import composed
+from pgx.config.help import help_page
 from pgx.config.overrides import jobs, parse, prepare
 from pgx.config.ranks import check_ranks
 from pgx.config.spelling import is_known, is_text, quoted
@@ -30,7 +32,7 @@ from pgx.sweeps.plan import key_of
 # Hydra's flags but for those that read another config, which pgx would not have checked, or a pickled one.
 FLAGS = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r"}
 FLAGS |= {"--multirun", "-m", "--info", "-i", "--shell-completion", "-sc"}
-_WITHOUT_A_RUN = {"help", "hydra_help", "cfg", "info", "shell_completion"}  # Hydra's flags that only print
+_WITHOUT_A_RUN = {"hydra_help", "cfg", "info", "shell_completion"}  # Hydra's flags that only print
 
 
 def train(arguments: list[str]) -> int:
@@ -47,6 +49,9 @@ def _train(arguments: list[str], lead: Lead) -> int:
         return resume(arguments, lead)
     options, overrides = _options(arguments)
     flags, prepared = [a for a in arguments if a not in overrides], prepare(overrides)
+    if options.help:
+        print(help_page(composed(overrides).config), end="")
+        return 0
     if _WITHOUT_A_RUN & {name for name, value in vars(options).items() if value}:
         hand_over([*flags, *prepared], _nothing)
         return 0

@@ -78,7 +78,8 @@ def field_comments(source: type) -> dict[str, str]:
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
             lines = range(field.lineno, (field.end_lineno or field.lineno) + 1)
             beside = [comments[line] for line in lines if line in comments]
-            above, line = [], field.lineno - 1
+            above: list[str] = []
+            line = field.lineno - 1
             while line in comments and text.splitlines()[line - 1].strip().startswith("#"):
                 above.insert(0, comments[line])
                 line -= 1

@@ -1,0 +1,103 @@
+"""The page of `pgx train --help`: every key of the composed config with its value and its meaning, in 80 columns."""
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from pgx.algos import rule, rules
+from pgx.config.files import comments, field_comments
+from pgx.config.sections import FIXED, Top
+from pgx.paths import choices, config_dir, groups
+
+WIDTH = 80
+USAGE = """\
+pgx train [key=value ...]      train with the config below, changed by overrides
+pgx train -m [key=a,b ...]     one run of every combination of the values
+pgx train -m sweep=NAME ...    search; key=interval(a,b) searches that key too
+pgx train -m hydra/launcher=NAME ...
+                               several runs at once: joblib, ray,
+                               submitit_slurm, submitit_local (docs/sweeps.md)
+pgx train --cfg job ...        print the config and do nothing
+pgx train --help ...           this page, of the config with these overrides
+pgx train --resume RUN ...     go on with a run from its last checkpoint
+  --checkpoint NAME            from another checkpoint
+  --trust                      its files may import the modules that they name
+                               (docs/checkpoints.md)
+"""
+
+
+def help_page(cfg: DictConfig) -> str:
+    """Return the page for a config.
+
+    Args:
+        cfg: composed; references are shown as they are written.
+    """
+    values = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(values, dict)
+    lines = [*USAGE.splitlines(), "", "Groups: group=choice (env also takes every other id of Gymnasium)", ""]
+    for group in groups():
+        lines += textwrap.wrap(
+            f"{group}={', '.join(choices(group))}", WIDTH, initial_indent="  ", subsequent_indent="      "
+        )
+    lines += ["", "Keys: key=value"]
+    top = {key: value for key, value in values.items() if not isinstance(value, dict)}
+    lines += ["", *_keys("", top, _meanings("", {}))]
+    for section, chosen in values.items():
+        if isinstance(chosen, dict):
+            name = f"{section!s}={chosen['name']}" if chosen.get("name") else str(section)
+            lines += ["", name, *_keys(f"{section!s}.", chosen, _meanings(str(section), chosen))]
+    return "\n".join(lines) + "\n"
+
+
+def _keys(prefix: str, values: Mapping[Any, Any], meanings: Mapping[str, str]) -> Iterator[str]:
+    for key, value in values.items():
+        if key != "name":
+            yield f"  {prefix}{key}={_value(value)}"
+            yield from textwrap.wrap(
+                meanings.get(str(key), ""), WIDTH, initial_indent="      ", subsequent_indent="      "
+            )
+
+
+def _meanings(section: str, chosen: Mapping[Any, Any]) -> dict[str, str]:
+    """The meaning of each key of a section: from the YAML file that sets it, else from the type that reads it."""
+    source = FIXED.get(section) if section else Top
+    found = {} if source is None else _stated(field_comments(source))
+    below, name = "", str(chosen.get("name") or "none")
+    if section in ("", "trainer", "health"):
+        path, below = config_dir() / "train.yaml", f"{section}." if section else ""
+    elif section in ("env", "logger"):
+        path = config_dir() / section / "default.yaml"
+    elif section == "reward":
+        path = config_dir() / "reward" / "none.yaml"
+    else:
+        path = config_dir() / section / f"{name}.yaml"
+    if section == "algo":
+        below = "algo."
+        if name in rules():
+            found |= _stated(field_comments(rule(name)))
+    if path.is_file():
+        here = {
+            key.removeprefix(below): said for key, said in comments(path).items() if key.startswith(below)
+        }
+        found |= {
+            key: f"{found[key]}; {said}" if section == "algo" and found.get(key, said) != said else said
+            for key, said in here.items()
+        }
+    return found
+
+
+def _stated(meanings: Mapping[str, str]) -> dict[str, str]:
+    return {key: said for key, said in meanings.items() if said}
+
+
+def _value(value: Any) -> str:
+    """A value as a user types it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list):
+        return f"[{','.join(map(_value, value))}]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_value(inner)}" for key, inner in value.items()) + "}"
+    return str(value)
