@@ -29,7 +29,8 @@ A run's config is composed of one file of each group, and any value of it can be
 `group=choice` takes another file, `group.key=value` another value. The command line beats `experiment=NAME`,
 which beats what the algo's file prefers elsewhere (rollout length, optimizer, ...), which beats the rest. Values
 stand in these files and nowhere else. `pgx train --cfg job ...` prints what a command line comes to,
-`pgx train --help ...` every key of it with its value and its meaning. An unknown key, a value out of its range, a key that nothing would read
+`pgx train --help ...` every key of it with its value and its meaning.
+An unknown key, a value out of its range, a key that nothing would read
 beside the others, and values that contradict each other are refused, all at once, before anything starts.
 
 `???`: has to be given. `${env.discount}`: whatever that key is, unless this one is set. `null`: as the meaning says.
