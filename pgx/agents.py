@@ -9,7 +9,7 @@ import torch
 from pgx.envs.normalizers import Identity, ObservationNormalizer
 from pgx.policies import CRITICS, POLICIES
 from pgx.seeding import generator
-from pgx.types import ActionSpec, Agent, Continuous, Normalizer, ObsSpec
+from pgx.types import ActionSpec, Agent, Continuous, Image, Normalizer, ObsSpec
 
 
 @dataclass(frozen=True)
@@ -34,3 +34,18 @@ class AgentPlan:
         if self.normalize_obs and isinstance(obs, Continuous):
             normalizer = ObservationNormalizer(obs, self.obs_clip, device)
         return Agent(policy.to(device), critic.to(device), normalizer)
+
+
+def flat_image_hint(values: Mapping[str, Any], obs: ObsSpec) -> str | None:
+    """Return a hint at convolutions for networks that take every pixel of an image as an input; None: there are none.
+
+    Args:
+        values: of a config: `policy` and `critic`, each with its name.
+        obs: what the environments show.
+    """
+    flat = [section for section in ("policy", "critic") if values[section]["name"] == "mlp"]
+    if not isinstance(obs, Image) or not flat:
+        return None
+    shape = " x ".join(map(str, obs.shape))
+    named = " ".join(f"{section}=mlp" for section in flat)
+    return f"{named} takes images of {shape} pixel by pixel; policy=cnn critic=cnn has far fewer weights"

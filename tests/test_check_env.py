@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 import pgx.commands.check_env
+from pgx.agents import flat_image_hint
 from pgx.cli import main
 from pgx.envs.assumptions import ASSUMPTIONS
+from pgx.specs import Continuous, Image
 from tests.processes import runs
 
 ROOT = Path(__file__).parents[1]
@@ -71,9 +73,9 @@ def test_what_fails_is_named_in_the_last_line_and_the_code_is_one(capsys: pytest
 def test_one_that_hangs_is_given_up_with_its_place(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pgx.commands.check_env, "STUCK", 3.0)
+    monkeypatch.setattr(pgx.commands.check_env, "MARGIN", 1.0)
     monkeypatch.setattr(pgx.commands.check_env, "PATIENCE", 1.0)
-    code, out, err = check(capsys, BROKEN, *LESS, "env.kwargs.fault=hangs")
+    code, out, err = check(capsys, BROKEN, *LESS, "env.kwargs.fault=hangs", "env.worker_timeout=2")
     assert code == 1
     (line,) = [line for line in out.splitlines() if line.startswith("fails")]
     assert re.search(
@@ -112,3 +114,12 @@ def test_a_command_that_is_wrong_is_one_message_and_two(
 ) -> None:
     code, out, err = check(capsys, *overrides)
     assert code == 2 and out == "" and err.startswith("pgx: error: ") and says in err
+
+
+def test_a_network_that_takes_images_pixel_by_pixel_hints_at_convolutions() -> None:
+    flat, convolved = ({"policy": {"name": name}, "critic": {"name": name}} for name in ("mlp", "cnn"))
+    image = Image((84, 84, 3))
+    assert flat_image_hint(flat, image) == (
+        "policy=mlp critic=mlp takes images of 84 x 84 x 3 pixel by pixel; policy=cnn critic=cnn has far fewer weights"
+    )
+    assert flat_image_hint(convolved, image) is None and flat_image_hint(flat, Continuous((3,))) is None

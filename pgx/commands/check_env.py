@@ -13,7 +13,7 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
-from pgx.agents import AgentPlan
+from pgx.agents import AgentPlan, flat_image_hint
 from pgx.commands.listing import show
 from pgx.config import compose
 from pgx.config.check import plain_values, value_problems
@@ -28,7 +28,9 @@ from pgx.processes.parent import LOOK, Process, ending, reap, start
 from pgx.processes.stuck import frames, give_up, place
 from pgx.runners.sizes import cores
 
-STUCK = 30.0  # seconds for one assumption: looks are over within some of them, unless the environment hangs
+MARGIN = (
+    10.0  # seconds that an assumption may take longer than worker processes may: they name the line of a hang
+)
 PATIENCE = 5.0  # seconds between lines of progress where output is no terminal
 STYLES = {"holds": "green", "fails": "bold red", "cannot be told": "yellow"}
 
@@ -53,7 +55,7 @@ def check_environment(overrides: list[str]) -> int:
     env = Env(**values["env"])
     verdicts: dict[str, Verdict] = {}
     assumption, seen = next(iter(ASSUMPTIONS)), Seen(None, None)
-    with _looking(_asked(env)) as messages:
+    with _looking(_asked(env), env.worker_timeout + MARGIN) as messages:
         for message in _told(messages):
             match message:
                 case Looks(assumption):
@@ -98,15 +100,20 @@ def _asked(env: Env) -> Asked:
 
 
 @contextmanager
-def _looking(asked: Asked) -> Iterator[Iterator[Any]]:
-    """What is heard of a process that looks at an environment; it ends with this."""
+def _looking(asked: Asked, limit: float) -> Iterator[Iterator[Any]]:
+    """What is heard of a process that looks at an environment; it ends with this.
+
+    Args:
+        asked: the environment.
+        limit: seconds for one assumption, after which the environment counts as one that hangs.
+    """
     (theirs, lifeline), (shown, shows) = os.pipe(), os.pipe()
     process, channel = start("pgx.envs.assumptions.process", [theirs, shows])
     os.close(theirs)
     os.close(shows)
     try:
         channel.send(asked)
-        yield _heard(process, channel, shown)
+        yield _heard(process, channel, shown, limit)
     finally:
         channel.close()
         os.close(lifeline)
@@ -114,15 +121,15 @@ def _looking(asked: Asked) -> Iterator[Iterator[Any]]:
         os.close(shown)
 
 
-def _heard(process: Process, channel: "Connection[Any, Any]", shown: int) -> Iterator[Any]:
+def _heard(process: Process, channel: "Connection[Any, Any]", shown: int, limit: float) -> Iterator[Any]:
     """Its messages, the last of them the end; None now and then where there is none."""
     waited, message = 0.0, None
     while not isinstance(message, Seen | Refused | Lost):
         if not channel.poll(LOOK):
             waited, message = waited + LOOK, None
-            if waited >= STUCK:
+            if waited >= limit:
                 where = place(frames(give_up(process, shown)))
-                message = Lost(f"it was not over within {STUCK:g} s" + (f", {where}" if where else ""))
+                message = Lost(f"it was not over within {limit:g} s" + (f", {where}" if where else ""))
         else:
             waited = 0.0
             try:
@@ -164,7 +171,10 @@ def _policy(values: dict[str, Any], env: Env, seen: Seen) -> Verdict:
     except UserError as error:
         return fails(str(error))
     count = sum(p.numel() for p in agent.policy.parameters())
-    return holds(f"{type(agent.policy).__name__} of {count:,} parameters; critic={values['critic']['name']}")
+    hint = f"; {flat}" if (flat := flat_image_hint(values, seen.spaces[0])) else ""
+    return holds(
+        f"{type(agent.policy).__name__} of {count:,} parameters; critic={values['critic']['name']}{hint}"
+    )
 
 
 def _show(verdicts: dict[str, Verdict]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from pgx.agents import flat_image_hint
 from pgx.checkpoint import LAST, Checkpoints
 from pgx.config import build, check, check_inputs
 from pgx.config.check import plain_values
@@ -92,6 +93,8 @@ def announce(trainer: Trainer, cfg: DictConfig) -> None:
         f"run {trainer.run_dir}",
         flush=True,
     )
+    if hint := flat_image_hint(cfg, envs.obs_spec):
+        print(f"hint: {hint}", flush=True)
 
 
 def _paid(cfg: DictConfig) -> str:

@@ -145,7 +145,7 @@ class Broken(gymnasium.Env[Any, Any]):
             case "infinite reward" if self.time == 3:
                 reward = np.inf
             case "array of rewards":
-                reward = np.array([reward])
+                reward = np.array([reward, reward])
             case "no reward":
                 reward = None
             case "whole flags":

@@ -87,9 +87,22 @@ class Seedless(Odd):
         return super().reset()
 
 
-for name, made in (("Odd", Odd), ("Seedless", Seedless)):
-    if f"{name}-v0" not in gymnasium.registry:
-        gymnasium.register(f"{name}-v0", made)
+class Bounded(Odd):
+    """Takes one real number.
+
+    Args:
+        low, high: bounds of it.
+        above: by which observations exceed their bound, in units of the last digit.
+    """
+
+    def __init__(self, low: float = -1.0, high: float = 1.0, above: int = 0) -> None:
+        super().__init__()
+        self.action_space = spaces.Box(low, high, (1,), np.float64)  # type: ignore[assignment]
+        self.above = above
+
+    def _show(self) -> tuple[Any, dict[str, Any]]:
+        seen = np.full(3, 1.0 + self.above * np.finfo(np.float32).eps, np.float32)
+        return np.where(np.arange(3) == self.count % 3, seen, -seen), {}
 
 
 class Fast(Odd):
@@ -99,5 +112,8 @@ class Fast(Odd):
     action_space = spaces.Discrete(5)
 
 
+for name, made in (("Odd", Odd), ("Seedless", Seedless), ("Bounded", Bounded)):
+    if f"{name}-v0" not in gymnasium.registry:
+        gymnasium.register(f"{name}-v0", made)
 if "highway-fast-v0" not in gymnasium.registry:
     gymnasium.register("highway-fast-v0", Fast, max_episode_steps=30)

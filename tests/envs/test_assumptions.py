@@ -74,17 +74,17 @@ def test_of_a_sound_environment_every_assumption_holds(fault: str) -> None:
         ("type", {FORM}, "answer 0: float64 numbers, the space says float32"),
         ("list", {FORM}, "answer 0: a list, expected an array"),
         ("numbered", {FORM, ROWS}, "answer 0: 0.0 is no whole number"),
-        ("outside", {BOUNDS}, r"answer 3: component 0 is \d\d.*, the space says \[-20, 20\]"),
+        ("outside", {BOUNDS}, r"answer 3: component 0 is \d\d.*, the space says \[-20.0, 20.0\]"),
         ("nan", {FINITE, ROWS}, "answer 3: component 0 of the observation is nan"),
         ("infinite reward", {FINITE, ROWS}, "answer 3: the reward is inf"),
-        ("array of rewards", {REWARD, ROWS}, r"step 1: array.* a ndarray of shape \[1\]"),
+        ("array of rewards", {REWARD, ROWS}, r"step 1: array.* a ndarray of shape \[2\]"),
         ("no reward", {REWARD, ROWS}, "step 1: None, a NoneType"),
         ("whole flags", {FLAGS}, "answer 1: terminated is 0, a int"),
         ("resets itself", {LAST}, "ends it lies among those that episodes begin with"),
         ("fixed start", {LAST, RESETS}, "ends it is the one that the next episode begins with"),
         ("tells of its end", {LAST}, r'another observation in info\["final_observation"\]'),
-        ("short mask", {MASK, ROWS}, r"answer 0: shape \[3\], expected \[2\]"),
-        ("odd mask", {MASK}, r"answer 0: \[7, 7\]; expected 0 or 1"),
+        ("short mask", {MASK, ROWS}, r"answer 0: it has the shape \[3\]; expected \[2\]"),
+        ("odd mask", {MASK, ROWS}, "answer 0: it contains 7; expected 0 or 1"),
         ("empty mask", {MASK, ROWS}, "answer 2: it forbids every action"),
         ("pointless bounds", {ACTIONS}, r"component 1 is in \[1, 1\]"),
         ("buffer", {KEPT}, "answer 0 was written over by a later one"),
@@ -180,3 +180,44 @@ def test_environments_that_people_use_get_a_clean_bill(env_id: str, backend: Bac
     found = subject(env_id, backend=backend)
     assert outcomes(found, "fails", but=() if env_id.startswith("Walker2d-v4") else (SLOW,)) == {}
     assert not {*SINGLE, FORM, FINITE, REWARD, FLAGS, SEED, ROWS} & set(outcomes(found, "cannot be told"))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "outcome", "evidence"),
+    [
+        (-1.0, 1.0, "holds", r"\[-1, 1\]"),
+        (-2.0, 2.0, "holds", r"\[-2, 2\]"),
+        (
+            1.0,
+            900.0,
+            "cannot be told",
+            r"reach 0.0022 of that range .* probability 0.16; .*squashed_gaussian",
+        ),
+        (-0.01, 0.01, "cannot be told", r"reach 1 of that range .* probability 0.008"),
+        (2.2250738585072014e-308, 1.0, "fails", "likely the smallest number of a type by mistake"),
+        (-1.0, -1.1754944e-38, "fails", "likely the smallest number of a type by mistake"),
+    ],
+)
+def test_bounds_that_a_gaussian_policy_hardly_meets_are_told_of(
+    low: float, high: float, outcome: str, evidence: str
+) -> None:
+    verdict = judge(ACTIONS, subject("tests.envs.odd:Bounded-v0", low=low, high=high))
+    assert verdict.outcome == outcome and re.search(evidence, verdict.evidence), verdict
+
+
+@pytest.mark.parametrize(("above", "outcome"), [(0, "holds"), (2, "holds"), (40, "fails")])
+def test_rounding_is_no_observation_outside_of_its_bounds(above: int, outcome: str) -> None:
+    verdict = judge(BOUNDS, subject("tests.envs.odd:Bounded-v0", above=above))
+    assert verdict.outcome == outcome
+    assert outcome == "holds" or re.search(r"is 1\.0000\d+, the space says \[-1\.0, 1\.0\]", verdict.evidence)
+
+
+def test_a_slow_environment_is_not_called_broken() -> None:
+    """Its steps are said to be slow; nothing waits for them."""
+    found = subject("tests.envs.broken:Broken-v0")
+    found.recording.step_seconds[:] = [1.5] * len(found.recording.step_seconds)
+    verdicts = {name: judge(name, found) for name in (SEED, OTHER, NEXT, ROWS, ALL_SEED, APART)}
+    found.close()
+    assert verdicts[ROWS].outcome == "cannot be told"
+    assert verdicts[ROWS].evidence == "one step takes 1.5 s, one of all 3 environments 4.5 s"
+    assert {verdict.outcome for verdict in verdicts.values()} == {"holds", "cannot be told"}

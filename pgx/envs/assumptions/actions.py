@@ -1,14 +1,20 @@
 """What the trainer assumes of actions: masks that leave some, bounds that are bounds."""
 
+import math
+
 import numpy as np
 from gymnasium import spaces
 
 from pgx.envs.assumptions.recording import raised, reset, same, step
 from pgx.envs.assumptions.single import describe
 from pgx.envs.assumptions.subject import Subject
-from pgx.envs.assumptions.verdict import Verdict, fails, holds
+from pgx.envs.assumptions.verdict import Verdict, fails, holds, untold
 from pgx.envs.masks import mask_problem, read_mask, stuck
 from pgx.specs import Continuous, choices
+
+TINY = float(np.finfo(np.float32).tiny) * 2  # bounds between 0 and this are no bounds that anyone means
+REACH = 3.0  # standard deviations within which nearly all standard normal numbers lie
+LITTLE = 0.05
 
 
 def action_mask(subject: Subject) -> Verdict:
@@ -41,9 +47,31 @@ def action_bounds(subject: Subject) -> Verdict:
         return holds(
             f"component {endless[0]} has none: taken as sampled (policy.continuous=squashed_gaussian needs them)"
         )
+    lost = np.flatnonzero(((low > 0) & (low < TINY)) | ((high < 0) & (high > -TINY)))
+    if lost.size:
+        i = int(lost[0])
+        return fails(
+            f"component {i} is in [{low[i]:g}, {high[i]:g}]: a bound next to 0 is likely the smallest number of a type "
+            "by mistake, and actions beyond it become 0"
+        )
+    reached = np.maximum(np.minimum(high, REACH) - np.maximum(low, -REACH), 0.0)
+    inside = np.array([_normal(b) - _normal(a) for a, b in zip(low, high, strict=True)])
+    poor = np.flatnonzero((reached < LITTLE * (high - low)) | (inside < LITTLE))
+    if poor.size:
+        i = int(poor[0])
+        return untold(
+            f"component {i} is in [{low[i]:g}, {high[i]:g}]: standard normal actions, as of a Gaussian policy at its "
+            f"start, reach {reached[i] / (high[i] - low[i]):.2g} of that range and lie in it with probability "
+            f"{inside[i]:.2g}; rescale the actions to [-1, 1], or set policy.continuous=squashed_gaussian"
+        )
     return holds(
         f"[{low.min():g}, {high.max():g}]; pgx clips to them; beyond, the environment {_beyond(subject)}"
     )
+
+
+def _normal(x: float) -> float:
+    """Distribution function of the standard normal distribution."""
+    return 0.5 * (1.0 + math.erf(x / math.sqrt(2.0)))
 
 
 def _beyond(subject: Subject) -> str:

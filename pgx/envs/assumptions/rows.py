@@ -1,5 +1,6 @@
 """What the trainer assumes of N environments on the backend that it would have."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,6 @@ from pgx.specs import ActionSpec
 
 STEPS = 500
 REPEATED = 100  # steps of which each bit is compared
-TIMEOUT = 20.0  # seconds for a worker; a run waits for as long as it is told to
 
 
 @dataclass
@@ -38,8 +38,15 @@ class Rows:
 def make_rows(subject: Subject) -> VectorEnv:
     """The environments that a run would have."""
     asked = subject.asked
-    timeout = min(asked.worker_timeout, TIMEOUT)
-    return make_envs(subject.choice, asked.id, asked.num_envs, asked.kwargs, asked.num_threads, timeout, OWN)
+    return make_envs(
+        subject.choice,
+        asked.id,
+        asked.num_envs,
+        asked.kwargs,
+        asked.num_threads,
+        asked.worker_timeout,
+        OWN,
+    )
 
 
 @contextmanager
@@ -68,8 +75,18 @@ def roll(envs: VectorEnv, spec: ActionSpec, seed: int, steps: int, seconds: floa
 
 
 def played(subject: Subject) -> tuple[Rows, Rows, Rows]:
-    """A look at all environments; the same again, shorter; and with the same actions for all."""
-    spec = subject.specs.action
+    """A look at all environments; the same again, shorter; and with the same actions for all.
+
+    Raises:
+        Untold: a step of all environments takes longer than a look may.
+    """
+    spec, asked, choice = subject.specs.action, subject.asked, subject.choice
+    in_turn = math.ceil(asked.num_envs / (1 if choice.name == "gymnasium" else asked.num_threads))
+    if choice.name != "envpool" and in_turn * subject.step_seconds > SECONDS:
+        raise Untold(
+            f"one step takes {subject.step_seconds:.2g} s, one of all {asked.num_envs} environments "
+            f"{in_turn * subject.step_seconds:.2g} s"
+        )
     with closing_rows(make_rows(subject)) as envs:
         return (
             roll(envs, spec, 7, STEPS, SECONDS, alike=False),
@@ -167,9 +184,7 @@ def in_worker(subject: Subject) -> Verdict:
     with closing_rows(here):
         one = roll(here, spec, 3, REPEATED, SECONDS / 2, alike=False)
     try:
-        there = process_backend.ProcessVector(
-            asked.id, 1, asked.kwargs, 1, min(asked.worker_timeout, TIMEOUT)
-        )
+        there = process_backend.ProcessVector(asked.id, 1, asked.kwargs, 1, asked.worker_timeout)
         with closing_rows(there):
             two = roll(there, spec, 3, REPEATED, SECONDS / 2, alike=False)
     except (RunError, UserError) as error:

@@ -69,18 +69,21 @@ def glimpses(subject: Subject, seeds: list[int | None]) -> list[bytes]:
         Untold: there is but one.
     """
     end = time.perf_counter() + SECONDS / 2
+    steps = GLIMPSE
+    if subject.step_seconds > 0:  # a slow environment shows fewer
+        steps = max(2, min(GLIMPSE, int(SECONDS / 6 / subject.step_seconds)))
     seen: list[bytes] = []
     for seed in seeds:
         if len(seen) > 2 and time.perf_counter() > end:
             break
-        seen.append(_glimpse(subject.env, subject.specs, seed))
+        seen.append(_glimpse(subject.env, subject.specs, seed, steps))
     return seen
 
 
-def _glimpse(env: Single, specs: Specs, seed: int | None) -> bytes:
+def _glimpse(env: Single, specs: Specs, seed: int | None, steps: int) -> bytes:
     rng, answer = np.random.default_rng(0), reset(env, seed)
     said = []
-    for _ in range(GLIMPSE):
+    for _ in range(steps):
         said.append(np.asarray(answer.kept).tobytes() + repr((answer.reward, answer.ended)).encode())
         if answer.ended:
             break

@@ -1,5 +1,6 @@
 """The environment that is looked at: what it is, and what is seen of it, each looked at once."""
 
+import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -109,6 +110,12 @@ class Subject:
     def recording(self) -> Recording:
         """What it answered to random actions."""
         return play(self.env, self.specs, 0, STEPS, SECONDS)
+
+    @property
+    def step_seconds(self) -> float:
+        """Median time of a step of one environment; 0 where none was taken."""
+        seconds = self.recording.step_seconds
+        return statistics.median(seconds) if seconds else 0.0
 
     @property
     def raises(self) -> bool:
