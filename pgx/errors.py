@@ -26,6 +26,6 @@ class WorkersLost(RunError):
 
 
 class Preempted(Exception):
-    """The run was asked to end by SIGTERM and has: its checkpoint is written, and whoever starts it again goes on."""
+    """The run was asked to end by SIGTERM or SIGHUP and has: its checkpoint is written, and it can be resumed."""
 
     exit_code = 143  # 128 + 15, what a shell reports for a process that SIGTERM ended

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pgx.checkpoint import BEST, LAST, Checkpoints, numbered, write_atomically
-from pgx.errors import RunError
+from pgx.command_lines import command
+from pgx.errors import RunError, UserError
 from pgx.loggers import Clip, Sink
 from pgx.loggers.jsonl import METRICS, finite, parsed, read
 from pgx.types import Metrics
@@ -188,3 +189,16 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
 def complain(line: str) -> None:
     """A warning on the error stream."""
     print(f"pgx: {line}", file=sys.stderr, flush=True)
+
+
+def refuse_used(run_dir: Path) -> None:
+    """A new run must not write over an old one.
+
+    Raises:
+        UserError: the folder holds a run.
+    """
+    if (run_dir / "metrics.jsonl").exists() or (run_dir / "checkpoints").exists():
+        raise UserError(
+            f"run_dir={run_dir}: holds a run already; choose another folder, or go on with it: "
+            f"{command('train', '--resume', run_dir, of=run_dir)}"
+        )

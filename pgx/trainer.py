@@ -1,55 +1,36 @@
 """The loop: collect, update, measure, log, checkpoint."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-
+from pgx.agreement import RanksDisagree, check_agreement
 from pgx.checkpoint import packed
 from pgx.command_lines import command
+from pgx.counters import Counters, Status
 from pgx.engines import EngineChoice
-from pgx.errors import RunError, UserError, WorkersLost
+from pgx.errors import RunError
 from pgx.evaluation import episode_metrics, evaluation_metrics
 from pgx.every import Every
 from pgx.faults.evidence import Attempt, NotFiniteError
 from pgx.faults.post_mortem import explained
 from pgx.film.filming import Filming
 from pgx.metrics import tagged
-from pgx.ops.params import flatten
-from pgx.records import Records, Unwritten
+from pgx.records import Records, Unwritten, refuse_used
 from pgx.run_lock import hold
 from pgx.runners import Episode
-from pgx.runners.iterations import Counters, Iterations, Report
+from pgx.runners.iterations import Iterations, Report
 from pgx.runners.types import Boundaries
+from pgx.stopping import Abandonable, StopAtCheckpoint
 from pgx.types import Agent, Algorithm, Learner, Metrics, Ranks, State
 from pgx.versions import versions
-
-RECENT = 20  # episodes in the running mean that "best" and "final" returns are taken from
-
-Status = Literal["finished", "interrupted", "pruned", "failed"]
 
 # Told the environment steps so far and the mean return of the last episodes; True gives the run up.
 OnProgress = Callable[[int, float | None], bool]
 
 # Plays an evaluation, given the iteration for its seed and what asks it to stop.
 Evaluate = Callable[[int, Callable[[], bool]], list[Episode]]
-
-
-def refuse_used(run_dir: Path) -> None:
-    """A new run must not write over an old one.
-
-    Raises:
-        UserError: the folder holds a run.
-    """
-    if (run_dir / "metrics.jsonl").exists() or (run_dir / "checkpoints").exists():
-        raise UserError(
-            f"run_dir={run_dir}: holds a run already; choose another folder, or go on with it: "
-            f"{command('train', '--resume', run_dir, of=run_dir)}"
-        )
 
 
 class Trainer:
@@ -108,11 +89,13 @@ class Trainer:
         self.filming = filming
         self.diagnose = diagnose
         self.counters = Counters()
-        self.stop_requested = False  # set from outside to end the run after the iteration under way
+        self.stop_requested = (
+            False  # set from outside to end the run after the iteration under way; see `stop`
+        )
+        self._abandonable = Abandonable()
         self.on_progress: OnProgress = (
             _carry_on  # set from outside; asked after each iteration, and on resuming
         )
-        self._weights = {name: list(getattr(agent, name).parameters()) for name in ("policy", "critic")}
         self._resumed = False
         self._best: bytes | None = None  # to be written with the next checkpoint
         self._finished: list[Episode] = []  # since the last logged iteration
@@ -155,24 +138,28 @@ class Trainer:
             ended: Status = "pruned" if pruned else "interrupted"
             status = "finished" if self.counters.steps >= self.total_steps else ended
             in_peace = True
-        except KeyboardInterrupt:
+        except StopAtCheckpoint:
             status = "interrupted"
             raise
-        except WorkersLost as error:
-            failure = f"{type(error).__name__}: {error}"
-            if self._saved_at != self.counters.steps:
-                self._save()  # nothing is wrong with what was learned
+        except KeyboardInterrupt:
+            status = "interrupted"
+            self._save_finished()
             raise
         except NotFiniteError as error:
             records = self.records if self.writes else None
             said = explained(error, self.counters.iterations + 1, records, self.diagnose)
             failure = f"{type(error).__name__}: {said}"
             raise RunError(said) from error
-        except BaseException as error:
+        except RanksDisagree as error:
             failure = f"{type(error).__name__}: {error}"
             raise
+        except BaseException as error:
+            failure = f"{type(error).__name__}: {error}"
+            self._save_finished()  # nothing is wrong with what was learned before
+            raise
         finally:
-            summary = self._summary(status, failure)
+            saved = self._saved_at if self._saved_at >= 0 else None
+            summary = self.counters.summary(status, failure) | {"checkpoint_steps": saved}
             try:
                 if self.writes:
                     self._log_tail()
@@ -182,7 +169,7 @@ class Trainer:
         return summary
 
     def _progressed(self) -> bool:
-        return self.on_progress(self.counters.steps, _mean(self.counters.recent))
+        return self.on_progress(self.counters.steps, self.counters.recent_return)
 
     def _stop_asked(self) -> bool:
         return self.stop_requested
@@ -194,11 +181,44 @@ class Trainer:
     def _iterate(self) -> None:
         self.records.catch_up()
         before, started = self.counters.steps, time.perf_counter()
-        self._take(self.iterations.next(self.counters), started)
+        report = self._abandonable.run(lambda: self.iterations.next(self.counters))
+        if report is None:
+            self._roll_back()
+            return
+        self._take(report, started)
         if self.checkpoint_every.due(before, self.counters.steps) and self.counters.steps < self.total_steps:
             self._save()
             # A checkpoint is an episode boundary, in this life as in one that resumes from it.
             self.runner.begin(self.counters.iterations)
+
+    def stop(self) -> None:
+        """Ask for the run's end, from a signal handler of the main thread.
+
+        A synchronous iteration under way is undone and the run ends with the last finished one. Workers that learn by
+        themselves finish their updates, and ranks their iteration.
+
+        Raises:
+            IterationAbandoned: into the iteration.
+        """
+        self.stop_requested = True
+        if self.ranks.size == 1 and self.iterations.undoes:
+            self._abandonable.abandon()
+
+    def _roll_back(self) -> None:
+        """Return to the state of the last finished iteration, which is to be an episode boundary."""
+        lost = self.iterations.roll_back(self.counters)
+        if lost and self.writes:
+            self.records.warn(f"stopped within an iteration; {lost:,} steps that it had taken are dropped")
+
+    def _save_finished(self) -> None:
+        """Write a checkpoint of the last finished iteration where a run fails, without a word to other ranks."""
+        self._roll_back()
+        if self.writes and self.counters.steps > 0 and self._saved_at != self.counters.steps:
+            for report in self.iterations.pause():
+                self._take(report, time.perf_counter())
+            self._write_checkpoint()
+            again = command("train", "--resume", self.run_dir, of=self.run_dir)
+            self.records.warn(f"the last finished iteration is kept: {again}")
 
     def _take(self, report: Report, started: float) -> None:
         """Count an iteration, for which time has been spent since `started`, and log it."""
@@ -244,23 +264,9 @@ class Trainer:
             metrics = episode_metrics(self._finished, counters.recent) | self._clock()
             self.records.row(counters.steps, tagged(metrics))
 
-    def _check_agreement(self) -> None:
-        """That all ranks learned the same: what follows from equal numbers on equal processors and nowhere else."""
-        sums = {name: float(flatten(w).double().sum()) for name, w in self._weights.items() if w}
-        if any(other != sums for other in self.ranks.gather(sums)):
-            raise RunError(
-                f"iteration {self.counters.iterations}: the ranks no longer hold the same parameters, as where they "
-                "run on processors of different kinds; the last checkpoint is from before this was seen"
-            )
-
     def _note_episodes(self, episodes: Sequence[Episode]) -> None:
-        counters = self.counters
-        for episode in episodes:
-            counters.recent = [*counters.recent, episode.episode_return][-RECENT:]
         self._finished += episodes
-        mean = float(np.mean(counters.recent)) if len(counters.recent) == RECENT else -math.inf
-        if mean > (-math.inf if counters.best_return is None else counters.best_return):
-            counters.best_return, counters.best_steps = mean, counters.steps
+        if self.counters.note([episode.episode_return for episode in episodes]):
             self._best = packed(self.state_dict())
 
     def _save(self) -> None:
@@ -269,12 +275,16 @@ class Trainer:
         for report in self.iterations.pause():
             self._take(report, started)
             started = time.perf_counter()
-        self._check_agreement()
+        check_agreement(self.agent, self.ranks, self.counters.iterations)
         if self.writes:
-            state = packed(self.state_dict())
-            self.records.checkpoint(Unwritten(self.counters.steps, state, self._best))
+            self._write_checkpoint()
         self._best = None
         self._saved_at = self.counters.steps
+
+    def _write_checkpoint(self) -> None:
+        state = packed(self.state_dict())
+        self.records.checkpoint(Unwritten(self.counters.steps, state, self._best))
+        self._best, self._saved_at = None, self.counters.steps
 
     def state_dict(self) -> State:
         return {
@@ -298,25 +308,6 @@ class Trainer:
         self._clocked = self.counters.steps, self.counters.seconds
         self._saved_at = self.counters.steps
         self._resumed = True
-
-    def _summary(self, status: Status, failure: str | None) -> dict[str, Any]:
-        counters = self.counters
-        return {
-            "status": status,
-            "error": failure,
-            "steps": counters.steps,
-            "iterations": counters.iterations,
-            "seconds": round(counters.seconds, 3),
-            "steps_per_second": round(counters.steps / counters.seconds, 1) if counters.seconds > 0 else None,
-            "final_return": _mean(counters.recent),
-            "final_return_episodes": len(counters.recent),
-            "best_return": counters.best_return,
-            "best_steps": counters.best_steps,
-        }
-
-
-def _mean(returns: Sequence[float]) -> float | None:
-    return float(np.mean(returns)) if returns else None
 
 
 def _carry_on(steps: int, recent_return: float | None) -> bool:

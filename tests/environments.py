@@ -54,16 +54,19 @@ class Counter(gymnasium.Env[Any, Any]):
 
 
 class CoinFlip(gymnasium.Env[Any, Any]):
-    """Shows nothing and pays 1 a step; an episode ends after 1 or 60 steps, as a coin of its own says."""
+    """Shows nothing and pays 1 a step; an episode ends after 1 or `long` steps, as a coin of its own says."""
 
     observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
     action_space = spaces.Discrete(2)
+
+    def __init__(self, long: int = 60) -> None:
+        self.long = long
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
-        self.left = int(self.np_random.choice([1, 60]))
+        self.left = int(self.np_random.choice([1, self.long]))
         return np.zeros(1, np.float32), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:

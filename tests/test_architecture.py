@@ -16,7 +16,8 @@ FLOORS = {
     "improvement": 2,
     "seeding": 3, "envs": 3, "datasets": 3, "runners": 3, "health": 3, "metrics": 3, "loggers": 3, "checkpoint": 3,
     "evaluation": 3, "agents": 3, "rewards": 3, "run_lock": 3, "ranks": 3, "faults": 3, "records": 3, "versions": 3,
-    "every": 0, "film": 3, "export": 3, "foreign": 3, "command_lines": 3, "progress": 3, "run_names": 4,
+    "counters": 3, "agreement": 3,
+    "every": 0, "stopping": 0, "film": 3, "export": 3, "foreign": 3, "command_lines": 3, "progress": 3, "run_names": 4,
     "trainer": 4, "config": 4, "sweeps": 4, "analysis": 4,
     "commands": 5, "verbs": 5, "cli": 5, "__main__": 5,
 }  # fmt: skip

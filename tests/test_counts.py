@@ -44,9 +44,9 @@ def test_networks_are_evaluated_no_more_often_than_the_rule_says(make: Make) -> 
     counted(trainer.agent.critic, calls, "critic")
     summary = one_iteration(trainer)
     steps = minibatch_steps(summary["steps"])
-    acting, shape_of_noise, health, normalizer = STEPS, 1, 2, 2
+    acting, shape_of_noise, health, clipping, normalizer = STEPS, 1, 2, 1, 2
     assert summary["iterations"] == 1
-    assert calls["policy"] == acting + shape_of_noise + health + normalizer + steps
+    assert calls["policy"] == acting + shape_of_noise + health + clipping + normalizer + steps
     estimates, explained_after = 2, 1  # one for the update, one for its health
     assert calls["critic"] == estimates + explained_after + steps
 

@@ -76,7 +76,7 @@ def test_sigterm_leaves_a_checkpoint_and_the_code_of_a_process_that_it_ended(tmp
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate()
     assert process.returncode == Preempted.exit_code == 128 + signal.SIGTERM
-    assert "Traceback" not in err and f"pgx train --resume {run}" in out
+    assert "Traceback" not in err and "pgx train --resume run" in out
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["status"], summary["error"]) == ("interrupted", None)
     assert steps(run) == summary["steps"] > 0
@@ -98,17 +98,15 @@ def test_sigterm_leaves_a_checkpoint_and_the_code_of_a_process_that_it_ended(tmp
     assert steps(run) >= summary["steps"] + 200
 
 
-def test_ctrl_c_twice_ends_a_run_in_the_middle_of_an_iteration(tmp_path: Path) -> None:
+def test_ctrl_c_ends_a_run_in_the_middle_of_an_iteration(tmp_path: Path) -> None:
     run = tmp_path / "run"
     (tmp_path / "telling.py").write_text(TELLING)
     long = "runner.rollout_steps=10000000"  # the iteration takes minutes
     with training(run, "env=telling:Telling-v0", long, "trainer.total_steps=100000000") as process:
         until((tmp_path / "under_way").is_file)
         process.send_signal(signal.SIGINT)
-        read_until(process.stderr, "stopping after this iteration (Ctrl-C again: at once)")
-        assert process.poll() is None
-        process.send_signal(signal.SIGINT)
+        read_until(process.stderr, "stopping (Ctrl-C again: at once)")
         assert process.wait(timeout=60) == 130  # seconds, of which it needs one
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["status"], summary["steps"], summary["error"]) == ("interrupted", 0, None)
-    assert not (run / "checkpoints").exists()
+    assert steps(run) == 0

@@ -13,6 +13,7 @@ from pgx.commands.one_run import announce, load_config, outcome, resumed
 from pgx.config import build, compose
 from pgx.extras import import_problem
 from pgx.run_lock import HeldError
+from pgx.stopping import StopAtCheckpoint
 from pgx.streams import guarded, report_and_go_on
 from pgx.sweeps.plan import STOP, Plan, read_plan
 from pgx.sweeps.progress import KEPT, clear, look, resumable, write_failure
@@ -109,7 +110,7 @@ def _watch(folder: Path, pruning: OnProgress | None) -> OnProgress:
 
     def on_progress(steps: int, recent_return: float | None) -> bool:
         if stop.exists():
-            raise KeyboardInterrupt
+            raise StopAtCheckpoint
         return pruning is not None and pruning(steps, recent_return)
 
     return on_progress

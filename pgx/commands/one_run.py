@@ -18,10 +18,10 @@ from pgx.config.trust import imports_of, refuse_untrusted
 from pgx.config.unread import asked_keys, problems_of
 from pgx.errors import UserError
 from pgx.metrics import shown
-from pgx.records import complain
+from pgx.records import complain, refuse_used
 from pgx.rewards.plan import OWN, RewardPlan
 from pgx.sweeps.progress import resumable
-from pgx.trainer import Trainer, refuse_used
+from pgx.trainer import Trainer
 from pgx.types import State
 from pgx.versions import differences
 

@@ -110,7 +110,7 @@ def _trained(trainer: Trainer, cfg: DictConfig) -> dict[str, Any]:
     """Train, and say what is trained and what came of it.
 
     Raises:
-        Preempted: SIGTERM ended it, with a checkpoint.
+        Preempted: SIGTERM or SIGHUP ended it, with a checkpoint.
     """
     announce(trainer, cfg)
     started = time.monotonic()
@@ -118,17 +118,20 @@ def _trained(trainer: Trainer, cfg: DictConfig) -> dict[str, Any]:
         summary = trainer.train()
     print(outcome(summary, time.monotonic() - started))
     print("\n".join(hints(trainer.run_dir, cfg.env.id, summary["status"])))
-    if summary["status"] == "interrupted" and signal.SIGTERM in asked and trainer.ranks.size == 1:
+    preempted = {signal.SIGTERM, signal.SIGHUP} & set(asked) and trainer.ranks.size == 1
+    if summary["status"] == "interrupted" and preempted:
         raise Preempted
     return summary
 
 
 @contextmanager
 def _interruptible(trainer: Trainer) -> Iterator[list[int]]:
-    """The first Ctrl-C ends the run after the iteration under way, with a checkpoint; the second at once.
+    """End the run with a checkpoint on Ctrl-C, SIGTERM and SIGHUP.
 
-    SIGTERM does the same, every time: what sends it (a batch system that wants the node, torchrun that ends) kills who
-    takes too long. A rank hears of a Ctrl-C from torchrun, perhaps more than once, and so never ends at once.
+    A synchronous run of one process ends within its iteration, which is undone; others finish it. The second Ctrl-C
+    ends any run of one process at once. SIGTERM and SIGHUP repeat the first request: who sends them (a batch system, a
+    lost connection) kills what takes too long. Ranks get a Ctrl-C from torchrun, perhaps more than once, and never end
+    at once. A process that ignores SIGHUP (nohup) goes on ignoring it.
 
     Yields:
         The signals that came.
@@ -144,9 +147,12 @@ def _interruptible(trainer: Trainer) -> Iterator[list[int]]:
             raise KeyboardInterrupt
         if trainer.writes and not told:
             how = "" if together or number != signal.SIGINT else " (Ctrl-C again: at once)"
-            print(f"\nstopping after this iteration{how}", file=sys.stderr, flush=True)
+            print(f"\nstopping{how}", file=sys.stderr, flush=True)
+        trainer.stop()
 
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [signal.SIGINT, signal.SIGTERM]
+    heard += [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    previous = {number: signal.signal(number, on_signal) for number in heard}
     try:
         yield asked
     finally:

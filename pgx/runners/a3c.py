@@ -7,13 +7,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from pgx.counters import Counters
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
 from pgx.errors import RunError
 from pgx.faults.evidence import refuse_unsound
 from pgx.runners.a3c_memory import Common
 from pgx.runners.a3c_worker import A3CPlan, Begin, Said, Update, tensors, work
-from pgx.runners.iterations import Counters, Report
+from pgx.runners.iterations import Report
 from pgx.runners.shared import allocate
 from pgx.runners.sizes import Auto, cores, worker_count
 from pgx.runners.watch import Watch
@@ -121,6 +122,15 @@ class A3C:
             self._hear()
         refuse_unsound(self.agent, counters.iterations + 1)
         return self._reports.popleft()
+
+    undoes = False  # workers learn meanwhile
+
+    def roll_back(self, counters: Counters) -> int:
+        """End the workers; what they learned stands, and what they reported is still told."""
+        if self.workers is not None:
+            self.workers.close()
+            self.workers = None
+        return 0
 
     def pause(self) -> Sequence[Report]:
         """Let all rest after the update that they are at; what they have reported since."""

@@ -72,6 +72,7 @@ class ActorLearner:
         self._ordered = 0  # k, since the environments began
         self._under_way = 0  # ordered and not yet taken
         self.steps = 0
+        self.taken = 0
         self._lags: list[int] = []
         self._fill = 0.0
 
@@ -88,13 +89,19 @@ class ActorLearner:
         self._begun, self._ordered, self._under_way = True, 0, 0
 
     def collect(self, agent: Agent) -> Rollout:
-        """The next trajectories [T, trajectories * n], of this agent or of what it was some updates ago."""
+        """The next trajectories [T, trajectories * n], of this agent or of what it was some updates ago.
+
+        Trajectories in which every environment only reset itself (T = 1) hold no data, and the next ones are taken.
+        """
         if not self._begun:
             self.begin(iteration=0)
+        self.taken = 0
         self._publish(agent)
         self._order(self.queue - self._under_way)
         self._fill = self.actors.finished() / self.queue
-        return self._taken(self.trajectories)
+        while (rollout := self._taken(self.trajectories)).steps == 0:
+            self._order(self.trajectories)
+        return rollout
 
     def warm_up(self, agent: Agent, steps: int) -> Iterator[Rollout]:
         """Rollouts of one trajectory of each actor, until there are so many steps; nothing is ordered ahead."""
@@ -126,6 +133,7 @@ class ActorLearner:
             self._note(trajectory)
         rollout = join([trajectory.columns for trajectory in taken], self.device)
         self.steps = rollout.steps
+        self.taken += rollout.steps
         if self._scalers is None:
             return rollout
         return replace(rollout, reward=self._scalers[0].scaled(rollout.reward))

@@ -34,6 +34,7 @@ class DatasetRunner:
 
     env_seconds = 0.0
     policy_seconds = 0.0
+    taken = 0
 
     def __init__(
         self,

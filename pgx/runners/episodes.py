@@ -50,6 +50,10 @@ class EpisodeRunner:
     def policy_seconds(self) -> float:
         return self.stepper.policy_seconds
 
+    @property
+    def taken(self) -> int:
+        return self.stepper.taken
+
     def begin(self, iteration: int) -> None:
         self._iteration = iteration
 
@@ -59,12 +63,12 @@ class EpisodeRunner:
         self._iteration += 1
         left = np.full(self.envs.num_envs, self.episodes_per_env)
         recording = Recording(room=1024)
-        self.steps = 0
+        self.stepper.taken = 0
         while left.any():
             self.stepper.advance(agent, recording, steps=1)
-            self.steps += int(recording["valid"][-1].sum())
             recording["valid"][-1] &= left > 0
             self._take(recording["terminated"][-1] | recording["truncated"][-1], left)
+        self.steps = self.taken
         return self.stepper.rollout(recording)
 
     def _take(self, done: NDArray[np.bool_], left: NDArray[np.int64]) -> None:
@@ -77,6 +81,7 @@ class EpisodeRunner:
 
     def warm_up(self, agent: Agent, steps: int) -> Iterator[Rollout]:
         """One rollout of as many steps in each environment; its episodes are not reported: they favour short ones."""
+        self.stepper.taken = 0
         self.stepper.begin(self._iteration)
         rollout = self.stepper.collect(agent, self.stepper.steps_each(steps))
         self.stepper.episodes.clear()

@@ -2,34 +2,19 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from torch import Tensor
 
 from pgx import health
 from pgx.checkpoint import snapshot
+from pgx.counters import Counters
 from pgx.faults.evidence import Attempt, Evidence, NotFiniteError, learned, unlearn, unsound, unsound_update
 from pgx.runners.types import Episode, Runner
 from pgx.types import Agent, Algorithm, Learner, Metrics, Ranks, Rollout, State
 
 OnNaN = Literal["stop", "skip_update"]
-
-
-@dataclass
-class Counters:
-    """How far a run has come; part of every checkpoint."""
-
-    steps: int = 0  # environment steps
-    iterations: int = 0
-    seconds: float = 0.0  # wall clock, over all lives of the run
-    recent: list[float] = field(
-        default_factory=list
-    )  # raw returns of the last episodes, the trainer's RECENT at most
-    best_return: float | None = None  # largest mean of a full `recent`
-    best_steps: int | None = None
-    skipped: int = 0  # updates that were undone, since they made parameters NaN or infinite
-    rows: int = 0  # of metrics, logged
 
 
 @dataclass(frozen=True)
@@ -54,6 +39,18 @@ class Iterations(Protocol):
         Raises:
             RunError: an environment failed, or what steps it.
             NotFiniteError: an observation, a reward or a parameter is not a finite number.
+        """
+        ...
+
+    @property
+    def undoes(self) -> bool:
+        """Whether an iteration may be ended in its middle, and undone."""
+        ...
+
+    def roll_back(self, counters: Counters) -> int:
+        """Undo the iteration under way of a run that has come so far; returns the steps that it had taken.
+
+        The runner has to begin again afterwards, or to be closed.
         """
         ...
 
@@ -103,13 +100,15 @@ class Synchronous:
         self.reward_clip = reward_clip
         self.on_nan = on_nan
         self.ranks = ranks
+        self._kept: Kept | None = None
 
     def next(self, counters: Counters) -> Report:
         """Collect, and learn from it; at the run's beginning, warm up the statistics."""
+        before = snapshot(learned(self.agent, self.learner))
+        self._kept = Kept(counters.steps, counters.iterations, before, self.runner.state_dict())
         if self.warmup_steps and self.agent.normalizer.seen == 0:
             return self._warmed_up()
         progress = min(1.0, counters.steps / self.total_steps)
-        before = snapshot(learned(self.agent, self.learner))
 
         def measured(rollout: Rollout) -> bool:
             return (counters.iterations + 1) % self.log_every == 0 or self._is_last(rollout, counters)
@@ -151,7 +150,7 @@ class Synchronous:
 
     def _is_last(self, rollout: Rollout, counters: Counters) -> bool:
         """Return whether the rollout spends the step budget of the run."""
-        return counters.steps + sum(self.ranks.gather(rollout.steps)) >= self.total_steps
+        return counters.steps + sum(self.ranks.gather(self.runner.steps)) >= self.total_steps
 
     def _undone(self, attempt: Attempt, iteration: int) -> bool:
         """Undo an update that made parameters NaN or infinite; False: it did not.
@@ -166,9 +165,32 @@ class Synchronous:
         unlearn(self.agent, self.learner, attempt.before)
         return True
 
+    undoes = True
+
+    def roll_back(self, counters: Counters) -> int:
+        """Restore agent, learner and runner as they were before the iteration."""
+        kept = self._kept
+        if kept is None or (kept.steps, kept.iterations) != (counters.steps, counters.iterations):
+            return 0  # none is under way
+        unlearn(self.agent, self.learner, kept.learned)
+        self.runner.load_state_dict(kept.runner)
+        self.runner.episodes.clear()
+        self._kept = None
+        return self.runner.taken
+
     def pause(self) -> Sequence[Report]:
         """Nothing goes on between two iterations."""
         return ()
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A run as it was before the iteration under way."""
+
+    steps: int
+    iterations: int
+    learned: State  # of agent and learner
+    runner: State
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ class Stepper:
         self.episodes: list[Episode] = []
         self.env_seconds = 0.0
         self.policy_seconds = 0.0
+        self.taken = 0  # environment steps, no reset rows, since it was last set to 0
         self._sampling = generator(seed, "actions", device, number)
         self._noise: Callable[[int, torch.Generator], Tensor] | None = None
         self._bound: dict[bool, tuple[Agent, Bound]] = {}
@@ -155,6 +156,7 @@ class Stepper:
         started = time.perf_counter()
         step = self.envs.receive()
         self.env_seconds += time.perf_counter() - started
+        self.taken += int((~self._tally.resetting).sum())
         self._tally.count(step)
         self._obs = step.obs
         if not _finite(step.obs):

@@ -53,21 +53,32 @@ class SyncRunner:
     def policy_seconds(self) -> float:
         return self.stepper.policy_seconds
 
+    @property
+    def taken(self) -> int:
+        return self.stepper.taken
+
     def begin(self, iteration: int) -> None:
         self.stepper.begin(iteration)
 
     def collect(self, agent: Agent) -> Rollout:
-        """T steps of all environments, under the policy of `lag` updates ago."""
+        """T steps of all environments, under the policy of `lag` updates ago.
+
+        A rollout in which every environment only reset itself (T = 1) holds no data, and the next is collected.
+        """
         if not self.stepper.begun:
             self.begin(iteration=0)
+        self.stepper.taken = 0
         while len(self._waiting) <= self.lag:
-            self._waiting.append(self.stepper.collect(agent, self.rollout_steps))
+            rollout = self.stepper.collect(agent, self.rollout_steps)
+            if rollout.rows_of_all_ranks:
+                self._waiting.append(rollout)
         return self._given(self._waiting.popleft())
 
     def warm_up(self, agent: Agent, steps: int) -> Iterator[Rollout]:
         """One rollout, after which the environments go on."""
         if not self.stepper.begun:
             self.begin(iteration=0)
+        self.stepper.taken = 0
         yield self._given(self.stepper.collect(agent, self.stepper.steps_each(steps)))
 
     def _given(self, rollout: Rollout) -> Rollout:

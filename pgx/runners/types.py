@@ -67,6 +67,11 @@ class Runner(Boundaries, Protocol):
         """Spent choosing actions, in all."""
         ...
 
+    @property
+    def taken(self) -> int:
+        """Environment steps, no reset rows, since the last `collect` or `warm_up` began."""
+        ...
+
     def collect(self, agent: Agent) -> Rollout:
         """The next rollout; begins at iteration 0 if nothing began yet.
 

@@ -69,6 +69,11 @@ class Rollout:
         """Environment steps really taken: the number of valid rows."""
         return int(self.valid.sum())
 
+    @property
+    def rows_of_all_ranks(self) -> int:
+        """Valid rows, over all ranks."""
+        return self.steps if self.share is None else self.share.total
+
 
 @dataclass(frozen=True)
 class Batch:

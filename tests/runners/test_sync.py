@@ -212,3 +212,26 @@ def test_a_critic_that_learns_explains_more(make: Make) -> None:
     trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
     after = explained_variance(trainer.agent.critic(batch.obs).detach(), batch.value_target)
     assert after > explained_variance(batch.value, batch.value_target)
+
+
+ONE_STEP = ["env=tests.environments:CoinFlip-v0", "env.backend=gymnasium", "env.kwargs.long=1"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["algo=trpo", "algo.critic_minibatch_size=4", *ONE_STEP],
+        ["algo=ppo", "algo.minibatch_size=4", *ONE_STEP],
+        ["algo=a2c", "env.num_envs=1", *ONE_STEP],
+        ["algo=vtrace", "runner.lag=1", *ONE_STEP],
+        ["algo=a2c", "env=tests.environments:Endless-v0", "env.backend=gymnasium"],  # all are cut at step 16
+    ],
+    ids=lambda s: " ".join(s[:2]),
+)
+def test_a_step_in_which_all_environments_reset_is_no_rollout(make: Make, settings: list[str]) -> None:
+    """The next one is: every update learns from at least one row, and no reset row counts."""
+    trainer = make(*settings, "runner.rollout_steps=1", "trainer.total_steps=80", "logger.every=1")
+    num_envs = trainer.runner.envs.num_envs
+    summary = trainer.train()
+    assert summary["status"] == "finished"
+    assert summary["steps"] == summary["iterations"] * num_envs == 80

@@ -1,0 +1,46 @@
+"""Stop requests that end an iteration in its middle."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+
+class IterationAbandoned(BaseException):
+    """Raised by a stop request in the middle of an iteration.
+
+    Not an Exception: an environment that catches every Exception must not catch it.
+    """
+
+
+class StopAtCheckpoint(KeyboardInterrupt):
+    """Ends a run at its last checkpoint, without one of its own."""
+
+
+class Abandonable:
+    """Work of the main thread that a signal handler may end at any point."""
+
+    def __init__(self) -> None:
+        self._inside = False
+
+    def run(self, work: Callable[[], Result]) -> Result | None:
+        """Do the work; returns None where `abandon` ended it."""
+        try:
+            try:
+                self._inside = True
+                result = work()
+            finally:
+                self._inside = False
+        except IterationAbandoned:
+            return None
+        return result
+
+    def abandon(self) -> None:
+        """End the work under way; does nothing where there is none.
+
+        Raises:
+            IterationAbandoned: into the work.
+        """
+        if self._inside:
+            self._inside = False
+            raise IterationAbandoned
