@@ -193,6 +193,7 @@ def halfway(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.Tenso
         "env.num_envs=4",
         "runner.rollout_steps=64",
         "optimizer.schedule=linear",
+        "env.normalizer_warmup_steps=0",
     ]
     settings += ["trainer.total_steps=1024", "trainer.checkpoint_every=512", "trainer.compile=false"]
     trainer = build(compose([*QUIET, *settings, f"run_dir={run}"]))
