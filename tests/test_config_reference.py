@@ -13,6 +13,7 @@ from pgx.config.compose import hydra_config
 from pgx.config.files import comments, field_comments
 from pgx.paths import choices
 from scripts.config_reference import page
+from scripts.migration_table import table
 
 ROOT = Path(__file__).parents[1]
 GROUPS = ("algo", "env", "policy", "critic", "optimizer", "critic_optimizer", "runner", "experiment")
@@ -22,6 +23,10 @@ ROWS = re.findall(r"^\| `([\w.]+)` \|(.*)\|$", PAGE, re.MULTILINE)
 
 def test_the_page_is_that_of_the_files() -> None:
     assert page() == PAGE, "python -m scripts.config_reference > docs/config.md"
+
+
+def test_the_names_of_other_libraries_are_those_that_pgx_knows() -> None:
+    assert table() in (ROOT / "docs" / "migrating.md").read_text(), "python -m scripts.migration_table"
 
 
 def test_every_key_has_a_type_a_value_and_a_meaning() -> None:

@@ -1,0 +1,20 @@
+"""Names of other libraries and the keys of pgx, as a part of a page: `python -m scripts.migration_table`."""
+
+from pgx.config.aliases import ALIASES
+
+
+def table() -> str:
+    """Return the table of docs/migrating.md: names that stand for the same keys share a row."""
+    names: dict[tuple[str, ...], list[str]] = {}
+    for name, keys in ALIASES.items():
+        names.setdefault(keys, []).append(name)
+    lines = ["| name there | key of pgx |", "|---|---|"]
+    for keys, known in names.items():
+        lines.append(
+            f"| {', '.join(f'`{name}`' for name in known)} | {', '.join(f'`{key}`' for key in keys)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(table(), end="")
