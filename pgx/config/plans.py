@@ -1,6 +1,5 @@
 """Agents, actors and workers as plain values, from a checked config."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,6 +11,7 @@ from pgx.envs.make import EnvsPlan, plan_envs
 from pgx.rewards.plan import RewardPlan
 from pgx.runners.a3c_worker import A3CPlan
 from pgx.runners.actor import ActorPlan
+from pgx.runners.sizes import cores
 from pgx.types import Algorithm
 
 
@@ -65,7 +65,7 @@ def worker_plan(
 
 def threads_of(env: Env, sharers: int = 1) -> int:
     """Of one process, where so many share the cores."""
-    return env.num_threads or max(1, len(os.sched_getaffinity(0)) // sharers)
+    return env.num_threads or max(1, cores() // sharers)
 
 
 def bound(clip: float | None) -> float:

@@ -1,6 +1,24 @@
-"""Which cores environments are stepped on."""
+"""Which cores environments are stepped on, and how many there are."""
 
+import math
 import os
+from pathlib import Path
+
+QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container's own control group (version 2)
+
+
+def available(quota: Path = QUOTA) -> int:
+    """Return how many cores this process may use: those of its affinity, or of its container's quota if fewer.
+
+    Args:
+        quota: file with microseconds of processor time and the period that they are for, or "max" for no limit.
+    """
+    cores = len(os.sched_getaffinity(0))
+    try:
+        granted, period = quota.read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if granted == "max" else max(1, min(cores, math.ceil(int(granted) / int(period))))
 
 
 def one_each(number: int) -> bool:

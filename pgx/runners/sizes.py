@@ -1,8 +1,9 @@
 """How many actors, and how many of their trajectories: what `auto` means, and what does not go together."""
 
-import os
 from dataclasses import dataclass
 from typing import Literal
+
+from pgx.envs.cores import available
 
 Auto = Literal["auto"]
 
@@ -81,4 +82,4 @@ def misfits(wanted: Sizes) -> list[str]:
 
 def cores() -> int:
     """That this process may use."""
-    return len(os.sched_getaffinity(0))
+    return available()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pgx.envs.cores import one_each
+from pgx.envs.cores import available, one_each
 from pgx.envs.envpool_backend import EnvPoolVector
 from pgx.envs.process_backend import ProcessVector
 
@@ -91,3 +91,15 @@ def test_a_part_of_the_machine_is_not_divided() -> None:
         assert not one_each(1) and not one_each(CORES)
     finally:
         os.sched_setaffinity(0, ALL)
+
+
+@pytest.mark.parametrize(
+    ("written", "granted"), [("max 100000", None), ("50000 100000", 1), ("150000 100000", 2), ("", None)]
+)
+def test_threads_follow_the_quota_of_a_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str, granted: int | None
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    (tmp_path / "cpu.max").write_text(written)
+    assert available(tmp_path / "cpu.max") == (granted or 8)
+    assert available(tmp_path / "missing") == 8
