@@ -13,10 +13,11 @@ from pgx.errors import RunError, UserError
 from pgx.export.compare import compare
 from pgx.export.formats import Format, read, refuse_missing, write
 from pgx.export.network import Deterministic
-from pgx.export.sample import observed
+from pgx.export.sample import observed, with_outliers
 from pgx.seeding import derive
 
-ROWS = 1_000  # observations that the file is compared on
+ROWS = 1_000  # observations of episodes that the file is compared on
+USUAL_CLIP = 10.0  # standard deviations; where the run clips nothing
 
 
 def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bool) -> int:
@@ -35,6 +36,8 @@ def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bo
     single = make_single(envs.id, dict(cfg.env.kwargs))
     try:
         sample = observed(agent, envs, ROWS, derive(seed, "export"))
+        clip = cfg.env.obs_clip if cfg.env.normalize_obs else None
+        sample = with_outliers(sample, 2 * (clip or USUAL_CLIP))
         observations, actions = single.observation_space, single.action_space
     finally:
         single.close()

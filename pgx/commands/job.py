@@ -91,6 +91,8 @@ def _run(plan: Plan, folder: Path, number: int, placed: DictConfig) -> str:
     else:
         clear(run_dir)
         cfg = compose(list(trial.overrides)) if trial else placed
+    if trial:
+        trial.describe(cfg.seed)
     # What belongs to this machine and this launcher rather than to the run.
     cfg.run_dir, cfg.env.num_threads = placed.run_dir, placed.env.num_threads
     trainer = resumed(cfg) if again else build(cfg)

@@ -92,6 +92,10 @@ class Camera:
 
     def _cannot_be_filmed(self, broken: Broken, gl: opengl.OpenGL, sized: bool) -> UserError:
         said = broken.problem
+        if "pygame is not installed" in said:
+            return UserError(
+                f"env.id={self.id}: drawing it needs the package pygame; pip install 'pgx-rl[video]'"
+            )
         if broken.draws_with_opengl:
             said += f"; {gl.problem}"
         if sized and "unexpected keyword" in said:

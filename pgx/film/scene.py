@@ -7,16 +7,20 @@ What this file imports that process imports: no torch.
 import math
 import os
 import sys
+import tempfile
 import traceback
+import warnings
+from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from pgx.envs.gymnasium_backend import GymnasiumVector
+from pgx.envs.gymnasium_backend import GymnasiumVector, make_single
 from pgx.envs.recipe import unpack
 from pgx.envs.vector import Array, Step
 from pgx.errors import RunError, UserError
@@ -85,6 +89,7 @@ def serve(channel: "Connection[Any, Any]", lifeline: int, shows: int) -> None:
     """
     show_when_asked(shows)
     end_with_parent(lifeline, [channel.fileno(), shows])
+    _without_screen()
     try:
         scene: Scene = channel.recv()
         if scene.platform is not None:  # before anything imports MuJoCo
@@ -95,7 +100,8 @@ def serve(channel: "Connection[Any, Any]", lifeline: int, shows: int) -> None:
             envs.reset(seed=0)
             _picture(envs)
         except (RunError, UserError) as error:
-            channel.send(_broken(error))
+            refused = _undrawable(scene)
+            channel.send(_broken(error) if refused is None else Broken(refused, "", False))
             return
         fps = float(envs.first.metadata.get("render_fps") or UNSAID)
         every = max(1, math.ceil(fps / scene.limit - 1e-9))
@@ -105,6 +111,32 @@ def serve(channel: "Connection[Any, Any]", lifeline: int, shows: int) -> None:
         envs.close()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone
+
+
+def _without_screen() -> None:
+    """Keep SDL and Wayland, which pygame and EGL load, from looking for a screen and printing that there is none."""
+    for key in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):
+        os.environ.setdefault(key, "dummy")
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if not runtime or not Path(runtime).is_dir():
+        os.environ["XDG_RUNTIME_DIR"] = tempfile.gettempdir()
+    warnings.filterwarnings("ignore", message=".*render_mode")  # `_undrawable` says it in one line
+
+
+def _undrawable(scene: Scene) -> str | None:
+    """Say which ways of drawing an environment has, where pictures are not among them; None: they are, or who knows."""
+    kwargs = {key: value for key, value in unpack(scene.env_id, scene.recipe).items() if key != "render_mode"}
+    try:
+        with closing(make_single(scene.env_id, kwargs)) as env:
+            modes = env.metadata.get("render_modes", [])
+    except Exception:  # it cannot be made at all: the error at hand says why
+        return None
+    if "rgb_array" in modes:
+        return None
+    return (
+        f"env.id={scene.env_id}: cannot be filmed: its metadata['render_modes'] is {list(modes)}; "
+        "a video needs 'rgb_array' among them, and a render() that returns images"
+    )
 
 
 def _obey(channel: "Connection[Any, Any]", envs: GymnasiumVector, every: int, drawn: float) -> None:

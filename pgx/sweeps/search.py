@@ -101,11 +101,14 @@ def open_study(folder: Path, search: Search, number: int = 0) -> "optuna.Study":
         ),
         "none": optuna.pruners.NopPruner(),
     }
+    storage = RDBStorage(
+        f"sqlite:///{(folder / STUDY).absolute()}", engine_kwargs={"connect_args": {"timeout": WAIT}}
+    )
+    # The one that is there keeps its name: earlier versions had another, and the folder may have been renamed.
+    there = optuna.get_all_study_names(storage)
     return optuna.create_study(
-        study_name="pgx",
-        storage=RDBStorage(
-            f"sqlite:///{(folder / STUDY).absolute()}", engine_kwargs={"connect_args": {"timeout": WAIT}}
-        ),
+        study_name=there[0] if there else folder.absolute().name,
+        storage=storage,
         direction="maximize",
         sampler=optuna.samplers.TPESampler(
             seed=search.seed + number, n_startup_trials=search.startup_trials, constant_liar=True
@@ -143,6 +146,11 @@ class Trial:
         content = {"number": self.trial.number, "overrides": self.overrides}
         run_dir.mkdir(parents=True, exist_ok=True)
         write_atomically(run_dir / TRIAL, (json.dumps(content, indent=2) + "\n").encode())
+
+    def describe(self, seed: int) -> None:
+        """Note the run's folder and seed in the study, for whoever opens it with Optuna's own tools."""
+        self.trial.set_user_attr("run_dir", str(self.run_dir))
+        self.trial.set_user_attr("seed", seed)
 
     def _frozen(self, number: int) -> "optuna.trial.FrozenTrial":
         return self.study.get_trials(deepcopy=False)[number]

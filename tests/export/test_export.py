@@ -34,6 +34,7 @@ KINDS = {
     "gru": ["env=tests.environments:Echo-v0", "policy=gru", "policy.sequence_length=8"],
     "lstm": ["env=CartPole-v1", "policy=lstm", "policy.sequence_length=8"],
     "masked": ["env=tests.environments:Masked-v0"],
+    "masked_at_times": ["env=tests.environments:Masked-v0", "env.kwargs.shows=even", "env.num_envs=1"],
 }
 QUICK = ("bounded", "gru", "masked")
 LITTLE = ["algo=ppo", "env.backend=gymnasium", "trainer.total_steps=256", "algo.minibatch_size=32"]
@@ -66,7 +67,7 @@ def test_a_file_acts_as_the_run_does(
     rows = re.search(r"largest difference (\S+) over ([\d,]+) observations\n", said)
     assert rows and float(rows[1]) <= 1e-4 and int(rows[2].replace(",", "")) >= 1000
     assert ("memory float32 [B, " in said) == (kind in ("gru", "lstm")) == ("next_memory" in said)
-    assert ("action_mask bool [B, 5]" in said) == (kind == "masked")
+    assert ("action_mask bool [B, 5]" in said) == kind.startswith("masked")
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["policy.file"]
 
 

@@ -212,3 +212,8 @@ def test_nothing_is_left_of_a_camera() -> None:
         camera.close()
         assert camera._process.poll() is not None
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_an_environment_without_pictures_is_refused_with_the_render_modes_that_it_has() -> None:
+    with pytest.raises(UserError, match=r"metadata\['render_modes'\] is \[\]; a video needs 'rgb_array'"):
+        Camera("tests.environments:Counter-v0", {}, None, 60.0, 25, None)

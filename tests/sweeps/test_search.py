@@ -160,6 +160,6 @@ def test_a_trial_whose_job_died_before_it_noted_it_is_forgotten(tmp_path: Path) 
     forget_unwritten(tmp_path, SEARCH, [Job((), tmp_path / "run")])
     states = {
         trial.number: trial.state
-        for trial in optuna.load_study(study_name="pgx", storage=f"sqlite:///{tmp_path}/study.db").trials
+        for trial in optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path}/study.db").trials
     }
     assert states == {lost.number: TrialState.FAIL, kept.trial.number: TrialState.RUNNING}

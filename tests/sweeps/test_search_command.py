@@ -30,7 +30,7 @@ SEARCH = [
 
 
 def trials(folder: Path) -> list[FrozenTrial]:
-    return optuna.load_study(study_name="pgx", storage=f"sqlite:///{folder}/study.db").trials
+    return optuna.load_study(study_name=None, storage=f"sqlite:///{folder}/study.db").trials
 
 
 @pytest.fixture(scope="module")
