@@ -139,7 +139,7 @@ def test_a_walker_is_recorded_in_the_size_that_was_asked_for(
     av = pytest.importorskip("av")
     make("algo=a2c", "env=Walker2d-v4", "env.backend=gymnasium", "trainer.total_steps=256").train()
     out = tmp_path / "walker.mp4"
-    record(str(tmp_path / "run"), "last", 2, True, str(out), 30, (161, 120), 0, trust=False)
+    record(str(tmp_path / "run"), "last", 2, True, str(out), 30, (161, 120), None, 0, trust=False)
     said = capsys.readouterr().out
     with av.open(str(out)) as video:
         stream = video.streams.video[0]
@@ -157,13 +157,15 @@ def test_a_walker_is_recorded_in_the_size_that_was_asked_for(
 def test_a_gif_is_recorded_without_a_library_for_it(make: Make, tmp_path: Path) -> None:
     make(*TINY).train()
     out = tmp_path / "square.gif"
-    record(str(tmp_path / "run"), "last", 2, False, str(out), None, None, 0, trust=True)
+    record(str(tmp_path / "run"), "last", 2, False, str(out), None, None, None, 0, trust=True)
     with Image.open(out) as read:
         assert getattr(read, "n_frames") == 2 * 7  # noqa: B009  # steps 0, 4, ..., 20 and 23
     with pytest.raises(UserError, match=r"ends in \.mp4 or \.gif"):
-        record(str(tmp_path / "run"), "last", 1, False, "square.avi", None, None, 0, trust=True)
+        record(str(tmp_path / "run"), "last", 1, False, "square.avi", None, None, None, 0, trust=True)
     with pytest.raises(UserError, match="there is no folder"):
-        record(str(tmp_path / "run"), "last", 1, False, str(tmp_path / "no" / "a.gif"), None, None, 0, True)
+        record(
+            str(tmp_path / "run"), "last", 1, False, str(tmp_path / "no" / "a.gif"), None, None, None, 0, True
+        )
 
 
 def videos(run: Path) -> dict[int, Image.Image]:
