@@ -53,8 +53,8 @@ def test_the_tutorial_s_rule_reaches_what_the_page_says(command: Command, files:
     said = command("train", f"algo={NAME}", "env=CartPole-v1", "trainer.total_steps=60_000", "run_dir=run")
     assert said.code == 0, said.err
     reached = [row["step"] for row in rows(files / "run") if row.get("rollout/episode_return_recent") == 500]
-    assert reached and reached[0] < 45_000
-    assert "within 45,000 steps" in PAGE.read_text()
+    assert reached and reached[0] < 50_000
+    assert "within 50,000 steps" in PAGE.read_text()
 
 
 def test_the_tutorial_s_law_holds(files: Path) -> None:
