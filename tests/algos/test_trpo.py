@@ -131,6 +131,7 @@ def test_a_kl_that_is_averaged_over_action_dimensions_converts_with_their_number
     parameters = list(policy.parameters())
     now = policy(batch.obs)
     g = gradient(surrogate(now.log_prob(batch.action) - batch.log_prob, batch.advantage), parameters)
+    now = policy(batch.obs)  # the gradient freed the first graph
     averaged = torch.distributions.kl_divergence(
         torch.distributions.Normal(now.mean.detach(), now.log_std.detach().exp()),
         torch.distributions.Normal(now.mean, now.log_std.exp()),
