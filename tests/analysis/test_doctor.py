@@ -49,7 +49,7 @@ SICK = [
     ("learning rate too high", [*LARGE, "trainer.total_steps=6144", "optimizer.learning_rate=3e-2"]),
     ("learning rate too high", [*A2C, "optimizer.learning_rate=7e-2"]),
     ("learning rate too high", ["algo=reinforce", *EPISODES, "optimizer.learning_rate=1"]),
-    ("learning rate too high", [*VTRACE, "optimizer.learning_rate=7e-2"]),
+    ("learning rate too high", [*VTRACE, "optimizer.learning_rate=3e-2"]),
     ("steps too short", [*PPO, "optimizer.learning_rate=1e-8"]),
     ("clip range too wide", [*LARGE, "trainer.total_steps=6144", "algo.clip_range=5"]),
     ("trust region too wide", [*TRPO, "algo.max_kl=10"]),
