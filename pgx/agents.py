@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -36,6 +37,9 @@ class AgentPlan:
         return Agent(policy.to(device), critic.to(device), normalizer)
 
 
+FEW = 1000  # numbers of an image that a network may take one by one
+
+
 def flat_image_hint(values: Mapping[str, Any], obs: ObsSpec) -> str | None:
     """Return a hint at convolutions for networks that take every pixel of an image as an input; None: there are none.
 
@@ -44,7 +48,7 @@ def flat_image_hint(values: Mapping[str, Any], obs: ObsSpec) -> str | None:
         obs: what the environments show.
     """
     flat = [section for section in ("policy", "critic") if values[section]["name"] == "mlp"]
-    if not isinstance(obs, Image) or not flat:
+    if not isinstance(obs, Image) or not flat or prod(obs.shape) < FEW:
         return None
     shape = " x ".join(map(str, obs.shape))
     named = " ".join(f"{section}=mlp" for section in flat)

@@ -122,4 +122,5 @@ def test_a_network_that_takes_images_pixel_by_pixel_hints_at_convolutions() -> N
     assert flat_image_hint(flat, image) == (
         "policy=mlp critic=mlp takes images of 84 x 84 x 3 pixel by pixel; policy=cnn critic=cnn has far fewer weights"
     )
+    assert flat_image_hint(flat, Image((7, 7, 3))) is None
     assert flat_image_hint(convolved, image) is None and flat_image_hint(flat, Continuous((3,))) is None
