@@ -96,7 +96,16 @@ def _asked(env: Env) -> Asked:
     except ValueError:  # one of the assumptions says so
         recipe = None
     threads = env.num_threads or cores()
-    return Asked(env.id, env.num_envs, env.kwargs, env.backend, threads, env.worker_timeout, recipe)
+    return Asked(
+        env.id,
+        env.num_envs,
+        env.kwargs,
+        env.backend,
+        threads,
+        env.worker_timeout,
+        recipe,
+        env.normalize_obs,
+    )
 
 
 @contextmanager

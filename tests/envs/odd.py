@@ -112,7 +112,24 @@ class Fast(Odd):
     action_space = spaces.Discrete(5)
 
 
-for name, made in (("Odd", Odd), ("Seedless", Seedless), ("Bounded", Bounded)):
+class Large(Odd):
+    """Shows numbers up to a magnitude: three real ones, or an image of 7 x 7 x 3 whose space has it as its bound."""
+
+    def __init__(self, magnitude: int = 1, image: bool = False) -> None:
+        super().__init__()
+        self.magnitude = magnitude
+        self.observation_space = (  # type: ignore[assignment]
+            spaces.Box(0, magnitude, (7, 7, 3), np.uint8)
+            if image
+            else spaces.Box(-np.inf, np.inf, (3,), np.float32)
+        )
+
+    def _show(self) -> tuple[Any, dict[str, Any]]:
+        space = self.observation_space
+        return np.full(space.shape, self.magnitude - self.count % 2, space.dtype), {}
+
+
+for name, made in (("Odd", Odd), ("Seedless", Seedless), ("Bounded", Bounded), ("Large", Large)):
     if f"{name}-v0" not in gymnasium.registry:
         gymnasium.register(f"{name}-v0", made)
 if "highway-fast-v0" not in gymnasium.registry:

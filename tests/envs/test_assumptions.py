@@ -1,6 +1,7 @@
 """Each assumption fails of an environment that breaks it, and of no other; sound ones get a clean bill."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -15,10 +16,11 @@ from pgx.envs.vector import Step
 
 SLOW = "a worker process can make it"  # half a second each, and one way of being broken
 SINGLE = ["it can be made", "policies take its spaces", "reset and step answer as Gymnasium's do"]
-FORM, BOUNDS, FINITE = (
+FORM, BOUNDS, FINITE, SIZE = (
     "observations have the form of their space",
     "observations lie in their bounds",
     "observations and rewards are finite",
+    "observations suit networks",
 )
 REWARD, FLAGS, ENDS = (
     "a reward is one real number",
@@ -210,6 +212,31 @@ def test_rounding_is_no_observation_outside_of_its_bounds(above: int, outcome: s
     verdict = judge(BOUNDS, subject("tests.envs.odd:Bounded-v0", above=above))
     assert verdict.outcome == outcome
     assert outcome == "holds" or re.search(r"is 1\.0000\d+, the space says \[-1\.0, 1\.0\]", verdict.evidence)
+
+
+@pytest.mark.parametrize(
+    ("magnitude", "image", "normalize", "outcome", "evidence"),
+    [
+        (
+            10,
+            True,
+            True,
+            "cannot be told",
+            "divide them by 255: their inputs are 0.039 at most; multiply by 25.5",
+        ),
+        (255, True, True, "holds", "the largest is 255"),
+        (2_000_000, False, False, "cannot be told", "the largest is 2e.06, .* set env.normalize_obs=true"),
+        (2_000_000, False, True, "holds", "the largest is 2e.06"),
+        (2, False, False, "holds", "the largest is 2"),
+    ],
+)
+def test_observations_that_networks_see_too_large_or_too_small_are_told_of(
+    magnitude: int, image: bool, normalize: bool, outcome: str, evidence: str
+) -> None:
+    found = subject("tests.envs.odd:Large-v0", magnitude=magnitude, image=image)
+    found.asked = replace(found.asked, normalize_obs=normalize)
+    verdict = judge(SIZE, found)
+    assert verdict.outcome == outcome and re.search(evidence, verdict.evidence), verdict
 
 
 def test_a_slow_environment_is_not_called_broken() -> None:

@@ -19,6 +19,7 @@ ASSUMPTIONS: dict[str, Callable[[Subject], Verdict]] = {
     "observations have the form of their space": numbers_shown.form,
     "observations lie in their bounds": numbers_shown.bounds,
     "observations and rewards are finite": numbers_shown.finite,
+    "observations suit networks": numbers_shown.magnitude,
     "a reward is one real number": numbers_shown.reward,
     "terminated and truncated are truth values": numbers_shown.flags,
     "episodes end": single.ends,

@@ -8,9 +8,12 @@ from gymnasium import spaces
 
 from pgx.envs.assumptions.recording import flat
 from pgx.envs.assumptions.subject import Subject
-from pgx.envs.assumptions.verdict import Untold, Verdict, fails, holds
+from pgx.envs.assumptions.verdict import Untold, Verdict, fails, holds, untold
 from pgx.envs.vector import Array
+from pgx.specs import Continuous, Image
 
+LARGEST = 100.0  # magnitude of a network's inputs above which tanh units saturate at usual initial weights
+WHITE = 255  # value of a pixel that networks map to 1
 ULPS = 4.0  # by which rounding may carry an observation over a bound of its space
 
 
@@ -66,6 +69,25 @@ def _spacing(bound: Array, space: "spaces.Space[Any]") -> Array:
         return np.zeros_like(bound)
     spacing = np.finfo(space.dtype).eps * bound
     return np.where(np.isfinite(spacing), spacing, 0.0)
+
+
+def magnitude(subject: Subject) -> Verdict:
+    """Tell whether the inputs of the networks are of order one, after pgx's own scaling."""
+    space, answers = subject.env.observation_space, subject.played.answers
+    largest = max(float(np.abs(flat(answer.kept)).max(initial=0.0)) for answer in answers)
+    match subject.specs.obs:
+        case Image() if isinstance(space, spaces.Box) and space.high.max() != WHITE:
+            high = int(space.high.max())
+            return untold(
+                f"pixels lie in 0 to {high}, and networks divide them by {WHITE}: their inputs are "
+                f"{high / WHITE:.2g} at most; multiply by {WHITE / max(high, 1):.4g}, or return float32 numbers"
+            )
+        case Continuous() if not subject.asked.normalize_obs and largest > LARGEST:
+            return untold(
+                f"the largest is {largest:.3g}, and env.normalize_obs=false passes it to the networks as it is; set "
+                "env.normalize_obs=true, or scale the observations"
+            )
+    return holds(f"the largest is {largest:.3g}")
 
 
 def finite(subject: Subject) -> Verdict:

@@ -30,6 +30,7 @@ class Asked:
         id, num_envs, kwargs, backend, num_threads: as in the config.
         worker_timeout: seconds in which worker processes answer.
         recipe: how the environment is registered where this was made; None: as it is everywhere.
+        normalize_obs: as in the config.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Asked:
     num_threads: int
     worker_timeout: float
     recipe: bytes | None
+    normalize_obs: bool = True
 
 
 class Subject:
