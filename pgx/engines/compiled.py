@@ -169,6 +169,11 @@ class Compiled:
             return lambda: result
         return self._aside.submit(self._alone, function, *arguments).result
 
+    def settle(self) -> None:
+        """Wait for the second thread, which runs one function after another."""
+        if self._aside is not None:
+            self._aside.submit(lambda: None).result()
+
     def _alone(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """In the second thread; it is free again before anyone can know of the result."""
         try:

@@ -48,3 +48,6 @@ class Eager:
         """At once: two threads of Python hold each other up."""
         result = function(*arguments)
         return lambda: result
+
+    def settle(self) -> None:
+        """Return at once: nothing runs in another thread."""

@@ -172,6 +172,7 @@ class Synchronous:
         kept = self._kept
         if kept is None or (kept.steps, kept.iterations) != (counters.steps, counters.iterations):
             return 0  # none is under way
+        self.learner.engine.settle()  # else the second thread would go on to change what is restored
         unlearn(self.agent, self.learner, kept.learned)
         self.runner.load_state_dict(kept.runner)
         self.runner.episodes.clear()

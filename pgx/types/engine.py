@@ -64,3 +64,10 @@ class Engine(Binds, Protocol):
         Until then nothing may touch what the function changes, nor change what it reads.
         """
         ...
+
+    def settle(self) -> None:
+        """Wait until no function that `beside` began is running; its result, or what it raised, is dropped.
+
+        A caller that ends between `beside` and the call for the result leaves the function running.
+        """
+        ...
