@@ -111,10 +111,10 @@ def clipping(
     if isinstance(action, Continuous) and action.low is not None and action.high is not None:
         low, high = (batch.action.new_tensor(bounds) for bounds in (action.low, action.high))
         if bool((low.isfinite() | high.isfinite()).any()):
-            first = batch.obs[torch.zeros(1, dtype=torch.int64, device=low.device)]
-            # What is executed for a sample depends on the action space alone: one observation does.
+            # What is executed for a sample depends on the action space alone: one row does, if there is one.
+            one = torch.zeros(min(1, len(batch)), dtype=torch.int64, device=low.device)
             with torch.no_grad():
-                executed = agent.policy(first).executed(batch.action)
+                executed = agent.policy(batch.obs[one]).executed(batch.action)
             reach = torch.where((high - low).isfinite(), high - low, 0.0)
             beyond = (executed - executed.clamp(low, high)).abs() > 1e-6 * reach  # more than rounding
             found["clipped_action_fraction"] = float(batch.mean(beyond.float().mean(-1)))

@@ -1,5 +1,7 @@
 """Health is what its definitions say, around a real update, and the same for every rule."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from torch import Tensor
 
 from pgx import health
 from pgx.algos import rules
@@ -15,12 +18,14 @@ from pgx.metrics import TABLE, tagged
 from pgx.ops.params import assign, flatten
 from pgx.runners.iterations import Counters
 from pgx.trainer import Trainer
-from pgx.types import Batch, Rollout
+from pgx.types import Batch, Rollout, Share
 from tests.conftest import Make, small
 
 
-def looked(make: Make, name: str, env: str = "env=Pendulum-v1") -> tuple[Trainer, Batch, health.Before]:
-    trainer = make(*small(name), env)
+def looked(
+    make: Make, name: str, env: str = "env=Pendulum-v1", policy: Sequence[str] = ()
+) -> tuple[Trainer, Batch, health.Before]:
+    trainer = make(*small(name), env, *policy)
     rollout = trainer.runner.collect(trainer.agent)
     batch = trainer.algorithm.estimate(trainer.agent, rollout)
     return trainer, batch, health.look(trainer.agent, batch)
@@ -155,3 +160,26 @@ def test_nothing_without_a_bound_counts_as_clipped(make: Make) -> None:
     iterations = make("algo=ppo", "env=CartPole-v1", "env.scale_reward=false").iterations
     metrics = iterations.next(Counters()).metrics
     assert metrics is not None and not {"clipped_action_fraction", "clipped_reward_fraction"} & metrics.keys()
+
+
+class EmptyHanded:
+    """The second of two ranks, which has no valid row in this rollout; the other has all four, one of them beyond."""
+
+    rank, size, local_size = 1, 2, 2
+
+    def mean(self, rows: Tensor, *means: Tensor) -> tuple[Tensor, ...]:
+        assert len(rows) == 0 and all(bool(mean.isnan()) for mean in means)
+        return tuple(torch.full_like(mean, 0.25) for mean in means)
+
+    def gather(self, own: Any) -> list[Any]:
+        return [own, own]
+
+
+@pytest.mark.parametrize("policy", [["policy.continuous=squashed_gaussian"], [], ["policy=gru"]], ids=str)
+def test_a_rank_without_valid_rows_takes_part_in_the_clipped_fractions(make: Make, policy: list[str]) -> None:
+    trainer, batch, _ = looked(make, "ppo", policy=policy)
+    none = torch.zeros(0, dtype=torch.int64)
+    empty = replace(batch, share=Share(EmptyHanded(), 4, torch.arange(len(batch)))).rows(none)
+    action = trainer.runner.envs.action_spec
+    metrics = health.clipping(empty, trainer.agent, action, torch.zeros(0), 10.0)
+    assert metrics == {"clipped_reward_fraction": 0.25, "clipped_action_fraction": 0.25}

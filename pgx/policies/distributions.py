@@ -7,6 +7,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from pgx.ops.divergences import categorical_kl, gaussian_kl
+
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -71,34 +73,6 @@ def _expectation(log_probs: Tensor, x: Tensor) -> Tensor:
     probs = log_probs.exp()
     # The mask goes inside the product: outside it would hide 0 * inf from the value and not from the gradient.
     return (probs * torch.where(probs > 0, x, 0.0)).sum(-1)
-
-
-def categorical_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Return KL(p || q) of each row: never negative, 0 for equal rows, exact for rows that differ little.
-
-    KL = Σ_a p_a (e^d_a - 1 - d_a) + Σ_{a: p_a = 0} q_a, with d_a = log q_a - log p_a. No term is negative. It equals
-    Σ_a p_a (log p_a - log q_a), because p and q sum to 1; that sum has terms of both signs, which cancel where p and q
-    are close.
-
-    Source: Schulman, "Approximating KL divergence", 2020, the estimator k3 with r = q / p, here as an exact sum.
-
-    Args:
-        log_p, log_q: [..., K] normalised, nats, float64; -inf where a probability is 0.
-
-    Returns:
-        [...] nats; inf where q excludes what p allows.
-    """
-    p, q = log_p.exp(), log_q.exp()
-    difference = torch.where(p > 0, log_q - log_p, 0.0)
-    close = (p > 0) & (difference.abs() < 1)
-    # Far apart nothing cancels, and expm1 would overflow. Each branch sees finite numbers only, also in its gradient.
-    near = torch.where(close, difference, 0.0)
-    return torch.where(close, p * expm1_minus(near), q - p - p * difference).sum(-1)
-
-
-def expm1_minus(x: Tensor) -> Tensor:
-    """Return e^x - 1 - x, which is at least 0 and close to x²/2 for small x."""
-    return (x.expm1() - x).clamp(min=0)
 
 
 @dataclass(frozen=True)
@@ -204,14 +178,10 @@ class DiagonalGaussian:
     def kl(self, other: Self) -> Tensor:
         """Return KL = Σ_i [ log σ'_i - log σ_i + (σ_i² + (μ_i - μ'_i)²) / 2σ'_i² - 1/2 ].
 
-        Computed as ½ Σ_i [ e^d_i - 1 - d_i + (μ_i - μ'_i)² / σ'_i² ], d_i = 2 (log σ_i - log σ'_i): a sum of terms that
-        are not negative, in which nothing cancels.
+        Computed by `gaussian_kl`.
         """
-        mean, log_std, other_mean, other_log_std = (
-            x.double() for x in (self.mean, self.log_std, other.mean, other.log_std)
-        )
-        moved = ((mean - other_mean) * (-other_log_std).exp()).square()
-        return (0.5 * (expm1_minus(2 * (log_std - other_log_std)) + moved).sum(-1)).to(self.mean.dtype)
+        coordinates = (x.double() for x in (*self.coordinates, *other.coordinates))
+        return gaussian_kl(*coordinates).to(self.mean.dtype)
 
     def fisher(self, tangent: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """diag(1/σ², 2) in (mean, log_std)."""
