@@ -81,9 +81,9 @@ def moments_of(rows: Tensor) -> State:
     return {"count": count, "mean": rows[0] + mean, "squares": (rest - mean).square().sum(0)}
 
 
-def single(obs: Tensor) -> Tensor:
-    """Return observations in the precision of the networks: float64 becomes float32, other dtypes stay."""
-    return obs.float() if obs.dtype == torch.float64 else obs
+def in_precision_of_networks(obs: Tensor) -> Tensor:
+    """Return floating observations in torch's default dtype, in which networks are made; other dtypes stay."""
+    return obs.to(torch.get_default_dtype()) if obs.is_floating_point() else obs
 
 
 @dataclass(frozen=True)
@@ -91,12 +91,12 @@ class Unchanged:
     """Observations as they are, in the precision of the networks."""
 
     def __call__(self, obs: Tensor) -> Tensor:
-        return single(obs)
+        return in_precision_of_networks(obs)
 
 
 @dataclass(frozen=True)
 class Standardized:
-    """clip((obs - mean) * scale, -clip, clip), computed in float64 and returned in float32.
+    """clip((obs - mean) * scale, -clip, clip), computed in float64 and returned in the precision of the networks.
 
     An offset of 1e8 leaves float32 no digits of an observation, so the mean is subtracted before the cast.
     """
@@ -106,7 +106,7 @@ class Standardized:
     clip: float
 
     def __call__(self, obs: Tensor) -> Tensor:
-        return ((obs - self.mean) * self.scale).clamp(-self.clip, self.clip).float()
+        return in_precision_of_networks(((obs - self.mean) * self.scale).clamp(-self.clip, self.clip))
 
 
 class Identity:
