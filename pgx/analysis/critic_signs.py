@@ -111,3 +111,11 @@ def undone(run: Recorded, bound: float) -> Evidence | None:
     if ending is None or not ending.of_numbers:
         return None
     return Evidence("updates_skipped", ending.steps, ending.steps, 1.0, 1.0, ("it ended the run",))
+
+
+def environment_not_finite(run: Recorded, bound: float) -> Evidence | None:
+    """Return evidence if an observation or a reward was NaN or infinite and ended the run."""
+    ending = ending_of(run)
+    if ending is None or not ending.of_environment:
+        return None
+    return Evidence("updates_skipped", ending.steps, ending.steps, 1.0, 1.0, ("it ended the run",))

@@ -1,5 +1,6 @@
 """How a run ended, as its summary and its folder say."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,11 +25,17 @@ class Ending:
 
     @property
     def of_numbers(self) -> bool:
-        """Whether NaN or infinity ended the run; its cause names the command that reproduces the update."""
-        return self.cause.startswith(NOT_FINITE)
+        """Whether an update's NaN or infinity ended the run; its cause names the command that reproduces it."""
+        return self.cause.startswith(NOT_FINITE) and not self.of_environment
+
+    @property
+    def of_environment(self) -> bool:
+        """Whether an environment's NaN or infinity ended the run."""
+        return self.cause.startswith(NOT_FINITE) and FROM_ENVIRONMENT.search(self.cause) is not None
 
 
 NOT_FINITE = "NotFiniteError"  # how summary.json names it
+FROM_ENVIRONMENT = re.compile(r": the (observation|reward) of environment \d")
 
 
 def ending_of(run: Recorded) -> Ending | None:

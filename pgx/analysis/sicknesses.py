@@ -208,6 +208,12 @@ SICKNESSES: tuple[Sickness, ...] = (
         PASSES, signs.steps_too_short, ("policy does not move",),
     ),
     Sickness(
+        "environment not finite", ("updates_skipped",),
+        "more than {} observations or rewards are NaN or infinite: the first ends the run", 0.0,
+        "docs/reliability.md", ("look env.id: pgx check shows its observations and rewards",),
+        ALL, critic.environment_not_finite, fewest=0,
+    ),
+    Sickness(
         "numbers not finite", ("updates_skipped",),
         "more than {} updates made parameters NaN or infinite, or one ended the run", 0.0,
         "docs/reliability.md", ("lower optimizer.learning_rate", "lower critic_optimizer.learning_rate"),

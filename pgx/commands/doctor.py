@@ -61,7 +61,7 @@ def _report(folder: Path, run: Recorded, diagnosis: Diagnosis) -> list[str]:
     causes = [found for found in diagnosis.found if found.follows_from is None]
     until = " until then" if diagnosis.ending else ""
     if not causes and diagnosis.too_short:
-        return [*lines, f"too short to tell: {len(run.rows)} looks at its health, and it takes 5"]
+        return [*lines, f"too short to tell: {run.looks()} looks at its health, and it takes 5"]
     if not causes and diagnosis.ending and diagnosis.ending.bad:
         lines.append(f"its metrics{until} show no sign of sickness")
     elif not causes:

@@ -127,7 +127,7 @@ def _plan(overrides: list[str], hydra: list[str]) -> Plan:
     if shared:
         raise UserError(
             f"run_dir={shared[0]}: {len(folders[shared[0]])} runs of the sweep would write there; "
-            "give each its own, e.g. 'run_dir=outputs/mine/${label}_${seed}'"
+            "give each its own, e.g. 'run_dir=outputs/mine/${label}${sweep_number:}_seed${seed}'"
         )
     return Plan(tuple(planned), tuple(hydra), Path.cwd(), None)
 

@@ -236,8 +236,10 @@ def test_what_it_takes_to_tell_two_groups_apart() -> None:
 def test_what_cannot_be_compared() -> None:
     with pytest.raises(UserError, match="did you mean 'rollout/episode_return_recent'"):
         compared(run("ppo", 0, 1.0), metric="rollout/episode_return_recnt")
-    with pytest.raises(UserError, match=r"no run has come so far.*furthest is at 1,000"):
+    with pytest.raises(UserError, match=r"no run has come so far; .* from step 100 to 1,000"):
         compared(run("ppo", 0, 1.0), at=5000)
+    with pytest.raises(UserError, match=r"no run has a row by then; .* from step 100 to 1,000"):
+        compared(run("ppo", 0, 1.0), at=50)
 
 
 def test_runs_without_an_ended_episode_blame_no_option() -> None:

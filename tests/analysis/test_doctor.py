@@ -250,6 +250,7 @@ def test_a_standard_deviation_that_grows_tenfold_is_named(dimensions: int) -> No
 
 
 NAN = "NotFiniteError: iteration 1: parameter log_std is NaN after the update; pgx replay x makes it again"
+ENV_NAN = "NotFiniteError: iteration 1: X-v0: the reward of environment 0, 1 is not a finite number (step 3)"
 
 
 @pytest.mark.parametrize("rows", [0, 1, 10])
@@ -260,6 +261,7 @@ def test_how_a_run_ended_comes_first_whatever_its_length(
     for status, error, code in [
         ("failed", "EnvError: step() raised ValueError: the simulator burst", 1),
         ("failed", NAN, 1),
+        ("failed", ENV_NAN, 1),
         ("interrupted", None, 0),
     ]:
         (tmp_path / "summary.json").write_text(json.dumps({"status": status, "error": error, "steps": 123}))
@@ -269,6 +271,7 @@ def test_how_a_run_ended_comes_first_whatever_its_length(
         assert ending.startswith(f"{status}: at 123 steps: {error or 'stopped before trainer.total_steps'}")
         assert ("healthy" in out) == (status == "interrupted" and rows == 10)
         assert ("sick: numbers not finite" in out) == (error == NAN)
+        assert ("sick: environment not finite" in out) == (error == ENV_NAN)
         record = json.loads(told(capsys, folder, "--json")[1])
         assert record["ended"]["state"] == status
         assert record["healthy"] is (False if code else True if rows == 10 else None)
@@ -350,7 +353,7 @@ def test_every_sickness_that_can_be_made_here_is_made() -> None:
     rest = {"policy lag cuts the weights", "conjugate gradient does not converge", "KL over its bound",
             "line search rejects", "predicted and actual gain apart", "ESS collapse", "clip fraction high",
             "gradient always clipped", "return lost", "no signal", "advantages are all zero", "rewards are clipped",
-            "actions outside the bounds", "standard deviation explodes"}  # fmt: skip
+            "actions outside the bounds", "standard deviation explodes", "environment not finite"}  # fmt: skip
     assert {name for name, _ in SICK} | rest == {sickness.name for sickness in SICKNESSES}
 
 

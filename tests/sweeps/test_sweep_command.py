@@ -1,6 +1,7 @@
 """`pgx train -m` and `pgx sweep` as a person meets them: what fails, what is skipped, what is refused."""
 
 import os
+import re
 import shlex
 import signal
 import socket
@@ -12,6 +13,7 @@ import pytest
 
 from pgx.commands.one_run import claim
 from pgx.commands.sweep import _plan, _with_folders
+from pgx.errors import UserError
 from pgx.run_lock import hold
 from pgx.sweeps.progress import look
 from tests.command import Command
@@ -234,6 +236,16 @@ def test_a_mistake_is_one_message_and_leaves_no_folder(
     code, out, err = command(*arguments.split())
     assert code == 2 and says in err and out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_jobs_that_share_a_folder_are_refused_with_a_pattern_that_works() -> None:
+    """Jobs that differ in a key that no pattern of label and seed shows."""
+    values = ["algo=trpo", "env=CartPole-v1", "algo.max_kl=0.01,0.05"]
+    with pytest.raises(UserError, match="2 runs of the sweep would write there") as refused:
+        _plan([*values, "run_dir=outputs/mine/${label}_${seed}"], [])
+    shown = re.search(r"'(run_dir=.*)'", str(refused.value))
+    assert shown is not None
+    assert len({job.run_dir for job in _plan([*values, shown[1]], []).jobs}) == 2
 
 
 def test_a_resumed_sweep_keeps_its_jobs(command: Command, tmp_path: Path) -> None:

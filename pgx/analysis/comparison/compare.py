@@ -71,11 +71,14 @@ def _nothing(runs: Sequence[Run], request: Request) -> str:
             f"--metric {request.metric}: none of {len(runs)} runs has it{nearest(request.metric, tags)}; "
             f"there are: {', '.join(returns or sorted(tags))}"
         )
-    furthest = max(run.last_step for run in runs)
-    return (
-        f"--at {request.at}: no run has come so far, or has {request.metric} by then; "
-        f"the furthest is at {furthest:,}"
+    curves = [run.series[request.metric].steps for run in runs if request.metric in run.series]
+    first, last = int(min(steps[0] for steps in curves)), int(max(steps[-1] for steps in curves))
+    problem = (
+        "no run has come so far"
+        if request.at is not None and request.at > last
+        else "no run has a row by then"
     )
+    return f"--at {request.at}: {problem}; {request.metric} was logged from step {first:,} to {last:,}"
 
 
 def _environment(scored: Scored, request: Request) -> Panel:
