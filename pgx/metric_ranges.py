@@ -8,8 +8,7 @@ HEALTHY = {
     "policy_lag": "2 at most where nothing weighs the actions of older policies",
     "kl": "below its bound where the rule has one (TRPO with its damping: about half of `algo.max_kl`); "
     "0.005 to 0.05 with PPO and its kin; less with rules of one gradient step",
-    "normalizer_kl": "far below `health/kl`, and falling like 1 over the square of the iteration; else raise "
-    "`env.normalizer_warmup_steps`",
+    "normalizer_kl": "below a fifth of `health/kl`; above it at the first updates, raise `env.normalizer_warmup_steps`",
     "kl_max": "some ten times `health/kl`; orders of magnitude above it, a few observations are changed completely",
     "entropy": "falls while the return rises; early and without it, exploration is lost",
     "ess": "about 1 - 2 x `health/kl`; below 0.5 no estimate of the update is to be trusted",
