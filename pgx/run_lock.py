@@ -48,7 +48,7 @@ def hold(folder: Path) -> Iterator[None]:
                 raise HeldError(f"{folder}: {_written(folder) or 'another process'} is at work there")
             time.sleep(0.05)
         file.truncate(0)
-        file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}) + "\n")
+        file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}, allow_nan=False) + "\n")
         file.flush()
         yield
 

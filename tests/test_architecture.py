@@ -10,7 +10,7 @@ PACKAGE = ROOT / "pgx"
 
 FLOORS = {
     "errors": 0, "extras": 0, "own_modules": 0, "streams": 0, "schema": 0, "paths": 0, "specs": 0, "types": 0,
-    "processes": 0, "metric_ranges": 0,
+    "processes": 0, "metric_ranges": 0, "cores": 0,
     "ops": 1,
     "policies": 2, "algos": 2, "engines": 2, "optimizers": 2, "sequences": 2, "estimates": 2, "regression": 2,
     "improvement": 2,
@@ -81,3 +81,12 @@ def test_every_rule_has_its_page_and_its_file() -> None:
     files = {path.stem for path in (ROOT / "configs" / "algo").glob("*.yaml")}
     assert rules <= files  # others set what is around a rule
     assert files == {path.stem for path in (ROOT / "docs" / "algorithms").glob("*.md")}
+
+
+def test_json_is_strict() -> None:
+    """Readers in other languages refuse NaN and Infinity. Spaces are as Minari writes them, bounds without end too."""
+    for path in [path for path in FILES if path != PACKAGE / "datasets" / "layout.py"]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("json.dumps", "json.dump"):
+                strict = any(k.arg == "allow_nan" and ast.unparse(k.value) == "False" for k in node.keywords)
+                assert strict, f"{path}:{node.lineno}: json.dumps without allow_nan=False"

@@ -6,13 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from pgx.checkpoint import Checkpoints
+from pgx.commands import evaluate as command_of_eval
 from pgx.commands.evaluate import evaluate
 from pgx.config.build import load_agent
 from pgx.config.compose import compose
 from pgx.evaluation import never, play, success_rate, unwatched
+from pgx.faults.evidence import NotFiniteError
+from pgx.faults.post_mortem import write_bundle
 from pgx.runners import Episode
+from pgx.seeding import derive
+from tests.command import Command
 from tests.conftest import Make
 
 JUDGED = ["algo=a2c", "env=tests.environments:Judged-v0", "trainer.total_steps=64", "runner.rollout_steps=16"]
@@ -96,3 +102,85 @@ def test_several_runs_both_ways_as_records(
     evaluate(runs, [], "last", 6, None, ["deterministic"], 3, trust=False, as_json=False)
     text = capsys.readouterr().out
     assert f"IQM     {records[0]['iqm']:.1f}   95% interval" in text and text.count("6 deterministic") == 2
+
+
+@pytest.mark.parametrize("num_envs", [1, 16])
+def test_episodes_of_any_length_count_alike(make: Make, tmp_path: Path, num_envs: int) -> None:
+    """Of episodes of 1 or 60 steps, with equal odds, half are long, however many environments play them."""
+    coin = ["algo=a2c", "env=tests.environments:CoinFlip-v0", "env.backend=gymnasium", "env.num_envs=16"]
+    make(*coin, "trainer.total_steps=64", "runner.rollout_steps=4").train()
+    cfg = compose([*coin, f"run_dir={tmp_path / 'run'}"])
+    agent, envs, _ = load_agent(cfg, tmp_path / "run", "last", max_envs=num_envs)
+    assert envs.num_envs == num_envs
+    lengths: list[int] = []
+    for seed in range(4):
+        played = play(
+            agent, agent.act_greedily, envs, 16, 100 * seed, torch.device("cpu"), 1000, never, unwatched
+        )
+        lengths += [episode.length for episode in played]
+    envs.close()
+    assert set(lengths) == {1, 60} and len(lengths) == 64
+    assert abs(lengths.count(60) / 64 - 0.5) < 4 * 0.5 / 8  # standard deviations of a fair coin
+
+
+def test_the_best_checkpoint_earns_what_was_logged_when_it_became_the_best(
+    make: Make, tmp_path: Path
+) -> None:
+    """Networks and normaliser are of one moment: the evaluation of that moment comes out again, to the bit."""
+    chosen = [
+        "algo=a2c",
+        "env=CartPole-v1",
+        "env.backend=gymnasium",
+        "optimizer.learning_rate=1e-2",
+        "seed=3",
+    ]
+    trainer = make(*chosen, "trainer.total_steps=2048", "trainer.eval_every=1", "trainer.eval_episodes=5")
+    trainer.train()
+    best = trainer.checkpoints.load("best")["counters"]
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    (logged,) = [row for row in rows if row["step"] == best["steps"] and "eval/episode_return" in row]
+    cfg = compose([*chosen, "env.num_envs=4", f"run_dir={tmp_path / 'run'}"])
+    agent, envs, _ = load_agent(cfg, tmp_path / "run", "best", max_envs=4)
+    start = derive(3, "evaluation", best["iterations"])
+    played = play(agent, agent.act_greedily, envs, 5, start, torch.device("cpu"), 1000, never, unwatched)
+    envs.close()
+    assert logged["eval/episode_return"] == np.mean([episode.episode_return for episode in played])
+
+
+def test_every_command_that_plays_has_the_torch_threads_of_the_run(
+    make: Make, command: Command, tmp_path: Path
+) -> None:
+    painted = ["algo=a2c", "env=tests.environments:Painted-v0", "env.backend=gymnasium", "env.kwargs.steps=3"]
+    trainer = make(*painted, "trainer.total_steps=64", "runner.rollout_steps=16", "torch_threads=2")
+    trainer.train()
+    failure = NotFiniteError("iteration 1: as if")
+    bundle = write_bundle(tmp_path, trainer.records.config, Checkpoints(tmp_path / "none"), 1, failure)
+    try:
+        for arguments in (
+            ["eval", "run", "--episodes", "2"],
+            ["collect", "run", "--episodes", "2", "--out", "data"],
+            ["export", "run", "--to", "torchscript", "--out", "policy.pt"],
+            ["record", "run", "--out", "square.gif"],
+            ["replay", str(bundle)],
+        ):
+            torch.set_num_threads(1)
+            said = command(*arguments, "--trust")
+            assert said.code == (1 if arguments[0] == "replay" else 0), said.err
+            assert torch.get_num_threads() == 2, arguments
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_records_of_eval_are_strict_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judged = {"mean": float("inf"), "returns": [float("nan"), 1.0], "mean_interval": (-float("inf"), 0.0)}
+    monkeypatch.setattr(command_of_eval, "_configs", lambda *_: [OmegaConf.create({})])
+    monkeypatch.setattr(command_of_eval, "_judge", lambda *_: [judged])
+    evaluate(["run"], [], "last", 2, None, ["deterministic"], 0, trust=False, as_json=True)
+
+    def refuse(token: str) -> None:
+        raise AssertionError(token)
+
+    (record,) = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert record == {"mean": "Infinity", "returns": ["NaN", 1.0], "mean_interval": ["-Infinity", 0.0]}

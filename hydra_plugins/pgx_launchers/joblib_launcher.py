@@ -12,6 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from hydra_plugins.pgx_launchers.jobs import place
+from pgx.cores import available
 
 LOOK = 1.0  # seconds between looks at whether the sweep is still there
 
@@ -20,11 +21,11 @@ class JoblibLauncher(Launcher):
     """Jobs through joblib's processes.
 
     Args:
-        n_jobs: at once; None for one a core.
+        n_jobs: at once; None or -1 for one a core.
     """
 
     def __init__(self, n_jobs: int | None) -> None:
-        self.n_jobs = n_jobs or len(os.sched_getaffinity(0))
+        self.n_jobs = available() if n_jobs is None or n_jobs == -1 else n_jobs
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.task, self.config = hydra_context, task_function, config

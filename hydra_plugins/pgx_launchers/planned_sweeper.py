@@ -1,6 +1,5 @@
 """Hydra's side of a sweep that pgx has planned: the jobs of sweep.json, handed to the launcher that was chosen."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+from pgx.cores import available
 
 
 class PlannedSweeper(Sweeper):
@@ -22,18 +23,22 @@ class PlannedSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Dispatch the jobs; `arguments`, what Hydra found to sweep over, is empty."""
+        from pgx.records import complain
         from pgx.sweeps.dispatch import dispatch
         from pgx.sweeps.plan import Job, launched, read_plan, unfinished
 
         assert self.config is not None and not arguments
         folder = Path(self.config.hydra.sweep.dir)
         plan = read_plan(folder)
-        threads = threads_per_job(self.config.hydra.launcher, len(os.sched_getaffinity(0)))
+        launcher, cores, todo = self.config.hydra.launcher, available(), unfinished(plan)
+        threads = threads_per_job(launcher, cores)
+        if line := crowded(launcher, len(todo), cores):
+            complain(line)
 
         def launch(jobs: Sequence[Job]) -> None:
             self.launcher.launch([launched(plan, job, threads) for job in jobs], 0)
 
-        dispatch(folder, unfinished(plan), launch)
+        dispatch(folder, todo, launch)
 
 
 def threads_per_job(launcher: DictConfig, cores: int) -> int | None:
@@ -50,3 +55,25 @@ def threads_per_job(launcher: DictConfig, cores: int) -> int | None:
         at_once = launcher.n_jobs
         return max(1, cores // (cores if at_once in (None, -1) else at_once))
     return None
+
+
+def crowded(launcher: DictConfig, jobs: int, cores: int) -> str | None:
+    """Return a line where a launcher runs more jobs at once on this machine than it has cores; None elsewhere.
+
+    Args:
+        launcher: its section of the config.
+        jobs: that are left to run.
+        cores: that this process may use.
+    """
+    if "n_jobs" in launcher:
+        at_once = min(jobs, cores if launcher.n_jobs in (None, -1) else launcher.n_jobs)
+        fix = f"hydra.launcher.n_jobs={cores} runs as many as there are cores"
+    elif launcher.get("cluster") == "local":
+        at_once, fix = jobs, "hydra/launcher=joblib runs as many as there are cores"
+    else:
+        return None
+    if at_once <= cores:
+        return None
+    return (
+        f"{at_once} jobs at once on {cores} {'core' if cores == 1 else 'cores'} slow each other down; {fix}"
+    )

@@ -1,6 +1,5 @@
 """`pgx compare`: groups of runs side by side."""
 
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ from pgx.analysis.comparison.scores import read_reference
 from pgx.analysis.comparison.tables import Table, tables_of
 from pgx.analysis.reading.find import parse_place, read_runs
 from pgx.analysis.statistics import Resampling
+from pgx.command_lines import command
 from pgx.errors import UserError
 from pgx.extras import require
 from pgx.metrics import tag
@@ -74,9 +74,10 @@ def compare_runs(
     if out is not None:
         from pgx.analysis.comparison.files import write
 
-        command = shlex.join(["pgx", "compare", *places, "--by", by, "--metric", request.metric])
+        step = [] if at is None else ["--at", str(at)]
+        again = command("compare", *places, "--by", by, "--metric", request.metric, *step)
         complete = replace(found, notes=[*found.notes, *(f"left out: {line}" for line in problems)])
-        written = write(complete, Path(out), command + (f" --at {at}" if at is not None else ""))
+        written = write(complete, Path(out), again)
         console.print(Text(f"{len(written)} files in {out}; open {written[0]}"), soft_wrap=True)
     return 0
 

@@ -15,7 +15,7 @@ from pgx.command_lines import command, override
 from pgx.commands.one_run import load_config
 from pgx.config.stored import CONFIG
 from pgx.errors import RunError, UserError
-from pgx.loggers.jsonl import METRICS, read
+from pgx.loggers.jsonl import METRICS, finite, read
 from pgx.metrics import shown, tag
 from pgx.records import read_summary
 from pgx.run_lock import holder
@@ -34,7 +34,7 @@ def doctor(folder: Path, as_json: bool) -> int:
     run = load(folder)
     diagnosis = examine(run)
     if as_json:
-        print(json.dumps(_record(folder, run, diagnosis), indent=2))
+        print(json.dumps(finite(_record(folder, run, diagnosis)), indent=2, allow_nan=False))
     else:
         for line in _report(folder, run, diagnosis):
             print(line)

@@ -17,6 +17,7 @@ from pgx.commands.one_run import load_played
 from pgx.config.build import load_agent
 from pgx.errors import UserError
 from pgx.evaluation import never, play, success_rate
+from pgx.loggers.jsonl import finite
 from pgx.metrics import shown
 from pgx.progress import live_progress
 from pgx.runners import Episode
@@ -63,7 +64,7 @@ def evaluate(
             if not as_json:
                 _tell(judged)
     if as_json:
-        print(json.dumps(records, indent=2))
+        print(json.dumps([finite(judged) for judged in records], indent=2, allow_nan=False))
     return 0
 
 

@@ -15,9 +15,9 @@ from pgx.analysis.reading.find import own_folders
 from pgx.commands.runs_table import Line, table
 from pgx.config.stored import CONFIG
 from pgx.errors import UserError
-from pgx.loggers.jsonl import METRICS, read
+from pgx.loggers.jsonl import METRICS, finite, read
 from pgx.metrics import tag
-from pgx.records import SUMMARY
+from pgx.records import SUMMARY, read_summary
 from pgx.run_lock import LOCK, holder
 from pgx.sweeps.progress import look
 
@@ -107,8 +107,7 @@ def _line(path: Path, below: Path) -> Line:
     try:
         seen = look(path)
         rows = read(path / METRICS)
-        ended = seen.state != "running" and (path / SUMMARY).exists()
-        best = json.loads((path / SUMMARY).read_text()).get("best_return") if ended else None
+        best = None if seen.state == "running" else read_summary(path).get("best_return")
     except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = " ".join(str(error).split())
         return Line(name, None, None, None, "unreadable", 0, None, None, None, None, 0.0, why)
@@ -144,4 +143,4 @@ def _screen(lines: Sequence[Line], console: Console) -> Group:
 
 
 def _json(lines: Sequence[Line]) -> str:
-    return json.dumps([asdict(line) for line in lines])
+    return json.dumps([finite(asdict(line)) for line in lines], allow_nan=False)

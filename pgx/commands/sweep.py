@@ -1,6 +1,7 @@
 """`pgx train -m` and `pgx sweep`: many runs, planned before the first begins, seen and resumed from their files."""
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -229,7 +230,7 @@ def _stoppable(folder: Path) -> Iterator[Path]:
 
 
 def _refuse_missing(hydra: Sequence[str], search: Search | None) -> None:
-    """Refuse a launcher or a search whose library is not here, before anything is written or another folder entered."""
+    """Refuse a launcher or a search that cannot work here, before anything is written or another folder entered."""
     if search:
         require("sweep=...", "optuna")
     for override in hydra:
@@ -238,6 +239,8 @@ def _refuse_missing(hydra: Sequence[str], search: Search | None) -> None:
             raise UserError(
                 f"{override}: pgx plans its sweeps itself, so that they resume; to search: sweep=NAME"
             )
+        if key == "hydra.launcher.n_jobs" and not re.fullmatch(r"null|-1|[1-9][0-9]*", value):
+            raise UserError(f"{override}: expected a whole number >= 1, or null for one job a core")
         if key != "hydra/launcher":
             continue
         if value not in LAUNCHERS:

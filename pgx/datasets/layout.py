@@ -9,7 +9,8 @@
 
 The names in `infos` are ours, the rest is Minari's.
 
-Source: minari/dataset/minari_storage.py, dataset/_storages/hdf5_storage.py and serialization.py of Minari 0.5.4.
+Source: minari/dataset/minari_storage.py, dataset/_storages/hdf5_storage.py, serialization.py, storage/local.py and
+namespace.py of Minari 0.5.4.
 """
 
 import json
@@ -21,6 +22,7 @@ from gymnasium import Space, spaces
 from pgx.extras import require
 
 FOLDER, METADATA, DATA = "data", "metadata.json", "main_data.hdf5"
+NAMESPACE = "namespace_metadata.json"  # what makes a folder of datasets a namespace of Minari's
 MINARI_VERSION = "0.5.4"  # whose layout it is; Minari refuses to read versions that it does not know
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import Space, spaces
 from torch import Tensor
 
-from pgx.datasets.layout import DATA, FOLDER, METADATA, MINARI_VERSION, hdf5, space_to_json
+from pgx.datasets.layout import DATA, FOLDER, METADATA, MINARI_VERSION, NAMESPACE, hdf5, space_to_json
 from pgx.datasets.trajectory import Trajectory
 from pgx.envs.vector import Array
 from pgx.errors import UserError
@@ -36,7 +36,8 @@ def write_dataset(
     """Write the episodes as they come; the dataset is at its path whole, or not at all.
 
     Args:
-        path: where nothing is yet; its last part names the dataset for Minari.
+        path: where nothing is yet. Minari finds the dataset by its path below Minari's folder ($MINARI_DATASETS_PATH,
+            or ~/.minari/datasets), and elsewhere by its last part.
         episodes: one at least.
         observation_space, action_space: of the environment that they were played in.
         metadata: what else Minari's metadata.json is to say, e.g. env_spec.
@@ -55,7 +56,7 @@ def write_dataset(
                 count, steps = count + 1, steps + len(episode)
                 total += float(episode.reward.double().sum())
         said = {
-            "dataset_id": path.name if "-v" in path.name else f"{path.name}-v0",
+            "dataset_id": _dataset_id(path),
             "total_episodes": count,
             "total_steps": steps,
             "dataset_size": round((folder / DATA).stat().st_size / 1e6, 1),  # MB
@@ -65,8 +66,28 @@ def write_dataset(
             "action_space": space_to_json(action_space),
             "minari_version": MINARI_VERSION,
         }
-        (folder / METADATA).write_text(json.dumps(said | dict(metadata)))
+        (folder / METADATA).write_text(json.dumps(said | dict(metadata), allow_nan=False))
     return Written(count, steps, total / count)
+
+
+def _dataset_id(path: Path) -> str:
+    """Return the name of a dataset with its namespace: the folders between Minari's own and the dataset."""
+    name = path.name if "-v" in path.name else f"{path.name}-v0"
+    minari, parent = _minari_folder(), path.resolve().parent
+    return (parent.relative_to(minari) / name).as_posix() if parent.is_relative_to(minari) else name
+
+
+def _note_namespaces(path: Path) -> None:
+    """Make the folders above a dataset namespaces of Minari's, where they are below its folder."""
+    minari, parent = _minari_folder(), path.resolve().parent
+    while parent.is_relative_to(minari) and parent != minari:
+        if not (parent / NAMESPACE).exists():
+            (parent / NAMESPACE).write_text("{}")
+        parent = parent.parent
+
+
+def _minari_folder() -> Path:
+    return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets").resolve()
 
 
 @contextmanager
@@ -78,6 +99,7 @@ def _new_folder(path: Path) -> Iterator[Path]:
     try:
         (temporary / FOLDER).mkdir(parents=True)
         yield temporary / FOLDER
+        _note_namespaces(path)
         temporary.rename(path)
     except OSError as error:
         raise UserError(f"{path}: cannot write there: {error.strerror or error}") from error

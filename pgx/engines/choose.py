@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pgx.cores import available
 from pgx.engines.compiled import Compiled
 from pgx.engines.eager import Eager
 from pgx.engines.kernels import Workshop
@@ -83,7 +84,7 @@ def ahead_of_time(folder: Path, report: Callable[[str], None]) -> Compiled:
     One is found again by a description of all that it was made from, without tracing anything: a run whose programs
     are there never imports the compiler.
     """
-    return Compiled(Store(folder, report).programs, len(os.sched_getaffinity(0)))
+    return Compiled(Store(folder, report).programs, available())
 
 
 def just_in_time(folder: Path, report: Callable[[str], None]) -> Compiled:

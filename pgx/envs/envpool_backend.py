@@ -8,8 +8,8 @@ import numpy as np
 from gymnasium import spaces as spaces_of
 from numpy.typing import NDArray
 
+from pgx.cores import one_each
 from pgx.envs import spaces
-from pgx.envs.cores import one_each
 from pgx.envs.gymnasium_backend import make_single, quietly
 from pgx.envs.readings import Readings
 from pgx.envs.vector import Array, Step, said_success

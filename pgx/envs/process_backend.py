@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pgx.envs.cores import one_each
+from pgx.cores import one_each
 from pgx.envs.process_handle import WorkerProcess, end
 from pgx.envs.process_worker import BEGIN, RESET, STEP, Failure, Ready, Share
 from pgx.envs.readings import Readings

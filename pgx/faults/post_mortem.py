@@ -10,6 +10,7 @@ from pgx.checkpoint import LAST, Checkpoints, packed, unpacked, write_atomically
 from pgx.command_lines import command
 from pgx.errors import UserError
 from pgx.faults.evidence import Attempt, NotFiniteError
+from pgx.loggers.jsonl import finite
 from pgx.records import Records
 from pgx.types import Rollout, State
 from pgx.versions import versions
@@ -77,7 +78,7 @@ def write_bundle(
     write_atomically(folder / "config.yaml", config.encode())
     kind: Kind = "run" if attempt is None else "update"
     told = {"kind": kind, "iteration": iteration, "error": str(error), "versions": versions()}
-    write_atomically(folder / FAILURE, (json.dumps(told, indent=2) + "\n").encode())
+    write_atomically(folder / FAILURE, (json.dumps(finite(told), indent=2, allow_nan=False) + "\n").encode())
     return folder
 
 

@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 
 CHOICE = "MUJOCO_GL"  # what MuJoCo and Gymnasium read
 TIMEOUT = 60.0  # seconds for a context to be made; it takes less than one
 TRIED = ("egl", "osmesa")  # EGL first: it takes a graphics card where there is one
+_DECIDE = ("EGL", "__EGL", "LIBGL", "GALLIUM", "MESA", "PYOPENGL", "MUJOCO", "LD_", "CUDA", "NVIDIA")
 _PROBE = "from mujoco.{platform} import GLContext; context = GLContext(8, 8); context.make_current()"
 _LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
 _PACKAGES = {"egl": "libegl1 libgl1-mesa-dri", "osmesa": "libosmesa6"}
@@ -31,12 +33,24 @@ def choose() -> OpenGL:
     if said:
         return OpenGL(said, f"{CHOICE}={said} is set, and does not work here; unset, pgx chooses")
     for platform in TRIED:
-        if _works(platform):
+        if _works(platform, _of_opengl()):
             return OpenGL(platform, f"{CHOICE}={platform} was chosen, and does not work for this environment")
     return OpenGL(None, f"MuJoCo has no OpenGL to draw with: {missing()}")
 
 
-def _works(platform: str) -> bool:
+def _of_opengl() -> tuple[tuple[str, str], ...]:
+    """Return the environment variables that decide which OpenGL there is."""
+    return tuple((key, value) for key, value in sorted(os.environ.items()) if key.startswith(_DECIDE))
+
+
+@cache
+def _works(platform: str, variables: tuple[tuple[str, str], ...]) -> bool:
+    """Try a platform, once in a process: an attempt takes a second, and every video of a run asks.
+
+    Args:
+        platform: egl or osmesa.
+        variables: that decide what works, so that another answer is looked for where they change.
+    """
     command = [sys.executable, "-P", "-c", _PROBE.format(platform=platform)]
     environment = {k: v for k, v in os.environ.items() if k != "PYOPENGL_PLATFORM"} | {CHOICE: platform}
     try:

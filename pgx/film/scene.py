@@ -120,6 +120,7 @@ def _without_screen() -> None:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if not runtime or not Path(runtime).is_dir():
         os.environ["XDG_RUNTIME_DIR"] = tempfile.gettempdir()
+    warnings.filterwarnings("ignore", module="glfw")  # the error at hand says more
     warnings.filterwarnings("ignore", message=".*render_mode")  # `_undrawable` says it in one line
 
 
@@ -128,7 +129,7 @@ def _undrawable(scene: Scene) -> str | None:
     kwargs = {key: value for key, value in unpack(scene.env_id, scene.recipe).items() if key != "render_mode"}
     try:
         with closing(make_single(scene.env_id, kwargs)) as env:
-            modes = env.metadata.get("render_modes", [])
+            modes = (env.metadata or {}).get("render_modes") or []
     except Exception:  # it cannot be made at all: the error at hand says why
         return None
     if "rgb_array" in modes:

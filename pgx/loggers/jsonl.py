@@ -31,7 +31,9 @@ class JsonLines:
     def __init__(self, path: Path, keep_until: int | None, keep_rows: int) -> None:
         kept = [] if keep_until is None else [row for row in read(path) if row["step"] <= keep_until]
         kept = kept[:keep_rows]
-        write_atomically(path, "".join(json.dumps(finite(row)) + "\n" for row in kept).encode())
+        write_atomically(
+            path, "".join(json.dumps(finite(row), allow_nan=False) + "\n" for row in kept).encode()
+        )
         self._file = AppendOnly(path)
 
     def write(self, steps: int, metrics: Metrics) -> None:
@@ -63,8 +65,16 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def finite(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row that strict JSON can hold: numbers that are not finite as texts."""
-    return {key: _text(value) if isinstance(value, float) else value for key, value in row.items()}
+    """Return a row, or any record, that strict JSON can hold: numbers that are not finite as texts."""
+    return {key: _finite(value) for key, value in row.items()}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return _text(value)
+    if isinstance(value, Mapping):
+        return finite(value)
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _text(value: float) -> float | str:

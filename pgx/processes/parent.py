@@ -44,7 +44,7 @@ def start(module: str, descriptors: Sequence[int]) -> tuple[Process, "Connection
             *_flags(),
             "-c",
             START.format(module=module),
-            json.dumps([*map(str, sys.path)]),
+            json.dumps([*map(str, sys.path)], allow_nan=False),
             *map(str, [theirs.fileno(), *descriptors]),
         ],
         pass_fds=[theirs.fileno(), *descriptors],

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pgx.envs.cores import available
+from pgx.cores import available
 
 Auto = Literal["auto"]
 

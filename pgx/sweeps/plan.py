@@ -65,7 +65,7 @@ def write_plan(folder: Path, plan: Plan) -> None:
         "search": asdict(plan.search) if plan.search else None,
         "jobs": [{"overrides": job.overrides, "run_dir": str(job.run_dir)} for job in plan.jobs],
     }
-    write_atomically(folder / PLAN, (json.dumps(content, indent=2) + "\n").encode())
+    write_atomically(folder / PLAN, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_plan(folder: Path) -> Plan:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pgx.checkpoint import BEST, Checkpoints, write_atomically
 from pgx.config.stored import CONFIG, read_config
-from pgx.loggers.jsonl import read
+from pgx.loggers.jsonl import finite, read
 from pgx.metrics import tag
 from pgx.records import SUMMARY, read_summary
 from pgx.run_lock import holder
@@ -68,7 +68,9 @@ def write_failure(run_dir: Path, error: str) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)
     steps, seconds = _reached(run_dir)
     summary = {"status": "failed", "error": error, "steps": steps, "seconds": seconds, "final_return": None}
-    write_atomically(run_dir / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
+    write_atomically(
+        run_dir / SUMMARY, (json.dumps(finite(summary), indent=2, allow_nan=False) + "\n").encode()
+    )
 
 
 def clear(run_dir: Path) -> None:

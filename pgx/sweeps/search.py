@@ -145,7 +145,7 @@ class Trial:
         self.overrides = (*search.overrides, *(f"{key}={self.trial.params[key]}" for key in space))
         content = {"number": self.trial.number, "overrides": self.overrides}
         run_dir.mkdir(parents=True, exist_ok=True)
-        write_atomically(run_dir / TRIAL, (json.dumps(content, indent=2) + "\n").encode())
+        write_atomically(run_dir / TRIAL, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
     def describe(self, seed: int) -> None:
         """Note the run's folder and seed in the study, for whoever opens it with Optuna's own tools."""

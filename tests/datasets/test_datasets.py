@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from minari.namespace import list_local_namespaces
 
 from pgx.datasets.layout import space_from_json, space_to_json
 from pgx.datasets.read import read_dataset
@@ -276,3 +277,22 @@ def test_what_minari_writes_is_read(make: Make, tmp_path: Path, monkeypatch: pyt
         warnings.simplefilter("ignore")  # Minari asks for an author
         minari.create_dataset_from_buffers("cartpole/random-v0", buffers, env="CartPole-v1")
     assert_same(read(tmp_path / "cartpole" / "random-v0", "CartPole-v1"), episodes)
+
+
+def test_minari_lists_what_is_written_into_its_folder_whatever_the_namespace(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    episodes = split(played(make, "CartPole-v1"))
+    names = ["plain-v0", "one/of-v1", "one/two/of-v0"]
+    for name in names:
+        path = tmp_path / "minari" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written(path, "CartPole-v1", episodes, algorithm_name="reinforce")
+    assert sorted(minari.list_local_datasets()) == sorted(
+        names
+    )  # a warning, which is an error, for any other
+    assert list_local_namespaces() == ["one", "one/two"]
+    assert minari.load_dataset("one/two/of-v0").total_episodes == len(episodes)
+    written(tmp_path / "elsewhere-v0", "CartPole-v1", episodes)
+    assert minari.MinariDataset(tmp_path / "elsewhere-v0" / "data").id == "elsewhere-v0"

@@ -1,6 +1,7 @@
 """Videos: which moments are in them, how fast they play, and what is said where there can be none."""
 
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pgx.commands.record import record
 from pgx.envs.gymnasium_backend import make_single
+from pgx.envs.recipe import pack
 from pgx.envs.vector import step
 from pgx.errors import RunError, UserError
 from pgx.film import opengl
 from pgx.film.camera import Camera, Frame
 from pgx.film.pictures import captioned
-from pgx.film.scene import follow
+from pgx.film.scene import Scene, _undrawable, follow
 from pgx.film.videos import GIF
 from tests.conftest import Make, parameters
+from tests.environments import Painted
 
 PAINTED = "tests.environments:Painted-v0"  # 100 frames a second, 23 steps, grey 10 x step
 TINY = ["algo=a2c", f"env={PAINTED}", "env.num_envs=2", "runner.rollout_steps=8", "trainer.total_steps=64"]
@@ -111,12 +114,17 @@ def test_a_machine_without_drivers_is_told_which_packages_bring_them(monkeypatch
         Camera("Hopper-v4", {}, None, 60.0, 25, None)
 
 
-def test_what_the_user_says_of_opengl_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_user_says_of_opengl_is_respected(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
     assert opengl.choose().platform == "osmesa"
-    monkeypatch.setenv("MUJOCO_GL", "paper")
-    with pytest.raises(UserError, match="MUJOCO_GL=paper is set, and does not work here"):
-        Camera("Hopper-v4", {}, None, 60.0, 25, None)
+    for display in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(display, raising=False)
+    monkeypatch.setenv("MUJOCO_GL", "glfw")
+    with pytest.raises(UserError, match="MUJOCO_GL=glfw is set, and does not work here; unset, pgx chooses"):
+        Camera("InvertedPendulum-v4", {}, None, 60.0, 25, None)
+    assert capfd.readouterr() == ("", "")  # GLFW's own warnings say less
 
 
 def test_the_camera_goes_with_a_robot_unless_another_was_chosen() -> None:
@@ -176,7 +184,10 @@ def videos(run: Path) -> dict[int, Image.Image]:
     return {int(each.step): Image.open(io.BytesIO(each.encoded_image_string)) for each in found}
 
 
-def test_videos_are_made_while_training_and_change_nothing(make: Make, tmp_path: Path) -> None:
+def test_videos_are_made_while_training_and_change_nothing(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)  # these are GIFs, which need no more than Pillow
     films = ["logger.tensorboard=true", "trainer.record_every=32", "trainer.record_width=50"]
     plain, filmed = (
         make(*TINY, name="plain"),
@@ -219,3 +230,42 @@ def test_nothing_is_left_of_a_camera() -> None:
 def test_an_environment_without_pictures_is_refused_with_the_render_modes_that_it_has() -> None:
     with pytest.raises(UserError, match=r"metadata\['render_modes'\] is \[\]; a video needs 'rgb_array'"):
         Camera("tests.environments:Counter-v0", {}, None, 60.0, 25, None)
+
+
+@pytest.mark.filterwarnings("ignore")  # of Gymnasium, which a camera's process does not show
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [({}, "[]"), ({"render_modes": None}, "[]"), ({"render_modes": ["human", "ansi"]}, "['human', 'ansi']")],
+)
+def test_whatever_an_environment_s_metadata_say_the_refusal_names_its_modes(
+    monkeypatch: pytest.MonkeyPatch, metadata: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setattr(Painted, "metadata", metadata)
+    refused = _undrawable(Scene(PAINTED, pack(PAINTED, {"render_mode": "rgb_array"}), None, 25, None))
+    assert refused is not None and f"metadata['render_modes'] is {said}; a video needs" in refused
+    monkeypatch.setattr(Painted, "metadata", {"render_modes": ["ansi", "rgb_array"]})
+    assert _undrawable(Scene(PAINTED, pack(PAINTED, {}), None, 25, None)) is None
+
+
+def test_pygame_draws_without_a_word_where_there_is_no_screen(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pygame")
+    for key in ("XDG_RUNTIME_DIR", "DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(key, raising=False)
+    camera = Camera("CartPole-v1", {}, None, 60.0, 25, None)
+    camera.close()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_run_that_pygame_is_to_draw_is_refused_without_it(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pygame").mkdir()
+    (tmp_path / "pygame" / "__init__.py").write_text("raise ModuleNotFoundError('none', name='pygame')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        UserError, match=r"trainer.record_every=32: .*package pygame; pip install 'pgx-rl\[video\]'"
+    ):
+        make("algo=a2c", "env=CartPole-v1", "env.backend=gymnasium", "trainer.record_every=32")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()

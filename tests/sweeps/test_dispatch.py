@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from pgx.commands.sweep_report import closing
 from pgx.run_lock import hold
 from pgx.sweeps.dispatch import LOST, dispatch
-from pgx.sweeps.plan import STOP, Job
+from pgx.sweeps.plan import STOP, Job, Plan, write_plan
 from pgx.sweeps.progress import look, write_failure
+from tests.command import Command
 
 
 def work(run: Path, deadly: bool) -> None:
@@ -62,6 +64,28 @@ def test_one_deadly_job_costs_no_other_its_end(tmp_path: Path, pool: Pool, launc
         for name in ("a", "deadly", "b", "c", "deadly2", "d")
     }
     assert ["deadly"] in launches and ["deadly2"] in launches  # each was found out alone
+
+
+def test_a_killed_job_is_named_and_the_others_end(command: Command, tmp_path: Path) -> None:
+    """Through a launcher of one process for each job, as Ray is: by the status, and at the end of the sweep."""
+    plan = Plan(tuple(jobs(tmp_path, "a", "deadly", "b")), (), tmp_path, None)
+    write_plan(tmp_path, plan)
+
+    def launch(launched: Sequence[Job]) -> None:
+        for job in launched:
+            process = multiprocessing.get_context("fork").Process(
+                target=work, args=(job.run_dir, "deadly" in job.run_dir.name)
+            )
+            process.start()
+            process.join()
+
+    dispatch(tmp_path, plan.jobs, launch)
+    assert {job.run_dir.name: look(job.run_dir).error for job in plan.jobs} == {
+        "a": "as it should", "deadly": LOST, "b": "as it should"
+    }  # fmt: skip
+    assert any(line.startswith(f"deadly: {LOST}") for line in closing(tmp_path, plan)[1])
+    said = command("sweep", "status", ".")
+    assert said.code == 0 and f"deadly: {LOST}" in said.out and "3 failed" in said.out
 
 
 def test_a_job_that_ended_is_not_launched_again(

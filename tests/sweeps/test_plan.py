@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from hydra_plugins.pgx_launchers.planned_sweeper import threads_per_job
+from hydra_plugins.pgx_launchers.planned_sweeper import crowded, threads_per_job
 from pgx.config import compose
 from pgx.config.overrides import parse
 from pgx.config.sections import Search
@@ -98,6 +99,27 @@ def test_the_command_that_repeats_a_job_leaves_out_the_folder_and_is_fit_for_a_s
 )
 def test_jobs_share_the_cores(launcher: dict[str, int | None], share: int | None) -> None:
     assert threads_per_job(OmegaConf.create(launcher), cores=16) == share
+
+
+@pytest.mark.parametrize(
+    ("launcher", "jobs", "says"),
+    [
+        ({}, 99, None),  # one after another
+        ({"n_jobs": 8}, 8, "8 jobs at once on 2 cores slow each other down; hydra.launcher.n_jobs=2"),
+        ({"n_jobs": 8}, 2, None),
+        ({"n_jobs": 2}, 99, None),
+        ({"n_jobs": None}, 99, None),
+        ({"n_jobs": -1}, 99, None),
+        ({"cluster": "local", "cpus_per_job": 1}, 3, "3 jobs at once on 2 cores"),
+        ({"cluster": "slurm", "cpus_per_job": 1}, 99, None),  # on other machines
+        ({"cpus_per_job": 1}, 99, None),  # Ray begins as many as it has cores for
+    ],
+)
+def test_more_jobs_at_once_than_cores_are_told_once(
+    launcher: dict[str, Any], jobs: int, says: str | None
+) -> None:
+    line = crowded(OmegaConf.create(launcher), jobs, cores=2)
+    assert line is None if says is None else says in str(line)
 
 
 @given(st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1))

@@ -1,6 +1,7 @@
 """A search: what is drawn from what, what the study is told, and that no trial is lost or told twice."""
 
 import json
+import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,3 +164,28 @@ def test_a_trial_whose_job_died_before_it_noted_it_is_forgotten(tmp_path: Path) 
         for trial in optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path}/study.db").trials
     }
     assert states == {lost.number: TrialState.FAIL, kept.trial.number: TrialState.RUNNING}
+
+
+def _several(folder: Path, first: int, number: int) -> None:
+    """Begin and end trials, as jobs do that are in one process."""
+    for n in range(first, first + number):
+        trial = Trial(folder, SEARCH, folder / f"{n}", n)
+        trial.describe(0)
+        trial.pruning()(130, 1.0)
+        end(folder / f"{n}", "finished", float(n))
+        settle(folder, SEARCH, [Job((), folder / f"{n}")])
+
+
+def test_processes_that_write_to_the_study_at_once_lose_no_trial(tmp_path: Path) -> None:
+    open_study(tmp_path, SEARCH)
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=_several, args=(tmp_path, 2 * i, 2)) for i in range(6)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 6
+    trials = open_study(tmp_path, SEARCH).trials
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 12
+    assert {trial.value for trial in trials} == set(map(float, range(12)))
+    assert all(trial.intermediate_values == {100: 1.0} for trial in trials)

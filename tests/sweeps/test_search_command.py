@@ -11,6 +11,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from pgx.sweeps.progress import look, resumable
+from tests.command import Command
 from tests.sweeps.command import begin, jobs, pgx, summary, wait_for
 
 SEARCH = [
@@ -40,6 +41,18 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     said = pgx("train", *SEARCH, "hydra.sweep.dir=search", cwd=cwd)
     assert said.returncode == 0, said.stderr
     return cwd / "search", said.stdout
+
+
+def test_the_study_has_the_name_of_the_sweep_and_its_trials_their_runs(
+    command: Command, tmp_path: Path
+) -> None:
+    short = ["sweep.trials=1", "trainer.total_steps=256", "seed=5", "algo.epochs=1", "algo.minibatch_size=64"]
+    said = command("train", *SEARCH, *short, "logger.tensorboard=false", "hydra.sweep.dir=found/search")
+    assert said.code == 0, said.err
+    storage = f"sqlite:///{tmp_path}/found/search/study.db"
+    assert optuna.get_all_study_names(storage) == ["search"]
+    attributes = [trial.user_attrs for trial in trials(tmp_path / "found" / "search")]
+    assert attributes == [{"run_dir": str(run), "seed": 5} for run in jobs(tmp_path / "found" / "search")]
 
 
 @pytest.mark.slow

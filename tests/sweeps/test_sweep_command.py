@@ -130,6 +130,17 @@ def test_started_again_it_skips_what_is_finished(command: Command, tmp_path: Pat
     assert len(list((tmp_path / "outputs" / "CartPole-v1" / "a2c").iterdir())) == 2
 
 
+def test_resumed_twice_a_sweep_has_the_same_folders(command: Command, tmp_path: Path) -> None:
+    assert command("train", "-m", "seed=0", *TINY, "hydra.sweep.dir=sweep")[0] == 0
+    runs = jobs(tmp_path / "sweep")
+    for _ in range(2):
+        (runs[0] / "summary.json").unlink()  # as of a job that was killed
+        said = command("sweep", "resume", "sweep")
+        assert said.code == 0 and "1 jobs, 1 to do" in said.out and "1 finished" in said.out
+        assert jobs(tmp_path / "sweep") == runs
+        assert sorted((tmp_path / "outputs" / "CartPole-v1" / "a2c").iterdir()) == runs
+
+
 def test_another_sweep_in_its_folder_is_refused_with_the_difference(command: Command, tmp_path: Path) -> None:
     assert command("train", "-m", "seed=0,1", *TINY, "hydra.sweep.dir=sweep")[0] == 0
     before = (tmp_path / "sweep" / "sweep.json").read_bytes()
@@ -224,6 +235,7 @@ def test_one_name_is_claimed_by_one_process(tmp_path: Path) -> None:
         ),
         ("train -m sweep=ppo_cartpole sweep.trials=0", "sweep.trials"),
         ("train -m seed=0,-1", "seed"),
+        ("train -m seed=0,1 hydra/launcher=joblib hydra.launcher.n_jobs=0", "expected a whole number >= 1"),
         ("sweep status nowhere", "not the folder of a sweep"),
         ("sweep resume nowhere", "not the folder of a sweep"),
         ("sweep", "pgx sweep --help"),
