@@ -61,7 +61,7 @@ def _report(folder: Path, run: Recorded, diagnosis: Diagnosis) -> list[str]:
     causes = [found for found in diagnosis.found if found.follows_from is None]
     until = " until then" if diagnosis.ending else ""
     if not causes and diagnosis.too_short:
-        return [*lines, f"too short to tell: {run.looks()} looks at its health, and it takes 5"]
+        return [*lines, f"too short to tell: {_looks(run.looks())} at its health, and it takes 5"]
     if not causes and diagnosis.ending and diagnosis.ending.bad:
         lines.append(f"its metrics{until} show no sign of sickness")
     elif not causes:
@@ -91,17 +91,28 @@ def _ended(ending: Ending | None, folder: Path, run: Recorded) -> list[str]:
     if ending.of_numbers or ending.state == "pruned":
         return lines
     if ending.state == "failed" and run.value("env.id"):
-        lines.append("  check the environment: " + command("check", override("env", run.value("env.id"))))
+        lines.append("  check the environment: " + command("check", *_environment(run)))
     if resumable(folder):
         lines.append("  resume: " + command("train", "--resume", folder, of=folder))
     return lines
+
+
+def _environment(run: Recorded) -> list[str]:
+    """Return the overrides that make a run's environment, its keywords among them."""
+    kwargs = run.value("env.kwargs") or {}
+    given = [override(f"env.kwargs.{name}", value) for name, value in kwargs.items()]
+    return [override("env", run.value("env.id")), *given]
+
+
+def _looks(count: int) -> str:
+    return f"{count} look{'s' * (count != 1)}"
 
 
 def _whose(run: Recorded) -> str:
     """Which run it is, how far it is, and what it earned."""
     said = f"{run.value('label') or 'a run'} on {run.value('env.id') or 'an unknown environment'}"
     steps, every = int(run.rows[-1]["step"]) if run.rows else 0, run.number("logger.every") or 1
-    looks = f"{run.looks()} looks" + (f" (one update in {every:g})" if every > 1 else "")
+    looks = _looks(run.looks()) + (f" (one update in {every:g})" if every > 1 else "")
     recent = run.curve("episode_return_recent").values
     earned = f"return {shown(recent[0])} to {shown(recent[-1])}" if len(recent) else "no episode has ended"
     return f"{said}, {steps:,} steps, {looks}, {earned}"

@@ -36,6 +36,20 @@ def make_single(env_id: str, kwargs: dict[str, Any]) -> "gymnasium.Env[Any, Any]
         return gymnasium.make(env_id, disable_env_checker=True, **kwargs)
 
 
+def later_version(env_id: str) -> str | None:
+    """Return the id of the newest registered version of an environment; None if the id is that, or is unknown."""
+    own = gymnasium.registry.get(env_id.rpartition(":")[2])
+    if own is None:
+        return None
+    newest = max(
+        spec.version or 0
+        for spec in gymnasium.registry.values()
+        if (spec.namespace, spec.name) == (own.namespace, own.name)
+    )
+    name = f"{own.namespace}/{own.name}" if own.namespace else own.name
+    return f"{name}-v{newest}" if newest > (own.version or 0) else None
+
+
 class GymnasiumVector:
     """N environments, each reset on the step after its episode's end (Gymnasium's NEXT_STEP).
 
@@ -69,8 +83,10 @@ class GymnasiumVector:
             self._obs_space, self._action_space = _common_spaces(self._envs)
             self.reader = Reader(readings, self._envs)
         except Exception as error:  # whatever a constructor raises, it is about this id and these kwargs
+            later = None if kwargs else later_version(env_id)
             raise UserError(
                 f"env.id={env_id}: cannot be made with env.kwargs={kwargs}: {type(error).__name__}: {error}"
+                + (f"; choose a later version: env={later}" if later else "")
             ) from error
         self.obs_spec, self._read = spaces.observation(env_id, self._obs_space)
         self.action_spec, self._write = spaces.action(env_id, self._action_space)

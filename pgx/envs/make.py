@@ -12,7 +12,7 @@ from typing import Any, Literal
 import gymnasium
 
 from pgx.envs import envpool_backend, process_backend
-from pgx.envs.gymnasium_backend import GymnasiumVector, make_single
+from pgx.envs.gymnasium_backend import GymnasiumVector, later_version, make_single
 from pgx.envs.packages import install_hint, package_hint
 from pgx.envs.readings import reading_problem
 from pgx.envs.recipe import pack, unpack
@@ -123,11 +123,8 @@ def _instead(env_id: str, kwargs: dict[str, Any]) -> str:
     try:
         make_single(env_id, kwargs).close()
     except Exception:  # whatever a constructor raises; the refusal says it
-        own = gymnasium.registry[env_id.rpartition(":")[2]]
-        versions = [spec.version or 0 for spec in gymnasium.registry.values() if spec.name == own.name]
-        newest = max(versions)
-        later = newest > (own.version or 0)
-        return f"choose a later version: env={own.name}-v{newest}" if later else "choose another environment"
+        later = later_version(env_id)
+        return f"choose a later version: env={later}" if later else "choose another environment"
     return "env.backend=gymnasium runs it"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from pgx.analysis.doctor import Diagnosis, advice, examine
 from pgx.analysis.recorded import Curve, Recorded
@@ -16,6 +18,7 @@ from pgx.analysis.sicknesses import SICKNESSES, table
 from pgx.analysis.signs import spell
 from pgx.cli import main
 from pgx.commands.doctor import load
+from pgx.config import compose
 from pgx.metrics import TABLE
 from pgx.run_lock import hold
 from tests.conftest import Make
@@ -275,6 +278,21 @@ def test_how_a_run_ended_comes_first_whatever_its_length(
         record = json.loads(told(capsys, folder, "--json")[1])
         assert record["ended"]["state"] == status
         assert record["healthy"] is (False if code else True if rows == 10 else None)
+
+
+def test_the_check_of_a_failed_run_s_environment_makes_it_as_the_run_did(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written(tmp_path, walker(kl=0.01)[:1])
+    config = compose(["env=CartPole-v1", "env.kwargs.task='up hill'", "env.kwargs.limit=null", "run_dir=x"])
+    OmegaConf.resolve(config)
+    OmegaConf.save(config, tmp_path / "config.yaml")
+    (tmp_path / "summary.json").write_text(json.dumps({"status": "failed", "error": "it burst", "steps": 1}))
+    out = told(capsys, str(tmp_path))[1]
+    (line,) = [line for line in out.splitlines() if "pgx check" in line]
+    said = shlex.split(line.partition(": ")[2])
+    assert said == ["pgx", "check", "env=CartPole-v1", 'env.kwargs.task="up hill"', "env.kwargs.limit=null"]
+    assert "1 look at its health" in out
 
 
 def test_a_killed_run_is_told_from_one_that_is_running(

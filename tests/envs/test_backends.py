@@ -180,6 +180,14 @@ def test_an_id_with_its_module_gets_envpool_where_it_is_the_same_environment() -
 def test_no_backend_is_advised_that_cannot_run_the_environment() -> None:
     with pytest.raises(UserError, match=r"mujoco<3.*; choose a later version: env=Pusher-v5$"):
         choose("Pusher-v4", "envpool", {})
+    with pytest.raises(UserError, match=r"mujoco<3.*; choose a later version: env=Pusher-v5$"):
+        make("gymnasium", "Pusher-v4")
+
+
+def test_wrong_kwargs_of_an_earlier_version_are_no_reason_for_a_later_one() -> None:
+    with pytest.raises(UserError, match=r"cannot be made with .*bogus") as refused:
+        make("gymnasium", "Hopper-v4", bogus=1)
+    assert "later version" not in str(refused.value)
 
 
 def test_an_id_is_known_or_the_nearest_is_named() -> None:
