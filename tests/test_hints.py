@@ -3,8 +3,11 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
+import gymnasium
 import pytest
+from gymnasium.envs.registration import EnvSpec
 from omegaconf import OmegaConf
 
 from pgx.commands.hints import hints, renders
@@ -47,6 +50,20 @@ def test_a_folder_elsewhere_is_named_in_full_and_an_interrupted_run_can_be_resum
 def test_a_video_is_offered_where_the_environment_says_that_it_draws() -> None:
     assert renders("CartPole-v1") and renders("Walker2d-v4") and renders("package:FrozenLake-v1")
     assert not renders("unknown:Nowhere-v0")
+
+
+class Undescribed(gymnasium.Env[int, int]):
+    metadata: Any = None
+
+
+@pytest.mark.parametrize("made", [gymnasium.Wrapper, Undescribed, lambda: Undescribed(), "tests.nowhere:Env"])
+def test_no_video_is_offered_where_a_class_does_not_say_that_it_draws(
+    monkeypatch: pytest.MonkeyPatch, made: Any
+) -> None:
+    """The metadata of a Wrapper are known of its objects alone."""
+    spec = EnvSpec("Odd-v0", entry_point=made)
+    monkeypatch.setitem(gymnasium.registry, "Odd-v0", spec)
+    assert not renders("Odd-v0")
 
 
 def test_rates_that_jump_with_the_length_of_a_run_are_named() -> None:

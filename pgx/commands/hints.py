@@ -1,6 +1,7 @@
 """What to do with a run that has ended, as commands that work when pasted into the shell it was started from."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,12 @@ def renders(env_id: str) -> bool:
     if isinstance(made, str):
         try:
             made = gymnasium.envs.registration.load_env_creator(made)
-        except ImportError:  # EnvPool runs environments whose packages need not be installed
+        except (
+            Exception
+        ):  # whatever an import raises; EnvPool runs environments whose packages need not be installed
             return False
-    return "rgb_array" in (getattr(made, "metadata", {}).get("render_modes") or ())
+    metadata = getattr(
+        made, "metadata", None
+    )  # a property where the class is a Wrapper: known of objects alone
+    modes = metadata.get("render_modes") if isinstance(metadata, Mapping) else None
+    return "rgb_array" in (modes or ())
