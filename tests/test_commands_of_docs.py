@@ -374,7 +374,12 @@ WAYS = (
     Way(r"pgx train .*(algo.max_k=|algo.epsilo=).*", refused),
     Way(r"pgx train --resume .+", resume),
     Way(r"pgx train (--help|--cfg job (?!\.\.\.).*)", show),
-    Way(r"pgx train --cfg job \.\.\.", None, "another command's overrides stand for the dots", mentioned),
+    Way(
+        r"pgx train (--help|--cfg job) \.\.\.",
+        None,
+        "another command's overrides stand for the dots",
+        mentioned,
+    ),
     # sweeps
     Way(r"pgx train -m algo=trpo,ppo seed=0,1,2", sweep),
     Way(
