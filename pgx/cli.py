@@ -98,9 +98,19 @@ def _dispatch(arguments: list[str]) -> int:
     if not arguments:
         parser.print_help()
         return UserError.exit_code
-    options = parser.parse_args(arguments)
+    options = _parsed(parser, arguments)
     run: Callable[[argparse.Namespace], int] = options.run_verb
     return run(options)
+
+
+def _parsed(parser: _Parser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the options; words after an option join those before it: `pgx eval RUN --episodes 4 env.num_envs=2`."""
+    options, rest = parser.parse_known_args(arguments)
+    if rest and not (hasattr(options, "words") and not any(word.startswith("-") for word in rest)):
+        raise UserError(f"unrecognized arguments: {' '.join(rest)} (pgx {arguments[0]} --help)")
+    if rest:
+        options.words += rest
+    return options
 
 
 if __name__ == "__main__":

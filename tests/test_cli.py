@@ -86,6 +86,15 @@ def assert_one_message(said: Said) -> None:
 # --- the verbs
 
 
+def test_overrides_of_eval_may_follow_its_options(command: Command) -> None:
+    assert (
+        "outputs/none: " in command("eval", "outputs/none", "--episodes", "2", "env.num_envs=2").problems[0]
+    )
+    assert command("eval", "outputs/none", "--frames", "2").problems == [
+        "unrecognized arguments: --frames 2 (pgx eval --help)"
+    ]
+
+
 def test_help_lists_the_verbs(tmp_path: Path) -> None:
     said = shell("--help", cwd=tmp_path)
     assert said.code == 0

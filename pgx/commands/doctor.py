@@ -1,6 +1,8 @@
 """`pgx doctor`: what a run's health metrics say, in words."""
 
 import json
+import shutil
+import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +24,7 @@ from pgx.run_lock import holder
 from pgx.sweeps.progress import resumable
 
 PAGE = "docs/doctor.md"
-WIDTH = 110
+WIDTH = 110  # columns at most
 
 
 def doctor(folder: Path, as_json: bool) -> int:
@@ -145,9 +147,14 @@ def _page(run: Recorded) -> str:
 def _wrapped(heading: str, text: str, indent: int = 2) -> list[str]:
     first = " " * indent + f"{heading}: "
     return textwrap.wrap(
-        text, WIDTH, initial_indent=first, subsequent_indent=" " * len(first), break_long_words=False,
+        text, min(WIDTH, _columns()), initial_indent=first, subsequent_indent=" " * len(first), break_long_words=False,
         break_on_hyphens=False,
     )  # fmt: skip
+
+
+def _columns() -> int:
+    """Return the columns of the terminal; WIDTH where output is no terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
 
 
 def _record(folder: Path, run: Recorded, diagnosis: Diagnosis) -> dict[str, Any]:

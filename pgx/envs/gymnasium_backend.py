@@ -50,6 +50,10 @@ def later_version(env_id: str) -> str | None:
     return f"{name}-v{newest}" if newest > (own.version or 0) else None
 
 
+_REALS = frozenset({float, int, np.float64, np.float32})
+_FLAGS = frozenset({bool, np.bool_})
+
+
 class GymnasiumVector:
     """N environments, each reset on the step after its episode's end (Gymnasium's NEXT_STEP).
 
@@ -124,9 +128,9 @@ class GymnasiumVector:
                 else:
                     call = "step()"
                     seen, pay, ended, cut, info = unpack_step(env.step(action[i]))
-                    try:
+                    if type(pay) in _REALS and type(ended) in _FLAGS and type(cut) in _FLAGS:
                         reward[i], terminated[i], truncated[i] = pay, ended, cut
-                    except (TypeError, ValueError):
+                    else:  # NumPy would take None for NaN and any text for true
                         reward[i] = number(pay, "reward")
                         terminated[i] = number(ended, "terminated")
                         truncated[i] = number(cut, "truncated")

@@ -131,7 +131,8 @@ class RecurrentPolicy(nn.Module):
     def _unroll(self, history: History) -> list[Tensor]:
         """The memory [S, M] after each of the L steps; without gradients where steps only warm it up."""
         encoded = self.encoder(history.features.flatten(0, 1))
-        drives = self.cell.drive(encoded).unflatten(0, history.begins.shape).unbind()
+        drive = self.cell.drive(encoded)
+        drives = drive.reshape(*history.begins.shape, drive.shape[-1]).unbind()
         begins, burn_in = history.begins.unsqueeze(-1).unbind(), history.burn_in.unsqueeze(-1).unbind()
         memory, memories = history.memory, []
         for drive, begin, burns in zip(drives, begins, burn_in, strict=True):

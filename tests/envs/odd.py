@@ -13,6 +13,7 @@ REWARDS: dict[str, Any] = {
     "int reward": 1,
     "vector reward": np.ones(2),
     "text reward": "a lot",
+    "no reward": None,
 }
 MASKS: dict[str, Any] = {
     "additive mask": [0.0, -1e9, -1e9],
@@ -75,6 +76,8 @@ class Odd(gymnasium.Env[Any, Any]):
                 return {}["joint"]
             case "array flag":
                 return seen, reward, np.array([ended]), False, info
+            case "text flag":
+                return seen, reward, "no", False, info
             case "vector flag":
                 return seen, reward, ended, np.array([False, True]), info
         return seen, reward, ended, False, info

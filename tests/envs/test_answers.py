@@ -19,6 +19,8 @@ CHECK = rf"\(`pgx check env={ODD}` tests every rule\)"
 REFUSED = {
     "vector reward": rf"step\(\) returned array\(\[1., 1.\]\), a ndarray of shape \[2\], as reward; .*{CHECK}",
     "text reward": rf"step\(\) returned 'a lot', a str, as reward; expected one number {CHECK}",
+    "no reward": rf"step\(\) returned None, a NoneType, as reward; expected one number {CHECK}",
+    "text flag": rf"step\(\) returned 'no', a str, as terminated; expected one truth value {CHECK}",
     "vector flag": rf"step\(\) returned .* as truncated; expected one truth value {CHECK}",
     "wider": rf"returned an observation of shape \[4\]; the observation space says shape \[3\] {CHECK}",
     "column": r"returned an observation of shape \[3, 1\]; the observation space says shape \[3\]",

@@ -33,7 +33,7 @@ _LABELS = {
     "eval_episode_return": Label("Mean return of evaluation episodes", "return (reward)"),
     "eval_success": Label("Success rate of evaluation episodes", "successes (fraction)"),
     "kl": Label("KL divergence of an update", "mean KL(old || new) (nats)"),
-    "ess": Label("Effective sample size", "ESS (fraction of the batch)"),
+    "ess": Label("Effective sample size", "fraction of the batch"),
     "clip_fraction": Label("Clip fraction", "ratios out of range (fraction)"),
     "entropy": Label("Policy entropy", "entropy (nats)"),
     "explained_variance": Label("Explained variance of the critic", "explained (fraction)"),
