@@ -163,7 +163,7 @@ def test_the_euclidean_step_has_its_radius_and_the_direction_of_the_gradient(mak
     taken, metrics = step(trainer, rollout)
     assert float(taken.norm()) == pytest.approx(0.3, rel=1e-4)
     assert float(taken.dot(g) / (taken.norm() * g.norm())) == pytest.approx(1, abs=1e-4)
-    assert metrics.keys() == {"critic_loss", "critic_learning_rate"}
+    assert metrics.keys() == {"critic_loss", "critic_learning_rate", "zero_gradient", "no_curvature"}
 
 
 @pytest.mark.parametrize("solver", [*WAYS, "euclidean"])
