@@ -239,7 +239,7 @@ def _refuse_missing(hydra: Sequence[str], search: Search | None) -> None:
             raise UserError(
                 f"{override}: pgx plans its sweeps itself, so that they resume; to search: sweep=NAME"
             )
-        if key == "hydra.launcher.n_jobs" and not re.fullmatch(r"null|-1|[1-9][0-9]*", value):
+        if key == "hydra.launcher.n_jobs" and not re.fullmatch(r"null|-1|[1-9][0-9]*|.*\$\{.*", value):
             raise UserError(f"{override}: expected a whole number >= 1, or null for one job a core")
         if key != "hydra/launcher":
             continue

@@ -112,7 +112,7 @@ def test_an_experiment_s_key_that_nothing_reads_is_named() -> None:
 def test_each_job_of_a_sweep_is_checked_in_the_same_way(command: Command, tmp_path: Path) -> None:
     said = command("train", "-m", "env.normalize_obs=true,false", "env.obs_clip=5")
     assert said.code == 2 and list(tmp_path.iterdir()) == []
-    assert said.problems[0].startswith("env.obs_clip: nothing reads it with env.normalize_obs=false")
+    assert "env.obs_clip: nothing reads it with env.normalize_obs=false" in said.problems[0]
 
 
 # --- of rules: what the table leaves out is read, and what it names changes nothing
@@ -235,8 +235,16 @@ def test_a_key_that_the_table_has_as_unread_changes_no_bit(
     assert torch.equal(updated(make(*own), times=1), updated(other, times=1))
 
 
+def test_a_warm_up_without_statistics_changes_no_bit(make: Make) -> None:
+    """It comes before the first rollout, so whole runs are compared."""
+    own = ["algo=ppo", "env=CartPole-v1", "algo.minibatch_size=64", "env.normalize_obs=false"]
+    runs = [make(*own, f"env.normalizer_warmup_steps={steps}", name=str(steps)) for steps in (0, 64)]
+    assert runs[0].train()["steps"] == runs[1].train()["steps"]
+    assert torch.equal(parameters(runs[0]), parameters(runs[1]))
+
+
 def test_every_claim_of_the_table_is_put_to_the_proof() -> None:
-    proved = {key for _, _, key in CLAIMS}
+    proved = {key for _, _, key in CLAIMS} | {"env.normalizer_warmup_steps"}
     # What is shown, compiled, waited for and searched: no part of what a run learns.
     elsewhere = {
         "trainer.compile_min_steps",

@@ -135,5 +135,3 @@ class Large(Odd):
 for name, made in (("Odd", Odd), ("Seedless", Seedless), ("Bounded", Bounded), ("Large", Large)):
     if f"{name}-v0" not in gymnasium.registry:
         gymnasium.register(f"{name}-v0", made)
-if "highway-fast-v0" not in gymnasium.registry:
-    gymnasium.register("highway-fast-v0", Fast, max_episode_steps=30)

@@ -6,6 +6,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import SyncVectorEnv
 
 import tests.environments  # noqa: F401, registers ids
@@ -16,6 +17,7 @@ from pgx.envs.vector import VectorEnv, step
 from pgx.errors import RunError, UserError
 from pgx.rewards.plan import OWN
 from pgx.types import Continuous, Discrete, MultiDiscrete
+from tests.envs.odd import Fast
 
 BACKENDS = ["gymnasium", "processes", "envpool"]
 OURS = ["gymnasium", "processes"]
@@ -169,10 +171,14 @@ def test_auto_takes_envpool_only_for_the_same_task() -> None:
     assert why_not("Walker2d-v4", {"max_episode_steps": 50}) is None
 
 
-def test_an_id_with_its_module_gets_envpool_where_it_is_the_same_environment() -> None:
+def test_an_id_with_its_module_gets_envpool_where_it_is_the_same_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert choose("gymnasium:Walker2d-v4", "auto", {}).name == "envpool"
     one, two = make("envpool", "gymnasium:Walker2d-v4"), make("envpool", "Walker2d-v4")
     assert all(np.array_equal(a, b) for a, b in zip(play(one, 3, 5), play(two, 3, 5), strict=True))
+    spec = EnvSpec("highway-fast-v0", entry_point=Fast, max_episode_steps=30)
+    monkeypatch.setitem(gymnasium.registry, "highway-fast-v0", spec)
     choice = choose("tests.envs.odd:highway-fast-v0", "auto", {})  # with the spaces and limit of EnvPool's
     assert choice.name == "gymnasium" and "is made by tests.envs.odd here" in choice.reason
 
