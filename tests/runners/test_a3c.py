@@ -315,7 +315,8 @@ def test_a_run_can_be_evaluated_like_any_other(
 ) -> None:
     trainer = make("algo=a3c", *CARTPOLE, "trainer.total_steps=600", "trainer.eval_every=200")
     trainer.train()
-    assert evaluate([str(tmp_path / "run")], "last", 4, ["deterministic"], 0, trust=False, as_json=False) == 0
+    run = [str(tmp_path / "run")]
+    assert evaluate(run, [], "last", 4, None, ["deterministic"], 0, trust=False, as_json=False) == 0
     assert "4 deterministic episodes" in capsys.readouterr().out
     rows = read(tmp_path / "run" / "metrics.jsonl")
     assert sum("eval/episode_return" in row for row in rows) == trainer.counters.steps // 200
