@@ -26,7 +26,7 @@ def test_recorded_episodes_of_an_untrained_policy_teach_a_better_one(tmp_path: P
     behaviour = ["algo=reinforce", "trainer.total_steps=1", "seed=100", f"run_dir={tmp_path / 'behaviour'}"]
     build(compose([*QUIET, *TASK, *behaviour])).train()
     dataset = tmp_path / "dataset"
-    collect(str(tmp_path / "behaviour"), "last", 2000, str(dataset), seed=0, trust=False)
+    collect(str(tmp_path / "behaviour"), "last", 2000, None, str(dataset), seed=0, trust=False)
     learner = [
         "algo=off_policy_reinforce",
         f"dataset={dataset}",
@@ -46,7 +46,7 @@ def test_random_walks_on_a_chain_teach_its_best_policy(tmp_path: Path, seed: int
     even = ["algo=reinforce", "optimizer.learning_rate=1e-9", "trainer.total_steps=1", "seed=100"]
     build(compose([*QUIET, *task, *even, f"run_dir={tmp_path / 'behaviour'}"])).train()
     dataset = tmp_path / "dataset"
-    collect(str(tmp_path / "behaviour"), "last", 4000, str(dataset), seed=0, trust=False)
+    collect(str(tmp_path / "behaviour"), "last", 4000, None, str(dataset), seed=0, trust=False)
     learner = [
         "algo=off_policy_reinforce",
         f"dataset={dataset}",

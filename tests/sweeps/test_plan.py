@@ -125,5 +125,5 @@ def test_more_jobs_at_once_than_cores_are_told_once(
 @given(st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1))
 def test_any_path_can_be_the_value_of_an_override(name: str) -> None:
     path = Path("/runs") / name.replace("/", "_")
-    (override,) = parse([f"run_dir={quoted(path)}"])
+    (override,) = parse([f"run_dir={quoted(str(path))}"])
     assert override.value() == str(path)

@@ -7,6 +7,7 @@ import pytest
 
 from pgx.records import refuse_used
 from pgx.run_lock import hold
+from pgx.stopping import StopAtCheckpoint
 from pgx.sweeps.progress import Progress, clear, look, resumable, seconds_left, write_failure
 from tests.conftest import Make, small
 
@@ -88,10 +89,10 @@ def test_what_died_before_its_first_checkpoint_can_begin_anew(make: Make, tmp_pa
     trainer = make(*RUN)
 
     def die(steps: int, recent: float | None) -> bool:
-        raise KeyboardInterrupt
+        raise StopAtCheckpoint
 
     trainer.on_progress = die
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(StopAtCheckpoint):
         trainer.train()
     assert not resumable(tmp_path / "run")
     clear(tmp_path / "run")
