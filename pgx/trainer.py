@@ -183,7 +183,10 @@ class Trainer:
         before, started = self.counters.steps, time.perf_counter()
         report = self._abandonable.run(lambda: self.iterations.next(self.counters))
         if report is None:
-            self._roll_back()
+            if (lost := self.iterations.roll_back(self.counters)) and self.writes:
+                self.records.warn(
+                    f"stopped within an iteration; {lost:,} steps that it had taken are dropped"
+                )
             return
         self._take(report, started)
         if self.checkpoint_every.due(before, self.counters.steps) and self.counters.steps < self.total_steps:
@@ -204,15 +207,9 @@ class Trainer:
         if self.ranks.size == 1 and self.iterations.undoes:
             self._abandonable.abandon()
 
-    def _roll_back(self) -> None:
-        """Return to the state of the last finished iteration, which is to be an episode boundary."""
-        lost = self.iterations.roll_back(self.counters)
-        if lost and self.writes:
-            self.records.warn(f"stopped within an iteration; {lost:,} steps that it had taken are dropped")
-
     def _save_finished(self) -> None:
         """Write a checkpoint of the last finished iteration where a run fails, without a word to other ranks."""
-        self._roll_back()
+        self.iterations.roll_back(self.counters)
         if self.writes and self.counters.steps > 0 and self._saved_at != self.counters.steps:
             for report in self.iterations.pause():
                 self._take(report, time.perf_counter())

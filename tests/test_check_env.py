@@ -106,7 +106,7 @@ def test_the_policy_of_the_config_is_tried_on_it(capsys: pytest.CaptureFixture[s
         (["env=CartPole-v1", "env.num_env=3"], "did you mean 'num_envs'?"),
         (["env=CartPole-v1", "env.worker_timeout=0"], "env.worker_timeout: expected a number > 0, got 0"),
         (["env=CartPole-v1,Acrobot-v1"], "several values"),
-        ([BROKEN, "env.backend=envpool"], "EnvPool has no tests.envs.broken:Broken-v0"),
+        ([BROKEN, "env.backend=envpool"], "EnvPool has no Broken-v0"),
     ],
 )
 def test_a_command_that_is_wrong_is_one_message_and_two(
