@@ -109,8 +109,8 @@ def clipping(
     if reward_clip is not None:
         found["clipped_reward_fraction"] = float(batch.mean((reward.abs() >= reward_clip).float()))
     if isinstance(action, Continuous) and action.low is not None and action.high is not None:
-        low, high = (batch.action.new_tensor(bounds) for bounds in (action.low, action.high))
-        if bool((low.isfinite() | high.isfinite()).any()):
+        low, high = (torch.tensor(bounds).to(batch.action) for bounds in (action.low, action.high))
+        if any(map(math.isfinite, (*action.low, *action.high))):
             # What is executed for a sample depends on the action space alone: one row does, if there is one.
             one = torch.zeros(min(1, len(batch)), dtype=torch.int64, device=low.device)
             with torch.no_grad():
