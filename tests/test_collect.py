@@ -6,6 +6,7 @@ import pty
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,15 @@ def test_mistakes_are_named_and_leave_nothing(command: Command, make: Make, tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["mu"]
 
 
+def read_to_the_end(terminal: int) -> str:
+    """All that is written to a pseudo-terminal until its other end is closed."""
+    parts = []
+    with suppress(OSError):  # Linux answers EIO then
+        while part := os.read(terminal, 65536):
+            parts.append(part)
+    return b"".join(parts).decode()
+
+
 def test_progress_is_redrawn_on_a_terminal_and_without_codes_in_a_pipe(make: Make, tmp_path: Path) -> None:
     make("algo=reinforce", "env=CartPole-v1", "trainer.total_steps=50", name="mu").train()
     command = [
@@ -115,10 +125,11 @@ def test_progress_is_redrawn_on_a_terminal_and_without_codes_in_a_pipe(make: Mak
     )
     assert piped.stdout.startswith("a: 40 episodes")
     primary, secondary = pty.openpty()
-    subprocess.run(
-        [*command, *arguments, "b"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=secondary, check=True
-    )
-    drawn = os.read(primary, 65536).decode()
+    with subprocess.Popen(
+        [*command, *arguments, "b"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=secondary
+    ) as process:
+        os.close(secondary)
+        drawn = read_to_the_end(primary)  # at once: a terminal that nobody reads blocks who writes to it
     os.close(primary)
-    os.close(secondary)
+    assert process.returncode == 0
     assert drawn.count("\r") > 1 and "\n" not in drawn and drawn.endswith("\r\x1b[K")
