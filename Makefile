@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install walker test test-all lint bench docs clean
+.PHONY: install walker test test-system test-all test-slow mutants lint bench docs clean
 
 install: .venv/.installed
 
@@ -24,14 +24,25 @@ walker: install
 	@echo "look at them with: $(BIN)/pgx tensorboard"
 
 # A file's tests share what takes long to make: one process has them all, and the files go in the order of their names.
-# Two processes more than there are cores: many tests wait for processes that start, and a fifth of the time was nobody's.
-PARALLEL = -n $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 2)') --dist loadfile --no-loadscope-reorder
+PARALLEL = --dist loadfile --no-loadscope-reorder
+CORES := $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
 
+# Three tiers (tests/README.md): in one process; with processes, compilers, browsers; hours.
 test: install
-	$(BIN)/pytest -m "not slow" $(PARALLEL)
+	$(BIN)/pytest -m "not system and not slow" -n $(CORES) $(PARALLEL)
 
-test-all: install
-	$(BIN)/pytest $(PARALLEL)
+# Two processes more than there are cores: most of these tests wait for processes that start.
+test-system: install
+	$(BIN)/pytest -m "system and not slow" -n $$(($(CORES) + 2)) $(PARALLEL)
+
+test-all: test test-system
+
+test-slow: install
+	$(BIN)/pytest -m slow -n $(CORES) $(PARALLEL)
+
+# See that tests notice what is broken on purpose (scripts/mutations).
+mutants: install
+	$(BIN)/python scripts/mutate.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from itertools import islice, product
 from typing import Any
 
@@ -45,24 +46,31 @@ def parse(overrides: list[str]) -> list[Override]:
     Raises:
         UserError: for each that is not of the form key=value.
     """
-    parser, parsed, problems = OverridesParser.create(), [], []
-    for text in map(spelled, overrides):
-        try:
-            override = parser.parse_override(text)
-            if not override.key_or_group:
-                raise HydraException("there is no key")
-            parsed.append(override)
-        except HydraException:
-            problems.append(unreadable(text))
-        except (
-            RecursionError,
-            ValueError,
-            ArithmeticError,
-        ) as error:  # of numbers and brackets beyond all measure
-            problems.append(f"{text[:LONGEST]}: cannot be read ({type(error).__name__})")
+    read = [_read(text) for text in map(spelled, overrides)]
+    problems = [each for each in read if isinstance(each, str)]
     if problems:
         raise UserError(*problems)
-    return parsed
+    return [copy(each) for each in read if not isinstance(each, str)]
+
+
+@lru_cache(
+    maxsize=4096
+)  # a run's overrides are asked for several times, and those of a sweep's jobs differ little
+def _read(text: str) -> Override | str:
+    """One override, or what is wrong with it."""
+    try:
+        override = OverridesParser.create().parse_override(text)
+        if not override.key_or_group:
+            raise HydraException("there is no key")
+    except HydraException:
+        return unreadable(text)
+    except (
+        RecursionError,
+        ValueError,
+        ArithmeticError,
+    ) as error:  # of numbers and brackets beyond all measure
+        return f"{text[:LONGEST]}: cannot be read ({type(error).__name__})"
+    return override
 
 
 def prepare(overrides: list[str]) -> list[str]:

@@ -15,7 +15,7 @@ from pgx.analysis.comparison.tables import tables_of
 from pgx.analysis.comparison.verdict import Verdict, verdict
 from pgx.analysis.reading.run import Series
 from tests.analysis.test_compare import METRIC, STEPS_OF_ROWS, compared, run
-from tests.browser import Page, chromium
+from tests.system.browser import Page, chromium
 
 FAR = {"trpo": [200.0, 201.0, 202.0, 203.0], "ppo": [100.0, 101.0, 102.0, 103.0]}
 NEAR = {"trpo": [200.0, 201.0, 202.0, 203.0], "ppo": [100.0, 140.0, 180.0, 210.0]}

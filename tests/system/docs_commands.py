@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PROGRAMS = ("pgx", "torchrun", "make", "python", "python3", "pip", "srun")
 LANGUAGES = ("", "bash", "sh", "console", "text")  # of fenced blocks that may hold commands

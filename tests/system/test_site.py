@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 from scripts.site_sources import INK
-from tests.browser import Page, chromium
+from tests.system.browser import Page, chromium
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # What a browser fetches by itself, as `href` of a link to elsewhere is not.
 FETCHED = {"script": "src", "img": "src", "iframe": "src", "link": "href", "source": "src", "video": "src"}
 

@@ -11,7 +11,7 @@ from scripts.benchmark.clock import steps_per_second
 from scripts.benchmark.rows import Row, from_json, to_json
 from scripts.benchmark.table import growth, lines, of_bare, over_peer, table
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def rates(side: str, setting: str, values: list[float], num_envs: int, job: str = "ppo") -> list[Row]:

@@ -27,8 +27,8 @@ from pgx.config import check, compose
 from pgx.config.compose import hydra_config
 from pgx.config.overrides import jobs
 from pgx.config.ranks import check_ranks
-from tests.docs_commands import ROOT, Shown, shown
 from tests.docs_places import OF_THE_MODULE, STAND_FOR, make_places
+from tests.system.docs_commands import ROOT, Shown, shown
 
 PATIENCE = 600  # seconds for a process
 Pgx = Callable[..., int]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pgx.sweeps.progress import look, resumable
-from tests.sweeps.command import SMALL, begin, jobs, pgx, same, state, summary, wait_for
+from tests.system.command import SMALL, begin, jobs, pgx, same, state, summary, wait_for
 
 SWEEP = [
     "-m",

@@ -6,7 +6,7 @@ import sys
 import venv
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_pgx_runs_from_a_wheel_far_from_its_checkout(tmp_path: Path) -> None:

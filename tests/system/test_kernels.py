@@ -12,7 +12,7 @@ from pgx.errors import UserError
 from pgx.ops.fisher import gauss_newton_product
 from pgx.types import Observations
 from tests.conftest import Make, small
-from tests.engines.test_compiled import Said, bound, close, net, swept, undecided
+from tests.system.test_compiled import Said, bound, close, net, swept, undecided
 
 needs_compiler = pytest.mark.skipif(
     why_not("cpu") is not None, reason=f"nothing compiles here: {why_not('cpu')}"

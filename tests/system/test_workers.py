@@ -16,7 +16,7 @@ import pytest
 from pgx.errors import RunError, UserError
 from pgx.runners.workers import Target, Workers
 from tests.processes import names, runs, until
-from tests.runners.targets import dies_at_once, echo, leaves_word, reads_a_file
+from tests.system.targets import dies_at_once, echo, leaves_word, reads_a_file
 
 ROOT = Path(__file__).parents[2]
 
@@ -143,7 +143,7 @@ def test_closing_lets_a_worker_end_by_itself_and_kills_one_that_does_not(tmp_pat
 PARENT = """
 import time
 from pgx.runners.workers import Workers
-from tests.runners.targets import echo
+from tests.system.targets import echo
 workers = Workers(echo, 2, 0, (), None)
 workers.send(0, "hello")
 while not workers.receive(60): pass

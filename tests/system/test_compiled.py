@@ -97,7 +97,7 @@ def test_a_program_on_disk_is_used_without_the_compiler(folder: Path) -> None:
     bound(ahead_of_time(folder, Said().append), net(), 20, torch.arange(5))
     code = (
         "import sys\nfrom pathlib import Path\nimport torch\ntorch.set_num_threads(1)\n"
-        "from pgx.engines import ahead_of_time\nfrom tests.engines.test_compiled import bound, net\n"
+        "from pgx.engines import ahead_of_time\nfrom tests.system.test_compiled import bound, net\n"
         f"said = []\nengine = ahead_of_time(Path({str(folder)!r}), said.append)\n"
         "print(bound(engine, net(), 20, torch.arange(5))[0].sum().item())\n"
         "print(said, 'torch._dynamo' in sys.modules, 'torch._inductor' in sys.modules)"
@@ -169,7 +169,7 @@ def test_a_compilation_says_nothing_but_that_it_compiles(folder: Path, tmp_path:
     CUDA build would speak.)"""
     code = (
         "from pathlib import Path\nimport torch\ntorch.set_num_threads(1)\n"
-        "from pgx.engines import ahead_of_time\nfrom tests.engines.test_compiled import swept\n"
+        "from pgx.engines import ahead_of_time\nfrom tests.system.test_compiled import swept\n"
         f"swept(ahead_of_time(Path({str(folder)!r}), print))"
     )
     settings = os.environ | {"CUDA_HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}

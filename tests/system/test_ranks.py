@@ -19,7 +19,7 @@ from pgx.types import State
 
 PATIENCE = 900  # seconds for what should take twenty
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-HERE = Path(__file__).parents[1]
+HERE = Path(__file__).parents[2]
 
 CARTPOLE = ["env=CartPole-v1", "env.num_envs=8", "trainer.total_steps=1500", "runner.rollout_steps=32"]
 PENDULUM = ["env=Pendulum-v1", "env.num_envs=4", "trainer.total_steps=1600", "runner.rollout_steps=100"]
@@ -76,7 +76,7 @@ def made_in(folder: Path, names: Iterable[str], *more: str) -> tuple[Path, Path]
     for launcher, own in zip(([sys.executable], [*TORCHRUN, "2"]), folders, strict=True):
         own.mkdir()
         (own / "jobs.json").write_text(json.dumps({name: [*QUIET, *JOBS[name], *more] for name in names}))
-        result = ended([*launcher, str(HERE / "tests" / "rank_jobs.py"), str(own)])
+        result = ended([*launcher, str(HERE / "tests" / "system" / "rank_jobs.py"), str(own)])
         assert result.returncode == 0, result.stderr
     return folders
 

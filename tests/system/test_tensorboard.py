@@ -36,8 +36,8 @@ from pgx.loggers.hparams import MAIN
 from pgx.loggers.layout import CHARTS
 from pgx.metrics import TABLE, tag
 from pgx.run_names import Names, runs_below
-from tests.browser import Page, chromium
 from tests.conftest import Make, small
+from tests.system.browser import Page, chromium
 
 LITTLE = ["env=CartPole-v1", "env.backend=gymnasium", "logger.tensorboard=true"]
 PATIENCE = 90.0

@@ -17,7 +17,7 @@ from pgx.errors import UserError
 from pgx.run_lock import hold
 from pgx.sweeps.progress import look
 from tests.command import Command
-from tests.sweeps.command import PATIENCE, SMALL, TINY, begin, jobs, pgx, same, summary, wait_for
+from tests.system.command import PATIENCE, SMALL, TINY, begin, jobs, pgx, same, summary, wait_for
 
 OWN = '''
 import os, signal

@@ -16,7 +16,7 @@ from pgx.runners.parameters import SharedParameters, columns_of
 from pgx.runners.shared import allocate
 from pgx.runners.workers import Workers
 from tests.processes import assert_only_stopping, runs, until
-from tests.runners.targets import SIZES, publishes
+from tests.system.targets import SIZES, publishes
 
 ROOT = Path(__file__).parents[2]
 
