@@ -20,22 +20,20 @@ def script() -> ModuleType:
     return module
 
 
-MUTATIONS = script().mutations()
+def test_each_mutation_is_of_one_place_and_its_tests_are_in_make_test() -> None:
+    mutations = script().mutations()
+    assert set(Counter(mutation.name for mutation in mutations).values()) == {1}
+    for mutation in mutations:
+        source = (ROOT / mutation.file).read_text()
+        assert mutation.mutated(source) != source
+        for test in mutation.tests:
+            path, _, name = test.partition("::")
+            assert not path.startswith(("tests/system/", "tests/learning/")), mutation.name
+            assert f"def {name.partition('[')[0]}" in (ROOT / path).read_text(), mutation.name
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.name)
-def test_a_mutation_changes_its_file_in_one_place(mutation) -> None:  # type: ignore[no-untyped-def]
-    source = (ROOT / mutation.file).read_text()
-    assert mutation.mutated(source) != source
-
-
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.name)
-def test_the_tests_of_a_mutation_are_there_and_in_make_test(mutation) -> None:  # type: ignore[no-untyped-def]
-    for test in mutation.tests:
-        path, _, name = test.partition("::")
-        assert not path.startswith(("tests/system/", "tests/learning/"))
-        assert f"def {name.partition('[')[0]}" in (ROOT / path).read_text()
-
-
-def test_names_of_mutations_differ() -> None:
-    assert set(Counter(mutation.name for mutation in MUTATIONS).values()) <= {1}
+def test_a_text_that_is_there_twice_or_not_at_all_is_refused() -> None:
+    mutation = script().Mutation("a name", "a file", "a", "b", ())
+    for source in ("aa", "c"):
+        with pytest.raises(ValueError, match="occurs"):
+            mutation.mutated(source)
