@@ -106,7 +106,7 @@ def _round(
         tally.count(took)
         ended = tally.add(took, envs.success)
         too_long = np.flatnonzero((tally.length >= max_steps) & ~waits).tolist()
-        ended += [(i, tally.cut(i, took, envs.success)) for i in too_long]
+        ended += [(i, tally.cut(i, envs.success)) for i in too_long]
         counted = [(i, episode) for i, episode in ended if left[i] > 0 and not waits[i]]
         for i, _ in counted:
             left[i] -= 1
@@ -118,6 +118,8 @@ def _round(
 def episode_metrics(episodes: Sequence[Episode], recent: Sequence[float]) -> Metrics:
     """What training tells of the episodes that ended since it last did, and of the returns of recent ones."""
     metrics = {"episodes": float(len(episodes))}
+    if cut := sum(e.cut for e in episodes):
+        metrics["episodes_cut"] = float(cut)
     if recent:
         metrics["episode_return_recent"] = float(np.mean(recent))
     for key, values in (

@@ -47,6 +47,11 @@ TABLE: tuple[Metric, ...] = (
             ("episode_length_max", "steps", "longest of them"),
             ("episodes", "count", "episodes that ended in this iteration"),
             (
+                "episodes_cut",
+                "count",
+                "episodes that were cut at `runner.max_episode_steps`; only where there are any",
+            ),
+            (
                 "policy_lag",
                 "updates",
                 "mean over the iteration's trajectories: updates since the policy that acted",

@@ -101,6 +101,7 @@ class Trainer:
         self._finished: list[Episode] = []  # since the last logged iteration
         self._clocked = (0, 0.0)  # steps and seconds at that
         self._saved_at = -1
+        self._warned_of_cuts = False
 
     def train(self) -> dict[str, Any]:
         """Train until the budget is spent or a stop is requested; returns what summary.json holds.
@@ -263,6 +264,10 @@ class Trainer:
 
     def _note_episodes(self, episodes: Sequence[Episode]) -> None:
         self._finished += episodes
+        cut = sum(episode.cut for episode in episodes)
+        if cut and self.writes and not self._warned_of_cuts:
+            self._warned_of_cuts = True
+            self.records.warn(f"{cut} of {len(episodes)} episodes were cut at runner.max_episode_steps")
         if self.counters.note([episode.episode_return for episode in episodes]):
             self._best = packed(self.state_dict())
 

@@ -23,6 +23,9 @@ ADDED: dict[str, dict[str, Any]] = {
     "trainer": {"eval_max_steps": 30_000},
     "logger": {"wandb": None},
 }
+ADDED_TO: dict[tuple[str, str], dict[str, Any]] = {  # of one choice of a section
+    ("runner", "episodes"): {"max_episode_steps": 30_000},
+}
 
 # Tags construct objects, aliases let a file of a page become more than memory holds, and pgx writes neither.
 _MORE_THAN_DATA = (yaml.TagToken, yaml.AnchorToken, yaml.AliasToken, yaml.DirectiveToken)
@@ -67,6 +70,9 @@ def read_config(path: Path) -> DictConfig:
         raise UserError(*found)
     for section, added in ADDED.items():
         cfg[section] = added | dict(cfg[section])
+    for (section, name), added in ADDED_TO.items():
+        if cfg[section].get("name") == name:
+            cfg[section] = added | dict(cfg[section])
     return cfg
 
 

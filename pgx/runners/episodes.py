@@ -22,14 +22,20 @@ class EpisodeRunner:
     short ones. What an environment does after its share, while others still play theirs, is not data; its steps
     are counted in `steps`, since they were simulated.
 
+    An episode that has not ended after `max_episode_steps` steps is truncated there. Environments cannot be reset one by
+    one, so its environment plays no further episode in that rollout. That favours no episode: whether one begins depends
+    on earlier ones alone.
+
     Args:
         stepper: of the environments.
         episodes_per_env: whole episodes of each environment in a rollout.
+        max_episode_steps: of an episode, >= 1.
     """
 
-    def __init__(self, stepper: Stepper, episodes_per_env: int) -> None:
+    def __init__(self, stepper: Stepper, episodes_per_env: int, max_episode_steps: int) -> None:
         self.stepper = stepper
         self.episodes_per_env = episodes_per_env
+        self.max_episode_steps = max_episode_steps
         self.episodes: list[Episode] = []
         self.steps = 0
         self._iteration = 0
@@ -68,6 +74,7 @@ class EpisodeRunner:
             self.stepper.advance(agent, recording, steps=1)
             recording["valid"][-1] &= left > 0
             self._take(recording["terminated"][-1] | recording["truncated"][-1], left)
+            recording["truncated"][-1] |= self._cut(left)
         self.steps = self.taken
         return self.stepper.rollout(recording)
 
@@ -78,6 +85,13 @@ class EpisodeRunner:
                 self.episodes.append(episode)
                 left[i] -= 1
         self.stepper.episodes.clear()
+
+    def _cut(self, left: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Cut the episodes that have lasted too long and end their environments' shares; returns which, [N]."""
+        too_long = (self.stepper.episode_steps >= self.max_episode_steps) & (left > 0)
+        self.episodes += [self.stepper.cut(i) for i in np.flatnonzero(too_long).tolist()]
+        left[too_long] = 0
+        return too_long
 
     def warm_up(self, agent: Agent, steps: int) -> Iterator[Rollout]:
         """One rollout of as many steps in each environment; its episodes are not reported: they favour short ones."""
@@ -108,6 +122,8 @@ def episodes(
     device: torch.device,
     engine: Engine,
     episodes_per_env: Count,
+    max_episode_steps: Count,
 ) -> EpisodeRunner:
     """An EpisodeRunner with a Stepper of its own. Args as in both."""
-    return EpisodeRunner(Stepper(envs, reward_scaler, seed, 0, device, engine), episodes_per_env)
+    stepper = Stepper(envs, reward_scaler, seed, 0, device, engine)
+    return EpisodeRunner(stepper, episodes_per_env, max_episode_steps)

@@ -69,6 +69,15 @@ class Stepper:
     def begun(self) -> bool:
         return self._obs is not None
 
+    @property
+    def episode_steps(self) -> NDArray[np.int64]:
+        """Steps of each environment's episode so far, [N]; 0 after its end."""
+        return self._tally.length
+
+    def cut(self, i: int) -> Episode:
+        """Return the episode under way in environment i, marked as cut; the environment itself goes on."""
+        return self._tally.cut(i, success=None)
+
     def begin(self, iteration: int) -> None:
         """Start every environment anew, seeded from (seed, iteration): an episode boundary for all."""
         n = self.envs.num_envs

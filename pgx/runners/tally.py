@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pgx.envs.vector import Shaping, Step
+from pgx.envs.vector import Step
 from pgx.runners.types import Episode
 
 
@@ -25,6 +25,7 @@ class Tally:
         self._return = np.zeros(num_envs)
         self._unshaped = np.zeros(num_envs)
         self._parts: dict[str, NDArray[np.float64]] = {}
+        self._shaped = False  # the reward is not the environment's own
 
     def count(self, step: Step) -> None:
         """Count a step of all environments; one that only reset an environment is none of its episode."""
@@ -43,24 +44,25 @@ class Tally:
             The episodes that it ended, each with its environment.
         """
         self._return = self._return + step.reward
+        self._shaped = step.shaping is not None
         if step.shaping is not None:
             self._unshaped = self._unshaped + step.shaping.unshaped
             self._parts = {
                 name: paid + self._parts.get(name, 0.0) for name, paid in step.shaping.parts.items()
             }
         done = self.resetting
-        ended = [(i, self._episode(i, step.shaping, success)) for i in np.flatnonzero(done).tolist()]
+        ended = [(i, self._episode(i, success)) for i in np.flatnonzero(done).tolist()]
         for sums in (self._return, self._unshaped, *self._parts.values()):
             sums[done] = 0.0
         return ended
 
-    def cut(self, i: int, step: Step, success: NDArray[np.int8] | None) -> Episode:
-        """Return the episode under way in environment i as it stands after `step`, marked as cut."""
-        return replace(self._episode(i, step.shaping, success), cut=True)
+    def cut(self, i: int, success: NDArray[np.int8] | None) -> Episode:
+        """Return the episode under way in environment i as it stands after the last step added, marked as cut."""
+        return replace(self._episode(i, success), cut=True)
 
-    def _episode(self, i: int, shaping: Shaping | None, success: NDArray[np.int8] | None) -> Episode:
+    def _episode(self, i: int, success: NDArray[np.int8] | None) -> Episode:
         said = None if success is None or success[i] < 0 else bool(success[i])
-        if shaping is None:
+        if not self._shaped:
             return Episode(float(self._return[i]), int(self._counted[i]), said)
         parts = {name: float(sums[i]) for name, sums in self._parts.items()}
         return Episode(float(self._return[i]), int(self._counted[i]), said, float(self._unshaped[i]), parts)

@@ -20,7 +20,7 @@ class Episode:
     success: bool | None = None  # None: the environment did not say, or nobody asked
     unshaped_return: float | None = None  # None: episode_return is the environment's own
     parts: Mapping[str, float] | None = None  # of episode_return, weighted
-    cut: bool = False  # it did not end: it was cut at the step limit of an evaluation
+    cut: bool = False  # it did not end: it was cut at the step limit of an evaluation or of runner=episodes
 
 
 class Boundaries(Protocol):

@@ -1,14 +1,17 @@
 """Whole episodes: from their first step to their last, the same number from each environment."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
+from pgx.config.stored import read_config
 from pgx.trainer import Trainer
-from tests.conftest import Make, parameters
-from tests.environments import Counter
+from tests.conftest import Make, composed, parameters
+from tests.environments import Coin, Counter
 
 COUNTER = ["env=tests.environments:Counter-v0", "env.backend=gymnasium", "env.normalize_obs=false"]
 WHOLE = ["algo=a2c", "runner=episodes", "logger.every=1"]
@@ -80,6 +83,69 @@ def test_each_rollout_has_starts_of_its_own_and_the_same_seed_the_same_ones(make
     starts = [[t.runner.collect(t.agent).obs[0] for _ in range(2)] for t in (one, two)]
     assert not torch.equal(starts[0][0], starts[0][1])
     assert all(torch.equal(a, b) for a, b in zip(*starts, strict=True))
+
+
+COIN = ["env=tests.environments:Coin-v0", "env.backend=gymnasium", "env.num_envs=16"]
+
+
+def test_an_episode_without_an_end_is_truncated_at_the_limit(make: Make) -> None:
+    """Coin ends after 5 steps or never: the share of an environment ends with the episode that is cut."""
+    trainer = make(*WHOLE, *COIN, "runner.episodes_per_env=3", "runner.max_episode_steps=7")
+    rollout = trainer.runner.collect(trainer.agent)
+    found = lengths(rollout.valid, rollout.done)
+    assert {tuple(mine) for mine in found} <= {(5, 5, 5), (5, 5, 7), (5, 7), (7,)}
+    assert {mine[-1] for mine in found} == {5, 7}
+    # The limit is no termination: V goes on from the true successor.
+    assert torch.equal(rollout.truncated & rollout.valid, rollout.valid & (rollout.time == 6))
+    assert not (rollout.terminated & (rollout.time == 6)).any()
+    episodes = trainer.runner.episodes
+    assert sorted((e.length, e.cut) for e in episodes) == sorted((n, n == 7) for mine in found for n in mine)
+    assert all(e.episode_return == e.length for e in episodes)
+    whole = make(
+        "algo=reinforce", *COIN, "runner.max_episode_steps=7", "trainer.total_steps=300", name="whole"
+    )
+    assert whole.train()["status"] == "finished"  # a rule that refuses parts of episodes takes it
+
+
+def test_an_episode_that_ends_at_the_limit_is_not_cut(make: Make) -> None:
+    trainer = make(*WHOLE, *COIN, "runner.max_episode_steps=5")
+    trainer.runner.collect(trainer.agent)
+    assert {(e.length, e.cut) for e in trainer.runner.episodes} == {(5, False), (5, True)}
+
+
+def test_a_run_says_once_that_episodes_were_cut_and_counts_them(
+    make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    endless = ["env.kwargs.endless=true", "env.num_envs=4", "runner.max_episode_steps=8"]
+    make(*WHOLE, *COIN, *endless, "trainer.total_steps=64").train()
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["rollout/episodes_cut"] for row in rows] == [4.0, 4.0]
+    assert capsys.readouterr().err.count("4 of 4 episodes were cut at runner.max_episode_steps") == 1
+
+
+def test_a_request_to_stop_ends_an_episode_that_would_not_end(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make(*WHOLE, *COIN, "env.kwargs.endless=true", "runner.max_episode_steps=1_000_000_000")
+    steps, step = [], Coin.step
+
+    def stopping(env: Coin, action: object) -> object:
+        steps.append(env)
+        if len(steps) == 100:
+            trainer.stop()
+        return step(env, action)
+
+    monkeypatch.setattr(Coin, "step", stopping)
+    assert trainer.train()["status"] == "interrupted"
+    assert len(steps) == 100
+
+
+def test_a_run_of_an_earlier_version_has_the_limit_too(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    written = OmegaConf.to_yaml(composed(*WHOLE, *COIN, "run_dir=x"), resolve=True)
+    path.write_text(written.replace("  max_episode_steps: 30000\n", ""))
+    assert "max_episode_steps" not in path.read_text()
+    assert read_config(path).runner.max_episode_steps == 30_000
 
 
 def trained(make: Make, name: str, *more: str) -> Trainer:
