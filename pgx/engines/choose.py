@@ -25,6 +25,7 @@ class EngineChoice:
 
     compiled: bool
     reason: str
+    required: bool = False  # a compiler that fails during the run ends it
 
 
 def choose_engine(
@@ -50,7 +51,7 @@ def choose_engine(
     if compile is True:
         if refusal is not None:
             raise UserError(f"trainer.compile=true: {refusal}; trainer.compile=auto runs without")
-        return EngineChoice(True, "as configured")
+        return EngineChoice(True, "as configured", required=True)
     if refusal is not None:
         return EngineChoice(False, f"auto: {refusal}")
     return EngineChoice(True, "auto")
@@ -71,26 +72,23 @@ def make_engine(choice: EngineChoice, device: str, report: Callable[[str], None]
     """The engine chosen, for networks on a device; `report` is told what it compiles."""
     if not choice.compiled:
         return Eager()
-    return (
-        just_in_time(program_folder(), report)
-        if device == "cuda"
-        else ahead_of_time(program_folder(), report)
-    )
+    make = just_in_time if device == "cuda" else ahead_of_time
+    return make(program_folder(), report, choice.required)
 
 
-def ahead_of_time(folder: Path, report: Callable[[str], None]) -> Compiled:
+def ahead_of_time(folder: Path, report: Callable[[str], None], required: bool = False) -> Compiled:
     """Programs are libraries, kept in a folder from one run to the next.
 
     One is found again by a description of all that it was made from, without tracing anything: a run whose programs
     are there never imports the compiler.
     """
-    return Compiled(Store(folder, report).programs, available())
+    return Compiled(Store(folder, report, required).programs, available())
 
 
-def just_in_time(folder: Path, report: Callable[[str], None]) -> Compiled:
+def just_in_time(folder: Path, report: Callable[[str], None], required: bool = False) -> Compiled:
     """Programs are of this process; what the compiler keeps in the folder saves it work in the next."""
     # A GPU takes one call after another, whoever makes it.
-    return Compiled(Workshop(folder, report).programs, processors=1)
+    return Compiled(Workshop(folder, report, required).programs, processors=1)
 
 
 def aloud(line: str) -> None:

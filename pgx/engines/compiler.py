@@ -36,36 +36,40 @@ _OPTIONS: dict[str, Any] = {"cpp.use_decompose_tanh": True}  # a third of the ti
 
 
 class Uncompilable(Exception):
-    """Why a function has no program."""
+    """A function does what no program can say, whatever the compiler."""
+
+
+class CompilerFailed(Exception):
+    """The compiler failed on a function that it should compile."""
 
 
 def compile_libraries(call: Call, paths: Sequence[Path]) -> None:
     """Compile a function for all calls of this kind, each of its parts (see `_parts`) into a file.
 
     Raises:
-        Uncompilable: it does what a graph cannot say, or there is no compiler.
+        Uncompilable: it does what a graph cannot say.
+        CompilerFailed: torch's compiler, or the C++ compiler that it calls.
     """
     with _quietly():
         for part, path in zip(_parts(call), paths, strict=True):
             try:
                 _make_library(part, path)
             except Exception as error:
-                raise Uncompilable(f"torch's compiler failed{_detail(error)}") from error
+                raise CompilerFailed(f"torch's compiler failed{_detail(error)}") from error
 
 
 def compile_kernels(call: Call) -> list[Callable[..., Sequence[Tensor]]]:
     """Compile a function for all calls of this kind, each of its parts (see `_parts`) for this process alone.
 
     Raises:
-        Uncompilable: as `compile_libraries`.
+        Uncompilable, CompilerFailed: as `compile_libraries`.
     """
     with _quietly():
+        parts = _parts(call)
         try:
-            return [_make_kernels(part) for part in _parts(call)]
-        except Uncompilable:
-            raise
+            return [_make_kernels(part) for part in parts]
         except Exception as error:
-            raise Uncompilable(f"torch's compiler failed{_detail(error)}") from error
+            raise CompilerFailed(f"torch's compiler failed{_detail(error)}") from error
 
 
 @contextmanager

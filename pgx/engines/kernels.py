@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pgx.engines.arguments import Undescribed
 from pgx.engines.call import Call
-from pgx.engines.known import Programs, compiled
+from pgx.engines.known import Attempts, Programs
 
 
 class Kernels:
@@ -46,17 +46,21 @@ class Workshop:
     Args:
         folder: where torch's compiler keeps what it has made, unless it was told of another.
         report: told what is going on, in lines for people.
+        required: a compiler that fails ends the run.
     """
 
-    def __init__(self, folder: Path, report: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, report: Callable[[str], None], required: bool) -> None:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "kernels"))
-        self.report = report
+        self._attempts = Attempts(report, required)
         self._made: dict[str, Programs | None] = {}  # by descriptions of calls
 
     def programs(self, call: Call) -> Programs | None:
         """The code of such calls, two of a curried function: of what is given first, and of what is left.
 
         None where there can be none.
+
+        Raises:
+            RunError: the compiler failed, and it is required.
         """
         try:
             description = call.description()
@@ -67,7 +71,7 @@ class Workshop:
         return self._made[description]
 
     def _make(self, call: Call) -> Programs | None:
-        return compiled(call, lambda: self._compile(call), self.report, "")
+        return self._attempts.programs(call, lambda: self._compile(call), "")
 
     def _compile(self, call: Call) -> Programs:
         from pgx.engines.compiler import compile_kernels

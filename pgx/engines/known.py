@@ -1,4 +1,4 @@
-"""The programs that a process has, and how new ones are told of."""
+"""The programs that a process has, and attempts to compile new ones."""
 
 import threading
 import time
@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from pgx.engines.call import Call
+from pgx.errors import RunError
 
 
 class Code(Protocol):
@@ -53,28 +54,51 @@ class Known:
             return self._programs[key]
 
 
-def compiled(
-    call: Call, compile: Callable[[], Programs], report: Callable[[str], None], kept: str
-) -> Programs | None:
-    """New programs of a call, with a word about them before and after; None, and why, where there can be none.
+class Attempts:
+    """Compiles programs until the compiler fails for the first time.
 
     Args:
-        call: what they are of.
-        compile: makes them.
         report: told, in lines for people.
-        kept: where they are kept, behind what is said first.
+        required: a compiler that fails ends the run; else the run says so once and compiles nothing more.
     """
-    from pgx.engines.compiler import Uncompilable  # which takes seconds to import
 
-    report(f"compiling {call.name()}{kept}")
-    started = time.perf_counter()
-    try:
-        programs = compile()
-    except Uncompilable as error:
-        report(refusal(call, str(error)))
-        return None
-    report(f"compiled {call.name()} in {time.perf_counter() - started:.0f} s")
-    return programs
+    def __init__(self, report: Callable[[str], None], required: bool) -> None:
+        self.report = report
+        self.required = required
+        self._failed = False
+
+    def programs(self, call: Call, compile: Callable[[], Programs], kept: str) -> Programs | None:
+        """New programs of a call, with a word about them before and after; None where there can be none.
+
+        Args:
+            call: what they are of.
+            compile: makes them.
+            kept: where they are kept, behind what is said first.
+
+        Raises:
+            RunError: the compiler failed, and it is required.
+        """
+        if self._failed:
+            return None
+        from pgx.engines.compiler import CompilerFailed, Uncompilable  # which takes seconds to import
+
+        self.report(f"compiling {call.name()}{kept}")
+        started = time.perf_counter()
+        try:
+            programs = compile()
+        except Uncompilable as error:
+            self.report(refusal(call, str(error)))
+            return None
+        except CompilerFailed as error:
+            if self.required:
+                raise RunError(
+                    f"trainer.compile=true: {error} on {call.name()}; trainer.compile=auto runs without"
+                ) from error
+            self._failed = True
+            self.report(f"{error} on {call.name()}; what is not compiled yet runs in eager mode")
+            return None
+        self.report(f"compiled {call.name()} in {time.perf_counter() - started:.0f} s")
+        return programs
 
 
 def refusal(call: Call, reason: str) -> str:

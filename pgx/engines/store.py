@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pgx.engines.arguments import Undescribed
 from pgx.engines.call import Call, Curried
-from pgx.engines.known import Programs, compiled, refusal
+from pgx.engines.known import Attempts, Programs, refusal
 from pgx.engines.program import Program
 
 
@@ -18,16 +18,21 @@ class Store:
     Args:
         folder: where programs are kept from one run to the next.
         report: told what is going on, in lines for people.
+        required: a compiler that fails ends the run.
     """
 
-    def __init__(self, folder: Path, report: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, report: Callable[[str], None], required: bool) -> None:
         self.folder = folder
         self.report = report
+        self._attempts = Attempts(report, required)
 
     def programs(self, call: Call) -> Programs | None:
         """The code of such calls, two of a curried function: of what is given first, and of what is left.
 
         None where there can be none.
+
+        Raises:
+            RunError: the compiler failed, and it is required.
         """
         try:
             description = call.description()
@@ -48,19 +53,27 @@ class Store:
         try:
             return tuple(map(Program, paths))
         except RuntimeError as error:  # cut short by a full disk, or of another kind of machine
-            self.report(f"{paths[0]} cannot be loaded ({str(error).splitlines()[0]}): compiling it again")
+            self.report(f"{paths[0]} cannot be loaded ({_first_line(error)}): compiling it again")
             return self._made(call, paths)
 
     def _made(self, call: Call, paths: list[Path]) -> Programs | None:
-        return compiled(
-            call, lambda: self._compile(call, paths), self.report, f" (once; kept in {self.folder})"
-        )
+        kept = f" (once; kept in {self.folder})"
+        return self._attempts.programs(call, lambda: self._compile(call, paths), kept)
 
     def _compile(self, call: Call, paths: list[Path]) -> Programs:
-        from pgx.engines.compiler import compile_libraries
+        from pgx.engines.compiler import CompilerFailed, compile_libraries
 
         compile_libraries(call, paths)
-        return tuple(map(Program, paths))
+        try:
+            return tuple(map(Program, paths))
+        except RuntimeError as error:
+            raise CompilerFailed(
+                f"the compiler made a library that cannot be loaded ({_first_line(error)})"
+            ) from error
+
+
+def _first_line(error: RuntimeError) -> str:
+    return str(error).partition("\n")[0]
 
 
 @contextmanager

@@ -22,9 +22,9 @@ class EpisodeRunner:
     short ones. What an environment does after its share, while others still play theirs, is not data; its steps
     are counted in `steps`, since they were simulated.
 
-    An episode that has not ended after `max_episode_steps` steps is truncated there. Environments cannot be reset one by
-    one, so its environment plays no further episode in that rollout. That favours no episode: whether one begins depends
-    on earlier ones alone.
+    An episode that has not ended after `max_episode_steps` steps is truncated there. Environments cannot be reset one
+    by one, so its environment plays no further episode in that rollout. That favours no episode: whether one begins
+    depends on earlier ones alone.
 
     Args:
         stepper: of the environments.

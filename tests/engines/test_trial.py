@@ -92,6 +92,28 @@ def test_auto_says_it_once_on_the_first_line_and_true_is_an_error(command: Comma
     assert problem.startswith("trainer.compile=true: the C++ compiler") and INSTALL in problem
 
 
+ONLY_THE_TRIAL = """
+if any("trial" in argument for argument in sys.argv):
+    pathlib.Path(sys.argv[-1]).touch()
+    sys.exit(0)
+sys.exit(1)
+"""
+
+
+def test_a_compiler_that_fails_on_a_program_of_the_run(command: Command, compiler: Path) -> None:
+    """It compiles the trial: `true` is one error, `auto` says it once and the run is what it is without a compiler."""
+    write(compiler, ONLY_THE_TRIAL)
+    said = command("train", *TINY[:-3], "trainer.compile=true", "run_dir=required")
+    (problem,) = said.problems
+    assert said.code == 1
+    assert problem.startswith("trainer.compile=true: torch's compiler failed")
+    assert problem.endswith("trainer.compile=auto runs without")
+    said = command("train", *TINY)
+    assert said.code == 0 and said.err == ""
+    assert said.out.count("compiler failed") == 1 and said.out.count("compiling ") == 1
+    assert "eager mode" in said.out
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
 def test_the_real_compiler_takes_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CXX", raising=False)
