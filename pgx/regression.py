@@ -64,32 +64,3 @@ def critic_minibatch_conflicts(setting: Setting, minibatch_size: int) -> list[st
     return minibatch_conflicts(
         replace(setting, sequence_length=None), minibatch_size, "algo.critic_minibatch_size"
     )
-
-
-def lone_row_conflicts(
-    setting: Setting, normalize: bool | str, minibatch_size: int | None = None
-) -> list[str]:
-    """Return one line where advantages are normalised over a single row, A - mean A = 0, so that nothing is learned.
-
-    Args:
-        setting: gives the rows of a batch; whole episodes have an unknown number of rows and are not checked.
-        normalize: algo.normalize_advantage: false or "off", true or "batch" (over the batch), or "minibatch".
-        minibatch_size: rows of a minibatch, read for "minibatch".
-    """
-    written = str(normalize).lower()
-    if written in ("false", "off"):
-        return []
-    if written == "minibatch":
-        rows, source, larger = minibatch_size, "algo.minibatch_size 1", "algo.minibatch_size"
-        smaller = "algo.normalize_advantage=batch"
-    else:
-        steps = setting.rollout_steps
-        rows = None if steps is None else steps * setting.num_envs
-        source, larger = "runner.rollout_steps 1 x env.num_envs 1", "runner.rollout_steps or env.num_envs"
-        smaller = f"algo.normalize_advantage={'false' if written == 'true' else 'off'}"
-    if rows != 1:
-        return []
-    return [
-        f"algo.normalize_advantage={written}: {source} = 1 row, whose normalised advantage is A - mean A = 0, so "
-        f"nothing would be learned; set {larger} to 2 or more, or {smaller}"
-    ]

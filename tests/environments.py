@@ -120,6 +120,13 @@ class TwoButtons(gymnasium.Env[Any, Any]):
         return self._show(), reward, self.count == 10, False, {}
 
 
+class Gifted(Endless):
+    """Takes a keyword of any kind."""
+
+    def __init__(self, goal: Any = None) -> None:
+        self.goal = goal
+
+
 class Unmakeable(gymnasium.Env[Any, Any]):
     """For what must be refused before an environment is made."""
 
@@ -366,6 +373,7 @@ for name, kind, limit in (
     ("Catch", Catch, None),
     ("Masked", Masked, None),
     ("Unmakeable", Unmakeable, None),
+    ("Gifted", Gifted, 16),
     ("Judged", Judged, None),
     ("Painted", Painted, None),
     ("Coin", Coin, None),

@@ -12,6 +12,7 @@ import pgx.commands.check_env
 from pgx.agents import flat_image_hint
 from pgx.cli import main
 from pgx.envs.assumptions import ASSUMPTIONS
+from pgx.errors import UserError
 from pgx.specs import Continuous, Image
 from tests.processes import runs
 
@@ -114,6 +115,17 @@ def test_a_command_that_is_wrong_is_one_message_and_two(
 ) -> None:
     code, out, err = check(capsys, *overrides)
     assert code == 2 and out == "" and err.startswith("pgx: error: ") and says in err
+
+
+def test_a_keyword_that_is_nan_is_told_of(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def looking(*_: object) -> None:
+        raise UserError("nothing is looked at here")
+
+    monkeypatch.setattr(pgx.commands.check_env, "_looking", looking)
+    code, _, err = check(capsys, "env=CartPole-v1", "env.kwargs.goal=nan")
+    assert code == 2 and "env.kwargs.goal: the environment gets a number that is NaN" in err
 
 
 def test_a_network_that_takes_images_pixel_by_pixel_hints_at_convolutions() -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pgx.estimates import gae_batch
 from pgx.ops.losses import policy_gradient
-from pgx.regression import critic_loss, lone_row_conflicts
+from pgx.regression import critic_loss
 from pgx.schema import Fraction, NonNegative, validate
 from pgx.types import Agent, Batch, Learner, Metrics, Policy, Rollout, Setting, Use
 
@@ -32,7 +32,7 @@ class A2C:
         validate(self)
 
     def conflicts(self, setting: Setting) -> list[str]:
-        return lone_row_conflicts(setting, self.normalize_advantage)
+        return []
 
     def estimate(self, agent: Agent, rollout: Rollout) -> Batch:
         return gae_batch(agent, rollout, self.discount, self.gae_lambda, self.normalize_advantage)

@@ -10,7 +10,7 @@ from pgx.estimates import flatten, rollout_values
 from pgx.ops.losses import policy_gradient, value_loss
 from pgx.ops.returns import gae, n_step_returns
 from pgx.ops.stats import standardize
-from pgx.regression import critic_loss, lone_row_conflicts
+from pgx.regression import critic_loss
 from pgx.schema import Count, Fraction, NonNegative, validate
 from pgx.types import ActionValueCritic, Agent, Batch, Critic, Learner, Metrics, Policy, Rollout, Setting, Use
 
@@ -45,14 +45,12 @@ class ActorCritic:
         return steps if self.form == "td" else steps | {"action_values"}
 
     def conflicts(self, setting: Setting) -> list[str]:
-        found = lone_row_conflicts(setting, self.normalize_advantage)
         if (self.n_steps is None) != (self.gae_lambda is None):
-            return found + self._length_conflicts(setting.rollout_steps)
+            return self._length_conflicts(setting.rollout_steps)
         given = (
             "neither" if self.n_steps is None else f"n_steps={self.n_steps} and gae_lambda={self.gae_lambda}"
         )
         return [
-            *found,
             f"algo.n_steps, algo.gae_lambda: the critic's target is the n-step return or the lambda-return; expected "
             f"a number for one of them and null for the other, got {given}",
         ]

@@ -9,7 +9,7 @@ from torch import Tensor
 from pgx.estimates import gae_batch
 from pgx.ops.losses import kl_penalized_surrogate
 from pgx.ops.schedules import linear
-from pgx.regression import critic_minibatch_conflicts, fit_critic, lone_row_conflicts, minibatch_conflicts
+from pgx.regression import critic_minibatch_conflicts, fit_critic, minibatch_conflicts
 from pgx.schema import Count, Fraction, Index, validate
 from pgx.types import Agent, Batch, Distribution, Learner, Metrics, Policy, Rollout, Setting, Use
 
@@ -40,7 +40,6 @@ class MDPO:
 
     def conflicts(self, setting: Setting) -> list[str]:
         found = critic_minibatch_conflicts(setting, self.critic_minibatch_size)
-        found += lone_row_conflicts(setting, self.normalize_advantage)
         if self.minibatch_size is not None:
             found += minibatch_conflicts(setting, self.minibatch_size, "algo.minibatch_size")
         return found

@@ -21,7 +21,7 @@ from pgx.ops.fisher import (
 )
 from pgx.ops.params import assign, flatten
 from pgx.ops.solvers import conjugate_gradient, ridge_regression
-from pgx.regression import critic_minibatch_conflicts, fit_critic, lone_row_conflicts
+from pgx.regression import critic_minibatch_conflicts, fit_critic
 from pgx.schema import Count, Fraction, Index, NonNegative, Positive, validate
 from pgx.types import Agent, Batch, Engine, Learner, Metrics, Policy, Rollout, Setting, Use
 
@@ -66,7 +66,6 @@ class NPG:
 
     def conflicts(self, setting: Setting) -> list[str]:
         found = critic_minibatch_conflicts(setting, self.critic_minibatch_size)
-        found += lone_row_conflicts(setting, self.normalize_advantage)
         if self.solver == "compatible" and self.fisher != "empirical":
             found.append(
                 f"algo.fisher: the solver compatible fits the advantage on the scores of the sampled actions, which "

@@ -11,7 +11,7 @@ from pgx.estimates import flatten, rollout_values
 from pgx.ops.losses import clipped_surrogate, joint_loss, value_loss
 from pgx.ops.returns import gae
 from pgx.ops.stats import standardize
-from pgx.regression import lone_row_conflicts, minibatch_conflicts
+from pgx.regression import minibatch_conflicts
 from pgx.schema import Count, Fraction, NonNegative, Positive, validate
 from pgx.types import (
     Agent,
@@ -67,7 +67,6 @@ class PPG:
 
     def conflicts(self, setting: Setting) -> list[str]:
         found = minibatch_conflicts(setting, self.minibatch_size, "algo.minibatch_size")
-        found += lone_row_conflicts(setting, self.normalize_advantage, self.minibatch_size)
         if setting.remembers:
             found.append(
                 f"policy={setting.policy}: the auxiliary phase of ppg takes stored observations one by one, and "

@@ -9,7 +9,7 @@ from torch import Tensor
 from pgx.estimates import gae_batch
 from pgx.ops.losses import kl_penalized_surrogate
 from pgx.ops.stats import standardize
-from pgx.regression import critic_loss, lone_row_conflicts, minibatch_conflicts
+from pgx.regression import critic_loss, minibatch_conflicts
 from pgx.schema import Count, Fraction, NonNegative, Positive, validate
 from pgx.types import Agent, Batch, Distribution, Learner, Metrics, Policy, Rollout, Setting, Use
 
@@ -47,8 +47,7 @@ class PPOKL:
         validate(self)
 
     def conflicts(self, setting: Setting) -> list[str]:
-        found = minibatch_conflicts(setting, self.minibatch_size, "algo.minibatch_size")
-        return found + lone_row_conflicts(setting, self.normalize_advantage, self.minibatch_size)
+        return minibatch_conflicts(setting, self.minibatch_size, "algo.minibatch_size")
 
     def estimate(self, agent: Agent, rollout: Rollout) -> Batch:
         return gae_batch(

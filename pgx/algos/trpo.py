@@ -14,7 +14,7 @@ from pgx.improvement import no_step, surrogate_and_kl, surrogate_slope
 from pgx.ops.fisher import MatVec, damped, gauss_newton_product, kl_hessian_product, over_chunks, over_ranks
 from pgx.ops.params import assign, flatten
 from pgx.ops.solvers import LineSearchResult, backtracking_line_search, conjugate_gradient
-from pgx.regression import critic_minibatch_conflicts, fit_critic, lone_row_conflicts
+from pgx.regression import critic_minibatch_conflicts, fit_critic
 from pgx.schema import Count, Fraction, Index, NonNegative, OpenFraction, Positive, validate
 from pgx.types import (
     Agent,
@@ -64,8 +64,7 @@ class TRPO:
         validate(self)
 
     def conflicts(self, setting: Setting) -> list[str]:
-        found = critic_minibatch_conflicts(setting, self.critic_minibatch_size)
-        return found + lone_row_conflicts(setting, self.normalize_advantage)
+        return critic_minibatch_conflicts(setting, self.critic_minibatch_size)
 
     def estimate(self, agent: Agent, rollout: Rollout) -> Batch:
         return gae_batch(agent, rollout, self.discount, self.gae_lambda, self.normalize_advantage)

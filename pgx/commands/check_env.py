@@ -21,11 +21,12 @@ from pgx.config.overrides import jobs, prepare
 from pgx.config.sections import Env
 from pgx.envs.assumptions import ASSUMPTIONS, Asked, Pace, Verdict, fails, holds, untold
 from pgx.envs.assumptions.process import Looks, Refused, Seen
-from pgx.envs.make import id_problem
+from pgx.envs.make import id_problem, nan_keywords
 from pgx.envs.recipe import pack
 from pgx.errors import RunError, UserError
 from pgx.processes.parent import LOOK, Process, ending, reap, start
 from pgx.processes.stuck import frames, give_up, place
+from pgx.records import complain
 from pgx.runners.sizes import cores
 
 MARGIN = (
@@ -53,6 +54,8 @@ def check_environment(overrides: list[str]) -> int:
     """
     values = _values(overrides)
     env = Env(**values["env"])
+    for warning in nan_keywords(env.kwargs):
+        complain(warning)
     verdicts: dict[str, Verdict] = {}
     assumption, seen = next(iter(ASSUMPTIONS)), Seen(None, None)
     with _looking(_asked(env), env.worker_timeout + MARGIN) as messages:

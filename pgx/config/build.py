@@ -21,7 +21,7 @@ from pgx.config.plans import actor_plan, agent_plan, reward_clip, threads_of, wo
 from pgx.config.ranks import check_ranks
 from pgx.config.sections import Env, Health, Logger, Top, TrainerSection
 from pgx.engines import Eager, aloud, choose_engine, make_engine, silently
-from pgx.envs.make import BackendChoice, choose_backend, make_envs
+from pgx.envs.make import BackendChoice, choose_backend, make_envs, nan_keywords
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
 from pgx.errors import UserError
@@ -66,6 +66,8 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Trainer:
     if ranks.rank == 0:
         _make_writable(run_dir)
         refuse_unfilmable(env, training)
+        for warning in nan_keywords(env.kwargs):
+            complain(warning)
     use_threads(cfg)
     chosen = choose_engine(
         training.compile, training.total_steps, training.compile_min_steps, top.device, ranks.size

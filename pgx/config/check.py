@@ -8,11 +8,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pgx.algos import rule, rule_problem, rules
+from pgx.algos import rule, rules
 from pgx.config.choices import NAMED, keys_of
 from pgx.config.explain import explain
 from pgx.config.fit import contradictions
 from pgx.config.own_rules import own_values
+from pgx.config.rule_names import rule_problem
 from pgx.config.sections import FIXED, Search, Top
 from pgx.datasets.read import dataset_problem
 from pgx.errors import UserError

@@ -36,8 +36,8 @@ def contradictions(values: Mapping[str, Any]) -> list[str]:
         found.append("device=cuda: torch finds no CUDA device here; device=cpu runs everywhere")
     shared = _actor_misfits(values) + _a3c_misfits(values)
     # Before environments are shared out evenly nobody knows how many an update sees.
-    budget = [] if shared else _budget_misfits(values)
-    return found + _dataset_misfits(values) + shared + budget + _misfits(values)
+    of_rows = [] if shared else _budget_misfits(values) + _lone_row_misfits(values)
+    return found + _dataset_misfits(values) + shared + of_rows + _misfits(values)
 
 
 def _budget_misfits(values: Mapping[str, Any]) -> list[str]:
@@ -51,6 +51,35 @@ def _budget_misfits(values: Mapping[str, Any]) -> list[str]:
     return [
         f"trainer.total_steps={total}: less than one rollout, runner.rollout_steps {steps} x {num_envs} environments = "
         f"{steps * num_envs} steps; at least that, or a smaller rollout"
+    ]
+
+
+def _lone_row_misfits(values: Mapping[str, Any]) -> list[str]:
+    """Advantages that are normalised over a single row, A - mean A = 0, so that nothing would be learned.
+
+    For every rule with a key `algo.normalize_advantage`: false or "off", true or "batch" (over the batch), or
+    "minibatch". Whole episodes have an unknown number of rows and are not checked.
+    """
+    normalize, steps = values["algo"].get("normalize_advantage", False), values["runner"].get("rollout_steps")
+    written = str(normalize).lower()
+    if written in ("false", "off"):
+        return []
+    if written == "minibatch":
+        rows, source, larger = (
+            values["algo"].get("minibatch_size"),
+            "algo.minibatch_size 1",
+            "algo.minibatch_size",
+        )
+        smaller = "algo.normalize_advantage=batch"
+    else:
+        rows = None if steps is None else steps * _envs_of_an_update(values)
+        source, larger = "runner.rollout_steps 1 x env.num_envs 1", "runner.rollout_steps or env.num_envs"
+        smaller = f"algo.normalize_advantage={'false' if written == 'true' else 'off'}"
+    if rows != 1:
+        return []
+    return [
+        f"algo.normalize_advantage={written}: {source} = 1 row, whose normalised advantage is A - mean A = 0, so "
+        f"nothing would be learned; set {larger} to 2 or more, or {smaller}"
     ]
 
 

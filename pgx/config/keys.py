@@ -5,9 +5,9 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from pgx.algos import rule_hint
 from pgx.config.aliases import meant
 from pgx.config.own_rules import own_rule_problem
+from pgx.config.rule_names import rule_hint
 from pgx.config.spelling import whole_list
 from pgx.envs.make import id_problem
 from pgx.paths import choices, groups

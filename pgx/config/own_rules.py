@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from pgx.algos import rule_problem
 from pgx.config.explain import explain
+from pgx.config.rule_names import rule_problem
 
 
 def own_rule_problem(name: str) -> str | None:

@@ -15,9 +15,11 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
 from pgx.algos import rule, rules
+from pgx.config.aliases import ALIASES
 from pgx.config.choices import NAMED, keys_of
 from pgx.config.sections import FIXED, Search, Top
-from pgx.schema import WHOLE, signature
+from pgx.paths import groups
+from pgx.schema import WHOLE, describe, signature
 
 PATHS = frozenset({"run_dir", "dataset", "runner.path", "hydra.sweep.dir", "hydra.run.dir"})
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
@@ -42,6 +44,7 @@ def spelled(text: str) -> str:
         key.startswith("env.kwargs.")
         and not value.startswith(("[", "{", "(", "'", '"'))
         and _read(value) is None
+        and not _NUMBER.fullmatch(value.rstrip(", "))
     ):
         return f"{typed}={quoted(value)}"
     if _is_whole(key) and (number := _whole(value)) is not None:
@@ -66,9 +69,29 @@ def unreadable(text: str) -> str:
         return f"{shown}: a list has square brackets; type {shlex.quote(f'{key}=[{value[1:-1]}]')}"
     if any(value.count(left) != value.count(right) for left, right in ("[]", "{}", "()")):
         return f"{shown}: a bracket is missing in the value"
+    plain = key.lstrip("+")
+    if (without := _without_spare_commas(value)) != value and _read(without) is not None:
+        keys = [plain] if is_known(plain) else ALIASES.get(plain, (plain,))
+        lines = " or ".join(shlex.quote(f"{each}={without}") for each in keys)
+        return f"{shown}: a comma without a value; type {lines}"
     if value.count("'") % 2 or value.count('"') % 2:
         return f"{shown}: a quote is missing in the value"
+    if expected := _expected(plain):
+        return f"{shown}: the value cannot be read; expected {expected}"
     return f"{shown}: the value cannot be read; to pass it as a text, type {shlex.quote(f'{key}={quoted(value)}')}"
+
+
+def _without_spare_commas(value: str) -> str:
+    """Remove the commas that no value follows or precedes."""
+    return re.sub(r",(\s*,)+", ",", value).strip(", ")
+
+
+def _expected(key: str) -> str:
+    """What a key takes, in words; an empty text where it takes a text, or is unknown."""
+    if key in groups():
+        return "the name of one choice"
+    kinds = _types(key)
+    return "" if str in kinds else " or ".join(sorted(map(describe, kinds)))
 
 
 def whole_list(key: str, value: object) -> str:

@@ -39,6 +39,23 @@ class BackendChoice:
     reason: str
 
 
+def nan_keywords(kwargs: Mapping[str, Any]) -> list[str]:
+    """Return a warning for each keyword of an environment that is NaN or holds one. An environment may take it."""
+    return [
+        f"env.kwargs.{key}: the environment gets a number that is NaN; for the text, type env.kwargs.{key}=\"'nan'\""
+        for key, value in kwargs.items()
+        if _has_nan(value)
+    ]
+
+
+def _has_nan(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_has_nan, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_has_nan, value))
+    return isinstance(value, float) and math.isnan(value)
+
+
 def id_problem(env_id: str) -> str | None:
     """What is wrong with an environment's id, with the nearest registered one; None when it is registered.
 

@@ -1,5 +1,6 @@
 """Every mistake in a config is one error, all of them at once, naming key, expectation and nearest choice."""
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -8,11 +9,17 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from pgx.algos import rule, rules
 from pgx.config import build, check, compose
+from pgx.config.check import plain_values
+from pgx.config.choices import NAMED, keys_of
+from pgx.config.fit import contradictions
 from pgx.config.overrides import jobs
+from pgx.config.sections import FIXED, Search, Top
 from pgx.errors import UserError
 from pgx.optimizers import OPTIMIZERS
 from pgx.paths import choices
+from pgx.schema import fits, signature
 from tests.conftest import NEEDED
 
 
@@ -91,6 +98,55 @@ def test_an_unknown_key_is_named_with_the_nearest(override: str, key: str, meant
     message = problem(override)
     assert message.startswith(f"{key} unknown key")
     assert f"did you mean '{meant}'?" in message
+
+
+def test_no_key_of_pgx_takes_a_number_that_is_nan() -> None:
+    kinds = [Top, Search, *FIXED.values(), *map(rule, rules())]
+    hints = [hint for kind in kinds for hint in signature(kind).values()]
+    hints += [
+        hint
+        for section, (named, _) in NAMED.items()
+        for name in named
+        for hint in keys_of(section, name).values()
+    ]
+    assert len(hints) > 100 and not [hint for hint in hints if fits(math.nan, hint) or fits([math.nan], hint)]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (
+            ["algo=a2c", "runner.rollout_steps=1"],
+            "normalize_advantage=true: runner.rollout_steps 1 x env.num_envs 1",
+        ),
+        (
+            ["algo=ppo", "algo.minibatch_size=1"],
+            "normalize_advantage=minibatch: algo.minibatch_size 1 = 1 row",
+        ),
+        (
+            ["algo=ppo", "algo.minibatch_size=1", "runner.rollout_steps=1", "algo.normalize_advantage=batch"],
+            "set runner.rollout_steps or env.num_envs to 2 or more, or algo.normalize_advantage=off",
+        ),
+    ],
+)
+def test_advantages_of_one_row_are_not_normalised(overrides: list[str], says: str) -> None:
+    of_one = ["env=CartPole-v1", "env.num_envs=1", "algo.normalize_advantage=true"]
+    of_one = of_one[: 3 - (overrides[0] == "algo=ppo")]
+    (found,) = [line for line in problems(*of_one, *overrides) if "normalize_advantage" in line]
+    assert says in found
+
+
+@pytest.mark.parametrize("name", sorted({*rules()} - {"reinforce", "off_policy_reinforce"}))
+def test_every_rule_that_normalises_advantages_refuses_a_single_row(name: str) -> None:
+    """Rules of whole episodes do not know their rows."""
+    hints = signature(rule(name))
+    assert "normalize_advantage" in hints
+    on = "true" if hints["normalize_advantage"] is bool else "batch"
+    one = ["env=CartPole-v1", "env.num_envs=1", "runner.rollout_steps=1", f"algo.normalize_advantage={on}"]
+    assert any(f"algo.normalize_advantage={on}" in line for line in problems(f"algo={name}", *one))
+    two = [*one[:1], "env.num_envs=2", *one[2:]]
+    said = contradictions(plain_values(compose([f"algo={name}", *two])))
+    assert not any("normalize_advantage" in line for line in said)
 
 
 def test_a_key_that_resembles_nothing_is_told_what_the_section_has() -> None:
@@ -288,7 +344,8 @@ def test_a_device_that_is_not_there_is_refused() -> None:
         ("key=a]", "a bracket is missing in the value"),
         ("=3", "not of the form key=value"),
         ("a b", "not of the form key=value"),
-        ("seed=a=b", "to pass it as a text, type"),
+        ("seed=a=b", "the value cannot be read; expected a whole number"),
+        ("zzz=a=b", "to pass it as a text, type"),
         ("policy.hidden=(32,32)", "a list has square brackets; type 'policy.hidden=[32,32]'"),
         ("policy.hidden[0]=128", "type the whole list, e.g. 'policy.hidden=[128,128]'"),
         ("policy.hidden.0=128", "type the whole list, e.g. 'policy.hidden=[128,128]'"),

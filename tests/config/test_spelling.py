@@ -14,8 +14,10 @@ from pgx.config import compose
 from pgx.config.overrides import jobs, parse, prepare
 from pgx.config.sections import FIXED, Top
 from pgx.config.spelling import PATHS, is_known, is_text, spelled
+from pgx.errors import UserError
 from pgx.schema import fits, signature
 from tests.command import Command
+from tests.conftest import Make
 
 TEXT_KEYS = ["label", "run_dir", "dataset"]
 SECONDS = ["env=CartPole-v1", "env.num_envs=2", "env.backend=gymnasium", "algo=ppo"]
@@ -103,6 +105,53 @@ def test_keywords_of_environments_take_addresses() -> None:
     address = "http://host:80/a?b=c&d=%20e@f"
     assert compose(["env=CartPole-v1", f"env.kwargs.url={address}"]).env.kwargs.url == address
     assert compose(["env=CartPole-v1", "env.kwargs.x=[1,2]"]).env.kwargs.x == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        ("optimizer.learning_rate=3e-4,", "optimizer.learning_rate=3e-4"),
+        ("learning_rate=3e-4,", "optimizer.learning_rate=3e-4 or critic_optimizer.learning_rate=3e-4"),
+        ("seed=,1,,2", "seed=1,2"),
+        ("policy.hidden=[64,64],", "'policy.hidden=[64,64]'"),
+        ("algo=ppo,", "algo=ppo"),
+        ("env.kwargs.x=1.5,", "env.kwargs.x=1.5"),
+        ("zzz=1,", "zzz=1"),
+    ],
+)
+def test_a_comma_without_a_value_is_answered_with_the_line_to_type(typed: str, line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse([typed])
+    assert str(caught.value) == f"{typed}: a comma without a value; type {line}"
+
+
+@pytest.mark.parametrize(
+    ("typed", "ends"),
+    [
+        ("optimizer.learning_rate=3e-4;", "expected a number"),
+        ("algo=ppo;", "expected the name of one choice"),
+        ("zzz=3e-4;", "to pass it as a text, type 'zzz='\"'\"'3e-4;'\"'\"''"),
+    ],
+)
+def test_a_value_that_cannot_be_read_is_answered_with_what_its_key_takes(typed: str, ends: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse([typed])
+    assert str(caught.value).endswith(ends)
+
+
+@pytest.mark.parametrize("given", ["goal=nan", "goal=[1,{x:nan}]"])
+def test_nan_for_an_environment_is_passed_on_with_a_warning(
+    given: str, make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = make(
+        "algo=a2c", "env=tests.environments:Gifted-v0", "env.backend=gymnasium", f"env.kwargs.{given}"
+    )
+    trainer.runner.close()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        "pgx: env.kwargs.goal: the environment gets a number that is NaN; for the text, type "
+    )
+    assert compose(["env=CartPole-v1", line.rpartition("type ")[2].replace('"', "")]).env.kwargs.goal == "nan"
 
 
 def test_several_values_without_m_name_the_line_to_type(command: Command) -> None:

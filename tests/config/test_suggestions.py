@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from pgx.algos import OTHER_NAMES, VALUE_BASED, rule_hint
 from pgx.config import compose
 from pgx.config.aliases import ALIASES, meant
+from pgx.config.rule_names import OTHER_NAMES, VALUE_BASED, rule_hint
 from pgx.config.spelling import is_known
 from pgx.config.unread import flat
 from pgx.envs.make import id_problem, nearest_id
