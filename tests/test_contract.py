@@ -1,6 +1,8 @@
 """What every update rule keeps to. Rules are found by their files in configs/algo; none is listed here."""
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -73,6 +75,31 @@ def test_where_the_schedule_ends_the_rates_are_zero_and_the_optimizers_move_noth
         assert torch.equal(flatten(nets[group].parameters()), start), group
 
 
+@pytest.mark.parametrize("name", RULES)
+def test_the_critic_loss_reported_is_the_mean_over_the_steps_of_the_last_pass(make: Make, name: str) -> None:
+    trainer = make(*small(name), "env=CartPole-v1")
+    critic_optimizer = trainer.learner.critic_optimizer
+    losses: list[torch.Tensor] = []
+
+    def kept(step: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def kept_step(*arguments: Any) -> torch.Tensor:
+            losses.append(step(*arguments))
+            return losses[-1]
+
+        return kept_step
+
+    critic_optimizer.descend, critic_optimizer.sweep = (
+        kept(critic_optimizer.descend),
+        kept(critic_optimizer.sweep),
+    )
+    rollout = trainer.runner.collect(trainer.agent)
+    metrics = trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
+    if losses:
+        assert metrics["critic_loss"] == pytest.approx(float(losses[-1].mean()))
+    else:
+        assert "critic_optimizer" not in trainer.algorithm.uses
+
+
 @pytest.mark.parametrize("kind", ENVS)
 def test_a_distribution_kept_from_before_an_update_does_not_move_with_it(make: Make, kind: str) -> None:
     trainer = make(*small(RULES[0]), *ENVS[kind])
@@ -97,10 +124,11 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(make: Make, n
     assert not torch.equal(ends[0], ends[2])
 
 
-def test_every_stream_of_a_run_depends_on_its_seed(make: Make) -> None:
+def test_every_stream_of_a_run_depends_on_its_seed_and_purpose(make: Make) -> None:
     one, two = (make(*small("ppo"), "env=Pendulum-v1", f"seed={seed}") for seed in (0, 1))
     streams = [(t.runner.state_dict()["sampling"], t.learner.state_dict()["generator"]) for t in (one, two)]
     assert all(not torch.equal(a, b) for a, b in zip(*streams, strict=True))
+    assert not torch.equal(*streams[0])  # and on its purpose
     assert not torch.equal(parameters(one), parameters(two))
     assert not torch.equal(one.runner.collect(one.agent).obs[0], two.runner.collect(two.agent).obs[0])
 

@@ -8,9 +8,11 @@ import torch
 
 from pgx.algos import rules
 from pgx.config import compose
+from pgx.counters import Counters
 from pgx.every import Every
 from pgx.loggers.jsonl import read
 from pgx.records import Unwritten
+from pgx.types import Agent, Learner, Metrics, Rollout
 from tests.conftest import Make, parameters, small
 
 RULES = rules()
@@ -89,6 +91,21 @@ def test_a_run_resumed_from_a_checkpoint_ends_with_the_bits_of_one_that_went_on(
     rows = [read(tmp_path / run / "metrics.jsonl") for run in ("whole", "cut")]
     stripped = [[{k: v for k, v in row.items() if not k.startswith("time/")} for row in run] for run in rows]
     assert stripped[0] == stripped[1]
+
+
+def test_an_update_is_told_the_share_of_the_step_budget_used_before_it(make: Make) -> None:
+    trainer = make("algo=a2c", "env=CartPole-v1", "runner.rollout_steps=4", "trainer.total_steps=512")
+    told: list[float] = []
+    update = trainer.algorithm.update
+
+    def noted(agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:
+        told.append(progress)
+        return update(agent, learner, rollout, progress)
+
+    trainer.algorithm.update = noted
+    for steps in (0, 128, 448, 512, 600):  # the last iteration may overshoot
+        trainer.iterations.next(Counters(steps=steps))
+    assert told == [0.0, 0.25, 0.875, 1.0, 1.0]
 
 
 def test_rows_past_the_checkpoint_are_dropped_on_resume(make: Make, tmp_path: Path) -> None:

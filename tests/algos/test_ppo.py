@@ -1,14 +1,24 @@
 """PPO against its definition: what its gradient ignores, and when it stops."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from pgx.algos.ppo import PPO
+from pgx.engines import Eager
+from pgx.envs.normalizers import Identity
 from pgx.ops.params import flatten, gradient
+from pgx.optimizers import NoSteps
+from pgx.policies.constant import Zero
+from pgx.policies.heads import GaussianPolicy
 from pgx.trainer import Trainer
-from pgx.types import Batch, Rollout
-from tests.conftest import Make, parameters
+from pgx.types import Agent, Batch, Learner, Loss, Rollout
+from tests.conftest import Make, parameters, seen
 
 ENVS = ["env=CartPole-v1", "env=Pendulum-v1"]
 
@@ -74,6 +84,37 @@ def test_target_kl_ends_the_epochs(make: Make) -> None:
     tight = make("algo=ppo", "env=CartPole-v1", "optimizer.learning_rate=1e-2", "algo.target_kl=1e-4")
     rollout, _ = collected(tight)
     assert tight.algorithm.update(tight.agent, tight.learner, rollout, 0.0)["epochs"] == 1
+
+
+class Widening(NoSteps):
+    """Adds one number to the policy's log std in every sweep, whatever the loss."""
+
+    def __init__(self, policy: GaussianPolicy, by: float) -> None:
+        super().__init__(policy)
+        self.log_std, self.by = policy.log_std, by
+
+    @torch.no_grad()
+    def sweep(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
+        self.log_std += self.by
+        return torch.zeros(len(minibatches))
+
+
+@pytest.mark.parametrize("by", [0.2, -0.2])
+@pytest.mark.parametrize(("factor", "epochs"), [(0.99, 3), (1.01, 4)])
+def test_epochs_end_with_the_first_whose_kl_from_the_old_policy_exceeds_target_kl(
+    by: float, factor: float, epochs: int
+) -> None:
+    """KL(old || new), and not the reverse, which differs where the deviation moves."""
+    old, third = torch.distributions.Normal(0.0, 1.0), torch.distributions.Normal(0.0, math.exp(3 * by))
+    target_kl = factor * float(torch.distributions.kl_divergence(old, third))
+    policy = GaussianPolicy(torch.nn.Linear(1, 1), 1, log_std_init=0.0)
+    obs, ones = seen(torch.zeros(4, 1)), torch.ones(4)
+    batch = Batch(obs, torch.zeros(4, 1), ones, ones, ones, ones)
+    rule = PPO(0.99, 0.95, "off", 0.2, 10, 4, False, 0.0, None, target_kl)
+    rule.estimate = lambda agent, rollout: batch
+    learner = Learner(Widening(policy, by), NoSteps(Zero()), Eager(), torch.Generator())
+    metrics = rule.update(Agent(policy, Zero(), Identity()), learner, None, 0.0)
+    assert metrics["epochs"] == epochs
 
 
 def test_learning_rates_fall_to_nothing_over_training(make: Make) -> None:

@@ -6,13 +6,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pgx.algos.trpo import TRPO
+from pgx.engines import Eager
 from pgx.ops.fisher import fisher_vector_product, gauss_newton_product, kl_hessian_product
 from pgx.ops.losses import surrogate
 from pgx.ops.params import assign, flatten, gradient
 from pgx.ops.solvers import conjugate_gradient
+from pgx.policies.heads import GaussianPolicy
 from pgx.trainer import Trainer
 from pgx.types import Batch, Rollout
-from tests.conftest import Make, double
+from tests.conftest import Make, double, seen
 
 ENVS = ["env=CartPole-v1", "env=Pendulum-v1"]
 SMALL = ["algo=trpo", "algo.critic_minibatch_size=64", "algo.critic_epochs=2"]
@@ -49,6 +52,46 @@ def test_mean_kl_of_every_update_is_within_the_bound_and_the_surrogate_improves(
         else:
             assert torch.equal(policy_vector(trainer), start)
     assert accepted >= 6
+
+
+def gain_and_kl(action: float, shift: float) -> tuple[float, float]:
+    """π(a)/π_old(a) - 1 and KL(π_old || π) of π_old = N(0, 1) and π = N(0, e^shift)."""
+    old, new = torch.distributions.Normal(0.0, 1.0), torch.distributions.Normal(0.0, math.exp(shift))
+    at = torch.tensor(action)
+    ratio = (new.log_prob(at) - old.log_prob(at)).exp()
+    return float(ratio) - 1, float(torch.distributions.kl_divergence(old, new))
+
+
+@pytest.mark.parametrize(
+    ("action", "shift", "max_kl"),
+    [
+        pytest.param(3.0, 1.0, 0.1, id="wider, stopped by the KL"),
+        pytest.param(0.0, -1.0, 0.1, id="narrower, stopped by the KL"),
+        pytest.param(1.2, 1.0, 10.0, id="stopped by the surrogate"),
+        pytest.param(3.0, -1.0, 10.0, id="worse at every fraction"),
+    ],
+)
+def test_the_line_search_takes_the_first_fraction_that_improves_within_the_bound(
+    action: float, shift: float, max_kl: float
+) -> None:
+    """KL(old || new), and not the reverse, which differs where the deviation moves; fractions 0.9^j are close."""
+    policy = GaussianPolicy(torch.nn.Linear(1, 1), 1, log_std_init=0.0)
+    with torch.no_grad():
+        policy.net.weight.zero_(), policy.net.bias.zero_()
+    obs, taken = seen(torch.zeros(4, 1)), torch.full((4, 1), action)
+    old = policy(obs).detach()
+    ones = torch.ones(4)
+    batch = Batch(obs, taken, old.log_prob(taken), ones, ones, ones)
+    rule = TRPO(0.99, 0.95, False, max_kl, "gauss_newton", 0.0, 1, 0.0, 12, 0.9, 0, 1)
+    names = [name for name, _ in policy.named_parameters()]
+    full_step = shift * torch.tensor([float(name == "log_std") for name in names])
+    search = rule._line_search(policy, batch, old, Eager(), 1.0, full_step)
+    good = [
+        j for j in range(13) if (found := gain_and_kl(action, shift * 0.9**j))[0] > 0 and found[1] <= max_kl
+    ]
+    expected = 0.9 ** good[0] if good else 0.0
+    assert search.fraction == pytest.approx(expected)
+    assert float(policy.log_std.detach()) == pytest.approx(expected * shift)
 
 
 @pytest.mark.parametrize("env", ENVS)

@@ -22,6 +22,7 @@ from pgx.ops.fisher import (
     scores,
 )
 from pgx.ops.params import gradient, split
+from pgx.policies.distributions import Categorical
 from pgx.policies.mlp import mlp_policy
 from pgx.types import ActionSpec, Continuous, Discrete, MultiDiscrete, Observations, Policy
 from tests.conftest import seen
@@ -234,6 +235,25 @@ def test_scores_work_for_discrete_observations() -> None:
     expected = gradient(policy(obs).log_prob(taken).sum(), list(policy.parameters()))
     assert torch.allclose(actual.sum(0), expected, atol=1e-6)
     assert torch.equal(actual[2], actual[3]) and not torch.equal(actual[1], actual[2])
+
+
+class Clocked(nn.Module):
+    """pi(a|t) = softmax(theta[t])_a: a policy that sees the clock alone."""
+
+    memory = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.zeros(3, 2))
+
+    def forward(self, obs: Observations) -> Categorical:
+        return Categorical(self.theta[obs.time])
+
+
+def test_scores_see_the_time_of_each_row() -> None:
+    time, taken = torch.tensor([2, 0, 1]), torch.tensor([1, 0, 1])
+    own = scores(Clocked(), Observations(torch.zeros(3, 1), time), taken).view(3, 3, 2)
+    assert (own != 0).any(-1).nonzero()[:, 1].tolist() == time.tolist()
 
 
 @pytest.mark.parametrize("action", ACTIONS)

@@ -1,5 +1,7 @@
 """Gradients of the objectives, which are what a rule follows, and the order between them."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,7 +9,9 @@ from torch import Tensor, nn
 from pgx.ops.losses import (
     clipped_surrogate,
     clipped_value_loss,
+    joint_loss,
     kl_penalized_surrogate,
+    policy_gradient,
     surrogate,
     value_loss,
 )
@@ -193,3 +197,22 @@ def test_a_value_that_left_its_range_towards_the_target_earns_nothing(
     loss = clipped_value_loss(v, torch.zeros(1), torch.tensor([target]), 1.0)
     (actual,) = torch.autograd.grad(loss, v)
     assert float(actual) == gradient_left
+
+
+OF_ROWS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "policy_gradient": lambda x, y, _: policy_gradient(x, y),
+    "surrogate": lambda x, y, _: surrogate(x, y),
+    "clipped_surrogate": lambda x, y, _: clipped_surrogate(x, y, CLIP),
+    "kl_penalized_surrogate": lambda x, y, z: kl_penalized_surrogate(x, y, z, 0.5),
+    "value_loss": lambda x, y, _: value_loss(x, y),
+    "joint_loss": lambda x, y, z: joint_loss(x, y, z, 0.5),
+    "clipped_value_loss": lambda x, y, z: clipped_value_loss(x, y, z, CLIP),
+}
+
+
+@pytest.mark.parametrize("name", OF_ROWS)
+def test_a_batch_twice_has_the_loss_of_the_batch(name: str) -> None:
+    """A loss is a mean over rows: the step that it leads to does not grow with the batch."""
+    columns = torch.randn(3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    once, twice = (OF_ROWS[name](*rows) for rows in (columns, columns.repeat(1, 2)))
+    torch.testing.assert_close(once, twice)

@@ -312,3 +312,12 @@ def test_backward_recurrence_solves_its_equation(steps: int, shape: tuple[int, .
         following = x[t] + decay[t] * following
         assert torch.allclose(y[t], following, rtol=1e-11, atol=1e-11)
     assert torch.equal(x, before[0]) and torch.equal(decay, before[1])
+
+
+@pytest.mark.parametrize("end", range(5))
+def test_not_even_an_infinity_flows_back_over_an_end(end: int) -> None:
+    """0 * inf is NaN; the rows up to the end are as if it were the last row."""
+    x, decay = torch.ones(6), torch.full((6,), 0.5)
+    x[end + 1], decay[end] = -math.inf, 0.0
+    before = slice(0, end + 1)
+    assert torch.equal(backward_recurrence(x, decay)[before], backward_recurrence(x[before], decay[before]))

@@ -1,0 +1,140 @@
+"""What two ranks compute, each from its own rows, is what one process computes from all of them."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pgx.engines import Eager
+from pgx.envs.normalizers import Identity
+from pgx.estimates import gae_batch
+from pgx.ops.fisher import gauss_newton_product, over_ranks
+from pgx.ops.params import flatten
+from pgx.ops.stats import standardize
+from pgx.optimizers import CRITIC_OPTIMIZERS, make_optimizer
+from pgx.policies.mlp import mlp_critic, mlp_policy
+from pgx.regression import critic_loss
+from pgx.types import ALONE, Agent, Batch, Continuous, Discrete, Ranks, Rollout
+from pgx.types.ranks import Share, share_of
+from tests.conftest import seen
+from tests.thread_ranks import on_ranks
+
+OWN = [torch.tensor([0, 2, 5]), torch.tensor([1, 3, 4, 6, 7])]  # the rows of each rank among all eight
+ROWS = 8
+
+
+def critic() -> nn.Module:
+    generator = torch.Generator().manual_seed(0)
+    return mlp_critic(Continuous((2,)), Discrete(2), generator, [], "tanh", 1.0, 1.0).double()
+
+
+def batch() -> Batch:
+    """Eight rows whose halves have means and spreads of their own."""
+    generator = torch.Generator().manual_seed(1)
+    obs = torch.randn(ROWS, 2, generator=generator, dtype=torch.float64)
+    target = torch.arange(ROWS, dtype=torch.float64) ** 2
+    empty = torch.zeros(ROWS, dtype=torch.float64)
+    return Batch(seen(obs), empty, empty, empty, target, target)
+
+
+def part(ranks: Ranks) -> Batch:
+    """The rows of one rank, and where they stand among those of both."""
+    own = OWN[ranks.rank]
+    return replace(batch().rows(own), share=Share(ranks, ROWS, own))
+
+
+CHOICES = {
+    "sgd, clipped": {
+        "name": "sgd",
+        "learning_rate": 0.1,
+        "schedule": "constant",
+        "max_grad_norm": 1.0,
+        "momentum": 0.0,
+    },
+    "lbfgs": {
+        "name": "lbfgs",
+        "learning_rate": 1.0,
+        "schedule": "constant",
+        "iterations": 2,
+        "history_size": 5,
+    },
+}
+
+
+@pytest.mark.parametrize("values", CHOICES.values(), ids=CHOICES)
+def test_a_step_is_along_the_gradient_of_all_rows_clipped_after_the_mean(values: dict[str, object]) -> None:
+    def step(ranks: Ranks, rows: Batch) -> tuple[Tensor, Tensor]:
+        network = critic()
+        optimizer = make_optimizer(CRITIC_OPTIMIZERS, values, network, Eager(), ranks)
+        loss = optimizer.descend(critic_loss, rows)
+        return loss, flatten(network.parameters())
+
+    loss, expected = step(ALONE, batch())
+    for own_loss, weights in on_ranks(2, lambda ranks: step(ranks, part(ranks))):
+        torch.testing.assert_close(own_loss, loss)
+        torch.testing.assert_close(weights, expected)
+
+
+def test_a_fisher_product_is_over_the_rows_of_all_ranks() -> None:
+    generator = torch.Generator().manual_seed(0)
+    policy = mlp_policy(
+        Continuous((2,)), Continuous((1,)), generator, [], "tanh", 1.0, 1.0, 0.0, "gaussian"
+    ).double()
+    vector = torch.ones(sum(p.numel() for p in policy.parameters()), dtype=torch.float64)
+    expected = gauss_newton_product(policy, batch().obs)(vector)
+
+    def product(ranks: Ranks) -> Tensor:
+        rows = part(ranks)
+        return over_ranks(gauss_newton_product(policy, rows.obs), rows)(vector)
+
+    for found in on_ranks(2, product):
+        torch.testing.assert_close(found, expected)
+
+
+def test_numbers_are_standardised_over_the_rows_of_all_ranks() -> None:
+    expected = standardize(batch().advantage)
+
+    def standardized(ranks: Ranks) -> Tensor:
+        rows = part(ranks)
+        return standardize(rows.advantage, rows.mean)
+
+    for own, found in zip(OWN, on_ranks(2, standardized), strict=True):
+        torch.testing.assert_close(found, expected[own])
+
+
+def rollout(envs: slice, ranks: Ranks) -> Rollout:
+    """Three steps of some of four environments, one of whose rows is no data."""
+    generator = torch.Generator().manual_seed(2)
+    obs = torch.randn(4, 4, 2, generator=generator)
+    never, time = torch.zeros(3, 4, dtype=torch.bool), torch.arange(3).unsqueeze(1).expand(3, 4)
+    valid = ~never
+    valid[1, 2] = False
+    everything = Rollout(
+        obs=obs[:-1],
+        action=torch.zeros(3, 4, dtype=torch.int64),
+        log_prob=torch.zeros(3, 4),
+        reward=torch.arange(12.0).view(3, 4),
+        next_obs=obs[1:],
+        terminated=never,
+        truncated=never,
+        valid=valid,
+        time=time,
+    )
+    columns = ("obs", "action", "log_prob", "reward", "next_obs", "terminated", "truncated", "valid", "time")
+    own = replace(everything, **{name: getattr(everything, name)[:, envs] for name in columns})
+    return replace(own, share=share_of(ranks, own.valid))
+
+
+def test_advantages_of_ranks_are_those_of_one_process_and_know_their_place() -> None:
+    generator = torch.Generator().manual_seed(0)
+    policy = mlp_policy(Continuous((2,)), Discrete(2), generator, [], "tanh", 1.0, 1.0, 0.0, "gaussian")
+    agent = Agent(
+        policy, mlp_critic(Continuous((2,)), Discrete(2), generator, [], "tanh", 1.0, 1.0), Identity()
+    )
+    whole = gae_batch(agent, rollout(slice(0, 4), ALONE), 0.9, 0.8, normalize=True)
+    parts = [slice(0, 1), slice(1, 4)]
+    for own in on_ranks(2, lambda r: gae_batch(agent, rollout(parts[r.rank], r), 0.9, 0.8, normalize=True)):
+        assert own.share is not None and own.share.total == len(whole)
+        torch.testing.assert_close(own.advantage, whole.advantage[own.share.number])
+        torch.testing.assert_close(own.value_target, whole.value_target[own.share.number])
