@@ -22,6 +22,7 @@ from pgx.config.overrides import parse
 from pgx.datasets.trajectory import Trajectory, split
 from pgx.datasets.write import write_dataset
 from pgx.envs.gymnasium_backend import make_single
+from pgx.errors import UserError
 from pgx.trainer import Trainer
 from pgx.types import Observations
 from tests.command import Command, Said
@@ -31,15 +32,24 @@ torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As in a job that a shell started in the background: what is started here would never hear of a Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as under nohup, whose runs go on by themselves
 
 Make = Callable[..., Trainer]
 
-# What a rule needs to learn from the 256 rows that `make` collects, where its own values ask for more.
+# What a rule needs to learn from the 256 rows that `make` collects where its own values ask for more, in few passes.
 SMALL = {
-    "trpo": ["algo.critic_minibatch_size=64"],
-    "npg": ["algo.critic_minibatch_size=64"],
+    "trpo": ["algo.critic_minibatch_size=64", "algo.critic_epochs=2"],
+    "npg": ["algo.critic_minibatch_size=64", "algo.critic_epochs=2"],
+    "ppo": ["algo.epochs=2"],
+    "ppo_kl": ["algo.epochs=2"],
     "off_policy_reinforce": ["runner.episodes=4"],
-    "ppg": ["algo.policy_iterations=3", "algo.auxiliary_epochs=2"],  # phases that end within a short run
+    "ppg": [
+        "algo.policy_epochs=2",
+        "algo.value_epochs=2",
+        "algo.policy_iterations=3",  # phases that end within a short run
+        "algo.auxiliary_epochs=2",
+    ],
 }
 
 # What no default of a rule's can say.
@@ -88,10 +98,13 @@ def composed(*overrides: str) -> DictConfig:
 
     Choices of groups are composed once in a session; keys that are there are set on a copy, as Hydra would.
     """
-    parsed = [_parsed(text) for text in overrides]
-    chosen = [text for text, o in zip(overrides, parsed, strict=True) if takes_any_key(o) or ":" in text]
-    keys = [o for text, o in zip(overrides, parsed, strict=True) if text not in chosen]
-    cfg = copy.deepcopy(_composed(tuple(chosen)))
+    try:
+        parsed = [(text, _parsed(text)) for text in overrides]
+        chosen = [text for text, o in parsed if takes_any_key(o) or ":" in text]
+        cfg = copy.deepcopy(_composed(tuple(chosen)))
+    except UserError:
+        return compose(list(overrides))  # which tells of all that is wrong
+    keys = [o for text, o in parsed if text not in chosen]
     if any(o.is_delete() or not _is_there(cfg, o.key_or_group) for o in keys):
         return copy.deepcopy(_composed(overrides))
     for o in keys:

@@ -26,6 +26,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from tests.command import Command, Said
+from tests.warm import environment, pgx
 
 PGX = [sys.executable, "-m", "pgx"]
 PATIENCE = 120  # seconds for a process that should take a few
@@ -39,23 +40,23 @@ SMALL = [
 ESCAPE = re.compile(r"\x1b[\[(][0-9;?]*[a-zA-Z]")
 
 
-def clean_environment(**extra: str) -> dict[str, str]:
-    """This process's variables without those that colour output or show tracebacks."""
-    loud = {"PGX_DEBUG", "HYDRA_FULL_ERROR", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "COLUMNS", "LINES"}
-    return {key: value for key, value in os.environ.items() if key not in loud} | extra
-
-
-def shell(*arguments: str, cwd: Path, **variables: str) -> Said:
-    """The real command in a process of its own, its output piped."""
+def real(*arguments: str, cwd: Path, **variables: str) -> Said:
+    """The command as a shell starts it, its output piped."""
     ended = subprocess.run(
         [*PGX, *arguments],
         cwd=cwd,
-        env=clean_environment(**variables),
+        env=environment(**variables),
         capture_output=True,
         text=True,
         timeout=PATIENCE,
         check=False,
     )
+    return Said(ended.returncode, ended.stdout, ended.stderr)
+
+
+def shell(*arguments: str, cwd: Path, **variables: str) -> Said:
+    """The command in a process of its own, its output piped."""
+    ended = pgx(*arguments, cwd=cwd, **variables)
     return Said(ended.returncode, ended.stdout, ended.stderr)
 
 
@@ -104,7 +105,7 @@ def test_overrides_of_eval_may_follow_its_options(command: Command) -> None:
 
 
 def test_help_lists_the_verbs(tmp_path: Path) -> None:
-    said = shell("--help", cwd=tmp_path)
+    said = real("--help", cwd=tmp_path)
     assert said.code == 0
     for verb in ("train", "eval", "collect", "envs", "algos"):
         assert re.search(rf"^\s+{verb}\s", said.out, re.MULTILINE)
@@ -122,7 +123,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", script],
         cwd=tmp_path,
-        env=clean_environment(),
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -162,6 +163,7 @@ def test_algos_lists_the_rules_with_a_line_about_each(command: Command) -> None:
     assert re.search(r"^ppo +\w+", said.out, re.MULTILINE)
 
 
+@pytest.mark.system
 def test_envs_lists_the_ids_that_contain_a_text(tmp_path: Path) -> None:
     said = shell("envs", "walker", cwd=tmp_path)
     assert said.code == 0
@@ -171,6 +173,7 @@ def test_envs_lists_the_ids_that_contain_a_text(tmp_path: Path) -> None:
     assert ESCAPE.search(said.out) is None
 
 
+@pytest.mark.system
 def test_train_help_shows_groups_and_keys_and_leaves_no_folder(tmp_path: Path) -> None:
     said = shell("train", "--help", cwd=tmp_path)
     assert said.code == 0
@@ -251,8 +254,9 @@ def test_a_mistake_is_one_message_and_leaves_no_folder(command: Command, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.system
 def test_a_mistake_ends_the_real_command_in_the_same_way(tmp_path: Path) -> None:
-    said = shell("train", "algo.max_k=1", "algo.max_kl=-1", cwd=tmp_path)
+    said = real("train", "algo.max_k=1", "algo.max_kl=-1", cwd=tmp_path)
     assert said.code == 2
     assert said.out == ""
     assert said.err == (
@@ -304,6 +308,7 @@ def run(finished: tuple[Path, Said]) -> Path:
     return finished[0]
 
 
+@pytest.mark.system
 def test_a_run_ends_well_and_says_where_it_is(finished: tuple[Path, Said]) -> None:
     run, said = finished
     assert said.code == 0
@@ -473,7 +478,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     process = subprocess.Popen(
         [*PGX, "train", *SMALL, "trainer.total_steps=100000000", "trainer.compile=false", f"run_dir={run}"],
         cwd=cwd,
-        env=clean_environment(),
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -491,6 +496,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     return Interrupted(run, Said(process.returncode, out, err), rows(run))
 
 
+@pytest.mark.system
 def test_an_interrupted_run_ends_with_a_checkpoint_of_where_it_was(interrupted: Interrupted) -> None:
     assert interrupted.said.code == 130
     assert "Traceback" not in interrupted.said.err
@@ -501,10 +507,12 @@ def test_an_interrupted_run_ends_with_a_checkpoint_of_where_it_was(interrupted: 
     assert checkpoint(interrupted.run)["counters"]["steps"] == left["steps"]
 
 
+@pytest.mark.system
 def test_an_interrupted_run_says_how_to_go_on(interrupted: Interrupted) -> None:
     assert f"pgx train --resume {interrupted.run.name}" in interrupted.said.out
 
 
+@pytest.mark.system
 def test_an_interrupted_run_can_be_evaluated(interrupted: Interrupted) -> None:
     said = shell("eval", interrupted.run.name, "--episodes", "2", cwd=interrupted.run.parent)
     assert said.code == 0
@@ -512,6 +520,7 @@ def test_an_interrupted_run_can_be_evaluated(interrupted: Interrupted) -> None:
     assert "\x1b" not in said.out + said.err
 
 
+@pytest.mark.system
 def test_a_resumed_run_goes_on_to_the_end(command: Command, interrupted: Interrupted) -> None:
     run, stopped = interrupted.run, interrupted.seen[-1]["step"]
     said = command("train", "--resume", str(run), f"trainer.total_steps={stopped + 512}")
@@ -540,6 +549,7 @@ def test_a_sweep_over_seeds_makes_a_run_of_each(command: Command, tmp_path: Path
     assert len({rows(run)[0]["health/kl"] for run in runs(tmp_path)}) == 2
 
 
+@pytest.mark.system
 def test_a_sweep_over_values_makes_a_run_of_each(command: Command, tmp_path: Path) -> None:
     said = command("train", "--multirun", "algo.max_kl=0.01,0.05", *SMALL, "trainer.total_steps=256")
     assert said.code == 0, said.err
@@ -553,6 +563,7 @@ def test_a_sweep_into_one_folder_does_not_write_one_run_over_another(
     assert (said.code == 2 and "run_dir" in said.err) or len(runs(tmp_path)) == 2
 
 
+@pytest.mark.system
 def test_a_run_of_a_sweep_is_as_complete_as_a_run_alone(command: Command, tmp_path: Path) -> None:
     command("train", "-m", "seed=0", *SMALL, "trainer.total_steps=256")
     assert len(runs(tmp_path)) == 1
@@ -653,10 +664,11 @@ def test_a_run_whose_environment_fails_says_so_and_keeps_what_it_has(
         assert checkpoint(run)["counters"]["steps"] in [row["step"] for row in rows(run)]
 
 
+@pytest.mark.system
 def test_a_failing_environment_ends_the_real_command_in_the_same_way(
     own_module: Path, tmp_path: Path
 ) -> None:
-    said = shell(
+    said = real(
         "train",
         "env=brokenenvs:Faulty-step-v0",
         *TINY,
@@ -672,6 +684,7 @@ def test_a_failing_environment_ends_the_real_command_in_the_same_way(
     assert summary(tmp_path / "run")["status"] == "failed"
 
 
+@pytest.mark.system
 def test_environments_of_a_module_can_be_swept_over(
     command: Command, own_module: Path, tmp_path: Path
 ) -> None:
@@ -701,13 +714,14 @@ def test_a_run_on_a_module_s_environment_can_be_evaluated_in_another_process(
 # --- a terminal
 
 
+@pytest.mark.system
 def test_on_a_terminal_it_shows_a_live_panel_and_then_the_summary(tmp_path: Path) -> None:
     controller, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 140, 0, 0))
     process = subprocess.Popen(
         [*PGX, "train", *SMALL, "logger.console=auto"],
         cwd=tmp_path,
-        env=clean_environment(TERM="xterm-256color"),
+        env=environment(TERM="xterm-256color"),
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,

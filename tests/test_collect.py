@@ -107,6 +107,7 @@ def read_to_the_end(terminal: int) -> str:
     return b"".join(parts).decode()
 
 
+@pytest.mark.system
 def test_progress_is_redrawn_on_a_terminal_and_without_codes_in_a_pipe(make: Make, tmp_path: Path) -> None:
     make("algo=reinforce", "env=CartPole-v1", "trainer.total_steps=50", name="mu").train()
     command = [

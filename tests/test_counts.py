@@ -51,6 +51,7 @@ def test_networks_are_evaluated_no_more_often_than_the_rule_says(make: Make) -> 
     assert calls["critic"] == estimates + explained_after + steps
 
 
+@pytest.mark.system
 @pytest.mark.skipif(why_not("cpu") is not None, reason=f"nothing compiles here: {why_not('cpu')}")
 def test_compiled_an_iteration_leaves_python_once_a_sweep_and_once_a_step(
     make: Make, programs: Path, monkeypatch: pytest.MonkeyPatch

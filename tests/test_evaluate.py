@@ -22,7 +22,7 @@ from tests.command import Command
 from tests.conftest import Make
 
 JUDGED = ["algo=a2c", "env=tests.environments:Judged-v0", "trainer.total_steps=64", "runner.rollout_steps=16"]
-BACKENDS = ["gymnasium", "processes"]
+BACKENDS = ["gymnasium", pytest.param("processes", marks=pytest.mark.system)]
 
 
 def test_only_what_was_said_counts_towards_success() -> None:

@@ -24,7 +24,12 @@ from tests.conftest import QUIET, Make, parameters, resumed, small
 TASK = ["env=CartPole-v1", "env.kwargs.max_episode_steps=15", "policy.output_gain=3.0"]
 BACKENDS = ["env.backend=gymnasium", "env.backend=envpool"]
 # sequence_length and burn_in, of rollouts of 64 steps
-CUTS = [(64, 0), (32, 0), (32, 32), (16, 5), (8, 40), (1, 0), (1, 3)]
+CUTS = [
+    (16, 5),
+    (8, 40),
+    (1, 0),
+    *(pytest.param(*cut, marks=pytest.mark.system) for cut in ((64, 0), (32, 0), (32, 32), (1, 3))),
+]
 
 
 def trainer_for(

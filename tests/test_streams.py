@@ -67,6 +67,7 @@ def test_a_failure_is_reported_once_and_what_follows_is_dropped() -> None:
     assert len(failures) == 1
 
 
+@pytest.mark.system
 def test_a_locale_without_utf_8_lists_trains_and_reads(tmp_path: Path) -> None:
     """In a process of its own: the encoding of paths is chosen when Python starts."""
     calls = [["algos"], [*RUN, "run_dir='ü'", "logger.tensorboard=true"], ["compare", "ü"], ["doctor", "ü"]]

@@ -11,7 +11,7 @@ from pgx.algos.ppo_kl import BETA_MAX, BETA_MIN
 from pgx.ops.params import flatten, gradient
 from pgx.trainer import Trainer
 from pgx.types import Batch, Distribution, Policy, Rollout
-from tests.conftest import Make, parameters
+from tests.conftest import Make, parameters, small
 
 ENVS = ["env=CartPole-v1", "env=Pendulum-v1"]
 OFF = "algo.normalize_advantage=off"
@@ -44,7 +44,7 @@ def tilted(trainer: Trainer, batch: Batch) -> Distribution:
 
 @pytest.mark.parametrize("env", ENVS)
 def test_first_gradient_is_the_policy_gradient_whatever_beta(make: Make, env: str) -> None:
-    trainer = make("algo=ppo_kl", env, OFF, "algo.beta=100")
+    trainer = make(*small("ppo_kl"), env, OFF, "algo.beta=100")
     _, batch = collected(trainer)
     policy = trainer.agent.policy
     parameters = list(policy.parameters())
@@ -61,7 +61,7 @@ def test_first_gradient_is_the_policy_gradient_whatever_beta(make: Make, env: st
 def test_away_from_the_old_policy_the_gradient_is_that_of_the_definition(
     make: Make, env: str, direction: str
 ) -> None:
-    trainer = make("algo=ppo_kl", env, OFF, "algo.beta=3", f"algo.kl_direction={direction}")
+    trainer = make(*small("ppo_kl"), env, OFF, "algo.beta=3", f"algo.kl_direction={direction}")
     _, batch = collected(trainer)
     old, policy = tilted(trainer, batch), trainer.agent.policy
     parameters = list(policy.parameters())
@@ -82,7 +82,7 @@ def test_away_from_the_old_policy_the_gradient_is_that_of_the_definition(
 @pytest.mark.parametrize("direction", ["old_new", "new_old"])
 def test_without_penalty_it_is_ascent_on_the_surrogate(make: Make, direction: str) -> None:
     """The same epochs and minibatches, stepped by hand, without clipping and without KL."""
-    flags = ["algo=ppo_kl", "env=CartPole-v1", OFF, "algo.beta=0", f"algo.kl_direction={direction}"]
+    flags = [*small("ppo_kl"), "env=CartPole-v1", OFF, "algo.beta=0", f"algo.kl_direction={direction}"]
     ends = []
     for by_hand in (False, True):
         trainer = make(*flags)
@@ -108,7 +108,7 @@ def test_without_penalty_it_is_ascent_on_the_surrogate(make: Make, direction: st
 def test_a_larger_beta_holds_the_policy_closer(make: Make, env: str) -> None:
     divergences = []
     for beta in (0, 10, 1e4):
-        trainer = make("algo=ppo_kl", env, f"algo.beta={beta}", "optimizer.learning_rate=1e-3")
+        trainer = make(*small("ppo_kl"), env, f"algo.beta={beta}", "optimizer.learning_rate=1e-3")
         rollout, batch = collected(trainer)
         old = trainer.agent.policy(batch.obs).detach()
         trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
@@ -121,7 +121,7 @@ def test_a_larger_beta_holds_the_policy_closer(make: Make, env: str) -> None:
 def test_without_advantage_the_policy_stays_and_entropy_moves_it(make: Make) -> None:
     for coefficient in (0.0, 0.01):
         trainer = make(
-            "algo=ppo_kl",
+            *small("ppo_kl"),
             "env=CartPole-v1",
             OFF,
             f"algo.entropy_coefficient={coefficient}",
@@ -154,7 +154,7 @@ def test_beta_follows_the_kl_of_the_whole_batch_once_an_update(
 ) -> None:
     """KL / d_targ = relative, by a first run that measures the KL of an update with the same beta."""
     flags = [
-        "algo=ppo_kl",
+        *small("ppo_kl"),
         "env=CartPole-v1",
         "algo.beta=0.7",
         f"algo.kl_direction={direction}",
@@ -195,7 +195,7 @@ def test_beta_is_adapted_by_the_direction_in_the_config(make: Make) -> None:
 
 
 def test_beta_adapted_goes_into_the_next_update(make: Make) -> None:
-    trainer = make("algo=ppo_kl", "env=CartPole-v1", "algo.kl_target=10")
+    trainer = make(*small("ppo_kl"), "env=CartPole-v1", "algo.kl_target=10")
     used = [
         trainer.algorithm.update(trainer.agent, trainer.learner, trainer.runner.collect(trainer.agent), 0.0)[
             "beta"
@@ -207,7 +207,7 @@ def test_beta_adapted_goes_into_the_next_update(make: Make) -> None:
 
 @pytest.mark.parametrize(("target", "beta", "end"), [(1e3, 1.5 * BETA_MIN, BETA_MIN), (1e-12, 9e3, BETA_MAX)])
 def test_beta_stays_within_its_bounds(make: Make, target: float, beta: float, end: float) -> None:
-    trainer = make("algo=ppo_kl", "env=CartPole-v1", f"algo.kl_target={target}", f"algo.beta={beta}")
+    trainer = make(*small("ppo_kl"), "env=CartPole-v1", f"algo.kl_target={target}", f"algo.beta={beta}")
     for _ in range(2):
         trainer.algorithm.update(trainer.agent, trainer.learner, trainer.runner.collect(trainer.agent), 0.0)
     assert trainer.learner.memory["beta"] == end
@@ -216,7 +216,11 @@ def test_beta_stays_within_its_bounds(make: Make, target: float, beta: float, en
 @pytest.mark.parametrize("target", ["1e3", "1e-9"])
 def test_a_fixed_beta_stays(make: Make, target: str) -> None:
     trainer = make(
-        "algo=ppo_kl", "env=CartPole-v1", "algo.adapt_beta=false", "algo.beta=3", f"algo.kl_target={target}"
+        *small("ppo_kl"),
+        "env=CartPole-v1",
+        "algo.adapt_beta=false",
+        "algo.beta=3",
+        f"algo.kl_target={target}",
     )
     for _ in range(2):
         metrics = trainer.algorithm.update(
@@ -226,7 +230,7 @@ def test_a_fixed_beta_stays(make: Make, target: str) -> None:
 
 
 def test_an_adapted_beta_is_saved_and_restored(make: Make) -> None:
-    one, two = (make("algo=ppo_kl", "env=CartPole-v1", "algo.kl_target=10") for _ in range(2))
+    one, two = (make(*small("ppo_kl"), "env=CartPole-v1", "algo.kl_target=10") for _ in range(2))
     one.algorithm.update(one.agent, one.learner, one.runner.collect(one.agent), 0.0)
     two.learner.load_state_dict(copy.deepcopy(one.learner.state_dict()))
     assert one.learner.memory["beta"] == two.learner.memory["beta"] == 0.5
@@ -235,11 +239,11 @@ def test_an_adapted_beta_is_saved_and_restored(make: Make) -> None:
 
 
 def test_advantages_are_normalised_over_what_the_config_says(make: Make) -> None:
-    trainer = make("algo=ppo_kl", "env=CartPole-v1", "algo.normalize_advantage=batch")
+    trainer = make(*small("ppo_kl"), "env=CartPole-v1", "algo.normalize_advantage=batch")
     _, batch = collected(trainer)
     assert float(batch.advantage.mean()) == pytest.approx(0, abs=1e-5)
     assert float(batch.advantage.std(correction=0)) == pytest.approx(1, abs=1e-4)
-    trainer = make("algo=ppo_kl", "env=CartPole-v1", "algo.normalize_advantage=minibatch")
+    trainer = make(*small("ppo_kl"), "env=CartPole-v1", "algo.normalize_advantage=minibatch")
     _, batch = collected(trainer)
     policy, old = trainer.agent.policy, trainer.agent.policy(batch.obs).detach()
     moved = replace(batch, advantage=3 * batch.advantage + 7)
@@ -256,7 +260,7 @@ def test_two_passes_with_advantages_recomputed_are_two_updates_of_one_pass(
 ) -> None:
     """And without recomputing they are not: the critic that the second pass asks has moved."""
     common = [
-        "algo=ppo_kl",
+        *small("ppo_kl"),
         "env=CartPole-v1",
         "critic_optimizer.learning_rate=1e-2",
         "algo.adapt_beta=false",

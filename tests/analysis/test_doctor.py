@@ -101,7 +101,13 @@ def diagnosed(make: Make, overrides: list[str]) -> tuple[Recorded, Diagnosis]:
     return run, examine(run)
 
 
-@pytest.mark.parametrize(("name", "overrides"), SICK, ids=lambda x: x if isinstance(x, str) else "")
+HERE = ("steps too short", "no reward was ever seen", "entropy held up by its bonus", "numbers not finite")
+CASES = [
+    pytest.param(*case, marks=[] if case[0] in HERE else pytest.mark.system) for case in SICK
+]  # the others in `make test-all`
+
+
+@pytest.mark.parametrize(("name", "overrides"), CASES, ids=lambda x: x if isinstance(x, str) else "")
 def test_what_a_run_was_made_sick_with_is_named_first(make: Make, name: str, overrides: list[str]) -> None:
     run, diagnosis = diagnosed(make, overrides)
     assert [found.sickness.name for found in diagnosis.found][:1] == [name], diagnosis
@@ -112,7 +118,11 @@ def test_what_a_run_was_made_sick_with_is_named_first(make: Make, name: str, ove
     assert advice(first.sickness, run)
 
 
-@pytest.mark.parametrize("overrides", HEALTHY, ids=lambda overrides: overrides[0])
+@pytest.mark.parametrize(
+    "overrides",
+    [pytest.param(each, marks=[] if each in (PPO, A2C) else pytest.mark.system) for each in HEALTHY],
+    ids=lambda overrides: overrides[0],
+)
 def test_a_healthy_run_gets_a_clean_bill(make: Make, overrides: list[str]) -> None:
     run, diagnosis = diagnosed(make, overrides)
     assert diagnosis == Diagnosis((), {}, too_short=False)

@@ -112,6 +112,7 @@ INK = "getComputedStyle(document.querySelector('figure svg')).color"
 GROUP = "getComputedStyle(document.querySelector('.legend line')).stroke"
 
 
+@pytest.mark.system
 @pytest.mark.skipif(chromium() is None, reason="needs Chromium (apt-get install chromium)")
 def test_the_page_uses_the_width_and_both_colour_schemes(tmp_path: Path) -> None:
     health = {name: Series(STEPS_OF_ROWS, np.linspace(0.1, 0.2, 10)) for name in HEALTH[:2]}

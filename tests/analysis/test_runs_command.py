@@ -157,6 +157,7 @@ def test_a_folder_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert str(place) in capsys.readouterr().err
 
 
+@pytest.mark.system
 def test_watching_goes_on_until_ctrl_c(folder: Path) -> None:
     command = [sys.executable, "-m", "pgx", "runs", str(folder), "--watch", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:

@@ -20,7 +20,7 @@ from pgx.errors import UserError
 from pgx.optimizers import OPTIMIZERS
 from pgx.paths import choices
 from pgx.schema import fits, signature
-from tests.conftest import NEEDED
+from tests.conftest import NEEDED, composed
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def problems(*overrides: str) -> list[str]:
     """What is wrong with these overrides, as the person who typed them is told."""
     with pytest.raises(UserError) as caught:
-        build(compose(list(overrides)))
+        build(composed(*overrides))
     assert str(caught.value) == "\n".join(caught.value.problems)
     assert all("\n" not in problem for problem in caught.value.problems)
     return list(caught.value.problems)

@@ -184,7 +184,7 @@ RELAXED = {
 }
 
 
-@settings(max_examples=300, **RELAXED)  # type: ignore[arg-type]
+@settings(max_examples=40, **RELAXED)  # type: ignore[arg-type]
 @given(line=lines)
 def test_a_command_line_is_a_config_or_one_error(folder: Path, line: list[str]) -> None:
     judge(line, folder)
@@ -197,7 +197,7 @@ def test_thousands_of_command_lines_are_configs_or_one_error_each(folder: Path, 
     judge(line, folder)
 
 
-@settings(max_examples=500, **RELAXED)  # type: ignore[arg-type]
+@settings(max_examples=100, **RELAXED)  # type: ignore[arg-type]
 @given(line=lines)
 def test_what_a_sweep_would_run_is_a_list_or_one_error(line: list[str]) -> None:
     """What stands before a config is composed, and costs a thousandth of it."""
@@ -210,7 +210,7 @@ def test_what_a_sweep_would_run_is_a_list_or_one_error(line: list[str]) -> None:
         assert 1 <= len(found) <= MOST_JOBS and all(len(job) == len(line) for job in found)
 
 
-@settings(max_examples=150, **RELAXED)  # type: ignore[arg-type]
+@settings(max_examples=50, **RELAXED)  # type: ignore[arg-type]
 @given(line=st.lists(st.one_of(plain, st.sampled_from(["-m", "--cfg", "-c", "job", "--resolve", "-", "--", "-x", "-mm"])
                                , texts), max_size=4))  # fmt: skip
 def test_flags_between_overrides_are_read_or_one_error(line: list[str]) -> None:

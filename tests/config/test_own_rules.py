@@ -152,6 +152,7 @@ def test_a_stored_config_s_rule_is_imported_only_when_told_to_be_trusted(
     assert said.code == 0, said.err
 
 
+@pytest.mark.system
 def test_a_sweep_with_a_rule_of_somebody_s_own_runs_and_resumes_when_trusted(
     command: Command, files: Path
 ) -> None:

@@ -123,6 +123,7 @@ def test_a_function_is_imported_where_it_is_named_and_from_a_file_only_when_trus
         assert stranger.exists()
 
 
+@pytest.mark.system
 def test_a_sweep_s_plan_imports_only_when_trusted(command: Command, stranger: Path) -> None:
     mine = "reward.terms.mine={function:strange_terms.term,weight:1}"
     said = command("train", "-m", *SMALL, mine, "seed=0", "hydra.sweep.dir=sweep")

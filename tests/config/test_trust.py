@@ -118,6 +118,7 @@ def sweep(command: Command, imported: Callable[[], bool], tmp_path: Path) -> Pat
     return tmp_path / "sweep"
 
 
+@pytest.mark.system
 def test_a_sweep_resumes_with_a_module_only_when_told_to_be_trusted(
     command: Command, sweep: Path, imported: Callable[[], bool]
 ) -> None:
@@ -128,6 +129,7 @@ def test_a_sweep_resumes_with_a_module_only_when_told_to_be_trusted(
     assert command("sweep", "resume", "sweep", "--trust").code == 0
 
 
+@pytest.mark.system
 def test_who_starts_the_same_sweep_again_has_named_the_module(
     command: Command, sweep: Path, imported: Callable[[], bool]
 ) -> None:
@@ -312,6 +314,7 @@ def test_a_plan_that_pgx_did_not_write_is_one_message(command: Command, tmp_path
         assert said.code == 2 and "sweep.json" in said.err and said.problems
 
 
+@pytest.mark.system
 def test_a_study_s_values_are_those_of_the_search_and_no_others(
     tmp_path: Path, imported: Callable[[], bool]
 ) -> None:

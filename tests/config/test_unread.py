@@ -131,7 +131,11 @@ SETTINGS: dict[str, list[list[str]]] = {
     "reinforce": [[], ["algo.baseline=value", "critic=mlp", "critic_optimizer=adam", "algo.critic_epochs=2"]],
     "actor_critic": [[], ["algo.n_steps=3", "algo.gae_lambda=null"]],
 }
-CASES = [(name, setting) for name in rules() for setting in SETTINGS.get(name, [[]])]
+CASES = [
+    pytest.param(name, setting, marks=[] if number == 0 else pytest.mark.system)
+    for name in rules()
+    for number, setting in enumerate(SETTINGS.get(name, [[]]))
+]
 
 OTHERWISE = {
     "algo.critic_epochs": "3",
@@ -211,7 +215,8 @@ def test_every_hyperparameter_of_a_rule_is_read_under_some_setting(name: str) ->
 
 CLAIMS = [
     (name, setting, key)
-    for name, setting in CASES
+    for name in rules()
+    for setting in SETTINGS.get(name, [[]])
     if name != "off_policy_reinforce"
     for key in sorted(idle(overrides_of(name, setting)))
     if key.startswith("algo.")

@@ -127,6 +127,7 @@ def test_all_that_a_network_computes_with_is_parameter_buffer_or_described(name:
     assert loose in ([], ["GRU._flat_weights"], ["LSTM._flat_weights"], ["GRUCell._flat_weights"])
 
 
+@pytest.mark.system
 def test_the_words_are_the_same_in_another_process() -> None:
     code = (
         "from torch import nn\nfrom pgx.engines.arguments import describe\n"

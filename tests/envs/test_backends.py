@@ -19,8 +19,9 @@ from pgx.rewards.plan import OWN
 from pgx.types import Continuous, Discrete, MultiDiscrete
 from tests.envs.odd import Fast
 
-BACKENDS = ["gymnasium", "processes", "envpool"]
-OURS = ["gymnasium", "processes"]
+PROCESSES = pytest.param("processes", marks=pytest.mark.system)
+BACKENDS = ["gymnasium", PROCESSES, "envpool"]
+OURS = ["gymnasium", PROCESSES]
 
 
 def make(backend: Any, env_id: str = "Walker2d-v4", n: int = 3, threads: int = 2, **kwargs: Any) -> VectorEnv:

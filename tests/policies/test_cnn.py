@@ -200,7 +200,13 @@ def test_the_signal_neither_dies_nor_explodes_on_its_way(stack: Stack) -> None:
     assert 0.1 < float(net(rows).detach().std()) / float((rows / 255).std()) < 10
 
 
-@pytest.mark.parametrize(("rule", "stack"), [("ppo", "nature"), ("trpo", "nature"), ("ppo", "impala")])
+@pytest.mark.parametrize(
+    ("rule", "stack"),
+    [
+        ("ppo", "nature"),
+        *(pytest.param(*each, marks=pytest.mark.system) for each in (("trpo", "nature"), ("ppo", "impala"))),
+    ],
+)
 def test_rules_train_and_evaluate_on_images(make: Make, rule: str, stack: str) -> None:
     small = (
         ["algo.critic_minibatch_size=32"] if rule == "trpo" else ["algo.epochs=1", "algo.minibatch_size=32"]

@@ -56,6 +56,7 @@ def test_the_unshaped_return_is_that_of_a_run_without_the_reward(make: Make) -> 
     assert all(e.episode_return != e.unshaped_return for e in shaped)
 
 
+@pytest.mark.system
 def test_a_run_resumed_ends_with_the_bits_of_one_that_went_on(make: Make, tmp_path: Path) -> None:
     """Terms remember the last action and the time in the air, and a checkpoint is where all begin anew."""
     settings = [
@@ -76,6 +77,7 @@ def test_a_run_resumed_ends_with_the_bits_of_one_that_went_on(make: Make, tmp_pa
     assert told[0] == told[1] and "reward/smoothness" in told[0]
 
 
+@pytest.mark.system
 def test_environments_of_actors_are_paid_the_same_way(make: Make, tmp_path: Path) -> None:
     few = ["runner.workers=1", "runner.rollout_steps=64", "logger.every=1"]
     make("algo=impala", "env=CartPole-v1", *few, *OPPOSITE).train()

@@ -12,7 +12,8 @@ from pgx.envs.vector import Step, VectorEnv, step
 from pgx.errors import RunError, UserError
 from pgx.rewards.plan import RewardPlan
 
-BACKENDS = ["gymnasium", "processes", "envpool"]
+PROCESSES = pytest.param("processes", marks=pytest.mark.system)
+BACKENDS = ["gymnasium", PROCESSES, "envpool"]
 OWN_TERMS = "tests.rewards.own_terms"
 N, STEPS = 3, 120
 
@@ -71,6 +72,7 @@ def test_what_is_paid_changes_nothing_else(backend: str) -> None:
         assert (two.shaping.parts["environment"] == 0.5 * one.reward).all()
 
 
+@pytest.mark.system
 def test_processes_pay_the_bits_of_one_process() -> None:
     reward = plan(
         1.0,

@@ -95,7 +95,7 @@ def test_steps_count_when_they_are_learned_from(make: Make, tmp_path: Path, lag:
     assert float(trainer.agent.normalizer.moments.count) == summary["steps"]
 
 
-@pytest.mark.parametrize("name", ["vtrace", "a2c"])
+@pytest.mark.parametrize("name", [pytest.param("vtrace", marks=pytest.mark.system), "a2c"])
 def test_a_lagging_run_resumed_from_a_checkpoint_ends_with_the_bits_of_one_that_went_on(
     make: Make, tmp_path: Path, name: str
 ) -> None:

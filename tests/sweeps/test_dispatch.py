@@ -88,6 +88,7 @@ def test_a_killed_job_is_named_and_the_others_end(command: Command, tmp_path: Pa
     assert said.code == 0 and f"deadly: {LOST}" in said.out and "3 failed" in said.out
 
 
+@pytest.mark.system
 def test_a_job_that_ended_is_not_launched_again(
     tmp_path: Path, pool: Pool, launches: list[list[str]]
 ) -> None:

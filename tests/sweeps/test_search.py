@@ -58,6 +58,7 @@ def test_an_empty_space_is_refused() -> None:
         distributions(replace(SEARCH, space={}))
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", choices("sweep"))
 def test_every_search_that_is_offered_is_valid_at_its_corners(name: str) -> None:
     cfg = compose([f"sweep={name}"])
@@ -79,6 +80,7 @@ def test_a_search_s_own_values_are_checked() -> None:
     ]
 
 
+@pytest.mark.system
 def test_trials_draw_within_the_space_and_not_all_the_same(tmp_path: Path) -> None:
     trials = [Trial(tmp_path, SEARCH, tmp_path / f"{n}", n) for n in range(8)]
     cfgs = [compose(list(trial.overrides)) for trial in trials]
@@ -89,6 +91,7 @@ def test_trials_draw_within_the_space_and_not_all_the_same(tmp_path: Path) -> No
     assert [trial.trial.number for trial in trials] == list(range(8))
 
 
+@pytest.mark.system
 def test_the_same_seed_draws_the_same_trials(tmp_path: Path) -> None:
     def sequence(folder: Path, search: Search) -> list[tuple[str, ...]]:
         folder.mkdir()
@@ -111,6 +114,7 @@ def test_who_resumes_a_run_resumes_its_trial(tmp_path: Path) -> None:
     assert trial.intermediate_values == {100: 3.0}
 
 
+@pytest.mark.system
 def test_a_trial_worse_than_the_median_at_the_same_step_is_given_up_after_the_warm_up(tmp_path: Path) -> None:
     for n, level in enumerate((50.0, 60.0)):
         report = Trial(tmp_path, SEARCH, tmp_path / f"{n}", n).pruning()
@@ -134,6 +138,7 @@ def end(run: Path, status: str, value: float | None) -> None:
     (run / SUMMARY).write_text(json.dumps(content))
 
 
+@pytest.mark.system
 def test_the_study_is_told_once_what_the_folders_say(tmp_path: Path) -> None:
     jobs = [Job((), tmp_path / name) for name in ("a", "b", "c", "d", "e", "never")]
     for n, job in enumerate(jobs[:5]):
@@ -176,6 +181,7 @@ def _several(folder: Path, first: int, number: int) -> None:
         settle(folder, SEARCH, [Job((), folder / f"{n}")])
 
 
+@pytest.mark.system
 def test_processes_that_write_to_the_study_at_once_lose_no_trial(tmp_path: Path) -> None:
     open_study(tmp_path, SEARCH)
     fork = multiprocessing.get_context("fork")

@@ -1,7 +1,6 @@
 """The real command on small sweeps, in processes that tests can kill."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -11,27 +10,11 @@ from typing import Any
 
 import torch
 
+from tests.warm import PATIENCE, environment
+
 PGX = [sys.executable, "-m", "pgx"]
-PATIENCE = 900  # seconds for what takes some ten: the machine may be busy with other things
 SMALL = ["env.num_envs=2", "runner.rollout_steps=32", "logger.tensorboard=false", "env.backend=gymnasium"]
 TINY = [*SMALL, "algo=a2c", "env=CartPole-v1", "trainer.total_steps=128"]
-
-
-def environment(**extra: str) -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if k not in ("PGX_DEBUG", "HYDRA_FULL_ERROR")} | extra
-
-
-def pgx(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    return subprocess.run(
-        [*PGX, *arguments],
-        cwd=cwd,
-        env=environment(**variables),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
 
 
 def begin(*arguments: str, cwd: Path) -> subprocess.Popen[str]:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from pgx.sweeps.progress import look, resumable
-from tests.system.command import SMALL, begin, jobs, pgx, same, state, summary, wait_for
+from tests.system.command import SMALL, begin, jobs, same, state, summary, wait_for
+from tests.warm import pgx
 
 SWEEP = [
     "-m",

@@ -19,9 +19,9 @@ from pgx.trainer import Trainer
 from pgx.types import Agent, Rollout
 from tests.conftest import Make
 from tests.processes import assert_only_stopping, runs, until
-from tests.system.command import pgx
 from tests.system.test_actor_learner import EAGER, ECHO, PROMPT, STEEP, actors_of, update
 from tests.system.test_actor_processes import children, training
+from tests.warm import pgx
 
 with pytest.MonkeyPatch.context() as patch:
     patch.setenv(SKIPPED, ".*")

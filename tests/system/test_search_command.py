@@ -12,7 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pgx.sweeps.progress import look, resumable
 from tests.command import Command
-from tests.system.command import begin, jobs, pgx, summary, wait_for
+from tests.system.command import begin, jobs, summary, wait_for
+from tests.warm import pgx
 
 SEARCH = [
     "-m",

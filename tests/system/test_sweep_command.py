@@ -17,7 +17,8 @@ from pgx.errors import UserError
 from pgx.run_lock import hold
 from pgx.sweeps.progress import look
 from tests.command import Command
-from tests.system.command import PATIENCE, SMALL, TINY, begin, jobs, pgx, same, summary, wait_for
+from tests.system.command import SMALL, TINY, begin, jobs, same, summary, wait_for
+from tests.warm import PATIENCE, pgx
 
 OWN = '''
 import os, signal

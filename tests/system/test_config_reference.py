@@ -15,7 +15,7 @@ from pgx.paths import choices
 from scripts.config_reference import page
 from scripts.migration_table import table
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GROUPS = ("algo", "env", "policy", "critic", "optimizer", "critic_optimizer", "runner", "experiment")
 PAGE = (ROOT / "docs" / "config.md").read_text()
 ROWS = re.findall(r"^\| `([\w.]+)` \|(.*)\|$", PAGE, re.MULTILINE)

@@ -16,7 +16,7 @@ from pgx.errors import UserError
 from pgx.specs import Continuous, Image
 from tests.processes import runs
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BROKEN = "env=tests.envs.broken:Broken-v0"
 LESS = ["env.num_envs=2", "env.backend=gymnasium"]
 
