@@ -1,17 +1,24 @@
 """What every update rule keeps to. Rules are found by their files in configs/algo; none is listed here."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from pgx.algos import rule, rules
+from pgx.estimates import rollout_values
 from pgx.metrics import tagged
 from pgx.ops.params import flatten
+from pgx.ops.returns import gae
 from pgx.ops.stats import effective_sample_size
+from pgx.optimizers.gradient_steps import count_rows
 from pgx.schema import signature
+from pgx.types import Loss, Optimizer, rows_of
 from tests.conftest import Make, parameters, small
 
 RULES = rules()
@@ -75,29 +82,82 @@ def test_where_the_schedule_ends_the_rates_are_zero_and_the_optimizers_move_noth
         assert torch.equal(flatten(nets[group].parameters()), start), group
 
 
+@dataclass(eq=False)
+class Steps:
+    """Steps that an optimizer took."""
+
+    asked: list[tuple[Loss, tuple[Any, ...]]] = field(
+        default_factory=list
+    )  # losses to descend, with their data
+    losses: list[Tensor] = field(default_factory=list)  # what it reported of each
+    orders: list[list[int]] = field(default_factory=list)  # the rows of each sweep
+
+
+def recorded_steps(optimizer: Optimizer) -> Steps:
+    """Return the steps that an optimizer takes from now on."""
+    steps, descend, sweep = Steps(), optimizer.descend, optimizer.sweep
+
+    def recorded_descend(loss: Loss, *data: Any) -> Tensor:
+        steps.asked.append((loss, data))
+        steps.losses.append(descend(loss, *data))
+        return steps.losses[-1]
+
+    def recorded_sweep(loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
+        steps.asked.append((loss, data))
+        steps.losses.append(sweep(loss, data, minibatches))
+        steps.orders.append(torch.cat(list(minibatches)).tolist())
+        return steps.losses[-1]
+
+    optimizer.descend, optimizer.sweep = recorded_descend, recorded_sweep
+    return steps
+
+
 @pytest.mark.parametrize("name", RULES)
-def test_the_critic_loss_reported_is_the_mean_over_the_steps_of_the_last_pass(make: Make, name: str) -> None:
+def test_a_pass_takes_every_row_once_in_a_new_order_and_the_last_ones_mean_loss_is_reported(
+    make: Make, name: str
+) -> None:
     trainer = make(*small(name), "env=CartPole-v1")
-    critic_optimizer = trainer.learner.critic_optimizer
-    losses: list[torch.Tensor] = []
-
-    def kept(step: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-        def kept_step(*arguments: Any) -> torch.Tensor:
-            losses.append(step(*arguments))
-            return losses[-1]
-
-        return kept_step
-
-    critic_optimizer.descend, critic_optimizer.sweep = (
-        kept(critic_optimizer.descend),
-        kept(critic_optimizer.sweep),
-    )
+    of_policy = recorded_steps(trainer.learner.optimizer)
+    of_critic = recorded_steps(trainer.learner.critic_optimizer)
     rollout = trainer.runner.collect(trainer.agent)
     metrics = trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
-    if losses:
-        assert metrics["critic_loss"] == pytest.approx(float(losses[-1].mean()))
+    for orders in (of_policy.orders, of_critic.orders):
+        assert all(sorted(order) == list(range(rollout.steps)) for order in orders)
+        assert all(before != order for before, order in pairwise(orders))
+    if of_critic.losses:
+        assert metrics["critic_loss"] == pytest.approx(float(of_critic.losses[-1].mean()))
     else:
         assert "critic_optimizer" not in trainer.algorithm.uses
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in RULES if name != "reinforce"]
+)  # which sums over an episode
+def test_each_loss_is_a_mean_over_rows(make: Make, name: str) -> None:
+    """A batch twice has the loss of the batch: a step does not grow with the number of rows."""
+    bonus = ["algo.entropy_coefficient=0.1"] if "entropy_coefficient" in signature(rule(name)) else []
+    trainer = make(*small(name), *bonus, "env=CartPole-v1")
+    agent, learner = trainer.agent, trainer.learner
+    steps = {
+        recorded_steps(learner.optimizer): agent.policy,
+        recorded_steps(learner.critic_optimizer): agent.critic,
+    }
+    trainer.algorithm.update(agent, learner, trainer.runner.collect(agent), 0.0)
+    assert any(of.asked for of in steps)
+    for of, network in steps.items():
+        for loss, data in {loss: (loss, data) for loss, data in of.asked}.values():
+            twice = rows_of(data, torch.arange(count_rows(data)).repeat(2))
+            torch.testing.assert_close(loss(network, *twice), loss(network, *data), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in RULES if "gae_lambda" in signature(rule(name))])
+def test_targets_are_the_lambda_returns_of_the_values_in_the_config(make: Make, name: str) -> None:
+    trainer = make(*small(name), "env=CartPole-v1", "algo.discount=0.9", "algo.gae_lambda=0.7")
+    agent, rollout = trainer.agent, trainer.runner.collect(trainer.agent)
+    value, next_value = rollout_values(agent.critic, agent.normalizer, rollout)
+    ends = rollout.terminated, rollout.truncated
+    expected = (value + gae(rollout.reward, value, next_value, *ends, 0.9, 0.7))[rollout.valid]
+    torch.testing.assert_close(trainer.algorithm.estimate(agent, rollout).value_target, expected)
 
 
 @pytest.mark.parametrize("kind", ENVS)

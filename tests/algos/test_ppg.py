@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -351,6 +352,22 @@ def test_the_value_head_gives_the_advantages_of_a_shared_network(make: Make) -> 
     goes_on = ~rollout.terminated[rollout.valid]
     rise = (higher.value_target - batch.value_target) / (10 * trainer.algorithm.discount)
     assert torch.allclose(rise, goes_on.float(), atol=1e-4)
+
+
+def test_the_loss_reported_of_a_shared_network_is_the_mean_over_the_last_pass_of_its_value_head(
+    make: Make,
+) -> None:
+    trainer = make(*FEW, *SHARED, "env=CartPole-v1")
+    losses: list[Tensor] = []
+    sweep = trainer.learner.optimizer.sweep
+
+    def kept(*arguments: Any) -> Tensor:
+        losses.append(sweep(*arguments))
+        return losses[-1]
+
+    trainer.learner.optimizer.sweep = kept
+    _, metrics = step(trainer)
+    assert metrics["critic_loss"] == pytest.approx(float(losses[-1].mean()))
 
 
 def test_networks_that_do_not_fit_are_refused(make: Make) -> None:
