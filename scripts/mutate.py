@@ -36,7 +36,14 @@ OUTCOMES = ROOT / "outputs" / "mutations.jsonl"
 FAST = "not system and not slow"  # the tests of `make test`
 TIMEOUT = 180  # seconds; a mutation may well never end
 COPIED = ("pgx", "configs", "hydra_plugins", "tests", "scripts", "docs")
-LOADED = ("torch", "gymnasium", "envpool", "omegaconf", "numpy", "matplotlib.pyplot")
+LOADED = (
+    "torch", "gymnasium", "envpool", "omegaconf", "numpy", "matplotlib.pyplot", "mujoco", "PIL.Image", "rich.live",
+    "rich.progress", "tensorboard.plugins.hparams.api_pb2", "tensorboard.summary.writer.record_writer",
+    "torch.utils.tensorboard.summary", "hydra.main", "hydra._internal.hydra", "hydra._internal.config_loader_impl",
+    "hypothesis.strategies", "hypothesis.internal.conjecture.engine",
+)  # fmt: skip
+# Plugins of pytest are loaded as well, so it cannot rewrite their assertions.
+REWRITE = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
 
 
 @dataclass(frozen=True)
@@ -145,7 +152,9 @@ def _run_here(tests: tuple[str, ...], tree: Path) -> int:
     sys.dont_write_bytecode = True  # a file of the same second and size would be taken for the mutated one
     basetemp = tree / "tmp"
     shutil.rmtree(basetemp, ignore_errors=True)
-    code = pytest.main(["-x", "-m", FAST, "-p", "no:cacheprovider", f"--basetemp={basetemp}", *tests])
+    code = pytest.main(
+        ["-x", "-m", FAST, *REWRITE, "-p", "no:cacheprovider", f"--basetemp={basetemp}", *tests]
+    )
     sys.stdout.flush()
     return int(code)
 

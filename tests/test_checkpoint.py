@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pgx.checkpoint import LAST, Checkpoints, DamagedError, numbered, packed, write_atomically
+from pgx.checkpoint import LAST, Checkpoints, DamagedError, numbered, packed, snapshot, write_atomically
 from pgx.errors import UserError
 
 
@@ -113,3 +113,29 @@ def test_going_back_to_one_makes_it_the_last_and_forgets_the_later(tmp_path: Pat
     assert checkpoints.load(LAST)["steps"] == checkpoints.newest()[0]["steps"] == 20
     with pytest.raises(UserError, match="no such checkpoint"):
         checkpoints.go_back(numbered(300))
+
+
+def test_a_snapshot_is_what_a_state_was() -> None:
+    inner, items = torch.zeros(3), [torch.ones(2)]
+    taken = snapshot({"a": {"b": inner}, "c": items, "n": 1})
+    inner += 7
+    items[0] += 7
+    items.append(torch.zeros(1))
+    assert taken["a"]["b"].tolist() == [0, 0, 0] and taken["n"] == 1
+    assert [x.tolist() for x in taken["c"]] == [[1, 1]]
+
+
+def test_a_write_shows_the_old_file_until_the_new_one_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, seen = tmp_path / "file", list[bytes]()
+    write_atomically(path, b"old")
+    synced = os.fsync
+
+    def looking(descriptor: int) -> None:
+        seen.append(path.read_bytes())
+        synced(descriptor)
+
+    monkeypatch.setattr(os, "fsync", looking)
+    write_atomically(path, b"new")
+    assert seen == [b"old", b"new"]  # of the file itself, then of its folder

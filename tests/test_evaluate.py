@@ -13,11 +13,12 @@ from pgx.commands import evaluate as command_of_eval
 from pgx.commands.evaluate import evaluate
 from pgx.config.build import load_agent
 from pgx.config.compose import compose
-from pgx.evaluation import never, play, success_rate, unwatched
+from pgx.evaluation import episode_metrics, evaluation_metrics, never, play, success_rate, unwatched
 from pgx.faults.evidence import NotFiniteError
 from pgx.faults.post_mortem import write_bundle
 from pgx.runners import Episode
 from pgx.seeding import derive
+from pgx.types import Act, Observations
 from tests.command import Command
 from tests.conftest import Make
 
@@ -29,6 +30,86 @@ def test_only_what_was_said_counts_towards_success() -> None:
     said = [Episode(0.0, 1, True), Episode(0.0, 1, None), Episode(0.0, 1, False), Episode(0.0, 1, False)]
     assert success_rate(said) == pytest.approx(1 / 3)
     assert success_rate([Episode(1.0, 1)]) is None
+
+
+def test_an_evaluation_s_metrics_are_of_its_episodes() -> None:
+    episodes = [
+        Episode(1.0, 10, True, unshaped_return=-1.0),
+        Episode(4.0, 20, False, unshaped_return=-2.0),
+        Episode(7.0, 60, None, unshaped_return=-6.0, cut=True),
+    ]
+    assert evaluation_metrics(episodes) == {
+        "eval_success": 0.5,
+        "eval_unshaped_return": -3.0,
+        "eval_episodes_cut": 1.0,
+        "eval_episode_return": 4.0,
+        "eval_episode_return_std": pytest.approx(6**0.5),
+        "eval_episode_length": 30.0,
+    }
+
+
+def test_training_s_metrics_of_episodes_are_of_those_that_ended() -> None:
+    plain = [Episode(1.0, 10), Episode(4.0, 40), Episode(7.0, 16)]
+    assert episode_metrics(plain, recent=[5.0, 6.0]) == {
+        "episodes": 3.0,
+        "episode_return_recent": 5.5,
+        "episode_return": 4.0,
+        "episode_return_min": 1.0,
+        "episode_return_max": 7.0,
+        "episode_length": 22.0,
+        "episode_length_min": 10.0,
+        "episode_length_max": 40.0,
+    }
+    assert episode_metrics([], recent=[]) == {"episodes": 0.0}
+    shaped = [
+        Episode(3.0, 1, None, -1.0, {"a": 1.0, "b": 2.0}),
+        Episode(7.0, 1, None, -3.0, {"a": 7.0, "b": 0.0}),
+    ]
+    found = episode_metrics(shaped, recent=[])
+    assert (found["unshaped_return"], found["reward/a"], found["reward/b"]) == (-2.0, 4.0, 1.0)
+
+
+def test_an_episode_is_played_without_the_memory_of_the_one_before(make: Make) -> None:
+    trainer = make("algo=a2c", "env=tests.environments:Counter-v0", "env.backend=gymnasium", "policy=gru")
+    agent, began = trainer.agent, list[bool]()
+
+    def act(obs: Observations) -> Act:
+        assert obs.history is not None
+        starts = obs.features[:, 0] == 0  # Counter shows its step
+        began.extend(starts[starts].tolist())
+        assert not obs.history.memory[starts].any()
+        assert obs.history.memory[obs.time > 1].any(-1).all()
+        return agent.act_greedily(obs)
+
+    envs = trainer.runner.envs
+    played = play(agent, act, envs, 12, 0, torch.device("cpu"), 100, never, unwatched)
+    assert len(played) == 12 and len(began) >= 12
+
+
+def test_each_environment_plays_its_share(make: Make) -> None:
+    """Six episodes of four environments: two of the first two, one of the others, whichever end first."""
+    trainer = make("algo=a2c", "env=tests.environments:Counter-v0", "env.backend=gymnasium")
+    envs, shares = trainer.runner.envs, [2, 2, 1, 1]
+    alone = make(
+        "algo=a2c", "env=tests.environments:Counter-v0", "env.backend=gymnasium", "env.num_envs=1"
+    ).runner.envs
+    expected = []
+    for i, share in enumerate(shares):
+        expected += play(
+            trainer.agent,
+            trainer.agent.act_greedily,
+            alone,
+            share,
+            5 + i,
+            torch.device("cpu"),
+            99,
+            never,
+            unwatched,
+        )
+    played = play(
+        trainer.agent, trainer.agent.act_greedily, envs, 6, 5, torch.device("cpu"), 99, never, unwatched
+    )
+    assert sorted(e.length for e in played) == sorted(e.length for e in expected)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

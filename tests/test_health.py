@@ -1,5 +1,6 @@
 """Health is what its definitions say, around a real update, and the same for every rule."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,13 +14,19 @@ from torch import Tensor
 
 from pgx import health
 from pgx.algos import rules
+from pgx.engines import Eager
+from pgx.envs.normalizers import ObservationNormalizer
+from pgx.estimates import gae_batch, observations
 from pgx.improvement import surrogate_slope
 from pgx.metrics import TABLE, tagged
 from pgx.ops.params import assign, flatten
+from pgx.policies.mlp import mlp_critic, mlp_policy
 from pgx.runners.iterations import Counters
 from pgx.trainer import Trainer
-from pgx.types import Batch, Rollout, Share
-from tests.conftest import Make, small
+from pgx.types import ALONE, Agent, Batch, Continuous, Discrete, Rollout, Share
+from tests.conftest import Make, seen, small
+from tests.test_estimates import VECTOR as OBS
+from tests.test_estimates import agent_for, rollout_with_reset_rows
 
 
 def looked(
@@ -63,6 +70,108 @@ def test_predicted_gain_is_the_first_order_of_the_actual_gain(make: Make) -> Non
         assert metrics["predicted_gain"] == pytest.approx(size * float(slope.square().sum()), rel=1e-3)
         differences.append(abs(metrics["surrogate_gain"] - metrics["predicted_gain"]))
     assert differences[1] < differences[0] / 30
+
+
+ROWS, WIDE = 200, Continuous((2,))
+
+
+def gaussian_agent() -> Agent:
+    generator = torch.Generator().manual_seed(0)
+    policy = mlp_policy(OBS, WIDE, generator, [8], "tanh", 1.0, 1.0, log_std_init=-0.5, continuous="gaussian")
+    critic = mlp_critic(OBS, WIDE, generator, [8], "tanh", 1.0, 1.0)
+    return Agent(policy, critic, ObservationNormalizer(OBS, 10.0, torch.device("cpu")))
+
+
+def test_every_health_metric_is_its_own_definition() -> None:
+    """After changes of policy, critic and advantages that no two metrics tell alike, by torch's own distributions."""
+    agent, generator = gaussian_agent(), torch.Generator().manual_seed(1)
+    obs = seen(torch.randn(ROWS, 3, generator=generator))
+    with torch.no_grad():
+        old, value = agent.policy(obs).detach(), agent.critic(obs)
+        action = old.sample(generator)
+    batch = Batch(
+        obs=obs,
+        action=action,
+        log_prob=old.log_prob(action),
+        value=value,
+        advantage=3.0 + 0.7 * torch.randn(ROWS, generator=generator),
+        value_target=value + torch.randn(ROWS, generator=generator),
+    )
+    advantage, target = batch.advantage, batch.value_target
+    before, parameters = health.look(agent, batch), list(agent.policy.parameters())
+    start = flatten(parameters)
+    weighted = ((agent.policy(batch.obs).log_prob(batch.action) - batch.log_prob).exp() * advantage).mean()
+    slope = torch.cat([part.flatten() for part in torch.autograd.grad(weighted, parameters)])
+    with torch.no_grad():
+        for part in (*parameters, *agent.critic.parameters()):
+            part += 0.1 * torch.randn(part.shape, generator=generator)
+    found = health.measure(before, agent, Eager(), 0.3)
+    with torch.no_grad():
+        new, critic = agent.policy(batch.obs), agent.critic(batch.obs)
+        ratio = (new.log_prob(batch.action) - batch.log_prob).exp()
+        first, second = (torch.distributions.Normal(d.mean, d.log_std.exp()) for d in (old, new))
+        kl = torch.distributions.kl_divergence(first, second).sum(-1)
+        back = torch.distributions.kl_divergence(second, first).sum(-1)
+        step = flatten(parameters) - start
+        expected = {
+            "kl": kl.mean(),
+            "kl_max": kl.max(),
+            "kl_reverse": back.mean(),
+            "entropy": second.entropy().sum(-1).mean(),
+            "ess": ratio.sum().square() / (len(ratio) * ratio.square().sum()),
+            "clip_fraction": ((ratio < 0.7) | (ratio > 1.3)).double().mean(),
+            "ratio_min": ratio.min(),
+            "ratio_max": ratio.max(),
+            "surrogate_gain": (ratio * advantage).mean() - weighted,
+            "predicted_gain": (slope * step).sum(),
+            "gradient_norm": slope.square().sum().sqrt(),
+            "step_norm": step.square().sum().sqrt(),
+            "explained_variance": 1 - (target - batch.value).var() / target.var(),
+            "explained_variance_after": 1 - (target - critic).var() / target.var(),
+            "advantage_mean": advantage.mean(),
+            "advantage_std": advantage.std(correction=0),
+        }
+    assert found == pytest.approx({key: float(value) for key, value in expected.items()}, rel=1e-3)
+    told = sorted(map(float, expected.values()))
+    assert all(b - a > 0.01 * abs(b) for a, b in itertools.pairwise(told)), "two of them tell the same"
+    wider = health.measure(before, agent, Eager(), 0.6)
+    assert wider["clip_fraction"] == pytest.approx(float(((ratio - 1).abs() > 0.6).double().mean()))
+    assert wider["clip_fraction"] < found["clip_fraction"]
+
+
+def test_the_normaliser_s_kl_is_of_the_old_statistics_to_the_present_ones() -> None:
+    agent, rollout = agent_for(OBS), rollout_with_reset_rows(0)
+    through = health.look_through(agent, rollout)
+    old = agent.policy(observations(agent, rollout))
+    agent.normalizer.observe(5.0 + 3.0 * rollout.obs[rollout.valid])
+    new = agent.policy(observations(agent, rollout))
+    there, back = (float(kl.mean().detach()) for kl in (old.kl(new), new.kl(old)))
+    assert through is not None
+    assert health.normalizer_kl(through, agent, ALONE) == pytest.approx(there, rel=1e-4)
+    assert there != pytest.approx(back, rel=1e-3)
+
+
+@pytest.mark.parametrize("steps", [100, 9000])
+def test_rows_that_are_looked_at_are_spread_over_the_rollout(steps: int) -> None:
+    """Over its whole length, and none of them only resets."""
+    valid = torch.rand(steps, 3, generator=torch.Generator().manual_seed(0)) < 0.8
+    kept = health._thinned(valid)
+    rows = int(valid.sum())
+    assert not (kept & ~valid).any()
+    assert (
+        int(kept.sum()) == rows if rows <= health.LOOKED else health.LOOKED <= kept.sum() < 2 * health.LOOKED
+    )
+    quarters = [int(quarter.sum()) for quarter in kept.tensor_split(4)]
+    assert max(quarters) < 1.3 * min(quarters)
+
+
+def test_rewards_at_either_bound_count_as_clipped() -> None:
+    agent, rollout = agent_for(OBS), rollout_with_reset_rows(0)
+    batch = gae_batch(agent, rollout, 0.9, 0.8, normalize=False)
+    reward = torch.full((len(batch),), 0.5)
+    reward[:3], reward[3:8] = 2.0, -2.0
+    found = health.clipping(batch, agent, Discrete(2), reward, 2.0)
+    assert found == {"clipped_reward_fraction": pytest.approx(8 / len(batch))}
 
 
 @pytest.mark.parametrize("name", rules())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pgx.metric_ranges import HEALTHY
-from pgx.metrics import TABLE, markdown, tagged
+from pgx.metrics import TABLE, markdown, tag, tagged
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,6 +23,24 @@ def test_an_unknown_key_is_refused_with_the_nearest() -> None:
 
 def test_what_is_undefined_is_left_out() -> None:
     assert tagged({"kl": 0.5, "explained_variance": math.nan}) == {"health/kl": 0.5}
+
+
+def test_what_is_infinite_is_logged() -> None:
+    assert tagged({"kl": math.inf, "surrogate_gain": -math.inf}) == {
+        "health/kl": math.inf,
+        "health/surrogate_gain": -math.inf,
+    }
+
+
+def test_a_tag_is_its_section_and_its_key() -> None:
+    """`eval/episode_return` is of the key eval_episode_return, all others of the key behind the section."""
+    for number, metric in enumerate(TABLE):
+        section, _, name = metric.tag.partition("/")
+        assert metric.key == (f"eval_{name}" if section == "eval" else name)
+        assert (
+            tagged({metric.key: float(number)}) == {metric.tag: float(number)}
+            and tag(metric.key) == metric.tag
+        )
 
 
 def test_the_page_is_that_of_the_table() -> None:

@@ -1,6 +1,8 @@
 """The loop: budgets, folders, best and last, and a resumed run that is the run it resumes."""
 
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from pgx.counters import Counters
 from pgx.every import Every
 from pgx.loggers.jsonl import read
 from pgx.records import Unwritten
+from pgx.runners.iterations import Report
+from pgx.trainer import Trainer
 from pgx.types import Agent, Learner, Metrics, Rollout
 from tests.conftest import Make, parameters, small
 
@@ -222,6 +226,44 @@ def test_a_run_that_is_stopped_between_two_looks_logs_its_episodes_and_logs_them
     resumed.train()
     (row,) = read(path)
     assert row["step"] == resumed.counters.steps and row["rollout/episodes"] > ended
+
+
+def test_a_row_s_speed_is_since_the_row_before(make: Make) -> None:
+    """Seconds of updates between two rows count, whether they were looked at or not; skipped updates add up."""
+    trainer = make(*small("a2c"), "env=CartPole-v1", "env.backend=gymnasium")
+    rows = list[tuple[int, dict[str, float]]]()
+    trainer.records.row = lambda steps, metrics: rows.append((steps, metrics))  # type: ignore[method-assign]
+    looked = Report(100, [], {})
+    for report, seconds in [(looked, 10.0), (replace(looked, metrics=None), 30.0), (looked, 10.0)]:
+        trainer._take(report, time.perf_counter() - seconds)
+    (_, first), (_, second) = rows
+    assert [steps for steps, _ in rows] == [100, 300]
+    assert first["time/steps_per_second"] == pytest.approx(10.0, rel=0.05)
+    assert second["time/steps_per_second"] == pytest.approx(5.0, rel=0.05)
+    assert second["time/seconds"] == pytest.approx(50.0, rel=0.05) and second["time/iteration"] == 3
+    for _ in range(2):
+        trainer._take(replace(looked, metrics=None, skipped=True), time.perf_counter())
+    assert [row["algo/updates_skipped"] for _, row in rows[2:]] == [1, 2]
+
+
+def test_how_a_run_ended_is_one_of_three_words(make: Make) -> None:
+    said = {}
+    for name, pruned, stopped in (
+        ("finished", False, False),
+        ("pruned", True, False),
+        ("interrupted", False, True),
+    ):
+        trainer = make(*small("a2c"), "env=CartPole-v1", "env.backend=gymnasium", name=name)
+
+        def asked(
+            steps: int, recent: float | None, t: Trainer = trainer, p: bool = pruned, s: bool = stopped
+        ) -> bool:
+            t.stop_requested = s
+            return p
+
+        trainer.on_progress = asked
+        said[name] = trainer.train()["status"]
+    assert all(status == name for name, status in said.items())
 
 
 def test_every_is_due_once_for_each_multiple_passed() -> None:

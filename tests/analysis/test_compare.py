@@ -231,6 +231,12 @@ def test_what_it_takes_to_tell_two_groups_apart() -> None:
     (pair,) = compared(*near).panels[0].pairs
     assert pair.p > 0.05 and pair.needed is not None and pair.needed > 5
     assert more_seeds(pair) == str(pair.needed - 5)
+    # The smaller group needs the most.
+    assert (
+        more_seeds(replace(pair, runs=(3, 5)))
+        == more_seeds(replace(pair, runs=(5, 3)))
+        == str(pair.needed - 3)
+    )
 
 
 def test_what_cannot_be_compared() -> None:

@@ -204,6 +204,29 @@ def test_a_policy_that_does_not_move_is_named_unless_its_return_rises() -> None:
     assert (first.sickness.name, second.follows_from) == ("steps too short", "steps too short")
 
 
+def test_the_annealed_end_of_a_run_says_nothing_of_its_steps_and_the_rest_does() -> None:
+    """Steps that are short because the rate is annealed are as they should be; before that they are not."""
+    ppo = {"algo": {"name": "ppo"}, "optimizer": {"name": "adam", "learning_rate": 1e-3}}
+    annealed = (1e-3 * np.linspace(1.0, 0.0, 40)).tolist()
+
+    def found(kl: list[float], rates: list[float]) -> list[str]:
+        tags = {metric.key: metric.tag for metric in TABLE}
+        rows = [
+            {"step": 100 * i, tags["kl"]: each, tags["learning_rate"]: rate}
+            for i, (each, rate) in enumerate(zip(kl, rates, strict=True), start=1)
+        ]
+        return names(rows, ppo)
+
+    held = [1e-3] * 14 + [1e-5] * 26  # annealed to a hundredth
+    assert found([0.01] * 14 + [1e-9] * 26, held) == []
+    assert found([0.01] * 14 + [1e-9] * 26, [1e-3] * 40) == ["steps too short"]
+    assert found([1e-9] * 14 + [0.01] * 26, held) == ["steps too short"]
+    assert found([0.01] * 12 + [1e-9] * 28, annealed) == [
+        "steps too short"
+    ]  # at half the rate they should move
+    assert found([0.01] * 40, annealed) == []
+
+
 def test_zero_advantages_are_no_reason_for_a_higher_learning_rate() -> None:
     metrics = {"kl": 0.0, "learning_rate": 3e-4, "advantage_std": 0.0, "episode_return_recent": 15.0,
                    "episode_return_min": 10.0, "episode_return_max": 20.0}  # fmt: skip

@@ -16,7 +16,7 @@ from pgx.analysis.reading.run import Run, UnreadableError
 from pgx.errors import UserError
 from pgx.run_lock import hold
 from pgx.sweeps.progress import write_failure
-from tests.analysis.writers import cleanrl, stable_baselines3, tianshou
+from tests.analysis.writers import LOSS, cleanrl, stable_baselines3, tianshou
 from tests.conftest import Make
 
 CARTPOLE = ["env=CartPole-v1", "algo=ppo"]
@@ -110,6 +110,7 @@ def test_what_stable_baselines3_writes(tmp_path: Path) -> None:
     }
     for tag, value in ours.items():
         assert run.series[tag].values == pytest.approx(value)
+    assert run.series["algo/critic_loss"].values == pytest.approx(0.5 * LOSS)
     assert run.series["train/std"].values == pytest.approx(0.9)  # pgx has no word for it
 
 

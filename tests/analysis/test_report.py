@@ -1,6 +1,7 @@
 """The report of `pgx compare`: its verdict in words, its figures, and its page in a browser."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from matplotlib.figure import Figure
 from pgx.analysis.comparison.axes import STEPS
 from pgx.analysis.comparison.page import page
 from pgx.analysis.comparison.plots import HEALTH, draw_curves, draw_health, looks, new_axes
+from pgx.analysis.comparison.result import Pair
 from pgx.analysis.comparison.tables import tables_of
-from pgx.analysis.comparison.verdict import Verdict, verdict
+from pgx.analysis.comparison.verdict import Verdict, _separated, verdict
 from pgx.analysis.reading.run import Series
 from tests.analysis.test_compare import METRIC, STEPS_OF_ROWS, compared, run
 from tests.system.browser import Page, chromium
@@ -53,6 +55,17 @@ def test_single_runs_are_no_evidence() -> None:
     said = found({name: scores[:1] for name, scores in FAR.items()})
     assert said.headline.endswith("but one run is too few to tell")
     assert "p =" not in " ".join(said.details)
+
+
+def test_a_group_whose_mean_is_behind_does_not_lead() -> None:
+    """One run far below the others is no part of the interquartile mean, and all of the gap of the means."""
+    said = found({"trpo": [*[200.0 + i for i in range(7)], -90_000.0], "ppo": [100.0 + i for i in range(8)]})
+    assert said.headline.startswith("No clear winner on Walker2d-v4 at step 1,000: trpo is")
+    pair = Pair("a", "b", None, -1.0, 0.01, (8, 8), None)
+    assert (
+        not _separated(pair) and _separated(replace(pair, gap=1.0)) and not _separated(replace(pair, p=None))
+    )
+    assert not _separated(replace(pair, gap=1.0, p=0.05))
 
 
 def test_one_group_has_nothing_to_lead() -> None:

@@ -88,6 +88,11 @@ def test_runs_are_drawn_within_their_environment() -> None:
     assert (found.low, found.value, found.high) == (500.0, 500.0, 500.0)
 
 
+def test_environments_weigh_alike_whatever_the_number_of_their_runs() -> None:
+    assert value([np.zeros(9), np.array([6.0])], mean) == 3.0
+    assert value(profile([np.zeros(9), np.array([6.0])], np.array([0.0, 1.0])), mean).tolist() == [0.5, 0.5]
+
+
 def test_one_run_has_no_interval() -> None:
     found = estimate([np.array([3.0]), np.array([1.0, 2.0])], iqm, HOW)
     assert found.low is None and found.high is None
@@ -165,6 +170,17 @@ def test_the_permutation_test_over_environments_is_near_all_its_ways() -> None:
     means = [abs(sum(both) / 2) for both in itertools.product(*gaps)]
     exact = float(np.mean([m >= seen - 1e-9 for m in means]))
     assert permutation_test(x, y, draws=20_000, seed=0) == pytest.approx(exact, abs=0.02)
+
+
+@pytest.mark.parametrize("draws", [1, 40])
+def test_p_is_never_0_however_far_apart_two_groups_are(draws: int) -> None:
+    """Of more ways than are tried, none of those tried may part the groups as far; the one that was seen does."""
+    x = [np.arange(8.0), np.arange(8.0)]
+    far = [1000.0 + scores for scores in x]
+    assert (
+        permutation_test(x, far, draws, seed=0) == permutation_test(far, x, draws, seed=0) == 1 / (1 + draws)
+    )
+    assert permutation_test(x[:1], far[:1], draws, seed=0) == 1 / (1 + draws)
 
 
 def test_groups_that_are_alike_are_rarely_told_apart() -> None:

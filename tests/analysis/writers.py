@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
+LOSS = 8.0  # mean squared error, where pgx has half of it
+
 
 def stable_baselines3(folder: Path, returns: np.ndarray, every: int = 1000) -> None:
     """A PPO run: its logger dumps after each rollout."""
@@ -20,6 +22,7 @@ def stable_baselines3(folder: Path, returns: np.ndarray, every: int = 1000) -> N
                 writer.add_scalar("train/clip_fraction", 0.1, step)
                 writer.add_scalar("train/explained_variance", 0.5, step)
                 writer.add_scalar("train/entropy_loss", -1.5, step)
+                writer.add_scalar("train/value_loss", LOSS, step)
                 writer.add_scalar("train/std", 0.9, step)
 
 

@@ -152,6 +152,15 @@ def test_an_environment_s_file_beats_the_default_and_the_rule_follows_it() -> No
     assert compose(["algo=ppo", "env=Swimmer-v4", "env.discount=0.5"]).algo.discount == 0.5
 
 
+def test_a_value_may_depend_on_the_choice_of_another_group() -> None:
+    """REINFORCE takes longer steps in a table, whose numbers are of one state each."""
+    rates = [
+        compose(["algo=reinforce", f"policy={policy}"]).optimizer.learning_rate
+        for policy in ("mlp", "tabular")
+    ]
+    assert rates[1] == 10 * rates[0]
+
+
 def test_a_value_set_twice_is_what_was_said_last() -> None:
     assert compose(["seed=1", "seed=2"]).seed == 2
 

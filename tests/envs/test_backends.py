@@ -1,5 +1,6 @@
 """All backends keep the same contract, on the real simulators."""
 
+import copy
 import itertools
 from typing import Any
 
@@ -182,6 +183,15 @@ def test_an_id_with_its_module_gets_envpool_where_it_is_the_same_environment(
     monkeypatch.setitem(gymnasium.registry, "highway-fast-v0", spec)
     choice = choose("tests.envs.odd:highway-fast-v0", "auto", {})  # with the spaces and limit of EnvPool's
     assert choice.name == "gymnasium" and "is made by tests.envs.odd here" in choice.reason
+
+
+def test_an_id_with_another_limit_of_time_does_not_get_envpool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CartPole-v1 of a person who gave it another: EnvPool's would end its episodes elsewhere."""
+    assert why_not("CartPole-v1", {}) is None
+    spec = copy.deepcopy(gymnasium.registry["CartPole-v1"])
+    spec.max_episode_steps = 123
+    monkeypatch.setitem(gymnasium.registry, "CartPole-v1", spec)
+    assert why_not("CartPole-v1", {}) == "EnvPool's CartPole-v1 lasts 500 steps, Gymnasium's 123"
 
 
 def test_no_backend_is_advised_that_cannot_run_the_environment() -> None:

@@ -68,3 +68,35 @@ def test_the_live_table_fits_the_terminal_without_breaking_a_label(width: int, t
     for label, value in rows.values():
         assert re.search(rf"{re.escape(label)} +{re.escape(value)}", text), label
     assert "share of time" in text and f"{total + 25:,} / {total:,} steps" in text and "eta 0:00" in text
+
+
+def test_a_number_stands_beside_the_name_of_its_own_tag(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each label is a word of its tag, and a line shows the values of the tags that it names."""
+    words = {
+        "sample size": "ess",
+        "weights in effect": "weight_ess",
+        "step fraction": "line_search_fraction",
+        "gain, actual": "surrogate_gain",
+        "return, last 20": "episode_return_recent",
+        "explained var.": "explained_variance",
+        "KL, largest": "kl_max",
+        "gain, predicted": "predicted_gain",
+        "CG residual": "cg_residual",
+        "CG steps": "cg_steps",
+        "line search": "line_search_steps",
+        "eval return": "episode_return",
+        "return": "episode_return",
+        "length": "episode_length",
+        "KL": "kl",
+    }
+    for block in PANEL.values():
+        for label, tag, _ in block:
+            word = words.get(label, label.replace(" ", "_").lower())
+            assert tag.rpartition("/")[2].removesuffix("_share") == word, label
+            assert tag.startswith("eval/") == label.startswith("eval")
+    console = PlainConsole(interval=0.0, first_step=0, total_steps=TOTAL)
+    values = {"eval/episode_return": 21.0, "health/kl": 0.0123, "health/ess": 0.45, "health/entropy": 6.7}
+    values |= {"rollout/episode_return_recent": 89.0, "health/explained_variance": 0.12}
+    console.write(10, values)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "return 89.0  eval 21.0  kl 0.0123  ess 0.45  entropy 6.70  ev 0.12" in line

@@ -162,3 +162,26 @@ def test_lines_that_a_crash_tore_or_a_disk_lost_are_no_rows(tmp_path: Path) -> N
     again = JsonLines(path, keep_until=1, keep_rows=1)
     again.write(2, {TAG: 2.0})
     assert [(row["step"], row[TAG]) for row in read(path)] == [(1, 1.0), (2, 2.0)]
+
+
+def test_a_resumed_run_keeps_the_rows_that_its_checkpoint_counts_and_no_other(tmp_path: Path) -> None:
+    """Up to its step, and of that step no more than it has counted."""
+    path = tmp_path / "metrics.jsonl"
+    steps = [1, 2, 2, 3]
+
+    def kept(keep_until: int | None, keep_rows: int) -> list[int]:
+        path.write_text("".join(json.dumps({"step": step, TAG: 0.0}) + "\n" for step in steps))
+        JsonLines(path, keep_until, keep_rows).close()
+        return [row["step"] for row in read(path)]
+
+    assert kept(2, 4) == [1, 2, 2]
+    assert kept(2, 2) == [1, 2]
+    assert kept(9, 9) == steps
+    assert kept(None, 9) == []
+
+
+def test_a_line_without_its_end_is_no_row(tmp_path: Path) -> None:
+    """It may lack digits of its last number."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}')
+    assert [row["step"] for row in read(path)] == [1]

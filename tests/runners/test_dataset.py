@@ -3,14 +3,18 @@
 import copy
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from pgx.config import build, compose
+from pgx.datasets.trajectory import Trajectory
+from pgx.envs.normalizers import RewardScaler
 from pgx.errors import UserError
 from pgx.loggers.jsonl import read
 from pgx.runners.dataset import DatasetRunner
+from pgx.seeding import generator
 from pgx.trainer import Trainer
 from pgx.types import Rollout
 from tests.conftest import Make, parameters
@@ -67,6 +71,47 @@ def test_rewards_are_scaled_by_the_deviation_of_recorded_returns(make: Make) -> 
     ]
     deviation = torch.tensor(running, dtype=torch.float64).std(correction=0)
     assert torch.allclose(rollout.reward[rollout.valid].double(), 1 / deviation, rtol=1e-4)
+
+
+def recorded(length: int, reward: float, seed: int) -> Trajectory:
+    """An episode of so many steps, each of which pays the same."""
+    generator = torch.Generator().manual_seed(seed)
+    return Trajectory(
+        obs=torch.randn(length + 1, 2, generator=generator),
+        action=torch.randint(2, (length,), generator=generator),
+        log_prob=torch.full((length,), -0.7),
+        reward=torch.full((length,), reward),
+        terminated=True,
+        truncated=False,
+    )
+
+
+def test_returns_of_one_rollout_do_not_run_on_into_the_next() -> None:
+    """Rollouts of four and of two columns, padded to the longest: each episode's discounted returns are its own."""
+    episodes = [recorded(length, float(length), seed=length) for length in (3, 9, 2, 7, 5, 4)]
+    scaler, discount = RewardScaler(0.9, float("inf")), 0.9
+    runner = DatasetRunner(SimpleNamespace(), scaler, episodes, 4, 0, torch.device("cpu"))  # type: ignore[arg-type]
+    first, last = runner.warm_up(SimpleNamespace(), 0)  # type: ignore[arg-type]
+    assert (first.valid.shape, last.valid.shape) == ((9, 4), (5, 2))
+    returns = [len(e) * sum(discount**k for k in range(t + 1)) for e in episodes for t in range(len(e))]
+    expected = torch.tensor(returns, dtype=torch.float64)
+    state = scaler.state_dict()
+    assert int(state["count"]) == len(returns)
+    assert torch.allclose(state["mean"], expected.mean())
+    assert torch.allclose(state["squares"], (expected - expected.mean()).square().sum())
+    # The last rollout was scaled by the deviation of all; an episode pays its length.
+    raw = last.valid.sum(0) / expected.std(correction=0)
+    assert torch.allclose(last.reward.double(), torch.where(last.valid, raw, 0.0), rtol=1e-4)
+    assert runner.collect(SimpleNamespace()).valid.shape[1] == 4  # type: ignore[arg-type]
+
+
+def test_the_shuffles_are_no_stream_of_others() -> None:
+    episodes = [recorded(2, 1.0, seed) for seed in range(40)]
+    runner = DatasetRunner(SimpleNamespace(), None, episodes, 40, 7, torch.device("cpu"))  # type: ignore[arg-type]
+    first = runner.collect(SimpleNamespace()).obs  # type: ignore[arg-type]
+    for other in ("minibatches", "actions", "environments", "weights"):
+        order = torch.randperm(40, generator=generator(7, other))
+        assert not torch.equal(first[0], torch.stack([episodes[i].obs[0] for i in order]))
 
 
 def test_its_stream_depends_on_the_seed_and_is_saved_and_restored(make: Make) -> None:

@@ -167,6 +167,40 @@ def test_a_policy_with_memory_begins_each_episode_without_any() -> None:
         assert bool(part.memory[part.valid & (part.time > 0)].any(-1).all())
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_boundary_forgets_the_returns_of_the_episodes_under_way(cut: bool) -> None:
+    """An episode that a boundary broke off earned what it did; the one after begins at 0, and so after any end."""
+    stepper, discount = stepper_of(gymnasium("Counter-v0", cut=cut), scaled=True), 0.9
+    agent, returns = agent_for(stepper.envs, "mlp"), list[float]()
+    assert stepper.reward_scaler is not None
+    for boundary in range(3):
+        stepper.begin(boundary)
+        rollout = stepper.collect(agent, 10)
+        for n in range(N):
+            running = 0.0
+            for t in range(10):
+                if not rollout.valid[t, n]:
+                    running = 0.0
+                    continue
+                running = discount * running + float(
+                    rollout.next_obs[t, n, 0]
+                )  # Counter pays what it shows next
+                returns.append(running)
+    state, expected = stepper.reward_scaler.state_dict(), torch.tensor(returns, dtype=torch.float64)
+    assert int(state["count"]) == len(returns)
+    assert torch.allclose(state["mean"], expected.mean())
+    assert torch.allclose(state["squares"], (expected - expected.mean()).square().sum())
+
+
+def test_a_boundary_forgets_what_a_policy_remembers_of_the_episodes_under_way() -> None:
+    stepper = stepper_of(gymnasium("BlindCartPole-v0"))
+    agent = agent_for(stepper.envs, "gru")
+    for boundary in range(2):
+        stepper.begin(boundary)
+        rollout = stepper.collect(agent, 3)
+        assert rollout.memory is not None and not rollout.memory[0].any() and rollout.memory[1].any()
+
+
 BOTH = {
     "masks": ("tests.environments:Masked-v0", "mlp"),
     "continuous": ("tests.environments:Echo-v0", "mlp"),

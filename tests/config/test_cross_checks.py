@@ -1,0 +1,55 @@
+"""Values that are right by themselves and contradict each other: each is named with what to choose instead."""
+
+import pytest
+
+from pgx.config.check import plain_values
+from pgx.config.fit import contradictions
+from pgx.config.ranks import rank_problems
+from tests.conftest import composed
+
+RECORDED = ["algo=off_policy_reinforce", "env=CartPole-v1", "dataset=somewhere"]
+
+
+def found(*overrides: str) -> list[str]:
+    return contradictions(plain_values(composed(*overrides)))
+
+
+def test_what_fits_is_taken() -> None:
+    assert found("env=CartPole-v1") == found(*RECORDED) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (
+            ["algo=ppo", "runner=dataset", "dataset=x"],
+            "runner=dataset: ppo takes every step for one of its own policy",
+        ),
+        (["algo=ppo", "dataset=x"], "dataset=x: runner=sync does not read it"),
+        ([*RECORDED[:2]], "runner=dataset: of which dataset?"),
+        (
+            [*RECORDED, "++reward.terms.alive={weight:1}"],
+            "reward: runner=dataset learns from recorded rewards",
+        ),
+        ([*RECORDED, "reward.environment=2"], "reward: runner=dataset learns from recorded rewards"),
+        (["algo=ppo", "runner=actor_learner"], "runner=actor_learner: its steps are of what the policy was"),
+        (["algo=a3c", "trainer.on_nan=skip_update"], "trainer.on_nan=skip_update: runner=a3c has no update"),
+    ],
+    ids=lambda case: " ".join(case) if isinstance(case, list) else "",
+)
+def test_what_does_not_fit_is_named(overrides: list[str], says: str) -> None:
+    assert any(line.startswith(says) for line in found("env=CartPole-v1", *overrides)), found(*overrides)
+
+
+def of_ranks(size: int, *overrides: str) -> list[str]:
+    return rank_problems(plain_values(composed("env=CartPole-v1", "algo=ppo", *overrides)), size)
+
+
+def test_ranks_share_environments_out_evenly_and_take_no_rollouts_that_wait() -> None:
+    assert of_ranks(2, "env.num_envs=4") == of_ranks(4, "env.num_envs=4") == []
+    (line,) = of_ranks(3, "env.num_envs=4")
+    assert line.startswith("env.num_envs=4: 3 ranks") and line.endswith("expected a multiple of 3: 3 or 6")
+    (line,) = of_ranks(8, "env.num_envs=4")
+    assert line.endswith("expected a multiple of 8: 8")
+    (line,) = of_ranks(2, "env.num_envs=4", "runner.lag=1")
+    assert line.startswith("runner.lag=1:")

@@ -1,0 +1,66 @@
+"""What actors store of a rollout is what the learner makes of it."""
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+from pgx.runners.trajectories import join, layout, store
+from pgx.specs import Continuous, Discrete
+from pgx.types import Rollout
+
+T, N = 5, 2
+
+
+def rollout(seed: int, masked: bool, memory: int) -> Rollout:
+    generator = torch.Generator().manual_seed(seed)
+    obs = torch.randn(T + 1, N, 3, generator=generator)
+
+    def coin() -> torch.Tensor:
+        return torch.rand(T, N, generator=generator) < 0.5
+
+    return Rollout(
+        obs=obs[:-1],
+        next_obs=obs[1:],
+        action=torch.randint(4, (T, N), generator=generator),
+        log_prob=torch.randn(T, N, generator=generator),
+        reward=torch.randn(T, N, generator=generator),
+        terminated=coin(),
+        truncated=coin(),
+        valid=coin(),
+        time=torch.randint(9, (T, N), generator=generator),
+        action_mask=torch.rand(T, N, 4, generator=generator) < 0.5 if masked else None,
+        memory=torch.randn(T, N, memory, generator=generator) if memory else None,
+    )
+
+
+@pytest.mark.parametrize("memory", [0, 6])
+@pytest.mark.parametrize("masked", [False, True])
+def test_trajectories_side_by_side_are_the_rollouts_that_were_stored(masked: bool, memory: int) -> None:
+    parts, stored = [rollout(seed, masked, memory) for seed in range(3)], []
+    for part in parts:
+        columns = {
+            c.name: torch.ones(c.shape, dtype=c.dtype)
+            for c in layout(T, N, Continuous((3,)), Discrete(4), memory)
+        }
+        store(part, columns)
+        stored.append(columns)
+    whole = join(stored, torch.device("cpu"))
+    for field in fields(Rollout):
+        own = [getattr(part, field.name) for part in parts]
+        found = getattr(whole, field.name)
+        assert found is own[0] is None or torch.equal(found, torch.cat(own, 1)), field.name
+
+
+def test_actors_that_show_no_mask_allow_everything_beside_those_that_do() -> None:
+    parts, stored = [rollout(0, True, 0), replace(rollout(1, False, 0))], []
+    for part in parts:
+        columns = {
+            c.name: torch.zeros(c.shape, dtype=c.dtype)
+            for c in layout(T, N, Continuous((3,)), Discrete(4), 0)
+        }
+        store(part, columns)
+        stored.append(columns)
+    mask = join(stored, torch.device("cpu")).action_mask
+    assert mask is not None and parts[0].action_mask is not None
+    assert torch.equal(mask[:, :N], parts[0].action_mask) and bool(mask[:, N:].all())

@@ -1,0 +1,42 @@
+"""Which mean return is the best so far, and how far a run has come."""
+
+from pgx.counters import RECENT, Counters
+
+
+def test_the_recent_return_is_of_the_last_episodes() -> None:
+    counters = Counters()
+    assert counters.recent_return is None
+    counters.note([float(i) for i in range(RECENT + 5)])
+    assert counters.recent == [float(i) for i in range(5, RECENT + 5)]
+    counters.note([1000.0])
+    assert counters.recent[-1] == 1000.0 and len(counters.recent) == RECENT
+
+
+def test_the_best_is_a_mean_of_as_many_episodes_as_any_other_and_the_first_of_equals() -> None:
+    counters = Counters(steps=10)
+    assert not counters.note([1000.0]) and counters.best_return is None  # one lucky episode
+    counters.recent = []
+    assert counters.note([5.0] * RECENT)
+    counters.steps = 20
+    assert not counters.note([5.0]) and (counters.best_return, counters.best_steps) == (5.0, 10)
+    assert counters.note([6.0]) and counters.best_steps == 20 and counters.best_return == 5.05
+    counters.steps = 30
+    assert not counters.note([0.0] * 5) and counters.best_steps == 20
+
+
+def test_a_summary_says_how_far_the_run_came() -> None:
+    counters = Counters(
+        steps=300, iterations=3, seconds=1.5, recent=[1.0, 3.0], best_return=7.0, best_steps=200
+    )
+    assert counters.summary("interrupted", None) == {
+        "status": "interrupted",
+        "error": None,
+        "steps": 300,
+        "iterations": 3,
+        "seconds": 1.5,
+        "steps_per_second": 200.0,
+        "final_return": 2.0,
+        "final_return_episodes": 2,
+        "best_return": 7.0,
+        "best_steps": 200,
+    }
