@@ -112,6 +112,21 @@ def test_each_environment_plays_its_share(make: Make) -> None:
     assert sorted(e.length for e in played) == sorted(e.length for e in expected)
 
 
+def test_each_round_of_cut_episodes_has_starts_of_its_own(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Environments whose episodes were cut are all seeded anew; the first round is of the evaluation's own seed."""
+    trainer = make("algo=a2c", "env=tests.environments:Endless-v0", "env.backend=gymnasium")
+    envs, seeds = trainer.runner.envs, list[int]()
+    reset = envs.reset
+    monkeypatch.setattr(envs, "reset", lambda seed: seeds.append(seed) or reset(seed))
+    played = play(
+        trainer.agent, trainer.agent.act_greedily, envs, 12, 5, torch.device("cpu"), 3, never, unwatched
+    )
+    assert [(e.length, e.cut) for e in played] == [(3, True)] * 12
+    assert seeds[0] == 5 and len(set(seeds)) == len(seeds) == 3
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("key", ["is_success", "success"])
 def test_an_episode_s_task_is_done_if_its_last_step_says_so(

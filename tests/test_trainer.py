@@ -10,11 +10,12 @@ import torch
 
 from pgx.algos import rules
 from pgx.config import compose
-from pgx.counters import Counters
+from pgx.counters import RECENT, Counters
 from pgx.every import Every
 from pgx.loggers.jsonl import read
 from pgx.records import Unwritten
 from pgx.runners.iterations import Report
+from pgx.runners.types import Episode
 from pgx.trainer import Trainer
 from pgx.types import Agent, Learner, Metrics, Rollout
 from tests.conftest import Make, parameters, small
@@ -162,6 +163,23 @@ def test_best_is_the_checkpoint_of_the_best_mean_return(make: Make) -> None:
     assert best["counters"]["steps"] == last["counters"]["best_steps"]
     recent = best["counters"]["recent"]
     assert sum(recent) / len(recent) == pytest.approx(best["counters"]["best_return"])
+
+
+def test_the_best_is_kept_as_it_was_until_it_is_written(make: Make) -> None:
+    """Its checkpoint comes with the next one, when the run may be worse again."""
+    trainer = make(*small("a2c"), "env=CartPole-v1", "env.backend=gymnasium")
+    trainer.records.row = lambda steps, metrics: None  # type: ignore[method-assign]
+    for earned in (5.0, 1.0):
+        trainer._take(Report(100, [Episode(earned, 1)] * RECENT, None), time.perf_counter())
+        with torch.no_grad():
+            for part in trainer.agent.policy.parameters():
+                part += 1.0
+    trainer._write_checkpoint()
+    best, last = (trainer.checkpoints.load(name) for name in ("best", "last"))
+    assert (best["counters"]["steps"], best["counters"]["best_return"]) == (100, 5.0)
+    assert (last["counters"]["steps"], last["counters"]["best_return"]) == (200, 5.0)
+    for name, weights in best["agent"]["policy"].items():
+        torch.testing.assert_close(weights + 2.0, last["agent"]["policy"][name] + 0.0, msg=name)
 
 
 def test_evaluation_plays_whole_deterministic_episodes_and_disturbs_nothing(

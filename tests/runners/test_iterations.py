@@ -1,5 +1,6 @@
 """What an iteration does, in which order, and what it reports."""
 
+import math
 from typing import Any
 
 import pytest
@@ -61,6 +62,31 @@ def test_the_statistics_move_after_the_update_and_the_look_at_its_health_before_
     assert torch.equal(order[0][2], order[1][2]) and not torch.equal(order[0][2], parameters(trainer))
     assert agent.normalizer.seen == report.steps
     assert report.metrics is not None and report.metrics["kl"] > 0 and report.metrics["step_norm"] > 0
+
+
+def test_every_so_manyth_update_is_looked_at_and_the_last(make: Make) -> None:
+    trainer = make(*A2C, "logger.every=3", "trainer.total_steps=100000")
+    looked = []
+    for trainer.counters.iterations in range(8):
+        trainer.counters.steps = 99_999 if trainer.counters.iterations == 7 else 0
+        looked.append(synchronous(trainer).next(trainer.counters).metrics is not None)
+    assert looked == [False, False, True, False, False, True, False, True]
+
+
+def test_an_update_that_is_skipped_has_no_health_and_changes_nothing(make: Make) -> None:
+    trainer = make(*A2C, "trainer.on_nan=skip_update")
+    before, update = parameters(trainer), trainer.algorithm.update
+
+    def broken(*given: Any) -> Metrics:
+        metrics = update(*given)
+        with torch.no_grad():
+            next(iter(trainer.agent.policy.parameters())).fill_(math.nan)
+        return metrics
+
+    trainer.algorithm.update = broken  # type: ignore[method-assign]
+    report = synchronous(trainer).next(trainer.counters)
+    assert report.skipped and report.updated and report.metrics is None and report.steps > 0
+    assert torch.equal(parameters(trainer), before)
 
 
 def test_an_iteration_that_is_undone_leaves_no_episode_and_no_draw(make: Make) -> None:
