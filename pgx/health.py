@@ -11,7 +11,7 @@ from pgx.engines.arguments import substituted
 from pgx.estimates import observations
 from pgx.ops.losses import surrogate
 from pgx.ops.params import flatten, gradient, split
-from pgx.ops.stats import clipped_share, effective_share, explained_share
+from pgx.ops.stats import at_bound, clipped_share, effective_share, explained_share, outside
 from pgx.specs import ActionSpec, Continuous
 from pgx.types import Agent, Batch, Critic, Distribution, Engine, Metrics, Policy, Ranks, Rollout
 
@@ -107,7 +107,7 @@ def clipping(
     """
     found: Metrics = {}
     if reward_clip is not None:
-        found["clipped_reward_fraction"] = float(batch.mean((reward.abs() >= reward_clip).float()))
+        found["clipped_reward_fraction"] = float(batch.mean(at_bound(reward, reward_clip)))
     if isinstance(action, Continuous) and action.low is not None and action.high is not None:
         low, high = (torch.tensor(bounds).to(batch.action) for bounds in (action.low, action.high))
         if any(map(math.isfinite, (*action.low, *action.high))):
@@ -115,9 +115,7 @@ def clipping(
             one = torch.zeros(min(1, len(batch)), dtype=torch.int64, device=low.device)
             with torch.no_grad():
                 executed = agent.policy(batch.obs[one]).executed(batch.action)
-            reach = torch.where((high - low).isfinite(), high - low, 0.0)
-            beyond = (executed - executed.clamp(low, high)).abs() > 1e-6 * reach  # more than rounding
-            found["clipped_action_fraction"] = float(batch.mean(beyond.float().mean(-1)))
+            found["clipped_action_fraction"] = float(batch.mean(outside(executed, low, high)))
     return found
 
 

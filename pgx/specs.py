@@ -52,6 +52,11 @@ def obs_dtype(obs: ObsSpec) -> Literal["float32", "float64", "int64", "uint8"]:
             return "uint8"
 
 
+def dimensions(action: ActionSpec) -> int | None:
+    """Return the components of a continuous action; None for others."""
+    return action.shape[0] if isinstance(action, Continuous) else None
+
+
 def choices(action: ActionSpec) -> tuple[int, ...]:
     """Sizes of the discrete choices that an action consists of; none for a continuous one."""
     match action:

@@ -22,6 +22,7 @@ from pgx.run_lock import hold
 from pgx.runners import Episode
 from pgx.runners.iterations import Iterations, Report
 from pgx.runners.types import Boundaries
+from pgx.specs import dimensions
 from pgx.stopping import Abandonable, StopAtCheckpoint
 from pgx.types import Agent, Algorithm, Learner, Metrics, Ranks, State
 from pgx.versions import versions
@@ -161,6 +162,7 @@ class Trainer:
         finally:
             saved = self._saved_at if self._saved_at >= 0 else None
             summary = self.counters.summary(status, failure) | {"checkpoint_steps": saved}
+            summary["action_dimensions"] = dimensions(self.runner.envs.action_spec)
             try:
                 if self.writes:
                     self._log_tail()

@@ -336,6 +336,35 @@ class Painted(gymnasium.Env[Any, Any]):
         return np.full((101, 121, 3), 10 * self.count, np.uint8)
 
 
+class Lying(Painted):
+    """Says of its pictures what is not so.
+
+    Args:
+        lie: "nothing" or "numbers" are drawn; "later" nothing, from the second step on; pictures "grow" with each step,
+            or are "empty"; its "metadata" are missing, or its frames a second are "fast", "negative" or "endless".
+    """
+
+    def __init__(self, lie: str, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self.lie = lie
+        fps: dict[str, Any] = {"fast": "fast", "negative": -5, "endless": float("inf")}
+        self.metadata = None if lie == "metadata" else self.metadata | {"render_fps": fps.get(lie, 100)}  # type: ignore[assignment]
+
+    def render(self) -> Any:
+        match self.lie:
+            case "nothing":
+                return None
+            case "numbers":
+                return [1.0, 2.0]
+            case "later" if self.count > 1:
+                return None
+            case "grow":
+                return np.zeros((20 + self.count, 30 + self.count, 3), np.uint8)
+            case "empty":
+                return np.zeros((0, 0, 3), np.uint8)
+        return super().render()
+
+
 class Coin(gymnasium.Env[Any, Any]):
     """Ends after five steps or never, as its seed decides; every step earns 1."""
 
@@ -376,6 +405,7 @@ for name, kind, limit in (
     ("Gifted", Gifted, 16),
     ("Judged", Judged, None),
     ("Painted", Painted, None),
+    ("Lying", Lying, None),
     ("Coin", Coin, None),
 ):
     if f"{name}-v0" not in gymnasium.registry:

@@ -9,6 +9,7 @@ from pgx.analysis.recorded import Curve, Recorded
 from pgx.analysis.signs import LASTING, Evidence, spell, whole_run
 
 HALF_LOG_2_PI_E = 0.5 * math.log(2 * math.pi * math.e)  # entropy of a standard normal distribution, in nats
+SMALLEST_ENTROPY = 0.1  # nats of one dimension, below which the number of dimensions cannot be told from it
 
 RISEN = 1.5  # standard deviations; thirds of a curve that rises evenly differ by 2.3
 
@@ -51,17 +52,25 @@ def outside_bounds(run: Recorded, bound: float) -> Evidence | None:
 def deviation_explodes(run: Recorded, bound: float) -> Evidence | None:
     """Entropy exceeds its beginning by the bound, in nats, for each dimension of the actions.
 
-    A diagonal Gaussian of k dimensions has entropy sum_i log(sigma_i) + k / 2 log(2 pi e), from which k follows at the
-    beginning of a run, where all sigma_i are exp(policy.log_std_init).
+    The summary of a run has their number. Before its end, and in runs of earlier versions, it follows from the entropy
+    of a diagonal Gaussian of k dimensions, sum_i log(sigma_i) + k / 2 log(2 pi e), at the beginning of a run, where all
+    sigma_i are exp(policy.log_std_init).
     """
     entropy, began = run.curve("entropy"), run.number("policy.log_std_init")
     if len(entropy) == 0 or began is None:
         return None
-    of_one = began + HALF_LOG_2_PI_E
-    dimensions = max(1, round(entropy.values[0] / of_one)) if of_one > 0 else 1
-    over = entropy.values[0] + bound * dimensions
+    over = entropy.values[0] + bound * _action_dimensions(run, float(entropy.values[0]), began)
     seen = spell(entropy, lambda medians: medians > over, LASTING)
     return seen and replace(seen, said=(f"{entropy.values[0]:.3g} at {int(entropy.steps[0]):,} steps",))
+
+
+def _action_dimensions(run: Recorded, entropy: float, log_std: float) -> int:
+    """The components of an action: those that the summary tells, or those of a Gaussian with this entropy."""
+    told = run.summary.get("action_dimensions")
+    if isinstance(told, int) and told >= 1:
+        return told
+    of_one = log_std + HALF_LOG_2_PI_E
+    return max(1, round(entropy / of_one)) if abs(of_one) > SMALLEST_ENTROPY else 1
 
 
 def stands_still(run: Recorded, bound: float) -> Evidence | None:

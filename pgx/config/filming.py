@@ -6,7 +6,7 @@ from functools import partial
 import torch
 
 from pgx.config.sections import Env, TrainerSection
-from pgx.errors import UserError
+from pgx.errors import RunError, UserError
 from pgx.film.camera import Camera
 from pgx.film.episode import clip_of
 from pgx.film.filming import Filming
@@ -25,7 +25,7 @@ def refuse_unfilmable(env: Env, training: TrainerSection) -> None:
     if training.record_every is not None:
         try:
             _open_camera(env, training).close()
-        except UserError as error:
+        except (UserError, RunError) as error:
             raise UserError(f"trainer.record_every={training.record_every}: {error}") from error
 
 

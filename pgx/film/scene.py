@@ -10,7 +10,8 @@ import sys
 import tempfile
 import traceback
 import warnings
-from contextlib import closing
+from collections.abc import Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -103,7 +104,7 @@ def serve(channel: "Connection[Any, Any]", lifeline: int, shows: int) -> None:
             refused = _undrawable(scene)
             channel.send(_broken(error) if refused is None else Broken(refused, "", False))
             return
-        fps = float(envs.first.metadata.get("render_fps") or UNSAID)
+        fps = _frames_a_second(envs.first.metadata)
         every = max(1, math.ceil(fps / scene.limit - 1e-9))
         drawn = math.inf if scene.seconds is None else scene.seconds * fps
         channel.send(Set(envs.obs_spec, envs.action_spec, fps / every, drawn))
@@ -111,6 +112,16 @@ def serve(channel: "Connection[Any, Any]", lifeline: int, shows: int) -> None:
         envs.close()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone
+
+
+def _frames_a_second(metadata: object) -> float:
+    """Return `render_fps` where an environment's metadata has one that is a number > 0, else UNSAID."""
+    said = metadata.get("render_fps") if isinstance(metadata, Mapping) else None
+    with suppress(TypeError, ValueError):
+        fps = float(said)  # type: ignore[arg-type]  # whatever it says
+        if 0 < fps < math.inf:
+            return fps
+    return UNSAID
 
 
 def _without_screen() -> None:
@@ -179,7 +190,7 @@ def _picture(envs: GymnasiumVector) -> Picture:
     """What the environment looks like now."""
     try:
         drawn = np.asarray(envs.first.render())
-        if drawn.dtype != np.uint8 or drawn.ndim != 3 or drawn.shape[2] != 3:
+        if drawn.dtype != np.uint8 or drawn.ndim != 3 or drawn.shape[2] != 3 or not drawn.size:
             raise TypeError(f"expected an image uint8 [height, width, 3], got {drawn.dtype} {drawn.shape}")
     except Exception as error:
         raise RunError(f"{envs.id}: render() raised {type(error).__name__}: {error}") from error

@@ -48,6 +48,35 @@ def clipped_share(log_ratio: Tensor, clip_range: float) -> Tensor:
     return (~inside).float().mean()
 
 
+def at_bound(x: Tensor, bound: float) -> Tensor:
+    """Return 1 where |x| has reached the bound that it was clipped to, and 0 elsewhere; its mean is a fraction.
+
+    Args:
+        x: of any shape, clipped to [-bound, bound].
+        bound: > 0; infinite for none.
+
+    Returns:
+        float32, of the shape of x.
+    """
+    return (x.abs() >= bound).float()
+
+
+def outside(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Return the fraction of each row's components that lie outside [low, high] by more than rounding.
+
+    A component is outside if clipping moves it by more than 1e-6 of high - low; where a bound is infinite, by anything.
+
+    Args:
+        x: [B, K].
+        low, high: [K], infinite where there is no bound.
+
+    Returns:
+        [B] float32 in [0, 1].
+    """
+    reach = torch.where((high - low).isfinite(), high - low, 0.0)
+    return ((x - x.clamp(low, high)).abs() > 1e-6 * reach).float().mean(-1)
+
+
 def explained_variance(prediction: Tensor, target: Tensor) -> float:
     """Share of the target's variance that a prediction explains: `explained_share` as a number."""
     return float(explained_share(prediction, target))

@@ -273,16 +273,29 @@ def test_actions_outside_the_bounds_are_named_where_entropy_rises() -> None:
 
 
 @pytest.mark.parametrize("dimensions", [1, 6])
-def test_a_standard_deviation_that_grows_tenfold_is_named(dimensions: int) -> None:
-    config = CONFIG | {"policy": {"log_std_init": -1.0}}
+@pytest.mark.parametrize("log_std", [-1.0, -2.0])
+@pytest.mark.parametrize("squashed", [0.0, 3.0])
+def test_a_standard_deviation_that_grows_tenfold_is_named(
+    dimensions: int, log_std: float, squashed: float
+) -> None:
+    """Whatever entropy a run begins with; that of a squashed Gaussian is lower, and does not tell the dimensions."""
+    config = CONFIG | {"policy": {"log_std_init": log_std}}
 
     def grown(factor: float) -> list[str]:
-        widths = np.linspace(-1.0, -1.0 + math.log(factor), 10)
-        entropy = dimensions * (widths + 0.5 * math.log(2 * math.pi * math.e))
-        return names(rising("entropy", entropy.tolist()), config)
+        widths = np.linspace(log_std, log_std + math.log(factor), 10)
+        entropy = dimensions * (widths + 0.5 * math.log(2 * math.pi * math.e)) - squashed
+        told = {"action_dimensions": dimensions} if squashed else {}
+        found = names(rising("entropy", entropy.tolist()), config, **told)
+        return [name for name in found if name == "standard deviation explodes"]
 
     assert grown(100.0) == ["standard deviation explodes"]
     assert grown(9.0) == []
+
+
+def test_the_summary_of_a_run_has_the_dimensions_of_its_actions(make: Make) -> None:
+    of_two = ["algo=a2c", "env=tests.environments:Counter-v0", "env.backend=gymnasium"]
+    assert make(*of_two).train()["action_dimensions"] == 2
+    assert make("algo=a2c", "env=CartPole-v1", name="discrete").train()["action_dimensions"] is None
 
 
 NAN = "NotFiniteError: iteration 1: parameter log_std is NaN after the update; pgx replay x makes it again"

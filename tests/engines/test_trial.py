@@ -100,6 +100,7 @@ sys.exit(1)
 """
 
 
+@pytest.mark.system
 def test_a_compiler_that_fails_on_a_program_of_the_run(command: Command, compiler: Path) -> None:
     """It compiles the trial: `true` is one error, `auto` says it once and the run is what it is without a compiler."""
     write(compiler, ONLY_THE_TRIAL)

@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgx.ops.stats import clip_fraction, effective_sample_size, explained_variance, standardize
+from pgx.ops.stats import (
+    at_bound,
+    clip_fraction,
+    effective_sample_size,
+    explained_variance,
+    outside,
+    standardize,
+)
 
 
 def normal(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -176,3 +183,22 @@ def test_standardize_keeps_a_single_step_of_float32_among_many_rows() -> None:
 
 def test_standardize_does_not_hide_nan() -> None:
     assert standardize(torch.tensor([1.0, math.nan, 2.0])).isnan().all()
+
+
+def test_a_number_at_its_bound_is_one_that_clipping_made_or_left_there() -> None:
+    raw = torch.tensor([-3.0, -2.0, 0.0, 1.999, 2.0, 5.0])
+    assert at_bound(raw.clamp(-2.0, 2.0), 2.0).tolist() == [1, 1, 0, 0, 1, 1]
+    assert at_bound(raw, math.inf).sum() == 0
+
+
+def test_the_fraction_outside_is_of_components_that_clipping_moves() -> None:
+    low, high = torch.tensor([-1.0, -math.inf, 0.0]), torch.tensor([1.0, 2.0, 4.0])
+    rows = torch.tensor(
+        [[0.0, 0.0, 0.0], [1.0, 2.0, 4.0], [1.1, 0.0, 2.0], [-1.1, 2.1, 2.0], [-9.0, 3.0, 5.0]]
+    )
+    assert torch.allclose(outside(rows, low, high), torch.tensor([0.0, 0.0, 1 / 3, 2 / 3, 1.0]))
+    # Rounding is relative to the reach: the same in any unit, and none of it counts.
+    unit = 1e-8
+    assert torch.equal(outside(unit * rows, unit * low, unit * high), outside(rows, low, high))
+    rounded = torch.tensor([[1.0 + 1e-7, -1e20, 4.0 + 1e-6]])
+    assert outside(rounded, low, high).tolist() == [0.0]

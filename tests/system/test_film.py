@@ -218,6 +218,32 @@ def test_a_run_that_shall_be_filmed_and_cannot_be_is_refused_before_it_begins(ma
         make(*TINY, *films, "env=tests.environments:Counter-v0")
 
 
+LYING = ["env=tests.environments:Lying-v0", "logger.tensorboard=true", "trainer.record_every=32"]
+
+
+@pytest.mark.parametrize("lie", ["nothing", "numbers", "empty"])
+def test_an_environment_that_only_says_that_it_draws_is_refused_before_training(
+    make: Make, tmp_path: Path, lie: str
+) -> None:
+    with pytest.raises(
+        UserError, match=r"trainer.record_every=32: .*render\(\) .*expected an image"
+    ) as refused:
+        make(*TINY, *LYING, f"env.kwargs.lie={lie}")
+    assert len(refused.value.problems) == 1
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("lie", ["later", "grow", "metadata", "fast", "negative", "endless"])
+def test_what_an_environment_s_metadata_hide_does_not_end_the_run(
+    make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], lie: str
+) -> None:
+    trainer = make(*TINY, *LYING, f"env.kwargs.lie={lie}", "trainer.total_steps=48")
+    summary = trainer.train()
+    assert summary["status"] == "finished" and summary["checkpoint_steps"] == summary["steps"]
+    warned = "no video at 32 steps" in capsys.readouterr().err
+    assert warned == (lie == "later") != bool(videos(tmp_path / "run"))
+
+
 def test_nothing_is_left_of_a_camera() -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(3):
