@@ -1,6 +1,7 @@
 """Runs that end within an iteration keep the last finished one, and go on from it as from any checkpoint."""
 
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,13 @@ def same(one: Any, two: Any) -> bool:
     return torch.equal(one, two) if isinstance(one, torch.Tensor) else bool(one == two)
 
 
+def dropped(err: str) -> int:
+    """The steps that a run says it dropped."""
+    found = re.search(r"([\d,]+) steps that it had taken are dropped", err)
+    assert found
+    return int(found[1].replace(",", ""))
+
+
 def stopped_at_a_boundary(make: Make, *settings: str, after: int) -> Trainer:
     """A run that was asked to stop when so many iterations had finished."""
     trainer = make(*settings, name="boundary")
@@ -68,7 +76,7 @@ def stopped_at_a_boundary(make: Make, *settings: str, after: int) -> Trainer:
     [("ppo", "rollout", 5, 0), ("ppg", "rollout", 10 + 64 + 20, 1), ("ppo", "update", 3, 1)],
 )
 def test_a_stop_within_an_iteration_is_a_stop_before_it(
-    make: Make, rule: str, place: str, number: int, after: int
+    make: Make, rule: str, place: str, number: int, after: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     epochs = ["algo.epochs=2"] if rule == "ppo" else ["algo.policy_iterations=2", "algo.auxiliary_epochs=1"]
     settings = [*SMALL, f"algo={rule}", *epochs, WARM, "trainer.total_steps=600"]
@@ -79,6 +87,8 @@ def test_a_stop_within_an_iteration_is_a_stop_before_it(
         at_call(trainer.learner.critic_optimizer, "sweep", number, trainer.stop)
     summary = trainer.train()
     assert (summary["status"], summary["iterations"]) == ("interrupted", after)
+    if rule == "ppg":  # 19 steps of four environments were noted before the twentieth was received
+        assert 4 * 18 <= dropped(capsys.readouterr().err) <= 4 * 20
     assert same(kept(trainer), kept(stopped_at_a_boundary(make, *settings, after=after))) or after == 0
     assert summary["checkpoint_steps"] == summary["steps"]
     again = make(*settings, name="within")

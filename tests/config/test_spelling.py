@@ -51,12 +51,19 @@ def read(override: str) -> Override:
 @example("label", "1e3")
 @example("label", "true")
 @example("label", "[a")
+@example("label", " x ")
 def test_a_text_is_what_was_typed(key: str, text: str) -> None:
     if text.startswith("~"):
         text = "x" + text
     override = read(f"{key}={text}")
     assert override.value() == text and not override.is_sweep_override()
     assert OmegaConf.create({"key": override.value()}).key == text
+
+
+def test_a_comma_beside_a_bracket_is_part_of_the_text() -> None:
+    override = read("label=a[1,b")
+    assert override.value() == "a[1,b" and not override.is_sweep_override()
+    assert read("label=x y,z w").is_sweep_override()
 
 
 @settings(max_examples=100, deadline=None)

@@ -88,9 +88,25 @@ def test_what_is_similar_is_one_of_the_choices(word: str, words: list[str]) -> N
         assert same is not None and same.casefold() == choice.swapcase().casefold()
 
 
-@pytest.mark.parametrize(("word", "choice"), [("sac", "a3c"), ("Pong", "Ant"), ("x", "y"), ("dqn", "npg")])
+@pytest.mark.parametrize(
+    ("word", "choice"),
+    [("sac", "a3c"), ("Pong", "Ant"), ("x", "y"), ("dqn", "npg"), ("lr", "lx"), ("pg", "pi")],
+)
 def test_what_is_not_similar_is_not_offered(word: str, choice: str) -> None:
     assert most_similar(word, [choice]) is None
+
+
+@pytest.mark.parametrize(
+    ("word", "choice"),
+    [
+        ("rollout_len", "rollout_steps"),
+        ("nenvs", "num_envs"),
+        ("checkpoints", "checkpoint_every"),
+        ("ppi", "ppo"),
+    ],
+)
+def test_a_word_with_seven_tenths_in_common_or_one_slip_is_offered(word: str, choice: str) -> None:
+    assert most_similar(word, [choice]) == choice
 
 
 @pytest.mark.parametrize(

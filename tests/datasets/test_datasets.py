@@ -284,7 +284,7 @@ def test_minari_lists_what_is_written_into_its_folder_whatever_the_namespace(
 ) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     episodes = split(played(make, "CartPole-v1"))
-    names = ["plain-v0", "one/of-v1", "one/two/of-v0"]
+    names = ["plain-v0", "one/of-v1", "one/two/of-v0", "three/four/of-v0"]
     for name in names:
         path = tmp_path / "minari" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -292,7 +292,7 @@ def test_minari_lists_what_is_written_into_its_folder_whatever_the_namespace(
     assert sorted(minari.list_local_datasets()) == sorted(
         names
     )  # a warning, which is an error, for any other
-    assert list_local_namespaces() == ["one", "one/two"]
+    assert list_local_namespaces() == ["one", "one/two", "three", "three/four"]
     assert minari.load_dataset("one/two/of-v0").total_episodes == len(episodes)
     written(tmp_path / "elsewhere-v0", "CartPole-v1", episodes)
     assert minari.MinariDataset(tmp_path / "elsewhere-v0" / "data").id == "elsewhere-v0"

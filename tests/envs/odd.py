@@ -61,6 +61,8 @@ class Odd(gymnasium.Env[Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         super().reset(seed=seed)
         self.count = 0
+        if self.kind == "no info":
+            return self._show()[0], None
         return self._show()[0] if self.kind == "bare" else self._show()
 
     def step(self, action: Any) -> Any:

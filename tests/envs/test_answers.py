@@ -27,6 +27,7 @@ REFUSED = {
     "dict": r"returned a dict as observation; the observation space is Box",
     "complex": r"returned an observation of complex\d+ numbers; the observation space says float32",
     "bare": rf"reset\(\) returned a ndarray; expected \(observation, info\).*{CHECK}",
+    "no info": rf"reset\(\) returned .*; expected \(observation, info\), info a dict.*{CHECK}",
     "four": rf"step\(\) returned 4 values \(ndarray, float, bool, dict\); expected .*{CHECK}",
     "raises": r"step\(\) raised KeyError: 'joint', in step \(odd.py:\d+\)$",
     "additive mask": r"of environment 0.* contains -1000000000.0; expected 0 or 1 .* an additive mask becomes one",

@@ -102,6 +102,17 @@ def test_the_same_seed_draws_the_same_trials(tmp_path: Path) -> None:
     assert one != sequence(tmp_path / "three", replace(SEARCH, seed=7))
 
 
+def test_a_study_is_named_after_its_sweep_and_its_trials_say_where_their_runs_are(tmp_path: Path) -> None:
+    folder = tmp_path / "my_sweep"
+    folder.mkdir()
+    Trial(folder, SEARCH, folder / "run", 0).describe(seed=3)
+    study = open_study(folder, SEARCH)
+    assert study.study_name == "my_sweep"
+    assert study.trials[0].user_attrs == {"run_dir": str(folder / "run"), "seed": 3}
+    moved = open_study(folder.rename(tmp_path / "moved"), SEARCH)  # a study keeps its name
+    assert moved.study_name == "my_sweep" and len(moved.trials) == 1
+
+
 def test_who_resumes_a_run_resumes_its_trial(tmp_path: Path) -> None:
     first = Trial(tmp_path, SEARCH, tmp_path / "run", 0)
     report = first.pruning()

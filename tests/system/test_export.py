@@ -19,7 +19,7 @@ from pgx.export import compare as comparison
 from pgx.export.compare import compare
 from pgx.export.formats import Format, read, write
 from pgx.export.network import Deterministic
-from pgx.export.sample import observed
+from pgx.export.sample import _whole, observed
 from tests.conftest import Make
 
 ROOT = Path(__file__).parents[2]
@@ -99,6 +99,19 @@ def test_a_memory_that_is_carried_is_that_of_the_policy(make: Make, tmp_path: Pa
         assert action == pytest.approx(acted.executed.numpy(), abs=1e-4)
         theirs, ours = torch.from_numpy(after), acted.memory
     assert theirs.abs().max() > 0.01
+
+
+def test_a_step_without_a_mask_is_a_row_that_allows_everything(make: Make) -> None:
+    trainer = make(*LITTLE, *KINDS["masked_at_times"])
+    sample = observed(trainer.agent, trainer.runner.envs, 60, seed=0)
+    trainer.runner.close()
+    odd = sample.obs[:, 0] % 2 == 1  # steps at which Masked shows none
+    assert sample.action_mask is not None and len(sample.action_mask) == len(sample.obs) == 60
+    assert sample.action_mask[odd].all() and not sample.action_mask[~odd].all(dim=1).all()
+    shown = torch.tensor([[True, False]])
+    late = _whole([None, shown, None])
+    assert late is not None and late.tolist() == [[True, True], [True, False], [True, True]]
+    assert _whole([None, None]) is None
 
 
 def test_bounds_are_inside_and_reached(make: Make, tmp_path: Path) -> None:
