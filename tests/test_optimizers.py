@@ -342,13 +342,16 @@ def test_a_sweep_is_a_descent_on_the_rows_of_each_minibatch(make: Callable[[nn.M
         each = [stepping.descend(weighted, rows.rows(index), weight[index], price) for index in minibatches]
         assert torch.equal(losses, torch.stack(each)) and not losses.requires_grad
         assert torch.equal(flatten(swept.parameters()), flatten(stepped.parameters()))
+        assert sweeping.taken == stepping.taken
 
 
 def test_the_losses_of_a_sweep_are_those_before_each_of_its_steps() -> None:
     critic, rows = task()
     (first, second) = minibatches = rows.minibatches(25, torch.Generator().manual_seed(3))
     before = [critic_loss(critic, rows.rows(index)).detach() for index in minibatches]
-    losses = gradient_descent(critic).sweep(critic_loss, (rows,), minibatches)
+    steps = gradient_descent(critic)
+    losses = steps.sweep(critic_loss, (rows,), minibatches)
+    assert steps.taken == 2
     assert torch.equal(losses[0], before[0]) and not torch.equal(losses[1], before[1])
     assert sorted(torch.cat([first, second]).tolist()) == list(range(50))
 

@@ -121,3 +121,17 @@ def test_a_sweep_is_a_step_for_each_minibatch() -> None:
     fresh = SharedSteps(own(rule), weights, [torch.zeros_like(weights) for _ in range(2)])
     fresh.load_state_dict(state)
     assert all(map(torch.equal, fresh.moments, shared.moments))
+
+
+def test_a_state_that_was_taken_does_not_change_with_the_steps_after_it() -> None:
+    """It is part of a checkpoint that is still to be written."""
+    x, y = data(2)
+    steps = own(RULES["rmsprop"])
+    weights = flatten(steps.parameters)
+    shared = SharedSteps(steps, weights, [torch.zeros_like(weights) for _ in range(2)])
+    shared.descend(loss, x)
+    state = shared.state_dict()
+    then = [moment.clone() for moment in state["moments"]]
+    shared.descend(loss, y)
+    assert all(map(torch.equal, state["moments"], then))
+    assert not torch.equal(shared.moments[0], then[0])

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgx.algos.mdpo import STEP_SIZE_MIN
+from pgx.algos.mdpo import MDPO, STEP_SIZE_MIN
 from pgx.ops.params import flatten, gradient
 from pgx.trainer import Trainer
 from pgx.types import Batch, Distribution, Rollout, Setting
-from tests.conftest import Make
+from tests.conftest import Make, seen
 
 ENVS = ["env=CartPole-v1", "env=Pendulum-v1"]
 
@@ -150,6 +150,16 @@ def test_each_row_of_a_minibatch_meets_its_own_old_distribution(make: Make) -> N
     trainer.algorithm._policy_loss = watched
     trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
     assert met == [6]
+
+
+def test_each_pass_over_the_minibatches_deals_out_every_row_in_a_new_order() -> None:
+    rule = MDPO(0.99, 0.95, False, steps=6, minibatch_size=4, critic_epochs=0, critic_minibatch_size=4)
+    rows = torch.zeros(12)
+    batch = Batch(seen(rows.unsqueeze(1)), rows, rows, rows, rows, rows)
+    parts = rule._minibatches(batch, torch.Generator().manual_seed(0))
+    first, second = torch.cat(parts[:3]).tolist(), torch.cat(parts[3:]).tolist()
+    assert sorted(first) == sorted(second) == list(range(12))
+    assert first != second
 
 
 def test_batches_that_do_not_divide_are_named(make: Make) -> None:

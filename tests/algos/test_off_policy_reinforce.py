@@ -251,6 +251,17 @@ def test_self_normalised_weights_do_not_depend_on_a_factor_of_all_probabilities(
         assert torch.allclose(two, one if self_normalize else torch.e * one, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("weights", ["trajectory", "per_decision"])
+def test_weights_are_cut_first_and_then_divided_by_their_mean(weights: str) -> None:
+    """Of a reward of 1 at the last step alone, the gain there is the weight itself."""
+    log_ratio = torch.randn(3, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    reward, lasts = torch.zeros_like(log_ratio), torch.ones(3, 6, dtype=torch.bool)
+    reward[-1] = 1.0
+    cut = log_ratio.sum(0).exp().clamp(max=1.5)
+    gain = rule(weights, truncate=1.5, self_normalize=True)._gain(log_ratio, reward, lasts)
+    torch.testing.assert_close(gain[-1], cut / cut.mean())
+
+
 def test_per_decision_weights_have_less_variance_and_a_baseline_less_still() -> None:
     theta, mu = logits(0, size=1.0), logits(1)
     variances = [

@@ -9,16 +9,35 @@ import pytest
 import torch
 from torch import Tensor
 
+from pgx.algos.ppg import PPG
 from pgx.checkpoint import packed
+from pgx.engines import Eager
+from pgx.envs.normalizers import Identity
 from pgx.errors import UserError
 from pgx.metrics import tagged
 from pgx.ops.params import flatten, split
 from pgx.ops.stats import explained_variance
+from pgx.optimizers import NoSteps
 from pgx.optimizers.first_order import Adam
 from pgx.optimizers.gradient_steps import GradientSteps
+from pgx.policies.constant import Zero
+from pgx.policies.two_headed import two_headed
 from pgx.trainer import Trainer
-from pgx.types import Batch, Critic, Metrics, Observations, Optimizer, Policy, Rollout, Setting
-from tests.conftest import Make, parameters
+from pgx.types import (
+    Agent,
+    Batch,
+    Continuous,
+    Critic,
+    Learner,
+    Metrics,
+    Observations,
+    Optimizer,
+    Policy,
+    Rollout,
+    Setting,
+)
+from tests.conftest import Make, parameters, seen
+from tests.widening import Widening, kl_of_widening
 
 SHARED = ["algo.network=shared", "critic=none", "critic_optimizer=none"]
 NETWORKS = {"dual": [], "shared": SHARED}
@@ -236,6 +255,19 @@ def test_the_divergence_reported_is_that_of_the_auxiliary_phase_alone(make: Make
         assert (metrics["auxiliary_kl"] == pytest.approx(whole, rel=1e-4)) == flat
 
 
+@pytest.mark.parametrize("by", [0.5, -0.5])
+def test_the_divergence_reported_is_from_the_old_policy_to_the_new(by: float) -> None:
+    """KL(old || new), and not the reverse, which differs where the deviation moves."""
+    one = Continuous((1,))
+    policy = two_headed(one, one, torch.Generator(), [], "tanh", 1.0, 1.0, 1.0, 0.0, "gaussian")
+    optimizer = Widening(policy, policy.actor.log_std, by)
+    learner = Learner(optimizer, NoSteps(Zero()), Eager(), torch.Generator())
+    rule = PPG(0.99, 0.95, "off", 0.2, 0.0, "shared", 1, 1, 1, 4, 1, 4, 1.0)
+    agent = Agent(policy, Zero(), Identity())
+    metrics = rule._auxiliary_phase(agent, learner, seen(torch.zeros(4, 1)), torch.zeros(4))
+    assert metrics["auxiliary_kl"] == pytest.approx(kl_of_widening(by))
+
+
 @pytest.mark.parametrize("env", ENVS)
 def test_the_joint_loss_is_that_of_the_definition_away_from_the_old_policy(make: Make, env: str) -> None:
     trainer = make("algo=ppg", env, "algo.beta_clone=3", "policy.output_gain=1.0")
@@ -282,9 +314,9 @@ def test_a_phase_keeps_its_rows_learns_from_all_of_them_and_forgets_them(make: M
             assert tagged(metrics)
             kept = trainer.learner.memory["phase"]
             assert len(kept) == (0 if ended else iteration + 1)
-            for stored, seen, target in zip(kept, rollouts, targets, strict=False):
-                assert torch.equal(stored["obs"], seen.obs[seen.valid])
-                assert torch.equal(stored["time"], seen.time[seen.valid])
+            for stored, kept_rollout, target in zip(kept, rollouts, targets, strict=False):
+                assert torch.equal(stored["obs"], kept_rollout.obs[kept_rollout.valid])
+                assert torch.equal(stored["time"], kept_rollout.time[kept_rollout.valid])
                 assert torch.equal(stored["value_target"], target)
                 assert stored.keys() == {"obs", "time", "value_target"}
             if not ended:  # after the last one it is still where the auxiliary phase saw through it

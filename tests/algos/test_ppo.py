@@ -1,13 +1,9 @@
 """PPO against its definition: what its gradient ignores, and when it stops."""
 
-import math
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from pgx.algos.ppo import PPO
 from pgx.engines import Eager
@@ -17,8 +13,9 @@ from pgx.optimizers import NoSteps
 from pgx.policies.constant import Zero
 from pgx.policies.heads import GaussianPolicy
 from pgx.trainer import Trainer
-from pgx.types import Agent, Batch, Learner, Loss, Rollout
+from pgx.types import Agent, Batch, Learner, Rollout
 from tests.conftest import Make, parameters, seen
+from tests.widening import Widening, kl_of_widening
 
 ENVS = ["env=CartPole-v1", "env=Pendulum-v1"]
 
@@ -86,33 +83,19 @@ def test_target_kl_ends_the_epochs(make: Make) -> None:
     assert tight.algorithm.update(tight.agent, tight.learner, rollout, 0.0)["epochs"] == 1
 
 
-class Widening(NoSteps):
-    """Adds one number to the policy's log std in every sweep, whatever the loss."""
-
-    def __init__(self, policy: GaussianPolicy, by: float) -> None:
-        super().__init__(policy)
-        self.log_std, self.by = policy.log_std, by
-
-    @torch.no_grad()
-    def sweep(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
-        self.log_std += self.by
-        return torch.zeros(len(minibatches))
-
-
 @pytest.mark.parametrize("by", [0.2, -0.2])
 @pytest.mark.parametrize(("factor", "epochs"), [(0.99, 3), (1.01, 4)])
 def test_epochs_end_with_the_first_whose_kl_from_the_old_policy_exceeds_target_kl(
     by: float, factor: float, epochs: int
 ) -> None:
     """KL(old || new), and not the reverse, which differs where the deviation moves."""
-    old, third = torch.distributions.Normal(0.0, 1.0), torch.distributions.Normal(0.0, math.exp(3 * by))
-    target_kl = factor * float(torch.distributions.kl_divergence(old, third))
+    target_kl = factor * kl_of_widening(3 * by)
     policy = GaussianPolicy(torch.nn.Linear(1, 1), 1, log_std_init=0.0)
     obs, ones = seen(torch.zeros(4, 1)), torch.ones(4)
     batch = Batch(obs, torch.zeros(4, 1), ones, ones, ones, ones)
     rule = PPO(0.99, 0.95, "off", 0.2, 10, 4, False, 0.0, None, target_kl)
     rule.estimate = lambda agent, rollout: batch
-    learner = Learner(Widening(policy, by), NoSteps(Zero()), Eager(), torch.Generator())
+    learner = Learner(Widening(policy, policy.log_std, by), NoSteps(Zero()), Eager(), torch.Generator())
     metrics = rule.update(Agent(policy, Zero(), Identity()), learner, None, 0.0)
     assert metrics["epochs"] == epochs
 
