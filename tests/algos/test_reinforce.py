@@ -153,6 +153,24 @@ def test_baselines_are_unbiased_in_batches_of_two_episodes(baseline: str) -> Non
     assert float(z_scores(torch.stack(estimates), limit("reward_to_go", 0.8)).max()) < 4
 
 
+def test_the_constant_baseline_is_one_number_an_episode_and_the_time_dependent_one_the_mean_at_each_step() -> (
+    None
+):
+    rollout = sampled(20, seed=6)
+    episode = torch.arange(20).expand(rollout.valid.shape)[rollout.valid]
+    none, constant, at_step = (
+        rule("reward_to_go", baseline).estimate(agent_of(logits()), rollout) for baseline in BASELINES[:3]
+    )
+    for number in range(20):
+        taken_off = (none.advantage - constant.advantage)[episode == number]
+        assert torch.allclose(taken_off, taken_off[:1])
+    for step in range(HORIZON):
+        rows = none.obs.time == step
+        weight = none.advantage[rows]
+        others = (weight.sum() - weight) / max(1, len(weight) - 1)
+        assert torch.allclose((none.advantage - at_step.advantage)[rows], others)
+
+
 def variance(weighting: str, baseline: str, discount: float) -> float:
     """Of one episode's estimate, summed over its components."""
     gradients = episode_gradients(
