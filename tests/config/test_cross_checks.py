@@ -1,5 +1,7 @@
 """Values that are right by themselves and contradict each other: each is named with what to choose instead."""
 
+import re
+
 import pytest
 
 from pgx.config.check import plain_values
@@ -39,6 +41,18 @@ def test_what_fits_is_taken() -> None:
 )
 def test_what_does_not_fit_is_named(overrides: list[str], says: str) -> None:
     assert any(line.startswith(says) for line in found("env=CartPole-v1", *overrides)), found(*overrides)
+
+
+def test_contradictions_of_every_kind_are_told_together() -> None:
+    lines = found(
+        "env=CartPole-v1", "algo=ppo", "dataset=x", "run_dir=' '", "trainer.total_steps=3", "optimizer=none"
+    )
+    assert [re.split("[:=]", line)[0] for line in lines] == [
+        "run_dir",
+        "dataset",
+        "trainer.total_steps",
+        "optimizer",
+    ]
 
 
 def of_ranks(size: int, *overrides: str) -> list[str]:
