@@ -332,9 +332,13 @@ def test_what_real_runs_cost(make: Make, tmp_path: Path) -> None:
 
 
 def test_health_of_the_last_tenth() -> None:
-    kl = Series(STEPS_OF_ROWS, np.array([0.0] * 9 + [1.0]))
-    found = groups(compared(run("ppo", 0, 1.0, others={"health/kl": kl})))["ppo"].health["health/kl"]
-    assert found == (pytest.approx(0.1), pytest.approx(1.0))
+    """Of twenty rows up to step 1,000 the two behind step 900."""
+    rows = np.arange(50.0, 1050.0, 50.0)
+    kl = Series(rows, np.array([5.0] * 18 + [1.0, 3.0]))
+    found = groups(compared(run("ppo", 0, 1.0, steps=rows, others={"health/kl": kl})))["ppo"].health[
+        "health/kl"
+    ]
+    assert found == (pytest.approx(94 / 20), pytest.approx(2.0))
 
 
 def test_health_at_a_step_between_two_rows() -> None:
