@@ -165,6 +165,19 @@ def test_best_is_the_checkpoint_of_the_best_mean_return(make: Make) -> None:
     assert sum(recent) / len(recent) == pytest.approx(best["counters"]["best_return"])
 
 
+def test_episodes_that_no_row_has_counted_are_in_a_checkpoint(make: Make) -> None:
+    one, two = (
+        make(*small("a2c"), "env=CartPole-v1", "env.backend=gymnasium", name=name) for name in ("a", "b")
+    )
+    one._take(Report(100, [Episode(5.0, 2)] * 3, None), time.perf_counter())
+    two.load_state_dict(one.state_dict())
+    rows = list[dict[str, float]]()
+    two.records.row = lambda steps, metrics: rows.append(metrics)  # type: ignore[method-assign]
+    two._take(Report(100, [Episode(1.0, 2)], {}), time.perf_counter())
+    (row,) = rows
+    assert (row["rollout/episodes"], row["rollout/episode_return"], row["time/iteration"]) == (4, 4.0, 2)
+
+
 def test_the_best_is_kept_as_it_was_until_it_is_written(make: Make) -> None:
     """Its checkpoint comes with the next one, when the run may be worse again."""
     trainer = make(*small("a2c"), "env=CartPole-v1", "env.backend=gymnasium")

@@ -73,6 +73,19 @@ def test_a_key_that_nothing_would_read_is_named_with_what_decides(
     assert line.startswith(f"{key}: nothing reads it with {because};")
 
 
+@pytest.mark.parametrize(
+    ("solver", "unused"),
+    [
+        ("cg", {"euclidean_radius"}),
+        ("exact", {"cg_steps", "cg_tolerance", "euclidean_radius"}),
+        ("euclidean", {"cg_steps", "cg_tolerance", "max_kl", "fisher", "damping"}),
+    ],
+)
+def test_what_a_solver_of_the_natural_gradient_does_not_read(solver: str, unused: set[str]) -> None:
+    found = idle(["algo=npg", "env=CartPole-v1", f"algo.solver={solver}"])
+    assert {key for key in found if key.startswith("algo.")} == {f"algo.{key}" for key in unused}
+
+
 def test_a_default_of_others_is_named_where_the_others_are_set_as_well() -> None:
     assert problems("env.discount=0.9", "algo.discount=0.8")[0].startswith(
         "env.discount: nothing reads it where"
