@@ -227,7 +227,14 @@ def test_health_can_be_looked_at_less_often_without_changing_the_run(make: Make,
     assert summaries[0]["final_return"] == summaries[1]["final_return"]
 
 
-@pytest.mark.parametrize("runner", ["sync", "episodes", "actor_learner", "a3c"])
+@pytest.mark.parametrize(
+    "runner",
+    [
+        "sync",
+        "episodes",
+        *(pytest.param(each, marks=pytest.mark.system) for each in ("actor_learner", "a3c")),
+    ],
+)
 def test_a_run_of_fewer_updates_than_logger_every_has_a_row_of_its_last_update(
     make: Make, tmp_path: Path, runner: str
 ) -> None:
