@@ -98,7 +98,8 @@ def train(experiment: Experiment, seed: int) -> None:
     shutil.rmtree(folder, ignore_errors=True)  # what an interrupted call left
     command = [sys.executable, "-m", "pgx", "train", f"algo={experiment.algo}", f"env={experiment.env}"]
     command += [f"trainer.total_steps={experiment.steps}", f"seed={seed}", f"run_dir={folder}"]
-    command += ["logger.console=off", "env.num_threads=1", *experiment.overrides]
+    command += ["logger.console=off", "env.num_threads=1", "trainer.compile=true"]
+    command += [*experiment.overrides]
     subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     command = [sys.executable, "-m", "pgx", "eval", str(folder), "--episodes", "20"]
     played = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True)
