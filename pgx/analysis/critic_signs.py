@@ -83,6 +83,32 @@ def lost(run: Recorded, bound: float) -> Evidence | None:
     return Evidence(recent.key, int(ends[best]), int(ends[-1]), float(medians[-1]), 1.0, said)
 
 
+def short_horizon(run: Recorded, bound: float) -> Evidence | None:
+    """More than the bound's share of the best return is gone while rewards a step rose and episodes became shorter.
+
+    And episodes were longer at their best than the horizon 1 / (1 - discount): what the run gave up is mostly beyond
+    what its discount lets it see, so the return may fall while the discounted return, which is optimised, rises.
+    """
+    discount = run.number("algo.discount")
+    returns, length = run.curves("episode_return_recent", "episode_length")
+    if discount is None or discount >= 1 or len(returns) == 0:
+        return None
+    horizon = 1 / (1 - discount)
+    (earned, _, ends), (lasted, _, _) = returns.medians(), length.medians()
+    best = int(earned.argmax())
+    a_step = earned / lasted
+    gone = earned[best] > 0 and earned[-1] < (1 - bound) * earned[best]
+    faster = lasted[-1] < lasted[best] and a_step[-1] > a_step[best] > 0
+    if not (gone and faster and lasted[best] > 2 * horizon):
+        return None
+    said = (
+        f"{earned[best]:.4g} in {lasted[best]:.0f} steps at {int(ends[best]):,} steps, "
+        f"{earned[-1]:.4g} in {lasted[-1]:.0f} at the end",
+        f"1 / (1 - discount) = {horizon:.0f} steps",
+    )
+    return Evidence(returns.key, int(ends[best]), int(ends[-1]), float(earned[-1]), 1.0, said)
+
+
 def stopped_exploring(run: Recorded, bound: float) -> Evidence | None:
     """Entropy below the bound's share of what it began with, while the return is not at its best."""
     entropy = run.curve("entropy")

@@ -284,6 +284,14 @@ SICKNESSES: tuple[Sickness, ...] = (
         SINGLE, signs.gradient_clipped, (),
     ),
     Sickness(
+        "horizon too short", ("episode_return_recent", "episode_length"),
+        "more than {} of the best return is gone, while rewards a step rose and episodes, longer than twice "
+        "1 / (1 - discount) at their best, became shorter", 0.3,
+        "pgx's own: docs/algorithms/vtrace.md has five runs whose return falls and whose discounted return rises",
+        ("raise algo.discount",),
+        ONLINE, critic.short_horizon, ("return lost",),
+    ),
+    Sickness(
         "return lost", ("episode_return_recent",),
         "more than {} of what was gained, if that was half of the return or more, is gone at the end", 0.75,
         "pgx's own; drawdown as a measure: Chan et al., 2020",

@@ -259,6 +259,25 @@ def test_returns_that_never_differ_are_no_signal() -> None:
     assert names(walker(episode_return_min=0.0, episode_return_max=1.0), CONFIG) == []
 
 
+def lasting(returns: list[float], lengths: list[float]) -> list[dict[str, Any]]:
+    """Rows with these returns and lengths of episodes."""
+    rows = rising("episode_return_recent", returns)
+    return [row | {"rollout/episode_length": length} for row, length in zip(rows, lengths, strict=True)]
+
+
+def test_a_return_that_falls_while_rewards_a_step_rise_is_a_matter_of_the_horizon() -> None:
+    """At a discount of 0.99, 1,000 steps at 1 a step are worth 100, and 170 steps at 2.2 are worth 180."""
+    stood, lunged = ([1000.0] * 6, [1000.0] * 6), ([370.0] * 4, [170.0] * 4)
+    returns, lengths = (one + other for one, other in zip(stood, lunged, strict=True))
+    (found,) = examine(Recorded(lasting(returns, lengths), CONFIG)).found
+    assert found.sickness.name == "horizon too short"
+    assert advice(found.sickness, Recorded(walker(), CONFIG)) == ["raise algo.discount (now 0.99)"]
+    far = CONFIG | {"algo": CONFIG["algo"] | {"discount": 0.999}}
+    assert names(lasting(returns, lengths), far) == []  # it sees as far as the episodes last
+    assert names(lasting(returns, [1000.0] * 6 + [500.0] * 4), CONFIG) == []  # rewards a step fell
+    assert names(lasting(returns[:6] + [800.0] * 4, lengths), CONFIG) == []  # little is gone
+
+
 def test_actions_outside_the_bounds_are_named_where_entropy_rises() -> None:
     gaussian = CONFIG | {"policy": {"log_std_init": 0.0, "continuous": "gaussian"}}
     run = Recorded(rising("entropy", RISES, clipped_action_fraction=0.9), gaussian)
@@ -416,7 +435,8 @@ def test_every_sickness_that_can_be_made_here_is_made() -> None:
     """The rest needs a simulator, or more than a few seconds, or is seen in rows that the tests below write."""
     rest = {"policy lag cuts the weights", "conjugate gradient does not converge", "KL over its bound",
             "line search rejects", "predicted and actual gain apart", "ESS collapse", "clip fraction high",
-            "gradient always clipped", "return lost", "no signal", "advantages are all zero", "rewards are clipped",
+            "gradient always clipped", "horizon too short",
+            "return lost", "no signal", "advantages are all zero", "rewards are clipped",
             "actions outside the bounds", "standard deviation explodes", "environment not finite"}  # fmt: skip
     assert {name for name, _ in SICK} | rest == {sickness.name for sickness in SICKNESSES}
 
