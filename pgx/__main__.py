@@ -1,5 +1,26 @@
 """`python -m pgx` is `pgx`."""
 
-from pgx.cli import main
+import sys
+from typing import NoReturn
 
-main()
+from pgx.process_end import INTERRUPTED, keep_exit_code, report_sigterm
+
+
+def run_process() -> NoReturn:
+    """Run the command line of this process. A signal at any time ends it with its exit code and without a traceback."""
+    report_sigterm()
+    code: int | str | None = INTERRUPTED
+    try:
+        from pgx.cli import main  # in here, so that Ctrl-C may come as early as possible
+
+        main()
+    except SystemExit as ended:
+        code = ended.code
+    except KeyboardInterrupt:
+        print("pgx: interrupted", file=sys.stderr)
+    keep_exit_code(code)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    run_process()

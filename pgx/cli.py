@@ -9,13 +9,13 @@ from typing import NoReturn
 
 from pgx import __version__
 from pgx.errors import Preempted, RunError, UserError
+from pgx.process_end import INTERRUPTED
 from pgx.schema import nearest
+from pgx.stopping import QuietInterrupt
 from pgx.streams import guarded, report_and_go_on
 from pgx.verbs.before import ALGOS, CHECK, ENVS
 from pgx.verbs.many_runs import COMPARE, RUNS, SWEEP, TENSORBOARD
 from pgx.verbs.one_run import COLLECT, DOCTOR, EVAL, EXPORT, RECORD, REPLAY
-
-INTERRUPTED = 130  # what a shell reports for a process ended by Ctrl-C
 
 TRAIN = "train a policy, e.g. pgx train algo=trpo env=Walker2d-v4; pgx train --help shows every key"
 VERBS = (SWEEP, EVAL, RECORD, EXPORT, TENSORBOARD, COLLECT, COMPARE, RUNS, REPLAY, CHECK, DOCTOR, ENVS, ALGOS)
@@ -54,7 +54,10 @@ def _run(arguments: list[str]) -> int:
     except (UserError, RunError) as error:
         _report(str(error))
         code = error.exit_code
+    except QuietInterrupt:
+        code = INTERRUPTED
     except KeyboardInterrupt:
+        print("pgx: interrupted", file=sys.stderr)
         code = INTERRUPTED
     except Preempted as ended:
         code = ended.exit_code

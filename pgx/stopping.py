@@ -13,6 +13,10 @@ class IterationAbandoned(BaseException):
     """
 
 
+class QuietInterrupt(KeyboardInterrupt):
+    """A Ctrl-C of which nothing more is printed: a message stands already, or it is how the command ends."""
+
+
 class StopAtCheckpoint(KeyboardInterrupt):
     """Ends a run at its last checkpoint, without one of its own."""
 

@@ -10,7 +10,7 @@ PACKAGE = ROOT / "pgx"
 
 FLOORS = {
     "errors": 0, "extras": 0, "own_modules": 0, "streams": 0, "schema": 0, "paths": 0, "specs": 0, "types": 0,
-    "processes": 0, "metric_ranges": 0, "cores": 0,
+    "processes": 0, "process_end": 0, "metric_ranges": 0, "cores": 0,
     "ops": 1,
     "policies": 2, "algos": 2, "engines": 2, "optimizers": 2, "sequences": 2, "estimates": 2, "regression": 2,
     "improvement": 2,

@@ -18,6 +18,7 @@ from pgx.config.unread import problems_of
 from pgx.errors import UserError
 from pgx.run_lock import hold
 from pgx.schema import nearest
+from pgx.stopping import QuietInterrupt
 from pgx.sweeps.progress import clear, look
 from pgx.types import State
 
@@ -73,7 +74,7 @@ def _again(run_dir: Path, cfg: DictConfig, lead: Lead) -> int:
 def _run(cfg: DictConfig, state: State | None, lead: Lead) -> int:
     summary = lead.run(cfg, state)
     if summary["status"] == "interrupted":
-        raise KeyboardInterrupt
+        raise QuietInterrupt
     return 0
 
 

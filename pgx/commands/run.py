@@ -17,6 +17,7 @@ from pgx.config import build
 from pgx.config.check import plain_values
 from pgx.errors import Preempted, RunError, UserError
 from pgx.ranks import leave, speaks_first
+from pgx.stopping import QuietInterrupt
 from pgx.trainer import Trainer
 from pgx.types import Ranks, State
 
@@ -60,7 +61,7 @@ def follow(ranks: Ranks) -> int:
     cfg = OmegaConf.create(order.config)
     assert isinstance(cfg, DictConfig)
     if _run(cfg, order.state, ranks)["status"] == "interrupted":
-        raise KeyboardInterrupt
+        raise QuietInterrupt
     return 0
 
 
@@ -144,7 +145,7 @@ def _interruptible(trainer: Trainer) -> Iterator[list[int]]:
         asked.append(number)  # before a word is said: the next may come while this is
         trainer.stop_requested = True
         if number == signal.SIGINT and again and not together:
-            raise KeyboardInterrupt
+            raise QuietInterrupt
         if trainer.writes and not told:
             how = "" if together or number != signal.SIGINT else " (Ctrl-C again: at once)"
             print(f"\nstopping{how}", file=sys.stderr, flush=True)

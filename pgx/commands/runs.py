@@ -19,6 +19,7 @@ from pgx.loggers.jsonl import METRICS, finite, read
 from pgx.metrics import tag
 from pgx.records import SUMMARY, read_summary
 from pgx.run_lock import LOCK, holder
+from pgx.stopping import QuietInterrupt
 from pgx.sweeps.progress import look
 
 INTERVAL = 3.0  # seconds between looks of --watch
@@ -49,7 +50,10 @@ def runs(folder: Path, watch: bool, as_json: bool) -> int:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected one with runs below it")
     if watch:
-        _watch(folder, as_json)
+        try:
+            _watch(folder, as_json)
+        except KeyboardInterrupt as error:
+            raise QuietInterrupt from error
     lines = look_below(folder, {})
     if not lines:
         raise UserError(f"{folder}: no run below it")

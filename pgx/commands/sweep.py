@@ -26,6 +26,7 @@ from pgx.errors import RunError, UserError
 from pgx.extras import require
 from pgx.run_lock import hold
 from pgx.schema import nearest
+from pgx.stopping import QuietInterrupt
 from pgx.sweeps.plan import (
     PLAN,
     STOP,
@@ -205,7 +206,7 @@ def _run(folder: Path, plan: Plan) -> int:
     lines, failed = closing(folder, plan)
     print("\n".join(lines), flush=True)
     if stopped:
-        raise KeyboardInterrupt
+        raise QuietInterrupt
     if failed:
         raise RunError("\n".join(failed))
     return 0
@@ -218,7 +219,7 @@ def _stoppable(folder: Path) -> Iterator[Path]:
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
         if stop.exists():
-            raise KeyboardInterrupt
+            raise QuietInterrupt
         stop.touch()
         print("\nstopping each run after its iteration (Ctrl-C again: at once)", file=sys.stderr, flush=True)
 

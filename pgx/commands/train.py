@@ -27,6 +27,7 @@ from pgx.errors import UserError
 from pgx.paths import groups
 from pgx.ranks import join
 from pgx.schema import nearest
+from pgx.stopping import QuietInterrupt
 from pgx.sweeps.plan import key_of
 
 # Hydra's flags but for those that read another config, which pgx would not have checked, or a pickled one.
@@ -141,7 +142,7 @@ def _run(lead: Lead, failures: list[Exception], cfg: DictConfig) -> None:
         failures.append(error)
         return
     if summary["status"] == "interrupted":
-        raise KeyboardInterrupt
+        raise QuietInterrupt
 
 
 def _forget_empty(run_dir: Path) -> None:

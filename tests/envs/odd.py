@@ -1,5 +1,6 @@
 """An environment that answers in odd ways; workers import it."""
 
+import json
 from typing import Any
 
 import gymnasium
@@ -42,6 +43,7 @@ class Odd(gymnasium.Env[Any, Any]):
 
     def __init__(self, kind: str = "", late: bool = False) -> None:
         self.kind, self.late = kind, late
+        self.buffer = np.zeros(3, np.float32)
 
     def _show(self) -> tuple[Any, dict[str, Any]]:
         seen: Any = np.full(3, 0.1 * self.count, np.float32)
@@ -56,6 +58,9 @@ class Odd(gymnasium.Env[Any, Any]):
                 seen = {"a": seen}
             case "complex":
                 seen = seen.astype(complex)
+            case "buffer":
+                self.buffer[:] = seen
+                seen = self.buffer
         return seen, ({"action_mask": MASKS[self.kind]} if self.kind in MASKS else {})
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
@@ -76,6 +81,10 @@ class Odd(gymnasium.Env[Any, Any]):
                 return seen, reward, ended, info
             case "raises":
                 return {}["joint"]
+            case "json":
+                json.dumps(action)
+            case "table":
+                reward = {0: -1.0, 1: 0.0, 2: 1.0}[action]
             case "array flag":
                 return seen, reward, np.array([ended]), False, info
             case "text flag":

@@ -30,6 +30,7 @@ REFUSED = {
     "no info": rf"reset\(\) returned .*; expected \(observation, info\), info a dict.*{CHECK}",
     "four": rf"step\(\) returned 4 values \(ndarray, float, bool, dict\); expected .*{CHECK}",
     "raises": r"step\(\) raised KeyError: 'joint', in step \(odd.py:\d+\)$",
+    "json": r"step\(\) raised TypeError: .* not JSON serializable, in step \(odd.py:\d+\)$",
     "additive mask": r"of environment 0.* contains -1000000000.0; expected 0 or 1 .* an additive mask becomes one",
     "negative mask": r"of environment 0.* contains -1; expected 0 or 1",
     "nan mask": r"of environment 0.* contains nan; expected 0 or 1",
@@ -85,6 +86,27 @@ def test_one_number_is_taken_in_every_form(kind: str) -> None:
     took = played(kind)
     assert took.reward.tolist() == [1.0, 1.0] and took.reward.dtype == np.float64
     assert took.terminated.tolist() == [False, False]
+
+
+def test_an_action_is_a_key_of_the_environments_table() -> None:
+    """It is a number of NumPy's, which Python takes for an equal one of its own."""
+    assert played("table").reward.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("backend", ["gymnasium", "processes"])
+def test_an_observation_that_the_next_step_writes_over_is_kept(
+    backend: Literal["gymnasium", "processes"],
+) -> None:
+    """Also the last one at a time limit, whose value is bootstrapped from."""
+    kept = []
+    for kind in ("", "buffer"):
+        kwargs = {"kind": kind, "max_episode_steps": 3}
+        envs = make_envs(BackendChoice(backend, "test"), ODD, 2, kwargs, 1, 60.0, OWN)
+        rows = [envs.reset(0), *(step(envs, np.ones(2, np.int64)).obs for _ in range(5))]
+        kept.append(np.stack(rows))
+        envs.close()
+    last = np.float32(0.1 * 3)
+    assert np.array_equal(*kept) and (kept[0][3] == last).all() and (kept[0][4] == 0).all()
 
 
 @pytest.mark.parametrize("kind", ["int mask", "bool mask", "float mask"])

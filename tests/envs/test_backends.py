@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import SyncVectorEnv
+from gymnasium.wrappers import Autoreset, RecordEpisodeStatistics
 
 import tests.environments  # noqa: F401, registers ids
 from pgx.envs.envpool_backend import EnvPoolVector, why_not
-from pgx.envs.gymnasium_backend import quietly
+from pgx.envs.gymnasium_backend import GymnasiumVector, quietly
 from pgx.envs.make import BackendChoice, choose_backend, id_problem, make_envs
 from pgx.envs.vector import VectorEnv, step
 from pgx.errors import RunError, UserError
@@ -102,6 +103,51 @@ def test_time_limits_are_truncations_and_falls_are_terminations(backend: str) ->
     falling.reset(0)
     ends = [step(falling, -np.ones((3, 6), np.float32)) for _ in range(20)]
     assert any(took.terminated.any() for took in ends) and not any(took.truncated.any() for took in ends)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("limit", [7, 210])  # Pendulum-v1 is registered with 200
+def test_a_time_limit_may_be_shorter_and_longer_than_the_registered_one(backend: str, limit: int) -> None:
+    assert choose("Pendulum-v1", backend, {"max_episode_steps": limit}).name == backend
+    envs = make(backend, "Pendulum-v1", n=1, max_episode_steps=limit)
+    envs.reset(0)
+    cut = [bool(step(envs, np.zeros((1, 1), np.float32)).truncated[0]) for _ in range(limit)]
+    assert cut == [False] * (limit - 1) + [True]
+    envs.close()
+
+
+def test_gymnasiums_statistics_wrapper_counts_the_same_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def made() -> "gymnasium.Env[Any, Any]":
+        return RecordEpisodeStatistics(gymnasium.make("CartPole-v1"))
+
+    monkeypatch.setitem(gymnasium.registry, "Counted-v0", EnvSpec("Counted-v0", entry_point=made))
+    envs = GymnasiumVector("Counted-v0", 1, {}, first=0)
+    envs.reset(0)
+    lengths, returns, length = [], [], 0
+    for _ in range(100):
+        took = step(envs, np.ones(1, np.int64))
+        length += 1
+        if took.terminated[0]:
+            lengths.append(length)
+            returns.append(float(length))
+            length = -1  # the step that only resets
+    wrapper = envs.first
+    while not isinstance(wrapper, RecordEpisodeStatistics):
+        assert isinstance(wrapper, gymnasium.Wrapper)
+        wrapper = wrapper.env
+    assert len(lengths) > 5
+    assert (list(wrapper.length_queue), list(wrapper.return_queue)) == (lengths, returns)
+
+
+def test_gymnasiums_autoreset_wrapper_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last observation is the episode's own, and the explicit reset after it takes the place of its own."""
+
+    def made() -> "gymnasium.Env[Any, Any]":
+        return Autoreset(gymnasium.make("Walker2d-v4"))
+
+    monkeypatch.setitem(gymnasium.registry, "Resetting-v0", EnvSpec("Resetting-v0", entry_point=made))
+    wrapped, plain = make("gymnasium", "Resetting-v0"), make("gymnasium")
+    assert all((a == b).all() for a, b in zip(play(wrapped, 5), play(plain, 5), strict=True))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
