@@ -59,7 +59,9 @@ def test_ctrl_c_while_the_process_exits_does_not_change_its_code(script: str) ->
     assert (done.returncode, done.stderr) == (3, "")
 
 
-@pytest.mark.parametrize(("raised", "line"), [(KeyboardInterrupt, "pgx: interrupted\n"), (QuietInterrupt, "")])
+@pytest.mark.parametrize(
+    ("raised", "line"), [(KeyboardInterrupt, "pgx: interrupted\n"), (QuietInterrupt, "")]
+)
 def test_an_interrupted_command_says_so_once(
     command: Command, monkeypatch: pytest.MonkeyPatch, raised: type[BaseException], line: str
 ) -> None:

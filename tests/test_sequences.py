@@ -23,6 +23,9 @@ from tests.conftest import QUIET, Make, parameters, resumed, small
 # Episodes of 9 to 15 steps: within a stretch they end, and are cut.
 TASK = ["env=CartPole-v1", "env.kwargs.max_episode_steps=15", "policy.output_gain=3.0"]
 BACKENDS = ["env.backend=gymnasium", "env.backend=envpool"]
+# Learning multiplies other numbers of rows at once than acting did, so sums may be rounded otherwise: by a few units in
+# the last digit of float32, 2.4e-7 for log-probabilities of 2 to 4 nats.
+ROUNDING = 1e-6
 # sequence_length and burn_in, of rollouts of 64 steps
 CUTS = [
     (16, 5),
@@ -104,7 +107,7 @@ def test_the_first_ratio_is_one_in_rollouts_that_go_on_from_each_other(
         batch = trainer.algorithm.estimate(agent, rollout)
         assert len(batch) == rollout.steps
         log_prob = agent.policy(batch.obs).log_prob(batch.action).detach()
-        assert torch.allclose(log_prob, batch.log_prob, atol=2e-5)
+        assert float((log_prob - batch.log_prob).abs().max()) <= ROUNDING
         forgetful = replace(rollout, memory=torch.zeros_like(rollout.memory))
         if burn_in == 0 and (iteration > 0 or length < 64):  # what was remembered makes a difference
             without = agent.policy(observations(agent, forgetful)).log_prob(batch.action).detach()
@@ -121,7 +124,7 @@ def test_nothing_is_remembered_over_a_boundary(make: Make) -> None:
     assert rollout.memory is not None and not rollout.memory[0].any()
     batch = trainer.algorithm.estimate(trainer.agent, rollout)
     log_prob = trainer.agent.policy(batch.obs).log_prob(batch.action).detach()
-    assert torch.allclose(log_prob, batch.log_prob, atol=2e-5)
+    assert float((log_prob - batch.log_prob).abs().max()) <= ROUNDING
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
