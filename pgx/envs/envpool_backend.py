@@ -20,6 +20,13 @@ from pgx.extras import import_problem
 # EnvPool's of the same id.
 REIMPLEMENTED = frozenset({"ale_py", "gymnasium", "gymnasium_robotics", "highway_env", "minigrid"})
 
+# Keywords with which EnvPool simulates what Gymnasium does. Without post_constraint the contact forces that these two
+# observe are all zero.
+AS_IN_GYMNASIUM: dict[str, dict[str, Any]] = {
+    "Humanoid-v4": {"post_constraint": True},
+    "HumanoidStandup-v4": {"post_constraint": True},
+}
+
 
 def pool_id(env_id: str) -> str:
     """Return the id without the module that registers it: EnvPool knows `highway_env:highway-fast-v0` as
@@ -139,15 +146,16 @@ class EnvPoolVector:
     def _make(self, seed: int) -> Any:
         import envpool
 
+        name = pool_id(self.id)
         stay = {"thread_affinity_offset": 0} if one_each(self._num_threads) else {}
         with quietly():
             return envpool.make(
-                pool_id(self.id),
+                name,
                 env_type="gymnasium",
                 num_envs=self.num_envs,
                 num_threads=self._num_threads,
                 seed=seed,
-                **(stay | self._kwargs),
+                **(stay | AS_IN_GYMNASIUM.get(name, {}) | self._kwargs),
             )
 
     def reset(self, seed: int) -> Array:

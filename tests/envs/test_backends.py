@@ -176,6 +176,21 @@ def test_envpool_simulates_the_same_walker_as_gymnasium() -> None:
         assert (one.terminated == two.terminated).all()
 
 
+@pytest.mark.parametrize("env_id", ["Humanoid-v4", "Humanoid-v5"])
+def test_a_humanoid_observes_the_same_contact_forces_in_both_libraries(env_id: str) -> None:
+    ours, theirs = (make(backend, env_id, n=1, reset_noise_scale=0.0) for backend in ("gymnasium", "envpool"))
+    ours.reset(0)
+    theirs.reset(0)
+    rng, forces = np.random.default_rng(0), []
+    for _ in range(14):  # its feet touch the ground at the 11th
+        action = rng.uniform(-0.4, 0.4, (1, 17)).astype(np.float32)
+        one, two = step(ours, action), step(theirs, action)
+        assert np.allclose(one.obs, two.obs, rtol=2e-3, atol=1e-3)
+        assert np.allclose(one.reward, two.reward, atol=1e-3)
+        forces.append(abs(one.obs[0, -84:]).max())
+    assert max(forces) > 100
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_actions_beyond_the_bounds_act_as_the_bounds(backend: str) -> None:
     ends = []
