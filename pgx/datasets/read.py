@@ -133,6 +133,8 @@ def _numbers(where: str, data: Any, space: "Space[Any]", spec: ObsSpec | ActionS
     if isinstance(spec, Continuous):
         return _finite(where, torch.from_numpy(own.astype(spec.dtype)).reshape(steps, *spec.shape))
     number = torch.from_numpy(own)
+    if isinstance(spec, MultiDiscrete):
+        number = number.reshape(steps, len(spec.sizes))
     if number.dtype == torch.uint8:
         return number
     assert isinstance(spec, Discrete | MultiDiscrete)

@@ -132,5 +132,5 @@ def _columns(
 def _as_in(space: "Space[Any]", numbers: Tensor) -> Array:
     """[L, ...] in a Rollout's numbers (whole ones from 0, actions flat) as the space has them."""
     assert space.shape is not None
-    shifted: Array = numbers.cpu().numpy() + getattr(space, "start", 0)
-    return shifted.reshape(len(numbers), *space.shape).astype(space.dtype)
+    shaped: Array = numbers.cpu().numpy().reshape(len(numbers), *space.shape)
+    return (shaped + getattr(space, "start", 0)).astype(space.dtype)

@@ -45,9 +45,10 @@ def action(env_id: str, space: "Space[object]") -> tuple[ActionSpec, Convert]:
     if isinstance(space, spaces.Discrete):
         start, dtype = int(space.start), space.dtype
         return Discrete(int(space.n)), lambda a: (a + start).astype(dtype)
-    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
-        first, dtype = space.start, space.dtype
-        return MultiDiscrete(tuple(int(n) for n in space.nvec)), lambda a: (a + first).astype(dtype)
+    if isinstance(space, spaces.MultiDiscrete):
+        first, shape, dtype = space.start, space.shape, space.dtype
+        sizes = tuple(int(n) for n in space.nvec.ravel())
+        return MultiDiscrete(sizes), lambda a: (a.reshape(len(a), *shape) + first).astype(dtype)
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         low, high, shape, dtype = space.low, space.high, space.shape, space.dtype
         width = int(np.prod(shape))
@@ -56,6 +57,5 @@ def action(env_id: str, space: "Space[object]") -> tuple[ActionSpec, Convert]:
             dtype
         )
     raise UserError(
-        f"env.id={env_id}: actions are {space}; supported are Discrete, MultiDiscrete (one dimension) and "
-        "Box of real numbers"
+        f"env.id={env_id}: actions are {space}; supported are Discrete, MultiDiscrete and Box of real numbers"
     )

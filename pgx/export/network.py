@@ -70,4 +70,4 @@ def _writer(space: "gymnasium.Space[object]") -> Callable[[Tensor], Tensor]:
         return lambda action: action.reshape(-1, *low.shape).maximum(low).minimum(high).to(dtype)
     assert isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
     first = torch.from_numpy(np.asarray(space.start, np.int64))
-    return lambda action: action + first
+    return lambda action: action.reshape(-1, *first.shape) + first

@@ -19,12 +19,12 @@ from gymnasium import spaces
 from minari.namespace import list_local_namespaces
 
 from pgx.datasets.layout import space_from_json, space_to_json
-from pgx.datasets.read import read_dataset
+from pgx.datasets.read import _numbers, read_dataset
 from pgx.datasets.trajectory import Trajectory, join, split
-from pgx.datasets.write import Written, write_dataset
+from pgx.datasets.write import Written, _as_in, write_dataset
 from pgx.envs.gymnasium_backend import GymnasiumVector, make_single
 from pgx.errors import UserError
-from pgx.types import Rollout
+from pgx.types import MultiDiscrete, Rollout
 from tests.conftest import Make
 
 ENVS = {
@@ -139,10 +139,19 @@ def test_the_file_has_the_environment_s_own_numbers_in_minari_s_layout(make: Mak
         spaces.Box(0, 255, (4, 5, 3), np.uint8),
         spaces.Discrete(7, start=-2),
         spaces.MultiDiscrete([3, 2], start=[1, 0]),
+        spaces.MultiDiscrete([[3, 2], [2, 4]], start=[[1, 0], [0, 2]]),
     ],
 )
 def test_a_space_survives_its_words(space: "gymnasium.Space[Any]") -> None:
     assert space_from_json(space_to_json(space)) == space
+
+
+def test_choices_of_several_dimensions_are_read_as_they_were_taken() -> None:
+    space = spaces.MultiDiscrete([[2, 3], [4, 5]], start=[[0, 1], [2, 3]])
+    taken = torch.tensor([[0, 1, 2, 3], [1, 0, 3, 4], [1, 2, 0, 0]])
+    stored = _as_in(space, taken)
+    assert space.contains(stored[0])
+    assert torch.equal(_numbers("here", stored, space, MultiDiscrete((2, 3, 4, 5)), 3), taken)
 
 
 # --- what goes wrong

@@ -8,10 +8,12 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.spaces import MultiDiscrete as ChoiceGrid
 from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers import Autoreset, RecordEpisodeStatistics
 
 import tests.environments  # noqa: F401, registers ids
+from pgx.envs import spaces
 from pgx.envs.envpool_backend import EnvPoolVector, why_not
 from pgx.envs.gymnasium_backend import GymnasiumVector, quietly
 from pgx.envs.make import BackendChoice, choose_backend, id_problem, make_envs
@@ -189,6 +191,12 @@ def test_a_humanoid_observes_the_same_contact_forces_in_both_libraries(env_id: s
         assert np.allclose(one.reward, two.reward, atol=1e-3)
         forces.append(abs(one.obs[0, -84:]).max())
     assert max(forces) > 100
+
+
+def test_choices_of_several_dimensions_are_given_in_the_shape_of_their_space() -> None:
+    spec, write = spaces.action("Grid-v0", ChoiceGrid([[2, 3], [4, 5]], start=[[0, 1], [2, 3]]))
+    assert spec == MultiDiscrete((2, 3, 4, 5))
+    assert write(np.array([[0, 1, 2, 3], [1, 0, 3, 4]])).tolist() == [[[0, 2], [4, 6]], [[1, 1], [5, 7]]]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

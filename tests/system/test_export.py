@@ -18,7 +18,7 @@ from pgx.errors import RunError, UserError
 from pgx.export import compare as comparison
 from pgx.export.compare import compare
 from pgx.export.formats import Format, read, write
-from pgx.export.network import Deterministic
+from pgx.export.network import Deterministic, _writer
 from pgx.export.sample import _whole, observed
 from tests.conftest import Make
 
@@ -123,6 +123,13 @@ def test_bounds_are_inside_and_reached(make: Make, tmp_path: Path) -> None:
     write(network, [each[:2] for each in sample.inputs(network.first)], "torchscript", tmp_path / "far.file")
     (action,) = read("torchscript", tmp_path / "far.file", network.inputs)([sample.obs])
     assert (action == [2.0, -0.5]).all() and action.dtype == np.float32
+
+
+def test_choices_of_several_dimensions_have_the_shape_and_numbers_of_their_space() -> None:
+    space = spaces.MultiDiscrete([[2, 3], [4, 5]], start=[[0, 1], [2, 3]])
+    chosen = torch.tensor([[0, 1, 2, 3], [1, 0, 3, 4]])
+    expected = action_of("Grid-v0", space)[1](chosen.numpy())
+    assert np.array_equal(_writer(space)(chosen).numpy(), expected)
 
 
 def test_actions_are_numbered_as_the_environment_does(make: Make, tmp_path: Path) -> None:
