@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from pgx.stopping import QuietInterrupt
 from tests.command import Command, Said
 from tests.warm import environment, pgx
 
@@ -743,3 +744,17 @@ def test_on_a_terminal_it_shows_a_live_panel_and_then_the_summary(tmp_path: Path
         assert part in text, part
     assert text.rindex("finished at") > text.rindex("explained var.")
     assert "pgx eval outputs/CartPole-v1/trpo/" in text
+
+
+@pytest.mark.parametrize(
+    ("raised", "line"), [(KeyboardInterrupt, "pgx: interrupted\n"), (QuietInterrupt, "")]
+)
+def test_an_interrupted_command_says_so_once(
+    command: Command, monkeypatch: pytest.MonkeyPatch, raised: type[BaseException], line: str
+) -> None:
+    def interrupted(arguments: list[str]) -> int:
+        raise raised
+
+    monkeypatch.setattr("pgx.cli._dispatch", interrupted)
+    said = command("algos")
+    assert (said.code, said.err) == (130, line)

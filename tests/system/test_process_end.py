@@ -6,10 +6,6 @@ import sys
 
 import pytest
 
-import pgx.cli
-from pgx.stopping import QuietInterrupt
-from tests.command import Command
-
 SIGNALLED = """
 import os, signal, sys
 import pgx.__main__, pgx.cli
@@ -57,17 +53,3 @@ def test_a_signal_before_a_run_handles_it_is_one_line(number: int, code: int, li
 def test_ctrl_c_while_the_process_exits_does_not_change_its_code(script: str) -> None:
     done = ended(script, signal.SIGINT)
     assert (done.returncode, done.stderr) == (3, "")
-
-
-@pytest.mark.parametrize(
-    ("raised", "line"), [(KeyboardInterrupt, "pgx: interrupted\n"), (QuietInterrupt, "")]
-)
-def test_an_interrupted_command_says_so_once(
-    command: Command, monkeypatch: pytest.MonkeyPatch, raised: type[BaseException], line: str
-) -> None:
-    def interrupted(arguments: list[str]) -> int:
-        raise raised
-
-    monkeypatch.setattr(pgx.cli, "_dispatch", interrupted)
-    said = command("algos")
-    assert (said.code, said.err) == (130, line)
