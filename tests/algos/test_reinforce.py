@@ -18,9 +18,11 @@ from pgx.errors import UserError
 from pgx.optimizers import NoSteps, adam, sgd
 from pgx.policies.constant import Zero
 from pgx.policies.distributions import Categorical
+from pgx.trainer import Trainer
 from pgx.types import Agent, Learner, Memory, Observations, Rollout
 from tests import oracle
 from tests.conftest import Make, composed
+from tests.system.docs_commands import shown
 
 HORIZON = 12  # the time limit cuts a fifth of the episodes
 MDP = oracle.chain(
@@ -392,12 +394,16 @@ def test_a_table_takes_longer_steps_than_a_network_unless_told_otherwise() -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_documented_tabular_example_learns_a_sparse_task(make: Make, seed: int) -> None:
-    """FrozenLake-v1 pays 1 at the goal: 0.014 of the episodes at random, 0.74 at best; about 0.4 was seen here."""
-    task = ["env=FrozenLake-v1", "policy=tabular", "env.num_envs=16", "logger.every=50"]
-    trainer = make("algo=reinforce", *task, "trainer.total_steps=300_000", f"seed={seed}")
+def test_the_documented_tabular_example_learns_a_sparse_task(make: Make) -> None:
+    """FrozenLake-v1 pays 1 at the goal: 0.014 of the episodes at random, 0.74 at best within its 100 steps."""
+    (command,) = (c for c in shown() if c.page == "docs/commands.md" and "policy=tabular" in c.words)
+    rates = [success_rate(make(*command.words[2:], f"seed={seed}", name=f"{seed}")) for seed in (2, 3, 4)]
+    assert sum(rates) / len(rates) >= 0.6, rates
+
+
+def success_rate(trainer: Trainer) -> float:
+    """Of sampled episodes, once it has trained."""
     trainer.train()
     rollouts = [trainer.runner.collect(trainer.agent) for _ in range(10)]
     successes = sum(float((r.reward[r.valid] > 0).sum()) for r in rollouts)
-    assert successes / sum(int(r.done[r.valid].sum()) for r in rollouts) > 0.25
+    return successes / sum(int(r.done[r.valid].sum()) for r in rollouts)
