@@ -243,26 +243,32 @@ def test_the_best_checkpoint_earns_what_was_logged_when_it_became_the_best(
     assert logged["eval/episode_return"] == np.mean([episode.episode_return for episode in played])
 
 
+PLAYING = (
+    "eval run --episodes 2",
+    "collect run --episodes 2 --out data",
+    "export run --to torchscript --out policy.pt",
+    "record run --out square.gif",
+    "replay BUNDLE",
+)
+
+
+@pytest.mark.parametrize(
+    "line", [PLAYING[0], *(pytest.param(each, marks=pytest.mark.system) for each in PLAYING[1:])]
+)
 def test_every_command_that_plays_has_the_torch_threads_of_the_run(
-    make: Make, command: Command, tmp_path: Path
+    make: Make, command: Command, tmp_path: Path, line: str
 ) -> None:
     painted = ["algo=a2c", "env=tests.environments:Painted-v0", "env.backend=gymnasium", "env.kwargs.steps=3"]
     trainer = make(*painted, "trainer.total_steps=64", "runner.rollout_steps=16", "torch_threads=2")
     trainer.train()
     failure = NotFiniteError("iteration 1: as if")
     bundle = write_bundle(tmp_path, trainer.records.config, Checkpoints(tmp_path / "none"), 1, failure)
+    arguments = [str(bundle) if word == "BUNDLE" else word for word in line.split()]
     try:
-        for arguments in (
-            ["eval", "run", "--episodes", "2"],
-            ["collect", "run", "--episodes", "2", "--out", "data"],
-            ["export", "run", "--to", "torchscript", "--out", "policy.pt"],
-            ["record", "run", "--out", "square.gif"],
-            ["replay", str(bundle)],
-        ):
-            torch.set_num_threads(1)
-            said = command(*arguments, "--trust")
-            assert said.code == (1 if arguments[0] == "replay" else 0), said.err
-            assert torch.get_num_threads() == 2, arguments
+        torch.set_num_threads(1)
+        said = command(*arguments, "--trust")
+        assert said.code == (1 if arguments[0] == "replay" else 0), said.err
+        assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
 

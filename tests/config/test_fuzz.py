@@ -14,12 +14,12 @@ from omegaconf import OmegaConf
 
 from pgx.commands.one_run import checked
 from pgx.commands.train import _options
-from pgx.config import compose
 from pgx.config.overrides import MOST_JOBS, jobs, prepare
 from pgx.config.unread import flat
 from pgx.errors import UserError
 from pgx.paths import choices, groups
 from tests.command import Command
+from tests.conftest import composed
 
 PATIENCE = 120  # seconds for what takes some hundredths
 
@@ -33,7 +33,7 @@ ROOTS = [
     "algo=reinforce",
     "policy=lstm",
 ]
-CONFIGS = [compose([root]) for root in ROOTS]
+CONFIGS = [composed(root) for root in ROOTS]
 KEYS = sorted({key for cfg in CONFIGS for key in flat(OmegaConf.to_container(cfg, resolve=False))})
 SECTIONS = sorted({key.split(".")[0] for key in KEYS if "." in key})
 GROUPS = groups()
@@ -184,7 +184,7 @@ RELAXED = {
 }
 
 
-@settings(max_examples=40, **RELAXED)  # type: ignore[arg-type]
+@settings(max_examples=25, **RELAXED)  # type: ignore[arg-type]
 @given(line=lines)
 def test_a_command_line_is_a_config_or_one_error(folder: Path, line: list[str]) -> None:
     judge(line, folder)

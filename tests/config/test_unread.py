@@ -15,7 +15,6 @@ from omegaconf import OmegaConf
 
 from pgx.algos import rule, rules
 from pgx.commands.one_run import checked
-from pgx.config import compose
 from pgx.config.check import plain_values
 from pgx.config.choices import NAMED
 from pgx.config.sections import FIXED, Top
@@ -26,7 +25,7 @@ from pgx.schema import signature
 from pgx.trainer import Trainer
 from pgx.types import Setting
 from tests.command import Command
-from tests.conftest import Make, parameters, small
+from tests.conftest import Make, composed, parameters, small
 
 PACKAGE = Path(__file__).parents[2] / "pgx"
 
@@ -201,7 +200,7 @@ def updated(trainer: Trainer, times: int = 3) -> torch.Tensor:
 
 def idle(overrides: list[str]) -> set[str]:
     """Keys that the table has as unread under these overrides."""
-    return set(unread(flat(plain_values(compose(overrides)))))
+    return set(unread(flat(plain_values(composed(*overrides)))))
 
 
 @pytest.mark.parametrize(
