@@ -14,7 +14,7 @@ from pgx.algos.ppo import PPO
 from pgx.config import compose
 from pgx.engines.arguments import Undescribed, describe, leaves, named_tensors, rebuilt, substituted
 from pgx.policies import CRITICS, POLICIES
-from pgx.types import Batch, Continuous, Discrete, Observations
+from pgx.types import Batch, Continuous, Discrete, Image, Observations
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,7 @@ def test_all_that_a_network_computes_with_is_parameter_buffer_or_described(name:
     kind, _, short = name.rpartition(" ")
     registry = CRITICS if kind else POLICIES
     section = "critic" if kind else "policy"
-    obs = Discrete(5) if short == "tabular" else Continuous((3,))
-    if short == "cnn":
-        pytest.skip("cnn reads images; its layers are torch's own, which are described like all of torch's")
+    obs = {"tabular": Discrete(5), "cnn": Image((84, 84, 3))}.get(short, Continuous((3,)))
     cfg = compose([f"{section}={short}", "env=CartPole-v1"])
     values = {key: value for key, value in dict(cfg[section]).items() if key != "name"}
     net = registry[short](obs=obs, action=Discrete(2), generator=torch.Generator().manual_seed(0), **values)
