@@ -542,6 +542,7 @@ def runs(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.rglob("summary.json"))
 
 
+@pytest.mark.system
 def test_a_sweep_over_seeds_makes_a_run_of_each(command: Command, tmp_path: Path) -> None:
     said = command("train", "-m", "seed=0,1", *SMALL, "trainer.total_steps=256")
     assert said.code == 0, said.err

@@ -73,6 +73,7 @@ def test_the_recorded_probabilities_are_those_of_the_policy_that_acted(
     envs.close()
 
 
+@pytest.mark.system
 def test_the_seed_decides_what_is_played(command: Command, make: Make, tmp_path: Path) -> None:
     make("algo=reinforce", "env=CartPole-v1", "trainer.total_steps=50", name="mu").train()
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):

@@ -1,5 +1,6 @@
 """`pgx tensorboard`: TensorBoard on the runs of a folder, under readable names, new ones as they begin."""
 
+import signal
 import tempfile
 import threading
 import time
@@ -35,6 +36,8 @@ def show(folder: str, port: int | None, host: str) -> int:
         options += [] if port is None else ["--port", str(port)]
         board.configure(["tensorboard", *options, "--window_title", f"pgx: {folder}"])
         threading.Thread(target=view.keep, daemon=True).start()
+        # TensorBoard ends on SIGTERM by SystemExit, which removes the folder, unless a handler before its own ends the process.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if board.main() != 0:
             raise RunError("TensorBoard could not be started; it says why above")
     return 0

@@ -305,6 +305,7 @@ def test_counts_of_updates_add_up_and_rows_stand_for_those_that_were_not_logged(
     assert spent(one, FISHER_PRODUCTS) is None
 
 
+@pytest.mark.system
 def test_what_real_runs_cost(make: Make, tmp_path: Path) -> None:
     """PPO's gradient steps follow from its config, TRPO's Fisher products from its rows."""
     for seed in (0, 1):

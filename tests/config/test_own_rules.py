@@ -74,6 +74,7 @@ def test_the_command_line_beats_its_file_and_is_checked_against_its_fields(
     assert "algo.epochs: expected a whole number >= 1, got 1.5" in problems
 
 
+@pytest.mark.system
 def test_what_its_file_prefers_for_another_choice_is_left_out(command: Command, files: Path) -> None:
     """rollout_steps is its file's wish for runner=sync; runner=episodes has no such key, and is taken all the same."""
     said = command(

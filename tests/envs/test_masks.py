@@ -213,6 +213,7 @@ def test_every_component_needs_an_alternative(make: Make) -> None:
         trainer.runner.collect(trainer.agent)
 
 
+@pytest.mark.system
 def test_taxi_is_driven_by_its_own_masks(make: Make) -> None:
     """Gymnasium's Taxi tells its masks from its state, which it shows: each row can be looked up."""
     newest = max(name for name in gymnasium.registry if name.startswith("Taxi-"))
