@@ -36,7 +36,7 @@ def show(folder: str, port: int | None, host: str) -> int:
         options += [] if port is None else ["--port", str(port)]
         board.configure(["tensorboard", *options, "--window_title", f"pgx: {folder}"])
         threading.Thread(target=view.keep, daemon=True).start()
-        # TensorBoard ends on SIGTERM by SystemExit, which removes the folder, unless a handler before its own ends the process.
+        # TensorBoard's handler raises SystemExit, which removes the folder, once a handler before it has returned.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if board.main() != 0:
             raise RunError("TensorBoard could not be started; it says why above")
