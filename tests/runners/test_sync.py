@@ -108,7 +108,7 @@ def test_stored_actions_are_the_samples_and_their_log_probs_belong_to_them(make:
     assert torch.allclose(log_prob, rollout.log_prob, atol=1e-5)
 
 
-@pytest.mark.parametrize("handled", [True, False])
+@pytest.mark.parametrize("handled", [True, pytest.param(False, marks=pytest.mark.system)])
 def test_values_of_an_endless_task_need_the_true_successor_at_the_time_limit(
     make: Make, handled: bool
 ) -> None:
