@@ -53,22 +53,18 @@ def parse(overrides: list[str]) -> list[Override]:
     return [copy(each) for each in read if not isinstance(each, str)]
 
 
-@lru_cache(
-    maxsize=4096
-)  # a run's overrides are asked for several times, and those of a sweep's jobs differ little
+# Cached: a run's overrides are asked for several times, and those of a sweep's jobs differ little.
+@lru_cache(maxsize=4096)
 def _read(text: str) -> Override | str:
-    """One override, or what is wrong with it."""
+    """Parse one override; returns it, or what is wrong with it."""
     try:
         override = OverridesParser.create().parse_override(text)
         if not override.key_or_group:
             raise HydraException("there is no key")
     except HydraException:
         return unreadable(text)
-    except (
-        RecursionError,
-        ValueError,
-        ArithmeticError,
-    ) as error:  # of numbers and brackets beyond all measure
+    except (RecursionError, ValueError, ArithmeticError) as error:
+        # Of numbers and brackets beyond all measure.
         return f"{text[:LONGEST]}: cannot be read ({type(error).__name__})"
     return override
 
