@@ -2,13 +2,16 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from pgx.engines.trial import compiler_problem
-from tests.command import Command
+from tests.command import Command, Said
+from tests.system.command import PGX
+from tests.warm import environment
 
 TINY = ["env=CartPole-v1", "env.num_envs=2", "env.backend=gymnasium", "algo=a2c", "trainer.total_steps=64"]
 TINY += ["trainer.compile_min_steps=0", "run_dir=run", "logger.tensorboard=false"]
@@ -101,18 +104,28 @@ sys.exit(1)
 
 
 @pytest.mark.system
-def test_a_compiler_that_fails_on_a_program_of_the_run(command: Command, compiler: Path) -> None:
-    """It compiles the trial: `true` is one error, `auto` says it once and the run is what it is without a compiler."""
+def test_a_compiler_that_fails_on_a_program_of_the_run(compiler: Path, tmp_path: Path) -> None:
+    """It compiles the trial: `true` is one error, `auto` says it once and the run is what it is without a compiler.
+
+    In processes of their own: torch reads CXX when its compiler is imported, which another test may have done.
+    """
     write(compiler, ONLY_THE_TRIAL)
-    said = command("train", *TINY[:-3], "trainer.compile=true", "run_dir=required")
+    said = _called(tmp_path, "train", *TINY[:-3], "trainer.compile=true", "run_dir=required")
     (problem,) = said.problems
     assert said.code == 1
     assert problem.startswith("trainer.compile=true: torch's compiler failed")
     assert problem.endswith("trainer.compile=auto runs without")
-    said = command("train", *TINY)
+    said = _called(tmp_path, "train", *TINY)
     assert said.code == 0 and said.err == ""
     assert said.out.count("compiler failed") == 1 and said.out.count("compiling ") == 1
     assert "eager mode" in said.out
+
+
+def _called(folder: Path, *arguments: str) -> Said:
+    done = subprocess.run(
+        [*PGX, *arguments], cwd=folder, env=environment(), capture_output=True, text=True, check=False
+    )
+    return Said(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
