@@ -1,0 +1,73 @@
+"""Runs written by pgx 0.1 can be read, played and resumed by the commands of today."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.command import Command
+
+WRITTEN = Path(__file__).parent / "data" / "runs_0.1"
+RUNS = ("trpo_walker2d", "ppo_cartpole")
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """Copies of the runs, in a folder that commands may write to."""
+    shutil.copytree(WRITTEN, tmp_path / "old")
+    return tmp_path / "old"
+
+
+def test_runs_lists_them(command: Command, old: Path) -> None:
+    said = command("runs", str(old))
+    assert said.code == 0 and said.err == ""
+    assert all(run in said.out and "finished" in said.out for run in RUNS)
+
+
+def test_compare_reads_their_returns(command: Command, old: Path) -> None:
+    said = command("compare", str(old / "trpo_walker2d"), str(old / "ppo_cartpole"))
+    assert said.code == 0
+    assert "trpo" in said.out and "ppo" in said.out
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_doctor_reads_their_health(command: Command, old: Path, run: str) -> None:
+    said = command("doctor", str(old / run))
+    assert said.code in (0, 1) and said.err == ""
+    assert run in said.out
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_eval_plays_their_agents(command: Command, old: Path, run: str) -> None:
+    said = command("eval", str(old / run), "--episodes", "2")
+    assert said.code == 0
+    assert "2 deterministic episodes" in said.out + said.err
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_resume_continues_them(command: Command, old: Path, run: str) -> None:
+    before = json.loads((old / run / "summary.json").read_text())["steps"]
+    rows = (old / run / "metrics.jsonl").read_text().splitlines()
+    said = command("train", "--resume", str(old / run), "trainer.total_steps=4096")
+    assert said.code == 0, said.err
+    after = json.loads((old / run / "summary.json").read_text())
+    assert after["status"] == "finished" and after["steps"] >= 4096 > before
+    written = (old / run / "metrics.jsonl").read_text().splitlines()
+    assert written[: len(rows)] == rows
+    assert tags(written[len(rows) :]) == tags(rows)
+
+
+def tags(rows: list[str]) -> set[str]:
+    """The tags that occur in any of the rows."""
+    return set().union(*(json.loads(row) for row in rows))
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("run", RUNS)
+def test_export_and_record_take_them(command: Command, old: Path, run: str) -> None:
+    said = command("export", str(old / run), "--to", "onnx", "--out", str(old / f"{run}.onnx"))
+    assert said.code == 0, said.err
+    said = command("record", str(old / run), "--out", str(old / f"{run}.gif"))
+    assert said.code == 0, said.err
+    assert (old / f"{run}.onnx").stat().st_size > 0 and (old / f"{run}.gif").stat().st_size > 0
