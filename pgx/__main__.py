@@ -3,7 +3,7 @@
 import sys
 from typing import NoReturn
 
-from pgx.process_end import INTERRUPTED, keep_exit_code, report_sigterm
+from pgx.cli.process_exit import INTERRUPTED, keep_exit_code, report_sigterm
 
 
 def run_process() -> NoReturn:
@@ -11,7 +11,7 @@ def run_process() -> NoReturn:
     report_sigterm()
     code: int | str | None = INTERRUPTED
     try:
-        from pgx.cli import main  # in here, so that Ctrl-C may come as early as possible
+        from pgx.cli.main import main  # in here, so that Ctrl-C may come as early as possible
 
         main()
     except SystemExit as ended:

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from benchmark.machine import cores
 
-from pgx import health
 from pgx.config import build, compose
+from pgx.training import health
 
 ENV = "Walker2d-v4"
 Seconds = dict[str, list[float]]

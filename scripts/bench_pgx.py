@@ -72,7 +72,7 @@ def update(options: argparse.Namespace) -> dict[str, object]:
 
 def modules(options: argparse.Namespace) -> dict[str, object]:
     """What a run of `pgx train` imports, all told, into --file."""
-    from pgx.cli import main as pgx
+    from pgx.cli.main import main as pgx
 
     overrides = ["train", f"algo={options.algo}", f"env={options.env}", "trainer.total_steps=2048"]
     overrides.append("logger.console=off")

@@ -13,8 +13,8 @@ from pgx.algos import rule, rules
 from pgx.config.choices import NAMED, keys_of
 from pgx.config.files import comments, field_comments, head, leaves, values_of
 from pgx.config.sections import FIXED, Search, Top
-from pgx.paths import choices, config_dir
-from pgx.schema import describe, signature
+from pgx.core.paths import choices, config_dir
+from pgx.core.schema import describe, signature
 
 CONFIGS = config_dir()
 HEADING = """\

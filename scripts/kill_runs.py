@@ -76,10 +76,10 @@ class Watch:
     def begin(self) -> None:
         """Look at the methods that the phases are, in this process."""
         from pgx.algos import rule, rules
-        from pgx.records import Records
-        from pgx.runners.dataset import DatasetRunner
-        from pgx.runners.episodes import EpisodeRunner
-        from pgx.runners.sync import SyncRunner
+        from pgx.rollouts.dataset import DatasetRunner
+        from pgx.rollouts.episodes import EpisodeRunner
+        from pgx.rollouts.sync import SyncRunner
+        from pgx.runs.writer import Records
 
         self._look_at(Records, "_write_checkpoint", "checkpoint")
         self._look_at(Records, "row", "metrics")
@@ -110,7 +110,7 @@ def live(arguments: list[str], console: Path, act: Callable[[Phase, int, str], N
     """Run the command in this process, watched; the calls of each phase go to `counts`."""
     import torch
 
-    from pgx.cli import main
+    from pgx.cli.main import main
 
     torch.set_num_threads(1)
     watch = Watch(act)
@@ -161,9 +161,9 @@ def _context() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         [
-            "pgx.config.build",
-            "pgx.commands.train",
-            "pgx.cli",
+            "pgx.training.build",
+            "pgx.cli.commands.train",
+            "pgx.cli.main",
             "pgx.algos",
             "mujoco",
             "sympy",
@@ -214,7 +214,7 @@ def remains(run: Path) -> dict[str, Any]:
     import torch
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from pgx.loggers.jsonl import read
+    from pgx.runs.loggers.jsonl import read
 
     state = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
     best = run / "checkpoints" / "best.pt"
@@ -304,7 +304,7 @@ def _rules() -> list[str]:
 
 def record(folder: Path) -> Path:
     """A dataset for the rule that learns from one."""
-    from pgx.cli import main
+    from pgx.cli.main import main
 
     run, dataset = folder / "recorded", folder / "dataset"
     settings = [

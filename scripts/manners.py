@@ -23,17 +23,17 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.ticker import EngFormatter
 
-from pgx.commands.one_run import load_played
-from pgx.config.build import load_agent_for
+from pgx.cli.commands.one_run import load_played
+from pgx.core.seeding import derive
 from pgx.envs.gymnasium_backend import make_single
 from pgx.envs.make import BackendChoice, make_envs
+from pgx.envs.render.camera import Camera, Frame
+from pgx.envs.rewards.plan import RewardPlan
 from pgx.envs.vector import Array, VectorEnv
-from pgx.evaluation import play
-from pgx.film.camera import Camera, Frame
-from pgx.loggers.jsonl import METRICS, read
-from pgx.rewards.plan import RewardPlan
-from pgx.runners import Episode
-from pgx.seeding import derive
+from pgx.rollouts import Episode
+from pgx.runs.loggers.jsonl import METRICS, read
+from pgx.training.build import load_agent_for
+from pgx.training.evaluation import play
 
 PICTURES = 9
 SIZE = (150, 210)  # pixels of a picture

@@ -16,16 +16,16 @@ import torch
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from pgx.cli import main
+from pgx.cli.main import main
 from pgx.config import build, compose
 from pgx.config.keys import takes_any_key
 from pgx.config.overrides import parse
-from pgx.datasets.trajectory import Trajectory, split
-from pgx.datasets.write import write_dataset
+from pgx.core.errors import UserError
+from pgx.core.observations import Observations
 from pgx.envs.gymnasium_backend import make_single
-from pgx.errors import UserError
-from pgx.trainer import Trainer
-from pgx.types import Observations
+from pgx.rollouts.datasets.trajectory import Trajectory, split
+from pgx.rollouts.datasets.write import write_dataset
+from pgx.training.trainer import Trainer
 from tests.command import Command, Said
 
 torch.set_num_threads(1)

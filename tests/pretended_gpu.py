@@ -124,7 +124,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """While this lasts, device=cuda works."""
     with monkeypatch.context() as patch:
         patch.setattr(torch.cuda, "is_available", lambda: True)
-        patch.setattr(sys.modules["pgx.config.build"], "torch", _Renaming())
+        patch.setattr(sys.modules["pgx.training.build"], "torch", _Renaming())
         patch.setattr(torch, "Generator", _Generator)
         patch.setattr(torch, "tensor", _tensor)
         # Parameters that change their class cannot be changed in place.

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pgx.checkpoint import LAST, Checkpoints, DamagedError, numbered, packed, snapshot, write_atomically
-from pgx.errors import UserError
+from pgx.core.errors import UserError
+from pgx.runs.checkpoints import LAST, Checkpoints, DamagedError, numbered, packed, snapshot, write_atomically
 
 
 def test_saved_state_comes_back_under_each_name(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from pgx.stopping import QuietInterrupt
+from pgx.core.stopping import QuietInterrupt
 from tests.command import Command, Said
 from tests.warm import environment, pgx
 
@@ -116,7 +116,7 @@ def test_help_lists_the_verbs(tmp_path: Path) -> None:
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     script = (
         "import sys\n"
-        "from pgx.cli import main\n"
+        "from pgx.cli.main import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
         "print(sorted({'torch', 'gymnasium', 'hydra', 'numpy', 'envpool', 'tensorboard'} & set(sys.modules)))\n"
@@ -756,6 +756,6 @@ def test_an_interrupted_command_says_so_once(
     def interrupted(arguments: list[str]) -> int:
         raise raised
 
-    monkeypatch.setattr("pgx.cli._dispatch", interrupted)
+    monkeypatch.setattr("pgx.cli.main._dispatch", interrupted)
     said = command("algos")
     assert (said.code, said.err) == (130, line)

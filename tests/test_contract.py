@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from pgx.algos import rule, rules
-from pgx.estimates import rollout_values
-from pgx.metrics import tagged
+from pgx.algos.common.advantages import rollout_values
+from pgx.core.data import rows_of
+from pgx.core.rule import Loss, Optimizer
+from pgx.core.schema import signature
+from pgx.ops.optim.gradient_steps import count_rows
 from pgx.ops.params import flatten
 from pgx.ops.returns import gae
 from pgx.ops.stats import effective_sample_size
-from pgx.optimizers.gradient_steps import count_rows
-from pgx.schema import signature
-from pgx.types import Loss, Optimizer, rows_of
+from pgx.runs.metrics import tagged
 from tests.conftest import Make, parameters, small
 
 RULES = rules()

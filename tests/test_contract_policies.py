@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from pgx.algos import rule, rules
-from pgx.errors import UserError
+from pgx.core.errors import UserError
+from pgx.core.paths import choices
+from pgx.core.schema import signature
 from pgx.ops.params import flatten
 from pgx.ops.stats import effective_sample_size
-from pgx.paths import choices
-from pgx.schema import signature
 from tests.conftest import Make, small
 
 RULES = rules()

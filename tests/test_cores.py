@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pgx.cores import available, one_each
+from pgx.distributed.cores import available, one_each
 from pgx.envs.envpool_backend import EnvPoolVector
 from pgx.envs.process_backend import ProcessVector
 

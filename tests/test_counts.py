@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from pgx.engines.choose import why_not
-from pgx.engines.program import Program
-from pgx.trainer import Trainer
+from pgx.compiler.choose import why_not
+from pgx.compiler.program import Program
+from pgx.training.trainer import Trainer
 from tests.conftest import Make
 
 STEPS, ENVS, EPOCHS, MINIBATCH = 64, 4, 3, 64  # the sizes of tests/engines, whose programs serve here as well

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pgx.algos import rule, rules
-from pgx.schema import signature
+from pgx.core.schema import signature
 from scripts.lines import with_lines
 
 ROOT = Path(__file__).parents[1]

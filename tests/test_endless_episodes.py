@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pgx.config.build import load_agent
 from pgx.config.compose import compose
-from pgx.evaluation import OnStep, never, play, unwatched
-from pgx.runners import Episode
+from pgx.rollouts import Episode
+from pgx.training.build import load_agent
+from pgx.training.evaluation import OnStep, never, play, unwatched
 from tests.command import Command
 from tests.conftest import Make
 
@@ -89,7 +89,7 @@ def test_a_run_that_evaluates_an_endless_episode_stops_when_asked_and_keeps_its_
 
         return on_step
 
-    monkeypatch.setattr(sys.modules["pgx.config.build"], "line_progress", stopping)
+    monkeypatch.setattr(sys.modules["pgx.training.build"], "line_progress", stopping)
     assert trainer.train()["status"] == "interrupted"
     assert len(asked) == 50
     assert trainer.checkpoints.load("last")["counters"]["steps"] == 32

@@ -8,12 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from pgx.algos.common.advantages import gae_batch, rollout_log_ratio, rollout_values
+from pgx.core.agent import Agent
+from pgx.core.data import Batch, Rollout, rows_of
+from pgx.core.observations import Observations
+from pgx.core.specs import Continuous, Discrete, ObsSpec
 from pgx.envs.normalizers import Identity, ObservationNormalizer
-from pgx.estimates import gae_batch, rollout_log_ratio, rollout_values
+from pgx.networks.distributions import DiagonalGaussian
+from pgx.networks.mlp import mlp_critic, mlp_policy
 from pgx.ops.returns import gae
-from pgx.policies.distributions import DiagonalGaussian
-from pgx.policies.mlp import mlp_critic, mlp_policy
-from pgx.types import Agent, Batch, Continuous, Discrete, Observations, ObsSpec, Rollout, rows_of
 from tests.conftest import seen
 
 STEPS, ENVS = 12, 5

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from pgx.algos.ppo import PPO
-from pgx.checkpoint import snapshot, unpacked
-from pgx.cli import main
-from pgx.errors import RunError
-from pgx.faults.evidence import NotFiniteError, learned
-from pgx.faults.post_mortem import FAILURE, read_attempt
-from pgx.loggers.jsonl import read
-from pgx.types import Batch, Policy, Rollout
+from pgx.cli.main import main
+from pgx.core.data import Batch, Rollout
+from pgx.core.errors import RunError
+from pgx.core.networks import Policy
+from pgx.runs.checkpoints import snapshot, unpacked
+from pgx.runs.loggers.jsonl import read
+from pgx.training.nan_debug.evidence import NotFiniteError, learned
+from pgx.training.nan_debug.post_mortem import FAILURE, read_attempt
 from tests.conftest import Make, parameters, small
 
 BROKEN = 3  # the iteration whose update fails

@@ -12,18 +12,21 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from pgx import health
 from pgx.algos import rules
-from pgx.engines import Eager
+from pgx.algos.common.advantages import gae_batch, observations
+from pgx.algos.common.surrogate import surrogate_slope
+from pgx.compiler import Eager
+from pgx.core.agent import Agent
+from pgx.core.data import Batch, Rollout
+from pgx.core.ranks import ALONE, Share
+from pgx.core.specs import Continuous, Discrete
 from pgx.envs.normalizers import ObservationNormalizer
-from pgx.estimates import gae_batch, observations
-from pgx.improvement import surrogate_slope
-from pgx.metrics import TABLE, tagged
+from pgx.networks.mlp import mlp_critic, mlp_policy
 from pgx.ops.params import assign, flatten
-from pgx.policies.mlp import mlp_critic, mlp_policy
-from pgx.runners.iterations import Counters
-from pgx.trainer import Trainer
-from pgx.types import ALONE, Agent, Batch, Continuous, Discrete, Rollout, Share
+from pgx.runs.metrics import TABLE, tagged
+from pgx.training import health
+from pgx.training.loop import Counters
+from pgx.training.trainer import Trainer
 from tests.conftest import Make, seen, small
 from tests.test_estimates import VECTOR as OBS
 from tests.test_estimates import agent_for, rollout_with_reset_rows

@@ -10,7 +10,7 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 from omegaconf import OmegaConf
 
-from pgx.commands.hints import hints, renders
+from pgx.cli.commands.hints import hints, renders
 from pgx.config.resume import Change, rate_changes
 from tests.command import Command
 

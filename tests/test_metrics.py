@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pgx.metric_ranges import HEALTHY
-from pgx.metrics import TABLE, markdown, tag, tagged
+from pgx.runs.metric_ranges import HEALTHY
+from pgx.runs.metrics import TABLE, markdown, tag, tagged
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,7 +44,9 @@ def test_a_tag_is_its_section_and_its_key() -> None:
 
 
 def test_the_page_is_that_of_the_table() -> None:
-    assert (ROOT / "docs" / "metrics.md").read_text() == markdown(), "python -m pgx.metrics > docs/metrics.md"
+    assert (ROOT / "docs" / "metrics.md").read_text() == markdown(), (
+        "python -m pgx.runs.metrics > docs/metrics.md"
+    )
 
 
 def test_what_is_healthy_is_said_of_metrics_that_there_are() -> None:

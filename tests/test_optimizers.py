@@ -7,13 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pgx.engines import Eager
+from pgx.algos.common.critic_fit import critic_loss
+from pgx.compiler import Eager
+from pgx.core.data import Batch
+from pgx.core.rule import Optimizer
+from pgx.core.specs import Continuous, Discrete
+from pgx.networks.mlp import mlp_critic
+from pgx.ops.optim import GradientSteps, NoSteps, adam, adamw, lbfgs, rmsprop, sgd
 from pgx.ops.params import assign, flatten
 from pgx.ops.schedules import SCHEDULES, ScheduleName
-from pgx.optimizers import GradientSteps, NoSteps, adam, adamw, lbfgs, rmsprop, sgd
-from pgx.policies.mlp import mlp_critic
-from pgx.regression import critic_loss
-from pgx.types import Batch, Continuous, Discrete, Optimizer
 from tests.conftest import seen
 
 GRADIENTS = [torch.tensor([3.0, -4.0]), torch.tensor([[12.0]])]  # of norm 13 together

@@ -6,17 +6,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pgx.engines import Eager
+from pgx.algos.common.advantages import gae_batch
+from pgx.algos.common.critic_fit import critic_loss
+from pgx.compiler import Eager
+from pgx.core.agent import Agent
+from pgx.core.data import Batch, Rollout
+from pgx.core.ranks import ALONE, Ranks, Share, share_of
+from pgx.core.specs import Continuous, Discrete
 from pgx.envs.normalizers import Identity
-from pgx.estimates import gae_batch
+from pgx.networks.mlp import mlp_critic, mlp_policy
 from pgx.ops.fisher import gauss_newton_product, over_ranks
+from pgx.ops.optim import CRITIC_OPTIMIZERS, make_optimizer
 from pgx.ops.params import flatten
 from pgx.ops.stats import standardize
-from pgx.optimizers import CRITIC_OPTIMIZERS, make_optimizer
-from pgx.policies.mlp import mlp_critic, mlp_policy
-from pgx.regression import critic_loss
-from pgx.types import ALONE, Agent, Batch, Continuous, Discrete, Ranks, Rollout
-from pgx.types.ranks import Share, share_of
 from tests.conftest import seen
 from tests.thread_ranks import on_ranks
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from pgx.checkpoint import Checkpoints, packed
-from pgx.loggers import Clip
-from pgx.records import Records, Unwritten
-from pgx.types import Metrics
+from pgx.core.plain import Metrics
+from pgx.runs.checkpoints import Checkpoints, packed
+from pgx.runs.loggers import Clip
+from pgx.runs.writer import Records, Unwritten
 
 Events = list[tuple[str, Any]]
 

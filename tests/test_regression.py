@@ -6,12 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pgx.engines import Eager
+from pgx.algos.common.critic_fit import critic_minibatch_conflicts, fit_critic, minibatch_conflicts
+from pgx.compiler import Eager
+from pgx.core.data import Batch
+from pgx.core.observations import History
+from pgx.core.rule import Learner, Setting
+from pgx.core.specs import Continuous, Discrete
+from pgx.networks.mlp import mlp_critic
+from pgx.ops.optim import NoSteps, sgd
 from pgx.ops.params import flatten
-from pgx.optimizers import NoSteps, sgd
-from pgx.policies.mlp import mlp_critic
-from pgx.regression import critic_minibatch_conflicts, fit_critic, minibatch_conflicts
-from pgx.types import Batch, Continuous, Discrete, History, Learner, Setting
 from tests.conftest import seen
 
 

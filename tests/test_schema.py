@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgx.schema import (
+from pgx.core.schema import (
     WHOLE,
     Count,
     Fraction,

@@ -10,14 +10,17 @@ import torch
 from torch import Tensor
 
 from pgx.algos import rules
+from pgx.algos.common.advantages import observations
+from pgx.algos.common.sequences import stretch_conflicts, stretches
 from pgx.config import compose
 from pgx.config.check import problems_of
-from pgx.estimates import observations
-from pgx.evaluation import never, play, unwatched
-from pgx.policies.distributions import Categorical
-from pgx.sequences import stretch_conflicts, stretches
-from pgx.trainer import Trainer
-from pgx.types import Act, Agent, Memory, Observations, RecurrentPolicy, Rollout
+from pgx.core.agent import Act, Agent
+from pgx.core.data import Rollout
+from pgx.core.networks import Memory, RecurrentPolicy
+from pgx.core.observations import Observations
+from pgx.networks.distributions import Categorical
+from pgx.training.evaluation import never, play, unwatched
+from pgx.training.trainer import Trainer
 from tests.conftest import QUIET, Make, parameters, resumed, small
 
 # Episodes of 9 to 15 steps: within a stretch they end, and are cut.

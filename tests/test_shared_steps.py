@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pgx.engines import Eager
+from pgx.compiler import Eager
+from pgx.ops.optim import GradientSteps
+from pgx.ops.optim.first_order import Adam, HeavyBall, RMSprop
+from pgx.ops.optim.gradient_steps import Rule
+from pgx.ops.optim.shared_steps import SharedSteps
 from pgx.ops.params import assign, flatten
 from pgx.ops.schedules import SCHEDULES
-from pgx.optimizers import GradientSteps
-from pgx.optimizers.first_order import Adam, HeavyBall, RMSprop
-from pgx.optimizers.gradient_steps import Rule
-from pgx.optimizers.shared_steps import SharedSteps
 
 RULES: dict[str, Rule] = {
     "rmsprop": RMSprop(decay=0.9, epsilon=1e-3, momentum=0.5),

@@ -4,7 +4,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from signal import SIGKILL
 
-from pgx.cli import main
+from pgx.cli.main import main
 from scripts.kill_runs import differences, remains
 from tests.command import Command
 from tests.processes import until

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from pgx.errors import Preempted, RunError
-from pgx.records import read_summary
-from pgx.trainer import Trainer
+from pgx.core.errors import Preempted, RunError
+from pgx.runs.writer import read_summary
+from pgx.training.trainer import Trainer
 from tests.command import Command
 from tests.conftest import Make, parameters
 from tests.environments import Counter

@@ -11,7 +11,7 @@ from typing import TextIO
 
 import pytest
 
-from pgx.streams import GuardedStream
+from pgx.core.streams import GuardedStream
 from tests.command import Command
 
 RUN = [
@@ -72,7 +72,7 @@ def test_a_locale_without_utf_8_lists_trains_and_reads(tmp_path: Path) -> None:
     """In a process of its own: the encoding of paths is chosen when Python starts."""
     calls = [["algos"], [*RUN, "run_dir='ü'", "logger.tensorboard=true"], ["compare", "ü"], ["doctor", "ü"]]
     program = (
-        "import json, sys\nfrom pgx.cli import main\n"
+        "import json, sys\nfrom pgx.cli.main import main\n"
         "for words in json.loads(sys.argv[1]):\n"
         "    try:\n        main([word.encode().decode('ascii', 'surrogateescape') for word in words])\n"
         "    except SystemExit as ended:\n        assert not ended.code, words\n"

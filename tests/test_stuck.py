@@ -5,13 +5,13 @@ import socket
 
 import numpy as np
 
-import pgx.trainer
-from pgx.processes.stuck import Frame, frames, frames_of, place
+import pgx.training.trainer
+from pgx.distributed.stuck import Frame, frames, frames_of, place
 
 OWN = Frame("/home/me/my_env.py", 42, "step")
 PACKAGE = Frame(str(np.__file__), 7, "solve")
 LIBRARY = Frame(str(socket.__file__), 5, "recv")
-TRAINER = Frame(str(pgx.trainer.__file__), 3, "train")
+TRAINER = Frame(str(pgx.training.trainer.__file__), 3, "train")
 
 
 def test_the_place_is_the_innermost_line_that_is_the_user_s() -> None:

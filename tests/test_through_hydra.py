@@ -8,11 +8,11 @@ from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from pgx.commands.one_run import ready
-from pgx.commands.through_hydra import hand_over, start
+from pgx.cli.commands.one_run import ready
+from pgx.cli.commands.through_hydra import hand_over, start
 from pgx.config.overrides import prepare
 from pgx.config.stored import CONFIG
-from pgx.errors import UserError
+from pgx.core.errors import UserError
 from tests.command import Command
 
 SMALL = [

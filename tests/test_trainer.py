@@ -10,14 +10,17 @@ import torch
 
 from pgx.algos import rules
 from pgx.config import compose
-from pgx.counters import RECENT, Counters
-from pgx.every import Every
-from pgx.loggers.jsonl import read
-from pgx.records import Unwritten
-from pgx.runners.iterations import Report
-from pgx.runners.types import Episode
-from pgx.trainer import Trainer
-from pgx.types import Agent, Learner, Metrics, Rollout
+from pgx.core.agent import Agent
+from pgx.core.data import Rollout
+from pgx.core.periodic import Every
+from pgx.core.plain import Metrics
+from pgx.core.rule import Learner
+from pgx.rollouts.types import Episode
+from pgx.runs.loggers.jsonl import read
+from pgx.runs.writer import Unwritten
+from pgx.training.counters import RECENT, Counters
+from pgx.training.loop import Report
+from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters, small
 
 RULES = rules()

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from pgx.types.ranks import Own, Ranks
+from pgx.core.ranks import Own, Ranks
 
 Result = TypeVar("Result")
 PATIENCE = 60  # seconds that a rank waits for one that failed

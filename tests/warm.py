@@ -10,9 +10,9 @@ from subprocess import CompletedProcess, TimeoutExpired
 from typing import Any
 
 PRELOADED = [
-    "pgx.cli",
-    "pgx.config.build",
-    "pgx.commands.train",
+    "pgx.cli.main",
+    "pgx.training.build",
+    "pgx.cli.commands.train",
     "pgx.algos",
     "gymnasium.envs.classic_control",
 ]
@@ -60,6 +60,6 @@ def _live(arguments: tuple[str, ...], cwd: Path, environment: dict[str, str], sa
     os.chdir(cwd)
     sys.argv = ["pgx"]
     sys.path.insert(0, "")
-    from pgx.cli import main
+    from pgx.cli.main import main
 
     main(arguments)

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pgx.optimizers import NoSteps
-from pgx.types import Loss
+from pgx.core.rule import Loss
+from pgx.ops.optim import NoSteps
 
 
 class Widening(NoSteps):

@@ -12,7 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from hydra_plugins.pgx_launchers.jobs import place
-from pgx.cores import available
+from pgx.distributed.cores import available
 
 LOOK = 1.0  # seconds between looks at whether the sweep is still there
 

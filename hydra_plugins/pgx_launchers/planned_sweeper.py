@@ -9,7 +9,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from pgx.cores import available
+from pgx.distributed.cores import available
 
 
 class PlannedSweeper(Sweeper):
@@ -23,7 +23,7 @@ class PlannedSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Dispatch the jobs; `arguments`, what Hydra found to sweep over, is empty."""
-        from pgx.records import complain
+        from pgx.runs.writer import complain
         from pgx.sweeps.dispatch import dispatch
         from pgx.sweeps.plan import Job, launched, read_plan, unfinished
 

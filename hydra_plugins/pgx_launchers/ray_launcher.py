@@ -11,7 +11,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from hydra_plugins.pgx_launchers.jobs import PlacedJob, place
-from pgx.processes.ray_cluster import probe, same_path
+from pgx.distributed.ray_cluster import probe, same_path
 
 LOOK = 1.0  # seconds between looks at the tasks: in between, Ctrl-C is heard
 

@@ -12,7 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from hydra_plugins.pgx_launchers.jobs import PlacedJob, place
-from pgx.errors import UserError
+from pgx.core.errors import UserError
 
 LOOK = 2.0  # seconds between looks at the jobs; submitit asks Slurm less often
 

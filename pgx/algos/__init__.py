@@ -9,7 +9,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from pgx.types import Algorithm
+from pgx.core.rule import Algorithm
 
 
 def rules() -> list[str]:

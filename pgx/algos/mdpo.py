@@ -6,12 +6,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pgx.estimates import gae_batch
+from pgx.algos.common.advantages import gae_batch
+from pgx.algos.common.critic_fit import critic_minibatch_conflicts, fit_critic, minibatch_conflicts
+from pgx.core.agent import Agent
+from pgx.core.data import Batch, Rollout
+from pgx.core.networks import Distribution, Policy
+from pgx.core.plain import Metrics
+from pgx.core.rule import Learner, Setting, Use
+from pgx.core.schema import Count, Fraction, Index, validate
 from pgx.ops.losses import kl_penalized_surrogate
 from pgx.ops.schedules import linear
-from pgx.regression import critic_minibatch_conflicts, fit_critic, minibatch_conflicts
-from pgx.schema import Count, Fraction, Index, validate
-from pgx.types import Agent, Batch, Distribution, Learner, Metrics, Policy, Rollout, Setting, Use
 
 # t_k = 1 - progress reaches 0 at the end of training; held at this the penalty stays at most 1000 per nat.
 STEP_SIZE_MIN = 1e-3

@@ -6,8 +6,16 @@ from typing import Literal
 
 import torch
 
-from pgx.estimates import gae_batch
-from pgx.improvement import no_step, surrogate_slope
+from pgx.algos.common.advantages import gae_batch
+from pgx.algos.common.critic_fit import critic_minibatch_conflicts, fit_critic
+from pgx.algos.common.surrogate import no_step, surrogate_slope
+from pgx.core.agent import Agent
+from pgx.core.data import Batch, Rollout
+from pgx.core.engine import Engine
+from pgx.core.networks import Policy
+from pgx.core.plain import Metrics
+from pgx.core.rule import Learner, Setting, Use
+from pgx.core.schema import Count, Fraction, Index, NonNegative, Positive, validate
 from pgx.ops.fisher import (
     MatVec,
     damped,
@@ -21,9 +29,6 @@ from pgx.ops.fisher import (
 )
 from pgx.ops.params import assign, flatten
 from pgx.ops.solvers import conjugate_gradient, ridge_regression
-from pgx.regression import critic_minibatch_conflicts, fit_critic
-from pgx.schema import Count, Fraction, Index, NonNegative, Positive, validate
-from pgx.types import Agent, Batch, Engine, Learner, Metrics, Policy, Rollout, Setting, Use
 
 LARGEST = 20_000**2  # numbers in a matrix that a solver forms: 1.6 GB in single precision
 

@@ -6,7 +6,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from pgx.estimates import flatten, rollout_log_ratio
+from pgx.algos.common.advantages import flatten, rollout_log_ratio
+from pgx.core.agent import Agent
+from pgx.core.data import Batch, Rollout
+from pgx.core.networks import Policy
+from pgx.core.plain import Metrics
+from pgx.core.rule import Learner, Setting, Use
+from pgx.core.schema import Count, Fraction, Positive, validate
 from pgx.ops.episode_grid import from_grid, sum_of_others, to_grid
 from pgx.ops.importance import (
     log_per_decision_weights,
@@ -18,8 +24,6 @@ from pgx.ops.losses import surrogate
 from pgx.ops.returns import discounted_returns
 from pgx.ops.stats import effective_sample_size
 from pgx.ops.whole_episodes import discounted_by_time
-from pgx.schema import Count, Fraction, Positive, validate
-from pgx.types import Agent, Batch, Learner, Metrics, Policy, Rollout, Setting, Use
 
 
 @dataclass

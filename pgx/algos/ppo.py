@@ -6,12 +6,16 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from pgx.estimates import gae_batch
+from pgx.algos.common.advantages import gae_batch
+from pgx.algos.common.critic_fit import minibatch_conflicts
+from pgx.core.agent import Agent
+from pgx.core.data import Batch, Rollout
+from pgx.core.networks import Critic, Policy
+from pgx.core.plain import Metrics
+from pgx.core.rule import Learner, Setting, Use
+from pgx.core.schema import Count, Fraction, NonNegative, Positive, validate
 from pgx.ops.losses import clipped_surrogate, clipped_value_loss, value_loss
 from pgx.ops.stats import standardize
-from pgx.regression import minibatch_conflicts
-from pgx.schema import Count, Fraction, NonNegative, Positive, validate
-from pgx.types import Agent, Batch, Critic, Learner, Metrics, Policy, Rollout, Setting, Use
 
 
 @dataclass

@@ -6,12 +6,16 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from pgx.estimates import gae_batch
+from pgx.algos.common.advantages import gae_batch
+from pgx.algos.common.critic_fit import critic_loss, minibatch_conflicts
+from pgx.core.agent import Agent
+from pgx.core.data import Batch, Rollout
+from pgx.core.networks import Distribution, Policy
+from pgx.core.plain import Metrics
+from pgx.core.rule import Learner, Setting, Use
+from pgx.core.schema import Count, Fraction, NonNegative, Positive, validate
 from pgx.ops.losses import kl_penalized_surrogate
 from pgx.ops.stats import standardize
-from pgx.regression import critic_loss, minibatch_conflicts
-from pgx.schema import Count, Fraction, NonNegative, Positive, validate
-from pgx.types import Agent, Batch, Distribution, Learner, Metrics, Policy, Rollout, Setting, Use
 
 # While the policy cannot move (a learning rate annealed to nothing) every update halves beta, and while no penalty can
 # hold it every update doubles beta. Beyond these bounds it would take as many updates to come back to where it

@@ -6,7 +6,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pgx.estimates import flatten, rollout_values
+from pgx.algos.common.advantages import flatten, rollout_values
+from pgx.algos.common.critic_fit import fit_critic
+from pgx.core.agent import Agent
+from pgx.core.data import Batch, Rollout
+from pgx.core.networks import Policy
+from pgx.core.plain import Metrics
+from pgx.core.rule import Learner, Setting, Use
+from pgx.core.schema import Count, Fraction, Index, validate
 from pgx.ops.returns import discounted_returns
 from pgx.ops.stats import standardize
 from pgx.ops.whole_episodes import (
@@ -16,9 +23,6 @@ from pgx.ops.whole_episodes import (
     other_episodes_mean_at_step,
     trajectory_objective,
 )
-from pgx.regression import fit_critic
-from pgx.schema import Count, Fraction, Index, validate
-from pgx.types import Agent, Batch, Learner, Metrics, Policy, Rollout, Setting, Use
 
 
 @dataclass

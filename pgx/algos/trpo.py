@@ -9,26 +9,20 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from pgx.estimates import gae_batch
-from pgx.improvement import no_step, surrogate_and_kl, surrogate_slope
+from pgx.algos.common.advantages import gae_batch
+from pgx.algos.common.critic_fit import critic_minibatch_conflicts, fit_critic
+from pgx.algos.common.surrogate import no_step, surrogate_and_kl, surrogate_slope
+from pgx.core.agent import Agent
+from pgx.core.data import Batch, Rollout
+from pgx.core.engine import Engine
+from pgx.core.networks import Distribution, Policy
+from pgx.core.observations import Observations
+from pgx.core.plain import Metrics
+from pgx.core.rule import Learner, Setting, Use
+from pgx.core.schema import Count, Fraction, Index, NonNegative, OpenFraction, Positive, validate
 from pgx.ops.fisher import MatVec, damped, gauss_newton_product, kl_hessian_product, over_chunks, over_ranks
 from pgx.ops.params import assign, flatten
 from pgx.ops.solvers import LineSearchResult, backtracking_line_search, conjugate_gradient
-from pgx.regression import critic_minibatch_conflicts, fit_critic
-from pgx.schema import Count, Fraction, Index, NonNegative, OpenFraction, Positive, validate
-from pgx.types import (
-    Agent,
-    Batch,
-    Distribution,
-    Engine,
-    Learner,
-    Metrics,
-    Observations,
-    Policy,
-    Rollout,
-    Setting,
-    Use,
-)
 
 FISHER: dict[str, Callable[[Policy, Observations], MatVec]] = {
     "gauss_newton": gauss_newton_product,

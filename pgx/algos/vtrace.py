@@ -7,13 +7,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pgx.estimates import flatten, rollout_log_ratio, rollout_values
+from pgx.algos.common.advantages import flatten, rollout_log_ratio, rollout_values
+from pgx.algos.common.critic_fit import critic_loss
+from pgx.core.agent import Agent
+from pgx.core.data import Batch, Rollout
+from pgx.core.networks import Policy
+from pgx.core.plain import Metrics
+from pgx.core.rule import Learner, Setting, Use
+from pgx.core.schema import Fraction, NonNegative, Positive, validate
 from pgx.ops.losses import policy_gradient
 from pgx.ops.returns import vtrace
 from pgx.ops.stats import standardize
-from pgx.regression import critic_loss
-from pgx.schema import Fraction, NonNegative, Positive, validate
-from pgx.types import Agent, Batch, Learner, Metrics, Policy, Rollout, Setting, Use
 
 
 @dataclass

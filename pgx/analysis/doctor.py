@@ -7,7 +7,7 @@ from pgx.analysis.kinds import Sickness
 from pgx.analysis.recorded import Recorded
 from pgx.analysis.sicknesses import SICKNESSES
 from pgx.analysis.signs import Evidence
-from pgx.metrics import tag
+from pgx.runs.metrics import tag
 
 # Keys that only some runs have, without which there is nothing to report.
 OPTIONAL = {"updates_skipped", "clipped_action_fraction", "clipped_reward_fraction"}

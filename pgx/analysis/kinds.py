@@ -20,7 +20,7 @@ class Sickness:
     """Something that goes wrong in a run."""
 
     name: str
-    metrics: tuple[str, ...]  # keys of pgx.metrics that it is seen by
+    metrics: tuple[str, ...]  # keys of pgx.runs.metrics that it is seen by
     sign: str  # what is seen; {} is the bound
     bound: float
     source: str  # of the bound

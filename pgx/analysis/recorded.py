@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pgx.metrics import tag
+from pgx.runs.metrics import tag
 
 Numbers = NDArray[np.float64]
 
@@ -19,7 +19,7 @@ WINDOW = 0.1  # share of a run's looks that a median is taken over
 class Curve:
     """One metric over environment steps."""
 
-    key: str  # of pgx.metrics
+    key: str  # of pgx.runs.metrics
     steps: Numbers  # [n]
     values: Numbers  # [n]
 
@@ -59,7 +59,7 @@ class Recorded:
         return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
 
     def curve(self, key: str) -> Curve:
-        """A metric by its key in pgx.metrics, at the looks that have it."""
+        """A metric by its key in pgx.runs.metrics, at the looks that have it."""
         return self.curves(key)[0]
 
     def curves(self, *keys: str) -> list[Curve]:

@@ -30,7 +30,7 @@ from pgx.analysis.kinds import (
     Sickness,
 )
 from pgx.analysis.signs import stays_above, stays_below
-from pgx.metrics import tag
+from pgx.runs.metrics import tag
 
 STEPS = (
     "KL over its bound", "ESS collapse", "clip fraction high", "predicted and actual gain apart", "return lost",

@@ -15,7 +15,7 @@ LASTING = 0.25  # share of a run's windows: what passes sooner is a moment of a 
 class Evidence:
     """What was seen, and when."""
 
-    key: str  # of pgx.metrics
+    key: str  # of pgx.runs.metrics
     first: int  # environment steps
     last: int
     value: float  # median over the looks in question

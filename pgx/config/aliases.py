@@ -5,7 +5,7 @@ from typing import Any
 
 from pgx.algos import rule, rules
 from pgx.config.choices import NAMED, keys_of
-from pgx.schema import most_similar, signature
+from pgx.core.schema import most_similar, signature
 
 # A name of Stable-Baselines3, its contrib package, its zoo or CleanRL: keys of pgx, or a group to choose from.
 ALIASES: dict[str, tuple[str, ...]] = {

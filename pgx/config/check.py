@@ -15,11 +15,11 @@ from pgx.config.fit import contradictions
 from pgx.config.own_rules import own_values
 from pgx.config.rule_names import rule_problem
 from pgx.config.sections import FIXED, Search, Top
-from pgx.datasets.read import dataset_problem
-from pgx.errors import UserError
-from pgx.extras import require
-from pgx.paths import choices, config_dir
-from pgx.schema import nearest, problems, signature
+from pgx.core.errors import UserError
+from pgx.core.extras import require
+from pgx.core.paths import choices, config_dir
+from pgx.core.schema import nearest, problems, signature
+from pgx.rollouts.datasets.read import dataset_problem
 
 
 def check(cfg: DictConfig) -> None:

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pgx.optimizers import CRITIC_OPTIMIZERS, OPTIMIZERS
-from pgx.policies import CRITICS, POLICIES
-from pgx.runners import RUNNERS
-from pgx.schema import signature
+from pgx.core.schema import signature
+from pgx.networks import CRITICS, POLICIES
+from pgx.ops.optim import CRITIC_OPTIMIZERS, OPTIMIZERS
+from pgx.rollouts import RUNNERS
 
 NAMED: dict[str, tuple[dict[str, Callable[..., Any]], frozenset[str]]] = {
     # section: what its `name` chooses from, and the parameters that come from elsewhere than the config

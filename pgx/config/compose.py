@@ -20,8 +20,8 @@ from pgx.config.explain import explain
 from pgx.config.keys import choice_problem, is_choice, key_problem, surely_there, takes_any_key
 from pgx.config.overrides import named_modules, parse, prepare
 from pgx.config.sections import FIXED
-from pgx.errors import UserError
-from pgx.paths import config_dir
+from pgx.core.errors import UserError
+from pgx.core.paths import config_dir
 
 ROOT = "train"
 

@@ -6,16 +6,16 @@ from typing import Any
 import torch
 
 from pgx.algos import rule
+from pgx.algos.common.sequences import stretch_conflicts
 from pgx.config.choices import NAMED
+from pgx.core.extras import import_problem
+from pgx.core.rule import Algorithm, Setting
+from pgx.distributed.ray_cluster import address_problem, hush
 from pgx.envs.make import id_problem
-from pgx.extras import import_problem
-from pgx.optimizers import OPTIMIZERS
-from pgx.policies import WITH_ACTION_VALUES, WITH_MEMORY, WITH_VALUE_HEAD, WITHOUT_PARAMETERS
-from pgx.processes.ray_cluster import address_problem, hush
-from pgx.rewards.plan import OWN, RewardPlan, reward_problems
-from pgx.runners.sizes import Sizes, cores, misfits, share_misfits, sizes, worker_count
-from pgx.sequences import stretch_conflicts
-from pgx.types import Algorithm, Setting
+from pgx.envs.rewards.plan import OWN, RewardPlan, reward_problems
+from pgx.networks import WITH_ACTION_VALUES, WITH_MEMORY, WITH_VALUE_HEAD, WITHOUT_PARAMETERS
+from pgx.ops.optim import OPTIMIZERS
+from pgx.rollouts.sizes import Sizes, cores, misfits, share_misfits, sizes, worker_count
 
 
 def contradictions(values: Mapping[str, Any]) -> list[str]:

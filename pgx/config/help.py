@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from pgx.algos import rule, rules
 from pgx.config.files import comments, field_comments
 from pgx.config.sections import FIXED, Top
-from pgx.paths import choices, config_dir, groups
+from pgx.core.paths import choices, config_dir, groups
 
 WIDTH = 80
 USAGE = """\

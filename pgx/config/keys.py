@@ -9,9 +9,9 @@ from pgx.config.aliases import meant
 from pgx.config.own_rules import own_rule_problem
 from pgx.config.rule_names import rule_hint
 from pgx.config.spelling import whole_list
+from pgx.core.paths import choices, groups
+from pgx.core.schema import nearest
 from pgx.envs.make import id_problem
-from pgx.paths import choices, groups
-from pgx.schema import nearest
 
 
 def is_choice(override: Override) -> bool:

@@ -17,11 +17,11 @@ from hydra.errors import HydraException
 from pgx.config.explain import explain
 from pgx.config.own_rules import own_rule_problem, register_rule
 from pgx.config.spelling import spelled, unreadable
+from pgx.core.errors import UserError
+from pgx.core.paths import choices
+from pgx.core.schema import LONGEST
 from pgx.envs.make import id_problem
-from pgx.errors import UserError
-from pgx.paths import choices
-from pgx.rewards.plan import functions_of
-from pgx.schema import LONGEST
+from pgx.envs.rewards.plan import functions_of
 
 MOST_JOBS = 10_000  # of a sweep; every one is composed and checked before the first begins
 

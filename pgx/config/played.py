@@ -6,8 +6,8 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pgx.config.overrides import parse
-from pgx.errors import UserError
-from pgx.schema import nearest
+from pgx.core.errors import UserError
+from pgx.core.schema import nearest
 
 KEYS = (
     "device",

@@ -7,8 +7,8 @@ from typing import Any, Literal
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from pgx.core.schema import nearest, shown
 from pgx.ops.schedules import SCHEDULES
-from pgx.schema import nearest, shown
 
 # yes: the run ends with the bits of one that was never stopped; no: it does not; auto: see what it costs.
 Bits = Literal["yes", "no"]

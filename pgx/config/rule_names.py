@@ -4,9 +4,9 @@ import importlib
 from dataclasses import is_dataclass
 
 from pgx.algos import rule, rules
-from pgx.own_modules import hidden_file
-from pgx.paths import choices
-from pgx.schema import nearest
+from pgx.core.paths import choices
+from pgx.core.schema import nearest
+from pgx.core.user_modules import hidden_file
 
 _WHAT_A_RULE_HAS = ("discount", "uses", "conflicts", "estimate", "update")
 
@@ -55,5 +55,5 @@ def rule_problem(name: str) -> str | None:
         return f"module '{module_name}' cannot be imported: {said}"
     fields = getattr(own, "__dataclass_fields__", {})
     if lacking := [part for part in _WHAT_A_RULE_HAS if part not in fields and not hasattr(own, part)]:
-        return f"{class_name} is no update rule: it has no {', '.join(lacking)} (see pgx.types.Algorithm)"
+        return f"{class_name} is no update rule: it has no {', '.join(lacking)} (see pgx.core.rule.Algorithm)"
     return None if is_dataclass(own) else f"{class_name} is no update rule: expected a dataclass"

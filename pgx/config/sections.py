@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pgx.engines import Compile
+from pgx.compiler import Compile
+from pgx.core.schema import Count, Fraction, Index, NonNegative, Positive
 from pgx.envs.make import Backend
-from pgx.loggers.console import ConsoleStyle
-from pgx.rewards.plan import RewardPlan
-from pgx.runners.iterations import OnNaN
-from pgx.schema import Count, Fraction, Index, NonNegative, Positive
+from pgx.envs.rewards.plan import RewardPlan
+from pgx.runs.loggers.console import ConsoleStyle
+from pgx.training.loop import OnNaN
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from pgx.algos import rule, rules
 from pgx.config.aliases import ALIASES
 from pgx.config.choices import NAMED, keys_of
 from pgx.config.sections import FIXED, Search, Top
-from pgx.paths import groups
-from pgx.schema import WHOLE, describe, signature
+from pgx.core.paths import groups
+from pgx.core.schema import WHOLE, describe, signature
 
 PATHS = frozenset({"run_dir", "dataset", "runner.path", "hydra.sweep.dir", "hydra.run.dir"})
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pgx.config.choices import NAMED
 from pgx.config.explain import explain
 from pgx.config.sections import FIXED
-from pgx.errors import UserError
+from pgx.core.errors import UserError
 
 CONFIG = "config.yaml"
 LARGEST = 1_000_000  # bytes of a config; one of pgx's has some thousand

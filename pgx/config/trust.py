@@ -5,8 +5,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from pgx.errors import UserError
-from pgx.foreign import foreign_values
+from pgx.config.foreign import foreign_values
+from pgx.core.errors import UserError
 
 
 def imports_of(cfg: DictConfig, source: Path, named: Collection[str]) -> list[str]:

@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from pgx.config.check import plain_values, value_problems
 from pgx.config.fit import contradictions
 from pgx.config.overrides import parse
-from pgx.paths import choices, config_dir
-from pgx.schema import shown
+from pgx.core.paths import choices, config_dir
+from pgx.core.schema import shown
 
 Values = Mapping[str, Any]  # of a run, by dotted key
 

@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from pgx.processes.stuck import frames_of, place
+from pgx.distributed.stuck import frames_of, place
 
 RESET = "(observation, info)"
 STEP = "(observation, reward, terminated, truncated, info)"

@@ -8,13 +8,13 @@ import numpy as np
 from gymnasium import spaces as spaces_of
 from numpy.typing import NDArray
 
-from pgx.cores import one_each
+from pgx.core.errors import RunError
+from pgx.core.extras import import_problem
+from pgx.distributed.cores import one_each
 from pgx.envs import spaces
 from pgx.envs.gymnasium_backend import make_single, quietly
 from pgx.envs.readings import Readings
 from pgx.envs.vector import Array, Step, said_success
-from pgx.errors import RunError
-from pgx.extras import import_problem
 
 # Packages of the environments that EnvPool reimplements. An environment of another package is never taken for
 # EnvPool's of the same id.

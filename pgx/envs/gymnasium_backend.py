@@ -9,13 +9,13 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from pgx.core.errors import RunError, UserError
+from pgx.core.specs import choices
 from pgx.envs import spaces
 from pgx.envs.answers import failure, number, stacked, unpack_reset, unpack_step
 from pgx.envs.masks import Mask, mask_problem, read_mask, stuck
 from pgx.envs.readings import Reader, Readings
 from pgx.envs.vector import Array, Step, said_success
-from pgx.errors import RunError, UserError
-from pgx.specs import choices
 
 Space = gymnasium.Space[Any]
 

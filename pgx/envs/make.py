@@ -11,17 +11,17 @@ from typing import Any, Literal
 
 import gymnasium
 
+from pgx.core.errors import UserError
+from pgx.core.schema import most_similar
+from pgx.core.user_modules import hidden_file
 from pgx.envs import envpool_backend, process_backend
 from pgx.envs.gymnasium_backend import GymnasiumVector, later_version, make_single
 from pgx.envs.packages import install_hint, package_hint
 from pgx.envs.readings import reading_problem
 from pgx.envs.recipe import pack, unpack
+from pgx.envs.rewards.plan import RewardPlan, readings_of
+from pgx.envs.rewards.shaped import Shaped
 from pgx.envs.vector import Readable, VectorEnv
-from pgx.errors import UserError
-from pgx.own_modules import hidden_file
-from pgx.rewards.plan import RewardPlan, readings_of
-from pgx.rewards.shaped import Shaped
-from pgx.schema import most_similar
 
 Backend = Literal["auto", "envpool", "processes", "gymnasium"]
 

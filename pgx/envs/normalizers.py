@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pgx.core.plain import State
+from pgx.core.ranks import ALONE, Ranks
+from pgx.core.specs import Continuous
 from pgx.ops.returns import backward_recurrence
-from pgx.specs import Continuous
-from pgx.types import ALONE, Ranks, State
 
 EPSILON = float(np.finfo(np.float32).eps)  # of rewards, which many environments compute in float32
 

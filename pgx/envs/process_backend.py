@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pgx.cores import one_each
+from pgx.core.errors import RunError, UserError
+from pgx.distributed.cores import one_each
+from pgx.distributed.parent import WorkerTraceback
 from pgx.envs.process_handle import WorkerProcess, end
 from pgx.envs.process_worker import BEGIN, RESET, STEP, Failure, Ready, Share
 from pgx.envs.readings import Readings
 from pgx.envs.recipe import pack
 from pgx.envs.shared_rows import allocate, attach
 from pgx.envs.vector import Array, Step
-from pgx.errors import RunError, UserError
-from pgx.processes.parent import WorkerTraceback
 
 
 def why_not(env_id: str, kwargs: dict[str, Any]) -> str | None:

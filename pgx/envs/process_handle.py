@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from pgx.core.errors import RunError
+from pgx.distributed.parent import LOOK, ending, reap, start
+from pgx.distributed.stuck import hung
 from pgx.envs.process_worker import CLOSE, FAILED, Failure, Share
-from pgx.errors import RunError
-from pgx.processes.parent import LOOK, ending, reap, start
-from pgx.processes.stuck import hung
 
 
 class WorkerProcess:

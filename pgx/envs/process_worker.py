@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from pgx.core.errors import RunError, UserError
+from pgx.core.specs import ActionSpec, ObsSpec
+from pgx.distributed.child import end_with_parent, let_the_kernel_end_this, show_when_asked
 from pgx.envs.gymnasium_backend import GymnasiumVector
 from pgx.envs.recipe import unpack
 from pgx.envs.shared_rows import SharedRows, attach
-from pgx.errors import RunError, UserError
-from pgx.processes.child import end_with_parent, let_the_kernel_end_this, show_when_asked
-from pgx.specs import ActionSpec, ObsSpec
 
 # What the parent asks for, and what it hears: a byte each, a message after it where one is needed.
 BEGIN, STEP, RESET, CLOSE = b"b", b"s", b"r", b"c"

@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from pgx.schema import nearest
+from pgx.core.schema import nearest
 
 Single = gymnasium.Env[Any, Any]
 Readings = Mapping[str, NDArray[np.float64]]  # [N, ...] each

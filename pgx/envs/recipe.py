@@ -5,7 +5,7 @@ from typing import Any
 
 import gymnasium
 
-from pgx.errors import UserError
+from pgx.core.errors import UserError
 
 
 def pack(env_id: str, kwargs: dict[str, Any]) -> bytes:

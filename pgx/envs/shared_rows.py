@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from pgx.core.specs import ActionSpec, Continuous, Discrete, ObsSpec, choices, obs_dtype
 from pgx.envs.vector import Array
-from pgx.specs import ActionSpec, Continuous, Discrete, ObsSpec, choices, obs_dtype
 
 ALIGNMENT = 64  # bytes; of a cache line
 

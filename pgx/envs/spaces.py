@@ -6,9 +6,9 @@ from typing import Literal
 import numpy as np
 from gymnasium import Space, spaces
 
+from pgx.core.errors import UserError
+from pgx.core.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
 from pgx.envs.vector import Array
-from pgx.errors import UserError
-from pgx.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
 
 Convert = Callable[[Array], Array]
 

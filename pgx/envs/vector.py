@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pgx.specs import ActionSpec, ObsSpec
+from pgx.core.specs import ActionSpec, ObsSpec
 
 Array = NDArray[Any]
 

@@ -16,8 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from pgx.core.data import Batch
+from pgx.core.engine import Engine
+from pgx.core.networks import Distribution, Policy
+from pgx.core.observations import Observations
 from pgx.ops.params import split
-from pgx.types import Batch, Distribution, Engine, Observations, Policy
 
 MatVec = Callable[[Tensor], Tensor]
 CHUNK = 1250  # rows, at most, that `over_chunks` takes at a time

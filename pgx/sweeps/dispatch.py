@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pgx.run_lock import last_holder
+from pgx.runs.lock import last_holder
 from pgx.sweeps.plan import STOP, Job
 from pgx.sweeps.progress import ENDED, look, write_failure
 

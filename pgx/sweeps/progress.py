@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pgx.checkpoint import BEST, Checkpoints, write_atomically
 from pgx.config.stored import CONFIG, read_config
-from pgx.loggers.jsonl import finite, read
-from pgx.metrics import tag
-from pgx.records import SUMMARY, read_summary
-from pgx.run_lock import holder
+from pgx.runs.checkpoints import BEST, Checkpoints, write_atomically
+from pgx.runs.lock import holder
+from pgx.runs.loggers.jsonl import finite, read
+from pgx.runs.metrics import tag
+from pgx.runs.writer import SUMMARY, read_summary
 
 State = Literal["waiting", "running", "interrupted", "finished", "pruned", "failed"]
 ENDED = ("finished", "pruned", "failed")  # until the sweep is started again, which tries again what failed

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from pgx.checkpoint import write_atomically
 from pgx.config.overrides import parse
 from pgx.config.sections import Search
-from pgx.errors import UserError
-from pgx.extras import require
-from pgx.records import read_summary
-from pgx.schema import Index, problems
+from pgx.core.errors import UserError
+from pgx.core.extras import require
+from pgx.core.schema import Index, problems
+from pgx.runs.checkpoints import write_atomically
+from pgx.runs.writer import read_summary
 from pgx.sweeps.plan import Job
 from pgx.sweeps.progress import look
-from pgx.trainer import OnProgress
+from pgx.training.trainer import OnProgress
 
 if TYPE_CHECKING:
     import optuna

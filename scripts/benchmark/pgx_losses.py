@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from pgx.trainer import Trainer
-    from pgx.types import Batch
+    from pgx.core.data import Batch
+    from pgx.training.trainer import Trainer
 
 OVERRIDES = (
     "algo=ppo",
@@ -88,7 +88,8 @@ def _load(network: Any, dumped: dict[str, Any], prefix: str) -> None:
 def _batch(dumped: dict[str, Any]) -> Batch:
     import torch
 
-    from pgx.types import Batch, Observations
+    from pgx.core.data import Batch
+    from pgx.core.observations import Observations
 
     column = {
         key: torch.from_numpy(dumped[key]) for key in ("obs", "action", "log_prob", "advantage", "target")

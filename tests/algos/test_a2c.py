@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pgx.estimates import rollout_values
+from pgx.algos.common.advantages import rollout_values
+from pgx.core.data import Batch, Rollout
 from pgx.ops.params import flatten, gradient
 from pgx.ops.returns import discounted_returns
-from pgx.trainer import Trainer
-from pgx.types import Batch, Rollout
+from pgx.training.trainer import Trainer
 from tests.conftest import Make
 
 ENVS = ["env=CartPole-v1", "env=Pendulum-v1"]

@@ -8,16 +8,19 @@ import torch
 from torch import Tensor
 
 from pgx.algos.actor_critic import ActorCritic
-from pgx.engines import Eager
+from pgx.compiler import Eager
+from pgx.core.agent import Agent
+from pgx.core.data import Batch, Rollout
+from pgx.core.errors import UserError
+from pgx.core.rule import Learner, Optimizer, Setting
+from pgx.core.specs import Discrete
 from pgx.envs.normalizers import Identity
-from pgx.errors import UserError
+from pgx.networks.action_values import q_critic
+from pgx.networks.heads import CategoricalPolicy
+from pgx.networks.mlp import perceptron
 from pgx.ops.losses import value_loss
+from pgx.ops.optim import NoSteps, adam, sgd
 from pgx.ops.stats import standardize
-from pgx.optimizers import NoSteps, adam, sgd
-from pgx.policies.action_values import q_critic
-from pgx.policies.heads import CategoricalPolicy
-from pgx.policies.mlp import perceptron
-from pgx.types import Agent, Batch, Discrete, Learner, Optimizer, Rollout, Setting
 from tests import oracle
 from tests.conftest import Make, parameters
 from tests.oracle import TabularMDP, chain, gridworld, random_mdp

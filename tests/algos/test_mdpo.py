@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from pgx.algos.mdpo import MDPO, STEP_SIZE_MIN
+from pgx.core.data import Batch, Rollout
+from pgx.core.networks import Distribution
+from pgx.core.rule import Setting
 from pgx.ops.params import flatten, gradient
-from pgx.trainer import Trainer
-from pgx.types import Batch, Distribution, Rollout, Setting
+from pgx.training.trainer import Trainer
 from tests.conftest import Make, seen
 
 ENVS = ["env=CartPole-v1", "env=Pendulum-v1"]

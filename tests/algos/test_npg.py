@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pgx.errors import UserError
+from pgx.core.data import Batch, Rollout
+from pgx.core.errors import UserError
+from pgx.core.observations import Observations
+from pgx.networks.distributions import Categorical
 from pgx.ops.fisher import gauss_newton_product, kl_hessian_product, scores
 from pgx.ops.params import flatten, gradient
-from pgx.policies.distributions import Categorical
-from pgx.trainer import Trainer
-from pgx.types import Batch, Observations, Rollout
+from pgx.training.trainer import Trainer
 from tests.conftest import Make, double
 
 ENVS = ["env=CartPole-v1", "env=Pendulum-v1"]

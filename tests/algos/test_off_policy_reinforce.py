@@ -13,16 +13,21 @@ from torch import Tensor, nn
 
 from pgx.algos.off_policy_reinforce import OffPolicyREINFORCE
 from pgx.algos.reinforce import REINFORCE
+from pgx.compiler import Eager
 from pgx.config.check import problems_of
 from pgx.config.compose import compose
-from pgx.engines import Eager
+from pgx.core.agent import Agent
+from pgx.core.data import Rollout
+from pgx.core.networks import Memory
+from pgx.core.observations import Observations
+from pgx.core.plain import Metrics
+from pgx.core.rule import Learner
 from pgx.envs.normalizers import Identity
+from pgx.networks.constant import Zero
+from pgx.networks.distributions import Categorical
 from pgx.ops.losses import surrogate
+from pgx.ops.optim import NoSteps, sgd
 from pgx.ops.params import flatten, gradient
-from pgx.optimizers import NoSteps, sgd
-from pgx.policies.constant import Zero
-from pgx.policies.distributions import Categorical
-from pgx.types import Agent, Learner, Memory, Metrics, Observations, Rollout
 from tests import oracle
 
 SURE = oracle.chain(

@@ -10,32 +10,26 @@ import torch
 from torch import Tensor
 
 from pgx.algos.ppg import PPG
-from pgx.checkpoint import packed
-from pgx.engines import Eager
+from pgx.compiler import Eager
+from pgx.core.agent import Agent
+from pgx.core.data import Batch, Rollout
+from pgx.core.errors import UserError
+from pgx.core.networks import Critic, Policy
+from pgx.core.observations import Observations
+from pgx.core.plain import Metrics
+from pgx.core.rule import Learner, Optimizer, Setting
+from pgx.core.specs import Continuous
 from pgx.envs.normalizers import Identity
-from pgx.errors import UserError
-from pgx.metrics import tagged
+from pgx.networks.constant import Zero
+from pgx.networks.two_headed import two_headed
+from pgx.ops.optim import NoSteps
+from pgx.ops.optim.first_order import Adam
+from pgx.ops.optim.gradient_steps import GradientSteps
 from pgx.ops.params import flatten, split
 from pgx.ops.stats import explained_variance
-from pgx.optimizers import NoSteps
-from pgx.optimizers.first_order import Adam
-from pgx.optimizers.gradient_steps import GradientSteps
-from pgx.policies.constant import Zero
-from pgx.policies.two_headed import two_headed
-from pgx.trainer import Trainer
-from pgx.types import (
-    Agent,
-    Batch,
-    Continuous,
-    Critic,
-    Learner,
-    Metrics,
-    Observations,
-    Optimizer,
-    Policy,
-    Rollout,
-    Setting,
-)
+from pgx.runs.checkpoints import packed
+from pgx.runs.metrics import tagged
+from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters, seen
 from tests.widening import Widening, kl_of_widening
 

@@ -6,14 +6,16 @@ import pytest
 import torch
 
 from pgx.algos.ppo import PPO
-from pgx.engines import Eager
+from pgx.compiler import Eager
+from pgx.core.agent import Agent
+from pgx.core.data import Batch, Rollout
+from pgx.core.rule import Learner
 from pgx.envs.normalizers import Identity
+from pgx.networks.constant import Zero
+from pgx.networks.heads import GaussianPolicy
+from pgx.ops.optim import NoSteps
 from pgx.ops.params import flatten, gradient
-from pgx.optimizers import NoSteps
-from pgx.policies.constant import Zero
-from pgx.policies.heads import GaussianPolicy
-from pgx.trainer import Trainer
-from pgx.types import Agent, Batch, Learner, Rollout
+from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters, seen
 from tests.widening import Widening, kl_of_widening
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from pgx.algos.ppo_kl import BETA_MAX, BETA_MIN
+from pgx.core.data import Batch, Rollout
+from pgx.core.networks import Distribution, Policy
 from pgx.ops.params import flatten, gradient
-from pgx.trainer import Trainer
-from pgx.types import Batch, Distribution, Policy, Rollout
+from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters, small
 
 ENVS = ["env=CartPole-v1", "env=Pendulum-v1"]

@@ -12,14 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from pgx.algos.reinforce import REINFORCE
-from pgx.engines import Eager
+from pgx.compiler import Eager
+from pgx.core.agent import Agent
+from pgx.core.data import Rollout
+from pgx.core.errors import UserError
+from pgx.core.networks import Memory
+from pgx.core.observations import Observations
+from pgx.core.rule import Learner
 from pgx.envs.normalizers import Identity
-from pgx.errors import UserError
-from pgx.optimizers import NoSteps, adam, sgd
-from pgx.policies.constant import Zero
-from pgx.policies.distributions import Categorical
-from pgx.trainer import Trainer
-from pgx.types import Agent, Learner, Memory, Observations, Rollout
+from pgx.networks.constant import Zero
+from pgx.networks.distributions import Categorical
+from pgx.ops.optim import NoSteps, adam, sgd
+from pgx.training.trainer import Trainer
 from tests import oracle
 from tests.conftest import Make, composed
 from tests.system.docs_commands import shown

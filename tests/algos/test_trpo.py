@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from pgx.algos.trpo import TRPO
-from pgx.engines import Eager
+from pgx.compiler import Eager
+from pgx.core.data import Batch, Rollout
+from pgx.networks.heads import GaussianPolicy
 from pgx.ops.fisher import fisher_vector_product, gauss_newton_product, kl_hessian_product
 from pgx.ops.losses import surrogate
 from pgx.ops.params import assign, flatten, gradient
 from pgx.ops.solvers import conjugate_gradient
-from pgx.policies.heads import GaussianPolicy
-from pgx.trainer import Trainer
-from pgx.types import Batch, Rollout
+from pgx.training.trainer import Trainer
 from tests.conftest import Make, double, seen
 
 ENVS = ["env=CartPole-v1", "env=Pendulum-v1"]

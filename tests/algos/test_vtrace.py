@@ -10,19 +10,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pgx import health
+from pgx.algos.common.advantages import observations
+from pgx.algos.common.surrogate import surrogate_slope
 from pgx.algos.vtrace import VTrace
-from pgx.engines import Eager
+from pgx.compiler import Eager
+from pgx.core.agent import Agent
+from pgx.core.data import Batch, Rollout
+from pgx.core.errors import UserError
+from pgx.core.observations import Observations
+from pgx.core.rule import Learner
 from pgx.envs.normalizers import Identity
-from pgx.errors import UserError
-from pgx.estimates import observations
-from pgx.improvement import surrogate_slope
-from pgx.loggers.jsonl import read
+from pgx.networks.distributions import Categorical
+from pgx.ops.optim import sgd
 from pgx.ops.params import flatten
-from pgx.optimizers import sgd
-from pgx.policies.distributions import Categorical
-from pgx.trainer import Trainer
-from pgx.types import Agent, Batch, Learner, Observations, Rollout
+from pgx.runs.loggers.jsonl import read
+from pgx.training import health
+from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters
 from tests.oracle import (
     TabularMDP,

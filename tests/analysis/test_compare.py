@@ -24,7 +24,7 @@ from pgx.analysis.comparison.tables import more_seeds, tables_of
 from pgx.analysis.reading.find import Place, read_runs
 from pgx.analysis.reading.run import Run, Series
 from pgx.analysis.statistics import Resampling
-from pgx.errors import UserError
+from pgx.core.errors import UserError
 from tests.conftest import Make
 
 METRIC = "rollout/episode_return_recent"

@@ -16,11 +16,11 @@ from pgx.analysis.doctor import Diagnosis, advice, examine
 from pgx.analysis.recorded import Curve, Recorded
 from pgx.analysis.sicknesses import SICKNESSES, table
 from pgx.analysis.signs import spell
-from pgx.cli import main
-from pgx.commands.doctor import load
+from pgx.cli.commands.doctor import load
+from pgx.cli.main import main
 from pgx.config import compose
-from pgx.metrics import TABLE
-from pgx.run_lock import hold
+from pgx.runs.lock import hold
+from pgx.runs.metrics import TABLE
 from tests.conftest import Make
 
 ROOT = Path(__file__).parents[2]

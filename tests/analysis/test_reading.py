@@ -13,8 +13,8 @@ from pgx.analysis.reading.foreign import read_foreign
 from pgx.analysis.reading.identity import Identity, identify
 from pgx.analysis.reading.own import read_own
 from pgx.analysis.reading.run import Run, UnreadableError
-from pgx.errors import UserError
-from pgx.run_lock import hold
+from pgx.core.errors import UserError
+from pgx.runs.lock import hold
 from pgx.sweeps.progress import write_failure
 from tests.analysis.writers import LOSS, cleanrl, stable_baselines3, tianshou
 from tests.conftest import Make

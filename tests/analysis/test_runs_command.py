@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgx.cli import main
-from pgx.commands.runs import look_below
-from pgx.commands.runs_table import Line, shorten, table
-from pgx.run_lock import hold
+from pgx.cli.commands.runs import look_below
+from pgx.cli.commands.runs_table import Line, shorten, table
+from pgx.cli.main import main
+from pgx.runs.lock import hold
 from pgx.sweeps.progress import write_failure
 from tests.conftest import Make
 

@@ -8,7 +8,7 @@ import pytest
 from pgx.analysis.critic_signs import gains_apart, lost, search_rejects
 from pgx.analysis.recorded import Recorded
 from pgx.analysis.signs import stays_above, times, typical_value, uncorrected_lag
-from pgx.metrics import tag
+from pgx.runs.metrics import tag
 
 
 def run(config: dict[str, Any] | None = None, **columns: Any) -> Recorded:

@@ -16,10 +16,10 @@ from pgx.config.choices import NAMED, keys_of
 from pgx.config.fit import contradictions
 from pgx.config.overrides import jobs
 from pgx.config.sections import FIXED, Search, Top
-from pgx.errors import UserError
-from pgx.optimizers import OPTIMIZERS
-from pgx.paths import choices
-from pgx.schema import fits, signature
+from pgx.core.errors import UserError
+from pgx.core.paths import choices
+from pgx.core.schema import fits, signature
+from pgx.ops.optim import OPTIMIZERS
 from tests.conftest import NEEDED, composed
 
 

@@ -15,9 +15,9 @@ from pgx.config import check, compose
 from pgx.config.choices import NAMED
 from pgx.config.overrides import jobs
 from pgx.config.sections import FIXED
-from pgx.errors import UserError
-from pgx.paths import choices, config_dir
-from pgx.schema import signature
+from pgx.core.errors import UserError
+from pgx.core.paths import choices, config_dir
+from pgx.core.schema import signature
 from tests.conftest import NEEDED
 
 # The keys of train.yaml that are in no section.

@@ -6,7 +6,7 @@ import pytest
 
 from pgx.config.check import plain_values
 from pgx.config.fit import contradictions
-from pgx.config.ranks import rank_problems
+from pgx.training.rank_checks import rank_problems
 from tests.conftest import composed
 
 RECORDED = ["algo=off_policy_reinforce", "env=CartPole-v1", "dataset=somewhere"]

@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from pgx.commands.one_run import checked
-from pgx.commands.train import _options
+from pgx.cli.commands.one_run import checked
+from pgx.cli.commands.train import _options
 from pgx.config.overrides import MOST_JOBS, jobs, prepare
 from pgx.config.unread import flat
-from pgx.errors import UserError
-from pgx.paths import choices, groups
+from pgx.core.errors import UserError
+from pgx.core.paths import choices, groups
 from tests.command import Command
 from tests.conftest import composed
 

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from pgx.config import compose
-from pgx.errors import UserError
+from pgx.core.errors import UserError
 from tests.command import Command
 from tests.docs_places import PAGE, modules
 

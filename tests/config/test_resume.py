@@ -15,9 +15,9 @@ from pgx.config.overrides import parse
 from pgx.config.resume import MAY_CHANGE, applied, changes, may_change
 from pgx.config.stored import ADDED, read_config
 from pgx.config.unread import flat
-from pgx.paths import choices
-from pgx.schema import shown
-from pgx.trainer import Trainer
+from pgx.core.paths import choices
+from pgx.core.schema import shown
+from pgx.training.trainer import Trainer
 from tests.command import Command
 from tests.conftest import QUIET, parameters
 

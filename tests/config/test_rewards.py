@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pgx.commands.one_run import checked
+from pgx.cli.commands.one_run import checked
 from pgx.config import compose
-from pgx.errors import UserError
-from pgx.paths import choices
+from pgx.core.errors import UserError
+from pgx.core.paths import choices
 from tests.command import Command
 
 OWN_TERMS = "tests.rewards.own_terms"

@@ -14,8 +14,8 @@ from pgx.config import compose
 from pgx.config.overrides import jobs, parse, prepare
 from pgx.config.sections import FIXED, Top
 from pgx.config.spelling import PATHS, is_known, is_text, spelled
-from pgx.errors import UserError
-from pgx.schema import fits, signature
+from pgx.core.errors import UserError
+from pgx.core.schema import fits, signature
 from tests.command import Command
 from tests.conftest import Make
 

@@ -15,10 +15,10 @@ from pgx.config.aliases import ALIASES, meant
 from pgx.config.rule_names import OTHER_NAMES, VALUE_BASED, rule_hint
 from pgx.config.spelling import is_known
 from pgx.config.unread import flat
+from pgx.core.paths import choices, groups
+from pgx.core.schema import most_similar
 from pgx.envs.make import id_problem, nearest_id
 from pgx.envs.packages import PACKAGES, package_hint
-from pgx.paths import choices, groups
-from pgx.schema import most_similar
 from tests.command import Command
 
 PPO = OmegaConf.to_container(compose(["algo=ppo"]), resolve=False)

@@ -11,10 +11,10 @@ import gymnasium
 import pytest
 from omegaconf import OmegaConf
 
-from pgx.cli import main
+from pgx.cli.main import main
 from pgx.config import check, compose
 from pgx.config.stored import read_config
-from pgx.errors import UserError
+from pgx.core.errors import UserError
 from pgx.sweeps.plan import read_plan
 from pgx.sweeps.vetting import of_runs, would_do
 from tests.command import Command

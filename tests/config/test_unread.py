@@ -14,16 +14,16 @@ import torch
 from omegaconf import OmegaConf
 
 from pgx.algos import rule, rules
-from pgx.commands.one_run import checked
+from pgx.cli.commands.one_run import checked
 from pgx.config.check import plain_values
 from pgx.config.choices import NAMED
 from pgx.config.sections import FIXED, Top
 from pgx.config.unread import READ_IF, asked_keys, flat, unread
-from pgx.errors import UserError
-from pgx.paths import choices, config_dir
-from pgx.schema import signature
-from pgx.trainer import Trainer
-from pgx.types import Setting
+from pgx.core.errors import UserError
+from pgx.core.paths import choices, config_dir
+from pgx.core.rule import Setting
+from pgx.core.schema import signature
+from pgx.training.trainer import Trainer
 from tests.command import Command
 from tests.conftest import Make, composed, parameters, small
 

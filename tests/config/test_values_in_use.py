@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from pgx.algos import rule
+from pgx.compiler import EngineChoice
 from pgx.config.check import plain_values
-from pgx.config.plans import agent_plan, reward_clip, worker_plan
 from pgx.config.sections import Env
-from pgx.engines import EngineChoice
-from pgx.runners.iterations import Synchronous
-from pgx.trainer import Trainer
+from pgx.training.loop import Synchronous
+from pgx.training.plans import agent_plan, reward_clip, worker_plan
+from pgx.training.trainer import Trainer
 from tests.conftest import Make, composed
 
 HERE = ["env=CartPole-v1", "env.backend=gymnasium"]
@@ -83,7 +83,7 @@ def test_evaluations_take_the_mode_of_a_policy(make: Make) -> None:
 
 
 def test_evaluations_start_from_a_stream_of_their_own(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("pgx.config.build")
+    module = importlib.import_module("pgx.training.build")
     asked: list[tuple[int, str, int]] = []
     derive = module.derive
     monkeypatch.setattr(module, "derive", lambda *given: asked.append(given) or derive(*given))  # type: ignore[func-returns-value]

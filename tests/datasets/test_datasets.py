@@ -18,13 +18,14 @@ import torch
 from gymnasium import spaces
 from minari.namespace import list_local_namespaces
 
-from pgx.datasets.layout import space_from_json, space_to_json
-from pgx.datasets.read import _numbers, read_dataset
-from pgx.datasets.trajectory import Trajectory, join, split
-from pgx.datasets.write import Written, _as_in, write_dataset
+from pgx.core.data import Rollout
+from pgx.core.errors import UserError
+from pgx.core.specs import MultiDiscrete
 from pgx.envs.gymnasium_backend import GymnasiumVector, make_single
-from pgx.errors import UserError
-from pgx.types import MultiDiscrete, Rollout
+from pgx.rollouts.datasets.layout import space_from_json, space_to_json
+from pgx.rollouts.datasets.read import _numbers, read_dataset
+from pgx.rollouts.datasets.trajectory import Trajectory, join, split
+from pgx.rollouts.datasets.write import Written, _as_in, write_dataset
 from tests.conftest import Make
 
 ENVS = {

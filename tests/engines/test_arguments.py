@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from pgx.algos.ppo import PPO
+from pgx.compiler.arguments import Undescribed, describe, leaves, named_tensors, rebuilt, substituted
 from pgx.config import compose
-from pgx.engines.arguments import Undescribed, describe, leaves, named_tensors, rebuilt, substituted
-from pgx.policies import CRITICS, POLICIES
-from pgx.types import Batch, Continuous, Discrete, Image, Observations
+from pgx.core.data import Batch
+from pgx.core.observations import Observations
+from pgx.core.specs import Continuous, Discrete, Image
+from pgx.networks import CRITICS, POLICIES
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def test_all_that_a_network_computes_with_is_parameter_buffer_or_described(name:
 @pytest.mark.system
 def test_the_words_are_the_same_in_another_process() -> None:
     code = (
-        "from torch import nn\nfrom pgx.engines.arguments import describe\n"
+        "from torch import nn\nfrom pgx.compiler.arguments import describe\n"
         "from tests.engines.test_arguments import Scaled, ppo\n"
         "print(describe((ppo()._policy_loss, nn.Sequential(nn.Linear(2, 3), Scaled(0.5)), 1.5, None)))"
     )

@@ -4,9 +4,12 @@ import threading
 
 import torch
 
-from pgx.engines.compiled import Compiled
-from pgx.stopping import IterationAbandoned
-from pgx.types import Agent, Learner, Metrics, Rollout
+from pgx.compiler.compiled import Compiled
+from pgx.core.agent import Agent
+from pgx.core.data import Rollout
+from pgx.core.plain import Metrics
+from pgx.core.rule import Learner
+from pgx.core.stopping import IterationAbandoned
 from tests.conftest import Make
 
 

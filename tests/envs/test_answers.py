@@ -5,12 +5,12 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from pgx.envs.assumptions import judge
-from pgx.envs.assumptions.subject import Asked, Subject
+from pgx.core.errors import RunError
+from pgx.envs.checks import judge
+from pgx.envs.checks.subject import Asked, Subject
 from pgx.envs.make import BackendChoice, make_envs
+from pgx.envs.rewards.plan import OWN
 from pgx.envs.vector import Step, step
-from pgx.errors import RunError
-from pgx.rewards.plan import OWN
 from tests.envs.odd import REWARDS
 
 ODD = "tests.envs.odd:Odd-v0"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import tests.envs.broken
-from pgx.envs.assumptions import ASSUMPTIONS, Asked, Subject, judge
-from pgx.envs.assumptions.rows import Rows, after_ends
+from pgx.envs.checks import ASSUMPTIONS, Asked, Subject, judge
+from pgx.envs.checks.rows import Rows, after_ends
 from pgx.envs.make import Backend
 from pgx.envs.vector import Step
 

@@ -13,14 +13,14 @@ from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers import Autoreset, RecordEpisodeStatistics
 
 import tests.environments  # noqa: F401, registers ids
+from pgx.core.errors import RunError, UserError
+from pgx.core.specs import Continuous, Discrete, MultiDiscrete
 from pgx.envs import spaces
 from pgx.envs.envpool_backend import EnvPoolVector, why_not
 from pgx.envs.gymnasium_backend import GymnasiumVector, quietly
 from pgx.envs.make import BackendChoice, choose_backend, id_problem, make_envs
+from pgx.envs.rewards.plan import OWN
 from pgx.envs.vector import VectorEnv, step
-from pgx.errors import RunError, UserError
-from pgx.rewards.plan import OWN
-from pgx.types import Continuous, Discrete, MultiDiscrete
 from tests.envs.odd import Fast
 
 PROCESSES = pytest.param("processes", marks=pytest.mark.system)

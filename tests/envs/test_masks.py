@@ -10,10 +10,10 @@ from gymnasium import spaces
 from gymnasium.envs.toy_text.taxi import TaxiEnv
 from torch import Tensor
 
-from pgx.errors import RunError
-from pgx.runners import stepper
-from pgx.types import Rollout
-from pgx.types.agent import at_one_moment
+from pgx.core.agent import at_one_moment
+from pgx.core.data import Rollout
+from pgx.core.errors import RunError
+from pgx.rollouts import stepper
 from tests.conftest import Make
 from tests.environments import Masked
 

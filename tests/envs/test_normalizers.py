@@ -5,9 +5,9 @@ import pytest
 import torch
 from gymnasium import spaces as gym_spaces
 
+from pgx.core.specs import Continuous
 from pgx.envs import spaces
 from pgx.envs.normalizers import Identity, ObservationNormalizer, RewardScaler, RunningMoments
-from pgx.specs import Continuous
 
 CPU = torch.device("cpu")
 DOUBLE = Continuous((3,), dtype="float64")

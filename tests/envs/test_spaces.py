@@ -3,8 +3,8 @@
 import numpy as np
 from gymnasium import spaces as gym_spaces
 
+from pgx.core.specs import Continuous, Discrete, MultiDiscrete
 from pgx.envs import spaces
-from pgx.specs import Continuous, Discrete, MultiDiscrete
 
 
 def test_continuous_actions_are_clipped_to_each_component_s_own_bounds() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pgx.config import build, compose
-from pgx.paths import choices
+from pgx.core.paths import choices
 from tests.conftest import QUIET
 
 pytestmark = pytest.mark.slow

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pgx.commands.collect import collect
+from pgx.cli.commands.collect import collect
 from pgx.config import build, compose
-from pgx.trainer import Trainer
+from pgx.training.trainer import Trainer
 from tests.conftest import QUIET
 from tests.oracle import chain, objective, optimal_value
 

@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from pgx.loggers.console import PANEL, LiveConsole, PlainConsole
+from pgx.runs.loggers.console import PANEL, LiveConsole, PlainConsole
 
 TOTAL = 1_000_000
 

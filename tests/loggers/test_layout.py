@@ -2,8 +2,8 @@
 
 import re
 
-from pgx.loggers.layout import CHARTS, layout
-from pgx.metrics import TABLE
+from pgx.runs.loggers.layout import CHARTS, layout
+from pgx.runs.metrics import TABLE
 
 TAGS = {metric.tag for metric in TABLE}
 

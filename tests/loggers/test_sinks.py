@@ -15,11 +15,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.util.tensor_util import make_ndarray
 
-from pgx.loggers import tensorboard
-from pgx.loggers.append import AppendOnly
-from pgx.loggers.jsonl import JsonLines, read
-from pgx.loggers.patient import Patient
-from pgx.loggers.tensorboard import TensorBoard
+from pgx.runs.loggers import tensorboard
+from pgx.runs.loggers.append import AppendOnly
+from pgx.runs.loggers.jsonl import JsonLines, read
+from pgx.runs.loggers.patient import Patient
+from pgx.runs.loggers.tensorboard import TensorBoard
 
 TAG = "health/kl"
 

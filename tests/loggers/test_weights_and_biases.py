@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pgx.extras import import_problem
-from pgx.loggers.jsonl import read
+from pgx.core.extras import import_problem
+from pgx.runs.loggers.jsonl import read
 from tests.command import Command
 
 RUN = [

@@ -8,7 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from pgx.engines import Eager
+from pgx.compiler import Eager
+from pgx.core.networks import Policy
+from pgx.core.observations import Observations
+from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete
+from pgx.networks.distributions import Categorical
+from pgx.networks.mlp import mlp_policy
 from pgx.ops import fisher
 from pgx.ops.fisher import (
     MatVec,
@@ -22,9 +27,6 @@ from pgx.ops.fisher import (
     scores,
 )
 from pgx.ops.params import gradient, split
-from pgx.policies.distributions import Categorical
-from pgx.policies.mlp import mlp_policy
-from pgx.types import ActionSpec, Continuous, Discrete, MultiDiscrete, Observations, Policy
 from tests.conftest import seen
 
 ACTIONS = [Discrete(3), MultiDiscrete((2, 3)), Continuous((2,))]

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete
+from pgx.networks.mlp import mlp_policy
 from pgx.ops.losses import (
     clipped_surrogate,
     clipped_value_loss,
@@ -16,8 +18,6 @@ from pgx.ops.losses import (
     value_loss,
 )
 from pgx.ops.params import gradient
-from pgx.policies.mlp import mlp_policy
-from pgx.types import ActionSpec, Continuous, Discrete, MultiDiscrete
 from tests.conftest import seen
 
 CLIP = 0.2

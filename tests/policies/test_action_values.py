@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pgx.policies.action_values import q_critic
-from pgx.policies.mlp import mlp_critic
-from pgx.types import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
+from pgx.core.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
+from pgx.networks.action_values import q_critic
+from pgx.networks.mlp import mlp_critic
 from tests.conftest import seen
 
 VECTOR = Continuous((3,))

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pgx.core.errors import UserError
+from pgx.core.specs import ActionSpec, Continuous, Discrete, Image, ObsSpec
 from pgx.envs.normalizers import Identity
-from pgx.errors import UserError
+from pgx.networks.cnn import Layout, Stack, cnn_critic, cnn_policy
+from pgx.networks.distributions import Categorical, DiagonalGaussian
+from pgx.networks.squashed import SquashedGaussian
 from pgx.ops.fisher import gauss_newton_product, kl_hessian_product, scores
-from pgx.policies.cnn import Layout, Stack, cnn_critic, cnn_policy
-from pgx.policies.distributions import Categorical, DiagonalGaussian
-from pgx.policies.squashed import SquashedGaussian
-from pgx.types import ActionSpec, Continuous, Discrete, Image, ObsSpec
 from tests.conftest import Make, seen
 
 LEFT_STAY_RIGHT = Discrete(3)

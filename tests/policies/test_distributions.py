@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, distributions
 
-from pgx.policies.distributions import Categorical, DiagonalGaussian, MultiCategorical
-from pgx.policies.squashed import SquashedGaussian
-from pgx.types import Distribution
+from pgx.core.networks import Distribution
+from pgx.networks.distributions import Categorical, DiagonalGaussian, MultiCategorical
+from pgx.networks.squashed import SquashedGaussian
 
 SIZES = (3, 2, 3)  # two alike: parts that shared their noise would show
 ROWS = 6

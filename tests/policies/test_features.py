@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pgx.errors import UserError
-from pgx.policies.features import _limit, fourier, plain, polynomial, random_fourier
-from pgx.types import Continuous, Discrete, Image
+from pgx.core.errors import UserError
+from pgx.core.specs import Continuous, Discrete, Image
+from pgx.networks.features import _limit, fourier, plain, polynomial, random_fourier
 
 
 def stream(seed: int = 0) -> torch.Generator:

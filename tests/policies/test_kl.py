@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from pgx.core.networks import Distribution
+from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete
+from pgx.networks.distributions import Categorical, DiagonalGaussian, MultiCategorical
+from pgx.networks.heads import masked
+from pgx.networks.mlp import mlp_policy
+from pgx.networks.squashed import SquashedGaussian
 from pgx.ops.fisher import gauss_newton_product, kl_hessian_product
-from pgx.policies.distributions import Categorical, DiagonalGaussian, MultiCategorical
-from pgx.policies.heads import masked
-from pgx.policies.mlp import mlp_policy
-from pgx.policies.squashed import SquashedGaussian
-from pgx.types import ActionSpec, Continuous, Discrete, Distribution, MultiDiscrete
 from tests.conftest import seen
 
 ROWS, SIZES = 64, (3, 4)

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pgx.errors import UserError
+from pgx.core.errors import UserError
+from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete
+from pgx.networks import CRITICS, POLICIES
+from pgx.networks.heads import GaussianPolicy, SquashedGaussianPolicy
 from pgx.ops.fisher import scores
-from pgx.policies import CRITICS, POLICIES
-from pgx.policies.heads import GaussianPolicy, SquashedGaussianPolicy
-from pgx.types import ActionSpec, Continuous, Discrete, MultiDiscrete
 from tests.conftest import Make, seen
 
 VECTOR = Continuous((3,))

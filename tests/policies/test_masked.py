@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete
+from pgx.networks.distributions import Categorical, MultiCategorical
+from pgx.networks.heads import masked
+from pgx.networks.mlp import mlp_policy
 from pgx.ops.fisher import gauss_newton_product, kl_hessian_product, scores
-from pgx.policies.distributions import Categorical, MultiCategorical
-from pgx.policies.heads import masked
-from pgx.policies.mlp import mlp_policy
-from pgx.types import ActionSpec, Continuous, Discrete, MultiDiscrete
 from tests.conftest import seen
 
 ROWS, SIZES = 40, (4, 3)

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from pgx.policies.distributions import Categorical, DiagonalGaussian, MultiCategorical
-from pgx.policies.mlp import Activation, mlp_critic, mlp_policy
-from pgx.types import ActionSpec, Continuous, Discrete, MultiDiscrete, Observations, ObsSpec
+from pgx.core.observations import Observations
+from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete, ObsSpec
+from pgx.networks.distributions import Categorical, DiagonalGaussian, MultiCategorical
+from pgx.networks.mlp import Activation, mlp_critic, mlp_policy
 from tests.conftest import seen
 
 VECTOR = Continuous((3,))

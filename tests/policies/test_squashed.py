@@ -6,13 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgx.errors import UserError
-from pgx.evaluation import never, play, unwatched
+from pgx.core.agent import Act
+from pgx.core.errors import UserError
+from pgx.core.observations import Observations
+from pgx.core.specs import Continuous
+from pgx.networks.distributions import DiagonalGaussian
+from pgx.networks.mlp import mlp_policy
+from pgx.networks.squashed import SquashedGaussian
 from pgx.ops.fisher import gauss_newton_product, kl_hessian_product, scores
-from pgx.policies.distributions import DiagonalGaussian
-from pgx.policies.mlp import mlp_policy
-from pgx.policies.squashed import SquashedGaussian
-from pgx.types import Act, Continuous, Observations
+from pgx.training.evaluation import never, play, unwatched
 from tests.conftest import Make, seen
 
 WIDE = torch.float64

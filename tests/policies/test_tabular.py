@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pgx.errors import UserError
+from pgx.core.errors import UserError
+from pgx.core.observations import Observations
+from pgx.core.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
+from pgx.networks import CRITICS, POLICIES
+from pgx.networks.heads import CategoricalPolicy
+from pgx.networks.tabular import tabular_critic, tabular_policy
 from pgx.ops.fisher import dense, gauss_newton_product, kl_hessian_product, scores
-from pgx.policies import CRITICS, POLICIES
-from pgx.policies.heads import CategoricalPolicy
-from pgx.policies.tabular import tabular_critic, tabular_policy
-from pgx.types import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, Observations, ObsSpec
 from tests import oracle
 from tests.conftest import Make, seen
 from tests.oracle import TabularMDP, chain, gridworld, random_mdp

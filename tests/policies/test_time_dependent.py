@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 
-from pgx.estimates import rollout_values
-from pgx.policies.time_dependent import time_dependent_critic
-from pgx.types import Continuous, Critic, Discrete, Observations
+from pgx.algos.common.advantages import rollout_values
+from pgx.core.networks import Critic
+from pgx.core.observations import Observations
+from pgx.core.specs import Continuous, Discrete
+from pgx.networks.time_dependent import time_dependent_critic
 from tests.conftest import Make
 
 HORIZON = 4

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pgx.policies.mlp import mlp_policy
-from pgx.policies.two_headed import TwoHeaded, two_headed
-from pgx.types import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, Observations, ObsSpec
+from pgx.core.observations import Observations
+from pgx.core.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
+from pgx.networks.mlp import mlp_policy
+from pgx.networks.two_headed import TwoHeaded, two_headed
 from tests.conftest import seen
 
 OBSERVATIONS = [Continuous((3,)), Continuous((2, 4)), Discrete(5), Image((2, 3, 3))]

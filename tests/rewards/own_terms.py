@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from pgx.core.schema import Positive
 from pgx.envs.vector import Array
-from pgx.schema import Positive
 
 
 def opposite(own_reward: Array, scale: Positive) -> Array:

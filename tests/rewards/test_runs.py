@@ -7,7 +7,7 @@ import h5py
 import pytest
 import torch
 
-from pgx.loggers.jsonl import read
+from pgx.runs.loggers.jsonl import read
 from tests.command import Command
 from tests.conftest import Make, parameters, resumed, small
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import tests.environments  # noqa: F401, registers ids
+from pgx.core.errors import RunError, UserError
 from pgx.envs.gymnasium_backend import make_single
 from pgx.envs.make import BackendChoice, choose_backend, make_envs
+from pgx.envs.rewards.plan import RewardPlan
 from pgx.envs.vector import Step, VectorEnv, step
-from pgx.errors import RunError, UserError
-from pgx.rewards.plan import RewardPlan
 
 PROCESSES = pytest.param("processes", marks=pytest.mark.system)
 BACKENDS = ["gymnasium", PROCESSES, "envpool"]

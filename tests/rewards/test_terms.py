@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pgx.core.paths import choices
 from pgx.envs.gymnasium_backend import make_single
-from pgx.paths import choices
-from pgx.rewards.quantities import QUANTITIES, is_quantity
-from pgx.rewards.robots import LAYOUTS, torso
-from pgx.rewards.terms import (  # fmt: skip
+from pgx.envs.rewards.quantities import QUANTITIES, is_quantity
+from pgx.envs.rewards.robots import LAYOUTS, torso
+from pgx.envs.rewards.terms import (
     TERMS,
     air_time,
     alive,

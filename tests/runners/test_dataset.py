@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from pgx.config import build, compose
-from pgx.datasets.trajectory import Trajectory
+from pgx.core.data import Rollout
+from pgx.core.errors import UserError
+from pgx.core.seeding import generator
 from pgx.envs.normalizers import RewardScaler
-from pgx.errors import UserError
-from pgx.loggers.jsonl import read
-from pgx.runners.dataset import DatasetRunner
-from pgx.seeding import generator
-from pgx.trainer import Trainer
-from pgx.types import Rollout
+from pgx.rollouts.dataset import DatasetRunner
+from pgx.rollouts.datasets.trajectory import Trajectory
+from pgx.runs.loggers.jsonl import read
+from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters
 
 SETTINGS = ["algo=off_policy_reinforce", "env=CartPole-v1", "runner.episodes=4"]

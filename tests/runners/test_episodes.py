@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from pgx.config.stored import read_config
-from pgx.trainer import Trainer
+from pgx.training.trainer import Trainer
 from tests.conftest import Make, composed, parameters
 from tests.environments import Coin, Counter
 

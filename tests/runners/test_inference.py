@@ -8,15 +8,15 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from pgx.agents import AgentPlan
-from pgx.engines import Eager
-from pgx.runners.desk import PLEASE, Asking
-from pgx.runners.inference import Service, blank
-from pgx.runners.parameters import acting_tensors
-from pgx.runners.shared import Column
-from pgx.runners.stepper import respond
-from pgx.specs import Continuous, Discrete
-from pgx.types import Agent
+from pgx.compiler import Eager
+from pgx.core.agent import Agent
+from pgx.core.specs import Continuous, Discrete
+from pgx.networks.agents import AgentPlan
+from pgx.rollouts.desk import PLEASE, Asking
+from pgx.rollouts.inference import Service, blank
+from pgx.rollouts.parameters import acting_tensors
+from pgx.rollouts.shared import Column
+from pgx.rollouts.stepper import respond
 
 CPU, N = torch.device("cpu"), 3
 MLP = {

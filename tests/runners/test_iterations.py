@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from pgx.runners.iterations import Synchronous
-from pgx.trainer import Trainer
-from pgx.types import Agent, Learner, Metrics, Rollout
+from pgx.core.agent import Agent
+from pgx.core.data import Rollout
+from pgx.core.plain import Metrics
+from pgx.core.rule import Learner
+from pgx.training.loop import Synchronous
+from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters
 
 A2C = ["algo=a2c", "env=CartPole-v1", "env.backend=gymnasium", "runner.rollout_steps=16", "logger.every=1"]

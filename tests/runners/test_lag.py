@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgx.errors import UserError
-from pgx.estimates import observations
-from pgx.loggers.jsonl import read
-from pgx.trainer import Trainer
-from pgx.types import Agent, Rollout
+from pgx.algos.common.advantages import observations
+from pgx.core.agent import Agent
+from pgx.core.data import Rollout
+from pgx.core.errors import UserError
+from pgx.runs.loggers.jsonl import read
+from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters, resumed
 
 SMALL = ["algo=a2c", "runner.rollout_steps=16", "optimizer.learning_rate=1e-2"]

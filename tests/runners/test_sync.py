@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from pgx.core.data import Batch, Rollout
 from pgx.ops.stats import explained_variance
-from pgx.types import Batch, Rollout
 from tests.conftest import Make, seen
 
 COUNTER = ["env=tests.environments:Counter-v0", "env.normalize_obs=false", "env.scale_reward=false"]

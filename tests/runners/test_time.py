@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from pgx import health
-from pgx.engines import Eager
+from pgx.algos.common.advantages import gae_batch
+from pgx.compiler import Eager
+from pgx.core.specs import Continuous, Discrete
 from pgx.envs.vector import Step
-from pgx.estimates import gae_batch
-from pgx.runners import iterations, stepper
-from pgx.runners.iterations import iterate
-from pgx.runners.recording import Recording
-from pgx.runners.stepper import Stepper
-from pgx.specs import Continuous, Discrete
+from pgx.rollouts import stepper
+from pgx.rollouts.recording import Recording
+from pgx.rollouts.stepper import Stepper
+from pgx.training import health
+from pgx.training import loop as iterations
+from pgx.training.loop import iterate
 from tests import test_estimates
 from tests.runners.test_stepper import agent_for
 

@@ -5,9 +5,9 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from pgx.runners.trajectories import join, layout, store
-from pgx.specs import Continuous, Discrete
-from pgx.types import Rollout
+from pgx.core.data import Rollout
+from pgx.core.specs import Continuous, Discrete
+from pgx.rollouts.trajectories import join, layout, store
 
 T, N = 5, 2
 

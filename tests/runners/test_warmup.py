@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from pgx.loggers.jsonl import read
-from pgx.runners.iterations import Synchronous
-from pgx.trainer import Trainer
+from pgx.runs.loggers.jsonl import read
+from pgx.training.loop import Synchronous
+from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters, resumed
 
 PPO = ["algo=ppo", "env=CartPole-v1", "env.backend=gymnasium", "algo.epochs=1", "logger.every=1"]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pgx.envs.gymnasium_backend import GymnasiumVector
-from pgx.runners.watch import Watch, Watched, counters
+from pgx.rollouts.watch import Watch, Watched, counters
 
 
 def test_only_time_that_is_waited_within_one_call_counts() -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pgx.commands.sweep_report import closing
-from pgx.run_lock import hold
+from pgx.cli.commands.sweep_report import closing
+from pgx.runs.lock import hold
 from pgx.sweeps.dispatch import LOST, dispatch
 from pgx.sweeps.plan import STOP, Job, Plan, write_plan
 from pgx.sweeps.progress import look, write_failure

@@ -13,7 +13,7 @@ from hydra_plugins.pgx_launchers.planned_sweeper import crowded, threads_per_job
 from pgx.config import compose
 from pgx.config.overrides import parse
 from pgx.config.sections import Search
-from pgx.errors import UserError
+from pgx.core.errors import UserError
 from pgx.sweeps.plan import Job, Plan, launched, quoted, read_plan, refuse_other, write_plan
 
 SEARCH = Search(

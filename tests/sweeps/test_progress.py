@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pgx.records import refuse_used
-from pgx.run_lock import hold
-from pgx.stopping import StopAtCheckpoint
+from pgx.core.stopping import StopAtCheckpoint
+from pgx.runs.lock import hold
+from pgx.runs.writer import refuse_used
 from pgx.sweeps.progress import Progress, clear, look, resumable, seconds_left, write_failure
 from tests.conftest import Make, small
 

@@ -13,9 +13,9 @@ from optuna.trial import TrialState
 
 from pgx.config import check, compose
 from pgx.config.sections import Search
-from pgx.errors import UserError
-from pgx.paths import choices
-from pgx.records import SUMMARY
+from pgx.core.errors import UserError
+from pgx.core.paths import choices
+from pgx.runs.writer import SUMMARY
 from pgx.sweeps.plan import Job
 from pgx.sweeps.progress import write_failure
 from pgx.sweeps.search import Trial, corners, distributions, forget_unwritten, open_study, settle

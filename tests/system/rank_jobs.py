@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from pgx.config import build, compose
-from pgx.ranks import join, leave
-from pgx.trainer import Trainer
-from pgx.types import Batch, Ranks
+from pgx.core.data import Batch
+from pgx.core.ranks import Ranks
+from pgx.distributed.torchrun import join, leave
+from pgx.training.trainer import Trainer
 
 
 def rows_seen(trainer: Trainer) -> list[int]:

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from pgx.errors import UserError
-from pgx.runners.parameters import SharedParameters
-from pgx.runners.shared import Column
+from pgx.core.errors import UserError
+from pgx.rollouts.parameters import SharedParameters
+from pgx.rollouts.shared import Column
 
 
 def echo(index: int, channel: "Connection[Any, Any]") -> None:

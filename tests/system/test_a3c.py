@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from pgx.commands.evaluate import evaluate
+from pgx.cli.commands.evaluate import evaluate
 from pgx.config import compose
 from pgx.config.check import problems_of
-from pgx.errors import RunError, WorkersLost
-from pgx.loggers.jsonl import read
-from pgx.records import Unwritten
-from pgx.runners.a3c import A3C
-from pgx.runners.a3c_worker import Begin, Worker
-from pgx.runners.shared import allocate
-from pgx.trainer import Trainer
+from pgx.core.errors import RunError, WorkersLost
+from pgx.rollouts.shared import allocate
+from pgx.runs.loggers.jsonl import read
+from pgx.runs.writer import Unwritten
+from pgx.training.a3c import A3C
+from pgx.training.a3c_worker import Begin, Worker
+from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters
 from tests.processes import runs, until
 

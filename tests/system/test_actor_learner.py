@@ -14,16 +14,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from pgx.algos.common.advantages import observations
 from pgx.config import compose
 from pgx.config.check import problems_of
-from pgx.errors import RunError, WorkersLost
-from pgx.estimates import observations
-from pgx.loggers.jsonl import read
-from pgx.runners.actor_learner import ActorLearner
-from pgx.runners.parameters import acting_tensors
-from pgx.runners.sizes import misfits, sizes
-from pgx.trainer import Trainer
-from pgx.types import Agent, Rollout
+from pgx.core.agent import Agent
+from pgx.core.data import Rollout
+from pgx.core.errors import RunError, WorkersLost
+from pgx.rollouts.actor_learner import ActorLearner
+from pgx.rollouts.parameters import acting_tensors
+from pgx.rollouts.sizes import misfits, sizes
+from pgx.runs.loggers.jsonl import read
+from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters
 from tests.processes import runs, until
 
@@ -443,7 +444,9 @@ def test_a_ray_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest
 
 
 def test_ray_is_imported_by_those_alone_who_ask_for_it() -> None:
-    said = "import sys; import pgx.commands.train, pgx.runners.actor_learner; print('ray' in sys.modules)"
+    said = (
+        "import sys; import pgx.cli.commands.train, pgx.rollouts.actor_learner; print('ray' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", said], capture_output=True, check=True).stdout == b"False\n"
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pgx.runners.parameters import SharedParameters, columns_of
-from pgx.runners.shared import allocate
-from pgx.runners.workers import Workers
+from pgx.rollouts.parameters import SharedParameters, columns_of
+from pgx.rollouts.shared import allocate
+from pgx.rollouts.workers import Workers
 from tests.processes import assert_only_stopping, runs, until
 from tests.system.targets import SIZES, publishes
 

@@ -22,11 +22,11 @@ from omegaconf import DictConfig
 from packaging.requirements import Requirement
 from torch.distributed.run import get_args_parser
 
-from pgx.cli import VERBS, main
+from pgx.cli.main import VERBS, main
 from pgx.config import check, compose
 from pgx.config.compose import hydra_config
 from pgx.config.overrides import jobs
-from pgx.config.ranks import check_ranks
+from pgx.training.rank_checks import check_ranks
 from tests.docs_places import OF_THE_MODULE, STAND_FOR, make_places
 from tests.system.docs_commands import ROOT, Shown, shown
 

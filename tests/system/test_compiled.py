@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pgx.engines import Eager, ahead_of_time, choose_engine
-from pgx.engines.choose import why_not
-from pgx.errors import UserError
+from pgx.compiler import Eager, ahead_of_time, choose_engine
+from pgx.compiler.choose import why_not
+from pgx.core.engine import Engine
+from pgx.core.errors import UserError
+from pgx.core.observations import Observations
 from pgx.ops.fisher import gauss_newton_product
-from pgx.optimizers import adam
-from pgx.types import Engine, Observations
+from pgx.ops.optim import adam
 from tests.conftest import Make, parameters, resumed, small
 
 pytestmark = pytest.mark.skipif(why_not("cpu") is not None, reason=f"nothing compiles here: {why_not('cpu')}")
@@ -97,7 +98,7 @@ def test_a_program_on_disk_is_used_without_the_compiler(folder: Path) -> None:
     bound(ahead_of_time(folder, Said().append), net(), 20, torch.arange(5))
     code = (
         "import sys\nfrom pathlib import Path\nimport torch\ntorch.set_num_threads(1)\n"
-        "from pgx.engines import ahead_of_time\nfrom tests.system.test_compiled import bound, net\n"
+        "from pgx.compiler import ahead_of_time\nfrom tests.system.test_compiled import bound, net\n"
         f"said = []\nengine = ahead_of_time(Path({str(folder)!r}), said.append)\n"
         "print(bound(engine, net(), 20, torch.arange(5))[0].sum().item())\n"
         "print(said, 'torch._dynamo' in sys.modules, 'torch._inductor' in sys.modules)"
@@ -169,7 +170,7 @@ def test_a_compilation_says_nothing_but_that_it_compiles(folder: Path, tmp_path:
     CUDA build would speak.)"""
     code = (
         "from pathlib import Path\nimport torch\ntorch.set_num_threads(1)\n"
-        "from pgx.engines import ahead_of_time\nfrom tests.system.test_compiled import swept\n"
+        "from pgx.compiler import ahead_of_time\nfrom tests.system.test_compiled import swept\n"
         f"swept(ahead_of_time(Path({str(folder)!r}), print))"
     )
     settings = os.environ | {"CUDA_HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}

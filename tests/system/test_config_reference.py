@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from pgx.config import compose
 from pgx.config.compose import hydra_config
 from pgx.config.files import comments, field_comments
-from pgx.paths import choices
+from pgx.core.paths import choices
 from scripts.config_reference import page
 from scripts.migration_table import table
 

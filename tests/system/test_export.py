@@ -10,16 +10,16 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from pgx.commands import export as command
-from pgx.commands.one_run import load_config
-from pgx.config.build import load_agent
+from pgx.cli.commands import export as command
+from pgx.cli.commands.one_run import load_config
+from pgx.core.errors import RunError, UserError
 from pgx.envs.spaces import action as action_of
-from pgx.errors import RunError, UserError
-from pgx.export import compare as comparison
-from pgx.export.compare import compare
-from pgx.export.formats import Format, read, write
-from pgx.export.network import Deterministic, _writer
-from pgx.export.sample import _whole, observed
+from pgx.networks.export import compare as comparison
+from pgx.networks.export.compare import compare
+from pgx.networks.export.formats import Format, read, write
+from pgx.networks.export.network import Deterministic, _writer
+from pgx.networks.export.sample import _whole, observed
+from pgx.training.build import load_agent
 from tests.conftest import Make
 
 ROOT = Path(__file__).parents[2]

@@ -11,16 +11,16 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pgx.commands.record import record
+from pgx.cli.commands.record import record
+from pgx.core.errors import RunError, UserError
 from pgx.envs.gymnasium_backend import make_single
 from pgx.envs.recipe import pack
+from pgx.envs.render import opengl
+from pgx.envs.render.camera import Camera, Frame
+from pgx.envs.render.pictures import captioned
+from pgx.envs.render.scene import Scene, _undrawable, follow
+from pgx.envs.render.videos import GIF
 from pgx.envs.vector import step
-from pgx.errors import RunError, UserError
-from pgx.film import opengl
-from pgx.film.camera import Camera, Frame
-from pgx.film.pictures import captioned
-from pgx.film.scene import Scene, _undrawable, follow
-from pgx.film.videos import GIF
 from tests.conftest import Make, parameters
 from tests.environments import Painted
 

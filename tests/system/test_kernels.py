@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pgx.engines import Eager, EngineChoice, choose_engine, just_in_time, make_engine
-from pgx.engines.choose import why_not
-from pgx.errors import UserError
+from pgx.compiler import Eager, EngineChoice, choose_engine, just_in_time, make_engine
+from pgx.compiler.choose import why_not
+from pgx.core.errors import UserError
+from pgx.core.observations import Observations
 from pgx.ops.fisher import gauss_newton_product
-from pgx.types import Observations
 from tests.conftest import Make, small
 from tests.system.test_compiled import Said, bound, close, net, swept, undecided
 

@@ -38,9 +38,9 @@ def test_pgx_runs_from_a_wheel_far_from_its_checkout(tmp_path: Path) -> None:
         return done.stdout
 
     assert "trpo" in pgx("algos")
-    assert (site / "pgx" / "engines" / "fold.cpp").is_file()
+    assert (site / "pgx" / "compiler" / "fold.cpp").is_file()
     where = subprocess.run(
-        [str(python), "-c", "import pgx.paths; print(pgx.paths.config_dir())"],
+        [str(python), "-c", "import pgx.core.paths; print(pgx.core.paths.config_dir())"],
         cwd=far,
         env=environment,
         capture_output=True,

@@ -19,15 +19,15 @@ import pytest
 import torch
 
 import tests.envs.troubles
+from pgx.core.errors import RunError, UserError
+from pgx.core.specs import Continuous, choices
 from pgx.envs.gymnasium_backend import GymnasiumVector
 from pgx.envs.make import choose_backend
 from pgx.envs.process_backend import ProcessVector, _shares
 from pgx.envs.process_handle import WorkerProcess, end
+from pgx.envs.rewards.plan import OWN
 from pgx.envs.shared_rows import allocate
 from pgx.envs.vector import Array, VectorEnv, step
-from pgx.errors import RunError, UserError
-from pgx.rewards.plan import OWN
-from pgx.specs import Continuous, choices
 from tests.conftest import Make, parameters
 from tests.processes import names, runs, until
 

@@ -8,15 +8,15 @@ import pytest
 
 SIGNALLED = """
 import os, signal, sys
-import pgx.__main__, pgx.cli
-pgx.cli.main = lambda: os.kill(os.getpid(), int(sys.argv[1]))
+import pgx.__main__, pgx.cli.main
+pgx.cli.main.main = lambda: os.kill(os.getpid(), int(sys.argv[1]))
 pgx.__main__.run_process()
 """
 
 # The object is collected after Python has reset its signal handlers.
 SIGNALLED_LATE = """
 import os, signal, sys
-from pgx.process_end import keep_exit_code
+from pgx.cli.process_exit import keep_exit_code
 class Late:
     def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.SIGINT):
         kill(pid, number)
@@ -27,7 +27,7 @@ sys.exit(3)
 
 SIGNALLED_AT_EXIT = """
 import atexit, os, signal, sys
-from pgx.process_end import keep_exit_code
+from pgx.cli.process_exit import keep_exit_code
 keep_exit_code(3)
 atexit.register(os.kill, os.getpid(), int(sys.argv[1]))
 sys.exit(3)

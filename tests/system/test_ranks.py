@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgx.seeding import derive
-from pgx.types import State
+from pgx.core.plain import State
+from pgx.core.seeding import derive
 
 PATIENCE = 900  # seconds for what should take twenty
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]

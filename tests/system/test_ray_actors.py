@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from pgx.errors import RunError, UserError, WorkersLost
-from pgx.loggers.jsonl import read
-from pgx.processes.ray_cluster import SKIPPED
-from pgx.trainer import Trainer
-from pgx.types import Agent, Rollout
+from pgx.core.agent import Agent
+from pgx.core.data import Rollout
+from pgx.core.errors import RunError, UserError, WorkersLost
+from pgx.distributed.ray_cluster import SKIPPED
+from pgx.runs.loggers.jsonl import read
+from pgx.training.trainer import Trainer
 from tests.conftest import Make
 from tests.processes import assert_only_stopping, runs, until
 from tests.system.test_actor_learner import EAGER, ECHO, PROMPT, STEEP, actors_of, update

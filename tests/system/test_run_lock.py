@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from pgx.run_lock import LOCK, HeldError, Holder, hold, holder, last_holder
+from pgx.runs.lock import LOCK, HeldError, Holder, hold, holder, last_holder
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from pgx.run_lock import hold
+from pgx.runs.lock import hold
 with hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

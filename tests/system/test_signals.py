@@ -11,7 +11,7 @@ from typing import IO
 
 import torch
 
-from pgx.errors import Preempted
+from pgx.core.errors import Preempted
 from tests.processes import until
 
 SMALL = ["env=CartPole-v1", "env.backend=gymnasium", "env.num_envs=4", "algo=a2c", "trainer.compile=false"]

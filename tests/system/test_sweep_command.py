@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from pgx.commands.one_run import claim
-from pgx.commands.sweep import _plan, _with_folders
-from pgx.errors import UserError
-from pgx.run_lock import hold
+from pgx.cli.commands.one_run import claim
+from pgx.cli.commands.sweep import _plan, _with_folders
+from pgx.core.errors import UserError
+from pgx.runs.lock import hold
 from pgx.sweeps.progress import look
 from tests.command import Command
 from tests.system.command import SMALL, TINY, begin, jobs, same, summary, wait_for
@@ -203,7 +203,7 @@ def test_many_runs_of_a_second_have_folders_and_seeds_of_their_own(
 
 
 def test_one_name_is_claimed_by_one_process(tmp_path: Path) -> None:
-    script = "import sys\nfrom pathlib import Path\nfrom pgx.commands.one_run import claim\ninput()\n"
+    script = "import sys\nfrom pathlib import Path\nfrom pgx.cli.commands.one_run import claim\ninput()\n"
     script += "print(claim(Path(sys.argv[1])))"
     pipe = subprocess.PIPE
     racing = [

@@ -29,13 +29,13 @@ from tensorboard.plugins.hparams.api_pb2 import (
 from tensorboard.plugins.hparams.backend_context import Context
 from tensorboard.plugins.hparams.list_session_groups import Handler
 
-from pgx.commands.tensorboard import View
+from pgx.cli.commands.tensorboard import View
 from pgx.config.choices import NAMED
 from pgx.config.sections import FIXED
-from pgx.loggers.hparams import MAIN
-from pgx.loggers.layout import CHARTS
-from pgx.metrics import TABLE, tag
-from pgx.run_names import Names, runs_below
+from pgx.runs.loggers.hparams import MAIN
+from pgx.runs.loggers.layout import CHARTS
+from pgx.runs.metrics import TABLE, tag
+from pgx.runs.names import Names, runs_below
 from tests.conftest import Make, small
 from tests.system.browser import Page, chromium
 
@@ -177,7 +177,7 @@ def test_every_chart_is_of_metrics_that_there_are() -> None:
     """And of these alone: TensorBoard takes a tag for every pattern that it begins like."""
     from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
-    from pgx.loggers.layout import layout
+    from pgx.runs.loggers.layout import layout
 
     read = Layout.FromString(layout().value[0].tensor.string_val[0])
     assert [category.title for category in read.category] == list(CHARTS)

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from pgx.errors import RunError, UserError
-from pgx.runners.workers import Target, Workers
+from pgx.core.errors import RunError, UserError
+from pgx.rollouts.workers import Target, Workers
 from tests.processes import names, runs, until
 from tests.system.targets import dies_at_once, echo, leaves_word, reads_a_file
 
@@ -142,7 +142,7 @@ def test_closing_lets_a_worker_end_by_itself_and_kills_one_that_does_not(tmp_pat
 
 PARENT = """
 import time
-from pgx.runners.workers import Workers
+from pgx.rollouts.workers import Workers
 from tests.system.targets import echo
 workers = Workers(echo, 2, 0, (), None)
 workers.send(0, "hello")

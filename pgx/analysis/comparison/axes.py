@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pgx.analysis.reading.run import Array, Run, Series
-from pgx.metrics import tag
+from pgx.runs.metrics import tag
 
 POINTS = 101  # of a curve
 

@@ -14,8 +14,8 @@ from pgx.analysis.comparison.scores import OF_EPISODES, Scored, scales, score
 from pgx.analysis.reading.peers import PEERS
 from pgx.analysis.reading.run import Array, Run
 from pgx.analysis.statistics import Resampling
-from pgx.errors import UserError
-from pgx.schema import nearest
+from pgx.core.errors import UserError
+from pgx.core.schema import nearest
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pgx.analysis.comparison.page import page
 from pgx.analysis.comparison.result import Comparison, Curve, Group, Pair, Panel
 from pgx.analysis.comparison.tables import Table, more_seeds, tables_of
 from pgx.analysis.comparison.verdict import verdict
-from pgx.errors import UserError
+from pgx.core.errors import UserError
 
 
 def write(comparison: Comparison, folder: Path, command: str) -> list[Path]:

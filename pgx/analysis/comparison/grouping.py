@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pgx.analysis.reading.run import Run
-from pgx.errors import UserError
-from pgx.schema import nearest
+from pgx.core.errors import UserError
+from pgx.core.schema import nearest
 
 # What makes a run another experiment; the rest of a config is where and how it ran.
 _MATTERS = ("algo.", "policy.", "critic.", "optimizer.", "critic_optimizer.", "runner.", "env.", "reward.")

@@ -9,17 +9,7 @@ from pgx.analysis.comparison.axes import AXES, STEPS, Axis, exact, spent_at
 from pgx.analysis.comparison.health import health_curves, health_of
 from pgx.analysis.comparison.result import Cost, Curve, Group
 from pgx.analysis.reading.run import Array, Run
-from pgx.analysis.statistics import (
-    Resampling,
-    Strata,
-    estimate,
-    interval,
-    iqm,
-    mean,
-    median,
-    profile,
-    value,
-)
+from pgx.analysis.statistics import Resampling, Strata, estimate, interval, iqm, mean, median, profile, value
 
 THRESHOLDS = 101  # of a profile
 Curves = Mapping[Axis, Curve]

@@ -6,7 +6,7 @@ import numpy as np
 
 from pgx.analysis.comparison.result import Curve
 from pgx.analysis.reading.run import Array, Run, Series
-from pgx.metrics import tag
+from pgx.runs.metrics import tag
 
 KEYS = (
     "kl",

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pgx.metrics import TABLE
+from pgx.runs.metrics import TABLE
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Label:
         return self.title if rest[:1].isupper() else first.lower() + rest
 
 
-# Keys of pgx/metrics.py.
+# Keys of pgx/runs/metrics.py.
 _LABELS = {
     "episode_return_recent": Label("Mean return of the last 20 episodes", "return (reward)"),
     "episode_return": Label("Mean return of the episodes of an iteration", "return (reward)"),

@@ -16,7 +16,7 @@ from pgx.analysis.comparison.labels import label
 from pgx.analysis.comparison.result import Curve, Panel
 from pgx.analysis.reading.run import Array, Run
 from pgx.analysis.statistics import Estimate
-from pgx.metrics import tag
+from pgx.runs.metrics import tag
 
 # The palette of Okabe and Ito, which colour-blind readers can tell apart, without black and yellow, which are hard to
 # see on a white or a dark background. After six groups the colours repeat with another line style.

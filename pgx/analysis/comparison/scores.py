@@ -9,8 +9,8 @@ import yaml
 
 from pgx.analysis.comparison.axes import on_grid
 from pgx.analysis.reading.run import Array, Run
-from pgx.errors import UserError
-from pgx.metrics import tag
+from pgx.core.errors import UserError
+from pgx.runs.metrics import tag
 
 ENDED = ("finished", "unknown")  # states that say how long a run was meant to be; foreign runs do not say
 NAMED = 3  # runs in a line that leaves some out

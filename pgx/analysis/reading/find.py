@@ -12,10 +12,10 @@ from pgx.analysis.reading.identity import KEYS
 from pgx.analysis.reading.own import no_rows, read_own
 from pgx.analysis.reading.run import Run, UnreadableError
 from pgx.config.stored import CONFIG
-from pgx.errors import UserError
-from pgx.loggers.jsonl import METRICS
-from pgx.records import SUMMARY
-from pgx.schema import nearest
+from pgx.core.errors import UserError
+from pgx.core.schema import nearest
+from pgx.runs.loggers.jsonl import METRICS
+from pgx.runs.writer import SUMMARY
 
 _SAID = re.compile(r"(.+?):(\w+=.*)")
 

@@ -10,7 +10,7 @@ from pgx.analysis.reading.events import Recorded, read_events
 from pgx.analysis.reading.identity import identify
 from pgx.analysis.reading.peers import RECENT, Peer, written_by
 from pgx.analysis.reading.run import Run, Series, UnreadableError
-from pgx.metrics import tag
+from pgx.runs.metrics import tag
 
 _ROW = re.compile(r"^\|([^|]+)\|([^|]*)\|$", re.MULTILINE)
 _WRITTEN = {"env_id": "env", "exp_name": "algo", "seed": "seed"}  # CleanRL's names for what tells runs apart

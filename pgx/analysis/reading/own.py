@@ -8,9 +8,9 @@ import yaml
 
 from pgx.analysis.reading.run import Run, Series, UnreadableError, flat, series
 from pgx.config.stored import CONFIG, LARGEST
-from pgx.loggers.jsonl import METRICS, read
-from pgx.records import read_summary
-from pgx.run_lock import holder
+from pgx.runs.lock import holder
+from pgx.runs.loggers.jsonl import METRICS, read
+from pgx.runs.writer import read_summary
 
 SOURCE = "pgx"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

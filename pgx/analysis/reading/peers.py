@@ -10,7 +10,7 @@ RECENT = 20  # episodes in the running mean of the recent return, as in pgx's ow
 class Alias:
     """A metric under another name."""
 
-    key: str  # of pgx/metrics.py
+    key: str  # of pgx/runs/metrics.py
     factor: float = 1.0  # what turns its values into pgx's
 
 

@@ -1,0 +1,1 @@
+"""Parts that update rules share: advantages, surrogate, critic fit, sequences."""

@@ -1,0 +1,69 @@
+"""Fitting a critic to its targets: the value half of the rules that learn it apart from the policy."""
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from pgx.core.data import Batch
+from pgx.core.networks import Critic
+from pgx.core.plain import Metrics
+from pgx.core.rule import Learner, Setting
+from pgx.ops.losses import value_loss
+
+
+def fit_critic(batch: Batch, learner: Learner, epochs: int, minibatch_size: int) -> Metrics:
+    """Regress the critic on the batch's value targets, in shuffled minibatches.
+
+    Args:
+        batch: B rows.
+        learner: its critic_optimizer steps the critic, its generator shuffles.
+        epochs: passes over the batch.
+        minibatch_size: rows a step.
+
+    Returns:
+        critic_loss: mean over the last epoch; NaN without epochs.
+    """
+    # A critic reads no history, so its minibatches need not keep that of their rows together.
+    batch = replace(batch, obs=replace(batch.obs, history=None))
+    losses = batch.value.new_full((1,), float("nan"))
+    for _ in range(epochs):
+        minibatches = batch.minibatches(minibatch_size, learner.generator)
+        losses = learner.critic_optimizer.sweep(critic_loss, (batch,), minibatches)
+    return {"critic_loss": float(losses.mean())}
+
+
+def critic_loss(critic: Critic, rows: Batch) -> Tensor:
+    """Half the mean squared error of the critic on the rows' value targets; scalar."""
+    return value_loss(critic(rows.obs), rows.value_target)
+
+
+def minibatch_conflicts(setting: Setting, minibatch_size: int, key: str) -> list[str]:
+    """One line with the arithmetic where a rollout does not divide into minibatches; else nothing.
+
+    How many rows whole episodes have is not known beforehand; they are cut into parts that differ by one row at most.
+    Under a policy with memory it is whole stretches that minibatches are made of.
+    """
+    length = setting.sequence_length
+    if length is not None and minibatch_size % length:
+        return [
+            f"{key}: under a policy with memory a minibatch is made of whole stretches of policy.sequence_length "
+            f"{length} rows; expected a multiple of that, got {minibatch_size} ({minibatch_size} / {length} = "
+            f"{minibatch_size / length:.4g})"
+        ]
+    if setting.rollout_steps is None:
+        return []
+    rollout_steps, num_envs = setting.rollout_steps, setting.num_envs
+    batch = rollout_steps * num_envs
+    if minibatch_size <= batch and batch % minibatch_size == 0:
+        return []
+    return [
+        f"{key}: the batch, runner.rollout_steps {rollout_steps} x env.num_envs {num_envs} = {batch} rows, does "
+        f"not divide into minibatches of {minibatch_size} ({batch} / {minibatch_size} = {batch / minibatch_size:.4g})"
+    ]
+
+
+def critic_minibatch_conflicts(setting: Setting, minibatch_size: int) -> list[str]:
+    """The same for `fit_critic`, whose rows need no history."""
+    return minibatch_conflicts(
+        replace(setting, sequence_length=None), minibatch_size, "algo.critic_minibatch_size"
+    )

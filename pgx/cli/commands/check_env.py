@@ -1,0 +1,222 @@
+"""`pgx check`: an environment is looked at with the trainer's eyes, before hours are spent on it."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+from rich.table import Table
+from rich.text import Text
+
+from pgx.cli.commands.listing import show
+from pgx.config import compose
+from pgx.config.check import plain_values, value_problems
+from pgx.config.overrides import jobs, prepare
+from pgx.config.sections import Env
+from pgx.core.errors import RunError, UserError
+from pgx.distributed.parent import LOOK, Process, ending, reap, start
+from pgx.distributed.stuck import frames, give_up, place
+from pgx.envs.checks import ASSUMPTIONS, Asked, Pace, Verdict, fails, holds, untold
+from pgx.envs.checks.process import Looks, Refused, Seen
+from pgx.envs.make import id_problem, nan_keywords
+from pgx.envs.recipe import pack
+from pgx.networks.agents import AgentPlan, flat_image_hint
+from pgx.rollouts.sizes import cores
+from pgx.runs.writer import complain
+
+MARGIN = (
+    10.0  # seconds that an assumption may take longer than worker processes may: they name the line of a hang
+)
+PATIENCE = 5.0  # seconds between lines of progress where output is no terminal
+STYLES = {"holds": "green", "fails": "bold red", "cannot be told": "yellow"}
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The process that looked is no more."""
+
+    why: str
+
+
+def check_environment(overrides: list[str]) -> int:
+    """Print a verdict for each assumption; returns 0, or 1 when one fails.
+
+    Args:
+        overrides: as of `pgx train`, whose environments would be those that are looked at.
+
+    Raises:
+        UserError: they are wrong.
+    """
+    values = _values(overrides)
+    env = Env(**values["env"])
+    for warning in nan_keywords(env.kwargs):
+        complain(warning)
+    verdicts: dict[str, Verdict] = {}
+    assumption, seen = next(iter(ASSUMPTIONS)), Seen(None, None)
+    with _looking(_asked(env), env.worker_timeout + MARGIN) as messages:
+        for message in _told(messages):
+            match message:
+                case Looks(assumption):
+                    pass
+                case Verdict():
+                    verdicts[assumption] = message
+                case Refused(problem):
+                    raise UserError(problem)
+                case Lost(why):
+                    verdicts[assumption] = fails(why)
+                case Seen():
+                    seen = message
+    for assumption in ASSUMPTIONS:
+        verdicts.setdefault(assumption, untold("not looked at: see above"))
+    verdicts[f"policy={values['policy']['name']} takes what it shows"] = _policy(values, env, seen)
+    _show(verdicts)
+    print(_paces(seen.pace, env))
+    print(_summary(env.id, verdicts))
+    return RunError.exit_code if any(v.outcome == "fails" for v in verdicts.values()) else 0
+
+
+def _values(overrides: list[str]) -> dict[str, Any]:
+    """Of the run that would be; whether its parts fit each other is another matter."""
+    if len(jobs(prepare(overrides))) > 1:
+        raise UserError("several values: pgx check looks at one environment")
+    cfg = compose(overrides)
+    if found := value_problems(cfg):
+        raise UserError(*found)
+    values = plain_values(cfg)
+    if problem := id_problem(values["env"]["id"]):
+        raise UserError(problem)
+    return values
+
+
+def _asked(env: Env) -> Asked:
+    try:
+        recipe = pack(env.id, env.kwargs)
+    except ValueError:  # one of the assumptions says so
+        recipe = None
+    threads = env.num_threads or cores()
+    return Asked(
+        env.id,
+        env.num_envs,
+        env.kwargs,
+        env.backend,
+        threads,
+        env.worker_timeout,
+        recipe,
+        env.normalize_obs,
+    )
+
+
+@contextmanager
+def _looking(asked: Asked, limit: float) -> Iterator[Iterator[Any]]:
+    """What is heard of a process that looks at an environment; it ends with this.
+
+    Args:
+        asked: the environment.
+        limit: seconds for one assumption, after which the environment counts as one that hangs.
+    """
+    (theirs, lifeline), (shown, shows) = os.pipe(), os.pipe()
+    process, channel = start("pgx.envs.checks.process", [theirs, shows])
+    os.close(theirs)
+    os.close(shows)
+    try:
+        channel.send(asked)
+        yield _heard(process, channel, shown, limit)
+    finally:
+        channel.close()
+        os.close(lifeline)
+        reap([process])
+        os.close(shown)
+
+
+def _heard(process: Process, channel: "Connection[Any, Any]", shown: int, limit: float) -> Iterator[Any]:
+    """Its messages, the last of them the end; None now and then where there is none."""
+    waited, message = 0.0, None
+    while not isinstance(message, Seen | Refused | Lost):
+        if not channel.poll(LOOK):
+            waited, message = waited + LOOK, None
+            if waited >= limit:
+                where = place(frames(give_up(process, shown)))
+                message = Lost(f"it was not over within {limit:g} s" + (f", {where}" if where else ""))
+        else:
+            waited = 0.0
+            try:
+                message = channel.recv()
+            except (EOFError, ConnectionResetError):
+                message = Lost(f"its process {ending(process)}")
+        yield message
+
+
+def _told(messages: Iterator[Any]) -> Iterator[Any]:
+    """The same, without the Nones; what is looked at goes to stderr: one line redrawn on a terminal, some elsewhere."""
+    live, said, drawn, line = sys.stderr.isatty(), time.monotonic(), False, ""
+    for message in messages:
+        if isinstance(message, Looks):
+            line = (
+                f"{list(ASSUMPTIONS).index(message.assumption) + 1}/{len(ASSUMPTIONS)} {message.assumption}?"
+            )
+        if live and line:
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+            drawn = True
+        elif line and time.monotonic() - said >= PATIENCE:
+            print(line, file=sys.stderr, flush=True)
+            said = time.monotonic()
+        if message is not None:
+            yield message
+    if drawn:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _policy(values: dict[str, Any], env: Env, seen: Seen) -> Verdict:
+    """Whether the networks of the config can be made for it."""
+    if seen.spaces is None:
+        return untold("its spaces are not known")
+    plan = AgentPlan(
+        values["policy"], values["critic"], env.normalize_obs, env.obs_clip or torch.inf, values["seed"]
+    )
+    try:
+        agent = plan.make(*seen.spaces, torch.device("cpu"))
+    except UserError as error:
+        return fails(str(error))
+    count = sum(p.numel() for p in agent.policy.parameters())
+    hint = f"; {flat}" if (flat := flat_image_hint(values, seen.spaces[0])) else ""
+    return holds(
+        f"{type(agent.policy).__name__} of {count:,} parameters; critic={values['critic']['name']}{hint}"
+    )
+
+
+def _show(verdicts: dict[str, Verdict]) -> None:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("verdict", "assumption", "evidence"):
+        table.add_column(heading, no_wrap=heading != "evidence")
+    for assumption, verdict in verdicts.items():
+        evidence = " ".join(verdict.evidence.split())
+        table.add_row(Text(verdict.outcome, STYLES[verdict.outcome]), Text(assumption), Text(evidence))
+    show(table)
+
+
+def _paces(pace: Pace | None, env: Env) -> str:
+    if pace is None:
+        return "it was not stepped"
+    step = f"{pace.step_ms:.3g} ms a step (slowest {pace.slowest_ms:.3g})"
+    said = f"one environment: {step}, {pace.reset_ms:.3g} ms a reset"
+    if pace.steps_per_second is not None:
+        said += f"; {env.num_envs} together: {pace.steps_per_second:,.0f} steps/s"
+    return said
+
+
+def _summary(env_id: str, verdicts: dict[str, Verdict]) -> str:
+    counts = {outcome: sum(v.outcome == outcome for v in verdicts.values()) for outcome in STYLES}
+    said = [
+        f"{counts['holds']} assumptions hold",
+        f"{counts['fails']} fail",
+        f"{counts['cannot be told']} cannot be told",
+    ]
+    end = ""
+    if failed := [name for name, verdict in verdicts.items() if verdict.outcome == "fails"]:
+        end = f": {'; '.join(failed)}"
+    return f"{env_id}: {', '.join(said)}{end}"

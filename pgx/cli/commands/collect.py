@@ -1,0 +1,131 @@
+"""`pgx collect`: whole episodes of a trained agent's sampled actions, written as a dataset."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from pgx.cli.commands.one_run import load_played
+from pgx.compiler import Eager
+from pgx.config.check import plain_values
+from pgx.config.compose import compose
+from pgx.core.agent import Agent
+from pgx.core.errors import UserError
+from pgx.core.seeding import derive
+from pgx.envs.gymnasium_backend import make_single
+from pgx.rollouts.datasets.trajectory import Trajectory, split
+from pgx.rollouts.datasets.write import write_dataset
+from pgx.rollouts.recording import Recording
+from pgx.rollouts.stepper import Stepper
+from pgx.runs.command_lines import command, override
+from pgx.runs.metrics import shown
+from pgx.training.build import load_agent, unshaped
+from pgx.training.evaluation import OnStep
+from pgx.training.progress import live_progress
+
+
+def collect(
+    run: str, checkpoint: str, count: int, max_steps: int | None, out: str, seed: int, trust: bool
+) -> int:
+    """Play and write; returns the exit code."""
+    cfg = load_played(Path(run), trust)
+    if cfg.policy.get("continuous") == "squashed_gaussian":
+        raise UserError(
+            f"{run}: policy.continuous=squashed_gaussian: datasets have actions as the environment has them, where one "
+            "at a bound no longer tells what was sampled; runs with policy.continuous=gaussian can be collected from"
+        )
+    # A dataset is of the task, whatever the run was paid for.
+    agent, envs, device = load_agent(unshaped(cfg), Path(run), checkpoint, max_envs=count)
+    # Not the streams of a run of this seed: an agent is not to meet again the starts that it was trained on.
+    stream = derive(seed, "collection")
+    stepper = Stepper(envs, None, stream, 0, torch.device(device), Eager())
+    limit = max_steps or int(cfg.trainer.eval_max_steps)
+    single = make_single(envs.id, dict(cfg.env.kwargs))
+    lengths: list[int] = []
+
+    def played(on_step: OnStep) -> Iterator[Trajectory]:
+        for episode in _play(stepper, agent, count, limit, on_step):
+            lengths.append(len(episode))
+            yield episode
+
+    try:
+        with live_progress(count) as on_step:
+            written = write_dataset(
+                Path(out),
+                played(on_step),
+                single.observation_space,
+                single.action_space,
+                _metadata(cfg, checkpoint, seed, single.spec),
+            )
+    finally:
+        single.close()
+        envs.close()
+    print(
+        f"{out}: {written.episodes:,} episodes, {written.steps:,} steps, mean return {shown(written.mean_return)}, "
+        f"of {run}, checkpoint {checkpoint}"
+    )
+    if cut := sum(length == limit for length in lengths):
+        print(f"  {cut:,} episodes reached {limit:,} steps and are truncated there (--max-steps)")
+    print(f"  learn from it  {_learning(cfg, out, written.episodes)}")
+    return 0
+
+
+def _learning(cfg: DictConfig, out: str, episodes: int) -> str:
+    """Return a command that learns from the dataset: on the same environment, from no more episodes than it has."""
+    chosen = ["algo=off_policy_reinforce", override("env", cfg.env.id)]
+    kwargs = plain_values(cfg)["env"]["kwargs"]
+    chosen += [override(f"env.kwargs.{key}", value) for key, value in kwargs.items()]
+    usual = compose(["algo=off_policy_reinforce"])
+    if episodes < usual.runner.episodes:
+        chosen.append(override("runner.episodes", episodes))
+    return command("train", *chosen, override("dataset", out))
+
+
+def _play(
+    stepper: Stepper, agent: Agent, count: int, max_steps: int, on_step: OnStep
+) -> Iterator[Trajectory]:
+    """Yield so many episodes, one of each environment in every round.
+
+    Of a last round with more than are needed it is the first environments' that count, however long they last:
+    taking whichever end first would favour the short ones. An episode of `max_steps` steps is truncated there.
+    """
+    done, steps, rounds = 0, 0, 0
+    while done < count:
+        stepper.begin(rounds)
+        rounds += 1
+        recording = Recording(room=1024)
+        left = np.ones(stepper.envs.num_envs, dtype=np.bool_)
+        while left.any():
+            stepper.advance(agent, recording, steps=1)
+            recording["valid"][-1] &= left
+            if recording.steps == max_steps:  # all began together
+                recording["truncated"][-1] |= left
+            left &= ~(recording["terminated"][-1] | recording["truncated"][-1])
+            steps += len(left)
+            on_step(done, steps)
+        played = split(stepper.rollout(recording))[: count - done]
+        stepper.episodes.clear()
+        done += len(played)
+        yield from played
+
+
+def _metadata(cfg: DictConfig, checkpoint: str, seed: int, spec: Any) -> dict[str, Any]:
+    """What Minari's metadata.json says of where the episodes are from."""
+    said = {
+        "algorithm_name": str(cfg.algo.name),
+        "description": (
+            f"Sampled actions of a pgx run on {cfg.env.id} (run seed {cfg.seed}, checkpoint {checkpoint}, collection "
+            f"seed {seed}); infos/log_prob: log mu(a|s), nats, of actions as sampled, before clipping to their bounds."
+        ),
+    }
+    try:
+        return said | {"env_spec": spec.to_json()}
+    except (
+        AttributeError,
+        TypeError,
+        ValueError,
+    ):  # e.g. an environment of a module's own class, which has no JSON
+        return said

@@ -1,0 +1,91 @@
+"""`pgx compare`: groups of runs side by side."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as Drawn
+from rich.text import Text
+
+from pgx.analysis.comparison.compare import Request, compare
+from pgx.analysis.comparison.scores import read_reference
+from pgx.analysis.comparison.tables import Table, tables_of
+from pgx.analysis.reading.find import parse_place, read_runs
+from pgx.analysis.statistics import Resampling
+from pgx.core.errors import UserError
+from pgx.core.extras import require
+from pgx.runs.command_lines import command
+from pgx.runs.metrics import tag
+
+LEVEL = 0.95
+WIDE = 400  # columns of what is no terminal, where nothing is cut or wrapped
+
+
+def compare_runs(
+    places: Sequence[str],
+    by: str,
+    metric: str | None,
+    at: int | None,
+    reference: str | None,
+    resamples: int,
+    seed: int,
+    out: str | None,
+) -> int:
+    """Compare the runs below folders; returns the exit code.
+
+    Args:
+        places: folders, each with what the user says of its runs.
+        by: keys that make a group, with commas.
+        metric: a tag; None: the recent return.
+        at: environment steps at which scores are taken; None: the last that all runs of an environment share.
+        reference: a file of scores that are 0 and 1; None: those of the runs.
+        resamples, seed: of the bootstrap.
+        out: the folder to write files into; None: tables are printed alone.
+    """
+    if out is not None:
+        require("--out", "matplotlib")
+    known = read_reference(Path(reference)) if reference else None
+    runs, problems = read_runs([parse_place(place) for place in places])
+    for line in problems:
+        print(f"pgx: {line}", file=sys.stderr)
+    if not runs and problems:
+        raise UserError(f"{' '.join(places)}: no run with a row of metrics below; {len(problems)} without")
+    if not runs:
+        raise UserError(
+            f"{' '.join(places)}: no run below; expected folders with metrics.jsonl, or TensorBoard event files"
+        )
+    request = Request(
+        metric=metric or tag("episode_return_recent"),
+        by=tuple(key.strip() for key in by.split(",")),
+        at=at,
+        reference=known,
+        how=Resampling(resamples, LEVEL, seed),
+    )
+    found = compare(runs, request)
+    console = Console() if sys.stdout.isatty() else Console(width=WIDE, color_system=None)
+    for table in tables_of(found):
+        console.print(Text(table.title, style="bold"), soft_wrap=True)
+        console.print(_drawn(table))
+    for note in [*([found.rule] if found.rule else []), *found.notes]:
+        console.print(Text(f"note: {note}"), soft_wrap=True)
+    if out is not None:
+        from pgx.analysis.comparison.files import write
+
+        step = [] if at is None else ["--at", str(at)]
+        again = command("compare", *places, "--by", by, "--metric", request.metric, *step)
+        complete = replace(found, notes=[*found.notes, *(f"left out: {line}" for line in problems)])
+        written = write(complete, Path(out), again)
+        console.print(Text(f"{len(written)} files in {out}; open {written[0]}"), soft_wrap=True)
+    return 0
+
+
+def _drawn(table: Table) -> Drawn:
+    drawn = Drawn(box=box.SIMPLE_HEAD)
+    for number, name in enumerate(table.header):
+        drawn.add_column(Text(name), justify="left" if number < table.left else "right", overflow="fold")
+    for cells in table.rows:
+        drawn.add_row(*map(Text, cells))
+    return drawn

@@ -1,0 +1,194 @@
+"""`pgx doctor`: what a run's health metrics say, in words."""
+
+import json
+import shutil
+import sys
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import OmegaConf
+
+from pgx.analysis.doctor import Diagnosis, Found, advice, examine
+from pgx.analysis.ending import Ending
+from pgx.analysis.recorded import Recorded
+from pgx.cli.commands.one_run import load_config
+from pgx.config.stored import CONFIG
+from pgx.core.errors import RunError, UserError
+from pgx.runs.command_lines import command, override
+from pgx.runs.lock import holder
+from pgx.runs.loggers.jsonl import METRICS, finite, read
+from pgx.runs.metrics import shown, tag
+from pgx.runs.writer import read_summary
+from pgx.sweeps.progress import resumable
+
+PAGE = "docs/doctor.md"
+WIDTH = 110  # columns at most
+
+
+def doctor(folder: Path, as_json: bool) -> int:
+    """Print what was found; returns 0, or 1 if something was found or the run failed.
+
+    Raises:
+        UserError: the folder holds no metrics, or its config cannot be read.
+    """
+    run = load(folder)
+    diagnosis = examine(run)
+    if as_json:
+        print(json.dumps(finite(_record(folder, run, diagnosis)), indent=2, allow_nan=False))
+    else:
+        for line in _report(folder, run, diagnosis):
+            print(line)
+    return RunError.exit_code if diagnosis.sick else 0
+
+
+def load(folder: Path) -> Recorded:
+    """A run's metrics, with its config and how it ended, where these are there.
+
+    Raises:
+        UserError: the folder holds no metrics, or its config cannot be read.
+    """
+    summary = read_summary(folder)
+    if not (folder / METRICS).is_file() and not summary:
+        raise UserError(f"{folder}: not the folder of a run (it has no {METRICS})")
+    config: Mapping[str, Any] = {}
+    if (folder / CONFIG).is_file():
+        config = cast(Mapping[str, Any], OmegaConf.to_container(load_config(folder), resolve=False))
+    return Recorded(read(folder / METRICS), config, summary, holder(folder) is not None)
+
+
+def _report(folder: Path, run: Recorded, diagnosis: Diagnosis) -> list[str]:
+    lines = [f"{folder}: {_whose(run)}", *_ended(diagnosis.ending, folder, run)]
+    causes = [found for found in diagnosis.found if found.follows_from is None]
+    until = " until then" if diagnosis.ending else ""
+    if not causes and diagnosis.too_short:
+        return [*lines, f"too short to tell: {_looks(run.looks())} at its health, and it takes 5"]
+    if not causes and diagnosis.ending and diagnosis.ending.bad:
+        lines.append(f"its metrics{until} show no sign of sickness")
+    elif not causes:
+        lines.append(f"healthy{until}: no sign of sickness")
+    for found in causes:
+        lines += _said(found, run)
+        after = [f for f in diagnosis.found if f.follows_from == found.sickness.name]
+        if after:
+            lines += _wrapped("follows", "; ".join(f"{f.sickness.name} ({_seen(f)})" for f in after))
+    if diagnosis.untold:
+        missing = sorted({name for names in diagnosis.untold.values() for name in names})
+        lines += _wrapped(
+            "not told", f"{', '.join(diagnosis.untold)}: {METRICS} has no {', '.join(missing)}", indent=0
+        )
+    if not run.config:
+        lines += _wrapped("not told", f"whatever depends on values: there is no {CONFIG}", indent=0)
+    if causes:
+        lines += _wrapped("read", f"{PAGE}: every sign with its bound; {_page(run)}", indent=0)
+    return lines
+
+
+def _ended(ending: Ending | None, folder: Path, run: Recorded) -> list[str]:
+    """Return lines about the end of a run that did not finish."""
+    if ending is None:
+        return []
+    lines = _wrapped(ending.state, f"at {ending.steps:,} steps: {ending.cause}", indent=0)
+    if ending.of_numbers or ending.state == "pruned":
+        return lines
+    if ending.state == "failed" and run.value("env.id"):
+        lines.append("  check the environment: " + command("check", *_environment(run)))
+    if resumable(folder):
+        lines.append("  resume: " + command("train", "--resume", folder, of=folder))
+    return lines
+
+
+def _environment(run: Recorded) -> list[str]:
+    """Return the overrides that make a run's environment, its keywords among them."""
+    kwargs = run.value("env.kwargs") or {}
+    given = [override(f"env.kwargs.{name}", value) for name, value in kwargs.items()]
+    return [override("env", run.value("env.id")), *given]
+
+
+def _looks(count: int) -> str:
+    return f"{count} look{'s' * (count != 1)}"
+
+
+def _whose(run: Recorded) -> str:
+    """Which run it is, how far it is, and what it earned."""
+    said = f"{run.value('label') or 'a run'} on {run.value('env.id') or 'an unknown environment'}"
+    steps, every = int(run.rows[-1]["step"]) if run.rows else 0, run.number("logger.every") or 1
+    looks = _looks(run.looks()) + (f" (one update in {every:g})" if every > 1 else "")
+    recent = run.curve("episode_return_recent").values
+    earned = f"return {shown(recent[0])} to {shown(recent[-1])}" if len(recent) else "no episode has ended"
+    return f"{said}, {steps:,} steps, {looks}, {earned}"
+
+
+def _said(found: Found, run: Recorded) -> list[str]:
+    """A cause: what it is, what was seen, what to turn."""
+    sickness = found.sickness
+    sign = sickness.sign.replace("{}", f"{sickness.bound:g}")
+    return [
+        f"sick: {sickness.name}",
+        *_wrapped("sign", sign.replace("`", "")),
+        *_wrapped("seen", _seen(found)),
+        *_wrapped("turn", "; ".join(advice(sickness, run))),
+    ]
+
+
+def _seen(found: Found) -> str:
+    seen = found.evidence
+    when = f"at {seen.first:,}" if seen.first == seen.last else f"from {seen.first:,} to {seen.last:,}"
+    said = f"{tag(seen.key)} {seen.value:.3g} {when} steps, {100 * seen.share:.0f}% of the run"
+    return ", ".join([said, *seen.said])
+
+
+def _page(run: Recorded) -> str:
+    name = run.value("algo.name")
+    return f"docs/algorithms/{name}.md, Health" if name else "docs/algorithms"
+
+
+def _wrapped(heading: str, text: str, indent: int = 2) -> list[str]:
+    first = " " * indent + f"{heading}: "
+    return textwrap.wrap(
+        text, min(WIDTH, _columns()), initial_indent=first, subsequent_indent=" " * len(first), break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
+
+
+def _columns() -> int:
+    """Return the columns of the terminal; WIDTH where output is no terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+
+
+def _record(folder: Path, run: Recorded, diagnosis: Diagnosis) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "run": str(folder),
+        "rule": run.value("algo.name"),
+        "env": run.value("env.id"),
+        "steps": int(run.rows[-1]["step"]) if run.rows else 0,
+        "looks": run.looks(),
+        "ended": None
+        if diagnosis.ending is None
+        else {
+            "state": diagnosis.ending.state,
+            "steps": diagnosis.ending.steps,
+            "cause": diagnosis.ending.cause,
+        },
+        "healthy": False if diagnosis.sick else None if diagnosis.too_short else True,
+        "sick": [
+            {
+                "name": found.sickness.name,
+                "follows_from": found.follows_from,
+                "metric": tag(found.evidence.key),
+                "first_step": found.evidence.first,
+                "last_step": found.evidence.last,
+                "value": found.evidence.value,
+                "share": found.evidence.share,
+                "said": list(found.evidence.said),
+                "sign": found.sickness.sign.replace("{}", f"{found.sickness.bound:g}"),
+                "bound": found.sickness.bound,
+                "source": found.sickness.source,
+                "turn": advice(found.sickness, run),
+            }
+            for found in diagnosis.found
+        ],
+        "not_told": {name: list(tags) for name, tags in diagnosis.untold.items()},
+    }

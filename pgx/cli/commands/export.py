@@ -1,0 +1,72 @@
+"""`pgx export`: a run's policy as a file that runs without pgx, compared with it before it is left in place."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from pgx.cli.commands.one_run import load_played
+from pgx.core.errors import RunError, UserError
+from pgx.core.seeding import derive
+from pgx.envs.gymnasium_backend import make_single
+from pgx.envs.spaces import action as action_of
+from pgx.networks.export.compare import compare
+from pgx.networks.export.formats import Format, read, refuse_missing, write
+from pgx.networks.export.network import Deterministic
+from pgx.networks.export.sample import observed, with_outliers
+from pgx.training.build import load_agent, unshaped
+
+ROWS = 1_000  # observations of episodes that the file is compared on
+USUAL_CLIP = 10.0  # standard deviations; where the run clips nothing
+
+
+def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bool) -> int:
+    """Write, compare and keep; returns the exit code.
+
+    Raises:
+        RunError: the file does not act as the run does; none is left.
+    """
+    refuse_missing(to)
+    path = Path(out)
+    if not path.parent.is_dir():
+        raise UserError(f"--out {out}: there is no folder {path.parent}")
+    cfg = load_played(Path(run), trust)
+    cfg.device = "cpu"
+    agent, envs, _ = load_agent(unshaped(cfg), Path(run), checkpoint, max_envs=cfg.env.num_envs)
+    single = make_single(envs.id, dict(cfg.env.kwargs))
+    try:
+        sample = observed(agent, envs, ROWS, derive(seed, "export"))
+        clip = cfg.env.obs_clip if cfg.env.normalize_obs else None
+        sample = with_outliers(sample, 2 * (clip or USUAL_CLIP))
+        observations, actions = single.observation_space, single.action_space
+    finally:
+        single.close()
+        envs.close()
+    network = Deterministic(agent, observations, actions, masked=sample.action_mask is not None)
+    inputs = sample.inputs(network.first)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        write(network, [each[:2] for each in inputs], to, part)
+        convert, run_file = action_of(envs.id, actions)[1], read(to, part, network.inputs)
+        difference = compare(agent, convert, run_file, sample, inputs)
+        if not difference.acceptable:
+            raise RunError(f"{out}: not written: it does not act as {run} does: {difference}")
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written: {error.strerror or error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+    print(f"{out}: {to}, {path.stat().st_size / 1000:,.0f} KB, of {run}, checkpoint {checkpoint}")
+    print(f"  takes   {_shapes(network.inputs, inputs)}")
+    print(f"  gives   {', '.join(network.outputs)}")
+    print(f"  {difference}")
+    return 0
+
+
+def _shapes(names: Sequence[str], inputs: Sequence[Tensor]) -> str:
+    """What is taken, with types and shapes; B is any number of rows."""
+    said = []
+    for name, part in zip(names, inputs, strict=True):
+        shape = ", ".join(["B", *map(str, part.shape[1:])])
+        said.append(f"{name} {str(part.dtype).removeprefix('torch.')} [{shape}]")
+    return ", ".join(said)

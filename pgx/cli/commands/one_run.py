@@ -1,0 +1,187 @@
+"""What the verbs that train share: a run's config checked, its folder claimed, its beginning and end in words."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from pgx.config import build, check, check_inputs
+from pgx.config.check import plain_values
+from pgx.config.compose import Composed, composed
+from pgx.config.played import with_overrides
+from pgx.config.stored import CONFIG, read_config
+from pgx.config.trust import imports_of, refuse_untrusted
+from pgx.config.unread import asked_keys, problems_of
+from pgx.core.errors import UserError
+from pgx.core.plain import State
+from pgx.envs.rewards.plan import OWN, RewardPlan
+from pgx.networks.agents import flat_image_hint
+from pgx.runs.checkpoints import LAST, Checkpoints
+from pgx.runs.metrics import shown
+from pgx.runs.versions import differences
+from pgx.runs.writer import complain, refuse_used
+from pgx.sweeps.progress import resumable
+from pgx.training.trainer import Trainer
+
+
+def checked(overrides: list[str]) -> DictConfig:
+    """The config of a run that could begin now. Raises as `ready`."""
+    return ready(overrides).config
+
+
+def ready(overrides: list[str]) -> Composed:
+    """The config of a run that could begin now, and what Hydra is told of it.
+
+    Raises:
+        UserError: its overrides, its values or its inputs are wrong.
+    """
+    made = composed(overrides)
+    if found := problems_of(made.config, asked_keys(overrides)):
+        raise UserError(*found)
+    check_inputs(made.config)
+    return made
+
+
+def claim(folder: Path) -> Path:
+    """Make a new folder of this name, or of the next free one where another process was quicker.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    number = 1
+    while True:
+        free = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        try:
+            free.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            forget_empty_above(free)
+            raise UserError(f"run_dir={free}: cannot write there: {error.strerror}") from error
+        else:
+            return free
+
+
+def forget_empty_above(folder: Path) -> None:
+    """Remove the folders above one that is not there, as far as a relative path names them and nothing is in them."""
+    for above in [] if folder.is_absolute() else list(folder.parents)[:-1]:
+        with suppress(OSError):  # not empty, and so are those above it; or never made
+            above.rmdir()
+
+
+def refuse_taken(run_dir: Path) -> None:
+    """Refuse a folder for a new run that holds one, or that cannot be one.
+
+    Raises:
+        UserError: which of the two.
+    """
+    try:
+        refuse_used(run_dir)
+    except OSError as error:
+        raise UserError(f"run_dir={run_dir}: cannot write there: {error.strerror}") from error
+
+
+def announce(trainer: Trainer, cfg: DictConfig) -> None:
+    """What is about to be trained, on what, and where it goes."""
+    envs = trainer.runner.envs
+    print(
+        f"{cfg.label} on {envs.id}{_paid(cfg)}: {trainer.runner}, "
+        f"backend {envs.backend} ({trainer.backend_reason}), "
+        f"{'compiled' if trainer.engine.compiled else 'not compiled'} ({trainer.engine.reason}), seed {cfg.seed}\n"
+        f"run {trainer.run_dir}",
+        flush=True,
+    )
+    if hint := flat_image_hint(cfg, envs.obs_spec):
+        print(f"hint: {hint}", flush=True)
+
+
+def _paid(cfg: DictConfig) -> str:
+    """What reward is trained on, where it is another than the environment's own."""
+    reward = RewardPlan(**plain_values(cfg)["reward"])
+    if not reward.shapes:
+        return ""
+    # Terms given one by one leave the name as it is.
+    return f", reward {reward.name if reward.name != OWN.name else ' + '.join(['none', *reward.terms])}"
+
+
+def outcome(summary: dict[str, Any], seconds: float) -> str:
+    """How a run ended after so many seconds of this life, and what it earned."""
+    returned = "no episode ended"
+    if summary["final_return"] is not None:
+        episodes = summary["final_return_episodes"]
+        returned = f"return {shown(summary['final_return'])} (mean of the last {episodes} episodes)"
+    if summary["best_return"] is not None:
+        returned += f", best {shown(summary['best_return'])} at {summary['best_steps']:,} steps"
+    done = f"{summary['steps']:,} steps ({summary['iterations']:,} updates)"
+    return f"{summary['status']} at {done} after {seconds:,.1f} s: {returned}"
+
+
+def last_state(run_dir: Path, checkpoint: str = LAST) -> State | None:
+    """What a run goes on from; None: it died before its first checkpoint and begins anew.
+
+    A damaged last checkpoint is told of, and the one before it is taken; so are versions that are not those of then.
+
+    Raises:
+        UserError: the checkpoint that was asked for is not there; or some are, and none is whole.
+    """
+    checkpoints = Checkpoints(run_dir)
+    if checkpoint != LAST:
+        state = checkpoints.load(checkpoint)
+    elif not resumable(run_dir):
+        return None
+    else:
+        state, damaged = checkpoints.newest()
+        for line in damaged:
+            complain(f"{line}; the one before it is used")
+    for difference in differences(state["versions"]):
+        complain(f"{difference}: the bits may not be the same")
+    return state
+
+
+def resumed(cfg: DictConfig) -> Trainer:
+    """The trainer of a run, at its last checkpoint.
+
+    Raises:
+        UserError: there is none.
+    """
+    run_dir = Path(cfg.run_dir)
+    state = last_state(run_dir)
+    if state is None:
+        raise UserError(f"{run_dir}: no checkpoint")
+    if cfg.trainer.compile == "auto":
+        cfg.trainer.compile = state["compiled"]  # a longer run, or another machine, may decide otherwise
+    trainer = build(cfg)
+    trainer.load_state_dict(state)
+    return trainer
+
+
+def load_config(run_dir: Path) -> DictConfig:
+    """The resolved config of a run, as it stands in the file.
+
+    Raises:
+        UserError: the folder is not that of a run.
+    """
+    path = run_dir / CONFIG
+    if not path.is_file():
+        raise UserError(f"{run_dir}: not the folder of a run (it has no {CONFIG})")
+    return read_config(path)
+
+
+def load_played(run_dir: Path, trust: bool, overrides: Sequence[str] = ()) -> DictConfig:
+    """The config of a run whose agent is to play, sound and vouched for.
+
+    Args:
+        run_dir: the run's folder.
+        trust: the user allows what the file would import.
+        overrides: of what may change when an agent plays (pgx/config/played.py).
+
+    Raises:
+        UserError: the folder is not that of a run, its config does not hold here, or it would import what the user
+            has not allowed; or an override would change the agent.
+    """
+    cfg = with_overrides(load_config(run_dir), overrides)
+    refuse_untrusted(imports_of(cfg, run_dir / CONFIG, named=()), trust)
+    check(cfg)
+    return cfg

@@ -1,0 +1,100 @@
+"""`pgx record`: episodes of a trained agent as a video."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from pgx.cli.commands.one_run import load_played
+from pgx.config.check import plain_values
+from pgx.core.errors import UserError
+from pgx.core.seeding import derive, generator
+from pgx.envs.render.camera import Camera, Frame
+from pgx.envs.render.pictures import captioned
+from pgx.envs.render.videos import GIF, LIMITS, MP4, Kind, kind_of
+from pgx.envs.rewards.plan import RewardPlan
+from pgx.rollouts import Episode
+from pgx.runs.checkpoints import write_atomically
+from pgx.runs.metrics import shown
+from pgx.training.build import load_agent_for
+from pgx.training.evaluation import never, play
+from pgx.training.progress import live_progress
+
+
+def record(
+    run: str,
+    checkpoint: str,
+    episodes: int,
+    stochastic: bool,
+    out: str,
+    fps: int | None,
+    size: tuple[int | None, int | None] | None,
+    max_steps: int | None,
+    seed: int,
+    trust: bool,
+) -> int:
+    """Play, film and write; returns the exit code."""
+    path = Path(out)
+    kind = kind_of(path)
+    if not path.parent.is_dir():
+        raise UserError(f"--out {out}: there is no folder {path.parent}")
+    cfg = load_played(Path(run), trust)
+    camera = Camera(
+        cfg.env.id, dict(cfg.env.kwargs), size, cfg.env.worker_timeout, fps or LIMITS[kind], seconds=None
+    )
+    try:
+        agent = load_agent_for(cfg, Path(run), checkpoint, camera.obs_spec, camera.action_spec)
+        device = torch.device(cfg.device)
+        act = agent.act_greedily
+        if stochastic:
+            act = partial(agent.act, generator=generator(seed, "evaluation actions", device))
+
+        def filmed() -> list[Episode]:
+            limit = max_steps or int(cfg.trainer.eval_max_steps)
+            with live_progress(episodes) as on_step:
+                start = derive(seed, "evaluation")
+                return play(agent, act, camera, episodes, start, device, limit, never, on_step)
+
+        played, frames = _write(camera, filmed, path, kind)
+    finally:
+        camera.close()
+    returns = ", ".join(shown(episode.episode_return) for episode in played)
+    print(f"{out}: {frames:,} frames, {frames / camera.fps:,.1f} s at {camera.fps:.3g} frames a second")
+    # The camera has an environment of its own, which pays as it does.
+    shapes = RewardPlan(**plain_values(cfg)["reward"]).shapes
+    if cut := [episode for episode in played if episode.cut]:
+        print(
+            f"  {len(cut)} of {episodes} episodes had not ended after {cut[0].length:,} steps (--max-steps)"
+        )
+    which = "return in the environment's own reward" if shapes else "return"
+    print(f"  {run}, checkpoint {checkpoint}; {which} {returns}")
+    return 0
+
+
+def _write(
+    camera: Camera, play_all: Callable[[], list[Episode]], path: Path, kind: Kind
+) -> tuple[list[Episode], int]:
+    """Play before the camera, and leave a whole video or none; returns the episodes and the number of frames."""
+    part = path.with_name(f".{path.name}.part")
+    video = MP4(part, camera.fps) if kind == "mp4" else GIF(camera.fps, None)
+    frames = 0
+
+    def show(frame: Frame) -> None:
+        nonlocal frames
+        video.add(captioned(frame))
+        frames += 1
+
+    camera.show = show
+    try:
+        played = play_all()
+        if isinstance(video, MP4):
+            video.finish()
+            part.replace(path)
+        else:
+            write_atomically(path, video.finish())
+    except OSError as error:
+        raise UserError(f"--out {path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return played, frames

@@ -1,0 +1,66 @@
+"""`pgx replay`: what a run failed of, once more."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from omegaconf import DictConfig
+
+from pgx.cli.commands.one_run import load_played
+from pgx.config import build
+from pgx.core.errors import RunError
+from pgx.runs.checkpoints import unpacked
+from pgx.runs.versions import differences
+from pgx.runs.writer import complain
+from pgx.training.nan_debug.evidence import NotFiniteError
+from pgx.training.nan_debug.post_mortem import read_attempt, read_failure
+from pgx.training.trainer import Trainer
+
+
+def replay(bundle: Path, trust: bool) -> int:
+    """Make the failure of a post-mortem again and say where it is; returns 0 if it came about, 1 if it did not."""
+    told = read_failure(bundle)
+    cfg = load_played(bundle, trust)
+    for difference in differences(told["versions"]):
+        complain(difference)
+    print(f"{cfg.label} on {cfg.env.id}: {told['error']}")
+    with TemporaryDirectory() as folder:
+        trainer = _trainer(cfg, Path(folder) / "run")
+        try:
+            again = _update(trainer, bundle) if told["kind"] == "update" else _run(trainer, bundle, told)
+        finally:
+            trainer.runner.close()
+    if again is None:
+        print("made again, it does not fail")
+        return 1
+    print(f"made again: {again}")
+    return 0
+
+
+def _trainer(cfg: DictConfig, run_dir: Path) -> Trainer:
+    """As it was, but that it is silent and writes into a folder that is thrown away."""
+    cfg.run_dir = str(run_dir)
+    cfg.logger.console, cfg.logger.tensorboard = "off", False
+    return build(cfg)
+
+
+def _update(trainer: Trainer, bundle: Path) -> str | None:
+    """The update alone, as it is written rather than compiled."""
+    return trainer.diagnose(read_attempt(bundle))
+
+
+def _run(trainer: Trainer, bundle: Path, told: dict[str, Any]) -> str | None:
+    """The run from its last checkpoint, or from the start where there was none, to the iteration that failed."""
+    checkpoint = bundle / "checkpoint.pt"
+    if checkpoint.is_file():
+        trainer.load_state_dict(unpacked(checkpoint))
+    done = trainer.counters.iterations
+    print(f"running iterations {done + 1} to {told['iteration']} again", flush=True)
+    trainer.on_progress = lambda steps, recent: trainer.counters.iterations >= told["iteration"]
+    try:
+        trainer.train()
+    except RunError as error:
+        if isinstance(error.__cause__, NotFiniteError):
+            return f"iteration {trainer.counters.iterations + 1}: {error.__cause__}"
+        raise
+    return None

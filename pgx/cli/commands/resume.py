@@ -1,0 +1,128 @@
+"""`pgx train --resume`: a run goes on from a checkpoint, with what may change of its config."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from pgx.cli.commands.one_run import last_state, load_config
+from pgx.cli.commands.run import Lead
+from pgx.config.overrides import named_imports, parse
+from pgx.config.resume import Change, applied, changes, rate_changes
+from pgx.config.stored import CONFIG
+from pgx.config.trust import imports_of, joins_of, refuse_untrusted
+from pgx.config.unread import problems_of
+from pgx.core.errors import UserError
+from pgx.core.plain import State
+from pgx.core.schema import nearest
+from pgx.core.stopping import QuietInterrupt
+from pgx.runs.checkpoints import LAST, Checkpoints
+from pgx.runs.lock import hold
+from pgx.sweeps.progress import clear, look
+from pgx.training.rank_checks import check_ranks
+
+FLAGS = ("--resume", "--checkpoint", "--trust")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a command line says about a run to go on with."""
+
+    run_dir: Path
+    checkpoint: str
+    trust: bool
+    overrides: list[str]
+
+
+def resume(arguments: list[str], lead: Lead) -> int:
+    """Go on with a run from a checkpoint of its own; returns the exit code."""
+    asked = read_arguments(arguments)
+    cfg, made = _changed(asked)
+    cfg.run_dir = str(asked.run_dir)
+    check_ranks(cfg, lead.ranks.size)
+    state = last_state(asked.run_dir, asked.checkpoint)
+    if state is None:
+        return _again(asked.run_dir, cfg, lead)
+    if cfg.trainer.compile == "auto" and lead.ranks.size == 1:
+        cfg.trainer.compile = state["compiled"]  # a longer run, or another machine, may decide otherwise
+    steps: int = state["counters"]["steps"]
+    if steps >= cfg.trainer.total_steps and look(asked.run_dir).state == "finished":
+        print(
+            f"{asked.run_dir} is finished: {steps:,} of {cfg.trainer.total_steps:,} steps; "
+            "a larger trainer.total_steps=... extends it"
+        )
+        return 0
+    for change in made:
+        print(f"changed {change}")
+    for line in rate_changes(cfg, made, steps):
+        print(line)
+    if asked.checkpoint != LAST:
+        with hold(asked.run_dir):
+            Checkpoints(asked.run_dir).go_back(asked.checkpoint)
+    return _run(cfg, state, lead)
+
+
+def _again(run_dir: Path, cfg: DictConfig, lead: Lead) -> int:
+    """Begin anew a run that died before its first checkpoint."""
+    with hold(run_dir):
+        clear(run_dir)
+    print(f"{run_dir}: it ended before its first checkpoint, and begins again")
+    return _run(cfg, None, lead)
+
+
+def _run(cfg: DictConfig, state: State | None, lead: Lead) -> int:
+    summary = lead.run(cfg, state)
+    if summary["status"] == "interrupted":
+        raise QuietInterrupt
+    return 0
+
+
+def read_arguments(arguments: list[str]) -> Asked:
+    """The command line of a resumed run.
+
+    Raises:
+        UserError: a flag is unknown, or its value is missing.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--resume", type=Path)
+    parser.add_argument("--checkpoint", default=LAST)
+    parser.add_argument("--trust", action="store_true")
+    try:
+        said, rest = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        flag = error.argument_name or ""
+        meant = {
+            "--resume": "the folder of a run, e.g. pgx train --resume outputs/...",
+            "--checkpoint": "its name",
+        }
+        raise UserError(f"{flag}: expected {meant.get(flag, 'no value')}") from None
+    if wrong := [text for text in rest if text.startswith("-")]:
+        raise UserError(
+            *(
+                f"{text}: unknown flag{nearest(text, FLAGS)} (a resumed run takes {', '.join(FLAGS)})"
+                for text in wrong
+            )
+        )
+    return Asked(said.resume, said.checkpoint, said.trust, rest)
+
+
+def _changed(asked: Asked) -> tuple[DictConfig, tuple[Change, ...]]:
+    """The run's config with what is changed of it, sound, and its changes.
+
+    Raises:
+        UserError: every change that may not be, every value that is wrong, and what a stranger's file would import.
+    """
+    stored, overrides = load_config(asked.run_dir), parse(asked.overrides)
+    wanted = changes(stored, overrides)
+    cfg = applied(stored, wanted.made)
+    named = {override.key_or_group: override.value() for override in overrides}
+    source = asked.run_dir / CONFIG
+    own = [*map(str, named.values()), *named_imports(asked.overrides)]
+    theirs = imports_of(cfg, source, own)
+    if "runner.address" not in named:
+        theirs += joins_of(cfg, source)
+    refuse_untrusted(theirs, asked.trust)
+    if found := [*wanted.refused, *problems_of(cfg, [change.key for change in wanted.made])]:
+        raise UserError(*found)
+    return cfg, wanted.made

@@ -1,0 +1,162 @@
+"""One run, from its config to its last words: alone, or by all ranks together."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from pgx.cli.commands.hints import hints
+from pgx.cli.commands.one_run import announce, outcome
+from pgx.config import build
+from pgx.config.check import plain_values
+from pgx.core.errors import Preempted, RunError, UserError
+from pgx.core.plain import State
+from pgx.core.ranks import Ranks
+from pgx.core.stopping import QuietInterrupt
+from pgx.distributed.torchrun import leave, speaks_first
+from pgx.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Order:
+    """A run that all ranks make, as rank 0 read it."""
+
+    config: str  # YAML, without references
+    state: State | None  # of the checkpoint that it goes on from
+
+
+class Lead:
+    """Rank 0, which alone reads the command line and files, and tells the others what to do."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks = ranks
+        self._told = False
+
+    def run(self, cfg: DictConfig, state: State | None) -> dict[str, Any]:
+        """Make a run with all ranks, from a checkpoint's state or from the start; returns its summary."""
+        if self.ranks.size > 1:
+            self._told = True
+            self.ranks.gather(Order(OmegaConf.to_yaml(OmegaConf.create(plain_values(cfg))), state))
+        return _run(cfg, state, self.ranks)
+
+    def until_done(self, work: Callable[[], int]) -> int:
+        """Do the work; where no run comes of it the others are told that there is nothing to do."""
+        try:
+            return work()
+        finally:
+            if self.ranks.size > 1 and not self._told:
+                self.ranks.gather(None)
+
+
+def follow(ranks: Ranks) -> int:
+    """What every rank but 0 does; returns the exit code."""
+    order: Order | None = ranks.gather(None)[0]
+    if order is None:
+        return 0
+    cfg = OmegaConf.create(order.config)
+    assert isinstance(cfg, DictConfig)
+    if _run(cfg, order.state, ranks)["status"] == "interrupted":
+        raise QuietInterrupt
+    return 0
+
+
+def with_one_voice(ranks: Ranks, work: Callable[[], int]) -> int:
+    """Do one rank's work; of all ranks that fail, the first raises what it fails of, the others end without a word."""
+    try:
+        code = work()
+    except Exception as error:
+        message = f"rank {ranks.rank}: {error}" if ranks.rank > 0 else str(error)
+        if not speaks_first(message):
+            sys.exit(getattr(error, "exit_code", RunError.exit_code))
+        if ranks.rank > 0 and isinstance(error, RunError):
+            raise RunError(message) from error
+        raise
+    leave()
+    return code
+
+
+def _run(cfg: DictConfig, state: State | None, ranks: Ranks) -> dict[str, Any]:
+    trainer = _built(cfg, ranks)
+    if state is not None:
+        trainer.load_state_dict(state)
+    if ranks.rank == 0:
+        return _trained(trainer, cfg)
+    with _interruptible(trainer):
+        return trainer.train()
+
+
+def _built(cfg: DictConfig, ranks: Ranks) -> Trainer:
+    """The trainer of this rank; what any rank finds wrong is for rank 0 to say."""
+    trainer, own = None, None
+    try:
+        trainer = build(cfg, ranks)
+    except UserError as error:
+        own = error
+    problems = ranks.gather(None if own is None else own.problems)
+    if trainer is not None and not any(problems):
+        return trainer
+    if ranks.rank > 0:
+        sys.exit(UserError.exit_code)
+    if own is not None:
+        raise own
+    raise UserError(*(f"rank {rank}: {line}" for rank, lines in enumerate(problems) for line in lines or ()))
+
+
+def _trained(trainer: Trainer, cfg: DictConfig) -> dict[str, Any]:
+    """Train, and say what is trained and what came of it.
+
+    Raises:
+        Preempted: SIGTERM or SIGHUP ended it, with a checkpoint.
+    """
+    announce(trainer, cfg)
+    started = time.monotonic()
+    with _interruptible(trainer) as asked:
+        summary = trainer.train()
+    print(outcome(summary, time.monotonic() - started))
+    print("\n".join(hints(trainer.run_dir, cfg.env.id, summary["status"])))
+    preempted = {signal.SIGTERM, signal.SIGHUP} & set(asked) and trainer.ranks.size == 1
+    if summary["status"] == "interrupted" and preempted:
+        raise Preempted
+    return summary
+
+
+@contextmanager
+def _interruptible(trainer: Trainer) -> Iterator[list[int]]:
+    """End the run with a checkpoint on Ctrl-C, SIGTERM and SIGHUP.
+
+    A synchronous run of one process ends within its iteration, which is undone; others finish it. The second Ctrl-C
+    ends any run of one process at once. SIGTERM and SIGHUP repeat the first request: who sends them (a batch system, a
+    lost connection) kills what takes too long. Ranks get a Ctrl-C from torchrun, perhaps more than once, and never end
+    at once. A process that ignores SIGHUP (nohup) goes on ignoring it.
+
+    Yields:
+        The signals that came.
+    """
+    together = trainer.ranks.size > 1
+    asked: list[int] = []
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        told, again = bool(asked), signal.SIGINT in asked
+        asked.append(number)  # before a word is said: the next may come while this is
+        trainer.stop_requested = True
+        if number == signal.SIGINT and again and not together:
+            raise QuietInterrupt
+        if trainer.writes and not told:
+            how = "" if together or number != signal.SIGINT else " (Ctrl-C again: at once)"
+            print(f"\nstopping{how}", file=sys.stderr, flush=True)
+        trainer.stop()
+
+    heard = [signal.SIGINT, signal.SIGTERM]
+    heard += [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    previous = {number: signal.signal(number, on_signal) for number in heard}
+    try:
+        yield asked
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

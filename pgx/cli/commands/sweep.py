@@ -1,0 +1,241 @@
+"""`pgx train -m` and `pgx sweep`: many runs, planned before the first begins, seen and resumed from their files."""
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+from omegaconf import OmegaConf
+
+from pgx.cli.commands.job import run_job, this_process
+from pgx.cli.commands.one_run import checked, claim, refuse_taken
+from pgx.cli.commands.sweep_report import closing, overview
+from pgx.cli.commands.through_hydra import hand_over
+from pgx.config.compose import hydra_config, numbered
+from pgx.config.overrides import jobs, named_imports, parse, prepare
+from pgx.config.sections import Search
+from pgx.config.spelling import quoted, spelled
+from pgx.config.trust import refuse_untrusted
+from pgx.core.errors import RunError, UserError
+from pgx.core.extras import require
+from pgx.core.schema import nearest
+from pgx.core.stopping import QuietInterrupt
+from pgx.runs.lock import hold
+from pgx.sweeps.plan import PLAN, STOP, Job, Plan, key_of, read_plan, refuse_other, unfinished, write_plan
+from pgx.sweeps.search import corners, forget_unwritten, open_study, settle
+from pgx.sweeps.vetting import of_runs, resume_command, would_do
+
+LAUNCHERS = {  # the package that each needs; Hydra's own needs none
+    "basic": None,
+    "joblib": "joblib",
+    "ray": "ray",
+    "submitit_slurm": "submitit",
+    "submitit_local": "submitit",
+}
+
+
+def start(flags: list[str], overrides: list[str]) -> int:
+    """Plan a sweep and run it, or go on with the one of hydra.sweep.dir; returns the exit code."""
+    overrides = list(map(spelled, overrides))
+    hydra = [o.input_line or "" for o in parse(overrides) if o.is_hydra_override()]
+    asked = [o for o in overrides if o not in hydra]
+    _refuse_missing(hydra, None)
+    plan = _search_plan(asked, hydra) if "sweep" in map(key_of, asked) else _plan(asked, hydra)
+    named = "hydra.sweep.dir" in map(key_of, hydra)
+    folder = Path(hydra_config(hydra).sweep.dir)
+    if named and (folder / PLAN).is_file():
+        planned = read_plan(folder)
+        refuse_other(folder, planned, plan, resume_command(folder.absolute(), planned))
+        plan = replace(planned, cwd=plan.cwd, search=plan.search)
+        own = plan.search.overrides if plan.search else [o for job in plan.jobs for o in job.overrides]
+        refuse_untrusted(of_runs(plan, frozenset(named_imports(own))), trust=False)
+    else:
+        plan = _with_folders(plan)
+        folder = _made(folder) if named else claim(folder)
+    folder = folder.absolute()
+    plan = _with_trials(plan, folder)
+    hydra = [o for o in hydra if key_of(o) != "hydra.sweep.dir"]
+    return _run(folder, replace(plan, hydra=(*flags, *hydra)))
+
+
+def resume(folder: Path, overrides: list[str], trust: bool) -> int:
+    """Go on with a sweep: what is finished is skipped, what was begun resumed; the launcher may be another.
+
+    Args:
+        folder: the sweep's.
+        overrides: of Hydra's keys.
+        trust: the user allows what the sweep's files would import or hand to Hydra.
+    """
+    folder = folder.absolute()
+    plan = read_plan(folder)
+    for override in parse(overrides):
+        if not override.is_hydra_override() or override.key_or_group == "hydra.sweep.dir":
+            raise UserError(
+                f"{override.input_line}: a resumed sweep keeps its jobs; only hydra/launcher... may change"
+            )
+    changed = {key_of(o) for o in overrides}
+    if "hydra/launcher" in changed:  # the keys of the one before are not its
+        changed |= {key_of(o) for o in plan.hydra if key_of(o).startswith("hydra.launcher")}
+    hydra = [*(o for o in plan.hydra if key_of(o) not in changed), *overrides]
+    _refuse_missing(hydra, plan.search)
+    plan = replace(plan, hydra=tuple(hydra))
+    refuse_untrusted([] if trust else would_do(folder, plan, overrides), trust)
+    if plan.cwd.is_dir():
+        os.chdir(plan.cwd)
+    return _run(folder, plan)
+
+
+def status(folder: Path) -> int:
+    """Print how far a sweep is, from its files."""
+    plan = read_plan(folder)
+    print("\n".join(overview(folder, plan)))
+    return 0
+
+
+def _plan(overrides: list[str], hydra: list[str]) -> Plan:
+    """Every combination of the values; the runs' folders are named, and not yet made."""
+    planned, folders = [], dict[str, list[str]]()
+    all_jobs = jobs(prepare(overrides))
+    shared_by_all = set.intersection(*map(set, all_jobs)) if len(all_jobs) > 1 else set(all_jobs[0])
+    for number, job in enumerate(all_jobs):
+        try:
+            cfg = checked(job)
+        except UserError as error:
+            this = " ".join(o for o in job if o not in shared_by_all)
+            raise UserError(
+                *(f"{this}: {problem}" if this else problem for problem in error.problems)
+            ) from error
+        with numbered(number):
+            run_dir = cfg.run_dir
+        folders.setdefault(run_dir, []).append(" ".join(job))
+        planned.append(Job(tuple(job), Path(run_dir)))
+    shared = [folder for folder, users in folders.items() if len(users) > 1]
+    if shared:
+        raise UserError(
+            f"run_dir={shared[0]}: {len(folders[shared[0]])} runs of the sweep would write there; "
+            "give each its own, e.g. 'run_dir=outputs/mine/${label}${sweep_number:}_seed${seed}'"
+        )
+    return Plan(tuple(planned), tuple(hydra), Path.cwd(), None)
+
+
+def _search_plan(overrides: list[str], hydra: list[str]) -> Plan:
+    """A search; its trials' folders follow from the sweep's. The command line beats the file, in values and ranges."""
+    require("sweep=...", "optuna")
+    own = [o for o in overrides if key_of(o) == "sweep" or key_of(o).startswith("sweep.")]
+    rest = parse([o for o in overrides if o not in own])
+    section = OmegaConf.to_container(checked(own).sweep, resolve=True)
+    assert isinstance(section, dict)
+    search = Search(**{str(key): value for key, value in section.items()})
+    named = {o.get_key_element() for o in rest}
+    lines = {o.get_key_element(): (o.input_line or "").split("=", 1)[1] for o in rest}
+    swept = {o.get_key_element() for o in rest if o.is_sweep_override()}
+    if "run_dir" in named:
+        raise UserError("run_dir: the trials of a search are in hydra.sweep.dir")
+    if "seed" in swept | search.space.keys():
+        raise UserError("seed: no hyperparameter; the best seed of a search is the luckiest")
+    fixed = [o for o in search.overrides if key_of(o) not in named]
+    space = {key: values for key, values in search.space.items() if key not in named}
+    search = replace(
+        search,
+        overrides=[*fixed, *(f"{key}={lines[key]}" for key in lines if key not in swept)],
+        space=space | {key: lines[key] for key in lines if key in swept},
+    )
+    for corner in corners(search):
+        checked(corner)
+    return Plan((), tuple(hydra), Path.cwd(), search)
+
+
+def _with_trials(plan: Plan, folder: Path) -> Plan:
+    """The plan of a search with a job for each trial; any other as it is."""
+    if plan.search is None:
+        return plan
+    return replace(plan, jobs=tuple(Job((), folder / f"trial_{n:03}") for n in range(plan.search.trials)))
+
+
+def _with_folders(plan: Plan) -> Plan:
+    """The plan with each run's folder made and its own: nobody else's of the same second, nor one that was used."""
+    placed = []
+    for job in plan.jobs:
+        if "run_dir" in map(key_of, job.overrides):
+            refuse_taken(job.run_dir)
+            placed.append(replace(job, run_dir=_made(job.run_dir).absolute()))
+        else:
+            placed.append(replace(job, run_dir=claim(job.run_dir).absolute()))
+    return replace(plan, jobs=tuple(placed))
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write there: {error.strerror}") from error
+    return folder
+
+
+def _run(folder: Path, plan: Plan) -> int:
+    """Run what is not finished, then say how everything ended."""
+    with hold(folder), _stoppable(folder) as stop:
+        write_plan(folder, plan)
+        stop.unlink(missing_ok=True)
+        if plan.search:
+            open_study(folder, plan.search)
+            settle(folder, plan.search, plan.jobs)
+            forget_unwritten(folder, plan.search, plan.jobs)
+        print(f"sweep {folder}: {len(plan.jobs)} jobs, {len(unfinished(plan))} to do", flush=True)
+        where = f"hydra.sweep.dir={quoted(str(folder))}"
+        hand_over(["-m", *plan.hydra, where], partial(run_job, folder, this_process()))
+        stopped = stop.exists()
+        if plan.search:
+            settle(folder, plan.search, plan.jobs)  # what a job that died has not told
+    lines, failed = closing(folder, plan)
+    print("\n".join(lines), flush=True)
+    if stopped:
+        raise QuietInterrupt
+    if failed:
+        raise RunError("\n".join(failed))
+    return 0
+
+
+@contextmanager
+def _stoppable(folder: Path) -> Iterator[Path]:
+    """The first Ctrl-C asks every job to end where it can resume, on whichever machine it is; the second ends this."""
+    stop = folder / STOP
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        if stop.exists():
+            raise QuietInterrupt
+        stop.touch()
+        print("\nstopping each run after its iteration (Ctrl-C again: at once)", file=sys.stderr, flush=True)
+
+    previous = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _refuse_missing(hydra: Sequence[str], search: Search | None) -> None:
+    """Refuse a launcher or a search that cannot work here, before anything is written or another folder entered."""
+    if search:
+        require("sweep=...", "optuna")
+    for override in hydra:
+        key, _, value = override.partition("=")
+        if key == "hydra/sweeper":
+            raise UserError(
+                f"{override}: pgx plans its sweeps itself, so that they resume; to search: sweep=NAME"
+            )
+        if key == "hydra.launcher.n_jobs" and not re.fullmatch(r"null|-1|[1-9][0-9]*|.*\$\{.*", value):
+            raise UserError(f"{override}: expected a whole number >= 1, or null for one job a core")
+        if key != "hydra/launcher":
+            continue
+        if value not in LAUNCHERS:
+            offered = ", ".join(LAUNCHERS)
+            raise UserError(f"{override}: no such launcher{nearest(value, LAUNCHERS)}; there are: {offered}")
+        if package := LAUNCHERS[value]:
+            require(override, package)

@@ -1,0 +1,120 @@
+"""The verbs of `pgx`. Nothing heavy is imported before a verb needs it: `pgx --help` answers at once."""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from pgx import __version__
+from pgx.cli.process_exit import INTERRUPTED
+from pgx.cli.verbs.before import ALGOS, CHECK, ENVS
+from pgx.cli.verbs.many_runs import COMPARE, RUNS, SWEEP, TENSORBOARD
+from pgx.cli.verbs.one_run import COLLECT, DOCTOR, EVAL, EXPORT, RECORD, REPLAY
+from pgx.core.errors import Preempted, RunError, UserError
+from pgx.core.schema import nearest
+from pgx.core.stopping import QuietInterrupt
+from pgx.core.streams import guarded, report_and_go_on
+
+TRAIN = "train a policy, e.g. pgx train algo=trpo env=Walker2d-v4; pgx train --help shows every key"
+VERBS = (SWEEP, EVAL, RECORD, EXPORT, TENSORBOARD, COLLECT, COMPARE, RUNS, REPLAY, CHECK, DOCTOR, ENVS, ALGOS)
+
+
+# Commands whose work is more than what they print: they finish it without a console.
+WORK = ("train", SWEEP.name, RECORD.name, EXPORT.name, COLLECT.name, REPLAY.name)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} ({self.prog} --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a verb and exit: 0 done, 1 a run failed, 2 the user's mistake, 130 interrupted, 143 preempted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    works = bool(arguments) and arguments[0] in WORK
+    with guarded(report_and_go_on if works else _end):
+        code = _run(arguments)
+    sys.exit(code)
+
+
+def _end(error: OSError) -> NoReturn:
+    """End a command of which nothing but its output is wanted."""
+    if isinstance(error, BrokenPipeError):  # the reader, for example `head`, has enough
+        raise error
+    raise RunError(f"standard output: cannot be written: {error.strerror}") from error
+
+
+def _run(arguments: list[str]) -> int:
+    """Run a command; returns the exit code, having reported what failed."""
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+    except (UserError, RunError) as error:
+        _report(str(error))
+        code = error.exit_code
+    except QuietInterrupt:
+        code = INTERRUPTED
+    except KeyboardInterrupt:
+        print("pgx: interrupted", file=sys.stderr)
+        code = INTERRUPTED
+    except Preempted as ended:
+        code = ended.exit_code
+    except BrokenPipeError:
+        code = RunError.exit_code
+    except Exception as error:
+        _report(
+            f"{type(error).__name__}: {error} (a defect of pgx, or of the environment; PGX_DEBUG=1 shows where)"
+        )
+        code = RunError.exit_code
+    return code
+
+
+def _report(message: str) -> None:
+    if os.environ.get("PGX_DEBUG") == "1":
+        traceback.print_exc()
+    lines = message.splitlines()
+    head = "pgx: error: " if len(lines) == 1 else f"pgx: {len(lines)} errors:\n  "
+    print(head + "\n  ".join(lines), file=sys.stderr)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    # Modules in the current folder can register environments. Last: no file in a folder that one happens to be in
+    # stands in for a library.
+    sys.path.append("")
+    if arguments and arguments[0] == "train":
+        from pgx.cli.commands.train import train
+
+        return train(arguments[1:])
+    names = ["train", *(verb.name for verb in VERBS)]
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
+        raise UserError(f"no verb '{arguments[0]}'{nearest(arguments[0], names)} (verbs: {', '.join(names)})")
+    parser = _Parser(prog="pgx", description="A laboratory for policy-gradient methods.")
+    parser.add_argument("--version", action="version", version=f"pgx {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="", required=True, parser_class=_Parser)
+    verbs.add_parser("train", help=TRAIN, add_help=False)
+    for verb in VERBS:
+        own = verbs.add_parser(verb.name, help=verb.help, description=verb.description)
+        verb.take(own)
+        own.set_defaults(run_verb=verb.run)
+    if not arguments:
+        parser.print_help()
+        return UserError.exit_code
+    options = _parsed(parser, arguments)
+    run: Callable[[argparse.Namespace], int] = options.run_verb
+    return run(options)
+
+
+def _parsed(parser: _Parser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the options; words after an option join those before it: `pgx eval RUN --episodes 4 env.num_envs=2`."""
+    options, rest = parser.parse_known_args(arguments)
+    if rest and not (hasattr(options, "words") and not any(word.startswith("-") for word in rest)):
+        raise UserError(f"unrecognized arguments: {' '.join(rest)} (pgx {arguments[0]} --help)")
+    if rest:
+        options.words += rest
+    return options
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,0 @@
-"""What each verb does, one file a verb; pgx.cli reads the command line."""

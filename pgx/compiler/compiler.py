@@ -1,0 +1,210 @@
+"""Making a program: a function traced to a graph of tensor operations, and the graph compiled.
+
+Everything that imports torch's compiler (seconds) is here, and is imported by none but who compiles.
+"""
+
+import logging
+import os
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch._inductor
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import (
+    DimDynamic,
+    ShapeEnv,
+    StatelessSymbolicContext,
+)
+
+from pgx.compiler.arguments import named_tensors, rebuilt, substituted
+from pgx.compiler.call import Call, Curried
+from pgx.compiler.halves import halves
+from pgx.compiler.program import keep
+
+# Free sizes have to be some number while the function is traced: primes, which no network has for a width.
+_EXAMPLE = {"rows": 1009, "ragged": 997}
+_OPTIONS: dict[str, Any] = {"cpp.use_decompose_tanh": True}  # a third of the time, to 2e-7
+
+
+class Uncompilable(Exception):
+    """A function does what no program can say, whatever the compiler."""
+
+
+class CompilerFailed(Exception):
+    """The compiler failed on a function that it should compile."""
+
+
+def compile_libraries(call: Call, paths: Sequence[Path]) -> None:
+    """Compile a function for all calls of this kind, each of its parts (see `_parts`) into a file.
+
+    Raises:
+        Uncompilable: it does what a graph cannot say.
+        CompilerFailed: torch's compiler, or the C++ compiler that it calls.
+    """
+    with _quietly():
+        for part, path in zip(_parts(call), paths, strict=True):
+            try:
+                _make_library(part, path)
+            except Exception as error:
+                raise CompilerFailed(f"torch's compiler failed{_detail(error)}") from error
+
+
+def compile_kernels(call: Call) -> list[Callable[..., Sequence[Tensor]]]:
+    """Compile a function for all calls of this kind, each of its parts (see `_parts`) for this process alone.
+
+    Raises:
+        Uncompilable, CompilerFailed: as `compile_libraries`.
+    """
+    with _quietly():
+        parts = _parts(call)
+        try:
+            return [_make_kernels(part) for part in parts]
+        except Exception as error:
+            raise CompilerFailed(f"torch's compiler failed{_detail(error)}") from error
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the compiler's advice to its own developers, and its word on a CUDA toolkit that no GPU is there for."""
+    of_toolkits = logging.getLogger("torch.utils.cpp_extension")  # which the first compilation imports
+    level = of_toolkits.level
+    of_toolkits.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        of_toolkits.setLevel(level)
+
+
+class _Part(NamedTuple):
+    """A graph to be compiled."""
+
+    graph: GraphModule  # of tensors to tensors
+    examples: list[Tensor]  # tensors that it takes
+    free: Sequence[tuple[int, ...]]  # of each, the axes whose size may be any
+
+
+def _parts(call: Call) -> list[_Part]:
+    """A function is one part; a function(a)(b), written as one of both, is two: what a alone decides, and what is left.
+
+    The first is of the tensors of a, to those that are worth keeping; the second of the tensors of a, what was kept,
+    and b.
+
+    Raises:
+        Uncompilable: the function does what a graph cannot say.
+    """
+    graph, examples = _traced(call)
+    free = [(0,) if name else () for _, name in call.sizes()]
+    if not isinstance(call.function, Curried):
+        return [_Part(graph, examples, free)]
+    early, late, kept = halves(graph, len(call.varying))
+    begin = len(examples) - len(call.varying)
+    shapes = [[size if isinstance(size, int) else int(size.node.hint) for size in k.shape] for k in kept]
+    kept_examples = [
+        torch.zeros(shape, dtype=k.dtype, device=k.device) for shape, k in zip(shapes, kept, strict=True)
+    ]
+    kept_free = [tuple(i for i, size in enumerate(k.shape) if not isinstance(size, int)) for k in kept]
+    return [
+        _Part(early, examples[:begin], free[:begin]),
+        _Part(
+            late,
+            [*examples[:begin], *kept_examples, *examples[begin:]],
+            [*free[:begin], *kept_free, *free[begin:]],
+        ),
+    ]
+
+
+def _make_library(part: _Part, path: Path) -> None:
+    """Compile a graph ahead of time, into a file that needs no compiler."""
+    dynamic = tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) or None for axes in part.free)
+    exported = torch.export.export(part.graph, tuple(part.examples), dynamic_shapes=dynamic, strict=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        package = str(Path(folder) / "program.pt2")  # a zip file, of the library and its sources
+        torch._inductor.aoti_compile_and_package(exported, package_path=package, inductor_configs=_OPTIONS)
+        with zipfile.ZipFile(package) as made:
+            library = next(name for name in made.namelist() if name.endswith(".so"))
+            keep(made.read(library), path)
+
+
+def _make_kernels(part: _Part) -> Callable[..., Sequence[Tensor]]:
+    """Compile a graph just in time, which is now: it is called once with its examples."""
+    code: Callable[..., Sequence[Tensor]] = torch.compile(part.graph, fullgraph=True, options=_OPTIONS)
+    for example, axes in zip(part.examples, part.free, strict=True):
+        for axis in axes:
+            torch._dynamo.mark_dynamic(example, axis)
+    code(*part.examples)
+    return code
+
+
+def _traced(call: Call) -> tuple[GraphModule, list[Tensor]]:
+    """The function's graph, from tensors to tensors, and tensors of the sizes that it was traced with."""
+    # What has as many rows as a tensor's contents say (the stretches of a policy with memory) is no program's matter.
+    shapes = ShapeEnv(duck_shape=True, allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
+    pretend = FakeTensorMode(shape_env=shapes, allow_non_fake_inputs=True)
+    examples = [_example(leaf, free) for leaf, free in call.sizes()]
+    fakes = [
+        pretend.from_tensor(
+            example,
+            symbolic_context=StatelessSymbolicContext(
+                dynamic_sizes=[
+                    DimDynamic.DYNAMIC if free and axis == 0 else DimDynamic.STATIC
+                    for axis in range(example.dim())
+                ]
+            ),
+        )
+        for example, (_, free) in zip(examples, call.sizes(), strict=True)
+    ]
+    try:
+        graph = make_fx(_of_tensors(call), tracing_mode="real")(*fakes)
+    except Exception as error:
+        raise Uncompilable(f"torch cannot trace it to one graph{_detail(error)}") from error
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return graph, examples
+
+
+def _example(leaf: Tensor, free: str | None) -> Tensor:
+    """A tensor of zeros like this one, of another first size where that is free."""
+    shape = leaf.shape if free is None else (_EXAMPLE[free], *leaf.shape[1:])
+    return torch.zeros(shape, dtype=leaf.dtype, device=leaf.device)
+
+
+def _of_tensors(call: Call) -> Callable[..., tuple[Tensor, ...]]:
+    """The function of all its tensors, networks' parameters and buffers among them."""
+
+    def function(*tensors: Tensor) -> tuple[Tensor, ...]:
+        remaining = iter(tensors)
+        arguments: list[Any] = []
+        networks: list[tuple[nn.Module, dict[str, Tensor]]] = []
+        for argument in call.fixed:
+            if isinstance(argument, nn.Module):
+                own = {name: _like(old, next(remaining)) for name, old in named_tensors(argument)}
+                networks.append((argument, own))
+            arguments.append(rebuilt(argument, remaining))
+        outputs: tuple[Tensor, ...] = substituted(networks, call.function, *arguments, *remaining)
+        return tuple(output.detach() for output in outputs)
+
+    return function
+
+
+def _like(old: Tensor, new: Tensor) -> Tensor:
+    """A parameter in place of a parameter: functions may ask for gradients."""
+    return new.detach().requires_grad_() if old.requires_grad else new
+
+
+def _detail(error: Exception) -> str:
+    """The compiler's own words, which name its source files, for those who debug; else how to see them."""
+    if os.environ.get("PGX_DEBUG") != "1":
+        return " (PGX_DEBUG=1 shows why)"
+    return f" ({type(error).__name__}: {str(error).partition(chr(10))[0]})"

@@ -1,0 +1,1 @@
+"""Data types that cross packages, specs, errors, the schema of values, seeding, periodic triggers."""

@@ -1,0 +1,67 @@
+"""Optional packages: the extra of pgx-rl that installs each, and whether it can be imported here."""
+
+import importlib
+import sys
+import warnings
+
+from pgx.core.errors import UserError
+from pgx.core.schema import LONGEST
+
+EXTRAS = {  # package: the extra that installs it, as in pyproject.toml
+    "envpool": "envpool",
+    "h5py": "dataset",
+    "joblib": "sweep",
+    "optuna": "sweep",
+    "ray": "ray",
+    "submitit": "slurm",
+    "matplotlib": "plots",
+    "av": "video",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxruntime": "export",
+    "wandb": "wandb",
+}
+
+
+def import_problem(package: str) -> str | None:
+    """Import an optional package; return the problem and its fix in words, or None if there is no problem.
+
+    A package that is installed can still fail to import, for example where the C library is older than the one that
+    it was built for. Only an attempt shows this.
+
+    Args:
+        package: a key of `EXTRAS`.
+    """
+    install = f"pip install 'pgx-rl[{EXTRAS[package]}]'"
+    before = set(sys.modules)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            importlib.import_module(package)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == package:
+            return f"the package {package} is not installed; {install}"
+        # Without its failed parts, a later attempt would give another reason.
+        for name in set(sys.modules) - before:
+            if name.partition(".")[0] == package:
+                del sys.modules[name]
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST]
+        return (
+            f"the package {package} is installed but cannot be imported ({reason}); reinstall it: {install}"
+        )
+    return None
+
+
+def require(asked: str, *packages: str) -> None:
+    """Refuse what needs optional packages if one of them cannot be imported.
+
+    Args:
+        asked: what needs them, as the user typed it, e.g. "hydra/launcher=ray".
+        packages: keys of `EXTRAS`.
+
+    Raises:
+        UserError: for the first package that cannot be imported; its extra installs the others too.
+    """
+    for package in packages:
+        if problem := import_problem(package):
+            raise UserError(f"{asked}: {problem}")

@@ -1,0 +1,130 @@
+"""Connecting to Ray: to a cluster that may not answer, or to a Ray that is started here. Imported by functions."""
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pgx.core.errors import UserError
+
+PROBE = "import ray, sys; ray.init(address=sys.argv[1], logging_level='ERROR', log_to_driver=False)"
+
+SKIPPED = "RAY_DEDUP_LOGS_SKIP_REGEX"  # lines that Ray keeps from the console; read when it is imported
+LEVEL = "RAY_BACKEND_LOG_LEVEL"  # below which Ray says nothing; read when it connects
+
+
+def hush() -> None:
+    """Keep Ray, which this process has not imported yet, from telling of every death and retry; unless the user chose.
+
+    What the user is to know of nodes and processes is in pgx's own messages.
+    """
+    os.environ.setdefault(SKIPPED, ".*")
+
+
+def address_problem(key: str, address: str) -> str | None:
+    """What is wrong with how an address is written, in words; None: nothing."""
+    host, _, port = address.rpartition(":")
+    if address == "auto" or (host and "/" not in host and port.isdecimal()):
+        return None
+    return f"{key}={address}: expected host:port, auto or null"
+
+
+def connect(key: str, address: str | None, connect_seconds: float, num_cpus: int) -> bool:
+    """Make this process one of a Ray's drivers; one that is connected already stays where it is.
+
+    Args:
+        key: whose value `address` is, for messages.
+        address: host:port of a cluster, "auto" for the one that runs on this machine; None: a Ray is started here and
+            ends with this process.
+        connect_seconds: to wait for the cluster.
+        num_cpus: what a Ray that is started here has to give.
+
+    Returns:
+        Whether it was not connected before.
+
+    Raises:
+        UserError: no cluster answers there.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return False
+    if address is not None:
+        probe(key, address, connect_seconds)
+    settings: dict[str, Any] = {
+        "logging_level": logging.CRITICAL,
+        "log_to_driver": False,
+        "runtime_env": same_path(),
+    }
+    if address is None:
+        settings |= {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
+        ray.init(**settings)
+        return True
+    chosen = os.environ.setdefault(LEVEL, "fatal")  # of this process: lost nodes are told of at length
+    with _unheard():
+        ray.init(**settings, address=address)
+    if chosen == "fatal":
+        del os.environ[LEVEL]
+    return True
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """What is written to the error stream goes nowhere, from below Python too; exceptions say what went wrong."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def same_path() -> dict[str, dict[str, str]]:
+    """A runtime environment in which Ray's processes find the modules that this process finds."""
+    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+    return {"env_vars": {"PYTHONPATH": path}}
+
+
+def probe(key: str, address: str, seconds: float) -> None:
+    """Ask whether a cluster answers, in a process that can be ended: Ray's own attempt cannot be.
+
+    Args:
+        key: whose value `address` is, for messages.
+        address: host:port, or "auto".
+        seconds: to wait.
+
+    Raises:
+        UserError: none does.
+    """
+    problem = f"{key}={address}: no Ray cluster answered within {seconds:g} s"
+    started = time.monotonic()
+    if address != "auto":
+        if wrong := address_problem(key, address.removeprefix("ray://")):
+            raise UserError(wrong)
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=seconds).close()
+        except (OSError, OverflowError) as error:
+            raise UserError(f"{problem} ({error})") from error
+    left = max(1.0, seconds - (time.monotonic() - started))
+    try:
+        asked = subprocess.run(
+            [sys.executable, "-c", PROBE, address], capture_output=True, text=True, timeout=left, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise UserError(problem) from None
+    if asked.returncode != 0:
+        said = [line for line in asked.stderr.splitlines() if line.strip()]
+        why = next(
+            (line for line in said if line.startswith("ray.exceptions.")),
+            said[-1] if said else "no word of why",
+        )
+        raise UserError(f"{problem} ({why})")

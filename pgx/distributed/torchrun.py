@@ -1,0 +1,120 @@
+"""Ranks that torchrun started, over torch.distributed."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from pgx.core.errors import RunError
+from pgx.core.ranks import ALONE, Own, Ranks
+
+# For one that is late, in an evaluation on rank 0 say. One that died is noticed at once: its connections end.
+PATIENCE = timedelta(minutes=30)
+
+
+class RankLost(RunError):
+    """Another rank ended, or does not answer."""
+
+
+def under_torchrun() -> bool:
+    """Whether this process is one of several that torchrun started."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
+
+
+def join() -> Ranks:
+    """The ranks that this process is one of; alone without torchrun.
+
+    Raises:
+        RankLost: the others did not come.
+    """
+    if not under_torchrun():
+        return ALONE
+    local_size, backend = int(os.environ["LOCAL_WORLD_SIZE"]), "gloo"
+    if local_size <= torch.cuda.device_count():  # else they share, which gloo can do and nccl cannot
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # from here on device=cuda is this one
+        backend = "cpu:gloo,cuda:nccl"
+    with _alive():
+        dist.init_process_group(backend, timeout=PATIENCE)
+    return Together(dist.get_rank(), dist.get_world_size(), local_size)
+
+
+def leave() -> None:
+    """End the company, at the end of all work."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def speaks_first(message: str) -> bool:
+    """Whether this is the first rank to fail, whose message the user is to see; true without torchrun.
+
+    The others fail in consequence. The message is kept for them where torchrun keeps what ranks share.
+    """
+    if not dist.is_initialized():
+        return True
+    try:
+        store = dist.distributed_c10d._get_default_store()
+        if store.add("pgx/failures", 1) > 1:
+            return False
+        store.set("pgx/failure", message)
+    except RuntimeError:  # torchrun itself is gone
+        return True
+    return True
+
+
+@dataclass(frozen=True)
+class Together:
+    """This process among several. See `Ranks`."""
+
+    rank: int
+    size: int
+    local_size: int
+
+    def mean(self, rows: Tensor, *means: Tensor) -> tuple[Tensor, ...]:
+        dtype = max((m.dtype for m in means), key=lambda dtype: torch.finfo(dtype).bits)
+        flat = torch.cat([m.detach().reshape(-1).to(dtype) for m in means])
+        # What is a mean of no rows is NaN, and must count nothing.
+        weighted = flat * len(rows) if len(rows) else torch.zeros_like(flat)
+        sums = torch.cat([weighted, flat.new_tensor([len(rows)])])
+        with _alive():
+            dist.all_reduce(sums)
+        whole = torch.split(sums[:-1] / sums[-1], [m.numel() for m in means])
+        return tuple(part.view(m.shape).to(m.dtype) for part, m in zip(whole, means, strict=True))
+
+    def gather(self, own: Own) -> list[Own]:
+        found: list[Own] = [own] * self.size
+        with _alive():
+            dist.all_gather_object(found, own)
+        return found
+
+
+@contextmanager
+def _alive() -> Iterator[None]:
+    """Where a rank that is gone makes itself felt.
+
+    Raises:
+        RankLost: with the message of the one that failed first, if it left any.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # torch's errors of communication are of this kind
+        raise RankLost(_told() or f"another rank ended or does not answer ({_words(error)})") from error
+
+
+def _told() -> str | None:
+    try:
+        store = dist.distributed_c10d._get_default_store()
+        return store.get("pgx/failure").decode() if store.check(["pgx/failure"]) else None
+    except (RuntimeError, ValueError):
+        return None
+
+
+def _words(error: Exception) -> str:
+    """What a library says happened, without the line of its source before it and its advice after it."""
+    said = re.sub(r"^\[\S+:\d+\] ", "", str(error).strip()).partition("\n")[0]
+    return said.partition(". ")[0] or type(error).__name__

@@ -1,0 +1,107 @@
+"""Pictures to a video: MP4 (H.264), which every player knows, or GIF, which every browser and TensorBoard shows."""
+
+import io
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from pgx.core.errors import UserError
+from pgx.core.extras import import_problem
+from pgx.envs.render.scene import Picture
+
+Kind = Literal["mp4", "gif"]
+LIMITS: dict[Kind, int] = {"mp4": 60, "gif": 25}  # frames a second, of more of which players show fewer
+HELD = 0.6  # seconds for which the last picture of a GIF stays before it begins anew
+TICK = 0.01  # seconds: GIFs count time in these
+
+
+def kind_of(out: Path) -> Kind:
+    """What kind of video a file of this name is.
+
+    Raises:
+        UserError: none that can be written here.
+    """
+    match out.suffix.lower():
+        case ".gif":
+            return "gif"
+        case ".mp4":
+            if problem := import_problem("av"):
+                raise UserError(f"--out {out}: MP4 needs PyAV: {problem}; or choose a file that ends in .gif")
+            return "mp4"
+    raise UserError(f"--out {out}: expected a file that ends in .mp4 or .gif")
+
+
+class MP4:
+    """H.264 in an MP4 file, written while the pictures come.
+
+    Args:
+        path: of the file.
+        fps: frames a second.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        import av
+
+        self._container: Any = av.open(str(path), "w", format="mp4", options={"movflags": "faststart"})
+        self._rate = Fraction(fps).limit_denominator(1000)
+        self._stream: Any = None
+
+    def add(self, picture: Picture) -> None:
+        import av
+
+        height, width = (n - n % 2 for n in picture.shape[:2])  # H.264 halves the colours of 2 x 2 pixels
+        if self._stream is None:
+            self._stream = self._container.add_stream("libx264", rate=self._rate)
+            self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
+        whole = np.ascontiguousarray(picture[:height, :width])
+        self._write(av.VideoFrame.from_ndarray(whole, format="rgb24"))
+
+    def _write(self, frame: Any) -> None:
+        for packet in self._stream.encode(frame):
+            self._container.mux(packet)
+
+    def finish(self) -> None:
+        """What the encoder still holds is written."""
+        if self._stream is not None:
+            self._write(None)
+        self._container.close()
+
+
+class GIF:
+    """An animated GIF, kept until it is whole.
+
+    Args:
+        fps: frames a second.
+        width: pixels that wider pictures are shrunk to; None: as they are.
+    """
+
+    def __init__(self, fps: float, width: int | None) -> None:
+        self._fps = fps
+        self._width = width
+        self._pictures: list[Image.Image] = []
+
+    def add(self, picture: Picture) -> None:
+        image = Image.fromarray(picture)
+        if self._width is not None and image.width > self._width:
+            size = self._width, max(1, round(image.height * self._width / image.width))
+            image = image.resize(size, Image.Resampling.LANCZOS)
+        # With colours of its own each, and no dithering: a picture takes a tenth of the memory, and moves no grain.
+        self._pictures.append(image.quantize(dither=Image.Dither.NONE))
+
+    def finish(self) -> bytes:
+        """The file."""
+        ticks = max(2, round(1 / (self._fps * TICK)))  # of one tick browsers make ten
+        times = [int(1000 * TICK * ticks)] * len(self._pictures)
+        times[-1] = max(times[-1], int(1000 * HELD))
+        file = io.BytesIO()
+        first, *rest = self._pictures
+        first.save(file, "GIF", save_all=True, append_images=rest, duration=times, loop=0, optimize=False)
+        return file.getvalue()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self._pictures[0].size

@@ -1,0 +1,109 @@
+"""A critic that values actions too: V(s) and Q(s, a), each a perceptron of its own."""
+
+import torch
+from torch import Tensor, nn
+
+from pgx.core.observations import Observations
+from pgx.core.schema import Count, Positive
+from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete, ObsSpec
+from pgx.networks.heads import Value
+from pgx.networks.mlp import Activation, OneHot, encoder, perceptron
+
+
+class GatheredActionValue(nn.Module):
+    """Q(s, a) as output a of a network of the state alone; actions [B] int64."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, features: Tensor, action: Tensor) -> Tensor:
+        outputs: Tensor = self.net(features)
+        return outputs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+
+
+class JoinedActionValue(nn.Module):
+    """Q(s, a) from state and action side by side; actions [B, m].
+
+    Args:
+        encode_obs: features [B, ...] to vectors.
+        encode_action: actions to vectors.
+        net: both vectors, joined in this order, to [B, 1].
+    """
+
+    def __init__(self, encode_obs: nn.Module, encode_action: nn.Module, net: nn.Module) -> None:
+        super().__init__()
+        self.encode_obs = encode_obs
+        self.encode_action = encode_action
+        self.net = net
+
+    def forward(self, features: Tensor, action: Tensor) -> Tensor:
+        joined = torch.cat([self.encode_obs(features), self.encode_action(action)], -1)
+        value: Tensor = self.net(joined).squeeze(-1)
+        return value
+
+
+class OneHots(nn.Module):
+    """Tuples of integers [B, m], the i-th in 0..sizes[i]-1, to unit vectors side by side, [B, sum(sizes)]."""
+
+    def __init__(self, sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(OneHot(n) for n in sizes)
+
+    def forward(self, action: Tensor) -> Tensor:
+        return torch.cat([one_hot(a) for one_hot, a in zip(self.parts, action.unbind(-1), strict=True)], -1)
+
+
+class StateAndActionValue(nn.Module):
+    """V(s) when called, Q(s, a) when asked; they share no weight."""
+
+    def __init__(self, state: nn.Module, action: nn.Module) -> None:
+        super().__init__()
+        self.state = state
+        self.action = action
+
+    def forward(self, obs: Observations) -> Tensor:
+        value: Tensor = self.state(obs)
+        return value
+
+    def action_value(self, obs: Observations, action: Tensor) -> Tensor:
+        """Q(s, a), [B]."""
+        value: Tensor = self.action(obs.features, action)
+        return value
+
+
+def q_critic(
+    obs: ObsSpec,
+    action: ActionSpec,
+    generator: torch.Generator,
+    hidden: list[Count],
+    activation: Activation,
+    hidden_gain: Positive,
+    output_gain: Positive,
+) -> nn.Module:
+    """Two perceptrons of one shape: V(s), and Q(s, a) in the form that the actions allow.
+
+    Discrete actions: one output an action. Several discrete actions: their unit vectors are appended to the
+    observation. Continuous actions: their numbers are, as the policy sampled them.
+
+    Args as in `pgx.networks.mlp.mlp_policy`.
+    """
+
+    def net(inputs: ObsSpec, outputs: int) -> nn.Sequential:
+        return perceptron(inputs, outputs, hidden, activation, hidden_gain, output_gain, generator)
+
+    def joined(encode_action: nn.Module, action_width: int) -> nn.Module:
+        layers, width = encoder(obs)
+        return JoinedActionValue(
+            nn.Sequential(*layers), encode_action, net(Continuous((width + action_width,)), 1)
+        )
+
+    state = Value(net(obs, 1))
+    match action:
+        case Discrete(n):
+            return StateAndActionValue(state, GatheredActionValue(net(obs, n)))
+        case MultiDiscrete(sizes):
+            return StateAndActionValue(state, joined(OneHots(sizes), sum(sizes)))
+        case Continuous((actions,)):
+            return StateAndActionValue(state, joined(nn.Identity(), actions))
+    raise ValueError(f"there is no action value for {action}")

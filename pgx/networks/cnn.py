@@ -1,0 +1,204 @@
+"""Convolutional networks for images: the two stacks of the field, with the same heads as a perceptron."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pgx.core.errors import UserError
+from pgx.core.schema import Count, Positive
+from pgx.core.specs import ActionSpec, Image, ObsSpec
+from pgx.networks.heads import ContinuousHead, LogStd, Value, policy_for
+from pgx.networks.mlp import Flat, Scaled
+
+Stack = Literal["nature", "impala"]
+Layout = Literal["auto", "first", "last"]
+
+NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # channels, window, stride of each convolution
+IMPALA = (16, 32, 32)  # channels of each section
+RESIDUALS = 2  # in each section
+
+
+class ChannelsFirst(nn.Module):
+    """Images [B, H, W, C] to [B, C, H, W]."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.movedim(-1, 1)
+
+
+class Residual(nn.Module):
+    """x + conv(relu(conv(relu(x)))), both 3 x 3, of the same number of channels."""
+
+    def __init__(self, channels: int, gain: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.first = _convolution(channels, channels, 3, 1, 1, gain, generator)
+        # What a residual adds is smaller the more there are: with full gains the signal would grow in every one.
+        branch_gain = gain / math.sqrt(RESIDUALS * len(IMPALA))
+        self.second = _convolution(channels, channels, 3, 1, 1, branch_gain, generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.second(self.first(x.relu()).relu())
+        return x + y
+
+
+def convolutional(
+    section: Literal["policy", "critic"],
+    obs: ObsSpec,
+    outputs: int,
+    stack: Stack,
+    layout: Layout,
+    hidden: int,
+    hidden_gain: float,
+    output_gain: float,
+    generator: torch.Generator,
+) -> nn.Sequential:
+    """Layers from images uint8 [B, ...] to [B, outputs]: pixels over 255, a stack, a dense layer, the outputs.
+
+    Source: Mnih et al., "Human-level control through deep reinforcement learning", 2015, methods, model architecture
+    (nature); Espeholt et al., "IMPALA", 2018, figure 3, the large network without its LSTM (impala). Theirs start from
+    other random weights; ours are orthogonal as in `perceptron`, with a window's weights as one row, and biases zero.
+    Residuals are scaled by the root of their number as in Zhang et al., "Fixup initialization", 2019.
+
+    Args:
+        section: of the config, for messages.
+        obs: images.
+        outputs: width of the last layer.
+        stack: which of the two.
+        layout: which dimension of an image the channels are; auto: the last where it is
+            shorter than the first, else the first.
+        hidden: width of the dense layer.
+        hidden_gain, output_gain: scale of the orthogonal matrices.
+        generator: the stream that initial weights are drawn from.
+
+    Raises:
+        UserError: the observations are no images, or too small for the stack.
+    """
+    if not isinstance(obs, Image):
+        raise UserError(
+            f"{section}=cnn: expected images (uint8 in three dimensions), got observations {obs}; "
+            f"{section}=mlp takes them"
+        )
+    last = obs.shape[2] < obs.shape[0] if layout == "auto" else layout == "last"
+    height, width, channels = obs.shape if last else (*obs.shape[1:], obs.shape[0])
+    layers: list[nn.Module] = [Scaled(), *([ChannelsFirst()] if last else [])]
+    if stack == "nature":
+        layers += _nature(channels, hidden_gain, generator)
+        pixels = NATURE[-1][0] * _nature_size(section, height) * _nature_size(section, width)
+    else:
+        layers += _impala(channels, hidden_gain, generator)
+        pixels = IMPALA[-1] * _impala_size(height) * _impala_size(width)
+    layers += [Flat(), _dense(pixels, hidden, hidden_gain, generator), nn.ReLU()]
+    return nn.Sequential(*layers, _dense(hidden, outputs, output_gain, generator))
+
+
+def _nature(channels: int, gain: float, generator: torch.Generator) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for filters, window, stride in NATURE:
+        layers += [_convolution(channels, filters, window, stride, 0, gain, generator), nn.ReLU()]
+        channels = filters
+    return layers
+
+
+def _impala(channels: int, gain: float, generator: torch.Generator) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for filters in IMPALA:
+        layers += [
+            _convolution(channels, filters, 3, 1, 1, gain, generator),
+            nn.MaxPool2d(3, stride=2, padding=1),
+            *(Residual(filters, gain, generator) for _ in range(RESIDUALS)),
+        ]
+        channels = filters
+    return [*layers, nn.ReLU()]
+
+
+def _nature_size(section: str, size: int) -> int:
+    """Pixels along one side that are left of `size` after the three convolutions."""
+    sizes = [size]
+    for _, window, stride in NATURE:
+        if sizes[-1] < window:
+            raise UserError(
+                f"{section}.stack=nature: images of {size} pixels a side are too small: "
+                f"{' -> '.join(map(str, sizes))}, where a window of {window} does not fit (the least is 36); "
+                f"{section}.stack=impala takes any size, and so does {section}=mlp"
+            )
+        sizes.append((sizes[-1] - window) // stride + 1)
+    return sizes[-1]
+
+
+def _impala_size(size: int) -> int:
+    """Pixels along one side that are left of `size`: each section halves them, rounding up."""
+    for _ in IMPALA:
+        size = -(-size // 2)
+    return size
+
+
+def _convolution(
+    inputs: int,
+    outputs: int,
+    window: int,
+    stride: int,
+    padding: int,
+    gain: float,
+    generator: torch.Generator,
+) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):  # from which the default initialisation draws
+        layer = nn.Conv2d(inputs, outputs, window, stride=stride, padding=padding)
+    return _orthogonal(layer, gain, generator)
+
+
+def _dense(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        layer = nn.Linear(inputs, outputs)
+    return _orthogonal(layer, gain, generator)
+
+
+def _orthogonal(layer: nn.Conv2d | nn.Linear, gain: float, generator: torch.Generator) -> nn.Module:
+    assert layer.bias is not None
+    nn.init.orthogonal_(layer.weight, gain, generator=generator)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def cnn_policy(
+    obs: ObsSpec,
+    action: ActionSpec,
+    generator: torch.Generator,
+    stack: Stack,
+    layout: Layout,
+    hidden: Count,
+    hidden_gain: Positive,
+    output_gain: Positive,
+    log_std_init: LogStd,
+    continuous: ContinuousHead,
+) -> nn.Module:
+    """A convolutional network with the head that the actions ask for.
+
+    Args:
+        obs, action: what the environment shows and takes.
+        generator: the stream that initial weights are drawn from.
+        stack, layout, hidden, hidden_gain, output_gain: see `convolutional`.
+        log_std_init, continuous: start and kind of the head; read for continuous actions alone.
+    """
+
+    def net(outputs: int) -> nn.Sequential:
+        return convolutional(
+            "policy", obs, outputs, stack, layout, hidden, hidden_gain, output_gain, generator
+        )
+
+    return policy_for(action, net, log_std_init, continuous)
+
+
+def cnn_critic(
+    obs: ObsSpec,
+    action: ActionSpec,
+    generator: torch.Generator,
+    stack: Stack,
+    layout: Layout,
+    hidden: Count,
+    hidden_gain: Positive,
+    output_gain: Positive,
+) -> nn.Module:
+    """A convolutional network with one output. Args as in `cnn_policy`; a state's value needs nothing of actions."""
+    net = convolutional("critic", obs, 1, stack, layout, hidden, hidden_gain, output_gain, generator)
+    return Value(net)

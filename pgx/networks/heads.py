@@ -1,0 +1,138 @@
+"""From the outputs of a network to distributions and values: what every kind of network ends in."""
+
+import math
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pgx.core.errors import UserError
+from pgx.core.networks import Memory
+from pgx.core.observations import Observations
+from pgx.core.schema import Range
+from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete
+from pgx.networks.distributions import Categorical, DiagonalGaussian, MultiCategorical
+from pgx.networks.squashed import SquashedGaussian
+
+ContinuousHead = Literal["gaussian", "squashed_gaussian"]
+LogStd = Annotated[float, Range(-20.0, 2.0)]  # nats; beyond it exp() is numerically a point or nonsense
+
+
+def masked(logits: Tensor, mask: Tensor | None) -> Tensor:
+    """Logits [B, K] with those of actions that cannot be taken at minus infinity; mask [B, K] bool."""
+    return logits if mask is None else logits.masked_fill(~mask, -torch.inf)
+
+
+class CategoricalPolicy(nn.Module):
+    """pi(a|s) = softmax(net(s))."""
+
+    memory: Memory | None = None
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, obs: Observations) -> Categorical:
+        return Categorical(masked(self.net(obs.features), obs.action_mask))
+
+
+class MultiCategoricalPolicy(nn.Module):
+    """One softmax per component of a MultiDiscrete action."""
+
+    memory: Memory | None = None
+
+    def __init__(self, net: nn.Module, sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.net = net
+        self.sizes = sizes
+
+    def forward(self, obs: Observations) -> MultiCategorical:
+        return MultiCategorical(masked(self.net(obs.features), obs.action_mask), self.sizes)
+
+
+class GaussianPolicy(nn.Module):
+    """pi(a|s) = N(net(s), diag(exp(log_std))²), with a log std that does not depend on the state."""
+
+    memory: Memory | None = None
+
+    def __init__(self, net: nn.Module, actions: int, log_std_init: float) -> None:
+        super().__init__()
+        self.net = net
+        self.log_std = nn.Parameter(torch.full((actions,), float(log_std_init)))
+
+    def forward(self, obs: Observations) -> DiagonalGaussian:
+        mean = self.net(obs.features)
+        # A copy: a distribution that is kept from before an update must not move with the parameter.
+        return DiagonalGaussian(mean, self.log_std.clone().expand_as(mean))
+
+
+class SquashedGaussianPolicy(nn.Module):
+    """pi(a|s): a Gaussian as in GaussianPolicy, squashed into the bounds [A] of the actions."""
+
+    memory: Memory | None = None
+
+    def __init__(self, net: nn.Module, low: Tensor, high: Tensor, log_std_init: float) -> None:
+        super().__init__()
+        self.gaussian = GaussianPolicy(net, len(low), log_std_init)
+        self.center: Tensor
+        self.half_range: Tensor
+        # Known from the environment, not learned: they move with the module and are in no checkpoint.
+        self.register_buffer("center", (high + low) / 2, persistent=False)
+        self.register_buffer("half_range", (high - low) / 2, persistent=False)
+
+    def forward(self, obs: Observations) -> SquashedGaussian:
+        gaussian: DiagonalGaussian = self.gaussian(obs)
+        return SquashedGaussian(gaussian, self.center, self.half_range)
+
+
+class Value(nn.Module):
+    """V(s) = net(s), [B]."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, obs: Observations) -> Tensor:
+        value: Tensor = self.net(obs.features).squeeze(-1)
+        return value
+
+
+def policy_for(
+    action: ActionSpec, net: Callable[[int], nn.Module], log_std_init: float, continuous: ContinuousHead
+) -> nn.Module:
+    """The head that the actions ask for, on a network of as many outputs as it takes.
+
+    Args:
+        action: what the environment takes; continuous actions have one dimension.
+        net: outputs -> a network from features [B, ...] to [B, outputs].
+        log_std_init: nats; read for continuous actions alone.
+        continuous: what the head is for continuous actions; a squashed one needs finite bounds.
+    """
+    match action:
+        case Discrete(n):
+            return CategoricalPolicy(net(n))
+        case MultiDiscrete(sizes):
+            return MultiCategoricalPolicy(net(sum(sizes)), sizes)
+        case Continuous((actions,)) if continuous == "squashed_gaussian":
+            return SquashedGaussianPolicy(net(actions), *_bounds(action), log_std_init)
+        case Continuous((actions,)):
+            return GaussianPolicy(net(actions), actions, log_std_init)
+    raise ValueError(f"there is no head for {action}")
+
+
+def _bounds(action: Continuous) -> tuple[Tensor, Tensor]:
+    """Low and high [A] of actions that are bounded on both sides."""
+    low = action.low or (-math.inf,) * action.shape[0]
+    high = action.high or (math.inf,) * action.shape[0]
+    pairs = list(zip(low, high, strict=True))
+    # Twice a bound of this size is no float32.
+    endless = [
+        f"{i} is in [{lo:g}, {hi:g}]" for i, (lo, hi) in enumerate(pairs) if max(abs(lo), abs(hi)) > 1e38
+    ]
+    if endless:
+        raise UserError(
+            f"policy.continuous=squashed_gaussian: expected actions with finite bounds; component "
+            f"{', component '.join(endless)}; policy.continuous=gaussian takes these"
+        )
+    return torch.tensor(low), torch.tensor(high)

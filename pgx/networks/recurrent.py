@@ -1,0 +1,211 @@
+"""Policies with a memory: a perceptron, a gated recurrent cell, and the head that the actions ask for."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from pgx.core.networks import Distribution, Memory
+from pgx.core.observations import History, Observations
+from pgx.core.schema import Count, Index, Positive
+from pgx.core.specs import ActionSpec, ObsSpec
+from pgx.networks.heads import ContinuousHead, LogStd, policy_for
+from pgx.networks.mlp import Activation, linear, trunk
+
+
+class GRUCell(nn.Module):
+    """A gated recurrent unit; its memory is its output h.
+
+    r = σ(W_r x + b_r + U_r h), z = σ(W_z x + b_z + U_z h), n = tanh(W_n x + b_n + r ∘ U_n h)
+    h' = (1 - z) ∘ n + z ∘ h
+
+    Source: Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical machine translation",
+    2014, section 2.3. There the reset gate meets h before U_n; here after it, as in torch.nn.GRU, with whose second
+    biases at zero this agrees.
+
+    Args:
+        inputs: W, numbers in x.
+        units: H.
+        generator: the stream that initial weights are drawn from.
+    """
+
+    def __init__(self, inputs: int, units: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.size = units  # numbers of memory
+        self.input = _stacked(3, inputs, units, generator)
+        self.recurrent = _stacked(3, units, units, generator)
+        self.bias = nn.Parameter(torch.zeros(3 * units))
+
+    def drive(self, x: Tensor) -> Tensor:
+        """What inputs [B, W] add to the gates, [B, 3H]: of any number of steps at once."""
+        return nn.functional.linear(x, self.input, self.bias)
+
+    def forward(self, drive: Tensor, memory: Tensor) -> Tensor:
+        """The memory [S, H] after one step, from that before it."""
+        reset, update, new = drive.chunk(3, -1)
+        from_reset, from_update, from_new = (memory @ self.recurrent.T).chunk(3, -1)
+        candidate = (new + (reset + from_reset).sigmoid() * from_new).tanh()
+        z = (update + from_update).sigmoid()
+        return (1 - z) * candidate + z * memory
+
+    def output(self, memory: Tensor) -> Tensor:
+        return memory
+
+
+class LSTMCell(nn.Module):
+    """Long short-term memory; its memory is h and c side by side, its output h.
+
+    i, f, o = σ(W x + b + U h) with W, b and U of their own, g = tanh(W_g x + b_g + U_g h)
+    c' = f ∘ c + i ∘ g, h' = o ∘ tanh(c')
+
+    Source: Hochreiter and Schmidhuber, "Long short-term memory", 1997; the forget gate f is from Gers, Schmidhuber and
+    Cummins, "Learning to forget: continual prediction with LSTM", 2000. With its second biases at zero torch.nn.LSTM
+    agrees with this.
+
+    Args:
+        inputs: W, numbers in x.
+        units: H.
+        forget_bias: b_f at first.
+        generator: the stream that initial weights are drawn from.
+    """
+
+    def __init__(self, inputs: int, units: int, forget_bias: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.size = 2 * units  # numbers of memory
+        self.input = _stacked(4, inputs, units, generator)
+        self.recurrent = _stacked(4, units, units, generator)
+        self.bias = nn.Parameter(torch.zeros(4 * units))
+        with torch.no_grad():
+            self.bias[units : 2 * units] = forget_bias
+
+    def drive(self, x: Tensor) -> Tensor:
+        """What inputs [B, W] add to the gates, [B, 4H]: of any number of steps at once."""
+        return nn.functional.linear(x, self.input, self.bias)
+
+    def forward(self, drive: Tensor, memory: Tensor) -> Tensor:
+        """The memory [S, 2H] after one step, from that before it."""
+        h, c = memory.chunk(2, -1)
+        i, f, g, o = (drive + h @ self.recurrent.T).chunk(4, -1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        return torch.cat([o.sigmoid() * c.tanh(), c], -1)
+
+    def output(self, memory: Tensor) -> Tensor:
+        return memory.chunk(2, -1)[0]
+
+
+def _stacked(gates: int, inputs: int, units: int, generator: torch.Generator) -> nn.Parameter:
+    """The weights [gates * H, inputs] of several gates, each orthogonal by itself."""
+    return nn.Parameter(
+        torch.cat([linear(inputs, units, 1.0, generator).weight.detach() for _ in range(gates)])
+    )
+
+
+class RecurrentPolicy(nn.Module):
+    """pi(a_t | s_0, ..., s_t) = head(m_t), with m_t = cell(encoder(s_t), m_{t-1}) and m empty before an episode begins.
+
+    Args:
+        encoder: from features [B, ...] to [B, W].
+        cell: from [S, W] and its memory to its memory afterwards.
+        head: a policy that sees the cell's output as its features.
+        memory: how experience is cut for it.
+    """
+
+    def __init__(self, encoder: nn.Module, cell: GRUCell | LSTMCell, head: nn.Module, memory: Memory) -> None:
+        super().__init__()
+        self.memory = memory
+        self.encoder = encoder
+        self.cell = cell
+        self.head = head
+
+    def forward(self, obs: Observations) -> Distribution:
+        return self.advance(obs)[0]
+
+    def advance(self, obs: Observations) -> tuple[Distribution, Tensor]:
+        """The distributions, and the memory [S, M] after the last step of every stretch of obs.history."""
+        history = obs.history
+        if history is None:
+            raise ValueError("a policy with memory needs Observations.history; got None")
+        memories = self._unroll(history)
+        output = self.cell.output(torch.stack(memories)[history.step, history.stretch])
+        distribution: Distribution = self.head(replace(obs, features=output))
+        return distribution, memories[-1]
+
+    def _unroll(self, history: History) -> list[Tensor]:
+        """The memory [S, M] after each of the L steps; without gradients where steps only warm it up."""
+        encoded = self.encoder(history.features.flatten(0, 1))
+        drive = self.cell.drive(encoded)
+        drives = drive.reshape(*history.begins.shape, drive.shape[-1]).unbind()
+        begins, burn_in = history.begins.unsqueeze(-1).unbind(), history.burn_in.unsqueeze(-1).unbind()
+        memory, memories = history.memory, []
+        for drive, begin, burns in zip(drives, begins, burn_in, strict=True):
+            memory = self.cell(drive, memory.masked_fill(begin, 0.0))
+            memory = torch.where(burns, memory.detach(), memory)
+            memories.append(memory)
+        return memories
+
+
+def gru_policy(
+    obs: ObsSpec,
+    action: ActionSpec,
+    generator: torch.Generator,
+    hidden: list[Count],
+    activation: Activation,
+    hidden_gain: Positive,
+    memory_units: Count,
+    output_gain: Positive,
+    log_std_init: LogStd,
+    continuous: ContinuousHead,
+    sequence_length: Count,
+    burn_in: Index,
+) -> nn.Module:
+    """A perceptron, a GRU on it, and the head that the actions ask for.
+
+    Args:
+        obs, action: what the environment shows and takes; continuous actions have one dimension.
+        generator: the stream that initial weights are drawn from.
+        hidden, activation, hidden_gain: of the perceptron before the cell, which may have no layer; see `mlp_policy`.
+        memory_units: H, outputs of the cell, whose matrices are orthogonal.
+        output_gain, log_std_init, continuous: of the head; see `mlp_policy`.
+        sequence_length: steps that are learned from together; gradients reach no further back.
+        burn_in: steps before these that bring the memory up to date with the parameters.
+    """
+    encoder, width = trunk(obs, hidden, activation, hidden_gain, generator)
+    cell = GRUCell(width, memory_units, generator)
+    head = policy_for(
+        action,
+        lambda outputs: linear(memory_units, outputs, output_gain, generator),
+        log_std_init,
+        continuous,
+    )
+    return RecurrentPolicy(encoder, cell, head, Memory(cell.size, sequence_length, burn_in))
+
+
+def lstm_policy(
+    obs: ObsSpec,
+    action: ActionSpec,
+    generator: torch.Generator,
+    hidden: list[Count],
+    activation: Activation,
+    hidden_gain: Positive,
+    memory_units: Count,
+    forget_bias: float,
+    output_gain: Positive,
+    log_std_init: LogStd,
+    continuous: ContinuousHead,
+    sequence_length: Count,
+    burn_in: Index,
+) -> nn.Module:
+    """A perceptron, an LSTM on it, and the head that the actions ask for.
+
+    Args:
+        forget_bias: of the forget gate at first; large keeps what is remembered. The others as in `gru_policy`.
+    """
+    encoder, width = trunk(obs, hidden, activation, hidden_gain, generator)
+    cell = LSTMCell(width, memory_units, forget_bias, generator)
+    head = policy_for(
+        action,
+        lambda outputs: linear(memory_units, outputs, output_gain, generator),
+        log_std_init,
+        continuous,
+    )
+    return RecurrentPolicy(encoder, cell, head, Memory(cell.size, sequence_length, burn_in))

@@ -1,0 +1,70 @@
+"""A number for every observation and action: what theory speaks of."""
+
+import torch
+from torch import Tensor, nn
+
+from pgx.core.errors import UserError
+from pgx.core.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
+from pgx.networks.heads import CategoricalPolicy, MultiCategoricalPolicy, Value
+
+
+class Table(nn.Module):
+    """Row s of theta [S, K], which starts at zero."""
+
+    def __init__(self, observations: int, outputs: int) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.zeros(observations, outputs))
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.theta[obs]
+
+
+def tabular_policy(obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
+    """pi(a|s) = softmax(theta[s])_a, uniform at first; one softmax per component of a MultiDiscrete action.
+
+    Source: Agarwal, Kakade, Lee and Mahajan, "On the theory of policy gradient methods: optimality, approximation, and
+    distribution shift", 2021: the softmax parametrisation.
+
+    Args:
+        obs: Discrete, S of them.
+        action: Discrete, theta is [S, A]; or MultiDiscrete, [S, K_1 + ... + K_m].
+        generator: nothing is drawn from it.
+
+    Raises:
+        UserError: other observations or actions.
+    """
+    states = _states("policy", obs)
+    match action:
+        case Discrete(n):
+            return CategoricalPolicy(Table(states, n))
+        case MultiDiscrete(sizes):
+            return MultiCategoricalPolicy(Table(states, sum(sizes)), sizes)
+    raise UserError(
+        f"policy=tabular: needs discrete actions, got {_shown(action)}; policy=linear or mlp takes these"
+    )
+
+
+def tabular_critic(obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
+    """V(s) = theta[s], 0 at first.
+
+    Args:
+        obs: Discrete.
+        action, generator: a state's value needs nothing of the actions, and nothing is drawn.
+
+    Raises:
+        UserError: other observations.
+    """
+    return Value(Table(_states("critic", obs), 1))
+
+
+def _states(section: str, obs: ObsSpec) -> int:
+    if isinstance(obs, Discrete):
+        return obs.n
+    raise UserError(
+        f"{section}=tabular: needs discrete observations, got {_shown(obs)}; {section}=linear or mlp takes these"
+    )
+
+
+def _shown(spec: Continuous | Image) -> str:
+    kind = "real numbers" if isinstance(spec, Continuous) else "pixels"
+    return f"arrays of {kind} of shape {list(spec.shape)}"

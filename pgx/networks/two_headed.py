@@ -1,0 +1,73 @@
+"""Perceptrons with two heads on one trunk: actions, and the value of the state."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from pgx.core.networks import Distribution, Memory
+from pgx.core.observations import Observations
+from pgx.core.schema import Count, Positive
+from pgx.core.specs import ActionSpec, ObsSpec
+from pgx.networks.heads import ContinuousHead, LogStd, policy_for
+from pgx.networks.mlp import Activation, linear, trunk
+
+
+class TwoHeaded(nn.Module):
+    """pi(a|s) = actor(trunk(s)) and V(s) = value_head(trunk(s)).
+
+    Args:
+        trunk: from features [B, ...] to [B, W].
+        actor: a policy that sees the trunk's numbers as its features.
+        value_head: from [B, W] to [B, 1].
+    """
+
+    memory: Memory | None = None
+
+    def __init__(self, trunk: nn.Module, actor: nn.Module, value_head: nn.Module) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.actor = actor
+        self.value_head = value_head
+
+    def forward(self, obs: Observations) -> Distribution:
+        distribution: Distribution = self.actor(replace(obs, features=self.trunk(obs.features)))
+        return distribution
+
+    def value(self, obs: Observations) -> Tensor:
+        """V(s), [B]."""
+        value: Tensor = self.value_head(self.trunk(obs.features)).squeeze(-1)
+        return value
+
+    def value_detached(self, obs: Observations) -> Tensor:
+        """V(s), [B], of which a gradient reaches the value head alone."""
+        value: Tensor = self.value_head(self.trunk(obs.features).detach()).squeeze(-1)
+        return value
+
+
+def two_headed(
+    obs: ObsSpec,
+    action: ActionSpec,
+    generator: torch.Generator,
+    hidden: list[Count],
+    activation: Activation,
+    hidden_gain: Positive,
+    output_gain: Positive,
+    value_gain: Positive,
+    log_std_init: LogStd,
+    continuous: ContinuousHead,
+) -> nn.Module:
+    """A perceptron with the head that the actions ask for, and a value head on its last hidden layer.
+
+    Its actions are those of `mlp_policy` from the same generator: the value head's weights are drawn last.
+
+    Args:
+        value_gain: scale of the value head's orthogonal matrix; the others as in `mlp_policy`.
+    """
+    body, width = trunk(obs, hidden, activation, hidden_gain, generator)
+
+    def head(outputs: int) -> nn.Linear:
+        return linear(width, outputs, output_gain, generator)
+
+    actor = policy_for(action, head, log_std_init, continuous)
+    return TwoHeaded(body, actor, linear(width, 1, value_gain, generator))

@@ -1,0 +1,205 @@
+"""Gradient steps of a network: gradient, clipping, annealed learning rate and a rule of descent, in one object."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pgx.compiler.arguments import leaves, substituted
+from pgx.core.data import rows_of
+from pgx.core.engine import Engine
+from pgx.core.plain import State
+from pgx.core.ranks import ALONE, Ranks
+from pgx.core.rule import Loss
+from pgx.ops.descent import clipped
+from pgx.ops.params import assign, flatten, split
+from pgx.ops.schedules import Schedule
+
+
+class Rule(Protocol):
+    """How a gradient becomes the direction of a step; a dataclass of numbers."""
+
+    @property
+    def moments(self) -> int:
+        """Vectors that it remembers from one step to the next; they begin at 0."""
+        ...
+
+    def direction(
+        self, weights: Tensor, gradient: Tensor, moments: Sequence[Tensor]
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        """The direction, and the moments after this gradient; all [P]."""
+        ...
+
+
+class GradientSteps:
+    """Steps of a network along the clipped gradient of a loss, at learning_rate * schedule(progress).
+
+    A parameter that a loss does not depend on is left as it is, and so is all that is remembered of it.
+
+    Args:
+        network: what it steps.
+        rule: that turns a gradient into a direction.
+        learning_rate: before annealing, > 0.
+        schedule: factor of the learning rate as a function of progress in [0, 1].
+        max_grad_norm: a longer gradient (2-norm over all parameters) is scaled down to it; None leaves it be.
+        engine: runs the steps.
+        ranks: who have the other rows of a loss, which is a mean over rows.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        rule: Rule,
+        learning_rate: float,
+        schedule: Schedule,
+        max_grad_norm: float | None,
+        engine: Engine,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.network = network
+        self.parameters = list(network.parameters())
+        self.learning_rate = learning_rate
+        self.schedule = schedule
+        self.engine = engine
+        self.step = Step(rule, max_grad_norm, ranks)
+        weights = flatten(self.parameters)
+        self.rate = weights.new_full((), learning_rate)  # annealed
+        self.moments: Sequence[Tensor] = [torch.zeros_like(weights) for _ in range(rule.moments)]
+        self.taken = 0
+
+    def anneal(self, progress: float) -> float:
+        """Set the learning rate for this progress in [0, 1]; returns it."""
+        rate = self.learning_rate * self.schedule(progress)
+        self.rate.fill_(rate)
+        return rate
+
+    def descend(self, loss: Loss, *data: Any) -> Tensor:
+        """One step down the gradient of loss(network, *data); returns the loss before the step, detached scalar."""
+        step = self.engine.bind(self.step.on_all, loss, self.network, data, self.rate, rows=count_rows(data))
+        loss_before, *state = step(flatten(self.parameters), *self.moments)
+        self._move(state)
+        self.taken += 1
+        return loss_before
+
+    def sweep(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
+        """A step for each minibatch of rows; returns the losses before them, [len(minibatches)]."""
+        step = self.engine.bind(
+            self.step.on_rows, loss, self.network, data, self.rate, rows=count_rows(data), ragged=[0]
+        )
+        losses, state = step.fold(minibatches, (flatten(self.parameters), *self.moments))
+        self._move(state)
+        self.taken += len(minibatches)
+        return torch.stack(losses)
+
+    def _move(self, state: Sequence[Tensor]) -> None:
+        weights, *self.moments = state
+        assign(self.parameters, weights)
+
+    def state_dict(self) -> State:
+        return {"moments": list(self.moments)}
+
+    def load_state_dict(self, state: State) -> None:
+        # A checkpoint is read onto the processor, wherever the network is.
+        self.moments = [moment.to(self.rate.device) for moment in state["moments"]]
+
+
+def count_rows(data: tuple[Any, ...]) -> int | None:
+    """How many rows the data of a loss have; None where they have none."""
+    return next((len(leaf) for leaf in leaves(data) if leaf.dim() > 0), None)
+
+
+def one_of_rows(data: tuple[Any, ...], value: Tensor) -> Tensor:
+    """A tensor of the data with their rows; for data without any, the value of their loss as one."""
+    return next((leaf for leaf in leaves(data) if leaf.dim() > 0), value.detach()[None])
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step, as a pure function: from weights and moments to the loss before it and to new ones."""
+
+    rule: Rule
+    max_grad_norm: float | None
+    ranks: Ranks
+
+    def on_rows(
+        self,
+        loss: Loss,
+        network: nn.Module,
+        data: tuple[Any, ...],
+        rate: Tensor,
+        index: Tensor,
+        *state: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """The same as `on_all` for some of the rows; index [b] int64."""
+        return self.on_all(loss, network, rows_of(data, index), rate, *state)
+
+    def on_all(
+        self,
+        loss: Loss,
+        network: nn.Module,
+        data: tuple[Any, ...],
+        rate: Tensor,
+        weights: Tensor,
+        *moments: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """One step.
+
+        Args:
+            loss: (network, *data) -> scalar.
+            network: what is stepped; its own weights are not looked at.
+            data: of the loss.
+            rate: the learning rate, scalar.
+            weights, moments: before the step, [P] each.
+
+        Returns:
+            The loss, scalar, and weights and moments after the step.
+        """
+        value, *found = self.gradient(loss, network, data, weights)
+        change, *moments_after = self.descent(found, rate, weights, moments)
+        return (value, weights - change, *moments_after)
+
+    def gradient(
+        self, loss: Loss, network: nn.Module, data: tuple[Any, ...], weights: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Where a step begins: means over the rows of all ranks. Args as in `on_all`.
+
+        Returns:
+            The loss, scalar; its clipped gradient [P]; and where it does not depend on all parameters: on which [P].
+        """
+        parts = [part.detach().requires_grad_() for part in split(weights, list(network.parameters()))]
+        names = [name for name, _ in network.named_parameters()]
+        value: Tensor = substituted([(network, dict(zip(names, parts, strict=True)))], loss, network, *data)
+        found = torch.autograd.grad(value, parts, allow_unused=True)
+        gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parts, strict=True)]
+        gradient = torch.cat([g.reshape(-1) for g in gradients])
+        value, gradient = self.ranks.mean(one_of_rows(data, value), value.detach(), gradient)
+        if self.max_grad_norm is not None:
+            gradient = clipped(gradient, self.max_grad_norm)
+        if all(g is not None for g in found):
+            return value, gradient
+        touched = [torch.full((p.numel(),), g is not None) for g, p in zip(found, parts, strict=True)]
+        return value, gradient, torch.cat(touched).to(weights.device)
+
+    def descent(
+        self, found: Sequence[Tensor], rate: Tensor, weights: Tensor, moments: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """Where a step ends.
+
+        Args:
+            found: the gradient, and which parameters it is of where that is not all: what `gradient` returns.
+            rate, weights, moments: as in `on_all`.
+
+        Returns:
+            What is taken off the weights, and the moments after the step; [P] each.
+        """
+        gradient, *touched = found
+        direction, moments_after = self.rule.direction(weights, gradient, moments)
+        if not touched:
+            return (rate * direction, *moments_after)
+        still = [torch.zeros_like(weights), *moments]
+        return tuple(
+            torch.where(touched[0], new, old)
+            for new, old in zip((rate * direction, *moments_after), still, strict=True)
+        )

@@ -1,0 +1,109 @@
+"""Quasi-Newton steps for a critic's regression."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pgx.core.data import rows_of
+from pgx.core.engine import Engine
+from pgx.core.plain import State
+from pgx.core.ranks import ALONE, Ranks
+from pgx.core.rule import Loss
+from pgx.core.schema import Count, Positive
+from pgx.ops.optim.gradient_steps import one_of_rows
+from pgx.ops.schedules import SCHEDULES, Schedule, ScheduleName
+
+
+class LBFGSSteps:
+    """Quasi-Newton steps with a line search, each of several evaluations of the loss.
+
+    Args:
+        network: what it steps.
+        inner: torch's L-BFGS over its parameters; it starts from no curvature in every step, since the next loss is
+            another function.
+        schedule: factor of the learning rate as a function of progress in [0, 1].
+        learning_rate: first step length tried, before annealing.
+        ranks: who have the other rows of a loss.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        inner: torch.optim.LBFGS,
+        learning_rate: float,
+        schedule: Schedule,
+        ranks: Ranks,
+    ) -> None:
+        self.network = network
+        self.inner = inner
+        self.learning_rate = learning_rate
+        self.schedule = schedule
+        self.ranks = ranks
+        self.taken = 0  # quasi-Newton iterations
+
+    def anneal(self, progress: float) -> float:
+        """Set the learning rate for this progress in [0, 1]; returns it."""
+        rate = self.learning_rate * self.schedule(progress)
+        self.inner.param_groups[0]["lr"] = rate
+        return rate
+
+    def descend(self, loss: Loss, *data: Any) -> Tensor:
+        """Minimise the loss by as many iterations as configured; returns the loss before them, detached scalar."""
+
+        def closure() -> Tensor:
+            self.inner.zero_grad(set_to_none=True)
+            value = loss(self.network, *data)
+            value.backward()  # type: ignore[no-untyped-call]
+            gradients = [(p, p.grad) for p in self.network.parameters() if p.grad is not None]
+            own = (gradient for _, gradient in gradients)
+            value, *means = self.ranks.mean(one_of_rows(data, value), value.detach(), *own)
+            for (parameter, _), mean in zip(gradients, means, strict=True):
+                parameter.grad = mean
+            return value
+
+        self.inner.state.clear()
+        before: Tensor = self.inner.step(closure)  # type: ignore[no-untyped-call]
+        self.taken += sum(state["n_iter"] for state in self.inner.state.values())
+        return before.detach()
+
+    def sweep(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
+        """A minimisation for each minibatch."""
+        return torch.stack([self.descend(loss, *rows_of(data, index)) for index in minibatches])
+
+    def state_dict(self) -> State:
+        """Nothing outlives a step."""
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Nothing to restore."""
+
+
+def lbfgs(
+    network: nn.Module,
+    engine: Engine,
+    learning_rate: Positive,
+    schedule: ScheduleName,
+    iterations: Count,
+    history_size: Count,
+    ranks: Ranks = ALONE,
+) -> LBFGSSteps:
+    """L-BFGS with a strong Wolfe line search, for a critic's regression on whole batches.
+
+    Source: Nocedal and Wright, Numerical Optimization, algorithm 7.5; for value functions in Schulman et al., "High-
+    dimensional continuous control using generalized advantage estimation", 2016, and Duan et al., 2016 (rllab).
+
+    Args:
+        engine: not used; a line search decides by what tensors hold, which no compiled function can.
+        iterations: of quasi-Newton steps in one descent; history_size: steps whose curvature is remembered; the
+            others as in `adam`.
+    """
+    inner = torch.optim.LBFGS(
+        list(network.parameters()),
+        lr=learning_rate,
+        max_iter=iterations,
+        history_size=history_size,
+        line_search_fn="strong_wolfe",
+    )
+    return LBFGSSteps(network, inner, learning_rate, SCHEDULES[schedule], ranks)

@@ -1,0 +1,40 @@
+"""No steps at all."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pgx.core.data import rows_of
+from pgx.core.plain import State
+from pgx.core.rule import Loss
+
+
+class NoSteps:
+    """For a network that a rule, or the lack of anything to learn, leaves as it is."""
+
+    taken = 0
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def anneal(self, progress: float) -> float:
+        """No rate: NaN, which no log shows."""
+        return math.nan
+
+    @torch.no_grad()
+    def descend(self, loss: Loss, *data: Any) -> Tensor:
+        """The loss, and no step."""
+        return loss(self.network, *data)
+
+    def sweep(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
+        """The losses of the minibatches, and no step."""
+        return torch.stack([self.descend(loss, *rows_of(data, index)) for index in minibatches])
+
+    def state_dict(self) -> State:
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Nothing to restore."""

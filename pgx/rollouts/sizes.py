@@ -1,0 +1,85 @@
+"""How many actors, and how many of their trajectories: what `auto` means, and what does not go together."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pgx.distributed.cores import available
+
+Auto = Literal["auto"]
+
+MOST_NAMED = 10_000  # workers in what an error says would fit
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of a run with actors of its own."""
+
+    num_envs: int  # of the run, over all actors
+    workers: int  # W, actors
+    trajectories: int  # of an update
+    queue: int  # trajectories begun and not yet learned from, at most
+
+    @property
+    def envs_each(self) -> int:
+        """n, environments of an actor."""
+        return self.num_envs // self.workers
+
+
+def sizes(
+    num_envs: int, workers: int | Auto, trajectories: int | Auto, queue: int | Auto, cores: int
+) -> Sizes:
+    """The sizes that are meant.
+
+    Args:
+        num_envs: of the run.
+        workers: auto: the largest divisor of num_envs that is at most `cores`.
+        trajectories: auto: as many as workers, so that an update sees every environment.
+        queue: auto: twice as many as trajectories, and at least one for each worker.
+        cores: that this process may use.
+    """
+    count = worker_count(num_envs, workers, cores)
+    taken = count if trajectories == "auto" else trajectories
+    return Sizes(num_envs, count, taken, max(2 * taken, count) if queue == "auto" else queue)
+
+
+def worker_count(num_envs: int, workers: int | Auto, cores: int) -> int:
+    """How many workers are meant; auto: the largest divisor of num_envs that is at most `cores`."""
+    if workers != "auto":
+        return workers
+    return max(w for w in range(1, max(1, cores) + 1) if num_envs % w == 0)
+
+
+def share_misfits(num_envs: int, workers: int) -> list[str]:
+    """Why so many workers cannot share the environments out, in words; empty when they can."""
+    n, w = num_envs, workers
+    if w > n:
+        return [
+            f"runner.workers={w}: more than env.num_envs={n}, and each has at least one environment; at most {n}"
+        ]
+    if n % w:
+        fitting = ", ".join(str(d) for d in range(1, min(n, MOST_NAMED) + 1) if n % d == 0)
+        return [
+            f"runner.workers={w}: env.num_envs={n} / {w} = {n / w:.2f} environments each; expected one of {fitting}"
+        ]
+    return []
+
+
+def misfits(wanted: Sizes) -> list[str]:
+    """What does not go together, in words; empty when all is well."""
+    w, m, q = wanted.workers, wanted.trajectories, wanted.queue
+    found = share_misfits(wanted.num_envs, w)
+    if q < m:
+        found.append(
+            f"runner.queue={q}: an update takes runner.trajectories={m}, of which only {q} would ever be begun; "
+            f"at least {m}"
+        )
+    elif q < w:
+        found.append(
+            f"runner.queue={q}: of runner.workers={w} actors {w - q} would have nothing to do at any time; at least {w}"
+        )
+    return found
+
+
+def cores() -> int:
+    """That this process may use."""
+    return available()

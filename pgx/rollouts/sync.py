@@ -1,0 +1,119 @@
+"""Lock-step collection: all environments take a step, the policy answers, T times."""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import fields
+
+import torch
+
+from pgx.core.agent import Agent
+from pgx.core.data import Rollout
+from pgx.core.engine import Engine
+from pgx.core.plain import Metrics, State
+from pgx.core.ranks import Ranks
+from pgx.core.schema import Count, Index
+from pgx.envs.normalizers import RewardScaler
+from pgx.envs.vector import VectorEnv
+from pgx.rollouts.stepper import Stepper
+from pgx.rollouts.types import Episode
+
+
+class SyncRunner:
+    """Collects rollouts of `rollout_steps` steps from each environment, going on where the last one stopped.
+
+    Args:
+        stepper: of the environments.
+        rollout_steps: T.
+        lag: how many updates old the policy is that acted in the rollout given out; 0 is on-policy. The rollouts in
+            between wait their turn.
+    """
+
+    def __init__(self, stepper: Stepper, rollout_steps: int, lag: int) -> None:
+        self.stepper = stepper
+        self.rollout_steps = rollout_steps
+        self.lag = lag
+        self.steps = 0
+        self._waiting: deque[Rollout] = deque()
+
+    def __str__(self) -> str:
+        behind = f", {self.lag} updates behind" if self.lag else ""
+        size = self.stepper.ranks.size
+        shared = f" on {size} ranks" if size > 1 else ""
+        return f"{size * self.envs.num_envs} environments x {self.rollout_steps} steps{shared}{behind}"
+
+    @property
+    def envs(self) -> VectorEnv:
+        return self.stepper.envs
+
+    @property
+    def episodes(self) -> list[Episode]:
+        return self.stepper.episodes
+
+    @property
+    def env_seconds(self) -> float:
+        return self.stepper.env_seconds
+
+    @property
+    def policy_seconds(self) -> float:
+        return self.stepper.policy_seconds
+
+    @property
+    def taken(self) -> int:
+        return self.stepper.taken
+
+    def begin(self, iteration: int) -> None:
+        self.stepper.begin(iteration)
+
+    def collect(self, agent: Agent) -> Rollout:
+        """T steps of all environments, under the policy of `lag` updates ago.
+
+        A rollout in which every environment only reset itself (T = 1) holds no data, and the next is collected.
+        """
+        if not self.stepper.begun:
+            self.begin(iteration=0)
+        self.stepper.taken = 0
+        while len(self._waiting) <= self.lag:
+            rollout = self.stepper.collect(agent, self.rollout_steps)
+            if rollout.rows_of_all_ranks:
+                self._waiting.append(rollout)
+        return self._given(self._waiting.popleft())
+
+    def warm_up(self, agent: Agent, steps: int) -> Iterator[Rollout]:
+        """One rollout, after which the environments go on."""
+        if not self.stepper.begun:
+            self.begin(iteration=0)
+        self.stepper.taken = 0
+        yield self._given(self.stepper.collect(agent, self.stepper.steps_each(steps)))
+
+    def _given(self, rollout: Rollout) -> Rollout:
+        self.steps = rollout.steps
+        return rollout
+
+    def measures(self) -> Metrics:
+        return {}
+
+    def state_dict(self) -> State:
+        columns = [column.name for column in fields(Rollout)]
+        waiting = [{name: getattr(rollout, name) for name in columns} for rollout in self._waiting]
+        return self.stepper.state_dict() | {"waiting": waiting}
+
+    def load_state_dict(self, state: State) -> None:
+        self.stepper.load_state_dict(state)
+        self._waiting = deque(Rollout(**columns) for columns in state["waiting"])
+
+    def close(self) -> None:
+        self.envs.close()
+
+
+def sync(
+    envs: VectorEnv,
+    reward_scaler: RewardScaler | None,
+    seed: int,
+    device: torch.device,
+    engine: Engine,
+    ranks: Ranks,
+    rollout_steps: Count,
+    lag: Index,
+) -> SyncRunner:
+    """A SyncRunner with a Stepper of its own. Args as in both."""
+    return SyncRunner(Stepper(envs, reward_scaler, seed, 0, device, engine, ranks), rollout_steps, lag)

@@ -1,0 +1,137 @@
+"""Trajectories of actors: how they are stored, what they become, and what gives them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pgx.core.data import Rollout
+from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete, ObsSpec, choices, obs_dtype
+from pgx.rollouts.shared import Column
+from pgx.rollouts.types import Episode
+
+Stream = np.ndarray[
+    tuple[int, ...], np.dtype[np.uint8]
+]  # state of the stream that an actor draws its actions from
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """T steps of an actor's n environments, as they happened."""
+
+    columns: Mapping[str, Tensor]  # see `layout`; they stand until the next trajectory is ordered
+    actor: int
+    version: int  # of the parameters that acted; where they changed on the way, of the first step's
+    episodes: list[Episode]  # that ended in it
+    env_seconds: float  # that its environments took
+    policy_seconds: float  # that its actions took
+    stream: Stream  # after it
+    begins: bool  # its environments began anew before it
+
+
+class Actors(Protocol):
+    """Whoever steps environments: processes of this machine, or of others.
+
+    An order is a trajectory to come. Orders are taken in the order in which they were given; an actor that died
+    does its unfinished ones again, from the start.
+    """
+
+    @property
+    def count(self) -> int: ...
+    @property
+    def restarts(self) -> int:
+        """Actors that died and were started again."""
+        ...
+
+    def begin(self, iteration: int, streams: Sequence[Stream | None]) -> None:
+        """Drop every order, and have each actor start its environments anew, seeded from (seed, iteration).
+
+        Args:
+            iteration: of the run.
+            streams: for each actor what its actions are drawn from; None: from the seed.
+        """
+        ...
+
+    def publish(self, version: int, parameters: Mapping[str, Tensor]) -> None:
+        """What trajectories that begin from now on are acted with."""
+        ...
+
+    def order(self, actor: int) -> None:
+        """One more trajectory of an actor."""
+        ...
+
+    def finished(self) -> int:
+        """Orders that are done and not yet taken."""
+        ...
+
+    def take(self) -> Trajectory:
+        """The oldest order's, waiting for it.
+
+        Raises:
+            RunError: an environment raised; WorkersLost: actors died more often than they may.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+def layout(steps: int, num_envs: int, obs: ObsSpec, action: ActionSpec, memory: int) -> list[Column]:
+    """The columns of a trajectory, [T, n, ...]; of observations T + 1, the last successor being the last.
+
+    Args:
+        steps: T.
+        num_envs: n.
+        obs, action: of the environments.
+        memory: numbers that the policy remembers; 0: it has no memory.
+    """
+    seen: torch.dtype = getattr(torch, obs_dtype(obs))
+    shown = () if isinstance(obs, Discrete) else obs.shape
+    taken = torch.float32 if isinstance(action, Continuous) else torch.int64
+    width: tuple[int, ...] = ()
+    if not isinstance(action, Discrete):
+        width = (len(action.sizes),) if isinstance(action, MultiDiscrete) else action.shape
+    rows = (steps, num_envs)
+    return [
+        Column("obs", (steps + 1, num_envs, *shown), seen),
+        Column("action", (*rows, *width), taken),
+        Column("log_prob", rows, torch.float32),
+        Column("reward", rows, torch.float32),
+        Column("terminated", rows, torch.bool),
+        Column("truncated", rows, torch.bool),
+        Column("valid", rows, torch.bool),
+        Column("time", rows, torch.int64),
+        Column("masked", (1,), torch.bool),  # whether any mask was shown
+        Column("action_mask", (*rows, sum(choices(action))), torch.bool),
+        Column("memory", (*rows, memory), torch.float32),
+    ]
+
+
+def store(rollout: Rollout, columns: Mapping[str, Tensor]) -> None:
+    """Write a rollout of an actor into the columns of a trajectory."""
+    columns["obs"][:-1].copy_(rollout.obs)
+    columns["obs"][-1].copy_(rollout.next_obs[-1])
+    for name in ("action", "log_prob", "reward", "terminated", "truncated", "valid", "time"):
+        columns[name].copy_(getattr(rollout, name))
+    columns["masked"].fill_(rollout.action_mask is not None)
+    columns["action_mask"].copy_(torch.tensor(True) if rollout.action_mask is None else rollout.action_mask)
+    if rollout.memory is not None:
+        columns["memory"].copy_(rollout.memory)
+
+
+def join(trajectories: Sequence[Mapping[str, Tensor]], device: torch.device) -> Rollout:
+    """One rollout [T, sum of n, ...] of trajectories side by side, in memory of its own."""
+    joined = {
+        name: torch.cat([columns[name] for columns in trajectories], 0 if name == "masked" else 1).to(device)
+        for name in trajectories[0]
+    }
+    obs, masked, mask, memory = (joined.pop(name) for name in ("obs", "masked", "action_mask", "memory"))
+    return Rollout(
+        obs=obs[:-1],
+        next_obs=obs[1:],
+        action_mask=mask if bool(masked.any()) else None,
+        memory=memory if memory.shape[-1] else None,
+        **joined,  # type: ignore[arg-type]
+    )

@@ -1,0 +1,1 @@
+"""A run directory: writer, checkpoints, lock, names, versions, metric table and loggers."""

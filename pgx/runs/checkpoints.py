@@ -1,0 +1,171 @@
+"""Checkpoints: what a run is at an iteration's end, on disk in one piece or not at all."""
+
+import io
+import os
+import pickle
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pgx.core.errors import UserError
+from pgx.core.plain import State
+
+LAST, BEST, STEP = "last", "best", "step_"
+
+
+class DamagedError(UserError):
+    """A checkpoint that is not whole."""
+
+
+def snapshot(state: Any) -> Any:
+    """A state of its own, which later changes of tensors, dicts and lists do not reach."""
+    if isinstance(state, torch.Tensor):
+        return state.clone()
+    if isinstance(state, dict):
+        return {key: snapshot(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(map(snapshot, state))
+    return state
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file by whole new content: whoever reads it, at whatever moment, sees the old or the new.
+
+    Raises:
+        OSError: it cannot be written; the old stands, and nothing is left of the new.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)  # the rename itself must survive a power cut
+    finally:
+        os.close(directory)
+
+
+def packed(state: State) -> bytes:
+    """A state as a checkpoint's file holds it: torch's own format, a zip archive with a checksum for each part."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def unpacked(path: Path) -> State:
+    """The state in a file; tensors and plain values only, so that loading runs no code.
+
+    Raises:
+        DamagedError: it is torn, or its checksums are not those of what it holds.
+        UserError: it holds something else.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, EOFError):
+        raise DamagedError(f"{path}: damaged; it is not whole") from None
+    if damaged is not None:
+        raise DamagedError(f"{path}: damaged; the checksum of {damaged} is wrong")
+    try:
+        state: State = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path}: no checkpoint of pgx; it holds more than tensors and plain values, which loading could run"
+        ) from error
+    return state
+
+
+def numbered(steps: int) -> str:
+    """The name of the checkpoint of so many environment steps; they sort as their steps do."""
+    return f"{STEP}{steps:012d}"
+
+
+class Checkpoints:
+    """The folder `checkpoints/` of a run: `last.pt`, `best.pt` and one `step_<environment steps>.pt` per save.
+
+    Args:
+        run_dir: the run's folder.
+        keep: how many of the last are kept beside these two; None: all.
+    """
+
+    def __init__(self, run_dir: Path, keep: int | None = None) -> None:
+        self.folder = run_dir / "checkpoints"
+        self.keep = keep
+
+    def save(self, state: bytes, names: Iterable[str]) -> None:
+        """Write one packed state under several names, and let go of the oldest beyond `keep`.
+
+        Raises:
+            OSError: not all could be written; each that stands is whole.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            write_atomically(self.folder / f"{name}.pt", state)
+        self._prune()
+
+    def _prune(self) -> None:
+        if self.keep is not None:
+            for name in self._numbered()[: -self.keep]:
+                (self.folder / f"{name}.pt").unlink()
+
+    def go_back(self, name: str) -> None:
+        """Make one of them the last, and let go of those of a later step.
+
+        Raises:
+            UserError: there is none of that name, or it cannot be used.
+        """
+        steps = int(self.load(name)["counters"]["steps"])
+        write_atomically(self.folder / f"{LAST}.pt", (self.folder / f"{name}.pt").read_bytes())
+        for later in self._numbered():
+            if later > numbered(steps):
+                (self.folder / f"{later}.pt").unlink()
+
+    def _numbered(self) -> list[str]:
+        return [name for name in self.names() if name.startswith(STEP)]
+
+    def names(self) -> list[str]:
+        return sorted(path.stem for path in self.folder.glob("*.pt"))
+
+    def load(self, name: str) -> State:
+        """Read a state.
+
+        Raises:
+            UserError: there is none of that name, or it cannot be used.
+        """
+        return unpacked(self.path(name))
+
+    def path(self, name: str) -> Path:
+        """The file of that name.
+
+        Raises:
+            UserError: there is none.
+        """
+        path = self.folder / f"{name}.pt"
+        if not path.is_file():
+            held = ", ".join(self.names()) or "none yet"
+            raise UserError(f"{path}: no such checkpoint; {self.folder} holds: {held}")
+        return path
+
+    def newest(self) -> tuple[State, list[str]]:
+        """The last state that is whole, and what was found damaged before it, in words.
+
+        Raises:
+            UserError: there is none, or none is whole.
+        """
+        damaged: list[str] = []
+        there = self.names()
+        for name in [n for n in (LAST, *reversed(self._numbered())) if n in there]:
+            try:
+                return self.load(name), damaged
+            except DamagedError as error:
+                damaged.append(str(error))
+        raise UserError(*damaged or [f"{self.folder}: no checkpoint"])

@@ -1,0 +1,236 @@
+"""What a person sees of a run: a live panel on a terminal, a line now and then in a pipe or in CI."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from pgx.core.plain import Metrics
+from pgx.runs.loggers import Clip
+from pgx.runs.metrics import shown
+
+ConsoleStyle = Literal["auto", "live", "plain", "off"]
+Row = tuple[str, str, Callable[[float], str]]  # label, tag, and how its number is written
+
+PANEL: dict[str, tuple[Row, ...]] = {
+    "rollout": (
+        ("return", "rollout/episode_return", shown),
+        ("return, last 20", "rollout/episode_return_recent", shown),
+        ("length", "rollout/episode_length", "{:,.0f}".format),
+        ("episodes", "rollout/episodes", "{:.0f}".format),
+        ("eval return", "eval/episode_return", shown),
+    ),
+    "share of time": (
+        ("environment", "time/environment_share", "{:.0%}".format),
+        ("policy", "time/policy_share", "{:.0%}".format),
+        ("update", "time/update_share", "{:.0%}".format),
+    ),
+    "health": (
+        ("KL", "health/kl", "{:.5f}".format),
+        ("KL, largest", "health/kl_max", "{:.4f}".format),
+        ("entropy", "health/entropy", "{:.3f}".format),
+        ("sample size", "health/ess", "{:.1%}".format),
+        ("clip fraction", "health/clip_fraction", "{:.1%}".format),
+        ("explained var.", "health/explained_variance", "{:.3f}".format),
+        ("gain, predicted", "health/predicted_gain", "{:.5f}".format),
+        ("gain, actual", "health/surrogate_gain", "{:.5f}".format),
+    ),
+    "rule": (
+        ("line search", "algo/line_search_steps", "{:.0f}".format),
+        ("step fraction", "algo/line_search_fraction", "{:.2f}".format),
+        ("CG residual", "algo/cg_residual", "{:.1e}".format),
+        ("CG steps", "algo/cg_steps", "{:.0f}".format),
+        ("beta", "algo/beta", "{:.3g}".format),
+        ("step size", "algo/step_size", "{:.3g}".format),
+        ("auxiliary KL", "algo/auxiliary_kl", "{:.5f}".format),
+        ("behaviour KL", "algo/behaviour_kl", "{:.5f}".format),
+        ("weights in effect", "algo/weight_ess", "{:.1%}".format),
+        ("epochs", "algo/epochs", "{:.0f}".format),
+        ("learning rate", "algo/learning_rate", "{:.1e}".format),
+        ("critic loss", "algo/critic_loss", "{:.4g}".format),
+        ("gradient norm", "health/gradient_norm", "{:.3g}".format),
+    ),
+}
+
+# Blocks of each column, by whether the terminal has room for three.
+_WIDE = (("rollout", "share of time"), ("health",), ("rule",))
+_NARROW = (("rollout", "share of time", "rule"), ("health",))
+ROOM = 80  # characters
+
+_LINE: tuple[Row, ...] = (
+    ("return", "rollout/episode_return_recent", shown),
+    ("eval", "eval/episode_return", shown),
+    ("kl", "health/kl", "{:.4f}".format),
+    ("ess", "health/ess", "{:.2f}".format),
+    ("entropy", "health/entropy", "{:.2f}".format),
+    ("ev", "health/explained_variance", "{:.2f}".format),
+)
+
+
+def make_console(
+    style: ConsoleStyle, interval: float, first_step: int, total_steps: int
+) -> "LiveConsole | PlainConsole | None":
+    """The console for where output goes: live on a terminal, plain elsewhere, unless a style is named."""
+    console = Console(file=sys.stdout)  # named, so that Rich draws with what the stream's encoding has
+    if style == "off":
+        return None
+    if style == "live" or (style == "auto" and console.is_terminal):
+        return LiveConsole(console, first_step, total_steps)
+    return PlainConsole(interval, first_step, total_steps)
+
+
+class LiveConsole:
+    """Progress bar with ETA over a table of the latest metrics, redrawn in place."""
+
+    def __init__(self, console: Console, first_step: int, total_steps: int) -> None:
+        self._latest: Metrics = {}
+        self._console = console
+        steps = TextColumn(
+            f"{{task.fields[steps]:>{len(f'{total_steps:,}')},.0f}} / {{task.total:,.0f}} steps"
+        )
+        columns: tuple[ProgressColumn, ...] = (steps, _Rate(), _Eta())
+        if console.width >= ROOM:
+            percent = TextColumn("{task.percentage:>3.0f}%")
+            columns = (steps, BarColumn(bar_width=None), percent, _Rate(), TimeElapsedColumn(), _Eta())
+        self._progress = Progress(*columns, console=console, expand=True)
+        self._task = self._progress.add_task("train", total=total_steps, steps=first_step)
+        self._clock = _Clock(first_step, total_steps)
+        self._live = Live(console=console, auto_refresh=False)
+        self._live.start()
+
+    def write(self, steps: int, metrics: Metrics) -> None:
+        self._latest.update(metrics)
+        rate, eta = self._clock.at(steps)
+        done = min(steps, self._clock.total_steps)  # of the bar; the last update may go beyond the budget
+        self._progress.update(self._task, completed=done, steps=steps, rate=rate, eta=eta)
+        self._live.update(Group(self._progress, self._table()), refresh=True)
+
+    def _table(self) -> Table:
+        grid = Table.grid(expand=True, padding=(0, 1))
+        columns = _WIDE if self._console.width >= ROOM else _NARROW
+        for _ in columns:
+            grid.add_column(ratio=1)
+        grid.add_row(*(Group(*filter(None, map(self._block, names))) for names in columns))
+        return grid
+
+    def _block(self, name: str) -> Table | None:
+        """Return a heading over its metrics; None where none of them is known."""
+        block = Table(
+            title=name,
+            title_justify="left",
+            title_style="bold",
+            show_header=False,
+            box=None,
+            padding=(0, 1, 0, 0),
+        )
+        block.add_column(style="dim", no_wrap=True)
+        block.add_column(justify="right", style="cyan", no_wrap=True)
+        for label, tag, form in PANEL[name]:
+            if tag in self._latest:
+                block.add_row(label, form(self._latest[tag]))
+        return block if block.row_count else None
+
+    def film(self, steps: int, clip: Clip) -> None:
+        """A terminal shows none."""
+
+    def settle(self) -> None:
+        """Nothing stays of what is shown."""
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """The command says how the run ended, below the panel."""
+
+    def close(self) -> None:
+        self._live.stop()
+
+
+class PlainConsole:
+    """One line at most every `interval` seconds, and one for the last state; no colour, no cursor movement."""
+
+    def __init__(self, interval: float, first_step: int, total_steps: int) -> None:
+        self._interval = interval
+        self._clock = _Clock(first_step, total_steps)
+        self._spoke = -float("inf")
+        self._unsaid: str | None = None
+        self._latest: Metrics = {}
+
+    def write(self, steps: int, metrics: Metrics) -> None:
+        self._latest.update(metrics)
+        rate, eta = self._clock.at(steps)
+        total = self._clock.total_steps
+        parts = [f"{label} {form(self._latest[tag])}" for label, tag, form in _LINE if tag in self._latest]
+        self._unsaid = (
+            f"{steps:>{len(f'{total:,}')},}/{total:,} {min(1.0, steps / total):>4.0%}  {'  '.join(parts)}  "
+            f"{rate:,.0f} steps/s  {_eta(eta)}"
+        )
+        if time.monotonic() - self._spoke >= self._interval:
+            self._say()
+
+    def _say(self) -> None:
+        if self._unsaid is not None:
+            print(self._unsaid, flush=True)
+            self._unsaid, self._spoke = None, time.monotonic()
+
+    def film(self, steps: int, clip: Clip) -> None:
+        """A terminal shows none."""
+
+    def settle(self) -> None:
+        """What was said was flushed."""
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        self._say()
+
+    def close(self) -> None:
+        """What is left to say was said by `finish`."""
+
+
+class _Clock:
+    """Rate and remaining time of this life of a run, which may have begun with steps already done."""
+
+    def __init__(self, first_step: int, total_steps: int) -> None:
+        self.total_steps = total_steps
+        self._since = first_step, time.monotonic()
+        self._rate = 0.0
+        self._first = True  # no row so far
+
+    def at(self, steps: int) -> tuple[float, float | None]:
+        """Steps per second so far, and seconds to go.
+
+        Programs are compiled before the first row: it tells nothing of the time to go (None), and does not count for
+        later ones.
+        """
+        now, (step, moment) = time.monotonic(), self._since
+        first, self._first = self._first, False
+        if first or steps > step:
+            self._rate = (steps - step) / max(now - moment, 1e-9)
+        if first:
+            self._since = steps, now
+        if steps >= self.total_steps:
+            return self._rate, 0.0
+        told = self._rate > 0 and not first
+        return self._rate, (self.total_steps - steps) / self._rate if told else None
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.fields.get('rate', 0):,.0f} steps/s", style="green")
+
+
+class _Eta(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(_eta(task.fields.get("eta")), style="magenta")
+
+
+def _eta(seconds: float | None) -> str:
+    return f"eta {'-' if seconds is None else clock_face(seconds)}"
+
+
+def clock_face(seconds: float) -> str:
+    minutes, second = divmod(int(seconds + 0.5), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

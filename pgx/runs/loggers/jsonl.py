@@ -1,0 +1,96 @@
+"""metrics.jsonl: one JSON object a line, `step` and the tags.
+
+JSON has no infinity and no NaN; they are written as the texts "Infinity", "-Infinity" and "NaN".
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pgx.core.plain import Metrics
+from pgx.runs.checkpoints import write_atomically
+from pgx.runs.loggers import Clip
+from pgx.runs.loggers.append import AppendOnly
+
+METRICS = "metrics.jsonl"
+_TEXTS = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
+
+
+class JsonLines:
+    """Appends to a file, a line at a time.
+
+    Args:
+        path: the file.
+        keep_until: rows past this environment step are dropped first (a resumed run writes them again); None
+            starts the file anew.
+        keep_rows: rows kept at most: those that the checkpoint counts.
+    """
+
+    def __init__(self, path: Path, keep_until: int | None, keep_rows: int) -> None:
+        kept = [] if keep_until is None else [row for row in read(path) if row["step"] <= keep_until]
+        kept = kept[:keep_rows]
+        write_atomically(
+            path, "".join(json.dumps(finite(row), allow_nan=False) + "\n" for row in kept).encode()
+        )
+        self._file = AppendOnly(path)
+
+    def write(self, steps: int, metrics: Metrics) -> None:
+        self._file.append((json.dumps(finite({"step": steps, **metrics}), allow_nan=False) + "\n").encode())
+
+    def film(self, steps: int, clip: Clip) -> None:
+        """Rows are of numbers."""
+
+    def settle(self) -> None:
+        self._file.settle()
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """The summary has a file of its own."""
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics file, but for lines that a crash cut short or that a disk lost.
+
+    Rows are settled on the disk before a checkpoint is written, so such lines are past the last checkpoint, and whoever
+    resumes the run writes them again.
+    """
+    if not path.is_file():
+        return []
+    lines = path.read_text(errors="replace").split("\n")
+    return [row for line in lines[:-1] if (row := _row(line)) is not None]
+
+
+def finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row, or any record, that strict JSON can hold: numbers that are not finite as texts."""
+    return {key: _finite(value) for key, value in row.items()}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return _text(value)
+    if isinstance(value, Mapping):
+        return finite(value)
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _text(value: float) -> float | str:
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def parsed(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Invert `finite`."""
+    return {key: _TEXTS.get(value, value) if isinstance(value, str) else value for key, value in row.items()}
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return parsed(row) if isinstance(row, dict) and "step" in row else None

@@ -1,0 +1,204 @@
+"""What a run writes into its folder: rows of metrics, checkpoints, its summary; and what happens when it cannot."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pgx.core.errors import RunError, UserError
+from pgx.core.plain import Metrics
+from pgx.runs.checkpoints import BEST, LAST, Checkpoints, numbered, write_atomically
+from pgx.runs.command_lines import command
+from pgx.runs.loggers import Clip, Sink
+from pgx.runs.loggers.jsonl import METRICS, finite, parsed, read
+
+SUMMARY = "summary.json"
+PAUSE = 1.0  # seconds between attempts to write what could not be written
+
+
+@dataclass(frozen=True)
+class Unwritten:
+    """A checkpoint that is not on the disk yet, packed at its moment."""
+
+    steps: int
+    state: bytes
+    best: bytes | None  # to be written with it
+
+
+class Records:
+    """The only writer of a run's folder. What a full disk refuses is kept and tried again; training goes on meanwhile.
+
+    Args:
+        run_dir: the folder.
+        config: the resolved config as YAML.
+        checkpoints: of the folder.
+        open_sinks: opens the loggers for a run that has come this many steps (None: a new run) and logged so many rows.
+        patience: seconds that the end of a run waits for a disk that refuses.
+        warn: told what cannot be written, and when it has been.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        config: str,
+        checkpoints: Checkpoints,
+        open_sinks: Callable[[int | None, int], Sequence[Sink]],
+        patience: float,
+        warn: Callable[[str], None],
+    ) -> None:
+        self.run_dir = run_dir
+        self.config = config
+        self.checkpoints = checkpoints
+        self.open_sinks = open_sinks
+        self.patience = patience
+        self.warn = warn
+        self._sinks: Sequence[Sink] = ()
+        self._unwritten: Unwritten | None = None
+        self._tried = 0.0  # when it was last tried
+        self._held_up = False
+
+    def begin(self, steps: int | None, rows: int) -> None:
+        """Open the folder of a run that has come so many steps (None: of a new one) and logged so many rows."""
+        # A summary is of a run that has ended: one of an earlier life would speak for this one if it is killed.
+        (self.run_dir / SUMMARY).unlink(missing_ok=True)
+        write_atomically(self.run_dir / "config.yaml", self.config.encode())
+        self._sinks = self.open_sinks(steps, rows)
+        lost = rows - len(read(self.run_dir / METRICS))
+        if lost > 0:
+            self.warn(
+                f"{METRICS}: {lost:,} of the {rows:,} rows up to the checkpoint are not there or damaged"
+            )
+
+    def row(self, steps: int, metrics: Metrics) -> None:
+        """Log an iteration's metrics, under their tags."""
+        for sink in self._sinks:
+            sink.write(steps, metrics)
+
+    def film(self, steps: int, clip: Clip) -> None:
+        """Show a video where one can be shown."""
+        for sink in self._sinks:
+            sink.film(steps, clip)
+
+    def checkpoint(self, unwritten: Unwritten) -> None:
+        """Write a checkpoint now, or as soon as the disk lets it; one that waits has a last chance before it."""
+        self._tried = 0.0
+        self.catch_up()
+        self._unwritten, self._tried = unwritten, 0.0
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Write what waits, if it is time to try again."""
+        if self._unwritten is None or time.monotonic() - self._tried < PAUSE:
+            return
+        self._tried = time.monotonic()
+        try:
+            self._write_checkpoint()
+        except OSError as error:
+            if not self._held_up:
+                self._held_up = True
+                self.warn(
+                    f"checkpoint: cannot be written ({error.strerror}); training goes on, it is tried again"
+                )
+
+    def _write_checkpoint(self) -> None:
+        """What `last` is, rows are settled up to, and the best is there: a resumed run lacks neither."""
+        if self._unwritten is None:
+            return
+        for sink in self._sinks:
+            sink.settle()
+        if self._unwritten.best is not None:
+            self.checkpoints.save(self._unwritten.best, [BEST])
+        self.checkpoints.save(self._unwritten.state, [numbered(self._unwritten.steps), LAST])
+        if self._held_up:
+            self._held_up = False
+            self.warn("checkpoint: written after all")
+        self._unwritten = None
+
+    def end(self, summary: dict[str, Any], patient: bool) -> None:
+        """Write all that is left, and how the run ended.
+
+        Args:
+            summary: what summary.json shall hold.
+            patient: wait for a disk that refuses; else a warning says what it refused, since something worse is on its
+                way to the user.
+
+        Raises:
+            RunError: it went on refusing.
+        """
+        told = (json.dumps(finite(summary), indent=2, allow_nan=False) + "\n").encode()
+        todo: list[Callable[[], None]] = [self._write_checkpoint]
+        todo += [_finishing(sink, summary) for sink in self._sinks]
+        todo.append(lambda: write_atomically(self.run_dir / SUMMARY, told))
+        try:
+            if patient:
+                self._do(todo, time.monotonic() + self.patience)
+            else:
+                self._attempt(todo)
+        finally:
+            for sink in self._sinks:
+                sink.close()
+
+    def _attempt(self, todo: list[Callable[[], None]]) -> None:
+        """Each in turn, once."""
+        try:
+            for action in todo:
+                action()
+        except OSError as error:
+            self.warn(_refused(self.run_dir, error))
+
+    def _do(self, todo: list[Callable[[], None]], give_up: float) -> None:
+        """Each in turn, again and again where the disk refuses it."""
+        told = False
+        while todo:
+            try:
+                todo[0]()
+                todo.pop(0)
+            except OSError as error:
+                left = give_up - time.monotonic()
+                if left <= 0:
+                    raise RunError(_refused(self.run_dir, error)) from error
+                if not told:
+                    told = True
+                    self.warn(
+                        f"{self.run_dir}: cannot be written ({error.strerror}); the run is over and waits for "
+                        f"{left:,.0f} s (trainer.write_patience), Ctrl-C gives up"
+                    )
+                time.sleep(min(PAUSE, left))
+
+
+def _refused(run_dir: Path, error: OSError) -> str:
+    return f"{run_dir}: cannot be written ({error.strerror}); what it holds is whole, of an earlier moment of the run"
+
+
+def _finishing(sink: Sink, summary: dict[str, Any]) -> Callable[[], None]:
+    return lambda: sink.finish(summary)
+
+
+def read_summary(run_dir: Path) -> dict[str, Any]:
+    """How a run ended; empty where it has not, or where its summary is damaged."""
+    try:
+        found = json.loads((run_dir / SUMMARY).read_text())
+    except (OSError, ValueError):
+        return {}
+    return parsed(found) if isinstance(found, dict) else {}
+
+
+def complain(line: str) -> None:
+    """A warning on the error stream."""
+    print(f"pgx: {line}", file=sys.stderr, flush=True)
+
+
+def refuse_used(run_dir: Path) -> None:
+    """A new run must not write over an old one.
+
+    Raises:
+        UserError: the folder holds a run.
+    """
+    if (run_dir / "metrics.jsonl").exists() or (run_dir / "checkpoints").exists():
+        raise UserError(
+            f"run_dir={run_dir}: holds a run already; choose another folder, or go on with it: "
+            f"{command('train', '--resume', run_dir, of=run_dir)}"
+        )

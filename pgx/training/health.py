@@ -1,0 +1,215 @@
+"""The health of an update: measured around it, on its whole batch, by the same code for every rule."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from pgx.algos.common.advantages import observations
+from pgx.compiler.arguments import substituted
+from pgx.core.agent import Agent
+from pgx.core.data import Batch, Rollout
+from pgx.core.engine import Engine
+from pgx.core.networks import Critic, Distribution, Policy
+from pgx.core.plain import Metrics
+from pgx.core.ranks import Ranks
+from pgx.core.specs import ActionSpec, Continuous
+from pgx.ops.losses import surrogate
+from pgx.ops.params import flatten, gradient, split
+from pgx.ops.stats import at_bound, clipped_share, effective_share, explained_share, outside
+
+
+@dataclass(frozen=True)
+class Before:
+    """What is remembered of an agent before an update."""
+
+    batch: Batch
+    parameters: Tensor  # [P] of the policy
+
+
+def look(agent: Agent, batch: Batch) -> Before:
+    """Remember an agent before the update that is about to learn from this batch."""
+    return Before(batch, flatten(agent.policy.parameters()))
+
+
+def measure(before: Before, agent: Agent, engine: Engine, clip_range: float) -> Metrics:
+    """The update's health, by the keys of pgx.runs.metrics.
+
+    Args:
+        before: from `look`, on the batch that the rule learned from.
+        agent: after the update.
+        engine: runs the arithmetic.
+        clip_range: half width of the interval around ratio 1 that `clip_fraction` counts outside of.
+
+    Returns:
+        Metrics in nats, shares, and units of the advantage.
+    """
+    batch = before.batch
+    values = engine.bind(changes, agent.policy, agent.critic, batch, clip_range, rows=len(batch))
+    (found,) = values(before.parameters)
+    return dict(zip(KEYS, found.tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class Through:
+    """A policy on some of a rollout's observations, under the statistics of that rollout."""
+
+    rollout: Rollout  # of which the valid rows are looked at
+    policy: Distribution
+
+
+@torch.no_grad()
+def look_through(agent: Agent, rollout: Rollout) -> Through | None:
+    """Remember what a policy does under the present statistics; None where the normaliser has none."""
+    if agent.normalizer.seen is None:
+        return None
+    if agent.policy.memory is None:
+        rollout = replace(rollout, valid=_thinned(rollout.valid))
+    return Through(rollout, agent.policy(observations(agent, rollout)))
+
+
+@torch.no_grad()
+def normalizer_kl(before: Through, agent: Agent, ranks: Ranks) -> float:
+    """Mean KL(pi under the old statistics || pi under the present ones), nats, over the rows of all ranks.
+
+    Args:
+        before: from `look_through`, before the statistics moved.
+        agent: after it, with the same policy.
+        ranks: whose statistics moved alike.
+    """
+    kl = before.policy.kl(agent.policy(observations(agent, before.rollout)))
+    return float(ranks.mean(kl, kl.mean())[0])
+
+
+def _thinned(valid: Tensor) -> Tensor:
+    """valid [T, N] with at most about LOOKED rows left, evenly spaced in time-major order."""
+    rows = valid.flatten().nonzero().squeeze(-1)
+    kept = torch.zeros_like(valid).flatten()
+    kept[rows[:: max(1, len(rows) // LOOKED)]] = True
+    return kept.view(valid.shape)
+
+
+LOOKED = 2048  # rows that normalizer_kl is a mean of; its standard error is then a few percent
+
+
+def clipping(
+    batch: Batch, agent: Agent, action: ActionSpec, reward: Tensor, reward_clip: float | None
+) -> Metrics:
+    """Return how much of a batch was changed by bounds: of the scaled reward, and of continuous actions.
+
+    Args:
+        batch: B rows, as the rule learned from them.
+        agent: whose policy took the actions.
+        action: what the environments take.
+        reward: [B] scaled and clipped, of the same rows.
+        reward_clip: bound on the scaled reward; None: rewards are not scaled.
+
+    Returns:
+        `clipped_reward_fraction` unless rewards are not scaled; `clipped_action_fraction` where actions are continuous
+        and have a finite bound. Fractions in [0, 1], over the rows of all ranks.
+    """
+    found: Metrics = {}
+    if reward_clip is not None:
+        found["clipped_reward_fraction"] = float(batch.mean(at_bound(reward, reward_clip)))
+    if isinstance(action, Continuous) and action.low is not None and action.high is not None:
+        low, high = (torch.tensor(bounds).to(batch.action) for bounds in (action.low, action.high))
+        if any(map(math.isfinite, (*action.low, *action.high))):
+            # What is executed for a sample depends on the action space alone: one row does, if there is one.
+            one = torch.zeros(min(1, len(batch)), dtype=torch.int64, device=low.device)
+            with torch.no_grad():
+                executed = agent.policy(batch.obs[one]).executed(batch.action)
+            found["clipped_action_fraction"] = float(batch.mean(outside(executed, low, high)))
+    return found
+
+
+KEYS = (
+    "kl",
+    "kl_max",
+    "kl_reverse",
+    "entropy",
+    "ess",
+    "clip_fraction",
+    "ratio_min",
+    "ratio_max",
+    "surrogate_gain",
+    "predicted_gain",
+    "gradient_norm",
+    "step_norm",
+    "explained_variance",
+    "explained_variance_after",
+    "advantage_mean",
+    "advantage_std",
+)
+
+
+def changes(
+    policy: Policy, critic: Critic, batch: Batch, clip_range: float, parameters: Tensor
+) -> tuple[Tensor]:
+    """What an update did to a policy and a critic, on the batch that it learned from, over all ranks.
+
+    With old and new policy at the batch's B observations: KL both ways, entropy, the importance weights
+    w = π_new(a|s) / μ(a|s) of the behaviour policy's actions, the surrogate L = mean(w A), the gradient g of L at the
+    old parameters and its first-order prediction g·Δθ, and the share of the value targets' variance that the critic
+    explains.
+
+    Args:
+        policy, critic: after the update.
+        batch: B rows over all ranks.
+        clip_range: half width of the interval around ratio 1.
+        parameters: of the policy before the update, [P].
+
+    Returns:
+        In the order of KEYS, float64.
+    """
+    network = cast(nn.Module, policy)
+    own = dict(network.named_parameters())
+    parts = [part.detach().requires_grad_() for part in split(parameters, list(own.values()))]
+    with torch.enable_grad():
+        tracked = substituted([(network, dict(zip(own, parts, strict=True)))], policy, batch.obs)
+        objective = surrogate(tracked.log_prob(batch.action) - batch.log_prob, batch.advantage)
+        slope = gradient(objective, parts)
+    objective, slope = batch.averaged(objective.detach(), slope)
+    old = tracked.detach()
+    with torch.no_grad():
+        new = policy(batch.obs)
+        columns = (
+            old.kl(new),
+            new.kl(old),
+            new.entropy(),
+            new.log_prob(batch.action) - batch.log_prob,
+            batch.advantage,
+            batch.value,
+            critic(batch.obs),
+            batch.value_target,
+        )
+        kl, reverse, entropy, log_ratio, advantage, value, value_after, target = batch.gathered(columns)
+        step = flatten(own.values()) - parameters
+        found = (
+            kl.mean(),
+            kl.max(),
+            reverse.mean(),
+            entropy.mean(),
+            effective_share(log_ratio),
+            clipped_share(log_ratio, clip_range),
+            log_ratio.min().exp(),
+            log_ratio.max().exp(),
+            surrogate(log_ratio, advantage) - objective,
+            slope.dot(step),
+            slope.norm(),
+            step.norm(),
+            _explained(critic, value, target),
+            _explained(critic, value_after, target),
+            advantage.mean(),
+            advantage.std(correction=0),
+        )
+    return (torch.stack([value.double() for value in found]),)
+
+
+def _explained(critic: Critic, value: Tensor, target: Tensor) -> Tensor:
+    """Share of the targets' variance that values explain; NaN where there is no critic, and none of them is not 0."""
+    share = explained_share(value, target)
+    if next(critic.parameters(), None) is None:
+        return torch.where(value.any(), share, math.nan)
+    return share

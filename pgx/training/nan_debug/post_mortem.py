@@ -1,0 +1,117 @@
+"""What a run leaves of a failure, so that it can be made again: `post_mortem/iteration_<n>/` in its folder."""
+
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal
+
+from pgx.core.data import Rollout
+from pgx.core.errors import UserError
+from pgx.core.plain import State
+from pgx.runs.checkpoints import LAST, Checkpoints, packed, unpacked, write_atomically
+from pgx.runs.command_lines import command
+from pgx.runs.loggers.jsonl import finite
+from pgx.runs.versions import versions
+from pgx.runs.writer import Records
+from pgx.training.nan_debug.evidence import Attempt, NotFiniteError
+
+FOLDER = "post_mortem"
+FAILURE = "failure.json"
+Kind = Literal["update", "run"]
+
+
+def explained(
+    error: NotFiniteError,
+    iteration: int,
+    records: Records | None,
+    diagnose: Callable[[Attempt], str | None],
+) -> str:
+    """A number that is not finite: what it is and where it came from; what there is to look at is written.
+
+    Args:
+        error: what happened.
+        iteration: in which, from 1.
+        records: of the run; None where another rank writes them.
+        diagnose: where in an update that failed a number first ceased to be finite; None: nowhere when made again.
+    """
+    said = str(error) if str(error).startswith("iteration") else f"iteration {iteration}: {error}"
+    if records is None:
+        return said
+    if error.evidence.attempt is not None:
+        found = diagnose(error.evidence.attempt)
+        said += f"; {found or 'made again as it is written, without a compiler, it does not'}"
+    try:
+        folder = write_bundle(records.run_dir, records.config, records.checkpoints, iteration, error)
+    except OSError as problem:
+        return f"{said}; its post-mortem cannot be written: {problem.strerror}"
+    return f"{said}; {command('replay', folder, of=folder)} makes it again"
+
+
+def write_bundle(
+    run_dir: Path, config: str, checkpoints: Checkpoints, iteration: int, error: NotFiniteError
+) -> Path:
+    """Write what is needed to fail in the same way; returns the folder.
+
+    Args:
+        run_dir: of the run.
+        config: of the run, as YAML.
+        checkpoints: of the run; the last one comes with the bundle, if there is one.
+        iteration: that failed, from 1.
+        error: how.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder = run_dir / FOLDER / f"iteration_{iteration:09d}"
+    folder.mkdir(parents=True, exist_ok=True)
+    attempt, recorded = error.evidence.attempt, error.evidence.recorded
+    last = checkpoints.folder / f"{LAST}.pt"
+    if last.is_file():
+        write_atomically(folder / "checkpoint.pt", last.read_bytes())
+    if attempt is not None:
+        columns = {c.name: getattr(attempt.rollout, c.name) for c in fields(Rollout) if c.name != "share"}
+        write_atomically(folder / "batch.pt", packed(columns))
+        before = {"before": attempt.before, "progress": attempt.progress}
+        write_atomically(folder / "before.pt", packed(before))
+    elif recorded:
+        write_atomically(folder / "batch.pt", packed(dict(recorded)))
+    write_atomically(folder / "config.yaml", config.encode())
+    kind: Kind = "run" if attempt is None else "update"
+    told = {"kind": kind, "iteration": iteration, "error": str(error), "versions": versions()}
+    write_atomically(folder / FAILURE, (json.dumps(finite(told), indent=2, allow_nan=False) + "\n").encode())
+    return folder
+
+
+def read_failure(folder: Path) -> dict[str, Any]:
+    """What failed, of a bundle: its kind, iteration and error.
+
+    Raises:
+        UserError: the folder is no bundle.
+    """
+    try:
+        told = json.loads((folder / FAILURE).read_text())
+        return {
+            "kind": str(told["kind"]),
+            "iteration": int(told["iteration"]),
+            "error": str(told["error"]),
+            "versions": dict(told["versions"]),
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{folder}: no post-mortem of a run; they are in RUN/{FOLDER}/iteration_..., each with its {FAILURE}"
+        ) from None
+
+
+def read_attempt(folder: Path) -> Attempt:
+    """The update that failed, of a bundle.
+
+    Raises:
+        UserError: a file of it is not there, damaged, or no file of pgx.
+    """
+    for name in ("before.pt", "batch.pt"):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder}: {name} is missing")
+    before = unpacked(folder / "before.pt")
+    columns: State = unpacked(folder / "batch.pt")
+    return Attempt(before["progress"], before["before"], Rollout(**columns))

@@ -1,0 +1,133 @@
+"""Where a number first ceases to be finite: an update made again, operation by operation."""
+
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import pgx
+from pgx.core.agent import Agent
+from pgx.core.data import Rollout
+from pgx.core.plain import State
+from pgx.core.rule import Algorithm, Learner
+from pgx.training.nan_debug.evidence import Attempt, unlearn
+
+ROOT = Path(pgx.__file__).parent
+SHOWN = 4  # functions of the chain that are named
+
+
+@dataclass(frozen=True)
+class Birth:
+    """An operation that gave what is not finite, of finite numbers."""
+
+    operation: str
+    step: int  # operations of the update before it
+    chain: tuple[traceback.FrameSummary, ...]  # functions of pgx that led to it, outermost first
+
+    def __str__(self) -> str:
+        innermost = self.chain[-1]
+        within = " < ".join(frame.name for frame in reversed(self.chain[-SHOWN:]))
+        place = f"{Path(innermost.filename).relative_to(ROOT.parent)}:{innermost.lineno}"
+        return f"{self.tensor}: {self.operation} at {place}, in {within}"
+
+    @property
+    def tensor(self) -> str:
+        """Of what it is: an estimate, a loss, a gradient, a step."""
+        names = [frame.name for frame in self.chain]
+        if "estimate" in names or names[-1].endswith(("_batch", "_returns")):
+            return "estimate"
+        if "gradient" in names:
+            inside = names[names.index("gradient") + 1 :]
+            return "loss" if any(name != "clipped" for name in inside) else "gradient"
+        return "step"
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Looks at every operation's arguments and results."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.nan: Birth | None = None
+        self.infinity: Birth | None = None
+        self._steps = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = list(_tensors((args, kwargs or {})))
+        finite_given = all(bool(x.isfinite().all()) for x in given)
+        results = func(*args, **(kwargs or {}))
+        self._steps += 1
+        found = list(_tensors(results))
+        if self.nan is None and any(bool(x.isnan().any()) for x in found):
+            self.nan = self._birth(func)
+        elif self.infinity is None and finite_given and any(bool(x.isinf().any()) for x in found):
+            self.infinity = self._birth(func)
+        return results
+
+    def _birth(self, operation: Any) -> Birth:
+        stack = [frame for frame in traceback.extract_stack() if Path(frame.filename).is_relative_to(ROOT)]
+        own = [frame for frame in stack if frame.filename != __file__]
+        return Birth(str(operation), self._steps, tuple(own))
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    """The tensors of floating point in nested arguments."""
+    if isinstance(values, Tensor):
+        if values.is_floating_point():
+            yield values
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _tensors(value)
+    elif isinstance(values, dict):
+        yield from _tensors(list(values.values()))
+
+
+def find_fault(attempt: Attempt, agent: Agent, algorithm: Algorithm, learner: Learner) -> str | None:
+    """Make an update again and say where a number first ceases to be finite; None: all stay so.
+
+    Args:
+        attempt: the update.
+        agent, learner: any of the run's kind, the learner's engine eager; they are left as the update leaves them.
+        algorithm: the run's.
+    """
+    given = _not_finite_in(attempt.before, "before the update") or _not_finite_in(
+        _columns(attempt.rollout), "rollout"
+    )
+    if given is not None:
+        return given
+    unlearn(agent, learner, attempt.before)
+    watch, raised = _Watch(), None
+    try:
+        with watch:
+            algorithm.update(agent, learner, attempt.rollout, attempt.progress)
+    except (
+        Exception
+    ) as error:  # what comes of a number that is not finite: it is the number that is looked for
+        raised = f"{type(error).__name__}: {error}"
+    if watch.nan is None:
+        return raised if watch.infinity is None else f"infinite {watch.infinity}"
+    said = f"NaN {watch.nan}"
+    # Masked choices have the logit -inf; what overflows and then becomes NaN is the finding.
+    if watch.infinity is not None and watch.infinity.step < watch.nan.step:
+        said += f"; infinite before that, {watch.infinity}"
+    return said
+
+
+def _columns(rollout: Rollout) -> State:
+    return {column.name: getattr(rollout, column.name) for column in fields(rollout)}
+
+
+def _not_finite_in(state: Any, where: str) -> str | None:
+    """The first tensor of a nested state that is not finite, by its path."""
+    if isinstance(state, Tensor):
+        return where if state.is_floating_point() and not bool(state.isfinite().all()) else None
+    if isinstance(state, dict):
+        items = [(f"{where}, {key}", value) for key, value in state.items()]
+    elif isinstance(state, list | tuple):
+        items = [(f"{where}[{i}]", value) for i, value in enumerate(state)]
+    else:
+        return None
+    return next((found for name, value in items if (found := _not_finite_in(value, name))), None)
