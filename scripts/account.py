@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from benchmark.machine import cores
 
-from pgx.config import build, compose
+from pgx.config.compose import compose
 from pgx.training import health
+from pgx.training.build import build
 
 ENV = "Walker2d-v4"
 Seconds = dict[str, list[float]]

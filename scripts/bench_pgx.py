@@ -47,7 +47,8 @@ def bare(options: argparse.Namespace) -> dict[str, object]:
 
 def update(options: argparse.Namespace) -> dict[str, object]:
     """Seconds of `algorithm.update`: estimates, policy, critic; on rollouts of the policy as it learns."""
-    from pgx.config import build, compose
+    from pgx.config.compose import compose
+    from pgx.training.build import build
 
     envs = 32
     overrides = [f"algo={options.algo}", f"env={options.env}", f"env.num_envs={envs}", f"seed={options.seed}"]

@@ -30,7 +30,7 @@ from pgx.envs.make import BackendChoice, make_envs
 from pgx.envs.render.camera import Camera, Frame
 from pgx.envs.rewards.plan import RewardPlan
 from pgx.envs.vector import Array, VectorEnv
-from pgx.rollouts import Episode
+from pgx.rollouts.types import Episode
 from pgx.runs.loggers.jsonl import METRICS, read
 from pgx.training.build import load_agent_for
 from pgx.training.evaluation import play

@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from pgx.cli.main import main
-from pgx.config import build, compose
+from pgx.config.compose import compose
 from pgx.config.keys import takes_any_key
 from pgx.config.overrides import parse
 from pgx.core.errors import UserError
@@ -25,6 +25,7 @@ from pgx.core.observations import Observations
 from pgx.envs.gymnasium_backend import make_single
 from pgx.rollouts.datasets.trajectory import Trajectory, split
 from pgx.rollouts.datasets.write import write_dataset
+from pgx.training.build import build
 from pgx.training.trainer import Trainer
 from tests.command import Command, Said
 

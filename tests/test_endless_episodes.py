@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from pgx.config.compose import compose
-from pgx.rollouts import Episode
+from pgx.rollouts.types import Episode
 from pgx.training.build import load_agent
 from pgx.training.evaluation import OnStep, never, play, unwatched
 from tests.command import Command

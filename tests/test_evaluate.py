@@ -12,13 +12,13 @@ from pgx.cli.commands import evaluate as command_of_eval
 from pgx.cli.commands.evaluate import evaluate
 from pgx.config.compose import compose
 from pgx.core.agent import Act
+from pgx.core.nonfinite import NotFiniteError
 from pgx.core.observations import Observations
 from pgx.core.seeding import derive
-from pgx.rollouts import Episode
+from pgx.rollouts.types import Episode
 from pgx.runs.checkpoints import Checkpoints
 from pgx.training.build import load_agent
 from pgx.training.evaluation import episode_metrics, evaluation_metrics, never, play, success_rate, unwatched
-from pgx.training.nan_debug.evidence import NotFiniteError
 from pgx.training.nan_debug.post_mortem import write_bundle
 from tests.command import Command
 from tests.conftest import Make

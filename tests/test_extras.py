@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from pgx.config import compose
+from pgx.config.compose import compose
 from pgx.config.sections import Search
 from pgx.core.extras import EXTRAS, import_problem
 from pgx.sweeps.plan import Job, Plan, write_plan

@@ -15,9 +15,10 @@ from pgx.cli.main import main
 from pgx.core.data import Batch, Rollout
 from pgx.core.errors import RunError
 from pgx.core.networks import Policy
+from pgx.core.nonfinite import NotFiniteError
 from pgx.runs.checkpoints import snapshot, unpacked
 from pgx.runs.loggers.jsonl import read
-from pgx.training.nan_debug.evidence import NotFiniteError, learned
+from pgx.training.nan_debug.evidence import learned
 from pgx.training.nan_debug.post_mortem import FAILURE, read_attempt
 from tests.conftest import Make, parameters, small
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from pgx.algos import rules
 from pgx.algos.common.advantages import observations
 from pgx.algos.common.sequences import stretch_conflicts, stretches
-from pgx.config import compose
 from pgx.config.check import problems_of
+from pgx.config.compose import compose
 from pgx.core.agent import Act, Agent
 from pgx.core.data import Rollout
 from pgx.core.networks import Memory, RecurrentPolicy

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pgx.algos import rules
-from pgx.config import compose
+from pgx.config.compose import compose
 from pgx.core.agent import Agent
 from pgx.core.data import Rollout
 from pgx.core.periodic import Every

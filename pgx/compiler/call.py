@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import pgx
-from pgx.compiler.arguments import describe, leaves
+from pgx.compiler.arguments import describe
+from pgx.core.tensor_tree import leaves
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pgx.compiler.arguments import leaves
 from pgx.compiler.call import Call, Curried, signature
 from pgx.compiler.eager import Written
 from pgx.compiler.known import Code, Known, Programs
 from pgx.core.engine import Bound, Result
+from pgx.core.tensor_tree import leaves
 
 
 class _Bound:

@@ -25,10 +25,10 @@ from torch.fx.experimental.symbolic_shapes import (
     StatelessSymbolicContext,
 )
 
-from pgx.compiler.arguments import named_tensors, rebuilt, substituted
 from pgx.compiler.call import Call, Curried
 from pgx.compiler.halves import halves
 from pgx.compiler.program import keep
+from pgx.core.tensor_tree import named_tensors, rebuilt, substituted
 
 # Free sizes have to be some number while the function is traced: primes, which no network has for a width.
 _EXAMPLE = {"rows": 1009, "ragged": 997}

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pgx.config.sections import RUNNERS
 from pgx.core.schema import signature
 from pgx.networks import CRITICS, POLICIES
 from pgx.ops.optim import CRITIC_OPTIMIZERS, OPTIMIZERS
-from pgx.rollouts import RUNNERS
 
 NAMED: dict[str, tuple[dict[str, Callable[..., Any]], frozenset[str]]] = {
     # section: what its `name` chooses from, and the parameters that come from elsewhere than the config
@@ -14,13 +14,7 @@ NAMED: dict[str, tuple[dict[str, Callable[..., Any]], frozenset[str]]] = {
     "critic": (CRITICS, frozenset({"obs", "action", "generator"})),
     "optimizer": (OPTIMIZERS, frozenset({"network", "engine", "ranks"})),
     "critic_optimizer": (CRITIC_OPTIMIZERS, frozenset({"network", "engine", "ranks"})),
-    "runner": (
-        RUNNERS,
-        frozenset(
-            {"envs", "reward_scaler", "seed", "device", "engine", "ranks", "num_envs", "actor_plan"}
-            | {"agent", "learner", "worker_plan", "checkpoint_every", "warmup_steps"}
-        ),
-    ),
+    "runner": (RUNNERS, frozenset()),
 }
 
 

@@ -1,5 +1,6 @@
 """The sections of a config whose keys never vary, as types. The others take the signature of what they name."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -7,8 +8,10 @@ from pgx.compiler import Compile
 from pgx.core.schema import Count, Fraction, Index, NonNegative, Positive
 from pgx.envs.make import Backend
 from pgx.envs.rewards.plan import RewardPlan
-from pgx.runs.loggers.console import ConsoleStyle
-from pgx.training.loop import OnNaN
+from pgx.rollouts.sizes import Auto
+
+OnNaN = Literal["stop", "skip_update"]
+ConsoleStyle = Literal["auto", "live", "plain", "off"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,62 @@ class Search:
     )
     warmup_steps: Index  # environment steps before which no trial is pruned
 
+
+@dataclass(frozen=True)
+class SyncRunner:
+    """All environments in lock step, in this process."""
+
+    rollout_steps: Count  # T, per environment
+    lag: Index  # updates that the acting policy is behind the learning one
+
+
+@dataclass(frozen=True)
+class EpisodesRunner:
+    """Whole episodes, every rollout from fresh starts."""
+
+    episodes_per_env: Count  # of each environment, in a rollout
+    max_episode_steps: Count  # environment steps after which an episode is truncated
+
+
+@dataclass(frozen=True)
+class DatasetRunner:
+    """Recorded episodes of another policy."""
+
+    path: str | None  # of the dataset; null is refused
+    episodes: Count  # in a rollout
+
+
+@dataclass(frozen=True)
+class ActorLearnerRunner:
+    """Actors that step environments in their own processes, and a learner that takes their trajectories."""
+
+    rollout_steps: Count  # T, length of a trajectory, per environment
+    workers: Count | Auto  # actors
+    trajectories: Count | Auto  # in an update
+    queue: Count | Auto  # trajectories begun and not yet learned from, at most
+    inference: Literal["actor", "learner"]  # which process chooses actions
+    max_restarts: Index  # of actors, over the run
+    backend: Literal["local", "ray"]  # where actors run
+    address: str | None  # of a Ray cluster, host:port or auto; null: start one on this machine
+    connect_seconds: Positive  # to wait for the cluster and for its free cores
+
+
+@dataclass(frozen=True)
+class A3CRunner:
+    """Workers that update shared parameters without locks."""
+
+    rollout_steps: Count  # t_max, per environment
+    workers: Count | Auto  # processes
+    max_restarts: Index  # of workers, over the run
+
+
+RUNNERS: dict[str, Callable[..., Any]] = {
+    "a3c": A3CRunner,
+    "actor_learner": ActorLearnerRunner,
+    "dataset": DatasetRunner,
+    "episodes": EpisodesRunner,
+    "sync": SyncRunner,
+}
 
 FIXED: dict[str, type[Any]] = {
     "env": Env,

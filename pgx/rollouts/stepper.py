@@ -15,6 +15,7 @@ from pgx.core.agent import Agent, at_one_moment, distribution_at
 from pgx.core.data import Rollout
 from pgx.core.engine import Binds, Bound
 from pgx.core.networks import Distribution, Policy
+from pgx.core.nonfinite import Evidence, NotFiniteError
 from pgx.core.plain import State
 from pgx.core.ranks import ALONE, Ranks, share_of
 from pgx.core.seeding import derive, generator
@@ -23,7 +24,6 @@ from pgx.envs.vector import Array, Step, VectorEnv
 from pgx.rollouts.recording import Recording
 from pgx.rollouts.tally import Tally
 from pgx.rollouts.types import Episode
-from pgx.training.nan_debug.evidence import Evidence, NotFiniteError
 
 
 class Stepper:

@@ -252,11 +252,6 @@ def tag(key: str) -> str:
     return _TAGS[key]
 
 
-def shown(value: float) -> str:
-    """A return or length for people: one decimal, and three digits that count where it is small."""
-    return f"{value:,.1f}" if abs(value) >= 10 or value == 0 else f"{value:.3g}"
-
-
 def tagged(metrics: Metrics) -> Metrics:
     """Metrics under their tags, in the table's order; what is undefined in this iteration (NaN) is left out.
 
@@ -281,9 +276,9 @@ def markdown() -> str:
         "",
         "Made by `python -m pgx.runs.metrics > docs/metrics.md` from the table in pgx/runs/metrics.py. The x-axis is",
         "environment steps, always. A metric that is undefined in an iteration (no episode ended, constant targets)",
-        'is left out there. JSON has no infinity: metrics.jsonl writes one as the text "Infinity" or "-Infinity", so that',
-        "every JSON reader parses each line. `w` is the importance weight pi_new(a|s) / mu(a|s) of an action under the",
-        "policy that took it.",
+        'is left out there. JSON has no infinity: metrics.jsonl writes one as the text "Infinity" or "-Infinity", so',
+        "that every JSON reader parses each line. `w` is the importance weight pi_new(a|s) / mu(a|s) of an action",
+        "under the policy that took it.",
         "",
         "| tag | unit | definition |",
         "|---|---|---|",

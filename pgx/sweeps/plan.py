@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pgx.config.command_lines import command
 from pgx.config.overrides import prepare
 from pgx.config.sections import Search
 from pgx.config.spelling import quoted
 from pgx.core.errors import UserError
 from pgx.core.schema import problems, signature
 from pgx.runs.checkpoints import write_atomically
-from pgx.runs.command_lines import command
 from pgx.sweeps.progress import ENDED, KEPT, look
 
 PLAN = "sweep.json"

@@ -4,18 +4,16 @@ import math
 import os
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from pgx.core.agent import Agent
 from pgx.core.errors import RunError
 from pgx.core.plain import State
 from pgx.core.rule import Learner
-from pgx.core.schema import Count, Index
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
 from pgx.rollouts.shared import allocate
-from pgx.rollouts.sizes import Auto, cores, worker_count
 from pgx.rollouts.watch import Watch
 from pgx.rollouts.workers import Workers
 from pgx.training.a3c_memory import Common
@@ -196,28 +194,3 @@ class A3C:
             self.workers.close()
             self.workers = None
         self.envs.close()
-
-
-def a3c(
-    agent: Agent,
-    learner: Learner,
-    reward_scaler: RewardScaler | None,
-    envs: VectorEnv,
-    num_envs: int,
-    worker_plan: Callable[[int, int], A3CPlan],
-    warmup_steps: int,
-    checkpoint_every: int | None,
-    rollout_steps: Count,
-    workers: Count | Auto,
-    max_restarts: Index,
-) -> A3C:
-    """An A3C with workers as many as are meant. Args as in it, and:
-
-    Args:
-        num_envs: over all workers.
-        worker_plan: what each of so many workers is made of, for rollouts of so many steps.
-        rollout_steps: t_max.
-        workers: W; auto as in `worker_count`.
-    """
-    plan = worker_plan(worker_count(num_envs, workers, cores()), rollout_steps)
-    return A3C(agent, learner, reward_scaler, envs, plan, max_restarts, warmup_steps, checkpoint_every)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pgx.compiler.arguments import leaves
 from pgx.core.agent import Agent
 from pgx.core.rule import Optimizer
+from pgx.core.tensor_tree import leaves
 from pgx.envs.normalizers import RewardScaler
 from pgx.ops.optim import GradientSteps
 from pgx.ops.params import assign, flatten, split

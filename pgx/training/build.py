@@ -15,13 +15,25 @@ from pgx.algos import rule
 from pgx.compiler import Eager, aloud, choose_engine, make_engine, silently
 from pgx.config.check import check, check_inputs, plain_values
 from pgx.config.choices import NAMED
-from pgx.config.sections import Env, Health, Logger, Top, TrainerSection
+from pgx.config.sections import (
+    RUNNERS,
+    A3CRunner,
+    ActorLearnerRunner,
+    DatasetRunner,
+    Env,
+    EpisodesRunner,
+    Health,
+    Logger,
+    SyncRunner,
+    Top,
+    TrainerSection,
+)
 from pgx.core.agent import Agent
 from pgx.core.engine import Engine
 from pgx.core.errors import UserError
+from pgx.core.nonfinite import Attempt
 from pgx.core.ranks import ALONE, Ranks
 from pgx.core.rule import Algorithm, Learner, Optimizer
-from pgx.core.schema import signature
 from pgx.core.seeding import derive, generator
 from pgx.core.specs import ActionSpec, ObsSpec
 from pgx.core.streams import utf8
@@ -30,20 +42,25 @@ from pgx.envs.normalizers import RewardScaler
 from pgx.envs.rewards.plan import OWN, RewardPlan
 from pgx.envs.vector import VectorEnv
 from pgx.ops.optim import make_optimizer
-from pgx.rollouts import A3C, Episode
-from pgx.rollouts.types import Runner
+from pgx.rollouts.actor import ActorPlan
+from pgx.rollouts.actor_learner import actor_learner
+from pgx.rollouts.dataset import dataset
+from pgx.rollouts.episodes import episodes
+from pgx.rollouts.sizes import cores, worker_count
+from pgx.rollouts.sync import sync
+from pgx.rollouts.types import Episode, Runner
 from pgx.runs.checkpoints import Checkpoints
 from pgx.runs.writer import complain
+from pgx.training.a3c import A3C
 from pgx.training.evaluation import play
-from pgx.training.filming_of import filming, refuse_unfilmable
 from pgx.training.loop import Iterations, Synchronous
-from pgx.training.nan_debug.evidence import Attempt
 from pgx.training.nan_debug.search import find_fault
 from pgx.training.outputs import make_records
 from pgx.training.plans import actor_plan, agent_plan, reward_clip, threads_of, worker_plan
 from pgx.training.progress import INTERVAL, line_progress
 from pgx.training.rank_checks import check_ranks
 from pgx.training.trainer import Evaluate, Trainer
+from pgx.training.videos import filming, refuse_unfilmable
 
 
 def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Trainer:
@@ -77,10 +94,9 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Trainer:
     )
     engine = make_engine(chosen, top.device, silently if logger.console == "off" else aloud)
 
-    make_runner = NAMED["runner"][0][values["runner"]["name"]]
-    wanted = signature(make_runner)
+    section = _runner_section(values["runner"])
     # Actors and workers have environments of their own.
-    num_envs = 1 if wanted.keys() & {"actor_plan", "worker_plan"} else env.num_envs // ranks.size
+    num_envs = 1 if isinstance(section, ActorLearnerRunner | A3CRunner) else env.num_envs // ranks.size
     threads = threads_of(env, ranks.local_size)
     reward = RewardPlan(**values["reward"])
     choice = choose_backend(env.id, env.backend, env.kwargs, num_envs, threads, reward)
@@ -88,27 +104,25 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Trainer:
     agent = agent_plan(values, env).make(envs.obs_spec, envs.action_spec, device)
     algorithm: Algorithm = rule(values["algo"]["name"])(**_but(values["algo"], "name"))
     learner = _learner(values, agent, engine, ranks)
-    offered = {
-        "envs": envs,
-        "reward_scaler": _scaler(env, algorithm.discount, ranks),
-        "seed": top.seed,
-        "device": device,
-        "engine": engine,
-        "ranks": ranks,
-        "num_envs": env.num_envs,
-        "actor_plan": partial(actor_plan, values, env, chosen),
-        "worker_plan": partial(worker_plan, values, env, algorithm, chosen),
-        "agent": agent,
-        "learner": learner,
-        "checkpoint_every": training.checkpoint_every,
-        "warmup_steps": _warmup_steps(env, training),
-    }
-    taken = {name: part for name, part in offered.items() if name in wanted}
-    runner = make_runner(**taken, **_but(values["runner"], "name"))
-    if isinstance(runner, A3C):
-        iterations: Iterations = runner
+    scaler = _scaler(env, algorithm.discount, ranks)
+    runner: Runner | A3C
+    iterations: Iterations
+    if isinstance(section, A3CRunner):
+        workers = worker_count(env.num_envs, section.workers, cores())
+        runner = iterations = A3C(
+            agent=agent,
+            learner=learner,
+            reward_scaler=scaler,
+            envs=envs,
+            plan=worker_plan(values, env, algorithm, chosen, workers, section.rollout_steps),
+            max_restarts=section.max_restarts,
+            warmup_steps=_warmup_steps(env, training),
+            checkpoint_every=training.checkpoint_every,
+        )
     else:
-        iterations = _synchronous(values, env, agent, algorithm, learner, runner, ranks)
+        plan = partial(actor_plan, values, env, chosen)
+        source = _runner(section, envs, scaler, top.seed, device, engine, ranks, env.num_envs, plan)
+        runner, iterations = source, _synchronous(values, env, agent, algorithm, learner, source, ranks)
     return Trainer(
         agent=agent,
         algorithm=algorithm,
@@ -126,6 +140,50 @@ def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Trainer:
         filming=filming(agent, env, training, top.seed, device),
         diagnose=partial(_diagnose, values, env, algorithm, (envs.obs_spec, envs.action_spec), device),
     )
+
+
+def _runner_section(values: Mapping[str, Any]) -> Any:
+    """Return the runner's section as an instance of its dataclass."""
+    return RUNNERS[values["name"]](**_but(values, "name"))
+
+
+def _runner(
+    section: SyncRunner | EpisodesRunner | DatasetRunner | ActorLearnerRunner,
+    envs: VectorEnv,
+    scaler: RewardScaler | None,
+    seed: int,
+    device: torch.device,
+    engine: Engine,
+    ranks: Ranks,
+    num_envs: int,
+    plan: Callable[[int], ActorPlan],
+) -> Runner:
+    match section:
+        case SyncRunner():
+            return sync(envs, scaler, seed, device, engine, ranks, section.rollout_steps, section.lag)
+        case EpisodesRunner():
+            each, longest = section.episodes_per_env, section.max_episode_steps
+            return episodes(envs, scaler, seed, device, engine, each, longest)
+        case DatasetRunner():
+            return dataset(envs, scaler, seed, device, section.path, section.episodes)
+        case ActorLearnerRunner():
+            return actor_learner(
+                envs=envs,
+                reward_scaler=scaler,
+                device=device,
+                engine=engine,
+                num_envs=num_envs,
+                actor_plan=plan,
+                rollout_steps=section.rollout_steps,
+                workers=section.workers,
+                trajectories=section.trajectories,
+                queue=section.queue,
+                inference=section.inference,
+                max_restarts=section.max_restarts,
+                backend=section.backend,
+                address=section.address,
+                connect_seconds=section.connect_seconds,
+            )
 
 
 def use_threads(cfg: DictConfig) -> None:

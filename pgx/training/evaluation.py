@@ -11,8 +11,8 @@ from pgx.core.observations import Observations
 from pgx.core.plain import Metrics
 from pgx.core.seeding import derive
 from pgx.envs.vector import VectorEnv, step
-from pgx.rollouts import Episode
 from pgx.rollouts.tally import Tally
+from pgx.rollouts.types import Episode
 from pgx.runs.metrics import part_key
 
 # Told the episodes that have ended and the environment steps that were taken so far.

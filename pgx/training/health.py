@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from pgx.algos.common.advantages import observations
-from pgx.compiler.arguments import substituted
 from pgx.core.agent import Agent
 from pgx.core.data import Batch, Rollout
 from pgx.core.engine import Engine
@@ -16,6 +15,7 @@ from pgx.core.networks import Critic, Distribution, Policy
 from pgx.core.plain import Metrics
 from pgx.core.ranks import Ranks
 from pgx.core.specs import ActionSpec, Continuous
+from pgx.core.tensor_tree import substituted
 from pgx.ops.losses import surrogate
 from pgx.ops.params import flatten, gradient, split
 from pgx.ops.stats import at_bound, clipped_share, effective_share, explained_share, outside

@@ -3,12 +3,14 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
+from pgx.config.sections import OnNaN
 from pgx.core.agent import Agent
 from pgx.core.data import Rollout
+from pgx.core.nonfinite import Attempt, Evidence, NotFiniteError
 from pgx.core.plain import Metrics, State
 from pgx.core.ranks import Ranks
 from pgx.core.rule import Algorithm, Learner
@@ -16,17 +18,7 @@ from pgx.rollouts.types import Episode, Runner
 from pgx.runs.checkpoints import snapshot
 from pgx.training import health
 from pgx.training.counters import Counters
-from pgx.training.nan_debug.evidence import (
-    Attempt,
-    Evidence,
-    NotFiniteError,
-    learned,
-    unlearn,
-    unsound,
-    unsound_update,
-)
-
-OnNaN = Literal["stop", "skip_update"]
+from pgx.training.nan_debug.evidence import learned, unlearn, unsound, unsound_update
 
 
 @dataclass(frozen=True)

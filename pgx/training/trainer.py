@@ -6,8 +6,10 @@ from dataclasses import asdict
 from typing import Any
 
 from pgx.compiler import EngineChoice
+from pgx.config.command_lines import command
 from pgx.core.agent import Agent
 from pgx.core.errors import RunError
+from pgx.core.nonfinite import Attempt, NotFiniteError
 from pgx.core.periodic import Every
 from pgx.core.plain import Metrics, State
 from pgx.core.ranks import Ranks
@@ -15,20 +17,17 @@ from pgx.core.rule import Algorithm, Learner
 from pgx.core.specs import dimensions
 from pgx.core.stopping import Abandonable, StopAtCheckpoint
 from pgx.distributed.agreement import RanksDisagree, check_agreement
-from pgx.rollouts import Episode
-from pgx.rollouts.types import Boundaries
+from pgx.rollouts.types import Boundaries, Episode
 from pgx.runs.checkpoints import packed
-from pgx.runs.command_lines import command
 from pgx.runs.lock import hold
 from pgx.runs.metrics import tagged
 from pgx.runs.versions import versions
 from pgx.runs.writer import Records, Unwritten, refuse_used
 from pgx.training.counters import Counters, Status
 from pgx.training.evaluation import episode_metrics, evaluation_metrics
-from pgx.training.filming import Filming
 from pgx.training.loop import Iterations, Report
-from pgx.training.nan_debug.evidence import Attempt, NotFiniteError
 from pgx.training.nan_debug.post_mortem import explained
+from pgx.training.videos import Filming
 
 # Told the environment steps so far and the mean return of the last episodes; True gives the run up.
 OnProgress = Callable[[int, float | None], bool]

@@ -47,7 +47,8 @@ def differences(path: Path, env: str) -> dict[str, dict[str, float]]:
         path: written by `scripts/bench_peer.py losses`.
         env: of which observations and actions are.
     """
-    from pgx.config import build, compose
+    from pgx.config.compose import compose
+    from pgx.training.build import build
 
     dumped = dict(np.load(path))
     with tempfile.TemporaryDirectory() as folder:

@@ -18,7 +18,7 @@ from pgx.analysis.sicknesses import SICKNESSES, table
 from pgx.analysis.signs import spell
 from pgx.cli.commands.doctor import load
 from pgx.cli.main import main
-from pgx.config import compose
+from pgx.config.compose import compose
 from pgx.runs.lock import hold
 from pgx.runs.metrics import TABLE
 from tests.conftest import Make

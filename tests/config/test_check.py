@@ -10,9 +10,9 @@ import torch
 from omegaconf import OmegaConf
 
 from pgx.algos import rule, rules
-from pgx.config import build, check, compose
-from pgx.config.check import plain_values
+from pgx.config.check import check, plain_values
 from pgx.config.choices import NAMED, keys_of
+from pgx.config.compose import compose
 from pgx.config.fit import contradictions
 from pgx.config.overrides import jobs
 from pgx.config.sections import FIXED, Search, Top
@@ -20,6 +20,7 @@ from pgx.core.errors import UserError
 from pgx.core.paths import choices
 from pgx.core.schema import fits, signature
 from pgx.ops.optim import OPTIMIZERS
+from pgx.training.build import build
 from tests.conftest import NEEDED, composed
 
 

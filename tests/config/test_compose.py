@@ -11,8 +11,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from pgx.algos import rule, rules
-from pgx.config import check, compose
+from pgx.config.check import check
 from pgx.config.choices import NAMED
+from pgx.config.compose import compose
 from pgx.config.overrides import jobs
 from pgx.config.sections import FIXED
 from pgx.core.errors import UserError

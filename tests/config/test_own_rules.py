@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from pgx.config import compose
+from pgx.config.compose import compose
 from pgx.core.errors import UserError
 from tests.command import Command
 from tests.docs_places import PAGE, modules

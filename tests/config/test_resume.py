@@ -9,14 +9,15 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from pgx.config import build, compose
 from pgx.config.check import problems_of
+from pgx.config.compose import compose
 from pgx.config.overrides import parse
 from pgx.config.resume import MAY_CHANGE, applied, changes, may_change
 from pgx.config.stored import ADDED, read_config
 from pgx.config.unread import flat
 from pgx.core.paths import choices
 from pgx.core.schema import shown
+from pgx.training.build import build
 from pgx.training.trainer import Trainer
 from tests.command import Command
 from tests.conftest import QUIET, parameters

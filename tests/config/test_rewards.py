@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pgx.cli.commands.one_run import checked
-from pgx.config import compose
+from pgx.config.compose import compose
 from pgx.core.errors import UserError
 from pgx.core.paths import choices
 from tests.command import Command

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from pgx.config import compose
+from pgx.config.compose import compose
 from pgx.config.overrides import jobs, parse, prepare
 from pgx.config.sections import FIXED, Top
 from pgx.config.spelling import PATHS, is_known, is_text, spelled

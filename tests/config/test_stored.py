@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from pgx.config import check
+from pgx.config.check import check
 from pgx.config.stored import ADDED, read_config
 
 STORED = sorted((Path(__file__).parent / "stored").glob("*.yaml"))

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from pgx.config import compose
 from pgx.config.aliases import ALIASES, meant
+from pgx.config.compose import compose
 from pgx.config.rule_names import OTHER_NAMES, VALUE_BASED, rule_hint
 from pgx.config.spelling import is_known
 from pgx.config.unread import flat

@@ -12,7 +12,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from pgx.cli.main import main
-from pgx.config import check, compose
+from pgx.config.check import check
+from pgx.config.compose import compose
 from pgx.config.stored import read_config
 from pgx.core.errors import UserError
 from pgx.sweeps.plan import read_plan

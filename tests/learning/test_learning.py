@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pgx.config import build, compose
+from pgx.config.compose import compose
 from pgx.core.paths import choices
+from pgx.training.build import build
 from tests.conftest import QUIET
 
 pytestmark = pytest.mark.slow

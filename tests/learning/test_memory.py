@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pgx.config import build, compose
+from pgx.config.compose import compose
+from pgx.training.build import build
 from tests.conftest import QUIET
 
 pytestmark = pytest.mark.slow

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from pgx.cli.commands.collect import collect
-from pgx.config import build, compose
+from pgx.config.compose import compose
+from pgx.training.build import build
 from pgx.training.trainer import Trainer
 from tests.conftest import QUIET
 from tests.oracle import chain, objective, optimal_value

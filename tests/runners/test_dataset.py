@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pgx.config import build, compose
+from pgx.config.compose import compose
 from pgx.core.data import Rollout
 from pgx.core.errors import UserError
 from pgx.core.seeding import generator
@@ -16,6 +16,7 @@ from pgx.envs.normalizers import RewardScaler
 from pgx.rollouts.dataset import DatasetRunner
 from pgx.rollouts.datasets.trajectory import Trajectory
 from pgx.runs.loggers.jsonl import read
+from pgx.training.build import build
 from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters
 

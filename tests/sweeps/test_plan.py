@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from hydra_plugins.pgx_launchers.planned_sweeper import crowded, threads_per_job
-from pgx.config import compose
+from pgx.config.compose import compose
 from pgx.config.overrides import parse
 from pgx.config.sections import Search
 from pgx.core.errors import UserError

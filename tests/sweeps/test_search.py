@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from pgx.config import check, compose
+from pgx.config.check import check
+from pgx.config.compose import compose
 from pgx.config.sections import Search
 from pgx.core.errors import UserError
 from pgx.core.paths import choices

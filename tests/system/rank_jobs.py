@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
-from pgx.config import build, compose
+from pgx.config.compose import compose
 from pgx.core.data import Batch
 from pgx.core.ranks import Ranks
 from pgx.distributed.torchrun import join, leave
+from pgx.training.build import build
 from pgx.training.trainer import Trainer
 
 

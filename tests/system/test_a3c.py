@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from pgx.cli.commands.evaluate import evaluate
-from pgx.config import compose
 from pgx.config.check import problems_of
+from pgx.config.compose import compose
 from pgx.core.errors import RunError, WorkersLost
 from pgx.rollouts.shared import allocate
 from pgx.runs.loggers.jsonl import read

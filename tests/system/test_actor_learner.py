@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from pgx.algos.common.advantages import observations
-from pgx.config import compose
 from pgx.config.check import problems_of
+from pgx.config.compose import compose
 from pgx.core.agent import Agent
 from pgx.core.data import Rollout
 from pgx.core.errors import RunError, WorkersLost

@@ -23,8 +23,8 @@ from packaging.requirements import Requirement
 from torch.distributed.run import get_args_parser
 
 from pgx.cli.main import VERBS, main
-from pgx.config import check, compose
-from pgx.config.compose import hydra_config
+from pgx.config.check import check
+from pgx.config.compose import compose, hydra_config
 from pgx.config.overrides import jobs
 from pgx.training.rank_checks import check_ranks
 from tests.docs_places import OF_THE_MODULE, STAND_FOR, make_places

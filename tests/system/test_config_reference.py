@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from pgx.config import compose
-from pgx.config.compose import hydra_config
+from pgx.config.compose import compose, hydra_config
 from pgx.config.files import comments, field_comments
 from pgx.core.paths import choices
 from scripts.config_reference import page

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pgx.analysis.comparison.axes import AXES, Axis
 from pgx.analysis.comparison.result import Comparison, Group, Pair, Panel
 from pgx.analysis.statistics import Estimate
-from pgx.runs.metrics import shown
+from pgx.core.formatting import shown
 
 ABREAST = 6  # groups in a table of health
 ENOUGH = 1000  # runs: nobody makes more to tell two groups apart

@@ -8,7 +8,7 @@ from pgx.analysis.comparison.pairs import ALPHA
 from pgx.analysis.comparison.result import Group, Pair, Panel
 from pgx.analysis.comparison.tables import ENOUGH
 from pgx.analysis.statistics import Estimate
-from pgx.runs.metrics import shown
+from pgx.core.formatting import shown
 
 LEAST = 4  # runs a group below which the permutation test cannot reach ALPHA
 

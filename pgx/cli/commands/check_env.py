@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pgx.cli.commands.listing import show
-from pgx.config import compose
 from pgx.config.check import plain_values, value_problems
+from pgx.config.compose import compose
 from pgx.config.overrides import jobs, prepare
 from pgx.config.sections import Env
 from pgx.core.errors import RunError, UserError

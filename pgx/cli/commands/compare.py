@@ -15,9 +15,9 @@ from pgx.analysis.comparison.scores import read_reference
 from pgx.analysis.comparison.tables import Table, tables_of
 from pgx.analysis.reading.find import parse_place, read_runs
 from pgx.analysis.statistics import Resampling
+from pgx.config.command_lines import command
 from pgx.core.errors import UserError
 from pgx.core.extras import require
-from pgx.runs.command_lines import command
 from pgx.runs.metrics import tag
 
 LEVEL = 0.95

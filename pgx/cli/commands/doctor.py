@@ -14,12 +14,14 @@ from pgx.analysis.doctor import Diagnosis, Found, advice, examine
 from pgx.analysis.ending import Ending
 from pgx.analysis.recorded import Recorded
 from pgx.cli.commands.one_run import load_config
+from pgx.config.command_lines import command
 from pgx.config.stored import CONFIG
+from pgx.core.command_lines import override
 from pgx.core.errors import RunError, UserError
-from pgx.runs.command_lines import command, override
+from pgx.core.formatting import shown
 from pgx.runs.lock import holder
 from pgx.runs.loggers.jsonl import METRICS, finite, read
-from pgx.runs.metrics import shown, tag
+from pgx.runs.metrics import tag
 from pgx.runs.writer import read_summary
 from pgx.sweeps.progress import resumable
 

@@ -16,11 +16,11 @@ from pgx.analysis.statistics import Array, Resampling, Statistic, estimate, iqm,
 from pgx.cli.commands.one_run import load_played
 from pgx.core.agent import Act, Agent
 from pgx.core.errors import UserError
+from pgx.core.formatting import shown
 from pgx.core.observations import Observations
 from pgx.core.seeding import derive, generator
-from pgx.rollouts import Episode
+from pgx.rollouts.types import Episode
 from pgx.runs.loggers.jsonl import finite
-from pgx.runs.metrics import shown
 from pgx.training.build import load_agent
 from pgx.training.evaluation import never, play, success_rate
 from pgx.training.progress import live_progress

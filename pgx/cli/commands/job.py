@@ -10,7 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from pgx.cli.commands.one_run import announce, load_config, outcome, resumed
-from pgx.config import build, compose
+from pgx.config.compose import compose
 from pgx.core.extras import import_problem
 from pgx.core.stopping import StopAtCheckpoint
 from pgx.core.streams import guarded, report_and_go_on
@@ -18,6 +18,7 @@ from pgx.runs.lock import HeldError
 from pgx.sweeps.plan import STOP, Plan, read_plan
 from pgx.sweeps.progress import KEPT, clear, look, resumable, write_failure
 from pgx.sweeps.search import Trial, settle
+from pgx.training.build import build
 from pgx.training.trainer import OnProgress
 
 CONSOLE = "console.log"  # what a job writes that has no terminal of its own

@@ -7,22 +7,22 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from pgx.config import build, check, check_inputs
-from pgx.config.check import plain_values
+from pgx.config.check import check, check_inputs, plain_values
 from pgx.config.compose import Composed, composed
 from pgx.config.played import with_overrides
 from pgx.config.stored import CONFIG, read_config
 from pgx.config.trust import imports_of, refuse_untrusted
 from pgx.config.unread import asked_keys, problems_of
 from pgx.core.errors import UserError
+from pgx.core.formatting import shown
 from pgx.core.plain import State
 from pgx.envs.rewards.plan import OWN, RewardPlan
 from pgx.networks.agents import flat_image_hint
 from pgx.runs.checkpoints import LAST, Checkpoints
-from pgx.runs.metrics import shown
 from pgx.runs.versions import differences
 from pgx.runs.writer import complain, refuse_used
 from pgx.sweeps.progress import resumable
+from pgx.training.build import build
 from pgx.training.trainer import Trainer
 
 

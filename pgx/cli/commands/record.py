@@ -9,14 +9,14 @@ import torch
 from pgx.cli.commands.one_run import load_played
 from pgx.config.check import plain_values
 from pgx.core.errors import UserError
+from pgx.core.formatting import shown
 from pgx.core.seeding import derive, generator
 from pgx.envs.render.camera import Camera, Frame
 from pgx.envs.render.pictures import captioned
 from pgx.envs.render.videos import GIF, LIMITS, MP4, Kind, kind_of
 from pgx.envs.rewards.plan import RewardPlan
-from pgx.rollouts import Episode
+from pgx.rollouts.types import Episode
 from pgx.runs.checkpoints import write_atomically
-from pgx.runs.metrics import shown
 from pgx.training.build import load_agent_for
 from pgx.training.evaluation import never, play
 from pgx.training.progress import live_progress

@@ -7,12 +7,12 @@ from typing import Any
 from omegaconf import DictConfig
 
 from pgx.cli.commands.one_run import load_played
-from pgx.config import build
 from pgx.core.errors import RunError
+from pgx.core.nonfinite import NotFiniteError
 from pgx.runs.checkpoints import unpacked
 from pgx.runs.versions import differences
 from pgx.runs.writer import complain
-from pgx.training.nan_debug.evidence import NotFiniteError
+from pgx.training.build import build
 from pgx.training.nan_debug.post_mortem import read_attempt, read_failure
 from pgx.training.trainer import Trainer
 

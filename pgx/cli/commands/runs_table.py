@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
+from pgx.core.formatting import shown
 from pgx.runs.loggers.console import clock_face
-from pgx.runs.metrics import shown
 from pgx.sweeps.progress import State
 
 GAP = 2  # blanks between columns

@@ -3,10 +3,10 @@
 from collections import Counter
 from pathlib import Path
 
+from pgx.config.command_lines import command
 from pgx.core.extras import import_problem
-from pgx.runs.command_lines import command
+from pgx.core.formatting import shown
 from pgx.runs.loggers.console import clock_face
-from pgx.runs.metrics import shown
 from pgx.sweeps.plan import Job, Plan
 from pgx.sweeps.progress import Progress, look, seconds_left
 from pgx.sweeps.search import STUDY, importances, open_study, trial_noted

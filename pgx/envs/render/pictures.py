@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pgx.core.formatting import shown
 from pgx.envs.render.camera import Frame
 from pgx.envs.render.scene import Picture
-from pgx.runs.metrics import shown
 
 _MARGIN = 0.02  # of the height
 _LETTERS = 0.045  # of the height

@@ -7,12 +7,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from pgx.compiler.arguments import leaves, substituted
 from pgx.core.data import rows_of
 from pgx.core.engine import Engine
 from pgx.core.plain import State
 from pgx.core.ranks import ALONE, Ranks
 from pgx.core.rule import Loss
+from pgx.core.tensor_tree import leaves, substituted
 from pgx.ops.descent import clipped
 from pgx.ops.params import assign, flatten, split
 from pgx.ops.schedules import Schedule

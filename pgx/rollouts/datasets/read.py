@@ -9,13 +9,13 @@ import torch
 from gymnasium import Space
 from torch import Tensor
 
+from pgx.core.command_lines import shell_command
 from pgx.core.errors import UserError
 from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete, ObsSpec
 from pgx.envs import spaces
 from pgx.envs.vector import VectorEnv
 from pgx.rollouts.datasets.layout import DATA, FOLDER, METADATA, hdf5, space_from_json
 from pgx.rollouts.datasets.trajectory import Trajectory
-from pgx.runs.command_lines import command
 
 
 def dataset_problem(path: Path) -> str | None:
@@ -26,7 +26,7 @@ def dataset_problem(path: Path) -> str | None:
     """
     hdf5()
     if not path.exists():
-        collect = command("collect", "RUN", "--episodes", "100", "--out", path)
+        collect = shell_command("collect", "RUN", "--episodes", "100", "--out", path)
         return f"dataset={path}: no such folder; `{collect}` writes a dataset there"
     missing = [name for name in (METADATA, DATA) if not (_folder(path) / name).is_file()]
     if missing:

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -11,11 +11,11 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
+from pgx.config.sections import ConsoleStyle
+from pgx.core.formatting import shown
 from pgx.core.plain import Metrics
 from pgx.runs.loggers import Clip
-from pgx.runs.metrics import shown
 
-ConsoleStyle = Literal["auto", "live", "plain", "off"]
 Row = tuple[str, str, Callable[[float], str]]  # label, tag, and how its number is written
 
 PANEL: dict[str, tuple[Row, ...]] = {

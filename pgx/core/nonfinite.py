@@ -1,0 +1,36 @@
+"""Evidence of numbers that are not finite."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from pgx.core.data import Rollout
+from pgx.core.errors import RunError
+from pgx.core.plain import State
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An update that failed, and all that is needed to make it again."""
+
+    progress: float  # share of the step budget used before it
+    before: State  # of agent and learner
+    rollout: Rollout  # that it learned from
+
+
+@dataclass
+class Evidence:
+    """What a run leaves behind of its failure."""
+
+    attempt: Attempt | None = None  # where an update failed
+    recorded: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # [t, N, ...] where an environment did: its steps so far
+
+
+class NotFiniteError(RunError):
+    """A number became NaN or infinite; the message names the tensor and the iteration."""
+
+    def __init__(self, message: str, evidence: Evidence | None = None) -> None:
+        super().__init__(message)
+        self.evidence = Evidence() if evidence is None else evidence

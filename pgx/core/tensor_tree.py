@@ -1,0 +1,60 @@
+"""Tensors in nested arguments: dataclasses, sequences and networks."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+
+def leaves(value: Any) -> Iterator[Tensor]:
+    """The tensors in a value, in a fixed order; a network's are its parameters, then its buffers."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, nn.Module):
+        yield from (tensor for _, tensor in named_tensors(value))
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            yield from leaves(getattr(value, field.name))
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from leaves(item)
+
+
+def rebuilt(value: Any, tensors: Iterator[Tensor]) -> Any:
+    """The value with other tensors in place of its own; networks stay themselves (see `substituted`)."""
+    if isinstance(value, Tensor):
+        return next(tensors)
+    if is_dataclass(value) and not isinstance(value, type):
+        return type(value)(*(rebuilt(getattr(value, field.name), tensors) for field in fields(value)))
+    if isinstance(value, tuple | list):
+        return tuple(rebuilt(item, tensors) for item in value)
+    return value
+
+
+def named_tensors(network: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters and buffers by name."""
+    return [*network.named_parameters(), *network.named_buffers()]
+
+
+class _Held(nn.Module):
+    """Networks, held so that all their tensors can be replaced at once."""
+
+    def __init__(self, networks: list[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(*arguments)
+
+
+def substituted(
+    networks: Sequence[tuple[nn.Module, Mapping[str, Tensor]]], function: Callable[..., Any], *arguments: Any
+) -> Any:
+    """function(*arguments) while networks have other parameters or buffers, by name, than their own."""
+    tensors = {
+        f"networks.{i}.{name}": tensor for i, (_, own) in enumerate(networks) for name, tensor in own.items()
+    }
+    held = _Held([network for network, _ in networks])
+    return functional_call(held, tensors, (function, *arguments))
