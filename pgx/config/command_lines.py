@@ -9,7 +9,7 @@ import yaml
 from pgx.config.foreign import foreign_values
 from pgx.core.command_lines import shell_command
 
-LARGEST = 1_000_000  # bytes of a config that is looked into
+LONGEST_CONFIG = 1_000_000  # bytes of a config that is looked into
 
 
 def command(*words: str | Path, of: Path | None = None) -> str:
@@ -34,7 +34,7 @@ def _config(folder: Path) -> Mapping[str, Any]:
     """Read a config to look up what it names; a missing or damaged one is empty, and the command itself reports it."""
     path = folder / "config.yaml"
     try:
-        if path.stat().st_size > LARGEST:
+        if path.stat().st_size > LONGEST_CONFIG:
             return {}
         found = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError):

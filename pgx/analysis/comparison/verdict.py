@@ -38,7 +38,7 @@ def verdict(panel: Panel, metric: str, level: float) -> Verdict:
         said = f"{scored}: {_with_interval(panel, best, level)}. There is no other group to compare with."
         return Verdict(f"{best.name} on {_where(panel)}: {_number(panel, best.iqm.value)}", [said])
     second = panel.groups[1]
-    pair = _pair(panel, best.name, second.name)
+    pair = _pair_of(panel, best.name, second.name)
     ahead = best.iqm.value - second.iqm.value
     relative = f" ({ahead / abs(second.iqm.value):+.0%})" if panel.env and second.iqm.value else ""
     details = [
@@ -107,13 +107,13 @@ def _others(panel: Panel, best: str) -> list[str]:
     """Return one sentence about the groups from the third on."""
     behind = []
     for group in panel.groups[2:]:
-        pair = _pair(panel, best, group.name)
+        pair = _pair_of(panel, best, group.name)
         tested = f", p = {pair.p:.2g} against {best}" if pair.p is not None else ""
         behind.append(f"{group.name} {_number(panel, group.iqm.value)}{tested}")
     return [f"Further behind: {'; '.join(behind)}."] if behind else []
 
 
-def _pair(panel: Panel, first: str, second: str) -> Pair:
+def _pair_of(panel: Panel, first: str, second: str) -> Pair:
     return next(pair for pair in panel.pairs if (pair.first, pair.second) == (first, second))
 
 
