@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pgx.algos import rule, rules
-from pgx.config.choices import NAMED, keys_of
-from pgx.config.files import comments, field_comments, head, leaves, values_of
-from pgx.config.sections import FIXED, Search, Top
+from pgx.config.compose import comments, field_comments, head, leaves, values_of
+from pgx.config.sections import FIXED, NAMED, Search, Top, keys_of
 from pgx.core.paths import choices, config_dir
 from pgx.core.schema import describe, signature
 

@@ -1,6 +1,6 @@
 """Names of other libraries and the keys of pgx, as a part of a page: `python -m scripts.migration_table`."""
 
-from pgx.config.aliases import ALIASES
+from pgx.config.suggestions import ALIASES
 
 
 def table() -> str:

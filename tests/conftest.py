@@ -18,12 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from pgx.cli.main import main
 from pgx.config.compose import compose
-from pgx.config.keys import takes_any_key
-from pgx.config.overrides import parse
+from pgx.config.overrides import parse, takes_any_key
+from pgx.core.data import Observations
 from pgx.core.errors import UserError
-from pgx.core.observations import Observations
 from pgx.envs.gymnasium_backend import make_single
-from pgx.rollouts.datasets.trajectory import Trajectory, split
+from pgx.rollouts.datasets.format import Trajectory, split
 from pgx.rollouts.datasets.write import write_dataset
 from pgx.training.build import build
 from pgx.training.trainer import Trainer

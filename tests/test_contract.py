@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pgx.algos import rule, rules
 from pgx.algos.common.advantages import rollout_values
+from pgx.core.algorithm import Loss, Optimizer
 from pgx.core.data import rows_of
-from pgx.core.rule import Loss, Optimizer
 from pgx.core.schema import signature
 from pgx.ops.optim.gradient_steps import count_rows
 from pgx.ops.params import flatten

@@ -1,6 +1,6 @@
 """Which mean return is the best so far, and how far a run has come."""
 
-from pgx.training.counters import RECENT, Counters
+from pgx.training.loop import RECENT, Counters
 
 
 def test_the_recent_return_is_of_the_last_episodes() -> None:

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from pgx.algos.common.advantages import gae_batch, rollout_log_ratio, rollout_values
 from pgx.core.agent import Agent
-from pgx.core.data import Batch, Rollout, rows_of
-from pgx.core.observations import Observations
+from pgx.core.data import Batch, Observations, Rollout, rows_of
 from pgx.core.specs import Continuous, Discrete, ObsSpec
 from pgx.envs.normalizers import Identity, ObservationNormalizer
 from pgx.networks.distributions import DiagonalGaussian

@@ -12,8 +12,8 @@ from pgx.cli.commands import evaluate as command_of_eval
 from pgx.cli.commands.evaluate import evaluate
 from pgx.config.compose import compose
 from pgx.core.agent import Act
+from pgx.core.data import Observations
 from pgx.core.nonfinite import NotFiniteError
-from pgx.core.observations import Observations
 from pgx.core.seeding import derive
 from pgx.rollouts.types import Episode
 from pgx.runs.checkpoints import Checkpoints

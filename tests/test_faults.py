@@ -12,9 +12,9 @@ from torch import Tensor
 
 from pgx.algos.ppo import PPO
 from pgx.cli.main import main
+from pgx.core.agent import Policy
 from pgx.core.data import Batch, Rollout
 from pgx.core.errors import RunError
-from pgx.core.networks import Policy
 from pgx.core.nonfinite import NotFiniteError
 from pgx.runs.checkpoints import snapshot, unpacked
 from pgx.runs.loggers.jsonl import read

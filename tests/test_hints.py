@@ -11,7 +11,7 @@ from gymnasium.envs.registration import EnvSpec
 from omegaconf import OmegaConf
 
 from pgx.cli.commands.hints import hints, renders
-from pgx.config.resume import Change, rate_changes
+from pgx.config.changes import Change, rate_changes
 from tests.command import Command
 
 RUN = [

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pgx.runs.metric_ranges import HEALTHY
-from pgx.runs.metrics import TABLE, markdown, tag, tagged
+from pgx.runs.metrics import HEALTHY, TABLE, markdown, tag, tagged
 
 ROOT = Path(__file__).parents[1]
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from pgx.algos.common.critic_fit import critic_loss
 from pgx.compiler import Eager
+from pgx.core.algorithm import Optimizer
 from pgx.core.data import Batch
-from pgx.core.rule import Optimizer
 from pgx.core.specs import Continuous, Discrete
 from pgx.networks.mlp import mlp_critic
 from pgx.ops.optim import GradientSteps, NoSteps, adam, adamw, lbfgs, rmsprop, sgd

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pgx.core.plain import Metrics
+from pgx.core.agent import Metrics
 from pgx.runs.checkpoints import Checkpoints, packed
 from pgx.runs.loggers import Clip
 from pgx.runs.writer import Records, Unwritten

@@ -8,9 +8,8 @@ import torch
 
 from pgx.algos.common.critic_fit import critic_minibatch_conflicts, fit_critic, minibatch_conflicts
 from pgx.compiler import Eager
-from pgx.core.data import Batch
-from pgx.core.observations import History
-from pgx.core.rule import Learner, Setting
+from pgx.core.algorithm import Learner, Setting
+from pgx.core.data import Batch, History
 from pgx.core.specs import Continuous, Discrete
 from pgx.networks.mlp import mlp_critic
 from pgx.ops.optim import NoSteps, sgd

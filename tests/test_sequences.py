@@ -14,10 +14,8 @@ from pgx.algos.common.advantages import observations
 from pgx.algos.common.sequences import stretch_conflicts, stretches
 from pgx.config.check import problems_of
 from pgx.config.compose import compose
-from pgx.core.agent import Act, Agent
-from pgx.core.data import Rollout
-from pgx.core.networks import Memory, RecurrentPolicy
-from pgx.core.observations import Observations
+from pgx.core.agent import Act, Agent, Memory, RecurrentPolicy
+from pgx.core.data import Observations, Rollout
 from pgx.networks.distributions import Categorical
 from pgx.training.evaluation import never, play, unwatched
 from pgx.training.trainer import Trainer

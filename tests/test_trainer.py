@@ -10,16 +10,14 @@ import torch
 
 from pgx.algos import rules
 from pgx.config.compose import compose
-from pgx.core.agent import Agent
+from pgx.core.agent import Agent, Metrics
+from pgx.core.algorithm import Learner
 from pgx.core.data import Rollout
 from pgx.core.periodic import Every
-from pgx.core.plain import Metrics
-from pgx.core.rule import Learner
 from pgx.rollouts.types import Episode
 from pgx.runs.loggers.jsonl import read
 from pgx.runs.writer import Unwritten
-from pgx.training.counters import RECENT, Counters
-from pgx.training.loop import Report
+from pgx.training.loop import RECENT, Counters, Report
 from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters, small
 

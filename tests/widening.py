@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pgx.core.rule import Loss
+from pgx.core.algorithm import Loss
 from pgx.ops.optim import NoSteps
 
 

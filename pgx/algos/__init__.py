@@ -9,7 +9,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from pgx.core.rule import Algorithm
+from pgx.core.algorithm import Algorithm
 
 
 def rules() -> list[str]:

@@ -8,11 +8,9 @@ from torch import Tensor
 
 from pgx.algos.common.advantages import flatten, rollout_values
 from pgx.algos.common.critic_fit import critic_loss
-from pgx.core.agent import Agent
+from pgx.core.agent import ActionValueCritic, Agent, Critic, Metrics, Policy
+from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
-from pgx.core.networks import ActionValueCritic, Critic, Policy
-from pgx.core.plain import Metrics
-from pgx.core.rule import Learner, Setting, Use
 from pgx.core.schema import Count, Fraction, NonNegative, validate
 from pgx.ops.losses import policy_gradient, value_loss
 from pgx.ops.returns import gae, n_step_returns

@@ -8,11 +8,9 @@ from torch import Tensor
 
 from pgx.algos.common.advantages import gae_batch
 from pgx.algos.common.critic_fit import critic_minibatch_conflicts, fit_critic, minibatch_conflicts
-from pgx.core.agent import Agent
+from pgx.core.agent import Agent, Distribution, Metrics, Policy
+from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
-from pgx.core.networks import Distribution, Policy
-from pgx.core.plain import Metrics
-from pgx.core.rule import Learner, Setting, Use
 from pgx.core.schema import Count, Fraction, Index, validate
 from pgx.ops.losses import kl_penalized_surrogate
 from pgx.ops.schedules import linear

@@ -9,12 +9,9 @@ import torch
 from pgx.algos.common.advantages import gae_batch
 from pgx.algos.common.critic_fit import critic_minibatch_conflicts, fit_critic
 from pgx.algos.common.surrogate import no_step, surrogate_slope
-from pgx.core.agent import Agent
+from pgx.core.agent import Agent, Metrics, Policy
+from pgx.core.algorithm import Engine, Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
-from pgx.core.engine import Engine
-from pgx.core.networks import Policy
-from pgx.core.plain import Metrics
-from pgx.core.rule import Learner, Setting, Use
 from pgx.core.schema import Count, Fraction, Index, NonNegative, Positive, validate
 from pgx.ops.fisher import (
     MatVec,

@@ -7,11 +7,9 @@ import torch
 from torch import Tensor
 
 from pgx.algos.common.advantages import flatten, rollout_log_ratio
-from pgx.core.agent import Agent
+from pgx.core.agent import Agent, Metrics, Policy
+from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
-from pgx.core.networks import Policy
-from pgx.core.plain import Metrics
-from pgx.core.rule import Learner, Setting, Use
 from pgx.core.schema import Count, Fraction, Positive, validate
 from pgx.ops.episode_grid import from_grid, sum_of_others, to_grid
 from pgx.ops.importance import (

@@ -9,12 +9,9 @@ from torch import Tensor
 
 from pgx.algos.common.advantages import flatten, rollout_values
 from pgx.algos.common.critic_fit import minibatch_conflicts
-from pgx.core.agent import Agent
-from pgx.core.data import Batch, Rollout, shuffled_parts
-from pgx.core.networks import Critic, Distribution, Policy, ValueHeadPolicy
-from pgx.core.observations import Observations
-from pgx.core.plain import Metrics, State
-from pgx.core.rule import Learner, Setting, Use
+from pgx.core.agent import Agent, Critic, Distribution, Metrics, Policy, State, ValueHeadPolicy
+from pgx.core.algorithm import Learner, Setting, Use
+from pgx.core.data import Batch, Observations, Rollout, shuffled_parts
 from pgx.core.schema import Count, Fraction, NonNegative, Positive, validate
 from pgx.ops.losses import clipped_surrogate, joint_loss, value_loss
 from pgx.ops.returns import gae

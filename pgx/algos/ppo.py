@@ -8,11 +8,9 @@ from torch import Tensor
 
 from pgx.algos.common.advantages import gae_batch
 from pgx.algos.common.critic_fit import minibatch_conflicts
-from pgx.core.agent import Agent
+from pgx.core.agent import Agent, Critic, Metrics, Policy
+from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
-from pgx.core.networks import Critic, Policy
-from pgx.core.plain import Metrics
-from pgx.core.rule import Learner, Setting, Use
 from pgx.core.schema import Count, Fraction, NonNegative, Positive, validate
 from pgx.ops.losses import clipped_surrogate, clipped_value_loss, value_loss
 from pgx.ops.stats import standardize

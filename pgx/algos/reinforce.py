@@ -8,11 +8,9 @@ from torch import Tensor
 
 from pgx.algos.common.advantages import flatten, rollout_values
 from pgx.algos.common.critic_fit import fit_critic
-from pgx.core.agent import Agent
+from pgx.core.agent import Agent, Metrics, Policy
+from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
-from pgx.core.networks import Policy
-from pgx.core.plain import Metrics
-from pgx.core.rule import Learner, Setting, Use
 from pgx.core.schema import Count, Fraction, Index, validate
 from pgx.ops.returns import discounted_returns
 from pgx.ops.stats import standardize

@@ -12,13 +12,9 @@ from torch import Tensor
 from pgx.algos.common.advantages import gae_batch
 from pgx.algos.common.critic_fit import critic_minibatch_conflicts, fit_critic
 from pgx.algos.common.surrogate import no_step, surrogate_and_kl, surrogate_slope
-from pgx.core.agent import Agent
-from pgx.core.data import Batch, Rollout
-from pgx.core.engine import Engine
-from pgx.core.networks import Distribution, Policy
-from pgx.core.observations import Observations
-from pgx.core.plain import Metrics
-from pgx.core.rule import Learner, Setting, Use
+from pgx.core.agent import Agent, Distribution, Metrics, Policy
+from pgx.core.algorithm import Engine, Learner, Setting, Use
+from pgx.core.data import Batch, Observations, Rollout
 from pgx.core.schema import Count, Fraction, Index, NonNegative, OpenFraction, Positive, validate
 from pgx.ops.fisher import MatVec, damped, gauss_newton_product, kl_hessian_product, over_chunks, over_ranks
 from pgx.ops.params import assign, flatten

@@ -9,11 +9,9 @@ from torch import Tensor
 
 from pgx.algos.common.advantages import flatten, rollout_log_ratio, rollout_values
 from pgx.algos.common.critic_fit import critic_loss
-from pgx.core.agent import Agent
+from pgx.core.agent import Agent, Metrics, Policy
+from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
-from pgx.core.networks import Policy
-from pgx.core.plain import Metrics
-from pgx.core.rule import Learner, Setting, Use
 from pgx.core.schema import Fraction, NonNegative, Positive, validate
 from pgx.ops.losses import policy_gradient
 from pgx.ops.returns import vtrace

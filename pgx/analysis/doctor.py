@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass
 
-from pgx.analysis.ending import Ending, ending_of
-from pgx.analysis.kinds import Sickness
-from pgx.analysis.recorded import Recorded
-from pgx.analysis.sicknesses import SICKNESSES
-from pgx.analysis.signs import Evidence
+from pgx.analysis.curves import Recorded
+from pgx.analysis.detectors import Ending, Evidence, ending_of
+from pgx.analysis.diagnostics import SICKNESSES, Sickness
 from pgx.runs.metrics import tag
 
 # Keys that only some runs have, without which there is nothing to report.

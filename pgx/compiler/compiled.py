@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pgx.compiler.call import Call, Curried, signature
+from pgx.compiler.arguments import Call, Curried, signature
 from pgx.compiler.eager import Written
-from pgx.compiler.known import Code, Known, Programs
-from pgx.core.engine import Bound, Result
+from pgx.compiler.program_cache import Code, Known, Programs
+from pgx.core.algorithm import Bound, Result
 from pgx.core.tensor_tree import leaves
 
 

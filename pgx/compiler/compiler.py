@@ -1,4 +1,6 @@
-"""Making a program: a function traced to a graph of tensor operations, and the graph compiled.
+"""A traced function cut in two: what its first arguments decide, and what waits for the last ones.
+
+Making a program: a function traced to a graph of tensor operations, and the graph compiled.
 
 Everything that imports torch's compiler (seconds) is here, and is imported by none but who compiles.
 """
@@ -16,8 +18,9 @@ from typing import Any, NamedTuple
 import torch
 import torch._inductor
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx import GraphModule
+from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import (
     DimDynamic,
@@ -25,10 +28,73 @@ from torch.fx.experimental.symbolic_shapes import (
     StatelessSymbolicContext,
 )
 
-from pgx.compiler.call import Call, Curried
-from pgx.compiler.halves import halves
+from pgx.compiler.arguments import Call, Curried
 from pgx.compiler.program import keep
 from pgx.core.tensor_tree import named_tensors, rebuilt, substituted
+
+
+def halves(graph: GraphModule, last: int) -> tuple[GraphModule, GraphModule, list[Tensor]]:
+    """Cut a graph between what depends on its last inputs and what does not.
+
+    Args:
+        graph: of tensors to tensors.
+        last: how many inputs come late.
+
+    Returns:
+        early: of the other inputs, to tensors worth keeping;
+        late: of the other inputs, what was kept, and the last inputs, to the graph's outputs;
+        what is kept, as it was while tracing.
+    """
+    inputs = graph.graph.find_nodes(op="placeholder")
+    waiting = set(inputs[len(inputs) - last :])
+    for node in graph.graph.nodes:
+        if waiting & set(node.all_input_nodes):
+            waiting.add(node)
+    kept: dict[Node, None] = {}
+    for node in graph.graph.nodes:
+        if node in waiting or node.op == "output":
+            for source in node.all_input_nodes:
+                if source not in waiting:
+                    kept |= dict.fromkeys(_worth_keeping(source))
+    early = Graph()
+    copies: dict[Node, Node] = {}
+    for node in graph.graph.nodes:
+        if node not in waiting and node.op != "output":
+            copies[node] = early.node_copy(node, copies.__getitem__)
+    early.output(tuple(copies[node] for node in kept))
+    late = _late(graph.graph, inputs[: len(inputs) - last], inputs[len(inputs) - last :], list(kept))
+    early.eliminate_dead_code()
+    late.eliminate_dead_code()
+    return GraphModule(graph, early), GraphModule(graph, late), [node.meta["val"] for node in kept]
+
+
+def _worth_keeping(node: Node) -> list[Node]:
+    """The tensors behind a node: itself, or what it is but a view or a size of; inputs are there anyway."""
+    if node.op != "call_function":
+        return []
+    if not _cheap(node):
+        return [node]
+    return [behind for source in node.all_input_nodes for behind in _worth_keeping(source)]
+
+
+def _cheap(node: Node) -> bool:
+    """A view of a tensor, or no tensor at all."""
+    view = isinstance(node.target, OpOverload) and node.target.is_view
+    return view or not isinstance(node.meta.get("val"), Tensor)
+
+
+def _late(graph: Graph, first: list[Node], last: list[Node], kept: list[Node]) -> Graph:
+    """The graph with the kept nodes for inputs; what nothing needs any more is still in it."""
+    late = Graph()
+    copies = {node: late.node_copy(node) for node in first}
+    for i, node in enumerate(kept):
+        copies[node] = late.placeholder(f"kept_{i}")
+    copies |= {node: late.node_copy(node) for node in last}
+    for node in graph.nodes:
+        if node not in copies:
+            copies[node] = late.node_copy(node, copies.__getitem__)
+    return late
+
 
 # Free sizes have to be some number while the function is traced: primes, which no network has for a width.
 _EXAMPLE = {"rows": 1009, "ragged": 997}

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pgx.core.engine import Bound, Result
+from pgx.core.algorithm import Bound, Result
 
 
 class Written:

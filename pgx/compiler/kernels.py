@@ -1,6 +1,6 @@
 """Functions compiled just in time, for this process alone: what a GPU runs.
 
-To compile for one ahead of time, into libraries that are kept (pgx/compiler/store.py), takes CUDA's own headers and
+Ahead-of-time libraries (pgx/compiler/program_cache.py) need CUDA's own headers and
 compiler, which few who use a GPU have. What torch's compiler makes just in time needs Triton alone, which comes with
 torch's CUDA builds; it keeps its kernels on disk itself.
 """
@@ -11,9 +11,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pgx.compiler.arguments import Undescribed
-from pgx.compiler.call import Call
-from pgx.compiler.known import Attempts, Programs
+from pgx.compiler.arguments import Call, Undescribed
+from pgx.compiler.program_cache import Attempts, Programs
 
 
 class Kernels:

@@ -1,4 +1,7 @@
-"""Every value of a config against the type, range and meaning of what reads it, all problems at once."""
+"""The words of Hydra and OmegaConf, made fit for one message.
+
+Every value of a config against the type, range and meaning of what reads it, all problems at once.
+"""
 
 from collections.abc import Mapping
 from functools import cache
@@ -9,12 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pgx.algos import rule, rules
-from pgx.config.choices import NAMED, keys_of
-from pgx.config.explain import explain
-from pgx.config.fit import contradictions
-from pgx.config.own_rules import own_values
-from pgx.config.rule_names import rule_problem
-from pgx.config.sections import FIXED, Search, Top
+from pgx.config.cross_checks import contradictions
+from pgx.config.rules import own_values, rule_problem
+from pgx.config.sections import FIXED, NAMED, Search, Top, keys_of
+from pgx.config.suggestions import explain
 from pgx.core.errors import UserError
 from pgx.core.extras import require
 from pgx.core.paths import choices, config_dir

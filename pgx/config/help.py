@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from pgx.algos import rule, rules
-from pgx.config.files import comments, field_comments
+from pgx.config.compose import comments, field_comments
 from pgx.config.sections import FIXED, Top
 from pgx.core.paths import choices, config_dir, groups
 

@@ -1,13 +1,18 @@
-"""The sections of a config whose keys never vary, as types. The others take the signature of what they name."""
+"""The sections of a config whose keys never vary, as types. The others take the signature of what they name.
 
-from collections.abc import Callable
+Sections of a config whose `name` chooses from a registry.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pgx.compiler import Compile
-from pgx.core.schema import Count, Fraction, Index, NonNegative, Positive
+from pgx.core.schema import Count, Fraction, Index, NonNegative, Positive, signature
 from pgx.envs.make import Backend
 from pgx.envs.rewards.plan import RewardPlan
+from pgx.networks import CRITICS, POLICIES
+from pgx.ops.optim import CRITIC_OPTIMIZERS, OPTIMIZERS
 from pgx.rollouts.sizes import Auto
 
 OnNaN = Literal["stop", "skip_update"]
@@ -157,3 +162,22 @@ FIXED: dict[str, type[Any]] = {
     "health": Health,
     "logger": Logger,
 }
+
+
+NAMED: dict[str, tuple[dict[str, Callable[..., Any]], frozenset[str]]] = {
+    # section: what its `name` chooses from, and the parameters that come from elsewhere than the config
+    "policy": (POLICIES, frozenset({"obs", "action", "generator"})),
+    "critic": (CRITICS, frozenset({"obs", "action", "generator"})),
+    "optimizer": (OPTIMIZERS, frozenset({"network", "engine", "ranks"})),
+    "critic_optimizer": (CRITIC_OPTIMIZERS, frozenset({"network", "engine", "ranks"})),
+    "runner": (RUNNERS, frozenset()),
+}
+
+
+def keys_of(section: str, name: object) -> Mapping[str, Any]:
+    """The keys of a named choice with their annotations."""
+    registry, supplied = NAMED[section]
+    if name not in registry:
+        return {"name": str}
+    hints = signature(registry[str(name)])
+    return {"name": str} | {key: hint for key, hint in hints.items() if key not in supplied | {"return"}}

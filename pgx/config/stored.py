@@ -1,17 +1,25 @@
-"""A run's config, read back from its folder as data: whoever wrote the file, nothing in it is carried out."""
+"""A run's config, read back from its folder as data: whoever wrote the file, nothing in it is carried out.
 
-from collections.abc import Iterator, Mapping
+Code that is not part of pgx and that a run of a config would import.
+
+What a file that somebody else wrote would have pgx import or join, which is the user's to allow: --trust.
+
+Commands of pgx as printed text. Every command that pgx prints is formed here, so that it works when pasted.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pgx.config.choices import NAMED
-from pgx.config.explain import explain
-from pgx.config.sections import FIXED
+from pgx.config.sections import FIXED, NAMED
+from pgx.config.suggestions import explain
+from pgx.core.command_lines import shell_command
 from pgx.core.errors import UserError
+from pgx.envs.rewards.plan import functions_of
 
 CONFIG = "config.yaml"
 LARGEST = 1_000_000  # bytes of a config; one of pgx's has some thousand
@@ -98,3 +106,124 @@ def _references(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield from _references(inner, f"{key}.{number}")
     elif isinstance(value, str) and "${" in value:
         yield key, value
+
+
+# They make an environment of another library, which is named in their keywords, module and all.
+ADAPTERS = frozenset({"GymV21Environment-v0", "GymV26Environment-v0"})
+
+
+class Foreign(NamedTuple):
+    """A value of a config that makes pgx import a module.
+
+    Args:
+        key: of the config, e.g. env.id.
+        value: e.g. my_module:MyEnv-v0.
+        module: what would be imported; None: whatever env.kwargs name.
+    """
+
+    key: str
+    value: str
+    module: str | None
+
+
+def foreign_values(config: Mapping[str, Any]) -> Iterator[Foreign]:
+    """Yield the environment, rule and reward functions of a config that are not pgx's.
+
+    Args:
+        config: plain values; sections may be missing.
+    """
+    for section, name in (("env", "id"), ("algo", "name")):
+        value = str(_section(config, section).get(name))
+        if ":" in value:
+            yield Foreign(f"{section}.{name}", value, module_of(value))
+        elif value in ADAPTERS:
+            yield Foreign(f"{section}.{name}", value, None)
+    for function in functions_of(_section(config, "reward").get("terms")):
+        yield Foreign("reward.terms", function, module_of(function))
+
+
+def module_of(name: str) -> str:
+    """Return the module of an environment or a rule, module:Name, or of a function, module.name."""
+    return name.rpartition(":" if ":" in name else ".")[0]
+
+
+def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = config.get(name)
+    return section if isinstance(section, Mapping) else {}
+
+
+def imports_of(cfg: DictConfig, source: Path, named: Collection[str]) -> list[str]:
+    """A line for what a run of a config would import: the modules of its environment, its rule and its reward,
+    where they are not pgx's.
+
+    Args:
+        cfg: of the run.
+        source: the file that it stands in.
+        named: environments, rules (module:Name) and functions of rewards that the user has named,
+            which need not be told.
+    """
+    values = {
+        "env": {"id": OmegaConf.select(cfg, "env.id")},
+        "algo": {"name": OmegaConf.select(cfg, "algo.name")},
+        "reward": {"terms": OmegaConf.select(cfg, "reward.terms")},
+    }
+    found = []
+    for foreign in foreign_values(values):
+        what = f"the module '{foreign.module}'" if foreign.module else "whatever env.kwargs name"
+        verb = " with " if foreign.key == "reward.terms" else "="
+        if foreign.value not in named:
+            found.append(f"{source}: {foreign.key}{verb}{foreign.value} would import {what}")
+    return found
+
+
+def joins_of(cfg: DictConfig, source: Path) -> list[str]:
+    """A line for the Ray cluster that training with a config would join: what a cluster answers is unpickled."""
+    address = OmegaConf.select(cfg, "runner.address")
+    return [] if address is None else [f"{source}: runner.address={address} would join that Ray cluster"]
+
+
+def refuse_untrusted(lines: Sequence[str], trust: bool) -> None:
+    """Refuse what files would have pgx do, unless the user said that they may.
+
+    Args:
+        lines: from the functions above.
+        trust: --trust was given.
+
+    Raises:
+        UserError: the lines, each with what allows it.
+    """
+    if lines and not trust:
+        raise UserError(*(f"{line}, which you have not named yourself; --trust allows it" for line in lines))
+
+
+LONGEST_CONFIG = 1_000_000  # bytes of a config that is looked into
+
+
+def command(*words: str | Path, of: Path | None = None) -> str:
+    """Return a command of pgx as a shell takes it, for example `pgx eval outputs/run --trust`.
+
+    Args:
+        words: after `pgx`.
+        of: folder with the `config.yaml` that the command reads, a run's or a post-mortem's. `--trust` is appended
+            where this config would import modules that are not pgx's, or join a Ray cluster to train.
+    """
+    trusted = of is not None and _needs_trust(str(words[0]), _config(of))
+    return shell_command(*words, *(["--trust"] if trusted else []))
+
+
+def _needs_trust(verb: str, config: Mapping[str, Any]) -> bool:
+    runner = config.get("runner")
+    joins = isinstance(runner, Mapping) and runner.get("address") is not None
+    return any(True for _ in foreign_values(config)) or (verb == "train" and joins)
+
+
+def _config(folder: Path) -> Mapping[str, Any]:
+    """Read a config to look up what it names; a missing or damaged one is empty, and the command itself reports it."""
+    path = folder / "config.yaml"
+    try:
+        if path.stat().st_size > LONGEST_CONFIG:
+            return {}
+        found = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, Mapping) else {}

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from pgx.core.agent import State
 from pgx.core.data import Rollout
 from pgx.core.errors import RunError
-from pgx.core.plain import State
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pgx.core.errors import RunError
 from pgx.distributed.child import ASK
-from pgx.distributed.parent import PATIENCE, Process, WorkerTraceback
+from pgx.distributed.child_process import PATIENCE, Process, WorkerTraceback
 
 QUIET = 0.25  # seconds without another line after which what was written is taken for all of it
 FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)

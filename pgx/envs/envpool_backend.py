@@ -12,8 +12,8 @@ from pgx.core.errors import RunError
 from pgx.core.extras import import_problem
 from pgx.distributed.cores import one_each
 from pgx.envs import spaces
+from pgx.envs.answers import Readings
 from pgx.envs.gymnasium_backend import make_single, quietly
-from pgx.envs.readings import Readings
 from pgx.envs.vector import Array, Step, said_success
 
 # Packages of the environments that EnvPool reimplements. An environment of another package is never taken for

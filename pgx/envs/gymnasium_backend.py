@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from pgx.core.errors import RunError, UserError
 from pgx.core.specs import choices
 from pgx.envs import spaces
-from pgx.envs.answers import failure, number, stacked, unpack_reset, unpack_step
-from pgx.envs.masks import Mask, mask_problem, read_mask, stuck
-from pgx.envs.readings import Reader, Readings
+from pgx.envs.answers import Reader, Readings, failure, number, stacked, unpack_reset, unpack_step
+from pgx.envs.spaces import Mask, mask_problem, read_mask, stuck
 from pgx.envs.vector import Array, Step, said_success
 
 Space = gymnasium.Space[Any]
@@ -65,7 +64,7 @@ class GymnasiumVector:
         num_envs: N.
         kwargs: of the constructor.
         first: number of the first of them, in messages; 0 unless others are elsewhere.
-        readings: what is read of each beside its steps, see pgx/envs/readings.py.
+        readings: what is read of each beside its steps, see pgx/envs/answers.py.
     """
 
     backend = "gymnasium"

@@ -15,9 +15,9 @@ from pgx.core.errors import UserError
 from pgx.core.schema import most_similar
 from pgx.core.user_modules import hidden_file
 from pgx.envs import envpool_backend, process_backend
+from pgx.envs.answers import reading_problem
 from pgx.envs.gymnasium_backend import GymnasiumVector, later_version, make_single
 from pgx.envs.packages import install_hint, package_hint
-from pgx.envs.readings import reading_problem
 from pgx.envs.recipe import pack, unpack
 from pgx.envs.rewards.plan import RewardPlan, readings_of
 from pgx.envs.rewards.shaped import Shaped

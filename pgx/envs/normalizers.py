@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pgx.core.plain import State
+from pgx.core.agent import State
 from pgx.core.ranks import ALONE, Ranks
 from pgx.core.specs import Continuous
 from pgx.ops.returns import backward_recurrence

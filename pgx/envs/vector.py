@@ -92,7 +92,7 @@ class Readable(VectorEnv, Protocol):
 
     @property
     def readings(self) -> Mapping[str, NDArray[np.float64]]:
-        """[N, ...] each, of the last step, by the names that were asked for (pgx/envs/readings.py)."""
+        """[N, ...] each, of the last step, by the names that were asked for (pgx/envs/answers.py)."""
         ...
 
 

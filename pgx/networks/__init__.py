@@ -6,7 +6,6 @@ from torch import nn
 
 from pgx.networks.action_values import q_critic
 from pgx.networks.cnn import cnn_critic, cnn_policy
-from pgx.networks.constant import no_critic
 from pgx.networks.linear import (
     fourier_critic,
     fourier_policy,
@@ -19,7 +18,7 @@ from pgx.networks.linear import (
 )
 from pgx.networks.mlp import mlp_critic, mlp_policy
 from pgx.networks.recurrent import gru_policy, lstm_policy
-from pgx.networks.tabular import tabular_critic, tabular_policy
+from pgx.networks.tabular import no_critic, tabular_critic, tabular_policy
 from pgx.networks.time_dependent import time_dependent_critic
 from pgx.networks.two_headed import two_headed
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from pgx.core.observations import Observations
+from pgx.core.data import Observations
 from pgx.core.schema import Count, Positive
 from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete, ObsSpec
 from pgx.networks.heads import Value

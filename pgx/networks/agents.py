@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from pgx.core.agent import Agent
-from pgx.core.networks import Normalizer
+from pgx.core.agent import Agent, Normalizer
 from pgx.core.seeding import generator
 from pgx.core.specs import ActionSpec, Continuous, Image, ObsSpec
 from pgx.envs.normalizers import Identity, ObservationNormalizer

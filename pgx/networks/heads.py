@@ -7,13 +7,12 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
+from pgx.core.agent import Memory
+from pgx.core.data import Observations
 from pgx.core.errors import UserError
-from pgx.core.networks import Memory
-from pgx.core.observations import Observations
 from pgx.core.schema import Range
 from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete
-from pgx.networks.distributions import Categorical, DiagonalGaussian, MultiCategorical
-from pgx.networks.squashed import SquashedGaussian
+from pgx.networks.distributions import Categorical, DiagonalGaussian, MultiCategorical, SquashedGaussian
 
 ContinuousHead = Literal["gaussian", "squashed_gaussian"]
 LogStd = Annotated[float, Range(-20.0, 2.0)]  # nats; beyond it exp() is numerically a point or nonsense

@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from pgx.core.networks import Distribution, Memory
-from pgx.core.observations import History, Observations
+from pgx.core.agent import Distribution, Memory
+from pgx.core.data import History, Observations
 from pgx.core.schema import Count, Index, Positive
 from pgx.core.specs import ActionSpec, ObsSpec
 from pgx.networks.heads import ContinuousHead, LogStd, policy_for

@@ -1,11 +1,27 @@
-"""A number for every observation and action: what theory speaks of."""
+"""The critic that knows nothing.
+
+A number for every observation and action: what theory speaks of.
+"""
 
 import torch
 from torch import Tensor, nn
 
+from pgx.core.data import Observations
 from pgx.core.errors import UserError
 from pgx.core.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
 from pgx.networks.heads import CategoricalPolicy, MultiCategoricalPolicy, Value
+
+
+class Zero(nn.Module):
+    """V(s) = 0, without parameters: advantages are then returns, and nothing is bootstrapped."""
+
+    def forward(self, obs: Observations) -> Tensor:
+        return obs.time.new_zeros(obs.time.shape, dtype=torch.get_default_dtype())
+
+
+def no_critic(obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
+    """V(s) = 0, whatever the environment."""
+    return Zero()
 
 
 class Table(nn.Module):

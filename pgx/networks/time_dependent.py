@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from pgx.core.observations import Observations
+from pgx.core.data import Observations
 from pgx.core.schema import Count
 from pgx.core.specs import ActionSpec, ObsSpec
 

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from pgx.core.data import Batch
-from pgx.core.engine import Engine
-from pgx.core.networks import Distribution, Policy
-from pgx.core.observations import Observations
+from pgx.core.agent import Distribution, Policy
+from pgx.core.algorithm import Engine
+from pgx.core.data import Batch, Observations
 from pgx.ops.params import split
 
 MatVec = Callable[[Tensor], Tensor]

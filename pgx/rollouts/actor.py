@@ -11,16 +11,14 @@ from torch import Tensor
 
 from pgx.compiler import EngineChoice, make_engine, silently
 from pgx.core.agent import Agent
-from pgx.core.engine import Binds
+from pgx.core.algorithm import Binds
 from pgx.core.errors import RunError
 from pgx.core.seeding import derive
 from pgx.envs.make import EnvsPlan
 from pgx.networks.agents import AgentPlan
-from pgx.rollouts.desk import Asking, Desk
-from pgx.rollouts.parameters import SharedParameters, acting_tensors
-from pgx.rollouts.recording import Recording
-from pgx.rollouts.shared import Column, attach
-from pgx.rollouts.stepper import Stepper
+from pgx.rollouts.collector import Recording, Stepper
+from pgx.rollouts.inference import Asking, Desk
+from pgx.rollouts.shared import Column, SharedParameters, acting_tensors, attach
 from pgx.rollouts.trajectories import Stream, store
 from pgx.rollouts.types import Episode
 from pgx.rollouts.watch import Calls, counters, make_watched

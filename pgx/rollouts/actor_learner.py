@@ -8,21 +8,20 @@ from typing import Literal
 import numpy as np
 import torch
 
-from pgx.core.agent import Agent
+from pgx.core.agent import Agent, Metrics, State
+from pgx.core.algorithm import Engine
 from pgx.core.data import Rollout
-from pgx.core.engine import Engine
-from pgx.core.plain import Metrics, State
 from pgx.core.schema import Count, Index, Positive
 from pgx.core.specs import choices
 from pgx.distributed.ray_cluster import hush
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
 from pgx.rollouts.actor import CPU, ActorPlan
+from pgx.rollouts.collector import respond
 from pgx.rollouts.inference import Service, blank
 from pgx.rollouts.local_actors import LocalActors
-from pgx.rollouts.parameters import acting_tensors
+from pgx.rollouts.shared import acting_tensors
 from pgx.rollouts.sizes import Auto, cores, sizes
-from pgx.rollouts.stepper import respond
 from pgx.rollouts.trajectories import Actors, Stream, Trajectory, join, layout
 from pgx.rollouts.types import Episode
 

@@ -7,16 +7,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pgx.core.agent import Agent
+from pgx.core.agent import Agent, Metrics, State
 from pgx.core.data import Rollout
 from pgx.core.errors import UserError
-from pgx.core.plain import Metrics, State
 from pgx.core.schema import Count
 from pgx.core.seeding import generator
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
+from pgx.rollouts.datasets.format import Trajectory, join
 from pgx.rollouts.datasets.read import read_dataset
-from pgx.rollouts.datasets.trajectory import Trajectory, join
 from pgx.rollouts.types import Episode
 
 

@@ -6,15 +6,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pgx.core.agent import Agent
+from pgx.core.agent import Agent, Metrics, State
+from pgx.core.algorithm import Engine
 from pgx.core.data import Rollout
-from pgx.core.engine import Engine
-from pgx.core.plain import Metrics, State
 from pgx.core.schema import Count
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
-from pgx.rollouts.recording import Recording
-from pgx.rollouts.stepper import Stepper
+from pgx.rollouts.collector import Recording, Stepper
 from pgx.rollouts.types import Episode
 
 

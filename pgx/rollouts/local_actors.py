@@ -10,8 +10,7 @@ from torch import Tensor
 
 from pgx.rollouts.actor import ActorPlan, Begin, Done, Order, Places, act
 from pgx.rollouts.inference import Service
-from pgx.rollouts.parameters import SharedParameters, columns_of
-from pgx.rollouts.shared import Column, allocate, attach
+from pgx.rollouts.shared import Column, SharedParameters, allocate, attach, columns_of
 from pgx.rollouts.trajectories import Stream, Trajectory
 from pgx.rollouts.watch import Watch
 from pgx.rollouts.workers import Workers

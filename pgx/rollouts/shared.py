@@ -1,14 +1,20 @@
-"""Tensors that several processes see."""
+"""Tensors that several processes see.
 
+What an agent acts with, where several processes see it.
+"""
+
+import fcntl
 import mmap
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
 from math import prod
 
 import torch
 from torch import Tensor
 
+from pgx.core.agent import Agent
 from pgx.envs.shared_rows import ALIGNMENT, allocate
 
 __all__ = ["Column", "allocate", "attach"]
@@ -49,3 +55,59 @@ def attach(memory: int, columns: Sequence[Column]) -> dict[str, Tensor]:
         else torch.empty(column.shape, dtype=column.dtype)
         for column, offset in zip(columns, offsets, strict=False)
     }
+
+
+def acting_tensors(agent: Agent) -> dict[str, Tensor]:
+    """The tensors that decide how an agent acts, by name: those of its policy and of the lens that it looks through."""
+    tensors = {f"policy.{name}": tensor for name, tensor in agent.policy.state_dict().items()}
+    lens: object = agent.normalizer.lens
+    if is_dataclass(lens):
+        named = {f"lens.{field.name}": getattr(lens, field.name) for field in fields(lens)}
+        tensors |= {name: value for name, value in named.items() if isinstance(value, Tensor)}
+    return tensors
+
+
+def columns_of(tensors: Mapping[str, Tensor]) -> list[Column]:
+    """Room for them, and for their version."""
+    own = [Column(name, tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()]
+    return [Column("version", (1,), torch.int64), *own]
+
+
+class SharedParameters:
+    """Tensors and their version, whole for whoever reads them.
+
+    The lock is the kernel's, and goes with a process that dies.
+
+    Args:
+        memory: descriptor of shared memory.
+        columns: from `columns_of`.
+    """
+
+    def __init__(self, memory: int, columns: Sequence[Column]) -> None:
+        self._memory = memory
+        self._tensors = attach(memory, columns)
+        self._version = self._tensors.pop("version")
+
+    @torch.no_grad()
+    def publish(self, version: int, tensors: Mapping[str, Tensor]) -> None:
+        """Put other tensors in place of those that are there."""
+        with self._locked(fcntl.LOCK_EX):
+            self._version.fill_(version)
+            for name, shared in self._tensors.items():
+                shared.copy_(tensors[name])
+
+    @torch.no_grad()
+    def read(self, tensors: Mapping[str, Tensor]) -> int:
+        """Copy what is there into tensors of the same names; returns its version."""
+        with self._locked(fcntl.LOCK_SH):
+            for name, shared in self._tensors.items():
+                tensors[name].copy_(shared)
+            return int(self._version)
+
+    @contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
+        fcntl.lockf(self._memory, how)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._memory, fcntl.LOCK_UN)

@@ -6,15 +6,14 @@ from dataclasses import fields
 
 import torch
 
-from pgx.core.agent import Agent
+from pgx.core.agent import Agent, Metrics, State
+from pgx.core.algorithm import Engine
 from pgx.core.data import Rollout
-from pgx.core.engine import Engine
-from pgx.core.plain import Metrics, State
 from pgx.core.ranks import Ranks
 from pgx.core.schema import Count, Index
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
-from pgx.rollouts.stepper import Stepper
+from pgx.rollouts.collector import Stepper
 from pgx.rollouts.types import Episode
 
 

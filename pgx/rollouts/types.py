@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from pgx.core.agent import Agent
+from pgx.core.agent import Agent, Metrics, State
 from pgx.core.data import Rollout
-from pgx.core.plain import Metrics, State
 from pgx.envs.vector import VectorEnv
 
 

@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from pgx.core.errors import RunError, UserError, WorkersLost
-from pgx.distributed.parent import LOOK, Process, WorkerTraceback, ending, reap, start
+from pgx.distributed.child_process import LOOK, Process, WorkerTraceback, ending, reap, start
 from pgx.distributed.stuck import hung
 from pgx.distributed.worker import Failure
 from pgx.rollouts.watch import Watch

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from pgx.core.agent import State
 from pgx.core.errors import UserError
-from pgx.core.plain import State
 
 LAST, BEST, STEP = "last", "best", "step_"
 

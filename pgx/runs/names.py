@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from pgx.config.stored import CONFIG, read_config
-from pgx.config.unread import flat
+from pgx.config.unused_keys import flat
 from pgx.core.errors import UserError
 
 EVENTS = "events.out.tfevents."  # what TensorBoard looks for in the name of a file

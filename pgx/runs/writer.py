@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pgx.config.command_lines import command
+from pgx.config.stored import command
+from pgx.core.agent import Metrics
 from pgx.core.errors import RunError, UserError
-from pgx.core.plain import Metrics
 from pgx.runs.checkpoints import BEST, LAST, Checkpoints, numbered, write_atomically
 from pgx.runs.loggers import Clip, Sink
 from pgx.runs.loggers.jsonl import METRICS, finite, parsed, read

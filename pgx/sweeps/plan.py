@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pgx.config.command_lines import command
 from pgx.config.overrides import prepare
 from pgx.config.sections import Search
-from pgx.config.spelling import quoted
+from pgx.config.stored import command
+from pgx.config.suggestions import quoted
 from pgx.core.errors import UserError
 from pgx.core.schema import problems, signature
 from pgx.runs.checkpoints import write_atomically

@@ -4,12 +4,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pgx.config.command_lines import command
 from pgx.config.compose import compose
-from pgx.config.foreign import ADAPTERS, module_of
 from pgx.config.overrides import named_imports, named_modules
-from pgx.config.stored import CONFIG, read_config
-from pgx.config.trust import imports_of, joins_of
+from pgx.config.stored import ADAPTERS, CONFIG, command, imports_of, joins_of, module_of, read_config
 from pgx.sweeps.plan import PLAN, Plan, key_of
 from pgx.sweeps.search import TRIAL, corners, trial_noted
 

@@ -1,9 +1,16 @@
-"""From a checked config to the objects of a run, in the order in which they need each other."""
+"""From a checked config to what writes a run's folder.
+
+Agents, actors and workers as plain values, from a checked config.
+
+What can be trained by several ranks together, and how many of them.
+
+From a checked config to the objects of a run, in the order in which they need each other.
+"""
 
 import copy
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,11 +18,12 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from pgx.algos import rule
-from pgx.compiler import Eager, aloud, choose_engine, make_engine, silently
+from pgx.algos import rule, rules
+from pgx.compiler import Eager, EngineChoice, aloud, choose_engine, make_engine, silently
+from pgx.compiler.choose import why_not
 from pgx.config.check import check, check_inputs, plain_values
-from pgx.config.choices import NAMED
 from pgx.config.sections import (
+    NAMED,
     RUNNERS,
     A3CRunner,
     ActorLearnerRunner,
@@ -27,20 +35,23 @@ from pgx.config.sections import (
     SyncRunner,
     Top,
     TrainerSection,
+    keys_of,
 )
 from pgx.core.agent import Agent
-from pgx.core.engine import Engine
+from pgx.core.algorithm import Algorithm, Engine, Learner, Optimizer
 from pgx.core.errors import UserError
 from pgx.core.nonfinite import Attempt
 from pgx.core.ranks import ALONE, Ranks
-from pgx.core.rule import Algorithm, Learner, Optimizer
+from pgx.core.schema import fits, signature
 from pgx.core.seeding import derive, generator
 from pgx.core.specs import ActionSpec, ObsSpec
 from pgx.core.streams import utf8
-from pgx.envs.make import BackendChoice, choose_backend, make_envs, nan_keywords
+from pgx.envs.make import BackendChoice, EnvsPlan, choose_backend, make_envs, nan_keywords, plan_envs
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.rewards.plan import OWN, RewardPlan
 from pgx.envs.vector import VectorEnv
+from pgx.networks import WITH_MEMORY
+from pgx.networks.agents import AgentPlan
 from pgx.ops.optim import make_optimizer
 from pgx.rollouts.actor import ActorPlan
 from pgx.rollouts.actor_learner import actor_learner
@@ -50,17 +61,183 @@ from pgx.rollouts.sizes import cores, worker_count
 from pgx.rollouts.sync import sync
 from pgx.rollouts.types import Episode, Runner
 from pgx.runs.checkpoints import Checkpoints
-from pgx.runs.writer import complain
-from pgx.training.a3c import A3C
-from pgx.training.evaluation import play
+from pgx.runs.loggers import Sink
+from pgx.runs.loggers.console import make_console
+from pgx.runs.loggers.jsonl import METRICS, JsonLines
+from pgx.runs.loggers.patient import Patient
+from pgx.runs.loggers.tensorboard import Column, TensorBoard, Value
+from pgx.runs.loggers.weights_and_biases import WeightsAndBiases
+from pgx.runs.writer import Records, complain
+from pgx.training.a3c import A3C, A3CPlan
+from pgx.training.evaluation import INTERVAL, line_progress, play
 from pgx.training.loop import Iterations, Synchronous
 from pgx.training.nan_debug.search import find_fault
-from pgx.training.outputs import make_records
-from pgx.training.plans import actor_plan, agent_plan, reward_clip, threads_of, worker_plan
-from pgx.training.progress import INTERVAL, line_progress
-from pgx.training.rank_checks import check_ranks
 from pgx.training.trainer import Evaluate, Trainer
 from pgx.training.videos import filming, refuse_unfilmable
+
+
+def make_records(
+    values: Mapping[str, Any], logger: Logger, training: TrainerSection, run_dir: Path, config: str
+) -> Records:
+    checkpoints = Checkpoints(run_dir, training.keep_checkpoints)
+    open_sinks = partial(_open_sinks, logger, run_dir, values, training.total_steps)
+    return Records(run_dir, config, checkpoints, open_sinks, training.write_patience, complain)
+
+
+def _open_sinks(
+    logger: Logger, run_dir: Path, values: Mapping[str, Any], total_steps: int, steps: int | None, rows: int
+) -> Sequence[Sink]:
+    """Open the loggers of a run after `steps` environment steps (None: a new run) and `rows` rows of metrics."""
+    sinks: list[Sink] = []
+    if logger.wandb is not None:  # first: where it refuses to start, nothing else has been written
+        sinks.append(WeightsAndBiases(logger.wandb, run_dir, _flat(values), complain))
+    sinks.append(Patient(JsonLines(run_dir / METRICS, steps, rows), METRICS, complain))
+    if logger.tensorboard:
+        events = TensorBoard(run_dir, _flat(values), _keys(), keep_until=steps)
+        sinks.append(Patient(events, "TensorBoard's events", complain))
+    console = make_console(logger.console, logger.console_interval, steps or 0, total_steps)
+    return [*sinks, console] if console else sinks
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Value | None]:
+    """Return nested values by dotted key; a list as text."""
+    flat: dict[str, Value | None] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value if isinstance(value, bool | int | float | None) else str(value)
+    return flat
+
+
+def _keys() -> dict[str, Column]:
+    """Return the keys of every rule and every named choice, with what their values are."""
+    hints = {f"algo.{key}": hint for name in rules() for key, hint in signature(rule(name)).items()}
+    for section, (registry, _) in NAMED.items():
+        hints |= {
+            f"{section}.{key}": hint for name in registry for key, hint in keys_of(section, name).items()
+        }
+    return {key: "number" if fits(1, hint) or fits(0.5, hint) else "text" for key, hint in hints.items()}
+
+
+def agent_plan(values: Mapping[str, Any], env: Env) -> AgentPlan:
+    return AgentPlan(
+        values["policy"], values["critic"], env.normalize_obs, bound(env.obs_clip), values["seed"]
+    )
+
+
+def envs_plan(values: Mapping[str, Any], env: Env, sharers: int, threads: int) -> EnvsPlan:
+    """The environments of one of so many who share a run's."""
+    reward = RewardPlan(**values["reward"])
+    each = env.num_envs // sharers
+    return plan_envs(env.id, env.backend, each, env.kwargs, threads, env.worker_timeout, reward)
+
+
+def actor_plan(values: Mapping[str, Any], env: Env, engine: EngineChoice, actors: int) -> ActorPlan:
+    """What each of so many actors is made of; it has no critic."""
+    threads = max(1, threads_of(env) // actors)
+    envs = envs_plan(values, env, actors, threads)
+    agent = replace(agent_plan(values, env), critic={"name": "none"})
+    return ActorPlan(agent, envs, values["runner"]["rollout_steps"], values["seed"], engine)
+
+
+def worker_plan(
+    values: Mapping[str, Any],
+    env: Env,
+    algorithm: Algorithm,
+    engine: EngineChoice,
+    workers: int,
+    rollout_steps: int,
+) -> A3CPlan:
+    """What each of so many workers of an A3C run is made of."""
+    threads = max(1, threads_of(env) // workers)
+    return A3CPlan(
+        agent=agent_plan(values, env),
+        envs=envs_plan(values, env, workers, threads),
+        algorithm=algorithm,
+        optimizer=values["optimizer"],
+        critic_optimizer=values["critic_optimizer"],
+        reward_clip=reward_clip(env),
+        workers=workers,
+        rollout_steps=rollout_steps,
+        total_steps=values["trainer"]["total_steps"],
+        log_every=values["logger"]["every"],
+        clip_range=values["health"]["clip_range"],
+        seed=values["seed"],
+        engine=engine,
+    )
+
+
+def threads_of(env: Env, sharers: int = 1) -> int:
+    """Of one process, where so many share the cores."""
+    return env.num_threads or max(1, cores() // sharers)
+
+
+def bound(clip: float | None) -> float:
+    return float("inf") if clip is None else clip
+
+
+def reward_clip(env: Env) -> float | None:
+    """Return the bound on the scaled reward, infinite for none; None: rewards are not scaled."""
+    return bound(env.reward_clip) if env.scale_reward else None
+
+
+def check_ranks(cfg: DictConfig, size: int) -> None:
+    """Refuse a config, in itself sound, that so many ranks cannot train together.
+
+    Raises:
+        UserError: naming every reason.
+    """
+    if size > 1 and (found := rank_problems(plain_values(cfg), size)):
+        raise UserError(*found)
+
+
+def rank_problems(values: Mapping[str, Any], size: int) -> list[str]:
+    """Every reason, in words; empty when there is none.
+
+    Args:
+        values: of a config that is sound in itself.
+        size: ranks, > 1.
+    """
+    num_envs, runner, policy = values["env"]["num_envs"], values["runner"], values["policy"]["name"]
+    found = []
+    if num_envs % size:
+        below = num_envs - num_envs % size
+        nearest = f"{below} or {below + size}" if below else f"{size}"
+        found.append(
+            f"env.num_envs={num_envs}: {size} ranks share the environments out, {num_envs} / {size} = "
+            f"{num_envs / size:.4g} each; expected a multiple of {size}: {nearest}"
+        )
+    name = values["algo"]["name"]
+    algorithm = rule(name)(**{key: value for key, value in values["algo"].items() if key != "name"})
+    if "ranks" not in algorithm.uses:
+        found.append(
+            f"algo={name}: as configured, it takes the rows of one rank for all there are; {', '.join(_able())} "
+            "average over ranks"
+        )
+    if runner["name"] != "sync":
+        found.append(
+            f"runner={runner['name']}: ranks step their environments together, in rollouts of one length; runner=sync"
+        )
+    elif runner["lag"] > 0:
+        found.append(
+            f"runner.lag={runner['lag']}: a checkpoint holds the rollouts that wait, and rank 0 has its own alone; "
+            "runner.lag=0"
+        )
+    if policy in WITH_MEMORY:
+        found.append(
+            f"policy={policy}: minibatches over ranks are dealt out by rows, and a policy with memory needs whole "
+            "stretches; a policy without memory"
+        )
+    if values["trainer"]["compile"] is True:
+        found.append(f"trainer.compile=true: {why_not('cpu', size)}; trainer.compile=auto runs without")
+    return found
+
+
+def _able() -> list[str]:
+    """Rules that average over ranks, however they are configured."""
+    uses = {name: rule(name).uses for name in rules()}
+    return [name for name, own in uses.items() if isinstance(own, frozenset) and "ranks" in own]
 
 
 def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Trainer:

@@ -8,11 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from pgx.algos.common.advantages import observations
-from pgx.core.agent import Agent
+from pgx.core.agent import Agent, Critic, Distribution, Metrics, Policy
+from pgx.core.algorithm import Engine
 from pgx.core.data import Batch, Rollout
-from pgx.core.engine import Engine
-from pgx.core.networks import Critic, Distribution, Policy
-from pgx.core.plain import Metrics
 from pgx.core.ranks import Ranks
 from pgx.core.specs import ActionSpec, Continuous
 from pgx.core.tensor_tree import substituted

@@ -6,14 +6,13 @@ from dataclasses import asdict
 from typing import Any
 
 from pgx.compiler import EngineChoice
-from pgx.config.command_lines import command
-from pgx.core.agent import Agent
+from pgx.config.stored import command
+from pgx.core.agent import Agent, Metrics, State
+from pgx.core.algorithm import Algorithm, Learner
 from pgx.core.errors import RunError
 from pgx.core.nonfinite import Attempt, NotFiniteError
 from pgx.core.periodic import Every
-from pgx.core.plain import Metrics, State
 from pgx.core.ranks import Ranks
-from pgx.core.rule import Algorithm, Learner
 from pgx.core.specs import dimensions
 from pgx.core.stopping import Abandonable, StopAtCheckpoint
 from pgx.distributed.agreement import RanksDisagree, check_agreement
@@ -23,9 +22,8 @@ from pgx.runs.lock import hold
 from pgx.runs.metrics import tagged
 from pgx.runs.versions import versions
 from pgx.runs.writer import Records, Unwritten, refuse_used
-from pgx.training.counters import Counters, Status
 from pgx.training.evaluation import episode_metrics, evaluation_metrics
-from pgx.training.loop import Iterations, Report
+from pgx.training.loop import Counters, Iterations, Report, Status
 from pgx.training.nan_debug.post_mortem import explained
 from pgx.training.videos import Filming
 

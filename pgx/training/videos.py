@@ -11,8 +11,7 @@ from pgx.core.agent import Agent
 from pgx.core.errors import RunError, UserError
 from pgx.core.periodic import Every
 from pgx.core.seeding import derive
-from pgx.envs.render.camera import Camera, Frame
-from pgx.envs.render.pictures import captioned
+from pgx.envs.render.camera import Camera, Frame, captioned
 from pgx.envs.render.videos import GIF, LIMITS
 from pgx.runs.loggers import Clip
 from pgx.runs.writer import Records

@@ -89,8 +89,7 @@ def _load(network: Any, dumped: dict[str, Any], prefix: str) -> None:
 def _batch(dumped: dict[str, Any]) -> Batch:
     import torch
 
-    from pgx.core.data import Batch
-    from pgx.core.observations import Observations
+    from pgx.core.data import Batch, Observations
 
     column = {
         key: torch.from_numpy(dumped[key]) for key in ("obs", "action", "log_prob", "advantage", "target")

@@ -10,9 +10,9 @@ from torch import Tensor
 from pgx.algos.actor_critic import ActorCritic
 from pgx.compiler import Eager
 from pgx.core.agent import Agent
+from pgx.core.algorithm import Learner, Optimizer, Setting
 from pgx.core.data import Batch, Rollout
 from pgx.core.errors import UserError
-from pgx.core.rule import Learner, Optimizer, Setting
 from pgx.core.specs import Discrete
 from pgx.envs.normalizers import Identity
 from pgx.networks.action_values import q_critic

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from pgx.algos.mdpo import MDPO, STEP_SIZE_MIN
+from pgx.core.agent import Distribution
+from pgx.core.algorithm import Setting
 from pgx.core.data import Batch, Rollout
-from pgx.core.networks import Distribution
-from pgx.core.rule import Setting
 from pgx.ops.params import flatten, gradient
 from pgx.training.trainer import Trainer
 from tests.conftest import Make, seen

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pgx.core.data import Batch, Rollout
+from pgx.core.data import Batch, Observations, Rollout
 from pgx.core.errors import UserError
-from pgx.core.observations import Observations
 from pgx.networks.distributions import Categorical
 from pgx.ops.fisher import gauss_newton_product, kl_hessian_product, scores
 from pgx.ops.params import flatten, gradient

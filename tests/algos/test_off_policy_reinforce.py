@@ -16,15 +16,12 @@ from pgx.algos.reinforce import REINFORCE
 from pgx.compiler import Eager
 from pgx.config.check import problems_of
 from pgx.config.compose import compose
-from pgx.core.agent import Agent
-from pgx.core.data import Rollout
-from pgx.core.networks import Memory
-from pgx.core.observations import Observations
-from pgx.core.plain import Metrics
-from pgx.core.rule import Learner
+from pgx.core.agent import Agent, Memory, Metrics
+from pgx.core.algorithm import Learner
+from pgx.core.data import Observations, Rollout
 from pgx.envs.normalizers import Identity
-from pgx.networks.constant import Zero
 from pgx.networks.distributions import Categorical
+from pgx.networks.tabular import Zero
 from pgx.ops.losses import surrogate
 from pgx.ops.optim import NoSteps, sgd
 from pgx.ops.params import flatten, gradient

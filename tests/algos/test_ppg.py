@@ -11,16 +11,13 @@ from torch import Tensor
 
 from pgx.algos.ppg import PPG
 from pgx.compiler import Eager
-from pgx.core.agent import Agent
-from pgx.core.data import Batch, Rollout
+from pgx.core.agent import Agent, Critic, Metrics, Policy
+from pgx.core.algorithm import Learner, Optimizer, Setting
+from pgx.core.data import Batch, Observations, Rollout
 from pgx.core.errors import UserError
-from pgx.core.networks import Critic, Policy
-from pgx.core.observations import Observations
-from pgx.core.plain import Metrics
-from pgx.core.rule import Learner, Optimizer, Setting
 from pgx.core.specs import Continuous
 from pgx.envs.normalizers import Identity
-from pgx.networks.constant import Zero
+from pgx.networks.tabular import Zero
 from pgx.networks.two_headed import two_headed
 from pgx.ops.optim import NoSteps
 from pgx.ops.optim.first_order import Adam

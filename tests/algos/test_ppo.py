@@ -8,11 +8,11 @@ import torch
 from pgx.algos.ppo import PPO
 from pgx.compiler import Eager
 from pgx.core.agent import Agent
+from pgx.core.algorithm import Learner
 from pgx.core.data import Batch, Rollout
-from pgx.core.rule import Learner
 from pgx.envs.normalizers import Identity
-from pgx.networks.constant import Zero
 from pgx.networks.heads import GaussianPolicy
+from pgx.networks.tabular import Zero
 from pgx.ops.optim import NoSteps
 from pgx.ops.params import flatten, gradient
 from pgx.training.trainer import Trainer

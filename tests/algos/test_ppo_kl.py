@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pgx.algos.ppo_kl import BETA_MAX, BETA_MIN
+from pgx.core.agent import Distribution, Policy
 from pgx.core.data import Batch, Rollout
-from pgx.core.networks import Distribution, Policy
 from pgx.ops.params import flatten, gradient
 from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters, small

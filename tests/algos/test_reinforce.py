@@ -13,15 +13,13 @@ from torch import Tensor, nn
 
 from pgx.algos.reinforce import REINFORCE
 from pgx.compiler import Eager
-from pgx.core.agent import Agent
-from pgx.core.data import Rollout
+from pgx.core.agent import Agent, Memory
+from pgx.core.algorithm import Learner
+from pgx.core.data import Observations, Rollout
 from pgx.core.errors import UserError
-from pgx.core.networks import Memory
-from pgx.core.observations import Observations
-from pgx.core.rule import Learner
 from pgx.envs.normalizers import Identity
-from pgx.networks.constant import Zero
 from pgx.networks.distributions import Categorical
+from pgx.networks.tabular import Zero
 from pgx.ops.optim import NoSteps, adam, sgd
 from pgx.training.trainer import Trainer
 from tests import oracle

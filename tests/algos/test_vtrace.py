@@ -15,10 +15,9 @@ from pgx.algos.common.surrogate import surrogate_slope
 from pgx.algos.vtrace import VTrace
 from pgx.compiler import Eager
 from pgx.core.agent import Agent
-from pgx.core.data import Batch, Rollout
+from pgx.core.algorithm import Learner
+from pgx.core.data import Batch, Observations, Rollout
 from pgx.core.errors import UserError
-from pgx.core.observations import Observations
-from pgx.core.rule import Learner
 from pgx.envs.normalizers import Identity
 from pgx.networks.distributions import Categorical
 from pgx.ops.optim import sgd

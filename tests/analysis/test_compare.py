@@ -7,22 +7,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pgx.analysis.comparison.axes import (
+from pgx.analysis.comparison import (
     AXES,
     FISHER_PRODUCTS,
     GRADIENT_STEPS,
     SECONDS,
     STEPS,
+    Comparison,
+    Group,
+    Request,
+    compare,
     exact,
     on_grid,
+    read_reference,
     spent,
 )
-from pgx.analysis.comparison.compare import Request, compare
-from pgx.analysis.comparison.result import Comparison, Group
-from pgx.analysis.comparison.scores import read_reference
-from pgx.analysis.comparison.tables import more_seeds, tables_of
-from pgx.analysis.reading.find import Place, read_runs
-from pgx.analysis.reading.run import Run, Series
+from pgx.analysis.find import Place, read_runs
+from pgx.analysis.reading import Run, Series
+from pgx.analysis.report import more_seeds, tables_of
 from pgx.analysis.statistics import Resampling
 from pgx.core.errors import UserError
 from tests.conftest import Make

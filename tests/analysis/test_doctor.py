@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from pgx.analysis.curves import Curve, Recorded
+from pgx.analysis.detectors import spell
+from pgx.analysis.diagnostics import SICKNESSES, table
 from pgx.analysis.doctor import Diagnosis, advice, examine
-from pgx.analysis.recorded import Curve, Recorded
-from pgx.analysis.sicknesses import SICKNESSES, table
-from pgx.analysis.signs import spell
 from pgx.cli.commands.doctor import load
 from pgx.cli.main import main
 from pgx.config.compose import compose
@@ -442,7 +442,7 @@ def test_every_sickness_that_can_be_made_here_is_made() -> None:
 
 
 def test_the_page_holds_the_table() -> None:
-    """`python -m pgx.analysis.sicknesses` prints it."""
+    """`python -m pgx.analysis.diagnostics` prints it."""
     assert table() in PAGE.read_text()
 
 

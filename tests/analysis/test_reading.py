@@ -7,12 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pgx.analysis.reading.events import read_events
-from pgx.analysis.reading.find import Place, parse_place, read_runs
-from pgx.analysis.reading.foreign import read_foreign
-from pgx.analysis.reading.identity import Identity, identify
-from pgx.analysis.reading.own import read_own
-from pgx.analysis.reading.run import Run, UnreadableError
+from pgx.analysis.find import Place, parse_place, read_runs
+from pgx.analysis.foreign_runs import read_events, read_foreign
+from pgx.analysis.reading import Identity, Run, UnreadableError, identify, read_own
 from pgx.core.errors import UserError
 from pgx.runs.lock import hold
 from pgx.sweeps.progress import write_failure

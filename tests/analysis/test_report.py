@@ -9,13 +9,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from pgx.analysis.comparison.axes import STEPS
-from pgx.analysis.comparison.page import page
-from pgx.analysis.comparison.plots import HEALTH, draw_curves, draw_health, looks, new_axes
-from pgx.analysis.comparison.result import Pair
-from pgx.analysis.comparison.tables import tables_of
-from pgx.analysis.comparison.verdict import Verdict, _separated, verdict
-from pgx.analysis.reading.run import Series
+from pgx.analysis.comparison import STEPS, Pair, Verdict, _separated, verdict
+from pgx.analysis.plots import HEALTH, draw_curves, draw_health, looks, new_axes
+from pgx.analysis.reading import Series
+from pgx.analysis.report import page, tables_of
 from tests.analysis.test_compare import METRIC, STEPS_OF_ROWS, compared, run
 from tests.system.browser import Page, chromium
 

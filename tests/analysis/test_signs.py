@@ -5,9 +5,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pgx.analysis.critic_signs import gains_apart, lost, search_rejects
-from pgx.analysis.recorded import Recorded
-from pgx.analysis.signs import stays_above, times, typical_value, uncorrected_lag
+from pgx.analysis.curves import Recorded
+from pgx.analysis.detectors import (
+    gains_apart,
+    lost,
+    search_rejects,
+    stays_above,
+    times,
+    typical_value,
+    uncorrected_lag,
+)
 from pgx.runs.metrics import tag
 
 

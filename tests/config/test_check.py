@@ -11,11 +11,10 @@ from omegaconf import OmegaConf
 
 from pgx.algos import rule, rules
 from pgx.config.check import check, plain_values
-from pgx.config.choices import NAMED, keys_of
 from pgx.config.compose import compose
-from pgx.config.fit import contradictions
+from pgx.config.cross_checks import contradictions
 from pgx.config.overrides import jobs
-from pgx.config.sections import FIXED, Search, Top
+from pgx.config.sections import FIXED, NAMED, Search, Top, keys_of
 from pgx.core.errors import UserError
 from pgx.core.paths import choices
 from pgx.core.schema import fits, signature

@@ -12,10 +12,9 @@ from omegaconf import OmegaConf
 
 from pgx.algos import rule, rules
 from pgx.config.check import check
-from pgx.config.choices import NAMED
 from pgx.config.compose import compose
 from pgx.config.overrides import jobs
-from pgx.config.sections import FIXED
+from pgx.config.sections import FIXED, NAMED
 from pgx.core.errors import UserError
 from pgx.core.paths import choices, config_dir
 from pgx.core.schema import signature

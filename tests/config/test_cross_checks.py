@@ -5,8 +5,8 @@ import re
 import pytest
 
 from pgx.config.check import plain_values
-from pgx.config.fit import contradictions
-from pgx.training.rank_checks import rank_problems
+from pgx.config.cross_checks import contradictions
+from pgx.training.build import rank_problems
 from tests.conftest import composed
 
 RECORDED = ["algo=off_policy_reinforce", "env=CartPole-v1", "dataset=somewhere"]

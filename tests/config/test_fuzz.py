@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from pgx.cli.commands.one_run import checked
 from pgx.cli.commands.train import _options
 from pgx.config.overrides import MOST_JOBS, jobs, prepare
-from pgx.config.unread import flat
+from pgx.config.unused_keys import flat
 from pgx.core.errors import UserError
 from pgx.core.paths import choices, groups
 from tests.command import Command

@@ -10,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from pgx.config.aliases import ALIASES, meant
 from pgx.config.compose import compose
-from pgx.config.rule_names import OTHER_NAMES, VALUE_BASED, rule_hint
-from pgx.config.spelling import is_known
-from pgx.config.unread import flat
+from pgx.config.rules import OTHER_NAMES, VALUE_BASED, rule_hint
+from pgx.config.suggestions import ALIASES, is_known, meant
+from pgx.config.unused_keys import flat
 from pgx.core.paths import choices, groups
 from pgx.core.schema import most_similar
 from pgx.envs.make import id_problem, nearest_id

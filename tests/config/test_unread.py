@@ -16,12 +16,11 @@ from omegaconf import OmegaConf
 from pgx.algos import rule, rules
 from pgx.cli.commands.one_run import checked
 from pgx.config.check import plain_values
-from pgx.config.choices import NAMED
-from pgx.config.sections import FIXED, Top
-from pgx.config.unread import READ_IF, asked_keys, flat, unread
+from pgx.config.sections import FIXED, NAMED, Top
+from pgx.config.unused_keys import READ_IF, asked_keys, flat, unread
+from pgx.core.algorithm import Setting
 from pgx.core.errors import UserError
 from pgx.core.paths import choices, config_dir
-from pgx.core.rule import Setting
 from pgx.core.schema import signature
 from pgx.training.trainer import Trainer
 from tests.command import Command

@@ -10,8 +10,8 @@ from pgx.algos import rule
 from pgx.compiler import EngineChoice
 from pgx.config.check import plain_values
 from pgx.config.sections import Env
+from pgx.training.build import agent_plan, reward_clip, worker_plan
 from pgx.training.loop import Synchronous
-from pgx.training.plans import agent_plan, reward_clip, worker_plan
 from pgx.training.trainer import Trainer
 from tests.conftest import Make, composed
 

@@ -22,9 +22,8 @@ from pgx.core.data import Rollout
 from pgx.core.errors import UserError
 from pgx.core.specs import MultiDiscrete
 from pgx.envs.gymnasium_backend import GymnasiumVector, make_single
-from pgx.rollouts.datasets.layout import space_from_json, space_to_json
+from pgx.rollouts.datasets.format import Trajectory, join, space_from_json, space_to_json, split
 from pgx.rollouts.datasets.read import _numbers, read_dataset
-from pgx.rollouts.datasets.trajectory import Trajectory, join, split
 from pgx.rollouts.datasets.write import Written, _as_in, write_dataset
 from tests.conftest import Make
 

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from pgx.algos.ppo import PPO
 from pgx.compiler.arguments import Undescribed, describe
 from pgx.config.compose import compose
-from pgx.core.data import Batch
-from pgx.core.observations import Observations
+from pgx.core.data import Batch, Observations
 from pgx.core.specs import Continuous, Discrete, Image
 from pgx.core.tensor_tree import leaves, named_tensors, rebuilt, substituted
 from pgx.networks import CRITICS, POLICIES

@@ -5,10 +5,9 @@ import threading
 import torch
 
 from pgx.compiler.compiled import Compiled
-from pgx.core.agent import Agent
+from pgx.core.agent import Agent, Metrics
+from pgx.core.algorithm import Learner
 from pgx.core.data import Rollout
-from pgx.core.plain import Metrics
-from pgx.core.rule import Learner
 from pgx.core.stopping import IterationAbandoned
 from tests.conftest import Make
 

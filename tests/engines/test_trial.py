@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pgx.compiler.trial import compiler_problem
+from pgx.compiler.choose import compiler_problem
 from tests.command import Command, Said
 from tests.system.command import PGX
 from tests.warm import environment

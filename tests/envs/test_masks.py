@@ -13,7 +13,7 @@ from torch import Tensor
 from pgx.core.agent import at_one_moment
 from pgx.core.data import Rollout
 from pgx.core.errors import RunError
-from pgx.rollouts import stepper
+from pgx.rollouts import collector
 from tests.conftest import Make
 from tests.environments import Masked
 
@@ -86,7 +86,7 @@ def test_an_agent_without_the_mask_or_with_that_of_the_row_before_is_found_out(
         seen.append(mask)
         return at_one_moment(lens, obs, time, None if shift is None else seen[-2], memory)
 
-    monkeypatch.setattr(stepper, "at_one_moment", late)
+    monkeypatch.setattr(collector, "at_one_moment", late)
     with pytest.raises(RunError, match="not allowed at step"):
         trainer.runner.collect(trainer.agent)
 

@@ -2,7 +2,7 @@
 
 import re
 
-from pgx.runs.loggers.layout import CHARTS, layout
+from pgx.runs.loggers.tensorboard import CHARTS, layout
 from pgx.runs.metrics import TABLE
 
 TAGS = {metric.tag for metric in TABLE}

@@ -16,8 +16,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.util.tensor_util import make_ndarray
 
 from pgx.runs.loggers import tensorboard
-from pgx.runs.loggers.append import AppendOnly
-from pgx.runs.loggers.jsonl import JsonLines, read
+from pgx.runs.loggers.jsonl import AppendOnly, JsonLines, read
 from pgx.runs.loggers.patient import Patient
 from pgx.runs.loggers.tensorboard import TensorBoard
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from pgx.compiler import Eager
-from pgx.core.networks import Policy
-from pgx.core.observations import Observations
+from pgx.core.agent import Policy
+from pgx.core.data import Observations
 from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete
 from pgx.networks.distributions import Categorical
 from pgx.networks.mlp import mlp_policy

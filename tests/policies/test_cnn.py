@@ -11,8 +11,7 @@ from pgx.core.errors import UserError
 from pgx.core.specs import ActionSpec, Continuous, Discrete, Image, ObsSpec
 from pgx.envs.normalizers import Identity
 from pgx.networks.cnn import Layout, Stack, cnn_critic, cnn_policy
-from pgx.networks.distributions import Categorical, DiagonalGaussian
-from pgx.networks.squashed import SquashedGaussian
+from pgx.networks.distributions import Categorical, DiagonalGaussian, SquashedGaussian
 from pgx.ops.fisher import gauss_newton_product, kl_hessian_product, scores
 from tests.conftest import Make, seen
 

@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import Tensor, distributions
 
-from pgx.core.networks import Distribution
-from pgx.networks.distributions import Categorical, DiagonalGaussian, MultiCategorical
-from pgx.networks.squashed import SquashedGaussian
+from pgx.core.agent import Distribution
+from pgx.networks.distributions import Categorical, DiagonalGaussian, MultiCategorical, SquashedGaussian
 
 SIZES = (3, 2, 3)  # two alike: parts that shared their noise would show
 ROWS = 6

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pgx.core.errors import UserError
 from pgx.core.specs import Continuous, Discrete, Image
-from pgx.networks.features import _limit, fourier, plain, polynomial, random_fourier
+from pgx.networks.linear import _limit, fourier, plain, polynomial, random_fourier
 
 
 def stream(seed: int = 0) -> torch.Generator:

@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgx.core.networks import Distribution
+from pgx.core.agent import Distribution
 from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete
-from pgx.networks.distributions import Categorical, DiagonalGaussian, MultiCategorical
+from pgx.networks.distributions import Categorical, DiagonalGaussian, MultiCategorical, SquashedGaussian
 from pgx.networks.heads import masked
 from pgx.networks.mlp import mlp_policy
-from pgx.networks.squashed import SquashedGaussian
 from pgx.ops.fisher import gauss_newton_product, kl_hessian_product
 from tests.conftest import seen
 

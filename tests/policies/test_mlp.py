@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pgx.core.observations import Observations
+from pgx.core.data import Observations
 from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete, ObsSpec
 from pgx.networks.distributions import Categorical, DiagonalGaussian, MultiCategorical
 from pgx.networks.mlp import Activation, mlp_critic, mlp_policy

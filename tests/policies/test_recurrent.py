@@ -7,11 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pgx.core.observations import History, Observations
+from pgx.core.data import History, Observations
 from pgx.core.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
-from pgx.networks.distributions import Categorical, DiagonalGaussian, MultiCategorical
+from pgx.networks.distributions import Categorical, DiagonalGaussian, MultiCategorical, SquashedGaussian
 from pgx.networks.recurrent import GRUCell, LSTMCell, RecurrentPolicy, gru_policy, lstm_policy
-from pgx.networks.squashed import SquashedGaussian
 from pgx.ops.fisher import gauss_newton_product, kl_hessian_product
 
 CELLS = ["gru", "lstm"]

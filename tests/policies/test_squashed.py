@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from pgx.core.agent import Act
+from pgx.core.data import Observations
 from pgx.core.errors import UserError
-from pgx.core.observations import Observations
 from pgx.core.specs import Continuous
-from pgx.networks.distributions import DiagonalGaussian
+from pgx.networks.distributions import DiagonalGaussian, SquashedGaussian
 from pgx.networks.mlp import mlp_policy
-from pgx.networks.squashed import SquashedGaussian
 from pgx.ops.fisher import gauss_newton_product, kl_hessian_product, scores
 from pgx.training.evaluation import never, play, unwatched
 from tests.conftest import Make, seen

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pgx.core.data import Observations
 from pgx.core.errors import UserError
-from pgx.core.observations import Observations
 from pgx.core.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
 from pgx.networks import CRITICS, POLICIES
 from pgx.networks.heads import CategoricalPolicy

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from pgx.algos.common.advantages import rollout_values
-from pgx.core.networks import Critic
-from pgx.core.observations import Observations
+from pgx.core.agent import Critic
+from pgx.core.data import Observations
 from pgx.core.specs import Continuous, Discrete
 from pgx.networks.time_dependent import time_dependent_critic
 from tests.conftest import Make

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pgx.core.observations import Observations
+from pgx.core.data import Observations
 from pgx.core.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
 from pgx.networks.mlp import mlp_policy
 from pgx.networks.two_headed import TwoHeaded, two_headed

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from pgx.core.paths import choices
 from pgx.envs.gymnasium_backend import make_single
-from pgx.envs.rewards.quantities import QUANTITIES, is_quantity
-from pgx.envs.rewards.robots import LAYOUTS, torso
 from pgx.envs.rewards.terms import (
+    LAYOUTS,
+    QUANTITIES,
     TERMS,
     air_time,
     alive,
@@ -25,8 +25,10 @@ from pgx.envs.rewards.terms import (
     energy,
     forward_velocity,
     height,
+    is_quantity,
     smoothness,
     target_speed,
+    torso,
     upright,
 )
 

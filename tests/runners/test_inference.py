@@ -12,11 +12,9 @@ from pgx.compiler import Eager
 from pgx.core.agent import Agent
 from pgx.core.specs import Continuous, Discrete
 from pgx.networks.agents import AgentPlan
-from pgx.rollouts.desk import PLEASE, Asking
-from pgx.rollouts.inference import Service, blank
-from pgx.rollouts.parameters import acting_tensors
-from pgx.rollouts.shared import Column
-from pgx.rollouts.stepper import respond
+from pgx.rollouts.collector import respond
+from pgx.rollouts.inference import PLEASE, Asking, Service, blank
+from pgx.rollouts.shared import Column, acting_tensors
 
 CPU, N = torch.device("cpu"), 3
 MLP = {

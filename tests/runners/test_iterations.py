@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from pgx.core.agent import Agent
+from pgx.core.agent import Agent, Metrics
+from pgx.core.algorithm import Learner
 from pgx.core.data import Rollout
-from pgx.core.plain import Metrics
-from pgx.core.rule import Learner
 from pgx.training.loop import Synchronous
 from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pgx.rollouts.recording import Recording
+from pgx.rollouts.collector import Recording
 
 CPU = torch.device("cpu")
 COLUMNS: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {

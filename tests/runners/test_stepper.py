@@ -11,18 +11,16 @@ import torch
 import tests.environments  # noqa: F401, registers ids
 from pgx.algos.common.advantages import observations
 from pgx.compiler import Eager
-from pgx.core.agent import Agent
+from pgx.core.agent import Agent, Normalizer
 from pgx.core.data import Rollout
-from pgx.core.networks import Normalizer
 from pgx.core.specs import Continuous, ObsSpec
 from pgx.envs.make import BackendChoice, make_envs
 from pgx.envs.normalizers import Identity, ObservationNormalizer, RewardScaler
 from pgx.envs.rewards.plan import OWN
 from pgx.envs.vector import Array, Step, VectorEnv
 from pgx.networks import POLICIES
-from pgx.networks.constant import Zero
-from pgx.rollouts.recording import Recording
-from pgx.rollouts.stepper import Stepper
+from pgx.networks.tabular import Zero
+from pgx.rollouts.collector import Recording, Stepper
 from pgx.rollouts.sync import SyncRunner
 
 CPU = torch.device("cpu")

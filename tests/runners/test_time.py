@@ -11,9 +11,8 @@ from pgx.algos.common.advantages import gae_batch
 from pgx.compiler import Eager
 from pgx.core.specs import Continuous, Discrete
 from pgx.envs.vector import Step
-from pgx.rollouts import stepper
-from pgx.rollouts.recording import Recording
-from pgx.rollouts.stepper import Stepper
+from pgx.rollouts import collector
+from pgx.rollouts.collector import Recording, Stepper
 from pgx.training import health
 from pgx.training import loop as iterations
 from pgx.training.loop import iterate
@@ -99,7 +98,7 @@ def test_the_environments_and_the_policy_take_the_time_that_each_takes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(stepper, "time", clock)
+    monkeypatch.setattr(collector, "time", clock)
     envs: Any = Slow(clock)
     agent, taken = agent_for(envs, "mlp"), Stepper(envs, None, 0, 0, torch.device("cpu"), Eager())
     taken.begin(0)

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 
 from pgx.core.errors import UserError
-from pgx.rollouts.parameters import SharedParameters
-from pgx.rollouts.shared import Column
+from pgx.rollouts.shared import Column, SharedParameters
 
 
 def echo(index: int, channel: "Connection[Any, Any]") -> None:

@@ -19,8 +19,7 @@ from pgx.core.errors import RunError, WorkersLost
 from pgx.rollouts.shared import allocate
 from pgx.runs.loggers.jsonl import read
 from pgx.runs.writer import Unwritten
-from pgx.training.a3c import A3C
-from pgx.training.a3c_worker import Begin, Worker
+from pgx.training.a3c import A3C, Begin, Worker
 from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters
 from tests.processes import runs, until

@@ -21,7 +21,7 @@ from pgx.core.agent import Agent
 from pgx.core.data import Rollout
 from pgx.core.errors import RunError, WorkersLost
 from pgx.rollouts.actor_learner import ActorLearner
-from pgx.rollouts.parameters import acting_tensors
+from pgx.rollouts.shared import acting_tensors
 from pgx.rollouts.sizes import misfits, sizes
 from pgx.runs.loggers.jsonl import read
 from pgx.training.trainer import Trainer

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pgx.rollouts.parameters import SharedParameters, columns_of
-from pgx.rollouts.shared import allocate
+from pgx.rollouts.shared import SharedParameters, allocate, columns_of
 from pgx.rollouts.workers import Workers
 from tests.processes import assert_only_stopping, runs, until
 from tests.system.targets import SIZES, publishes

@@ -26,7 +26,7 @@ from pgx.cli.main import VERBS, main
 from pgx.config.check import check
 from pgx.config.compose import compose, hydra_config
 from pgx.config.overrides import jobs
-from pgx.training.rank_checks import check_ranks
+from pgx.training.build import check_ranks
 from tests.docs_places import OF_THE_MODULE, STAND_FOR, make_places
 from tests.system.docs_commands import ROOT, Shown, shown
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from pgx.compiler import Eager, ahead_of_time, choose_engine
 from pgx.compiler.choose import why_not
-from pgx.core.engine import Engine
+from pgx.core.algorithm import Engine
+from pgx.core.data import Observations
 from pgx.core.errors import UserError
-from pgx.core.observations import Observations
 from pgx.ops.fisher import gauss_newton_product
 from pgx.ops.optim import adam
 from tests.conftest import Make, parameters, resumed, small

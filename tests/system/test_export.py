@@ -14,11 +14,9 @@ from pgx.cli.commands import export as command
 from pgx.cli.commands.one_run import load_config
 from pgx.core.errors import RunError, UserError
 from pgx.envs.spaces import action as action_of
-from pgx.networks.export import compare as comparison
-from pgx.networks.export.compare import compare
-from pgx.networks.export.formats import Format, read, write
-from pgx.networks.export.network import Deterministic, _writer
-from pgx.networks.export.sample import _whole, observed
+from pgx.networks.export import formats as comparison
+from pgx.networks.export.formats import Format, compare, read, write
+from pgx.networks.export.network import Deterministic, _whole, _writer, observed
 from pgx.training.build import load_agent
 from tests.conftest import Make
 

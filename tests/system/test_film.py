@@ -15,9 +15,8 @@ from pgx.cli.commands.record import record
 from pgx.core.errors import RunError, UserError
 from pgx.envs.gymnasium_backend import make_single
 from pgx.envs.recipe import pack
-from pgx.envs.render import opengl
-from pgx.envs.render.camera import Camera, Frame
-from pgx.envs.render.pictures import captioned
+from pgx.envs.render import scene
+from pgx.envs.render.camera import Camera, Frame, captioned
 from pgx.envs.render.scene import Scene, _undrawable, follow
 from pgx.envs.render.videos import GIF
 from pgx.envs.vector import step
@@ -106,7 +105,7 @@ def test_a_machine_without_drivers_is_told_which_packages_bring_them(monkeypatch
     # libEGL finds no driver, and the dynamic linker no OSMesa that would do.
     monkeypatch.setenv("__EGL_VENDOR_LIBRARY_FILENAMES", "/nowhere.json")
     monkeypatch.setenv("PYOPENGL_PLATFORM", "")
-    chosen = opengl.choose()
+    chosen = scene.choose()
     if chosen.platform == "osmesa":
         pytest.skip("OSMesa is installed, and draws without a driver")
     assert chosen.platform is None and "apt-get install libegl1 libgl1-mesa-dri" in chosen.problem
@@ -118,7 +117,7 @@ def test_what_the_user_says_of_opengl_is_respected(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
-    assert opengl.choose().platform == "osmesa"
+    assert scene.choose().platform == "osmesa"
     for display in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(display, raising=False)
     monkeypatch.setenv("MUJOCO_GL", "glfw")
@@ -142,7 +141,7 @@ def test_the_camera_goes_with_a_robot_unless_another_was_chosen() -> None:
 def test_a_walker_is_recorded_in_the_size_that_was_asked_for(
     make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if opengl.choose().platform is None:
+    if scene.choose().platform is None:
         pytest.skip("nothing here draws for MuJoCo")
     av = pytest.importorskip("av")
     make("algo=a2c", "env=Walker2d-v4", "env.backend=gymnasium", "trainer.total_steps=256").train()

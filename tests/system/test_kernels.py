@@ -8,8 +8,8 @@ import torch
 
 from pgx.compiler import Eager, EngineChoice, choose_engine, just_in_time, make_engine
 from pgx.compiler.choose import why_not
+from pgx.core.data import Observations
 from pgx.core.errors import UserError
-from pgx.core.observations import Observations
 from pgx.ops.fisher import gauss_newton_product
 from tests.conftest import Make, small
 from tests.system.test_compiled import Said, bound, close, net, swept, undecided

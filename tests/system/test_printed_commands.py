@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from pgx.config.command_lines import command as formed
+from pgx.config.stored import command as formed
 from pgx.core.command_lines import override
 from tests.command import Command
 

@@ -23,8 +23,7 @@ from pgx.core.errors import RunError, UserError
 from pgx.core.specs import Continuous, choices
 from pgx.envs.gymnasium_backend import GymnasiumVector
 from pgx.envs.make import choose_backend
-from pgx.envs.process_backend import ProcessVector, _shares
-from pgx.envs.process_handle import WorkerProcess, end
+from pgx.envs.process_backend import ProcessVector, WorkerProcess, _shares, end
 from pgx.envs.rewards.plan import OWN
 from pgx.envs.shared_rows import allocate
 from pgx.envs.vector import Array, VectorEnv, step
@@ -264,7 +263,7 @@ def test_one_worker_does_not_get_the_time_that_another_took() -> None:
 PARENT = """
 import sys, threading, time
 from pgx.envs.process_backend import ProcessVector, _shares
-from pgx.envs.process_handle import WorkerProcess, end
+from pgx.envs.process_backend import WorkerProcess, end
 from pgx.envs.shared_rows import allocate
 def work():
     envs = ProcessVector("tests.envs.troubles:Trouble-v0", 2, {"at": "step", "what": WHAT, "number": 1}, 2, 60.0)

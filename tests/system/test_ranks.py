@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgx.core.plain import State
+from pgx.core.agent import State
 from pgx.core.seeding import derive
 
 PATIENCE = 900  # seconds for what should take twenty

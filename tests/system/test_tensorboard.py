@@ -30,10 +30,8 @@ from tensorboard.plugins.hparams.backend_context import Context
 from tensorboard.plugins.hparams.list_session_groups import Handler
 
 from pgx.cli.commands.tensorboard import View
-from pgx.config.choices import NAMED
-from pgx.config.sections import FIXED
-from pgx.runs.loggers.hparams import MAIN
-from pgx.runs.loggers.layout import CHARTS
+from pgx.config.sections import FIXED, NAMED
+from pgx.runs.loggers.tensorboard import CHARTS, MAIN
 from pgx.runs.metrics import TABLE, tag
 from pgx.runs.names import Names, runs_below
 from tests.conftest import Make, small
@@ -177,7 +175,7 @@ def test_every_chart_is_of_metrics_that_there_are() -> None:
     """And of these alone: TensorBoard takes a tag for every pattern that it begins like."""
     from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
-    from pgx.runs.loggers.layout import layout
+    from pgx.runs.loggers.tensorboard import layout
 
     read = Layout.FromString(layout().value[0].tensor.string_val[0])
     assert [category.title for category in read.category] == list(CHARTS)

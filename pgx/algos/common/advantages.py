@@ -7,10 +7,8 @@ import torch
 from torch import Tensor
 
 from pgx.algos.common.sequences import stretches
-from pgx.core.agent import Agent
-from pgx.core.data import Batch, Rollout
-from pgx.core.networks import Normalizer
-from pgx.core.observations import Observations
+from pgx.core.agent import Agent, Normalizer
+from pgx.core.data import Batch, Observations, Rollout
 from pgx.ops.returns import gae
 from pgx.ops.stats import standardize
 

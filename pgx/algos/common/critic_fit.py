@@ -4,10 +4,9 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from pgx.core.agent import Critic, Metrics
+from pgx.core.algorithm import Learner, Setting
 from pgx.core.data import Batch
-from pgx.core.networks import Critic
-from pgx.core.plain import Metrics
-from pgx.core.rule import Learner, Setting
 from pgx.ops.losses import value_loss
 
 

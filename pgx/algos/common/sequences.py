@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from pgx.core.agent import Agent
-from pgx.core.data import Rollout
-from pgx.core.observations import History
+from pgx.core.data import History, Rollout
 
 LONGEST = 10_000  # steps of a stretch that is looked for to be named in an error
 

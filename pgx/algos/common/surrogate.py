@@ -2,9 +2,8 @@
 
 from torch import Tensor
 
+from pgx.core.agent import Distribution, Metrics, Policy
 from pgx.core.data import Batch
-from pgx.core.networks import Distribution, Policy
-from pgx.core.plain import Metrics
 from pgx.ops.losses import surrogate
 from pgx.ops.params import gradient
 

@@ -19,7 +19,7 @@ from pgx.config.compose import compose
 from pgx.config.overrides import jobs, prepare
 from pgx.config.sections import Env
 from pgx.core.errors import RunError, UserError
-from pgx.distributed.parent import LOOK, Process, ending, reap, start
+from pgx.distributed.child_process import LOOK, Process, ending, reap, start
 from pgx.distributed.stuck import frames, give_up, place
 from pgx.envs.checks import ASSUMPTIONS, Asked, Pace, Verdict, fails, holds, untold
 from pgx.envs.checks.process import Looks, Refused, Seen

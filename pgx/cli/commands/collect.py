@@ -11,21 +11,19 @@ from omegaconf import DictConfig
 from pgx.cli.commands.one_run import load_played
 from pgx.compiler import Eager
 from pgx.config.check import plain_values
-from pgx.config.command_lines import command
 from pgx.config.compose import compose
+from pgx.config.stored import command
 from pgx.core.agent import Agent
 from pgx.core.command_lines import override
 from pgx.core.errors import UserError
 from pgx.core.formatting import shown
 from pgx.core.seeding import derive
 from pgx.envs.gymnasium_backend import make_single
-from pgx.rollouts.datasets.trajectory import Trajectory, split
+from pgx.rollouts.collector import Recording, Stepper
+from pgx.rollouts.datasets.format import Trajectory, split
 from pgx.rollouts.datasets.write import write_dataset
-from pgx.rollouts.recording import Recording
-from pgx.rollouts.stepper import Stepper
 from pgx.training.build import load_agent, unshaped
-from pgx.training.evaluation import OnStep
-from pgx.training.progress import live_progress
+from pgx.training.evaluation import OnStep, live_progress
 
 
 def collect(

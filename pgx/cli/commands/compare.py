@@ -10,12 +10,11 @@ from rich.console import Console
 from rich.table import Table as Drawn
 from rich.text import Text
 
-from pgx.analysis.comparison.compare import Request, compare
-from pgx.analysis.comparison.scores import read_reference
-from pgx.analysis.comparison.tables import Table, tables_of
-from pgx.analysis.reading.find import parse_place, read_runs
+from pgx.analysis.comparison import Request, compare, read_reference
+from pgx.analysis.find import parse_place, read_runs
+from pgx.analysis.report import Table, tables_of
 from pgx.analysis.statistics import Resampling
-from pgx.config.command_lines import command
+from pgx.config.stored import command
 from pgx.core.errors import UserError
 from pgx.core.extras import require
 from pgx.runs.metrics import tag
@@ -72,7 +71,7 @@ def compare_runs(
     for note in [*([found.rule] if found.rule else []), *found.notes]:
         console.print(Text(f"note: {note}"), soft_wrap=True)
     if out is not None:
-        from pgx.analysis.comparison.files import write
+        from pgx.analysis.report import write
 
         step = [] if at is None else ["--at", str(at)]
         again = command("compare", *places, "--by", by, "--metric", request.metric, *step)

@@ -10,12 +10,11 @@ from typing import Any, cast
 
 from omegaconf import OmegaConf
 
+from pgx.analysis.curves import Recorded
+from pgx.analysis.detectors import Ending
 from pgx.analysis.doctor import Diagnosis, Found, advice, examine
-from pgx.analysis.ending import Ending
-from pgx.analysis.recorded import Recorded
 from pgx.cli.commands.one_run import load_config
-from pgx.config.command_lines import command
-from pgx.config.stored import CONFIG
+from pgx.config.stored import CONFIG, command
 from pgx.core.command_lines import override
 from pgx.core.errors import RunError, UserError
 from pgx.core.formatting import shown

@@ -15,15 +15,14 @@ from omegaconf import DictConfig
 from pgx.analysis.statistics import Array, Resampling, Statistic, estimate, iqm, mean
 from pgx.cli.commands.one_run import load_played
 from pgx.core.agent import Act, Agent
+from pgx.core.data import Observations
 from pgx.core.errors import UserError
 from pgx.core.formatting import shown
-from pgx.core.observations import Observations
 from pgx.core.seeding import derive, generator
 from pgx.rollouts.types import Episode
 from pgx.runs.loggers.jsonl import finite
 from pgx.training.build import load_agent
-from pgx.training.evaluation import never, play, success_rate
-from pgx.training.progress import live_progress
+from pgx.training.evaluation import live_progress, never, play, success_rate
 
 Mode = Literal["deterministic", "stochastic"]
 EPISODES_DRAWN = 5_000  # resamples: the ends of an interval then vary by some hundredths of its width
@@ -47,7 +46,7 @@ def evaluate(
 
     Args:
         runs: their folders.
-        overrides: of what may differ from each run's config (pgx/config/played.py).
+        overrides: of what may differ from each run's config (pgx/config/changes.py).
         checkpoint: of each run.
         episodes: of each run and mode; None: the run's trainer.eval_episodes.
         max_steps: of an episode; None: the run's trainer.eval_max_steps.

@@ -10,10 +10,8 @@ from pgx.core.errors import RunError, UserError
 from pgx.core.seeding import derive
 from pgx.envs.gymnasium_backend import make_single
 from pgx.envs.spaces import action as action_of
-from pgx.networks.export.compare import compare
-from pgx.networks.export.formats import Format, read, refuse_missing, write
-from pgx.networks.export.network import Deterministic
-from pgx.networks.export.sample import observed, with_outliers
+from pgx.networks.export.formats import Format, compare, read, refuse_missing, write
+from pgx.networks.export.network import Deterministic, observed, with_outliers
 from pgx.training.build import load_agent, unshaped
 
 ROWS = 1_000  # observations of episodes that the file is compared on

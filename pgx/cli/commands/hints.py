@@ -7,7 +7,7 @@ from typing import Any
 
 import gymnasium
 
-from pgx.config.command_lines import command
+from pgx.config.stored import command
 
 VIDEO = "episode.gif"
 

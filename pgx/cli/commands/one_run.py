@@ -7,15 +7,14 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from pgx.config.changes import with_overrides
 from pgx.config.check import check, check_inputs, plain_values
 from pgx.config.compose import Composed, composed
-from pgx.config.played import with_overrides
-from pgx.config.stored import CONFIG, read_config
-from pgx.config.trust import imports_of, refuse_untrusted
-from pgx.config.unread import asked_keys, problems_of
+from pgx.config.stored import CONFIG, imports_of, read_config, refuse_untrusted
+from pgx.config.unused_keys import asked_keys, problems_of
+from pgx.core.agent import State
 from pgx.core.errors import UserError
 from pgx.core.formatting import shown
-from pgx.core.plain import State
 from pgx.envs.rewards.plan import OWN, RewardPlan
 from pgx.networks.agents import flat_image_hint
 from pgx.runs.checkpoints import LAST, Checkpoints
@@ -175,7 +174,7 @@ def load_played(run_dir: Path, trust: bool, overrides: Sequence[str] = ()) -> Di
     Args:
         run_dir: the run's folder.
         trust: the user allows what the file would import.
-        overrides: of what may change when an agent plays (pgx/config/played.py).
+        overrides: of what may change when an agent plays (pgx/config/changes.py).
 
     Raises:
         UserError: the folder is not that of a run, its config does not hold here, or it would import what the user

@@ -11,15 +11,13 @@ from pgx.config.check import plain_values
 from pgx.core.errors import UserError
 from pgx.core.formatting import shown
 from pgx.core.seeding import derive, generator
-from pgx.envs.render.camera import Camera, Frame
-from pgx.envs.render.pictures import captioned
+from pgx.envs.render.camera import Camera, Frame, captioned
 from pgx.envs.render.videos import GIF, LIMITS, MP4, Kind, kind_of
 from pgx.envs.rewards.plan import RewardPlan
 from pgx.rollouts.types import Episode
 from pgx.runs.checkpoints import write_atomically
 from pgx.training.build import load_agent_for
-from pgx.training.evaluation import never, play
-from pgx.training.progress import live_progress
+from pgx.training.evaluation import live_progress, never, play
 
 
 def record(

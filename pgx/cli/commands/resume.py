@@ -8,19 +8,18 @@ from omegaconf import DictConfig
 
 from pgx.cli.commands.one_run import last_state, load_config
 from pgx.cli.commands.run import Lead
+from pgx.config.changes import Change, applied, changes, rate_changes
 from pgx.config.overrides import named_imports, parse
-from pgx.config.resume import Change, applied, changes, rate_changes
-from pgx.config.stored import CONFIG
-from pgx.config.trust import imports_of, joins_of, refuse_untrusted
-from pgx.config.unread import problems_of
+from pgx.config.stored import CONFIG, imports_of, joins_of, refuse_untrusted
+from pgx.config.unused_keys import problems_of
+from pgx.core.agent import State
 from pgx.core.errors import UserError
-from pgx.core.plain import State
 from pgx.core.schema import nearest
 from pgx.core.stopping import QuietInterrupt
 from pgx.runs.checkpoints import LAST, Checkpoints
 from pgx.runs.lock import hold
 from pgx.sweeps.progress import clear, look
-from pgx.training.rank_checks import check_ranks
+from pgx.training.build import check_ranks
 
 FLAGS = ("--resume", "--checkpoint", "--trust")
 

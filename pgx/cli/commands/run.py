@@ -14,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from pgx.cli.commands.hints import hints
 from pgx.cli.commands.one_run import announce, outcome
 from pgx.config.check import plain_values
+from pgx.core.agent import State
 from pgx.core.errors import Preempted, RunError, UserError
-from pgx.core.plain import State
 from pgx.core.ranks import Ranks
 from pgx.core.stopping import QuietInterrupt
 from pgx.distributed.torchrun import leave, speaks_first

@@ -11,7 +11,7 @@ from typing import NoReturn
 from rich.console import Console, Group
 from rich.live import Live
 
-from pgx.analysis.reading.find import own_folders
+from pgx.analysis.find import own_folders
 from pgx.cli.commands.runs_table import Line, table
 from pgx.config.stored import CONFIG
 from pgx.core.errors import UserError

@@ -20,8 +20,8 @@ from pgx.cli.commands.through_hydra import hand_over
 from pgx.config.compose import hydra_config, numbered
 from pgx.config.overrides import jobs, named_imports, parse, prepare
 from pgx.config.sections import Search
-from pgx.config.spelling import quoted, spelled
-from pgx.config.trust import refuse_untrusted
+from pgx.config.stored import refuse_untrusted
+from pgx.config.suggestions import quoted, spelled
 from pgx.core.errors import RunError, UserError
 from pgx.core.extras import require
 from pgx.core.schema import nearest

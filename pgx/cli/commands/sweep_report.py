@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from pgx.config.command_lines import command
+from pgx.config.stored import command
 from pgx.core.extras import import_problem
 from pgx.core.formatting import shown
 from pgx.runs.loggers.console import clock_face

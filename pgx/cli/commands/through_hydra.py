@@ -15,7 +15,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from pgx.config.compose import ROOT, Composed, initialized
-from pgx.config.explain import explain
+from pgx.config.suggestions import explain
 from pgx.core.errors import UserError
 from pgx.core.paths import config_dir
 

@@ -17,18 +17,17 @@ from pgx.cli.commands.resume import resume
 from pgx.cli.commands.run import Lead, follow, with_one_voice
 from pgx.cli.commands.sweep import start as start_sweep
 from pgx.cli.commands.through_hydra import hand_over, start
-from pgx.config.aliases import ALIASES
 from pgx.config.compose import composed
 from pgx.config.help import help_page
 from pgx.config.overrides import jobs, parse, prepare
-from pgx.config.spelling import is_known, is_text, quoted
+from pgx.config.suggestions import ALIASES, is_known, is_text, quoted
 from pgx.core.errors import UserError
 from pgx.core.paths import groups
 from pgx.core.schema import nearest
 from pgx.core.stopping import QuietInterrupt
 from pgx.distributed.torchrun import join
 from pgx.sweeps.plan import key_of
-from pgx.training.rank_checks import check_ranks
+from pgx.training.build import check_ranks
 
 # Hydra's flags but for those that read another config, which pgx would not have checked, or a pickled one.
 FLAGS = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r"}

@@ -6,9 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from pgx.envs.checks import actions, numbers_shown, rows, seeds, single
-from pgx.envs.checks.recording import raised
-from pgx.envs.checks.subject import Asked, Subject
-from pgx.envs.checks.verdict import Untold, Verdict, fails, holds, untold
+from pgx.envs.checks.subject import Asked, Subject, Untold, Verdict, fails, holds, raised, untold
 
 __all__ = ["ASSUMPTIONS", "Asked", "Pace", "Subject", "Verdict", "fails", "holds", "judge", "pace", "untold"]
 

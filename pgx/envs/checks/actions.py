@@ -6,11 +6,9 @@ import numpy as np
 from gymnasium import spaces
 
 from pgx.core.specs import Continuous, choices
-from pgx.envs.checks.recording import raised, reset, same, step
 from pgx.envs.checks.single import describe
-from pgx.envs.checks.subject import Subject
-from pgx.envs.checks.verdict import Verdict, fails, holds, untold
-from pgx.envs.masks import mask_problem, read_mask, stuck
+from pgx.envs.checks.subject import Subject, Verdict, fails, holds, raised, reset, same, step, untold
+from pgx.envs.spaces import mask_problem, read_mask, stuck
 
 TINY = float(np.finfo(np.float32).tiny) * 2  # bounds between 0 and this are no bounds that anyone means
 REACH = 3.0  # standard deviations within which nearly all standard normal numbers lie

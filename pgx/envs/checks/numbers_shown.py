@@ -7,9 +7,7 @@ import numpy as np
 from gymnasium import spaces
 
 from pgx.core.specs import Continuous, Image
-from pgx.envs.checks.recording import flat
-from pgx.envs.checks.subject import Subject
-from pgx.envs.checks.verdict import Untold, Verdict, fails, holds, untold
+from pgx.envs.checks.subject import Subject, Untold, Verdict, fails, flat, holds, untold
 from pgx.envs.vector import Array
 
 LARGEST = 100.0  # magnitude of a network's inputs above which tanh units saturate at usual initial weights

@@ -12,10 +12,19 @@ from numpy.typing import NDArray
 from pgx.core.errors import RunError, UserError
 from pgx.core.specs import ActionSpec
 from pgx.envs import process_backend
-from pgx.envs.checks.recording import ROOM, draw, same_bits
 from pgx.envs.checks.seeds import seeds_of
-from pgx.envs.checks.subject import SECONDS, Subject
-from pgx.envs.checks.verdict import Untold, Verdict, fails, holds, untold
+from pgx.envs.checks.subject import (
+    ROOM,
+    SECONDS,
+    Subject,
+    Untold,
+    Verdict,
+    draw,
+    fails,
+    holds,
+    same_bits,
+    untold,
+)
 from pgx.envs.gymnasium_backend import GymnasiumVector
 from pgx.envs.make import make_envs
 from pgx.envs.rewards.plan import OWN

@@ -4,9 +4,23 @@ import time
 
 import numpy as np
 
-from pgx.envs.checks.recording import Single, Specs, allowed, draw, play, reset, same, step
-from pgx.envs.checks.subject import SECONDS, Subject
-from pgx.envs.checks.verdict import Untold, Verdict, fails, holds, untold
+from pgx.envs.checks.subject import (
+    SECONDS,
+    Single,
+    Specs,
+    Subject,
+    Untold,
+    Verdict,
+    allowed,
+    draw,
+    fails,
+    holds,
+    play,
+    reset,
+    same,
+    step,
+    untold,
+)
 
 REPEATED = 300  # steps of which each bit is compared
 GLIMPSE = 30  # steps by which two beginnings are told apart

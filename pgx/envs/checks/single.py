@@ -3,9 +3,7 @@
 import numpy as np
 
 from pgx.core.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
-from pgx.envs.checks.recording import Answer, flat, same_bits
-from pgx.envs.checks.subject import Subject
-from pgx.envs.checks.verdict import Untold, Verdict, fails, holds, untold
+from pgx.envs.checks.subject import Answer, Subject, Untold, Verdict, fails, flat, holds, same_bits, untold
 
 ENOUGH = 8  # episodes from which a rule of how they end may be read
 

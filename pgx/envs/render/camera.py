@@ -1,4 +1,7 @@
-"""An environment that is filmed: a vector of one, whose moments are shown to somebody."""
+"""An environment that is filmed: a vector of one, whose moments are shown to somebody.
+
+Frames as they are shown: with what the episode has earned so far written on them.
+"""
 
 import os
 import select
@@ -10,12 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from pgx.core.errors import RunError, UserError
-from pgx.distributed.parent import LOOK, Process, WorkerTraceback, ending, reap, start
+from pgx.core.formatting import shown
+from pgx.distributed.child_process import LOOK, Process, WorkerTraceback, ending, reap, start
 from pgx.distributed.stuck import hung
 from pgx.envs.recipe import pack
-from pgx.envs.render import opengl
+from pgx.envs.render import scene
 from pgx.envs.render.scene import Begun, Broken, Moved, Picture, Scene, Set
 from pgx.envs.vector import Array, Step
 
@@ -70,7 +75,7 @@ class Camera:
             recipe = pack(env_id, kwargs | drawn)
         except ValueError as error:
             raise UserError(str(error)) from error
-        gl = opengl.choose()
+        gl = scene.choose()
         (theirs, lifeline), (self._shown, shows) = os.pipe(), os.pipe()
         self._process, self._channel = start("pgx.envs.render.scene", [theirs, shows])
         self._end = weakref.finalize(
@@ -90,7 +95,7 @@ class Camera:
         self.obs_spec, self.action_spec, self.fps = ready.obs, ready.action, ready.fps
         self.drawn = ready.drawn
 
-    def _cannot_be_filmed(self, broken: Broken, gl: opengl.OpenGL, sized: bool) -> UserError:
+    def _cannot_be_filmed(self, broken: Broken, gl: scene.OpenGL, sized: bool) -> UserError:
         said = broken.problem
         if "pygame is not installed" in said:
             return UserError(
@@ -174,3 +179,22 @@ def _end(process: Process, channel: "Connection[Any, Any]", descriptors: list[in
     channel.close()
     for descriptor in descriptors:
         os.close(descriptor)
+
+
+_MARGIN = 0.02  # of the height
+_LETTERS = 0.045  # of the height
+_SMALLEST = 9  # pixels of letters that can be read
+
+
+def captioned(frame: Frame) -> Picture:
+    """A frame with its return and its step in the corner."""
+    image = Image.fromarray(frame.picture)
+    size = max(_SMALLEST, round(_LETTERS * image.height))
+    margin = max(2, round(_MARGIN * image.height))
+    draw = ImageDraw.Draw(image, "RGBA")
+    font: Any = ImageFont.load_default(size)
+    text = f"return {shown(frame.episode_return)}   step {frame.step:,}"
+    left, top, right, bottom = draw.textbbox((2 * margin, 2 * margin), text, font=font)
+    draw.rectangle((left - margin, top - margin, right + margin, bottom + margin), fill=(0, 0, 0, 150))
+    draw.text((2 * margin, 2 * margin), text, font=font, fill=(255, 255, 255, 255))
+    return np.asarray(image)

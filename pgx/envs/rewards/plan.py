@@ -9,8 +9,7 @@ from typing import Any, get_type_hints
 
 from pgx.core.schema import nearest, problems, shown
 from pgx.core.user_modules import hidden_file
-from pgx.envs.rewards.quantities import QUANTITIES, is_quantity, quantity_problem, reading_of
-from pgx.envs.rewards.terms import TERMS
+from pgx.envs.rewards.terms import QUANTITIES, TERMS, is_quantity, quantity_problem, reading_of
 
 ENVIRONMENT = "environment"  # the part of the reward that is the environment's own
 _NAME = re.compile(r"[A-Za-z]\w*")

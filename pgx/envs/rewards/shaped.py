@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from pgx.core.errors import RunError, UserError
 from pgx.core.specs import ActionSpec, Continuous, ObsSpec
 from pgx.envs.rewards.plan import ENVIRONMENT, RewardPlan, Term, terms_of
-from pgx.envs.rewards.quantities import reading_of
-from pgx.envs.rewards.robots import torso
+from pgx.envs.rewards.terms import reading_of, torso
 from pgx.envs.vector import Array, Readable, Shaping, Step
 
 Floats = NDArray[np.float64]

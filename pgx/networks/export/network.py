@@ -1,6 +1,10 @@
-"""All of an agent that acts, as one network: from what an environment shows to what it takes."""
+"""All of an agent that acts, as one network: from what an environment shows to what it takes.
 
-from collections.abc import Callable
+Observations that a policy meets, for comparing a file with what it was made of.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import gymnasium
 import numpy as np
@@ -9,6 +13,8 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from pgx.core.agent import Agent, at_one_moment, distribution_at
+from pgx.core.seeding import generator
+from pgx.envs.vector import VectorEnv, step
 
 
 class Deterministic(nn.Module):
@@ -70,3 +76,81 @@ def _writer(space: "gymnasium.Space[object]") -> Callable[[Tensor], Tensor]:
     assert isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
     first = torch.from_numpy(np.asarray(space.start, np.int64))
     return lambda action: action.reshape(-1, *first.shape) + first
+
+
+FAR = 100  # rows that are repeated far away, at most
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows from episodes of sampled actions."""
+
+    obs: Tensor  # [R, ...] raw; where discrete, from 0
+    action_mask: Tensor | None  # [R, K]; None: the environment says nothing of it
+    memory: Tensor | None  # [R, M] before the step; None: the policy has none
+
+    def inputs(self, first: int) -> tuple[Tensor, ...]:
+        """As the environment shows them, discrete ones from `first` on; in the order of `Deterministic.inputs`."""
+        shown = self.obs + first if first else self.obs
+        return tuple(part for part in (shown, self.action_mask, self.memory) if part is not None)
+
+
+def with_outliers(sample: Sample, deviations: float) -> Sample:
+    """Return the sample and some of its rows again, with observations that lie beyond the clip of the normaliser.
+
+    Args:
+        sample: R rows. Observations that are whole numbers have no clip: such a sample is returned as it is.
+        deviations: how many standard deviations of the sample each component is moved, up in one copy, down in another.
+    """
+    if not sample.obs.is_floating_point():
+        return sample
+    part = slice(0, min(FAR, len(sample.obs)))
+    away = deviations * sample.obs.std(dim=0).clamp(min=1e-6)
+    return Sample(
+        torch.cat([sample.obs, sample.obs[part] + away, sample.obs[part] - away]),
+        *(
+            None if column is None else torch.cat([column, column[part], column[part]])
+            for column in (sample.action_mask, sample.memory)
+        ),
+    )
+
+
+def observed(agent: Agent, envs: VectorEnv, rows: int, seed: int) -> Sample:
+    """So many rows of episodes of the agent, who samples; on the CPU.
+
+    Args:
+        agent: who plays.
+        envs: N environments.
+        rows: R, at least; of whole steps of all environments.
+        seed: of the environments and of sampling.
+    """
+    cpu, stream = torch.device("cpu"), generator(seed, "export actions")
+    memory = agent.blank_memory(envs.num_envs, cpu)
+    obs = envs.reset(seed)
+    kept: dict[str, list[Tensor]] = {"obs": [], "memory": []}
+    masks: list[Tensor | None] = []
+    length, ended = np.zeros((2, envs.num_envs), dtype=np.int64)
+    while len(kept["obs"]) * envs.num_envs < rows:
+        mask = None if envs.action_mask is None else torch.from_numpy(envs.action_mask)
+        seen = torch.from_numpy(obs)
+        kept["obs"].append(seen.clone())
+        masks.append(None if mask is None else mask.clone())
+        if memory is not None:
+            kept["memory"].append(memory.clone())
+        acted = agent.act(agent.observe(seen, torch.from_numpy(length.copy()), mask, memory), stream)
+        took = step(envs, acted.executed.numpy())
+        resetting, ended = ended, (took.terminated | took.truncated).astype(np.int64)
+        length = (length + 1 - resetting) * (1 - ended)
+        if acted.memory is not None:
+            memory = acted.memory.masked_fill(torch.from_numpy(resetting > 0).unsqueeze(-1), 0.0)
+        obs = took.obs
+    memories = torch.cat(kept["memory"]) if kept["memory"] else None
+    return Sample(torch.cat(kept["obs"]), _whole(masks), memories)
+
+
+def _whole(masks: Sequence[Tensor | None]) -> Tensor | None:
+    """Return the masks of all steps, [R, K]; an environment that shows none at a step allows every action there."""
+    shown = next((mask for mask in masks if mask is not None), None)
+    if shown is None:
+        return None
+    return torch.cat([torch.ones_like(shown) if mask is None else mask for mask in masks])

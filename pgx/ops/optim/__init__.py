@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from pgx.core.rule import Optimizer
+from pgx.core.algorithm import Optimizer
 from pgx.ops.optim.first_order import adam, adamw, rmsprop, sgd
 from pgx.ops.optim.gradient_steps import GradientSteps
 from pgx.ops.optim.lbfgs import lbfgs

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from pgx.core.engine import Engine
+from pgx.core.algorithm import Engine
 from pgx.core.ranks import ALONE, Ranks
 from pgx.core.schema import Fraction, NonNegative, Positive
 from pgx.ops import descent

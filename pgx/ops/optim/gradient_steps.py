@@ -7,11 +7,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from pgx.core.agent import State
+from pgx.core.algorithm import Engine, Loss
 from pgx.core.data import rows_of
-from pgx.core.engine import Engine
-from pgx.core.plain import State
 from pgx.core.ranks import ALONE, Ranks
-from pgx.core.rule import Loss
 from pgx.core.tensor_tree import leaves, substituted
 from pgx.ops.descent import clipped
 from pgx.ops.params import assign, flatten, split

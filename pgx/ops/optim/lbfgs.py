@@ -6,11 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pgx.core.agent import State
+from pgx.core.algorithm import Engine, Loss
 from pgx.core.data import rows_of
-from pgx.core.engine import Engine
-from pgx.core.plain import State
 from pgx.core.ranks import ALONE, Ranks
-from pgx.core.rule import Loss
 from pgx.core.schema import Count, Positive
 from pgx.ops.optim.gradient_steps import one_of_rows
 from pgx.ops.schedules import SCHEDULES, Schedule, ScheduleName

@@ -3,9 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pgx.core.engine import Engine
+from pgx.core.algorithm import Engine, Optimizer
 from pgx.core.ranks import Ranks
-from pgx.core.rule import Optimizer
 from pgx.ops.optim.none import NoSteps
 
 

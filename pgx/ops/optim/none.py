@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pgx.core.agent import State
+from pgx.core.algorithm import Loss
 from pgx.core.data import rows_of
-from pgx.core.plain import State
-from pgx.core.rule import Loss
 
 
 class NoSteps:

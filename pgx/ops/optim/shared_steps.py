@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pgx.core.agent import State
+from pgx.core.algorithm import Loss
 from pgx.core.data import rows_of
-from pgx.core.plain import State
-from pgx.core.rule import Loss
 from pgx.ops.optim.gradient_steps import GradientSteps, count_rows
 from pgx.ops.params import assign, flatten
 

@@ -14,8 +14,7 @@ from pgx.core.errors import UserError
 from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete, ObsSpec
 from pgx.envs import spaces
 from pgx.envs.vector import VectorEnv
-from pgx.rollouts.datasets.layout import DATA, FOLDER, METADATA, hdf5, space_from_json
-from pgx.rollouts.datasets.trajectory import Trajectory
+from pgx.rollouts.datasets.format import DATA, FOLDER, METADATA, Trajectory, hdf5, space_from_json
 
 
 def dataset_problem(path: Path) -> str | None:

@@ -14,16 +14,16 @@ from torch import Tensor
 
 from pgx.core.errors import UserError
 from pgx.envs.vector import Array
-from pgx.rollouts.datasets.layout import (
+from pgx.rollouts.datasets.format import (
     DATA,
     FOLDER,
     METADATA,
     MINARI_VERSION,
     NAMESPACE,
+    Trajectory,
     hdf5,
     space_to_json,
 )
-from pgx.rollouts.datasets.trajectory import Trajectory
 
 
 class Written(NamedTuple):

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple, Protocol
 
-from pgx.core.plain import Metrics
+from pgx.core.agent import Metrics
 
 
 class Clip(NamedTuple):

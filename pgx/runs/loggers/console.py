@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pgx.config.sections import ConsoleStyle
+from pgx.core.agent import Metrics
 from pgx.core.formatting import shown
-from pgx.core.plain import Metrics
 from pgx.runs.loggers import Clip
 
 Row = tuple[str, str, Callable[[float], str]]  # label, tag, and how its number is written

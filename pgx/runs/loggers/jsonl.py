@@ -1,18 +1,68 @@
-"""metrics.jsonl: one JSON object a line, `step` and the tags.
+"""A file that grows by whole records.
+
+metrics.jsonl: one JSON object a line, `step` and the tags.
 
 JSON has no infinity and no NaN; they are written as the texts "Infinity", "-Infinity" and "NaN".
 """
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pgx.core.plain import Metrics
+from pgx.core.agent import Metrics
 from pgx.runs.checkpoints import write_atomically
 from pgx.runs.loggers import Clip
-from pgx.runs.loggers.append import AppendOnly
+
+
+class AppendOnly:
+    """Appends records to a file: each is there in full, or nothing of it is.
+
+    Nothing is held back in this process, so that a killed run keeps all that it had written.
+
+    Args:
+        path: the file; made if it is not there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._end = os.fstat(self._file).st_size  # of the last whole record
+        self._torn = False
+
+    def append(self, record: bytes) -> None:
+        """Write a record.
+
+        Raises:
+            OSError: it could not be written in full; what follows will stand where it began.
+        """
+        if self._torn:
+            os.ftruncate(self._file, self._end)
+            self._torn = False
+        left = memoryview(record)
+        while left:
+            try:
+                left = left[os.write(self._file, left) :]
+            except OSError:
+                self._torn = True
+                raise
+        self._end += len(record)
+
+    def settle(self) -> None:
+        """Have the disk hold what was written.
+
+        Raises:
+            OSError: it does not.
+        """
+        if self._torn:
+            os.ftruncate(self._file, self._end)
+            self._torn = False
+        os.fsync(self._file)
+
+    def close(self) -> None:
+        os.close(self._file)
+
 
 METRICS = "metrics.jsonl"
 _TEXTS = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}

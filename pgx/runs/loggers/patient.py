@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from pgx.core.plain import Metrics
+from pgx.core.agent import Metrics
 from pgx.runs.loggers import Clip, Sink
 
 ROWS = 20_000  # kept in memory until they can be written, some 4 KB each; of more, the oldest are lost

@@ -1,23 +1,152 @@
-"""TensorBoard: scalars over environment steps, videos, and a row of config and results under HParams."""
+"""The Custom Scalars tab of TensorBoard: the same metrics of all runs on one chart each, by what they tell.
+
+TensorBoard's HParams tab: a row for each run, from its first moment, with the same columns in every run.
+
+TensorBoard: scalars over environment steps, videos, and a row of config and results under HParams.
+"""
 
 import io
 import itertools
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.plugins.hparams import api_pb2, metadata
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard.summary import custom_scalars
 
-from pgx.core.plain import Metrics
-from pgx.runs.loggers import Clip, hparams
-from pgx.runs.loggers.append import AppendOnly
-from pgx.runs.loggers.layout import layout
-from pgx.runs.metrics import VIDEO
+from pgx.core.agent import Metrics
+from pgx.core.streams import utf8
+from pgx.runs.loggers import Clip
+from pgx.runs.loggers.jsonl import AppendOnly
+from pgx.runs.metrics import VIDEO, tag
+
+# Category: title of a chart: keys of pgx/runs/metrics.py
+CHARTS: dict[str, dict[str, tuple[str, ...]]] = {
+    "return": {
+        "return": ("episode_return",),
+        "return, last 20 episodes": ("episode_return_recent",),
+        "return, evaluated": ("eval_episode_return",),
+        "episode length": ("episode_length",),
+    },
+    "trust region": {
+        "KL(old || new)": ("kl",),
+        "largest KL": ("kl_max",),
+        "clip fraction": ("clip_fraction",),
+        "effective sample size": ("ess",),
+        "entropy": ("entropy",),
+        "gain, predicted and actual": ("predicted_gain", "surrogate_gain"),
+    },
+    "line search": {
+        "fractions tried": ("line_search_steps",),
+        "fraction accepted": ("line_search_fraction",),
+        "conjugate gradient, steps": ("cg_steps",),
+        "conjugate gradient, residual": ("cg_residual",),
+    },
+    "critic": {
+        "explained variance, before": ("explained_variance",),
+        "explained variance, after": ("explained_variance_after",),
+        "loss": ("critic_loss",),
+    },
+    "time": {
+        "environment steps a second": ("steps_per_second",),
+        "share of environments": ("environment_share",),
+        "share of the policy": ("policy_share",),
+        "share of updates": ("update_share",),
+    },
+}
+
+
+def layout() -> Summary:
+    """The record that TensorBoard reads it from; those of several runs become one."""
+    charts = {
+        category: {title: ["Multiline", [_only(key) for key in keys]] for title, keys in titles.items()}
+        for category, titles in CHARTS.items()
+    }
+    summary: Summary = custom_scalars(charts)  # type: ignore[no-untyped-call]
+    return summary
+
+
+def _only(key: str) -> str:
+    """A pattern of one tag: TensorBoard takes every tag that begins with what matches."""
+    return f"{re.escape(tag(key))}$"
+
+
+Value = bool | float | str
+Column = Literal["number", "text"]
+
+# The tab shows five columns of each kind unless its user picks others: first those that are marked as different.
+MAIN = ("algo.name", "env.id", "optimizer.learning_rate", "seed", "trainer.total_steps")
+RESULTS = ("final_return", "best_return", "steps", "seconds")  # of summary.json
+_TYPES = {"number": api_pb2.DATA_TYPE_FLOAT64, "text": api_pb2.DATA_TYPE_STRING}
+
+
+def result_tag(key: str) -> str:
+    """Return the tag of a value of the summary."""
+    return f"result/{key}"
+
+
+def columns(config: Mapping[str, Value | None], others: Mapping[str, Column]) -> Summary:
+    """Declare the columns of the table.
+
+    TensorBoard reads this record from one run and uses it for all, so it lists keys that only other runs have.
+    The recent return stands for the final one in runs that were killed.
+
+    Args:
+        config: the run's values by dotted key; None where a value is null.
+        others: keys that other runs may have.
+    """
+    own = {key: _column(value) for key, value in config.items() if value is not None}
+    kinds = {**others, **own}
+    hparams = [
+        api_pb2.HParamInfo(name=key, type=_TYPES[kinds[key]], differs=key in MAIN) for key in sorted(kinds)
+    ]
+    tags = [tag("episode_return_recent"), *map(result_tag, RESULTS)]
+    metrics = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=shown)) for shown in tags]
+    experiment = api_pb2.Experiment(hparam_infos=hparams, metric_infos=metrics)
+    return _record(metadata.EXPERIMENT_TAG, HParamsPluginData(experiment=experiment))
+
+
+def start(config: Mapping[str, Value | None]) -> Summary:
+    """Give the run its row. A value that is null has an empty cell."""
+    info = SessionStartInfo()
+    for key, value in config.items():
+        match value:
+            case None:
+                continue
+            case bool():
+                info.hparams[key].bool_value = value
+            case int() | float():
+                info.hparams[key].number_value = value
+            case str():
+                info.hparams[key].string_value = utf8(value)
+    return _record(metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=info))
+
+
+def end(failed: bool) -> Summary:
+    """Say that the run ended. TensorBoard keeps the first such record; a run that may still resume writes none."""
+    status = api_pb2.STATUS_FAILURE if failed else api_pb2.STATUS_SUCCESS
+    return _record(
+        metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=SessionEndInfo(status=status))
+    )
+
+
+def _column(value: Value) -> Column:
+    return "number" if isinstance(value, int | float) else "text"
+
+
+def _record(name: str, content: HParamsPluginData) -> Summary:
+    content.version = metadata.PLUGIN_DATA_VERSION
+    plugin = SummaryMetadata.PluginData(plugin_name=metadata.PLUGIN_NAME, content=content.SerializeToString())
+    return Summary(value=[Summary.Value(tag=name, metadata=SummaryMetadata(plugin_data=plugin))])
+
 
 _FORMAT = "brain.Event:2"  # of event files; the first event of each says it
 _numbers = itertools.count()
@@ -39,8 +168,8 @@ class TensorBoard:
     def __init__(
         self,
         run_dir: Path,
-        config: Mapping[str, hparams.Value | None],
-        others: Mapping[str, hparams.Column],
+        config: Mapping[str, Value | None],
+        others: Mapping[str, Column],
         keep_until: int | None,
     ) -> None:
         self._file = AppendOnly(run_dir / _file_name())
@@ -52,7 +181,7 @@ class TensorBoard:
             # the second record is for runs whose first process did not write one.
             for _ in range(2):
                 self._append(_session(keep_until + 1))
-        for summary in (layout(), hparams.columns(config, others), hparams.start(config)):
+        for summary in (layout(), columns(config, others), start(config)):
             self._append(Event(summary=summary))
 
     def write(self, steps: int, metrics: Metrics) -> None:
@@ -70,10 +199,10 @@ class TensorBoard:
         self._file.settle()
 
     def finish(self, summary: dict[str, Any]) -> None:
-        found = {key: summary[key] for key in hparams.RESULTS if summary.get(key) is not None}
-        self.write(summary["steps"], {hparams.result_tag(key): float(value) for key, value in found.items()})
+        found = {key: summary[key] for key in RESULTS if summary.get(key) is not None}
+        self.write(summary["steps"], {result_tag(key): float(value) for key, value in found.items()})
         if summary["status"] != "interrupted":
-            self._append(Event(summary=hparams.end(failed=summary["status"] == "failed")))
+            self._append(Event(summary=end(failed=summary["status"] == "failed")))
 
     def _append(self, event: Event) -> None:
         event.wall_time = time.time()

@@ -7,11 +7,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from pgx.core.agent import Metrics
 from pgx.core.errors import UserError
-from pgx.core.plain import Metrics
 from pgx.runs.checkpoints import write_atomically
 from pgx.runs.loggers import Clip
-from pgx.runs.loggers.hparams import RESULTS, Value, result_tag
+from pgx.runs.loggers.tensorboard import RESULTS, Value, result_tag
 from pgx.runs.metrics import VIDEO
 
 IDENTITY = (

@@ -1,9 +1,8 @@
 """Numbers that are not finite: what is known of where they came from."""
 
-from pgx.core.agent import Agent
+from pgx.core.agent import Agent, State
+from pgx.core.algorithm import Learner
 from pgx.core.nonfinite import NotFiniteError
-from pgx.core.plain import State
-from pgx.core.rule import Learner
 from pgx.ops.params import flatten
 
 

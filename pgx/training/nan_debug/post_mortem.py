@@ -6,11 +6,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
-from pgx.config.command_lines import command
+from pgx.config.stored import command
+from pgx.core.agent import State
 from pgx.core.data import Rollout
 from pgx.core.errors import UserError
 from pgx.core.nonfinite import Attempt, NotFiniteError
-from pgx.core.plain import State
 from pgx.runs.checkpoints import LAST, Checkpoints, packed, unpacked, write_atomically
 from pgx.runs.loggers.jsonl import finite
 from pgx.runs.versions import versions

@@ -10,11 +10,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pgx
-from pgx.core.agent import Agent
+from pgx.core.agent import Agent, State
+from pgx.core.algorithm import Algorithm, Learner
 from pgx.core.data import Rollout
 from pgx.core.nonfinite import Attempt
-from pgx.core.plain import State
-from pgx.core.rule import Algorithm, Learner
 from pgx.training.nan_debug.evidence import unlearn
 
 ROOT = Path(pgx.__file__).parent

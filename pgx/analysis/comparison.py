@@ -1,0 +1,958 @@
+"""Groups of runs side by side: what `pgx compare` says.
+
+What training costs, on axes that are fair to different rules; and a metric over each of them.
+
+What a comparison has found; plain values that tables, plots and files are made of.
+
+Titles and axis labels of metrics for figures and the report.
+
+Which runs are taken for one thing, and what gives reason to doubt it.
+
+A group of runs: statistics of its scores, its curves, what it cost.
+
+Two groups of runs beside each other.
+
+Scores: which runs count, at which step, on which scale.
+
+The health metrics of groups, for side by side.
+
+The result of a comparison in words: which group leads, by how much, and how certain that is.
+
+Runs in, a comparison out.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import comb
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from pgx.analysis.foreign_runs import PEERS
+from pgx.analysis.reading import Array, Run, Series
+from pgx.analysis.statistics import (
+    Estimate,
+    Resampling,
+    Strata,
+    estimate,
+    interval,
+    iqm,
+    mean,
+    median,
+    permutation_test,
+    probability_of_improvement,
+    profile,
+    seeds_to_separate,
+    value,
+)
+from pgx.core.errors import UserError
+from pgx.core.formatting import shown
+from pgx.core.schema import nearest
+from pgx.runs.metrics import TABLE, tag
+
+POINTS = 101  # of a curve
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A cost."""
+
+    key: str
+    label: str
+
+
+STEPS = Axis("steps", "environment steps")
+SECONDS = Axis("seconds", "wall-clock seconds")
+GRADIENT_STEPS = Axis("gradient_steps", "gradient steps")
+FISHER_PRODUCTS = Axis("fisher_products", "Fisher-vector products")
+AXES = (STEPS, SECONDS, GRADIENT_STEPS, FISHER_PRODUCTS)
+
+_EACH_UPDATE = {GRADIENT_STEPS: "gradient_steps", FISHER_PRODUCTS: "cg_steps"}  # keys of counts of one update
+
+
+def spent(run: Run, axis: Axis) -> Series | None:
+    """What a run has spent by each of its rows; None where it does not tell.
+
+    A count that rows have of their own update is added up; where logger.every spaces rows out, each stands for the
+    updates since the one before, so that the sum is an estimate then (`exact` tells).
+    """
+    if axis == SECONDS:
+        return run.series.get(tag("seconds"))
+    iterations = run.series.get(tag("iteration"))
+    if axis == STEPS:
+        every = max(run.series.values(), key=lambda one: len(one.steps)).steps
+        return Series(every, every)
+    each = run.series.get(tag(_EACH_UPDATE[axis]))
+    if each is None or iterations is None:
+        return None
+    counts = np.zeros(len(iterations.steps))
+    index = np.searchsorted(iterations.steps, each.steps)
+    known = index < len(counts)
+    counts[index[known]] = each.values[known]
+    return Series(iterations.steps, np.cumsum(counts * np.diff(iterations.values, prepend=0.0)))
+
+
+def exact(run: Run, axis: Axis) -> bool:
+    """Whether what `spent` says was counted, rather than estimated between rows."""
+    iterations = run.series.get(tag("iteration"))
+    counted = axis not in _EACH_UPDATE
+    return counted or (iterations is not None and bool((np.diff(iterations.values, prepend=0.0) == 1).all()))
+
+
+def spent_at(run: Run, axis: Axis, steps: Array) -> Array | None:
+    """What a run had spent at environment steps [G], evenly between two rows; None where it does not tell."""
+    cost = spent(run, axis)
+    if cost is None:
+        return None
+    rows, values = (np.concatenate([[0.0], column]) for column in (cost.steps, cost.values))
+    return np.asarray(np.interp(steps, rows, values), dtype=np.float64)
+
+
+def on_grid(curves: Sequence[Series], end: float) -> tuple[Array, Array]:
+    """Return the curves of several runs at the same steps, each linear between its rows.
+
+    Args:
+        curves: of n runs.
+        end: the last step; no curve begins after it.
+
+    Returns:
+        The steps [POINTS], from the first at which all have a value; and the values [n, POINTS].
+    """
+    grid = np.linspace(max(float(one.steps[0]) for one in curves), end, POINTS)
+    return grid, np.stack([one.interpolate(grid) for one in curves])
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A statistic over an axis, with its interval where there are runs enough for one."""
+
+    x: Array  # [G]
+    y: Array  # [G]
+    low: Array | None
+    high: Array | None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a group's runs spent, on the mean."""
+
+    value: float
+    exact: bool  # else: estimated between rows
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that are taken for one thing, over seeds."""
+
+    name: str
+    runs: Sequence[Run]
+    scores: Strata  # [n] an environment
+    iqm: Estimate
+    median: Estimate
+    mean: Estimate
+    area: Estimate  # IQM over runs of each run's mean over training
+    curves: Mapping[Axis, Curve]  # IQM at each step, over the median cost until then
+    run_curves: Strata  # [n, G] an environment: each run's metric, at the steps of curves[STEPS].x
+    profile: Curve  # share of runs above a score
+    health: Mapping[str, tuple[float, float]]  # by tag: mean over training, and over its last tenth
+    health_curves: Mapping[str, Curve]  # by tag: median over runs at each step
+    costs: Mapping[Axis, Cost]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two groups beside each other, the first with the higher score."""
+
+    first: str
+    second: str
+    probability: (
+        Estimate | None
+    )  # that a run of the first scores more than one of the second; None: a lone run
+    gap: float  # difference of their means
+    p: float | None  # of that difference, by permutation; None: a group has a single run on an environment
+    runs: tuple[int, int]
+    needed: int | None  # runs each for a test to see the difference; None: not told
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One environment, or all of them in normalised scores."""
+
+    title: str
+    env: str | None  # None: all
+    step: int | None  # at which scores are taken
+    groups: Sequence[Group]  # highest score first
+    pairs: Sequence[Pair]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All of it."""
+
+    metric: str
+    level: float  # of the intervals
+    panels: Sequence[Panel]
+    notes: Sequence[str]  # what a reader has to know of it
+    rule: str | None  # by which scores were normalised
+
+
+@dataclass(frozen=True)
+class Label:
+    """Text that names a metric.
+
+    Args:
+        title: the metric in words, at the start of a sentence.
+        axis: the quantity with its unit, for the axis of a figure.
+    """
+
+    title: str
+    axis: str
+
+    @property
+    def phrase(self) -> str:
+        """The title within a sentence."""
+        first, rest = self.title[:1], self.title[1:]
+        return self.title if rest[:1].isupper() else first.lower() + rest
+
+
+# Keys of pgx/runs/metrics.py.
+_LABELS = {
+    "episode_return_recent": Label("Mean return of the last 20 episodes", "return (reward)"),
+    "episode_return": Label("Mean return of the episodes of an iteration", "return (reward)"),
+    "unshaped_return": Label("Mean return in the environment's own reward", "return (reward)"),
+    "episode_length": Label("Mean episode length", "length (steps)"),
+    "eval_episode_return": Label("Mean return of evaluation episodes", "return (reward)"),
+    "eval_success": Label("Success rate of evaluation episodes", "successes (fraction)"),
+    "kl": Label("KL divergence of an update", "mean KL(old || new) (nats)"),
+    "ess": Label("Effective sample size", "fraction of the batch"),
+    "clip_fraction": Label("Clip fraction", "ratios out of range (fraction)"),
+    "entropy": Label("Policy entropy", "entropy (nats)"),
+    "explained_variance": Label("Explained variance of the critic", "explained (fraction)"),
+    "gradient_norm": Label("Norm of the policy gradient", "2-norm (advantage)"),
+}
+
+_BY_TAG = {metric.tag: _LABELS[metric.key] for metric in TABLE if metric.key in _LABELS}
+_UNITS = {metric.tag: metric.unit for metric in TABLE}
+
+
+def label(tag: str) -> Label:
+    """Return the label of a tag; a tag without a written label is spelled out with its unit."""
+    if tag in _BY_TAG:
+        return _BY_TAG[tag]
+    if tag not in _UNITS:
+        return Label(tag, tag)
+    words = tag.rpartition("/")[2].replace("_", " ")
+    unit = {"share": " (fraction)", "1": ""}.get(_UNITS[tag], f" ({_UNITS[tag]})")
+    return Label(words[:1].upper() + words[1:], words + unit)
+
+
+# What makes a run another experiment; the rest of a config is where and how it ran.
+_MATTERS = ("algo.", "policy.", "critic.", "optimizer.", "critic_optimizer.", "runner.", "env.", "reward.")
+_NOT = ("env.num_threads", "env.backend", "env.worker_timeout")
+
+
+def with_distinct_envs(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs with their environments' full ids where two modules have environments of one name.
+
+    `a:Walker-v0` and `b:Walker-v0` are different environments; `a:Walker-v0` and `Walker-v0` are one.
+    """
+    modules: dict[str, set[str]] = {}
+    for run in runs:
+        modules.setdefault(run.env, set()).update(_module(run))
+    return [
+        replace(run, env=f"{''.join(_module(run))}:{run.env}")
+        if len(modules[run.env]) > 1 and _module(run)
+        else run
+        for run in runs
+    ]
+
+
+def _module(run: Run) -> tuple[str, ...]:
+    """Return the module before the colon of an environment's id; empty without one, or where the user renamed it."""
+    module, colon, name = str(run.config.get("env.id", "")).rpartition(":")
+    return (module,) if colon and name == run.env else ()
+
+
+def check_keys(by: Sequence[str], runs: Sequence[Run]) -> None:
+    """Refuse keys to group by that no run has.
+
+    Raises:
+        UserError: naming the nearest.
+    """
+    keys = {"algo", *(key for run in runs for key in run.config)}
+    problems = [f"--by {key}: no run has it{nearest(key, keys)}" for key in by if key not in keys]
+    problems += [
+        f"--by {key}: environments stand apart, and seeds are what a group is over"
+        for key in by
+        if key in ("env.id", "seed")
+    ]
+    if problems:
+        raise UserError(*problems)
+
+
+def group_of(run: Run, by: Sequence[str]) -> str:
+    """The name of the group that a run belongs to."""
+    return ", ".join(run.algo if key == "algo" else f"{key}={run.config.get(key, '-')}" for key in by)
+
+
+def doubts(env: str, name: str, runs: Sequence[Run], by: Sequence[str]) -> list[str]:
+    """Lines about a group whose runs differ in more than their seeds, or not in them."""
+    lines = []
+    own = [run for run in runs if run.source == "pgx"]
+    keys = {key for run in own for key in run.config if key.startswith(_MATTERS) and key not in (*_NOT, *by)}
+    values = {key: sorted({str(run.config.get(key)) for run in own}) for key in sorted(keys)}
+    differing = {key: found for key, found in values.items() if len(found) > 1}
+    if differing:
+        told = "; ".join(f"{key}: {', '.join(found[:4])}" for key, found in list(differing.items())[:3])
+        lines.append(
+            f"{name} on {env}: its runs differ in more than seeds ({told}{'; ...' if len(differing) > 3 else ''}) and "
+            f"are taken for the same; --by {','.join([*by, next(iter(differing))])} tells them apart"
+        )
+    elif again := [
+        seed for seed, n in Counter(run.seed for run in own).items() if n > 1 and seed is not None
+    ]:
+        lines.append(f"{name} on {env}: seed {', '.join(sorted(again))} more than once: no independent runs")
+    return lines
+
+
+THRESHOLDS = 101  # of a profile
+Curves = Mapping[Axis, Curve]
+
+
+def make_group(
+    name: str,
+    runs: Sequence[Run],
+    strata: Strata,
+    curves: Curves,
+    thresholds: Array,
+    step: int | None,
+    how: Resampling,
+) -> Group:
+    """A group from its runs' curves [n, G], one stratum an environment."""
+    scores = [stratum[:, -1] for stratum in strata]
+    return Group(
+        name=name,
+        runs=runs,
+        scores=scores,
+        iqm=estimate(scores, iqm, how),
+        median=estimate(scores, median, how),
+        mean=estimate(scores, mean, how),
+        area=estimate([stratum.mean(axis=1) for stratum in strata], iqm, how),
+        curves=curves,
+        run_curves=strata,
+        profile=_profile(scores, thresholds, how),
+        health=health_of(runs, step) if step is not None else {},
+        health_curves=health_curves(runs, curves[STEPS].x) if step is not None else {},
+        costs=_costs(runs, step) if step is not None else {},
+    )
+
+
+def curve_of(x: Array, strata: Strata, how: Resampling) -> Curve:
+    centre = value(strata, iqm)
+    if min(len(stratum) for stratum in strata) < 2:
+        return Curve(x, centre, None, None)
+    return Curve(x, centre, *interval(strata, iqm, how))
+
+
+def over_costs(runs: Sequence[Run], curve: Curve) -> Curves:
+    """A curve over environment steps, and over each cost that all of its runs tell: their median at each step.
+
+    The median, since a run that had to wait (for a compiler, for other runs) is not what the others cost.
+    """
+    found = {}
+    for axis in AXES:
+        told = [cost for run in runs if (cost := spent_at(run, axis, curve.x)) is not None]
+        if len(told) == len(runs):
+            found[axis] = replace(curve, x=curve.x if axis == STEPS else np.median(told, axis=0))
+    return found
+
+
+def _profile(scores: Strata, thresholds: Array, how: Resampling) -> Curve:
+    above = profile(scores, thresholds)
+    centre = value(above, mean)
+    if min(len(stratum) for stratum in scores) < 2:
+        return Curve(thresholds, centre, None, None)
+    return Curve(thresholds, centre, *interval(above, mean, how))
+
+
+def thresholds_for(scores: Sequence[float]) -> Array:
+    low, high = min(scores), max(scores)
+    margin = 0.02 * (high - low) or 1.0
+    return np.linspace(low - margin, high + margin, THRESHOLDS)
+
+
+def _costs(runs: Sequence[Run], step: int) -> dict[Axis, Cost]:
+    """What the runs had spent at a step, on the mean, of each cost that all of them tell; evenly between two rows."""
+    found = {}
+    for axis in AXES:
+        told = [cost for run in runs if (cost := spent_at(run, axis, np.array([step]))) is not None]
+        if len(told) == len(runs):
+            found[axis] = Cost(float(np.mean(told)), all(exact(run, axis) for run in runs))
+    return found
+
+
+ALPHA = 0.05  # two-sided significance of tests
+POWER = 0.8  # of the plan for more seeds
+DEALS = 20_000  # ways of dealing runs to two groups that the permutation test tries
+ALL_PAIRS = 6  # groups; of more, each is held against the best alone
+
+
+def pairs_of(groups: Sequence[Group], how: Resampling) -> list[Pair]:
+    """Each two groups, or each and the best where these were too many to read."""
+    chosen = [(i, j) for i in range(len(groups)) for j in range(i + 1, len(groups))]
+    if len(groups) > ALL_PAIRS:
+        chosen = [(0, j) for j in range(1, len(groups))]
+    return [_pair(groups[i], groups[j], how) for i, j in chosen]
+
+
+def _pair(first: Group, second: Group, how: Resampling) -> Pair:
+    x, y = first.scores, second.scores
+    sizes = sum(map(len, x)), sum(map(len, y))
+    lone = min(map(len, [*x, *y])) < 2
+    return Pair(
+        first=first.name,
+        second=second.name,
+        probability=None if lone else probability_of_improvement(x, y, how),
+        gap=float(np.mean([a.mean() - b.mean() for a, b in zip(x, y, strict=True)])),
+        p=None if lone else permutation_test(x, y, DEALS, how.seed),
+        runs=sizes,
+        needed=seeds_to_separate(x[0], y[0], ALPHA, POWER) if len(x) == 1 and not lone else None,
+    )
+
+
+ENDED = ("finished", "unknown")  # states that say how long a run was meant to be; foreign runs do not say
+NAMED = 3  # runs in a line that leaves some out
+# Tags that a run has from its first finished episode on.
+OF_EPISODES = tuple(
+    tag(key)
+    for key in ("episode_return", "episode_return_recent", "episode_return_min", "episode_return_max",
+                "episode_length")
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The runs of an environment that have come to a step, with their values on the way there."""
+
+    env: str
+    step: int
+    runs: Sequence[Run]
+    grid: Array  # [G] environment steps
+    curves: Mapping[Path, Array]  # [G] of each run's folder; the last is its score
+
+
+def score(env: str, runs: Sequence[Run], metric: str, at: int | None) -> tuple[Scored | None, list[str]]:
+    """Return the scores of an environment's runs at one step, and lines about the step and about runs left out.
+
+    A run without a row at the step scores the value on the line between the rows before and after it.
+
+    Args:
+        env: the environment.
+        runs: of it.
+        metric: a tag.
+        at: the step; None: `shared_step`.
+    """
+    told = [run for run in runs if metric in run.series]
+    no_episode = metric in OF_EPISODES
+    lacking = "no episode has ended in them" if no_episode else f"they have no {metric}"
+    left = {lacking: [run for run in runs if run not in told]}
+    if not told:
+        return None, _lines(env, left)
+    step = shared_step(told, metric) if at is None else at
+    left[f"they have not come to step {step:,}"] = [run for run in told if run.last_step < step]
+    left[f"their {metric} begins after step {step:,}"] = [
+        run for run in told if run.last_step >= step and run.series[metric].steps[0] > step
+    ]
+    out = {run.folder for some in left.values() for run in some}
+    counted = [run for run in told if run.folder not in out]
+    lines = _lines(env, left)
+    if not counted:
+        return None, lines
+    lines = [_alignment(env, counted, metric, step, at is not None), *lines]
+    lines += [] if at is not None else _limits(env, counted, metric, step)
+    grid, values = on_grid([run.series[metric] for run in counted], end=step)
+    of_each = {run.folder: curve for run, curve in zip(counted, values, strict=True)}
+    return Scored(env, step, counted, grid, of_each), lines
+
+
+def shared_step(runs: Sequence[Run], metric: str) -> int:
+    """Return the last step at which all finished runs of an environment have a value of the metric.
+
+    Runs that are running, interrupted, failed or pruned do not limit it while others have finished. Neither does a run
+    that ended before another had its first value: two such runs have no step in common.
+    """
+    ended = (
+        [run for run in runs if run.state in ENDED] or [run for run in runs if run.state != "failed"] or runs
+    )
+    begun = max(run.series[metric].steps[0] for run in ended)
+    ends = [run.series[metric].steps[-1] for run in ended]
+    return int(min(end for end in ends if end >= begun))
+
+
+def _alignment(env: str, runs: Sequence[Run], metric: str, step: int, asked: bool) -> str:
+    """Return a line about the step of the scores, and how many of them lie between two rows."""
+    between = sum(step not in run.series[metric].steps for run in runs)
+    why = "--at" if asked else f"the last at which all finished runs have {metric}"
+    how = "every run has a row there"
+    if between:
+        how = (
+            f"{between} of {len(runs)} runs have no row there: their values are interpolated between two rows"
+        )
+    return f"{env}: scores at step {step:,} ({why}); {how}"
+
+
+def _lines(env: str, left: Mapping[str, Sequence[Run]]) -> list[str]:
+    lines = []
+    for why, some in left.items():
+        if some:
+            names = ", ".join(run.name for run in some[:NAMED]) + (", ..." if len(some) > NAMED else "")
+            lines.append(f"{env}: {len(some)} run{'s' * (len(some) > 1)} left out, since {why}: {names}")
+    return lines
+
+
+def _limits(env: str, runs: Sequence[Run], metric: str, step: int) -> list[str]:
+    """Name the run that limits the step, if the others have more than twice as many."""
+    typical = sorted(run.last_step for run in runs)[len(runs) // 2] if runs else 0
+    if step * 2 > typical:
+        return []
+    (short, *_) = (run.name for run in runs if int(run.series[metric].steps[-1]) == step)
+    return [
+        f"{env}: compared at step {step:,}, since {short} has come no further "
+        f"(most: {typical:,}; --at leaves it out)"
+    ]
+
+
+def scales(
+    scored: Sequence[Scored], reference: Mapping[str, tuple[float, float]] | None
+) -> dict[str, tuple[float, float]]:
+    """What is 0 and what is 1 of each environment: given, or the lowest and highest that any run compared has been.
+
+    Environments on which nothing ever changes separate nothing, and are left out.
+
+    Raises:
+        UserError: the reference lacks an environment.
+    """
+    found = {}
+    for one in scored:
+        if reference is not None:
+            if one.env not in reference:
+                raise UserError(f"--reference: no scores of {one.env}; there are: {', '.join(reference)}")
+            low, high = reference[one.env]
+        else:
+            values = np.stack(list(one.curves.values()))
+            low, high = float(values.min()), float(values.max())
+        if high > low:
+            found[one.env] = (low, high)
+    return found
+
+
+def read_reference(path: Path) -> dict[str, tuple[float, float]]:
+    """`env: [score that is 0, score that is 1]`, a line an environment.
+
+    Raises:
+        UserError: anything else.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"--reference {path}: cannot be read: {error}") from error
+    found: dict[str, tuple[float, float]] = {}
+    for env, pair in values.items() if isinstance(values, dict) else []:
+        if not (isinstance(pair, list) and len(pair) == 2 and all(type(v) in (int, float) for v in pair)):
+            raise UserError(f"--reference {path}: {env}: expected [low, high], got {pair}")
+        if not pair[0] < pair[1]:
+            raise UserError(f"--reference {path}: {env}: expected low < high, got {pair}")
+        found[str(env)] = (float(pair[0]), float(pair[1]))
+    if not found:
+        raise UserError(f"--reference {path}: expected lines such as 'Walker2d-v4: [0, 5000]'")
+    return found
+
+
+KEYS = (
+    "kl",
+    "kl_max",
+    "ess",
+    "clip_fraction",
+    "entropy",
+    "explained_variance",
+    "explained_variance_after",
+    "gradient_norm",
+    "step_norm",
+    "predicted_gain",
+    "surrogate_gain",
+    "line_search_steps",
+    "line_search_fraction",
+    "cg_steps",
+    "cg_residual",
+    "epochs",
+    "beta",
+    "behaviour_kl",
+    "critic_loss",
+    "policy_lag",
+    "steps_per_second",
+)
+LAST = 0.1  # fraction of training in the second column
+DRAWN: tuple[str, ...] = (
+    "kl",
+    "ess",
+    "clip_fraction",
+    "entropy",
+    "explained_variance",
+    "gradient_norm",
+)  # keys whose curves a report shows
+
+
+def health_of(runs: Sequence[Run], step: int) -> dict[str, tuple[float, float]]:
+    """Return the means over runs of each run's mean over training, and over its last tenth.
+
+    A run without a row in the last tenth contributes the value between the rows before and after `step`.
+
+    Args:
+        runs: of a group.
+        step: the end of training for this purpose, in environment steps.
+
+    Returns:
+        Both means by tag, for the tags of at least one run. The second is NaN if no run has a row in the last tenth
+        or later.
+    """
+    found = {}
+    for name in map(tag, KEYS):
+        everywhere, late = [], []
+        for run in runs:
+            if name in run.series:
+                one = run.series[name]
+                everywhere.append(one.values[one.steps <= step])
+                late.append(_last_tenth(one, step))
+        if any(len(values) for values in everywhere):
+            found[name] = (_mean_of_means(everywhere), _mean_of_means(late))
+    return found
+
+
+def _last_tenth(one: Series, step: int) -> Array:
+    inside = (one.steps <= step) & (one.steps > (1 - LAST) * step)
+    if not inside.any() and one.steps[0] <= step <= one.steps[-1]:
+        return one.interpolate(np.array([float(step)]))
+    return one.values[inside]
+
+
+def health_curves(runs: Sequence[Run], grid: Array) -> dict[str, Curve]:
+    """Return the median over runs of the metrics in `DRAWN`, at environment steps `grid` [G]; by tag.
+
+    Runs that do not have a metric at a step are left out of its median there.
+    """
+    found = {}
+    for name in map(tag, DRAWN):
+        having = [run.series[name] for run in runs if name in run.series]
+        inside = [(one.steps[0] <= grid) & (grid <= one.steps[-1]) for one in having]
+        known = np.any(inside, axis=0) if having else np.zeros(len(grid), dtype=bool)
+        if known.any():
+            values = [
+                np.where(i, one.interpolate(grid), np.nan) for one, i in zip(having, inside, strict=True)
+            ]
+            found[name] = Curve(grid[known], np.nanmedian(np.stack(values)[:, known], axis=0), None, None)
+    return found
+
+
+def _mean_of_means(parts: Sequence[np.ndarray]) -> float:
+    means = [float(values.mean()) for values in parts if len(values)]
+    return float(np.mean(means)) if means else float("nan")
+
+
+LEAST = 4  # runs a group below which the permutation test cannot reach ALPHA
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A headline and the sentences that support it."""
+
+    headline: str
+    details: list[str]
+
+
+def verdict(panel: Panel, metric: str, level: float) -> Verdict:
+    """Return the verdict of a panel.
+
+    A group leads if the permutation test against the next group has p < 0.05 and both the interquartile means and the
+    means have it ahead. Otherwise there is no clear winner.
+
+    Args:
+        panel: groups with the highest score first.
+        metric: the tag that was compared.
+        level: confidence level of the intervals, in (0, 1).
+    """
+    scored = _scored(panel, metric)
+    best = panel.groups[0]
+    if len(panel.groups) == 1:
+        said = f"{scored}: {_with_interval(panel, best, level)}. There is no other group to compare with."
+        return Verdict(f"{best.name} on {_where(panel)}: {_number(panel, best.iqm.value)}", [said])
+    second = panel.groups[1]
+    pair = _pair_of(panel, best.name, second.name)
+    ahead = best.iqm.value - second.iqm.value
+    relative = f" ({ahead / abs(second.iqm.value):+.0%})" if panel.env and second.iqm.value else ""
+    details = [
+        f"{scored}: {_with_interval(panel, best, level)}, {_with_interval(panel, second, level)}. "
+        f"The difference is {_number(panel, ahead)}{relative}."
+    ]
+    details += _certainty(pair, best, second, level)
+    details += _others(panel, best.name)
+    sooner = max(panel.groups, key=lambda group: group.area.value)
+    if sooner is not best:
+        details.append(
+            f"Averaged over the whole training, {sooner.name} has the higher score "
+            f"({_number(panel, sooner.area.value)}; {best.name}: {_number(panel, best.area.value)}): it learned sooner."
+        )
+    return Verdict(_headline(panel, pair, best, second), details)
+
+
+def _headline(panel: Panel, pair: Pair, best: Group, second: Group) -> str:
+    where = _where(panel)
+    ahead = _number(panel, best.iqm.value - second.iqm.value)
+    if pair.p is None:
+        return f"{best.name} is {ahead} ahead of {second.name} on {where}, but one run is too few to tell"
+    if _separated(pair):
+        return f"{best.name} leads {second.name} by {ahead} on {where}"
+    return f"No clear winner on {where}: {best.name} is {ahead} ahead of {second.name}, which may be chance"
+
+
+def _where(panel: Panel) -> str:
+    if panel.env is None or panel.step is None:
+        return panel.title.partition(",")[0]  # "3 environments"
+    return f"{panel.env} at step {panel.step:,}"
+
+
+def _scored(panel: Panel, metric: str) -> str:
+    unit = label(metric).title if panel.env else f"Normalised score ({label(metric).phrase})"
+    return f"{unit}, interquartile mean over runs"
+
+
+def _certainty(pair: Pair, best: Group, second: Group, level: float) -> list[str]:
+    if pair.probability is None or pair.p is None:
+        return [
+            f"A single run says nothing about the spread over seeds: run {LEAST} seeds or more of each group."
+        ]
+    likely = f"A run of {best.name} scores more than a run of {second.name} with probability "
+    likely += f"{pair.probability.value:.2f}{_interval(pair.probability, level, '.2f')}."
+    test = f"Permutation test of the difference of the means: p = {pair.p:.2g}"
+    if _separated(pair):
+        return [likely, f"{test}, below {ALPHA}."]
+    lines = [likely, f"{test}, not below {ALPHA}."]
+    x, y = pair.runs
+    least = (2 if x == y else 1) / comb(x + y, x)
+    if len(best.scores) == 1 and least >= ALPHA:
+        lines.append(
+            f"With {x} and {y} runs this test cannot reach p < {ALPHA}: run {LEAST} seeds or more of each group."
+        )
+    elif pair.needed is not None and ENOUGH >= pair.needed > min(pair.runs):
+        more = pair.needed - min(pair.runs)
+        lines.append(
+            f"About {more:,} more run{'s' * (more > 1)} of each would separate them, if the true difference is the "
+            "one seen."
+        )
+    return lines
+
+
+def _others(panel: Panel, best: str) -> list[str]:
+    """Return one sentence about the groups from the third on."""
+    behind = []
+    for group in panel.groups[2:]:
+        pair = _pair_of(panel, best, group.name)
+        tested = f", p = {pair.p:.2g} against {best}" if pair.p is not None else ""
+        behind.append(f"{group.name} {_number(panel, group.iqm.value)}{tested}")
+    return [f"Further behind: {'; '.join(behind)}."] if behind else []
+
+
+def _pair_of(panel: Panel, first: str, second: str) -> Pair:
+    return next(pair for pair in panel.pairs if (pair.first, pair.second) == (first, second))
+
+
+def _separated(pair: Pair) -> bool:
+    return pair.p is not None and pair.p < ALPHA and pair.gap > 0
+
+
+def _with_interval(panel: Panel, group: Group, level: float) -> str:
+    runs = sum(map(len, group.scores))
+    places = ",.1f" if panel.env else ".3f"
+    interval = _interval(group.iqm, level, places)
+    return f"{group.name} {_number(panel, group.iqm.value)}{interval} from {runs} run{'s' * (runs > 1)}"
+
+
+def _interval(found: Estimate, level: float, places: str) -> str:
+    if found.low is None or found.high is None:
+        return ""
+    return f" ({level:.0%} interval {found.low:{places}} to {found.high:{places}})"
+
+
+def _number(panel: Panel, value: float) -> str:
+    return shown(value) if panel.env else f"{value:.3f}"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for."""
+
+    metric: str  # a tag
+    by: Sequence[str]  # keys that make a group
+    at: int | None  # environment steps; None: the last that all runs of an environment share
+    reference: Mapping[str, tuple[float, float]] | None  # scores that are 0 and 1, by environment
+    how: Resampling
+
+
+def compare(runs: Sequence[Run], request: Request) -> Comparison:
+    """Runs in groups, environment by environment, and over all environments where there are several.
+
+    Raises:
+        UserError: no run has the metric, or has come to the step, or is grouped by such a key.
+    """
+    runs = with_distinct_envs(sorted(runs, key=lambda run: str(run.folder)))
+    check_keys(request.by, runs)
+    notes = [f"{run.name}: failed: {run.error or 'no word of why'}" for run in runs if run.state == "failed"]
+    notes += [f"{run.name}: still running" for run in runs if run.state == "running"]
+    scored = []
+    for env in sorted({run.env for run in runs}):
+        found, lines = score(env, [run for run in runs if run.env == env], request.metric, request.at)
+        notes += lines
+        scored += [found] if found else []
+    if not scored:
+        raise UserError(_nothing(runs, request))
+    panels = [_environment(one, request) for one in scored]
+    for one, panel in zip(scored, panels, strict=True):
+        for group in panel.groups:
+            notes += doubts(one.env, group.name, group.runs, request.by)
+    overall, rule = _overall(scored, panels, request) if len(scored) > 1 else (None, None)
+    notes += _foreign(scored) + _few(panels)
+    return Comparison(
+        request.metric, request.how.level, [*([overall] if overall else []), *panels], notes, rule
+    )
+
+
+def _nothing(runs: Sequence[Run], request: Request) -> str:
+    tags = {tag for run in runs for tag in run.series}
+    if request.metric not in tags and request.metric in OF_EPISODES:
+        furthest = max(run.last_step for run in runs)
+        return (
+            f"no episode has ended yet in {_count(len(runs))} (the furthest is at step {furthest:,}), so there is no "
+            f"{request.metric}; wait for the first episode, or compare another metric: --metric health/entropy"
+        )
+    if request.metric not in tags:
+        returns = sorted(tag for tag in tags if "return" in tag or "reward" in tag)
+        return (
+            f"--metric {request.metric}: none of {len(runs)} runs has it{nearest(request.metric, tags)}; "
+            f"there are: {', '.join(returns or sorted(tags))}"
+        )
+    curves = [run.series[request.metric].steps for run in runs if request.metric in run.series]
+    first, last = int(min(steps[0] for steps in curves)), int(max(steps[-1] for steps in curves))
+    problem = (
+        "no run has come so far"
+        if request.at is not None and request.at > last
+        else "no run has a row by then"
+    )
+    return f"--at {request.at}: {problem}; {request.metric} was logged from step {first:,} to {last:,}"
+
+
+def _environment(scored: Scored, request: Request) -> Panel:
+    names: dict[str, list[Run]] = {}
+    for run in scored.runs:
+        names.setdefault(group_of(run, request.by), []).append(run)
+    thresholds = thresholds_for([curve[-1] for curve in scored.curves.values()])
+    groups = []
+    for name, runs in names.items():
+        curves = np.stack([scored.curves[run.folder] for run in runs])
+        drawn = over_costs(runs, curve_of(scored.grid, [curves], request.how))
+        groups.append(make_group(name, runs, [curves], drawn, thresholds, scored.step, request.how))
+    groups.sort(key=lambda group: -group.iqm.value)
+    return Panel(
+        title=f"{scored.env} at step {scored.step:,}",
+        env=scored.env,
+        step=scored.step,
+        groups=groups,
+        pairs=pairs_of(groups, request.how),
+    )
+
+
+def _overall(
+    scored: Sequence[Scored], panels: Sequence[Panel], request: Request
+) -> tuple[Panel | None, str | None]:
+    """All environments in normalised scores, for the groups that have runs on each of them."""
+    scale = scales(scored, request.reference)
+    kept = [(one, panel) for one, panel in zip(scored, panels, strict=True) if one.env in scale]
+    everywhere = set.intersection(*({g.name for g in panel.groups} for _, panel in kept)) if kept else set()
+    if len(kept) < 2 or not everywhere:
+        return None, None
+    strata: dict[str, list[Array]] = {name: [] for name in sorted(everywhere)}
+    runs: dict[str, list[Run]] = {name: [] for name in strata}
+    for one, panel in kept:
+        low, high = scale[one.env]
+        for group in panel.groups:
+            if group.name in everywhere:
+                curves = np.stack([one.curves[run.folder] for run in group.runs])
+                strata[group.name].append((curves - low) / (high - low))
+                runs[group.name] += group.runs
+    thresholds = thresholds_for([float(v) for stratum in strata.values() for c in stratum for v in c[:, -1]])
+    share = np.linspace(0.0, 1.0, strata[next(iter(strata))][0].shape[1])
+    groups = [
+        make_group(
+            name,
+            runs[name],
+            curves,
+            {STEPS: curve_of(share, curves, request.how)},
+            thresholds,
+            None,
+            request.how,
+        )
+        for name, curves in strata.items()
+    ]
+    groups.sort(key=lambda group: -group.iqm.value)
+    by = (
+        "the reference's scores"
+        if request.reference
+        else "the lowest and highest that any run compared has been"
+    )
+    rule = f"0 and 1 of each environment are {by}: " + ", ".join(
+        f"{env} {low:,.6g} and {high:,.6g}" for env, (low, high) in scale.items()
+    )
+    left = sorted({one.env for one in scored} - set(scale))
+    rule += f"; left out, since nothing ever changes there: {', '.join(left)}" if left else ""
+    return Panel(
+        f"{len(kept)} environments, normalised", None, None, groups, pairs_of(groups, request.how)
+    ), rule
+
+
+def _foreign(scored: Sequence[Scored]) -> list[str]:
+    sources = {run.source for one in scored for run in one.runs}
+    return [f"{peer.name}: {peer.differs}" for peer in PEERS if peer.name in sources]
+
+
+def _few(panels: Sequence[Panel]) -> list[str]:
+    """Return lines about groups of one run, of few runs and of different numbers of runs."""
+    lines = []
+    sizes = [
+        (panel.env, {g.name: len(g.scores[0]) for g in panel.groups})
+        for panel in panels
+        if panel.env is not None
+    ]
+    for env, runs in sizes:
+        lone = [name for name, n in runs.items() if n == 1]
+        if lone:
+            lines.append(
+                f"{env}: one run of {', '.join(lone)}: nothing can be said of one seed, so its "
+                "intervals, P and p are '-'"
+            )
+        if len(set(runs.values())) > 1:
+            told = ", ".join(f"{name} {n}" for name, n in runs.items())
+            lines.append(f"{env}: groups have different numbers of runs ({told})")
+    fewest = min((n for _, runs in sizes for n in runs.values() if n > 1), default=10)
+    if fewest < 10:
+        lines.append(
+            f"the smallest group with an interval has {fewest} runs: intervals from few runs are too narrow "
+            "(docs/compare.md)"
+        )
+    return lines
+
+
+def _count(runs: int) -> str:
+    return f"{runs} run{'s' * (runs > 1)}"
+
+
+ENOUGH = 1000  # runs: nobody makes more to tell two groups apart

@@ -1,1 +1,0 @@
-"""Groups of runs side by side: what `pgx compare` says."""

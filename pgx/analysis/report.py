@@ -1,0 +1,470 @@
+"""A comparison as tables of text; the terminal, Markdown and the page show the same ones.
+
+A comparison as one HTML file: no network, no scripts, light and dark, from phone to wide screen.
+
+A comparison as files: JSON, CSV, Markdown, figures, one page.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from pgx.analysis.comparison import (
+    AXES,
+    ENOUGH,
+    STEPS,
+    Axis,
+    Comparison,
+    Curve,
+    Group,
+    Pair,
+    Panel,
+    label,
+    verdict,
+)
+from pgx.analysis.plots import (
+    COLOURS,
+    STYLE,
+    Looks,
+    draw_curves,
+    draw_health,
+    draw_pairs,
+    draw_profiles,
+    draw_scores,
+    estimated,
+    health_tags,
+    inline_svg,
+    looks,
+    plots_of,
+    png,
+    single,
+    svg,
+)
+from pgx.analysis.statistics import Estimate
+from pgx.core.errors import UserError
+from pgx.core.formatting import shown
+
+ABREAST = 6  # groups in a table of health
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of text; all columns but the first `left` are numbers."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left: int = 1
+
+
+def tables_of(comparison: Comparison) -> list[Table]:
+    """Scores and pairs of each panel, then what they cost, then their health."""
+    tables = []
+    for panel in comparison.panels:
+        tables.append(_scores(panel, comparison))
+        if panel.pairs:
+            tables.append(_pairs(panel))
+    environments = [panel for panel in comparison.panels if panel.env is not None]
+    tables += [_costs(panel) for panel in environments]
+    return tables + [table for panel in environments for table in _health(panel)]
+
+
+def _scores(panel: Panel, comparison: Comparison) -> Table:
+    interval = f"{comparison.level:.0%}"
+    header = ["group", "runs"]
+    for name in ("IQM", "median", "mean", "area"):
+        header += [name, interval]
+    rows = []
+    for group in panel.groups:
+        row = [group.name, str(sum(map(len, group.scores)))]
+        for estimate in (group.iqm, group.median, group.mean, group.area):
+            row += [_score(panel, estimate.value), _interval(panel, estimate)]
+        rows.append(row)
+    return Table(f"{panel.title}: {comparison.metric}", header, rows)
+
+
+def _score(panel: Panel, value: float) -> str:
+    return shown(value) if panel.env else f"{value:.3f}"
+
+
+def _interval(panel: Panel, estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return "-"
+    return f"{_score(panel, estimate.low)} .. {_score(panel, estimate.high)}"
+
+
+def _pairs(panel: Panel) -> Table:
+    header = ["first", "second", "P(first > second)", "interval", "difference", "p", "more seeds each"]
+    rows = []
+    for pair in panel.pairs:
+        rows.append(
+            [
+                pair.first,
+                pair.second,
+                *_probability(pair.probability),
+                _score(panel, pair.gap),
+                "-" if pair.p is None else f"{pair.p:.3f}",
+                more_seeds(pair),
+            ]
+        )
+    return Table(f"{panel.title}: two at a time", header, rows, left=2)
+
+
+def _probability(likely: Estimate | None) -> tuple[str, str]:
+    """Return the cells of a probability and its interval."""
+    if likely is None:
+        return "-", "-"
+    if likely.low is None or likely.high is None:
+        return f"{likely.value:.2f}", "-"
+    return f"{likely.value:.2f}", f"{likely.low:.2f} .. {likely.high:.2f}"
+
+
+def more_seeds(pair: Pair) -> str:
+    """How many more runs each of two groups needs, in words."""
+    if pair.needed is None:
+        return "-"
+    more = pair.needed - min(pair.runs)
+    if more <= 0:
+        return "enough"
+    return f"{more:,}" if pair.needed <= ENOUGH else f"> {ENOUGH:,}"
+
+
+def _costs(panel: Panel) -> Table:
+    axes = [axis for axis in AXES if any(axis in group.costs for group in panel.groups)]
+    rows = [[group.name, *(_cost(group, axis) for axis in axes)] for group in panel.groups]
+    return Table(f"{panel.title}: spent, mean of the runs", ["group", *(axis.label for axis in axes)], rows)
+
+
+def _cost(group: Group, axis: Axis) -> str:
+    cost = group.costs.get(axis)
+    if cost is None:
+        return "-"
+    number = f"{cost.value:,.0f}" if cost.value >= 10 else f"{cost.value:,.1f}"
+    return number if cost.exact else f"~{number}"
+
+
+def _health(panel: Panel) -> list[Table]:
+    """A row a metric, a column a group: the mean over training, and over its last tenth."""
+    tables = []
+    for start in range(0, len(panel.groups), ABREAST):
+        groups = panel.groups[start : start + ABREAST]
+        tags = dict.fromkeys(tag for group in groups for tag in group.health)
+        rows = [[tag, *(_means(group.health.get(tag)) for group in groups)] for tag in tags]
+        title = f"{panel.title}: health, mean over training | over its last tenth"
+        tables.append(Table(title, ["metric", *(group.name for group in groups)], rows))
+    return [table for table in tables if table.rows]
+
+
+def _means(means: tuple[float, float] | None) -> str:
+    return "-" if means is None else " | ".join(map(_number, means))
+
+
+def _number(value: float) -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+SMALL = (4.0, 2.9)  # inches; the page scales figures to its columns
+TALL = (4.0, 3.9)
+WIDE = (8.0, 3.9)  # two columns
+DASHES = {"-": "none", "--": "6 3", ":": "2 2", "-.": "6 2 2 2"}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure of the page.
+
+    Args:
+        title: what it shows.
+        draw: draws it.
+        size: in inches.
+        names: the vertical axis shows names.
+    """
+
+    title: str
+    draw: Callable[[Axes], None]
+    size: tuple[float, float] = SMALL
+    names: bool = False
+
+
+def page(comparison: Comparison, tables: Sequence[Table], command: str) -> str:
+    """Return the page.
+
+    Args:
+        comparison: what it shows: a section for each panel, the verdict first, then figures.
+        tables: shown below the sections.
+        command: the command line that made it.
+    """
+    look = looks([group.name for panel in comparison.panels for group in panel.groups])
+    title = verdict(comparison.panels[0], comparison.metric, comparison.level).headline
+    sections = "".join(
+        _section(comparison, panel, look, number) for number, panel in enumerate(comparison.panels)
+    )
+    shown = "".join(f"<h2>{escape(table.title)}</h2>\n{_table(table)}\n" for table in tables)
+    runs = sum(len(group.runs) for panel in comparison.panels if panel.env for group in panel.groups)
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f'<p class="kicker">pgx compare: {runs} runs, {escape(label(comparison.metric).phrase)}</p>\n'
+        f"{sections}{shown}{_notes(comparison)}<h2>Command</h2>\n<p><code>{escape(command)}</code></p>\n"
+        "</body>\n</html>\n"
+    )
+
+
+def _section(comparison: Comparison, panel: Panel, look: Looks, number: int) -> str:
+    """Return a panel: verdict, legend, figures."""
+    found = verdict(panel, comparison.metric, comparison.level)
+    mark = "h1" if number == 0 else "h2"
+    details = "".join(f"<p>{escape(line)}</p>" for line in found.details)
+    parts = [f'<section>\n<{mark}>{escape(found.headline)}</{mark}>\n<div class="details">{details}</div>']
+    parts.append(_legend(panel, look))
+    for place, (heading, said, charts) in enumerate(_rows(comparison, panel, look)):
+        if charts:
+            drawn = "".join(_figure(chart, f"figure_{number}_{place}_{i}") for i, chart in enumerate(charts))
+            parts.append(
+                f'<h3>{escape(heading)}</h3>\n<p>{escape(said)}</p>\n<div class="charts">{drawn}</div>'
+            )
+    return "\n".join(parts) + "\n</section>\n"
+
+
+def _rows(comparison: Comparison, panel: Panel, look: Looks) -> list[tuple[str, str, list[Chart]]]:
+    """Return the rows of figures of a panel: heading, explanation, charts."""
+    metric, level = comparison.metric, f"{comparison.level:.0%}"
+    named = label(metric) if panel.env else None
+    what = named.title if named else "Normalised score"
+    curves = partial(draw_curves, panel=panel, metric=metric, look=look)
+    main = [
+        Chart(f"{what} over {STEPS.label if panel.env else 'training'}", partial(curves, axis=STEPS), WIDE),
+        Chart("Scores", partial(draw_scores, panel=panel, metric=metric, look=look), TALL, names=True),
+    ]
+    costs = [
+        Chart(f"{what} over {axis.label}", partial(curves, axis=axis))
+        for axis in AXES
+        if axis != STEPS and any(axis in group.curves for group in panel.groups)
+    ]
+    health = [
+        Chart(label(tag).title, partial(draw_health, panel=panel, metric=tag, look=look))
+        for tag in health_tags(panel)
+        if panel.env
+    ]
+    spread = [
+        Chart("Runs that score more than this", partial(draw_profiles, panel=panel, metric=metric, look=look))
+    ]
+    if pairs := estimated(panel):
+        size = (SMALL[0], max(0.3 * len(pairs) + 1.1, 2.0))
+        title = "Probability that a run of the first scores more than one of the second"
+        spread.append(Chart(title, partial(draw_pairs, panel=panel), size, names=True))
+    band = f"interquartile mean over runs; bands and bars: {level} bootstrap intervals"
+    lines = (
+        "; thin lines: single runs; dots: scores of single runs"
+        if panel.env
+        else "; dots: scores of single runs"
+    )
+    return [
+        ("Learning curves and scores", f"Thick lines and marks: {band}{lines}.", main),
+        ("Costs", "The same curves over other costs.", costs if panel.env else []),
+        (
+            "Health",
+            "Measured around every update. Thick lines: median over runs; thin lines: single runs.",
+            health,
+        ),
+        ("Distribution", f"Bands and bars: {level} bootstrap intervals.", spread),
+    ]
+
+
+def _figure(chart: Chart, name: str) -> str:
+    """Return a figure; a wide one in two shapes, of which the style sheet shows the one that fits."""
+    drawn = inline_svg(single(chart.draw, chart.size, chart.names), name, chart.title)
+    kind = ""
+    if chart.size == WIDE:
+        kind = ' class="two"'
+        small = inline_svg(single(chart.draw, SMALL, chart.names), f"{name}_small", chart.title)
+        drawn = f'<div class="large">{drawn}</div><div class="small">{small}</div>'
+    return f"<figure{kind}><figcaption>{escape(chart.title)}</figcaption>{drawn}</figure>\n"
+
+
+def _legend(panel: Panel, look: Looks) -> str:
+    items = []
+    for group in panel.groups:
+        colour = COLOURS.index(look[group.name].colour)
+        line = (
+            '<svg viewBox="0 0 28 6" width="28" height="6" aria-hidden="true"><line x1="0" y1="3" x2="28" y2="3" '
+            f'style="stroke: var(--group-{colour}); stroke-width: 3" '
+            f'stroke-dasharray="{DASHES[look[group.name].style]}"/></svg>'
+        )
+        runs = sum(map(len, group.scores))
+        items.append(f"<li>{line} {escape(group.name)} <small>{runs} run{'s' * (runs > 1)}</small></li>")
+    return f'<ul class="legend">{"".join(items)}</ul>'
+
+
+def _table(table: Table) -> str:
+    def row(cells: Sequence[str], mark: str) -> str:
+        kinds = [' class="text"' if i < table.left else "" for i in range(len(cells))]
+        return "".join(f"<{mark}{k}>{escape(c)}</{mark}>" for k, c in zip(kinds, cells, strict=True))
+
+    body = "\n".join(f"<tr>{row(cells, 'td')}</tr>" for cells in table.rows)
+    head = f"<thead><tr>{row(table.header, 'th')}</tr></thead>"
+    return f'<div class="wide"><table>{head}<tbody>\n{body}\n</tbody></table></div>'
+
+
+def _notes(comparison: Comparison) -> str:
+    lines = [*([comparison.rule] if comparison.rule else []), *comparison.notes]
+    if not lines:
+        return ""
+    return "<h2>Notes</h2>\n<ul>\n" + "\n".join(f"<li>{escape(line)}</li>" for line in lines) + "\n</ul>\n"
+
+
+def write(comparison: Comparison, folder: Path, command: str) -> list[Path]:
+    """Write everything into a folder; returns the files, the page first.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    plots, tables = plots_of(comparison), tables_of(comparison)
+    texts = {
+        "index.html": page(comparison, tables, command),
+        "comparison.md": markdown(comparison, tables, [plot.name for plot in plots], command),
+        "comparison.json": json.dumps(as_json(comparison), indent=2, allow_nan=False) + "\n",
+        "runs.csv": _csv(_runs(comparison)),
+        "groups.csv": _csv(_groups(comparison)),
+        "curves.csv": _csv(_curves(comparison)),
+        **{f"{plot.name}.svg": svg(plot.figure, plot.name) for plot in plots},
+    }
+    images = {f"{plot.name}.png": png(plot.figure) for plot in plots}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        for name, image in images.items():
+            (folder / name).write_bytes(image)
+    except OSError as error:
+        raise UserError(f"--out {folder}: cannot write there: {error.strerror}") from error
+    return [folder / name for name in (*texts, *images)]
+
+
+def markdown(comparison: Comparison, tables: Sequence[Table], figures: Sequence[str], command: str) -> str:
+    """The same as a page of Markdown."""
+    lines = [f"# Comparison: {label(comparison.metric).phrase}", "", f"    {command}", ""]
+    for panel in comparison.panels:
+        found = verdict(panel, comparison.metric, comparison.level)
+        lines += [f"**{found.headline}.** {' '.join(found.details)}", ""]
+    for name in figures:
+        lines += [f"![{name}]({name}.svg)", ""]
+    for table in tables:
+        lines += [f"## {table.title}", "", _row(table.header)]
+        lines += ["|" + "|".join("---" if i < table.left else "--:" for i in range(len(table.header))) + "|"]
+        lines += [*(_row(cells) for cells in table.rows), ""]
+    notes = [*([comparison.rule] if comparison.rule else []), *comparison.notes]
+    return "\n".join([*lines, *(["## Notes", ""] if notes else []), *(f"- {note}" for note in notes)]) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """Everything that was found, as plain values."""
+    return {
+        "metric": comparison.metric,
+        "level": comparison.level,
+        "normalisation": comparison.rule,
+        "notes": list(comparison.notes),
+        "panels": [_panel(panel) for panel in comparison.panels],
+    }
+
+
+def _panel(panel: Panel) -> dict[str, Any]:
+    return {
+        "env": panel.env,
+        "step": panel.step,
+        "groups": [_group(group) for group in panel.groups],
+        "pairs": [_pair(pair) for pair in panel.pairs],
+    }
+
+
+def _pair(pair: Pair) -> dict[str, Any]:
+    return {**asdict(pair), "runs": list(pair.runs), "more_seeds": more_seeds(pair)}
+
+
+def _group(group: Group) -> dict[str, Any]:
+    return {
+        "name": group.name,
+        "runs": [
+            {
+                "folder": str(run.folder),
+                "source": run.source,
+                "env": run.env,
+                "seed": run.seed,
+                "state": run.state,
+            }
+            for run in group.runs
+        ],
+        "scores": [stratum.tolist() for stratum in group.scores],
+        **{name: asdict(getattr(group, name)) for name in ("iqm", "median", "mean", "area")},
+        "costs": {axis.key: asdict(cost) for axis, cost in group.costs.items()},
+        "health": {
+            tag: {"mean": everywhere, "last_tenth": None if math.isnan(late) else late}
+            for tag, (everywhere, late) in group.health.items()
+        },
+        "curves": {axis.key: _curve(curve) for axis, curve in group.curves.items()},
+        "run_curves": [stratum.tolist() for stratum in group.run_curves],
+        "health_curves": {tag: _curve(curve) for tag, curve in group.health_curves.items()},
+        "profile": _curve(group.profile),
+    }
+
+
+def _curve(curve: Curve) -> dict[str, Any]:
+    ends = {"low": curve.low, "high": curve.high}
+    return {
+        "x": curve.x.tolist(),
+        "y": curve.y.tolist(),
+        **{name: None if end is None else end.tolist() for name, end in ends.items()},
+    }
+
+
+def _csv(rows: Iterator[Sequence[Any]]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(rows)
+    return out.getvalue()
+
+
+def _runs(comparison: Comparison) -> Iterator[Sequence[Any]]:
+    yield "env", "group", "seed", "score", "step", "state", "source", "folder"
+    for panel in comparison.panels:
+        for group in panel.groups if panel.env else []:
+            for run, score in zip(group.runs, group.scores[0], strict=True):
+                yield panel.env, group.name, run.seed, score, panel.step, run.state, run.source, run.folder
+
+
+def _groups(comparison: Comparison) -> Iterator[Sequence[Any]]:
+    statistics = ("iqm", "median", "mean", "area")
+    yield "env", "group", "runs", *(f"{name}{end}" for name in statistics for end in ("", "_low", "_high"))
+    for panel in comparison.panels:
+        for group in panel.groups:
+            numbers = [
+                getattr(getattr(group, name), end) for name in statistics for end in ("value", "low", "high")
+            ]
+            yield panel.env or "all, normalised", group.name, sum(map(len, group.scores)), *numbers
+
+
+def _curves(comparison: Comparison) -> Iterator[Sequence[Any]]:
+    yield "env", "group", "axis", "x", "iqm", "low", "high"
+    for panel in comparison.panels:
+        for group in panel.groups:
+            for axis, curve in group.curves.items():
+                env = panel.env or "all, normalised"
+                key = axis.key if panel.env else "share_of_training"
+                for i, x in enumerate(curve.x):
+                    ends = [None if end is None else end[i] for end in (curve.low, curve.high)]
+                    yield env, group.name, key, x, curve.y[i], *ends

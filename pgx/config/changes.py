@@ -1,0 +1,231 @@
+"""What may differ from a run's config when its agent plays: where the environments run, not what the agent is.
+
+What a run that is resumed may change of its config, and what that costs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+
+from pgx.config.overrides import parse
+from pgx.core.errors import UserError
+from pgx.core.schema import nearest, shown
+from pgx.ops.schedules import SCHEDULES
+
+KEYS = (
+    "device",
+    "torch_threads",
+    "env.backend",
+    "env.num_envs",
+    "env.num_threads",
+    "env.worker_timeout",
+    "trainer.eval_episodes",
+    "trainer.eval_max_steps",
+)
+SECTION = "env.kwargs"  # any key below it
+
+
+def with_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """Return a run's config with what is changed for playing.
+
+    Args:
+        cfg: of the run.
+        overrides: as on the command line, e.g. env.backend=gymnasium.
+
+    Raises:
+        UserError: for each that is not of the form key=value, or that would change the agent or its task.
+    """
+    changed, problems = cfg.copy(), []
+    for override in parse(list(overrides)):
+        if problem := _problem(cfg, override):
+            problems.append(problem)
+            continue
+        with open_dict(changed):
+            OmegaConf.update(changed, override.key_or_group, override.value(), force_add=True)
+    if problems:
+        raise UserError(*problems)
+    return changed
+
+
+def _problem(cfg: DictConfig, override: Override) -> str | None:
+    key, text = override.key_or_group, override.input_line or ""
+    offered = f"{', '.join(KEYS)} and {SECTION}.* may change"
+    if override.is_sweep_override() or override.is_delete() or override.package:
+        return f"{text}: one value is expected; {offered}"
+    if key in KEYS or key == SECTION or key.startswith(f"{SECTION}."):
+        return None
+    if OmegaConf.select(cfg, key) is None and key not in cfg:
+        return f"{text}: unknown key{nearest(key, KEYS)}; {offered}"
+    return f"{text}: the agent was trained with another value or does not use it when it plays; {offered}"
+
+
+# yes: the run ends with the bits of one that was never stopped; no: it does not; auto: see what it costs.
+Bits = Literal["yes", "no"]
+
+
+@dataclass(frozen=True)
+class MayChange:
+    """A key, or with a dot at its end a section of keys, that a resumed run may change."""
+
+    key: str
+    same_bits: Bits
+    cost: str  # in a few words
+
+
+MAY_CHANGE = (
+    MayChange("trainer.total_steps", "no", "what is annealed over training goes on at another rate"),
+    MayChange("trainer.checkpoint_every", "no", "each checkpoint is an episode boundary"),
+    MayChange("trainer.keep_checkpoints", "yes", "older checkpoints are removed, or stay"),
+    MayChange("trainer.eval_every", "yes", "evaluations have environments and seeds of their own"),
+    MayChange("trainer.eval_episodes", "yes", "of evaluations alone"),
+    MayChange("trainer.record_every", "yes", "videos have an environment and seeds of their own"),
+    MayChange("trainer.record_seconds", "yes", "of videos alone"),
+    MayChange("trainer.record_width", "yes", "of videos alone"),
+    MayChange("trainer.compile", "no", "compiled sums are rounded in another order"),
+    MayChange(
+        "trainer.compile_min_steps", "yes", "kept for the next run; this one stays as compiled as it was"
+    ),
+    MayChange("trainer.on_nan", "yes", "until a number is not finite"),
+    MayChange("trainer.write_patience", "yes", "of writing alone"),
+    MayChange("logger.", "yes", "what is looked at and shown, not what is learned"),
+    MayChange("torch_threads", "no", "more threads sum in another order"),
+    MayChange("env.num_threads", "yes", "who steps an environment does not change it"),
+    MayChange("env.worker_timeout", "yes", "of waiting alone"),
+    MayChange("device", "no", "another processor rounds in its own way"),
+    MayChange("runner.address", "yes", "as far as runs with actors have the same bits at all"),
+    MayChange("runner.connect_seconds", "yes", "of waiting alone"),
+    MayChange("runner.max_restarts", "yes", "of the workers that are still to die"),
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A key of a run's config that is to have another value."""
+
+    key: str
+    before: Any  # UNSET: the config, of an older pgx perhaps, has no such key
+    after: Any
+
+    def __str__(self) -> str:
+        return f"{self.key}: {_said(self.before)} -> {_said(self.after)}"
+
+
+UNSET = object()
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What overrides ask of a resumed run: what is made of it, and what is refused, in words."""
+
+    made: tuple[Change, ...]
+    refused: tuple[str, ...]
+
+
+def changes(cfg: DictConfig, overrides: Sequence[Override]) -> Changes:
+    """Compare overrides with a run's config; neither is changed.
+
+    Args:
+        cfg: of the run, plain values.
+        overrides: parsed; a key that is set to the value that it has is no change.
+    """
+    made, refused = dict[str, Change](), []
+    for override in overrides:
+        key = override.key_or_group
+        if problem := _form_problem(override):
+            refused.append(problem)
+            continue
+        change = Change(key, _value(cfg, key), override.value())
+        if _same(change.before, change.after) or _same(_chosen(change.before), change.after):
+            made.pop(key, None)
+        elif may_change(key):
+            made[key] = change
+        elif change.before is UNSET and not key.startswith(("env.kwargs.", "reward.terms.")):
+            refused.append(f"{key}: unknown key{_nearest(cfg, key)}")
+        else:
+            shown_as = replace(change, before=_chosen(change.before) or change.before)
+            refused.append(f"{shown_as}; a resumed run keeps this: another value would make it another run")
+    return Changes(tuple(made.values()), tuple(refused))
+
+
+def applied(cfg: DictConfig, made: Sequence[Change]) -> DictConfig:
+    """A copy of a config with changes."""
+    changed = cfg.copy()
+    for change in made:
+        OmegaConf.update(changed, change.key, change.after, force_add=True)
+    return changed
+
+
+def may_change(key: str) -> bool:
+    """Whether the list has it."""
+    return any(
+        key == each.key or (each.key.endswith(".") and key.startswith(each.key)) for each in MAY_CHANGE
+    )
+
+
+def _form_problem(override: Override) -> str | None:
+    """Why an override says nothing about one key's one value; None when it does."""
+    line = override.input_line or ""
+    if override.is_delete() or override.is_add() or override.package is not None:
+        return f"{line}: a resumed run changes values of keys that it has; expected key=value"
+    if override.is_sweep_override():
+        return f"{line}: several values; a resumed run takes one"
+    if "${" in str(override.value()):
+        return f"{line}: a run's config holds values, not references; expected a value"
+    return None
+
+
+def _value(cfg: DictConfig, key: str) -> Any:
+    """What a config has at a key, as plain values."""
+    value = OmegaConf.select(cfg, key, default=UNSET)
+    return OmegaConf.to_container(value) if isinstance(value, DictConfig | ListConfig) else value
+
+
+def _chosen(section: Any) -> Any:
+    """The name that a section was chosen by, as in algo=ppo; None for what is no such section."""
+    return section.get("name", section.get("id")) if isinstance(section, dict) else None
+
+
+def _same(one: Any, other: Any) -> bool:
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+
+
+def _nearest(cfg: DictConfig, key: str) -> str:
+    """The key beside it that resembles it most."""
+    section, dot, name = key.rpartition(".")
+    around = OmegaConf.select(cfg, section) if dot else cfg
+    if isinstance(around, DictConfig):
+        return nearest(name, map(str, around))
+    return nearest(key.split(".")[0], map(str, cfg))
+
+
+def _said(value: Any) -> str:
+    return "unset" if value is UNSET else shown(value)
+
+
+def rate_changes(cfg: DictConfig, made: Sequence[Change], steps: int) -> list[str]:
+    """Return a line for each learning rate that jumps because another total_steps stretches its schedule.
+
+    Args:
+        cfg: with the changes.
+        made: changes of the config.
+        steps: environment steps so far.
+    """
+    lines = []
+    for change in made:
+        if change.key != "trainer.total_steps" or not isinstance(change.before, int):
+            continue
+        for section in ("optimizer", "critic_optimizer"):
+            schedule, rate = cfg[section].get("schedule"), cfg[section].get("learning_rate")
+            if schedule is None or rate is None:
+                continue
+            totals = change.before, int(cfg.trainer.total_steps)
+            before, after = (rate * SCHEDULES[schedule](min(1.0, steps / total)) for total in totals)
+            if before != after:
+                lines.append(
+                    f"{section}.learning_rate at {steps:,} steps: {before:.3g} -> {after:.3g} "
+                    f"(schedule={schedule} now ends at {totals[1]:,} steps)"
+                )
+    return lines

@@ -1,0 +1,109 @@
+"""Names of update rules: what is wrong with one, and what pgx has for those of other libraries.
+
+Update rules of somebody's own: `algo=module:Class` takes its values from the YAML file beside the module.
+"""
+
+import importlib
+import sys
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from pgx.algos import rule, rules
+from pgx.config.suggestions import explain
+from pgx.core.paths import choices
+from pgx.core.schema import nearest
+from pgx.core.user_modules import hidden_file
+
+_WHAT_A_RULE_HAS = ("discount", "uses", "conflicts", "estimate", "update")
+
+# Other names for what pgx has: what to choose.
+OTHER_NAMES = {
+    "vpg": "algo=reinforce",
+    "pg": "algo=reinforce",
+    "policy_gradient": "algo=reinforce",
+    "natural_policy_gradient": "algo=npg",
+    "ppo2": "algo=ppo",
+    "ppo_clip": "algo=ppo",
+    "maskable_ppo": "algo=ppo",
+    "ppo_lstm": "algo=ppo policy=lstm",
+    "recurrent_ppo": "algo=ppo policy=lstm",
+    "ac": "algo=actor_critic",
+}
+VALUE_BASED = (
+    *("sac", "dqn", "ddqn", "td3", "ddpg", "rainbow", "c51", "qrdqn", "iqn", "tqc", "redq", "droq", "crossq"),
+    *("q_learning", "sarsa", "her", "cql", "iql", "muzero"),
+)
+
+
+def rule_hint(name: str) -> str:
+    """Return a clause for a message about a name that is no rule: what to choose, or why pgx does not have it."""
+    plain = name.casefold().replace("-", "_")
+    if plain in VALUE_BASED:
+        return f"; {plain} is not one of the policy-gradient rules of pgx, which `pgx algos` lists"
+    if plain in OTHER_NAMES:
+        return f"; did you mean '{OTHER_NAMES[plain]}'?"
+    return nearest(name, choices("algo"))
+
+
+def rule_problem(name: str) -> str | None:
+    """What is wrong with a rule's name, in words; None: there is such a rule. Imports the module that it names."""
+    module_name, colon, class_name = name.rpartition(":")
+    if not colon:
+        return None if name in rules() else f"no rule '{name}'{rule_hint(name)}"
+    try:
+        own = rule(name)
+    except AttributeError:
+        offered = vars(importlib.import_module(module_name))
+        hint = hidden_file(module_name) or nearest(class_name, offered)
+        return f"module '{module_name}' was imported and has no class '{class_name}'{hint}"
+    except (Exception, SystemExit) as error:  # whatever a module of the user's raises
+        said = f"{type(error).__name__}: {error}{hidden_file(module_name)}"
+        return f"module '{module_name}' cannot be imported: {said}"
+    fields = getattr(own, "__dataclass_fields__", {})
+    if lacking := [part for part in _WHAT_A_RULE_HAS if part not in fields and not hasattr(own, part)]:
+        return f"{class_name} is no update rule: it has no {', '.join(lacking)} (see pgx.core.algorithm.Algorithm)"
+    return None if is_dataclass(own) else f"{class_name} is no update rule: expected a dataclass"
+
+
+def own_rule_problem(name: str) -> str | None:
+    """What is wrong with a rule `module:Class` or with its file of values; None: both are there. Imports the module."""
+    if problem := rule_problem(name):
+        return f"algo={name}: {problem}"
+    path = _file(name)
+    try:
+        written = own_values(name)
+    except (OSError, OmegaConfBaseException, YAMLError, ValueError) as error:
+        wanted = "its values stand in a YAML file beside its module, like one of configs/algo"
+        return f"algo={name}: {path}: {wanted}: {explain(error)}"
+    section = written.get("algo")
+    if not isinstance(section, Mapping) or section.get("name") != name:
+        return f"algo={name}: {path}: expected a section 'algo' with 'name: {name}' in it"
+    return None
+
+
+def own_values(name: str) -> Mapping[str, Any]:
+    """What the file of a rule `module:Class` sets; nothing where the module was not imported."""
+    if name.rpartition(":")[0] not in sys.modules:
+        return {}
+    written = OmegaConf.to_container(OmegaConf.load(_file(name)), resolve=False)
+    if not isinstance(written, Mapping):
+        raise ValueError("expected keys and values")
+    return {str(key): value for key, value in written.items()}
+
+
+def register_rule(name: str) -> None:
+    """Let `algo=` take a rule `module:Class` whose module was imported."""
+    # As in the files of configs/algo, what the file sets may be anywhere in the config.
+    ConfigStore.instance().store(group="algo", name=name, node=dict(own_values(name)), package="_global_")
+
+
+def _file(name: str) -> Path:
+    """my_rule.yaml beside my_rule.py; in a package, beside the module."""
+    return Path(sys.modules[name.rpartition(":")[0]].__file__ or "").with_suffix(".yaml")

@@ -1,0 +1,340 @@
+"""Names that other libraries have for the keys of pgx's config, and the keys that an unknown one probably means.
+
+Overrides as people type them, rewritten to Hydra's grammar where the type of the key decides what is meant.
+"""
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from decimal import Decimal, InvalidOperation
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
+
+from pgx.algos import rule, rules
+from pgx.config.sections import FIXED, NAMED, Search, Top, keys_of
+from pgx.core.paths import groups
+from pgx.core.schema import WHOLE, describe, most_similar, signature
+
+# A name of Stable-Baselines3, its contrib package, its zoo or CleanRL: keys of pgx, or a group to choose from.
+ALIASES: dict[str, tuple[str, ...]] = {
+    # the run
+    "total_timesteps": ("trainer.total_steps",),
+    "n_timesteps": ("trainer.total_steps",),
+    "max_steps": ("trainer.total_steps",),
+    "exp_name": ("label",),
+    "run_name": ("label",),
+    "tensorboard_log": ("run_dir",),
+    "log_dir": ("run_dir",),
+    "cuda": ("device",),
+    "verbose": ("logger.console",),
+    "log_interval": ("logger.every",),
+    "eval_freq": ("trainer.eval_every",),
+    "n_eval_episodes": ("trainer.eval_episodes",),
+    "save_freq": ("trainer.checkpoint_every",),
+    "capture_video": ("trainer.record_every",),
+    # environments and rollouts
+    "env_id": ("env",),
+    "gym_id": ("env",),
+    "environment": ("env",),
+    "env_name": ("env",),
+    "n_envs": ("env.num_envs",),
+    "num_envs": ("env.num_envs",),
+    "env_kwargs": ("env.kwargs",),
+    "norm_obs": ("env.normalize_obs",),
+    "norm_reward": ("env.scale_reward",),
+    "clip_obs": ("env.obs_clip",),
+    "clip_reward": ("env.reward_clip",),
+    "n_steps": ("runner.rollout_steps",),
+    "num_steps": ("runner.rollout_steps",),
+    "rollout_length": ("runner.rollout_steps",),
+    "horizon": ("runner.rollout_steps",),
+    # rules
+    "algorithm": ("algo",),
+    "gamma": ("algo.discount",),
+    "lam": ("algo.gae_lambda",),
+    "gae_lambda": ("algo.gae_lambda",),
+    "batch_size": ("algo.minibatch_size", "algo.critic_minibatch_size"),
+    "num_minibatches": ("algo.minibatch_size", "algo.critic_minibatch_size"),
+    "n_epochs": ("algo.epochs", "algo.critic_epochs"),
+    "update_epochs": ("algo.epochs", "algo.critic_epochs"),
+    "n_critic_updates": ("algo.critic_epochs",),
+    "clip_range": ("algo.clip_range",),
+    "clip_coef": ("algo.clip_range",),
+    "clip_ratio": ("algo.clip_range",),
+    "clip_param": ("algo.clip_range",),
+    "clip_range_vf": ("algo.value_clip",),
+    "clip_vloss": ("algo.value_clip",),
+    "ent_coef": ("algo.entropy_coefficient",),
+    "entropy_coef": ("algo.entropy_coefficient",),
+    "norm_adv": ("algo.normalize_advantage",),
+    "normalize_advantage": ("algo.normalize_advantage",),
+    "target_kl": ("algo.target_kl", "algo.max_kl"),
+    "max_kl": ("algo.max_kl",),
+    "delta": ("algo.max_kl",),
+    "cg_max_steps": ("algo.cg_steps",),
+    "cg_iters": ("algo.cg_steps",),
+    "cg_damping": ("algo.damping",),
+    "line_search_max_iter": ("algo.line_search_steps",),
+    "line_search_shrinking_factor": ("algo.line_search_shrink",),
+    # optimizers and networks; the critic has a network and an optimizer of its own in place of a weight of its loss
+    "learning_rate": ("optimizer.learning_rate", "critic_optimizer.learning_rate"),
+    "lr": ("optimizer.learning_rate", "critic_optimizer.learning_rate"),
+    "vf_coef": ("critic_optimizer.learning_rate",),
+    "anneal_lr": ("optimizer.schedule", "critic_optimizer.schedule"),
+    "lr_schedule": ("optimizer.schedule", "critic_optimizer.schedule"),
+    "max_grad_norm": ("optimizer.max_grad_norm", "critic_optimizer.max_grad_norm"),
+    "rms_prop_eps": ("optimizer.epsilon",),
+    "use_rms_prop": ("optimizer",),
+    "optimizer_class": ("optimizer",),
+    "net_arch": ("policy.hidden", "critic.hidden"),
+    "hidden_sizes": ("policy.hidden", "critic.hidden"),
+    "activation_fn": ("policy.activation", "critic.activation"),
+    "log_std_init": ("policy.log_std_init",),
+    "lstm_hidden_size": ("policy.memory_units",),
+}
+
+
+def meant(key: str, known: Mapping[str, Any]) -> str:
+    """Return a clause for a message about an unknown key: the key that it probably means, or an empty text.
+
+    Args:
+        key: dotted, as the user typed it.
+        known: the config, nested, with the choices that the user made.
+    """
+    *path, leaf = key.split(".")
+    plain = leaf.replace("-", "_").casefold()
+    targets = [target for target in ALIASES.get(plain, ()) if target != key]
+    if there := [target for target in targets if _has(known, target)]:
+        return _offer(there) + (
+            "" if there[0] == targets[0] else f" ('{targets[0]}': {_where(targets[0], known)})"
+        )
+    if targets:
+        return f"; '{targets[0]}' is that key of pgx, and {_where(targets[0], known)}"
+    section: Any = known
+    for part in path:
+        section = section.get(part) if isinstance(section, Mapping) else None
+    if isinstance(section, Mapping) and (similar := most_similar(leaf, map(str, section))):
+        return _offer([similar])
+    dotted = list(_dotted(known))
+    if same := [other for other in dotted if other.rpartition(".")[2] == plain]:
+        return _offer(same[:3])
+    if path:
+        return ""
+    similar = most_similar(plain, [other.rpartition(".")[2] for other in dotted])
+    return _offer([other for other in dotted if other.rpartition(".")[2] == similar][:3]) if similar else ""
+
+
+def _offer(keys: Sequence[str]) -> str:
+    return f"; did you mean {' or '.join(repr(key) for key in keys)}?" if keys else ""
+
+
+def _has(known: Any, key: str) -> bool:
+    for part in key.split("."):
+        if not isinstance(known, Mapping) or part not in known:
+            return False
+        known = known[part]
+    return True
+
+
+def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        yield f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{name}.")
+
+
+def _where(key: str, known: Mapping[str, Any]) -> str:
+    """Which choices have a key that the chosen one lacks."""
+    section, _, leaf = key.partition(".")
+    if section == "algo":
+        having = [name for name in rules() if leaf in signature(rule(name))]
+    else:
+        having = (
+            [name for name in NAMED[section][0] if leaf in keys_of(section, name)] if section in NAMED else []
+        )
+    chosen = known.get(section)
+    name = chosen.get("name") if isinstance(chosen, Mapping) else None
+    others = (
+        f"; {section}={', '.join(map(str, having))} ha{'s' if len(having) == 1 else 've'} it"
+        if having
+        else ""
+    )
+    return f"{section}={'none' if name is None else name} does not have it{others}"
+
+
+PATHS = frozenset({"run_dir", "dataset", "runner.path", "hydra.sweep.dir", "hydra.run.dir"})
+_NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
+
+
+def spelled(text: str) -> str:
+    """Return an override in Hydra's grammar; one that needs no change, or that no rule covers, as it is.
+
+    - `run_dir=~/x`: paths that begin with `~` are expanded.
+    - `label=x y`, `run_dir=o/a=b`, `label=1`: the value of a key whose type is a text is quoted where Hydra would not
+      read it as this text. Quotes, `null`, `${...}` and sweeps (`label=a,b`) keep their meaning.
+    - `env.kwargs.url=http://x/?a=b`: quoted where Hydra cannot read it.
+    - `trainer.total_steps=1e4`: a float without a fraction becomes a whole number where the key takes no floats.
+    """
+    typed, equals, value = text.partition("=")
+    key = typed.lstrip("+")
+    if not equals or not key or "~" in typed:
+        return text
+    if key in PATHS or is_text(key):
+        return f"{typed}={_text(value, key in PATHS)}"
+    if (
+        key.startswith("env.kwargs.")
+        and not value.startswith(("[", "{", "(", "'", '"'))
+        and _read(value) is None
+        and not _NUMBER.fullmatch(value.rstrip(", "))
+    ):
+        return f"{typed}={quoted(value)}"
+    if _is_whole(key) and (number := _whole(value)) is not None:
+        return f"{typed}={number}"
+    return text
+
+
+def quoted(text: str) -> str:
+    """A text as the value of an override, whatever characters it has."""
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+def unreadable(text: str) -> str:
+    """Return what is wrong with an override that Hydra cannot read, and what to type."""
+    key, equals, value = text.partition("=")
+    shown = text if text.strip() and text.isprintable() else repr(text)
+    if not equals or not key.strip():
+        return f"{shown}: not of the form key=value"
+    if "[" in key:
+        return f"{shown}: one element of a list cannot be set; {whole_list(key.partition('[')[0], value)}"
+    if value.startswith("(") and value.endswith(")"):
+        return f"{shown}: a list has square brackets; type {shlex.quote(f'{key}=[{value[1:-1]}]')}"
+    if any(value.count(left) != value.count(right) for left, right in ("[]", "{}", "()")):
+        return f"{shown}: a bracket is missing in the value"
+    plain = key.lstrip("+")
+    if (without := _without_spare_commas(value)) != value and _read(without) is not None:
+        keys = [plain] if is_known(plain) else ALIASES.get(plain, (plain,))
+        lines = " or ".join(shlex.quote(f"{each}={without}") for each in keys)
+        return f"{shown}: a comma without a value; type {lines}"
+    if value.count("'") % 2 or value.count('"') % 2:
+        return f"{shown}: a quote is missing in the value"
+    if expected := _expected(plain):
+        return f"{shown}: the value cannot be read; expected {expected}"
+    return f"{shown}: the value cannot be read; to pass it as a text, type {shlex.quote(f'{key}={quoted(value)}')}"
+
+
+def _without_spare_commas(value: str) -> str:
+    """Remove the commas that no value follows or precedes."""
+    return re.sub(r",(\s*,)+", ",", value).strip(", ")
+
+
+def _expected(key: str) -> str:
+    """What a key takes, in words; an empty text where it takes a text, or is unknown."""
+    if key in groups():
+        return "the name of one choice"
+    kinds = _types(key)
+    return "" if str in kinds else " or ".join(sorted(map(describe, kinds)))
+
+
+def whole_list(key: str, value: object) -> str:
+    """What to type instead of setting one element of a list."""
+    return f"type the whole list, e.g. {shlex.quote(f'{key}=[{value},{value}]')}"
+
+
+def _text(value: str, is_path: bool) -> str:
+    if is_path and (value == "~" or value.startswith("~/")):
+        with suppress(RuntimeError):  # no home: the path is relative, and is shown as such
+            value = str(Path(value).expanduser())
+    if value in ("", "null"):
+        return value
+    read = _read(value)
+    if read is None and all(value.split(",")) and "," in value and not re.search(r"""[][(){}'"]""", value):
+        return ",".join(_text(part, is_path) for part in value.split(","))
+    sweeps = read is not None and read.is_sweep_override()
+    if read is not None and (sweeps or (isinstance(read.value(), str) and value == value.strip())):
+        return value
+    return quoted(value)
+
+
+def _read(value: str) -> Any:
+    """The value as Hydra parses it; None: it cannot."""
+    with suppress(HydraException, RecursionError, ValueError, ArithmeticError):
+        return _parser().parse_override(f"key={value}")
+    return None
+
+
+@cache
+def _parser() -> OverridesParser:
+    return OverridesParser.create()
+
+
+def _whole(value: str) -> int | None:
+    """The whole number that a float is written for; None: it is none, or is whole as it stands."""
+    if not _NUMBER.fullmatch(value) or re.fullmatch(r"[+-]?[\d_]+", value):
+        return None
+    with suppress(InvalidOperation):
+        number = Decimal(value.replace("_", ""))
+        if abs(number) < WHOLE and number == number.to_integral_value():
+            return int(number)
+    return None
+
+
+def is_known(key: str) -> bool:
+    """Whether a dotted key is one of pgx's, with some choice of its section."""
+    return bool(_types(key))
+
+
+def is_text(key: str) -> bool:
+    """Whether every choice of its section takes a text for a dotted key, and nothing else but null."""
+    kinds = _types(key)
+    return str in kinds and kinds <= {str, NoneType}
+
+
+def _is_whole(key: str) -> bool:
+    kinds = _types(key)
+    return int in kinds and float not in kinds
+
+
+def _types(key: str) -> frozenset[Any]:
+    """The plain types that a key takes, over all choices of its section; empty: unknown."""
+    return _table().get(key, frozenset())
+
+
+@cache
+def _table() -> dict[str, frozenset[Any]]:
+    found: dict[str, frozenset[Any]] = {}
+    sections: list[tuple[str, Any]] = [("", signature(Top)), ("sweep.", signature(Search))]
+    sections += [(f"{section}.", signature(each)) for section, each in FIXED.items()]
+    sections += [
+        (f"{section}.", keys_of(section, name)) for section, (named, _) in NAMED.items() for name in named
+    ]
+    sections += [("algo.", signature(rule(name)) | {"name": str}) for name in rules()]
+    for prefix, hints in sections:
+        for name, hint in hints.items():
+            found[prefix + name] = found.get(prefix + name, frozenset()) | frozenset(_plain(hint))
+    return found
+
+
+def _plain(hint: Any) -> Iterator[Any]:
+    """The types that an annotation is made of: those of a union, without ranges; others as they are."""
+    origin = get_origin(hint)
+    if origin is Annotated:
+        yield from _plain(get_args(hint)[0])
+    elif origin in (Union, UnionType):
+        for each in get_args(hint):
+            yield from _plain(each)
+    else:
+        yield hint
+
+
+def explain(error: Exception) -> str:
+    """Hydra's message on one line, without its hints about Hydra."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    cause = [line.strip() for line in str(error.__cause__ or "").splitlines() if line.strip()]
+    return " ".join(dict.fromkeys(line for line in lines + cause[:1] if "HYDRA_FULL_ERROR" not in line))

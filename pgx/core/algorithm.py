@@ -1,0 +1,206 @@
+"""What runs the arithmetic of policies, critics and optimizers.
+
+Update rules, and what they learn with.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from pgx.core.agent import Agent, Metrics, State
+from pgx.core.data import Batch, Rollout
+
+Result = TypeVar("Result")
+
+
+class Bound(Protocol):
+    """A function some of whose arguments are given; the others are tensors."""
+
+    def __call__(self, *varying: Tensor) -> tuple[Tensor, ...]: ...
+
+    def fold(self, items: Sequence[Tensor], state: Sequence[Tensor]) -> tuple[list[Tensor], Sequence[Tensor]]:
+        """result, *state = function(item, *state) for each item in turn; returns the results and the last state."""
+        ...
+
+
+class Binds(Protocol):
+    """What a runner asks of an engine."""
+
+    def bind(
+        self,
+        function: Callable[..., tuple[Tensor, ...]],
+        *fixed: Any,
+        rows: int | None = None,
+        ragged: Sequence[int] = (),
+    ) -> Bound:
+        """The function with its first arguments given; the others, tensors all, are what it is then called with.
+
+        Args:
+            function: pure; a function of a module, or a method of a dataclass of plain values. What Python decides in
+                it may depend on shapes and plain values, not on what tensors hold.
+            fixed: networks (as they are at each call), data classes, tuples, tensors and plain values.
+            rows: B, where tensors among `fixed` (networks apart) whose first size is B may have another in the next
+                call; the code is the same for all of them. None: every size is a constant of the code.
+            ragged: which of the other arguments, by position, may likewise have any first size, the same for all.
+
+        Returns:
+            (*tensors) -> tuple of tensors, outside of autograd where it is compiled.
+        """
+        ...
+
+
+class Engine(Binds, Protocol):
+    """Runs pure functions of networks and tensors: as they are written, or compiled to the same."""
+
+    def prepare(
+        self, function: Callable[..., Callable[[Tensor], Tensor]], *fixed: Any, rows: int | None = None
+    ) -> Callable[[Tensor], Tensor]:
+        """function(*fixed), which is itself a function, of a tensor to a tensor.
+
+        Where nothing is compiled, what the outer function does is done once, before the inner one is called.
+
+        Args as in `bind`.
+        """
+        ...
+
+    def beside(self, function: Callable[..., Result], *arguments: Any) -> Callable[[], Result]:
+        """function(*arguments), begun now, and beside what follows where that is of use; call what is returned for it.
+
+        Until then nothing may touch what the function changes, nor change what it reads.
+        """
+        ...
+
+    def settle(self) -> None:
+        """Wait until no function that `beside` began is running; its result, or what it raised, is dropped.
+
+        A caller that ends between `beside` and the call for the result leaves the function running.
+        """
+        ...
+
+
+# (network, *data) -> scalar: a function of a module or a method of a rule, of nothing but its arguments.
+Loss = Callable[..., Tensor]
+
+
+class Optimizer(Protocol):
+    """Descends losses of one network: gradient, clipping by norm, one step at the annealed learning rate.
+
+    The data of a loss are batches, distributions, observations or tensors of as many rows, and tensors without
+    dimensions, which belong to all rows.
+    """
+
+    @property
+    def taken(self) -> int:
+        """Steps that it has taken in this process: counted, and no part of its state."""
+        ...
+
+    def anneal(self, progress: float) -> float:
+        """Set the learning rate for this progress in [0, 1]; returns it."""
+        ...
+
+    def descend(self, loss: Loss, *data: Any) -> Tensor:
+        """One step down loss(network, *data); returns the loss before it, detached scalar."""
+        ...
+
+    def sweep(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
+        """A step for each minibatch of rows, indices [b] int64; returns the losses before them, [len(minibatches)]."""
+        ...
+
+    def state_dict(self) -> State: ...
+    def load_state_dict(self, state: State) -> None: ...
+
+
+@dataclass
+class Learner:
+    """What a rule learns with, and what it remembers from one update to the next; part of every checkpoint."""
+
+    optimizer: Optimizer  # of the policy
+    critic_optimizer: Optimizer
+    engine: Engine
+    generator: torch.Generator  # of shuffles, and of whatever else a rule draws
+    memory: State = field(default_factory=dict)  # numbers and tensors, by names of the rule's own
+
+    @property
+    def gradient_steps(self) -> int:
+        """Steps that both optimizers have taken in this process."""
+        return self.optimizer.taken + self.critic_optimizer.taken
+
+    def anneal(self, progress: float) -> Metrics:
+        """Set the learning rates for this progress in [0, 1], and report those of networks that learn by steps."""
+        rates = {
+            "learning_rate": self.optimizer.anneal(progress),
+            "critic_learning_rate": self.critic_optimizer.anneal(progress),
+        }
+        return {key: rate for key, rate in rates.items() if not math.isnan(rate)}
+
+    def state_dict(self) -> State:
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "critic_optimizer": self.critic_optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "memory": dict(self.memory),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        self.generator.set_state(state["generator"])
+        self.memory = dict(state["memory"])
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a config puts around a rule, known before anything is made."""
+
+    rollout_steps: int | None  # T; None: whole episodes, however long they last
+    num_envs: int  # N
+    policy: str  # its name
+    critic: str  # its name
+    sequence_length: int | None  # of the stretches that a policy with memory learns from; None: it has none
+
+    @property
+    def remembers(self) -> bool:
+        """The policy has a memory."""
+        return self.sequence_length is not None
+
+
+# What a rule can make use of: steps of the policy's optimizer and of the critic's, a critic that values actions too,
+# a value head on the policy, recorded steps of another policy, steps of what its own policy was some updates ago;
+# company: others that change the same parameters meanwhile, which takes a rule that moves them by its optimizers' steps
+# alone and remembers nothing; and ranks: others that have the rest of the rows, which takes a rule all of whose means
+# over rows are its optimizers' or its batch's. A config that offers what its rule does not use, or lacks what it does,
+# is refused; except that who can learn from recorded steps, from old ones, in company or on ranks can learn from its
+# own and alone.
+Use = Literal[
+    "optimizer", "critic_optimizer", "action_values", "value_head", "recorded", "lagged", "company", "ranks"
+]
+
+
+class Algorithm(Protocol):
+    """An update rule. Its dataclass fields are its hyperparameters and the keys of its YAML file.
+
+    It has no state: what it remembers from one update to the next is in the Learner's memory.
+    """
+
+    discount: float
+
+    @property
+    def uses(self) -> frozenset[Use]:
+        """What it makes use of, as configured."""
+        ...
+
+    def conflicts(self, setting: Setting) -> list[str]:
+        """What the rule cannot do in such a setting, in words with the arithmetic; empty when all is well."""
+        ...
+
+    def estimate(self, agent: Agent, rollout: Rollout) -> Batch:
+        """The batch that the rule learns from: its advantages and value targets. Changes nothing."""
+        ...
+
+    def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:
+        """One iteration of the rule; `progress` in [0, 1] is the share of the step budget used so far."""
+        ...
