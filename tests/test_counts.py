@@ -13,7 +13,12 @@ from pgx.compiler.program import Program
 from pgx.training.trainer import Trainer
 from tests.conftest import Make
 
-STEPS, ENVS, EPOCHS, MINIBATCH = 64, 4, 3, 64  # the sizes of tests/engines, whose programs serve here as well
+STEPS, ENVS, EPOCHS, MINIBATCH = (
+    64,
+    4,
+    3,
+    64,
+)  # the sizes of tests/compiler, whose programs serve here as well
 SIZES = [
     "env=Walker2d-v4",
     f"env.num_envs={ENVS}",

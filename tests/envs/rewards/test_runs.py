@@ -11,7 +11,7 @@ from pgx.runs.loggers.jsonl import read
 from tests.command import Command
 from tests.conftest import Make, parameters, resumed, small
 
-OWN_TERMS = "tests.rewards.own_terms"
+OWN_TERMS = "tests.envs.rewards.own_terms"
 OPPOSITE = [
     "reward.environment=0",
     f"reward.terms.minus={{function:{OWN_TERMS}.opposite,scale:2.0,weight:0.5}}",

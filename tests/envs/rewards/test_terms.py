@@ -42,7 +42,7 @@ def test_every_term_takes_a_quantity_and_says_what_it_is() -> None:
 
 
 def test_the_page_has_every_term_quantity_and_reward() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "rewards.md").read_text()
     for name in [*TERMS, *QUANTITIES, *choices("reward"), *LAYOUTS]:
         assert re.search(rf"\b{name}\b", page), name
 

@@ -14,7 +14,7 @@ from pgx.envs.vector import Step, VectorEnv, step
 
 PROCESSES = pytest.param("processes", marks=pytest.mark.system)
 BACKENDS = ["gymnasium", PROCESSES, "envpool"]
-OWN_TERMS = "tests.rewards.own_terms"
+OWN_TERMS = "tests.envs.rewards.own_terms"
 N, STEPS = 3, 120
 
 

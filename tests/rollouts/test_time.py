@@ -17,7 +17,7 @@ from pgx.training import health
 from pgx.training import loop as iterations
 from pgx.training.loop import iterate
 from tests import test_estimates
-from tests.runners.test_stepper import agent_for
+from tests.rollouts.test_stepper import agent_for
 
 
 class Clock:

@@ -27,9 +27,9 @@ from pgx.runs.metrics import TABLE, tagged
 from pgx.training import health
 from pgx.training.loop import Counters
 from pgx.training.trainer import Trainer
+from tests.algos.common.test_advantages import VECTOR as OBS
+from tests.algos.common.test_advantages import agent_for, rollout_with_reset_rows
 from tests.conftest import Make, seen, small
-from tests.test_estimates import VECTOR as OBS
-from tests.test_estimates import agent_for, rollout_with_reset_rows
 
 
 def looked(

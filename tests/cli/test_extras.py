@@ -16,7 +16,7 @@ from pgx.sweeps.plan import Job, Plan, write_plan
 from pgx.sweeps.search import STUDY
 from tests.command import Command
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 REASON = "ImportError: /lib64/libm.so.6: version `GLIBC_2.29' not found"
 TINY = ["env=CartPole-v1", "env.num_envs=2", "env.num_threads=1", "runner.rollout_steps=64"]
 TINY += [

@@ -8,7 +8,7 @@ import pytest
 
 from pgx.runs.metrics import HEALTHY, TABLE, markdown, tag, tagged
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_keys_and_tags_are_unique() -> None:

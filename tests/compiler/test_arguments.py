@@ -131,7 +131,7 @@ def test_all_that_a_network_computes_with_is_parameter_buffer_or_described(name:
 def test_the_words_are_the_same_in_another_process() -> None:
     code = (
         "from torch import nn\nfrom pgx.compiler.arguments import describe\n"
-        "from tests.engines.test_arguments import Scaled, ppo\n"
+        "from tests.compiler.test_arguments import Scaled, ppo\n"
         "print(describe((ppo()._policy_loss, nn.Sequential(nn.Linear(2, 3), Scaled(0.5)), 1.5, None)))"
     )
     said = [
