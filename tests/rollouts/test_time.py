@@ -16,7 +16,7 @@ from pgx.rollouts.collector import Recording, Stepper
 from pgx.training import health
 from pgx.training import loop as iterations
 from pgx.training.loop import iterate
-from tests import test_estimates
+from tests.algos.common import test_advantages
 from tests.rollouts.test_stepper import agent_for
 
 
@@ -39,8 +39,8 @@ def test_shares_of_time_are_of_what_they_are_called(monkeypatch: pytest.MonkeyPa
     """Collecting takes 30 s, of which 16 environments and 8 the policy; the look 5 s, the update 40, health 25."""
     clock, agent, rollout = (
         Clock(),
-        test_estimates.agent_for(Continuous((3,))),
-        test_estimates.rollout_with_ends(0),
+        test_advantages.agent_for(Continuous((3,))),
+        test_advantages.rollout_with_ends(0),
     )
     batch = gae_batch(agent, rollout, 0.9, 0.8, normalize=False)
     learner: Any = SimpleNamespace(engine=Eager(), gradient_steps=0)
