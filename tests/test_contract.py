@@ -104,11 +104,11 @@ class Steps:
 
 def recorded_steps(optimizer: Optimizer) -> Steps:
     """Return the steps that an optimizer takes from now on."""
-    steps, descend, sweep = Steps(), optimizer.descend, optimizer.sweep
+    steps, step, sweep = Steps(), optimizer.step, optimizer.step_minibatches
 
     def recorded_descend(loss: Loss, *data: Any) -> Tensor:
         steps.asked.append((loss, data))
-        steps.losses.append(descend(loss, *data))
+        steps.losses.append(step(loss, *data))
         return steps.losses[-1]
 
     def recorded_sweep(loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
@@ -117,7 +117,7 @@ def recorded_steps(optimizer: Optimizer) -> Steps:
         steps.orders.append(torch.cat(list(minibatches)).tolist())
         return steps.losses[-1]
 
-    optimizer.descend, optimizer.sweep = recorded_descend, recorded_sweep
+    optimizer.step, optimizer.step_minibatches = recorded_descend, recorded_sweep
     return steps
 
 
@@ -174,11 +174,11 @@ def test_a_distribution_kept_from_before_an_update_does_not_move_with_it(make: M
     trainer = make(*small(RULES[0]), *ENVS[kind])
     batch = trainer.algorithm.estimate(trainer.agent, trainer.runner.collect(trainer.agent))
     old = trainer.agent.policy(batch.obs).detach()
-    kept = [c.clone() for c in old.coordinates]
+    kept = [c.clone() for c in old.params]
     with torch.no_grad():
         for p in trainer.agent.policy.parameters():
             p += 0.1
-    assert all(torch.equal(now, then) for now, then in zip(old.coordinates, kept, strict=True))
+    assert all(torch.equal(now, then) for now, then in zip(old.params, kept, strict=True))
     assert float(old.kl(trainer.agent.policy(batch.obs)).mean().detach()) > 0
 
 

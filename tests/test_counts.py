@@ -63,25 +63,25 @@ def test_compiled_an_iteration_leaves_python_once_a_sweep_and_once_a_step(
 ) -> None:
     """Acting is one program a step, health one an iteration, a pass over the minibatches one loop for each network."""
     calls: Counter[str] = Counter()
-    run, fold = Program.__call__, Program.fold
+    run, scan = Program.__call__, Program.scan
 
     def counted_run(program: Program, tensors: list[Tensor]) -> list[Tensor]:
         calls["run"] += 1
         return run(program, tensors)
 
-    def counted_fold(
+    def counted_scan(
         program: Program, fixed: Any, items: Any, state: Any
     ) -> tuple[list[Tensor], list[Tensor]]:
-        calls["fold"] += 1
+        calls["scan"] += 1
         calls["minibatches"] += len(items)
-        return fold(program, fixed, items, state)
+        return scan(program, fixed, items, state)
 
     monkeypatch.setattr(Program, "__call__", counted_run)
-    monkeypatch.setattr(Program, "fold", counted_fold)
+    monkeypatch.setattr(Program, "scan", counted_scan)
     summary = one_iteration(make(*PPO, "trainer.compile=true"))
     acting, health = STEPS, 1
     assert calls["run"] == acting + health
-    assert calls["fold"] == 2 * EPOCHS
+    assert calls["scan"] == 2 * EPOCHS
     assert calls["minibatches"] == 2 * minibatch_steps(summary["steps"])
 
 

@@ -18,7 +18,7 @@ class Widening(NoSteps):
         self.log_std, self.by = log_std, by
 
     @torch.no_grad()
-    def sweep(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
+    def step_minibatches(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
         self.log_std += self.by
         return torch.zeros(len(minibatches))
 

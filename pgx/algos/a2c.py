@@ -23,7 +23,9 @@ class A2C:
     end of the rollout, then the critic, minus V(s_t). Policy and critic have networks and optimizers of their own.
     """
 
-    uses: ClassVar[frozenset[Use]] = frozenset({"optimizer", "critic_optimizer", "company", "ranks"})
+    uses: ClassVar[frozenset[Use]] = frozenset(
+        {"optimizer", "critic_optimizer", "shared_parameters", "ranks"}
+    )
 
     discount: Fraction  # gamma
     gae_lambda: Fraction  # lambda; 1 is the paper's n-step advantage
@@ -42,8 +44,8 @@ class A2C:
     def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:
         batch = self.estimate(agent, rollout)
         rates = learner.anneal(progress)
-        learner.optimizer.descend(self._policy_loss, batch)
-        loss = learner.critic_optimizer.descend(critic_loss, batch)
+        learner.optimizer.step(self._policy_loss, batch)
+        loss = learner.critic_optimizer.step(critic_loss, batch)
         return rates | {"critic_loss": float(loss)}
 
     def _policy_loss(self, policy: Policy, batch: Batch) -> Tensor:

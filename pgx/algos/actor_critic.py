@@ -43,7 +43,7 @@ class ActorCritic:
 
     @property
     def uses(self) -> frozenset[Use]:
-        steps: frozenset[Use] = frozenset({"optimizer", "critic_optimizer", "company", "ranks"})
+        steps: frozenset[Use] = frozenset({"optimizer", "critic_optimizer", "shared_parameters", "ranks"})
         return steps if self.form == "td" else steps | {"action_values"}
 
     def conflicts(self, setting: Setting) -> list[str]:
@@ -77,9 +77,9 @@ class ActorCritic:
     def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:
         batch = self.estimate(agent, rollout)
         rates = learner.anneal(progress)
-        learner.optimizer.descend(self._policy_loss, batch)
+        learner.optimizer.step(self._policy_loss, batch)
         for _ in range(self.critic_steps):
-            loss = learner.critic_optimizer.descend(self._critic_loss, batch)
+            loss = learner.critic_optimizer.step(self._critic_loss, batch)
         return rates | {"critic_loss": float(loss)}
 
     def _td_advantage(self, rollout: Rollout, value: Tensor, next_value: Tensor) -> Tensor:

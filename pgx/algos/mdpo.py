@@ -59,9 +59,11 @@ class MDPO:
         data = batch, old, torch.tensor(step_size)
         if self.minibatch_size is None:
             for _ in range(self.steps):
-                learner.optimizer.descend(self._policy_loss, *data)
+                learner.optimizer.step(self._policy_loss, *data)
         else:
-            learner.optimizer.sweep(self._policy_loss, data, self._minibatches(batch, learner.generator))
+            learner.optimizer.step_minibatches(
+                self._policy_loss, data, self._minibatches(batch, learner.generator)
+            )
 
         fit = fit_critic(batch, learner, self.critic_epochs, self.critic_minibatch_size)
         return {"step_size": step_size} | rates | fit

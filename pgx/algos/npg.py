@@ -91,7 +91,7 @@ class NPG:
     def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:
         policy, batch = agent.policy, self.estimate(agent, rollout)
         metrics = learner.anneal(progress)
-        critic_fit = learner.engine.beside(
+        critic_fit = learner.engine.submit(
             fit_critic, batch, learner, self.critic_epochs, self.critic_minibatch_size
         )
 

@@ -117,7 +117,7 @@ class OffPolicyREINFORCE:
         metrics = learner.anneal(progress) | _weight_metrics(agent, rollout)
         for _ in range(self.steps):
             batch = self.estimate(agent, rollout)
-            learner.optimizer.descend(_loss, batch)
+            learner.optimizer.step(_loss, batch)
         return metrics
 
 

@@ -88,7 +88,7 @@ class PPG:
         for epoch in range(max(self.policy_epochs, self.value_epochs)):
             minibatches = batch.minibatches(self.minibatch_size, learner.generator)
             if epoch < self.policy_epochs:
-                learner.optimizer.sweep(self._policy_loss, (batch,), minibatches)
+                learner.optimizer.step_minibatches(self._policy_loss, (batch,), minibatches)
             if epoch < self.value_epochs:
                 critic_loss = self._value_pass(learner, batch, minibatches)
 
@@ -113,9 +113,9 @@ class PPG:
             minibatches = shuffled_parts(
                 len(obs), self.auxiliary_minibatch_size, learner.generator, value_target.device
             )
-            learner.optimizer.sweep(self._joint_loss, (obs, old, value_target), minibatches)
+            learner.optimizer.step_minibatches(self._joint_loss, (obs, old, value_target), minibatches)
             if self.network == "dual":
-                learner.critic_optimizer.sweep(_critic_loss, (obs, value_target), minibatches)
+                learner.critic_optimizer.step_minibatches(_critic_loss, (obs, value_target), minibatches)
 
         with torch.no_grad():
             return {
@@ -139,8 +139,8 @@ class PPG:
         """A pass of the value function in the policy phase; of a shared network it moves the value head alone."""
         data = batch.obs, batch.value_target
         if self.network == "dual":
-            return float(learner.critic_optimizer.sweep(_critic_loss, data, minibatches).mean())
-        return float(learner.optimizer.sweep(_value_head_loss, data, minibatches).mean())
+            return float(learner.critic_optimizer.step_minibatches(_critic_loss, data, minibatches).mean())
+        return float(learner.optimizer.step_minibatches(_value_head_loss, data, minibatches).mean())
 
     def _joint_loss(
         self, policy: ValueHeadPolicy, obs: Observations, old: Distribution, value_target: Tensor

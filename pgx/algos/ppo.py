@@ -62,10 +62,10 @@ class PPO:
                 batch = self.estimate(agent, rollout)
             minibatches = batch.minibatches(self.minibatch_size, learner.generator)
             # Networks apart: neither sweep sees what the other does.
-            critic_sweep = learner.engine.beside(
-                learner.critic_optimizer.sweep, self._critic_loss, (batch,), minibatches
+            critic_sweep = learner.engine.submit(
+                learner.critic_optimizer.step_minibatches, self._critic_loss, (batch,), minibatches
             )
-            learner.optimizer.sweep(self._policy_loss, (batch,), minibatches)
+            learner.optimizer.step_minibatches(self._policy_loss, (batch,), minibatches)
             critic_losses = critic_sweep()
             if old is not None:
                 with torch.no_grad():

@@ -67,10 +67,12 @@ class PPOKL:
             if self.recompute_advantages and epoch > 1:
                 batch = self.estimate(agent, rollout)
             minibatches = batch.minibatches(self.minibatch_size, learner.generator)
-            critic_sweep = learner.engine.beside(
-                learner.critic_optimizer.sweep, critic_loss, (batch,), minibatches
+            critic_sweep = learner.engine.submit(
+                learner.critic_optimizer.step_minibatches, critic_loss, (batch,), minibatches
             )
-            learner.optimizer.sweep(self._policy_loss, (batch, old, torch.tensor(beta)), minibatches)
+            learner.optimizer.step_minibatches(
+                self._policy_loss, (batch, old, torch.tensor(beta)), minibatches
+            )
             critic_losses = critic_sweep()
 
         if self.adapt_beta:

@@ -81,7 +81,7 @@ class REINFORCE:
         batch = self.estimate(agent, rollout)
         metrics = learner.anneal(progress)
         episodes = rollout.done[rollout.valid].sum()
-        learner.optimizer.descend(self._policy_loss, batch, episodes)
+        learner.optimizer.step(self._policy_loss, batch, episodes)
         if self.baseline == "value":
             metrics |= fit_critic(batch, learner, self.critic_epochs, self.critic_minibatch_size)
         return metrics

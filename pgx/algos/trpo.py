@@ -62,7 +62,7 @@ class TRPO:
     def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:
         policy, batch = agent.policy, self.estimate(agent, rollout)
         rates = learner.anneal(progress)
-        critic_fit = learner.engine.beside(
+        critic_fit = learner.engine.submit(
             fit_critic, batch, learner, self.critic_epochs, self.critic_minibatch_size
         )
 

@@ -28,7 +28,9 @@ class VTrace:
     rollouts of the policy itself every weight is 1, and with trace_lambda = 1 this is A2C with gae_lambda = 1.
     """
 
-    uses: ClassVar[frozenset[Use]] = frozenset({"optimizer", "critic_optimizer", "lagged", "company"})
+    uses: ClassVar[frozenset[Use]] = frozenset(
+        {"optimizer", "critic_optimizer", "off_policy", "shared_parameters"}
+    )
 
     discount: Fraction  # gamma
     rho_clip: Positive | None  # bound on pi/mu as weight of TD errors and policy gradient; null: none
@@ -72,8 +74,8 @@ class VTrace:
             log_ratio = agent.policy(batch.obs).log_prob(batch.action) - batch.log_prob
         ratio = log_ratio.exp()
         rho, c = (ratio.clamp(max=_bound(clip)) for clip in (self.rho_clip, self.c_clip))
-        learner.optimizer.descend(self._policy_loss, batch, rho)
-        loss = learner.critic_optimizer.descend(critic_loss, batch)
+        learner.optimizer.step(self._policy_loss, batch, rho)
+        loss = learner.critic_optimizer.step(critic_loss, batch)
         return rates | {
             "critic_loss": float(loss),
             "behaviour_kl": -float(log_ratio.mean()),

@@ -24,7 +24,7 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Sickness:
+class Problem:
     """Something that goes wrong in a run."""
 
     name: str
@@ -92,8 +92,8 @@ DOWNSTREAM = (
 
 SOLVER = "conjugate gradient does not converge"
 
-SICKNESSES: tuple[Sickness, ...] = (
-    Sickness(
+PROBLEMS: tuple[Problem, ...] = (
+    Problem(
         "advantages are all zero", ("advantage_std",),
         "each minibatch is one row whose advantage is normalised, or the standard deviation of the advantages is {} "
         "in half of the updates whose returns differ", 0.0,
@@ -105,7 +105,7 @@ SICKNESSES: tuple[Sickness, ...] = (
          "damping too large", "entropy held up by its bonus"),
         fewest=1,
     ),
-    Sickness(
+    Problem(
         "no reward was ever seen", ("episode_return_min", "episode_return_max"),
         "every episode of the run returns {}", 0.0,
         "pgx's own: without a reward there is nothing to learn from",
@@ -115,7 +115,7 @@ SICKNESSES: tuple[Sickness, ...] = (
         (*DOWNSTREAM, "no signal", "learning rate too high", "steps too short", "damping too large",
          "entropy held up by its bonus"),
     ),
-    Sickness(
+    Problem(
         "no signal", ("episode_return_min", "episode_return_max"),
         "all episodes of the run return the same, to within {}", 0.0,
         "pgx's own: without differences every advantage is noise",
@@ -123,7 +123,7 @@ SICKNESSES: tuple[Sickness, ...] = (
         ONLINE, detectors.same_return,
         (*DOWNSTREAM, "steps too short", "learning rate too high", "entropy held up by its bonus"),
     ),
-    Sickness(
+    Problem(
         "reward scale", ("episode_return", "episode_length"),
         "with `env.scale_reward=false`: discounted returns above {} (reward a step times the steps that the discount "
         "looks ahead)", 1000.0,
@@ -132,39 +132,39 @@ SICKNESSES: tuple[Sickness, ...] = (
         ("true env.scale_reward",),
         ONLINE, detectors.unscaled_values, (*DOWNSTREAM, "learning rate too high", "steps too short"),
     ),
-    Sickness(
+    Problem(
         "rewards are clipped", ("clipped_reward_fraction",),
         "above {} of the scaled rewards exceed `env.reward_clip`", 0.1,
         "pgx's own: what is clipped away cannot be learned from",
         ("raise env.reward_clip", "true env.scale_reward"),
         ONLINE, stays_above("clipped_reward_fraction"), ("critic explains nothing",),
     ),
-    Sickness(
+    Problem(
         "too few episodes in an update", ("episodes", "iteration"), "fewer than {}", 4.0,
         "pgx's own: with n episodes a baseline of the others' mean rests on n - 1",
         ("raise env.num_envs", "raise runner.episodes_per_env"),
         EPISODES, detectors.few_episodes, (*DOWNSTREAM, "learning rate too high"),
     ),
-    Sickness(
+    Problem(
         "too few steps in an update", ("iteration",), "fewer than {} environment steps", 32.0,
         "RL Baselines3 Zoo's smallest rollouts and minibatches; why noise grows: McCandlish et al., 2018",
         ("raise env.num_envs", "raise runner.rollout_steps"),
         STRETCHES, detectors.few_rows, (*DOWNSTREAM, "learning rate too high", "steps too short"),
     ),
-    Sickness(
+    Problem(
         "policy lag without correction", ("ess",),
         "the acting policy is more than {} updates behind, and nothing weighs its actions", 2.0,
         "pgx's own measurement: a lag of 1 costs nothing, 4 half of the return (docs/algorithms/impala.md)",
         ("lower runner.lag", "lower runner.queue", "take algo=vtrace"),
         UNCORRECTED, detectors.uncorrected_lag, (*DOWNSTREAM, "learning rate too high", "steps too short"),
     ),
-    Sickness(
+    Problem(
         "policy lag cuts the weights", ("rho_clipped",), "above {} of the weights is cut off by `algo.rho_clip`", 0.2,
         "pgx's own (docs/algorithms/vtrace.md); what is learned then: Espeholt et al., 2018, section 4.1",
         ("lower runner.lag", "lower runner.queue", "lower optimizer.learning_rate", "raise algo.rho_clip"),
         CORRECTED, stays_above("rho_clipped"), STEPS,
     ),
-    Sickness(
+    Problem(
         "entropy held up by its bonus", ("entropy",),
         "with `algo.entropy_coefficient` above 0.1: entropy in the later half at {} of its beginning or more", 0.98,
         "RL Baselines3 Zoo searches coefficients up to 0.1; Mnih et al., 2016: 0.01",
@@ -172,7 +172,7 @@ SICKNESSES: tuple[Sickness, ...] = (
         BONUS, detectors.setting("algo.entropy_coefficient", operator.gt, detectors.entropy_held_up, 0.1),
         (*DOWNSTREAM, "learning rate too high", "steps too short"),
     ),
-    Sickness(
+    Problem(
         "begins without exploring", ("entropy",),
         "`policy.log_std_init` below {}: actions begin within a fiftieth of their unit", -4.0,
         "RL Baselines3 Zoo searches from -4 on; pgx and Stable-Baselines3 take 0",
@@ -181,14 +181,14 @@ SICKNESSES: tuple[Sickness, ...] = (
         (*DOWNSTREAM, "learning rate too high", "trust region too wide", "steps too short", "damping too small",
          SOLVER),
     ),
-    Sickness(
+    Problem(
         "clip range too wide", ("kl",), "`algo.clip_range` above {}, and KL above 0.05", 0.4,
         "RL Baselines3 Zoo searches up to 0.4, Schulman et al., 2017, table 1, to 0.3; the KL: docs/algorithms/ppo.md",
         ("lower algo.clip_range", "set algo.target_kl"),
         CLIPPED, detectors.setting("algo.clip_range", operator.gt, stays_above("kl"), 0.05),
         (*DOWNSTREAM, "learning rate too high"),
     ),
-    Sickness(
+    Problem(
         "damping too small", ("cg_residual", "kl"),
         "`algo.damping` below {}, and the full step is not taken, or CG leaves half of the gradient, or KL is ten "
         "times `algo.max_kl` in any update", 1e-3,
@@ -197,19 +197,19 @@ SICKNESSES: tuple[Sickness, ...] = (
         CONJUGATE, detectors.setting("algo.damping", operator.lt, detectors.full_step_fails, 0.0),
         (*DOWNSTREAM, "trust region too wide", SOLVER),
     ),
-    Sickness(
+    Problem(
         "trust region too wide", ("kl",), "KL of an update above {} nats", 0.3,
         "three times the largest that RL Baselines3 Zoo lists and pgx takes, 0.1; Schulman et al., 2015: 0.01",
         ("lower algo.max_kl", "raise algo.damping"),
         TRUST, stays_above("kl"), (*DOWNSTREAM, "damping too large", SOLVER),
     ),
-    Sickness(
+    Problem(
         "conjugate gradient does not converge", ("cg_residual",), "`algo/cg_residual` above {}", 0.7,
         "pgx's own; inexact Newton methods ask for 0.5 or less: Nocedal and Wright, 2006, section 7.1",
         ("raise algo.cg_steps", "raise algo.damping"),
         CONJUGATE, stays_above("cg_residual"), ("line search rejects", "damping too large", *STEPS),
     ),
-    Sickness(
+    Problem(
         "learning rate too high", ("kl",),
         "KL above {} nats in half of the run, or above twice that in a quarter of the updates, or above twenty times "
         "that in the first", 0.05,
@@ -218,7 +218,7 @@ SICKNESSES: tuple[Sickness, ...] = (
          "set optimizer.max_grad_norm"),
         GRADIENT, detectors.steps_too_long, DOWNSTREAM,
     ),
-    Sickness(
+    Problem(
         "actions outside the bounds", ("clipped_action_fraction", "entropy"),
         "above {} of the actions lie outside the bounds and are clipped, and entropy is not below its beginning", 0.5,
         "pgx's own: actions that are clipped to the same bound earn the same, so nothing keeps the standard deviation "
@@ -226,7 +226,7 @@ SICKNESSES: tuple[Sickness, ...] = (
         ("set policy.continuous=squashed_gaussian", "lower algo.entropy_coefficient", "lower policy.log_std_init"),
         GAUSSIAN, detectors.outside_bounds, ("standard deviation explodes", "return lost"),
     ),
-    Sickness(
+    Problem(
         "standard deviation explodes", ("entropy",),
         "entropy {} nats above its beginning for each dimension of the actions: ten times the standard deviation", 2.3,
         "pgx's own; of a sound run entropy falls",
@@ -234,7 +234,7 @@ SICKNESSES: tuple[Sickness, ...] = (
          "set algo.target_kl"),
         CONTINUOUS, detectors.deviation_explodes, (*STEPS, "numbers not finite", "critic explains nothing"),
     ),
-    Sickness(
+    Problem(
         "exploration lost", ("entropy", "episode_return_recent"),
         "entropy below {} of its beginning, and the return not near its best", 0.02,
         "pgx's own; Schulman, 2016 (talk): watch entropy",
@@ -243,32 +243,32 @@ SICKNESSES: tuple[Sickness, ...] = (
         ONLINE, detectors.stopped_exploring,
         ("steps too short", "damping too large", "policy does not move", "return lost"),
     ),
-    Sickness(
+    Problem(
         "damping too large", ("kl",), "KL below {} of `algo.max_kl`", 0.1,
         "docs/algorithms/trpo.md: damping takes most of the bound",
         ("lower algo.damping", "raise algo.max_kl"),
         TRUST, detectors.damped_away, ("policy does not move",),
     ),
-    Sickness(
+    Problem(
         "steps too short", ("kl", "learning_rate"),
         "KL below {} nats before the learning rate is annealed to a tenth", 1e-5,
         "pgx's own: a thousandth of Spinning Up's smallest usual target",
         ("raise optimizer.learning_rate", "raise algo.epochs", "raise algo.steps", "raise optimizer.max_grad_norm"),
         PASSES, detectors.steps_too_short, ("policy does not move",),
     ),
-    Sickness(
+    Problem(
         "environment not finite", ("updates_skipped",),
         "more than {} observations or rewards are NaN or infinite: the first ends the run", 0.0,
         "docs/reliability.md", ("look env.id: pgx check shows its observations and rewards",),
         ALL, detectors.environment_not_finite, fewest=0,
     ),
-    Sickness(
+    Problem(
         "numbers not finite", ("updates_skipped",),
         "more than {} updates made parameters NaN or infinite, or one ended the run", 0.0,
         "docs/reliability.md", ("lower optimizer.learning_rate", "lower critic_optimizer.learning_rate"),
         ALL, detectors.undone, ("return lost",), fewest=0,
     ),
-    Sickness(
+    Problem(
         "critic diverging", ("explained_variance_after", "critic_loss"),
         "the critic's error above {} in units of the return, explaining less than nothing", 3.0,
         "pgx's own; explained variance below 0 is worse than a constant: OpenAI Baselines",
@@ -276,7 +276,7 @@ SICKNESSES: tuple[Sickness, ...] = (
         CRITIC, detectors.diverges,
         ("critic explains nothing", "gradient always clipped", *STEPS),
     ),
-    Sickness(
+    Problem(
         "critic explains nothing", ("explained_variance", "critic_loss"),
         "explained variance at most {} for a third of the run, after its first tenth, with errors above a tenth of "
         "the return's unit", 0.0,
@@ -285,19 +285,19 @@ SICKNESSES: tuple[Sickness, ...] = (
          "lower algo.gae_lambda", "true env.scale_reward"),
         CRITIC, detectors.explains_nothing, ("predicted and actual gain apart", "gradient always clipped"),
     ),
-    Sickness(
+    Problem(
         "KL over its bound", ("kl",), "KL above {} times `algo.max_kl` or `algo.kl_target`", 3.0,
         "pgx's own; Schulman et al., 2017, section 4, doubles the penalty from 1.5 on",
         ("raise algo.damping", "lower algo.max_kl", "lower optimizer.learning_rate", "lower algo.epochs"),
         BOUNDED, detectors.over_its_bound, STEPS[1:],
     ),
-    Sickness(
+    Problem(
         "line search rejects", ("line_search_fraction",), "no step is found in more than {} of the updates", 0.25,
         "pgx's own",
         ("raise algo.damping", "lower algo.max_kl", "raise algo.line_search_steps", "raise runner.rollout_steps"),
         SEARCH, detectors.search_rejects, ("predicted and actual gain apart", "policy does not move"),
     ),
-    Sickness(
+    Problem(
         "policy does not move", ("kl", "episode_return_recent"),
         "KL below {} nats in half of the updates before the learning rate is annealed to a tenth, and the mean return "
         "of the last third of the run exceeds that of the first by less than 1.5 standard deviations", 1e-5,
@@ -306,33 +306,33 @@ SICKNESSES: tuple[Sickness, ...] = (
          "raise optimizer.max_grad_norm", "raise algo.max_kl"),
         ONLINE, detectors.stands_still, ("return lost",),
     ),
-    Sickness(
+    Problem(
         "predicted and actual gain apart", ("surrogate_gain", "predicted_gain"),
         "the surrogate gains less than {} of what its slope predicts, in half of the run", 0.25,
         "Nocedal and Wright, 2006, algorithm 4.1: a trust region shrinks below 1/4",
         ("lower algo.max_kl", "raise algo.damping"),
         TRUST, detectors.gains_apart, ("return lost",),
     ),
-    Sickness(
+    Problem(
         "ESS collapse", ("ess",), "effective sample size below {} of the batch", 0.5,
         "sequential Monte Carlo resamples at half: Liu and Chen, 1995",
         ("lower optimizer.learning_rate", "lower algo.epochs", "lower algo.max_kl", "lower runner.lag"),
         ONLINE, stays_below("ess"), ("return lost",),
     ),
-    Sickness(
+    Problem(
         "clip fraction high", ("clip_fraction",), "above {} in half of the run", 0.35,
         "docs/algorithms/ppo.md says 0.3, which pgx's own ppg passes for a while on Walker2d",
         ("lower optimizer.learning_rate", "lower algo.epochs", "lower algo.policy_epochs", "set algo.target_kl"),
         CLIPPED, stays_above("clip_fraction", 0.5), ("return lost",),
     ),
-    Sickness(
+    Problem(
         "gradient always clipped", ("gradient_norm",),
         "above {} times `optimizer.max_grad_norm` in nine tenths of the run", 10.0,
         "pgx's own; Adam and RMSprop hardly mind a constant factor, which is why it is not 1",
         ("true env.scale_reward", "true algo.normalize_advantage", "raise optimizer.max_grad_norm"),
         SINGLE, detectors.gradient_clipped, (),
     ),
-    Sickness(
+    Problem(
         "horizon too short", ("episode_return_recent", "episode_length"),
         "more than {} of the best return is gone, while rewards a step rose and episodes, longer than twice "
         "1 / (1 - discount) at their best, became shorter", 0.3,
@@ -340,7 +340,7 @@ SICKNESSES: tuple[Sickness, ...] = (
         ("raise algo.discount",),
         ONLINE, detectors.short_horizon, ("return lost",),
     ),
-    Sickness(
+    Problem(
         "return lost", ("episode_return_recent",),
         "more than {} of what was gained, if that was half of the return or more, is gone at the end", 0.75,
         "pgx's own; drawdown as a measure: Chan et al., 2020",
@@ -357,7 +357,7 @@ def table() -> str:
         "| sickness | seen by | sign | source of the bound | turn | of |",
         "|---|---|---|---|---|---|",
     ]
-    for one in SICKNESSES:
+    for one in PROBLEMS:
         tags = ", ".join(f"`{tag(key)}`" for key in one.metrics)
         sign, turn = one.sign.replace("{}", f"{one.bound:g}"), "; ".join(one.turn)
         lines.append(f"| {one.name} | {tags} | {sign} | {one.source} | {turn} | {one.of.words} |")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pgx.analysis.curves import Recorded
 from pgx.analysis.detectors import Ending, Evidence, ending_of
-from pgx.analysis.diagnostics import SICKNESSES, Sickness
+from pgx.analysis.diagnostics import PROBLEMS, Problem
 from pgx.runs.metrics import tag
 
 # Keys that only some runs have, without which there is nothing to report.
@@ -16,7 +16,7 @@ FEWEST_LOOKS = 5  # fewer have no medians to speak of
 class Found:
     """A sickness that a run has."""
 
-    sickness: Sickness
+    sickness: Problem
     evidence: Evidence
     follows_from: str | None  # the name of a sickness found before it that explains it
 
@@ -48,7 +48,7 @@ def examine(run: Recorded) -> Diagnosis:
     short = run.looks() < FEWEST_LOOKS and len(run.rows) < FEWEST_LOOKS
     found: list[Found] = []
     untold: dict[str, tuple[str, ...]] = {}
-    for sickness in SICKNESSES:
+    for sickness in PROBLEMS:
         if not sickness.of.holds(run) or (short and len(run.rows) < sickness.fewest):
             continue
         missing = tuple(key for key in sickness.metrics if len(run.curve(key)) == 0)
@@ -64,7 +64,7 @@ def examine(run: Recorded) -> Diagnosis:
     return Diagnosis(tuple(found), untold, short, ending_of(run))
 
 
-def advice(sickness: Sickness, run: Recorded) -> list[str]:
+def advice(sickness: Problem, run: Recorded) -> list[str]:
     """What to turn, with the values of the run; knobs that its config has not are left out."""
     said = []
     for turn in sickness.turn:

@@ -18,7 +18,7 @@ from typing import Literal
 
 from pgx.compiler.compiled import Compiled
 from pgx.compiler.eager import Eager
-from pgx.compiler.kernels import Workshop
+from pgx.compiler.kernels import JitCompiler
 from pgx.compiler.program_cache import Store
 from pgx.core.algorithm import Engine
 from pgx.core.errors import UserError
@@ -165,7 +165,7 @@ def ahead_of_time(folder: Path, report: Callable[[str], None], required: bool = 
 def just_in_time(folder: Path, report: Callable[[str], None], required: bool = False) -> Compiled:
     """Programs are of this process; what the compiler keeps in the folder saves it work in the next."""
     # A GPU takes one call after another, whoever makes it.
-    return Compiled(Workshop(folder, report, required).programs, processors=1)
+    return Compiled(JitCompiler(folder, report, required).programs, processors=1)
 
 
 def aloud(line: str) -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pgx.compiler.arguments import Call, Curried, signature
-from pgx.compiler.eager import Written
-from pgx.compiler.program_cache import Code, Known, Programs
+from pgx.compiler.eager import EagerFunction
+from pgx.compiler.program_cache import Code, ProgramCache, Programs
 from pgx.core.algorithm import Bound, Result
 from pgx.core.tensor_tree import leaves
 
@@ -28,14 +28,14 @@ class _Bound:
         self,
         programs: Callable[[tuple[Tensor, ...]], Programs | None],
         tensors: list[Tensor],
-        written: Written,
+        written: EagerFunction,
     ) -> None:
         self._find = programs
         self._tensors = tensors
         self._written = written
-        self._found: Code | Written | None = None
+        self._found: Code | EagerFunction | None = None
 
-    def _code(self, varying: tuple[Tensor, ...]) -> Code | Written:
+    def _code(self, varying: tuple[Tensor, ...]) -> Code | EagerFunction:
         if self._found is None:
             programs = self._find(varying)
             self._found = programs[0] if programs else self._written
@@ -43,15 +43,15 @@ class _Bound:
 
     def __call__(self, *varying: Tensor) -> tuple[Tensor, ...]:
         code = self._code(varying)
-        if isinstance(code, Written):
+        if isinstance(code, EagerFunction):
             return code(*varying)
         return tuple(code([*self._tensors, *varying]))
 
-    def fold(self, items: Sequence[Tensor], state: Sequence[Tensor]) -> tuple[list[Tensor], Sequence[Tensor]]:
+    def scan(self, items: Sequence[Tensor], state: Sequence[Tensor]) -> tuple[list[Tensor], Sequence[Tensor]]:
         code = self._code((items[0], *state))
-        if isinstance(code, Written):
-            return code.fold(items, state)
-        return code.fold(self._tensors, items, state)
+        if isinstance(code, EagerFunction):
+            return code.scan(items, state)
+        return code.scan(self._tensors, items, state)
 
 
 class _Prepared:
@@ -82,7 +82,7 @@ class _Prepared:
 
     def _begun(self, first: Code, second: Code) -> Callable[[Tensor], Tensor]:
         given = [*self._tensors, *(kept.contiguous() for kept in first(self._tensors))]
-        return lambda argument: second.fold(given, [argument], ())[0][0]
+        return lambda argument: second.scan(given, [argument], ())[0][0]
 
 
 class Compiled:
@@ -94,7 +94,7 @@ class Compiled:
     """
 
     def __init__(self, make: Callable[[Call], Programs | None], processors: int) -> None:
-        self._known = Known(make)
+        self._known = ProgramCache(make)
         self._networks: dict[int, tuple[nn.Module, list[Tensor]]] = {}
         self._aside = _second_thread() if processors > 1 else None
         self._free = threading.Lock()  # held while something runs aside
@@ -114,7 +114,7 @@ class Compiled:
                 Call(function, fixed, varying, rows, tuple(ragged)), (*ragged, *key, *signatures)
             )
 
-        return _Bound(programs, tensors, Written(function, fixed))
+        return _Bound(programs, tensors, EagerFunction(function, fixed))
 
     def prepare(
         self, function: Callable[..., Callable[[Tensor], Tensor]], *fixed: Any, rows: int | None = None
@@ -160,7 +160,7 @@ class Compiled:
         else:
             key.append(id(value) if callable(value) else value)
 
-    def beside(self, function: Callable[..., Result], *arguments: Any) -> Callable[[], Result]:
+    def submit(self, function: Callable[..., Result], *arguments: Any) -> Callable[[], Result]:
         """In a thread of its own, where there is a second processor that nothing is beside yet: folds leave Python to
         others. What it gives is the same wherever it runs."""
         if self._aside is None or not self._free.acquire(blocking=False):

@@ -33,7 +33,7 @@ from pgx.compiler.program import keep
 from pgx.core.tensor_tree import named_tensors, rebuilt, substituted
 
 
-def halves(graph: GraphModule, last: int) -> tuple[GraphModule, GraphModule, list[Tensor]]:
+def partition(graph: GraphModule, last: int) -> tuple[GraphModule, GraphModule, list[Tensor]]:
     """Cut a graph between what depends on its last inputs and what does not.
 
     Args:
@@ -173,7 +173,7 @@ def _parts(call: Call) -> list[_Part]:
     free = [(0,) if name else () for _, name in call.sizes()]
     if not isinstance(call.function, Curried):
         return [_Part(graph, examples, free)]
-    early, late, kept = halves(graph, len(call.varying))
+    early, late, kept = partition(graph, len(call.varying))
     begin = len(examples) - len(call.varying)
     shapes = [[size if isinstance(size, int) else int(size.node.hint) for size in k.shape] for k in kept]
     kept_examples = [

@@ -8,7 +8,7 @@ from torch import Tensor
 from pgx.core.algorithm import Bound, Result
 
 
-class Written:
+class EagerFunction:
     """A function some of whose arguments are given."""
 
     def __init__(self, function: Callable[..., tuple[Tensor, ...]], fixed: tuple[Any, ...]) -> None:
@@ -18,7 +18,7 @@ class Written:
     def __call__(self, *varying: Tensor) -> tuple[Tensor, ...]:
         return self.function(*self.fixed, *varying)
 
-    def fold(self, items: Sequence[Tensor], state: Sequence[Tensor]) -> tuple[list[Tensor], Sequence[Tensor]]:
+    def scan(self, items: Sequence[Tensor], state: Sequence[Tensor]) -> tuple[list[Tensor], Sequence[Tensor]]:
         results = []
         for item in items:
             result, *state = self(item, *state)
@@ -36,14 +36,14 @@ class Eager:
         rows: int | None = None,
         ragged: Sequence[int] = (),
     ) -> Bound:
-        return Written(function, fixed)
+        return EagerFunction(function, fixed)
 
     def prepare(
         self, function: Callable[..., Callable[[Tensor], Tensor]], *fixed: Any, rows: int | None = None
     ) -> Callable[[Tensor], Tensor]:
         return function(*fixed)
 
-    def beside(self, function: Callable[..., Result], *arguments: Any) -> Callable[[], Result]:
+    def submit(self, function: Callable[..., Result], *arguments: Any) -> Callable[[], Result]:
         """At once: two threads of Python hold each other up."""
         result = function(*arguments)
         return lambda: result

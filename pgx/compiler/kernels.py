@@ -28,7 +28,7 @@ class Kernels:
     def __call__(self, tensors: list[Tensor]) -> list[Tensor]:
         return list(self._code(*tensors))
 
-    def fold(
+    def scan(
         self, fixed: Sequence[Tensor], items: Sequence[Tensor], state: Sequence[Tensor]
     ) -> tuple[list[Tensor], Sequence[Tensor]]:
         """result, *state = code(*fixed, item, *state) for each item; returns the results, and the last state."""
@@ -39,7 +39,7 @@ class Kernels:
         return results, state
 
 
-class Workshop:
+class JitCompiler:
     """Makes kernels.
 
     Args:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-_SOURCE = Path(__file__).with_name("fold.cpp")
+_SOURCE = Path(__file__).with_name("scan.cpp")
 AT_ONCE = 2  # calls of one program outside of Python: a third would wait for the first to end
 
 
@@ -46,7 +46,7 @@ class Program:
         outputs: list[Tensor] = self._runner.run(tensors)
         return outputs
 
-    def fold(
+    def scan(
         self, fixed: Sequence[Tensor], items: Sequence[Tensor], state: Sequence[Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """result, *state = program(*fixed, item, *state) for each item, in a loop that leaves Python to other threads.
@@ -117,12 +117,12 @@ def _torch() -> ctypes.CDLL:
 
 @cache
 def _loop(folder: Path) -> "ctypes._NamedFuncPointer":
-    """`fold` of fold.cpp, compiled when it is first needed and kept in the folder."""
+    """`scan` of scan.cpp, compiled when it is first needed and kept in the folder."""
     source = _SOURCE.read_bytes()
     path = folder / f"fold_{hashlib.sha256(source).hexdigest()[:16]}.so"
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            made = Path(scratch) / "fold.so"
+            made = Path(scratch) / "scan.so"
             compiler = os.environ.get("CXX", "g++")
             subprocess.run(
                 [compiler, "-O2", "-shared", "-fPIC", str(_SOURCE), "-o", str(made)],
@@ -130,4 +130,4 @@ def _loop(folder: Path) -> "ctypes._NamedFuncPointer":
                 capture_output=True,
             )
             made.replace(path)
-    return ctypes.CDLL(str(path)).fold
+    return ctypes.CDLL(str(path)).scan

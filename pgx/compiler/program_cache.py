@@ -24,7 +24,7 @@ class Code(Protocol):
 
     def __call__(self, tensors: list[Tensor]) -> list[Tensor]: ...
 
-    def fold(
+    def scan(
         self, fixed: Sequence[Tensor], items: Sequence[Tensor], state: Sequence[Tensor]
     ) -> tuple[list[Tensor], Sequence[Tensor]]:
         """result, *state = code(*fixed, item, *state) for each item; returns the results, and the last state."""
@@ -34,7 +34,7 @@ class Code(Protocol):
 Programs = Sequence[Code]  # of a curried function two: of what is given first, and of what is left
 
 
-class Known:
+class ProgramCache:
     """Programs of calls, one for each kind.
 
     Args:

@@ -106,13 +106,13 @@ def field_comments(source: type) -> dict[str, str]:
     for field in body.body:
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
             lines = range(field.lineno, (field.end_lineno or field.lineno) + 1)
-            beside = [comments[line] for line in lines if line in comments]
+            submit = [comments[line] for line in lines if line in comments]
             above: list[str] = []
             line = field.lineno - 1
             while line in comments and text.splitlines()[line - 1].strip().startswith("#"):
                 above.insert(0, comments[line])
                 line -= 1
-            found[field.target.id] = " ".join(above + beside)
+            found[field.target.id] = " ".join(above + submit)
     return found
 
 

@@ -132,7 +132,7 @@ def _actor_misfits(values: Mapping[str, Any]) -> list[str]:
     if runner != "actor_learner":
         return []
     found = misfits(_sizes(values))
-    if "lagged" not in _algorithm(values).uses:
+    if "off_policy" not in _algorithm(values).uses:
         found.append(
             f"runner={runner}: its steps are of what the policy was some updates ago, and {name} takes every step "
             "for one of the policy that learns; algo=impala weighs them, or runner=sync"
@@ -169,7 +169,7 @@ def _a3c_misfits(values: Mapping[str, Any]) -> list[str]:
         return []
     num_envs = values["env"]["num_envs"]
     found = share_misfits(num_envs, worker_count(num_envs, values["runner"]["workers"], cores()))
-    if "company" not in _algorithm(values).uses:
+    if "shared_parameters" not in _algorithm(values).uses:
         found.append(
             f"runner=a3c: others change the parameters during an update, and {name} takes them for its own; "
             "algo=a3c takes no more than gradient steps, or runner=sync"

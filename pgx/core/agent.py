@@ -35,7 +35,7 @@ class Distribution(Protocol):
     """
 
     @property
-    def coordinates(self) -> tuple[Tensor, ...]:
+    def params(self) -> tuple[Tensor, ...]:
         """The numbers that the network gives, each [B, ...]."""
         ...
 
@@ -136,7 +136,7 @@ class Normalizer(Protocol):
     """A fixed map from raw observations to what the networks see; it moves between rollouts only."""
 
     @property
-    def lens(self) -> Callable[[Tensor], Tensor]:
+    def normalize_fn(self) -> Callable[[Tensor], Tensor]:
         """The map: a dataclass of tensors, rewritten in place when the normaliser moves, and numbers."""
         ...
 
@@ -185,7 +185,7 @@ class Agent:
         self, obs: Tensor, time: Tensor, action_mask: Tensor | None, memory: Tensor | None
     ) -> Observations:
         """N raw observations [N, ...] of one moment, as the networks see them."""
-        return at_one_moment(self.normalizer.lens, obs, time, action_mask, memory)
+        return at_one_moment(self.normalizer.normalize_fn, obs, time, action_mask, memory)
 
     @torch.inference_mode()
     def act(self, obs: Observations, generator: torch.Generator) -> Act:
@@ -215,14 +215,14 @@ class Agent:
 
 
 def at_one_moment(
-    lens: Callable[[Tensor], Tensor],
+    normalize_fn: Callable[[Tensor], Tensor],
     obs: Tensor,
     time: Tensor,
     action_mask: Tensor | None,
     memory: Tensor | None,
 ) -> Observations:
     """N raw observations [N, ...] of one moment, as the networks see them through a lens."""
-    features = lens(obs)
+    features = normalize_fn(obs)
     if memory is None:
         return Observations(features, time, action_mask)
     n = features.shape[0]  # len() would make the number a constant of an exported policy

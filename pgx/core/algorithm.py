@@ -22,7 +22,7 @@ class Bound(Protocol):
 
     def __call__(self, *varying: Tensor) -> tuple[Tensor, ...]: ...
 
-    def fold(self, items: Sequence[Tensor], state: Sequence[Tensor]) -> tuple[list[Tensor], Sequence[Tensor]]:
+    def scan(self, items: Sequence[Tensor], state: Sequence[Tensor]) -> tuple[list[Tensor], Sequence[Tensor]]:
         """result, *state = function(item, *state) for each item in turn; returns the results and the last state."""
         ...
 
@@ -67,7 +67,7 @@ class Engine(Binds, Protocol):
         """
         ...
 
-    def beside(self, function: Callable[..., Result], *arguments: Any) -> Callable[[], Result]:
+    def submit(self, function: Callable[..., Result], *arguments: Any) -> Callable[[], Result]:
         """function(*arguments), begun now, and beside what follows where that is of use; call what is returned for it.
 
         Until then nothing may touch what the function changes, nor change what it reads.
@@ -75,9 +75,9 @@ class Engine(Binds, Protocol):
         ...
 
     def settle(self) -> None:
-        """Wait until no function that `beside` began is running; its result, or what it raised, is dropped.
+        """Wait until no function that `submit` began is running; its result, or what it raised, is dropped.
 
-        A caller that ends between `beside` and the call for the result leaves the function running.
+        A caller that ends between `submit` and the call for the result leaves the function running.
         """
         ...
 
@@ -102,11 +102,11 @@ class Optimizer(Protocol):
         """Set the learning rate for this progress in [0, 1]; returns it."""
         ...
 
-    def descend(self, loss: Loss, *data: Any) -> Tensor:
+    def step(self, loss: Loss, *data: Any) -> Tensor:
         """One step down loss(network, *data); returns the loss before it, detached scalar."""
         ...
 
-    def sweep(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
+    def step_minibatches(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
         """A step for each minibatch of rows, indices [b] int64; returns the losses before them, [len(minibatches)]."""
         ...
 
@@ -168,15 +168,25 @@ class Setting:
         return self.sequence_length is not None
 
 
-# What a rule can make use of: steps of the policy's optimizer and of the critic's, a critic that values actions too,
-# a value head on the policy, recorded steps of another policy, steps of what its own policy was some updates ago;
-# company: others that change the same parameters meanwhile, which takes a rule that moves them by its optimizers' steps
-# alone and remembers nothing; and ranks: others that have the rest of the rows, which takes a rule all of whose means
-# over rows are its optimizers' or its batch's. A config that offers what its rule does not use, or lacks what it does,
-# is refused; except that who can learn from recorded steps, from old ones, in company or on ranks can learn from its
-# own and alone.
+# Capabilities of a rule. A config that offers what its rule does not use, or lacks what it uses, is refused; rules with
+# one of the last four also work without it.
+#   optimizer, critic_optimizer: takes steps of the policy's, of the critic's optimizer
+#   action_values: needs a critic of (observation, action)
+#   value_head: needs a policy with a value head
+#   recorded: learns from recorded steps of another policy
+#   off_policy: learns from steps that its own policy took some updates ago
+#   shared_parameters: other processes change the parameters during an update, so a rule moves them by steps of its
+#       optimizers alone and keeps no state
+#   ranks: other processes have a part of the rows, so means over rows are those of its optimizers or of its batch
 Use = Literal[
-    "optimizer", "critic_optimizer", "action_values", "value_head", "recorded", "lagged", "company", "ranks"
+    "optimizer",
+    "critic_optimizer",
+    "action_values",
+    "value_head",
+    "recorded",
+    "off_policy",
+    "shared_parameters",
+    "ranks",
 ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgx.core.ranks import Share
+from pgx.core.ranks import Shard
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Rollout:
     time: Tensor  # [T, N] int64, steps of the episode before this one
     action_mask: Tensor | None = None  # [T, N, K] bool, the actions that could be taken; None: all
     memory: Tensor | None = None  # [T, N, M] of the policy before each step; None: it has none
-    share: Share | None = None  # where the valid rows stand among those of all ranks; None: there is but one
+    share: Shard | None = None  # where the valid rows stand among those of all ranks; None: there is but one
 
     def __post_init__(self) -> None:
         shape = self.log_prob.shape
@@ -137,7 +137,7 @@ class Batch:
     value: Tensor  # [B] the critic's estimate before the update
     advantage: Tensor  # [B]
     value_target: Tensor  # [B] what the critic regresses on
-    share: Share | None = None  # where its rows stand among those of all ranks; None: there is but one
+    share: Shard | None = None  # where its rows stand among those of all ranks; None: there is but one
 
     def __len__(self) -> int:
         return int(self.log_prob.shape[0])

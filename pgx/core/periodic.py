@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Every:
+class PeriodicTrigger:
     """Something due each time the environment steps pass a multiple of `steps`; never when that is None."""
 
     steps: int | None

@@ -45,7 +45,7 @@ class Ranks(Protocol):
 
 
 @dataclass(frozen=True)
-class Alone:
+class SingleProcess:
     """One process, which has all environments."""
 
     rank: ClassVar[int] = 0
@@ -59,18 +59,18 @@ class Alone:
         return [own]
 
 
-ALONE = Alone()
+SINGLE_PROCESS = SingleProcess()
 
 
 @dataclass(frozen=True)
-class Share:
+class Shard:
     """Where rows of this rank stand among those of all ranks."""
 
     ranks: Ranks
     total: int  # rows of the batch, over all ranks
     number: Tensor  # [B] int64 of each row here, where one process with all environments would have it
 
-    def rows(self, index: Tensor) -> "Share":
+    def rows(self, index: Tensor) -> "Shard":
         """Some of the rows; index [b] int64."""
         return replace(self, number=self.number[index.cpu()])
 
@@ -90,7 +90,7 @@ class Share:
         return [torch.cat(column)[order].to(device) for column in whole]
 
 
-def share_of(ranks: Ranks, valid: Tensor) -> Share | None:
+def share_of(ranks: Ranks, valid: Tensor) -> Shard | None:
     """Where the valid rows [T, N] of this rank stand among those of all; None where there is but one rank."""
     if ranks.size == 1:
         return None
@@ -98,4 +98,4 @@ def share_of(ranks: Ranks, valid: Tensor) -> Share | None:
     whole = torch.cat(masks, 1)
     number = (whole.flatten().cumsum(0) - 1).view(whole.shape)
     own = torch.split(number, [mask.shape[1] for mask in masks], 1)[ranks.rank]
-    return Share(ranks, int(whole.sum()), own[masks[ranks.rank]])
+    return Shard(ranks, int(whole.sum()), own[masks[ranks.rank]])

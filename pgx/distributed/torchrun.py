@@ -12,7 +12,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from pgx.core.errors import RunError
-from pgx.core.ranks import ALONE, Own, Ranks
+from pgx.core.ranks import SINGLE_PROCESS, Own, Ranks
 
 # For one that is late, in an evaluation on rank 0 say. One that died is noticed at once: its connections end.
 PATIENCE = timedelta(minutes=30)
@@ -34,14 +34,14 @@ def join() -> Ranks:
         RankLost: the others did not come.
     """
     if not under_torchrun():
-        return ALONE
+        return SINGLE_PROCESS
     local_size, backend = int(os.environ["LOCAL_WORLD_SIZE"]), "gloo"
     if local_size <= torch.cuda.device_count():  # else they share, which gloo can do and nccl cannot
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # from here on device=cuda is this one
         backend = "cpu:gloo,cuda:nccl"
     with _alive():
         dist.init_process_group(backend, timeout=PATIENCE)
-    return Together(dist.get_rank(), dist.get_world_size(), local_size)
+    return TorchrunContext(dist.get_rank(), dist.get_world_size(), local_size)
 
 
 def leave() -> None:
@@ -68,7 +68,7 @@ def speaks_first(message: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Together:
+class TorchrunContext:
     """This process among several. See `Ranks`."""
 
     rank: int

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pgx.core.agent import State
-from pgx.core.ranks import ALONE, Ranks
+from pgx.core.ranks import SINGLE_PROCESS, Ranks
 from pgx.core.specs import Continuous
 from pgx.ops.returns import backward_recurrence
 
@@ -113,11 +113,11 @@ class Standardized:
 class Identity:
     """No normalization: observations as they are, in the precision of the networks."""
 
-    lens = Unchanged()
+    normalize_fn = Unchanged()
     seen = None
 
     def __call__(self, obs: Tensor) -> Tensor:
-        return self.lens(obs)
+        return self.normalize_fn(obs)
 
     def observe(self, obs: Tensor) -> None:
         """Nothing to learn."""
@@ -153,14 +153,14 @@ class ObservationNormalizer:
         self.clip = clip
         self._epsilon = float(np.finfo(obs.dtype).eps)
         zeros = torch.zeros(obs.shape, dtype=torch.float64, device=device)
-        self.lens = Standardized(zeros, torch.ones_like(zeros), clip)
+        self.normalize_fn = Standardized(zeros, torch.ones_like(zeros), clip)
         self._freeze()
 
     def _freeze(self) -> None:
         deviation = self.moments.deviation(self._epsilon)
         # In place: what was bound to the lens sees through it as it becomes.
-        self.lens.mean.copy_(self.moments.mean)
-        self.lens.scale.copy_(torch.where(deviation > 0, 1 / deviation, 0.0))
+        self.normalize_fn.mean.copy_(self.moments.mean)
+        self.normalize_fn.scale.copy_(torch.where(deviation > 0, 1 / deviation, 0.0))
 
     @property
     def seen(self) -> int:
@@ -169,7 +169,7 @@ class ObservationNormalizer:
 
     def __call__(self, obs: Tensor) -> Tensor:
         """obs [..., *shape] raw; the same shape back."""
-        return self.lens(obs)
+        return self.normalize_fn(obs)
 
     def observe(self, obs: Tensor) -> None:
         """Merge the rows [B, *shape] of a finished rollout."""
@@ -209,7 +209,7 @@ class RewardScaler:
         ranks: who step the other environments; the number is one for all.
     """
 
-    def __init__(self, discount: float, clip: float, ranks: Ranks = ALONE) -> None:
+    def __init__(self, discount: float, clip: float, ranks: Ranks = SINGLE_PROCESS) -> None:
         self.discount = discount
         self.clip = clip
         self.ranks = ranks

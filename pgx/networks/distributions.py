@@ -23,7 +23,7 @@ class Categorical:
     logits: Tensor
 
     @property
-    def coordinates(self) -> tuple[Tensor, ...]:
+    def params(self) -> tuple[Tensor, ...]:
         return (self.logits,)
 
     def detach(self) -> Self:
@@ -87,7 +87,7 @@ class MultiCategorical:
     sizes: tuple[int, ...]  # K_1, ..., K_m
 
     @property
-    def coordinates(self) -> tuple[Tensor, ...]:
+    def params(self) -> tuple[Tensor, ...]:
         return (self.logits,)
 
     def _parts(self) -> list[Categorical]:
@@ -145,7 +145,7 @@ class DiagonalGaussian:
     log_std: Tensor
 
     @property
-    def coordinates(self) -> tuple[Tensor, ...]:
+    def params(self) -> tuple[Tensor, ...]:
         return (self.mean, self.log_std)
 
     def detach(self) -> Self:
@@ -184,8 +184,8 @@ class DiagonalGaussian:
 
         Computed by `gaussian_kl`.
         """
-        coordinates = (x.double() for x in (*self.coordinates, *other.coordinates))
-        return gaussian_kl(*coordinates).to(self.mean.dtype)
+        params = (x.double() for x in (*self.params, *other.params))
+        return gaussian_kl(*params).to(self.mean.dtype)
 
     def fisher(self, tangent: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """diag(1/σ², 2) in (mean, log_std)."""
@@ -210,8 +210,8 @@ class SquashedGaussian:
     half_range: Tensor  # [A], > 0
 
     @property
-    def coordinates(self) -> tuple[Tensor, ...]:
-        return self.gaussian.coordinates
+    def params(self) -> tuple[Tensor, ...]:
+        return self.gaussian.params
 
     def detach(self) -> Self:
         return type(self)(self.gaussian.detach(), self.center, self.half_range)
@@ -252,7 +252,7 @@ class SquashedGaussian:
         for log_std <= 2, to 1e-7 for log_std <= 1. (As many Gauss-Hermite points are right to 1e-2 at log_std = 2: most
         of them lie where there is next to no probability.)
         """
-        mean, log_std = self.gaussian.coordinates
+        mean, log_std = self.gaussian.params
         z = torch.linspace(-6, 6, 81, dtype=mean.dtype, device=mean.device).unsqueeze(-1)
         points = mean.unsqueeze(-2) + log_std.exp().unsqueeze(-2) * z  # [B, 81, A]
         weight = (-0.5 * z.square()).softmax(0)

@@ -53,7 +53,7 @@ def gauss_newton_product(policy: Policy, obs: Observations) -> MatVec:
         [P] -> [P].
     """
     distribution = policy(obs)
-    return _sandwich(distribution.coordinates, distribution.detach().fisher, list(policy.parameters()))
+    return _sandwich(distribution.params, distribution.detach().fisher, list(policy.parameters()))
 
 
 def empirical_fisher_product(policy: Policy, obs: Observations, action: Tensor) -> MatVec:
@@ -130,7 +130,7 @@ def over_chunks(product_at: Callable[[Observations], MatVec], obs: Observations,
     *others, last = [product_at(obs[part]) for part in parts]
 
     def product(vector: Tensor) -> Tensor:
-        begun = [engine.beside(times, vector) for times in others]
+        begun = [engine.submit(times, vector) for times in others]
         end = last(vector)
         products = [*(result() for result in begun), end]
         return torch.stack([share * part for share, part in zip(shares, products, strict=True)]).sum(0)

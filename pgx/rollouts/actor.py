@@ -16,8 +16,8 @@ from pgx.core.errors import RunError
 from pgx.core.seeding import derive
 from pgx.envs.make import EnvsPlan
 from pgx.networks.agents import AgentPlan
-from pgx.rollouts.collector import Recording, Stepper
-from pgx.rollouts.inference import Asking, Desk
+from pgx.rollouts.collector import RolloutBuffer, RolloutCollector
+from pgx.rollouts.inference import InferenceChannel, RemotePolicy
 from pgx.rollouts.shared import Column, SharedParameters, acting_tensors, attach
 from pgx.rollouts.trajectories import Stream, store
 from pgx.rollouts.types import Episode
@@ -36,7 +36,7 @@ class ActorPlan:
     seed: int  # of the run
     engine: EngineChoice
 
-    def stepper(self, index: int, life: int, engine: Binds, calls: Calls) -> tuple[Stepper, Agent]:
+    def stepper(self, index: int, life: int, engine: Binds, calls: Calls) -> tuple[RolloutCollector, Agent]:
         """The environments and the agent of an actor; rewards stay as they are.
 
         One that takes the place of an actor that died must not live its life again: it draws from streams of its own.
@@ -44,7 +44,7 @@ class ActorPlan:
         envs = make_watched(self.envs, calls)
         agent = self.agent.make(envs.obs_spec, envs.action_spec, CPU)
         seed = self.seed if life == 0 else derive(self.seed, "life", life)
-        return Stepper(envs, None, seed, index, CPU, engine), agent
+        return RolloutCollector(envs, None, seed, index, CPU, engine), agent
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Places:
     parameter_columns: list[Column]
     slots: int
     slot_columns: list[list[Column]]
-    desks: list[Desk] | None  # where actors ask for actions; None: they choose their own
+    desks: list[InferenceChannel] | None  # where actors ask for actions; None: they choose their own
     calls: int  # see `Watch`
     actors: int
 
@@ -117,7 +117,7 @@ class Actor:
         life: int,
         parameters: Reads,
         slots: Sequence[Mapping[str, Tensor]],
-        desk: Asking | None,
+        desk: RemotePolicy | None,
         calls: Calls,
     ) -> None:
         self._desk = desk
@@ -142,7 +142,7 @@ class Actor:
         stepper = self.stepper
         before = stepper.env_seconds, stepper.policy_seconds
         version = self._parameters.read(self._acting) if self._desk is None else 0
-        recording = Recording(room=self._steps + 1)
+        recording = RolloutBuffer(room=self._steps + 1)
         stepper.advance(self._agent, recording, self._steps)
         store(stepper.rollout(recording), self._slots[slot])
         if self._desk is not None:
@@ -163,7 +163,7 @@ def act(plan: ActorPlan, places: Places, index: int, channel: "Connection[Any, A
         for slot in places.slot_columns
     ]
     parameters = SharedParameters(places.parameters, places.parameter_columns)
-    desk = None if places.desks is None else Asking(places.desks[index])
+    desk = None if places.desks is None else RemotePolicy(places.desks[index])
     calls = counters(places.calls, places.actors)[index : index + 1]
     actor = Actor(plan, index, begin.life, parameters, slots, desk, calls)
     try:

@@ -18,7 +18,7 @@ from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
 from pgx.rollouts.actor import CPU, ActorPlan
 from pgx.rollouts.collector import respond
-from pgx.rollouts.inference import Service, blank
+from pgx.rollouts.inference import InferenceServer, blank
 from pgx.rollouts.local_actors import LocalActors
 from pgx.rollouts.shared import acting_tensors
 from pgx.rollouts.sizes import Auto, cores, sizes
@@ -218,10 +218,10 @@ def actor_learner(
     given = blank(twin, columns[0], size.envs_each)
     service = None
     if inference == "learner":
-        service = Service(twin, engine, given, sum(choices(envs.action_spec)), size.workers)
+        service = InferenceServer(twin, engine, given, sum(choices(envs.action_spec)), size.workers)
     elif plan.engine.compiled:
         with torch.inference_mode():  # compiled here, once, and found on disk by every actor
-            engine.bind(respond, twin.policy, twin.normalizer.lens, False)(*given)
+            engine.bind(respond, twin.policy, twin.normalizer.normalize_fn, False)(*given)
     actors: Actors
     match backend:
         case "local":

@@ -21,14 +21,14 @@ from pgx.core.agent import Agent, Distribution, Policy, State, at_one_moment, di
 from pgx.core.algorithm import Binds, Bound
 from pgx.core.data import Rollout
 from pgx.core.nonfinite import Evidence, NotFiniteError
-from pgx.core.ranks import ALONE, Ranks, share_of
+from pgx.core.ranks import SINGLE_PROCESS, Ranks, share_of
 from pgx.core.seeding import derive, generator
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import Array, Step, VectorEnv
 from pgx.rollouts.types import Episode
 
 
-class Recording:
+class RolloutBuffer:
     """Columns of [T, N, ...], written a row at a time.
 
     Args:
@@ -70,7 +70,7 @@ class Recording:
         }
 
 
-class Tally:
+class EpisodeStats:
     """Counts steps and adds up rewards; gives each episode when it has ended.
 
     A step is counted first, which says where each environment stands, and added up later, before the next is counted.
@@ -129,7 +129,7 @@ class Tally:
         return Episode(float(self._return[i]), int(self._counted[i]), said, float(self._unshaped[i]), parts)
 
 
-class Stepper:
+class RolloutCollector:
     """Steps environments with an agent's actions, keeping the episodes under way.
 
     What is left to note of a step is noted while the environments move.
@@ -152,7 +152,7 @@ class Stepper:
         number: int,
         device: torch.device,
         engine: Binds,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_PROCESS,
     ) -> None:
         self.envs = envs
         self.reward_scaler = reward_scaler
@@ -189,14 +189,14 @@ class Stepper:
         before = (self.number + self.ranks.rank) * n  # environments of other steppers and other ranks
         self._obs = self.envs.reset(derive(self.seed, "environments", iteration) + before)
         if not _finite(self._obs):
-            self._refuse(self._obs, Recording(room=1), step=0)
-        self._tally = Tally(n)
+            self._refuse(self._obs, RolloutBuffer(room=1), step=0)
+        self._tally = EpisodeStats(n)
         self._memory: Tensor | None = None
         if self.reward_scaler is not None:
             self.reward_scaler.begin()
 
     @torch.inference_mode()
-    def advance(self, agent: Agent, recording: Recording, steps: int) -> None:
+    def advance(self, agent: Agent, recording: RolloutBuffer, steps: int) -> None:
         """Take so many steps of all environments, into a recording."""
         noise = self._drawn(agent, steps)
         first = recording.steps
@@ -216,7 +216,7 @@ class Stepper:
     def collect(self, agent: Agent, steps: int) -> Rollout:
         """Take so many steps of all environments, as a rollout."""
         # A row more than there are steps: the last observation has no step of its own.
-        recording = Recording(room=steps + 1)
+        recording = RolloutBuffer(room=steps + 1)
         self.advance(agent, recording, steps)
         return self.rollout(recording)
 
@@ -235,7 +235,7 @@ class Stepper:
             self._noise = partial(noise_of, self.ranks, distribution_at(agent.policy, seen)[0])
         return self._noise(steps, self._sampling)
 
-    def _send(self, agent: Agent, recording: Recording, t: int, noise: Tensor) -> None:
+    def _send(self, agent: Agent, recording: RolloutBuffer, t: int, noise: Tensor) -> None:
         """Begin a step with the actions of the agent."""
         started = time.perf_counter()
         assert self._obs is not None
@@ -265,7 +265,7 @@ class Stepper:
             # An episode that begins with the next step remembers nothing.
             self._memory = memory[0].masked_fill(self._on_device(self._tally.resetting).unsqueeze(-1), 0.0)
 
-    def _receive(self, recording: Recording, t: int) -> Step:
+    def _receive(self, recording: RolloutBuffer, t: int) -> Step:
         """Wait for the end of a step, and learn from it what the next actions depend on."""
         started = time.perf_counter()
         step = self.envs.receive()
@@ -278,7 +278,7 @@ class Stepper:
             self._refuse(step.obs, recording, t)
         return step
 
-    def _note(self, step: Step, recording: Recording, t: int) -> None:
+    def _note(self, step: Step, recording: RolloutBuffer, t: int) -> None:
         """What is left to note of a step that has ended."""
         recording.write("reward", t, step.reward)
         recording.write("terminated", t, step.terminated)
@@ -290,11 +290,11 @@ class Stepper:
         """`respond` for this agent, bound once: its networks and its lens change in place."""
         known = self._bound.get(masked)
         if known is None or known[0] is not agent:
-            bound = self.engine.bind(respond, agent.policy, agent.normalizer.lens, masked)
+            bound = self.engine.bind(respond, agent.policy, agent.normalizer.normalize_fn, masked)
             self._bound[masked] = known = (agent, bound)
         return known[1]
 
-    def rollout(self, recording: Recording) -> Rollout:
+    def rollout(self, recording: RolloutBuffer) -> Rollout:
         """What was recorded, as a rollout; rewards are scaled here, all by one number."""
         reward = recording["reward"]
         self._check_reward(recording)
@@ -331,18 +331,20 @@ class Stepper:
     def _on_device(self, values: Array) -> Tensor:
         return torch.from_numpy(values).to(self.device)
 
-    def _refuse(self, obs: Array, recording: Recording, step: int) -> NoReturn:
+    def _refuse(self, obs: Array, recording: RolloutBuffer, step: int) -> NoReturn:
         finite = np.isfinite(obs).reshape(len(obs), -1)
         self._not_finite("observation", np.flatnonzero(~finite.all(axis=1)), recording, step)
 
-    def _check_reward(self, recording: Recording) -> None:
+    def _check_reward(self, recording: RolloutBuffer) -> None:
         reward = recording["reward"]
         if not math.isfinite(reward.sum()):
             bad = ~np.isfinite(reward)
             step = int(np.flatnonzero(bad.any(axis=1))[0])
             self._not_finite("reward", np.flatnonzero(bad[step]), recording, step)
 
-    def _not_finite(self, what: str, index: NDArray[np.int64], recording: Recording, step: int) -> NoReturn:
+    def _not_finite(
+        self, what: str, index: NDArray[np.int64], recording: RolloutBuffer, step: int
+    ) -> NoReturn:
         raise NotFiniteError(
             f"{self.envs.id}: the {what} of environment {', '.join(map(str, index))} is not a finite number "
             f"(step {step} of the rollout)",
@@ -371,13 +373,18 @@ def noise_of(ranks: Ranks, distribution: Distribution, steps: int, generator: to
     """The noise of the environments here, [steps, N, ...], of a draw for those of all ranks."""
     if ranks.size == 1:
         return distribution.noise(steps, generator)
-    n = len(distribution.coordinates[0])
+    n = len(distribution.params[0])
     of_all = torch.arange(ranks.size * n, device=generator.device) % n
     return distribution.rows(of_all).noise(steps, generator)[:, ranks.rank * n : (ranks.rank + 1) * n]
 
 
 def respond(
-    policy: Policy, lens: Callable[[Tensor], Tensor], masked: bool, obs: Tensor, time: Tensor, *rest: Tensor
+    policy: Policy,
+    normalize_fn: Callable[[Tensor], Tensor],
+    masked: bool,
+    obs: Tensor,
+    time: Tensor,
+    *rest: Tensor,
 ) -> tuple[Tensor, ...]:
     """What a policy does at N raw observations of one moment.
 
@@ -395,7 +402,7 @@ def respond(
     noise, *more = rest
     mask = more.pop(0) if masked else None
     memory = more.pop(0) if more else None
-    distribution, after = distribution_at(policy, at_one_moment(lens, obs, time, mask, memory))
+    distribution, after = distribution_at(policy, at_one_moment(normalize_fn, obs, time, mask, memory))
     action = distribution.sampled(noise)
     acted = action, distribution.executed(action), distribution.log_prob(action)
     return acted if after is None else (*acted, after)

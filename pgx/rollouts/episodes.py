@@ -12,7 +12,7 @@ from pgx.core.data import Rollout
 from pgx.core.schema import Count
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
-from pgx.rollouts.collector import Recording, Stepper
+from pgx.rollouts.collector import RolloutBuffer, RolloutCollector
 from pgx.rollouts.types import Episode
 
 
@@ -33,7 +33,7 @@ class EpisodeRunner:
         max_episode_steps: of an episode, >= 1.
     """
 
-    def __init__(self, stepper: Stepper, episodes_per_env: int, max_episode_steps: int) -> None:
+    def __init__(self, stepper: RolloutCollector, episodes_per_env: int, max_episode_steps: int) -> None:
         self.stepper = stepper
         self.episodes_per_env = episodes_per_env
         self.max_episode_steps = max_episode_steps
@@ -69,7 +69,7 @@ class EpisodeRunner:
         self.stepper.begin(self._iteration)
         self._iteration += 1
         left = np.full(self.envs.num_envs, self.episodes_per_env)
-        recording = Recording(room=1024)
+        recording = RolloutBuffer(room=1024)
         self.stepper.taken = 0
         while left.any():
             self.stepper.advance(agent, recording, steps=1)
@@ -126,5 +126,5 @@ def episodes(
     max_episode_steps: Count,
 ) -> EpisodeRunner:
     """An EpisodeRunner with a Stepper of its own. Args as in both."""
-    stepper = Stepper(envs, reward_scaler, seed, 0, device, engine)
+    stepper = RolloutCollector(envs, reward_scaler, seed, 0, device, engine)
     return EpisodeRunner(stepper, episodes_per_env, max_episode_steps)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgx.compiler.eager import Written
+from pgx.compiler.eager import EagerFunction
 from pgx.core.agent import Agent, distribution_at
 from pgx.core.algorithm import Bound, Engine
 from pgx.rollouts.collector import respond
@@ -33,7 +33,7 @@ ANSWERED = (
 
 
 @dataclass(frozen=True)
-class Desk:
+class InferenceChannel:
     """Where an actor puts its observations and finds its actions."""
 
     number: int  # the actor's
@@ -42,14 +42,14 @@ class Desk:
     bell: int  # descriptor of the actor's end of a socket
 
 
-class Asking:
+class RemotePolicy:
     """In the place of an actor's engine: has the learner answer to observations.
 
     Args:
         desk: of this actor.
     """
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: InferenceChannel) -> None:
         self._rows = desk_columns(desk.number, attach(desk.memory, desk.columns))
         self._bell = desk.bell
         self._version: int | None = None
@@ -73,7 +73,7 @@ class Asking:
         """`respond`, with the learner's policy and lens in place of those given."""
         assert function is respond
         _, _, masked = fixed
-        return Written(self._ask, (masked,))
+        return EagerFunction(self._ask, (masked,))
 
     def _ask(self, masked: bool, *varying: Tensor) -> tuple[Tensor, ...]:
         self._rows["masked"].fill_(masked)
@@ -103,7 +103,7 @@ def desk_columns(number: int, shared: Mapping[str, Tensor]) -> dict[str, Tensor]
     return {name.removeprefix(prefix): t for name, t in shared.items() if name.startswith(prefix)}
 
 
-class Service:
+class InferenceServer:
     """A thread that answers all actors that wait with one forward pass, with the newest parameters.
 
     Args:
@@ -131,7 +131,9 @@ class Service:
         self._theirs = [theirs for _, theirs in pairs]
         self._stop, self._stopped = socket.socketpair()
         # Both ends stay open here: an actor that takes the place of another finds the same descriptor.
-        self.desks = [Desk(i, memory, columns, theirs.fileno()) for i, theirs in enumerate(self._theirs)]
+        self.desks = [
+            InferenceChannel(i, memory, columns, theirs.fileno()) for i, theirs in enumerate(self._theirs)
+        ]
         self.descriptors = [memory, *(theirs.fileno() for theirs in self._theirs)]
         shared = attach(memory, columns)
         self._rows = [desk_columns(i, shared) for i in range(actors)]
@@ -180,7 +182,7 @@ class Service:
                 self._bound[masked] = self._engine.bind(
                     respond,
                     self._agent.policy,
-                    self._agent.normalizer.lens,
+                    self._agent.normalizer.normalize_fn,
                     masked,
                     ragged=range(len(varying)),
                 )
@@ -222,7 +224,7 @@ def blank(agent: Agent, obs: Column, num_envs: int) -> tuple[Tensor, ...]:
 def _columns(agent: Agent, given: Sequence[Tensor], choices: int, actors: int) -> list[Column]:
     """Of all desks."""
     with torch.inference_mode():
-        answers = respond(agent.policy, agent.normalizer.lens, False, *given)
+        answers = respond(agent.policy, agent.normalizer.normalize_fn, False, *given)
     named = dict(zip(asked(False, len(given) > 3), given, strict=True))
     named |= dict(zip(ANSWERED, answers, strict=False))
     named |= {

@@ -9,7 +9,7 @@ from functools import partial
 from torch import Tensor
 
 from pgx.rollouts.actor import ActorPlan, Begin, Done, Order, Places, act
-from pgx.rollouts.inference import Service
+from pgx.rollouts.inference import InferenceServer
 from pgx.rollouts.shared import Column, SharedParameters, allocate, attach, columns_of
 from pgx.rollouts.trajectories import Stream, Trajectory
 from pgx.rollouts.watch import Watch
@@ -39,7 +39,7 @@ class LocalActors:
         slots: int,
         columns: Sequence[Column],
         parameters: Mapping[str, Tensor],
-        service: Service | None,
+        service: InferenceServer | None,
     ) -> None:
         self.count = count
         self._service = service

@@ -60,9 +60,9 @@ def attach(memory: int, columns: Sequence[Column]) -> dict[str, Tensor]:
 def acting_tensors(agent: Agent) -> dict[str, Tensor]:
     """The tensors that decide how an agent acts, by name: those of its policy and of the lens that it looks through."""
     tensors = {f"policy.{name}": tensor for name, tensor in agent.policy.state_dict().items()}
-    lens: object = agent.normalizer.lens
-    if is_dataclass(lens):
-        named = {f"lens.{field.name}": getattr(lens, field.name) for field in fields(lens)}
+    normalize_fn: object = agent.normalizer.normalize_fn
+    if is_dataclass(normalize_fn):
+        named = {f"lens.{field.name}": getattr(normalize_fn, field.name) for field in fields(normalize_fn)}
         tensors |= {name: value for name, value in named.items() if isinstance(value, Tensor)}
     return tensors
 

@@ -13,7 +13,7 @@ from pgx.core.ranks import Ranks
 from pgx.core.schema import Count, Index
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
-from pgx.rollouts.collector import Stepper
+from pgx.rollouts.collector import RolloutCollector
 from pgx.rollouts.types import Episode
 
 
@@ -27,7 +27,7 @@ class SyncRunner:
             between wait their turn.
     """
 
-    def __init__(self, stepper: Stepper, rollout_steps: int, lag: int) -> None:
+    def __init__(self, stepper: RolloutCollector, rollout_steps: int, lag: int) -> None:
         self.stepper = stepper
         self.rollout_steps = rollout_steps
         self.lag = lag
@@ -115,4 +115,6 @@ def sync(
     lag: Index,
 ) -> SyncRunner:
     """A SyncRunner with a Stepper of its own. Args as in both."""
-    return SyncRunner(Stepper(envs, reward_scaler, seed, 0, device, engine, ranks), rollout_steps, lag)
+    return SyncRunner(
+        RolloutCollector(envs, reward_scaler, seed, 0, device, engine, ranks), rollout_steps, lag
+    )

@@ -24,7 +24,7 @@ class Episode:
     cut: bool = False  # it did not end: it was cut at the step limit of an evaluation or of runner=episodes
 
 
-class Boundaries(Protocol):
+class RolloutSource(Protocol):
     """What steps environments, from one boundary of episodes to the next."""
 
     @property
@@ -45,7 +45,7 @@ class Boundaries(Protocol):
     def close(self) -> None: ...
 
 
-class Runner(Boundaries, Protocol):
+class Runner(RolloutSource, Protocol):
     """Gives rollouts, one for each iteration."""
 
     @property

@@ -20,7 +20,7 @@ PAUSE = 1.0  # seconds between attempts to write what could not be written
 
 
 @dataclass(frozen=True)
-class Unwritten:
+class PendingCheckpoint:
     """A checkpoint that is not on the disk yet, packed at its moment."""
 
     steps: int
@@ -56,7 +56,7 @@ class Records:
         self.patience = patience
         self.warn = warn
         self._sinks: Sequence[Sink] = ()
-        self._unwritten: Unwritten | None = None
+        self._unwritten: PendingCheckpoint | None = None
         self._tried = 0.0  # when it was last tried
         self._held_up = False
 
@@ -82,7 +82,7 @@ class Records:
         for sink in self._sinks:
             sink.film(steps, clip)
 
-    def checkpoint(self, unwritten: Unwritten) -> None:
+    def checkpoint(self, unwritten: PendingCheckpoint) -> None:
         """Write a checkpoint now, or as soon as the disk lets it; one that waits has a last chance before it."""
         self._tried = 0.0
         self.catch_up()

@@ -25,7 +25,7 @@ from pgx.core.agent import Agent, Metrics, State
 from pgx.core.algorithm import Algorithm, Learner, Optimizer
 from pgx.core.data import Rollout
 from pgx.core.errors import RunError
-from pgx.core.ranks import ALONE
+from pgx.core.ranks import SINGLE_PROCESS
 from pgx.core.seeding import derive, generator
 from pgx.core.tensor_tree import leaves
 from pgx.envs.make import EnvsPlan
@@ -35,14 +35,14 @@ from pgx.networks.agents import AgentPlan
 from pgx.ops.optim import CRITIC_OPTIMIZERS, OPTIMIZERS, GradientSteps, make_optimizer
 from pgx.ops.optim.shared_steps import SharedSteps
 from pgx.ops.params import assign, flatten, split
-from pgx.rollouts.collector import Stepper
+from pgx.rollouts.collector import RolloutCollector
 from pgx.rollouts.shared import Column, allocate, attach
 from pgx.rollouts.sync import SyncRunner
 from pgx.rollouts.types import Episode
 from pgx.rollouts.watch import Calls, Watch, counters, make_watched
 from pgx.rollouts.workers import Workers
 from pgx.training.loop import Counters, Report, iterate
-from pgx.training.nan_debug.evidence import refuse_unsound
+from pgx.training.nan_debug.evidence import refuse_nonfinite
 
 
 class Common:
@@ -60,12 +60,12 @@ class Common:
     ) -> None:
         sizes = [sum(p.numel() for p in parameters) for parameters in _parameters(agent)]
         counts = [len(o.moments) if isinstance(o, GradientSteps) else 0 for o in optimizers]
-        lens = list(leaves(agent.normalizer.lens))
+        normalize_fn = list(leaves(agent.normalizer.normalize_fn))
         columns = [Column(f"weights.{i}", (size,), torch.float32) for i, size in enumerate(sizes)]
         columns += [
             Column(f"moments.{i}.{k}", (sizes[i],), torch.float32) for i in (0, 1) for k in range(counts[i])
         ]
-        columns += [Column(f"lens.{k}", tuple(part.shape), part.dtype) for k, part in enumerate(lens)]
+        columns += [Column(f"lens.{k}", tuple(part.shape), part.dtype) for k, part in enumerate(normalize_fn)]
         columns += [Column(name, (workers,), torch.int64) for name in ("steps", "updates")]
         columns += [Column("limit", (), torch.int64), Column("returns", (3,), torch.float64)]
         shared = attach(memory, columns)
@@ -73,7 +73,7 @@ class Common:
         self.moments: list[list[Tensor]] = [  # of their optimizers, [P] each
             [shared[f"moments.{i}.{k}"] for k in range(counts[i])] for i in (0, 1)
         ]
-        self.lens: list[Tensor] = [shared[f"lens.{k}"] for k in range(len(lens))]
+        self.normalize_fn: list[Tensor] = [shared[f"lens.{k}"] for k in range(len(normalize_fn))]
         self.steps = shared[
             "steps"
         ]  # [W] environment steps of each worker's updates; worker i writes number i
@@ -94,7 +94,7 @@ class Common:
                 for shared, moment in zip(moments, optimizer.moments, strict=True):
                     shared.copy_(moment)
                 optimizer.moments = moments
-        for part, shared in zip(leaves(agent.normalizer.lens), self.lens, strict=True):
+        for part, shared in zip(leaves(agent.normalizer.normalize_fn), self.normalize_fn, strict=True):
             shared.copy_(part)
             part.data = shared
 
@@ -104,7 +104,7 @@ class Common:
         for parameters, weights in zip(_parameters(agent), self.weights, strict=True):
             if parameters:
                 assign(parameters, weights)
-        for part, shared in zip(leaves(agent.normalizer.lens), self.lens, strict=True):
+        for part, shared in zip(leaves(agent.normalizer.normalize_fn), self.normalize_fn, strict=True):
             part.copy_(shared)
         if scaler is not None:
             count, mean, squares = self.returns.clone()
@@ -185,8 +185,10 @@ class Worker:
         self.engine = make_engine(plan.engine, "cpu", aloud if index == 0 else silently)
         self.agent = plan.agent.make(self.envs.obs_spec, self.envs.action_spec, CPU)
         own = (
-            make_optimizer(OPTIMIZERS, plan.optimizer, self.agent.policy, self.engine, ALONE),
-            make_optimizer(CRITIC_OPTIMIZERS, plan.critic_optimizer, self.agent.critic, self.engine, ALONE),
+            make_optimizer(OPTIMIZERS, plan.optimizer, self.agent.policy, self.engine, SINGLE_PROCESS),
+            make_optimizer(
+                CRITIC_OPTIMIZERS, plan.critic_optimizer, self.agent.critic, self.engine, SINGLE_PROCESS
+            ),
         )
         self.common = Common(memory, self.agent, own, plan.workers)
         steps = [_shared(optimizer, self.common, i) for i, optimizer in enumerate(own)]
@@ -202,7 +204,7 @@ class Worker:
         seed = self.plan.seed if begin.life == 0 else derive(self.plan.seed, "life", begin.life)
         seed = seed if begin.iteration == 0 else derive(seed, "iteration", begin.iteration)
         seed = derive(seed, "warm-up") if begin.warmup_steps else seed
-        stepper = Stepper(self.envs, self.scaler, seed, self.index, CPU, self.engine)
+        stepper = RolloutCollector(self.envs, self.scaler, seed, self.index, CPU, self.engine)
         stepper.begin(0)
         self.runner = SyncRunner(stepper, self.plan.rollout_steps, lag=0)
 
@@ -395,7 +397,7 @@ class A3C:
         self._iteration = counters.iterations
         while not self._reports:
             self._hear()
-        refuse_unsound(self.agent, counters.iterations + 1)
+        refuse_nonfinite(self.agent, counters.iterations + 1)
         return self._reports.popleft()
 
     undoes = False  # workers learn meanwhile
@@ -416,7 +418,7 @@ class A3C:
                 self._hear()
         reports = list(self._reports)
         self._reports.clear()
-        refuse_unsound(self.agent, self._iteration + len(reports))
+        refuse_nonfinite(self.agent, self._iteration + len(reports))
         return reports
 
     def _hear(self) -> None:

@@ -41,7 +41,7 @@ from pgx.core.agent import Agent
 from pgx.core.algorithm import Algorithm, Engine, Learner, Optimizer
 from pgx.core.errors import UserError
 from pgx.core.nonfinite import Attempt
-from pgx.core.ranks import ALONE, Ranks
+from pgx.core.ranks import SINGLE_PROCESS, Ranks
 from pgx.core.schema import fits, signature
 from pgx.core.seeding import derive, generator
 from pgx.core.specs import ActionSpec, ObsSpec
@@ -64,13 +64,13 @@ from pgx.runs.checkpoints import Checkpoints
 from pgx.runs.loggers import Sink
 from pgx.runs.loggers.console import make_console
 from pgx.runs.loggers.jsonl import METRICS, JsonLines
-from pgx.runs.loggers.patient import Patient
+from pgx.runs.loggers.patient import RetryingLogger
 from pgx.runs.loggers.tensorboard import Column, TensorBoard, Value
 from pgx.runs.loggers.weights_and_biases import WeightsAndBiases
 from pgx.runs.writer import Records, complain
 from pgx.training.a3c import A3C, A3CPlan
 from pgx.training.evaluation import INTERVAL, line_progress, play
-from pgx.training.loop import Iterations, Synchronous
+from pgx.training.loop import Iterations, SyncLoop
 from pgx.training.nan_debug.search import find_fault
 from pgx.training.trainer import Evaluate, Trainer
 from pgx.training.videos import filming, refuse_unfilmable
@@ -91,10 +91,10 @@ def _open_sinks(
     sinks: list[Sink] = []
     if logger.wandb is not None:  # first: where it refuses to start, nothing else has been written
         sinks.append(WeightsAndBiases(logger.wandb, run_dir, _flat(values), complain))
-    sinks.append(Patient(JsonLines(run_dir / METRICS, steps, rows), METRICS, complain))
+    sinks.append(RetryingLogger(JsonLines(run_dir / METRICS, steps, rows), METRICS, complain))
     if logger.tensorboard:
         events = TensorBoard(run_dir, _flat(values), _keys(), keep_until=steps)
-        sinks.append(Patient(events, "TensorBoard's events", complain))
+        sinks.append(RetryingLogger(events, "TensorBoard's events", complain))
     console = make_console(logger.console, logger.console_interval, steps or 0, total_steps)
     return [*sinks, console] if console else sinks
 
@@ -240,7 +240,7 @@ def _able() -> list[str]:
     return [name for name, own in uses.items() if isinstance(own, frozenset) and "ranks" in own]
 
 
-def build(cfg: DictConfig, ranks: Ranks = ALONE) -> Trainer:
+def build(cfg: DictConfig, ranks: Ranks = SINGLE_PROCESS) -> Trainer:
     """The Trainer that a config describes.
 
     Args:
@@ -447,9 +447,9 @@ def _synchronous(
     learner: Learner,
     runner: Runner,
     ranks: Ranks,
-) -> Synchronous:
+) -> SyncLoop:
     training = TrainerSection(**values["trainer"])
-    return Synchronous(
+    return SyncLoop(
         agent,
         algorithm,
         learner,
@@ -522,7 +522,7 @@ def _diagnose(
 ) -> str | None:
     """Where in an update a number first ceases to be finite, with an agent and a learner made for this alone."""
     agent = agent_plan(values, env).make(*specs, device)
-    learner = _learner(values, agent, Eager(), ALONE)
+    learner = _learner(values, agent, Eager(), SINGLE_PROCESS)
     return find_fault(attempt, agent, algorithm, learner)
 
 

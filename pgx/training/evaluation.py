@@ -17,7 +17,7 @@ from pgx.core.agent import Act, Agent, Metrics
 from pgx.core.data import Observations
 from pgx.core.seeding import derive
 from pgx.envs.vector import VectorEnv, step
-from pgx.rollouts.collector import Tally
+from pgx.rollouts.collector import EpisodeStats
 from pgx.rollouts.types import Episode
 from pgx.runs.metrics import part_key
 
@@ -99,7 +99,7 @@ def _round(
         seed: of environment 0.
     """
     n = envs.num_envs
-    tally = Tally(n)
+    tally = EpisodeStats(n)
     waits = np.zeros(n, dtype=bool)  # for the next round
     memory = agent.blank_memory(n, device)
     obs = envs.reset(seed)

@@ -21,7 +21,7 @@ from pgx.core.ranks import Ranks
 from pgx.rollouts.types import Episode, Runner
 from pgx.runs.checkpoints import snapshot
 from pgx.training import health
-from pgx.training.nan_debug.evidence import learned, unlearn, unsound, unsound_update
+from pgx.training.nan_debug.evidence import learned, nonfinite_network, nonfinite_update, rollback
 
 RECENT = 20  # episodes in the running mean that "best" and "final" returns are taken from
 
@@ -113,7 +113,7 @@ class Iterations(Protocol):
         ...
 
 
-class Synchronous:
+class SyncLoop:
     """An iteration is a rollout of the runner's and an update on it, here and now.
 
     Args:
@@ -212,11 +212,11 @@ class Synchronous:
         Raises:
             NotFiniteError: it did, and the run is to stop there.
         """
-        if (network := unsound(self.agent)) is None:
+        if (network := nonfinite_network(self.agent)) is None:
             return False
         if self.on_nan == "stop":
-            raise NotFiniteError(unsound_update(network, iteration), Evidence(attempt))
-        unlearn(self.agent, self.learner, attempt.before)
+            raise NotFiniteError(nonfinite_update(network, iteration), Evidence(attempt))
+        rollback(self.agent, self.learner, attempt.before)
         return True
 
     undoes = True
@@ -227,7 +227,7 @@ class Synchronous:
         if kept is None or (kept.steps, kept.iterations) != (counters.steps, counters.iterations):
             return 0  # none is under way
         self.learner.engine.settle()  # else the second thread would go on to change what is restored
-        unlearn(self.agent, self.learner, kept.learned)
+        rollback(self.agent, self.learner, kept.learned)
         self.runner.load_state_dict(kept.runner)
         self.runner.episodes.clear()
         self._kept = None

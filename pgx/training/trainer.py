@@ -11,17 +11,17 @@ from pgx.core.agent import Agent, Metrics, State
 from pgx.core.algorithm import Algorithm, Learner
 from pgx.core.errors import RunError
 from pgx.core.nonfinite import Attempt, NotFiniteError
-from pgx.core.periodic import Every
+from pgx.core.periodic import PeriodicTrigger
 from pgx.core.ranks import Ranks
 from pgx.core.specs import dimensions
 from pgx.core.stopping import Abandonable, StopAtCheckpoint
 from pgx.distributed.agreement import RanksDisagree, check_agreement
-from pgx.rollouts.types import Boundaries, Episode
+from pgx.rollouts.types import Episode, RolloutSource
 from pgx.runs.checkpoints import packed
 from pgx.runs.lock import hold
 from pgx.runs.metrics import tagged
 from pgx.runs.versions import versions
-from pgx.runs.writer import Records, Unwritten, refuse_used
+from pgx.runs.writer import PendingCheckpoint, Records, refuse_used
 from pgx.training.evaluation import episode_metrics, evaluation_metrics
 from pgx.training.loop import Counters, Iterations, Report, Status
 from pgx.training.nan_debug.post_mortem import explained
@@ -58,7 +58,7 @@ class Trainer:
         agent: Agent,
         algorithm: Algorithm,
         learner: Learner,
-        runner: Boundaries,
+        runner: RolloutSource,
         iterations: Iterations,
         ranks: Ranks,
         records: Records,
@@ -82,10 +82,10 @@ class Trainer:
         self.run_dir = records.run_dir
         self.checkpoints = records.checkpoints
         self.total_steps = total_steps
-        self.checkpoint_every = Every(checkpoint_every)
+        self.checkpoint_every = PeriodicTrigger(checkpoint_every)
         self.backend_reason = backend_reason
         self.engine = engine
-        self.eval_every = Every(eval_every)
+        self.eval_every = PeriodicTrigger(eval_every)
         self.evaluate = evaluate
         self.filming = filming
         self.diagnose = diagnose
@@ -95,7 +95,7 @@ class Trainer:
         )
         self._abandonable = Abandonable()
         self.on_progress: OnProgress = (
-            _carry_on  # set from outside; asked after each iteration, and on resuming
+            never_stop  # set from outside; asked after each iteration, and on resuming
         )
         self._resumed = False
         self._best: bytes | None = None  # to be written with the next checkpoint
@@ -287,7 +287,7 @@ class Trainer:
 
     def _write_checkpoint(self) -> None:
         state = packed(self.state_dict())
-        self.records.checkpoint(Unwritten(self.counters.steps, state, self._best))
+        self.records.checkpoint(PendingCheckpoint(self.counters.steps, state, self._best))
         self._best, self._saved_at = None, self.counters.steps
 
     def state_dict(self) -> State:
@@ -314,5 +314,5 @@ class Trainer:
         self._resumed = True
 
 
-def _carry_on(steps: int, recent_return: float | None) -> bool:
+def never_stop(steps: int, recent_return: float | None) -> bool:
     return False

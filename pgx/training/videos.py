@@ -9,7 +9,7 @@ import torch
 from pgx.config.sections import Env, TrainerSection
 from pgx.core.agent import Agent
 from pgx.core.errors import RunError, UserError
-from pgx.core.periodic import Every
+from pgx.core.periodic import PeriodicTrigger
 from pgx.core.seeding import derive
 from pgx.envs.render.camera import Camera, Frame, captioned
 from pgx.envs.render.videos import GIF, LIMITS
@@ -67,7 +67,7 @@ class Filming:
     """
 
     def __init__(self, every: int | None, record: Callable[[int, Callable[[], bool]], Clip]) -> None:
-        self._every = Every(every)
+        self._every = PeriodicTrigger(every)
         self._record = record
 
     def look(

@@ -31,8 +31,8 @@ def steps(trainer: Trainer, batch: Batch, minibatches: list[Any]) -> tuple[Any, 
     index = [torch.from_numpy(minibatch) for minibatch in minibatches]
     learner = trainer.learner
     rule: Any = trainer.algorithm  # PPO: its losses are its own affair
-    policy = learner.optimizer.sweep(rule._policy_loss, (batch,), index)
-    value = learner.critic_optimizer.sweep(rule._critic_loss, (batch,), index)
+    policy = learner.optimizer.step_minibatches(rule._policy_loss, (batch,), index)
+    value = learner.critic_optimizer.step_minibatches(rule._critic_loss, (batch,), index)
     # Policy and critic share nothing, so all steps of the one may come before those of the other.
     return policy.numpy(), value.numpy()
 

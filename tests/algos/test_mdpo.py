@@ -25,9 +25,9 @@ def collected(trainer: Trainer) -> tuple[Rollout, Batch]:
 def divergence(p: Distribution, q: Distribution, discrete: bool) -> Tensor:
     """KL(p || q) of each row by torch.distributions."""
     if discrete:
-        made = [torch.distributions.Categorical(logits=d.coordinates[0]) for d in (p, q)]
+        made = [torch.distributions.Categorical(logits=d.params[0]) for d in (p, q)]
         return torch.distributions.kl_divergence(*made)
-    made = [torch.distributions.Normal(d.coordinates[0], d.coordinates[1].exp()) for d in (p, q)]
+    made = [torch.distributions.Normal(d.params[0], d.params[1].exp()) for d in (p, q)]
     return torch.distributions.kl_divergence(*made).sum(-1)
 
 
@@ -127,7 +127,7 @@ def test_an_update_takes_m_steps_of_the_size_asked_for(make: Make, minibatch: st
 
     def counted(policy: object, rows: Batch, old: Distribution, step_size: Tensor) -> Tensor:
         seen.append(rows.log_prob)
-        assert len(old.coordinates[0]) == len(rows)
+        assert len(old.params[0]) == len(rows)
         return inner(policy, rows, old, step_size)
 
     trainer.algorithm._policy_loss = counted

@@ -61,9 +61,9 @@ def steps_of(trainer: Trainer, name: str) -> int:
 
 def steps_by_coordinate(optimizer: Optimizer, network: Policy | Critic) -> list[tuple[Tensor, set[int]]]:
     """Each parameter with the steps of Adam that its coordinates took: t, where weights add up to 1 - beta1^t."""
-    assert isinstance(optimizer, GradientSteps) and isinstance(optimizer.step.rule, Adam)
+    assert isinstance(optimizer, GradientSteps) and isinstance(optimizer.rule.rule, Adam)
     total = optimizer.state_dict()["moments"][2].double()
-    taken = (torch.log1p(-total) / math.log(optimizer.step.rule.beta1)).round().long()
+    taken = (torch.log1p(-total) / math.log(optimizer.rule.rule.beta1)).round().long()
     parameters = list(network.parameters())
     return [
         (p, set(of.flatten().tolist())) for p, of in zip(parameters, split(taken, parameters), strict=True)
@@ -120,7 +120,7 @@ def test_before_its_first_auxiliary_phase_it_is_ppo_to_the_bit(
         assert torch.equal(rollout.action, expected.action)
         assert metrics["critic_loss"] == reported["critic_loss"]
     obs = ppo.algorithm.estimate(ppo.agent, expected).obs
-    pairs = zip(ppg.agent.policy(obs).coordinates, ppo.agent.policy(obs).coordinates, strict=True)
+    pairs = zip(ppg.agent.policy(obs).params, ppo.agent.policy(obs).params, strict=True)
     assert all(same(a, b) for a, b in pairs)
     assert torch.equal(ppg.agent.critic(obs), ppo.agent.critic(obs))
 
@@ -138,7 +138,7 @@ def test_without_advantage_the_policy_phase_moves_the_value_function_alone(
     old = trainer.agent.policy(batch.obs).detach()
     trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
     new = trainer.agent.policy(batch.obs)
-    assert all(torch.equal(a, b) for a, b in zip(old.coordinates, new.coordinates, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(old.params, new.params, strict=True))
     moved = {name for name, then in before.items() if not torch.equal(part(trainer, name), then)}
     assert moved == ({"value_head"} if network == "shared" else set())
     assert not torch.equal(parameters(trainer), critic)  # one of the two value functions has learned
@@ -269,7 +269,7 @@ def test_the_joint_loss_is_that_of_the_definition_away_from_the_old_policy(make:
         for p in policy.actor.parameters():
             p += torch.sin(torch.arange(p.numel()) + 1.0).view_as(p)
         loss = float(rule._joint_loss(policy, batch.obs, old, batch.value_target))
-        two = [d.coordinates for d in (old, policy(batch.obs))]
+        two = [d.params for d in (old, policy(batch.obs))]
     if env == "env=CartPole-v1":
         made = [torch.distributions.Categorical(logits=logits) for (logits,) in two]
         kl = torch.distributions.kl_divergence(*made)
@@ -382,13 +382,13 @@ def test_the_loss_reported_of_a_shared_network_is_the_mean_over_the_last_pass_of
 ) -> None:
     trainer = make(*FEW, *SHARED, "env=CartPole-v1")
     losses: list[Tensor] = []
-    sweep = trainer.learner.optimizer.sweep
+    sweep = trainer.learner.optimizer.step_minibatches
 
     def kept(*arguments: Any) -> Tensor:
         losses.append(sweep(*arguments))
         return losses[-1]
 
-    trainer.learner.optimizer.sweep = kept
+    trainer.learner.optimizer.step_minibatches = kept
     _, metrics = step(trainer)
     assert metrics["critic_loss"] == pytest.approx(float(losses[-1].mean()))
 

@@ -26,9 +26,9 @@ def collected(trainer: Trainer) -> tuple[Rollout, Batch]:
 def divergence(p: Distribution, q: Distribution, discrete: bool) -> Tensor:
     """KL(p || q) of each row by torch.distributions."""
     if discrete:
-        made = [torch.distributions.Categorical(logits=d.coordinates[0]) for d in (p, q)]
+        made = [torch.distributions.Categorical(logits=d.params[0]) for d in (p, q)]
         return torch.distributions.kl_divergence(*made)
-    made = [torch.distributions.Normal(d.coordinates[0], d.coordinates[1].exp()) for d in (p, q)]
+    made = [torch.distributions.Normal(d.params[0], d.params[1].exp()) for d in (p, q)]
     return torch.distributions.kl_divergence(*made).sum(-1)
 
 
@@ -98,7 +98,7 @@ def test_without_penalty_it_is_ascent_on_the_surrogate(make: Make, direction: st
 
             for _ in range(rule.epochs):
                 for index in batch.minibatches(rule.minibatch_size, trainer.learner.generator):
-                    trainer.learner.optimizer.descend(loss, batch.rows(index))
+                    trainer.learner.optimizer.step(loss, batch.rows(index))
         else:
             rule.update(trainer.agent, trainer.learner, rollout, 0.0)
         ends.append(flatten(policy.parameters()))

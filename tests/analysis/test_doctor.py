@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from pgx.analysis.curves import Curve, Recorded
 from pgx.analysis.detectors import spell
-from pgx.analysis.diagnostics import SICKNESSES, table
+from pgx.analysis.diagnostics import PROBLEMS, table
 from pgx.analysis.doctor import Diagnosis, advice, examine
 from pgx.cli.commands.doctor import load
 from pgx.cli.main import main
@@ -424,9 +424,9 @@ def test_one_odd_look_is_no_sickness() -> None:
 
 
 def test_causes_stand_before_what_they_explain() -> None:
-    names = [sickness.name for sickness in SICKNESSES]
+    names = [sickness.name for sickness in PROBLEMS]
     assert len(set(names)) == len(names)
-    for place, sickness in enumerate(SICKNESSES):
+    for place, sickness in enumerate(PROBLEMS):
         for explained in sickness.explains:
             assert explained in names[place + 1 :], f"{sickness.name} explains {explained}"
 
@@ -438,7 +438,7 @@ def test_every_sickness_that_can_be_made_here_is_made() -> None:
             "gradient always clipped", "horizon too short",
             "return lost", "no signal", "advantages are all zero", "rewards are clipped",
             "actions outside the bounds", "standard deviation explodes", "environment not finite"}  # fmt: skip
-    assert {name for name, _ in SICK} | rest == {sickness.name for sickness in SICKNESSES}
+    assert {name for name, _ in SICK} | rest == {sickness.name for sickness in PROBLEMS}
 
 
 def test_the_page_holds_the_table() -> None:

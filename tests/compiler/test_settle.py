@@ -21,7 +21,7 @@ def test_settle_waits_for_the_second_thread() -> None:
         go_on.wait(timeout=10)
         changed.append(True)
 
-    engine.beside(change)
+    engine.submit(change)
     begun.wait(timeout=10)
     threading.Timer(0.05, go_on.set).start()
     engine.settle()
@@ -43,7 +43,7 @@ def test_a_rollback_waits_for_the_critic_that_learns_in_the_second_thread(make: 
                 for weight in weights:
                     weight += 1.0
 
-        learner.engine.beside(learn)
+        learner.engine.submit(learn)
         trainer.stop_requested = True
         raise IterationAbandoned
 

@@ -11,7 +11,7 @@ from pgx.compiler import EngineChoice
 from pgx.config.check import plain_values
 from pgx.config.sections import Env
 from pgx.training.build import agent_plan, reward_clip, worker_plan
-from pgx.training.loop import Synchronous
+from pgx.training.loop import SyncLoop
 from pgx.training.trainer import Trainer
 from tests.conftest import Make, composed
 
@@ -23,8 +23,8 @@ def env_of(values: dict[str, Any]) -> Env:
     return Env(**values["env"])
 
 
-def synchronous(trainer: Trainer) -> Synchronous:
-    assert isinstance(trainer.iterations, Synchronous)
+def synchronous(trainer: Trainer) -> SyncLoop:
+    assert isinstance(trainer.iterations, SyncLoop)
     return trainer.iterations
 
 

@@ -84,7 +84,7 @@ def test_a_stop_within_an_iteration_is_a_stop_before_it(
     if place == "rollout":
         at_call(trainer.runner.envs, "receive", number, trainer.stop)
     else:
-        at_call(trainer.learner.critic_optimizer, "sweep", number, trainer.stop)
+        at_call(trainer.learner.critic_optimizer, "step_minibatches", number, trainer.stop)
     summary = trainer.train()
     assert (summary["status"], summary["iterations"]) == ("interrupted", after)
     if rule == "ppg":  # 19 steps of four environments were noted before the twentieth was received

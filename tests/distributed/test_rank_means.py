@@ -11,7 +11,7 @@ from pgx.algos.common.critic_fit import critic_loss
 from pgx.compiler import Eager
 from pgx.core.agent import Agent
 from pgx.core.data import Batch, Rollout
-from pgx.core.ranks import ALONE, Ranks, Share, share_of
+from pgx.core.ranks import SINGLE_PROCESS, Ranks, Shard, share_of
 from pgx.core.specs import Continuous, Discrete
 from pgx.envs.normalizers import Identity
 from pgx.networks.mlp import mlp_critic, mlp_policy
@@ -43,7 +43,7 @@ def batch() -> Batch:
 def part(ranks: Ranks) -> Batch:
     """The rows of one rank, and where they stand among those of both."""
     own = OWN[ranks.rank]
-    return replace(batch().rows(own), share=Share(ranks, ROWS, own))
+    return replace(batch().rows(own), share=Shard(ranks, ROWS, own))
 
 
 CHOICES = {
@@ -69,10 +69,10 @@ def test_a_step_is_along_the_gradient_of_all_rows_clipped_after_the_mean(values:
     def step(ranks: Ranks, rows: Batch) -> tuple[Tensor, Tensor]:
         network = critic()
         optimizer = make_optimizer(CRITIC_OPTIMIZERS, values, network, Eager(), ranks)
-        loss = optimizer.descend(critic_loss, rows)
+        loss = optimizer.step(critic_loss, rows)
         return loss, flatten(network.parameters())
 
-    loss, expected = step(ALONE, batch())
+    loss, expected = step(SINGLE_PROCESS, batch())
     for own_loss, weights in on_ranks(2, lambda ranks: step(ranks, part(ranks))):
         torch.testing.assert_close(own_loss, loss)
         torch.testing.assert_close(weights, expected)
@@ -134,7 +134,7 @@ def test_advantages_of_ranks_are_those_of_one_process_and_know_their_place() -> 
     agent = Agent(
         policy, mlp_critic(Continuous((2,)), Discrete(2), generator, [], "tanh", 1.0, 1.0), Identity()
     )
-    whole = gae_batch(agent, rollout(slice(0, 4), ALONE), 0.9, 0.8, normalize=True)
+    whole = gae_batch(agent, rollout(slice(0, 4), SINGLE_PROCESS), 0.9, 0.8, normalize=True)
     parts = [slice(0, 1), slice(1, 4)]
     for own in on_ranks(2, lambda r: gae_batch(agent, rollout(parts[r.rank], r), 0.9, 0.8, normalize=True)):
         assert own.share is not None and own.share.total == len(whole)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tests.envs.broken
-from pgx.envs.checks import ASSUMPTIONS, Asked, Subject, judge
+from pgx.envs.checks import CHECKS, Asked, Subject, judge
 from pgx.envs.checks.rows import Rows, after_ends
 from pgx.envs.make import Backend
 from pgx.envs.vector import Step
@@ -52,7 +52,7 @@ def subject(env_id: str, num_envs: int = 3, backend: Backend = "gymnasium", **kw
 
 def outcomes(subject: Subject, outcome: str, but: tuple[str, ...] = (SLOW,)) -> dict[str, str]:
     """Evidence of the assumptions that have an outcome."""
-    verdicts = {name: judge(name, subject) for name in ASSUMPTIONS if name not in but}
+    verdicts = {name: judge(name, subject) for name in CHECKS if name not in but}
     subject.close()
     return {name: verdict.evidence for name, verdict in verdicts.items() if verdict.outcome == outcome}
 
@@ -60,7 +60,7 @@ def outcomes(subject: Subject, outcome: str, but: tuple[str, ...] = (SLOW,)) -> 
 @pytest.mark.parametrize("fault", ["none", "real", "picky", "unbounded", "sound mask", "noise"])
 def test_of_a_sound_environment_every_assumption_holds(fault: str) -> None:
     found = subject("tests.envs.broken:Broken-v0", fault=fault)
-    assert set(outcomes(found, "holds", but=())) == set(ASSUMPTIONS)
+    assert set(outcomes(found, "holds", but=())) == set(CHECKS)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_of_a_sound_environment_every_assumption_holds(fault: str) -> None:
 def test_what_is_broken_fails_and_nothing_else(fault: str, broken: set[str], evidence: str) -> None:
     found = outcomes(subject("tests.envs.broken:Broken-v0", fault=fault), "fails")
     assert set(found) == broken
-    assert re.search(evidence, next(found[name] for name in ASSUMPTIONS if name in broken))
+    assert re.search(evidence, next(found[name] for name in CHECKS if name in broken))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_what_cannot_be_told_is_not_held_against_it(fault: str, open_: set[str],
     assert not outcomes(subject("tests.envs.broken:Broken-v0", fault=fault), "fails")
     told = outcomes(subject("tests.envs.broken:Broken-v0", fault=fault), "cannot be told")
     assert set(told) == open_
-    assert re.search(evidence, next(told[name] for name in ASSUMPTIONS if name in open_))
+    assert re.search(evidence, next(told[name] for name in CHECKS if name in open_))
 
 
 @pytest.mark.parametrize(("reward", "end"), [(1.0, False), (0.0, True)])

@@ -82,9 +82,9 @@ def test_an_agent_without_the_mask_or_with_that_of_the_row_before_is_found_out(
     trainer = make("algo=ppo", *MASKED)
     seen: list[Tensor | None] = [None]
 
-    def late(lens: Any, obs: Tensor, time: Tensor, mask: Tensor | None, memory: Tensor | None) -> Any:
+    def late(normalize_fn: Any, obs: Tensor, time: Tensor, mask: Tensor | None, memory: Tensor | None) -> Any:
         seen.append(mask)
-        return at_one_moment(lens, obs, time, None if shift is None else seen[-2], memory)
+        return at_one_moment(normalize_fn, obs, time, None if shift is None else seen[-2], memory)
 
     monkeypatch.setattr(collector, "at_one_moment", late)
     with pytest.raises(RunError, match="not allowed at step"):

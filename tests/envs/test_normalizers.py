@@ -61,15 +61,15 @@ def test_who_holds_the_lens_sees_as_the_normaliser_does_whenever_it_moves() -> N
     )
     rows = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
     saved.observe(9.0 * rows - 2.0)
-    lens, seen = normalizer.lens, []
+    normalize_fn, seen = normalizer.normalize_fn, []
     for move in (
         lambda: None,
         lambda: normalizer.observe(rows * 3.0 + 1.0),
         lambda: normalizer.load_state_dict(saved.state_dict()),
     ):
         move()
-        assert torch.equal(lens(rows), normalizer(rows))
-        seen.append(lens(rows))
+        assert torch.equal(normalize_fn(rows), normalizer(rows))
+        seen.append(normalize_fn(rows))
     assert not torch.equal(seen[0], seen[1]) and not torch.equal(seen[1], seen[2])
     assert torch.equal(seen[2], saved(rows))
 

@@ -38,15 +38,15 @@ def squashed(seed: int, rows: int = ROWS) -> SquashedGaussian:
     return SquashedGaussian(gaussian(seed, rows), CENTER, HALF_RANGE)
 
 
-def like(d: Distribution, *coordinates: Tensor) -> Distribution:
+def like(d: Distribution, *params: Tensor) -> Distribution:
     """A distribution of the kind of d, elsewhere."""
     match d:
         case MultiCategorical():
-            return MultiCategorical(*coordinates, d.sizes)
+            return MultiCategorical(*params, d.sizes)
         case SquashedGaussian():
-            to = coordinates[0].dtype
-            return SquashedGaussian(DiagonalGaussian(*coordinates), d.center.to(to), d.half_range.to(to))
-    return type(d)(*coordinates)
+            to = params[0].dtype
+            return SquashedGaussian(DiagonalGaussian(*params), d.center.to(to), d.half_range.to(to))
+    return type(d)(*params)
 
 
 Make = Callable[..., Distribution]
@@ -152,7 +152,7 @@ def test_the_kl_is_positive_between_different_and_zero_between_equal_distributio
 @every
 def test_the_fisher_metric_is_the_hessian_of_the_kl_in_the_coordinates(make: Make) -> None:
     d = make(0, rows=1)
-    lengths = [c.numel() for c in d.coordinates]
+    lengths = [c.numel() for c in d.params]
 
     def at(flat: Tensor) -> tuple[Tensor, ...]:
         return tuple(part.view(1, -1) for part in flat.split(lengths))
@@ -160,7 +160,7 @@ def test_the_fisher_metric_is_the_hessian_of_the_kl_in_the_coordinates(make: Mak
     def kl_to(flat: Tensor) -> Tensor:
         return d.kl(like(d, *at(flat))).sum()
 
-    here = torch.cat([c.flatten() for c in d.coordinates])
+    here = torch.cat([c.flatten() for c in d.params])
     hessian = torch.autograd.functional.hessian(kl_to, here)
     basis = torch.eye(len(here), dtype=torch.float64)
     metric = torch.stack([torch.cat([m.flatten() for m in d.fisher(at(e))]) for e in basis])
@@ -170,7 +170,7 @@ def test_the_fisher_metric_is_the_hessian_of_the_kl_in_the_coordinates(make: Mak
 @every
 def test_the_fisher_metric_acts_on_each_row_by_itself(make: Make) -> None:
     d = make(0)
-    tangent = tuple(normal(7 + k, *c.shape) for k, c in enumerate(d.coordinates))
+    tangent = tuple(normal(7 + k, *c.shape) for k, c in enumerate(d.params))
     only_first = tuple(torch.cat([t[:1], torch.zeros_like(t[1:])]) for t in tangent)
     for full, first in zip(d.fisher(tangent), d.fisher(only_first), strict=True):
         assert torch.allclose(full[:1], first[:1], rtol=1e-13)
@@ -179,7 +179,7 @@ def test_the_fisher_metric_acts_on_each_row_by_itself(make: Make) -> None:
 
 def repeated(d: Distribution, times: int) -> Distribution:
     """Row 0 of d, so often."""
-    return like(d, *(c[:1].expand(times, -1) for c in d.coordinates))
+    return like(d, *(c[:1].expand(times, -1) for c in d.params))
 
 
 @discrete
@@ -217,7 +217,7 @@ def test_gaussian_samples_have_its_moments(seed: int) -> None:
 @every
 def test_every_row_is_sampled_from_its_own_distribution(make: Make) -> None:
     d = make(0)
-    assert len({tuple(row.tolist()) for row in d.coordinates[0]}) == ROWS
+    assert len({tuple(row.tolist()) for row in d.params[0]}) == ROWS
     generator = torch.Generator().manual_seed(0)
     samples = [d.sample(generator) for _ in range(3000)]
     surprise = -torch.stack([d.log_prob(a) for a in samples])
@@ -302,11 +302,11 @@ def test_what_is_executed_is_the_action_itself(make: Make) -> None:
 @every
 def test_detach_keeps_the_numbers_and_cuts_the_graph(make: Make) -> None:
     d = make(0)
-    for coordinate in d.coordinates:
+    for coordinate in d.params:
         coordinate.requires_grad_()
     detached = d.detach()
     assert type(detached) is type(d)
-    for mine, theirs in zip(d.coordinates, detached.coordinates, strict=True):
+    for mine, theirs in zip(d.params, detached.params, strict=True):
         assert torch.equal(mine, theirs)
         assert not theirs.requires_grad
     assert d.entropy().requires_grad and not detached.entropy().requires_grad
@@ -325,7 +325,7 @@ def test_rows_are_the_distributions_at_those_observations(make: Make) -> None:
 @discrete
 def test_adding_a_constant_to_the_logits_changes_nothing(make: Make) -> None:
     d, shifted = make(0), make(0)
-    shifted.coordinates[0].add_(7.0)
+    shifted.params[0].add_(7.0)
     assert torch.allclose(d.entropy(), shifted.entropy(), rtol=1e-12)
     assert torch.allclose(d.kl(shifted), torch.zeros(ROWS, dtype=torch.float64), atol=1e-12)
 
@@ -383,7 +383,7 @@ def test_an_impossible_action_keeps_the_gradient_of_the_entropy_finite() -> None
 @every
 def test_float32_stays_float32(make: Make) -> None:
     d = make(0)
-    d32 = like(d, *(c.float() for c in d.coordinates))
+    d32 = like(d, *(c.float() for c in d.params))
     action = d32.sample(torch.Generator().manual_seed(0))
     if action.is_floating_point():
         assert {action.dtype, d32.executed(action).dtype} == {torch.float32}

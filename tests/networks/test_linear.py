@@ -69,7 +69,7 @@ def phi_and_weight(network: nn.Module) -> tuple[Callable[[Tensor], Tensor], Tens
 def test_a_policy_starts_at_zero_with_one_weight_a_feature_and_no_bias(kind: str, action: ActionSpec) -> None:
     policy = policy_of(kind, action)
     outputs = {Discrete: 4, MultiDiscrete: 5, Continuous: 2}[type(action)]
-    first, *_ = distribution = policy(seen(rows())).coordinates
+    first, *_ = distribution = policy(seen(rows())).params
     assert not first.any()
     assert sum(p.numel() for p in policy.parameters()) == outputs * SIZES[kind] + 2 * (len(distribution) - 1)
 

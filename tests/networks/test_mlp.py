@@ -147,11 +147,11 @@ def test_a_distribution_kept_from_before_a_step_does_not_move_with_the_parameter
     policy, obs = policy_for(VECTOR, action, hidden=hidden), observations(VECTOR)
     with torch.no_grad():
         kept = [policy(obs), policy(obs).detach()]
-        before = [[c.clone() for c in d.coordinates] for d in kept]
+        before = [[c.clone() for c in d.params] for d in kept]
         for parameter in policy.parameters():
             parameter.add_(1.0)
     for d, numbers in zip(kept, before, strict=True):
-        assert all(torch.equal(now, then) for now, then in zip(d.coordinates, numbers, strict=True))
+        assert all(torch.equal(now, then) for now, then in zip(d.params, numbers, strict=True))
 
 
 def test_the_log_std_is_learned() -> None:

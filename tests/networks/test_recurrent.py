@@ -94,7 +94,7 @@ def test_an_episode_is_read_as_torchs_own_networks_read_it(cell: str) -> None:
     outputs, after = net(seen.features, parts[0] if cell == "gru" else tuple(parts))
     distribution, memory = policy.advance(every_step(seen))
     expected = cast(nn.Linear, policy.head.net)(outputs).flatten(0, 1)
-    assert torch.allclose(distribution.coordinates[0], expected, atol=1e-6)
+    assert torch.allclose(distribution.params[0], expected, atol=1e-6)
     last = after if cell == "gru" else torch.cat(after, -1)
     assert torch.allclose(memory, last.squeeze(0), atol=1e-6)
 
@@ -174,7 +174,7 @@ def test_unrolled_is_step_by_step_with_the_memory_handed_on(cell: str) -> None:
         empty = torch.where(seen.begins[t].unsqueeze(-1), torch.zeros_like(memory), memory)
         step = replace(history(policy, seen.features[t : t + 1]), memory=empty)
         distribution, memory = policy.advance(every_step(step))
-        assert torch.allclose(distribution.coordinates[0], whole[t], atol=1e-6)
+        assert torch.allclose(distribution.params[0], whole[t], atol=1e-6)
     assert torch.allclose(memory, policy.advance(every_step(seen))[1], atol=1e-6)
 
 
@@ -220,7 +220,7 @@ def test_burn_in_leaves_the_distributions_as_they_are(cell: str) -> None:
     seen = history(policy, normal(L, S, 3), begins=[(2, 1)])
     warm = burnt(seen, [0, 4, 7])
     whole = logits(policy, seen)[warm.step, warm.stretch]
-    assert torch.allclose(policy(rows_of(warm)).coordinates[0], whole, atol=1e-6)
+    assert torch.allclose(policy(rows_of(warm)).params[0], whole, atol=1e-6)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -231,7 +231,7 @@ def test_no_gradient_comes_out_of_burn_in_steps(cell: str) -> None:
     weights = list(policy.parameters())
 
     def objective(seen: History) -> Tensor:
-        return policy(rows_of(seen)).coordinates[0].square().sum()
+        return policy(rows_of(seen)).params[0].square().sum()
 
     loss = objective(warm)
     *gradient, of_features = torch.autograd.grad(loss, [*weights, warm.features])
@@ -266,11 +266,11 @@ def test_some_of_the_rows_are_as_among_all_and_bring_their_stretches_alone(cell:
     index = torch.tensor([4, 65, 2, 10, 70])  # of stretches 4, 5, 2, 4, 4
     some = obs[index]
     assert some.history is not None and some.history.features.shape[1] == 3
-    whole = policy(obs).rows(index).coordinates[0]
-    assert torch.allclose(policy(some).coordinates[0], whole, atol=1e-6)
+    whole = policy(obs).rows(index).params[0]
+    assert torch.allclose(policy(some).params[0], whole, atol=1e-6)
     again = some[torch.tensor([3, 0])]
     assert again.history is not None and again.history.features.shape[1] == 1
-    assert torch.allclose(policy(again).coordinates[0], whole[[3, 0]], atol=1e-6)
+    assert torch.allclose(policy(again).params[0], whole[[3, 0]], atol=1e-6)
 
 
 @pytest.mark.parametrize("cell", [GRUCell, LSTMCell])

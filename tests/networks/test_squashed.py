@@ -124,8 +124,8 @@ def test_half_of_what_is_executed_lies_below_that_of_the_mode() -> None:
 @pytest.mark.parametrize("mean", [0.0, 20.0, -20.0])
 def test_everything_is_exact_in_float32_where_the_action_is_saturated(u: float, mean: float) -> None:
     """All such u are executed as the same float32, from which none of this could be had."""
-    coordinates = torch.tensor([[mean]], requires_grad=True), torch.tensor([[-0.5]], requires_grad=True)
-    d = squashed(*coordinates)
+    params = torch.tensor([[mean]], requires_grad=True), torch.tensor([[-0.5]], requires_grad=True)
+    d = squashed(*params)
     precise = one(mean, -0.5)
     at = torch.tensor([[u]])
     for mine, exact in (
@@ -133,8 +133,8 @@ def test_everything_is_exact_in_float32_where_the_action_is_saturated(u: float, 
         (d.entropy(), precise.entropy()),
     ):
         assert mine.detach().double().item() == pytest.approx(exact.item(), rel=1e-5)
-        assert all(g.isfinite().all() for g in torch.autograd.grad(mine.sum(), coordinates))
-    (score,) = torch.autograd.grad(d.log_prob(at).sum(), coordinates[0])
+        assert all(g.isfinite().all() for g in torch.autograd.grad(mine.sum(), params))
+    (score,) = torch.autograd.grad(d.log_prob(at).sum(), params[0])
     assert score.item() == pytest.approx((u - mean) * math.exp(1.0), rel=1e-5)
 
 

@@ -63,7 +63,7 @@ def test_the_actions_are_those_of_the_perceptron_from_the_same_generator(
         obs, action, torch.Generator().manual_seed(0), [8, 7], "tanh", 1.3, 0.5, -0.7, "gaussian"
     )
     rows = observations(obs)
-    pairs = zip(policy_for(obs, action)(rows).coordinates, plain(rows).coordinates, strict=True)
+    pairs = zip(policy_for(obs, action)(rows).params, plain(rows).params, strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 
 

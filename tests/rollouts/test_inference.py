@@ -13,7 +13,7 @@ from pgx.core.agent import Agent
 from pgx.core.specs import Continuous, Discrete
 from pgx.networks.agents import AgentPlan
 from pgx.rollouts.collector import respond
-from pgx.rollouts.inference import PLEASE, Asking, Service, blank
+from pgx.rollouts.inference import PLEASE, InferenceServer, RemotePolicy, blank
 from pgx.rollouts.shared import Column, acting_tensors
 
 CPU, N = torch.device("cpu"), 3
@@ -34,10 +34,10 @@ def made(seed: int) -> Agent:
 
 
 @pytest.fixture
-def service() -> Iterator[Service]:
+def service() -> Iterator[InferenceServer]:
     agent = made(0)
     given = blank(agent, Column("obs", (9, N, 4), torch.float32), N)
-    service = Service(agent, Eager(), given, choices=5, actors=2)
+    service = InferenceServer(agent, Eager(), given, choices=5, actors=2)
     service.publish(1, acting_tensors(made(0)))
     yield service
     service.close()
@@ -56,19 +56,19 @@ def asked(seed: int) -> tuple[torch.Tensor, ...]:
 
 def own(agent: Agent, question: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     with torch.inference_mode():
-        return respond(agent.policy, agent.normalizer.lens, False, *question)
+        return respond(agent.policy, agent.normalizer.normalize_fn, False, *question)
 
 
 def same(one: tuple[torch.Tensor, ...], two: tuple[torch.Tensor, ...]) -> bool:
     return all(torch.allclose(a.to(b.dtype), b, atol=1e-6) for a, b in zip(one, two, strict=True))
 
 
-def test_answers_are_the_published_policy_s_for_each_who_asks(service: Service) -> None:
+def test_answers_are_the_published_policy_s_for_each_who_asks(service: InferenceServer) -> None:
     """Two ask at once, again and again; none gets the other's."""
     right: list[bool] = []
 
     def ask(number: int) -> None:
-        desk = Asking(service.desks[number])
+        desk = RemotePolicy(service.desks[number])
         bound = desk.bind(respond, None, None, False)
         for i in range(50):
             question = asked(1000 * number + i)
@@ -82,8 +82,8 @@ def test_answers_are_the_published_policy_s_for_each_who_asks(service: Service) 
     assert len(right) == 100 and all(right)
 
 
-def test_the_version_is_that_of_the_first_answer(service: Service) -> None:
-    desk = Asking(service.desks[0])
+def test_the_version_is_that_of_the_first_answer(service: InferenceServer) -> None:
+    desk = RemotePolicy(service.desks[0])
     bound = desk.bind(respond, None, None, False)
     bound(*asked(0))
     service.publish(2, acting_tensors(made(1)))
@@ -93,10 +93,12 @@ def test_the_version_is_that_of_the_first_answer(service: Service) -> None:
     assert desk.take_version() == 2
 
 
-def test_what_one_asked_for_and_did_not_live_to_hear_is_not_told_to_the_next(service: Service) -> None:
+def test_what_one_asked_for_and_did_not_live_to_hear_is_not_told_to_the_next(
+    service: InferenceServer,
+) -> None:
     for _ in range(2):
         os.write(service.desks[1].bell, PLEASE)
-    desk = Asking(service.desks[1])
+    desk = RemotePolicy(service.desks[1])
     bound = desk.bind(respond, None, None, False)
     for i in range(5):
         assert same(bound(*asked(i)), own(made(0), asked(i)))

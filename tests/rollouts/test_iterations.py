@@ -9,15 +9,15 @@ import torch
 from pgx.core.agent import Agent, Metrics
 from pgx.core.algorithm import Learner
 from pgx.core.data import Rollout
-from pgx.training.loop import Synchronous
+from pgx.training.loop import SyncLoop
 from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters
 
 A2C = ["algo=a2c", "env=CartPole-v1", "env.backend=gymnasium", "runner.rollout_steps=16", "logger.every=1"]
 
 
-def synchronous(trainer: Trainer) -> Synchronous:
-    assert isinstance(trainer.iterations, Synchronous)
+def synchronous(trainer: Trainer) -> SyncLoop:
+    assert isinstance(trainer.iterations, SyncLoop)
     return trainer.iterations
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pgx.rollouts.collector import Recording
+from pgx.rollouts.collector import RolloutBuffer
 
 CPU = torch.device("cpu")
 COLUMNS: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
@@ -24,7 +24,7 @@ def numbers(rng: np.random.Generator, *shape: int) -> np.ndarray:
 def test_rows_come_back_as_they_were_written(room: int) -> None:
     """Bit for bit and in their own types, in a room too small or too large."""
     rng = np.random.default_rng(0)
-    recording = Recording(room)
+    recording = RolloutBuffer(room)
     written = {name: numbers(rng, 41, 5, *shape).astype(kind) for name, (shape, kind) in COLUMNS.items()}
     for t in range(41):
         for name, values in written.items():
@@ -38,7 +38,7 @@ def test_rows_come_back_as_they_were_written(room: int) -> None:
 
 
 def test_a_recording_keeps_what_values_were_when_they_were_written() -> None:
-    recording, values = Recording(room=4), np.zeros(2)
+    recording, values = RolloutBuffer(room=4), np.zeros(2)
     recording.write("reward", 0, values)
     values += 7
     recording.steps = 1
@@ -46,7 +46,7 @@ def test_a_recording_keeps_what_values_were_when_they_were_written() -> None:
 
 
 def test_as_many_rows_come_back_as_steps_were_taken_and_more_where_asked_for() -> None:
-    recording = Recording(room=8)
+    recording = RolloutBuffer(room=8)
     for t in range(6):
         recording.write("obs", t, np.array([t]))
     recording.steps = 5
@@ -58,7 +58,7 @@ def test_as_many_rows_come_back_as_steps_were_taken_and_more_where_asked_for() -
 @pytest.mark.parametrize("room", [1, 2, 64])
 def test_what_was_not_written_is_ones(room: int) -> None:
     """Masks of environments that show theirs at times: all is allowed where nothing was said."""
-    recording = Recording(room)
+    recording = RolloutBuffer(room)
     said = np.zeros((3, 4), dtype=bool)
     recording.write("action_mask", 5, said)
     recording.write("action_mask", 30, said)
@@ -69,7 +69,7 @@ def test_what_was_not_written_is_ones(room: int) -> None:
 
 
 def test_a_recording_says_which_columns_it_has() -> None:
-    recording = Recording(room=1)
+    recording = RolloutBuffer(room=1)
     assert "reward" not in recording
     recording.write("reward", 0, np.zeros(1))
     assert "reward" in recording and "memory" not in recording
@@ -77,7 +77,7 @@ def test_a_recording_says_which_columns_it_has() -> None:
 
 def test_rows_can_be_marked_where_they_stand() -> None:
     """What a runner finds out after a step: that it was beyond what was asked for."""
-    recording = Recording(room=1)
+    recording = RolloutBuffer(room=1)
     for t in range(3):
         recording.write("valid", t, np.ones(2, dtype=bool))
         recording.steps = t + 1

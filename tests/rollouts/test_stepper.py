@@ -20,7 +20,7 @@ from pgx.envs.rewards.plan import OWN
 from pgx.envs.vector import Array, Step, VectorEnv
 from pgx.networks import POLICIES
 from pgx.networks.tabular import Zero
-from pgx.rollouts.collector import Recording, Stepper
+from pgx.rollouts.collector import RolloutBuffer, RolloutCollector
 from pgx.rollouts.sync import SyncRunner
 
 CPU = torch.device("cpu")
@@ -70,12 +70,12 @@ def agent_for(envs: VectorEnv, policy: str, seed: int = 0) -> Agent:
     return Agent(made, Zero(), normalizer_of(envs.obs_spec))
 
 
-def stepper_of(made: Kind, scaled: bool = False) -> Stepper:
+def stepper_of(made: Kind, scaled: bool = False) -> RolloutCollector:
     scaler = RewardScaler(0.9, 10.0) if scaled else None
-    return Stepper(made(N), scaler, 3, 0, CPU, Eager())
+    return RolloutCollector(made(N), scaler, 3, 0, CPU, Eager())
 
 
-def collected(made: Kind, policy: str, rollouts: int = 1) -> tuple[list[Rollout], Stepper]:
+def collected(made: Kind, policy: str, rollouts: int = 1) -> tuple[list[Rollout], RolloutCollector]:
     stepper = stepper_of(made, scaled=True)
     agent, runner = agent_for(stepper.envs, policy), SyncRunner(stepper, T, lag=0)
     return [runner.collect(agent) for _ in range(rollouts)], stepper
@@ -147,7 +147,7 @@ def test_chance_is_new_at_every_step_of_every_environment() -> None:
     noise = []
     for _ in range(2):
         rollout = replace(runner.collect(agent), valid=torch.ones(200, N, dtype=torch.bool))
-        mean, log_std = agent.policy(observations(agent, rollout)).coordinates
+        mean, log_std = agent.policy(observations(agent, rollout)).params
         z = (rollout.action.flatten(0, 1) - mean) / log_std.exp()
         noise.append(z.detach().view(200, -1))
     z = torch.cat(noise)  # [400, N * 2]
@@ -232,7 +232,7 @@ def test_environments_in_worker_processes_give_the_same_rollouts(env_id: str, po
 # --- the order of things, and how often ---
 
 
-def watched(stepper: Stepper, recording: Recording, events: list[tuple[str, int]]) -> None:
+def watched(stepper: RolloutCollector, recording: RolloutBuffer, events: list[tuple[str, int]]) -> None:
     """Have these note what they are asked for, and the row that is written."""
     send, receive, write = stepper.envs.send, stepper.envs.receive, recording.write
 
@@ -254,7 +254,11 @@ def watched(stepper: Stepper, recording: Recording, events: list[tuple[str, int]
 
 def test_what_can_be_noted_while_the_environments_move_is() -> None:
     """What was drawn for a step, during it; what it led to, during the next."""
-    stepper, recording, events = stepper_of(gymnasium("Masked-v0")), Recording(T + 1), list[tuple[str, int]]()
+    stepper, recording, events = (
+        stepper_of(gymnasium("Masked-v0")),
+        RolloutBuffer(T + 1),
+        list[tuple[str, int]](),
+    )
     agent = agent_for(stepper.envs, "mlp")
     stepper.begin(0)
     watched(stepper, recording, events)
@@ -277,7 +281,11 @@ def test_what_can_be_noted_while_the_environments_move_is() -> None:
 
 @pytest.mark.parametrize("room", [1, T + 1])
 def test_each_row_is_copied_once(room: int) -> None:
-    stepper, recording, events = stepper_of(gymnasium("Masked-v0")), Recording(room), list[tuple[str, int]]()
+    stepper, recording, events = (
+        stepper_of(gymnasium("Masked-v0")),
+        RolloutBuffer(room),
+        list[tuple[str, int]](),
+    )
     agent = agent_for(stepper.envs, "mlp")
     stepper.begin(0)
     watched(stepper, recording, events)

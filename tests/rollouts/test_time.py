@@ -12,7 +12,7 @@ from pgx.compiler import Eager
 from pgx.core.specs import Continuous, Discrete
 from pgx.envs.vector import Step
 from pgx.rollouts import collector
-from pgx.rollouts.collector import Recording, Stepper
+from pgx.rollouts.collector import RolloutBuffer, RolloutCollector
 from pgx.training import health
 from pgx.training import loop as iterations
 from pgx.training.loop import iterate
@@ -100,11 +100,11 @@ def test_the_environments_and_the_policy_take_the_time_that_each_takes(
     clock = Clock()
     monkeypatch.setattr(collector, "time", clock)
     envs: Any = Slow(clock)
-    agent, taken = agent_for(envs, "mlp"), Stepper(envs, None, 0, 0, torch.device("cpu"), Eager())
+    agent, taken = agent_for(envs, "mlp"), RolloutCollector(envs, None, 0, 0, torch.device("cpu"), Eager())
     taken.begin(0)
-    taken.advance(agent, Recording(room=9), 1)  # the first step also asks for the shape of the noise
+    taken.advance(agent, RolloutBuffer(room=9), 1)  # the first step also asks for the shape of the noise
     began = taken.env_seconds, taken.policy_seconds
     assert isinstance(agent.policy, torch.nn.Module)
     agent.policy.register_forward_hook(lambda module, given, result: clock.after(100.0, result))
-    taken.advance(agent, Recording(room=9), 3)
+    taken.advance(agent, RolloutBuffer(room=9), 3)
     assert (taken.env_seconds - began[0], taken.policy_seconds - began[1]) == (33.0, 300.0)

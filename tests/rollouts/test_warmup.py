@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from pgx.runs.loggers.jsonl import read
-from pgx.training.loop import Synchronous
+from pgx.training.loop import SyncLoop
 from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters, resumed
 
 PPO = ["algo=ppo", "env=CartPole-v1", "env.backend=gymnasium", "algo.epochs=1", "logger.every=1"]
 
 
-def synchronous(trainer: Trainer) -> Synchronous:
-    assert isinstance(trainer.iterations, Synchronous)
+def synchronous(trainer: Trainer) -> SyncLoop:
+    assert isinstance(trainer.iterations, SyncLoop)
     return trainer.iterations
 
 

@@ -10,7 +10,7 @@ import pytest
 from pgx.core.agent import Metrics
 from pgx.runs.checkpoints import Checkpoints, packed
 from pgx.runs.loggers import Clip
-from pgx.runs.writer import Records, Unwritten
+from pgx.runs.writer import PendingCheckpoint, Records
 
 Events = list[tuple[str, Any]]
 
@@ -74,7 +74,7 @@ def test_a_checkpoint_is_last_once_its_rows_are_on_the_disk_and_the_best_is_ther
     records, _, events = begun()
     records.row(7, {})
     state, best = packed({"steps": 7}), packed({"steps": 5})
-    records.checkpoint(Unwritten(7, state, best))
+    records.checkpoint(PendingCheckpoint(7, state, best))
     assert events[:2] == [("row", 7)] * 2
     assert events[2:] == [
         ("settle", None),
@@ -87,16 +87,16 @@ def test_a_checkpoint_is_last_once_its_rows_are_on_the_disk_and_the_best_is_ther
 
 def test_a_checkpoint_without_a_new_best_leaves_the_old_one(begun: Begun) -> None:
     records, _, events = begun()
-    records.checkpoint(Unwritten(7, packed({}), None))
+    records.checkpoint(PendingCheckpoint(7, packed({}), None))
     assert [name for name, _ in events] == ["settle", "settle", "step_000000000007", "last"]
 
 
 def test_a_checkpoint_that_waits_has_a_last_chance_before_the_next(begun: Begun) -> None:
     records, checkpoints, events = begun()
     checkpoints.full = True
-    records.checkpoint(Unwritten(7, packed({}), packed({})))
+    records.checkpoint(PendingCheckpoint(7, packed({}), packed({})))
     checkpoints.full = False
-    records.checkpoint(Unwritten(9, packed({}), None))
+    records.checkpoint(PendingCheckpoint(9, packed({}), None))
     saved = [name for name, _ in events if name != "settle"]
     assert saved == ["best", "step_000000000007", "last", "step_000000000009", "last"]
 
@@ -104,7 +104,7 @@ def test_a_checkpoint_that_waits_has_a_last_chance_before_the_next(begun: Begun)
 def test_a_checkpoint_is_tried_again_at_the_end_before_the_summary(begun: Begun, tmp_path: Path) -> None:
     records, checkpoints, events = begun()
     checkpoints.full = True
-    records.checkpoint(Unwritten(7, packed({}), None))
+    records.checkpoint(PendingCheckpoint(7, packed({}), None))
     checkpoints.full = False
     records.end({"status": "finished"}, patient=True)
     assert [name for name, _ in events][-6:] == [

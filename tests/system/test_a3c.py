@@ -18,7 +18,7 @@ from pgx.config.compose import compose
 from pgx.core.errors import RunError, WorkersLost
 from pgx.rollouts.shared import allocate
 from pgx.runs.loggers.jsonl import read
-from pgx.runs.writer import Unwritten
+from pgx.runs.writer import PendingCheckpoint
 from pgx.training.a3c import A3C, Begin, Worker
 from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters
@@ -225,7 +225,7 @@ def test_one_worker_resumed_ends_with_the_bits_of_one_that_went_on(make: Make) -
     cut = make(*settings, name="cut")
     saved = cut.records.checkpoint
 
-    def save_and_stop(unwritten: Unwritten) -> None:
+    def save_and_stop(unwritten: PendingCheckpoint) -> None:
         saved(unwritten)
         raise KeyboardInterrupt
 

@@ -12,7 +12,7 @@ import pgx.cli.commands.check_env
 from pgx.cli.main import main
 from pgx.core.errors import UserError
 from pgx.core.specs import Continuous, Image
-from pgx.envs.checks import ASSUMPTIONS
+from pgx.envs.checks import CHECKS
 from pgx.networks.agents import flat_image_hint
 from tests.processes import runs
 
@@ -52,13 +52,13 @@ def test_a_sound_environment_gets_a_verdict_for_each_assumption_and_zero(tmp_pat
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert verdicts(done.stdout) == dict.fromkeys([*ASSUMPTIONS, "policy=mlp takes what it shows"], "holds")
+    assert verdicts(done.stdout) == dict.fromkeys([*CHECKS, "policy=mlp takes what it shows"], "holds")
     assert "\x1b" not in done.stdout + done.stderr
     *_, pace, last = done.stdout.splitlines()
     assert re.fullmatch(
         r"one environment: \S+ ms a step \(.*\), \S+ ms a reset; 2 together: [\d,]+ steps/s", pace
     )
-    assert last == f"CartPole-v1: {len(ASSUMPTIONS) + 1} assumptions hold, 0 fail, 0 cannot be told"
+    assert last == f"CartPole-v1: {len(CHECKS) + 1} assumptions hold, 0 fail, 0 cannot be told"
     assert not list(tmp_path.iterdir())
 
 
@@ -83,7 +83,7 @@ def test_one_that_hangs_is_given_up_with_its_place(
         r"answer as Gymnasium's do +it was not over within 3 s, in _meet \(broken.py:\d+\)", line
     )
     assert set(verdicts(out).values()) == {"holds", "fails", "cannot be told"}
-    assert f"3/{len(ASSUMPTIONS)} reset and step answer as Gymnasium's do?" in err.splitlines()
+    assert f"3/{len(CHECKS)} reset and step answer as Gymnasium's do?" in err.splitlines()
 
 
 def test_one_that_ends_its_process_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:

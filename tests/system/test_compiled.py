@@ -160,7 +160,9 @@ def swept(engine: Engine) -> tuple[Tensor, ...]:
     network = net()
     steps = adam(network, engine, 1e-2, "linear", 0.5, beta1=0.9, beta2=0.99, epsilon=1e-8)
     steps.anneal(0.5)
-    losses = steps.sweep(regression, pair(100), [torch.arange(20 + k) * (k + 1) % 100 for k in range(20)])
+    losses = steps.step_minibatches(
+        regression, pair(100), [torch.arange(20 + k) * (k + 1) % 100 for k in range(20)]
+    )
     assert losses.max() - losses.min() > 0.01  # it learned something
     return (losses, *(p.detach() for p in network.parameters()))
 

@@ -181,8 +181,8 @@ def test_a_browser_shows_it_from_a_folder_and_searches_in_it(site: Path, tmp_pat
         _until(lambda: page.evaluate("document.readyState") == "complete" and page.count(".linenos a") > 100)
         heights = page.evaluate(HEIGHTS)
         assert [number for number, _, _ in heights] == [str(i + 1) for i in range(len(heights))]
-        for number, beside, line in heights:
-            assert abs(beside - line) < 3, f"number {number} is {beside - line:.0f} px from its line"
+        for number, submit, line in heights:
+            assert abs(submit - line) < 3, f"number {number} is {submit - line:.0f} px from its line"
 
 
 def _until(happened: Callable[[], object]) -> None:

@@ -18,7 +18,7 @@ from pgx.algos.common.surrogate import surrogate_slope
 from pgx.compiler import Eager
 from pgx.core.agent import Agent
 from pgx.core.data import Batch, Rollout
-from pgx.core.ranks import ALONE, Share
+from pgx.core.ranks import SINGLE_PROCESS, Shard
 from pgx.core.specs import Continuous, Discrete
 from pgx.envs.normalizers import ObservationNormalizer
 from pgx.networks.mlp import mlp_critic, mlp_policy
@@ -150,7 +150,7 @@ def test_the_normaliser_s_kl_is_of_the_old_statistics_to_the_present_ones() -> N
     new = agent.policy(observations(agent, rollout))
     there, back = (float(kl.mean().detach()) for kl in (old.kl(new), new.kl(old)))
     assert through is not None
-    assert health.normalizer_kl(through, agent, ALONE) == pytest.approx(there, rel=1e-4)
+    assert health.normalizer_kl(through, agent, SINGLE_PROCESS) == pytest.approx(there, rel=1e-4)
     assert there != pytest.approx(back, rel=1e-3)
 
 
@@ -291,7 +291,7 @@ class EmptyHanded:
 def test_a_rank_without_valid_rows_takes_part_in_the_clipped_fractions(make: Make, policy: list[str]) -> None:
     trainer, batch, _ = looked(make, "ppo", policy=policy)
     none = torch.zeros(0, dtype=torch.int64)
-    empty = replace(batch, share=Share(EmptyHanded(), 4, torch.arange(len(batch)))).rows(none)
+    empty = replace(batch, share=Shard(EmptyHanded(), 4, torch.arange(len(batch)))).rows(none)
     action = trainer.runner.envs.action_spec
     metrics = health.clipping(empty, trainer.agent, action, torch.zeros(0), 10.0)
     assert metrics == {"clipped_reward_fraction": 0.25, "clipped_action_fraction": 0.25}

@@ -13,10 +13,10 @@ from pgx.config.compose import compose
 from pgx.core.agent import Agent, Metrics
 from pgx.core.algorithm import Learner
 from pgx.core.data import Rollout
-from pgx.core.periodic import Every
+from pgx.core.periodic import PeriodicTrigger
 from pgx.rollouts.types import Episode
 from pgx.runs.loggers.jsonl import read
-from pgx.runs.writer import Unwritten
+from pgx.runs.writer import PendingCheckpoint
 from pgx.training.loop import RECENT, Counters, Report
 from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters, small
@@ -87,7 +87,7 @@ def test_a_run_resumed_from_a_checkpoint_ends_with_the_bits_of_one_that_went_on(
     cut = make(*settings, name="cut")
     collect, saved = cut.runner.collect, cut.records.checkpoint
 
-    def save_once(unwritten: Unwritten) -> None:
+    def save_once(unwritten: PendingCheckpoint) -> None:
         saved(unwritten)
         cut.runner.collect = stop
 
@@ -308,10 +308,10 @@ def test_how_a_run_ended_is_one_of_three_words(make: Make) -> None:
 
 
 def test_every_is_due_once_for_each_multiple_passed() -> None:
-    assert [Every(10).due(a, b) for a, b in ((0, 9), (9, 10), (10, 19), (9, 31))] == [
+    assert [PeriodicTrigger(10).due(a, b) for a, b in ((0, 9), (9, 10), (10, 19), (9, 31))] == [
         False,
         True,
         False,
         True,
     ]
-    assert not Every(None).due(0, 10**9)
+    assert not PeriodicTrigger(None).due(0, 10**9)

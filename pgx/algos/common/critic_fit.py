@@ -27,7 +27,7 @@ def fit_critic(batch: Batch, learner: Learner, epochs: int, minibatch_size: int)
     losses = batch.value.new_full((1,), float("nan"))
     for _ in range(epochs):
         minibatches = batch.minibatches(minibatch_size, learner.generator)
-        losses = learner.critic_optimizer.sweep(critic_loss, (batch,), minibatches)
+        losses = learner.critic_optimizer.step_minibatches(critic_loss, (batch,), minibatches)
     return {"critic_loss": float(losses.mean())}
 
 

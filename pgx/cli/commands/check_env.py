@@ -21,7 +21,7 @@ from pgx.config.sections import Env
 from pgx.core.errors import RunError, UserError
 from pgx.distributed.child_process import LOOK, Process, ending, reap, start
 from pgx.distributed.stuck import frames, give_up, place
-from pgx.envs.checks import ASSUMPTIONS, Asked, Pace, Verdict, fails, holds, untold
+from pgx.envs.checks import CHECKS, Asked, Pace, Verdict, fails, holds, untold
 from pgx.envs.checks.process import Looks, Refused, Seen
 from pgx.envs.make import id_problem, nan_keywords
 from pgx.envs.recipe import pack
@@ -57,7 +57,7 @@ def check_environment(overrides: list[str]) -> int:
     for warning in nan_keywords(env.kwargs):
         complain(warning)
     verdicts: dict[str, Verdict] = {}
-    assumption, seen = next(iter(ASSUMPTIONS)), Seen(None, None)
+    assumption, seen = next(iter(CHECKS)), Seen(None, None)
     with _looking(_asked(env), env.worker_timeout + MARGIN) as messages:
         for message in _told(messages):
             match message:
@@ -71,7 +71,7 @@ def check_environment(overrides: list[str]) -> int:
                     verdicts[assumption] = fails(why)
                 case Seen():
                     seen = message
-    for assumption in ASSUMPTIONS:
+    for assumption in CHECKS:
         verdicts.setdefault(assumption, untold("not looked at: see above"))
     verdicts[f"policy={values['policy']['name']} takes what it shows"] = _policy(values, env, seen)
     _show(verdicts)
@@ -156,9 +156,7 @@ def _told(messages: Iterator[Any]) -> Iterator[Any]:
     live, said, drawn, line = sys.stderr.isatty(), time.monotonic(), False, ""
     for message in messages:
         if isinstance(message, Looks):
-            line = (
-                f"{list(ASSUMPTIONS).index(message.assumption) + 1}/{len(ASSUMPTIONS)} {message.assumption}?"
-            )
+            line = f"{list(CHECKS).index(message.assumption) + 1}/{len(CHECKS)} {message.assumption}?"
         if live and line:
             print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
             drawn = True

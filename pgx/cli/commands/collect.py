@@ -19,7 +19,7 @@ from pgx.core.errors import UserError
 from pgx.core.formatting import shown
 from pgx.core.seeding import derive
 from pgx.envs.gymnasium_backend import make_single
-from pgx.rollouts.collector import Recording, Stepper
+from pgx.rollouts.collector import RolloutBuffer, RolloutCollector
 from pgx.rollouts.datasets.format import Trajectory, split
 from pgx.rollouts.datasets.write import write_dataset
 from pgx.training.build import load_agent, unshaped
@@ -40,7 +40,7 @@ def collect(
     agent, envs, device = load_agent(unshaped(cfg), Path(run), checkpoint, max_envs=count)
     # Not the streams of a run of this seed: an agent is not to meet again the starts that it was trained on.
     stream = derive(seed, "collection")
-    stepper = Stepper(envs, None, stream, 0, torch.device(device), Eager())
+    stepper = RolloutCollector(envs, None, stream, 0, torch.device(device), Eager())
     limit = max_steps or int(cfg.trainer.eval_max_steps)
     single = make_single(envs.id, dict(cfg.env.kwargs))
     lengths: list[int] = []
@@ -84,7 +84,7 @@ def _learning(cfg: DictConfig, out: str, episodes: int) -> str:
 
 
 def _play(
-    stepper: Stepper, agent: Agent, count: int, max_steps: int, on_step: OnStep
+    stepper: RolloutCollector, agent: Agent, count: int, max_steps: int, on_step: OnStep
 ) -> Iterator[Trajectory]:
     """Yield so many episodes, one of each environment in every round.
 
@@ -95,7 +95,7 @@ def _play(
     while done < count:
         stepper.begin(rounds)
         rounds += 1
-        recording = Recording(room=1024)
+        recording = RolloutBuffer(room=1024)
         left = np.ones(stepper.envs.num_envs, dtype=np.bool_)
         while left.any():
             stepper.advance(agent, recording, steps=1)

@@ -66,7 +66,7 @@ def follow(ranks: Ranks) -> int:
     return 0
 
 
-def with_one_voice(ranks: Ranks, work: Callable[[], int]) -> int:
+def report_first_error(ranks: Ranks, work: Callable[[], int]) -> int:
     """Do one rank's work; of all ranks that fail, the first raises what it fails of, the others end without a word."""
     try:
         code = work()

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from pgx.cli.commands.one_run import claim, forget_empty_above, ready, refuse_taken
 from pgx.cli.commands.resume import FLAGS as OF_A_RESUMED_RUN
 from pgx.cli.commands.resume import resume
-from pgx.cli.commands.run import Lead, follow, with_one_voice
+from pgx.cli.commands.run import Lead, follow, report_first_error
 from pgx.cli.commands.sweep import start as start_sweep
 from pgx.cli.commands.through_hydra import hand_over, start
 from pgx.config.compose import composed
@@ -39,9 +39,9 @@ def train(arguments: list[str]) -> int:
     """Train from overrides, or go on with a run, alone or as one of several ranks; returns the exit code."""
     ranks = join()
     if ranks.rank > 0:
-        return with_one_voice(ranks, partial(follow, ranks))
+        return report_first_error(ranks, partial(follow, ranks))
     lead = Lead(ranks)
-    return with_one_voice(ranks, partial(lead.until_done, partial(_train, arguments, lead)))
+    return report_first_error(ranks, partial(lead.until_done, partial(_train, arguments, lead)))
 
 
 def _train(arguments: list[str], lead: Lead) -> int:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pgx.envs.checks import actions, numbers_shown, rows, seeds, single
 from pgx.envs.checks.subject import Asked, Subject, Untold, Verdict, fails, holds, raised, untold
 
-__all__ = ["ASSUMPTIONS", "Asked", "Pace", "Subject", "Verdict", "fails", "holds", "judge", "pace", "untold"]
+__all__ = ["CHECKS", "Asked", "Pace", "Subject", "Verdict", "fails", "holds", "judge", "pace", "untold"]
 
-ASSUMPTIONS: dict[str, Callable[[Subject], Verdict]] = {
+CHECKS: dict[str, Callable[[Subject], Verdict]] = {
     "it can be made": single.made,
     "policies take its spaces": single.spaces_taken,
     "reset and step answer as Gymnasium's do": single.interface,
@@ -48,12 +48,12 @@ class Pace:
 
 
 def judge(assumption: str, subject: Subject) -> Verdict:
-    """Whether one of ASSUMPTIONS holds.
+    """Whether one of CHECKS holds.
 
     What an environment raises while that is looked at fails it, unless the environment is known to raise anyway.
     """
     try:
-        return ASSUMPTIONS[assumption](subject)
+        return CHECKS[assumption](subject)
     except Untold as why:
         return untold(str(why))
     except Exception as error:
@@ -79,5 +79,5 @@ def pace(subject: Subject) -> Pace | None:
 
 def judged(subject: Subject) -> Iterator[tuple[str, Verdict]]:
     """Every assumption with its verdict."""
-    for assumption in ASSUMPTIONS:
+    for assumption in CHECKS:
         yield assumption, judge(assumption, subject)

@@ -7,7 +7,7 @@ from typing import Any
 from pgx.core.errors import UserError
 from pgx.core.specs import ActionSpec, ObsSpec
 from pgx.distributed.child import end_with_parent, let_the_kernel_end_this, show_when_asked
-from pgx.envs.checks import ASSUMPTIONS, Asked, Pace, Subject, judge, pace
+from pgx.envs.checks import CHECKS, Asked, Pace, Subject, judge, pace
 from pgx.envs.make import choose_backend
 from pgx.envs.rewards.plan import OWN
 
@@ -53,7 +53,7 @@ def serve(channel: "Connection[Any, Any]", lifeline: int, shows: int) -> None:
 
 
 def _look(channel: "Connection[Any, Any]", subject: Subject) -> None:
-    for number, assumption in enumerate(ASSUMPTIONS):
+    for number, assumption in enumerate(CHECKS):
         channel.send(Looks(assumption))
         channel.send(judge(assumption, subject))
         asked = subject.asked

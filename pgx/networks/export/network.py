@@ -38,7 +38,7 @@ class Deterministic(nn.Module):
         self.policy = agent.policy
         self.masked = masked
         self.memory = agent.policy.memory
-        self._lens = agent.normalizer.lens
+        self._lens = agent.normalizer.normalize_fn
         self.first = int(observations.start) if isinstance(observations, spaces.Discrete) else 0
         self._written = _writer(actions)
 

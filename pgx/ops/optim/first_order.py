@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from pgx.core.algorithm import Engine
-from pgx.core.ranks import ALONE, Ranks
+from pgx.core.ranks import SINGLE_PROCESS, Ranks
 from pgx.core.schema import Fraction, NonNegative, Positive
 from pgx.ops import descent
 from pgx.ops.optim.gradient_steps import GradientSteps
@@ -79,7 +79,7 @@ def adam(
     beta1: Fraction,
     beta2: Fraction,
     epsilon: Positive,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE_PROCESS,
 ) -> GradientSteps:
     """Adam.
 
@@ -109,7 +109,7 @@ def adamw(
     beta2: Fraction,
     epsilon: Positive,
     weight_decay: NonNegative,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE_PROCESS,
 ) -> GradientSteps:
     """Adam with weight decay apart from the gradient.
 
@@ -131,7 +131,7 @@ def rmsprop(
     decay: Fraction,
     epsilon: Positive,
     momentum: NonNegative,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE_PROCESS,
 ) -> GradientSteps:
     """RMSprop: the gradient over the root of its running mean square.
 
@@ -151,7 +151,7 @@ def sgd(
     schedule: ScheduleName,
     max_grad_norm: Positive | None,
     momentum: NonNegative,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE_PROCESS,
 ) -> GradientSteps:
     """Stochastic gradient descent with heavy-ball momentum (0 for none).
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pgx.core.agent import State
 from pgx.core.algorithm import Engine, Loss
 from pgx.core.data import rows_of
-from pgx.core.ranks import ALONE, Ranks
+from pgx.core.ranks import SINGLE_PROCESS, Ranks
 from pgx.core.tensor_tree import leaves, substituted
 from pgx.ops.descent import clipped
 from pgx.ops.params import assign, flatten, split
@@ -55,14 +55,14 @@ class GradientSteps:
         schedule: Schedule,
         max_grad_norm: float | None,
         engine: Engine,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_PROCESS,
     ) -> None:
         self.network = network
         self.parameters = list(network.parameters())
         self.learning_rate = learning_rate
         self.schedule = schedule
         self.engine = engine
-        self.step = Step(rule, max_grad_norm, ranks)
+        self.rule = Step(rule, max_grad_norm, ranks)
         weights = flatten(self.parameters)
         self.rate = weights.new_full((), learning_rate)  # annealed
         self.moments: Sequence[Tensor] = [torch.zeros_like(weights) for _ in range(rule.moments)]
@@ -74,20 +74,20 @@ class GradientSteps:
         self.rate.fill_(rate)
         return rate
 
-    def descend(self, loss: Loss, *data: Any) -> Tensor:
+    def step(self, loss: Loss, *data: Any) -> Tensor:
         """One step down the gradient of loss(network, *data); returns the loss before the step, detached scalar."""
-        step = self.engine.bind(self.step.on_all, loss, self.network, data, self.rate, rows=count_rows(data))
+        step = self.engine.bind(self.rule.on_all, loss, self.network, data, self.rate, rows=count_rows(data))
         loss_before, *state = step(flatten(self.parameters), *self.moments)
         self._move(state)
         self.taken += 1
         return loss_before
 
-    def sweep(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
+    def step_minibatches(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
         """A step for each minibatch of rows; returns the losses before them, [len(minibatches)]."""
         step = self.engine.bind(
-            self.step.on_rows, loss, self.network, data, self.rate, rows=count_rows(data), ragged=[0]
+            self.rule.on_rows, loss, self.network, data, self.rate, rows=count_rows(data), ragged=[0]
         )
-        losses, state = step.fold(minibatches, (flatten(self.parameters), *self.moments))
+        losses, state = step.scan(minibatches, (flatten(self.parameters), *self.moments))
         self._move(state)
         self.taken += len(minibatches)
         return torch.stack(losses)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pgx.core.agent import State
 from pgx.core.algorithm import Engine, Loss
 from pgx.core.data import rows_of
-from pgx.core.ranks import ALONE, Ranks
+from pgx.core.ranks import SINGLE_PROCESS, Ranks
 from pgx.core.schema import Count, Positive
 from pgx.ops.optim.gradient_steps import one_of_rows
 from pgx.ops.schedules import SCHEDULES, Schedule, ScheduleName
@@ -48,7 +48,7 @@ class LBFGSSteps:
         self.inner.param_groups[0]["lr"] = rate
         return rate
 
-    def descend(self, loss: Loss, *data: Any) -> Tensor:
+    def step(self, loss: Loss, *data: Any) -> Tensor:
         """Minimise the loss by as many iterations as configured; returns the loss before them, detached scalar."""
 
         def closure() -> Tensor:
@@ -67,9 +67,9 @@ class LBFGSSteps:
         self.taken += sum(state["n_iter"] for state in self.inner.state.values())
         return before.detach()
 
-    def sweep(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
+    def step_minibatches(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
         """A minimisation for each minibatch."""
-        return torch.stack([self.descend(loss, *rows_of(data, index)) for index in minibatches])
+        return torch.stack([self.step(loss, *rows_of(data, index)) for index in minibatches])
 
     def state_dict(self) -> State:
         """Nothing outlives a step."""
@@ -86,7 +86,7 @@ def lbfgs(
     schedule: ScheduleName,
     iterations: Count,
     history_size: Count,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE_PROCESS,
 ) -> LBFGSSteps:
     """L-BFGS with a strong Wolfe line search, for a critic's regression on whole batches.
 

@@ -25,13 +25,13 @@ class NoSteps:
         return math.nan
 
     @torch.no_grad()
-    def descend(self, loss: Loss, *data: Any) -> Tensor:
+    def step(self, loss: Loss, *data: Any) -> Tensor:
         """The loss, and no step."""
         return loss(self.network, *data)
 
-    def sweep(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
+    def step_minibatches(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
         """The losses of the minibatches, and no step."""
-        return torch.stack([self.descend(loss, *rows_of(data, index)) for index in minibatches])
+        return torch.stack([self.step(loss, *rows_of(data, index)) for index in minibatches])
 
     def state_dict(self) -> State:
         return {}

@@ -47,10 +47,10 @@ class SharedSteps:
         """Set the learning rate for this progress in [0, 1]; returns it."""
         return self.own.anneal(progress)
 
-    def descend(self, loss: Loss, *data: Any) -> Tensor:
+    def step(self, loss: Loss, *data: Any) -> Tensor:
         """One step of weights and copy; returns the loss at the copy before it, detached scalar."""
         own = self.own
-        gradient = own.engine.bind(own.step.gradient, loss, own.network, data, rows=count_rows(data))
+        gradient = own.engine.bind(own.rule.gradient, loss, own.network, data, rows=count_rows(data))
         copy = flatten(own.parameters)
         loss_before, *found = gradient(copy)
         self._descend(found, copy)
@@ -60,15 +60,15 @@ class SharedSteps:
     @torch.no_grad()
     def _descend(self, found: Sequence[Tensor], copy: Tensor) -> None:
         # As it is written: shortly after the moments were read they are written, with no program to look up between.
-        change, *moments = self.own.step.descent(found, self.own.rate, self.weights, self.moments)
+        change, *moments = self.own.rule.descent(found, self.own.rate, self.weights, self.moments)
         self.weights.sub_(change)
         for shared, new in zip(self.moments, moments, strict=True):
             shared.copy_(new)
         assign(self.own.parameters, copy - change)
 
-    def sweep(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
+    def step_minibatches(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
         """A step for each minibatch of rows; returns the losses before them, [len(minibatches)]."""
-        return torch.stack([self.descend(loss, *rows_of(data, index)) for index in minibatches])
+        return torch.stack([self.step(loss, *rows_of(data, index)) for index in minibatches])
 
     def state_dict(self) -> State:
         return {"moments": [moment.clone() for moment in self.moments]}

@@ -10,7 +10,7 @@ from pgx.runs.loggers import Clip, Sink
 ROWS = 20_000  # kept in memory until they can be written, some 4 KB each; of more, the oldest are lost
 
 
-class Patient:
+class RetryingLogger:
     """Keeps what a sink cannot write, and tries again with every row that comes.
 
     Args:

@@ -6,7 +6,7 @@ from pgx.core.nonfinite import NotFiniteError
 from pgx.ops.params import flatten
 
 
-def unsound(agent: Agent) -> str | None:
+def nonfinite_network(agent: Agent) -> str | None:
     """The network whose parameters are not finite numbers; None where all are."""
     for name in ("policy", "critic"):
         weights = list(getattr(agent, name).parameters())
@@ -20,21 +20,21 @@ def learned(agent: Agent, learner: Learner) -> State:
     return {"agent": agent.state_dict(), "learner": learner.state_dict()}
 
 
-def unlearn(agent: Agent, learner: Learner, before: State) -> None:
+def rollback(agent: Agent, learner: Learner, before: State) -> None:
     """Undo an update."""
     agent.load_state_dict(before["agent"])
     learner.load_state_dict(before["learner"])
 
 
-def refuse_unsound(agent: Agent, iteration: int) -> None:
+def refuse_nonfinite(agent: Agent, iteration: int) -> None:
     """
     Raises:
         NotFiniteError: the parameters of a network are not finite after an update, the `iteration`th.
     """
-    if (name := unsound(agent)) is not None:
-        raise NotFiniteError(unsound_update(name, iteration))
+    if (name := nonfinite_network(agent)) is not None:
+        raise NotFiniteError(nonfinite_update(name, iteration))
 
 
-def unsound_update(network: str, iteration: int) -> str:
+def nonfinite_update(network: str, iteration: int) -> str:
     """What happened, in words."""
     return f"iteration {iteration}: the update made parameters of the {network} NaN or infinite"

@@ -14,7 +14,7 @@ from pgx.core.agent import Agent, State
 from pgx.core.algorithm import Algorithm, Learner
 from pgx.core.data import Rollout
 from pgx.core.nonfinite import Attempt
-from pgx.training.nan_debug.evidence import unlearn
+from pgx.training.nan_debug.evidence import rollback
 
 ROOT = Path(pgx.__file__).parent
 SHOWN = 4  # functions of the chain that are named
@@ -98,7 +98,7 @@ def find_fault(attempt: Attempt, agent: Agent, algorithm: Algorithm, learner: Le
     )
     if given is not None:
         return given
-    unlearn(agent, learner, attempt.before)
+    rollback(agent, learner, attempt.before)
     watch, raised = _Watch(), None
     try:
         with watch:

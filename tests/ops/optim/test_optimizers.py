@@ -63,7 +63,7 @@ def test_a_step_of_sgd_is_the_rate_times_the_clipped_gradient(
 ) -> None:
     """The norm is taken over all parameters together, and a shorter gradient is left as it is."""
     network = start()
-    gradient_descent(network, max_grad_norm=max_grad_norm).descend(linear_loss)
+    gradient_descent(network, max_grad_norm=max_grad_norm).step(linear_loss)
     for step, g in zip(moved(network), GRADIENTS, strict=True):
         assert torch.allclose(step, -RATE * factor * g, rtol=1e-5)
 
@@ -71,16 +71,16 @@ def test_a_step_of_sgd_is_the_rate_times_the_clipped_gradient(
 @pytest.mark.parametrize("make", [gradient_descent, adam_steps])
 def test_clipping_leaves_short_gradients_alone(make: Callable[..., GradientSteps]) -> None:
     clipped, free = start(), start()
-    make(clipped, max_grad_norm=13.5).descend(linear_loss)
-    make(free, max_grad_norm=None).descend(linear_loss)
+    make(clipped, max_grad_norm=13.5).step(linear_loss)
+    make(free, max_grad_norm=None).step(linear_loss)
     assert all(torch.equal(a, b) for a, b in zip(clipped.weights, free.weights, strict=True))
 
 
 def test_a_second_step_forgets_the_gradient_of_the_first() -> None:
     network = start()
     steps = gradient_descent(network)
-    steps.descend(linear_loss)
-    steps.descend(linear_loss)
+    steps.step(linear_loss)
+    steps.step(linear_loss)
     for step, g in zip(moved(network), GRADIENTS, strict=True):
         assert torch.allclose(step, -2 * RATE * g)
 
@@ -89,8 +89,8 @@ def test_momentum_carries_the_last_step_on() -> None:
     """Heavy ball: v_2 = μ v_1 + g, so two equal gradients move by (1 + 1 + μ) g."""
     network = start()
     steps = gradient_descent(network, momentum=0.5)
-    steps.descend(linear_loss)
-    steps.descend(linear_loss)
+    steps.step(linear_loss)
+    steps.step(linear_loss)
     for step, g in zip(moved(network), GRADIENTS, strict=True):
         assert torch.allclose(step, -2.5 * RATE * g)
 
@@ -98,7 +98,7 @@ def test_momentum_carries_the_last_step_on() -> None:
 def test_descend_returns_the_loss_before_the_step_and_goes_down() -> None:
     network = start()
     before = linear_loss(network).detach()
-    returned = gradient_descent(network).descend(linear_loss)
+    returned = gradient_descent(network).step(linear_loss)
     assert torch.equal(returned, before)
     assert not returned.requires_grad
     assert linear_loss(network) < before
@@ -107,7 +107,7 @@ def test_descend_returns_the_loss_before_the_step_and_goes_down() -> None:
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_descend_leaves_other_parameters_where_they_are(momentum: float) -> None:
     network = Weights(torch.tensor([1.0, 2.0]), torch.tensor([[-1.0]]), torch.ones(2))
-    gradient_descent(network, momentum=momentum).descend(linear_loss)
+    gradient_descent(network, momentum=momentum).step(linear_loss)
     assert network.weights[2].tolist() == [1.0, 1.0]
     assert network.weights[0].tolist() != [1.0, 2.0]
 
@@ -119,7 +119,7 @@ def test_anneal_sets_the_rate_times_the_schedule(schedule: ScheduleName, progres
     steps = gradient_descent(network, schedule=schedule)
     expected = RATE * SCHEDULES[schedule](progress)
     assert steps.anneal(progress) == pytest.approx(expected)
-    steps.descend(linear_loss)
+    steps.step(linear_loss)
     for step, g in zip(moved(network), GRADIENTS, strict=True):
         assert torch.allclose(step, -expected * g, atol=1e-7)
 
@@ -134,7 +134,7 @@ def test_annealing_does_not_compound() -> None:
 @pytest.mark.parametrize("scale", [0.01, 1.0, 1000.0])
 def test_the_first_step_of_adam_has_the_size_of_the_rate_in_each_coordinate(scale: float) -> None:
     network = start()
-    adam_steps(network).descend(linear_loss, scale)
+    adam_steps(network).step(linear_loss, scale)
     for step, g in zip(moved(network), GRADIENTS, strict=True):
         assert torch.allclose(step, -RATE * g.sign(), rtol=1e-4)
 
@@ -145,7 +145,7 @@ def test_adam_is_algorithm_1_of_its_paper() -> None:
     steps = adam(network, Eager(), RATE, "constant", None, beta1, beta2, epsilon)
     theta, m, v = 1.0, 0.0, 0.0
     for t in range(1, 6):
-        steps.descend(lambda network: (network.weights[0] ** 3).sum())
+        steps.step(lambda network: (network.weights[0] ** 3).sum())
         g = 3 * theta**2
         m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
         theta -= RATE * (m / (1 - beta1**t)) / ((v / (1 - beta2**t)) ** 0.5 + epsilon)
@@ -163,14 +163,14 @@ def test_after_a_restart_the_next_steps_are_the_same_bits(make: Callable[..., Gr
     network = start()
     steps = make(network)
     for _ in range(3):
-        steps.descend(curved)
+        steps.step(curved)
     state, kept = steps.state_dict(), copy.deepcopy(steps.state_dict())
     resumed, forgetful = copy.deepcopy(network), copy.deepcopy(network)
     steps_resumed, steps_forgetful = make(resumed), make(forgetful)
     steps_resumed.load_state_dict(state)
     for _ in range(3):
         for one in (steps, steps_resumed, steps_forgetful):
-            one.descend(curved)
+            one.step(curved)
     pairs = list(zip(network.weights, resumed.weights, forgetful.weights, strict=True))
     assert all(torch.equal(a, b) for a, b, _ in pairs)
     assert not any(torch.equal(a, c) for a, _, c in pairs)
@@ -183,14 +183,14 @@ def test_a_step_starts_where_the_network_stands(make: Callable[..., GradientStep
     """Whoever else moves it in between: another rule's step, a restored checkpoint."""
     network, other = start(), start()
     steps = make(network)
-    steps.descend(linear_loss)
+    steps.step(linear_loss)
     there = flatten(network.weights) + 5.0
     assign(list(network.weights), there)
     assign(list(other.weights), there)
     steps_other = make(other)
     steps_other.load_state_dict(steps.state_dict())
     for one in (steps, steps_other):
-        one.descend(linear_loss)
+        one.step(linear_loss)
     assert torch.equal(flatten(network.weights), flatten(other.weights))
     assert float((flatten(network.weights) - there).abs().max()) < 5.0
 
@@ -203,7 +203,7 @@ def test_rmsprop_is_equation_8_of_its_paper() -> None:
     for _ in range(3):
         square = 0.9 * square + 0.1 * slope.square()
         expected -= 0.1 * slope / (square.sqrt() + 1e-3)
-        steps.descend(lambda network, slope: (slope * network.weights[0]).sum(), slope)
+        steps.step(lambda network, slope: (slope * network.weights[0]).sum(), slope)
     assert torch.allclose(network.weights[0].detach(), expected)
 
 
@@ -212,7 +212,7 @@ def test_adamw_decays_weights_apart_from_the_gradient() -> None:
     network = Weights(torch.tensor([2.0]))
     steps = adamw(network, Eager(), 0.1, "constant", None, 0.9, 0.999, 1e-8, weight_decay=0.5)
     for _ in range(3):
-        steps.descend(lambda network: (0.0 * network.weights[0]).sum())
+        steps.step(lambda network: (0.0 * network.weights[0]).sum())
     assert float(network.weights[0].detach()) == pytest.approx(2.0 * (1 - 0.1 * 0.5) ** 3)
 
 
@@ -278,7 +278,7 @@ def test_twenty_steps_are_those_of_torch(
         slopes = scale * torch.randn(26, generator=generator).to(dtype)
         aside = torch.tensor(float(not skipping or k % 2))
         optimizer.param_groups[0]["lr"] = steps.anneal(k / 20)
-        steps.descend(sloped, slopes, aside)
+        steps.step(sloped, slopes, aside)
         optimizer.zero_grad()
         sloped(twin, slopes, aside).backward()
         if max_grad_norm is not None:
@@ -295,9 +295,9 @@ def test_what_a_loss_does_not_reach_keeps_all_that_is_remembered_of_it(
     network = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     steps, slopes = make(network, None), torch.linspace(1.0, 2.0, 26)
     for _ in range(2):
-        steps.descend(sloped, slopes, torch.tensor(1.0))
+        steps.step(sloped, slopes, torch.tensor(1.0))
     before, weights = steps.state_dict(), flatten(network.parameters())
-    steps.descend(sloped, slopes, torch.tensor(0.0))
+    steps.step(sloped, slopes, torch.tensor(0.0))
     after = steps.state_dict()
     for old, new in [
         (weights, flatten(network.parameters())),
@@ -340,8 +340,8 @@ def test_a_sweep_is_a_descent_on_the_rows_of_each_minibatch(make: Callable[[nn.M
     assert len({len(index) for index in minibatches}) == 2
     sweeping, stepping = make(swept), make(stepped)
     for _ in range(2):  # passes, of which the second goes on from what the first remembers
-        losses = sweeping.sweep(weighted, (rows, weight, price), minibatches)
-        each = [stepping.descend(weighted, rows.rows(index), weight[index], price) for index in minibatches]
+        losses = sweeping.step_minibatches(weighted, (rows, weight, price), minibatches)
+        each = [stepping.step(weighted, rows.rows(index), weight[index], price) for index in minibatches]
         assert torch.equal(losses, torch.stack(each)) and not losses.requires_grad
         assert torch.equal(flatten(swept.parameters()), flatten(stepped.parameters()))
         assert sweeping.taken == stepping.taken
@@ -352,7 +352,7 @@ def test_the_losses_of_a_sweep_are_those_before_each_of_its_steps() -> None:
     (first, second) = minibatches = rows.minibatches(25, torch.Generator().manual_seed(3))
     before = [critic_loss(critic, rows.rows(index)).detach() for index in minibatches]
     steps = gradient_descent(critic)
-    losses = steps.sweep(critic_loss, (rows,), minibatches)
+    losses = steps.step_minibatches(critic_loss, (rows,), minibatches)
     assert steps.taken == 2
     assert torch.equal(losses[0], before[0]) and not torch.equal(losses[1], before[1])
     assert sorted(torch.cat([first, second]).tolist()) == list(range(50))
@@ -374,23 +374,23 @@ def at_zero() -> Weights:
 
 def test_lbfgs_ends_at_the_lowest_point_of_a_bowl_that_gradient_descent_does_not_reach() -> None:
     network, plain = at_zero(), at_zero()
-    before = lbfgs(network, Eager(), 1.0, "constant", iterations=30, history_size=10).descend(quadratic)
+    before = lbfgs(network, Eager(), 1.0, "constant", iterations=30, history_size=10).step(quadratic)
     assert float(before) == pytest.approx(float(quadratic(plain).detach()))
     assert torch.allclose(network.weights[0], torch.arange(1.0, 5.0, dtype=torch.float64), atol=1e-3)
     gradient_steps = sgd(plain, Eager(), 1e-3, "constant", None, 0.0)
     for _ in range(60):  # as many evaluations, at the largest rate that is stable
-        gradient_steps.descend(quadratic)
+        gradient_steps.step(quadratic)
     assert float(quadratic(plain).detach()) > 0.1
 
 
 def test_lbfgs_carries_nothing_from_one_loss_to_the_next() -> None:
     network, fresh = at_zero(), at_zero()
     steps = lbfgs(network, Eager(), 1.0, "constant", iterations=3, history_size=10)
-    steps.descend(quadratic)
+    steps.step(quadratic)
     with torch.no_grad():
         fresh.weights[0].copy_(network.weights[0])
-    steps.descend(quadratic)
-    lbfgs(fresh, Eager(), 1.0, "constant", iterations=3, history_size=10).descend(quadratic)
+    steps.step(quadratic)
+    lbfgs(fresh, Eager(), 1.0, "constant", iterations=3, history_size=10).step(quadratic)
     assert torch.equal(network.weights[0], fresh.weights[0])
 
 
@@ -401,15 +401,15 @@ def test_lbfgs_annealed_is_lbfgs_at_the_annealed_rate(progress: float) -> None:
     steps.anneal(0.9)
     rate = steps.anneal(progress)
     assert rate == pytest.approx(0.8 * (1 - progress))
-    steps.descend(quadratic)
-    lbfgs(other, Eager(), rate, "constant", iterations=3, history_size=10).descend(quadratic)
+    steps.step(quadratic)
+    lbfgs(other, Eager(), rate, "constant", iterations=3, history_size=10).step(quadratic)
     assert torch.equal(network.weights[0], other.weights[0])
 
 
 def test_no_steps_leaves_the_parameters_and_reports_the_loss() -> None:
     network = Weights(torch.ones(2))
     steps = NoSteps(network)
-    loss = steps.descend(quadratic)
+    loss = steps.step(quadratic)
     assert float(loss) == pytest.approx(float(quadratic(network).detach())) and not loss.requires_grad
     assert torch.equal(network.weights[0], torch.ones(2)) and network.weights[0].grad is None
     assert steps.anneal(0.5) != steps.anneal(0.5)  # NaN: there is no rate to show

@@ -52,7 +52,7 @@ def test_workers_that_take_turns_make_the_steps_and_moments_of_one(rule: Rule) -
         worker = workers[turn % 2]
         assign(worker.own.parameters, weights)
         assert worker.anneal(turn / 12) == alone.anneal(turn / 12)
-        assert torch.equal(worker.descend(loss, x), alone.descend(loss, x))
+        assert torch.equal(worker.step(loss, x), alone.step(loss, x))
         assert torch.equal(weights, flatten(alone.parameters))
         assert torch.equal(weights, flatten(worker.own.parameters))
         assert all(map(torch.equal, moments, alone.moments))
@@ -65,13 +65,13 @@ def test_a_step_from_an_old_copy_takes_its_gradient_there_and_undoes_nothing_of_
     start = flatten(own(rule).parameters)
     weights = start.clone()
     one, two = (SharedSteps(own(rule), weights, [torch.zeros_like(weights)]) for _ in range(2))
-    one.descend(loss, x)
+    one.step(loss, x)
     after_one = weights.clone()
-    two.descend(loss, y)  # its copy is still where both began
+    two.step(loss, y)  # its copy is still where both began
     alone = []
     for rows in (x, y):
         steps = own(rule)
-        steps.descend(loss, rows)
+        steps.step(loss, rows)
         alone.append(flatten(steps.parameters) - start)
     assert torch.equal(after_one, start + alone[0]) or torch.allclose(after_one, start + alone[0], atol=1e-7)
     assert torch.allclose(weights, start + alone[0] + alone[1], atol=1e-6)
@@ -90,9 +90,9 @@ def test_shared_moments_see_the_gradients_of_all() -> None:
             own(rule, None), weights, moments
         )  # both copies are where the weights were at first
         gradients.append(
-            worker.own.step.gradient(loss, worker.own.network, (x,), flatten(network().parameters()))[1]
+            worker.own.rule.gradient(loss, worker.own.network, (x,), flatten(network().parameters()))[1]
         )
-        worker.descend(loss, x)
+        worker.step(loss, x)
     expected = 0.9 * 0.1 * gradients[0].square() + 0.1 * gradients[1].square()
     assert torch.allclose(moments[0], expected)
 
@@ -102,7 +102,7 @@ def test_what_a_loss_does_not_depend_on_is_left_as_it_is(rule: Rule) -> None:
     weights = flatten(own(rule).parameters)
     moments = [torch.full_like(weights, 0.5) for _ in range(rule.moments)]
     start = weights.clone()
-    SharedSteps(own(rule), weights, moments).descend(half, data(1, width=4)[0])
+    SharedSteps(own(rule), weights, moments).step(half, data(1, width=4)[0])
     first = 3 * 4 + 4
     assert torch.equal(weights[:first], start[:first]) and not torch.equal(weights[first:], start[first:])
     assert all(bool((moment[:first] == 0.5).all()) for moment in moments)
@@ -115,7 +115,9 @@ def test_a_sweep_is_a_step_for_each_minibatch() -> None:
     alone = own(rule)
     weights = flatten(alone.parameters)
     shared = SharedSteps(own(rule), weights, [torch.zeros_like(weights) for _ in range(2)])
-    assert torch.allclose(shared.sweep(loss, (x,), parts), alone.sweep(loss, (x,), parts))
+    assert torch.allclose(
+        shared.step_minibatches(loss, (x,), parts), alone.step_minibatches(loss, (x,), parts)
+    )
     assert torch.allclose(weights, flatten(alone.parameters))
     state = shared.state_dict()
     fresh = SharedSteps(own(rule), weights, [torch.zeros_like(weights) for _ in range(2)])
@@ -129,9 +131,9 @@ def test_a_state_that_was_taken_does_not_change_with_the_steps_after_it() -> Non
     steps = own(RULES["rmsprop"])
     weights = flatten(steps.parameters)
     shared = SharedSteps(steps, weights, [torch.zeros_like(weights) for _ in range(2)])
-    shared.descend(loss, x)
+    shared.step(loss, x)
     state = shared.state_dict()
     then = [moment.clone() for moment in state["moments"]]
-    shared.descend(loss, y)
+    shared.step(loss, y)
     assert all(map(torch.equal, state["moments"], then))
     assert not torch.equal(shared.moments[0], then[0])

@@ -17,7 +17,7 @@ from tensorboard.util.tensor_util import make_ndarray
 
 from pgx.runs.loggers import tensorboard
 from pgx.runs.loggers.jsonl import AppendOnly, JsonLines, read
-from pgx.runs.loggers.patient import Patient
+from pgx.runs.loggers.patient import RetryingLogger
 from pgx.runs.loggers.tensorboard import TensorBoard
 
 TAG = "health/kl"
@@ -80,7 +80,7 @@ def test_a_file_that_is_opened_again_goes_on_at_its_end(tmp_path: Path) -> None:
 
 def test_rows_wait_for_room_and_are_then_all_there_once_and_in_order(tmp_path: Path) -> None:
     said: list[str] = []
-    patient = Patient(JsonLines(tmp_path / "metrics.jsonl", None, 0), "metrics.jsonl", said.append)
+    patient = RetryingLogger(JsonLines(tmp_path / "metrics.jsonl", None, 0), "metrics.jsonl", said.append)
     patient.write(1, {TAG: 1.0})
     with room(40):
         for step in (2, 3, 4):
@@ -96,7 +96,7 @@ def test_rows_wait_for_room_and_are_then_all_there_once_and_in_order(tmp_path: P
 
 
 def test_events_wait_for_room_and_are_then_all_there_once(tmp_path: Path) -> None:
-    patient = Patient(TensorBoard(tmp_path, {}, {}, None), "events", lambda said: None)
+    patient = RetryingLogger(TensorBoard(tmp_path, {}, {}, None), "events", lambda said: None)
     patient.write(1, {TAG: 1.0})
     (file,) = tmp_path.iterdir()
     with room(file.stat().st_size + 20):

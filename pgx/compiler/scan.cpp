@@ -13,7 +13,7 @@ using Copy = int (*)(Handle, Handle*);
 
 // program(fixed..., item, state...) -> result, state..., for each item in turn.
 // `items` are given away; `state` is replaced by what the last call gave, `results` filled. Returns 0, or an error's code.
-int fold(Run run, Copy copy, void* program, Handle* fixed, size_t fixed_count, Handle* items, size_t item_count,
+int scan(Run run, Copy copy, void* program, Handle* fixed, size_t fixed_count, Handle* items, size_t item_count,
          Handle* state, size_t state_count, Handle* results) {
     std::vector<Handle> in(fixed_count + 1 + state_count), out(1 + state_count);
     for (size_t i = 0; i < item_count; ++i) {

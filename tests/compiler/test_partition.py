@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pgx.compiler.compiler import halves
+from pgx.compiler.compiler import partition
 
 
 def layered(weight: Tensor, rows: Tensor, vector: Tensor) -> tuple[Tensor, ...]:
@@ -55,7 +55,7 @@ def traced(function: Callable[..., tuple[Tensor, ...]]) -> GraphModule:
 def test_both_halves_in_turn_are_the_whole(
     function: Callable[..., tuple[Tensor, ...]], late_inputs: int
 ) -> None:
-    early, late, _ = halves(traced(function), late_inputs)
+    early, late, _ = partition(traced(function), late_inputs)
     for seed, rows in ((1, 5), (2, 9)):
         given = arguments(seed, rows)
         first, last = given[: 3 - late_inputs], given[3 - late_inputs :]
@@ -71,15 +71,15 @@ def operations(graph: GraphModule) -> list[str]:
 
 
 def test_what_is_done_early_is_not_done_again() -> None:
-    early, late, _ = halves(traced(layered), 1)
+    early, late, _ = partition(traced(layered), 1)
     assert "aten.tanh.default" in operations(early)
     assert "aten.tanh.default" not in operations(late)
-    assert "aten.exp.default" not in operations(halves(traced(sized), 1)[1])
+    assert "aten.exp.default" not in operations(partition(traced(sized), 1)[1])
 
 
 def test_inputs_and_views_are_not_kept() -> None:
     """Inputs are there anyway, and a view that is kept would be a copy."""
     _, rows, _ = arguments(1)
-    early, _, examples = halves(traced(viewed), 1)
+    early, _, examples = partition(traced(viewed), 1)
     (kept,) = early(*arguments(1)[:2])
     assert torch.equal(kept, rows.tanh()) and len(examples) == 1
