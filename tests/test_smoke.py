@@ -1,6 +1,6 @@
 """One short run from the command line to a comparison, and one that is killed and goes on."""
 
-from multiprocessing import get_context
+import os
 from pathlib import Path
 from signal import SIGKILL
 
@@ -8,6 +8,7 @@ from pgx.cli.main import main
 from scripts.kill_runs import differences, remains
 from tests.command import Command
 from tests.processes import until
+from tests.warm import context
 
 SIZES = ["env=CartPole-v1", "env.num_envs=4", "runner.rollout_steps=32", "trainer.compile=false"]
 
@@ -26,10 +27,10 @@ def test_a_run_is_trained_evaluated_diagnosed_and_compared(command: Command, tmp
 def test_a_run_that_is_killed_and_resumed_is_the_run_that_was_left_alone(
     command: Command, tmp_path: Path
 ) -> None:
-    """The process is a copy of this one, which has everything imported."""
+    """The process is forked from one without threads, which has everything imported."""
     settings = ["algo=a2c", *SIZES, "trainer.total_steps=4000", "trainer.checkpoint_every=256"]
     assert command("train", *settings, "run_dir=whole").code == 0
-    training = get_context("fork").Process(target=main, args=(["train", *settings, "run_dir=killed"],))
+    training = context().Process(target=_train_in, args=(tmp_path, [*settings, "run_dir=killed"]))
     training.start()
     until(lambda: len(list((tmp_path / "killed" / "checkpoints").glob("step_*.pt"))) > 1)
     training.kill()
@@ -37,3 +38,8 @@ def test_a_run_that_is_killed_and_resumed_is_the_run_that_was_left_alone(
     assert training.exitcode == -SIGKILL
     assert command("train", "--resume", "killed").code == 0
     assert differences(remains(tmp_path / "whole"), remains(tmp_path / "killed"), "run") == []
+
+
+def _train_in(folder: Path, settings: list[str]) -> None:
+    os.chdir(folder)
+    main(["train", *settings])
