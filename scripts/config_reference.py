@@ -11,7 +11,7 @@ from typing import Any
 
 from pgx.algos import rule, rules
 from pgx.config.compose import comments, field_comments, head, leaves, values_of
-from pgx.config.sections import FIXED, NAMED, Search, Top, keys_of
+from pgx.config.run_config import FIXED, NAMED, SearchConfig, Top, keys_of
 from pgx.core.paths import choices, config_dir
 from pgx.core.schema import describe, signature
 
@@ -139,7 +139,7 @@ def _searches() -> list[str]:
         lines.append(f"- `sweep={name}`: {head(CONFIGS / 'sweep' / f'{name}.yaml')}")
     example = CONFIGS / "sweep" / "ppo_cartpole.yaml"
     lines += ["", "The values are those of `sweep=ppo_cartpole`.", ""]
-    return [*lines, *_rows("sweep", signature(Search), example, source=Search)]
+    return [*lines, *_rows("sweep", signature(SearchConfig), example, source=SearchConfig)]
 
 
 def _launchers() -> list[str]:

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pgx.algos import rule, rules
 from pgx.config.cross_checks import contradictions
 from pgx.config.rules import own_values, rule_problem
-from pgx.config.sections import FIXED, NAMED, Search, Top, keys_of
+from pgx.config.run_config import FIXED, NAMED, SearchConfig, Top, keys_of
 from pgx.config.suggestions import explain
 from pgx.core.errors import UserError
 from pgx.core.extras import require
@@ -107,7 +107,7 @@ def value_problems(cfg: DictConfig) -> list[str]:
     sections = {*FIXED, *NAMED, "algo"}
     found = problems("", signature(Top), {k: v for k, v in values.items() if k not in sections | {"sweep"}})
     if "sweep" in values:
-        found += problems("sweep", signature(Search), values["sweep"])
+        found += problems("sweep", signature(SearchConfig), values["sweep"])
     for section in sorted(sections):
         if not isinstance(values.get(section), dict):
             found.append(f"{section}: missing; expected a section of keys")

@@ -35,7 +35,7 @@ from pgx.config.overrides import (
     surely_there,
     takes_any_key,
 )
-from pgx.config.sections import FIXED
+from pgx.config.run_config import FIXED
 from pgx.config.suggestions import explain
 from pgx.core.errors import UserError
 from pgx.core.paths import config_dir

@@ -7,7 +7,7 @@ import torch
 
 from pgx.algos import rule
 from pgx.algos.common.sequences import stretch_conflicts
-from pgx.config.sections import NAMED
+from pgx.config.run_config import NAMED
 from pgx.core.algorithm import Algorithm, Setting
 from pgx.core.extras import import_problem
 from pgx.distributed.ray_cluster import address_problem, hush

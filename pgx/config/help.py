@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pgx.algos import rule, rules
 from pgx.config.compose import comments, field_comments
-from pgx.config.sections import FIXED, Top
+from pgx.config.run_config import FIXED, Top
 from pgx.core.paths import choices, config_dir, groups
 
 WIDTH = 80

@@ -15,7 +15,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pgx.config.sections import FIXED, NAMED
+from pgx.config.run_config import FIXED, NAMED
 from pgx.config.suggestions import explain
 from pgx.core.command_lines import shell_command
 from pgx.core.errors import UserError

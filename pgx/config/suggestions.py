@@ -18,7 +18,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
 from pgx.algos import rule, rules
-from pgx.config.sections import FIXED, NAMED, Search, Top, keys_of
+from pgx.config.run_config import FIXED, NAMED, SearchConfig, Top, keys_of
 from pgx.core.paths import groups
 from pgx.core.schema import WHOLE, describe, most_similar, signature
 
@@ -309,7 +309,7 @@ def _types(key: str) -> frozenset[Any]:
 @cache
 def _table() -> dict[str, frozenset[Any]]:
     found: dict[str, frozenset[Any]] = {}
-    sections: list[tuple[str, Any]] = [("", signature(Top)), ("sweep.", signature(Search))]
+    sections: list[tuple[str, Any]] = [("", signature(Top)), ("sweep.", signature(SearchConfig))]
     sections += [(f"{section}.", signature(each)) for section, each in FIXED.items()]
     sections += [
         (f"{section}.", keys_of(section, name)) for section, (named, _) in NAMED.items() for name in named

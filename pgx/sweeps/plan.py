@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pgx.config.overrides import prepare
-from pgx.config.sections import Search
+from pgx.config.run_config import SearchConfig
 from pgx.config.stored import command
 from pgx.config.suggestions import quoted
 from pgx.core.errors import UserError
@@ -47,7 +47,7 @@ class Plan:
     jobs: tuple[Job, ...]
     hydra: tuple[str, ...]
     cwd: Path
-    search: Search | None
+    search: SearchConfig | None
 
     def label(self, job: Job) -> str:
         """What tells a job from the others: the overrides that not all have, or a trial's folder."""
@@ -87,14 +87,14 @@ def read_plan(folder: Path) -> Plan:
             jobs=tuple(Job(tuple(job["overrides"]), Path(job["run_dir"])) for job in content["jobs"]),
             hydra=tuple(content["hydra"]),
             cwd=Path(content["cwd"]),
-            search=Search(**content["search"]) if content["search"] else None,
+            search=SearchConfig(**content["search"]) if content["search"] else None,
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: not as pgx writes it: {type(error).__name__}: {error}") from error
     texts = [*plan.hydra, *(override for job in plan.jobs for override in job.overrides)]
     if not all(isinstance(text, str) for text in texts):
         raise UserError(f"{path}: not as pgx writes it: an override that is no text")
-    if plan.search and (found := problems("search", signature(Search), asdict(plan.search))):
+    if plan.search and (found := problems("search", signature(SearchConfig), asdict(plan.search))):
         raise UserError(*(f"{path}: {problem}" for problem in found))
     return plan
 

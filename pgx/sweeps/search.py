@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from pgx.config.overrides import parse
-from pgx.config.sections import Search
+from pgx.config.run_config import SearchConfig
 from pgx.core.errors import UserError
 from pgx.core.extras import require
 from pgx.core.schema import Index, problems
@@ -31,7 +31,7 @@ STUDY, TRIAL = "study.db", "trial.json"
 WAIT = 120  # seconds that a job waits for others that write to the study
 
 
-def distributions(search: Search) -> "dict[str, BaseDistribution]":
+def distributions(search: SearchConfig) -> "dict[str, BaseDistribution]":
     """The search space: what each key is drawn from.
 
     Raises:
@@ -70,7 +70,7 @@ def _distribution(override: Override) -> "BaseDistribution":
     )
 
 
-def corners(search: Search) -> list[list[str]]:
+def corners(search: SearchConfig) -> list[list[str]]:
     """For each key, overrides with its smallest, largest or each of its choices: what must be valid before a search."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -85,7 +85,7 @@ def corners(search: Search) -> list[list[str]]:
     return found
 
 
-def open_study(folder: Path, search: Search, number: int = 0) -> "optuna.Study":
+def open_study(folder: Path, search: SearchConfig, number: int = 0) -> "optuna.Study":
     """The study of a sweep, made by the first who opens it. `number` sets the sampler's stream apart."""
     require("sweep=...", "optuna")
     import optuna
@@ -128,7 +128,7 @@ class Trial:
         number: of the job.
     """
 
-    def __init__(self, folder: Path, search: Search, run_dir: Path, number: int) -> None:
+    def __init__(self, folder: Path, search: SearchConfig, run_dir: Path, number: int) -> None:
         require("sweep=...", "optuna")
         import optuna
 
@@ -195,7 +195,7 @@ def trial_noted(run_dir: Path) -> dict[str, Any] | None:
     return noted
 
 
-def settle(folder: Path, search: Search, jobs: Sequence[Job]) -> None:
+def settle(folder: Path, search: SearchConfig, jobs: Sequence[Job]) -> None:
     """Tell the study what the runs' folders say: of trials that ended, and of those whose run was never written down.
 
     The folders are what is true; a job may die between the two. Call it while no job runs, or for one's own job.
@@ -220,7 +220,7 @@ def settle(folder: Path, search: Search, jobs: Sequence[Job]) -> None:
             study.tell(trial.number, state=state if state != TrialState.COMPLETE else TrialState.FAIL)
 
 
-def forget_unwritten(folder: Path, search: Search, jobs: Sequence[Job]) -> None:
+def forget_unwritten(folder: Path, search: SearchConfig, jobs: Sequence[Job]) -> None:
     """Mark as failed the trials that were asked for by jobs that died before they wrote it down."""
     study = open_study(folder, search)
     from optuna.trial import TrialState

@@ -22,19 +22,19 @@ from pgx.algos import rule, rules
 from pgx.compiler import Eager, EngineChoice, aloud, choose_engine, make_engine, silently
 from pgx.compiler.choose import why_not
 from pgx.config.check import check, check_inputs, plain_values
-from pgx.config.sections import (
+from pgx.config.run_config import (
     NAMED,
     RUNNERS,
-    A3CRunner,
-    ActorLearnerRunner,
-    DatasetRunner,
-    Env,
-    EpisodesRunner,
-    Health,
-    Logger,
-    SyncRunner,
+    A3CConfig,
+    ActorLearnerConfig,
+    DatasetConfig,
+    EnvConfig,
+    EpisodesConfig,
+    HealthConfig,
+    LoggerConfig,
+    SyncConfig,
     Top,
-    TrainerSection,
+    TrainerConfig,
     keys_of,
 )
 from pgx.core.agent import Agent
@@ -77,7 +77,7 @@ from pgx.training.videos import filming, refuse_unfilmable
 
 
 def make_records(
-    values: Mapping[str, Any], logger: Logger, training: TrainerSection, run_dir: Path, config: str
+    values: Mapping[str, Any], logger: LoggerConfig, training: TrainerConfig, run_dir: Path, config: str
 ) -> Records:
     checkpoints = Checkpoints(run_dir, training.keep_checkpoints)
     open_sinks = partial(_open_sinks, logger, run_dir, values, training.total_steps)
@@ -85,7 +85,12 @@ def make_records(
 
 
 def _open_sinks(
-    logger: Logger, run_dir: Path, values: Mapping[str, Any], total_steps: int, steps: int | None, rows: int
+    logger: LoggerConfig,
+    run_dir: Path,
+    values: Mapping[str, Any],
+    total_steps: int,
+    steps: int | None,
+    rows: int,
 ) -> Sequence[Sink]:
     """Open the loggers of a run after `steps` environment steps (None: a new run) and `rows` rows of metrics."""
     sinks: list[Sink] = []
@@ -120,20 +125,20 @@ def _keys() -> dict[str, Column]:
     return {key: "number" if fits(1, hint) or fits(0.5, hint) else "text" for key, hint in hints.items()}
 
 
-def agent_plan(values: Mapping[str, Any], env: Env) -> AgentPlan:
+def agent_plan(values: Mapping[str, Any], env: EnvConfig) -> AgentPlan:
     return AgentPlan(
         values["policy"], values["critic"], env.normalize_obs, bound(env.obs_clip), values["seed"]
     )
 
 
-def envs_plan(values: Mapping[str, Any], env: Env, sharers: int, threads: int) -> EnvsPlan:
+def envs_plan(values: Mapping[str, Any], env: EnvConfig, sharers: int, threads: int) -> EnvsPlan:
     """The environments of one of so many who share a run's."""
     reward = RewardPlan(**values["reward"])
     each = env.num_envs // sharers
     return plan_envs(env.id, env.backend, each, env.kwargs, threads, env.worker_timeout, reward)
 
 
-def actor_plan(values: Mapping[str, Any], env: Env, engine: EngineChoice, actors: int) -> ActorPlan:
+def actor_plan(values: Mapping[str, Any], env: EnvConfig, engine: EngineChoice, actors: int) -> ActorPlan:
     """What each of so many actors is made of; it has no critic."""
     threads = max(1, threads_of(env) // actors)
     envs = envs_plan(values, env, actors, threads)
@@ -143,7 +148,7 @@ def actor_plan(values: Mapping[str, Any], env: Env, engine: EngineChoice, actors
 
 def worker_plan(
     values: Mapping[str, Any],
-    env: Env,
+    env: EnvConfig,
     algorithm: Algorithm,
     engine: EngineChoice,
     workers: int,
@@ -168,7 +173,7 @@ def worker_plan(
     )
 
 
-def threads_of(env: Env, sharers: int = 1) -> int:
+def threads_of(env: EnvConfig, sharers: int = 1) -> int:
     """Of one process, where so many share the cores."""
     return env.num_threads or max(1, cores() // sharers)
 
@@ -177,7 +182,7 @@ def bound(clip: float | None) -> float:
     return float("inf") if clip is None else clip
 
 
-def reward_clip(env: Env) -> float | None:
+def reward_clip(env: EnvConfig) -> float | None:
     """Return the bound on the scaled reward, infinite for none; None: rewards are not scaled."""
     return bound(env.reward_clip) if env.scale_reward else None
 
@@ -257,8 +262,8 @@ def build(cfg: DictConfig, ranks: Ranks = SINGLE_PROCESS) -> Trainer:
     values = plain_values(cfg)
     text = OmegaConf.to_yaml(OmegaConf.create(values | {"run_dir": utf8(values["run_dir"])}))
     top = Top(**{key: value for key, value in values.items() if not isinstance(value, dict)})
-    env, training = Env(**values["env"]), TrainerSection(**values["trainer"])
-    logger = Logger(**values["logger"])
+    env, training = EnvConfig(**values["env"]), TrainerConfig(**values["trainer"])
+    logger = LoggerConfig(**values["logger"])
     device, run_dir = torch.device(top.device), Path(top.run_dir)
     if ranks.rank == 0:
         _make_writable(run_dir)
@@ -273,7 +278,7 @@ def build(cfg: DictConfig, ranks: Ranks = SINGLE_PROCESS) -> Trainer:
 
     section = _runner_section(values["runner"])
     # Actors and workers have environments of their own.
-    num_envs = 1 if isinstance(section, ActorLearnerRunner | A3CRunner) else env.num_envs // ranks.size
+    num_envs = 1 if isinstance(section, ActorLearnerConfig | A3CConfig) else env.num_envs // ranks.size
     threads = threads_of(env, ranks.local_size)
     reward = RewardPlan(**values["reward"])
     choice = choose_backend(env.id, env.backend, env.kwargs, num_envs, threads, reward)
@@ -284,7 +289,7 @@ def build(cfg: DictConfig, ranks: Ranks = SINGLE_PROCESS) -> Trainer:
     scaler = _scaler(env, algorithm.discount, ranks)
     runner: Runner | A3C
     iterations: Iterations
-    if isinstance(section, A3CRunner):
+    if isinstance(section, A3CConfig):
         workers = worker_count(env.num_envs, section.workers, cores())
         runner = iterations = A3C(
             agent=agent,
@@ -325,7 +330,7 @@ def _runner_section(values: Mapping[str, Any]) -> Any:
 
 
 def _runner(
-    section: SyncRunner | EpisodesRunner | DatasetRunner | ActorLearnerRunner,
+    section: SyncConfig | EpisodesConfig | DatasetConfig | ActorLearnerConfig,
     envs: VectorEnv,
     scaler: RewardScaler | None,
     seed: int,
@@ -336,14 +341,14 @@ def _runner(
     plan: Callable[[int], ActorPlan],
 ) -> Runner:
     match section:
-        case SyncRunner():
+        case SyncConfig():
             return sync(envs, scaler, seed, device, engine, ranks, section.rollout_steps, section.lag)
-        case EpisodesRunner():
+        case EpisodesConfig():
             each, longest = section.episodes_per_env, section.max_episode_steps
             return episodes(envs, scaler, seed, device, engine, each, longest)
-        case DatasetRunner():
+        case DatasetConfig():
             return dataset(envs, scaler, seed, device, section.path, section.episodes)
-        case ActorLearnerRunner():
+        case ActorLearnerConfig():
             return actor_learner(
                 envs=envs,
                 reward_scaler=scaler,
@@ -379,7 +384,7 @@ def load_agent(
     Checkpoints(run_dir).path(checkpoint)  # before environments are made in vain
     check(cfg)
     values = plain_values(cfg)
-    env, device = Env(**values["env"]), values["device"]
+    env, device = EnvConfig(**values["env"]), values["device"]
     num_envs = min(max_envs, env.num_envs)
     threads, reward = threads_of(env), RewardPlan(**values["reward"])
     choice = choose_backend(env.id, env.backend, env.kwargs, num_envs, threads, reward)
@@ -410,7 +415,7 @@ def load_agent_for(
     use_threads(cfg)
     state = Checkpoints(run_dir).load(checkpoint)
     values = plain_values(cfg)
-    agent = agent_plan(values, Env(**values["env"])).make(obs, action, torch.device(values["device"]))
+    agent = agent_plan(values, EnvConfig(**values["env"])).make(obs, action, torch.device(values["device"]))
     agent.load_state_dict(state["agent"])
     return agent
 
@@ -434,21 +439,21 @@ def _learner(values: Mapping[str, Any], agent: Agent, engine: Engine, ranks: Ran
     )
 
 
-def _warmup_steps(env: Env, training: TrainerSection) -> int:
+def _warmup_steps(env: EnvConfig, training: TrainerConfig) -> int:
     """Environment steps for the statistics, of which a short run takes fewer, so that it learns all the same."""
     return min(env.normalizer_warmup_steps, training.total_steps // 10)
 
 
 def _synchronous(
     values: Mapping[str, Any],
-    env: Env,
+    env: EnvConfig,
     agent: Agent,
     algorithm: Algorithm,
     learner: Learner,
     runner: Runner,
     ranks: Ranks,
 ) -> SyncLoop:
-    training = TrainerSection(**values["trainer"])
+    training = TrainerConfig(**values["trainer"])
     return SyncLoop(
         agent,
         algorithm,
@@ -456,7 +461,7 @@ def _synchronous(
         runner,
         total_steps=training.total_steps,
         log_every=values["logger"]["every"],
-        clip_range=Health(**values["health"]).clip_range,
+        clip_range=HealthConfig(**values["health"]).clip_range,
         warmup_steps=_warmup_steps(env, training),
         reward_clip=reward_clip(env),
         on_nan=training.on_nan,
@@ -464,7 +469,7 @@ def _synchronous(
     )
 
 
-def _scaler(env: Env, discount: float, ranks: Ranks) -> RewardScaler | None:
+def _scaler(env: EnvConfig, discount: float, ranks: Ranks) -> RewardScaler | None:
     clip = reward_clip(env)
     return None if clip is None else RewardScaler(discount, clip, ranks)
 
@@ -477,10 +482,10 @@ def _optimizer(
 
 def _evaluator(
     agent: Agent,
-    env: Env,
+    env: EnvConfig,
     reward: RewardPlan,
     choice: BackendChoice,
-    training: TrainerSection,
+    training: TrainerConfig,
     seed: int,
     device: torch.device,
 ) -> Evaluate:
@@ -514,7 +519,7 @@ def _evaluator(
 
 def _diagnose(
     values: Mapping[str, Any],
-    env: Env,
+    env: EnvConfig,
     algorithm: Algorithm,
     specs: tuple[ObsSpec, ActionSpec],
     device: torch.device,

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from torch import Tensor
 
-from pgx.config.sections import OnNaN
+from pgx.config.run_config import OnNaN
 from pgx.core.agent import Agent, Metrics, State
 from pgx.core.algorithm import Algorithm, Learner
 from pgx.core.data import Rollout

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from pgx.config.sections import Env, TrainerSection
+from pgx.config.run_config import EnvConfig, TrainerConfig
 from pgx.core.agent import Agent
 from pgx.core.errors import RunError, UserError
 from pgx.core.periodic import PeriodicTrigger
@@ -87,7 +87,7 @@ class Filming:
             records.warn(f"no video at {steps:,} steps: {error}")
 
 
-def refuse_unfilmable(env: Env, training: TrainerSection) -> None:
+def refuse_unfilmable(env: EnvConfig, training: TrainerConfig) -> None:
     """Find out whether there can be videos, if there are to be any, before the first is due.
 
     Raises:
@@ -100,11 +100,13 @@ def refuse_unfilmable(env: Env, training: TrainerSection) -> None:
             raise UserError(f"trainer.record_every={training.record_every}: {error}") from error
 
 
-def _open_camera(env: Env, training: TrainerSection) -> Camera:
+def _open_camera(env: EnvConfig, training: TrainerConfig) -> Camera:
     return Camera(env.id, env.kwargs, None, env.worker_timeout, LIMITS["gif"], training.record_seconds)
 
 
-def filming(agent: Agent, env: Env, training: TrainerSection, seed: int, device: torch.device) -> Filming:
+def filming(
+    agent: Agent, env: EnvConfig, training: TrainerConfig, seed: int, device: torch.device
+) -> Filming:
     """Deterministic episodes, each filmed in an environment of its own."""
     open_camera = partial(_open_camera, env, training)
 

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from pgx.config.compose import compose
-from pgx.config.sections import Search
+from pgx.config.run_config import SearchConfig
 from pgx.core.extras import EXTRAS, import_problem
 from pgx.sweeps.plan import Job, Plan, write_plan
 from pgx.sweeps.search import STUDY
@@ -137,7 +137,7 @@ def test_a_search_is_seen_and_not_resumed_without_optuna(
     section = OmegaConf.to_container(compose(["sweep=ppo_cartpole"]).sweep, resolve=True)
     search = tmp_path / "search"
     search.mkdir()
-    write_plan(search, Plan((Job((), search / "trial_000"),), (), tmp_path, Search(**section)))  # type: ignore[arg-type]
+    write_plan(search, Plan((Job((), search / "trial_000"),), (), tmp_path, SearchConfig(**section)))  # type: ignore[arg-type]
     (search / STUDY).touch()
     says = absent("optuna", True)
     seen = command("sweep", "status", "search")

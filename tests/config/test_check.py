@@ -14,7 +14,7 @@ from pgx.config.check import check, plain_values
 from pgx.config.compose import compose
 from pgx.config.cross_checks import contradictions
 from pgx.config.overrides import jobs
-from pgx.config.sections import FIXED, NAMED, Search, Top, keys_of
+from pgx.config.run_config import FIXED, NAMED, SearchConfig, Top, keys_of
 from pgx.core.errors import UserError
 from pgx.core.paths import choices
 from pgx.core.schema import fits, signature
@@ -101,7 +101,7 @@ def test_an_unknown_key_is_named_with_the_nearest(override: str, key: str, meant
 
 
 def test_no_key_of_pgx_takes_a_number_that_is_nan() -> None:
-    kinds = [Top, Search, *FIXED.values(), *map(rule, rules())]
+    kinds = [Top, SearchConfig, *FIXED.values(), *map(rule, rules())]
     hints = [hint for kind in kinds for hint in signature(kind).values()]
     hints += [
         hint

@@ -14,7 +14,7 @@ from pgx.algos import rule, rules
 from pgx.config.check import check
 from pgx.config.compose import compose
 from pgx.config.overrides import jobs
-from pgx.config.sections import FIXED, NAMED
+from pgx.config.run_config import FIXED, NAMED
 from pgx.core.errors import UserError
 from pgx.core.paths import choices, config_dir
 from pgx.core.schema import signature

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from pgx.config.compose import compose
 from pgx.config.overrides import jobs, parse, prepare
-from pgx.config.sections import FIXED, Top
+from pgx.config.run_config import FIXED, Top
 from pgx.config.suggestions import PATHS, is_known, is_text, spelled
 from pgx.core.errors import UserError
 from pgx.core.schema import fits, signature

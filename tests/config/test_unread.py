@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from pgx.algos import rule, rules
 from pgx.cli.commands.one_run import checked
 from pgx.config.check import plain_values
-from pgx.config.sections import FIXED, NAMED, Top
+from pgx.config.run_config import FIXED, NAMED, Top
 from pgx.config.unused_keys import READ_IF, asked_keys, flat, unread
 from pgx.core.algorithm import Setting
 from pgx.core.errors import UserError

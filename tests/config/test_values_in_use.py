@@ -9,7 +9,7 @@ import pytest
 from pgx.algos import rule
 from pgx.compiler import EngineChoice
 from pgx.config.check import plain_values
-from pgx.config.sections import Env
+from pgx.config.run_config import EnvConfig
 from pgx.training.build import agent_plan, reward_clip, worker_plan
 from pgx.training.loop import SyncLoop
 from pgx.training.trainer import Trainer
@@ -19,8 +19,8 @@ HERE = ["env=CartPole-v1", "env.backend=gymnasium"]
 COUNTER = ["env=tests.environments:Counter-v0", "env.backend=gymnasium", "algo=a2c"]
 
 
-def env_of(values: dict[str, Any]) -> Env:
-    return Env(**values["env"])
+def env_of(values: dict[str, Any]) -> EnvConfig:
+    return EnvConfig(**values["env"])
 
 
 def synchronous(trainer: Trainer) -> SyncLoop:

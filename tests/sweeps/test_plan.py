@@ -12,22 +12,22 @@ from omegaconf import OmegaConf
 from hydra_plugins.pgx_launchers.planned_sweeper import crowded, threads_per_job
 from pgx.config.compose import compose
 from pgx.config.overrides import parse
-from pgx.config.sections import Search
+from pgx.config.run_config import SearchConfig
 from pgx.core.errors import UserError
 from pgx.sweeps.plan import Job, Plan, launched, quoted, read_plan, refuse_other, write_plan
 
-SEARCH = Search(
+SEARCH = SearchConfig(
     ["algo=ppo"], {"algo.clip_range": "interval(0.1, 0.3)"}, 3, 0, "final_return", "median", 10, 0, 0
 )
 
 
-def plan(*overrides: tuple[str, ...], search: Search | None = None) -> Plan:
+def plan(*overrides: tuple[str, ...], search: SearchConfig | None = None) -> Plan:
     jobs = tuple(Job(given, Path(f"/runs/{i}")) for i, given in enumerate(overrides))
     return Plan(jobs, ("hydra/launcher=joblib",), Path("/somewhere"), search)
 
 
 @pytest.mark.parametrize("search", [None, SEARCH])
-def test_what_is_written_is_read(tmp_path: Path, search: Search | None) -> None:
+def test_what_is_written_is_read(tmp_path: Path, search: SearchConfig | None) -> None:
     written = plan(("seed=0",), ("seed=1", "env.kwargs={a: 'b c'}"), search=search)
     write_plan(tmp_path, written)
     assert read_plan(tmp_path) == written

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from pgx.config.check import check
 from pgx.config.compose import compose
-from pgx.config.sections import Search
+from pgx.config.run_config import SearchConfig
 from pgx.core.errors import UserError
 from pgx.core.paths import choices
 from pgx.runs.writer import SUMMARY
@@ -21,7 +21,7 @@ from pgx.sweeps.plan import Job
 from pgx.sweeps.progress import write_failure
 from pgx.sweeps.search import Trial, corners, distributions, forget_unwritten, open_study, settle
 
-SEARCH = Search(
+SEARCH = SearchConfig(
     overrides=["algo=ppo", "env=CartPole-v1"],
     space={"optimizer.learning_rate": "tag(log, interval(1e-4, 1e-2))", "algo.epochs": "range(2, 9, 2)"},
     trials=4,
@@ -64,7 +64,7 @@ def test_an_empty_space_is_refused() -> None:
 def test_every_search_that_is_offered_is_valid_at_its_corners(name: str) -> None:
     cfg = compose([f"sweep={name}"])
     check(cfg)
-    search = Search(**{str(k): v for k, v in OmegaConf.to_container(cfg.sweep).items()})
+    search = SearchConfig(**{str(k): v for k, v in OmegaConf.to_container(cfg.sweep).items()})
     found = corners(search)
     assert len(found) >= 2 * len(search.space)
     for overrides in found:
@@ -94,7 +94,7 @@ def test_trials_draw_within_the_space_and_not_all_the_same(tmp_path: Path) -> No
 
 @pytest.mark.system
 def test_the_same_seed_draws_the_same_trials(tmp_path: Path) -> None:
-    def sequence(folder: Path, search: Search) -> list[tuple[str, ...]]:
+    def sequence(folder: Path, search: SearchConfig) -> list[tuple[str, ...]]:
         folder.mkdir()
         return [Trial(folder, search, folder / f"{n}", n).overrides for n in range(3)]
 

@@ -30,7 +30,7 @@ from tensorboard.plugins.hparams.backend_context import Context
 from tensorboard.plugins.hparams.list_session_groups import Handler
 
 from pgx.cli.commands.tensorboard import View
-from pgx.config.sections import FIXED, NAMED
+from pgx.config.run_config import FIXED, NAMED
 from pgx.runs.loggers.tensorboard import CHARTS, MAIN
 from pgx.runs.metrics import TABLE, tag
 from pgx.runs.names import Names, runs_below

@@ -17,7 +17,7 @@ from pgx.cli.commands.listing import show
 from pgx.config.check import plain_values, value_problems
 from pgx.config.compose import compose
 from pgx.config.overrides import jobs, prepare
-from pgx.config.sections import Env
+from pgx.config.run_config import EnvConfig
 from pgx.core.errors import RunError, UserError
 from pgx.distributed.child_process import LOOK, Process, ending, reap, start
 from pgx.distributed.stuck import frames, give_up, place
@@ -53,7 +53,7 @@ def check_environment(overrides: list[str]) -> int:
         UserError: they are wrong.
     """
     values = _values(overrides)
-    env = Env(**values["env"])
+    env = EnvConfig(**values["env"])
     for warning in nan_keywords(env.kwargs):
         complain(warning)
     verdicts: dict[str, Verdict] = {}
@@ -93,7 +93,7 @@ def _values(overrides: list[str]) -> dict[str, Any]:
     return values
 
 
-def _asked(env: Env) -> Asked:
+def _asked(env: EnvConfig) -> Asked:
     try:
         recipe = pack(env.id, env.kwargs)
     except ValueError:  # one of the assumptions says so
@@ -169,7 +169,7 @@ def _told(messages: Iterator[Any]) -> Iterator[Any]:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def _policy(values: dict[str, Any], env: Env, seen: Seen) -> Verdict:
+def _policy(values: dict[str, Any], env: EnvConfig, seen: Seen) -> Verdict:
     """Whether the networks of the config can be made for it."""
     if seen.spaces is None:
         return untold("its spaces are not known")
@@ -197,7 +197,7 @@ def _show(verdicts: dict[str, Verdict]) -> None:
     show(table)
 
 
-def _paces(pace: Pace | None, env: Env) -> str:
+def _paces(pace: Pace | None, env: EnvConfig) -> str:
     if pace is None:
         return "it was not stepped"
     step = f"{pace.step_ms:.3g} ms a step (slowest {pace.slowest_ms:.3g})"

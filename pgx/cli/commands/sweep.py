@@ -19,7 +19,7 @@ from pgx.cli.commands.sweep_report import closing, overview
 from pgx.cli.commands.through_hydra import hand_over
 from pgx.config.compose import hydra_config, numbered
 from pgx.config.overrides import jobs, named_imports, parse, prepare
-from pgx.config.sections import Search
+from pgx.config.run_config import SearchConfig
 from pgx.config.stored import refuse_untrusted
 from pgx.config.suggestions import quoted, spelled
 from pgx.core.errors import RunError, UserError
@@ -131,7 +131,7 @@ def _search_plan(overrides: list[str], hydra: list[str]) -> Plan:
     rest = parse([o for o in overrides if o not in own])
     section = OmegaConf.to_container(checked(own).sweep, resolve=True)
     assert isinstance(section, dict)
-    search = Search(**{str(key): value for key, value in section.items()})
+    search = SearchConfig(**{str(key): value for key, value in section.items()})
     named = {o.get_key_element() for o in rest}
     lines = {o.get_key_element(): (o.input_line or "").split("=", 1)[1] for o in rest}
     swept = {o.get_key_element() for o in rest if o.is_sweep_override()}
@@ -220,7 +220,7 @@ def _stoppable(folder: Path) -> Iterator[Path]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _refuse_missing(hydra: Sequence[str], search: Search | None) -> None:
+def _refuse_missing(hydra: Sequence[str], search: SearchConfig | None) -> None:
     """Refuse a launcher or a search that cannot work here, before anything is written or another folder entered."""
     if search:
         require("sweep=...", "optuna")

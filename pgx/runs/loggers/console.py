@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
-from pgx.config.sections import ConsoleStyle
+from pgx.config.run_config import ConsoleStyle
 from pgx.core.agent import Metrics
 from pgx.core.formatting import shown
 from pgx.runs.loggers import Clip

@@ -30,7 +30,7 @@ class Top:
 
 
 @dataclass(frozen=True)
-class Env:
+class EnvConfig:
     id: str
     num_envs: Count
     num_threads: Count | None  # of EnvPool, or worker processes; null: one a core
@@ -46,7 +46,7 @@ class Env:
 
 
 @dataclass(frozen=True)
-class TrainerSection:
+class TrainerConfig:
     total_steps: Count  # environment steps
     checkpoint_every: Count | None  # environment steps; null: at the end alone
     keep_checkpoints: Count | None  # of the last, beside `last` and `best`; null: all
@@ -65,12 +65,12 @@ class TrainerSection:
 
 
 @dataclass(frozen=True)
-class Health:
+class HealthConfig:
     clip_range: Positive  # half width of the interval around ratio 1 outside of which clip_fraction counts
 
 
 @dataclass(frozen=True)
-class Logger:
+class LoggerConfig:
     every: Count  # iterations
     tensorboard: bool
     wandb: str | None  # project at Weights & Biases; null: none
@@ -79,7 +79,7 @@ class Logger:
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchConfig:
     """A search for hyperparameters: what `sweep=NAME` chooses. Each trial is one run."""
 
     overrides: list[str]  # what every trial is, as on the command line, which beats these
@@ -100,7 +100,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class SyncRunner:
+class SyncConfig:
     """All environments in lock step, in this process."""
 
     rollout_steps: Count  # T, per environment
@@ -108,7 +108,7 @@ class SyncRunner:
 
 
 @dataclass(frozen=True)
-class EpisodesRunner:
+class EpisodesConfig:
     """Whole episodes, every rollout from fresh starts."""
 
     episodes_per_env: Count  # of each environment, in a rollout
@@ -116,7 +116,7 @@ class EpisodesRunner:
 
 
 @dataclass(frozen=True)
-class DatasetRunner:
+class DatasetConfig:
     """Recorded episodes of another policy."""
 
     path: str | None  # of the dataset; null is refused
@@ -124,7 +124,7 @@ class DatasetRunner:
 
 
 @dataclass(frozen=True)
-class ActorLearnerRunner:
+class ActorLearnerConfig:
     """Actors that step environments in their own processes, and a learner that takes their trajectories."""
 
     rollout_steps: Count  # T, length of a trajectory, per environment
@@ -139,7 +139,7 @@ class ActorLearnerRunner:
 
 
 @dataclass(frozen=True)
-class A3CRunner:
+class A3CConfig:
     """Workers that update shared parameters without locks."""
 
     rollout_steps: Count  # t_max, per environment
@@ -148,19 +148,19 @@ class A3CRunner:
 
 
 RUNNERS: dict[str, Callable[..., Any]] = {
-    "a3c": A3CRunner,
-    "actor_learner": ActorLearnerRunner,
-    "dataset": DatasetRunner,
-    "episodes": EpisodesRunner,
-    "sync": SyncRunner,
+    "a3c": A3CConfig,
+    "actor_learner": ActorLearnerConfig,
+    "dataset": DatasetConfig,
+    "episodes": EpisodesConfig,
+    "sync": SyncConfig,
 }
 
 FIXED: dict[str, type[Any]] = {
-    "env": Env,
+    "env": EnvConfig,
     "reward": RewardPlan,
-    "trainer": TrainerSection,
-    "health": Health,
-    "logger": Logger,
+    "trainer": TrainerConfig,
+    "health": HealthConfig,
+    "logger": LoggerConfig,
 }
 
 
