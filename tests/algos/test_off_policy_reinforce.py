@@ -15,7 +15,6 @@ from pgx.algos.off_policy_reinforce import OffPolicyREINFORCE
 from pgx.algos.reinforce import REINFORCE
 from pgx.compiler import Eager
 from pgx.config.check import problems_of
-from pgx.config.compose import compose
 from pgx.core.agent import Agent, Memory, Metrics
 from pgx.core.algorithm import Learner
 from pgx.core.data import Observations, Rollout
@@ -26,6 +25,7 @@ from pgx.ops.losses import surrogate
 from pgx.ops.optim import NoSteps, sgd
 from pgx.ops.params import flatten, gradient
 from tests import oracle
+from tests.conftest import composed
 
 SURE = oracle.chain(
     n=4, slip=0.0, step_reward=-0.3
@@ -377,15 +377,15 @@ def test_weights_of_hundreds_of_steps_neither_overflow_nor_vanish() -> None:
     ],
 )
 def test_a_setting_that_it_cannot_learn_in_is_refused_with_the_fix(overrides: list[str], words: str) -> None:
-    found = problems_of(compose(["algo=off_policy_reinforce", *overrides]))
+    found = problems_of(composed("algo=off_policy_reinforce", *overrides))
     assert any(words in line for line in found), found
 
 
 @pytest.mark.parametrize("name", ["ppo", "reinforce"])
 def test_a_rule_that_takes_every_step_for_its_own_gets_no_recorded_ones(name: str) -> None:
-    found = problems_of(compose([f"algo={name}", "runner=dataset", "dataset=x"]))
+    found = problems_of(composed(f"algo={name}", "runner=dataset", "dataset=x"))
     assert any("algo=off_policy_reinforce weighs those of another" in line for line in found), found
 
 
 def test_its_own_episodes_will_do_too() -> None:
-    assert problems_of(compose(["algo=off_policy_reinforce", "runner=episodes"])) == []
+    assert problems_of(composed("algo=off_policy_reinforce", "runner=episodes")) == []

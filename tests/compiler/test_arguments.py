@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from pgx.algos.ppo import PPO
 from pgx.compiler.arguments import Undescribed, describe
-from pgx.config.compose import compose
 from pgx.core.data import Batch, Observations
 from pgx.core.specs import Continuous, Discrete, Image
 from pgx.core.tensor_tree import leaves, named_tensors, rebuilt, substituted
 from pgx.networks import CRITICS, POLICIES
+from tests.conftest import composed
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def test_tensors_describe_alike_whatever_they_hold() -> None:
 
 
 def ppo(**changes: object) -> PPO:
-    values = dict(compose(["algo=ppo"]).algo) | changes
+    values = dict(composed("algo=ppo").algo) | changes
     values.pop("name")
     return PPO(**values)
 
@@ -114,7 +114,7 @@ def test_all_that_a_network_computes_with_is_parameter_buffer_or_described(name:
     registry = CRITICS if kind else POLICIES
     section = "critic" if kind else "policy"
     obs = {"tabular": Discrete(5), "cnn": Image((84, 84, 3))}.get(short, Continuous((3,)))
-    cfg = compose([f"{section}={short}", "env=CartPole-v1"])
+    cfg = composed(f"{section}={short}")
     values = {key: value for key, value in dict(cfg[section]).items() if key != "name"}
     net = registry[short](obs=obs, action=Discrete(2), generator=torch.Generator().manual_seed(0), **values)
     loose = [

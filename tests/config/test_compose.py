@@ -18,7 +18,7 @@ from pgx.config.run_config import FIXED, NAMED
 from pgx.core.errors import UserError
 from pgx.core.paths import choices, config_dir
 from pgx.core.schema import signature
-from tests.conftest import NEEDED
+from tests.conftest import NEEDED, composed
 
 # The keys of train.yaml that are in no section.
 TOP_LEVEL = {"seed", "device", "torch_threads", "label", "run_dir", "dataset"}
@@ -97,7 +97,7 @@ COMPOSITIONS = [
 
 @pytest.mark.parametrize(("name", "env_id"), COMPOSITIONS)
 def test_every_rule_composes_with_every_environment_that_has_a_file(name: str, env_id: str) -> None:
-    cfg = compose([f"algo={name}", f"env={env_id}", *NEEDED.get(name, [])])
+    cfg = composed(f"algo={name}", f"env={env_id}", *NEEDED.get(name, []))
     check(cfg)
     assert (cfg.label, cfg.env.id) == (name, env_id)
 
@@ -107,7 +107,7 @@ def test_every_rule_composes_with_every_environment_that_has_a_file(name: str, e
 
 @pytest.mark.parametrize("name", choices("algo"))
 def test_an_algo_file_beats_every_other_file(name: str) -> None:
-    cfg = compose([f"algo={name}"])
+    cfg = composed(f"algo={name}")
     own = values(config_dir() / "algo" / f"{name}.yaml")
     for section in own.keys() - {"algo", "label"}:
         for key in own[section]:
@@ -190,7 +190,7 @@ def test_a_module_s_environment_is_registered_by_naming_the_module(own_module: s
     cfg = compose([f"env={own_module}:{env_id}"])
     check(cfg)
     assert env_id in gymnasium.registry
-    assert cfg.env.num_envs == compose([]).env.num_envs
+    assert cfg.env.num_envs == composed().env.num_envs
 
 
 def test_the_config_of_a_module_s_environment_can_be_made_by_another_process(own_module: str) -> None:
@@ -276,13 +276,13 @@ def test_the_keys_of_a_fixed_section_are_those_of_its_type(group: str) -> None:
     for choice in choices(group):
         own = values(config_dir() / group / f"{choice}.yaml")
         assert own.keys() <= signature(FIXED[group]).keys(), f"configs/{group}/{choice}.yaml"
-    cfg = compose([])
+    cfg = composed()
     assert cfg[group].keys() == signature(FIXED[group]).keys()
 
 
 @pytest.mark.parametrize("name", choices("algo"))
 def test_an_algo_file_sets_elsewhere_only_what_is_there(name: str) -> None:
-    cfg = compose([])
+    cfg = composed()
     for section, wanted in values(config_dir() / "algo" / f"{name}.yaml").items():
         if section in FIXED:
             assert wanted.keys() <= cfg[section].keys(), f"{section} of configs/algo/{name}.yaml"
@@ -292,8 +292,8 @@ def test_a_file_that_sets_what_is_around_the_rule_of_another_has_that_rule_s_val
     None
 ):
     for name in set(choices("algo")) - set(rules()):
-        cfg = compose([f"algo={name}"])
-        assert cfg.algo == compose([f"algo={cfg.algo.name}"]).algo
+        cfg = composed(f"algo={name}")
+        assert cfg.algo == composed(f"algo={cfg.algo.name}").algo
         assert cfg.label == name and f"/{name}/" in cfg.run_dir
 
 

@@ -20,14 +20,14 @@ from pgx.core.schema import shown
 from pgx.training.build import build
 from pgx.training.trainer import Trainer
 from tests.command import Command
-from tests.conftest import QUIET, parameters
+from tests.conftest import QUIET, composed, parameters
 
 PAGE = Path(__file__).parents[2] / "docs" / "checkpoints.md"
 
 
 def stored(*overrides: str) -> DictConfig:
     """A config as it stands in a run's folder."""
-    text = OmegaConf.to_yaml(compose([*overrides, "run_dir=somewhere"]), resolve=True)
+    text = OmegaConf.to_yaml(composed(*overrides, "run_dir=somewhere"), resolve=True)
     cfg = OmegaConf.create(text)
     assert isinstance(cfg, DictConfig)
     return cfg
@@ -65,7 +65,7 @@ def made(*overrides: str, cfg: DictConfig = CFG) -> list[str]:
 def test_every_key_of_the_list_is_a_key_of_some_run() -> None:
     known: set[str] = set()
     for runner in choices("runner"):
-        known |= flat(OmegaConf.to_container(compose([f"runner={runner}"]), resolve=False)).keys()
+        known |= flat(OmegaConf.to_container(composed(f"runner={runner}"), resolve=False)).keys()
     for each in MAY_CHANGE:
         there = each.key in known or (each.key.endswith(".") and any(k.startswith(each.key) for k in known))
         assert there, each.key
@@ -197,7 +197,7 @@ def halfway(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.Tenso
         "env.normalizer_warmup_steps=0",
     ]
     settings += ["trainer.total_steps=1024", "trainer.checkpoint_every=512", "trainer.compile=false"]
-    trainer = build(compose([*QUIET, *settings, f"run_dir={run}"]))
+    trainer = build(composed(*QUIET, *settings, f"run_dir={run}"))
     trainer.train()
     return run, parameters(trainer)
 

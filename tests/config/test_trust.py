@@ -19,6 +19,7 @@ from pgx.core.errors import UserError
 from pgx.sweeps.plan import read_plan
 from pgx.sweeps.vetting import of_runs, would_do
 from tests.command import Command
+from tests.conftest import composed
 
 MODULE, ID = "stranger_s_module", "Strange-v0"
 NAMED = f"{MODULE}:{ID}"
@@ -342,7 +343,7 @@ def test_a_study_s_values_are_those_of_the_search_and_no_others(
 @cache
 def written() -> str:
     """A config as a run's folder has it."""
-    return OmegaConf.to_yaml(compose(["env=CartPole-v1", "run_dir=run"]), resolve=True)
+    return OmegaConf.to_yaml(composed("env=CartPole-v1", "run_dir=run"), resolve=True)
 
 
 def config_with(tmp_path: Path, change: Callable[[str], str]) -> Path:

@@ -11,6 +11,7 @@ import pytest
 import tests.envs.broken
 from pgx.envs.checks import CHECKS, Asked, Subject, judge
 from pgx.envs.checks.rows import Rows, after_ends
+from pgx.envs.checks.subject import Verdict
 from pgx.envs.make import Backend
 from pgx.envs.vector import Step
 
@@ -50,11 +51,21 @@ def subject(env_id: str, num_envs: int = 3, backend: Backend = "gymnasium", **kw
     return Subject(Asked(env_id, num_envs, kwargs, backend, 1, 60.0, None))
 
 
-def outcomes(subject: Subject, outcome: str, but: tuple[str, ...] = (SLOW,)) -> dict[str, str]:
-    """Evidence of the assumptions that have an outcome."""
-    verdicts = {name: judge(name, subject) for name in CHECKS if name not in but}
+def verdicts(subject: Subject, but: tuple[str, ...] = (SLOW,)) -> dict[str, Verdict]:
+    """The verdict on every assumption."""
+    found = {name: judge(name, subject) for name in CHECKS if name not in but}
     subject.close()
-    return {name: verdict.evidence for name, verdict in verdicts.items() if verdict.outcome == outcome}
+    return found
+
+
+def evidence_of(found: dict[str, Verdict], outcome: str) -> dict[str, str]:
+    """Evidence of the assumptions that have an outcome."""
+    return {name: verdict.evidence for name, verdict in found.items() if verdict.outcome == outcome}
+
+
+def outcomes(subject: Subject, outcome: str, but: tuple[str, ...] = (SLOW,)) -> dict[str, str]:
+    """Evidence of the assumptions of a subject that have an outcome."""
+    return evidence_of(verdicts(subject, but), outcome)
 
 
 @pytest.mark.parametrize("fault", ["none", "real", "picky", "unbounded", "sound mask", "noise"])
@@ -116,8 +127,9 @@ def test_what_is_broken_fails_and_nothing_else(fault: str, broken: set[str], evi
     ],
 )
 def test_what_cannot_be_told_is_not_held_against_it(fault: str, open_: set[str], evidence: str) -> None:
-    assert not outcomes(subject("tests.envs.broken:Broken-v0", fault=fault), "fails")
-    told = outcomes(subject("tests.envs.broken:Broken-v0", fault=fault), "cannot be told")
+    found = verdicts(subject("tests.envs.broken:Broken-v0", fault=fault))
+    assert not evidence_of(found, "fails")
+    told = evidence_of(found, "cannot be told")
     assert set(told) == open_
     assert re.search(evidence, next(told[name] for name in CHECKS if name in open_))
 
@@ -179,9 +191,10 @@ def test_what_no_worker_can_make_is_told_of() -> None:
 def test_environments_that_people_use_get_a_clean_bill(env_id: str, backend: Backend) -> None:
     if backend == "envpool":
         pytest.importorskip("envpool")
-    found = subject(env_id, backend=backend)
-    assert outcomes(found, "fails", but=() if env_id.startswith("Walker2d-v4") else (SLOW,)) == {}
-    assert not {*SINGLE, FORM, FINITE, REWARD, FLAGS, SEED, ROWS} & set(outcomes(found, "cannot be told"))
+    but = () if env_id.startswith("Walker2d-v4") else (SLOW,)
+    found = verdicts(subject(env_id, backend=backend), but)
+    assert evidence_of(found, "fails") == {}
+    assert not {*SINGLE, FORM, FINITE, REWARD, FLAGS, SEED, ROWS} & set(evidence_of(found, "cannot be told"))
 
 
 @pytest.mark.parametrize(
@@ -243,8 +256,8 @@ def test_a_slow_environment_is_not_called_broken() -> None:
     """Its steps are said to be slow; nothing waits for them."""
     found = subject("tests.envs.broken:Broken-v0")
     found.recording.step_seconds[:] = [1.5] * len(found.recording.step_seconds)
-    verdicts = {name: judge(name, found) for name in (SEED, OTHER, NEXT, ROWS, ALL_SEED, APART)}
+    judged = {name: judge(name, found) for name in (SEED, OTHER, NEXT, ROWS, ALL_SEED, APART)}
     found.close()
-    assert verdicts[ROWS].outcome == "cannot be told"
-    assert verdicts[ROWS].evidence == "one step takes 1.5 s, one of all 3 environments 4.5 s"
-    assert {verdict.outcome for verdict in verdicts.values()} == {"holds", "cannot be told"}
+    assert judged[ROWS].outcome == "cannot be told"
+    assert judged[ROWS].evidence == "one step takes 1.5 s, one of all 3 environments 4.5 s"
+    assert {verdict.outcome for verdict in judged.values()} == {"holds", "cannot be told"}

@@ -10,7 +10,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from pgx.cli.commands import evaluate as command_of_eval
 from pgx.cli.commands.evaluate import evaluate
-from pgx.config.compose import compose
 from pgx.core.agent import Act
 from pgx.core.data import Observations
 from pgx.core.nonfinite import NotFiniteError
@@ -21,7 +20,7 @@ from pgx.training.build import load_agent
 from pgx.training.evaluation import episode_metrics, evaluation_metrics, never, play, success_rate, unwatched
 from pgx.training.nan_debug.post_mortem import write_bundle
 from tests.command import Command
-from tests.conftest import Make
+from tests.conftest import Make, composed
 
 JUDGED = ["algo=a2c", "env=tests.environments:Judged-v0", "trainer.total_steps=64", "runner.rollout_steps=16"]
 BACKENDS = ["gymnasium", pytest.param("processes", marks=pytest.mark.system)]
@@ -161,7 +160,7 @@ def test_episodes_that_say_nothing_are_left_out(make: Make, tmp_path: Path, back
 
 
 def _config(*overrides: str, run: Path) -> DictConfig:
-    return compose([*JUDGED, *overrides, "env.num_envs=4", f"run_dir={run}"])
+    return composed(*JUDGED, *overrides, "env.num_envs=4", f"run_dir={run}")
 
 
 def test_periodic_evaluation_tells_of_success(make: Make, tmp_path: Path) -> None:
@@ -206,7 +205,7 @@ def test_episodes_of_any_length_count_alike(make: Make, tmp_path: Path, num_envs
     """Of episodes of 1 or 60 steps, with equal odds, half are long, however many environments play them."""
     coin = ["algo=a2c", "env=tests.environments:CoinFlip-v0", "env.backend=gymnasium", "env.num_envs=16"]
     make(*coin, "trainer.total_steps=64", "runner.rollout_steps=4").train()
-    cfg = compose([*coin, f"run_dir={tmp_path / 'run'}"])
+    cfg = composed(*coin, f"run_dir={tmp_path / 'run'}")
     agent, envs, _ = load_agent(cfg, tmp_path / "run", "last", max_envs=num_envs)
     assert envs.num_envs == num_envs
     lengths: list[int] = []
@@ -236,7 +235,7 @@ def test_the_best_checkpoint_earns_what_was_logged_when_it_became_the_best(
     best = trainer.checkpoints.load("best")["counters"]
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     (logged,) = [row for row in rows if row["step"] == best["steps"] and "eval/episode_return" in row]
-    cfg = compose([*chosen, "env.num_envs=4", f"run_dir={tmp_path / 'run'}"])
+    cfg = composed(*chosen, "env.num_envs=4", f"run_dir={tmp_path / 'run'}")
     agent, envs, _ = load_agent(cfg, tmp_path / "run", "best", max_envs=4)
     start = derive(3, "evaluation", best["iterations"])
     played = play(agent, agent.act_greedily, envs, 5, start, torch.device("cpu"), 1000, never, unwatched)

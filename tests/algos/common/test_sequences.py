@@ -13,13 +13,12 @@ from pgx.algos import rules
 from pgx.algos.common.advantages import observations
 from pgx.algos.common.sequences import stretch_conflicts, stretches
 from pgx.config.check import problems_of
-from pgx.config.compose import compose
 from pgx.core.agent import Act, Agent, Memory, RecurrentPolicy
 from pgx.core.data import Observations, Rollout
 from pgx.networks.distributions import Categorical
 from pgx.training.evaluation import never, play, unwatched
 from pgx.training.trainer import Trainer
-from tests.conftest import QUIET, Make, parameters, resumed, small
+from tests.conftest import QUIET, Make, composed, parameters, resumed, small
 
 # Episodes of 9 to 15 steps: within a stretch they end, and are cut.
 TASK = ["env=CartPole-v1", "env.kwargs.max_episode_steps=15", "policy.output_gain=3.0"]
@@ -207,7 +206,7 @@ def test_minibatches_deal_out_every_row_once_in_whole_stretches(
 def accepted(rule: str) -> bool:
     """Whether a rule takes a policy with memory; a refusal gives its reason."""
     overrides = ["env=CartPole-v1", *small(rule), "policy=gru", "policy.sequence_length=1"]
-    problems = problems_of(compose([*QUIET, *overrides]))
+    problems = problems_of(composed(*QUIET, *overrides))
     assert not problems or any("policy=gru" in problem for problem in problems), problems
     return not problems
 
@@ -230,8 +229,8 @@ def test_every_rule_learns_with_a_memory_or_says_why_not(make: Make, rule: str) 
 
 def test_scores_of_single_rows_are_refused() -> None:
     overrides = ["algo=npg", "algo.solver=compatible", "algo.fisher=empirical", "env=CartPole-v1"]
-    assert problems_of(compose(overrides)) == []
-    (problem,) = problems_of(compose([*overrides, "policy=lstm"]))
+    assert problems_of(composed(*overrides)) == []
+    (problem,) = problems_of(composed(*overrides, "policy=lstm"))
     assert problem.startswith("algo.solver") and "policy=lstm" in problem and "cg" in problem
 
 
@@ -258,9 +257,9 @@ def test_stretches_must_divide_a_rollout(
 
 def test_minibatches_must_be_made_of_whole_stretches() -> None:
     base = ["algo=ppo", "env=CartPole-v1", "policy=gru"]
-    assert problems_of(compose(base)) == []
+    assert problems_of(composed(*base)) == []
     longer = ["policy.sequence_length=128", "runner.rollout_steps=128"]
-    (problem,) = problems_of(compose([*base, *longer]))  # minibatches of 64
+    (problem,) = problems_of(composed(*base, *longer))  # minibatches of 64
     assert problem.startswith("algo.minibatch_size") and "128" in problem and "64" in problem
 
 
