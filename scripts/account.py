@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from benchmark.machine import cores
 
+from pgx.config.check import validate
 from pgx.config.compose import compose
 from pgx.training import health
 from pgx.training.build import build
@@ -113,7 +114,7 @@ def main() -> None:
         overrides = [f"algo={options.algo}", f"env={ENV}", f"run_dir={folder}/run", "logger.console=off"]
         overrides += [f"env.num_envs={options.num_envs}", f"runner.rollout_steps={2048 // options.num_envs}"]
         cfg = compose([*overrides, "trainer.compile=true", "trainer.checkpoint_every=null"])
-        ms = parts(build(cfg), options.iterations)
+        ms = parts(build(validate(cfg)), options.iterations)
     num_envs, steps = cfg.env.num_envs, cfg.runner.rollout_steps
     rows = num_envs * steps
     update_floor = 2 * products(64, 320) if options.algo == "ppo" else products(rows, 16) * 4 / 3

@@ -47,6 +47,7 @@ def bare(options: argparse.Namespace) -> dict[str, object]:
 
 def update(options: argparse.Namespace) -> dict[str, object]:
     """Seconds of `algorithm.update`: estimates, policy, critic; on rollouts of the policy as it learns."""
+    from pgx.config.check import validate
     from pgx.config.compose import compose
     from pgx.training.build import build
 
@@ -61,7 +62,7 @@ def update(options: argparse.Namespace) -> dict[str, object]:
         overrides.append(f"algo.critic_minibatch_size={options.minibatch}")
     seconds = []
     with tempfile.TemporaryDirectory() as folder:
-        trainer = build(compose([*overrides, f"run_dir={folder}/run"]))
+        trainer = build(validate(compose([*overrides, f"run_dir={folder}/run"])))
         for _ in range(1 + options.updates):
             rollout = trainer.runner.collect(trainer.agent)
             started = time.perf_counter()

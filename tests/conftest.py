@@ -17,6 +17,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from pgx.cli.main import main
+from pgx.config.check import validate
 from pgx.config.compose import compose
 from pgx.config.overrides import parse, takes_any_key
 from pgx.core.data import Observations
@@ -103,7 +104,7 @@ def make(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Make:
         cfg = composed(*QUIET, *few, "run_dir=???", *overrides)
         if OmegaConf.is_missing(cfg, "run_dir"):
             cfg.run_dir = str(tmp_path / name)
-        return build(cfg)
+        return build(validate(cfg))
 
     return trainer
 
@@ -210,7 +211,7 @@ def recorded(folder: Path, env: tuple[str, ...]) -> Path:
         "trainer.compile=false",
         f"run_dir={path}-run",
     ]
-    trainer = build(compose([*QUIET, *settings, *env, "env.scale_reward=false"]))
+    trainer = build(validate(compose([*QUIET, *settings, *env, "env.scale_reward=false"])))
     episodes: list[Trajectory] = []
     while len(episodes) < 16 or not any(episode.reward.any() for episode in episodes):
         episodes += split(trainer.runner.collect(trainer.agent))

@@ -11,6 +11,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from pgx.config.overrides import parse
+from pgx.config.run_config import RunConfig
 from pgx.core.errors import UserError
 from pgx.core.schema import nearest, shown
 from pgx.ops.schedules import SCHEDULES
@@ -205,11 +206,11 @@ def _said(value: Any) -> str:
     return "unset" if value is UNSET else shown(value)
 
 
-def rate_changes(cfg: DictConfig, made: Sequence[Change], steps: int) -> list[str]:
+def rate_changes(config: RunConfig, made: Sequence[Change], steps: int) -> list[str]:
     """Return a line for each learning rate that jumps because another total_steps stretches its schedule.
 
     Args:
-        cfg: with the changes.
+        config: with the changes.
         made: changes of the config.
         steps: environment steps so far.
     """
@@ -218,10 +219,10 @@ def rate_changes(cfg: DictConfig, made: Sequence[Change], steps: int) -> list[st
         if change.key != "trainer.total_steps" or not isinstance(change.before, int):
             continue
         for section in ("optimizer", "critic_optimizer"):
-            schedule, rate = cfg[section].get("schedule"), cfg[section].get("learning_rate")
+            schedule, rate = (config.values[section].get(key) for key in ("schedule", "learning_rate"))
             if schedule is None or rate is None:
                 continue
-            totals = change.before, int(cfg.trainer.total_steps)
+            totals = change.before, config.trainer.total_steps
             before, after = (rate * SCHEDULES[schedule](min(1.0, steps / total)) for total in totals)
             if before != after:
                 lines.append(

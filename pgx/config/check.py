@@ -3,7 +3,7 @@
 Every value of a config against the type, range and meaning of what reads it, all problems at once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pgx.algos import rule, rules
-from pgx.config.cross_checks import contradictions
+from pgx.config.cross_checks import contradictions, rank_problems
 from pgx.config.rules import own_values, rule_problem
-from pgx.config.run_config import FIXED, NAMED, SearchConfig, Top, keys_of
+from pgx.config.run_config import FIXED, NAMED, DatasetConfig, RunConfig, SearchConfig, Top, keys_of, typed
 from pgx.config.suggestions import explain
+from pgx.config.unused_keys import flat, unused_problems
 from pgx.core.errors import UserError
 from pgx.core.extras import require
 from pgx.core.paths import choices, config_dir
@@ -23,40 +24,61 @@ from pgx.core.schema import nearest, problems, signature
 from pgx.rollouts.datasets.read import dataset_problem
 
 
-def check(cfg: DictConfig) -> None:
-    """Refuse a config that cannot be run as it stands.
+def validate(cfg: DictConfig, asked: Sequence[str] = ()) -> RunConfig:
+    """Check a config, and return it in its typed form.
+
+    Args:
+        cfg: as composed, or read from a run's folder.
+        asked: dotted keys that somebody set, which a run must read; values of pgx's own files need not be read.
 
     Raises:
         UserError: naming every problem: what, where, what was expected, the nearest valid choice.
     """
-    found = problems_of(cfg)
-    if found:
+    if found := value_problems(cfg):
         raise UserError(*found)
+    values = plain_values(cfg)
+    config = typed(values)
+    if found := [*contradictions(config), *unused_problems(flat(values), cfg, asked)]:
+        raise UserError(*found)
+    return config
 
 
-def check_inputs(cfg: DictConfig) -> None:
-    """Refuse a run whose data is not there. Apart from `check`: who only evaluates a run needs no data of it.
+def problems_of(cfg: DictConfig, asked: Sequence[str] = ()) -> list[str]:
+    """Return all problems of a config; Args as in `validate`."""
+    try:
+        validate(cfg, asked)
+    except UserError as error:
+        return list(error.problems)
+    return []
+
+
+def check_inputs(config: RunConfig) -> None:
+    """Refuse a run whose data or optional packages are missing. Evaluation of a run needs neither.
 
     Raises:
         UserError: what is wrong with the dataset's folder, or which optional package is missing.
     """
-    if (project := cfg.logger.get("wandb")) is not None:
-        require(f"logger.wandb={project}", "wandb")
-    path = cfg.runner.get("path")
+    if config.logger.wandb is not None:
+        require(f"logger.wandb={config.logger.wandb}", "wandb")
+    if not isinstance(config.runner, DatasetConfig) or config.runner.path is None:
+        return
+    path = Path(config.runner.path)
     try:
-        problem = None if path is None else dataset_problem(Path(path))
+        problem = dataset_problem(path)
     except OSError as error:
         problem = f"dataset={path}: cannot be read: {error.strerror}"
     if problem:
         raise UserError(problem)
 
 
-def problems_of(cfg: DictConfig) -> list[str]:
-    """All problems of a config, in words; empty when it can be run.
+def check_ranks(config: RunConfig, size: int) -> None:
+    """Refuse a valid config that so many ranks cannot train together.
 
-    Contradictions between values are looked for only once each value by itself is right.
+    Raises:
+        UserError: naming every reason.
     """
-    return value_problems(cfg) or contradictions(plain_values(cfg))
+    if size > 1 and (found := rank_problems(config, size)):
+        raise UserError(*found)
 
 
 def plain_values(cfg: DictConfig) -> dict[str, Any]:

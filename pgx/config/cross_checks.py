@@ -1,51 +1,49 @@
 """Values that are right by themselves and contradict each other: what no single one shows."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 
-from pgx.algos import rule
+from pgx.algos import rule, rules
 from pgx.algos.common.sequences import stretch_conflicts
-from pgx.config.run_config import NAMED
-from pgx.core.algorithm import Algorithm, Setting
+from pgx.compiler.choose import why_not
+from pgx.config.run_config import NAMED, A3CConfig, ActorLearnerConfig, DatasetConfig, RunConfig, SyncConfig
+from pgx.core.algorithm import Setting
 from pgx.core.extras import import_problem
 from pgx.distributed.ray_cluster import address_problem, hush
 from pgx.envs.make import id_problem
-from pgx.envs.rewards.plan import OWN, RewardPlan, reward_problems
+from pgx.envs.rewards.plan import OWN, reward_problems
 from pgx.networks import WITH_ACTION_VALUES, WITH_MEMORY, WITH_VALUE_HEAD, WITHOUT_PARAMETERS
 from pgx.ops.optim import OPTIMIZERS
 from pgx.rollouts.sizes import Sizes, cores, misfits, share_misfits, sizes, worker_count
 
 
-def contradictions(values: Mapping[str, Any]) -> list[str]:
+def contradictions(config: RunConfig) -> list[str]:
     """Every contradiction, in words; empty when there is none."""
-    found = [problem for problem in [id_problem(values["env"]["id"])] if problem]
-    reward, env = RewardPlan(**values["reward"]), values["env"]
-    found += reward_problems(reward, env["id"], env["kwargs"])
-    if values["runner"]["name"] == "dataset" and (reward.environment, reward.terms) != (
+    found = [problem for problem in [id_problem(config.env.id)] if problem]
+    reward, env = config.reward, config.env
+    found += reward_problems(reward, env.id, env.kwargs)
+    if config.names.runner == "dataset" and (reward.environment, reward.terms) != (
         OWN.environment,
         OWN.terms,
     ):
         found.append(
             "reward: runner=dataset learns from recorded rewards, which are the environment's own; reward=none"
         )
-    if not values["run_dir"].strip():
+    if not config.run_dir.strip():
         found.append("run_dir: expected a folder, got an empty text")
-    if values["device"] == "cuda" and not torch.cuda.is_available():
+    if config.device == "cuda" and not torch.cuda.is_available():
         found.append("device=cuda: torch finds no CUDA device here; device=cpu runs everywhere")
-    shared = _actor_misfits(values) + _a3c_misfits(values)
+    shared = _actor_misfits(config) + _a3c_misfits(config)
     # Before environments are shared out evenly nobody knows how many an update sees.
-    of_rows = [] if shared else _budget_misfits(values) + _lone_row_misfits(values)
-    return found + _dataset_misfits(values) + shared + of_rows + _misfits(values)
+    of_rows = [] if shared else _budget_misfits(config) + _lone_row_misfits(config)
+    return found + _dataset_misfits(config) + shared + of_rows + _misfits(config)
 
 
-def _budget_misfits(values: Mapping[str, Any]) -> list[str]:
+def _budget_misfits(config: RunConfig) -> list[str]:
     """A run that would be over before its first rollout is."""
-    total, steps = values["trainer"]["total_steps"], values["runner"].get("rollout_steps")
+    total, steps = config.trainer.total_steps, _rollout_steps(config)
     if steps is None:
         return []
-    num_envs = _envs_of_an_update(values)
+    num_envs = _envs_of_an_update(config)
     if total >= steps * num_envs:
         return []
     return [
@@ -54,25 +52,25 @@ def _budget_misfits(values: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _lone_row_misfits(values: Mapping[str, Any]) -> list[str]:
+def _lone_row_misfits(config: RunConfig) -> list[str]:
     """Advantages that are normalised over a single row, A - mean A = 0, so that nothing would be learned.
 
     For every rule with a key `algo.normalize_advantage`: false or "off", true or "batch" (over the batch), or
     "minibatch". Whole episodes have an unknown number of rows and are not checked.
     """
-    normalize, steps = values["algo"].get("normalize_advantage", False), values["runner"].get("rollout_steps")
+    normalize, steps = getattr(config.algo, "normalize_advantage", False), _rollout_steps(config)
     written = str(normalize).lower()
     if written in ("false", "off"):
         return []
     if written == "minibatch":
         rows, source, larger = (
-            values["algo"].get("minibatch_size"),
+            getattr(config.algo, "minibatch_size", None),
             "algo.minibatch_size 1",
             "algo.minibatch_size",
         )
         smaller = "algo.normalize_advantage=batch"
     else:
-        rows = None if steps is None else steps * _envs_of_an_update(values)
+        rows = None if steps is None else steps * _envs_of_an_update(config)
         source, larger = "runner.rollout_steps 1 x env.num_envs 1", "runner.rollout_steps or env.num_envs"
         smaller = f"algo.normalize_advantage={'false' if written == 'true' else 'off'}"
     if rows != 1:
@@ -83,34 +81,46 @@ def _lone_row_misfits(values: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _envs_of_an_update(values: Mapping[str, Any]) -> int:
-    """Environments whose steps are in one rollout."""
-    num_envs: int = values["env"]["num_envs"]
-    if values["runner"]["name"] == "actor_learner":
-        size = _sizes(values)
-        return size.trajectories * size.envs_each
-    if values["runner"]["name"] == "a3c":
-        return num_envs // worker_count(num_envs, values["runner"]["workers"], cores())
-    return num_envs
+def _rollout_steps(config: RunConfig) -> int | None:
+    """Return T, the steps of each environment in a rollout; None for rollouts of whole episodes."""
+    match config.runner:
+        case SyncConfig() | ActorLearnerConfig() | A3CConfig():
+            return config.runner.rollout_steps
+        case _:
+            return None
 
 
-def _dataset_misfits(values: Mapping[str, Any]) -> list[str]:
+def _envs_of_an_update(config: RunConfig) -> int:
+    """Return the number of environments whose steps are in one rollout."""
+    num_envs = config.env.num_envs
+    match config.runner:
+        case ActorLearnerConfig():
+            size = _sizes(num_envs, config.runner)
+            return size.trajectories * size.envs_each
+        case A3CConfig():
+            return num_envs // worker_count(num_envs, config.runner.workers, cores())
+        case _:
+            return num_envs
+
+
+def _dataset_misfits(config: RunConfig) -> list[str]:
     """A dataset that nothing reads, or what cannot learn from one."""
-    runner, path, name = values["runner"]["name"], values["dataset"], values["algo"]["name"]
-    if runner != "dataset":
-        return [] if path is None else [f"dataset={path}: runner={runner} does not read it; runner=dataset"]
+    path, name = config.dataset, config.names.algo
+    if not isinstance(config.runner, DatasetConfig):
+        unread = f"dataset={path}: runner={config.names.runner} does not read it; runner=dataset"
+        return [] if path is None else [unread]
     found = []
-    if values["runner"]["path"] is None:
+    if config.runner.path is None:
         found.append(
             "runner=dataset: of which dataset? dataset=PATH, a folder that "
             "`pgx collect RUN --episodes 100 --out PATH` wrote"
         )
-    if "recorded" not in _algorithm(values).uses:
+    if "recorded" not in config.algo.uses:
         found.append(
             f"runner=dataset: {name} takes every step for one of its own policy; algo=off_policy_reinforce weighs "
             "those of another"
         )
-    if values["policy"].get("continuous") == "squashed_gaussian":
+    if config.values["policy"].get("continuous") == "squashed_gaussian":
         found.append(
             "policy.continuous=squashed_gaussian: actions are recorded as the environment has them, where one at a "
             "bound no longer tells what was sampled; policy.continuous=gaussian"
@@ -118,32 +128,29 @@ def _dataset_misfits(values: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _sizes(values: Mapping[str, Any]) -> Sizes:
-    """Of a run with actors of its own."""
-    runner = values["runner"]
-    return sizes(
-        values["env"]["num_envs"], runner["workers"], runner["trajectories"], runner["queue"], cores()
-    )
+def _sizes(num_envs: int, runner: ActorLearnerConfig) -> Sizes:
+    """Return the sizes of a run with actors."""
+    return sizes(num_envs, runner.workers, runner.trajectories, runner.queue, cores())
 
 
-def _actor_misfits(values: Mapping[str, Any]) -> list[str]:
-    """Actors that do not share the environments out, or a rule that cannot take what they bring."""
-    runner, name = values["runner"]["name"], values["algo"]["name"]
-    if runner != "actor_learner":
+def _actor_misfits(config: RunConfig) -> list[str]:
+    """Return problems of actors that cannot share the environments, or whose steps the rule cannot use."""
+    if not isinstance(config.runner, ActorLearnerConfig):
         return []
-    found = misfits(_sizes(values))
-    if "off_policy" not in _algorithm(values).uses:
+    found = misfits(_sizes(config.env.num_envs, config.runner))
+    if "off_policy" not in config.algo.uses:
         found.append(
-            f"runner={runner}: its steps are of what the policy was some updates ago, and {name} takes every step "
-            "for one of the policy that learns; algo=impala weighs them, or runner=sync"
+            f"runner={config.names.runner}: its steps are of what the policy was some updates ago, and "
+            f"{config.names.algo} takes every step for one of the policy that learns; algo=impala weighs them, or "
+            "runner=sync"
         )
-    return found + _backend_misfits(values["runner"])
+    return found + _backend_misfits(config.runner)
 
 
-def _backend_misfits(runner: Mapping[str, Any]) -> list[str]:
+def _backend_misfits(runner: ActorLearnerConfig) -> list[str]:
     """What only one of the places where actors run can do."""
-    address, found = runner["address"], []
-    if runner["backend"] == "local":
+    address, found = runner.address, []
+    if runner.backend == "local":
         if address is not None:
             found.append(
                 f"runner.address={address}: actors of runner.backend=local have none; runner.backend=ray"
@@ -154,7 +161,7 @@ def _backend_misfits(runner: Mapping[str, Any]) -> list[str]:
         found.append(f"runner.backend=ray: {problem}")
     if address is not None and (problem := address_problem("runner.address", address)):
         found.append(problem)
-    if runner["inference"] == "learner":
+    if runner.inference == "learner":
         found.append(
             "runner.inference=learner: actors ask through memory that they share with the learner, and with "
             "runner.backend=ray they share none; runner.inference=actor, or runner.backend=local"
@@ -162,72 +169,63 @@ def _backend_misfits(runner: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _a3c_misfits(values: Mapping[str, Any]) -> list[str]:
+def _a3c_misfits(config: RunConfig) -> list[str]:
     """Workers that do not share the environments out, or what cannot be changed by several at once."""
-    runner, name = values["runner"]["name"], values["algo"]["name"]
-    if runner != "a3c":
+    if not isinstance(config.runner, A3CConfig):
         return []
-    num_envs = values["env"]["num_envs"]
-    found = share_misfits(num_envs, worker_count(num_envs, values["runner"]["workers"], cores()))
-    if "shared_parameters" not in _algorithm(values).uses:
+    num_envs, name = config.env.num_envs, config.names.algo
+    found = share_misfits(num_envs, worker_count(num_envs, config.runner.workers, cores()))
+    if "shared_parameters" not in config.algo.uses:
         found.append(
             f"runner=a3c: others change the parameters during an update, and {name} takes them for its own; "
             "algo=a3c takes no more than gradient steps, or runner=sync"
         )
-    if values["critic_optimizer"]["name"] == "lbfgs":
+    if config.names.critic_optimizer == "lbfgs":
         found.append(
             "critic_optimizer=lbfgs: runner=a3c takes single steps of shared parameters, which a line search would see "
             f"change; one of {', '.join(OPTIMIZERS)}"
         )
-    if values["trainer"]["on_nan"] == "skip_update":
+    if config.trainer.on_nan == "skip_update":
         found.append(
             "trainer.on_nan=skip_update: runner=a3c has no update of its own to undo, workers change the parameters "
             "one upon the other; trainer.on_nan=stop"
         )
-    if values["device"] != "cpu":
+    if config.device != "cpu":
         found.append(
-            f"device={values['device']}: runner=a3c shares parameters in the processor's memory; device=cpu"
+            f"device={config.device}: runner=a3c shares parameters in the processor's memory; device=cpu"
         )
     return found
 
 
-def _algorithm(values: Mapping[str, Any]) -> Algorithm:
-    algorithm: Algorithm = rule(values["algo"]["name"])(
-        **{key: value for key, value in values["algo"].items() if key != "name"}
-    )
-    return algorithm
-
-
-def _misfits(values: Mapping[str, Any]) -> list[str]:
+def _misfits(config: RunConfig) -> list[str]:
     """Where the rule and what is chosen around it do not fit each other."""
-    name, policy, critic = (values[section]["name"] for section in ("algo", "policy", "critic"))
-    algorithm = _algorithm(values)
+    name, policy, critic = config.names.algo, config.names.policy, config.names.critic
+    algorithm, options = config.algo, config.values["policy"]
     uses, values_states = algorithm.uses, critic not in WITHOUT_PARAMETERS
     found = algorithm.conflicts(
         Setting(
-            rollout_steps=values["runner"].get("rollout_steps"),
-            num_envs=_envs_of_an_update(values),
+            rollout_steps=_rollout_steps(config),
+            num_envs=_envs_of_an_update(config),
             policy=policy,
             critic=critic,
-            sequence_length=values["policy"]["sequence_length"] if policy in WITH_MEMORY else None,
+            sequence_length=options["sequence_length"] if policy in WITH_MEMORY else None,
         )
     )
     if policy in WITH_MEMORY:
         found += stretch_conflicts(
-            rollout_steps=values["runner"].get("rollout_steps"),
-            sequence_length=values["policy"]["sequence_length"],
-            burn_in=values["policy"]["burn_in"],
+            rollout_steps=_rollout_steps(config),
+            sequence_length=options["sequence_length"],
+            burn_in=options["burn_in"],
         )
     if values_states and "critic_optimizer" not in uses:
         found.append(f"critic={critic}: {name}, as configured, has no use for a critic; critic=none")
-    found += _optimizer_misfits("optimizer", values, name, "optimizer" in uses)
+    found += _optimizer_misfits("optimizer", config.names.optimizer, name, "optimizer" in uses)
     learner, learns = (name, "critic_optimizer" in uses) if values_states else ("critic=none", False)
-    found += _optimizer_misfits("critic_optimizer", values, learner, learns)
-    for use, group, having, words in (
-        ("value_head", "policy", WITH_VALUE_HEAD, "a value head"),
-        ("action_values", "critic", WITH_ACTION_VALUES, "values of actions"),
+    found += _optimizer_misfits("critic_optimizer", config.names.critic_optimizer, learner, learns)
+    for use, group, chosen, having, words in (
+        ("value_head", "policy", policy, WITH_VALUE_HEAD, "a value head"),
+        ("action_values", "critic", critic, WITH_ACTION_VALUES, "values of actions"),
     ):
-        chosen = values[group]["name"]
         offers = having if use in uses else set(NAMED[group][0]) - having
         if chosen not in offers:
             verb = "needs" if use in uses else "has no use for"
@@ -237,11 +235,57 @@ def _misfits(values: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _optimizer_misfits(group: str, values: Mapping[str, Any], name: str, used: bool) -> list[str]:
+def _optimizer_misfits(group: str, chosen: str | None, name: str, used: bool) -> list[str]:
     """An optimizer that does nothing, or one that is missing."""
-    chosen = values[group]["name"]
     if used and chosen is None:
         return [f"{group}=none: {name} takes steps with one; choose one of {', '.join(NAMED[group][0])}"]
     if not used and chosen is not None:
         return [f"{group}={chosen}: {name} takes no step with it and it would do nothing; {group}=none"]
     return []
+
+
+def rank_problems(config: RunConfig, size: int) -> list[str]:
+    """Every reason, in words; empty when there is none.
+
+    Args:
+        config: valid for one process.
+        size: ranks, > 1.
+    """
+    num_envs, runner, policy = config.env.num_envs, config.runner, config.names.policy
+    found = []
+    if num_envs % size:
+        below = num_envs - num_envs % size
+        nearest = f"{below} or {below + size}" if below else f"{size}"
+        found.append(
+            f"env.num_envs={num_envs}: {size} ranks share the environments out, {num_envs} / {size} = "
+            f"{num_envs / size:.4g} each; expected a multiple of {size}: {nearest}"
+        )
+    if "ranks" not in config.algo.uses:
+        found.append(
+            f"algo={config.names.algo}: as configured, it takes the rows of one rank for all there are; "
+            f"{', '.join(_able())} average over ranks"
+        )
+    if not isinstance(runner, SyncConfig):
+        found.append(
+            f"runner={config.names.runner}: ranks step their environments together, in rollouts of one length; "
+            "runner=sync"
+        )
+    elif runner.lag > 0:
+        found.append(
+            f"runner.lag={runner.lag}: a checkpoint holds the rollouts that wait, and rank 0 has its own alone; "
+            "runner.lag=0"
+        )
+    if policy in WITH_MEMORY:
+        found.append(
+            f"policy={policy}: minibatches over ranks are dealt out by rows, and a policy with memory needs whole "
+            "stretches; a policy without memory"
+        )
+    if config.trainer.compile is True:
+        found.append(f"trainer.compile=true: {why_not('cpu', size)}; trainer.compile=auto runs without")
+    return found
+
+
+def _able() -> list[str]:
+    """Rules that average over ranks, however they are configured."""
+    uses = {name: rule(name).uses for name in rules()}
+    return [name for name, own in uses.items() if isinstance(own, frozenset) and "ranks" in own]

@@ -3,11 +3,14 @@
 Sections of a config whose `name` chooses from a registry.
 """
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pgx.algos import rule
 from pgx.compiler import Compile
+from pgx.core.algorithm import Algorithm
 from pgx.core.schema import Count, Fraction, Index, NonNegative, Positive, signature
 from pgx.envs.make import Backend
 from pgx.envs.rewards.plan import RewardPlan
@@ -147,6 +150,8 @@ class A3CConfig:
     max_restarts: Index  # of workers, over the run
 
 
+RunnerConfig = SyncConfig | EpisodesConfig | DatasetConfig | ActorLearnerConfig | A3CConfig
+
 RUNNERS: dict[str, Callable[..., Any]] = {
     "a3c": A3CConfig,
     "actor_learner": ActorLearnerConfig,
@@ -181,3 +186,71 @@ def keys_of(section: str, name: object) -> Mapping[str, Any]:
         return {"name": str}
     hints = signature(registry[str(name)])
     return {"name": str} | {key: hint for key, hint in hints.items() if key not in supplied | {"return"}}
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names by which the sections of a config were chosen; null: none was."""
+
+    algo: str
+    policy: str
+    critic: str
+    optimizer: str | None
+    critic_optimizer: str | None
+    runner: str
+
+
+@dataclass(frozen=True)
+class RunConfig(Top):
+    """A valid config of one run. `validate` makes it; nothing checks it again.
+
+    Args:
+        algo: the update rule.
+        runner: the section of the rollout source, an instance of its dataclass.
+        names: what the sections were chosen by.
+        values: all values as nested plain data, for config.yaml and for tables of hyperparameters.
+    """
+
+    env: EnvConfig
+    reward: RewardPlan
+    trainer: TrainerConfig
+    health: HealthConfig
+    logger: LoggerConfig
+    algo: Algorithm
+    runner: RunnerConfig
+    names: Names
+    values: Mapping[str, Any]
+
+
+def typed(values: Mapping[str, Any]) -> RunConfig:
+    """Return the typed form of values that agree with the types and ranges of their keys."""
+    chosen = {section: values[section]["name"] for section in ("algo", *NAMED)}
+    return RunConfig(
+        **{key: values[key] for key in signature(Top)},
+        env=EnvConfig(**values["env"]),
+        reward=RewardPlan(**values["reward"]),
+        trainer=TrainerConfig(**values["trainer"]),
+        health=HealthConfig(**values["health"]),
+        logger=LoggerConfig(**values["logger"]),
+        algo=rule(chosen["algo"])(**_own(values["algo"])),
+        runner=RUNNERS[chosen["runner"]](**_own(values["runner"])),
+        names=Names(**chosen),
+        values=values,
+    )
+
+
+def with_values(config: RunConfig, changed: Mapping[str, Any]) -> RunConfig:
+    """Return a config with other values, by dotted key; they are not checked."""
+    values = copy.deepcopy(dict(config.values))
+    for key, value in changed.items():
+        *path, name = key.split(".")
+        section = values
+        for part in path:
+            section = section[part]
+        section[name] = value
+    return typed(values)
+
+
+def _own(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a section besides the name that chose it."""
+    return {key: value for key, value in section.items() if key != "name"}

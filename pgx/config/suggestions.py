@@ -254,7 +254,7 @@ def _text(value: str, is_path: bool) -> str:
     if value in ("", "null"):
         return value
     read = _read(value)
-    if read is None and all(value.split(",")) and "," in value and not re.search(r"""[][(){}'"]""", value):
+    if read is None and all(value.split(",")) and "," in value and not re.search(r"""[][(){}'"\\]""", value):
         return ",".join(_text(part, is_path) for part in value.split(","))
     sweeps = read is not None and read.is_sweep_override()
     if read is not None and (sweeps or (isinstance(read.value(), str) and value == value.strip())):

@@ -6,8 +6,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from pgx.config.check import plain_values, value_problems
-from pgx.config.cross_checks import contradictions
 from pgx.config.overrides import parse
 from pgx.core.paths import choices, config_dir
 from pgx.core.schema import shown
@@ -97,20 +95,14 @@ def unread(values: Values) -> dict[str, str]:
     }
 
 
-def problems_of(cfg: DictConfig, asked: Sequence[str]) -> list[str]:
-    """All problems of a config, in words, those of keys that were asked for in vain with them.
+def unused_problems(values: Values, cfg: DictConfig, asked: Sequence[str]) -> list[str]:
+    """Return a problem for each key that somebody set and a run of these values would not read.
 
     Args:
-        cfg: as composed, or read from a run's folder.
-        asked: dotted keys that somebody set; values that come from pgx's own files are nobody's mistake.
+        values: by dotted key, references resolved.
+        cfg: the config with its references.
+        asked: dotted keys that somebody set.
     """
-    if found := value_problems(cfg):
-        return found
-    values = plain_values(cfg)
-    return [*contradictions(values), *_unread_problems(flat(values), cfg, asked)]
-
-
-def _unread_problems(values: Values, cfg: DictConfig, asked: Sequence[str]) -> list[str]:
     idle = unread(values)
     found = [
         f"{key}: nothing reads it with {idle[key]}={shown(values[idle[key]])}; leave it out, or change that"

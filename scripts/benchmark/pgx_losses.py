@@ -47,12 +47,13 @@ def differences(path: Path, env: str) -> dict[str, dict[str, float]]:
         path: written by `scripts/bench_peer.py losses`.
         env: of which observations and actions are.
     """
+    from pgx.config.check import validate
     from pgx.config.compose import compose
     from pgx.training.build import build
 
     dumped = dict(np.load(path))
     with tempfile.TemporaryDirectory() as folder:
-        trainer = build(compose([*OVERRIDES, f"env={env}", f"run_dir={folder}/run"]))
+        trainer = build(validate(compose([*OVERRIDES, f"env={env}", f"run_dir={folder}/run"])))
         _load(trainer.agent.policy, dumped, "policy")
         _load(trainer.agent.critic, dumped, "value")
         trainer.learner.anneal(0.0)

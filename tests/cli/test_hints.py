@@ -8,11 +8,12 @@ from typing import Any
 import gymnasium
 import pytest
 from gymnasium.envs.registration import EnvSpec
-from omegaconf import OmegaConf
 
 from pgx.cli.commands.hints import hints, renders
 from pgx.config.changes import Change, rate_changes
+from pgx.config.check import validate
 from tests.command import Command
+from tests.conftest import composed
 
 RUN = [
     "train", "env=CartPole-v1", "env.backend=gymnasium", "algo=a2c", "env.num_envs=4", "runner.rollout_steps=32",
@@ -67,13 +68,11 @@ def test_no_video_is_offered_where_a_class_does_not_say_that_it_draws(
 
 
 def test_rates_that_jump_with_the_length_of_a_run_are_named() -> None:
-    section = {"learning_rate": 0.1, "schedule": "linear"}
-    fixed = {"learning_rate": 0.1, "schedule": "constant"}
-    cfg = OmegaConf.create(
-        {"trainer": {"total_steps": 4000}, "optimizer": section, "critic_optimizer": fixed}
-    )
+    rates = ["optimizer.learning_rate=0.1", "critic_optimizer.learning_rate=0.1"]
+    schedules = ["optimizer.schedule=linear", "critic_optimizer.schedule=constant"]
+    config = validate(composed("algo=ppo", *rates, *schedules, "trainer.total_steps=4000"))
     made = [Change("trainer.total_steps", 2000, 4000), Change("logger.every", 1, 2)]
-    assert rate_changes(cfg, made, 1000) == [
+    assert rate_changes(config, made, 1000) == [
         "optimizer.learning_rate at 1,000 steps: 0.05 -> 0.075 (schedule=linear now ends at 4,000 steps)"
     ]
-    assert rate_changes(cfg, made[1:], 1000) == []
+    assert rate_changes(config, made[1:], 1000) == []

@@ -54,7 +54,7 @@ def seen_by_a_job(started: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr("sys.argv", ["pgx"])
         hand_over(overrides, job)
     else:
-        start(ready(overrides), job)
+        start(ready(overrides)[0], job)
     noted = {path.name: path.read_text() for path in (folder / "run" / ".hydra").iterdir()}
     section = OmegaConf.create(noted.pop("hydra.yaml")).hydra
     assert section.runtime.output_dir == str(folder / "run")
@@ -94,7 +94,7 @@ def test_what_a_job_raises_comes_out_of_it(tmp_path: Path, monkeypatch: pytest.M
         raise UserError("no")
 
     with pytest.raises(UserError, match="no"):
-        start(ready(prepare([*SMALL, *QUIET, "run_dir=run"])), job)
+        start(ready(prepare([*SMALL, *QUIET, "run_dir=run"]))[0], job)
 
 
 @pytest.mark.parametrize("flag", [["--resolve"], ["--package", "algo"], ["-p", "_global_"]])

@@ -10,11 +10,11 @@ import torch
 from omegaconf import OmegaConf
 
 from pgx.algos import rule, rules
-from pgx.config.check import check, plain_values
+from pgx.config.check import plain_values, validate
 from pgx.config.compose import compose
 from pgx.config.cross_checks import contradictions
 from pgx.config.overrides import jobs
-from pgx.config.run_config import FIXED, NAMED, SearchConfig, Top, keys_of
+from pgx.config.run_config import FIXED, NAMED, SearchConfig, Top, keys_of, typed
 from pgx.core.errors import UserError
 from pgx.core.paths import choices
 from pgx.core.schema import fits, signature
@@ -34,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def problems(*overrides: str) -> list[str]:
     """What is wrong with these overrides, as the person who typed them is told."""
     with pytest.raises(UserError) as caught:
-        build(composed(*overrides))
+        build(validate(composed(*overrides)))
     assert str(caught.value) == "\n".join(caught.value.problems)
     assert all("\n" not in problem for problem in caught.value.problems)
     return list(caught.value.problems)
@@ -49,7 +49,7 @@ def problem(*overrides: str) -> str:
 @pytest.mark.parametrize("name", choices("algo"))
 def test_the_defaults_of_every_rule_are_accepted(name: str) -> None:
     cfg = composed(f"algo={name}", *NEEDED.get(name, []))
-    check(cfg)
+    validate(cfg)
     assert cfg.label == name
 
 
@@ -158,7 +158,7 @@ def test_every_rule_that_normalises_advantages_refuses_a_single_row(name: str) -
     one = ["env=CartPole-v1", "env.num_envs=1", "runner.rollout_steps=1", f"algo.normalize_advantage={on}"]
     assert any(f"algo.normalize_advantage={on}" in line for line in problems(f"algo={name}", *one))
     two = [*one[:1], "env.num_envs=2", *one[2:]]
-    said = contradictions(plain_values(composed(f"algo={name}", *two)))
+    said = contradictions(typed(plain_values(composed(f"algo={name}", *two))))
     assert not any("normalize_advantage" in line for line in said)
 
 
@@ -275,11 +275,11 @@ def test_a_budget_below_one_rollout_shows_the_arithmetic(overrides: str, says: s
     steps = int(overrides.rpartition("=")[2])
     assert message.startswith(f"trainer.total_steps={steps}: less than one rollout, ")
     assert says in message
-    check(composed(*overrides.split()[:-1], f"trainer.total_steps={steps + 1}"))
+    validate(composed(*overrides.split()[:-1], f"trainer.total_steps={steps + 1}"))
 
 
 def test_a_budget_of_whole_episodes_is_one_step_at_least_since_nobody_knows_their_length() -> None:
-    check(composed("algo=reinforce", "trainer.total_steps=1"))
+    validate(composed("algo=reinforce", "trainer.total_steps=1"))
 
 
 def test_a_rollout_shorter_than_the_target_s_rewards_shows_the_arithmetic() -> None:
@@ -287,16 +287,16 @@ def test_a_rollout_shorter_than_the_target_s_rewards_shows_the_arithmetic() -> N
     message = problem(*steps, "algo.n_steps=9")
     assert message.startswith("algo.n_steps=9:") and "runner.rollout_steps 8 < 9" in message
     assert message.endswith("at most 8")
-    check(composed(*steps, "algo.n_steps=8"))
+    validate(composed(*steps, "algo.n_steps=8"))
 
 
 @pytest.mark.parametrize("name", ["ppg", "off_policy_reinforce", "npg"])
 def test_a_policy_with_memory_under_a_rule_that_has_no_sequences_is_named(name: str) -> None:
     alone = {"npg": ["algo.solver=compatible", "algo.fisher=empirical"]}
     overrides = [f"algo={name}", *NEEDED.get(name, []), *alone.get(name, [])]
-    check(composed(*overrides))
+    validate(composed(*overrides))
     with pytest.raises(UserError) as caught:
-        check(composed(*overrides, "policy=lstm"))
+        validate(composed(*overrides, "policy=lstm"))
     assert any(
         "policy=lstm" in line and ("memory" in line or "sequences" in line) for line in caught.value.problems
     )
@@ -434,7 +434,7 @@ def test_a_config_read_from_a_file_is_checked_like_an_override() -> None:
     text = OmegaConf.to_yaml(compose(["env=CartPole-v1"]), resolve=True)
     cfg = OmegaConf.create(text.replace("max_kl: ", "max_kl: -") + "extra: 1\n")
     with pytest.raises(UserError) as caught:
-        check(cfg)
+        validate(cfg)
     assert starts(caught.value.problems) == ["algo.max_kl", "extra"]
 
 
@@ -442,7 +442,7 @@ def test_what_an_algo_file_prefers_for_another_runner_is_left_out_and_what_a_per
     None
 ):
     """a2c's file sets runner.rollout_steps, a key that whole episodes do not have."""
-    check(composed("algo=a2c", "runner=episodes"))
+    validate(composed("algo=a2c", "runner=episodes"))
     message = problem("algo=a2c", "runner=episodes", "runner.rollout_steps=64")
     assert message.startswith("runner.rollout_steps: unknown key")
     message = problem("algo=trpo", "critic_optimizer=lbfgs", "critic_optimizer.max_grad_norm=3")
@@ -476,9 +476,9 @@ def test_advantages_normalized_over_one_row_are_refused_with_the_arithmetic(
     assert said.startswith("algo.normalize_advantage=") and f"{source} = 1 row" in said
     fix = re.search(r"or (algo\.normalize_advantage=\w+)$", said)
     assert fix is not None
-    check(composed("env=CartPole-v1", *overrides, fix.group(1)))
+    validate(composed("env=CartPole-v1", *overrides, fix.group(1)))
 
 
 def test_one_row_without_normalized_advantages_is_accepted() -> None:
-    check(composed("env=CartPole-v1", "algo=a2c", *ONE_ROW))
-    check(composed("env=CartPole-v1", "algo=ppo", "algo.minibatch_size=2"))
+    validate(composed("env=CartPole-v1", "algo=a2c", *ONE_ROW))
+    validate(composed("env=CartPole-v1", "algo=ppo", "algo.minibatch_size=2"))

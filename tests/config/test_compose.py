@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from pgx.algos import rule, rules
-from pgx.config.check import check
+from pgx.config.check import validate
 from pgx.config.compose import compose
 from pgx.config.overrides import jobs
 from pgx.config.run_config import FIXED, NAMED
@@ -42,7 +42,7 @@ def orders(*overrides: str) -> list[tuple[str, ...]]:
 
 def test_without_overrides_it_is_trpo_on_walker() -> None:
     cfg = compose([])
-    check(cfg)
+    validate(cfg)
     assert (cfg.algo.name, cfg.env.id, cfg.seed) == ("trpo", "Walker2d-v4", 0)
     assert cfg.optimizer.name is None
     assert cfg.critic_optimizer.name == "adam"
@@ -58,7 +58,7 @@ def test_the_folder_of_a_run_names_environment_rule_and_seed() -> None:
 def test_a_registered_environment_needs_no_file(env_id: str) -> None:
     assert env_id not in choices("env")
     cfg = compose([f"env={env_id}"])
-    check(cfg)
+    validate(cfg)
     default = {
         key: value for key, value in values(config_dir() / "env" / "default.yaml").items() if key != "id"
     }
@@ -72,13 +72,13 @@ def test_a_file_and_no_file_have_the_same_keys() -> None:
 
 def test_env_kwargs_take_new_keys_without_a_plus() -> None:
     cfg = compose(["env.kwargs.new_key=1", "env.kwargs.healthy_z_range=[0.7,2.0]"])
-    check(cfg)
+    validate(cfg)
     assert cfg.env.kwargs == {"new_key": 1, "healthy_z_range": [0.7, 2.0]}
 
 
 def test_env_kwargs_can_be_given_as_one_mapping() -> None:
     cfg = compose(["env.kwargs={new_key:1}"])
-    check(cfg)
+    validate(cfg)
     assert cfg.env.kwargs == {"new_key": 1}
 
 
@@ -98,7 +98,7 @@ COMPOSITIONS = [
 @pytest.mark.parametrize(("name", "env_id"), COMPOSITIONS)
 def test_every_rule_composes_with_every_environment_that_has_a_file(name: str, env_id: str) -> None:
     cfg = composed(f"algo={name}", f"env={env_id}", *NEEDED.get(name, []))
-    check(cfg)
+    validate(cfg)
     assert (cfg.label, cfg.env.id) == (name, env_id)
 
 
@@ -188,7 +188,7 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
 def test_a_module_s_environment_is_registered_by_naming_the_module(own_module: str, env_id: str) -> None:
     assert env_id not in gymnasium.registry
     cfg = compose([f"env={own_module}:{env_id}"])
-    check(cfg)
+    validate(cfg)
     assert env_id in gymnasium.registry
     assert cfg.env.num_envs == composed().env.num_envs
 
@@ -199,7 +199,7 @@ def test_the_config_of_a_module_s_environment_can_be_made_by_another_process(own
     del sys.modules[own_module]
     for env_id in ("OwnPole-v0", "own/Pole-v0"):
         del gymnasium.registry[env_id]
-    check(OmegaConf.create(OmegaConf.to_yaml(cfg, resolve=True)))
+    validate(OmegaConf.create(OmegaConf.to_yaml(cfg, resolve=True)))
     assert "OwnPole-v0" in gymnasium.registry, "the config's id imports the module again"
 
 
@@ -312,7 +312,7 @@ def test_the_command_line_beats_an_experiment_and_an_experiment_beats_the_algo_f
     chosen = compose(["experiment=trpo_2015", "algo.max_kl=0.5", "runner.rollout_steps=640"])
     assert (chosen.algo.max_kl, chosen.runner.rollout_steps) == (0.5, 640)
     assert chosen.algo.gae_lambda == experiment.algo.gae_lambda
-    check(chosen)
+    validate(chosen)
 
 
 def said_of(overrides: list[str]) -> Any:

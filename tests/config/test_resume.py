@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from pgx.config.changes import MAY_CHANGE, applied, changes, may_change
-from pgx.config.check import problems_of
+from pgx.config.check import problems_of, validate
 from pgx.config.compose import compose
 from pgx.config.overrides import parse
 from pgx.config.stored import ADDED, read_config
@@ -197,7 +197,7 @@ def halfway(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.Tenso
         "env.normalizer_warmup_steps=0",
     ]
     settings += ["trainer.total_steps=1024", "trainer.checkpoint_every=512", "trainer.compile=false"]
-    trainer = build(composed(*QUIET, *settings, f"run_dir={run}"))
+    trainer = build(validate(composed(*QUIET, *settings, f"run_dir={run}")))
     trainer.train()
     return run, parameters(trainer)
 
@@ -209,7 +209,7 @@ def resumed(run: Path, into: Path, *overrides: str) -> Trainer:
     assert wanted.refused == () and len(wanted.made) == len(overrides)
     cfg = applied(cfg, wanted.made)
     cfg.run_dir = str(into)
-    trainer = build(cfg)
+    trainer = build(validate(cfg))
     trainer.load_state_dict(
         trainer.checkpoints.load(min(n for n in trainer.checkpoints.names() if "step" in n))
     )

@@ -40,7 +40,7 @@ def test_terms_are_changed_added_and_removed_on_the_command_line() -> None:
         ]
     ).reward.terms
     assert set(terms) == {"backward_velocity", "energy", "upright"}
-    assert terms.energy.weight == -1 and terms.upright.weight == 2
+    assert terms["energy"]["weight"] == -1 and terms["upright"]["weight"] == 2
     mine = checked([f"reward.terms.mine={{function:{OWN_TERMS}.pressed,weight:1}}"]).reward
     assert mine.environment == 1.0 and list(mine.terms) == ["mine"], "beside the environment's own"
 

@@ -67,6 +67,7 @@ def test_a_comma_beside_a_bracket_is_part_of_the_text() -> None:
 
 
 @settings(max_examples=100, deadline=None)
+@example("\\,#")
 @given(st.text(st.sampled_from(string.printable), max_size=12))
 def test_rewriting_twice_is_rewriting_once(value: str) -> None:
     for key in ("label", "run_dir", "trainer.total_steps", "env.kwargs.x"):

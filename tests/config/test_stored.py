@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from pgx.config.check import check
+from pgx.config.check import validate
 from pgx.config.stored import ADDED, read_config
 
 STORED = sorted((Path(__file__).parent / "stored").glob("*.yaml"))
@@ -15,7 +15,7 @@ STORED = sorted((Path(__file__).parent / "stored").glob("*.yaml"))
 def test_a_config_of_an_earlier_version_can_be_used(path: Path) -> None:
     """A key that has been added since takes the value that stands for what was done before."""
     cfg = read_config(path)
-    check(cfg)
+    validate(cfg)
     assert cfg.env.normalizer_warmup_steps == 0
 
 

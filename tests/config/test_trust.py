@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from pgx.cli.main import main
-from pgx.config.check import check
+from pgx.config.check import validate
 from pgx.config.compose import compose
 from pgx.config.stored import read_config
 from pgx.core.errors import UserError
@@ -430,7 +430,7 @@ SECTIONS = [
 @pytest.mark.parametrize("where", ["", *(f"{section}." for section in SECTIONS)])
 def test_a_target_is_an_unknown_key_everywhere(tmp_path: Path, where: str) -> None:
     with pytest.raises(UserError, match=f"{where}_target_: unknown key"):
-        check(compose([f"+{where}_target_=os.system"]))
+        validate(compose([f"+{where}_target_=os.system"]))
 
     def change(text: str) -> str:
         cfg = OmegaConf.create(text)
@@ -438,7 +438,7 @@ def test_a_target_is_an_unknown_key_everywhere(tmp_path: Path, where: str) -> No
         return OmegaConf.to_yaml(cfg)
 
     with pytest.raises(UserError, match=f"{where}_target_: unknown key"):
-        check(read_config(config_with(tmp_path, change)))
+        validate(read_config(config_with(tmp_path, change)))
 
 
 def test_a_target_in_env_kwargs_is_a_keyword_like_any_other(command: Command, tmp_path: Path) -> None:

@@ -276,11 +276,11 @@ def test_every_claim_of_the_table_is_put_to_the_proof() -> None:
 
 # --- of the sections that never vary, and of what is chosen by name
 
-HELD = {"env": "env", "reward": "reward", "training": "trainer", "logger": "logger", "top": "", "cfg": ""}
+HELD = {"env": "env", "reward": "reward", "training": "trainer", "logger": "logger", "config": "", "cfg": ""}
 
 
 def reads(path: Path) -> Iterator[str]:
-    """Dotted keys of the config that a file reads: env.id, values["logger"]["every"], cfg.label."""
+    """Dotted keys of the config that a file reads: env.id, config.logger.every, values["logger"]["every"]."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Attribute):
             name, _, rest = ast.unparse(node).partition(".")

@@ -2,15 +2,13 @@
 
 import importlib
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from pgx.algos import rule
 from pgx.compiler import EngineChoice
-from pgx.config.check import plain_values
-from pgx.config.run_config import EnvConfig
-from pgx.training.build import agent_plan, reward_clip, worker_plan
+from pgx.config.check import validate
+from pgx.config.run_config import A3CConfig, with_values
+from pgx.training.build import a3c_plan, agent_plan, reward_clip
 from pgx.training.loop import SyncLoop
 from pgx.training.trainer import Trainer
 from tests.conftest import Make, composed
@@ -19,29 +17,24 @@ HERE = ["env=CartPole-v1", "env.backend=gymnasium"]
 COUNTER = ["env=tests.environments:Counter-v0", "env.backend=gymnasium", "algo=a2c"]
 
 
-def env_of(values: dict[str, Any]) -> EnvConfig:
-    return EnvConfig(**values["env"])
-
-
 def synchronous(trainer: Trainer) -> SyncLoop:
     assert isinstance(trainer.iterations, SyncLoop)
     return trainer.iterations
 
 
 def test_bounds_and_statistics_of_observations_reach_the_agent() -> None:
-    values = plain_values(composed(*HERE))
-    env = env_of(values)
-    assert agent_plan(values, replace(env, obs_clip=0.25)).obs_clip == 0.25
-    assert agent_plan(values, replace(env, obs_clip=None)).obs_clip == float("inf")
+    config = validate(composed(*HERE))
+    assert agent_plan(with_values(config, {"env.obs_clip": 0.25})).obs_clip == 0.25
+    assert agent_plan(with_values(config, {"env.obs_clip": None})).obs_clip == float("inf")
     for normalized in (True, False):
-        assert agent_plan(values, replace(env, normalize_obs=normalized)).normalize_obs is normalized
+        plan = agent_plan(with_values(config, {"env.normalize_obs": normalized}))
+        assert plan.normalize_obs is normalized
     for seed in (3, 4):
-        assert agent_plan(values | {"seed": seed}, env).seed == seed
+        assert agent_plan(with_values(config, {"seed": seed})).seed == seed
 
 
 def test_rewards_are_scaled_and_bounded_as_the_config_says() -> None:
-    env = env_of(plain_values(composed(*HERE)))
-    scaled = replace(env, scale_reward=True)
+    scaled = replace(validate(composed(*HERE)).env, scale_reward=True)
     assert reward_clip(replace(scaled, reward_clip=0.25)) == 0.25
     assert reward_clip(replace(scaled, reward_clip=None)) == float("inf")
     assert reward_clip(replace(scaled, scale_reward=False)) is None
@@ -49,9 +42,9 @@ def test_rewards_are_scaled_and_bounded_as_the_config_says() -> None:
 
 @pytest.mark.parametrize("clip_range", [0.05, 0.7])
 def test_workers_of_a3c_measure_health_by_the_config_s_clip_range(clip_range: float) -> None:
-    values = plain_values(composed(*HERE, "algo=a3c", f"health.clip_range={clip_range}"))
-    algorithm = rule("a2c")(**{key: value for key, value in values["algo"].items() if key != "name"})
-    plan = worker_plan(values, env_of(values), algorithm, EngineChoice(False, "test"), 2, 5)
+    config = validate(composed(*HERE, "algo=a3c", f"health.clip_range={clip_range}"))
+    assert isinstance(config.runner, A3CConfig)
+    plan = a3c_plan(config, config.runner, EngineChoice(False, "test"))
     assert plan.clip_range == clip_range
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pgx.config.check import validate
 from pgx.config.compose import compose
 from pgx.training.build import build
 from tests.conftest import QUIET
@@ -54,7 +55,7 @@ def exact_return(pi: Tensor) -> float:
 def test_the_learned_table_is_worth_as_much_as_the_best_policy(tmp_path: Path, name: str, seed: int) -> None:
     """Its most probable actions to 2 %, its own random ones to 8 %: a softmax never stops exploring."""
     overrides = [f"algo={name}", *TASK, *RULES[name], f"seed={seed}", f"run_dir={tmp_path}"]
-    trainer = build(compose([*QUIET, *overrides]))
+    trainer = build(validate(compose([*QUIET, *overrides])))
     (theta,) = trainer.agent.policy.parameters()
     mdp = gridworld()
     best = float(mdp.start @ optimal_value(mdp, DISCOUNT))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pgx.config.check import validate
 from pgx.config.compose import compose
 from pgx.training.build import build
 from tests.conftest import QUIET
@@ -31,7 +32,7 @@ OVERRIDES = [
 
 def test_catch_is_played_from_its_pixels_within_10_000_steps(tmp_path: Path) -> None:
     """Nine of ten balls (a return of 0.8) by deterministic play, where the first policy catches few."""
-    trainer = build(compose([*QUIET, *OVERRIDES, f"run_dir={tmp_path}"]))
+    trainer = build(validate(compose([*QUIET, *OVERRIDES, f"run_dir={tmp_path}"])))
 
     def mean_return() -> float:
         returns = [episode.episode_return for episode in trainer.evaluate(0)]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pgx.config.check import validate
 from pgx.config.compose import compose
 from pgx.core.paths import choices
 from pgx.training.build import build
@@ -17,7 +18,9 @@ pytestmark = pytest.mark.slow
 def test_cartpole_is_solved_within_100_000_steps(tmp_path: Path, name: str, seed: int) -> None:
     """Every rule by its own values: a mean of 475, the task's own mark, over 20 deterministic episodes."""
     overrides = [f"algo={name}", "env=CartPole-v1", "trainer.total_steps=100000", f"seed={seed}"]
-    trainer = build(compose([*QUIET, *overrides, "trainer.eval_episodes=20", f"run_dir={tmp_path}"]))
+    trainer = build(
+        validate(compose([*QUIET, *overrides, "trainer.eval_episodes=20", f"run_dir={tmp_path}"]))
+    )
     trainer.train()
     returns = [episode.episode_return for episode in trainer.evaluate(0)]
     assert sum(returns) / len(returns) >= 475

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pgx.config.check import validate
 from pgx.config.compose import compose
 from pgx.training.build import build
 from tests.conftest import QUIET
@@ -27,7 +28,7 @@ def test_a_bit_shown_six_steps_ago_is_told_by_those_who_remember(
 ) -> None:
     """Greedy episodes pay nearly 1 each to a policy with memory; to one without 0 on average, give or take 0.07."""
     overrides = [*RULES[rule], *TASK, f"policy={policy}", f"seed={seed}", f"run_dir={tmp_path}"]
-    trainer = build(compose([*QUIET, *overrides]))
+    trainer = build(validate(compose([*QUIET, *overrides])))
     trainer.train()
     returns = [episode.episode_return for episode in trainer.evaluate(0)]
     mean = sum(returns) / len(returns)

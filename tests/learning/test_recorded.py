@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pgx.cli.commands.collect import collect
+from pgx.config.check import validate
 from pgx.config.compose import compose
 from pgx.training.build import build
 from pgx.training.trainer import Trainer
@@ -25,7 +26,7 @@ def mean_return(trainer: Trainer) -> float:
 def test_recorded_episodes_of_an_untrained_policy_teach_a_better_one(tmp_path: Path, seed: int) -> None:
     """Episodes of 23 steps on average are all it sees; it balances for 150 at the least."""
     behaviour = ["algo=reinforce", "trainer.total_steps=1", "seed=100", f"run_dir={tmp_path / 'behaviour'}"]
-    build(compose([*QUIET, *TASK, *behaviour])).train()
+    build(validate(compose([*QUIET, *TASK, *behaviour]))).train()
     dataset = tmp_path / "dataset"
     collect(str(tmp_path / "behaviour"), "last", 2000, None, str(dataset), seed=0, trust=False)
     learner = [
@@ -34,7 +35,7 @@ def test_recorded_episodes_of_an_untrained_policy_teach_a_better_one(tmp_path: P
         "trainer.total_steps=300000",
         f"seed={seed}",
     ]
-    trainer = build(compose([*QUIET, *TASK, *learner, f"run_dir={tmp_path / 'learner'}"]))
+    trainer = build(validate(compose([*QUIET, *TASK, *learner, f"run_dir={tmp_path / 'learner'}"])))
     assert mean_return(trainer) < 100
     trainer.train()
     assert mean_return(trainer) >= 150
@@ -45,7 +46,7 @@ def test_random_walks_on_a_chain_teach_its_best_policy(tmp_path: Path, seed: int
     """To 2 % of the optimum by the exact oracle, from 4,000 walks of a policy that chooses evenly."""
     task = ["env=tests.oracle:Chain-v0", "env.discount=0.99", "policy=tabular"]
     even = ["algo=reinforce", "optimizer.learning_rate=1e-9", "trainer.total_steps=1", "seed=100"]
-    build(compose([*QUIET, *task, *even, f"run_dir={tmp_path / 'behaviour'}"])).train()
+    build(validate(compose([*QUIET, *task, *even, f"run_dir={tmp_path / 'behaviour'}"]))).train()
     dataset = tmp_path / "dataset"
     collect(str(tmp_path / "behaviour"), "last", 4000, None, str(dataset), seed=0, trust=False)
     learner = [
@@ -60,7 +61,7 @@ def test_random_walks_on_a_chain_teach_its_best_policy(tmp_path: Path, seed: int
         "trainer.eval_every=null",
         "logger.every=1000",
     ]
-    trainer = build(compose([*QUIET, *task, *learner, *values, f"run_dir={tmp_path / 'learner'}"]))
+    trainer = build(validate(compose([*QUIET, *task, *learner, *values, f"run_dir={tmp_path / 'learner'}"])))
     trainer.train()
     (theta,) = trainer.agent.policy.parameters()
     mdp = chain()

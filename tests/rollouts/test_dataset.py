@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from pgx.config.check import validate
 from pgx.config.compose import compose
 from pgx.core.data import Rollout
 from pgx.core.errors import UserError
@@ -148,7 +149,7 @@ def test_more_episodes_than_there_are_are_refused(make: Make) -> None:
 
 def test_a_dataset_that_is_not_there_is_an_error_before_anything_is_made(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
-        build(compose([*SETTINGS, f"dataset={tmp_path / 'none'}", f"run_dir={tmp_path / 'run'}"]))
+        build(validate(compose([*SETTINGS, f"dataset={tmp_path / 'none'}", f"run_dir={tmp_path / 'run'}"])))
     assert list(tmp_path.iterdir()) == []
 
 

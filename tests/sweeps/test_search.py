@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from pgx.config.check import check
+from pgx.config.check import validate
 from pgx.config.compose import compose
 from pgx.config.run_config import SearchConfig
 from pgx.core.errors import UserError
@@ -63,18 +63,18 @@ def test_an_empty_space_is_refused() -> None:
 @pytest.mark.parametrize("name", choices("sweep"))
 def test_every_search_that_is_offered_is_valid_at_its_corners(name: str) -> None:
     cfg = compose([f"sweep={name}"])
-    check(cfg)
+    validate(cfg)
     search = SearchConfig(**{str(k): v for k, v in OmegaConf.to_container(cfg.sweep).items()})
     found = corners(search)
     assert len(found) >= 2 * len(search.space)
     for overrides in found:
-        check(compose(overrides))
+        validate(compose(overrides))
 
 
 def test_a_search_s_own_values_are_checked() -> None:
     cfg = compose(["sweep=ppo_cartpole", "sweep.trials=0", "sweep.pruner=scissors"])
     with pytest.raises(UserError) as caught:
-        check(cfg)
+        validate(cfg)
     assert sorted(problem.split(":")[0] for problem in caught.value.problems) == [
         "sweep.pruner",
         "sweep.trials",
@@ -86,7 +86,7 @@ def test_trials_draw_within_the_space_and_not_all_the_same(tmp_path: Path) -> No
     trials = [Trial(tmp_path, SEARCH, tmp_path / f"{n}", n) for n in range(8)]
     cfgs = [compose(list(trial.overrides)) for trial in trials]
     for cfg in cfgs:
-        check(cfg)
+        validate(cfg)
         assert 1e-4 <= cfg.optimizer.learning_rate <= 1e-2 and cfg.algo.epochs in (2, 4, 6, 8)
     assert len({cfg.optimizer.learning_rate for cfg in cfgs}) == 8
     assert [trial.trial.number for trial in trials] == list(range(8))

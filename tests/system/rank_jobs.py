@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from pgx.config.check import validate
 from pgx.config.compose import compose
 from pgx.core.data import Batch
 from pgx.core.ranks import Ranks
@@ -35,7 +36,7 @@ def rows_seen(trainer: Trainer) -> list[int]:
 
 def work(ranks: Ranks, folder: Path) -> None:
     for name, overrides in json.loads((folder / "jobs.json").read_text()).items():
-        trainer = build(compose([*overrides, f"run_dir={folder / name}"]), ranks)
+        trainer = build(validate(compose([*overrides, f"run_dir={folder / name}"])), ranks)
         before = [p.detach().clone() for p in trainer.agent.policy.parameters()]
         rows = rows_seen(trainer)
         trainer.train()

@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 from torch.distributed.run import get_args_parser
 
 from pgx.cli.main import VERBS, main
-from pgx.config.check import check
+from pgx.config.check import validate
 from pgx.config.compose import compose, hydra_config
 from pgx.config.overrides import jobs
 from pgx.training.build import check_ranks
@@ -260,7 +260,7 @@ def mentioned(command: Shown) -> None:
 
 def config(command: Shown) -> None:
     """A run that could begin, where a training command is too much for a test."""
-    check(compose(_meant(command)[2:]))
+    validate(compose(_meant(command)[2:]))
 
 
 def planned(command: Shown) -> None:
@@ -273,7 +273,7 @@ def planned(command: Shown) -> None:
     drawn = [o for o in overrides if "interval(" in o]
     asked = jobs([*given, *(o for o in overrides if o not in [*hydra, *search, *drawn])])
     for job in (asked[0], asked[-1]):
-        check(compose(job))
+        validate(compose(job))
 
 
 def ranks(command: Shown) -> None:
@@ -324,7 +324,7 @@ def batch_script(command: Shown) -> None:
         ["bash", "-n"], input=found.replace("\n    ", "\n"), text=True, check=True, timeout=PATIENCE
     )
     (overrides,) = re.findall(r'command="(algo=[^"]+)"', found)
-    check(compose(overrides.replace("$RUN", "outputs/walker").split()))
+    validate(compose(overrides.replace("$RUN", "outputs/walker").split()))
 
 
 def nothing(command: Shown) -> None:

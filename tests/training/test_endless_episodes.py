@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pgx.config.check import validate
 from pgx.config.compose import compose
 from pgx.rollouts.types import Episode
 from pgx.training.build import load_agent
@@ -25,7 +26,7 @@ def coin_episodes(make: Make, tmp_path: Path, episodes: int, max_steps: int) -> 
     """Of an environment that ends after five steps or never."""
     if not (tmp_path / "coin").exists():
         make(*COIN, "trainer.total_steps=64", name="coin").train()
-    cfg = compose([*COIN, f"run_dir={tmp_path / 'coin'}"])
+    cfg = validate(compose([*COIN, f"run_dir={tmp_path / 'coin'}"]))
     agent, envs, _ = load_agent(cfg, tmp_path / "coin", "last", max_envs=4)
     played = play(
         agent, agent.act_greedily, envs, episodes, 3, torch.device("cpu"), max_steps, never, unwatched

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pgx.cli.commands import evaluate as command_of_eval
 from pgx.cli.commands.evaluate import evaluate
+from pgx.config.check import validate
 from pgx.core.agent import Act
 from pgx.core.data import Observations
 from pgx.core.nonfinite import NotFiniteError
@@ -135,7 +136,9 @@ def test_an_episode_s_task_is_done_if_its_last_step_says_so(
     """The environment pays 1 for what it calls a success, and says the opposite at every step before the last."""
     where = [f"env.backend={backend}", f"env.kwargs.key={key}", "env.num_threads=2"]
     make(*JUDGED, *where).train()
-    agent, envs, _ = load_agent(_config(*where, run=tmp_path / "run"), tmp_path / "run", "last", max_envs=4)
+    agent, envs, _ = load_agent(
+        validate(_config(*where, run=tmp_path / "run")), tmp_path / "run", "last", max_envs=4
+    )
     sampling = torch.Generator().manual_seed(0)
     played = play(
         agent, lambda obs: agent.act(obs, sampling), envs, 30, 7, torch.device("cpu"), 1000, never, unwatched
@@ -149,7 +152,9 @@ def test_an_episode_s_task_is_done_if_its_last_step_says_so(
 def test_episodes_that_say_nothing_are_left_out(make: Make, tmp_path: Path, backend: str) -> None:
     where = [f"env.backend={backend}", "env.kwargs.silent=true", "env.num_threads=2"]
     make(*JUDGED, *where).train()
-    agent, envs, _ = load_agent(_config(*where, run=tmp_path / "run"), tmp_path / "run", "last", max_envs=4)
+    agent, envs, _ = load_agent(
+        validate(_config(*where, run=tmp_path / "run")), tmp_path / "run", "last", max_envs=4
+    )
     sampling = torch.Generator().manual_seed(0)
     played = play(
         agent, lambda obs: agent.act(obs, sampling), envs, 40, 7, torch.device("cpu"), 1000, never, unwatched
@@ -206,7 +211,7 @@ def test_episodes_of_any_length_count_alike(make: Make, tmp_path: Path, num_envs
     coin = ["algo=a2c", "env=tests.environments:CoinFlip-v0", "env.backend=gymnasium", "env.num_envs=16"]
     make(*coin, "trainer.total_steps=64", "runner.rollout_steps=4").train()
     cfg = composed(*coin, f"run_dir={tmp_path / 'run'}")
-    agent, envs, _ = load_agent(cfg, tmp_path / "run", "last", max_envs=num_envs)
+    agent, envs, _ = load_agent(validate(cfg), tmp_path / "run", "last", max_envs=num_envs)
     assert envs.num_envs == num_envs
     lengths: list[int] = []
     for seed in range(4):
@@ -236,7 +241,7 @@ def test_the_best_checkpoint_earns_what_was_logged_when_it_became_the_best(
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     (logged,) = [row for row in rows if row["step"] == best["steps"] and "eval/episode_return" in row]
     cfg = composed(*chosen, "env.num_envs=4", f"run_dir={tmp_path / 'run'}")
-    agent, envs, _ = load_agent(cfg, tmp_path / "run", "best", max_envs=4)
+    agent, envs, _ = load_agent(validate(cfg), tmp_path / "run", "best", max_envs=4)
     start = derive(3, "evaluation", best["iterations"])
     played = play(agent, agent.act_greedily, envs, 5, start, torch.device("cpu"), 1000, never, unwatched)
     envs.close()

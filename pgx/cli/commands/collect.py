@@ -1,17 +1,17 @@
 """`pgx collect`: whole episodes of a trained agent's sampled actions, written as a dataset."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
 
 from pgx.cli.commands.one_run import load_played
 from pgx.compiler import Eager
-from pgx.config.check import plain_values
 from pgx.config.compose import compose
+from pgx.config.run_config import RunConfig
 from pgx.config.stored import command
 from pgx.core.agent import Agent
 from pgx.core.command_lines import override
@@ -19,10 +19,11 @@ from pgx.core.errors import UserError
 from pgx.core.formatting import shown
 from pgx.core.seeding import derive
 from pgx.envs.gymnasium_backend import make_single
+from pgx.envs.rewards.plan import OWN
 from pgx.rollouts.collector import RolloutBuffer, RolloutCollector
 from pgx.rollouts.datasets.format import Trajectory, split
 from pgx.rollouts.datasets.write import write_dataset
-from pgx.training.build import load_agent, unshaped
+from pgx.training.build import load_agent
 from pgx.training.evaluation import OnStep, live_progress
 
 
@@ -31,17 +32,17 @@ def collect(
 ) -> int:
     """Play and write; returns the exit code."""
     cfg = load_played(Path(run), trust)
-    if cfg.policy.get("continuous") == "squashed_gaussian":
+    if cfg.values["policy"].get("continuous") == "squashed_gaussian":
         raise UserError(
             f"{run}: policy.continuous=squashed_gaussian: datasets have actions as the environment has them, where one "
             "at a bound no longer tells what was sampled; runs with policy.continuous=gaussian can be collected from"
         )
     # A dataset is of the task, whatever the run was paid for.
-    agent, envs, device = load_agent(unshaped(cfg), Path(run), checkpoint, max_envs=count)
+    agent, envs, device = load_agent(replace(cfg, reward=OWN), Path(run), checkpoint, max_envs=count)
     # Not the streams of a run of this seed: an agent is not to meet again the starts that it was trained on.
     stream = derive(seed, "collection")
     stepper = RolloutCollector(envs, None, stream, 0, torch.device(device), Eager())
-    limit = max_steps or int(cfg.trainer.eval_max_steps)
+    limit = max_steps or cfg.trainer.eval_max_steps
     single = make_single(envs.id, dict(cfg.env.kwargs))
     lengths: list[int] = []
 
@@ -72,10 +73,10 @@ def collect(
     return 0
 
 
-def _learning(cfg: DictConfig, out: str, episodes: int) -> str:
+def _learning(cfg: RunConfig, out: str, episodes: int) -> str:
     """Return a command that learns from the dataset: on the same environment, from no more episodes than it has."""
     chosen = ["algo=off_policy_reinforce", override("env", cfg.env.id)]
-    kwargs = plain_values(cfg)["env"]["kwargs"]
+    kwargs = cfg.env.kwargs
     chosen += [override(f"env.kwargs.{key}", value) for key, value in kwargs.items()]
     usual = compose(["algo=off_policy_reinforce"])
     if episodes < usual.runner.episodes:
@@ -111,10 +112,10 @@ def _play(
         yield from played
 
 
-def _metadata(cfg: DictConfig, checkpoint: str, seed: int, spec: Any) -> dict[str, Any]:
+def _metadata(cfg: RunConfig, checkpoint: str, seed: int, spec: Any) -> dict[str, Any]:
     """What Minari's metadata.json says of where the episodes are from."""
     said = {
-        "algorithm_name": str(cfg.algo.name),
+        "algorithm_name": cfg.names.algo,
         "description": (
             f"Sampled actions of a pgx run on {cfg.env.id} (run seed {cfg.seed}, checkpoint {checkpoint}, collection "
             f"seed {seed}); infos/log_prob: log mu(a|s), nats, of actions as sampled, before clipping to their bounds."

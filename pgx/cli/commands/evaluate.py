@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
 
 from pgx.analysis.statistics import Array, Resampling, Statistic, estimate, iqm, mean
 from pgx.cli.commands.one_run import load_played
+from pgx.config.run_config import RunConfig, with_values
 from pgx.core.agent import Act, Agent
 from pgx.core.data import Observations
 from pgx.core.errors import UserError
@@ -58,7 +58,7 @@ def evaluate(
     records: list[Judged] = []
     for run, cfg in zip(runs, _configs(runs, overrides, trust), strict=True):
         if max_steps is not None:
-            cfg.trainer.eval_max_steps = max_steps
+            cfg = with_values(cfg, {"trainer.eval_max_steps": max_steps})
         for judged in _judge(run, cfg, checkpoint, episodes, modes, seed):
             records.append(judged)
             if not as_json:
@@ -68,7 +68,7 @@ def evaluate(
     return 0
 
 
-def _configs(runs: Sequence[str], overrides: Sequence[str], trust: bool) -> list[DictConfig]:
+def _configs(runs: Sequence[str], overrides: Sequence[str], trust: bool) -> list[RunConfig]:
     """Return those of all runs, before any is played.
 
     Raises:
@@ -86,10 +86,10 @@ def _configs(runs: Sequence[str], overrides: Sequence[str], trust: bool) -> list
 
 
 def _judge(
-    run: str, cfg: DictConfig, checkpoint: str, episodes: int | None, modes: Sequence[Mode], seed: int
+    run: str, cfg: RunConfig, checkpoint: str, episodes: int | None, modes: Sequence[Mode], seed: int
 ) -> list[Judged]:
     """Play one run in each mode, from the same starts."""
-    count = episodes or int(cfg.trainer.eval_episodes)
+    count = episodes or cfg.trainer.eval_episodes
     agent, envs, device = load_agent(cfg, Path(run), checkpoint, max_envs=count)
     judged = []
     try:

@@ -1,6 +1,7 @@
 """`pgx export`: a run's policy as a file that runs without pgx, compared with it before it is left in place."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -9,10 +10,11 @@ from pgx.cli.commands.one_run import load_played
 from pgx.core.errors import RunError, UserError
 from pgx.core.seeding import derive
 from pgx.envs.gymnasium_backend import make_single
+from pgx.envs.rewards.plan import OWN
 from pgx.envs.spaces import action as action_of
 from pgx.networks.export.formats import Format, compare, read, refuse_missing, write
 from pgx.networks.export.network import Deterministic, observed, with_outliers
-from pgx.training.build import load_agent, unshaped
+from pgx.training.build import load_agent
 
 ROWS = 1_000  # observations of episodes that the file is compared on
 USUAL_CLIP = 10.0  # standard deviations; where the run clips nothing
@@ -29,8 +31,9 @@ def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bo
     if not path.parent.is_dir():
         raise UserError(f"--out {out}: there is no folder {path.parent}")
     cfg = load_played(Path(run), trust)
-    cfg.device = "cpu"
-    agent, envs, _ = load_agent(unshaped(cfg), Path(run), checkpoint, max_envs=cfg.env.num_envs)
+    # The environment's own reward: no other is needed.
+    cfg = replace(cfg, device="cpu", reward=OWN)
+    agent, envs, _ = load_agent(cfg, Path(run), checkpoint, max_envs=cfg.env.num_envs)
     single = make_single(envs.id, dict(cfg.env.kwargs))
     try:
         sample = observed(agent, envs, ROWS, derive(seed, "export"))

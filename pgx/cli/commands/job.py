@@ -10,6 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from pgx.cli.commands.one_run import announce, load_config, outcome, resumed
+from pgx.config.check import validate
 from pgx.config.compose import compose
 from pgx.core.extras import import_problem
 from pgx.core.stopping import StopAtCheckpoint
@@ -96,9 +97,10 @@ def _run(plan: Plan, folder: Path, number: int, placed: DictConfig) -> str:
         trial.describe(cfg.seed)
     # What belongs to this machine and this launcher rather than to the run.
     cfg.run_dir, cfg.env.num_threads = placed.run_dir, placed.env.num_threads
-    trainer = resumed(cfg) if again else build(cfg)
+    config = validate(cfg)
+    trainer = resumed(config) if again else build(config)
     trainer.on_progress = _watch(folder, trial.pruning() if trial else None)
-    announce(trainer, cfg)
+    announce(trainer, config)
     started = time.monotonic()
     return outcome(trainer.train(), time.monotonic() - started)
 

@@ -8,10 +8,11 @@ from typing import Any
 from omegaconf import DictConfig
 
 from pgx.config.changes import with_overrides
-from pgx.config.check import check, check_inputs, plain_values
+from pgx.config.check import check_inputs, validate
 from pgx.config.compose import Composed, composed
+from pgx.config.run_config import RunConfig, with_values
 from pgx.config.stored import CONFIG, imports_of, read_config, refuse_untrusted
-from pgx.config.unused_keys import asked_keys, problems_of
+from pgx.config.unused_keys import asked_keys
 from pgx.core.agent import State
 from pgx.core.errors import UserError
 from pgx.core.formatting import shown
@@ -25,22 +26,21 @@ from pgx.training.build import build
 from pgx.training.trainer import Trainer
 
 
-def checked(overrides: list[str]) -> DictConfig:
-    """The config of a run that could begin now. Raises as `ready`."""
-    return ready(overrides).config
+def checked(overrides: list[str]) -> RunConfig:
+    """Return the config of a run that could start now. Raises as `ready`."""
+    return ready(overrides)[1]
 
 
-def ready(overrides: list[str]) -> Composed:
-    """The config of a run that could begin now, and what Hydra is told of it.
+def ready(overrides: list[str]) -> tuple[Composed, RunConfig]:
+    """Return what Hydra composed, and the valid config of a run that could start now.
 
     Raises:
         UserError: its overrides, its values or its inputs are wrong.
     """
     made = composed(overrides)
-    if found := problems_of(made.config, asked_keys(overrides)):
-        raise UserError(*found)
-    check_inputs(made.config)
-    return made
+    config = validate(made.config, asked_keys(overrides))
+    check_inputs(config)
+    return made, config
 
 
 def claim(folder: Path) -> Path:
@@ -82,23 +82,22 @@ def refuse_taken(run_dir: Path) -> None:
         raise UserError(f"run_dir={run_dir}: cannot write there: {error.strerror}") from error
 
 
-def announce(trainer: Trainer, cfg: DictConfig) -> None:
+def announce(trainer: Trainer, config: RunConfig) -> None:
     """What is about to be trained, on what, and where it goes."""
     envs = trainer.runner.envs
     print(
-        f"{cfg.label} on {envs.id}{_paid(cfg)}: {trainer.runner}, "
+        f"{config.label} on {envs.id}{_paid(config.reward)}: {trainer.runner}, "
         f"backend {envs.backend} ({trainer.backend_reason}), "
-        f"{'compiled' if trainer.engine.compiled else 'not compiled'} ({trainer.engine.reason}), seed {cfg.seed}\n"
+        f"{'compiled' if trainer.engine.compiled else 'not compiled'} ({trainer.engine.reason}), seed {config.seed}\n"
         f"run {trainer.run_dir}",
         flush=True,
     )
-    if hint := flat_image_hint(cfg, envs.obs_spec):
+    if hint := flat_image_hint(config.values, envs.obs_spec):
         print(f"hint: {hint}", flush=True)
 
 
-def _paid(cfg: DictConfig) -> str:
+def _paid(reward: RewardPlan) -> str:
     """What reward is trained on, where it is another than the environment's own."""
-    reward = RewardPlan(**plain_values(cfg)["reward"])
     if not reward.shapes:
         return ""
     # Terms given one by one leave the name as it is.
@@ -139,19 +138,20 @@ def last_state(run_dir: Path, checkpoint: str = LAST) -> State | None:
     return state
 
 
-def resumed(cfg: DictConfig) -> Trainer:
+def resumed(config: RunConfig) -> Trainer:
     """The trainer of a run, at its last checkpoint.
 
     Raises:
         UserError: there is none.
     """
-    run_dir = Path(cfg.run_dir)
+    run_dir = Path(config.run_dir)
     state = last_state(run_dir)
     if state is None:
         raise UserError(f"{run_dir}: no checkpoint")
-    if cfg.trainer.compile == "auto":
-        cfg.trainer.compile = state["compiled"]  # a longer run, or another machine, may decide otherwise
-    trainer = build(cfg)
+    if config.trainer.compile == "auto":
+        # A longer run, or another machine, may decide otherwise.
+        config = with_values(config, {"trainer.compile": state["compiled"]})
+    trainer = build(config)
     trainer.load_state_dict(state)
     return trainer
 
@@ -168,8 +168,8 @@ def load_config(run_dir: Path) -> DictConfig:
     return read_config(path)
 
 
-def load_played(run_dir: Path, trust: bool, overrides: Sequence[str] = ()) -> DictConfig:
-    """The config of a run whose agent is to play, sound and vouched for.
+def load_played(run_dir: Path, trust: bool, overrides: Sequence[str] = ()) -> RunConfig:
+    """Return the valid and trusted config of a run whose agent is to play.
 
     Args:
         run_dir: the run's folder.
@@ -182,5 +182,4 @@ def load_played(run_dir: Path, trust: bool, overrides: Sequence[str] = ()) -> Di
     """
     cfg = with_overrides(load_config(run_dir), overrides)
     refuse_untrusted(imports_of(cfg, run_dir / CONFIG, named=()), trust)
-    check(cfg)
-    return cfg
+    return validate(cfg)

@@ -7,13 +7,11 @@ from pathlib import Path
 import torch
 
 from pgx.cli.commands.one_run import load_played
-from pgx.config.check import plain_values
 from pgx.core.errors import UserError
 from pgx.core.formatting import shown
 from pgx.core.seeding import derive, generator
 from pgx.envs.render.camera import Camera, Frame, captioned
 from pgx.envs.render.videos import GIF, LIMITS, MP4, Kind, kind_of
-from pgx.envs.rewards.plan import RewardPlan
 from pgx.rollouts.types import Episode
 from pgx.runs.checkpoints import write_atomically
 from pgx.training.build import load_agent_for
@@ -49,7 +47,7 @@ def record(
             act = partial(agent.act, generator=generator(seed, "evaluation actions", device))
 
         def filmed() -> list[Episode]:
-            limit = max_steps or int(cfg.trainer.eval_max_steps)
+            limit = max_steps or cfg.trainer.eval_max_steps
             with live_progress(episodes) as on_step:
                 start = derive(seed, "evaluation")
                 return play(agent, act, camera, episodes, start, device, limit, never, on_step)
@@ -60,7 +58,7 @@ def record(
     returns = ", ".join(shown(episode.episode_return) for episode in played)
     print(f"{out}: {frames:,} frames, {frames / camera.fps:,.1f} s at {camera.fps:.3g} frames a second")
     # The camera has an environment of its own, which pays as it does.
-    shapes = RewardPlan(**plain_values(cfg)["reward"]).shapes
+    shapes = cfg.reward.shapes
     if cut := [episode for episode in played if episode.cut]:
         print(
             f"  {len(cut)} of {episodes} episodes had not ended after {cut[0].length:,} steps (--max-steps)"

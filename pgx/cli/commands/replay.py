@@ -4,9 +4,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from omegaconf import DictConfig
-
 from pgx.cli.commands.one_run import load_played
+from pgx.config.run_config import RunConfig, with_values
 from pgx.core.errors import RunError
 from pgx.core.nonfinite import NotFiniteError
 from pgx.runs.checkpoints import unpacked
@@ -20,12 +19,12 @@ from pgx.training.trainer import Trainer
 def replay(bundle: Path, trust: bool) -> int:
     """Make the failure of a post-mortem again and say where it is; returns 0 if it came about, 1 if it did not."""
     told = read_failure(bundle)
-    cfg = load_played(bundle, trust)
+    config = load_played(bundle, trust)
     for difference in differences(told["versions"]):
         complain(difference)
-    print(f"{cfg.label} on {cfg.env.id}: {told['error']}")
+    print(f"{config.label} on {config.env.id}: {told['error']}")
     with TemporaryDirectory() as folder:
-        trainer = _trainer(cfg, Path(folder) / "run")
+        trainer = _trainer(config, Path(folder) / "run")
         try:
             again = _update(trainer, bundle) if told["kind"] == "update" else _run(trainer, bundle, told)
         finally:
@@ -37,11 +36,10 @@ def replay(bundle: Path, trust: bool) -> int:
     return 0
 
 
-def _trainer(cfg: DictConfig, run_dir: Path) -> Trainer:
+def _trainer(config: RunConfig, run_dir: Path) -> Trainer:
     """As it was, but that it is silent and writes into a folder that is thrown away."""
-    cfg.run_dir = str(run_dir)
-    cfg.logger.console, cfg.logger.tensorboard = "off", False
-    return build(cfg)
+    silent = {"run_dir": str(run_dir), "logger.console": "off", "logger.tensorboard": False}
+    return build(with_values(config, silent))
 
 
 def _update(trainer: Trainer, bundle: Path) -> str | None:

@@ -4,14 +4,13 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from pgx.cli.commands.one_run import last_state, load_config
 from pgx.cli.commands.run import Lead
 from pgx.config.changes import Change, applied, changes, rate_changes
+from pgx.config.check import check_ranks, validate
 from pgx.config.overrides import named_imports, parse
+from pgx.config.run_config import RunConfig, with_values
 from pgx.config.stored import CONFIG, imports_of, joins_of, refuse_untrusted
-from pgx.config.unused_keys import problems_of
 from pgx.core.agent import State
 from pgx.core.errors import UserError
 from pgx.core.schema import nearest
@@ -19,7 +18,6 @@ from pgx.core.stopping import QuietInterrupt
 from pgx.runs.checkpoints import LAST, Checkpoints
 from pgx.runs.lock import hold
 from pgx.sweeps.progress import clear, look
-from pgx.training.build import check_ranks
 
 FLAGS = ("--resume", "--checkpoint", "--trust")
 
@@ -37,41 +35,41 @@ class Asked:
 def resume(arguments: list[str], lead: Lead) -> int:
     """Go on with a run from a checkpoint of its own; returns the exit code."""
     asked = read_arguments(arguments)
-    cfg, made = _changed(asked)
-    cfg.run_dir = str(asked.run_dir)
-    check_ranks(cfg, lead.ranks.size)
+    config, made = _changed(asked)
+    check_ranks(config, lead.ranks.size)
     state = last_state(asked.run_dir, asked.checkpoint)
     if state is None:
-        return _again(asked.run_dir, cfg, lead)
-    if cfg.trainer.compile == "auto" and lead.ranks.size == 1:
-        cfg.trainer.compile = state["compiled"]  # a longer run, or another machine, may decide otherwise
+        return _again(asked.run_dir, config, lead)
+    if config.trainer.compile == "auto" and lead.ranks.size == 1:
+        # A longer run, or another machine, may decide otherwise.
+        config = with_values(config, {"trainer.compile": state["compiled"]})
     steps: int = state["counters"]["steps"]
-    if steps >= cfg.trainer.total_steps and look(asked.run_dir).state == "finished":
+    if steps >= config.trainer.total_steps and look(asked.run_dir).state == "finished":
         print(
-            f"{asked.run_dir} is finished: {steps:,} of {cfg.trainer.total_steps:,} steps; "
+            f"{asked.run_dir} is finished: {steps:,} of {config.trainer.total_steps:,} steps; "
             "a larger trainer.total_steps=... extends it"
         )
         return 0
     for change in made:
         print(f"changed {change}")
-    for line in rate_changes(cfg, made, steps):
+    for line in rate_changes(config, made, steps):
         print(line)
     if asked.checkpoint != LAST:
         with hold(asked.run_dir):
             Checkpoints(asked.run_dir).go_back(asked.checkpoint)
-    return _run(cfg, state, lead)
+    return _run(config, state, lead)
 
 
-def _again(run_dir: Path, cfg: DictConfig, lead: Lead) -> int:
+def _again(run_dir: Path, config: RunConfig, lead: Lead) -> int:
     """Begin anew a run that died before its first checkpoint."""
     with hold(run_dir):
         clear(run_dir)
     print(f"{run_dir}: it ended before its first checkpoint, and begins again")
-    return _run(cfg, None, lead)
+    return _run(config, None, lead)
 
 
-def _run(cfg: DictConfig, state: State | None, lead: Lead) -> int:
-    summary = lead.run(cfg, state)
+def _run(config: RunConfig, state: State | None, lead: Lead) -> int:
+    summary = lead.run(config, state)
     if summary["status"] == "interrupted":
         raise QuietInterrupt
     return 0
@@ -106,7 +104,7 @@ def read_arguments(arguments: list[str]) -> Asked:
     return Asked(said.resume, said.checkpoint, said.trust, rest)
 
 
-def _changed(asked: Asked) -> tuple[DictConfig, tuple[Change, ...]]:
+def _changed(asked: Asked) -> tuple[RunConfig, tuple[Change, ...]]:
     """The run's config with what is changed of it, sound, and its changes.
 
     Raises:
@@ -122,6 +120,11 @@ def _changed(asked: Asked) -> tuple[DictConfig, tuple[Change, ...]]:
     if "runner.address" not in named:
         theirs += joins_of(cfg, source)
     refuse_untrusted(theirs, asked.trust)
-    if found := [*wanted.refused, *problems_of(cfg, [change.key for change in wanted.made])]:
-        raise UserError(*found)
-    return cfg, wanted.made
+    cfg.run_dir = str(asked.run_dir)
+    try:
+        config = validate(cfg, [change.key for change in wanted.made])
+    except UserError as error:
+        raise UserError(*wanted.refused, *error.problems) from error
+    if wanted.refused:
+        raise UserError(*wanted.refused)
+    return config, wanted.made

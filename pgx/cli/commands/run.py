@@ -3,17 +3,15 @@
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from pgx.cli.commands.hints import hints
 from pgx.cli.commands.one_run import announce, outcome
-from pgx.config.check import plain_values
+from pgx.config.run_config import RunConfig, typed
 from pgx.core.agent import State
 from pgx.core.errors import Preempted, RunError, UserError
 from pgx.core.ranks import Ranks
@@ -27,7 +25,7 @@ from pgx.training.trainer import Trainer
 class Order:
     """A run that all ranks make, as rank 0 read it."""
 
-    config: str  # YAML, without references
+    values: Mapping[str, Any]  # of its config
     state: State | None  # of the checkpoint that it goes on from
 
 
@@ -38,12 +36,12 @@ class Lead:
         self.ranks = ranks
         self._told = False
 
-    def run(self, cfg: DictConfig, state: State | None) -> dict[str, Any]:
+    def run(self, config: RunConfig, state: State | None) -> dict[str, Any]:
         """Make a run with all ranks, from a checkpoint's state or from the start; returns its summary."""
         if self.ranks.size > 1:
             self._told = True
-            self.ranks.gather(Order(OmegaConf.to_yaml(OmegaConf.create(plain_values(cfg))), state))
-        return _run(cfg, state, self.ranks)
+            self.ranks.gather(Order(config.values, state))
+        return _run(config, state, self.ranks)
 
     def until_done(self, work: Callable[[], int]) -> int:
         """Do the work; where no run comes of it the others are told that there is nothing to do."""
@@ -59,9 +57,7 @@ def follow(ranks: Ranks) -> int:
     order: Order | None = ranks.gather(None)[0]
     if order is None:
         return 0
-    cfg = OmegaConf.create(order.config)
-    assert isinstance(cfg, DictConfig)
-    if _run(cfg, order.state, ranks)["status"] == "interrupted":
+    if _run(typed(order.values), order.state, ranks)["status"] == "interrupted":
         raise QuietInterrupt
     return 0
 
@@ -81,21 +77,21 @@ def report_first_error(ranks: Ranks, work: Callable[[], int]) -> int:
     return code
 
 
-def _run(cfg: DictConfig, state: State | None, ranks: Ranks) -> dict[str, Any]:
-    trainer = _built(cfg, ranks)
+def _run(config: RunConfig, state: State | None, ranks: Ranks) -> dict[str, Any]:
+    trainer = _built(config, ranks)
     if state is not None:
         trainer.load_state_dict(state)
     if ranks.rank == 0:
-        return _trained(trainer, cfg)
+        return _trained(trainer, config)
     with _interruptible(trainer):
         return trainer.train()
 
 
-def _built(cfg: DictConfig, ranks: Ranks) -> Trainer:
+def _built(config: RunConfig, ranks: Ranks) -> Trainer:
     """The trainer of this rank; what any rank finds wrong is for rank 0 to say."""
     trainer, own = None, None
     try:
-        trainer = build(cfg, ranks)
+        trainer = build(config, ranks)
     except UserError as error:
         own = error
     problems = ranks.gather(None if own is None else own.problems)
@@ -108,18 +104,18 @@ def _built(cfg: DictConfig, ranks: Ranks) -> Trainer:
     raise UserError(*(f"rank {rank}: {line}" for rank, lines in enumerate(problems) for line in lines or ()))
 
 
-def _trained(trainer: Trainer, cfg: DictConfig) -> dict[str, Any]:
+def _trained(trainer: Trainer, config: RunConfig) -> dict[str, Any]:
     """Train, and say what is trained and what came of it.
 
     Raises:
         Preempted: SIGTERM or SIGHUP ended it, with a checkpoint.
     """
-    announce(trainer, cfg)
+    announce(trainer, config)
     started = time.monotonic()
     with _interruptible(trainer) as asked:
         summary = trainer.train()
     print(outcome(summary, time.monotonic() - started))
-    print("\n".join(hints(trainer.run_dir, cfg.env.id, summary["status"])))
+    print("\n".join(hints(trainer.run_dir, config.env.id, summary["status"])))
     preempted = {signal.SIGTERM, signal.SIGHUP} & set(asked) and trainer.ranks.size == 1
     if summary["status"] == "interrupted" and preempted:
         raise Preempted

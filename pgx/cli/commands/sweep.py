@@ -11,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from omegaconf import OmegaConf
-
 from pgx.cli.commands.job import run_job, this_process
 from pgx.cli.commands.one_run import checked, claim, refuse_taken
 from pgx.cli.commands.sweep_report import closing, overview
@@ -105,14 +103,13 @@ def _plan(overrides: list[str], hydra: list[str]) -> Plan:
     shared_by_all = set.intersection(*map(set, all_jobs)) if len(all_jobs) > 1 else set(all_jobs[0])
     for number, job in enumerate(all_jobs):
         try:
-            cfg = checked(job)
+            with numbered(number):
+                run_dir = checked(job).run_dir
         except UserError as error:
             this = " ".join(o for o in job if o not in shared_by_all)
             raise UserError(
                 *(f"{this}: {problem}" if this else problem for problem in error.problems)
             ) from error
-        with numbered(number):
-            run_dir = cfg.run_dir
         folders.setdefault(run_dir, []).append(" ".join(job))
         planned.append(Job(tuple(job), Path(run_dir)))
     shared = [folder for folder, users in folders.items() if len(users) > 1]
@@ -129,7 +126,7 @@ def _search_plan(overrides: list[str], hydra: list[str]) -> Plan:
     require("sweep=...", "optuna")
     own = [o for o in overrides if key_of(o) == "sweep" or key_of(o).startswith("sweep.")]
     rest = parse([o for o in overrides if o not in own])
-    section = OmegaConf.to_container(checked(own).sweep, resolve=True)
+    section = checked(own).values["sweep"]
     assert isinstance(section, dict)
     search = SearchConfig(**{str(key): value for key, value in section.items()})
     named = {o.get_key_element() for o in rest}

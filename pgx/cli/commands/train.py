@@ -17,9 +17,11 @@ from pgx.cli.commands.resume import resume
 from pgx.cli.commands.run import Lead, follow, report_first_error
 from pgx.cli.commands.sweep import start as start_sweep
 from pgx.cli.commands.through_hydra import hand_over, start
+from pgx.config.check import check_ranks
 from pgx.config.compose import composed
 from pgx.config.help import help_page
 from pgx.config.overrides import jobs, parse, prepare
+from pgx.config.run_config import RunConfig, with_values
 from pgx.config.suggestions import ALIASES, is_known, is_text, quoted
 from pgx.core.errors import UserError
 from pgx.core.paths import groups
@@ -27,7 +29,6 @@ from pgx.core.schema import nearest
 from pgx.core.stopping import QuietInterrupt
 from pgx.distributed.torchrun import join
 from pgx.sweeps.plan import key_of
-from pgx.training.build import check_ranks
 
 # Hydra's flags but for those that read another config, which pgx would not have checked, or a pickled one.
 FLAGS = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r"}
@@ -65,24 +66,24 @@ def _train(arguments: list[str], lead: Lead) -> int:
     if len(sweep) > 1:
         raise UserError(*_several(overrides))
     (only,) = sweep
-    asked = ready(only)
-    cfg = asked.config
-    check_ranks(cfg, lead.ranks.size)
-    if "sweep" in cfg:
+    made, config = ready(only)
+    check_ranks(config, lead.ranks.size)
+    if "sweep" in config.values:
         raise UserError("sweep=...: a search runs many trials: add -m")
     named = "run_dir" in map(key_of, overrides)
     if named:
-        refuse_taken(Path(cfg.run_dir))
+        refuse_taken(Path(config.run_dir))
     else:
-        run_dir = claim(Path(cfg.run_dir))
-        cfg.run_dir = str(run_dir)
-        asked.hydra.overrides.task.append(f"run_dir={quoted(str(run_dir))}")
+        run_dir = claim(Path(config.run_dir))
+        config = with_values(config, {"run_dir": str(run_dir)})
+        made.config.run_dir = str(run_dir)
+        made.hydra.overrides.task.append(f"run_dir={quoted(str(run_dir))}")
     failures: list[Exception] = []
     try:
-        start(asked, partial(_run, lead, failures))
+        start(made, partial(_run, lead, failures, config))
     except UserError:
         if not named:
-            _forget_empty(Path(cfg.run_dir))
+            _forget_empty(Path(config.run_dir))
         raise
     if failures:
         raise failures[0]
@@ -132,12 +133,12 @@ def _nothing(cfg: DictConfig) -> None:
     """What Hydra has to run where it only prints."""
 
 
-def _run(lead: Lead, failures: list[Exception], cfg: DictConfig) -> None:
-    """The run; what it raises is kept as it is."""
+def _run(lead: Lead, failures: list[Exception], config: RunConfig, cfg: DictConfig) -> None:
+    """Train; append what the run raises to `failures`. `cfg` is the form in which Hydra passes the config."""
     try:
-        summary = lead.run(cfg, None)
+        summary = lead.run(config, None)
     except Exception as error:
-        _forget_empty(Path(cfg.run_dir))
+        _forget_empty(Path(config.run_dir))
         failures.append(error)
         return
     if summary["status"] == "interrupted":
