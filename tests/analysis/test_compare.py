@@ -24,8 +24,8 @@ from pgx.analysis.comparison import (
 )
 from pgx.analysis.find import Place, read_runs
 from pgx.analysis.reading import Run, Series
-from pgx.analysis.report import more_seeds, tables_of
 from pgx.analysis.statistics import Resampling
+from pgx.analysis.tables import more_seeds, tables_of
 from pgx.core.errors import UserError
 from tests.conftest import Make
 

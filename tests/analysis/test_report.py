@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from pgx.analysis.comparison import STEPS, Pair, Verdict, _separated, verdict
 from pgx.analysis.plots import HEALTH, draw_curves, draw_health, looks, new_axes
 from pgx.analysis.reading import Series
-from pgx.analysis.report import page, tables_of
+from pgx.analysis.report import page
+from pgx.analysis.tables import tables_of
 from tests.analysis.test_compare import METRIC, STEPS_OF_ROWS, compared, run
 from tests.system.browser import Page, chromium
 

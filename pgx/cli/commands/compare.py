@@ -12,8 +12,8 @@ from rich.text import Text
 
 from pgx.analysis.comparison import Request, compare, read_reference
 from pgx.analysis.find import parse_place, read_runs
-from pgx.analysis.report import Table, tables_of
 from pgx.analysis.statistics import Resampling
+from pgx.analysis.tables import Table, tables_of
 from pgx.config.stored import command
 from pgx.core.errors import UserError
 from pgx.core.extras import require
