@@ -162,7 +162,7 @@ def _context() -> Any:
     context.set_forkserver_preload(
         [
             "pgx.training.build",
-            "pgx.cli.commands.train",
+            "pgx.cli.train",
             "pgx.cli.main",
             "pgx.algos",
             "mujoco",

@@ -23,7 +23,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.ticker import EngFormatter
 
-from pgx.cli.commands.one_run import load_played
+from pgx.cli.run_folder import load_played
 from pgx.core.seeding import derive
 from pgx.envs.gymnasium_backend import make_single
 from pgx.envs.make import BackendChoice, make_envs

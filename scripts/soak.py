@@ -145,16 +145,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    one = verbs.add_parser("run")
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("run")
     one.add_argument("--steps", type=int, default=10_000_000)
     one.add_argument("overrides", nargs="*", help="of the run")
-    many = verbs.add_parser("sweep")
+    many = commands.add_parser("sweep")
     many.add_argument("--runs", type=int, default=64)
     many.add_argument("--jobs", type=int, default=2, help="at a time (2)")
     options = parser.parse_args()
     return (
-        soak(options.steps, options.overrides) if options.verb == "run" else sweep(options.runs, options.jobs)
+        soak(options.steps, options.overrides)
+        if options.command == "run"
+        else sweep(options.runs, options.jobs)
     )
 
 

@@ -60,7 +60,7 @@ STAND_FOR = {
     "outputs/sweeps/2026-...": SWEEP,
     "/shared/sweeps/walker": SWEEP,
     "DIR": SWEEP,
-    "VERB": "eval",
+    "COMMAND": "eval",
     "[DIR]": "outputs",
     "env=module:Id": "env=my_module:MyEnv-v0",
     "env.id=module:Id": "env.id=my_module:MyEnv-v0",

@@ -12,7 +12,7 @@ from typing import Any
 PRELOADED = [
     "pgx.cli.main",
     "pgx.training.build",
-    "pgx.cli.commands.train",
+    "pgx.cli.train",
     "pgx.algos",
     "gymnasium.envs.classic_control",
 ]

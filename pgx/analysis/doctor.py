@@ -68,19 +68,19 @@ def advice(sickness: Problem, run: Recorded) -> list[str]:
     """What to turn, with the values of the run; knobs that its config has not are left out."""
     said = []
     for turn in sickness.turn:
-        verb, _, what = turn.partition(" ")
+        action, _, what = turn.partition(" ")
         key, _, wanted = what.partition("=")
-        if "." not in key or "/" in key or verb == "look":
+        if "." not in key or "/" in key or action == "look":
             said.append(turn)
-        elif verb == "true":
+        elif action == "true":
             if run.value(key) is False:
                 said.append(f"{key}=true")
         elif _has_key(run, key):
             value = run.value(key)
-            if value is None and verb in ("raise", "lower"):
+            if value is None and action in ("raise", "lower"):
                 continue  # an unset limit cannot be moved
             now = "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-            said.append(f"{verb} {key}{'=' + wanted if wanted else ''} (now {now})")
+            said.append(f"{action} {key}{'=' + wanted if wanted else ''} (now {now})")
         elif not run.config:
             said.append(turn)
     return said

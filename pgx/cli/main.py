@@ -1,4 +1,4 @@
-"""The verbs of `pgx`. Nothing heavy is imported before a verb needs it: `pgx --help` answers at once."""
+"""The commands of `pgx`. Nothing heavy is imported before a command needs it: `pgx --help` answers at once."""
 
 import argparse
 import os
@@ -8,21 +8,50 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from pgx import __version__
+from pgx.cli import (
+    algos,
+    check,
+    collect,
+    compare,
+    doctor,
+    envs,
+    eval,
+    export,
+    record,
+    replay,
+    runs,
+    sweep,
+    tensorboard,
+)
 from pgx.cli.process_exit import INTERRUPTED
-from pgx.cli.verbs.before import ALGOS, CHECK, ENVS
-from pgx.cli.verbs.many_runs import COMPARE, RUNS, SWEEP, TENSORBOARD
-from pgx.cli.verbs.one_run import COLLECT, DOCTOR, EVAL, EXPORT, RECORD, REPLAY
 from pgx.core.errors import Preempted, RunError, UserError
 from pgx.core.schema import nearest
 from pgx.core.stopping import QuietInterrupt
 from pgx.core.streams import guarded, report_and_go_on
 
 TRAIN = "train a policy, e.g. pgx train algo=trpo env=Walker2d-v4; pgx train --help shows every key"
-VERBS = (SWEEP, EVAL, RECORD, EXPORT, TENSORBOARD, COLLECT, COMPARE, RUNS, REPLAY, CHECK, DOCTOR, ENVS, ALGOS)
+COMMANDS = tuple(
+    module.COMMAND
+    for module in (
+        sweep,
+        eval,
+        record,
+        export,
+        tensorboard,
+        collect,
+        compare,
+        runs,
+        replay,
+        check,
+        doctor,
+        envs,
+        algos,
+    )
+)
 
 
 # Commands whose work is more than what they print: they finish it without a console.
-WORK = ("train", SWEEP.name, RECORD.name, EXPORT.name, COLLECT.name, REPLAY.name)
+WORK = ("train", "sweep", "record", "export", "collect", "replay")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -31,7 +60,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run a verb and exit: 0 done, 1 a run failed, 2 the user's mistake, 130 interrupted, 143 preempted."""
+    """Run a command and exit: 0 done, 1 a run failed, 2 the user's mistake, 130 interrupted, 143 preempted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     works = bool(arguments) and arguments[0] in WORK
     with guarded(report_and_go_on if works else _end):
@@ -84,25 +113,27 @@ def _dispatch(arguments: list[str]) -> int:
     # stands in for a library.
     sys.path.append("")
     if arguments and arguments[0] == "train":
-        from pgx.cli.commands.train import train
+        from pgx.cli.train import train
 
         return train(arguments[1:])
-    names = ["train", *(verb.name for verb in VERBS)]
+    names = ["train", *(command.name for command in COMMANDS)]
     if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
-        raise UserError(f"no verb '{arguments[0]}'{nearest(arguments[0], names)} (verbs: {', '.join(names)})")
+        raise UserError(
+            f"no command '{arguments[0]}'{nearest(arguments[0], names)} (commands: {', '.join(names)})"
+        )
     parser = _Parser(prog="pgx", description="A laboratory for policy-gradient methods.")
     parser.add_argument("--version", action="version", version=f"pgx {__version__}")
-    verbs = parser.add_subparsers(title="verbs", metavar="", required=True, parser_class=_Parser)
-    verbs.add_parser("train", help=TRAIN, add_help=False)
-    for verb in VERBS:
-        own = verbs.add_parser(verb.name, help=verb.help, description=verb.description)
-        verb.take(own)
-        own.set_defaults(run_verb=verb.run)
+    commands = parser.add_subparsers(title="commands", metavar="", required=True, parser_class=_Parser)
+    commands.add_parser("train", help=TRAIN, add_help=False)
+    for command in COMMANDS:
+        own = commands.add_parser(command.name, help=command.help, description=command.description)
+        command.add_arguments(own)
+        own.set_defaults(run_command=command.run)
     if not arguments:
         parser.print_help()
         return UserError.exit_code
     options = _parsed(parser, arguments)
-    run: Callable[[argparse.Namespace], int] = options.run_verb
+    run: Callable[[argparse.Namespace], int] = options.run_command
     return run(options)
 
 

@@ -170,9 +170,9 @@ def imports_of(cfg: DictConfig, source: Path, named: Collection[str]) -> list[st
     found = []
     for foreign in foreign_values(values):
         what = f"the module '{foreign.module}'" if foreign.module else "whatever env.kwargs name"
-        verb = " with " if foreign.key == "reward.terms" else "="
+        relation = " with " if foreign.key == "reward.terms" else "="
         if foreign.value not in named:
-            found.append(f"{source}: {foreign.key}{verb}{foreign.value} would import {what}")
+            found.append(f"{source}: {foreign.key}{relation}{foreign.value} would import {what}")
     return found
 
 
@@ -211,10 +211,10 @@ def command(*words: str | Path, of: Path | None = None) -> str:
     return shell_command(*words, *(["--trust"] if trusted else []))
 
 
-def _needs_trust(verb: str, config: Mapping[str, Any]) -> bool:
+def _needs_trust(command_name: str, config: Mapping[str, Any]) -> bool:
     runner = config.get("runner")
     joins = isinstance(runner, Mapping) and runner.get("address") is not None
-    return any(True for _ in foreign_values(config)) or (verb == "train" and joins)
+    return any(True for _ in foreign_values(config)) or (command_name == "train" and joins)
 
 
 def _config(folder: Path) -> Mapping[str, Any]:

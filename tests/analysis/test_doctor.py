@@ -16,7 +16,7 @@ from pgx.analysis.curves import Curve, Recorded
 from pgx.analysis.detectors import spell
 from pgx.analysis.diagnostics import PROBLEMS, table
 from pgx.analysis.doctor import Diagnosis, advice, examine
-from pgx.cli.commands.doctor import load
+from pgx.cli.doctor import load
 from pgx.cli.main import main
 from pgx.config.compose import compose
 from pgx.runs.lock import hold

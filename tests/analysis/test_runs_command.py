@@ -13,9 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgx.cli.commands.runs import look_below
-from pgx.cli.commands.runs_table import Line, shorten, table
 from pgx.cli.main import main
+from pgx.cli.runs import Line, look_below, shorten, table
 from pgx.runs.lock import hold
 from pgx.sweeps.progress import write_failure
 from tests.conftest import Make

@@ -93,7 +93,7 @@ def assert_one_message_and_what_is_kept(said: Said) -> None:
     assert_one_message(said._replace(err="".join(others)))
 
 
-# --- the verbs
+# --- the commands
 
 
 def test_overrides_of_eval_may_follow_its_options(command: Command) -> None:
@@ -105,11 +105,11 @@ def test_overrides_of_eval_may_follow_its_options(command: Command) -> None:
     ]
 
 
-def test_help_lists_the_verbs(tmp_path: Path) -> None:
+def test_help_lists_the_commands(tmp_path: Path) -> None:
     said = real("--help", cwd=tmp_path)
     assert said.code == 0
-    for verb in ("train", "eval", "collect", "envs", "algos"):
-        assert re.search(rf"^\s+{verb}\s", said.out, re.MULTILINE)
+    for name in ("train", "eval", "collect", "envs", "algos"):
+        assert re.search(rf"^\s+{name}\s", said.out, re.MULTILINE)
     assert said.err == ""
 
 
@@ -133,7 +133,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     assert ended.stdout.splitlines()[-1] == "[]"
 
 
-def test_without_a_verb_it_shows_the_verbs_and_fails(command: Command) -> None:
+def test_without_a_verb_it_shows_the_commands_and_fails(command: Command) -> None:
     said = command()
     assert said.code == 2
     assert "train" in said.out + said.err

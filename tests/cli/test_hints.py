@@ -9,7 +9,7 @@ import gymnasium
 import pytest
 from gymnasium.envs.registration import EnvSpec
 
-from pgx.cli.commands.hints import hints, renders
+from pgx.cli.printing import hints, renders
 from pgx.config.changes import Change, rate_changes
 from pgx.config.check import validate
 from tests.command import Command

@@ -8,8 +8,8 @@ from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from pgx.cli.commands.one_run import ready
-from pgx.cli.commands.through_hydra import hand_over, start
+from pgx.cli.launch import hand_over, start
+from pgx.cli.run_folder import ready
 from pgx.config.overrides import prepare
 from pgx.config.stored import CONFIG
 from pgx.core.errors import UserError

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from pgx.cli.commands.one_run import checked
-from pgx.cli.commands.train import _options
+from pgx.cli.run_folder import checked
+from pgx.cli.train import _options
 from pgx.config.overrides import MOST_JOBS, jobs, prepare
 from pgx.config.unused_keys import flat
 from pgx.core.errors import UserError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pgx.cli.commands.one_run import checked
+from pgx.cli.run_folder import checked
 from pgx.config.compose import compose
 from pgx.core.errors import UserError
 from pgx.core.paths import choices

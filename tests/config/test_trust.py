@@ -396,8 +396,8 @@ def test_what_is_more_than_values_in_a_config_is_one_message(
         return text.replace("label: trpo", line)
 
     path = config_with(tmp_path, change)
-    for verb in ("eval run", "train --resume run", "collect run --episodes 1 --out data"):
-        said = command(*verb.split())
+    for words in ("eval run", "train --resume run", "collect run --episodes 1 --out data"):
+        said = command(*words.split())
         assert said.code == 2 and not (tmp_path / "pwned").exists()
         assert all(str(path.relative_to(tmp_path)) in problem for problem in said.problems)
         assert says in said.err

@@ -14,7 +14,7 @@ import torch
 from omegaconf import OmegaConf
 
 from pgx.algos import rule, rules
-from pgx.cli.commands.one_run import checked
+from pgx.cli.run_folder import checked
 from pgx.config.check import plain_values
 from pgx.config.run_config import FIXED, NAMED, Top
 from pgx.config.unused_keys import READ_IF, asked_keys, flat, unread

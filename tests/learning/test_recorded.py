@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pgx.cli.commands.collect import collect
+from pgx.cli.collect import collect
 from pgx.config.check import validate
 from pgx.config.compose import compose
 from pgx.training.build import build

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pgx.cli.commands.sweep_report import closing
+from pgx.cli.sweep import closing
 from pgx.runs.lock import hold
 from pgx.sweeps.dispatch import LOST, dispatch
 from pgx.sweeps.plan import STOP, Job, Plan, write_plan

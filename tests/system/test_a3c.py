@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from pgx.cli.commands.evaluate import evaluate
+from pgx.cli.eval import evaluate
 from pgx.config.check import problems_of
 from pgx.config.compose import compose
 from pgx.core.errors import RunError, WorkersLost

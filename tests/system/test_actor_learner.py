@@ -444,9 +444,7 @@ def test_a_ray_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest
 
 
 def test_ray_is_imported_by_those_alone_who_ask_for_it() -> None:
-    said = (
-        "import sys; import pgx.cli.commands.train, pgx.rollouts.actor_learner; print('ray' in sys.modules)"
-    )
+    said = "import sys; import pgx.cli.train, pgx.rollouts.actor_learner; print('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", said], capture_output=True, check=True).stdout == b"False\n"
 
 

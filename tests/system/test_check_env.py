@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import pgx.cli.commands.check_env
+import pgx.cli.check
 from pgx.cli.main import main
 from pgx.core.errors import UserError
 from pgx.core.specs import Continuous, Image
@@ -74,8 +74,8 @@ def test_what_fails_is_named_in_the_last_line_and_the_code_is_one(capsys: pytest
 def test_one_that_hangs_is_given_up_with_its_place(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pgx.cli.commands.check_env, "MARGIN", 1.0)
-    monkeypatch.setattr(pgx.cli.commands.check_env, "PATIENCE", 1.0)
+    monkeypatch.setattr(pgx.cli.check, "MARGIN", 1.0)
+    monkeypatch.setattr(pgx.cli.check, "PATIENCE", 1.0)
     code, out, err = check(capsys, BROKEN, *LESS, "env.kwargs.fault=hangs", "env.worker_timeout=2")
     assert code == 1
     (line,) = [line for line in out.splitlines() if line.startswith("fails")]
@@ -123,7 +123,7 @@ def test_a_keyword_that_is_nan_is_told_of(
     def looking(*_: object) -> None:
         raise UserError("nothing is looked at here")
 
-    monkeypatch.setattr(pgx.cli.commands.check_env, "_looking", looking)
+    monkeypatch.setattr(pgx.cli.check, "_looking", looking)
     code, _, err = check(capsys, "env=CartPole-v1", "env.kwargs.goal=nan")
     assert code == 2 and "env.kwargs.goal: the environment gets a number that is NaN" in err
 

@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from packaging.requirements import Requirement
 from torch.distributed.run import get_args_parser
 
-from pgx.cli.main import VERBS, main
+from pgx.cli.main import COMMANDS, main
 from pgx.config.check import validate
 from pgx.config.compose import compose, hydra_config
 from pgx.config.overrides import jobs
@@ -171,8 +171,8 @@ def sweep(command: Shown, pgx: Pgx) -> None:
 
 
 def show(command: Shown, pgx: Pgx) -> None:
-    """A verb that looks at runs; of these the doctor alone has two good ends: healthy and sick."""
-    if command.words[1] in [verb.name for verb in VERBS]:
+    """A command that looks at runs; of these the doctor alone has two good ends: healthy and sick."""
+    if command.words[1] in [known.name for known in COMMANDS]:
         options(command)  # as it stands, before numbers are made small
     words = _cleared(_short(_meant(command)))
     assert pgx(*words[1:]) in ((0, 1) if words[1] == "doctor" else (0,))
@@ -245,17 +245,17 @@ def drawn_by_pygame(command: Shown, pgx: Pgx, capsys: pytest.CaptureFixture[str]
 
 
 def options(command: Shown) -> None:
-    """A verb takes these arguments."""
+    """A command takes these arguments."""
     words = _meant(command)
-    (verb,) = [verb for verb in VERBS if verb.name == words[1]]
+    (known,) = [known for known in COMMANDS if known.name == words[1]]
     parser = argparse.ArgumentParser(exit_on_error=False)
-    verb.take(parser)
+    known.add_arguments(parser)
     parser.parse_args(words[2:])
 
 
 def mentioned(command: Shown) -> None:
-    """A verb by its name alone."""
-    assert command.words[1] in ["train", *(verb.name for verb in VERBS)]
+    """A command by its name alone."""
+    assert command.words[1] in ["train", *(known.name for known in COMMANDS)]
 
 
 def config(command: Shown) -> None:
@@ -394,15 +394,15 @@ WAYS = (
     Way(r"pgx train -m .*(submitit_slurm|launcher.address).*", None, "a cluster", planned),
     Way(r"pgx train -m sweep=NAME", None, "another command's name stands for NAME", mentioned),
     Way(r"pgx sweep (status|resume) .+", show),
-    # other verbs
+    # other commands
     Way(r"pgx (eval|doctor|runs|envs|collect) .+", show),
     Way(r"pgx compare (?!.*--out).+", show),
     Way(r"pgx compare .*--out.*", show, "draws figures, which takes seconds", options),
-    Way(r"pgx (runs|algos|(VERB )?--help)", show),
+    Way(r"pgx (runs|algos|(COMMAND )?--help)", show),
     Way(
         r"pgx (check|collect|train|eval|record|doctor|compare|sweep|sweep resume)",
         None,
-        "a verb by its name",
+        "a command by its name",
         mentioned,
     ),
     Way(r"pgx (check env=.*|record outputs/Walker.*|export .*|replay .*)", show, PROCESSES, options),
@@ -421,7 +421,7 @@ WAYS = (
     Way(r"python3 -m venv .*", None, "an environment of another library's own", nothing),
     Way(r"make .*", None, "makes an environment first, from a network", target),
 )
-COMMANDS = shown()
+SHOWN = shown()
 
 
 def _ways(command: Shown) -> list[Way]:
@@ -433,16 +433,16 @@ def _where(command: Shown) -> str:
 
 
 def _those(wanted: Callable[[Way], bool]) -> list[Shown]:
-    return [command for command in COMMANDS if any(map(wanted, _ways(command)))]
+    return [command for command in SHOWN if any(map(wanted, _ways(command)))]
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=_where)
+@pytest.mark.parametrize("command", SHOWN, ids=_where)
 def test_every_command_belongs_to_one_way(command: Shown) -> None:
     assert len(_ways(command)) == 1, f"{[way.fits for way in _ways(command)]}: write a row for it in WAYS"
 
 
 def test_every_way_is_that_of_some_command() -> None:
-    assert {way.fits for command in COMMANDS for way in _ways(command)} == {way.fits for way in WAYS}
+    assert {way.fits for command in SHOWN for way in _ways(command)} == {way.fits for way in WAYS}
 
 
 def _called(function: Callable[..., None], command: Shown, desk: Pgx, request: pytest.FixtureRequest) -> None:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from pgx.cli.commands import export as command
-from pgx.cli.commands.one_run import load_config
+from pgx.cli import export as command
+from pgx.cli.run_folder import load_config
 from pgx.core.errors import RunError, UserError
 from pgx.envs.spaces import action as action_of
 from pgx.networks.export import formats as comparison

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pgx.cli.commands.record import record
+from pgx.cli.record import record
 from pgx.core.errors import RunError, UserError
 from pgx.envs.gymnasium_backend import make_single
 from pgx.envs.recipe import pack

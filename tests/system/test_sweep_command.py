@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pgx.cli.commands.one_run import claim
-from pgx.cli.commands.sweep import _plan, _with_folders
+from pgx.cli.run_folder import claim
+from pgx.cli.sweep_jobs import _plan, _with_folders
 from pgx.core.errors import UserError
 from pgx.runs.lock import hold
 from pgx.sweeps.progress import look
@@ -203,7 +203,7 @@ def test_many_runs_of_a_second_have_folders_and_seeds_of_their_own(
 
 
 def test_one_name_is_claimed_by_one_process(tmp_path: Path) -> None:
-    script = "import sys\nfrom pathlib import Path\nfrom pgx.cli.commands.one_run import claim\ninput()\n"
+    script = "import sys\nfrom pathlib import Path\nfrom pgx.cli.run_folder import claim\ninput()\n"
     script += "print(claim(Path(sys.argv[1])))"
     pipe = subprocess.PIPE
     racing = [

@@ -29,7 +29,7 @@ from tensorboard.plugins.hparams.api_pb2 import (
 from tensorboard.plugins.hparams.backend_context import Context
 from tensorboard.plugins.hparams.list_session_groups import Handler
 
-from pgx.cli.commands.tensorboard import View
+from pgx.cli.tensorboard import View
 from pgx.config.run_config import FIXED, NAMED
 from pgx.runs.loggers.tensorboard import CHARTS, MAIN
 from pgx.runs.metrics import TABLE, tag

@@ -8,8 +8,8 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from pgx.cli.commands import evaluate as command_of_eval
-from pgx.cli.commands.evaluate import evaluate
+from pgx.cli import eval as command_of_eval
+from pgx.cli.eval import evaluate
 from pgx.config.check import validate
 from pgx.core.agent import Act
 from pgx.core.data import Observations

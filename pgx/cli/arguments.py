@@ -1,4 +1,4 @@
-"""A verb of the command line, and arguments that several have."""
+"""A command of the command line, and arguments that several have."""
 
 import argparse
 import re
@@ -12,21 +12,21 @@ _OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w.@]*=")  # no folder separator bef
 
 
 @dataclass(frozen=True)
-class Verb:
+class Command:
     """A word after `pgx`.
 
     Args:
         name: the word.
-        help: a line in the list of verbs.
+        help: a line in the list of commands.
         description: what `pgx NAME --help` begins with.
-        take: declares its arguments.
+        add_arguments: declares its arguments.
         run: does it; gives the exit code.
     """
 
     name: str
     help: str
     description: str
-    take: Callable[[argparse.ArgumentParser], None]
+    add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
 
 

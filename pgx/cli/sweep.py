@@ -1,22 +1,69 @@
 """A sweep in words: while it runs, and when it has ended."""
 
+from __future__ import annotations
+
+import argparse
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pgx.config.stored import command
+from pgx.cli.arguments import (
+    Command,
+    take_trust,
+)
+from pgx.core.errors import UserError
 from pgx.core.extras import import_problem
 from pgx.core.formatting import shown
-from pgx.runs.loggers.console import clock_face
-from pgx.sweeps.plan import Job, Plan
-from pgx.sweeps.progress import Progress, look, seconds_left
-from pgx.sweeps.search import STUDY, importances, open_study, trial_noted
-from pgx.sweeps.vetting import resume_command
 
-Seen = list[tuple[Job, Progress]]
+if TYPE_CHECKING:
+    from pgx.sweeps.plan import Job, Plan
+    from pgx.sweeps.progress import Progress
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "action", choices=["status", "resume"], help="show its jobs, or run what is left of them"
+    )
+    parser.add_argument("folder", metavar="DIR", help="the sweep's folder, e.g. outputs/sweeps/2026-...")
+    parser.add_argument("overrides", nargs="*", help="for resume: another launcher, e.g. hydra/launcher=ray")
+    take_trust(parser, "the sweep's files")
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.action == "resume":
+        from pgx.cli.sweep_jobs import resume
+
+        return resume(Path(options.folder), options.overrides, options.trust)
+    if options.trust:
+        raise UserError("--trust: pgx sweep status reads the sweep's files and imports nothing")
+    if options.overrides:
+        raise UserError(f"{options.overrides[0]}: pgx sweep status takes a folder alone")
+    return status(Path(options.folder))
+
+
+COMMAND = Command(
+    "sweep",
+    "the runs of pgx train -m: sweep status DIR shows them, sweep resume DIR goes on with what is left",
+    "See and resume a sweep (docs/sweeps.md).",
+    add_arguments,
+    run,
+)
+
+
+def status(folder: Path) -> int:
+    """Print how far a sweep is, from its files."""
+    from pgx.sweeps.plan import read_plan
+
+    plan = read_plan(folder)
+    print("\n".join(overview(folder, plan)))
+    return 0
 
 
 def overview(folder: Path, plan: Plan) -> list[str]:
     """Lines for `pgx sweep status`: counts, ETA, each job, the best, and what failed."""
+    from pgx.runs.loggers.console import clock_face
+    from pgx.sweeps.progress import look, seconds_left
+
     seen = [(job, look(job.run_dir)) for job in plan.jobs]
     counts = Counter(run.state for _, run in seen)
     lines = [
@@ -39,6 +86,9 @@ def overview(folder: Path, plan: Plan) -> list[str]:
 
 def closing(folder: Path, plan: Plan) -> tuple[list[str], list[str]]:
     """Lines for the end of a sweep, and the lines of an error where runs have failed."""
+    from pgx.sweeps.progress import look
+    from pgx.sweeps.vetting import resume_command
+
     seen = [(job, look(job.run_dir)) for job in plan.jobs]
     counts = Counter(run.state for _, run in seen)
     lines = [f"sweep {folder}: " + ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))]
@@ -48,7 +98,7 @@ def closing(folder: Path, plan: Plan) -> tuple[list[str], list[str]]:
     return lines, _failed(plan, seen)
 
 
-def _failed(plan: Plan, seen: Seen) -> list[str]:
+def _failed(plan: Plan, seen: list[tuple[Job, Progress]]) -> list[str]:
     failed = [(job, run) for job, run in seen if run.state == "failed"]
     if not failed:
         return []
@@ -59,8 +109,10 @@ def _failed(plan: Plan, seen: Seen) -> list[str]:
     return lines
 
 
-def _best(folder: Path, plan: Plan, seen: Seen) -> list[str]:
+def _best(folder: Path, plan: Plan, seen: list[tuple[Job, Progress]]) -> list[str]:
     """The run of the highest final return of each environment, or what the search has found."""
+    from pgx.sweeps.search import STUDY
+
     if plan.search:
         return _found(folder, plan) if (folder / STUDY).is_file() else []
     lines = []
@@ -75,6 +127,8 @@ def _best(folder: Path, plan: Plan, seen: Seen) -> list[str]:
 
 
 def _found(folder: Path, plan: Plan) -> list[str]:
+    from pgx.sweeps.search import importances, open_study, trial_noted
+
     assert plan.search is not None
     if problem := import_problem("optuna"):
         return [f"best trial: unknown: {problem}"]
@@ -100,5 +154,8 @@ def _found(folder: Path, plan: Plan) -> list[str]:
 
 def _command(job: Job) -> str:
     """What repeats a job alone; of a trial, with the values that it was given."""
+    from pgx.config.stored import command
+    from pgx.sweeps.search import trial_noted
+
     noted = trial_noted(job.run_dir)
     return command("train", *noted["overrides"]) if noted else job.command

@@ -1,5 +1,8 @@
 """`pgx tensorboard`: TensorBoard on the runs of a folder, under readable names, new ones as they begin."""
 
+from __future__ import annotations
+
+import argparse
 import signal
 import tempfile
 import threading
@@ -7,8 +10,36 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from pgx.cli.arguments import (
+    Command,
+)
 from pgx.core.errors import RunError, UserError
-from pgx.runs.names import Names, runs_below
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folder", metavar="DIR", nargs="?", default="outputs", help="with runs in it (outputs)"
+    )
+    parser.add_argument(
+        "--port", type=int, help="0: any that is free (6006, or one of the next that is free)"
+    )
+    parser.add_argument(
+        "--host", default="localhost", help="the address that it listens on; 0.0.0.0: all (localhost)"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    return show(options.folder, options.port, options.host)
+
+
+COMMAND = Command(
+    "tensorboard",
+    "look at runs in the browser, under readable names",
+    "Look at runs in the browser (docs/show.md).",
+    add_arguments,
+    run,
+)
+
 
 LOOK = 5.0  # seconds between looks for new runs, as often as TensorBoard reads the old
 VIDEOS = 200  # that are kept of a run; TensorBoard's own choice is 10, picked at random
@@ -52,6 +83,8 @@ class View:
     """
 
     def __init__(self, folder: Path, links: Path) -> None:
+        from pgx.runs.names import Names
+
         self._folder = folder
         self._links = links
         self._names = Names(folder)
@@ -59,6 +92,8 @@ class View:
 
     def renew(self) -> int:
         """Link what is new, drop what is gone; returns how many runs there are."""
+        from pgx.runs.names import runs_below
+
         found = list(runs_below(self._folder))
         for run in found:
             if run not in self._linked:

@@ -1,5 +1,8 @@
 """`pgx check`: an environment is looked at with the trainer's eyes, before hours are spent on it."""
 
+from __future__ import annotations
+
+import argparse
 import os
 import sys
 import time
@@ -7,27 +10,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from rich.table import Table
-from rich.text import Text
-
-from pgx.cli.commands.listing import show
-from pgx.config.check import plain_values, value_problems
-from pgx.config.compose import compose
-from pgx.config.overrides import jobs, prepare
-from pgx.config.run_config import EnvConfig
+from pgx.cli.arguments import (
+    Command,
+)
 from pgx.core.errors import RunError, UserError
 from pgx.distributed.child_process import LOOK, Process, ending, reap, start
-from pgx.distributed.stuck import frames, give_up, place
-from pgx.envs.checks import CHECKS, Asked, Pace, Verdict, fails, holds, untold
-from pgx.envs.checks.process import Looks, Refused, Seen
-from pgx.envs.make import id_problem, nan_keywords
-from pgx.envs.recipe import pack
-from pgx.networks.agents import AgentPlan, flat_image_hint
-from pgx.rollouts.sizes import cores
-from pgx.runs.writer import complain
+
+if TYPE_CHECKING:
+    from pgx.config.run_config import EnvConfig
+    from pgx.envs.checks import Asked, Pace, Verdict
+    from pgx.envs.checks.process import Seen
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("overrides", nargs="*", help="as for pgx train, e.g. env=Walker2d-v4 env.num_envs=8")
+
+
+def run(options: argparse.Namespace) -> int:
+    return check_environment(options.overrides)
+
+
+COMMAND = Command(
+    "check",
+    "look whether an environment is what a run takes it for, e.g. pgx check env=my_module:MyEnv-v0",
+    "Look at an environment (docs/environments.md).",
+    add_arguments,
+    run,
+)
+
 
 MARGIN = (
     10.0  # seconds that an assumption may take longer than worker processes may: they name the line of a hang
@@ -52,6 +64,12 @@ def check_environment(overrides: list[str]) -> int:
     Raises:
         UserError: they are wrong.
     """
+    from pgx.config.run_config import EnvConfig
+    from pgx.envs.checks import CHECKS, Verdict, fails, untold
+    from pgx.envs.checks.process import Looks, Refused, Seen
+    from pgx.envs.make import nan_keywords
+    from pgx.runs.writer import complain
+
     values = _values(overrides)
     env = EnvConfig(**values["env"])
     for warning in nan_keywords(env.kwargs):
@@ -82,6 +100,11 @@ def check_environment(overrides: list[str]) -> int:
 
 def _values(overrides: list[str]) -> dict[str, Any]:
     """Of the run that would be; whether its parts fit each other is another matter."""
+    from pgx.config.check import plain_values, value_problems
+    from pgx.config.compose import compose
+    from pgx.config.overrides import jobs, prepare
+    from pgx.envs.make import id_problem
+
     if len(jobs(prepare(overrides))) > 1:
         raise UserError("several values: pgx check looks at one environment")
     cfg = compose(overrides)
@@ -94,6 +117,10 @@ def _values(overrides: list[str]) -> dict[str, Any]:
 
 
 def _asked(env: EnvConfig) -> Asked:
+    from pgx.envs.checks import Asked
+    from pgx.envs.recipe import pack
+    from pgx.rollouts.sizes import cores
+
     try:
         recipe = pack(env.id, env.kwargs)
     except ValueError:  # one of the assumptions says so
@@ -133,8 +160,11 @@ def _looking(asked: Asked, limit: float) -> Iterator[Iterator[Any]]:
         os.close(shown)
 
 
-def _heard(process: Process, channel: "Connection[Any, Any]", shown: int, limit: float) -> Iterator[Any]:
+def _heard(process: Process, channel: Connection[Any, Any], shown: int, limit: float) -> Iterator[Any]:
     """Its messages, the last of them the end; None now and then where there is none."""
+    from pgx.distributed.stuck import frames, give_up, place
+    from pgx.envs.checks.process import Refused, Seen
+
     waited, message = 0.0, None
     while not isinstance(message, Seen | Refused | Lost):
         if not channel.poll(LOOK):
@@ -153,6 +183,9 @@ def _heard(process: Process, channel: "Connection[Any, Any]", shown: int, limit:
 
 def _told(messages: Iterator[Any]) -> Iterator[Any]:
     """The same, without the Nones; what is looked at goes to stderr: one line redrawn on a terminal, some elsewhere."""
+    from pgx.envs.checks import CHECKS
+    from pgx.envs.checks.process import Looks
+
     live, said, drawn, line = sys.stderr.isatty(), time.monotonic(), False, ""
     for message in messages:
         if isinstance(message, Looks):
@@ -171,6 +204,11 @@ def _told(messages: Iterator[Any]) -> Iterator[Any]:
 
 def _policy(values: dict[str, Any], env: EnvConfig, seen: Seen) -> Verdict:
     """Whether the networks of the config can be made for it."""
+    import torch
+
+    from pgx.envs.checks import fails, holds, untold
+    from pgx.networks.agents import AgentPlan, flat_image_hint
+
     if seen.spaces is None:
         return untold("its spaces are not known")
     plan = AgentPlan(
@@ -188,13 +226,18 @@ def _policy(values: dict[str, Any], env: EnvConfig, seen: Seen) -> Verdict:
 
 
 def _show(verdicts: dict[str, Verdict]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from pgx.cli.tables import print_table
+
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("verdict", "assumption", "evidence"):
         table.add_column(heading, no_wrap=heading != "evidence")
     for assumption, verdict in verdicts.items():
         evidence = " ".join(verdict.evidence.split())
         table.add_row(Text(verdict.outcome, STYLES[verdict.outcome]), Text(assumption), Text(evidence))
-    show(table)
+    print_table(table)
 
 
 def _paces(pace: Pace | None, env: EnvConfig) -> str:

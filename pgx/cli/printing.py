@@ -7,7 +7,47 @@ from typing import Any
 
 import gymnasium
 
+from pgx.config.run_config import RunConfig
 from pgx.config.stored import command
+from pgx.core.formatting import shown
+from pgx.envs.rewards.plan import OWN, RewardPlan
+from pgx.networks.agents import flat_image_hint
+from pgx.training.trainer import Trainer
+
+
+def announce(trainer: Trainer, config: RunConfig) -> None:
+    """What is about to be trained, on what, and where it goes."""
+    envs = trainer.runner.envs
+    print(
+        f"{config.label} on {envs.id}{_paid(config.reward)}: {trainer.runner}, "
+        f"backend {envs.backend} ({trainer.backend_reason}), "
+        f"{'compiled' if trainer.engine.compiled else 'not compiled'} ({trainer.engine.reason}), seed {config.seed}\n"
+        f"run {trainer.run_dir}",
+        flush=True,
+    )
+    if hint := flat_image_hint(config.values, envs.obs_spec):
+        print(f"hint: {hint}", flush=True)
+
+
+def _paid(reward: RewardPlan) -> str:
+    """What reward is trained on, where it is another than the environment's own."""
+    if not reward.shapes:
+        return ""
+    # Terms given one by one leave the name as it is.
+    return f", reward {reward.name if reward.name != OWN.name else ' + '.join(['none', *reward.terms])}"
+
+
+def outcome(summary: dict[str, Any], seconds: float) -> str:
+    """How a run ended after so many seconds of this life, and what it earned."""
+    returned = "no episode ended"
+    if summary["final_return"] is not None:
+        episodes = summary["final_return_episodes"]
+        returned = f"return {shown(summary['final_return'])} (mean of the last {episodes} episodes)"
+    if summary["best_return"] is not None:
+        returned += f", best {shown(summary['best_return'])} at {summary['best_steps']:,} steps"
+    done = f"{summary['steps']:,} steps ({summary['iterations']:,} updates)"
+    return f"{summary['status']} at {done} after {seconds:,.1f} s: {returned}"
+
 
 VIDEO = "episode.gif"
 

@@ -1,23 +1,72 @@
 """`pgx compare`: groups of runs side by side."""
 
+from __future__ import annotations
+
+import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich import box
-from rich.console import Console
-from rich.table import Table as Drawn
-from rich.text import Text
-
-from pgx.analysis.comparison import Request, compare, read_reference
-from pgx.analysis.find import parse_place, read_runs
-from pgx.analysis.statistics import Resampling
-from pgx.analysis.tables import Table, tables_of
-from pgx.config.stored import command
+from pgx.cli.arguments import (
+    Command,
+    count,
+)
 from pgx.core.errors import UserError
 from pgx.core.extras import require
-from pgx.runs.metrics import tag
+
+if TYPE_CHECKING:
+    from rich.table import Table as Drawn
+
+    from pgx.analysis.tables import Table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "places",
+        nargs="+",
+        metavar="DIR",
+        help="runs are looked for below; DIR:env=...,algo=... names those of others",
+    )
+    parser.add_argument(
+        "--by", default="algo", metavar="KEYS", help="what makes a group, e.g. algo,algo.max_kl (algo)"
+    )
+    parser.add_argument("--metric", metavar="TAG", help="what is compared (rollout/episode_return_recent)")
+    parser.add_argument(
+        "--at", type=count, metavar="STEP", help="where scores are taken (the last step that all runs share)"
+    )
+    parser.add_argument(
+        "--reference",
+        metavar="FILE",
+        help="scores that are 0 and 1 of each environment (lowest, highest of the runs)",
+    )
+    parser.add_argument("--resamples", type=count, default=2000, help="of the bootstrap (2000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (0)")
+    parser.add_argument("--out", metavar="FOLDER", help="write a page, figures, CSV, JSON and Markdown there")
+
+
+def run(options: argparse.Namespace) -> int:
+    return compare_runs(
+        options.places,
+        options.by,
+        options.metric,
+        options.at,
+        options.reference,
+        options.resamples,
+        options.seed,
+        options.out,
+    )
+
+
+COMMAND = Command(
+    "compare",
+    "groups of runs side by side, over seeds: scores with intervals, curves, costs, health",
+    "Compare groups of runs over seeds (docs/compare.md).",
+    add_arguments,
+    run,
+)
+
 
 LEVEL = 0.95
 WIDE = 400  # columns of what is no terminal, where nothing is cut or wrapped
@@ -44,6 +93,16 @@ def compare_runs(
         resamples, seed: of the bootstrap.
         out: the folder to write files into; None: tables are printed alone.
     """
+    from rich.console import Console
+    from rich.text import Text
+
+    from pgx.analysis.comparison import Request, compare, read_reference
+    from pgx.analysis.find import parse_place, read_runs
+    from pgx.analysis.statistics import Resampling
+    from pgx.analysis.tables import tables_of
+    from pgx.config.stored import command
+    from pgx.runs.metrics import tag
+
     if out is not None:
         require("--out", "matplotlib")
     known = read_reference(Path(reference)) if reference else None
@@ -82,6 +141,10 @@ def compare_runs(
 
 
 def _drawn(table: Table) -> Drawn:
+    from rich import box
+    from rich.table import Table as Drawn
+    from rich.text import Text
+
     drawn = Drawn(box=box.SIMPLE_HEAD)
     for number, name in enumerate(table.header):
         drawn.add_column(Text(name), justify="left" if number < table.left else "right", overflow="fold")

@@ -1,28 +1,74 @@
 """`pgx eval`: whole episodes with trained agents, their normalisers frozen."""
 
+from __future__ import annotations
+
+import argparse
 import json
 import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-import torch
-
-from pgx.analysis.statistics import Array, Resampling, Statistic, estimate, iqm, mean
-from pgx.cli.commands.one_run import load_played
-from pgx.config.run_config import RunConfig, with_values
-from pgx.core.agent import Act, Agent
-from pgx.core.data import Observations
+from pgx.cli.arguments import (
+    Command,
+    count,
+    split_overrides,
+    take_checkpoint,
+    take_max_steps,
+    take_sampling,
+)
 from pgx.core.errors import UserError
 from pgx.core.formatting import shown
-from pgx.core.seeding import derive, generator
-from pgx.rollouts.types import Episode
-from pgx.runs.loggers.jsonl import finite
-from pgx.training.build import load_agent
-from pgx.training.evaluation import live_progress, never, play, success_rate
+
+if TYPE_CHECKING:
+    from pgx.analysis.statistics import Array, Resampling, Statistic
+    from pgx.config.run_config import RunConfig
+    from pgx.core.agent import Act, Agent
+    from pgx.core.data import Observations
+    from pgx.rollouts.types import Episode
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "words",
+        metavar="RUN",
+        nargs="+",
+        help="a run's folder, e.g. outputs/Walker2d-v4/trpo/2026-...; KEY=VALUE changes where environments run, "
+        "e.g. env.backend=gymnasium",
+    )
+    parser.add_argument("--episodes", type=count, help="how many (the run's trainer.eval_episodes)")
+    take_max_steps(parser)
+    how = parser.add_mutually_exclusive_group()
+    take_sampling(how)
+    how.add_argument("--both", action="store_true", help="the one and the other, from the same starts")
+    parser.add_argument("--json", action="store_true", help="one record for each run, every return in it")
+    take_checkpoint(parser, "the environments and of sampling")
+
+
+def run(options: argparse.Namespace) -> int:
+    modes: list[Mode] = ["stochastic"] if options.stochastic else ["deterministic"]
+    if options.both:
+        modes = ["deterministic", "stochastic"]
+    runs, overrides = split_overrides(options.words)
+    return evaluate(
+        runs,
+        overrides,
+        options.checkpoint,
+        options.episodes,
+        options.max_steps,
+        modes,
+        options.seed,
+        options.trust,
+        options.json,
+    )
+
+
+COMMAND = Command(
+    "eval", "play episodes with trained runs", "Play episodes with trained runs.", add_arguments, run
+)
+
 
 Mode = Literal["deterministic", "stochastic"]
 EPISODES_DRAWN = 5_000  # resamples: the ends of an interval then vary by some hundredths of its width
@@ -55,6 +101,9 @@ def evaluate(
         trust: the user allows what the runs' configs would import.
         as_json: print records instead of text.
     """
+    from pgx.config.run_config import with_values
+    from pgx.runs.loggers.jsonl import finite
+
     records: list[Judged] = []
     for run, cfg in zip(runs, _configs(runs, overrides, trust), strict=True):
         if max_steps is not None:
@@ -74,6 +123,8 @@ def _configs(runs: Sequence[str], overrides: Sequence[str], trust: bool) -> list
     Raises:
         UserError: what is wrong with each of them.
     """
+    from pgx.cli.run_folder import load_played
+
     configs, problems = [], list[str]()
     for run in runs:
         try:
@@ -89,6 +140,12 @@ def _judge(
     run: str, cfg: RunConfig, checkpoint: str, episodes: int | None, modes: Sequence[Mode], seed: int
 ) -> list[Judged]:
     """Play one run in each mode, from the same starts."""
+    import torch
+
+    from pgx.core.seeding import derive
+    from pgx.training.build import load_agent
+    from pgx.training.evaluation import live_progress, never, play
+
     count = episodes or cfg.trainer.eval_episodes
     agent, envs, device = load_agent(cfg, Path(run), checkpoint, max_envs=count)
     judged = []
@@ -110,6 +167,8 @@ def _judge(
 
 
 def _acting(agent: Agent, mode: Mode, seed: int, device: str) -> Callable[[Observations], Act]:
+    from pgx.core.seeding import generator
+
     if mode == "deterministic":
         return agent.act_greedily
     return partial(agent.act, generator=generator(seed, "evaluation actions", device))
@@ -117,6 +176,12 @@ def _acting(agent: Agent, mode: Mode, seed: int, device: str) -> Callable[[Obser
 
 def _judgement(played: Sequence[Episode], seed: int) -> Judged:
     """What the episodes say: of those that were played, and with intervals of those that might have been."""
+    import numpy as np
+
+    from pgx.analysis.statistics import Resampling, iqm, mean
+    from pgx.core.seeding import derive
+    from pgx.training.evaluation import success_rate
+
     returns = np.array([episode.episode_return for episode in played])
     lengths = [episode.length for episode in played]
     unshaped = [e.unshaped_return for e in played if e.unshaped_return is not None]
@@ -139,6 +204,8 @@ def _judgement(played: Sequence[Episode], seed: int) -> Judged:
 
 def _estimated(name: str, returns: Array, statistic: Statistic, how: Resampling) -> Judged:
     """A statistic and its interval, None without returns; of one episode there is nothing to resample."""
+    from pgx.analysis.statistics import estimate
+
     if not len(returns):
         return {name: None, f"{name}_interval": None}
     found = estimate([returns], statistic, how)

@@ -1,36 +1,77 @@
 """`pgx collect`: whole episodes of a trained agent's sampled actions, written as a dataset."""
 
+from __future__ import annotations
+
+import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-
-from pgx.cli.commands.one_run import load_played
-from pgx.compiler import Eager
-from pgx.config.compose import compose
-from pgx.config.run_config import RunConfig
-from pgx.config.stored import command
-from pgx.core.agent import Agent
+from pgx.cli.arguments import (
+    Command,
+    count,
+    take_checkpoint,
+    take_max_steps,
+    take_run,
+)
 from pgx.core.command_lines import override
 from pgx.core.errors import UserError
 from pgx.core.formatting import shown
-from pgx.core.seeding import derive
-from pgx.envs.gymnasium_backend import make_single
-from pgx.envs.rewards.plan import OWN
-from pgx.rollouts.collector import RolloutBuffer, RolloutCollector
-from pgx.rollouts.datasets.format import Trajectory, split
-from pgx.rollouts.datasets.write import write_dataset
-from pgx.training.build import load_agent
-from pgx.training.evaluation import OnStep, live_progress
+
+if TYPE_CHECKING:
+    from pgx.config.run_config import RunConfig
+    from pgx.core.agent import Agent
+    from pgx.rollouts.collector import RolloutCollector
+    from pgx.rollouts.datasets.format import Trajectory
+    from pgx.training.evaluation import OnStep
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    take_run(parser, "outputs/CartPole-v1/ppo/2026-...")
+    parser.add_argument("--episodes", type=count, required=True, help="how many")
+    parser.add_argument("--out", metavar="PATH", required=True, help="the dataset's folder, which is made")
+    take_max_steps(parser)
+    take_checkpoint(parser, "the environments and of sampling")
+
+
+def run(options: argparse.Namespace) -> int:
+    return collect(
+        options.run,
+        options.checkpoint,
+        options.episodes,
+        options.max_steps,
+        options.out,
+        options.seed,
+        options.trust,
+    )
+
+
+COMMAND = Command(
+    "collect",
+    "write episodes of a trained run as a dataset that others can learn from (dataset=PATH)",
+    "Write sampled episodes of a trained run as a dataset.",
+    add_arguments,
+    run,
+)
 
 
 def collect(
     run: str, checkpoint: str, count: int, max_steps: int | None, out: str, seed: int, trust: bool
 ) -> int:
     """Play and write; returns the exit code."""
+    import torch
+
+    from pgx.cli.run_folder import load_played
+    from pgx.compiler import Eager
+    from pgx.core.seeding import derive
+    from pgx.envs.gymnasium_backend import make_single
+    from pgx.envs.rewards.plan import OWN
+    from pgx.rollouts.collector import RolloutCollector
+    from pgx.rollouts.datasets.write import write_dataset
+    from pgx.training.build import load_agent
+    from pgx.training.evaluation import live_progress
+
     cfg = load_played(Path(run), trust)
     if cfg.values["policy"].get("continuous") == "squashed_gaussian":
         raise UserError(
@@ -75,6 +116,9 @@ def collect(
 
 def _learning(cfg: RunConfig, out: str, episodes: int) -> str:
     """Return a command that learns from the dataset: on the same environment, from no more episodes than it has."""
+    from pgx.config.compose import compose
+    from pgx.config.stored import command
+
     chosen = ["algo=off_policy_reinforce", override("env", cfg.env.id)]
     kwargs = cfg.env.kwargs
     chosen += [override(f"env.kwargs.{key}", value) for key, value in kwargs.items()]
@@ -92,6 +136,11 @@ def _play(
     Of a last round with more than are needed it is the first environments' that count, however long they last:
     taking whichever end first would favour the short ones. An episode of `max_steps` steps is truncated there.
     """
+    import numpy as np
+
+    from pgx.rollouts.collector import RolloutBuffer
+    from pgx.rollouts.datasets.format import split
+
     done, steps, rounds = 0, 0, 0
     while done < count:
         stepper.begin(rounds)

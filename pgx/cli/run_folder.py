@@ -1,9 +1,8 @@
-"""What the verbs that train share: a run's config checked, its folder claimed, its beginning and end in words."""
+"""What commands share: a run's config checked, its folder claimed, its beginning and end in words."""
 
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
@@ -15,9 +14,6 @@ from pgx.config.stored import CONFIG, imports_of, read_config, refuse_untrusted
 from pgx.config.unused_keys import asked_keys
 from pgx.core.agent import State
 from pgx.core.errors import UserError
-from pgx.core.formatting import shown
-from pgx.envs.rewards.plan import OWN, RewardPlan
-from pgx.networks.agents import flat_image_hint
 from pgx.runs.checkpoints import LAST, Checkpoints
 from pgx.runs.versions import differences
 from pgx.runs.writer import complain, refuse_used
@@ -80,40 +76,6 @@ def refuse_taken(run_dir: Path) -> None:
         refuse_used(run_dir)
     except OSError as error:
         raise UserError(f"run_dir={run_dir}: cannot write there: {error.strerror}") from error
-
-
-def announce(trainer: Trainer, config: RunConfig) -> None:
-    """What is about to be trained, on what, and where it goes."""
-    envs = trainer.runner.envs
-    print(
-        f"{config.label} on {envs.id}{_paid(config.reward)}: {trainer.runner}, "
-        f"backend {envs.backend} ({trainer.backend_reason}), "
-        f"{'compiled' if trainer.engine.compiled else 'not compiled'} ({trainer.engine.reason}), seed {config.seed}\n"
-        f"run {trainer.run_dir}",
-        flush=True,
-    )
-    if hint := flat_image_hint(config.values, envs.obs_spec):
-        print(f"hint: {hint}", flush=True)
-
-
-def _paid(reward: RewardPlan) -> str:
-    """What reward is trained on, where it is another than the environment's own."""
-    if not reward.shapes:
-        return ""
-    # Terms given one by one leave the name as it is.
-    return f", reward {reward.name if reward.name != OWN.name else ' + '.join(['none', *reward.terms])}"
-
-
-def outcome(summary: dict[str, Any], seconds: float) -> str:
-    """How a run ended after so many seconds of this life, and what it earned."""
-    returned = "no episode ended"
-    if summary["final_return"] is not None:
-        episodes = summary["final_return_episodes"]
-        returned = f"return {shown(summary['final_return'])} (mean of the last {episodes} episodes)"
-    if summary["best_return"] is not None:
-        returned += f", best {shown(summary['best_return'])} at {summary['best_steps']:,} steps"
-    done = f"{summary['steps']:,} steps ({summary['iterations']:,} updates)"
-    return f"{summary['status']} at {done} after {seconds:,.1f} s: {returned}"
 
 
 def last_state(run_dir: Path, checkpoint: str = LAST) -> State | None:

@@ -1,20 +1,45 @@
 """`pgx export`: a run's policy as a file that runs without pgx, compared with it before it is left in place."""
 
+from __future__ import annotations
+
+import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from pgx.cli.commands.one_run import load_played
+from pgx.cli.arguments import (
+    Command,
+    take_checkpoint,
+    take_run,
+)
 from pgx.core.errors import RunError, UserError
-from pgx.core.seeding import derive
-from pgx.envs.gymnasium_backend import make_single
-from pgx.envs.rewards.plan import OWN
-from pgx.envs.spaces import action as action_of
-from pgx.networks.export.formats import Format, compare, read, refuse_missing, write
-from pgx.networks.export.network import Deterministic, observed, with_outliers
-from pgx.training.build import load_agent
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pgx.networks.export.formats import Format
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    take_run(parser)
+    parser.add_argument("--to", choices=["onnx", "torchscript"], required=True, help="the format")
+    parser.add_argument("--out", metavar="FILE", required=True, help="what is written")
+    take_checkpoint(parser, "the observations of the check")
+
+
+def run(options: argparse.Namespace) -> int:
+    return export(options.run, options.checkpoint, options.to, options.out, options.seed, options.trust)
+
+
+COMMAND = Command(
+    "export",
+    "write a run's policy as a file that runs without pgx (ONNX, TorchScript)",
+    "Write a policy (docs/show.md).",
+    add_arguments,
+    run,
+)
+
 
 ROWS = 1_000  # observations of episodes that the file is compared on
 USUAL_CLIP = 10.0  # standard deviations; where the run clips nothing
@@ -26,6 +51,15 @@ def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bo
     Raises:
         RunError: the file does not act as the run does; none is left.
     """
+    from pgx.cli.run_folder import load_played
+    from pgx.core.seeding import derive
+    from pgx.envs.gymnasium_backend import make_single
+    from pgx.envs.rewards.plan import OWN
+    from pgx.envs.spaces import action as action_of
+    from pgx.networks.export.formats import compare, read, refuse_missing, write
+    from pgx.networks.export.network import Deterministic, observed, with_outliers
+    from pgx.training.build import load_agent
+
     refuse_missing(to)
     path = Path(out)
     if not path.parent.is_dir():

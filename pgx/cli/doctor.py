@@ -1,28 +1,48 @@
 """`pgx doctor`: what a run's health metrics say, in words."""
 
+from __future__ import annotations
+
+import argparse
 import json
 import shutil
 import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from omegaconf import OmegaConf
-
-from pgx.analysis.curves import Recorded
-from pgx.analysis.detectors import Ending
-from pgx.analysis.doctor import Diagnosis, Found, advice, examine
-from pgx.cli.commands.one_run import load_config
-from pgx.config.stored import CONFIG, command
+from pgx.cli.arguments import (
+    Command,
+    take_run,
+)
 from pgx.core.command_lines import override
 from pgx.core.errors import RunError, UserError
 from pgx.core.formatting import shown
 from pgx.runs.lock import holder
-from pgx.runs.loggers.jsonl import METRICS, finite, read
-from pgx.runs.metrics import tag
-from pgx.runs.writer import read_summary
-from pgx.sweeps.progress import resumable
+
+if TYPE_CHECKING:
+    from pgx.analysis.curves import Recorded
+    from pgx.analysis.detectors import Ending
+    from pgx.analysis.doctor import Diagnosis, Found
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    take_run(parser)
+    parser.add_argument("--json", action="store_true", help="the same for programs")
+
+
+def run(options: argparse.Namespace) -> int:
+    return doctor(Path(options.run), options.json)
+
+
+COMMAND = Command(
+    "doctor",
+    "say in words what went wrong in a run, when, and which knob to turn",
+    "Read a run's health metrics (docs/doctor.md).",
+    add_arguments,
+    run,
+)
+
 
 PAGE = "docs/doctor.md"
 WIDTH = 110  # columns at most
@@ -34,6 +54,9 @@ def doctor(folder: Path, as_json: bool) -> int:
     Raises:
         UserError: the folder holds no metrics, or its config cannot be read.
     """
+    from pgx.analysis.doctor import examine
+    from pgx.runs.loggers.jsonl import finite
+
     run = load(folder)
     diagnosis = examine(run)
     if as_json:
@@ -50,6 +73,14 @@ def load(folder: Path) -> Recorded:
     Raises:
         UserError: the folder holds no metrics, or its config cannot be read.
     """
+    from omegaconf import OmegaConf
+
+    from pgx.analysis.curves import Recorded
+    from pgx.cli.run_folder import load_config
+    from pgx.config.stored import CONFIG
+    from pgx.runs.loggers.jsonl import METRICS, read
+    from pgx.runs.writer import read_summary
+
     summary = read_summary(folder)
     if not (folder / METRICS).is_file() and not summary:
         raise UserError(f"{folder}: not the folder of a run (it has no {METRICS})")
@@ -60,6 +91,9 @@ def load(folder: Path) -> Recorded:
 
 
 def _report(folder: Path, run: Recorded, diagnosis: Diagnosis) -> list[str]:
+    from pgx.config.stored import CONFIG
+    from pgx.runs.loggers.jsonl import METRICS
+
     lines = [f"{folder}: {_whose(run)}", *_ended(diagnosis.ending, folder, run)]
     causes = [found for found in diagnosis.found if found.follows_from is None]
     until = " until then" if diagnosis.ending else ""
@@ -88,6 +122,9 @@ def _report(folder: Path, run: Recorded, diagnosis: Diagnosis) -> list[str]:
 
 def _ended(ending: Ending | None, folder: Path, run: Recorded) -> list[str]:
     """Return lines about the end of a run that did not finish."""
+    from pgx.config.stored import command
+    from pgx.sweeps.progress import resumable
+
     if ending is None:
         return []
     lines = _wrapped(ending.state, f"at {ending.steps:,} steps: {ending.cause}", indent=0)
@@ -123,6 +160,8 @@ def _whose(run: Recorded) -> str:
 
 def _said(found: Found, run: Recorded) -> list[str]:
     """A cause: what it is, what was seen, what to turn."""
+    from pgx.analysis.doctor import advice
+
     sickness = found.sickness
     sign = sickness.sign.replace("{}", f"{sickness.bound:g}")
     return [
@@ -134,6 +173,8 @@ def _said(found: Found, run: Recorded) -> list[str]:
 
 
 def _seen(found: Found) -> str:
+    from pgx.runs.metrics import tag
+
     seen = found.evidence
     when = f"at {seen.first:,}" if seen.first == seen.last else f"from {seen.first:,} to {seen.last:,}"
     said = f"{tag(seen.key)} {seen.value:.3g} {when} steps, {100 * seen.share:.0f}% of the run"
@@ -160,6 +201,9 @@ def _columns() -> int:
 
 def _record(folder: Path, run: Recorded, diagnosis: Diagnosis) -> dict[str, Any]:
     """The same for programs."""
+    from pgx.analysis.doctor import advice
+    from pgx.runs.metrics import tag
+
     return {
         "run": str(folder),
         "rule": run.value("algo.name"),

@@ -1,21 +1,67 @@
 """`pgx record`: episodes of a trained agent as a video."""
 
+from __future__ import annotations
+
+import argparse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from pgx.cli.commands.one_run import load_played
+from pgx.cli.arguments import (
+    Command,
+    count,
+    take_checkpoint,
+    take_max_steps,
+    take_run,
+    take_sampling,
+)
 from pgx.core.errors import UserError
 from pgx.core.formatting import shown
-from pgx.core.seeding import derive, generator
-from pgx.envs.render.camera import Camera, Frame, captioned
-from pgx.envs.render.videos import GIF, LIMITS, MP4, Kind, kind_of
-from pgx.rollouts.types import Episode
-from pgx.runs.checkpoints import write_atomically
-from pgx.training.build import load_agent_for
-from pgx.training.evaluation import live_progress, never, play
+
+if TYPE_CHECKING:
+    from pgx.envs.render.camera import Camera, Frame
+    from pgx.envs.render.videos import Kind
+    from pgx.rollouts.types import Episode
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    take_run(parser)
+    parser.add_argument("--out", metavar="FILE", required=True, help="the video: .mp4 or .gif")
+    parser.add_argument("--episodes", type=count, default=1, help="how many, one after another (1)")
+    take_max_steps(parser)
+    take_sampling(parser)
+    parser.add_argument("--fps", type=count, help="frames a second at most, in real time (mp4: 60, gif: 25)")
+    parser.add_argument(
+        "--width", type=count, help="pixels, where the environment can be asked: MuJoCo's can"
+    )
+    parser.add_argument("--height", type=count, help="pixels, as --width")
+    take_checkpoint(parser, "the environment and of sampling")
+
+
+def run(options: argparse.Namespace) -> int:
+    size = None if options.width is None and options.height is None else (options.width, options.height)
+    return record(
+        options.run,
+        options.checkpoint,
+        options.episodes,
+        options.stochastic,
+        options.out,
+        options.fps,
+        size,
+        options.max_steps,
+        options.seed,
+        options.trust,
+    )
+
+
+COMMAND = Command(
+    "record",
+    "film episodes of a trained run, e.g. pgx record RUN --out walker.mp4",
+    "Film episodes (docs/show.md).",
+    add_arguments,
+    run,
+)
 
 
 def record(
@@ -31,6 +77,15 @@ def record(
     trust: bool,
 ) -> int:
     """Play, film and write; returns the exit code."""
+    import torch
+
+    from pgx.cli.run_folder import load_played
+    from pgx.core.seeding import derive, generator
+    from pgx.envs.render.camera import Camera
+    from pgx.envs.render.videos import LIMITS, kind_of
+    from pgx.training.build import load_agent_for
+    from pgx.training.evaluation import live_progress, never, play
+
     path = Path(out)
     kind = kind_of(path)
     if not path.parent.is_dir():
@@ -72,6 +127,10 @@ def _write(
     camera: Camera, play_all: Callable[[], list[Episode]], path: Path, kind: Kind
 ) -> tuple[list[Episode], int]:
     """Play before the camera, and leave a whole video or none; returns the episodes and the number of frames."""
+    from pgx.envs.render.camera import captioned
+    from pgx.envs.render.videos import GIF, MP4
+    from pgx.runs.checkpoints import write_atomically
+
     part = path.with_name(f".{path.name}.part")
     video = MP4(part, camera.fps) if kind == "mp4" else GIF(camera.fps, None)
     frames = 0

@@ -1,0 +1,53 @@
+"""`pgx envs`: list environments."""
+
+from __future__ import annotations
+
+import argparse
+
+from pgx.cli.arguments import (
+    Command,
+)
+from pgx.core.extras import import_problem
+from pgx.core.paths import choices
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pattern", nargs="?", default="", help="only ids that contain this")
+
+
+def run(options: argparse.Namespace) -> int:
+    return list_environments(options.pattern)
+
+
+COMMAND = Command(
+    "envs",
+    "list the environments that env= takes",
+    "List the environments that env= takes.",
+    add_arguments,
+    run,
+)
+
+
+def list_environments(pattern: str) -> int:
+    """Registered Gymnasium ids, whether EnvPool knows them, and whether pgx has a file of values for them."""
+    import gymnasium
+    from rich.table import Table
+
+    from pgx.cli.tables import print_table
+
+    fast: set[str] = set()
+    if import_problem("envpool") is None:
+        import envpool
+
+        fast = set(envpool.list_all_envs())
+    own = set(choices("env"))
+    ids = sorted(i for i in gymnasium.registry if pattern.lower() in i.lower())
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("env=", "EnvPool", "values"):
+        table.add_column(heading, no_wrap=True)
+    for env_id in ids:
+        own_file = f"configs/env/{env_id}.yaml" if env_id in own else "configs/env/default.yaml"
+        table.add_row(env_id, "yes" if env_id in fast else "no", own_file)
+    print_table(table)
+    print(f"{len(ids)} ids; env=module:Id imports a module that registers environments of your own")
+    return 0

@@ -1,0 +1,351 @@
+"""`pgx runs`: the runs below a folder, and how far each is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import textwrap
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from pgx.cli.arguments import (
+    Command,
+)
+from pgx.core.errors import UserError
+from pgx.core.formatting import shown
+from pgx.core.stopping import QuietInterrupt
+from pgx.runs.lock import LOCK, holder
+
+if TYPE_CHECKING:
+    from rich.console import Console, Group
+    from rich.text import Text
+
+    from pgx.sweeps.progress import State
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", nargs="?", default="outputs", metavar="DIR", help="where to look (outputs)")
+    parser.add_argument("--watch", action="store_true", help="again every few seconds, until Ctrl-C")
+    parser.add_argument("--json", action="store_true", help="as JSON, a list a look")
+
+
+def run(options: argparse.Namespace) -> int:
+    return runs(Path(options.folder), options.watch, options.json)
+
+
+COMMAND = Command(
+    "runs",
+    "list runs: state, steps, return, speed; --watch goes on",
+    "List the runs below a folder.",
+    add_arguments,
+    run,
+)
+
+
+INTERVAL = 3.0  # seconds between looks of --watch
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What changes whenever a run does."""
+
+    changed: tuple[float, ...]  # times of its files; 0: not there
+    held: bool  # a process is at work there
+
+    @property
+    def written(self) -> float:
+        return max(self.changed)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One run."""
+
+    run: str
+    env: str | None
+    algo: str | None
+    seed: int | None
+    state: State | str  # of pgx.sweeps.progress; or unreadable
+    steps: int
+    total_steps: int | None
+    recent_return: float | None  # mean of the last 20 episodes
+    best_return: float | None  # the highest that this has been
+    steps_per_second: float | None
+    age: float  # seconds since it last wrote
+    error: str | None
+
+
+Seen = dict[Path, tuple[Stamp, Line]]
+
+
+def runs(folder: Path, watch: bool, as_json: bool) -> int:
+    """Show the runs below a folder, newest first; with `watch` again and again, until Ctrl-C.
+
+    Raises:
+        UserError: no such folder, or no run below it.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; expected one with runs below it")
+    if watch:
+        try:
+            _watch(folder, as_json)
+        except KeyboardInterrupt as error:
+            raise QuietInterrupt from error
+    lines = look_below(folder, {})
+    if not lines:
+        raise UserError(f"{folder}: no run below it")
+    if as_json:
+        print(_json(lines))
+    else:
+        _print(lines)
+    return 0
+
+
+def _watch(folder: Path, as_json: bool) -> NoReturn:
+    """Look again and again: redrawn in place on a terminal, one after another elsewhere."""
+    from rich.console import Console
+    from rich.live import Live
+
+    seen: Seen = {}
+    if sys.stdout.isatty() and not as_json:
+        console = Console()
+        with Live(
+            _screen(look_below(folder, seen), console), console=console, auto_refresh=False, screen=True
+        ) as live:
+            while True:
+                time.sleep(INTERVAL)
+                live.update(_screen(look_below(folder, seen), console), refresh=True)
+    while True:
+        lines = look_below(folder, seen)
+        if as_json:
+            print(_json(lines), flush=True)
+        else:
+            _print(lines)
+            print(time.strftime("%H:%M:%S"), flush=True)
+        time.sleep(INTERVAL)
+
+
+def look_below(folder: Path, seen: Seen) -> list[Line]:
+    """A line for each run at or below a folder, the one that wrote last first.
+
+    Args:
+        folder: where to look.
+        seen: what an earlier look found, so that runs whose files stand still are not read again; brought up to date.
+    """
+    from pgx.analysis.find import own_folders
+
+    lines = []
+    for path in own_folders(folder):
+        stamp = _stamp(path)
+        if path not in seen or seen[path][0] != stamp:
+            seen[path] = stamp, _line(path, folder)
+        lines.append(replace(seen[path][1], age=max(0.0, time.time() - stamp.written)))
+    return sorted(lines, key=lambda line: line.age)
+
+
+def _stamp(path: Path) -> Stamp:
+    from pgx.config.stored import CONFIG
+    from pgx.runs.loggers.jsonl import METRICS
+    from pgx.runs.writer import SUMMARY
+
+    files = [path / name for name in (METRICS, SUMMARY, CONFIG, LOCK)]
+    changed = tuple(file.stat().st_mtime if file.exists() else 0.0 for file in files)
+    return Stamp(changed, holder(path) is not None)
+
+
+def _line(path: Path, below: Path) -> Line:
+    from pgx.runs.loggers.jsonl import METRICS, read
+    from pgx.runs.metrics import tag
+    from pgx.runs.writer import read_summary
+    from pgx.sweeps.progress import look
+
+    name = str(path.relative_to(below)) if path != below else str(path)
+    try:
+        seen = look(path)
+        rows = read(path / METRICS)
+        best = None if seen.state == "running" else read_summary(path).get("best_return")
+    except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        why = " ".join(str(error).split())
+        return Line(name, None, None, None, "unreadable", 0, None, None, None, None, 0.0, why)
+    recent = tag("episode_return_recent")
+    returns = [row[recent] for row in rows if recent in row]
+    last = returns[-1] if returns else None
+    return Line(
+        run=name,
+        env=seen.env,
+        algo=seen.algo,
+        seed=seen.seed,
+        state=seen.state,
+        steps=seen.steps,
+        total_steps=seen.total_steps,
+        recent_return=last if seen.final_return is None else seen.final_return,
+        best_return=max(returns, default=None) if best is None else best,
+        steps_per_second=seen.steps / seen.seconds if seen.seconds > 0 else None,
+        age=0.0,
+        error=seen.error,
+    )
+
+
+def _print(lines: Sequence[Line]) -> None:
+    """Print the table: as wide as a terminal, and with everything in it elsewhere."""
+    from rich.console import Console
+
+    from pgx.cli.runs import table
+
+    console = Console() if sys.stdout.isatty() else Console(color_system=None)
+    width = console.width if sys.stdout.isatty() else None
+    for line in table(lines, width, console.options.ascii_only):
+        console.print(line, soft_wrap=True)
+
+
+def _screen(lines: Sequence[Line], console: Console) -> Group:
+    from rich.console import Group
+
+    from pgx.cli.runs import table
+
+    return Group(*table(lines, console.width, console.options.ascii_only))
+
+
+def _json(lines: Sequence[Line]) -> str:
+    from pgx.runs.loggers.jsonl import finite
+
+    return json.dumps([finite(asdict(line)) for line in lines], allow_nan=False)
+
+
+GAP = 2  # blanks between columns
+ENOUGH = 24  # characters that a name keeps if further columns are shown
+FEWEST = 8  # characters that a name keeps at least
+_COLOURS = {"running": "green", "failed": "red", "interrupted": "yellow", "unreadable": "red"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of text."""
+
+    title: str
+    cells: Sequence[str]
+    name: bool = False  # aligned to the left, and shortened where the table is too wide
+    rank: int = 0  # columns of rank 0 are always shown, others in this order where there is room
+
+    @property
+    def width(self) -> int:
+        return max(map(len, [self.title, *self.cells]))
+
+
+def table(lines: Sequence[Line], width: int | None, ascii_only: bool) -> list[Text]:
+    """Return the table, and the errors of runs below it, as lines of text.
+
+    Args:
+        lines: the runs, in order.
+        width: characters that the table has to fit; None: nothing is left out or shortened.
+        ascii_only: avoid other characters.
+    """
+    from rich.text import Text
+
+    columns = _columns(lines)
+    ellipsis, rule = ("~", "-") if ascii_only else ("…", "─")
+    widths = [column.width for column in columns]
+    if width is not None:
+        columns = _chosen(columns, width)
+        widths = _fitted(columns, width)
+    shortened = [
+        [shorten(cell, size, ellipsis) for cell in (column.title, *column.cells)]
+        for column, size in zip(columns, widths, strict=True)
+    ]
+    rows = [
+        (" " * GAP)
+        .join(
+            cell.ljust(size) if column.name else cell.rjust(size)
+            for cell, column, size in zip(cells, columns, widths, strict=True)
+        )
+        .rstrip()
+        for cells in zip(*shortened, strict=True)
+    ]
+    drawn = [Text(rows[0], style="bold"), Text(rule * (sum(widths) + GAP * (len(widths) - 1)))]
+    for line, row in zip(lines, rows[1:], strict=True):
+        text = Text(row)
+        text.highlight_words([line.state], _COLOURS.get(line.state, ""))
+        drawn.append(text)
+    return [*drawn, *(Text(row, style="red") for row in _errors(lines, width))]
+
+
+def _columns(lines: Sequence[Line]) -> list[Column]:
+    def of(values: Sequence[object]) -> list[str]:
+        return ["-" if value is None else str(value) for value in values]
+
+    def numbers(values: Sequence[float | None]) -> list[str]:
+        return ["-" if value is None else shown(value) for value in values]
+
+    totals = [line.total_steps for line in lines]
+    shares = [f"{min(1.0, line.steps / line.total_steps):.0%}" if line.total_steps else "-" for line in lines]
+    rates = [line.steps_per_second for line in lines]
+    return [
+        Column("run", [line.run for line in lines], name=True),
+        Column("env", of([line.env for line in lines]), name=True),
+        Column("algo", of([line.algo for line in lines]), name=True),
+        Column("seed", of([line.seed for line in lines])),
+        Column("status", [line.state for line in lines], name=True),
+        Column("steps", [f"{line.steps:,}" for line in lines]),
+        Column("of", ["-" if total is None else f"{total:,}" for total in totals], rank=5),
+        Column("done", shares, rank=1),
+        Column("return", numbers([line.recent_return for line in lines])),
+        Column("best", numbers([line.best_return for line in lines]), rank=2),
+        Column("steps/s", ["-" if rate is None else f"{rate:,.0f}" for rate in rates], rank=4),
+        Column("age", [_age(line.age) for line in lines], rank=3),
+    ]
+
+
+def _chosen(columns: Sequence[Column], width: int) -> list[Column]:
+    """Leave out the columns for which there is no room, even with names at ENOUGH characters."""
+    chosen = set[int]()
+    room = width
+    for number, column in sorted(enumerate(columns), key=lambda pair: pair[1].rank):
+        room -= min(column.width, ENOUGH) + (GAP if chosen else 0)
+        if column.rank > 0 and room < 0:
+            break
+        chosen.add(number)
+    return [column for number, column in enumerate(columns) if number in chosen]
+
+
+def _fitted(columns: Sequence[Column], width: int) -> list[int]:
+    """Return widths of columns, names shortened from the longest on until the table fits."""
+    widths = [column.width for column in columns]
+    while sum(widths) + GAP * (len(widths) - 1) > width:
+        long = [i for i, column in enumerate(columns) if column.name and widths[i] > FEWEST]
+        if not long:
+            break
+        widths[max(long, key=widths.__getitem__)] -= 1
+    return widths
+
+
+def shorten(text: str, size: int, ellipsis: str) -> str:
+    """Return a text with its middle replaced where it is longer than a size; names often differ at their end."""
+    if len(text) <= size:
+        return text
+    head = (size - 1) // 3
+    return text[:head] + ellipsis + text[len(text) - (size - 1 - head) :]
+
+
+def _errors(lines: Sequence[Line], width: int | None) -> Iterator[str]:
+    """Yield the errors below the table, each with the whole name of its run."""
+    for line in lines:
+        if line.error:
+            said = f"{line.run}: {line.state}: {' '.join(line.error.split())}"
+            yield from (
+                [said]
+                if width is None
+                else textwrap.wrap(
+                    said, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+                )
+            )
+
+
+def _age(seconds: float) -> str:
+    from pgx.runs.loggers.console import clock_face
+
+    days = int(seconds // 86400)
+    return f"{days} d" if days else clock_face(max(0.0, seconds))

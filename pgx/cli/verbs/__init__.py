@@ -1,1 +1,0 @@
-"""Arguments of each command of `pgx`; its body is in pgx.cli.commands and imported when it is called."""
