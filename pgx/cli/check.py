@@ -206,13 +206,18 @@ def _policy(values: dict[str, Any], env: EnvConfig, seen: Seen) -> Verdict:
     """Whether the networks of the config can be made for it."""
     import torch
 
+    from pgx.config.run_config import spec_of
     from pgx.envs.checks import fails, holds, untold
-    from pgx.networks.agents import AgentPlan, flat_image_hint
+    from pgx.networks.agents import AgentSpec, flat_image_hint
 
     if seen.spaces is None:
         return untold("its spaces are not known")
-    plan = AgentPlan(
-        values["policy"], values["critic"], env.normalize_obs, env.obs_clip or torch.inf, values["seed"]
+    plan = AgentSpec(
+        policy=spec_of("policy", values["policy"]),
+        critic=spec_of("critic", values["critic"]),
+        normalize_obs=env.normalize_obs,
+        obs_clip=env.obs_clip or torch.inf,
+        seed=values["seed"],
     )
     try:
         agent = plan.make(*seen.spaces, torch.device("cpu"))

@@ -142,7 +142,7 @@ def _section_problems(section: str, values: Mapping[str, Any]) -> list[str]:
     if section in FIXED:
         return problems(section, signature(FIXED[section]), values)
     if "name" not in values:
-        offered = rules() if section == "algo" else NAMED[section][0]
+        offered = rules() if section == "algo" else NAMED[section]
         return [f"{section}.name: missing; expected one of {', '.join(offered)}"]
     name = values["name"]
     rest = {key: value for key, value in values.items() if key != "name"}
@@ -150,7 +150,7 @@ def _section_problems(section: str, values: Mapping[str, Any]) -> list[str]:
         if problem := rule_problem(str(name)):
             return [f"algo.name: {problem}"]
         return problems(section, signature(rule(str(name))), rest)
-    registry, _ = NAMED[section]
+    registry = NAMED[section]
     if name is None and section.endswith("optimizer"):
         return problems(section, {}, rest)
     if name not in registry:

@@ -226,7 +226,7 @@ def _misfits(config: RunConfig) -> list[str]:
         ("value_head", "policy", policy, WITH_VALUE_HEAD, "a value head"),
         ("action_values", "critic", critic, WITH_ACTION_VALUES, "values of actions"),
     ):
-        offers = having if use in uses else set(NAMED[group][0]) - having
+        offers = having if use in uses else set(NAMED[group]) - having
         if chosen not in offers:
             verb = "needs" if use in uses else "has no use for"
             found.append(
@@ -238,7 +238,7 @@ def _misfits(config: RunConfig) -> list[str]:
 def _optimizer_misfits(group: str, chosen: str | None, name: str, used: bool) -> list[str]:
     """An optimizer that does nothing, or one that is missing."""
     if used and chosen is None:
-        return [f"{group}=none: {name} takes steps with one; choose one of {', '.join(NAMED[group][0])}"]
+        return [f"{group}=none: {name} takes steps with one; choose one of {', '.join(NAMED[group])}"]
     if not used and chosen is not None:
         return [f"{group}={chosen}: {name} takes no step with it and it would do nothing; {group}=none"]
     return []

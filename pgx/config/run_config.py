@@ -4,18 +4,19 @@ Sections of a config whose `name` chooses from a registry.
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pgx.algos import rule
 from pgx.compiler import Compile
-from pgx.core.algorithm import Algorithm
+from pgx.core.agent import CriticSpec, PolicySpec
+from pgx.core.algorithm import Algorithm, OptimizerSpec
 from pgx.core.schema import Count, Fraction, Index, NonNegative, Positive, signature
 from pgx.envs.make import Backend
 from pgx.envs.rewards.plan import RewardPlan
 from pgx.networks import CRITICS, POLICIES
-from pgx.ops.optim import CRITIC_OPTIMIZERS, OPTIMIZERS
+from pgx.ops.optim import CRITIC_OPTIMIZERS, OPTIMIZERS, NoOptimizer
 from pgx.rollouts.sizes import Auto
 
 OnNaN = Literal["stop", "skip_update"]
@@ -152,7 +153,7 @@ class A3CConfig:
 
 RunnerConfig = SyncConfig | EpisodesConfig | DatasetConfig | ActorLearnerConfig | A3CConfig
 
-RUNNERS: dict[str, Callable[..., Any]] = {
+RUNNERS: dict[str, type[Any]] = {
     "a3c": A3CConfig,
     "actor_learner": ActorLearnerConfig,
     "dataset": DatasetConfig,
@@ -169,23 +170,30 @@ FIXED: dict[str, type[Any]] = {
 }
 
 
-NAMED: dict[str, tuple[dict[str, Callable[..., Any]], frozenset[str]]] = {
-    # section: what its `name` chooses from, and the parameters that come from elsewhere than the config
-    "policy": (POLICIES, frozenset({"obs", "action", "generator"})),
-    "critic": (CRITICS, frozenset({"obs", "action", "generator"})),
-    "optimizer": (OPTIMIZERS, frozenset({"network", "engine", "ranks"})),
-    "critic_optimizer": (CRITIC_OPTIMIZERS, frozenset({"network", "engine", "ranks"})),
-    "runner": (RUNNERS, frozenset()),
+NAMED: dict[str, Mapping[str, type[Any]]] = {
+    # section: the dataclass of each choice of its `name`; the fields are the other keys
+    "policy": POLICIES,
+    "critic": CRITICS,
+    "optimizer": OPTIMIZERS,
+    "critic_optimizer": CRITIC_OPTIMIZERS,
+    "runner": RUNNERS,
 }
 
 
 def keys_of(section: str, name: object) -> Mapping[str, Any]:
-    """The keys of a named choice with their annotations."""
-    registry, supplied = NAMED[section]
-    if name not in registry:
-        return {"name": str}
-    hints = signature(registry[str(name)])
-    return {"name": str} | {key: hint for key, hint in hints.items() if key not in supplied | {"return"}}
+    """Return the keys of a named choice with their annotations."""
+    registry = NAMED[section]
+    return {"name": str} | (signature(registry[str(name)]) if name in registry else {})
+
+
+def spec_of(section: str, values: Mapping[str, Any]) -> Any:
+    """Return the choice of a section as an instance of its dataclass.
+
+    Args:
+        section: key of NAMED.
+        values: `name` and the keys of that choice; name null: no optimizer.
+    """
+    return NoOptimizer() if values["name"] is None else NAMED[section][values["name"]](**_own(values))
 
 
 @dataclass(frozen=True)
@@ -206,6 +214,7 @@ class RunConfig(Top):
 
     Args:
         algo: the update rule.
+        policy, critic, optimizer, critic_optimizer: their specs.
         runner: the section of the rollout source, an instance of its dataclass.
         names: what the sections were chosen by.
         values: all values as nested plain data, for config.yaml and for tables of hyperparameters.
@@ -217,6 +226,10 @@ class RunConfig(Top):
     health: HealthConfig
     logger: LoggerConfig
     algo: Algorithm
+    policy: PolicySpec
+    critic: CriticSpec
+    optimizer: OptimizerSpec
+    critic_optimizer: OptimizerSpec
     runner: RunnerConfig
     names: Names
     values: Mapping[str, Any]
@@ -233,7 +246,7 @@ def typed(values: Mapping[str, Any]) -> RunConfig:
         health=HealthConfig(**values["health"]),
         logger=LoggerConfig(**values["logger"]),
         algo=rule(chosen["algo"])(**_own(values["algo"])),
-        runner=RUNNERS[chosen["runner"]](**_own(values["runner"])),
+        **{section: spec_of(section, values[section]) for section in NAMED},
         names=Names(**chosen),
         values=values,
     )

@@ -157,7 +157,7 @@ def _where(key: str, known: Mapping[str, Any]) -> str:
         having = [name for name in rules() if leaf in signature(rule(name))]
     else:
         having = (
-            [name for name in NAMED[section][0] if leaf in keys_of(section, name)] if section in NAMED else []
+            [name for name in NAMED[section] if leaf in keys_of(section, name)] if section in NAMED else []
         )
     chosen = known.get(section)
     name = chosen.get("name") if isinstance(chosen, Mapping) else None
@@ -312,7 +312,7 @@ def _table() -> dict[str, frozenset[Any]]:
     sections: list[tuple[str, Any]] = [("", signature(Top)), ("sweep.", signature(SearchConfig))]
     sections += [(f"{section}.", signature(each)) for section, each in FIXED.items()]
     sections += [
-        (f"{section}.", keys_of(section, name)) for section, (named, _) in NAMED.items() for name in named
+        (f"{section}.", keys_of(section, name)) for section, named in NAMED.items() for name in named
     ]
     sections += [("algo.", signature(rule(name)) | {"name": str}) for name in rules()]
     for prefix, hints in sections:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pgx.core.data import History, Observations
+from pgx.core.specs import ActionSpec, ObsSpec
 
 Metrics = dict[str, float]
 State = dict[str, Any]
@@ -129,6 +130,22 @@ class ActionValueCritic(Critic, Protocol):
 
     def action_value(self, obs: Observations, action: Tensor) -> Tensor:
         """Q(s, a), [B]; action [B, ...] as the policy sampled it."""
+        ...
+
+
+class PolicySpec(Protocol):
+    """Description of a policy network without its environment: a picklable dataclass of plain values."""
+
+    def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
+        """Return a policy with initial weights drawn from the generator."""
+        ...
+
+
+class CriticSpec(Protocol):
+    """Description of a critic network without its environment: a picklable dataclass of plain values."""
+
+    def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
+        """Return a critic with initial weights drawn from the generator."""
         ...
 
 

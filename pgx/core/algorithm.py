@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pgx.core.agent import Agent, Metrics, State
 from pgx.core.data import Batch, Rollout
+from pgx.core.ranks import SINGLE_PROCESS, Ranks
 
 Result = TypeVar("Result")
 
@@ -112,6 +113,14 @@ class Optimizer(Protocol):
 
     def state_dict(self) -> State: ...
     def load_state_dict(self, state: State) -> None: ...
+
+
+class OptimizerSpec(Protocol):
+    """Description of an optimizer without its network: a picklable dataclass of plain values."""
+
+    def make(self, network: Any, engine: Engine, ranks: Ranks = SINGLE_PROCESS) -> Optimizer:
+        """Return an optimizer of the network, a policy or critic; its losses are means over the rows of all ranks."""
+        ...
 
 
 @dataclass

@@ -179,3 +179,10 @@ def validate(instance: Any) -> None:
     found = problems(type(instance).__name__, expected, {name: getattr(instance, name) for name in expected})
     if found:
         raise ValueError("\n".join(found))
+
+
+class Validated:
+    """Base of dataclasses that validate their fields on construction."""
+
+    def __post_init__(self) -> None:
+        validate(self)

@@ -1,53 +1,50 @@
-"""Networks by name: what `policy=` and `critic=` choose from. Each is a function from specs to a module."""
+"""Registries of policies and critics: the choices of the config sections `policy` and `critic`."""
 
-from collections.abc import Callable
-
-from torch import nn
-
-from pgx.networks.action_values import q_critic
-from pgx.networks.cnn import cnn_critic, cnn_policy
+from pgx.core.agent import CriticSpec, PolicySpec
+from pgx.networks.action_values import QCritic
+from pgx.networks.cnn import CNNCritic, CNNPolicy
 from pgx.networks.linear import (
-    fourier_critic,
-    fourier_policy,
-    linear_critic,
-    linear_policy,
-    polynomial_critic,
-    polynomial_policy,
-    random_fourier_critic,
-    random_fourier_policy,
+    FourierCritic,
+    FourierPolicy,
+    LinearCritic,
+    LinearPolicy,
+    PolynomialCritic,
+    PolynomialPolicy,
+    RandomFourierCritic,
+    RandomFourierPolicy,
 )
-from pgx.networks.mlp import mlp_critic, mlp_policy
-from pgx.networks.recurrent import gru_policy, lstm_policy
-from pgx.networks.tabular import no_critic, tabular_critic, tabular_policy
-from pgx.networks.time_dependent import time_dependent_critic
-from pgx.networks.two_headed import two_headed
+from pgx.networks.mlp import MLPCritic, MLPPolicy
+from pgx.networks.recurrent import GRUPolicy, LSTMPolicy
+from pgx.networks.tabular import NoCritic, TabularCritic, TabularPolicy
+from pgx.networks.time_dependent import TimeDependentCritic
+from pgx.networks.two_headed import TwoHeadedPolicy
 
-POLICIES: dict[str, Callable[..., nn.Module]] = {
-    "mlp": mlp_policy,
-    "cnn": cnn_policy,
-    "two_headed": two_headed,
-    "tabular": tabular_policy,
-    "linear": linear_policy,
-    "polynomial": polynomial_policy,
-    "fourier": fourier_policy,
-    "random_fourier": random_fourier_policy,
-    "gru": gru_policy,
-    "lstm": lstm_policy,
+POLICIES: dict[str, type[PolicySpec]] = {
+    "mlp": MLPPolicy,
+    "cnn": CNNPolicy,
+    "two_headed": TwoHeadedPolicy,
+    "tabular": TabularPolicy,
+    "linear": LinearPolicy,
+    "polynomial": PolynomialPolicy,
+    "fourier": FourierPolicy,
+    "random_fourier": RandomFourierPolicy,
+    "gru": GRUPolicy,
+    "lstm": LSTMPolicy,
 }
-CRITICS: dict[str, Callable[..., nn.Module]] = {
-    "mlp": mlp_critic,
-    "cnn": cnn_critic,
-    "none": no_critic,
-    "q": q_critic,
-    "tabular": tabular_critic,
-    "linear": linear_critic,
-    "polynomial": polynomial_critic,
-    "fourier": fourier_critic,
-    "random_fourier": random_fourier_critic,
-    "time_dependent": time_dependent_critic,
+CRITICS: dict[str, type[CriticSpec]] = {
+    "mlp": MLPCritic,
+    "cnn": CNNCritic,
+    "none": NoCritic,
+    "q": QCritic,
+    "tabular": TabularCritic,
+    "linear": LinearCritic,
+    "polynomial": PolynomialCritic,
+    "fourier": FourierCritic,
+    "random_fourier": RandomFourierCritic,
+    "time_dependent": TimeDependentCritic,
 }
 
-# What some of them have that a rule may need, or cannot take.
+# Properties that an update rule may require or reject.
 WITH_MEMORY = frozenset({"gru", "lstm"})  # policies
 WITH_VALUE_HEAD = frozenset({"two_headed"})  # policies
 WITH_ACTION_VALUES = frozenset({"q"})  # critics

@@ -1,10 +1,12 @@
 """A critic that values actions too: V(s) and Q(s, a), each a perceptron of its own."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from pgx.core.data import Observations
-from pgx.core.schema import Count, Positive
+from pgx.core.schema import Count, Positive, Validated
 from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete, ObsSpec
 from pgx.networks.heads import Value
 from pgx.networks.mlp import Activation, OneHot, encoder, perceptron
@@ -72,38 +74,47 @@ class StateAndActionValue(nn.Module):
         return value
 
 
-def q_critic(
-    obs: ObsSpec,
-    action: ActionSpec,
-    generator: torch.Generator,
-    hidden: list[Count],
-    activation: Activation,
-    hidden_gain: Positive,
-    output_gain: Positive,
-) -> nn.Module:
-    """Two perceptrons of one shape: V(s), and Q(s, a) in the form that the actions allow.
+@dataclass(frozen=True)
+class QCritic(Validated):
+    """Critic V(s) and Q(s, a): two perceptrons of the same hidden layers.
 
-    Discrete actions: one output an action. Several discrete actions: their unit vectors are appended to the
-    observation. Continuous actions: their numbers are, as the policy sampled them.
+    Discrete actions: Q has one output per action. MultiDiscrete actions: their unit vectors are appended to the
+    observation. Continuous actions: their numbers are appended, as the policy sampled them.
 
-    Args as in `pgx.networks.mlp.mlp_policy`.
+    Fields as in `pgx.networks.mlp.MLPPolicy`.
     """
 
-    def net(inputs: ObsSpec, outputs: int) -> nn.Sequential:
-        return perceptron(inputs, outputs, hidden, activation, hidden_gain, output_gain, generator)
+    hidden: list[Count]
+    activation: Activation
+    hidden_gain: Positive
+    output_gain: Positive
 
-    def joined(encode_action: nn.Module, action_width: int) -> nn.Module:
-        layers, width = encoder(obs)
-        return JoinedActionValue(
-            nn.Sequential(*layers), encode_action, net(Continuous((width + action_width,)), 1)
-        )
+    def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
+        """Return the critic with initial weights drawn from the generator."""
 
-    state = Value(net(obs, 1))
-    match action:
-        case Discrete(n):
-            return StateAndActionValue(state, GatheredActionValue(net(obs, n)))
-        case MultiDiscrete(sizes):
-            return StateAndActionValue(state, joined(OneHots(sizes), sum(sizes)))
-        case Continuous((actions,)):
-            return StateAndActionValue(state, joined(nn.Identity(), actions))
-    raise ValueError(f"there is no action value for {action}")
+        def net(inputs: ObsSpec, outputs: int) -> nn.Sequential:
+            return perceptron(
+                inputs,
+                outputs,
+                self.hidden,
+                self.activation,
+                self.hidden_gain,
+                self.output_gain,
+                generator,
+            )
+
+        def joined(encode_action: nn.Module, action_width: int) -> nn.Module:
+            layers, width = encoder(obs)
+            return JoinedActionValue(
+                nn.Sequential(*layers), encode_action, net(Continuous((width + action_width,)), 1)
+            )
+
+        state = Value(net(obs, 1))
+        match action:
+            case Discrete(n):
+                return StateAndActionValue(state, GatheredActionValue(net(obs, n)))
+            case MultiDiscrete(sizes):
+                return StateAndActionValue(state, joined(OneHots(sizes), sum(sizes)))
+            case Continuous((actions,)):
+                return StateAndActionValue(state, joined(nn.Identity(), actions))
+        raise ValueError(f"there is no action value for {action}")

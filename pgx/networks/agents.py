@@ -1,4 +1,4 @@
-"""An agent from plain values: here, and in the worker processes of a run."""
+"""Construction of agents from picklable specs, in the main process and in workers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,31 +7,27 @@ from typing import Any
 
 import torch
 
-from pgx.core.agent import Agent, Normalizer
+from pgx.core.agent import Agent, CriticSpec, Normalizer, PolicySpec
 from pgx.core.seeding import generator
 from pgx.core.specs import ActionSpec, Continuous, Image, ObsSpec
 from pgx.envs.normalizers import Identity, ObservationNormalizer
-from pgx.networks import CRITICS, POLICIES
 
 
 @dataclass(frozen=True)
-class AgentPlan:
-    """What an agent is made of, but for what its environments show and take."""
+class AgentSpec:
+    """Description of an agent without its environment."""
 
-    policy: Mapping[str, Any]  # its name and its values
-    critic: Mapping[str, Any]  # its name and its values
+    policy: PolicySpec
+    critic: CriticSpec
     normalize_obs: bool
-    obs_clip: float  # bound on each normalised component; infinite for none
+    obs_clip: float  # bound on each normalised component; infinity: no bound
     seed: int  # of the run
 
     def make(self, obs: ObsSpec, action: ActionSpec, device: torch.device) -> Agent:
-        """An agent that has learned nothing; its weights depend on the seed alone."""
+        """Return an untrained agent; its weights depend on the seed and these spaces only."""
         weights = generator(self.seed, "weights")
-        networks: list[Any] = []
-        for registry, values in ((POLICIES, self.policy), (CRITICS, self.critic)):
-            own = {key: value for key, value in values.items() if key != "name"}
-            networks.append(registry[values["name"]](obs=obs, action=action, generator=weights, **own))
-        policy, critic = networks
+        policy: Any = self.policy.make(obs, action, weights)
+        critic: Any = self.critic.make(obs, action, weights)
         normalizer: Normalizer = Identity()
         if self.normalize_obs and isinstance(obs, Continuous):
             normalizer = ObservationNormalizer(obs, self.obs_clip, device)

@@ -1,13 +1,14 @@
 """Convolutional networks for images: the two stacks of the field, with the same heads as a perceptron."""
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from pgx.core.errors import UserError
-from pgx.core.schema import Count, Positive
+from pgx.core.schema import Count, Positive, Validated
 from pgx.core.specs import ActionSpec, Image, ObsSpec
 from pgx.networks.heads import ContinuousHead, LogStd, Value, policy_for
 from pgx.networks.mlp import Flat, Scaled
@@ -160,45 +161,59 @@ def _orthogonal(layer: nn.Conv2d | nn.Linear, gain: float, generator: torch.Gene
     return layer
 
 
-def cnn_policy(
-    obs: ObsSpec,
-    action: ActionSpec,
-    generator: torch.Generator,
-    stack: Stack,
-    layout: Layout,
-    hidden: Count,
-    hidden_gain: Positive,
-    output_gain: Positive,
-    log_std_init: LogStd,
-    continuous: ContinuousHead,
-) -> nn.Module:
-    """A convolutional network with the head that the actions ask for.
+@dataclass(frozen=True)
+class CNNPolicy(Validated):
+    """Convolutional policy: the distribution head fits the action space. Layers as in `convolutional`."""
 
-    Args:
-        obs, action: what the environment shows and takes.
-        generator: the stream that initial weights are drawn from.
-        stack, layout, hidden, hidden_gain, output_gain: see `convolutional`.
-        log_std_init, continuous: start and kind of the head; read for continuous actions alone.
-    """
+    stack: Stack  # convolutional layers
+    layout: Layout  # dimension of the channels in an image
+    hidden: Count  # width of the dense layer
+    hidden_gain: Positive  # scale of the orthogonal matrices of hidden layers
+    output_gain: Positive  # scale of the last orthogonal matrix
+    log_std_init: LogStd  # initial log standard deviation, continuous actions only
+    continuous: ContinuousHead  # distribution of continuous actions
 
-    def net(outputs: int) -> nn.Sequential:
-        return convolutional(
-            "policy", obs, outputs, stack, layout, hidden, hidden_gain, output_gain, generator
+    def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
+        """Return the policy with initial weights drawn from the generator."""
+
+        def net(outputs: int) -> nn.Sequential:
+            return convolutional(
+                "policy",
+                obs,
+                outputs,
+                self.stack,
+                self.layout,
+                self.hidden,
+                self.hidden_gain,
+                self.output_gain,
+                generator,
+            )
+
+        return policy_for(action, net, self.log_std_init, self.continuous)
+
+
+@dataclass(frozen=True)
+class CNNCritic(Validated):
+    """Convolutional critic V(s); fields as in `CNNPolicy`."""
+
+    stack: Stack
+    layout: Layout
+    hidden: Count
+    hidden_gain: Positive
+    output_gain: Positive
+
+    def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
+        """Return the critic with initial weights drawn from the generator; the action space is unused."""
+        return Value(
+            convolutional(
+                "critic",
+                obs,
+                1,
+                self.stack,
+                self.layout,
+                self.hidden,
+                self.hidden_gain,
+                self.output_gain,
+                generator,
+            )
         )
-
-    return policy_for(action, net, log_std_init, continuous)
-
-
-def cnn_critic(
-    obs: ObsSpec,
-    action: ActionSpec,
-    generator: torch.Generator,
-    stack: Stack,
-    layout: Layout,
-    hidden: Count,
-    hidden_gain: Positive,
-    output_gain: Positive,
-) -> nn.Module:
-    """A convolutional network with one output. Args as in `cnn_policy`; a state's value needs nothing of actions."""
-    net = convolutional("critic", obs, 1, stack, layout, hidden, hidden_gain, output_gain, generator)
-    return Value(net)

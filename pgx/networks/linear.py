@@ -15,13 +15,14 @@ preferences), 13.7 (Gaussian, there with a learned standard deviation of the sta
 
 import itertools
 import math
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from pgx.core.errors import UserError
-from pgx.core.schema import Count, Positive, Range
+from pgx.core.schema import Count, Positive, Range, Validated
 from pgx.core.specs import ActionSpec, Discrete, ObsSpec
 from pgx.networks.heads import ContinuousHead, LogStd, Value, policy_for
 from pgx.networks.mlp import encoder
@@ -188,87 +189,114 @@ def _critic(features: Features) -> nn.Module:
     return Value(_readout(features, 1))
 
 
-def linear_policy(
-    obs: ObsSpec,
-    action: ActionSpec,
-    generator: torch.Generator,
-    log_std_init: LogStd,
-    continuous: ContinuousHead,
-) -> nn.Module:
-    """Linear in the observation and a constant, or in the unit vector of a discrete one.
+@dataclass(frozen=True)
+class LinearPolicy(Validated):
+    """Policy that is linear in the observation and a constant, or in the unit vector of a discrete one.
 
-    Args:
-        obs, action: what the environment shows and takes; continuous actions have one dimension. Here and below.
-        generator: the stream that random features are drawn from; the other kinds draw nothing.
-        log_std_init, continuous: start and kind of the head; read for continuous actions alone.
+    Continuous actions have one dimension.
     """
-    return _policy(plain("policy", obs), action, log_std_init, continuous)
+
+    log_std_init: LogStd  # initial log standard deviation, continuous actions only
+    continuous: ContinuousHead  # distribution of continuous actions
+
+    def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
+        """Return the policy with zero weights."""
+        features = plain("policy", obs)
+        return _policy(features, action, self.log_std_init, self.continuous)
 
 
-def linear_critic(obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
-    """As `linear_policy`; a state's value needs nothing of the actions."""
-    return _critic(plain("critic", obs))
+@dataclass(frozen=True)
+class LinearCritic(Validated):
+    """Critic that is linear in the observation and a constant, or in the unit vector of a discrete one."""
+
+    def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
+        """Return the critic with zero weights; the action space is unused."""
+        return _critic(plain("critic", obs))
 
 
-def polynomial_policy(
-    obs: ObsSpec,
-    action: ActionSpec,
-    generator: torch.Generator,
-    degree: Count,
-    log_std_init: LogStd,
-    continuous: ContinuousHead,
-) -> nn.Module:
-    """Linear in all monomials of the observation up to a total degree."""
-    return _policy(polynomial("policy", obs, degree), action, log_std_init, continuous)
+@dataclass(frozen=True)
+class PolynomialPolicy(Validated):
+    """Policy that is linear in all monomials of the observation up to a total degree.
+
+    Continuous actions have one dimension.
+    """
+
+    degree: Count  # highest total degree of a monomial
+    log_std_init: LogStd  # initial log standard deviation, continuous actions only
+    continuous: ContinuousHead  # distribution of continuous actions
+
+    def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
+        """Return the policy with zero weights."""
+        features = polynomial("policy", obs, self.degree)
+        return _policy(features, action, self.log_std_init, self.continuous)
 
 
-def polynomial_critic(
-    obs: ObsSpec, action: ActionSpec, generator: torch.Generator, degree: Count
-) -> nn.Module:
-    """As `polynomial_policy`."""
-    return _critic(polynomial("critic", obs, degree))
+@dataclass(frozen=True)
+class PolynomialCritic(Validated):
+    """Critic that is linear in all monomials of the observation up to a total degree."""
+
+    degree: Count
+
+    def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
+        """Return the critic with zero weights; the action space is unused."""
+        return _critic(polynomial("critic", obs, self.degree))
 
 
-def fourier_policy(
-    obs: ObsSpec,
-    action: ActionSpec,
-    generator: torch.Generator,
-    order: Count,
-    scale: Positive,
-    log_std_init: LogStd,
-    continuous: ContinuousHead,
-) -> nn.Module:
-    """Linear in the Fourier basis; `order` and `scale` as in `features.fourier`."""
-    return _policy(fourier("policy", obs, order, scale), action, log_std_init, continuous)
+@dataclass(frozen=True)
+class FourierPolicy(Validated):
+    """Policy that is linear in the Fourier basis; see `fourier`.
+
+    Continuous actions have one dimension.
+    """
+
+    order: Count  # highest frequency, in half periods over the interval
+    scale: Positive  # half width of the interval, in units of the observation
+    log_std_init: LogStd  # initial log standard deviation, continuous actions only
+    continuous: ContinuousHead  # distribution of continuous actions
+
+    def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
+        """Return the policy with zero weights."""
+        features = fourier("policy", obs, self.order, self.scale)
+        return _policy(features, action, self.log_std_init, self.continuous)
 
 
-def fourier_critic(
-    obs: ObsSpec, action: ActionSpec, generator: torch.Generator, order: Count, scale: Positive
-) -> nn.Module:
-    """As `fourier_policy`."""
-    return _critic(fourier("critic", obs, order, scale))
+@dataclass(frozen=True)
+class FourierCritic(Validated):
+    """Critic that is linear in the Fourier basis; see `fourier`."""
+
+    order: Count
+    scale: Positive
+
+    def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
+        """Return the critic with zero weights; the action space is unused."""
+        return _critic(fourier("critic", obs, self.order, self.scale))
 
 
-def random_fourier_policy(
-    obs: ObsSpec,
-    action: ActionSpec,
-    generator: torch.Generator,
-    count: FeatureCount,
-    length_scale: Positive,
-    log_std_init: LogStd,
-    continuous: ContinuousHead,
-) -> nn.Module:
-    """Linear in random Fourier features; `count` and `length_scale` as in `features.random_fourier`."""
-    features = random_fourier("policy", obs, count, length_scale, generator)
-    return _policy(features, action, log_std_init, continuous)
+@dataclass(frozen=True)
+class RandomFourierPolicy(Validated):
+    """Policy that is linear in random Fourier features; see `random_fourier`.
+
+    Continuous actions have one dimension.
+    """
+
+    count: FeatureCount  # F, number of features
+    length_scale: Positive  # distance of observations over which the features change
+    log_std_init: LogStd  # initial log standard deviation, continuous actions only
+    continuous: ContinuousHead  # distribution of continuous actions
+
+    def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
+        """Return the policy with zero weights and features drawn from the generator."""
+        features = random_fourier("policy", obs, self.count, self.length_scale, generator)
+        return _policy(features, action, self.log_std_init, self.continuous)
 
 
-def random_fourier_critic(
-    obs: ObsSpec,
-    action: ActionSpec,
-    generator: torch.Generator,
-    count: FeatureCount,
-    length_scale: Positive,
-) -> nn.Module:
-    """As `random_fourier_policy`, with features of its own."""
-    return _critic(random_fourier("critic", obs, count, length_scale, generator))
+@dataclass(frozen=True)
+class RandomFourierCritic(Validated):
+    """Critic that is linear in random Fourier features; see `random_fourier`."""
+
+    count: FeatureCount
+    length_scale: Positive
+
+    def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
+        """Return the critic with zero weights and features drawn from the generator; the action space is unused."""
+        return _critic(random_fourier("critic", obs, self.count, self.length_scale, generator))

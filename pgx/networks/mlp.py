@@ -1,12 +1,13 @@
 """Multilayer perceptrons: policies with categorical or Gaussian heads, and critics."""
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from pgx.core.schema import Count, Positive
+from pgx.core.schema import Count, Positive, Validated
 from pgx.core.specs import ActionSpec, Discrete, Image, ObsSpec
 from pgx.networks.heads import ContinuousHead, LogStd, Value, policy_for
 
@@ -96,41 +97,42 @@ def linear(inputs: int, outputs: int, gain: float, generator: torch.Generator) -
     return layer
 
 
-def mlp_policy(
-    obs: ObsSpec,
-    action: ActionSpec,
-    generator: torch.Generator,
-    hidden: list[Count],
-    activation: Activation,
-    hidden_gain: Positive,
-    output_gain: Positive,
-    log_std_init: LogStd,
-    continuous: ContinuousHead,
-) -> nn.Module:
-    """A perceptron with the head that the actions ask for.
+@dataclass(frozen=True)
+class MLPPolicy(Validated):
+    """Perceptron policy: the distribution head fits the action space, which has one dimension if continuous.
 
-    Args:
-        obs, action: what the environment shows and takes; continuous actions have one dimension.
-        generator: the stream that initial weights are drawn from.
-        hidden, activation, hidden_gain, output_gain: see `perceptron`; a small output_gain makes the first
-            policy nearly the same everywhere.
-        log_std_init, continuous: start and kind of the head; read for continuous actions alone.
+    The layers are those of `perceptron`. A small output_gain makes the initial policy nearly independent of the state.
     """
 
-    def net(outputs: int) -> nn.Sequential:
-        return perceptron(obs, outputs, hidden, activation, hidden_gain, output_gain, generator)
+    hidden: list[Count]  # widths of the hidden layers
+    activation: Activation  # between layers
+    hidden_gain: Positive  # scale of the orthogonal matrices of hidden layers
+    output_gain: Positive  # scale of the last orthogonal matrix
+    log_std_init: LogStd  # initial log standard deviation, continuous actions only
+    continuous: ContinuousHead  # distribution of continuous actions
 
-    return policy_for(action, net, log_std_init, continuous)
+    def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
+        """Return the policy with initial weights drawn from the generator."""
+
+        def net(outputs: int) -> nn.Sequential:
+            return perceptron(
+                obs, outputs, self.hidden, self.activation, self.hidden_gain, self.output_gain, generator
+            )
+
+        return policy_for(action, net, self.log_std_init, self.continuous)
 
 
-def mlp_critic(
-    obs: ObsSpec,
-    action: ActionSpec,
-    generator: torch.Generator,
-    hidden: list[Count],
-    activation: Activation,
-    hidden_gain: Positive,
-    output_gain: Positive,
-) -> nn.Module:
-    """A perceptron with one output. Args as in `mlp_policy`; a state's value needs nothing of the actions."""
-    return Value(perceptron(obs, 1, hidden, activation, hidden_gain, output_gain, generator))
+@dataclass(frozen=True)
+class MLPCritic(Validated):
+    """Perceptron critic V(s); fields as in `MLPPolicy`."""
+
+    hidden: list[Count]
+    activation: Activation
+    hidden_gain: Positive
+    output_gain: Positive
+
+    def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
+        """Return the critic with initial weights drawn from the generator; the action space is unused."""
+        return Value(
+            perceptron(obs, 1, self.hidden, self.activation, self.hidden_gain, self.output_gain, generator)
+        )

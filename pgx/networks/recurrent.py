@@ -1,13 +1,13 @@
 """Policies with a memory: a perceptron, a gated recurrent cell, and the head that the actions ask for."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from pgx.core.agent import Distribution, Memory
 from pgx.core.data import History, Observations
-from pgx.core.schema import Count, Index, Positive
+from pgx.core.schema import Count, Index, Positive, Validated
 from pgx.core.specs import ActionSpec, ObsSpec
 from pgx.networks.heads import ContinuousHead, LogStd, policy_for
 from pgx.networks.mlp import Activation, linear, trunk
@@ -144,68 +144,62 @@ class RecurrentPolicy(nn.Module):
         return memories
 
 
-def gru_policy(
-    obs: ObsSpec,
-    action: ActionSpec,
-    generator: torch.Generator,
-    hidden: list[Count],
-    activation: Activation,
-    hidden_gain: Positive,
-    memory_units: Count,
-    output_gain: Positive,
-    log_std_init: LogStd,
-    continuous: ContinuousHead,
-    sequence_length: Count,
-    burn_in: Index,
-) -> nn.Module:
-    """A perceptron, a GRU on it, and the head that the actions ask for.
+@dataclass(frozen=True)
+class GRUPolicy(Validated):
+    """Recurrent policy: perceptron, GRU, and the distribution head that fits the action space.
 
-    Args:
-        obs, action: what the environment shows and takes; continuous actions have one dimension.
-        generator: the stream that initial weights are drawn from.
-        hidden, activation, hidden_gain: of the perceptron before the cell, which may have no layer; see `mlp_policy`.
-        memory_units: H, outputs of the cell, whose matrices are orthogonal.
-        output_gain, log_std_init, continuous: of the head; see `mlp_policy`.
-        sequence_length: steps that are learned from together; gradients reach no further back.
-        burn_in: steps before these that bring the memory up to date with the parameters.
+    Continuous actions have one dimension.
     """
-    encoder, width = trunk(obs, hidden, activation, hidden_gain, generator)
-    cell = GRUCell(width, memory_units, generator)
-    head = policy_for(
-        action,
-        lambda outputs: linear(memory_units, outputs, output_gain, generator),
-        log_std_init,
-        continuous,
-    )
-    return RecurrentPolicy(encoder, cell, head, Memory(cell.size, sequence_length, burn_in))
+
+    hidden: list[Count]  # widths of the layers before the cell; may be empty
+    activation: Activation  # between these layers
+    hidden_gain: Positive  # scale of their orthogonal matrices
+    memory_units: Count  # H, outputs of the cell; its matrices are orthogonal
+    output_gain: Positive  # scale of the last orthogonal matrix
+    log_std_init: LogStd  # initial log standard deviation, continuous actions only
+    continuous: ContinuousHead  # distribution of continuous actions
+    sequence_length: Count  # steps of a training sequence; gradients reach no further back
+    burn_in: Index  # steps before the sequence that recompute the recurrent state with the current parameters
+
+    def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
+        """Return the policy with initial weights drawn from the generator."""
+        encoder, width = trunk(obs, self.hidden, self.activation, self.hidden_gain, generator)
+        cell = GRUCell(width, self.memory_units, generator)
+        head = policy_for(
+            action,
+            lambda outputs: linear(self.memory_units, outputs, self.output_gain, generator),
+            self.log_std_init,
+            self.continuous,
+        )
+        return RecurrentPolicy(encoder, cell, head, Memory(cell.size, self.sequence_length, self.burn_in))
 
 
-def lstm_policy(
-    obs: ObsSpec,
-    action: ActionSpec,
-    generator: torch.Generator,
-    hidden: list[Count],
-    activation: Activation,
-    hidden_gain: Positive,
-    memory_units: Count,
-    forget_bias: float,
-    output_gain: Positive,
-    log_std_init: LogStd,
-    continuous: ContinuousHead,
-    sequence_length: Count,
-    burn_in: Index,
-) -> nn.Module:
-    """A perceptron, an LSTM on it, and the head that the actions ask for.
+@dataclass(frozen=True)
+class LSTMPolicy(Validated):
+    """Recurrent policy: perceptron, LSTM, and the distribution head that fits the action space.
 
-    Args:
-        forget_bias: of the forget gate at first; large keeps what is remembered. The others as in `gru_policy`.
+    Fields as in `GRUPolicy`.
     """
-    encoder, width = trunk(obs, hidden, activation, hidden_gain, generator)
-    cell = LSTMCell(width, memory_units, forget_bias, generator)
-    head = policy_for(
-        action,
-        lambda outputs: linear(memory_units, outputs, output_gain, generator),
-        log_std_init,
-        continuous,
-    )
-    return RecurrentPolicy(encoder, cell, head, Memory(cell.size, sequence_length, burn_in))
+
+    hidden: list[Count]
+    activation: Activation
+    hidden_gain: Positive
+    memory_units: Count
+    forget_bias: float  # initial bias of the forget gate; a large one keeps the cell state longer
+    output_gain: Positive
+    log_std_init: LogStd
+    continuous: ContinuousHead
+    sequence_length: Count
+    burn_in: Index
+
+    def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
+        """Return the policy with initial weights drawn from the generator."""
+        encoder, width = trunk(obs, self.hidden, self.activation, self.hidden_gain, generator)
+        cell = LSTMCell(width, self.memory_units, self.forget_bias, generator)
+        head = policy_for(
+            action,
+            lambda outputs: linear(self.memory_units, outputs, self.output_gain, generator),
+            self.log_std_init,
+            self.continuous,
+        )
+        return RecurrentPolicy(encoder, cell, head, Memory(cell.size, self.sequence_length, self.burn_in))

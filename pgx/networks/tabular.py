@@ -3,6 +3,8 @@
 A number for every observation and action: what theory speaks of.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -19,9 +21,13 @@ class Zero(nn.Module):
         return obs.time.new_zeros(obs.time.shape, dtype=torch.get_default_dtype())
 
 
-def no_critic(obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
-    """V(s) = 0, whatever the environment."""
-    return Zero()
+@dataclass(frozen=True)
+class NoCritic:
+    """V(s) = 0 in every environment."""
+
+    def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
+        """Return the critic; all arguments are unused."""
+        return Zero()
 
 
 class Table(nn.Module):
@@ -35,42 +41,44 @@ class Table(nn.Module):
         return self.theta[obs]
 
 
-def tabular_policy(obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
-    """pi(a|s) = softmax(theta[s])_a, uniform at first; one softmax per component of a MultiDiscrete action.
+@dataclass(frozen=True)
+class TabularPolicy:
+    """pi(a|s) = softmax(theta[s])_a, initially uniform; one softmax per component of a MultiDiscrete action.
+
+    theta is [S, A] for Discrete actions, [S, K_1 + ... + K_m] for MultiDiscrete ones.
 
     Source: Agarwal, Kakade, Lee and Mahajan, "On the theory of policy gradient methods: optimality, approximation, and
     distribution shift", 2021: the softmax parametrisation.
-
-    Args:
-        obs: Discrete, S of them.
-        action: Discrete, theta is [S, A]; or MultiDiscrete, [S, K_1 + ... + K_m].
-        generator: nothing is drawn from it.
-
-    Raises:
-        UserError: other observations or actions.
     """
-    states = _states("policy", obs)
-    match action:
-        case Discrete(n):
-            return CategoricalPolicy(Table(states, n))
-        case MultiDiscrete(sizes):
-            return MultiCategoricalPolicy(Table(states, sum(sizes)), sizes)
-    raise UserError(
-        f"policy=tabular: needs discrete actions, got {_shown(action)}; policy=linear or mlp takes these"
-    )
+
+    def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
+        """Return the policy; the generator is unused.
+
+        Raises:
+            UserError: the observations are not Discrete, or the actions are continuous.
+        """
+        states = _states("policy", obs)
+        match action:
+            case Discrete(n):
+                return CategoricalPolicy(Table(states, n))
+            case MultiDiscrete(sizes):
+                return MultiCategoricalPolicy(Table(states, sum(sizes)), sizes)
+        raise UserError(
+            f"policy=tabular: needs discrete actions, got {_shown(action)}; policy=linear or mlp takes these"
+        )
 
 
-def tabular_critic(obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
-    """V(s) = theta[s], 0 at first.
+@dataclass(frozen=True)
+class TabularCritic:
+    """V(s) = theta[s], initially 0."""
 
-    Args:
-        obs: Discrete.
-        action, generator: a state's value needs nothing of the actions, and nothing is drawn.
+    def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
+        """Return the critic; action space and generator are unused.
 
-    Raises:
-        UserError: other observations.
-    """
-    return Value(Table(_states("critic", obs), 1))
+        Raises:
+            UserError: the observations are not Discrete.
+        """
+        return Value(Table(_states("critic", obs), 1))
 
 
 def _states(section: str, obs: ObsSpec) -> int:

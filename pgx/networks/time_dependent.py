@@ -1,10 +1,12 @@
 """A critic that sees the clock and nothing else."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from pgx.core.data import Observations
-from pgx.core.schema import Count
+from pgx.core.schema import Count, Validated
 from pgx.core.specs import ActionSpec, ObsSpec
 
 
@@ -19,16 +21,16 @@ class TimeDependent(nn.Module):
         return self.value[obs.time.clamp(max=len(self.value) - 1)]
 
 
-def time_dependent_critic(
-    obs: ObsSpec, action: ActionSpec, generator: torch.Generator, horizon: Count
-) -> nn.Module:
-    """A baseline for every step of the episode, the same in all states.
+@dataclass(frozen=True)
+class TimeDependentCritic(Validated):
+    """V(t): one value per time step of the episode, the same in all states.
 
-    Source: Peters and Schaal, "Reinforcement learning of motor skills with policy gradients", 2008: a baseline of its
-    own for every time step of the episodic estimators.
-
-    Args:
-        obs, action, generator: nothing is read of them.
-        horizon: how many numbers are kept; steps beyond it share the last one.
+    Source: Peters and Schaal, "Reinforcement learning of motor skills with policy gradients", 2008: a separate baseline
+    for every time step of the episodic estimators.
     """
-    return TimeDependent(horizon)
+
+    horizon: Count  # number of values; later steps share the last one
+
+    def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
+        """Return the critic; all arguments are unused."""
+        return TimeDependent(self.horizon)

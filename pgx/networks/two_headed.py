@@ -1,13 +1,13 @@
 """Perceptrons with two heads on one trunk: actions, and the value of the state."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from pgx.core.agent import Distribution, Memory
 from pgx.core.data import Observations
-from pgx.core.schema import Count, Positive
+from pgx.core.schema import Count, Positive, Validated
 from pgx.core.specs import ActionSpec, ObsSpec
 from pgx.networks.heads import ContinuousHead, LogStd, policy_for
 from pgx.networks.mlp import Activation, linear, trunk
@@ -45,29 +45,27 @@ class TwoHeaded(nn.Module):
         return value
 
 
-def two_headed(
-    obs: ObsSpec,
-    action: ActionSpec,
-    generator: torch.Generator,
-    hidden: list[Count],
-    activation: Activation,
-    hidden_gain: Positive,
-    output_gain: Positive,
-    value_gain: Positive,
-    log_std_init: LogStd,
-    continuous: ContinuousHead,
-) -> nn.Module:
-    """A perceptron with the head that the actions ask for, and a value head on its last hidden layer.
+@dataclass(frozen=True)
+class TwoHeadedPolicy(Validated):
+    """Perceptron policy with a value head on its last hidden layer.
 
-    Its actions are those of `mlp_policy` from the same generator: the value head's weights are drawn last.
-
-    Args:
-        value_gain: scale of the value head's orthogonal matrix; the others as in `mlp_policy`.
+    Its actions are those of `MLPPolicy` from the same generator: the value head's weights are drawn last.
     """
-    body, width = trunk(obs, hidden, activation, hidden_gain, generator)
 
-    def head(outputs: int) -> nn.Linear:
-        return linear(width, outputs, output_gain, generator)
+    hidden: list[Count]  # widths of the hidden layers
+    activation: Activation  # between layers
+    hidden_gain: Positive  # scale of the orthogonal matrices of hidden layers
+    output_gain: Positive  # scale of the action head's orthogonal matrix
+    value_gain: Positive  # scale of the value head's orthogonal matrix
+    log_std_init: LogStd  # initial log standard deviation, continuous actions only
+    continuous: ContinuousHead  # distribution of continuous actions
 
-    actor = policy_for(action, head, log_std_init, continuous)
-    return TwoHeaded(body, actor, linear(width, 1, value_gain, generator))
+    def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
+        """Return the policy with initial weights drawn from the generator."""
+        body, width = trunk(obs, self.hidden, self.activation, self.hidden_gain, generator)
+
+        def head(outputs: int) -> nn.Linear:
+            return linear(width, outputs, self.output_gain, generator)
+
+        actor = policy_for(action, head, self.log_std_init, self.continuous)
+        return TwoHeaded(body, actor, linear(width, 1, self.value_gain, generator))

@@ -15,7 +15,7 @@ from pgx.core.algorithm import Binds
 from pgx.core.errors import RunError
 from pgx.core.seeding import derive
 from pgx.envs.make import EnvsPlan
-from pgx.networks.agents import AgentPlan
+from pgx.networks.agents import AgentSpec
 from pgx.rollouts.collector import RolloutBuffer, RolloutCollector
 from pgx.rollouts.inference import InferenceChannel, RemotePolicy
 from pgx.rollouts.shared import Column, SharedParameters, acting_tensors, attach
@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 class ActorPlan:
     """What every actor is made of, as plain values: whatever process it lives in."""
 
-    agent: AgentPlan
+    agent: AgentSpec
     envs: EnvsPlan  # of one actor
     rollout_steps: int  # T
     seed: int  # of the run

@@ -22,17 +22,16 @@ from torch import Tensor, nn
 
 from pgx.compiler import EngineChoice, aloud, make_engine, silently
 from pgx.core.agent import Agent, Metrics, State
-from pgx.core.algorithm import Algorithm, Learner, Optimizer
+from pgx.core.algorithm import Algorithm, Learner, Optimizer, OptimizerSpec
 from pgx.core.data import Rollout
 from pgx.core.errors import RunError
-from pgx.core.ranks import SINGLE_PROCESS
 from pgx.core.seeding import derive, generator
 from pgx.core.tensor_tree import leaves
 from pgx.envs.make import EnvsPlan
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
-from pgx.networks.agents import AgentPlan
-from pgx.ops.optim import CRITIC_OPTIMIZERS, OPTIMIZERS, GradientSteps, make_optimizer
+from pgx.networks.agents import AgentSpec
+from pgx.ops.optim import GradientSteps
 from pgx.ops.optim.shared_steps import SharedSteps
 from pgx.ops.params import assign, flatten, split
 from pgx.rollouts.collector import RolloutCollector
@@ -129,11 +128,11 @@ Numbers = Mapping[str, NDArray[np.float64]]  # moments, as they travel
 class A3CPlan:
     """What a worker is made of, as plain values."""
 
-    agent: AgentPlan
+    agent: AgentSpec
     envs: EnvsPlan  # of one worker
     algorithm: Algorithm
-    optimizer: Mapping[str, Any]  # its name and its values
-    critic_optimizer: Mapping[str, Any]  # its name and its values
+    optimizer: OptimizerSpec
+    critic_optimizer: OptimizerSpec
     reward_clip: float | None  # of scaled rewards, infinite for none; None: rewards stay as they are
     workers: int  # W
     rollout_steps: int  # t_max
@@ -185,10 +184,8 @@ class Worker:
         self.engine = make_engine(plan.engine, "cpu", aloud if index == 0 else silently)
         self.agent = plan.agent.make(self.envs.obs_spec, self.envs.action_spec, CPU)
         own = (
-            make_optimizer(OPTIMIZERS, plan.optimizer, self.agent.policy, self.engine, SINGLE_PROCESS),
-            make_optimizer(
-                CRITIC_OPTIMIZERS, plan.critic_optimizer, self.agent.critic, self.engine, SINGLE_PROCESS
-            ),
+            plan.optimizer.make(self.agent.policy, self.engine),
+            plan.critic_optimizer.make(self.agent.critic, self.engine),
         )
         self.common = Common(memory, self.agent, own, plan.workers)
         steps = [_shared(optimizer, self.common, i) for i, optimizer in enumerate(own)]

@@ -37,8 +37,8 @@ from pgx.core.streams import utf8
 from pgx.envs.make import BackendChoice, EnvsPlan, choose_backend, make_envs, nan_keywords, plan_envs
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
-from pgx.networks.agents import AgentPlan
-from pgx.ops.optim import make_optimizer
+from pgx.networks.agents import AgentSpec
+from pgx.networks.tabular import NoCritic
 from pgx.rollouts.actor import ActorPlan
 from pgx.rollouts.actor_learner import actor_learner
 from pgx.rollouts.dataset import dataset
@@ -95,7 +95,7 @@ def build(config: RunConfig, ranks: Ranks = SINGLE_PROCESS) -> Trainer:
     elsewhere = isinstance(config.runner, ActorLearnerConfig | A3CConfig)
     num_envs = 1 if elsewhere else config.env.num_envs // ranks.size
     choice, envs = _environments(config, num_envs, threads_of(config.env, ranks.local_size))
-    agent = agent_plan(config).make(envs.obs_spec, envs.action_spec, device)
+    agent = agent_spec(config).make(envs.obs_spec, envs.action_spec, device)
     learner = _learner(config, agent, engine, ranks)
     scaler = _scaler(config, ranks)
     runner: Runner | A3C
@@ -137,17 +137,21 @@ def _make_writable(run_dir: Path) -> None:
 # --- agents and what they learn with
 
 
-def agent_plan(config: RunConfig) -> AgentPlan:
+def agent_spec(config: RunConfig) -> AgentSpec:
     """Return the specification of the run's agent."""
-    policy, critic = config.values["policy"], config.values["critic"]
-    return AgentPlan(policy, critic, config.env.normalize_obs, _bound(config.env.obs_clip), config.seed)
+    return AgentSpec(
+        policy=config.policy,
+        critic=config.critic,
+        normalize_obs=config.env.normalize_obs,
+        obs_clip=_bound(config.env.obs_clip),
+        seed=config.seed,
+    )
 
 
 def _learner(config: RunConfig, agent: Agent, engine: Engine, ranks: Ranks) -> Learner:
-    own, critics = config.values["optimizer"], config.values["critic_optimizer"]
     return Learner(
-        make_optimizer(NAMED["optimizer"][0], own, agent.policy, engine, ranks),
-        make_optimizer(NAMED["critic_optimizer"][0], critics, agent.critic, engine, ranks),
+        config.optimizer.make(agent.policy, engine, ranks),
+        config.critic_optimizer.make(agent.critic, engine, ranks),
         engine,
         generator(config.seed, "minibatches"),
     )
@@ -234,7 +238,7 @@ def _actor_plan(
     config: RunConfig, runner: ActorLearnerConfig, engine: EngineChoice, actors: int
 ) -> ActorPlan:
     """Return the specification of each of so many actors; it has no critic."""
-    agent = replace(agent_plan(config), critic={"name": "none"})
+    agent = replace(agent_spec(config), critic=NoCritic())
     return ActorPlan(agent, _envs_plan(config, actors), runner.rollout_steps, config.seed, engine)
 
 
@@ -242,11 +246,11 @@ def a3c_plan(config: RunConfig, runner: A3CConfig, engine: EngineChoice) -> A3CP
     """Return the specification of each worker of an A3C run."""
     workers = worker_count(config.env.num_envs, runner.workers, cores())
     return A3CPlan(
-        agent=agent_plan(config),
+        agent=agent_spec(config),
         envs=_envs_plan(config, workers),
         algorithm=config.algo,
-        optimizer=config.values["optimizer"],
-        critic_optimizer=config.values["critic_optimizer"],
+        optimizer=config.optimizer,
+        critic_optimizer=config.critic_optimizer,
         reward_clip=reward_clip(config.env),
         workers=workers,
         rollout_steps=runner.rollout_steps,
@@ -340,7 +344,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Value | None
 def _columns() -> dict[str, Column]:
     """Return the type of each key of every rule and every named choice, for TensorBoard's table."""
     hints = {f"algo.{key}": hint for name in rules() for key, hint in signature(rule(name)).items()}
-    for section, (registry, _) in NAMED.items():
+    for section, registry in NAMED.items():
         hints |= {
             f"{section}.{key}": hint for name in registry for key, hint in keys_of(section, name).items()
         }
@@ -383,7 +387,7 @@ def _diagnose(
     config: RunConfig, specs: tuple[ObsSpec, ActionSpec], device: torch.device, attempt: Attempt
 ) -> str | None:
     """Return where in an update a number first becomes NaN or infinite, with an agent and a learner made for this."""
-    agent = agent_plan(config).make(*specs, device)
+    agent = agent_spec(config).make(*specs, device)
     learner = _learner(config, agent, Eager(), SINGLE_PROCESS)
     return find_fault(attempt, agent, config.algo, learner)
 
@@ -417,6 +421,6 @@ def load_agent_for(
     """
     torch.set_num_threads(config.torch_threads)
     state = Checkpoints(run_dir).load(checkpoint)
-    agent = agent_plan(config).make(obs, action, torch.device(config.device))
+    agent = agent_spec(config).make(obs, action, torch.device(config.device))
     agent.load_state_dict(state["agent"])
     return agent

@@ -15,11 +15,11 @@ from pgx.core.data import Batch, Rollout
 from pgx.core.errors import UserError
 from pgx.core.specs import Discrete
 from pgx.envs.normalizers import Identity
-from pgx.networks.action_values import q_critic
+from pgx.networks.action_values import QCritic
 from pgx.networks.heads import CategoricalPolicy
 from pgx.networks.mlp import perceptron
 from pgx.ops.losses import value_loss
-from pgx.ops.optim import NoSteps, adam, sgd
+from pgx.ops.optim import SGD, Adam, NoSteps
 from pgx.ops.stats import standardize
 from tests import oracle
 from tests.conftest import Make, parameters
@@ -66,7 +66,7 @@ def tabular_agent(mdp: TabularMDP, value: Tensor, action_value: Tensor) -> Agent
     """The softmax policy of `logits` and a critic that knows these numbers, [S] and [S, A]."""
     generator, space = torch.Generator().manual_seed(0), (Discrete(mdp.states), Discrete(mdp.actions))
     policy = CategoricalPolicy(perceptron(space[0], mdp.actions, [], "tanh", 1.0, 1.0, generator))
-    critic = q_critic(*space, generator, [], "tanh", 1.0, 1.0)
+    critic = QCritic([], "tanh", 1.0, 1.0).make(*space, generator)
     with torch.no_grad():
         policy.net[-1].weight.copy_(logits(mdp).T)
         critic.state.net[-1].weight.copy_(value[None])
@@ -223,7 +223,7 @@ def test_the_step_is_along_the_mean_over_rows_of_weight_times_score(way: str) ->
     batch = algorithm.estimate(agent, rollout)
     weight = agent.policy.net[-1].weight
     start = weight.detach().clone()
-    steps = sgd(agent.policy, Eager(), 0.5, "constant", None, 0.0)
+    steps = SGD(0.5, "constant", None, 0.0).make(agent.policy, Eager())
     algorithm.update(agent, learner(agent, steps), rollout, 0.0)
     expected = 0.5 * gradients(mdp, batch, rollout).sum(0) / rollout.steps
     assert torch.allclose((weight - start).T.detach(), expected.float(), rtol=1e-3, atol=1e-6)
@@ -323,7 +323,7 @@ def test_a_table_is_fitted_to_the_means_of_its_targets() -> None:
     agent, rollout = knowing_agent(mdp), sampled(mdp, episodes=300)
     algorithm = rule(critic_steps=400)
     batch = algorithm.estimate(agent, rollout)
-    steps = adam(agent.critic, Eager(), 0.05, "constant", None, 0.9, 0.99, 1e-8)
+    steps = Adam(0.05, "constant", None, 0.9, 0.99, 1e-8).make(agent.critic, Eager())
     metrics = algorithm.update(agent, learner(agent, critic=steps), rollout, 0.0)
     state, action = batch.obs.features, batch.action
     with torch.no_grad():
@@ -355,7 +355,7 @@ def test_from_nothing_the_critic_learns_the_exact_v_and_q_of_the_policy(target: 
     mdp, pi = chain(), logits(chain()).softmax(-1)
     agent = tabular_agent(mdp, torch.zeros(mdp.states), torch.zeros(mdp.states, mdp.actions))
     algorithm = rule(critic_steps=5, **TARGETS[target])
-    steps = adam(agent.critic, Eager(), 0.03, "linear", None, 0.9, 0.99, 1e-8)
+    steps = Adam(0.03, "linear", None, 0.9, 0.99, 1e-8).make(agent.critic, Eager())
     student = learner(agent, critic=steps)
     for k in range(80):
         algorithm.update(agent, student, sampled(mdp, episodes=200, seed=k), k / 80)

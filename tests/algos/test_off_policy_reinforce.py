@@ -22,7 +22,7 @@ from pgx.envs.normalizers import Identity
 from pgx.networks.distributions import Categorical
 from pgx.networks.tabular import Zero
 from pgx.ops.losses import surrogate
-from pgx.ops.optim import NoSteps, sgd
+from pgx.ops.optim import SGD, NoSteps
 from pgx.ops.params import flatten, gradient
 from tests import oracle
 from tests.conftest import composed
@@ -132,7 +132,7 @@ def updated(
 ) -> tuple[Tensor, Metrics]:
     """theta after an update by plain gradient ascent, and what the rule reports."""
     agent = agent_of(theta)
-    optimizer = sgd(agent.policy, Eager(), rate, "constant", max_grad_norm=None, momentum=0.0)
+    optimizer = SGD(rate, "constant", max_grad_norm=None, momentum=0.0).make(agent.policy, Eager())
     learner = Learner(optimizer, NoSteps(agent.critic), Eager(), torch.Generator())
     metrics = algorithm.update(agent, learner, rollout, 0.0)
     return flatten(agent.policy.parameters()).view_as(theta), metrics

@@ -18,9 +18,9 @@ from pgx.core.errors import UserError
 from pgx.core.specs import Continuous
 from pgx.envs.normalizers import Identity
 from pgx.networks.tabular import Zero
-from pgx.networks.two_headed import two_headed
+from pgx.networks.two_headed import TwoHeadedPolicy
 from pgx.ops.optim import NoSteps
-from pgx.ops.optim.first_order import Adam
+from pgx.ops.optim.first_order import AdamTransform
 from pgx.ops.optim.gradient_steps import GradientSteps
 from pgx.ops.params import flatten, split
 from pgx.ops.stats import explained_variance
@@ -61,9 +61,11 @@ def steps_of(trainer: Trainer, name: str) -> int:
 
 def steps_by_coordinate(optimizer: Optimizer, network: Policy | Critic) -> list[tuple[Tensor, set[int]]]:
     """Each parameter with the steps of Adam that its coordinates took: t, where weights add up to 1 - beta1^t."""
-    assert isinstance(optimizer, GradientSteps) and isinstance(optimizer.rule.rule, Adam)
+    assert isinstance(optimizer, GradientSteps) and isinstance(
+        optimizer.gradient_step.transform, AdamTransform
+    )
     total = optimizer.state_dict()["moments"][2].double()
-    taken = (torch.log1p(-total) / math.log(optimizer.rule.rule.beta1)).round().long()
+    taken = (torch.log1p(-total) / math.log(optimizer.gradient_step.transform.beta1)).round().long()
     parameters = list(network.parameters())
     return [
         (p, set(of.flatten().tolist())) for p, of in zip(parameters, split(taken, parameters), strict=True)
@@ -250,7 +252,7 @@ def test_the_divergence_reported_is_that_of_the_auxiliary_phase_alone(make: Make
 def test_the_divergence_reported_is_from_the_old_policy_to_the_new(by: float) -> None:
     """KL(old || new), and not the reverse, which differs where the deviation moves."""
     one = Continuous((1,))
-    policy = two_headed(one, one, torch.Generator(), [], "tanh", 1.0, 1.0, 1.0, 0.0, "gaussian")
+    policy = TwoHeadedPolicy([], "tanh", 1.0, 1.0, 1.0, 0.0, "gaussian").make(one, one, torch.Generator())
     optimizer = Widening(policy, policy.actor.log_std, by)
     learner = Learner(optimizer, NoSteps(Zero()), Eager(), torch.Generator())
     rule = PPG(0.99, 0.95, "off", 0.2, 0.0, "shared", 1, 1, 1, 4, 1, 4, 1.0)

@@ -20,7 +20,7 @@ from pgx.core.errors import UserError
 from pgx.envs.normalizers import Identity
 from pgx.networks.distributions import Categorical
 from pgx.networks.tabular import Zero
-from pgx.ops.optim import NoSteps, adam, sgd
+from pgx.ops.optim import SGD, Adam, NoSteps
 from pgx.training.trainer import Trainer
 from tests import oracle
 from tests.conftest import Make, composed
@@ -278,8 +278,8 @@ def learner_of(agent: Agent, learning_rate: float) -> Learner:
     engine, critic = Eager(), agent.critic
     learned = any(True for _ in critic.parameters())
     return Learner(
-        optimizer=sgd(agent.policy, engine, learning_rate, "constant", None, 0.0),
-        critic_optimizer=adam(critic, engine, 0.1, "constant", None, 0.9, 0.999, 1e-8)
+        optimizer=SGD(learning_rate, "constant", None, 0.0).make(agent.policy, engine),
+        critic_optimizer=Adam(0.1, "constant", None, 0.9, 0.999, 1e-8).make(critic, engine)
         if learned
         else NoSteps(critic),
         engine=engine,

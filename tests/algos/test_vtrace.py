@@ -20,7 +20,7 @@ from pgx.core.data import Batch, Observations, Rollout
 from pgx.core.errors import UserError
 from pgx.envs.normalizers import Identity
 from pgx.networks.distributions import Categorical
-from pgx.ops.optim import sgd
+from pgx.ops.optim import SGD
 from pgx.ops.params import flatten
 from pgx.runs.loggers.jsonl import read
 from pgx.training import health
@@ -78,7 +78,9 @@ def tabular(theta: Tensor, values: Tensor) -> Agent:
 
 def learner(agent: Agent) -> Learner:
     """Plain gradient steps of length one times the gradient."""
-    policy, critic = (sgd(net, Eager(), 1.0, "constant", None, 0.0) for net in (agent.policy, agent.critic))
+    policy, critic = (
+        SGD(1.0, "constant", None, 0.0).make(net, Eager()) for net in (agent.policy, agent.critic)
+    )
     return Learner(policy, critic, Eager(), torch.Generator())
 
 

@@ -116,7 +116,7 @@ def test_all_that_a_network_computes_with_is_parameter_buffer_or_described(name:
     obs = {"tabular": Discrete(5), "cnn": Image((84, 84, 3))}.get(short, Continuous((3,)))
     cfg = composed(f"{section}={short}")
     values = {key: value for key, value in dict(cfg[section]).items() if key != "name"}
-    net = registry[short](obs=obs, action=Discrete(2), generator=torch.Generator().manual_seed(0), **values)
+    net = registry[short](**values).make(obs, Discrete(2), torch.Generator().manual_seed(0))
     loose = [
         f"{type(module).__name__}.{key}"
         for module in net.modules()

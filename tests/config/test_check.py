@@ -117,10 +117,7 @@ def test_no_key_of_pgx_takes_a_number_that_is_nan() -> None:
     kinds = [Top, SearchConfig, *FIXED.values(), *map(rule, rules())]
     hints = [hint for kind in kinds for hint in signature(kind).values()]
     hints += [
-        hint
-        for section, (named, _) in NAMED.items()
-        for name in named
-        for hint in keys_of(section, name).values()
+        hint for section, named in NAMED.items() for name in named for hint in keys_of(section, name).values()
     ]
     assert len(hints) > 100 and not [hint for hint in hints if fits(math.nan, hint) or fits([math.nan], hint)]
 

@@ -8,7 +8,7 @@ import pytest
 from pgx.compiler import EngineChoice
 from pgx.config.check import validate
 from pgx.config.run_config import A3CConfig, with_values
-from pgx.training.build import a3c_plan, agent_plan, reward_clip
+from pgx.training.build import a3c_plan, agent_spec, reward_clip
 from pgx.training.loop import SyncLoop
 from pgx.training.trainer import Trainer
 from tests.conftest import Make, composed
@@ -24,13 +24,13 @@ def synchronous(trainer: Trainer) -> SyncLoop:
 
 def test_bounds_and_statistics_of_observations_reach_the_agent() -> None:
     config = validate(composed(*HERE))
-    assert agent_plan(with_values(config, {"env.obs_clip": 0.25})).obs_clip == 0.25
-    assert agent_plan(with_values(config, {"env.obs_clip": None})).obs_clip == float("inf")
+    assert agent_spec(with_values(config, {"env.obs_clip": 0.25})).obs_clip == 0.25
+    assert agent_spec(with_values(config, {"env.obs_clip": None})).obs_clip == float("inf")
     for normalized in (True, False):
-        plan = agent_plan(with_values(config, {"env.normalize_obs": normalized}))
+        plan = agent_spec(with_values(config, {"env.normalize_obs": normalized}))
         assert plan.normalize_obs is normalized
     for seed in (3, 4):
-        assert agent_plan(with_values(config, {"seed": seed})).seed == seed
+        assert agent_spec(with_values(config, {"seed": seed})).seed == seed
 
 
 def test_rewards_are_scaled_and_bounded_as_the_config_says() -> None:

@@ -10,13 +10,14 @@ from pgx.algos.common.advantages import gae_batch
 from pgx.algos.common.critic_fit import critic_loss
 from pgx.compiler import Eager
 from pgx.core.agent import Agent
+from pgx.core.algorithm import OptimizerSpec
 from pgx.core.data import Batch, Rollout
 from pgx.core.ranks import SINGLE_PROCESS, Ranks, Shard, share_of
 from pgx.core.specs import Continuous, Discrete
 from pgx.envs.normalizers import Identity
-from pgx.networks.mlp import mlp_critic, mlp_policy
+from pgx.networks.mlp import MLPCritic, MLPPolicy
 from pgx.ops.fisher import gauss_newton_product, over_ranks
-from pgx.ops.optim import CRITIC_OPTIMIZERS, make_optimizer
+from pgx.ops.optim import LBFGS, SGD
 from pgx.ops.params import flatten
 from pgx.ops.stats import standardize
 from tests.conftest import seen
@@ -28,7 +29,7 @@ ROWS = 8
 
 def critic() -> nn.Module:
     generator = torch.Generator().manual_seed(0)
-    return mlp_critic(Continuous((2,)), Discrete(2), generator, [], "tanh", 1.0, 1.0).double()
+    return MLPCritic([], "tanh", 1.0, 1.0).make(Continuous((2,)), Discrete(2), generator).double()
 
 
 def batch() -> Batch:
@@ -46,29 +47,17 @@ def part(ranks: Ranks) -> Batch:
     return replace(batch().rows(own), share=Shard(ranks, ROWS, own))
 
 
-CHOICES = {
-    "sgd, clipped": {
-        "name": "sgd",
-        "learning_rate": 0.1,
-        "schedule": "constant",
-        "max_grad_norm": 1.0,
-        "momentum": 0.0,
-    },
-    "lbfgs": {
-        "name": "lbfgs",
-        "learning_rate": 1.0,
-        "schedule": "constant",
-        "iterations": 2,
-        "history_size": 5,
-    },
+SPECS: dict[str, OptimizerSpec] = {
+    "sgd, clipped": SGD(learning_rate=0.1, schedule="constant", max_grad_norm=1.0, momentum=0.0),
+    "lbfgs": LBFGS(learning_rate=1.0, schedule="constant", iterations=2, history_size=5),
 }
 
 
-@pytest.mark.parametrize("values", CHOICES.values(), ids=CHOICES)
-def test_a_step_is_along_the_gradient_of_all_rows_clipped_after_the_mean(values: dict[str, object]) -> None:
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_a_step_is_along_the_gradient_of_all_rows_clipped_after_the_mean(spec: OptimizerSpec) -> None:
     def step(ranks: Ranks, rows: Batch) -> tuple[Tensor, Tensor]:
         network = critic()
-        optimizer = make_optimizer(CRITIC_OPTIMIZERS, values, network, Eager(), ranks)
+        optimizer = spec.make(network, Eager(), ranks)
         loss = optimizer.step(critic_loss, rows)
         return loss, flatten(network.parameters())
 
@@ -80,9 +69,11 @@ def test_a_step_is_along_the_gradient_of_all_rows_clipped_after_the_mean(values:
 
 def test_a_fisher_product_is_over_the_rows_of_all_ranks() -> None:
     generator = torch.Generator().manual_seed(0)
-    policy = mlp_policy(
-        Continuous((2,)), Continuous((1,)), generator, [], "tanh", 1.0, 1.0, 0.0, "gaussian"
-    ).double()
+    policy = (
+        MLPPolicy([], "tanh", 1.0, 1.0, 0.0, "gaussian")
+        .make(Continuous((2,)), Continuous((1,)), generator)
+        .double()
+    )
     vector = torch.ones(sum(p.numel() for p in policy.parameters()), dtype=torch.float64)
     expected = gauss_newton_product(policy, batch().obs)(vector)
 
@@ -130,9 +121,9 @@ def rollout(envs: slice, ranks: Ranks) -> Rollout:
 
 def test_advantages_of_ranks_are_those_of_one_process_and_know_their_place() -> None:
     generator = torch.Generator().manual_seed(0)
-    policy = mlp_policy(Continuous((2,)), Discrete(2), generator, [], "tanh", 1.0, 1.0, 0.0, "gaussian")
+    policy = MLPPolicy([], "tanh", 1.0, 1.0, 0.0, "gaussian").make(Continuous((2,)), Discrete(2), generator)
     agent = Agent(
-        policy, mlp_critic(Continuous((2,)), Discrete(2), generator, [], "tanh", 1.0, 1.0), Identity()
+        policy, MLPCritic([], "tanh", 1.0, 1.0).make(Continuous((2,)), Discrete(2), generator), Identity()
     )
     whole = gae_batch(agent, rollout(slice(0, 4), SINGLE_PROCESS), 0.9, 0.8, normalize=True)
     parts = [slice(0, 1), slice(1, 4)]

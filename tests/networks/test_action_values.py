@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from pgx.core.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
-from pgx.networks.action_values import q_critic
-from pgx.networks.mlp import mlp_critic
+from pgx.networks.action_values import QCritic
+from pgx.networks.mlp import MLPCritic
 from tests.conftest import seen
 
 VECTOR = Continuous((3,))
@@ -21,7 +21,7 @@ def critic_for(
     obs: ObsSpec, action: ActionSpec, seed: int = 0, hidden: tuple[int, ...] = (8, 7)
 ) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
-    return q_critic(obs, action, generator, list(hidden), "tanh", hidden_gain=1.3, output_gain=0.5)
+    return QCritic(list(hidden), "tanh", hidden_gain=1.3, output_gain=0.5).make(obs, action, generator)
 
 
 def samples(space: ObsSpec | ActionSpec, seed: int = 1) -> Tensor:
@@ -87,7 +87,7 @@ def test_without_hidden_layers_q_is_linear_in_what_it_sees_of_state_and_action(
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_the_state_value_is_that_of_the_critic_of_states(action: ActionSpec) -> None:
-    plain = mlp_critic(VECTOR, action, torch.Generator().manual_seed(0), [8, 7], "tanh", 1.3, 0.5)
+    plain = MLPCritic([8, 7], "tanh", 1.3, 0.5).make(VECTOR, action, torch.Generator().manual_seed(0))
     features = samples(VECTOR)
     assert torch.equal(critic_for(VECTOR, action)(seen(features)), plain(seen(features)))
 

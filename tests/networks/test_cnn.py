@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pgx.core.errors import UserError
 from pgx.core.specs import ActionSpec, Continuous, Discrete, Image, ObsSpec
 from pgx.envs.normalizers import Identity
-from pgx.networks.cnn import Layout, Stack, cnn_critic, cnn_policy
+from pgx.networks.cnn import CNNCritic, CNNPolicy, Layout, Stack
 from pgx.networks.distributions import Categorical, DiagonalGaussian, SquashedGaussian
 from pgx.ops.fisher import gauss_newton_product, kl_hessian_product, scores
 from tests.conftest import Make, seen
@@ -35,11 +35,11 @@ def policy(
     continuous: Literal["gaussian", "squashed_gaussian"] = "gaussian",
 ) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
-    return cnn_policy(obs, action, generator, stack, layout, hidden, 1.4, 0.5, -0.7, continuous)
+    return CNNPolicy(stack, layout, hidden, 1.4, 0.5, -0.7, continuous).make(obs, action, generator)
 
 
 def critic(obs: ObsSpec, stack: Stack = "nature", layout: Layout = "auto", hidden: int = 8) -> nn.Module:
-    return cnn_critic(obs, Discrete(3), torch.Generator().manual_seed(0), stack, layout, hidden, 1.4, 1.0)
+    return CNNCritic(stack, layout, hidden, 1.4, 1.0).make(obs, Discrete(3), torch.Generator().manual_seed(0))
 
 
 def images(*shape: int, rows: int = 5) -> Tensor:

@@ -11,7 +11,7 @@ from pgx.core.agent import Distribution
 from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete
 from pgx.networks.distributions import Categorical, DiagonalGaussian, MultiCategorical, SquashedGaussian
 from pgx.networks.heads import masked
-from pgx.networks.mlp import mlp_policy
+from pgx.networks.mlp import MLPPolicy
 from pgx.ops.fisher import gauss_newton_product, kl_hessian_product
 from tests.conftest import seen
 
@@ -147,8 +147,8 @@ def test_the_gradient_of_the_kl_is_that_of_its_definition(kind: str, step: float
 
 @pytest.mark.parametrize("action", [Discrete(7), MultiDiscrete(SIZES), Continuous((3,))])
 def test_the_second_derivative_at_an_unmoved_policy_is_the_fisher_matrix(action: ActionSpec) -> None:
-    net = mlp_policy(
-        Continuous((3,)), action, torch.Generator().manual_seed(0), [8], "tanh", 1.4, 1.0, 0.0, "gaussian"
+    net = MLPPolicy([8], "tanh", 1.4, 1.0, 0.0, "gaussian").make(
+        Continuous((3,)), action, torch.Generator().manual_seed(0)
     )
     obs = seen(normal(2, ROWS, 3), None if isinstance(action, Continuous) else MASK.expand(ROWS, -1))
     vector = normal(3, sum(p.numel() for p in net.parameters()))

@@ -33,18 +33,13 @@ def stream(seed: int = 0) -> torch.Generator:
 
 
 def policy_of(kind: str, action: ActionSpec, seed: int = 0) -> nn.Module:
-    return POLICIES[kind](
-        obs=VECTOR,
-        action=action,
-        generator=stream(seed),
-        **KEYS[kind],
-        log_std_init=-0.3,
-        continuous="gaussian",
+    return POLICIES[kind](**KEYS[kind], log_std_init=-0.3, continuous="gaussian").make(
+        VECTOR, action, stream(seed)
     )
 
 
 def critic_of(kind: str, seed: int = 0) -> nn.Module:
-    return CRITICS[kind](obs=VECTOR, action=Discrete(2), generator=stream(seed), **KEYS[kind])
+    return CRITICS[kind](**KEYS[kind]).make(VECTOR, Discrete(2), stream(seed))
 
 
 def moved(network: nn.Module, seed: int = 3) -> nn.Module:
@@ -152,8 +147,8 @@ def test_policy_and_critic_draw_random_features_of_their_own(make: Make) -> None
 
 def test_continuous_actions_can_be_squashed_into_their_bounds() -> None:
     bounded = Continuous((2,), low=(-1.0, 0.0), high=(1.0, 3.0))
-    policy = POLICIES["linear"](
-        obs=VECTOR, action=bounded, generator=stream(), log_std_init=1.0, continuous="squashed_gaussian"
+    policy = POLICIES["linear"](log_std_init=1.0, continuous="squashed_gaussian").make(
+        VECTOR, bounded, stream()
     )
     assert isinstance(policy, SquashedGaussianPolicy)
     assert policy.center.tolist() == [0.0, 1.5]
@@ -166,7 +161,7 @@ def test_a_refusal_names_the_network_that_was_chosen(kind: str) -> None:
         with pytest.raises(
             UserError, match=f"^{section}={kind}: .*16 discrete ones; {section}=tabular, linear or"
         ):
-            registry[kind](obs=Discrete(16), action=Discrete(4), generator=stream(), **KEYS[kind], **keys)
+            registry[kind](**KEYS[kind], **keys).make(Discrete(16), Discrete(4), stream())
 
 
 @pytest.mark.parametrize("algo", ["npg", "ppo", "a2c"])

@@ -9,7 +9,7 @@ from torch import Tensor
 from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete
 from pgx.networks.distributions import Categorical, MultiCategorical
 from pgx.networks.heads import masked
-from pgx.networks.mlp import mlp_policy
+from pgx.networks.mlp import MLPPolicy
 from pgx.ops.fisher import gauss_newton_product, kl_hessian_product, scores
 from tests.conftest import seen
 
@@ -93,7 +93,7 @@ def test_nothing_forbidden_is_sampled_or_chosen_however_sure_the_network_is_of_i
 @pytest.mark.parametrize("action", ACTIONS)
 def test_a_network_behind_a_mask_has_both_fisher_products_and_scores(action: ActionSpec) -> None:
     generator = torch.Generator().manual_seed(0)
-    net = mlp_policy(Continuous((3,)), action, generator, [5], "tanh", 1.4, 1.0, 0.0, "gaussian").double()
+    net = MLPPolicy([5], "tanh", 1.4, 1.0, 0.0, "gaussian").make(Continuous((3,)), action, generator).double()
     mask = masks()
     mask[:, 6] = False  # in no row
     mask[:, 5] |= ~mask[:, 4:].any(1)

@@ -9,7 +9,7 @@ from torch import nn
 from pgx.core.data import Observations
 from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete, ObsSpec
 from pgx.networks.distributions import Categorical, DiagonalGaussian, MultiCategorical
-from pgx.networks.mlp import Activation, mlp_critic, mlp_policy
+from pgx.networks.mlp import Activation, MLPCritic, MLPPolicy
 from tests.conftest import seen
 
 VECTOR = Continuous((3,))
@@ -26,28 +26,19 @@ def policy_for(
     hidden_gain: float = 1.3,
     output_gain: float = 0.5,
 ) -> nn.Module:
-    return mlp_policy(
-        obs,
-        action,
-        torch.Generator().manual_seed(seed),
+    return MLPPolicy(
         hidden=[8, 7] if hidden is None else hidden,
         activation="tanh",
         hidden_gain=hidden_gain,
         output_gain=output_gain,
         log_std_init=-0.7,
         continuous="gaussian",
-    )
+    ).make(obs, action, torch.Generator().manual_seed(seed))
 
 
 def critic_for(obs: ObsSpec, seed: int = 0) -> nn.Module:
-    return mlp_critic(
-        obs,
-        Discrete(2),
-        torch.Generator().manual_seed(seed),
-        [8, 7],
-        "relu",
-        hidden_gain=1.3,
-        output_gain=0.5,
+    return MLPCritic([8, 7], "relu", hidden_gain=1.3, output_gain=0.5).make(
+        obs, Discrete(2), torch.Generator().manual_seed(seed)
     )
 
 
@@ -108,7 +99,7 @@ def test_building_a_network_leaves_the_global_random_stream_alone(action: Action
 
 def test_policy_and_critic_from_one_generator_do_not_share_their_weights() -> None:
     generator = torch.Generator().manual_seed(0)
-    first, second = (mlp_critic(VECTOR, Discrete(2), generator, [8], "tanh", 1.0, 1.0) for _ in range(2))
+    first, second = (MLPCritic([8], "tanh", 1.0, 1.0).make(VECTOR, Discrete(2), generator) for _ in range(2))
     assert not torch.equal(linear_layers(first)[0].weight, linear_layers(second)[0].weight)
 
 
@@ -191,7 +182,7 @@ def test_a_critic_gives_one_value_a_row(obs: ObsSpec) -> None:
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "gelu"])
 def test_the_activation_stands_between_layers_and_not_behind_the_last(activation: Activation) -> None:
-    critic = mlp_critic(VECTOR, Discrete(2), torch.Generator().manual_seed(0), [16], activation, 1.0, 1.0)
+    critic = MLPCritic([16], activation, 1.0, 1.0).make(VECTOR, Discrete(2), torch.Generator().manual_seed(0))
     first, last = linear_layers(critic)
     obs = observations(VECTOR)
     apply = {"tanh": torch.tanh, "relu": torch.relu, "elu": nn.functional.elu, "gelu": nn.functional.gelu}[

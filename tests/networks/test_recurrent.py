@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pgx.core.data import History, Observations
 from pgx.core.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
 from pgx.networks.distributions import Categorical, DiagonalGaussian, MultiCategorical, SquashedGaussian
-from pgx.networks.recurrent import GRUCell, LSTMCell, RecurrentPolicy, gru_policy, lstm_policy
+from pgx.networks.recurrent import GRUCell, GRUPolicy, LSTMCell, LSTMPolicy, RecurrentPolicy
 from pgx.ops.fisher import gauss_newton_product, kl_hessian_product
 
 CELLS = ["gru", "lstm"]
@@ -32,10 +32,10 @@ def recurrent(
         "sequence_length": L,
         "burn_in": 0,
     }
-    make = gru_policy if cell == "gru" else lstm_policy
+    spec = GRUPolicy if cell == "gru" else LSTMPolicy
     settings |= ({} if cell == "gru" else {"forget_bias": 1.0}) | values
     generator = torch.Generator().manual_seed(seed)
-    return cast(RecurrentPolicy, make(obs, action or Discrete(4), generator, **settings))
+    return cast(RecurrentPolicy, spec(**settings).make(obs, action or Discrete(4), generator))
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

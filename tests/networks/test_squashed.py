@@ -11,7 +11,7 @@ from pgx.core.data import Observations
 from pgx.core.errors import UserError
 from pgx.core.specs import Continuous
 from pgx.networks.distributions import DiagonalGaussian, SquashedGaussian
-from pgx.networks.mlp import mlp_policy
+from pgx.networks.mlp import MLPPolicy
 from pgx.ops.fisher import gauss_newton_product, kl_hessian_product, scores
 from pgx.training.evaluation import never, play, unwatched
 from tests.conftest import Make, seen
@@ -148,17 +148,14 @@ def test_scores_of_samples_average_to_zero_at_the_bounds() -> None:
 
 
 def policy(low: tuple[float, ...] = (-1.0, 0.0), high: tuple[float, ...] = (1.0, 5.0)) -> torch.nn.Module:
-    return mlp_policy(
-        Continuous((3,)),
-        Continuous((2,), low, high),
-        torch.Generator().manual_seed(0),
+    return MLPPolicy(
         hidden=[5],
         activation="tanh",
         hidden_gain=1.4,
         output_gain=1.0,
         log_std_init=-0.5,
         continuous="squashed_gaussian",
-    )
+    ).make(Continuous((3,)), Continuous((2,), low, high), torch.Generator().manual_seed(0))
 
 
 def features(rows: int = 40) -> Tensor:

@@ -9,7 +9,7 @@ from pgx.core.errors import UserError
 from pgx.core.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
 from pgx.networks import CRITICS, POLICIES
 from pgx.networks.heads import CategoricalPolicy
-from pgx.networks.tabular import tabular_critic, tabular_policy
+from pgx.networks.tabular import TabularCritic, TabularPolicy
 from pgx.ops.fisher import dense, gauss_newton_product, kl_hessian_product, scores
 from tests import oracle
 from tests.conftest import Make, seen
@@ -27,7 +27,7 @@ def logits(mdp: TabularMDP) -> Tensor:
 
 def policy_at(theta: Tensor) -> nn.Module:
     states, actions = theta.shape
-    policy = tabular_policy(Discrete(states), Discrete(actions), STREAM).double()
+    policy = TabularPolicy().make(Discrete(states), Discrete(actions), STREAM).double()
     with torch.no_grad():
         policy.net.theta.copy_(theta)
     return policy
@@ -54,8 +54,8 @@ def centred(theta: Tensor) -> Tensor:
 
 def test_a_table_starts_uniform_and_its_values_at_zero() -> None:
     policy, critic = (
-        tabular_policy(Discrete(5), Discrete(3), STREAM),
-        tabular_critic(Discrete(5), Discrete(3), STREAM),
+        TabularPolicy().make(Discrete(5), Discrete(3), STREAM),
+        TabularCritic().make(Discrete(5), Discrete(3), STREAM),
     )
     states = torch.arange(5)
     torch.testing.assert_close(policy(seen(states)).logits.softmax(-1), torch.full((5, 3), 1 / 3))
@@ -65,7 +65,7 @@ def test_a_table_starts_uniform_and_its_values_at_zero() -> None:
 
 
 def test_each_state_has_a_value_of_its_own() -> None:
-    critic = tabular_critic(Discrete(5), Discrete(3), STREAM)
+    critic = TabularCritic().make(Discrete(5), Discrete(3), STREAM)
     with torch.no_grad():
         critic.net.theta[3] = 7.0
     assert critic(seen(torch.tensor([3, 0, 3]))).tolist() == [7.0, 0.0, 7.0]
@@ -79,7 +79,7 @@ def test_the_policy_is_the_softmax_of_its_row(mdp: TabularMDP) -> None:
 
 
 def test_several_actions_have_a_softmax_each() -> None:
-    policy = tabular_policy(Discrete(4), MultiDiscrete((3, 2)), STREAM)
+    policy = TabularPolicy().make(Discrete(4), MultiDiscrete((3, 2)), STREAM)
     with torch.no_grad():
         policy.net.theta[2] = torch.tensor([0.0, 1.0, 2.0, 3.0, 5.0])
     distribution = policy(seen(torch.tensor([2])))
@@ -216,10 +216,10 @@ def test_the_natural_gradient_does_not_depend_on_the_coordinates_and_the_gradien
 )
 def test_what_has_no_table_is_refused(obs: ObsSpec, action: ActionSpec, words: str) -> None:
     with pytest.raises(UserError, match=rf"policy=tabular: {words}; policy=linear or mlp takes these"):
-        POLICIES["tabular"](obs=obs, action=action, generator=STREAM)
+        POLICIES["tabular"]().make(obs, action, STREAM)
     if not isinstance(obs, Discrete):
         with pytest.raises(UserError, match=rf"critic=tabular: {words}; critic=linear or mlp takes these"):
-            CRITICS["tabular"](obs=obs, action=action, generator=STREAM)
+            CRITICS["tabular"]().make(obs, action, STREAM)
 
 
 def test_a_run_is_refused_with_one_message(make: Make) -> None:

@@ -7,14 +7,14 @@ from pgx.algos.common.advantages import rollout_values
 from pgx.core.agent import Critic
 from pgx.core.data import Observations
 from pgx.core.specs import Continuous, Discrete
-from pgx.networks.time_dependent import time_dependent_critic
+from pgx.networks.time_dependent import TimeDependentCritic
 from tests.conftest import Make
 
 HORIZON = 4
 
 
 def critic() -> Critic:
-    made = time_dependent_critic(Continuous((2,)), Discrete(2), torch.Generator(), HORIZON)
+    made = TimeDependentCritic(HORIZON).make(Continuous((2,)), Discrete(2), torch.Generator())
     with torch.no_grad():
         made.value.copy_(torch.tensor([10.0, 11.0, 12.0, 13.0]))
     return made
@@ -27,7 +27,7 @@ def at(*time: int) -> Observations:
 
 
 def test_it_starts_at_zero_with_a_number_for_every_step() -> None:
-    made = time_dependent_critic(Continuous((2,)), Discrete(2), torch.Generator(), HORIZON)
+    made = TimeDependentCritic(HORIZON).make(Continuous((2,)), Discrete(2), torch.Generator())
     assert torch.equal(made(at(0, 1, 2, 3)), torch.zeros(4))
     assert [p.shape for p in made.parameters()] == [(HORIZON,)]
 

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from pgx.core.data import Observations
 from pgx.core.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
-from pgx.networks.mlp import mlp_policy
-from pgx.networks.two_headed import TwoHeaded, two_headed
+from pgx.networks.mlp import MLPPolicy
+from pgx.networks.two_headed import TwoHeaded, TwoHeadedPolicy
 from tests.conftest import seen
 
 OBSERVATIONS = [Continuous((3,)), Continuous((2, 4)), Discrete(5), Image((2, 3, 3))]
@@ -17,10 +17,7 @@ PARTS = ("trunk", "actor", "value_head")
 
 
 def policy_for(obs: ObsSpec, action: ActionSpec, hidden: tuple[int, ...] = (8, 7)) -> TwoHeaded:
-    policy = two_headed(
-        obs,
-        action,
-        torch.Generator().manual_seed(0),
+    policy = TwoHeadedPolicy(
         hidden=list(hidden),
         activation="tanh",
         hidden_gain=1.3,
@@ -28,7 +25,7 @@ def policy_for(obs: ObsSpec, action: ActionSpec, hidden: tuple[int, ...] = (8, 7
         value_gain=2.0,
         log_std_init=-0.7,
         continuous="gaussian",
-    )
+    ).make(obs, action, torch.Generator().manual_seed(0))
     assert isinstance(policy, TwoHeaded)
     return policy
 
@@ -59,8 +56,8 @@ def reached(policy: TwoHeaded, output: Tensor) -> set[str]:
 def test_the_actions_are_those_of_the_perceptron_from_the_same_generator(
     obs: ObsSpec, action: ActionSpec
 ) -> None:
-    plain = mlp_policy(
-        obs, action, torch.Generator().manual_seed(0), [8, 7], "tanh", 1.3, 0.5, -0.7, "gaussian"
+    plain = MLPPolicy([8, 7], "tanh", 1.3, 0.5, -0.7, "gaussian").make(
+        obs, action, torch.Generator().manual_seed(0)
     )
     rows = observations(obs)
     pairs = zip(policy_for(obs, action)(rows).params, plain(rows).params, strict=True)

@@ -13,7 +13,7 @@ from pgx.core.agent import Policy
 from pgx.core.data import Observations
 from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete
 from pgx.networks.distributions import Categorical
-from pgx.networks.mlp import mlp_policy
+from pgx.networks.mlp import MLPPolicy
 from pgx.ops import fisher
 from pgx.ops.fisher import (
     MatVec,
@@ -38,17 +38,18 @@ def normal(seed: int, *shape: int) -> Tensor:
 
 
 def small_policy(action: ActionSpec, hidden: list[int] | None = None) -> nn.Module:
-    policy = mlp_policy(
-        Continuous((2,)),
-        action,
-        torch.Generator().manual_seed(0),
-        hidden=[4] if hidden is None else hidden,
-        activation="tanh",
-        hidden_gain=1.0,
-        output_gain=1.0,
-        log_std_init=-0.4,
-        continuous="gaussian",
-    ).double()
+    policy = (
+        MLPPolicy(
+            hidden=[4] if hidden is None else hidden,
+            activation="tanh",
+            hidden_gain=1.0,
+            output_gain=1.0,
+            log_std_init=-0.4,
+            continuous="gaussian",
+        )
+        .make(Continuous((2,)), action, torch.Generator().manual_seed(0))
+        .double()
+    )
     with torch.no_grad():  # every log std its own, every bias away from 0
         for seed, parameter in enumerate(policy.parameters()):
             parameter.add_(0.3 * normal(seed + 50, *parameter.shape))
@@ -128,8 +129,8 @@ def test_gauss_newton_and_the_hessian_of_the_kl_are_one_matrix(action: ActionSpe
 
 
 def test_the_product_works_for_discrete_observations() -> None:
-    policy = mlp_policy(
-        Discrete(4), Discrete(3), torch.Generator().manual_seed(0), [4], "tanh", 1.0, 1.0, 0.0, "gaussian"
+    policy = MLPPolicy([4], "tanh", 1.0, 1.0, 0.0, "gaussian").make(
+        Discrete(4), Discrete(3), torch.Generator().manual_seed(0)
     )
     obs, v = seen(torch.tensor([0, 3, 1, 1])), normal(0, size(policy)).float()
     actual = fisher_vector_product(policy, obs, v)
@@ -229,8 +230,8 @@ def test_scores_are_the_gradients_of_the_log_probability_row_by_row(action: Acti
 
 
 def test_scores_work_for_discrete_observations() -> None:
-    policy = mlp_policy(
-        Discrete(4), Discrete(3), torch.Generator().manual_seed(0), [4], "tanh", 1.0, 1.0, 0.0, "gaussian"
+    policy = MLPPolicy([4], "tanh", 1.0, 1.0, 0.0, "gaussian").make(
+        Discrete(4), Discrete(3), torch.Generator().manual_seed(0)
     )
     obs, taken = seen(torch.tensor([0, 3, 1, 1])), torch.tensor([0, 1, 2, 2])
     actual = scores(policy, obs, taken)

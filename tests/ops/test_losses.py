@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete
-from pgx.networks.mlp import mlp_policy
+from pgx.networks.mlp import MLPPolicy
 from pgx.ops.losses import (
     clipped_surrogate,
     clipped_value_loss,
@@ -29,17 +29,14 @@ def normal(seed: int, *shape: int) -> Tensor:
 
 def small_policy(action: ActionSpec) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
-    policy = mlp_policy(
-        Continuous((3,)),
-        action,
-        generator,
+    policy = MLPPolicy(
         hidden=[5],
         activation="tanh",
         hidden_gain=1.0,
         output_gain=1.0,
         log_std_init=-0.3,
         continuous="gaussian",
-    )
+    ).make(Continuous((3,)), action, generator)
     return policy.double()
 
 

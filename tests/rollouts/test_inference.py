@@ -11,25 +11,26 @@ import torch
 from pgx.compiler import Eager
 from pgx.core.agent import Agent
 from pgx.core.specs import Continuous, Discrete
-from pgx.networks.agents import AgentPlan
+from pgx.networks.agents import AgentSpec
+from pgx.networks.mlp import MLPPolicy
+from pgx.networks.tabular import NoCritic
 from pgx.rollouts.collector import respond
 from pgx.rollouts.inference import PLEASE, InferenceServer, RemotePolicy, blank
 from pgx.rollouts.shared import Column, acting_tensors
 
 CPU, N = torch.device("cpu"), 3
-MLP = {
-    "name": "mlp",
-    "hidden": [8],
-    "activation": "tanh",
-    "hidden_gain": 1.0,
-    "output_gain": 1.0,
-    "log_std_init": 0.0,
-    "continuous": "gaussian",
-}
+MLP = MLPPolicy(
+    hidden=[8],
+    activation="tanh",
+    hidden_gain=1.0,
+    output_gain=1.0,
+    log_std_init=0.0,
+    continuous="gaussian",
+)
 
 
 def made(seed: int) -> Agent:
-    plan = AgentPlan(MLP, {"name": "none"}, normalize_obs=True, obs_clip=10.0, seed=seed)
+    plan = AgentSpec(MLP, NoCritic(), normalize_obs=True, obs_clip=10.0, seed=seed)
     return plan.make(Continuous((4,)), Discrete(5), CPU)
 
 

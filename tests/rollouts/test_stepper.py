@@ -62,7 +62,7 @@ def normalizer_of(obs: ObsSpec) -> Normalizer:
 
 def agent_for(envs: VectorEnv, policy: str, seed: int = 0) -> Agent:
     generator = torch.Generator().manual_seed(seed)
-    made = POLICIES[policy](envs.obs_spec, envs.action_spec, generator, **POLICY[policy])
+    made = POLICIES[policy](**POLICY[policy]).make(envs.obs_spec, envs.action_spec, generator)
     if policy == "tabular":
         with torch.no_grad():  # it starts uniform, and so as any other
             for table in made.parameters():

@@ -16,7 +16,7 @@ from pgx.core.algorithm import Engine
 from pgx.core.data import Observations
 from pgx.core.errors import UserError
 from pgx.ops.fisher import gauss_newton_product
-from pgx.ops.optim import adam
+from pgx.ops.optim import Adam
 from tests.conftest import Make, parameters, resumed, small
 
 pytestmark = pytest.mark.skipif(why_not("cpu") is not None, reason=f"nothing compiles here: {why_not('cpu')}")
@@ -158,7 +158,7 @@ def regression(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 def swept(engine: Engine) -> tuple[Tensor, ...]:
     """Losses and weights of 20 steps of Adam, on minibatches of unequal size, with clipping that bites."""
     network = net()
-    steps = adam(network, engine, 1e-2, "linear", 0.5, beta1=0.9, beta2=0.99, epsilon=1e-8)
+    steps = Adam(1e-2, "linear", 0.5, beta1=0.9, beta2=0.99, epsilon=1e-8).make(network, engine)
     steps.anneal(0.5)
     losses = steps.step_minibatches(
         regression, pair(100), [torch.arange(20 + k) * (k + 1) % 100 for k in range(20)]

@@ -21,7 +21,7 @@ from pgx.core.data import Batch, Rollout
 from pgx.core.ranks import SINGLE_PROCESS, Shard
 from pgx.core.specs import Continuous, Discrete
 from pgx.envs.normalizers import ObservationNormalizer
-from pgx.networks.mlp import mlp_critic, mlp_policy
+from pgx.networks.mlp import MLPCritic, MLPPolicy
 from pgx.ops.params import assign, flatten
 from pgx.runs.metrics import TABLE, tagged
 from pgx.training import health
@@ -80,8 +80,10 @@ ROWS, WIDE = 200, Continuous((2,))
 
 def gaussian_agent() -> Agent:
     generator = torch.Generator().manual_seed(0)
-    policy = mlp_policy(OBS, WIDE, generator, [8], "tanh", 1.0, 1.0, log_std_init=-0.5, continuous="gaussian")
-    critic = mlp_critic(OBS, WIDE, generator, [8], "tanh", 1.0, 1.0)
+    policy = MLPPolicy([8], "tanh", 1.0, 1.0, log_std_init=-0.5, continuous="gaussian").make(
+        OBS, WIDE, generator
+    )
+    critic = MLPCritic([8], "tanh", 1.0, 1.0).make(OBS, WIDE, generator)
     return Agent(policy, critic, ObservationNormalizer(OBS, 10.0, torch.device("cpu")))
 
 

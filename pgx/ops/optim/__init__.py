@@ -1,32 +1,29 @@
-"""Optimizers by name: what `optimizer=` and `critic_optimizer=` choose from."""
+"""Registries of optimizers: the choices of the config sections `optimizer` and `critic_optimizer`."""
 
-from collections.abc import Callable
-
-from pgx.core.algorithm import Optimizer
-from pgx.ops.optim.first_order import adam, adamw, rmsprop, sgd
+from pgx.core.algorithm import OptimizerSpec
+from pgx.ops.optim.first_order import SGD, Adam, AdamW, RMSprop
 from pgx.ops.optim.gradient_steps import GradientSteps
-from pgx.ops.optim.lbfgs import lbfgs
-from pgx.ops.optim.make import make_optimizer
-from pgx.ops.optim.none import NoSteps
+from pgx.ops.optim.lbfgs import LBFGS
+from pgx.ops.optim.none import NoOptimizer, NoSteps
 
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
-    "adam": adam,
-    "adamw": adamw,
-    "rmsprop": rmsprop,
-    "sgd": sgd,
+OPTIMIZERS: dict[str, type[OptimizerSpec]] = {
+    "adam": Adam,
+    "adamw": AdamW,
+    "rmsprop": RMSprop,
+    "sgd": SGD,
 }
-# A policy's loss is noisy where a critic's, on fixed targets, is not: a line search is for critics.
-CRITIC_OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {**OPTIMIZERS, "lbfgs": lbfgs}
+# A line search needs a loss without noise: a critic's loss has fixed targets, a policy's is sampled.
+CRITIC_OPTIMIZERS: dict[str, type[OptimizerSpec]] = {**OPTIMIZERS, "lbfgs": LBFGS}
 
 __all__ = [
     "CRITIC_OPTIMIZERS",
+    "LBFGS",
     "OPTIMIZERS",
+    "SGD",
+    "Adam",
+    "AdamW",
     "GradientSteps",
+    "NoOptimizer",
     "NoSteps",
-    "adam",
-    "adamw",
-    "lbfgs",
-    "make_optimizer",
-    "rmsprop",
-    "sgd",
+    "RMSprop",
 ]

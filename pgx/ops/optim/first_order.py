@@ -1,5 +1,6 @@
-"""First-order optimizers: rules of descent, and the functions that `optimizer=` chooses from."""
+"""First-order optimizers: Adam, AdamW, RMSprop and SGD, as specs and as gradient transforms."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,21 +9,21 @@ from torch import Tensor, nn
 
 from pgx.core.algorithm import Engine
 from pgx.core.ranks import SINGLE_PROCESS, Ranks
-from pgx.core.schema import Fraction, NonNegative, Positive
+from pgx.core.schema import Fraction, NonNegative, Positive, Validated
 from pgx.ops import descent
-from pgx.ops.optim.gradient_steps import GradientSteps
+from pgx.ops.optim.gradient_steps import GradientSteps, GradientTransform
 from pgx.ops.schedules import SCHEDULES, ScheduleName
 
 
 @dataclass(frozen=True)
-class Adam:
-    """Directions of Adam; with weight_decay those of AdamW."""
+class AdamTransform:
+    """Transform of Adam; with weight_decay that of AdamW."""
 
     beta1: float
     beta2: float
     epsilon: float
     weight_decay: float
-    moments: ClassVar[int] = 4  # the running means of g and of g², and what the weights of each add up to
+    moments: ClassVar[int] = 4  # running means of g and g², and the sum of the weights in each mean
 
     def direction(
         self, weights: Tensor, gradient: Tensor, moments: Sequence[Tensor]
@@ -39,13 +40,13 @@ class Adam:
 
 
 @dataclass(frozen=True)
-class RMSprop:
-    """Directions of RMSprop, with heavy-ball momentum."""
+class RMSpropTransform:
+    """Transform of RMSprop with heavy-ball momentum."""
 
     decay: float
     epsilon: float
     momentum: float
-    moments: ClassVar[int] = 2  # the running mean of g², and the velocity
+    moments: ClassVar[int] = 2  # running mean of g², velocity
 
     def direction(
         self, weights: Tensor, gradient: Tensor, moments: Sequence[Tensor]
@@ -57,11 +58,11 @@ class RMSprop:
 
 
 @dataclass(frozen=True)
-class HeavyBall:
-    """Directions of gradient descent with momentum."""
+class HeavyBallTransform:
+    """Transform of gradient descent with heavy-ball momentum."""
 
     momentum: float
-    moments: ClassVar[int] = 1  # the velocity
+    moments: ClassVar[int] = 1  # velocity
 
     def direction(
         self, weights: Tensor, gradient: Tensor, moments: Sequence[Tensor]
@@ -70,92 +71,77 @@ class HeavyBall:
         return velocity, (velocity,)
 
 
-def adam(
-    network: nn.Module,
-    engine: Engine,
-    learning_rate: Positive,
-    schedule: ScheduleName,
-    max_grad_norm: Positive | None,
-    beta1: Fraction,
-    beta2: Fraction,
-    epsilon: Positive,
-    ranks: Ranks = SINGLE_PROCESS,
-) -> GradientSteps:
+@dataclass(frozen=True)
+class FirstOrder(Validated, ABC):
+    """Optimizer that steps along a transform of the clipped gradient."""
+
+    learning_rate: Positive  # α, before annealing
+    schedule: ScheduleName  # annealing of learning_rate over training
+    max_grad_norm: Positive | None  # bound on the gradient's 2-norm before the transform; None: no clipping
+
+    @abstractmethod
+    def transform(self) -> GradientTransform:
+        """Return the transform from a gradient to the direction of a step."""
+
+    def make(self, network: nn.Module, engine: Engine, ranks: Ranks = SINGLE_PROCESS) -> GradientSteps:
+        """Return an optimizer of the network."""
+        schedule = SCHEDULES[self.schedule]
+        return GradientSteps(
+            network, self.transform(), self.learning_rate, schedule, self.max_grad_norm, engine, ranks
+        )
+
+
+@dataclass(frozen=True)
+class Adam(FirstOrder):
     """Adam.
 
     Source: Kingma and Ba, "Adam: a method for stochastic optimization", 2015, algorithm 1.
-
-    Args:
-        network: what is stepped.
-        engine: runs the steps.
-        learning_rate: their α, before annealing.
-        schedule: how learning_rate falls over training.
-        max_grad_norm: clips the gradient's 2-norm before Adam sees it; None does not clip.
-        beta1, beta2: decay of the first and second moments per step.
-        epsilon: added to the root of the second moment.
-        ranks: who have the other rows of a loss.
     """
-    rule = Adam(beta1, beta2, epsilon, weight_decay=0.0)
-    return GradientSteps(network, rule, learning_rate, SCHEDULES[schedule], max_grad_norm, engine, ranks)
+
+    beta1: Fraction  # decay of the first moment per step
+    beta2: Fraction  # decay of the second moment per step
+    epsilon: Positive  # added to the root of the second moment
+
+    def transform(self) -> AdamTransform:
+        return AdamTransform(self.beta1, self.beta2, self.epsilon, weight_decay=0.0)
 
 
-def adamw(
-    network: nn.Module,
-    engine: Engine,
-    learning_rate: Positive,
-    schedule: ScheduleName,
-    max_grad_norm: Positive | None,
-    beta1: Fraction,
-    beta2: Fraction,
-    epsilon: Positive,
-    weight_decay: NonNegative,
-    ranks: Ranks = SINGLE_PROCESS,
-) -> GradientSteps:
-    """Adam with weight decay apart from the gradient.
+@dataclass(frozen=True)
+class AdamW(FirstOrder):
+    """Adam with decoupled weight decay.
 
     Source: Loshchilov and Hutter, "Decoupled weight decay regularization", 2019, algorithm 2.
-
-    Args:
-        weight_decay: share of each weight taken off per step and unit of learning rate; the others as in `adam`.
     """
-    rule = Adam(beta1, beta2, epsilon, weight_decay)
-    return GradientSteps(network, rule, learning_rate, SCHEDULES[schedule], max_grad_norm, engine, ranks)
+
+    beta1: Fraction  # these three as in `Adam`
+    beta2: Fraction
+    epsilon: Positive
+    weight_decay: NonNegative  # fraction of each weight subtracted per step and unit of learning rate
+
+    def transform(self) -> AdamTransform:
+        return AdamTransform(self.beta1, self.beta2, self.epsilon, self.weight_decay)
 
 
-def rmsprop(
-    network: nn.Module,
-    engine: Engine,
-    learning_rate: Positive,
-    schedule: ScheduleName,
-    max_grad_norm: Positive | None,
-    decay: Fraction,
-    epsilon: Positive,
-    momentum: NonNegative,
-    ranks: Ranks = SINGLE_PROCESS,
-) -> GradientSteps:
+@dataclass(frozen=True)
+class RMSprop(FirstOrder):
     """RMSprop: the gradient over the root of its running mean square.
 
     Source: see `pgx.ops.descent.rmsprop`.
-
-    Args:
-        decay: of the mean square per step; momentum: heavy-ball, 0 for none; the others as in `adam`.
     """
-    rule = RMSprop(decay, epsilon, momentum)
-    return GradientSteps(network, rule, learning_rate, SCHEDULES[schedule], max_grad_norm, engine, ranks)
+
+    decay: Fraction  # of the mean square per step
+    epsilon: Positive  # added to the root of the mean square
+    momentum: NonNegative  # heavy-ball momentum; 0: none
+
+    def transform(self) -> RMSpropTransform:
+        return RMSpropTransform(self.decay, self.epsilon, self.momentum)
 
 
-def sgd(
-    network: nn.Module,
-    engine: Engine,
-    learning_rate: Positive,
-    schedule: ScheduleName,
-    max_grad_norm: Positive | None,
-    momentum: NonNegative,
-    ranks: Ranks = SINGLE_PROCESS,
-) -> GradientSteps:
-    """Stochastic gradient descent with heavy-ball momentum (0 for none).
+@dataclass(frozen=True)
+class SGD(FirstOrder):
+    """Stochastic gradient descent."""
 
-    Args as in `adam`.
-    """
-    rule = HeavyBall(momentum)
-    return GradientSteps(network, rule, learning_rate, SCHEDULES[schedule], max_grad_norm, engine, ranks)
+    momentum: NonNegative  # heavy-ball momentum; 0: none
+
+    def transform(self) -> HeavyBallTransform:
+        return HeavyBallTransform(self.momentum)

@@ -17,7 +17,7 @@ from pgx.ops.params import assign, flatten, split
 from pgx.ops.schedules import Schedule
 
 
-class Rule(Protocol):
+class GradientTransform(Protocol):
     """How a gradient becomes the direction of a step; a dataclass of numbers."""
 
     @property
@@ -39,7 +39,7 @@ class GradientSteps:
 
     Args:
         network: what it steps.
-        rule: that turns a gradient into a direction.
+        transform: turns a gradient into a direction.
         learning_rate: before annealing, > 0.
         schedule: factor of the learning rate as a function of progress in [0, 1].
         max_grad_norm: a longer gradient (2-norm over all parameters) is scaled down to it; None leaves it be.
@@ -50,7 +50,7 @@ class GradientSteps:
     def __init__(
         self,
         network: nn.Module,
-        rule: Rule,
+        transform: GradientTransform,
         learning_rate: float,
         schedule: Schedule,
         max_grad_norm: float | None,
@@ -62,10 +62,10 @@ class GradientSteps:
         self.learning_rate = learning_rate
         self.schedule = schedule
         self.engine = engine
-        self.rule = Step(rule, max_grad_norm, ranks)
+        self.gradient_step = GradientStep(transform, max_grad_norm, ranks)
         weights = flatten(self.parameters)
         self.rate = weights.new_full((), learning_rate)  # annealed
-        self.moments: Sequence[Tensor] = [torch.zeros_like(weights) for _ in range(rule.moments)]
+        self.moments: Sequence[Tensor] = [torch.zeros_like(weights) for _ in range(transform.moments)]
         self.taken = 0
 
     def anneal(self, progress: float) -> float:
@@ -76,7 +76,9 @@ class GradientSteps:
 
     def step(self, loss: Loss, *data: Any) -> Tensor:
         """One step down the gradient of loss(network, *data); returns the loss before the step, detached scalar."""
-        step = self.engine.bind(self.rule.on_all, loss, self.network, data, self.rate, rows=count_rows(data))
+        step = self.engine.bind(
+            self.gradient_step.on_all, loss, self.network, data, self.rate, rows=count_rows(data)
+        )
         loss_before, *state = step(flatten(self.parameters), *self.moments)
         self._move(state)
         self.taken += 1
@@ -85,7 +87,7 @@ class GradientSteps:
     def step_minibatches(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
         """A step for each minibatch of rows; returns the losses before them, [len(minibatches)]."""
         step = self.engine.bind(
-            self.rule.on_rows, loss, self.network, data, self.rate, rows=count_rows(data), ragged=[0]
+            self.gradient_step.on_rows, loss, self.network, data, self.rate, rows=count_rows(data), ragged=[0]
         )
         losses, state = step.scan(minibatches, (flatten(self.parameters), *self.moments))
         self._move(state)
@@ -115,10 +117,10 @@ def one_of_rows(data: tuple[Any, ...], value: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Step:
+class GradientStep:
     """One step, as a pure function: from weights and moments to the loss before it and to new ones."""
 
-    rule: Rule
+    transform: GradientTransform
     max_grad_norm: float | None
     ranks: Ranks
 
@@ -194,7 +196,7 @@ class Step:
             What is taken off the weights, and the moments after the step; [P] each.
         """
         gradient, *touched = found
-        direction, moments_after = self.rule.direction(weights, gradient, moments)
+        direction, moments_after = self.transform.direction(weights, gradient, moments)
         if not touched:
             return (rate * direction, *moments_after)
         still = [torch.zeros_like(weights), *moments]

@@ -1,6 +1,7 @@
 """Quasi-Newton steps for a critic's regression."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from pgx.core.agent import State
 from pgx.core.algorithm import Engine, Loss
 from pgx.core.data import rows_of
 from pgx.core.ranks import SINGLE_PROCESS, Ranks
-from pgx.core.schema import Count, Positive
+from pgx.core.schema import Count, Positive, Validated
 from pgx.ops.optim.gradient_steps import one_of_rows
 from pgx.ops.schedules import SCHEDULES, Schedule, ScheduleName
 
@@ -79,30 +80,29 @@ class LBFGSSteps:
         """Nothing to restore."""
 
 
-def lbfgs(
-    network: nn.Module,
-    engine: Engine,
-    learning_rate: Positive,
-    schedule: ScheduleName,
-    iterations: Count,
-    history_size: Count,
-    ranks: Ranks = SINGLE_PROCESS,
-) -> LBFGSSteps:
+@dataclass(frozen=True)
+class LBFGS(Validated):
     """L-BFGS with a strong Wolfe line search, for a critic's regression on whole batches.
 
     Source: Nocedal and Wright, Numerical Optimization, algorithm 7.5; for value functions in Schulman et al., "High-
     dimensional continuous control using generalized advantage estimation", 2016, and Duan et al., 2016 (rllab).
-
-    Args:
-        engine: not used; a line search decides by what tensors hold, which no compiled function can.
-        iterations: of quasi-Newton steps in one descent; history_size: steps whose curvature is remembered; the
-            others as in `adam`.
     """
-    inner = torch.optim.LBFGS(
-        list(network.parameters()),
-        lr=learning_rate,
-        max_iter=iterations,
-        history_size=history_size,
-        line_search_fn="strong_wolfe",
-    )
-    return LBFGSSteps(network, inner, learning_rate, SCHEDULES[schedule], ranks)
+
+    learning_rate: Positive  # first step length of the line search, before annealing
+    schedule: ScheduleName  # annealing of learning_rate over training
+    iterations: Count  # quasi-Newton iterations of one step
+    history_size: Count  # iterations whose curvature is kept
+
+    def make(self, network: nn.Module, engine: Engine, ranks: Ranks = SINGLE_PROCESS) -> LBFGSSteps:
+        """Return an optimizer of the network.
+
+        The engine is unused: a line search branches on values of tensors, which compiled code cannot.
+        """
+        inner = torch.optim.LBFGS(
+            list(network.parameters()),
+            lr=self.learning_rate,
+            max_iter=self.iterations,
+            history_size=self.history_size,
+            line_search_fn="strong_wolfe",
+        )
+        return LBFGSSteps(network, inner, self.learning_rate, SCHEDULES[self.schedule], ranks)

@@ -50,7 +50,7 @@ class SharedSteps:
     def step(self, loss: Loss, *data: Any) -> Tensor:
         """One step of weights and copy; returns the loss at the copy before it, detached scalar."""
         own = self.own
-        gradient = own.engine.bind(own.rule.gradient, loss, own.network, data, rows=count_rows(data))
+        gradient = own.engine.bind(own.gradient_step.gradient, loss, own.network, data, rows=count_rows(data))
         copy = flatten(own.parameters)
         loss_before, *found = gradient(copy)
         self._descend(found, copy)
@@ -60,7 +60,7 @@ class SharedSteps:
     @torch.no_grad()
     def _descend(self, found: Sequence[Tensor], copy: Tensor) -> None:
         # As it is written: shortly after the moments were read they are written, with no program to look up between.
-        change, *moments = self.own.rule.descent(found, self.own.rate, self.weights, self.moments)
+        change, *moments = self.own.gradient_step.descent(found, self.own.rate, self.weights, self.moments)
         self.weights.sub_(change)
         for shared, new in zip(self.moments, moments, strict=True):
             shared.copy_(new)

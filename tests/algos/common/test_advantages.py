@@ -14,7 +14,7 @@ from pgx.core.data import Batch, Observations, Rollout, rows_of
 from pgx.core.specs import Continuous, Discrete, ObsSpec
 from pgx.envs.normalizers import Identity, ObservationNormalizer
 from pgx.networks.distributions import DiagonalGaussian
-from pgx.networks.mlp import mlp_critic, mlp_policy
+from pgx.networks.mlp import MLPCritic, MLPPolicy
 from pgx.ops.returns import gae
 from tests.conftest import seen
 
@@ -29,10 +29,10 @@ def normal(seed: int, *shape: int) -> Tensor:
 
 def agent_for(obs: ObsSpec) -> Agent:
     generator = torch.Generator().manual_seed(0)
-    policy = mlp_policy(
-        obs, Discrete(2), generator, [8], "tanh", 1.0, 1.0, log_std_init=0.0, continuous="gaussian"
+    policy = MLPPolicy([8], "tanh", 1.0, 1.0, log_std_init=0.0, continuous="gaussian").make(
+        obs, Discrete(2), generator
     )
-    critic = mlp_critic(obs, Discrete(2), generator, [8], "tanh", 1.0, 1.0)
+    critic = MLPCritic([8], "tanh", 1.0, 1.0).make(obs, Discrete(2), generator)
     if isinstance(obs, Discrete):
         return Agent(policy, critic, Identity())
     normalizer = ObservationNormalizer(obs, clip=5.0, device=torch.device("cpu"))

@@ -11,8 +11,8 @@ from pgx.compiler import Eager
 from pgx.core.algorithm import Learner, Setting
 from pgx.core.data import Batch, History
 from pgx.core.specs import Continuous, Discrete
-from pgx.networks.mlp import mlp_critic
-from pgx.ops.optim import NoSteps, sgd
+from pgx.networks.mlp import MLPCritic
+from pgx.ops.optim import SGD, NoSteps
 from pgx.ops.params import flatten
 from tests.conftest import seen
 
@@ -20,7 +20,7 @@ from tests.conftest import seen
 def linear_task() -> tuple[torch.nn.Module, Batch]:
     """A critic without hidden layers, and targets that such a critic can meet exactly."""
     generator = torch.Generator().manual_seed(0)
-    critic = mlp_critic(Continuous((3,)), Discrete(2), generator, [], "tanh", 1.0, 1.0)
+    critic = MLPCritic([], "tanh", 1.0, 1.0).make(Continuous((3,)), Discrete(2), generator)
     obs = torch.randn(64, 3, generator=generator)
     target = obs @ torch.tensor([1.0, -2.0, 0.5]) + 0.3
     empty = torch.zeros(64)
@@ -28,7 +28,7 @@ def linear_task() -> tuple[torch.nn.Module, Batch]:
 
 
 def learner(critic: torch.nn.Module) -> Learner:
-    optimizer = sgd(critic, Eager(), 0.1, "constant", None, 0.0)
+    optimizer = SGD(0.1, "constant", None, 0.0).make(critic, Eager())
     return Learner(NoSteps(torch.nn.Module()), optimizer, Eager(), torch.Generator().manual_seed(0))
 
 

@@ -12,8 +12,8 @@ from pgx.compiler import Eager
 from pgx.core.algorithm import Optimizer
 from pgx.core.data import Batch
 from pgx.core.specs import Continuous, Discrete
-from pgx.networks.mlp import mlp_critic
-from pgx.ops.optim import GradientSteps, NoSteps, adam, adamw, lbfgs, rmsprop, sgd
+from pgx.networks.mlp import MLPCritic
+from pgx.ops.optim import LBFGS, SGD, Adam, AdamW, GradientSteps, NoSteps, RMSprop
 from pgx.ops.params import assign, flatten
 from pgx.ops.schedules import SCHEDULES, ScheduleName
 from tests.conftest import seen
@@ -46,11 +46,11 @@ def gradient_descent(
     max_grad_norm: float | None = None,
     momentum: float = 0.0,
 ) -> GradientSteps:
-    return sgd(network, Eager(), RATE, schedule, max_grad_norm, momentum)
+    return SGD(RATE, schedule, max_grad_norm, momentum).make(network, Eager())
 
 
 def adam_steps(network: nn.Module, max_grad_norm: float | None = None) -> GradientSteps:
-    return adam(network, Eager(), RATE, "constant", max_grad_norm, beta1=0.9, beta2=0.99, epsilon=1e-8)
+    return Adam(RATE, "constant", max_grad_norm, beta1=0.9, beta2=0.99, epsilon=1e-8).make(network, Eager())
 
 
 def moved(network: Weights) -> list[Tensor]:
@@ -142,7 +142,7 @@ def test_the_first_step_of_adam_has_the_size_of_the_rate_in_each_coordinate(scal
 def test_adam_is_algorithm_1_of_its_paper() -> None:
     beta1, beta2, epsilon = 0.8, 0.95, 0.1
     network = Weights(torch.tensor([1.0], dtype=torch.float64))
-    steps = adam(network, Eager(), RATE, "constant", None, beta1, beta2, epsilon)
+    steps = Adam(RATE, "constant", None, beta1, beta2, epsilon).make(network, Eager())
     theta, m, v = 1.0, 0.0, 0.0
     for t in range(1, 6):
         steps.step(lambda network: (network.weights[0] ** 3).sum())
@@ -198,7 +198,7 @@ def test_a_step_starts_where_the_network_stands(make: Callable[..., GradientStep
 def test_rmsprop_is_equation_8_of_its_paper() -> None:
     network = Weights(torch.tensor([1.0, -2.0]))
     slope = torch.tensor([3.0, 0.5])
-    steps = rmsprop(network, Eager(), 0.1, "constant", None, decay=0.9, epsilon=1e-3, momentum=0.0)
+    steps = RMSprop(0.1, "constant", None, decay=0.9, epsilon=1e-3, momentum=0.0).make(network, Eager())
     square, expected = torch.zeros(2), network.weights[0].detach().clone()
     for _ in range(3):
         square = 0.9 * square + 0.1 * slope.square()
@@ -210,7 +210,7 @@ def test_rmsprop_is_equation_8_of_its_paper() -> None:
 def test_adamw_decays_weights_apart_from_the_gradient() -> None:
     """Without a gradient adam leaves a weight; adamw takes learning_rate * weight_decay of it off each step."""
     network = Weights(torch.tensor([2.0]))
-    steps = adamw(network, Eager(), 0.1, "constant", None, 0.9, 0.999, 1e-8, weight_decay=0.5)
+    steps = AdamW(0.1, "constant", None, 0.9, 0.999, 1e-8, weight_decay=0.5).make(network, Eager())
     for _ in range(3):
         steps.step(lambda network: (0.0 * network.weights[0]).sum())
     assert float(network.weights[0].detach()) == pytest.approx(2.0 * (1 - 0.1 * 0.5) ** 3)
@@ -221,27 +221,27 @@ def test_adamw_decays_weights_apart_from_the_gradient() -> None:
 # Of each the make, and the same rule by torch: [network -> steps, parameters -> optimizer].
 PEERS: dict[str, tuple[Callable[..., GradientSteps], Callable[..., torch.optim.Optimizer]]] = {
     "sgd": (
-        lambda network, norm: sgd(network, Eager(), 0.05, "linear", norm, 0.0),
+        lambda network, norm: SGD(0.05, "linear", norm, 0.0).make(network, Eager()),
         lambda parameters: torch.optim.SGD(parameters, 0.05),
     ),
     "sgd, momentum": (
-        lambda network, norm: sgd(network, Eager(), 0.05, "linear", norm, 0.8),
+        lambda network, norm: SGD(0.05, "linear", norm, 0.8).make(network, Eager()),
         lambda parameters: torch.optim.SGD(parameters, 0.05, momentum=0.8),
     ),
     "rmsprop": (
-        lambda network, norm: rmsprop(network, Eager(), 0.05, "linear", norm, 0.9, 1e-3, 0.0),
+        lambda network, norm: RMSprop(0.05, "linear", norm, 0.9, 1e-3, 0.0).make(network, Eager()),
         lambda parameters: torch.optim.RMSprop(parameters, 0.05, alpha=0.9, eps=1e-3),
     ),
     "rmsprop, momentum": (
-        lambda network, norm: rmsprop(network, Eager(), 0.05, "linear", norm, 0.9, 1e-3, 0.7),
+        lambda network, norm: RMSprop(0.05, "linear", norm, 0.9, 1e-3, 0.7).make(network, Eager()),
         lambda parameters: torch.optim.RMSprop(parameters, 0.05, alpha=0.9, eps=1e-3, momentum=0.7),
     ),
     "adam": (
-        lambda network, norm: adam(network, Eager(), 0.05, "linear", norm, 0.8, 0.95, 1e-4),
+        lambda network, norm: Adam(0.05, "linear", norm, 0.8, 0.95, 1e-4).make(network, Eager()),
         lambda parameters: torch.optim.Adam(parameters, 0.05, betas=(0.8, 0.95), eps=1e-4),
     ),
     "adamw": (
-        lambda network, norm: adamw(network, Eager(), 0.05, "linear", norm, 0.8, 0.95, 1e-4, 0.3),
+        lambda network, norm: AdamW(0.05, "linear", norm, 0.8, 0.95, 1e-4, 0.3).make(network, Eager()),
         lambda parameters: torch.optim.AdamW(parameters, 0.05, betas=(0.8, 0.95), eps=1e-4, weight_decay=0.3),
     ),
 }
@@ -313,7 +313,7 @@ def test_what_a_loss_does_not_reach_keeps_all_that_is_remembered_of_it(
 def task() -> tuple[nn.Module, Batch]:
     """A critic, and rows to fit it to."""
     generator = torch.Generator().manual_seed(0)
-    critic = mlp_critic(Continuous((3,)), Discrete(2), generator, [8], "tanh", 1.0, 1.0)
+    critic = MLPCritic([8], "tanh", 1.0, 1.0).make(Continuous((3,)), Discrete(2), generator)
     empty, target = torch.zeros(50), torch.randn(50, generator=generator)
     return critic, Batch(seen(torch.randn(50, 3, generator=generator)), empty, empty, empty, empty, target)
 
@@ -326,7 +326,7 @@ def weighted(critic: nn.Module, rows: Batch, weight: Tensor, price: Tensor) -> T
 
 SWEEPERS: dict[str, Callable[[nn.Module], Optimizer]] = {
     **{name: (lambda network, make=make: make(network, 0.5)) for name, (make, _) in PEERS.items()},
-    "lbfgs": lambda network: lbfgs(network, Eager(), 0.5, "constant", iterations=3, history_size=5),
+    "lbfgs": lambda network: LBFGS(0.5, "constant", iterations=3, history_size=5).make(network, Eager()),
     "none": NoSteps,
 }
 
@@ -374,10 +374,10 @@ def at_zero() -> Weights:
 
 def test_lbfgs_ends_at_the_lowest_point_of_a_bowl_that_gradient_descent_does_not_reach() -> None:
     network, plain = at_zero(), at_zero()
-    before = lbfgs(network, Eager(), 1.0, "constant", iterations=30, history_size=10).step(quadratic)
+    before = LBFGS(1.0, "constant", iterations=30, history_size=10).make(network, Eager()).step(quadratic)
     assert float(before) == pytest.approx(float(quadratic(plain).detach()))
     assert torch.allclose(network.weights[0], torch.arange(1.0, 5.0, dtype=torch.float64), atol=1e-3)
-    gradient_steps = sgd(plain, Eager(), 1e-3, "constant", None, 0.0)
+    gradient_steps = SGD(1e-3, "constant", None, 0.0).make(plain, Eager())
     for _ in range(60):  # as many evaluations, at the largest rate that is stable
         gradient_steps.step(quadratic)
     assert float(quadratic(plain).detach()) > 0.1
@@ -385,24 +385,24 @@ def test_lbfgs_ends_at_the_lowest_point_of_a_bowl_that_gradient_descent_does_not
 
 def test_lbfgs_carries_nothing_from_one_loss_to_the_next() -> None:
     network, fresh = at_zero(), at_zero()
-    steps = lbfgs(network, Eager(), 1.0, "constant", iterations=3, history_size=10)
+    steps = LBFGS(1.0, "constant", iterations=3, history_size=10).make(network, Eager())
     steps.step(quadratic)
     with torch.no_grad():
         fresh.weights[0].copy_(network.weights[0])
     steps.step(quadratic)
-    lbfgs(fresh, Eager(), 1.0, "constant", iterations=3, history_size=10).step(quadratic)
+    LBFGS(1.0, "constant", iterations=3, history_size=10).make(fresh, Eager()).step(quadratic)
     assert torch.equal(network.weights[0], fresh.weights[0])
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.5, 0.75])
 def test_lbfgs_annealed_is_lbfgs_at_the_annealed_rate(progress: float) -> None:
     network, other = at_zero(), at_zero()
-    steps = lbfgs(network, Eager(), 0.8, "linear", iterations=3, history_size=10)
+    steps = LBFGS(0.8, "linear", iterations=3, history_size=10).make(network, Eager())
     steps.anneal(0.9)
     rate = steps.anneal(progress)
     assert rate == pytest.approx(0.8 * (1 - progress))
     steps.step(quadratic)
-    lbfgs(other, Eager(), rate, "constant", iterations=3, history_size=10).step(quadratic)
+    LBFGS(rate, "constant", iterations=3, history_size=10).make(other, Eager()).step(quadratic)
     assert torch.equal(network.weights[0], other.weights[0])
 
 

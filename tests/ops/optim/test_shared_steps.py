@@ -6,16 +6,16 @@ from torch import Tensor, nn
 
 from pgx.compiler import Eager
 from pgx.ops.optim import GradientSteps
-from pgx.ops.optim.first_order import Adam, HeavyBall, RMSprop
-from pgx.ops.optim.gradient_steps import Rule
+from pgx.ops.optim.first_order import AdamTransform, HeavyBallTransform, RMSpropTransform
+from pgx.ops.optim.gradient_steps import GradientTransform
 from pgx.ops.optim.shared_steps import SharedSteps
 from pgx.ops.params import assign, flatten
 from pgx.ops.schedules import SCHEDULES
 
-RULES: dict[str, Rule] = {
-    "rmsprop": RMSprop(decay=0.9, epsilon=1e-3, momentum=0.5),
-    "adamw": Adam(0.9, 0.99, 1e-5, weight_decay=0.1),
-    "sgd": HeavyBall(momentum=0.9),
+TRANSFORMS: dict[str, GradientTransform] = {
+    "rmsprop": RMSpropTransform(decay=0.9, epsilon=1e-3, momentum=0.5),
+    "adamw": AdamTransform(0.9, 0.99, 1e-5, weight_decay=0.1),
+    "sgd": HeavyBallTransform(momentum=0.9),
 }
 
 
@@ -24,8 +24,8 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
 
 
-def own(rule: Rule, max_norm: float | None = 0.3) -> GradientSteps:
-    return GradientSteps(network(), rule, 0.05, SCHEDULES["linear"], max_norm, Eager())
+def own(transform: GradientTransform, max_norm: float | None = 0.3) -> GradientSteps:
+    return GradientSteps(network(), transform, 0.05, SCHEDULES["linear"], max_norm, Eager())
 
 
 def loss(net: nn.Module, x: Tensor) -> Tensor:
@@ -42,12 +42,12 @@ def data(count: int, width: int = 3) -> list[Tensor]:
     return [torch.randn(8, width, generator=generator) for _ in range(count)]
 
 
-@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_workers_that_take_turns_make_the_steps_and_moments_of_one(rule: Rule) -> None:
-    alone = own(rule)
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
+def test_workers_that_take_turns_make_the_steps_and_moments_of_one(transform: GradientTransform) -> None:
+    alone = own(transform)
     weights = flatten(alone.parameters)
-    moments = [torch.zeros_like(weights) for _ in range(rule.moments)]
-    workers = [SharedSteps(own(rule), weights, moments) for _ in range(2)]
+    moments = [torch.zeros_like(weights) for _ in range(transform.moments)]
+    workers = [SharedSteps(own(transform), weights, moments) for _ in range(2)]
     for turn, x in enumerate(data(12)):
         worker = workers[turn % 2]
         assign(worker.own.parameters, weights)
@@ -61,16 +61,16 @@ def test_workers_that_take_turns_make_the_steps_and_moments_of_one(rule: Rule) -
 
 def test_a_step_from_an_old_copy_takes_its_gradient_there_and_undoes_nothing_of_others() -> None:
     """Plain gradient descent: two steps from one copy are the sum of both, in whatever order."""
-    rule, (x, y) = HeavyBall(momentum=0.0), data(2)
-    start = flatten(own(rule).parameters)
+    transform, (x, y) = HeavyBallTransform(momentum=0.0), data(2)
+    start = flatten(own(transform).parameters)
     weights = start.clone()
-    one, two = (SharedSteps(own(rule), weights, [torch.zeros_like(weights)]) for _ in range(2))
+    one, two = (SharedSteps(own(transform), weights, [torch.zeros_like(weights)]) for _ in range(2))
     one.step(loss, x)
     after_one = weights.clone()
     two.step(loss, y)  # its copy is still where both began
     alone = []
     for rows in (x, y):
-        steps = own(rule)
+        steps = own(transform)
         steps.step(loss, rows)
         alone.append(flatten(steps.parameters) - start)
     assert torch.equal(after_one, start + alone[0]) or torch.allclose(after_one, start + alone[0], atol=1e-7)
@@ -81,28 +81,30 @@ def test_a_step_from_an_old_copy_takes_its_gradient_there_and_undoes_nothing_of_
 
 
 def test_shared_moments_see_the_gradients_of_all() -> None:
-    rule = RMSprop(decay=0.9, epsilon=1e-3, momentum=0.0)
-    weights = flatten(own(rule).parameters)
+    transform = RMSpropTransform(decay=0.9, epsilon=1e-3, momentum=0.0)
+    weights = flatten(own(transform).parameters)
     moments = [torch.zeros_like(weights) for _ in range(2)]
     gradients = []
     for x in data(2):
         worker = SharedSteps(
-            own(rule, None), weights, moments
+            own(transform, None), weights, moments
         )  # both copies are where the weights were at first
         gradients.append(
-            worker.own.rule.gradient(loss, worker.own.network, (x,), flatten(network().parameters()))[1]
+            worker.own.gradient_step.gradient(
+                loss, worker.own.network, (x,), flatten(network().parameters())
+            )[1]
         )
         worker.step(loss, x)
     expected = 0.9 * 0.1 * gradients[0].square() + 0.1 * gradients[1].square()
     assert torch.allclose(moments[0], expected)
 
 
-@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_what_a_loss_does_not_depend_on_is_left_as_it_is(rule: Rule) -> None:
-    weights = flatten(own(rule).parameters)
-    moments = [torch.full_like(weights, 0.5) for _ in range(rule.moments)]
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
+def test_what_a_loss_does_not_depend_on_is_left_as_it_is(transform: GradientTransform) -> None:
+    weights = flatten(own(transform).parameters)
+    moments = [torch.full_like(weights, 0.5) for _ in range(transform.moments)]
     start = weights.clone()
-    SharedSteps(own(rule), weights, moments).step(half, data(1, width=4)[0])
+    SharedSteps(own(transform), weights, moments).step(half, data(1, width=4)[0])
     first = 3 * 4 + 4
     assert torch.equal(weights[:first], start[:first]) and not torch.equal(weights[first:], start[first:])
     assert all(bool((moment[:first] == 0.5).all()) for moment in moments)
@@ -110,17 +112,17 @@ def test_what_a_loss_does_not_depend_on_is_left_as_it_is(rule: Rule) -> None:
 
 
 def test_a_sweep_is_a_step_for_each_minibatch() -> None:
-    rule, x = RULES["rmsprop"], torch.cat(data(3))
+    transform, x = TRANSFORMS["rmsprop"], torch.cat(data(3))
     parts = torch.arange(24).split(8)
-    alone = own(rule)
+    alone = own(transform)
     weights = flatten(alone.parameters)
-    shared = SharedSteps(own(rule), weights, [torch.zeros_like(weights) for _ in range(2)])
+    shared = SharedSteps(own(transform), weights, [torch.zeros_like(weights) for _ in range(2)])
     assert torch.allclose(
         shared.step_minibatches(loss, (x,), parts), alone.step_minibatches(loss, (x,), parts)
     )
     assert torch.allclose(weights, flatten(alone.parameters))
     state = shared.state_dict()
-    fresh = SharedSteps(own(rule), weights, [torch.zeros_like(weights) for _ in range(2)])
+    fresh = SharedSteps(own(transform), weights, [torch.zeros_like(weights) for _ in range(2)])
     fresh.load_state_dict(state)
     assert all(map(torch.equal, fresh.moments, shared.moments))
 
@@ -128,7 +130,7 @@ def test_a_sweep_is_a_step_for_each_minibatch() -> None:
 def test_a_state_that_was_taken_does_not_change_with_the_steps_after_it() -> None:
     """It is part of a checkpoint that is still to be written."""
     x, y = data(2)
-    steps = own(RULES["rmsprop"])
+    steps = own(TRANSFORMS["rmsprop"])
     weights = flatten(steps.parameters)
     shared = SharedSteps(steps, weights, [torch.zeros_like(weights) for _ in range(2)])
     shared.step(loss, x)
