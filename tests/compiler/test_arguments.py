@@ -5,13 +5,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, cast
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from pgx.algos.ppo import PPO
 from pgx.compiler.arguments import Undescribed, describe
+from pgx.config.run_config import spec_of
 from pgx.core.data import Batch, Observations
 from pgx.core.specs import Continuous, Discrete, Image
 from pgx.core.tensor_tree import leaves, named_tensors, rebuilt, substituted
@@ -111,12 +114,11 @@ def test_what_has_no_description_says_so(what: Callable[..., object]) -> None:
 def test_all_that_a_network_computes_with_is_parameter_buffer_or_described(name: str) -> None:
     """A tensor kept elsewhere would be frozen into programs and shared by runs of other seeds."""
     kind, _, short = name.rpartition(" ")
-    registry = CRITICS if kind else POLICIES
     section = "critic" if kind else "policy"
     obs = {"tabular": Discrete(5), "cnn": Image((84, 84, 3))}.get(short, Continuous((3,)))
     cfg = composed(f"{section}={short}")
-    values = {key: value for key, value in dict(cfg[section]).items() if key != "name"}
-    net = registry[short](**values).make(obs, Discrete(2), torch.Generator().manual_seed(0))
+    spec = spec_of(section, cast(dict[str, Any], OmegaConf.to_container(cfg[section])))
+    net = spec.make(obs, Discrete(2), torch.Generator().manual_seed(0))
     loose = [
         f"{type(module).__name__}.{key}"
         for module in net.modules()
