@@ -20,7 +20,6 @@ LEVELS = {
     "cli": 8, "api": 8,
 }  # fmt: skip
 TENSORS_ALONE = {"core", "ops", "networks", "algos"}
-READS_SPACES = PACKAGE / "networks" / "export" / "network.py"  # whose actions are those of a Gymnasium space
 OUTSIDE = {"hydra", "omegaconf", "gymnasium", "tensorboard", "envpool", "rich"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -58,8 +57,7 @@ def test_imports_go_down_or_stay(path: Path) -> None:
         if top == "pgx" and rest.split(".")[0] in LEVELS:
             imported = rest.split(".")[0]
             assert LEVELS[imported] <= LEVELS[name], f"{path} imports {module}"
-        allowed = name not in TENSORS_ALONE or path == READS_SPACES
-        assert allowed or top not in OUTSIDE, f"{path} imports {module}"
+        assert name not in TENSORS_ALONE or top not in OUTSIDE, f"{path} imports {module}"
 
 
 def test_rules_do_not_import_each_other() -> None:

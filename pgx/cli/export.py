@@ -56,6 +56,7 @@ def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bo
     from pgx.envs.gymnasium_backend import make_single
     from pgx.envs.rewards.plan import OWN
     from pgx.envs.spaces import action as action_of
+    from pgx.envs.spaces import first_observation, tensor_action
     from pgx.networks.export.formats import compare, read, refuse_missing, write
     from pgx.networks.export.network import Deterministic, observed, with_outliers
     from pgx.training.build import load_agent
@@ -77,7 +78,12 @@ def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bo
     finally:
         single.close()
         envs.close()
-    network = Deterministic(agent, observations, actions, masked=sample.action_mask is not None)
+    network = Deterministic(
+        agent,
+        first_observation(observations),
+        tensor_action(actions),
+        masked=sample.action_mask is not None,
+    )
     inputs = sample.inputs(network.first)
     part = path.with_name(f".{path.name}.part")
     try:

@@ -14,9 +14,10 @@ from pgx.cli import export as command
 from pgx.cli.run_folder import load_config
 from pgx.core.errors import RunError, UserError
 from pgx.envs.spaces import action as action_of
+from pgx.envs.spaces import first_observation, tensor_action
 from pgx.networks.export import formats as comparison
 from pgx.networks.export.formats import Format, compare, read, write
-from pgx.networks.export.network import Deterministic, _whole, _writer, observed
+from pgx.networks.export.network import Deterministic, _whole, observed
 from pgx.training.build import load_agent
 from tests.conftest import Make
 
@@ -78,7 +79,7 @@ def exported(make: Make, tmp_path: Path, to: Format, name: str, *overrides: str)
     single = envs._envs[0]
     spaces_of = single.observation_space, single.action_space
     envs.close()
-    network = Deterministic(agent, *spaces_of, masked=False)
+    network = Deterministic(agent, first_observation(spaces_of[0]), tensor_action(spaces_of[1]), masked=False)
     write(network, [each[:2] for each in sample.inputs(network.first)], to, tmp_path / f"{name}.file")
     return agent, sample, spaces_of[1], read(to, tmp_path / f"{name}.file", network.inputs)
 
@@ -117,7 +118,7 @@ def test_bounds_are_inside_and_reached(make: Make, tmp_path: Path) -> None:
     agent, sample, space, _ = exported(make, tmp_path, "torchscript", "bounded", *KINDS["bounded"])
     with torch.no_grad():
         agent.policy.net[-1].bias.copy_(torch.tensor([100.0, -100.0]))
-    network = Deterministic(agent, spaces.Box(-1e6, 1e6, (1,), np.float32), space, masked=False)
+    network = Deterministic(agent, 0, tensor_action(space), masked=False)
     write(network, [each[:2] for each in sample.inputs(network.first)], "torchscript", tmp_path / "far.file")
     (action,) = read("torchscript", tmp_path / "far.file", network.inputs)([sample.obs])
     assert (action == [2.0, -0.5]).all() and action.dtype == np.float32
@@ -127,13 +128,18 @@ def test_choices_of_several_dimensions_have_the_shape_and_numbers_of_their_space
     space = spaces.MultiDiscrete([[2, 3], [4, 5]], start=[[0, 1], [2, 3]])
     chosen = torch.tensor([[0, 1, 2, 3], [1, 0, 3, 4]])
     expected = action_of("Grid-v0", space)[1](chosen.numpy())
-    assert np.array_equal(_writer(space)(chosen).numpy(), expected)
+    assert np.array_equal(tensor_action(space)(chosen).numpy(), expected)
 
 
 def test_actions_are_numbered_as_the_environment_does(make: Make, tmp_path: Path) -> None:
     agent, sample, _, own = exported(make, tmp_path, "torchscript", "pole", "env=CartPole-v1")
-    shown, late = spaces.Box(-1e6, 1e6, (4,), np.float32), spaces.Discrete(2, start=5)
-    write(Deterministic(agent, shown, late, masked=False), [sample.obs[:2]], "torchscript", tmp_path / "late")
+    late = spaces.Discrete(2, start=5)
+    write(
+        Deterministic(agent, 0, tensor_action(late), masked=False),
+        [sample.obs[:2]],
+        "torchscript",
+        tmp_path / "late",
+    )
     (plain,), (moved,) = own([sample.obs]), read("torchscript", tmp_path / "late", ["obs"])([sample.obs])
     assert (moved == plain + 5).all()
 

@@ -1,15 +1,10 @@
-"""All of an agent that acts, as one network: from what an environment shows to what it takes.
-
-Observations that a policy meets, for comparing a file with what it was made of.
-"""
+"""An agent as one network from raw observations to actions, and a sample of observations to test its exported file."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import gymnasium
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch import Tensor, nn
 
 from pgx.core.agent import Agent, at_one_moment, distribution_at
@@ -18,19 +13,20 @@ from pgx.envs.vector import VectorEnv, step
 
 
 class Deterministic(nn.Module):
-    """The most probable actions at B raw observations: normaliser, policy, bounds.
+    """Network from B raw observations to the most probable actions: normalizer, policy, bounds.
 
     Args:
-        agent: whose; its normaliser is frozen as it is.
-        observations, actions: the environment's spaces.
-        masked: whether the environment says which actions can be taken.
+        agent: source of normalizer and policy; the normalizer is frozen.
+        first: smallest observation of a discrete space; 0 for others.
+        to_environment: map from the policy's actions to those of the environment.
+        masked: the environment provides action masks.
     """
 
     def __init__(
         self,
         agent: Agent,
-        observations: "gymnasium.Space[object]",
-        actions: "gymnasium.Space[object]",
+        first: int,
+        to_environment: Callable[[Tensor], Tensor],
         masked: bool,
     ) -> None:
         super().__init__()
@@ -38,44 +34,34 @@ class Deterministic(nn.Module):
         self.policy = agent.policy
         self.masked = masked
         self.memory = agent.policy.memory
-        self._lens = agent.normalizer.normalize_fn
-        self.first = int(observations.start) if isinstance(observations, spaces.Discrete) else 0
-        self._written = _writer(actions)
+        self.first = first
+        self._normalize_fn = agent.normalizer.normalize_fn
+        self._to_environment = to_environment
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Names of what it takes, in order: [B, ...] each."""
-        asked = {"obs": True, "action_mask": self.masked, "memory": self.memory is not None}
-        return tuple(name for name, there in asked.items() if there)
+        """Names of the inputs [B, ...], in order."""
+        used = {"obs": True, "action_mask": self.masked, "memory": self.memory is not None}
+        return tuple(name for name, is_input in used.items() if is_input)
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of what it gives, in order: [B, ...] each."""
+        """Names of the outputs [B, ...], in order."""
         return ("action",) if self.memory is None else ("action", "next_memory")
 
     def forward(self, obs: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        """Args as in `inputs`: obs as in a rollout (`obs_dtype`), action_mask bool, memory float32."""
+        """Return the outputs. Args as in `inputs`: obs with dtype `obs_dtype`, action_mask bool, memory float32."""
         more = list(rest)
         mask = more.pop(0) if self.masked else None
         memory = more.pop(0) if self.memory is not None else None
         if self.first:
             obs = obs - self.first
         time = torch.zeros_like(obs.reshape(obs.shape[0], -1)[:, 0], dtype=torch.int64)  # no policy reads it
-        distribution, after = distribution_at(self.policy, at_one_moment(self._lens, obs, time, mask, memory))
-        action = self._written(distribution.executed(distribution.mode()))
+        distribution, after = distribution_at(
+            self.policy, at_one_moment(self._normalize_fn, obs, time, mask, memory)
+        )
+        action = self._to_environment(distribution.executed(distribution.mode()))
         return (action,) if after is None else (action, after)
-
-
-def _writer(space: "gymnasium.Space[object]") -> Callable[[Tensor], Tensor]:
-    """From a policy's actions to those of a space: as envs/spaces.py has it, of tensors."""
-    if isinstance(space, spaces.Box):
-        bounds = np.stack([space.low, space.high]).astype(np.float32)
-        low, high = torch.from_numpy(bounds)
-        dtype = torch.float64 if space.dtype == np.float64 else torch.float32
-        return lambda action: action.reshape(-1, *low.shape).maximum(low).minimum(high).to(dtype)
-    assert isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
-    first = torch.from_numpy(np.asarray(space.start, np.int64))
-    return lambda action: action.reshape(-1, *first.shape) + first
 
 
 FAR = 100  # rows that are repeated far away, at most
