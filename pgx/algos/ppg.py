@@ -24,7 +24,7 @@ class PPG:
 
     Source: Cobbe, Hilton, Klimov and Schulman, "Phasic policy gradient", 2020, algorithm 1; for network=shared its
     section on single-network PPG. Passes of policy and value function take turns, over the same minibatches, as
-    they do in PPO. What a phase has seen is kept in the learner's memory, and with it in every checkpoint.
+    they do in PPO. What a phase has seen is kept in `Learner.state`, and so in every checkpoint.
     """
 
     discount: Fraction  # gamma
@@ -94,11 +94,11 @@ class PPG:
 
         metrics = rates | {"critic_loss": critic_loss, "auxiliary_phase": 0.0}
         # A new list: the old one may be part of a checkpoint that is still to be written.
-        phase = [*learner.memory.get("phase", []), _seen(rollout, batch)]
+        phase = [*learner.state.get("phase", []), _seen(rollout, batch)]
         if len(phase) < self.policy_iterations:
-            learner.memory["phase"] = phase
+            learner.state["phase"] = phase
             return metrics
-        learner.memory["phase"] = []
+        learner.state["phase"] = []
         return metrics | self._auxiliary_phase(agent, learner, *_recalled(agent, rollout, phase))
 
     def _auxiliary_phase(

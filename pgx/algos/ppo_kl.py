@@ -59,7 +59,7 @@ class PPOKL:
     def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:
         batch = self.estimate(agent, rollout)
         rates = learner.anneal(progress)
-        beta: float = learner.memory.get("beta", self.beta)
+        beta: float = learner.state.get("beta", self.beta)
         with torch.no_grad():
             old = agent.policy(batch.obs)
 
@@ -78,7 +78,7 @@ class PPOKL:
         if self.adapt_beta:
             with torch.no_grad():
                 kl = float(batch.mean(self._kl(old, agent.policy(batch.obs))))  # d, over the whole batch
-            learner.memory["beta"] = self._adapted(beta, kl)
+            learner.state["beta"] = self._adapted(beta, kl)
 
         return rates | {"beta": beta, "critic_loss": float(critic_losses.mean())}
 

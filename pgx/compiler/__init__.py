@@ -4,11 +4,11 @@ from pgx.compiler.choose import (
     Compile,
     EngineChoice,
     ahead_of_time,
-    aloud,
     choose_engine,
+    discard_report,
     just_in_time,
     make_engine,
-    silently,
+    print_report,
 )
 from pgx.compiler.compiled import Compiled
 from pgx.compiler.eager import Eager
@@ -19,9 +19,9 @@ __all__ = [
     "Eager",
     "EngineChoice",
     "ahead_of_time",
-    "aloud",
     "choose_engine",
+    "discard_report",
     "just_in_time",
     "make_engine",
-    "silently",
+    "print_report",
 ]

@@ -25,7 +25,7 @@ _PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device)
 _MODULE_INTERNALS = frozenset(vars(nn.Module()))
 
 
-class Undescribed(Exception):
+class NotDescribable(Exception):
     """An argument that no code can be kept for."""
 
 
@@ -33,7 +33,7 @@ def describe(value: Any) -> str:
     """Everything about a value but what its tensors hold, in words that are the same in every process.
 
     Raises:
-        Undescribed: the value is of a kind that this cannot be said of.
+        NotDescribable: the value is of a kind that this cannot be said of.
     """
     if isinstance(value, Tensor):
         return "tensor"
@@ -56,7 +56,7 @@ def describe(value: Any) -> str:
         return _name(value)
     if isinstance(value, type) or inspect.isbuiltin(value):
         return _name(value)
-    raise Undescribed(f"{type(value).__name__} {value!r}")
+    raise NotDescribable(f"{type(value).__name__} {value!r}")
 
 
 def _module(network: nn.Module) -> str:
@@ -82,7 +82,7 @@ def _source(module: str) -> str:
     try:
         return "#" + hashlib.sha256(inspect.getsource(sys.modules[module]).encode()).hexdigest()
     except (OSError, TypeError) as error:
-        raise Undescribed(f"{module}, whose source cannot be read,") from error
+        raise NotDescribable(f"{module}, whose source cannot be read,") from error
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Call:
         """All of it that goes into the code, in words that are the same in every process.
 
         Raises:
-            Undescribed: there are none for some of it.
+            NotDescribable: there are none for some of it.
         """
         values = [describe(self.function), *map(describe, self.fixed)]
         signatures = [repr(signature(leaf, free is not None)) for leaf, free in self.sizes()]

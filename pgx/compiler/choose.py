@@ -168,13 +168,13 @@ def just_in_time(folder: Path, report: Callable[[str], None], required: bool = F
     return Compiled(JitCompiler(folder, report, required).programs, processors=1)
 
 
-def aloud(line: str) -> None:
-    """A report on the console: above what is drawn on a terminal, between the lines elsewhere."""
+def print_report(line: str) -> None:
+    """Print a report of the compiler."""
     print(line, flush=True)
 
 
-def silently(line: str) -> None:
-    """A report to nobody: the console is off, or another process of the run speaks for this one."""
+def discard_report(line: str) -> None:
+    """Drop a report: the console is off, or another process prints it."""
 
 
 def program_folder() -> Path:

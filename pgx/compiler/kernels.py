@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pgx.compiler.arguments import Call, Undescribed
+from pgx.compiler.arguments import Call, NotDescribable
 from pgx.compiler.program_cache import Attempts, Programs
 
 
@@ -63,7 +63,7 @@ class JitCompiler:
         """
         try:
             description = call.description()
-        except Undescribed:  # then it serves this very call's network and rule
+        except NotDescribable:  # then it serves this very call's network and rule
             return self._make(call)
         if description not in self._made:
             self._made[description] = self._make(call)

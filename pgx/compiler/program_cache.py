@@ -14,7 +14,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from pgx.compiler.arguments import Call, Curried, Undescribed
+from pgx.compiler.arguments import Call, Curried, NotDescribable
 from pgx.compiler.program import Program
 from pgx.core.errors import RunError
 
@@ -138,7 +138,7 @@ class Store:
         """
         try:
             description = call.description()
-        except Undescribed as error:
+        except NotDescribable as error:
             self.report(refusal(call, f"{error} is an argument whose values have no description"))
             return None
         stem = hashlib.sha256(description.encode()).hexdigest()[:32]

@@ -3,7 +3,7 @@
 import torch
 
 from pgx.algos import rule, rules
-from pgx.algos.common.sequences import stretch_conflicts
+from pgx.algos.common.sequences import sequence_conflicts
 from pgx.compiler.choose import why_not
 from pgx.config.run_config import NAMED, A3CConfig, ActorLearnerConfig, DatasetConfig, RunConfig, SyncConfig
 from pgx.core.algorithm import Setting
@@ -212,7 +212,7 @@ def _misfits(config: RunConfig) -> list[str]:
         )
     )
     if policy in WITH_MEMORY:
-        found += stretch_conflicts(
+        found += sequence_conflicts(
             rollout_steps=_rollout_steps(config),
             sequence_length=options["sequence_length"],
             burn_in=options["burn_in"],
@@ -278,7 +278,7 @@ def rank_problems(config: RunConfig, size: int) -> list[str]:
     if policy in WITH_MEMORY:
         found.append(
             f"policy={policy}: minibatches over ranks are dealt out by rows, and a policy with memory needs whole "
-            "stretches; a policy without memory"
+            "sequences; a policy without memory"
         )
     if config.trainer.compile is True:
         found.append(f"trainer.compile=true: {why_not('cpu', size)}; trainer.compile=auto runs without")

@@ -24,7 +24,7 @@ class Memory:
     """How a policy with memory wants its experience cut."""
 
     size: int  # M, numbers that it carries from one step to the next
-    sequence_length: int  # steps of a stretch that are learned from
+    sequence_length: int  # steps of a sequence that are learned from
     burn_in: int  # steps before them that only warm the memory up
 
 
@@ -100,7 +100,7 @@ class RecurrentPolicy(Policy, Protocol):
     """A policy with a memory."""
 
     def advance(self, obs: Observations) -> tuple[Distribution, Tensor]:
-        """The distributions, and the memory [S, M] after the last step of every stretch of obs.history."""
+        """The distributions, and the memory [S, M] after the last step of every sequence of obs.history."""
         ...
 
 

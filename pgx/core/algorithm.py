@@ -131,7 +131,7 @@ class Learner:
     critic_optimizer: Optimizer
     engine: Engine
     generator: torch.Generator  # of shuffles, and of whatever else a rule draws
-    memory: State = field(default_factory=dict)  # numbers and tensors, by names of the rule's own
+    state: State = field(default_factory=dict)  # of the rule: numbers and tensors by name
 
     @property
     def gradient_steps(self) -> int:
@@ -151,14 +151,14 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "critic_optimizer": self.critic_optimizer.state_dict(),
             "generator": self.generator.get_state(),
-            "memory": dict(self.memory),
+            "memory": dict(self.state),
         }
 
     def load_state_dict(self, state: State) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
         self.critic_optimizer.load_state_dict(state["critic_optimizer"])
         self.generator.set_state(state["generator"])
-        self.memory = dict(state["memory"])
+        self.state = dict(state["memory"])
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class Setting:
     num_envs: int  # N
     policy: str  # its name
     critic: str  # its name
-    sequence_length: int | None  # of the stretches that a policy with memory learns from; None: it has none
+    sequence_length: int | None  # of the sequences that a policy with memory learns from; None: it has none
 
     @property
     def remembers(self) -> bool:
@@ -202,7 +202,7 @@ Use = Literal[
 class Algorithm(Protocol):
     """An update rule. Its dataclass fields are its hyperparameters and the keys of its YAML file.
 
-    It has no state: what it remembers from one update to the next is in the Learner's memory.
+    It has no state: what it remembers from one update to the next is in `Learner.state`.
     """
 
     discount: float

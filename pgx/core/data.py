@@ -15,10 +15,10 @@ from pgx.core.ranks import Shard
 
 @dataclass(frozen=True)
 class History:
-    """Stretches of experience that a policy with memory reads from their beginning, and where rows lie in them.
+    """Sequences of experience that a policy with memory reads from their beginning, and where rows lie in them.
 
-    `features` holds L steps of S stretches, those before the rows' own included (burn-in). Row b of the
-    observations is step `step[b]` of stretch `stretch[b]`.
+    `features` holds L steps of S sequences, those before the rows' own included (burn-in). Row b of the
+    observations is step `step[b]` of sequence `sequence[b]`.
     """
 
     features: Tensor  # [L, S, ...] normalised
@@ -26,18 +26,18 @@ class History:
     memory: Tensor  # [S, M] before the first step
     burn_in: Tensor  # [L, S] bool: steps that only warm the memory up; no gradient flows out of them
     step: Tensor  # [B] int64
-    stretch: Tensor  # [B] int64
+    sequence: Tensor  # [B] int64
 
     def __getitem__(self, index: Tensor) -> "History":
-        """The rows of index [b], with no more stretches than they lie in."""
-        used, stretch = torch.unique(self.stretch[index], return_inverse=True)
+        """The rows of index [b], with no more sequences than they lie in."""
+        used, sequence = torch.unique(self.sequence[index], return_inverse=True)
         return History(
             self.features[:, used],
             self.begins[:, used],
             self.memory[used],
             self.burn_in[:, used],
             self.step[index],
-            stretch,
+            sequence,
         )
 
 
@@ -150,7 +150,7 @@ class Batch:
 
         Reset rows make a batch slightly shorter than T * N; the parts then differ by one row instead of
         leaving a remnant of a few rows to take a step as large as the others. Under a policy with memory it is
-        stretches that are shuffled, each of which keeps its rows together.
+        sequences that are shuffled, each of which keeps its rows together.
 
         Args:
             size: rows aimed at per part, over all ranks; round(B / size) parts are made, at least one.
@@ -163,11 +163,11 @@ class Batch:
                 return shuffled_parts(total, size, generator, device)
             parts = shuffled_parts(total, size, generator, torch.device("cpu"))
             return tuple(self.share.own(part).to(device) for part in parts)
-        stretch = self.obs.history.stretch
-        used: Tensor = torch.unique(stretch)
+        sequence = self.obs.history.sequence
+        used: Tensor = torch.unique(sequence)
         shuffled = torch.randperm(len(used), generator=generator).to(device)
         order = used[shuffled].tensor_split(min(max(1, round(total / size)), len(used)))
-        return tuple(torch.isin(stretch, some).nonzero().squeeze(-1) for some in order)
+        return tuple(torch.isin(sequence, some).nonzero().squeeze(-1) for some in order)
 
     def rows(self, index: Tensor) -> "Batch":
         """Some of the rows; index [b] int64."""

@@ -121,12 +121,12 @@ class RecurrentPolicy(nn.Module):
         return self.advance(obs)[0]
 
     def advance(self, obs: Observations) -> tuple[Distribution, Tensor]:
-        """The distributions, and the memory [S, M] after the last step of every stretch of obs.history."""
+        """The distributions, and the memory [S, M] after the last step of every sequence of obs.history."""
         history = obs.history
         if history is None:
             raise ValueError("a policy with memory needs Observations.history; got None")
         memories = self._unroll(history)
-        output = self.cell.output(torch.stack(memories)[history.step, history.stretch])
+        output = self.cell.output(torch.stack(memories)[history.step, history.sequence])
         distribution: Distribution = self.head(replace(obs, features=output))
         return distribution, memories[-1]
 

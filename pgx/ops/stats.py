@@ -10,11 +10,11 @@ CONSTANT = 1e-12  # standard deviation, relative to the root mean square, at or 
 
 
 def effective_sample_size(log_ratio: Tensor) -> float:
-    """Share of the samples that importance weights leave in effect: `effective_share` as a number."""
-    return float(effective_share(log_ratio))
+    """Share of the samples that importance weights leave in effect: `effective_fraction` as a number."""
+    return float(effective_fraction(log_ratio))
 
 
-def effective_share(log_ratio: Tensor) -> Tensor:
+def effective_fraction(log_ratio: Tensor) -> Tensor:
     """Share of the samples that importance weights leave in effect.
 
     ESS = (Σ w)² / (n Σ w²), with w = exp(log_ratio); 1 when all weights are equal, 1/n when one holds all.
@@ -35,11 +35,11 @@ def effective_share(log_ratio: Tensor) -> Tensor:
 
 
 def clip_fraction(log_ratio: Tensor, clip_range: float) -> float:
-    """Share of the samples whose probability ratio was clipped: `clipped_share` as a number."""
-    return float(clipped_share(log_ratio, clip_range))
+    """Share of the samples whose probability ratio was clipped: `clipped_fraction` as a number."""
+    return float(clipped_fraction(log_ratio, clip_range))
 
 
-def clipped_share(log_ratio: Tensor, clip_range: float) -> Tensor:
+def clipped_fraction(log_ratio: Tensor, clip_range: float) -> Tensor:
     """Share of the samples whose probability ratio left [1 - clip_range, 1 + clip_range]; scalar in [0, 1].
 
     Source: Schulman et al., "Proximal policy optimization algorithms", 2017, the interval of eq. 7.
@@ -78,11 +78,11 @@ def outside(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def explained_variance(prediction: Tensor, target: Tensor) -> float:
-    """Share of the target's variance that a prediction explains: `explained_share` as a number."""
-    return float(explained_share(prediction, target))
+    """Share of the target's variance that a prediction explains: `explained_fraction` as a number."""
+    return float(explained_fraction(prediction, target))
 
 
-def explained_share(prediction: Tensor, target: Tensor) -> Tensor:
+def explained_fraction(prediction: Tensor, target: Tensor) -> Tensor:
     """1 - Var(target - prediction) / Var(target): 1 is perfect, 0 no better than the mean, below 0 worse.
 
     Args:

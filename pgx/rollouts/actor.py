@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pgx.compiler import EngineChoice, make_engine, silently
+from pgx.compiler import EngineChoice, discard_report, make_engine
 from pgx.core.agent import Agent
 from pgx.core.algorithm import Binds
 from pgx.core.errors import RunError
@@ -122,8 +122,8 @@ class Actor:
     ) -> None:
         self._desk = desk
         self._steps = plan.rollout_steps
-        # The learner compiles the same programs before, aloud.
-        engine = make_engine(plan.engine, "cpu", silently) if desk is None else desk
+        # The learner compiles the same programs first, and reports it.
+        engine = make_engine(plan.engine, "cpu", discard_report) if desk is None else desk
         self.stepper, self._agent = plan.stepper(index, life, engine, calls)
         self._parameters = parameters
         self._acting = acting_tensors(self._agent)

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pgx.compiler import EngineChoice, aloud, make_engine, silently
+from pgx.compiler import EngineChoice, discard_report, make_engine, print_report
 from pgx.core.agent import Agent, Metrics, State
 from pgx.core.algorithm import Algorithm, Learner, Optimizer, OptimizerSpec
 from pgx.core.data import Rollout
@@ -181,7 +181,7 @@ class Worker:
         self.plan = plan
         self.index = index
         self.envs = make_watched(plan.envs, calls)
-        self.engine = make_engine(plan.engine, "cpu", aloud if index == 0 else silently)
+        self.engine = make_engine(plan.engine, "cpu", print_report if index == 0 else discard_report)
         self.agent = plan.agent.make(self.envs.obs_spec, self.envs.action_spec, CPU)
         own = (
             plan.optimizer.make(self.agent.policy, self.engine),

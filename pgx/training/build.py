@@ -12,7 +12,7 @@ import torch
 from omegaconf import OmegaConf
 
 from pgx.algos import rule, rules
-from pgx.compiler import Eager, EngineChoice, aloud, choose_engine, make_engine, silently
+from pgx.compiler import Eager, EngineChoice, choose_engine, discard_report, make_engine, print_report
 from pgx.config.check import check_inputs, check_ranks
 from pgx.config.run_config import (
     NAMED,
@@ -89,7 +89,9 @@ def build(config: RunConfig, ranks: Ranks = SINGLE_PROCESS) -> Trainer:
         config.device,
         ranks.size,
     )
-    engine = make_engine(chosen, config.device, silently if config.logger.console == "off" else aloud)
+    engine = make_engine(
+        chosen, config.device, discard_report if config.logger.console == "off" else print_report
+    )
 
     # Actors and workers make environments themselves.
     elsewhere = isinstance(config.runner, ActorLearnerConfig | A3CConfig)

@@ -16,7 +16,7 @@ from pgx.core.specs import ActionSpec, Continuous
 from pgx.core.tensor_tree import substituted
 from pgx.ops.losses import surrogate
 from pgx.ops.params import flatten, gradient, split
-from pgx.ops.stats import at_bound, clipped_share, effective_share, explained_share, outside
+from pgx.ops.stats import at_bound, clipped_fraction, effective_fraction, explained_fraction, outside
 
 
 @dataclass(frozen=True)
@@ -189,8 +189,8 @@ def changes(
             kl.max(),
             reverse.mean(),
             entropy.mean(),
-            effective_share(log_ratio),
-            clipped_share(log_ratio, clip_range),
+            effective_fraction(log_ratio),
+            clipped_fraction(log_ratio, clip_range),
             log_ratio.min().exp(),
             log_ratio.max().exp(),
             surrogate(log_ratio, advantage) - objective,
@@ -207,7 +207,7 @@ def changes(
 
 def _explained(critic: Critic, value: Tensor, target: Tensor) -> Tensor:
     """Share of the targets' variance that values explain; NaN where there is no critic, and none of them is not 0."""
-    share = explained_share(value, target)
+    share = explained_fraction(value, target)
     if next(critic.parameters(), None) is None:
         return torch.where(value.any(), share, math.nan)
     return share

@@ -305,7 +305,7 @@ def test_a_phase_keeps_its_rows_learns_from_all_of_them_and_forgets_them(make: M
             assert metrics["auxiliary_phase"] == ended
             assert ("auxiliary_loss" in metrics) == ("auxiliary_kl" in metrics) == ended
             assert tagged(metrics)
-            kept = trainer.learner.memory["phase"]
+            kept = trainer.learner.state["phase"]
             assert len(kept) == (0 if ended else iteration + 1)
             for stored, kept_rollout, target in zip(kept, rollouts, targets, strict=False):
                 assert torch.equal(stored["obs"], kept_rollout.obs[kept_rollout.valid])
@@ -332,7 +332,7 @@ def test_the_actions_that_could_be_taken_are_part_of_what_a_phase_keeps(make: Ma
         masked = replace(rollout, action_mask=mask)
         metrics = trainer.algorithm.update(trainer.agent, trainer.learner, masked, 0.0)
         if not ended:
-            (stored,) = trainer.learner.memory["phase"]
+            (stored,) = trainer.learner.state["phase"]
             assert torch.equal(stored["action_mask"], mask[rollout.valid])
     assert 0 < metrics["auxiliary_kl"] < 1
     assert bool(parameters(trainer).isfinite().all())
@@ -363,7 +363,7 @@ def test_a_state_that_was_taken_does_not_change_with_the_updates_after_it(make: 
     step(trainer)
     memory = trainer.state_dict()["learner"]["memory"]
     step(trainer)
-    assert len(memory["phase"]) == 1 and len(trainer.learner.memory["phase"]) == 2
+    assert len(memory["phase"]) == 1 and len(trainer.learner.state["phase"]) == 2
 
 
 def test_the_value_head_gives_the_advantages_of_a_shared_network(make: Make) -> None:

@@ -173,7 +173,7 @@ def test_beta_follows_the_kl_of_the_whole_batch_once_an_update(
     second = make(*flags, f"algo.kl_target={kl / relative}")
     rollout, _ = collected(second)
     assert second.algorithm.update(second.agent, second.learner, rollout, 0.0)["beta"] == 0.7
-    assert second.learner.memory["beta"] == pytest.approx(0.7 * factor, rel=1e-12)
+    assert second.learner.state["beta"] == pytest.approx(0.7 * factor, rel=1e-12)
 
 
 def test_beta_is_adapted_by_the_direction_in_the_config(make: Make) -> None:
@@ -191,7 +191,7 @@ def test_beta_is_adapted_by_the_direction_in_the_config(make: Make) -> None:
         assert forward > 2.5 * backward
         again = make(*flags, f"algo.kl_target={(forward * backward) ** 0.5}")
         again.algorithm.update(again.agent, again.learner, again.runner.collect(again.agent), 0.0)
-        betas[direction] = again.learner.memory["beta"]
+        betas[direction] = again.learner.state["beta"]
     assert betas == {"old_new": 2e-3, "new_old": 5e-4}
 
 
@@ -211,7 +211,7 @@ def test_beta_stays_within_its_bounds(make: Make, target: float, beta: float, en
     trainer = make(*small("ppo_kl"), "env=CartPole-v1", f"algo.kl_target={target}", f"algo.beta={beta}")
     for _ in range(2):
         trainer.algorithm.update(trainer.agent, trainer.learner, trainer.runner.collect(trainer.agent), 0.0)
-    assert trainer.learner.memory["beta"] == end
+    assert trainer.learner.state["beta"] == end
 
 
 @pytest.mark.parametrize("target", ["1e3", "1e-9"])
@@ -227,14 +227,14 @@ def test_a_fixed_beta_stays(make: Make, target: str) -> None:
         metrics = trainer.algorithm.update(
             trainer.agent, trainer.learner, trainer.runner.collect(trainer.agent), 0.0
         )
-        assert metrics["beta"] == 3 and not trainer.learner.memory
+        assert metrics["beta"] == 3 and not trainer.learner.state
 
 
 def test_an_adapted_beta_is_saved_and_restored(make: Make) -> None:
     one, two = (make(*small("ppo_kl"), "env=CartPole-v1", "algo.kl_target=10") for _ in range(2))
     one.algorithm.update(one.agent, one.learner, one.runner.collect(one.agent), 0.0)
     two.learner.load_state_dict(copy.deepcopy(one.learner.state_dict()))
-    assert one.learner.memory["beta"] == two.learner.memory["beta"] == 0.5
+    assert one.learner.state["beta"] == two.learner.state["beta"] == 0.5
     rollout, _ = collected(two)
     assert two.algorithm.update(two.agent, two.learner, rollout, 0.0)["beta"] == 0.5
 

@@ -53,11 +53,13 @@ def test_a_video_is_offered_where_the_environment_says_that_it_draws() -> None:
     assert not renders("unknown:Nowhere-v0")
 
 
-class Undescribed(gymnasium.Env[int, int]):
+class NotDescribable(gymnasium.Env[int, int]):
     metadata: Any = None
 
 
-@pytest.mark.parametrize("made", [gymnasium.Wrapper, Undescribed, lambda: Undescribed(), "tests.nowhere:Env"])
+@pytest.mark.parametrize(
+    "made", [gymnasium.Wrapper, NotDescribable, lambda: NotDescribable(), "tests.nowhere:Env"]
+)
 def test_no_video_is_offered_where_a_class_does_not_say_that_it_draws(
     monkeypatch: pytest.MonkeyPatch, made: Any
 ) -> None:

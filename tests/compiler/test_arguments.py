@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from pgx.algos.ppo import PPO
-from pgx.compiler.arguments import Undescribed, describe
+from pgx.compiler.arguments import NotDescribable, describe
 from pgx.config.run_config import spec_of
 from pgx.core.data import Batch, Observations
 from pgx.core.specs import Continuous, Discrete, Image
@@ -106,7 +106,7 @@ def test_the_make_of_a_network_counts() -> None:
 
 @pytest.mark.parametrize("what", [lambda x: x, object(), partial(max, object())])
 def test_what_has_no_description_says_so(what: Callable[..., object]) -> None:
-    with pytest.raises(Undescribed):
+    with pytest.raises(NotDescribable):
         describe(what)
 
 

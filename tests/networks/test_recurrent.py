@@ -45,19 +45,19 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 def history(
     policy: RecurrentPolicy, features: Tensor, begins: list[tuple[int, int]] | None = None
 ) -> History:
-    """Stretches of features [L, S, ...] from memories that are not empty; begins: (step, stretch)."""
-    steps, stretches = features.shape[:2]
-    never = torch.zeros(steps, stretches, dtype=torch.bool)
+    """Sequences of features [L, S, ...] from memories that are not empty; begins: (step, sequence)."""
+    steps, sequences = features.shape[:2]
+    never = torch.zeros(steps, sequences, dtype=torch.bool)
     starts = never.clone()
     for at in begins or []:
         starts[at] = True
     return History(
         features=features,
         begins=starts,
-        memory=0.5 * normal(stretches, policy.memory.size, seed=7),
+        memory=0.5 * normal(sequences, policy.memory.size, seed=7),
         burn_in=never,
-        step=torch.arange(steps).repeat_interleave(stretches),
-        stretch=torch.arange(stretches).repeat(steps),
+        step=torch.arange(steps).repeat_interleave(sequences),
+        sequence=torch.arange(sequences).repeat(steps),
     )
 
 
@@ -203,14 +203,14 @@ def test_stretches_do_not_see_each_other_nor_what_comes_later(cell: str) -> None
 
 
 def burnt(seen: History, steps: list[int]) -> History:
-    """The same with the first steps of each stretch for warming up alone."""
+    """The same with the first steps of each sequence for warming up alone."""
     mask = torch.arange(len(seen.begins)).unsqueeze(-1) < torch.tensor(steps)
-    rows = ~mask[seen.step, seen.stretch]
-    return replace(seen, burn_in=mask, step=seen.step[rows], stretch=seen.stretch[rows])
+    rows = ~mask[seen.step, seen.sequence]
+    return replace(seen, burn_in=mask, step=seen.step[rows], sequence=seen.sequence[rows])
 
 
 def rows_of(seen: History) -> Observations:
-    features = seen.features[seen.step, seen.stretch]
+    features = seen.features[seen.step, seen.sequence]
     return Observations(features, torch.zeros(len(features), dtype=torch.int64), None, seen)
 
 
@@ -219,7 +219,7 @@ def test_burn_in_leaves_the_distributions_as_they_are(cell: str) -> None:
     policy = recurrent(cell)
     seen = history(policy, normal(L, S, 3), begins=[(2, 1)])
     warm = burnt(seen, [0, 4, 7])
-    whole = logits(policy, seen)[warm.step, warm.stretch]
+    whole = logits(policy, seen)[warm.step, warm.sequence]
     assert torch.allclose(policy(rows_of(warm)).params[0], whole, atol=1e-6)
 
 
@@ -239,7 +239,7 @@ def test_no_gradient_comes_out_of_burn_in_steps(cell: str) -> None:
     assert bool((of_features[warm.burn_in] == 0).all())
     assert bool((of_features[learned].abs().amax(-1) > 0).all())
 
-    # One stretch after the other: memory warmed up without gradients, then a plain unroll from there.
+    # One sequence after the other: memory warmed up without gradients, then a plain unroll from there.
     total = torch.zeros(())
     for s, k in enumerate(steps):
         one = replace(history(policy, warm.features[:, s : s + 1].detach()), begins=warm.begins[:, s : s + 1])
@@ -249,7 +249,7 @@ def test_no_gradient_comes_out_of_burn_in_steps(cell: str) -> None:
             before = replace(one, features=one.features[:k], begins=one.begins[:k], burn_in=one.burn_in[:k])
             at = torch.zeros(1, dtype=torch.int64)
             with torch.no_grad():
-                memory = policy.advance(rows_of(replace(before, step=at, stretch=at)))[1]
+                memory = policy.advance(rows_of(replace(before, step=at, sequence=at)))[1]
         count = torch.arange(L - k)
         total = total + objective(
             History(one.features[k:], one.begins[k:], memory, one.burn_in[k:], count, torch.zeros_like(count))
@@ -263,7 +263,7 @@ def test_no_gradient_comes_out_of_burn_in_steps(cell: str) -> None:
 def test_some_of_the_rows_are_as_among_all_and_bring_their_stretches_alone(cell: str) -> None:
     policy = recurrent(cell)
     obs = every_step(history(policy, normal(L, 6, 3), begins=[(3, 2), (5, 4)]))
-    index = torch.tensor([4, 65, 2, 10, 70])  # of stretches 4, 5, 2, 4, 4
+    index = torch.tensor([4, 65, 2, 10, 70])  # of sequences 4, 5, 2, 4, 4
     some = obs[index]
     assert some.history is not None and some.history.features.shape[1] == 3
     whole = policy(obs).rows(index).params[0]

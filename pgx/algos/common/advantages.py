@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from pgx.algos.common.sequences import stretches
+from pgx.algos.common.sequences import cut_sequences
 from pgx.core.agent import Agent, Normalizer
 from pgx.core.data import Batch, Observations, Rollout
 from pgx.ops.returns import gae
@@ -43,7 +43,7 @@ def rollout_values(
 def observations(agent: Agent, rollout: Rollout) -> Observations:
     """The valid rows of a rollout as the networks see them, time-major."""
     rows, mask = valid_rows(rollout), rollout.action_mask
-    history = None if agent.policy.memory is None else stretches(agent, rollout)
+    history = None if agent.policy.memory is None else cut_sequences(agent, rollout)
     return Observations(
         features=agent.normalizer(rows(rollout.obs)),
         time=rows(rollout.time),

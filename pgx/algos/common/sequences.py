@@ -1,4 +1,4 @@
-"""Cutting a rollout into the stretches of experience that a policy with memory learns from."""
+"""Sequences of a rollout for training recurrent policies."""
 
 import torch
 from torch import Tensor
@@ -6,15 +6,15 @@ from torch import Tensor
 from pgx.core.agent import Agent
 from pgx.core.data import History, Rollout
 
-LONGEST = 10_000  # steps of a stretch that is looked for to be named in an error
+LONGEST = 10_000  # bound on the search for a length to suggest in an error
 
 
-def stretches(agent: Agent, rollout: Rollout) -> History:
-    """A rollout as stretches of `sequence_length` steps, each with up to `burn_in` steps before it.
+def cut_sequences(agent: Agent, rollout: Rollout) -> History:
+    """Cut a rollout into sequences of `sequence_length` steps, each with up to `burn_in` steps before it.
 
-    A stretch starts from the memory that the acting policy had there, warms up over the burn-in steps with the
-    parameters of today, and is then learned from; the first stretch of a rollout has no steps before it. Memory is
-    emptied where an episode begins. Rows are numbered as `rollout.obs[rollout.valid]` has them, time-major.
+    A sequence starts from the stored recurrent state of the acting policy. The burn-in steps recompute the state with
+    the current parameters; the other steps are trained on. The first sequence of a rollout has no burn-in. The state
+    is reset where an episode begins. Rows are numbered as `rollout.obs[rollout.valid]` has them, time-major.
 
     Source: Kapturowski et al., "Recurrent experience replay in distributed reinforcement learning", 2019, section 3
     (stored state with burn-in).
@@ -28,7 +28,7 @@ def stretches(agent: Agent, rollout: Rollout) -> History:
     length = int(((first + memory.sequence_length).clamp(max=steps) - start).max())
     within = torch.arange(length, device=device).unsqueeze(1)
     at = (start + within).clamp(max=steps - 1)  # [L, pieces]
-    # Stretch p * N + n is piece p of environment n.
+    # Sequence p * N + n is piece p of environment n.
     step_of = torch.arange(steps, device=device).unsqueeze(1).expand(steps, envs)
     piece_of = step_of // memory.sequence_length
     env_of = torch.arange(envs, device=device).expand(steps, envs)
@@ -42,16 +42,16 @@ def stretches(agent: Agent, rollout: Rollout) -> History:
         memory=rollout.memory[start].flatten(0, 1),
         burn_in=(start + within < first).unsqueeze(2).expand(length, len(first), envs).flatten(1, 2),
         step=(step_of - start[piece_of])[rollout.valid],
-        stretch=(piece_of * envs + env_of)[rollout.valid],
+        sequence=(piece_of * envs + env_of)[rollout.valid],
     )
 
 
-def stretch_conflicts(rollout_steps: int | None, sequence_length: int, burn_in: int) -> list[str]:
-    """One line with the arithmetic for each way in which rollouts do not divide into such stretches; else nothing.
+def sequence_conflicts(rollout_steps: int | None, sequence_length: int, burn_in: int) -> list[str]:
+    """Return a message with the arithmetic for each reason why rollouts do not divide into such sequences.
 
     Args:
-        rollout_steps: T; None for whole episodes, whose last stretch is as long as it turns out to be.
-        sequence_length: steps of a stretch.
+        rollout_steps: T; None for whole episodes, whose last sequence may be shorter.
+        sequence_length: steps of a sequence.
         burn_in: steps before it.
     """
     if rollout_steps is None:
@@ -62,13 +62,13 @@ def stretch_conflicts(rollout_steps: int | None, sequence_length: int, burn_in: 
         shorter = max(n for n in tried if rollout_steps % n == 0)
         found.append(
             f"policy.sequence_length: a rollout, runner.rollout_steps {rollout_steps} steps, does not divide into "
-            f"stretches of {sequence_length} ({rollout_steps} / {sequence_length} = "
+            f"sequences of {sequence_length} ({rollout_steps} / {sequence_length} = "
             f"{rollout_steps / sequence_length:.4g}); the longest below that it divides into have {shorter}"
         )
     before = max(0, rollout_steps - sequence_length)
     if burn_in > before:
         found.append(
-            f"policy.burn_in: no stretch of a rollout has more than runner.rollout_steps {rollout_steps} - "
+            f"policy.burn_in: no sequence of a rollout has more than runner.rollout_steps {rollout_steps} - "
             f"policy.sequence_length {sequence_length} = {before} steps before it; expected at most that, got {burn_in}"
         )
     return found

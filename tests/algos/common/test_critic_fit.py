@@ -60,7 +60,7 @@ def test_a_critic_is_fitted_to_single_rows_whatever_stretches_they_lie_in() -> N
         if remembers:
             row, nothing = torch.arange(64), torch.zeros(32, 2, dtype=torch.bool)
             history = History(
-                torch.zeros(32, 2, 3), nothing, torch.zeros(2, 1), nothing, step=row // 2, stretch=row % 2
+                torch.zeros(32, 2, 3), nothing, torch.zeros(2, 1), nothing, step=row // 2, sequence=row % 2
             )
             batch = replace(batch, obs=replace(batch.obs, history=history))
         fit_critic(batch, learner(critic), 2, 16)

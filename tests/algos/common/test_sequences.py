@@ -1,4 +1,4 @@
-"""A rollout cut into stretches gives a policy with memory, in learning, what it had in acting."""
+"""A rollout cut into sequences gives a policy with memory, in learning, what it had in acting."""
 
 import itertools
 from copy import deepcopy
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pgx.algos import rules
 from pgx.algos.common.advantages import observations
-from pgx.algos.common.sequences import stretch_conflicts, stretches
+from pgx.algos.common.sequences import cut_sequences, sequence_conflicts
 from pgx.config.check import problems_of
 from pgx.core.agent import Act, Agent, Memory, RecurrentPolicy
 from pgx.core.data import Observations, Rollout
@@ -20,7 +20,7 @@ from pgx.training.evaluation import never, play, unwatched
 from pgx.training.trainer import Trainer
 from tests.conftest import QUIET, Make, composed, parameters, resumed, small
 
-# Episodes of 9 to 15 steps: within a stretch they end, and are cut.
+# Episodes of 9 to 15 steps: within a sequence they end, and are cut.
 TASK = ["env=CartPole-v1", "env.kwargs.max_episode_steps=15", "policy.output_gain=3.0"]
 BACKENDS = ["env.backend=gymnasium", "env.backend=envpool"]
 # Learning multiplies other numbers of rows at once than acting did, so sums may be rounded otherwise: by a few units in
@@ -71,7 +71,7 @@ def logits(agent: Agent, rollout: Rollout) -> Tensor:
 
 @torch.no_grad()
 def walked(agent: Agent, rollout: Rollout, length: int, burn_in: int) -> Tensor:
-    """The same by walking from the memory stored burn_in steps before each stretch, environment by environment."""
+    """The same by walking from the memory stored burn_in steps before each sequence, environment by environment."""
     policy = cast(RecurrentPolicy, agent.policy)
     assert rollout.memory is not None
     out = torch.zeros(*rollout.valid.shape, 2)
@@ -130,7 +130,7 @@ def test_nothing_is_remembered_over_a_boundary(make: Make) -> None:
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 @pytest.mark.parametrize(("length", "burn_in"), [*CUTS, (24, 0), (24, 30), (100, 7)])
 def test_stretches_are_walks_from_the_stored_memory(make: Make, cell: str, length: int, burn_in: int) -> None:
-    """With other parameters than those that acted: of one stretch, of single rows, of a last one that is shorter."""
+    """With other parameters than those that acted: of one sequence, of single rows, of a last one that is shorter."""
     trainer = trainer_for(make, cell=cell)
     trainer.runner.collect(trainer.agent)
     rollout = trainer.runner.collect(trainer.agent)
@@ -158,11 +158,11 @@ def test_burn_in_steps_are_those_before_a_stretch_and_no_row_is_one(
     make: Make, length: int, burn_in: int
 ) -> None:
     trainer = trainer_for(make, length=length, burn_in=burn_in)
-    history = stretches(trainer.agent, trainer.runner.collect(trainer.agent))
+    history = cut_sequences(trainer.agent, trainer.runner.collect(trainer.agent))
     before = [min(burn_in, piece * length) for piece in range(64 // length) for _ in range(4)]
     step = torch.arange(len(history.burn_in)).unsqueeze(-1)
     assert torch.equal(history.burn_in, step < torch.tensor(before))
-    assert not history.burn_in[history.step, history.stretch].any()
+    assert not history.burn_in[history.step, history.sequence].any()
 
 
 def test_an_environments_past_and_the_others_change_no_row(make: Make) -> None:
@@ -170,14 +170,14 @@ def test_an_environments_past_and_the_others_change_no_row(make: Make) -> None:
     rollout = trainer.runner.collect(trainer.agent)
     before = logits(trainer.agent, rollout)
     start = int(rollout.time[:, 0].eq(0).nonzero()[-1])  # of the last episode of environment 0
-    stretch = start - start % 32
-    assert start > stretch
+    sequence = start - start % 32
+    assert start > sequence
     obs = rollout.obs.clone()
     obs[:start, 0] += 1.0
     after = logits(trainer.agent, replace(rollout, obs=obs))
     assert torch.equal(before[:, 1:], after[:, 1:])
     assert torch.equal(before[start:, 0], after[start:, 0])
-    assert not torch.allclose(before[stretch:start, 0], after[stretch:start, 0])
+    assert not torch.allclose(before[sequence:start, 0], after[sequence:start, 0])
 
 
 @pytest.mark.parametrize(("length", "burn_in"), [(16, 0), (8, 40), (1, 0)])
@@ -190,12 +190,12 @@ def test_minibatches_deal_out_every_row_once_in_whole_stretches(
     deals = [batch.minibatches(64, generator) for _ in range(2)]
     assert not torch.equal(deals[0][0], deals[1][0])
     assert batch.obs.history is not None
-    stretch = batch.obs.history.stretch
+    sequence = batch.obs.history.sequence
     whole = trainer.agent.policy(batch.obs).log_prob(batch.action)
     for parts in deals:
         assert len(parts) == round(len(batch) / 64) > 1
         assert torch.equal(torch.cat(parts).sort().values, torch.arange(len(batch)))
-        assert sum(len(stretch[part].unique()) for part in parts) == len(stretch.unique())
+        assert sum(len(sequence[part].unique()) for part in parts) == len(sequence.unique())
         for index in parts:
             rows = batch.rows(index)
             assert len(rows) == len(index)
@@ -249,7 +249,7 @@ def test_scores_of_single_rows_are_refused() -> None:
 def test_stretches_must_divide_a_rollout(
     steps: int | None, length: int, burn_in: int, told: list[list[str]]
 ) -> None:
-    conflicts = stretch_conflicts(steps, length, burn_in)
+    conflicts = sequence_conflicts(steps, length, burn_in)
     assert len(conflicts) == len(told)
     for conflict, words in zip(conflicts, told, strict=True):
         assert all(word in conflict for word in words), conflict
@@ -313,7 +313,7 @@ def test_a_played_episode_is_an_unroll_from_an_empty_memory(make: Make) -> None:
         begins=begins,
         burn_in=torch.zeros_like(begins),
         step=torch.arange(steps).repeat_interleave(envs),
-        stretch=torch.arange(envs).repeat(steps),
+        sequence=torch.arange(envs).repeat(steps),
     )
     with torch.no_grad():
         unrolled = agent.policy(
