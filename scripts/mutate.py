@@ -40,7 +40,7 @@ COPIED = ("pgx", "configs", "hydra_plugins", "tests", "scripts", "docs")
 LOADED = (
     "torch", "gymnasium", "envpool", "omegaconf", "numpy", "matplotlib.pyplot", "mujoco", "PIL.Image", "rich.live",
     "rich.progress", "tensorboard.plugins.hparams.api_pb2", "tensorboard.summary.writer.record_writer",
-    "torch.utils.tensorboard.summary", "hydra.main", "hydra._internal.hydra", "hydra._internal.config_loader_impl",
+    "torch.utils.tensorboard.summary", "hydra.main",
     "hypothesis.strategies", "hypothesis.internal.conjecture.engine",
 )  # fmt: skip
 # Plugins of pytest are loaded as well, so it cannot rewrite their assertions.

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from pgx.config.changes import with_overrides
 from pgx.config.check import check_inputs, validate
-from pgx.config.compose import Composed, composed
+from pgx.config.compose import compose
 from pgx.config.run_config import RunConfig, with_values
 from pgx.config.stored import CONFIG, imports_of, read_config, refuse_untrusted
 from pgx.config.unused_keys import asked_keys
@@ -23,20 +23,14 @@ from pgx.training.trainer import Trainer
 
 
 def checked(overrides: list[str]) -> RunConfig:
-    """Return the config of a run that could start now. Raises as `ready`."""
-    return ready(overrides)[1]
-
-
-def ready(overrides: list[str]) -> tuple[Composed, RunConfig]:
-    """Return what Hydra composed, and the valid config of a run that could start now.
+    """Return the valid config of a run that could start now.
 
     Raises:
-        UserError: its overrides, its values or its inputs are wrong.
+        UserError: the overrides, values or inputs are wrong.
     """
-    made = composed(overrides)
-    config = validate(made.config, asked_keys(overrides))
+    config = validate(compose(overrides), asked_keys(overrides))
     check_inputs(config)
-    return made, config
+    return config
 
 
 def claim(folder: Path) -> Path:

@@ -16,7 +16,7 @@ from types import FrameType
 
 from omegaconf import DictConfig
 
-from pgx.cli.launch import hand_over
+from pgx.cli.launch import run_hydra
 from pgx.cli.printing import announce, outcome
 from pgx.cli.run_folder import checked, claim, load_config, refuse_taken, resumed
 from pgx.cli.sweep import closing
@@ -189,7 +189,7 @@ def _run_jobs(folder: Path, plan: Plan) -> int:
             forget_unwritten(folder, plan.search, plan.jobs)
         print(f"sweep {folder}: {len(plan.jobs)} jobs, {len(unfinished(plan))} to do", flush=True)
         where = f"hydra.sweep.dir={quoted(str(folder))}"
-        hand_over(["-m", *plan.hydra, where], partial(run_job, folder, this_process()))
+        run_hydra(["-m", *plan.hydra, where], partial(run_job, folder, this_process()))
         stopped = stop.exists()
         if plan.search:
             settle(folder, plan.search, plan.jobs)  # what a job that died has not told

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
-from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
-from pgx.cli.launch import Lead, follow, hand_over, report_first_error, start
-from pgx.cli.run_folder import claim, forget_empty_above, last_state, load_config, ready, refuse_taken
+from pgx.cli.launch import Lead, follow, report_first_error, run_hydra
+from pgx.cli.run_folder import checked, claim, forget_empty_above, last_state, load_config, refuse_taken
 from pgx.cli.sweep_jobs import start as start_sweep
 from pgx.config.changes import Change, applied, changes, rate_changes
 from pgx.config.check import check_ranks, validate
@@ -34,10 +34,24 @@ from pgx.runs.lock import hold
 from pgx.sweeps.plan import key_of
 from pgx.sweeps.progress import clear, look
 
-# Hydra's flags but for those that read another config, which pgx would not have checked, or a pickled one.
-FLAGS = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r"}
-FLAGS |= {"--multirun", "-m", "--info", "-i", "--shell-completion", "-sc"}
-_WITHOUT_A_RUN = {"hydra_help", "cfg", "info", "shell_completion"}  # Hydra's flags that only print
+# Hydra's flags, without those that read a config from elsewhere: pgx would not have validated it.
+FLAGS: dict[tuple[str, ...], dict[str, Any]] = {
+    ("--help", "-h"): {"action": "store_true"},
+    ("--hydra-help",): {"action": "store_true"},
+    ("--cfg", "-c"): {"choices": ("job", "hydra", "all")},
+    ("--resolve",): {"action": "store_true"},
+    ("--package", "-p"): {},
+    ("--run", "-r"): {"action": "store_true"},
+    ("--multirun", "-m"): {"action": "store_true"},
+    ("--shell-completion", "-sc"): {"action": "store_true"},
+    ("--info", "-i"): {
+        "nargs": "?",
+        "const": "all",
+        "choices": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+    },
+}
+FLAG_NAMES = [name for names in FLAGS for name in names]
+_PRINT_ONLY = {"hydra_help", "cfg", "info", "shell_completion"}  # Hydra's flags that start no run
 
 
 def train(arguments: list[str]) -> int:
@@ -57,8 +71,8 @@ def _train(arguments: list[str], lead: Lead) -> int:
     if options.help:
         print(help_page(composed(overrides).config), end="")
         return 0
-    if _WITHOUT_A_RUN & {name for name, value in vars(options).items() if value}:
-        hand_over([*flags, *prepared], _nothing)
+    if _PRINT_ONLY & {name for name, value in vars(options).items() if value}:
+        run_hydra([*flags, *prepared], _nothing)
         return 0
     sweep = jobs(prepared)
     if options.multirun:
@@ -70,7 +84,7 @@ def _train(arguments: list[str], lead: Lead) -> int:
     if len(sweep) > 1:
         raise UserError(*_several(overrides))
     (only,) = sweep
-    made, config = ready(only)
+    config = checked(only)
     check_ranks(config, lead.ranks.size)
     if "sweep" in config.values:
         raise UserError("sweep=...: a search runs many trials: add -m")
@@ -80,11 +94,11 @@ def _train(arguments: list[str], lead: Lead) -> int:
     else:
         run_dir = claim(Path(config.run_dir))
         config = with_values(config, {"run_dir": str(run_dir)})
-        made.config.run_dir = str(run_dir)
-        made.hydra.overrides.task.append(f"run_dir={quoted(str(run_dir))}")
+        prepared.append(f"run_dir={quoted(str(run_dir))}")
     failures: list[Exception] = []
     try:
-        start(made, partial(_run, lead, failures, config))
+        # Without the mode, hydra.mode=MULTIRUN on the command line would start a sweep.
+        run_hydra([*flags, *prepared, "hydra.mode=RUN"], partial(_run, lead, failures, config))
     except UserError:
         if not named:
             _forget_empty(Path(config.run_dir))
@@ -110,19 +124,22 @@ def _several(overrides: list[str]) -> list[str]:
 
 def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Hydra's flags, and the overrides between them."""
-    parser = get_args_parser()
     for argument in arguments:
         flag = argument.split("=")[0]
         if flag in RESUME_FLAGS:
             raise UserError(f"{argument}: goes with --resume RUN")
-        if argument.startswith("-") and flag not in FLAGS:
+        if argument.startswith("-") and flag not in FLAG_NAMES:
             key = flag.lstrip("-").replace("-", "_")
-            hint = nearest(argument, (*FLAGS, *RESUME_FLAGS))
+            hint = nearest(argument, (*FLAG_NAMES, *RESUME_FLAGS))
             if key in ALIASES or key in groups() or is_known(key):
                 hint = f"; pgx takes key=value: {ALIASES.get(key, (key,))[0]}=..."
             raise UserError(f"{argument}: unknown flag{hint} (pgx train --help)")
+    parser = argparse.ArgumentParser(add_help=False, usage=argparse.SUPPRESS)
+    parser.add_argument("overrides", nargs="*")
+    for names, settings in FLAGS.items():
+        parser.add_argument(*names, **settings)
     try:
-        with redirect_stderr(StringIO()):  # argparse's usage, which is Hydra's
+        with redirect_stderr(StringIO()):
             options, overrides = parser.parse_known_args(arguments)
     except SystemExit:
         raise UserError(
