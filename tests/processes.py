@@ -28,5 +28,5 @@ def until(done: Callable[[], bool]) -> None:
 def assert_only_stopping(err: str) -> None:
     """A run that was interrupted says that it stops, and perhaps what it drops, and nothing else."""
     first, *more = err.strip().splitlines()
-    assert first == "stopping (Ctrl-C again: at once)"
+    assert first == "stopping (Ctrl-C again: exit at once)"
     assert all(line.startswith("pgx: stopped within an iteration; ") for line in more) and len(more) < 2, err

@@ -1,4 +1,4 @@
-"""One run, from its config to its last words: alone, or by all ranks together."""
+"""Start runs: through `hydra.main`, and in one process or on all ranks of torchrun."""
 
 import os
 import signal
@@ -24,79 +24,87 @@ from pgx.core.errors import Preempted, RunError, UserError
 from pgx.core.paths import config_dir
 from pgx.core.ranks import Ranks
 from pgx.core.stopping import QuietInterrupt
-from pgx.distributed.torchrun import leave, speaks_first
+from pgx.distributed.torchrun import is_first_failure, leave_process_group
 from pgx.training.build import build
 from pgx.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class Order:
-    """A run that all ranks make, as rank 0 read it."""
+class RunRequest:
+    """Message from rank 0 to the worker ranks: the run that all ranks train together."""
 
-    values: Mapping[str, Any]  # of its config
-    state: State | None  # of the checkpoint that it goes on from
+    values: Mapping[str, Any]  # of the run's config
+    state: State | None  # of the checkpoint to resume from; None: start from scratch
 
 
-class Lead:
-    """Rank 0, which alone reads the command line and files, and tells the others what to do."""
+class RunLauncher:
+    """Starts a run on all ranks. Only rank 0 has one, because only rank 0 reads the command line and files."""
 
     def __init__(self, ranks: Ranks) -> None:
         self.ranks = ranks
-        self._told = False
+        self._workers_wait = ranks.size > 1
 
     def run(self, config: RunConfig, state: State | None) -> dict[str, Any]:
-        """Make a run with all ranks, from a checkpoint's state or from the start; returns its summary."""
-        if self.ranks.size > 1:
-            self._told = True
-            self.ranks.gather(Order(config.values, state))
+        """Train with all ranks, from a checkpoint's state or from scratch; return the summary."""
+        self._send(RunRequest(config.values, state))
         return _run(config, state, self.ranks)
 
-    def until_done(self, work: Callable[[], int]) -> int:
-        """Do the work; where no run comes of it the others are told that there is nothing to do."""
-        try:
-            return work()
-        finally:
-            if self.ranks.size > 1 and not self._told:
-                self.ranks.gather(None)
+    def release_workers(self) -> None:
+        """Let the worker ranks exit if no run was started."""
+        self._send(None)
+
+    def _send(self, request: RunRequest | None) -> None:
+        if self._workers_wait:
+            self._workers_wait = False
+            self.ranks.gather(request)
 
 
-def follow(ranks: Ranks) -> int:
-    """What every rank but 0 does; returns the exit code."""
-    order: Order | None = ranks.gather(None)[0]
-    if order is None:
+def run_rank0(ranks: Ranks, work: Callable[[RunLauncher], int]) -> int:
+    """Return the exit code of `work`, which may start one run; afterwards no worker rank waits for a request."""
+    launcher = RunLauncher(ranks)
+    try:
+        return work(launcher)
+    finally:
+        launcher.release_workers()
+
+
+def run_worker_rank(ranks: Ranks) -> int:
+    """Train the run that rank 0 requests, if any; return the exit code."""
+    request: RunRequest | None = ranks.gather(None)[0]
+    if request is None:
         return 0
-    if _run(typed(order.values), order.state, ranks)["status"] == "interrupted":
+    if _run(typed(request.values), request.state, ranks)["status"] == "interrupted":
         raise QuietInterrupt
     return 0
 
 
 def report_first_error(ranks: Ranks, work: Callable[[], int]) -> int:
-    """Do one rank's work; of all ranks that fail, the first raises what it fails of, the others end without a word."""
+    """Return the exit code of one rank's work. Only the first failing rank reports its error; others exit silently."""
     try:
         code = work()
     except Exception as error:
         message = f"rank {ranks.rank}: {error}" if ranks.rank > 0 else str(error)
-        if not speaks_first(message):
+        if not is_first_failure(message):
             sys.exit(getattr(error, "exit_code", RunError.exit_code))
         if ranks.rank > 0 and isinstance(error, RunError):
             raise RunError(message) from error
         raise
-    leave()
+    leave_process_group()
     return code
 
 
 def _run(config: RunConfig, state: State | None, ranks: Ranks) -> dict[str, Any]:
-    trainer = _built(config, ranks)
+    trainer = _build(config, ranks)
     if state is not None:
         trainer.load_state_dict(state)
     if ranks.rank == 0:
-        return _trained(trainer, config)
-    with _interruptible(trainer):
+        return _train_and_report(trainer, config)
+    with _stop_on_signals(trainer):
         return trainer.train()
 
 
-def _built(config: RunConfig, ranks: Ranks) -> Trainer:
-    """The trainer of this rank; what any rank finds wrong is for rank 0 to say."""
+def _build(config: RunConfig, ranks: Ranks) -> Trainer:
+    """Build the trainer of this rank. Rank 0 reports the problems of all ranks; the others exit."""
     trainer, own = None, None
     try:
         trainer = build(config, ranks)
@@ -112,55 +120,55 @@ def _built(config: RunConfig, ranks: Ranks) -> Trainer:
     raise UserError(*(f"rank {rank}: {line}" for rank, lines in enumerate(problems) for line in lines or ()))
 
 
-def _trained(trainer: Trainer, config: RunConfig) -> dict[str, Any]:
-    """Train, and say what is trained and what came of it.
+def _train_and_report(trainer: Trainer, config: RunConfig) -> dict[str, Any]:
+    """Train; print the run's settings before, and its result and next commands after.
 
     Raises:
-        Preempted: SIGTERM or SIGHUP ended it, with a checkpoint.
+        Preempted: SIGTERM or SIGHUP stopped the run, which wrote a checkpoint.
     """
     announce(trainer, config)
     started = time.monotonic()
-    with _interruptible(trainer) as asked:
+    with _stop_on_signals(trainer) as received:
         summary = trainer.train()
     print(outcome(summary, time.monotonic() - started))
     print("\n".join(hints(trainer.run_dir, config.env.id, summary["status"])))
-    preempted = {signal.SIGTERM, signal.SIGHUP} & set(asked) and trainer.ranks.size == 1
+    preempted = {signal.SIGTERM, signal.SIGHUP} & set(received) and trainer.ranks.size == 1
     if summary["status"] == "interrupted" and preempted:
         raise Preempted
     return summary
 
 
 @contextmanager
-def _interruptible(trainer: Trainer) -> Iterator[list[int]]:
-    """End the run with a checkpoint on Ctrl-C, SIGTERM and SIGHUP.
+def _stop_on_signals(trainer: Trainer) -> Iterator[list[int]]:
+    """Stop the run with a checkpoint on Ctrl-C, SIGTERM or SIGHUP.
 
-    A synchronous run of one process ends within its iteration, which is undone; others finish it. The second Ctrl-C
-    ends any run of one process at once. SIGTERM and SIGHUP repeat the first request: who sends them (a batch system, a
-    lost connection) kills what takes too long. Ranks get a Ctrl-C from torchrun, perhaps more than once, and never end
-    at once. A process that ignores SIGHUP (nohup) goes on ignoring it.
+    A synchronous run of one process discards the current iteration; other runs finish it. A second Ctrl-C exits a run
+    of one process at once. A second SIGTERM or SIGHUP only repeats the request: their senders (a batch system, a lost
+    connection) kill a process that takes too long. Ranks receive Ctrl-C from torchrun, perhaps more than once, and
+    never exit at once. A process that ignores SIGHUP (nohup) still ignores it.
 
     Yields:
-        The signals that came.
+        The list of received signals, updated by each.
     """
-    together = trainer.ranks.size > 1
-    asked: list[int] = []
+    several_ranks = trainer.ranks.size > 1
+    received: list[int] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        told, again = bool(asked), signal.SIGINT in asked
-        asked.append(number)  # before a word is said: the next may come while this is
+        first, second_interrupt = not received, signal.SIGINT in received and number == signal.SIGINT
+        received.append(number)  # before printing, because the next signal may arrive meanwhile
         trainer.stop_requested = True
-        if number == signal.SIGINT and again and not together:
+        if second_interrupt and not several_ranks:
             raise QuietInterrupt
-        if trainer.writes and not told:
-            how = "" if together or number != signal.SIGINT else " (Ctrl-C again: at once)"
+        if trainer.writes and first:
+            how = "" if several_ranks or number != signal.SIGINT else " (Ctrl-C again: exit at once)"
             print(f"\nstopping{how}", file=sys.stderr, flush=True)
         trainer.stop()
 
-    heard = [signal.SIGINT, signal.SIGTERM]
-    heard += [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
-    previous = {number: signal.signal(number, on_signal) for number in heard}
+    handled = [signal.SIGINT, signal.SIGTERM]
+    handled += [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    previous = {number: signal.signal(number, on_signal) for number in handled}
     try:
-        yield asked
+        yield received
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

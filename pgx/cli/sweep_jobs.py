@@ -211,7 +211,7 @@ def _stoppable(folder: Path) -> Iterator[Path]:
         if stop.exists():
             raise QuietInterrupt
         stop.touch()
-        print("\nstopping each run after its iteration (Ctrl-C again: at once)", file=sys.stderr, flush=True)
+        print("\nstopping each run after its iteration (Ctrl-C again: exit at once)", file=sys.stderr, flush=True)
 
     previous = signal.signal(signal.SIGINT, on_interrupt)
     try:

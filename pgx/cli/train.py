@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from pgx.cli.launch import Lead, follow, report_first_error, run_hydra
+from pgx.cli.launch import RunLauncher, report_first_error, run_hydra, run_rank0, run_worker_rank
 from pgx.cli.run_folder import checked, claim, forget_empty_above, last_state, load_config, refuse_taken
 from pgx.cli.sweep_jobs import start as start_sweep
 from pgx.config.changes import Change, applied, changes, rate_changes
@@ -58,14 +58,13 @@ def train(arguments: list[str]) -> int:
     """Train from overrides, or go on with a run, alone or as one of several ranks; returns the exit code."""
     ranks = join()
     if ranks.rank > 0:
-        return report_first_error(ranks, partial(follow, ranks))
-    lead = Lead(ranks)
-    return report_first_error(ranks, partial(lead.until_done, partial(_train, arguments, lead)))
+        return report_first_error(ranks, partial(run_worker_rank, ranks))
+    return report_first_error(ranks, partial(run_rank0, ranks, partial(_train, arguments)))
 
 
-def _train(arguments: list[str], lead: Lead) -> int:
+def _train(arguments: list[str], launcher: RunLauncher) -> int:
     if any(argument.split("=")[0] == "--resume" for argument in arguments):
-        return resume(arguments, lead)
+        return resume(arguments, launcher)
     options, overrides = _options(arguments)
     flags, prepared = [a for a in arguments if a not in overrides], prepare(overrides)
     if options.help:
@@ -76,7 +75,7 @@ def _train(arguments: list[str], lead: Lead) -> int:
         return 0
     sweep = jobs(prepared)
     if options.multirun:
-        if lead.ranks.size > 1:
+        if launcher.ranks.size > 1:
             raise UserError(
                 "-m: torchrun's ranks train one run together; start torchrun once for each run of a sweep"
             )
@@ -85,7 +84,7 @@ def _train(arguments: list[str], lead: Lead) -> int:
         raise UserError(*_several(overrides))
     (only,) = sweep
     config = checked(only)
-    check_ranks(config, lead.ranks.size)
+    check_ranks(config, launcher.ranks.size)
     if "sweep" in config.values:
         raise UserError("sweep=...: a search runs many trials: add -m")
     named = "run_dir" in map(key_of, overrides)
@@ -98,7 +97,7 @@ def _train(arguments: list[str], lead: Lead) -> int:
     failures: list[Exception] = []
     try:
         # Without the mode, hydra.mode=MULTIRUN on the command line would start a sweep.
-        run_hydra([*flags, *prepared, "hydra.mode=RUN"], partial(_run, lead, failures, config))
+        run_hydra([*flags, *prepared, "hydra.mode=RUN"], partial(_run, launcher, failures, config))
     except UserError:
         if not named:
             _forget_empty(Path(config.run_dir))
@@ -154,10 +153,10 @@ def _nothing(cfg: DictConfig) -> None:
     """What Hydra has to run where it only prints."""
 
 
-def _run(lead: Lead, failures: list[Exception], config: RunConfig, cfg: DictConfig) -> None:
+def _run(launcher: RunLauncher, failures: list[Exception], config: RunConfig, cfg: DictConfig) -> None:
     """Train; append what the run raises to `failures`. `cfg` is the form in which Hydra passes the config."""
     try:
-        summary = lead.run(config, None)
+        summary = launcher.run(config, None)
     except Exception as error:
         _forget_empty(Path(config.run_dir))
         failures.append(error)
@@ -190,15 +189,15 @@ class Asked:
     overrides: list[str]
 
 
-def resume(arguments: list[str], lead: Lead) -> int:
+def resume(arguments: list[str], launcher: RunLauncher) -> int:
     """Go on with a run from a checkpoint of its own; returns the exit code."""
     asked = read_arguments(arguments)
     config, made = _resumed_config(asked)
-    check_ranks(config, lead.ranks.size)
+    check_ranks(config, launcher.ranks.size)
     state = last_state(asked.run_dir, asked.checkpoint)
     if state is None:
-        return _restart(asked.run_dir, config, lead)
-    if config.trainer.compile == "auto" and lead.ranks.size == 1:
+        return _restart(asked.run_dir, config, launcher)
+    if config.trainer.compile == "auto" and launcher.ranks.size == 1:
         # A longer run, or another machine, may decide otherwise.
         config = with_values(config, {"trainer.compile": state["compiled"]})
     steps: int = state["counters"]["steps"]
@@ -215,19 +214,19 @@ def resume(arguments: list[str], lead: Lead) -> int:
     if asked.checkpoint != LAST:
         with hold(asked.run_dir):
             Checkpoints(asked.run_dir).go_back(asked.checkpoint)
-    return _train_resumed(config, state, lead)
+    return _train_resumed(config, state, launcher)
 
 
-def _restart(run_dir: Path, config: RunConfig, lead: Lead) -> int:
+def _restart(run_dir: Path, config: RunConfig, launcher: RunLauncher) -> int:
     """Begin anew a run that died before its first checkpoint."""
     with hold(run_dir):
         clear(run_dir)
     print(f"{run_dir}: it ended before its first checkpoint, and begins again")
-    return _train_resumed(config, None, lead)
+    return _train_resumed(config, None, launcher)
 
 
-def _train_resumed(config: RunConfig, state: State | None, lead: Lead) -> int:
-    summary = lead.run(config, state)
+def _train_resumed(config: RunConfig, state: State | None, launcher: RunLauncher) -> int:
+    summary = launcher.run(config, state)
     if summary["status"] == "interrupted":
         raise QuietInterrupt
     return 0

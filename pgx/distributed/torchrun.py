@@ -44,16 +44,16 @@ def join() -> Ranks:
     return TorchrunContext(dist.get_rank(), dist.get_world_size(), local_size)
 
 
-def leave() -> None:
-    """End the company, at the end of all work."""
+def leave_process_group() -> None:
+    """Destroy the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def speaks_first(message: str) -> bool:
-    """Whether this is the first rank to fail, whose message the user is to see; true without torchrun.
+def is_first_failure(message: str) -> bool:
+    """Return whether this is the first rank to fail, whose message is reported; True without torchrun.
 
-    The others fail in consequence. The message is kept for them where torchrun keeps what ranks share.
+    Other ranks fail as a consequence. The message is stored in torchrun's shared store for them.
     """
     if not dist.is_initialized():
         return True

@@ -127,7 +127,7 @@ class Trainer:
     def _train(self) -> dict[str, Any]:
         status: Status = "failed"
         failure: str | None = None
-        in_peace = False  # rather than by an exception
+        clean_exit = False
         try:
             self.runner.begin(self.counters.iterations)
             # The life before may have died before it could tell.
@@ -139,7 +139,7 @@ class Trainer:
                 self._save()
             ended: Status = "pruned" if pruned else "interrupted"
             status = "finished" if self.counters.steps >= self.total_steps else ended
-            in_peace = True
+            clean_exit = True
         except StopAtCheckpoint:
             status = "interrupted"
             raise
@@ -166,7 +166,7 @@ class Trainer:
             try:
                 if self.writes:
                     self._log_tail()
-                    self.records.end(summary, patient=in_peace)
+                    self.records.end(summary, patient=clean_exit)
             finally:
                 self.runner.close()
         return summary

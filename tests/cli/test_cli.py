@@ -501,7 +501,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
 def test_an_interrupted_run_ends_with_a_checkpoint_of_where_it_was(interrupted: Interrupted) -> None:
     assert interrupted.said.code == 130
     assert "Traceback" not in interrupted.said.err
-    assert "stopping (Ctrl-C again: at once)" in interrupted.said.err
+    assert "stopping (Ctrl-C again: exit at once)" in interrupted.said.err
     left = summary(interrupted.run)
     assert (left["status"], left["error"]) == ("interrupted", None)
     assert left["steps"] == interrupted.seen[-1]["step"]

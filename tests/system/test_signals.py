@@ -105,7 +105,7 @@ def test_ctrl_c_ends_a_run_in_the_middle_of_an_iteration(tmp_path: Path) -> None
     with training(run, "env=telling:Telling-v0", long, "trainer.total_steps=100000000") as process:
         until((tmp_path / "under_way").is_file)
         process.send_signal(signal.SIGINT)
-        read_until(process.stderr, "stopping (Ctrl-C again: at once)")
+        read_until(process.stderr, "stopping (Ctrl-C again: exit at once)")
         assert process.wait(timeout=60) == 130  # seconds, of which it needs one
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["status"], summary["steps"], summary["error"]) == ("interrupted", 0, None)
