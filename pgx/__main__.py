@@ -7,11 +7,11 @@ from pgx.cli.process_exit import INTERRUPTED, keep_exit_code, report_sigterm
 
 
 def run_process() -> NoReturn:
-    """Run the command line of this process. A signal at any time ends it with its exit code and without a traceback."""
+    """Run the command line. A signal exits with its own exit code and without a traceback, at any time."""
     report_sigterm()
     code: int | str | None = INTERRUPTED
     try:
-        from pgx.cli.main import main  # in here, so that Ctrl-C may come as early as possible
+        from pgx.cli.main import main  # here, so that Ctrl-C during the imports is handled
 
         main()
     except SystemExit as ended:

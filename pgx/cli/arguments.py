@@ -1,4 +1,4 @@
-"""A command of the command line, and arguments that several have."""
+"""Commands and the arguments that several of them share."""
 
 import argparse
 import re
@@ -13,14 +13,14 @@ _OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w.@]*=")  # no folder separator bef
 
 @dataclass(frozen=True)
 class Command:
-    """A word after `pgx`.
+    """A command of `pgx`.
 
     Args:
-        name: the word.
-        help: a line in the list of commands.
-        description: what `pgx NAME --help` begins with.
-        add_arguments: declares its arguments.
-        run: does it; gives the exit code.
+        name: of the command.
+        help: line in `pgx --help`.
+        description: first line of `pgx NAME --help`.
+        add_arguments: declares the arguments of the command.
+        run: runs the command; returns the exit code.
     """
 
     name: str
@@ -30,57 +30,67 @@ class Command:
     run: Callable[[argparse.Namespace], int]
 
 
-def take_run(parser: argparse.ArgumentParser, example: str = "outputs/Walker2d-v4/trpo/2026-...") -> None:
-    """One run, by its folder."""
+def add_run(parser: argparse.ArgumentParser, example: str = "outputs/Walker2d-v4/trpo/2026-...") -> None:
+    """Add the argument for the folder of a run."""
     parser.add_argument("run", metavar="RUN", help=f"the run's folder, e.g. {example}")
 
 
-def take_checkpoint(parser: argparse.ArgumentParser, seeds: str) -> None:
-    """Which of a run's checkpoints is played, whether its config is trusted, and the seed of what it meets."""
-    parser.add_argument("--checkpoint", default="last", help="last, best or step_<steps> (last)")
-    parser.add_argument("--seed", type=int, default=0, help=f"of {seeds} (0)")
-    take_trust(parser, "the run's config")
+def add_checkpoint(parser: argparse.ArgumentParser, seeds: str) -> None:
+    """Add --checkpoint, --seed and --trust.
+
+    Args:
+        parser: of the command.
+        seeds: what the seed determines, for the help text.
+    """
+    parser.add_argument("--checkpoint", default="last", help="last, best or step_<steps> (default: last)")
+    parser.add_argument("--seed", type=int, default=0, help=f"seed of {seeds} (default: 0)")
+    add_trust(parser, "the run's config")
 
 
-def take_trust(parser: argparse.ArgumentParser, whose: str) -> None:
-    """Leave to import what files name."""
+def add_trust(parser: argparse.ArgumentParser, source: str) -> None:
+    """Add the `--trust` option.
+
+    Args:
+        parser: of the command.
+        source: the files that are trusted, for the help text.
+    """
     parser.add_argument(
         "--trust",
         action="store_true",
-        help=f"allow what {whose} would import: modules of environments (docs/checkpoints.md)",
+        help=f"allow {source} to import modules, for example of environments (docs/checkpoints.md)",
     )
 
 
-def take_sampling(parser: argparse._ActionsContainer) -> None:
-    """Whether actions are drawn."""
+def add_sampling(parser: argparse._ActionsContainer) -> None:
+    """Add the `--stochastic` option."""
     parser.add_argument(
-        "--stochastic", action="store_true", help="sample actions instead of taking the likeliest"
+        "--stochastic", action="store_true", help="sample actions instead of taking the most likely ones"
     )
 
 
-def take_max_steps(parser: argparse.ArgumentParser) -> None:
-    """Add the option that bounds an episode."""
+def add_max_steps(parser: argparse.ArgumentParser) -> None:
+    """Add the `--max-steps` option."""
     parser.add_argument(
         "--max-steps",
         type=count,
-        help="cut an episode after so many steps (the run's trainer.eval_max_steps)",
+        help="cut an episode after this many steps (default: the run's trainer.eval_max_steps)",
     )
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return folders and overrides KEY=VALUE of a command line; a folder that exists is a folder whatever its name.
+    """Split words of a command line into folders and overrides KEY=VALUE. An existing folder is never an override.
 
     Raises:
-        UserError: there is no folder among them.
+        UserError: no word is a folder.
     """
     folders = [word for word in words if not _OVERRIDE.match(word) or Path(word).is_dir()]
     if not folders:
-        raise UserError(f"{' '.join(words)}: no RUN; expected the folder of a run before overrides")
+        raise UserError(f"{' '.join(words)}: no RUN given; add the folder of a run before the overrides")
     return folders, [word for word in words if word not in folders]
 
 
 def count(text: str) -> int:
-    """A whole number >= 1, written as in a config: 500_000 is one."""
+    """Parse a whole number >= 1. As in a config, digits may be grouped: 500_000."""
     digits = text.replace("_", "")
     if not digits.isdecimal() or int(digits) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number >= 1, got '{text}'")

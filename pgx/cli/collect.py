@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from pgx.cli.arguments import (
     Command,
+    add_checkpoint,
+    add_max_steps,
+    add_run,
     count,
-    take_checkpoint,
-    take_max_steps,
-    take_run,
 )
 from pgx.core.command_lines import override
 from pgx.core.errors import UserError
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    take_run(parser, "outputs/CartPole-v1/ppo/2026-...")
+    add_run(parser, "outputs/CartPole-v1/ppo/2026-...")
     parser.add_argument("--episodes", type=count, required=True, help="how many")
     parser.add_argument("--out", metavar="PATH", required=True, help="the dataset's folder, which is made")
-    take_max_steps(parser)
-    take_checkpoint(parser, "the environments and of sampling")
+    add_max_steps(parser)
+    add_checkpoint(parser, "the environments and of sampling")
 
 
 def run(options: argparse.Namespace) -> int:

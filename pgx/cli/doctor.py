@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pgx.cli.arguments import (
     Command,
-    take_run,
+    add_run,
 )
 from pgx.core.command_lines import override
 from pgx.core.errors import RunError, UserError
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    take_run(parser)
+    add_run(parser)
     parser.add_argument("--json", action="store_true", help="the same for programs")
 
 
@@ -83,7 +83,7 @@ def load(folder: Path) -> Recorded:
 
     summary = read_summary(folder)
     if not (folder / METRICS).is_file() and not summary:
-        raise UserError(f"{folder}: not the folder of a run (it has no {METRICS})")
+        raise UserError(f"{folder}: not a run folder (it has no {METRICS})")
     config: Mapping[str, Any] = {}
     if (folder / CONFIG).is_file():
         config = cast(Mapping[str, Any], OmegaConf.to_container(load_config(folder), resolve=False))

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pgx.cli.arguments import (
     Command,
+    add_checkpoint,
+    add_max_steps,
+    add_sampling,
     count,
     split_overrides,
-    take_checkpoint,
-    take_max_steps,
-    take_sampling,
 )
 from pgx.core.errors import UserError
 from pgx.core.formatting import shown
@@ -39,12 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "e.g. env.backend=gymnasium",
     )
     parser.add_argument("--episodes", type=count, help="how many (the run's trainer.eval_episodes)")
-    take_max_steps(parser)
+    add_max_steps(parser)
     how = parser.add_mutually_exclusive_group()
-    take_sampling(how)
+    add_sampling(how)
     how.add_argument("--both", action="store_true", help="the one and the other, from the same starts")
     parser.add_argument("--json", action="store_true", help="one record for each run, every return in it")
-    take_checkpoint(parser, "the environments and of sampling")
+    add_checkpoint(parser, "the environments and of sampling")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from pgx.cli.arguments import (
     Command,
-    take_checkpoint,
-    take_run,
+    add_checkpoint,
+    add_run,
 )
 from pgx.core.errors import RunError, UserError
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    take_run(parser)
+    add_run(parser)
     parser.add_argument("--to", choices=["onnx", "torchscript"], required=True, help="the format")
     parser.add_argument("--out", metavar="FILE", required=True, help="what is written")
-    take_checkpoint(parser, "the observations of the check")
+    add_checkpoint(parser, "the observations of the check")
 
 
 def run(options: argparse.Namespace) -> int:

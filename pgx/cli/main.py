@@ -1,4 +1,4 @@
-"""The commands of `pgx`. Nothing heavy is imported before a command needs it: `pgx --help` answers at once."""
+"""Entry point of the `pgx` command line. Heavy modules are imported by the commands that need them."""
 
 import argparse
 import os
@@ -29,7 +29,7 @@ from pgx.core.schema import nearest
 from pgx.core.stopping import QuietInterrupt
 from pgx.core.streams import guarded, report_and_go_on
 
-TRAIN = "train a policy, e.g. pgx train algo=trpo env=Walker2d-v4; pgx train --help shows every key"
+TRAIN = "train a policy, e.g. pgx train algo=trpo env=Walker2d-v4; pgx train --help lists all keys"
 COMMANDS = tuple(
     module.COMMAND
     for module in (
@@ -50,33 +50,33 @@ COMMANDS = tuple(
 )
 
 
-# Commands whose work is more than what they print: they finish it without a console.
-WORK = ("train", "sweep", "record", "export", "collect", "replay")
+# Commands that write files: they continue when standard output fails.
+WRITE_FILES = ("train", "sweep", "record", "export", "collect", "replay")
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} ({self.prog} --help)")
+        raise UserError(f"{message} (see {self.prog} --help)")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run a command and exit: 0 done, 1 a run failed, 2 the user's mistake, 130 interrupted, 143 preempted."""
+    """Run a command and exit: 0 success, 1 failed run, 2 user error, 130 interrupted, 143 preempted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    works = bool(arguments) and arguments[0] in WORK
-    with guarded(report_and_go_on if works else _end):
+    writes_files = bool(arguments) and arguments[0] in WRITE_FILES
+    with guarded(report_and_go_on if writes_files else _fail_without_output):
         code = _run(arguments)
     sys.exit(code)
 
 
-def _end(error: OSError) -> NoReturn:
-    """End a command of which nothing but its output is wanted."""
-    if isinstance(error, BrokenPipeError):  # the reader, for example `head`, has enough
+def _fail_without_output(error: OSError) -> NoReturn:
+    """End a command whose only result is its output."""
+    if isinstance(error, BrokenPipeError):  # the reader, for example `head`, has exited
         raise error
     raise RunError(f"standard output: cannot be written: {error.strerror}") from error
 
 
 def _run(arguments: list[str]) -> int:
-    """Run a command; returns the exit code, having reported what failed."""
+    """Run a command, report its error if any, and return the exit code."""
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()
@@ -94,7 +94,7 @@ def _run(arguments: list[str]) -> int:
         code = RunError.exit_code
     except Exception as error:
         _report(
-            f"{type(error).__name__}: {error} (a defect of pgx, or of the environment; PGX_DEBUG=1 shows where)"
+            f"{type(error).__name__}: {error} (a bug in pgx or in the environment; set PGX_DEBUG=1 for the traceback)"
         )
         code = RunError.exit_code
     return code
@@ -109,8 +109,7 @@ def _report(message: str) -> None:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    # Modules in the current folder can register environments. Last: no file in a folder that one happens to be in
-    # stands in for a library.
+    # Modules in the current folder can register environments. The folder is last, so that its files hide no library.
     sys.path.append("")
     if arguments and arguments[0] == "train":
         from pgx.cli.train import train
@@ -119,7 +118,7 @@ def _dispatch(arguments: list[str]) -> int:
     names = ["train", *(command.name for command in COMMANDS)]
     if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
         raise UserError(
-            f"no command '{arguments[0]}'{nearest(arguments[0], names)} (commands: {', '.join(names)})"
+            f"{arguments[0]}: no such command{nearest(arguments[0], names)}; choose one of {', '.join(names)}"
         )
     parser = _Parser(prog="pgx", description="A laboratory for policy-gradient methods.")
     parser.add_argument("--version", action="version", version=f"pgx {__version__}")
@@ -132,16 +131,16 @@ def _dispatch(arguments: list[str]) -> int:
     if not arguments:
         parser.print_help()
         return UserError.exit_code
-    options = _parsed(parser, arguments)
+    options = _parse(parser, arguments)
     run: Callable[[argparse.Namespace], int] = options.run_command
     return run(options)
 
 
-def _parsed(parser: _Parser, arguments: Sequence[str]) -> argparse.Namespace:
-    """Return the options; words after an option join those before it: `pgx eval RUN --episodes 4 env.num_envs=2`."""
+def _parse(parser: _Parser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the options. Words may follow an option: `pgx eval RUN --episodes 4 env.num_envs=2`."""
     options, rest = parser.parse_known_args(arguments)
     if rest and not (hasattr(options, "words") and not any(word.startswith("-") for word in rest)):
-        raise UserError(f"unrecognized arguments: {' '.join(rest)} (pgx {arguments[0]} --help)")
+        raise UserError(f"unrecognized arguments: {' '.join(rest)} (see pgx {arguments[0]} --help)")
     if rest:
         options.words += rest
     return options

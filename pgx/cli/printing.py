@@ -1,4 +1,4 @@
-"""What to do with a run that has ended, as commands that work when pasted into the shell it was started from."""
+"""Lines printed before and after training."""
 
 import os
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ from pgx.training.trainer import Trainer
 
 
 def announce(trainer: Trainer, config: RunConfig) -> None:
-    """What is about to be trained, on what, and where it goes."""
+    """Print the run's settings and folder, before it trains."""
     envs = trainer.runner.envs
     print(
-        f"{config.label} on {envs.id}{_paid(config.reward)}: {trainer.runner}, "
+        f"{config.label} on {envs.id}{_reward(config.reward)}: {trainer.runner}, "
         f"backend {envs.backend} ({trainer.backend_reason}), "
         f"{'compiled' if trainer.engine.compiled else 'not compiled'} ({trainer.engine.reason}), seed {config.seed}\n"
         f"run {trainer.run_dir}",
@@ -29,16 +29,21 @@ def announce(trainer: Trainer, config: RunConfig) -> None:
         print(f"hint: {hint}", flush=True)
 
 
-def _paid(reward: RewardPlan) -> str:
-    """What reward is trained on, where it is another than the environment's own."""
+def _reward(reward: RewardPlan) -> str:
+    """Return the name of the reward if it is not the environment's own."""
     if not reward.shapes:
         return ""
-    # Terms given one by one leave the name as it is.
+    # Terms given without a named reward keep the default name.
     return f", reward {reward.name if reward.name != OWN.name else ' + '.join(['none', *reward.terms])}"
 
 
 def outcome(summary: dict[str, Any], seconds: float) -> str:
-    """How a run ended after so many seconds of this life, and what it earned."""
+    """Return a line on how a run ended and on its return.
+
+    Args:
+        summary: of the run.
+        seconds: of training in this process.
+    """
     returned = "no episode ended"
     if summary["final_return"] is not None:
         episodes = summary["final_return_episodes"]
@@ -53,48 +58,44 @@ VIDEO = "episode.gif"
 
 
 def hints(run_dir: Path, env_id: str, status: str) -> list[str]:
-    """Return a line for each command.
+    """Return commands for a run that has ended, one per line; they can be pasted into the current shell.
 
     Args:
-        run_dir: of the run.
-        env_id: of its environment.
-        status: how it ended.
+        run_dir: the run's folder.
+        env_id: the environment's id.
+        status: of the summary.
     """
     run = from_here(run_dir)
-    # Runs of the default layout share the first folder of their paths; others may lie anywhere.
-    together = run if run.is_absolute() or run.parts[0] == ".." else Path(run.parts[0])
-    said = {
-        "view": command("tensorboard", together),
+    # Runs of the default layout share the first folder of their paths.
+    all_runs = run if run.is_absolute() or run.parts[0] == ".." else Path(run.parts[0])
+    commands = {
+        "view": command("tensorboard", all_runs),
         "diagnose": command("doctor", run),
         "evaluate": command("eval", run, of=run),
         "record": command("record", run, "--out", run / VIDEO, of=run) if renders(env_id) else None,
-        "compare": command("compare", together),
+        "compare": command("compare", all_runs),
         "resume": command("train", "--resume", run, of=run) if status == "interrupted" else None,
     }
-    return [f"  {what:<9} {how}" for what, how in said.items() if how is not None]
+    return [f"  {what:<9} {how}" for what, how in commands.items() if how is not None]
 
 
 def from_here(path: Path) -> Path:
-    """Return a path relative to the current folder where it lies below it."""
+    """Return a path relative to the current folder if it is below that folder, else unchanged."""
     relative = Path(os.path.relpath(path))
     return path if relative.parts[:1] == ("..",) else relative
 
 
 def renders(env_id: str) -> bool:
-    """Return whether an environment declares that it renders pictures; False where its class is not available here."""
+    """Return whether an environment declares the render mode rgb_array; False if its class cannot be imported."""
     spec = gymnasium.registry.get(env_id.rpartition(":")[2])
     if spec is None or spec.entry_point is None:
         return False
-    made: Any = spec.entry_point
-    if isinstance(made, str):
+    entry_point: Any = spec.entry_point
+    if isinstance(entry_point, str):
         try:
-            made = gymnasium.envs.registration.load_env_creator(made)
-        except (
-            Exception
-        ):  # whatever an import raises; EnvPool runs environments whose packages need not be installed
+            entry_point = gymnasium.envs.registration.load_env_creator(entry_point)
+        except Exception:  # EnvPool runs environments whose Python packages may be missing
             return False
-    metadata = getattr(
-        made, "metadata", None
-    )  # a property where the class is a Wrapper: known of objects alone
+    metadata = getattr(entry_point, "metadata", None)  # of a Wrapper class it is a property, without a value
     modes = metadata.get("render_modes") if isinstance(metadata, Mapping) else None
     return "rgb_array" in (modes or ())

@@ -1,4 +1,4 @@
-"""How signals end this process while no run handles them: as it starts, and as it exits."""
+"""Signal handling while the process starts and exits, when no run handles signals."""
 
 import atexit
 import os
@@ -6,28 +6,28 @@ import signal
 from types import FrameType
 from typing import NoReturn
 
-# What a shell reports for a process that a signal ended.
+# Exit codes that a shell reports for a process that a signal ended.
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
 
 
 def report_sigterm() -> None:
-    """End on SIGTERM with one line and the exit code 143, until a run or `keep_exit_code` sets another handler.
+    """Exit on SIGTERM with one line and exit code 143, until a run or `keep_exit_code` sets another handler.
 
-    Nothing is cleaned up, as with the default of SIGTERM. An exception would pass through whatever is being imported,
-    which may catch it.
+    Nothing is cleaned up, as with the default handler. An exception would not do: a module that is being imported may
+    catch it.
     """
-    signal.signal(signal.SIGTERM, _end_on_sigterm)
+    signal.signal(signal.SIGTERM, _exit_on_sigterm)
 
 
 def keep_exit_code(code: int | str | None) -> None:
-    """Exit with this code whatever signal arrives from now on.
+    """Keep the exit code of this process, whatever signal it receives from now on.
 
-    Joining threads and other work at exit ends at the first signal. In the last part of the exit Python resets its own
-    handlers, so that SIGINT would end the process with another code; there it is ignored.
+    The first signal skips the remaining work at exit, such as joining threads. Late in the exit Python resets its
+    handlers, and SIGINT would change the exit code; from there on SIGINT is ignored.
 
     Args:
-        code: as `sys.exit` takes it.
+        code: as for `sys.exit`.
     """
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
@@ -38,7 +38,7 @@ def keep_exit_code(code: int | str | None) -> None:
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
 
 
-def _end_on_sigterm(number: int, frame: FrameType | None) -> NoReturn:
+def _exit_on_sigterm(number: int, frame: FrameType | None) -> NoReturn:
     if os.environ.get("RANK", "0") == "0":  # torchrun sends SIGTERM to all ranks
         os.write(2, b"pgx: ended by SIGTERM\n")  # a handler may have interrupted a write to sys.stderr
     os._exit(TERMINATED)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from pgx.cli.arguments import (
     Command,
+    add_checkpoint,
+    add_max_steps,
+    add_run,
+    add_sampling,
     count,
-    take_checkpoint,
-    take_max_steps,
-    take_run,
-    take_sampling,
 )
 from pgx.core.errors import UserError
 from pgx.core.formatting import shown
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    take_run(parser)
+    add_run(parser)
     parser.add_argument("--out", metavar="FILE", required=True, help="the video: .mp4 or .gif")
     parser.add_argument("--episodes", type=count, default=1, help="how many, one after another (1)")
-    take_max_steps(parser)
-    take_sampling(parser)
+    add_max_steps(parser)
+    add_sampling(parser)
     parser.add_argument("--fps", type=count, help="frames a second at most, in real time (mp4: 60, gif: 25)")
     parser.add_argument(
         "--width", type=count, help="pixels, where the environment can be asked: MuJoCo's can"
     )
     parser.add_argument("--height", type=count, help="pixels, as --width")
-    take_checkpoint(parser, "the environment and of sampling")
+    add_checkpoint(parser, "the environment and of sampling")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgx.cli.arguments import (
     Command,
-    take_trust,
+    add_trust,
 )
 from pgx.core.errors import RunError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", help="RUN/post_mortem/iteration_...")
-    take_trust(parser, "the run's config")
+    add_trust(parser, "the run's config")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""What commands share: a run's config checked, its folder claimed, its beginning and end in words."""
+"""Configs, checkpoints and folders of runs, for the commands."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -34,10 +34,10 @@ def checked(overrides: list[str]) -> RunConfig:
 
 
 def claim(folder: Path) -> Path:
-    """Make a new folder of this name, or of the next free one where another process was quicker.
+    """Create a new folder and return it. If the name is in use, append the first free number.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: the folder cannot be created.
     """
     number = 1
     while True:
@@ -48,37 +48,38 @@ def claim(folder: Path) -> Path:
             number += 1
         except OSError as error:
             forget_empty_above(free)
-            raise UserError(f"run_dir={free}: cannot write there: {error.strerror}") from error
+            raise UserError(f"run_dir={free}: cannot be written: {error.strerror}") from error
         else:
             return free
 
 
 def forget_empty_above(folder: Path) -> None:
-    """Remove the folders above one that is not there, as far as a relative path names them and nothing is in them."""
+    """Remove the empty parents of a folder that does not exist. Only parents in a relative path are removed."""
     for above in [] if folder.is_absolute() else list(folder.parents)[:-1]:
-        with suppress(OSError):  # not empty, and so are those above it; or never made
+        with suppress(OSError):  # not empty, or never created
             above.rmdir()
 
 
 def refuse_taken(run_dir: Path) -> None:
-    """Refuse a folder for a new run that holds one, or that cannot be one.
+    """Refuse a folder for a new run that holds a run or cannot be written.
 
     Raises:
-        UserError: which of the two.
+        UserError: the problem.
     """
     try:
         refuse_used(run_dir)
     except OSError as error:
-        raise UserError(f"run_dir={run_dir}: cannot write there: {error.strerror}") from error
+        raise UserError(f"run_dir={run_dir}: cannot be written: {error.strerror}") from error
 
 
 def last_state(run_dir: Path, checkpoint: str = LAST) -> State | None:
-    """What a run goes on from; None: it died before its first checkpoint and begins anew.
+    """Return the state to resume a run from, or None if the run ended before its first checkpoint.
 
-    A damaged last checkpoint is told of, and the one before it is taken; so are versions that are not those of then.
+    If the last checkpoint is damaged, the previous one is used with a warning. Other warnings name packages whose
+    versions have changed since the checkpoint.
 
     Raises:
-        UserError: the checkpoint that was asked for is not there; or some are, and none is whole.
+        UserError: the named checkpoint is missing, or all checkpoints are damaged.
     """
     checkpoints = Checkpoints(run_dir)
     if checkpoint != LAST:
@@ -88,17 +89,17 @@ def last_state(run_dir: Path, checkpoint: str = LAST) -> State | None:
     else:
         state, damaged = checkpoints.newest()
         for line in damaged:
-            complain(f"{line}; the one before it is used")
+            complain(f"{line}; the previous one is used")
     for difference in differences(state["versions"]):
-        complain(f"{difference}: the bits may not be the same")
+        complain(f"{difference}: results may differ in the last bits")
     return state
 
 
 def resumed(config: RunConfig) -> Trainer:
-    """The trainer of a run, at its last checkpoint.
+    """Return a run's trainer, restored from the last checkpoint.
 
     Raises:
-        UserError: there is none.
+        UserError: the run has no checkpoint.
     """
     run_dir = Path(config.run_dir)
     state = last_state(run_dir)
@@ -113,14 +114,14 @@ def resumed(config: RunConfig) -> Trainer:
 
 
 def load_config(run_dir: Path) -> DictConfig:
-    """The resolved config of a run, as it stands in the file.
+    """Read the config of a run.
 
     Raises:
-        UserError: the folder is not that of a run.
+        UserError: the folder does not contain a run.
     """
     path = run_dir / CONFIG
     if not path.is_file():
-        raise UserError(f"{run_dir}: not the folder of a run (it has no {CONFIG})")
+        raise UserError(f"{run_dir}: not a run folder (it has no {CONFIG})")
     return read_config(path)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pgx.cli.arguments import (
     Command,
-    take_trust,
+    add_trust,
 )
 from pgx.core.errors import UserError
 from pgx.core.extras import import_problem
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("folder", metavar="DIR", help="the sweep's folder, e.g. outputs/sweeps/2026-...")
     parser.add_argument("overrides", nargs="*", help="for resume: another launcher, e.g. hydra/launcher=ray")
-    take_trust(parser, "the sweep's files")
+    add_trust(parser, "the sweep's files")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,4 +1,7 @@
-"""`pgx train -m` and `pgx sweep`: many runs, planned before the first begins, seen and resumed from their files."""
+"""Run the jobs of a sweep, for `pgx train -m` and `pgx sweep resume`.
+
+A sweep is planned completely before its first run starts, and resumed from its files.
+"""
 
 import os
 import re
@@ -39,7 +42,7 @@ from pgx.sweeps.vetting import of_runs, resume_command, would_do
 from pgx.training.build import build
 from pgx.training.trainer import OnProgress
 
-LAUNCHERS = {  # the package that each needs; Hydra's own needs none
+LAUNCHERS = {  # with the package that each requires
     "basic": None,
     "joblib": "joblib",
     "ray": "ray",
@@ -49,7 +52,7 @@ LAUNCHERS = {  # the package that each needs; Hydra's own needs none
 
 
 def start(flags: list[str], overrides: list[str]) -> int:
-    """Plan a sweep and run it, or go on with the one of hydra.sweep.dir; returns the exit code."""
+    """Plan and run a sweep, or resume the one in hydra.sweep.dir; return the exit code."""
     overrides = list(map(spelled, overrides))
     hydra = [o.input_line or "" for o in parse(overrides) if o.is_hydra_override()]
     asked = [o for o in overrides if o not in hydra]
@@ -65,7 +68,7 @@ def start(flags: list[str], overrides: list[str]) -> int:
         refuse_untrusted(of_runs(plan, frozenset(named_imports(own))), trust=False)
     else:
         plan = _with_folders(plan)
-        folder = _made(folder) if named else claim(folder)
+        folder = _create_folder(folder) if named else claim(folder)
     folder = folder.absolute()
     plan = _with_trials(plan, folder)
     hydra = [o for o in hydra if key_of(o) != "hydra.sweep.dir"]
@@ -73,22 +76,22 @@ def start(flags: list[str], overrides: list[str]) -> int:
 
 
 def resume(folder: Path, overrides: list[str], trust: bool) -> int:
-    """Go on with a sweep: what is finished is skipped, what was begun resumed; the launcher may be another.
+    """Resume a sweep: skip finished runs, resume started ones, run the others; return the exit code.
 
     Args:
-        folder: the sweep's.
-        overrides: of Hydra's keys.
-        trust: the user allows what the sweep's files would import or hand to Hydra.
+        folder: the sweep's folder.
+        overrides: of Hydra's keys, for example another launcher.
+        trust: the user allows the imports and Hydra settings that the sweep's files name.
     """
     folder = folder.absolute()
     plan = read_plan(folder)
     for override in parse(overrides):
         if not override.is_hydra_override() or override.key_or_group == "hydra.sweep.dir":
             raise UserError(
-                f"{override.input_line}: a resumed sweep keeps its jobs; only hydra/launcher... may change"
+                f"{override.input_line}: cannot change in a resumed sweep; only hydra/launcher and its keys can"
             )
     changed = {key_of(o) for o in overrides}
-    if "hydra/launcher" in changed:  # the keys of the one before are not its
+    if "hydra/launcher" in changed:  # keys of the previous launcher do not apply
         changed |= {key_of(o) for o in plan.hydra if key_of(o).startswith("hydra.launcher")}
     hydra = [*(o for o in plan.hydra if key_of(o) not in changed), *overrides]
     _refuse_missing(hydra, plan.search)
@@ -100,7 +103,7 @@ def resume(folder: Path, overrides: list[str], trust: bool) -> int:
 
 
 def _plan(overrides: list[str], hydra: list[str]) -> Plan:
-    """Every combination of the values; the runs' folders are named, and not yet made."""
+    """Return a plan with one job per combination of values. The runs' folders are named but not created."""
     planned, folders = [], dict[str, list[str]]()
     all_jobs = jobs(prepare(overrides))
     shared_by_all = set.intersection(*map(set, all_jobs)) if len(all_jobs) > 1 else set(all_jobs[0])
@@ -118,14 +121,14 @@ def _plan(overrides: list[str], hydra: list[str]) -> Plan:
     shared = [folder for folder, users in folders.items() if len(users) > 1]
     if shared:
         raise UserError(
-            f"run_dir={shared[0]}: {len(folders[shared[0]])} runs of the sweep would write there; "
-            "give each its own, e.g. 'run_dir=outputs/mine/${label}${sweep_number:}_seed${seed}'"
+            f"run_dir={shared[0]}: {len(folders[shared[0]])} runs of the sweep would use this folder; "
+            "give each run its own, e.g. 'run_dir=outputs/mine/${label}${sweep_number:}_seed${seed}'"
         )
     return Plan(tuple(planned), tuple(hydra), Path.cwd(), None)
 
 
 def _search_plan(overrides: list[str], hydra: list[str]) -> Plan:
-    """A search; its trials' folders follow from the sweep's. The command line beats the file, in values and ranges."""
+    """Return the plan of a search, without its jobs. Values of the command line replace those of the file."""
     require("sweep=...", "optuna")
     own = [o for o in overrides if key_of(o) == "sweep" or key_of(o).startswith("sweep.")]
     rest = parse([o for o in overrides if o not in own])
@@ -136,9 +139,13 @@ def _search_plan(overrides: list[str], hydra: list[str]) -> Plan:
     lines = {o.get_key_element(): (o.input_line or "").split("=", 1)[1] for o in rest}
     swept = {o.get_key_element() for o in rest if o.is_sweep_override()}
     if "run_dir" in named:
-        raise UserError("run_dir: the trials of a search are in hydra.sweep.dir")
+        raise UserError(
+            "run_dir: cannot be set in a search, whose trials are in hydra.sweep.dir; set that instead"
+        )
     if "seed" in swept | search.space.keys():
-        raise UserError("seed: no hyperparameter; the best seed of a search is the luckiest")
+        raise UserError(
+            "seed: cannot be searched, because the best seed is only a lucky one; remove it from the search space"
+        )
     fixed = [o for o in search.overrides if key_of(o) not in named]
     space = {key: values for key, values in search.space.items() if key not in named}
     search = replace(
@@ -152,34 +159,38 @@ def _search_plan(overrides: list[str], hydra: list[str]) -> Plan:
 
 
 def _with_trials(plan: Plan, folder: Path) -> Plan:
-    """The plan of a search with a job for each trial; any other as it is."""
+    """Add a job for each trial to the plan of a search; return other plans unchanged."""
     if plan.search is None:
         return plan
     return replace(plan, jobs=tuple(Job((), folder / f"trial_{n:03}") for n in range(plan.search.trials)))
 
 
 def _with_folders(plan: Plan) -> Plan:
-    """The plan with each run's folder made and its own: nobody else's of the same second, nor one that was used."""
+    """Create the folder of each run, and return the plan with these folders.
+
+    A default name that is in use gets a number, because another process may create one in the same second.
+    """
     placed = []
     for job in plan.jobs:
         if "run_dir" in map(key_of, job.overrides):
             refuse_taken(job.run_dir)
-            placed.append(replace(job, run_dir=_made(job.run_dir).absolute()))
+            placed.append(replace(job, run_dir=_create_folder(job.run_dir).absolute()))
         else:
             placed.append(replace(job, run_dir=claim(job.run_dir).absolute()))
     return replace(plan, jobs=tuple(placed))
 
 
-def _made(folder: Path) -> Path:
+def _create_folder(folder: Path) -> Path:
+    """Create a folder if it does not exist; return it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder}: cannot write there: {error.strerror}") from error
+        raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
     return folder
 
 
 def _run_jobs(folder: Path, plan: Plan) -> int:
-    """Run what is not finished, then say how everything ended."""
+    """Run the unfinished jobs, then print how all jobs ended; return the exit code."""
     with hold(folder), _stoppable(folder) as stop:
         write_plan(folder, plan)
         stop.unlink(missing_ok=True)
@@ -187,12 +198,12 @@ def _run_jobs(folder: Path, plan: Plan) -> int:
             open_study(folder, plan.search)
             settle(folder, plan.search, plan.jobs)
             forget_unwritten(folder, plan.search, plan.jobs)
-        print(f"sweep {folder}: {len(plan.jobs)} jobs, {len(unfinished(plan))} to do", flush=True)
+        print(f"sweep {folder}: {len(plan.jobs)} jobs, {len(unfinished(plan))} to run", flush=True)
         where = f"hydra.sweep.dir={quoted(str(folder))}"
         run_hydra(["-m", *plan.hydra, where], partial(run_job, folder, this_process()))
         stopped = stop.exists()
         if plan.search:
-            settle(folder, plan.search, plan.jobs)  # what a job that died has not told
+            settle(folder, plan.search, plan.jobs)  # for jobs that crashed before they reported to the study
     lines, failed = closing(folder, plan)
     print("\n".join(lines), flush=True)
     if stopped:
@@ -204,14 +215,22 @@ def _run_jobs(folder: Path, plan: Plan) -> int:
 
 @contextmanager
 def _stoppable(folder: Path) -> Iterator[Path]:
-    """The first Ctrl-C asks every job to end where it can resume, on whichever machine it is; the second ends this."""
+    """Stop all jobs, on any machine, at a point where they can resume on the first Ctrl-C; exit on the second.
+
+    Yields:
+        The file whose existence stops the jobs.
+    """
     stop = folder / STOP
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
         if stop.exists():
             raise QuietInterrupt
         stop.touch()
-        print("\nstopping each run after its iteration (Ctrl-C again: exit at once)", file=sys.stderr, flush=True)
+        print(
+            "\nstopping each run after its iteration (Ctrl-C again: exit at once)",
+            file=sys.stderr,
+            flush=True,
+        )
 
     previous = signal.signal(signal.SIGINT, on_interrupt)
     try:
@@ -221,89 +240,96 @@ def _stoppable(folder: Path) -> Iterator[Path]:
 
 
 def _refuse_missing(hydra: Sequence[str], search: SearchConfig | None) -> None:
-    """Refuse a launcher or a search that cannot work here, before anything is written or another folder entered."""
+    """Refuse a launcher or a search that cannot work here, before anything is written.
+
+    Raises:
+        UserError: an unknown launcher, a missing package, or a sweeper other than pgx's.
+    """
     if search:
         require("sweep=...", "optuna")
     for override in hydra:
         key, _, value = override.partition("=")
         if key == "hydra/sweeper":
             raise UserError(
-                f"{override}: pgx plans its sweeps itself, so that they resume; to search: sweep=NAME"
+                f"{override}: cannot be set, because pgx plans sweeps itself; remove it, or search with sweep=NAME"
             )
         if key == "hydra.launcher.n_jobs" and not re.fullmatch(r"null|-1|[1-9][0-9]*|.*\$\{.*", value):
-            raise UserError(f"{override}: expected a whole number >= 1, or null for one job a core")
+            raise UserError(f"{override}: expected a whole number >= 1, or null for one job per core")
         if key != "hydra/launcher":
             continue
         if value not in LAUNCHERS:
             offered = ", ".join(LAUNCHERS)
-            raise UserError(f"{override}: no such launcher{nearest(value, LAUNCHERS)}; there are: {offered}")
+            raise UserError(
+                f"{override}: no such launcher{nearest(value, LAUNCHERS)}; choose one of {offered}"
+            )
         if package := LAUNCHERS[value]:
             require(override, package)
 
 
-CONSOLE = "console.log"  # what a job writes that has no terminal of its own
+CONSOLE = "console.log"  # output of a job that runs in another process
 
 
 def this_process() -> str:
+    """Return a name of this process that is unique across machines."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def run_job(folder: Path, launcher: str, cfg: DictConfig) -> None:
-    """Begin a job or go on with it; how it ended stands in its folder, and nothing is raised.
+    """Start or resume a job. Its result is written to its folder; nothing is raised.
 
-    A module-level function of plain values: launchers pickle it.
+    Launchers pickle this function, so it is at module level and takes plain values.
 
     Args:
-        folder: the sweep's.
-        launcher: the process that started the sweep, as `this_process` names it.
+        folder: the sweep's folder.
+        launcher: the process that started the sweep, as named by `this_process`.
         cfg: the job's config, as the launcher composed it.
     """
     plan, run_dir = read_plan(folder), Path(cfg.run_dir)
     number = next(i for i, job in enumerate(plan.jobs) if job.run_dir == run_dir)
-    apart = launcher != this_process()
+    separate = launcher != this_process()
     if (folder / STOP).exists() or look(run_dir).state in ("running", *KEPT):
         return
     with guarded(report_and_go_on):
-        _run_job(plan, folder, number, apart, cfg)
+        _run_job(plan, folder, number, separate, cfg)
 
 
-def _run_job(plan: Plan, folder: Path, number: int, apart: bool, cfg: DictConfig) -> None:
-    """Run a job, note how it ended, and say so.
+def _run_job(plan: Plan, folder: Path, number: int, separate: bool, cfg: DictConfig) -> None:
+    """Run a job, write how it ended to its folder, and print it.
 
     Args:
-        plan, folder: of the sweep.
-        number: of the job.
-        apart: the job has a process of its own, so that its console is a file.
-        cfg: of the job, as the launcher composed it.
+        plan, folder: the sweep's plan and folder.
+        number: index of the job in the plan.
+        separate: the job runs in another process than the sweep, so its output goes to a file.
+        cfg: the job's config, as the launcher composed it.
     """
-    job, run_dir, said = plan.jobs[number], plan.jobs[number].run_dir, "stopped"
+    job, run_dir, result = plan.jobs[number], plan.jobs[number].run_dir, "stopped"
     try:
         with ExitStack() as stack:
-            if apart:
+            if separate:
                 console = stack.enter_context(
                     (run_dir / CONSOLE).open("a", encoding="utf-8", errors="backslashreplace")
                 )
                 stack.enter_context(redirect_stdout(console))
                 stack.enter_context(redirect_stderr(console))
-            said = _train_job(plan, folder, number, cfg)
+            result = _train_job(plan, folder, number, cfg)
     except HeldError as error:
-        said = str(error)
+        result = str(error)
     except KeyboardInterrupt:
         pass
     except Exception as error:
         if os.environ.get("PGX_DEBUG") == "1":
             traceback.print_exc()
-        said = f"failed: {error}"
+        result = f"failed: {error}"
         if look(run_dir).state != "failed":
             write_failure(run_dir, f"{type(error).__name__}: {error}")
-    # Where Optuna cannot be imported, the process that started the sweep tells the study from the run's folder.
-    if plan.search and not said.startswith("stopped") and import_problem("optuna") is None:
+    # Without Optuna here, the process that started the sweep reports the result to the study.
+    if plan.search and not result.startswith("stopped") and import_problem("optuna") is None:
         settle(folder, plan.search, [job])
-    print(f"[{number + 1}/{len(plan.jobs)}] {plan.label(job)}: {said}", flush=True)
+    print(f"[{number + 1}/{len(plan.jobs)}] {plan.label(job)}: {result}", flush=True)
 
 
 def _train_job(plan: Plan, folder: Path, number: int, placed: DictConfig) -> str:
-    """Train from the last checkpoint or from the beginning; how it ended, in words."""
+    """Train from the last checkpoint or from scratch; return a line that says how the run ended."""
     run_dir = Path(placed.run_dir)
     trial = Trial(folder, plan.search, run_dir, number) if plan.search else None
     again = resumable(run_dir)
@@ -314,7 +340,7 @@ def _train_job(plan: Plan, folder: Path, number: int, placed: DictConfig) -> str
         cfg = compose(list(trial.overrides)) if trial else placed
     if trial:
         trial.describe(cfg.seed)
-    # What belongs to this machine and this launcher rather than to the run.
+    # These values belong to this machine and launcher, not to the run.
     cfg.run_dir, cfg.env.num_threads = placed.run_dir, placed.env.num_threads
     config = validate(cfg)
     trainer = resumed(config) if again else build(config)
@@ -325,10 +351,10 @@ def _train_job(plan: Plan, folder: Path, number: int, placed: DictConfig) -> str
 
 
 def _watch(folder: Path, pruning: OnProgress | None) -> OnProgress:
-    """Ends a run, after the iteration under way, when the sweep is to stop.
+    """Return a callback that stops a run after the current iteration when the sweep stops, or when it is pruned.
 
-    As if killed: at its last checkpoint rather than with one of its own, which would be an episode boundary that
-    the run has not when it is left alone. So it ends with the same bits however often its sweep was stopped.
+    The run stops without a new checkpoint, as if killed. A new one would end all episodes, which an uninterrupted run
+    does not do; without it, the final parameters are the same bits however often the sweep is stopped.
     """
     stop = folder / STOP
 

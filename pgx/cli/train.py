@@ -1,4 +1,4 @@
-"""`pgx train`: Hydra composes, pgx checks everything, then trains."""
+"""`pgx train`: train a new run, or resume one with --resume."""
 
 import argparse
 import shlex
@@ -55,7 +55,7 @@ _PRINT_ONLY = {"hydra_help", "cfg", "info", "shell_completion"}  # Hydra's flags
 
 
 def train(arguments: list[str]) -> int:
-    """Train from overrides, or go on with a run, alone or as one of several ranks; returns the exit code."""
+    """Train or resume a run, as a single process or as one rank of several; return the exit code."""
     ranks = join()
     if ranks.rank > 0:
         return report_first_error(ranks, partial(run_worker_rank, ranks))
@@ -77,7 +77,7 @@ def _train(arguments: list[str], launcher: RunLauncher) -> int:
     if options.multirun:
         if launcher.ranks.size > 1:
             raise UserError(
-                "-m: torchrun's ranks train one run together; start torchrun once for each run of a sweep"
+                "-m: unused with torchrun, whose ranks train one run together; start torchrun once per run"
             )
         return start_sweep([flag for flag in flags if flag not in ("-m", "--multirun")], overrides)
     if len(sweep) > 1:
@@ -86,7 +86,7 @@ def _train(arguments: list[str], launcher: RunLauncher) -> int:
     config = checked(only)
     check_ranks(config, launcher.ranks.size)
     if "sweep" in config.values:
-        raise UserError("sweep=...: a search runs many trials: add -m")
+        raise UserError("sweep=...: a search runs several trials; add -m")
     named = "run_dir" in map(key_of, overrides)
     if named:
         refuse_taken(Path(config.run_dir))
@@ -108,31 +108,31 @@ def _train(arguments: list[str], launcher: RunLauncher) -> int:
 
 
 def _several(overrides: list[str]) -> list[str]:
-    """A line for each override with several values, with what to type."""
+    """Return a line for each override with several values, with the command that trains one run of each."""
     lines = []
     for override in parse(overrides):
         if override.is_sweep_override():
             line = override.input_line or ""
             key, _, value = line.partition("=")
-            text = f"; for one text: {shlex.quote(f'{key}={quoted(value)}')}" if is_text(key) else ""
+            text = f"; to pass one text: {shlex.quote(f'{key}={quoted(value)}')}" if is_text(key) else ""
             lines.append(
-                f"{line}: several values; to train one run of each: pgx train -m {shlex.quote(line)}{text}"
+                f"{line}: has several values; to train one run of each: pgx train -m {shlex.quote(line)}{text}"
             )
     return lines
 
 
 def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Hydra's flags, and the overrides between them."""
+    """Return Hydra's flags, and the overrides."""
     for argument in arguments:
         flag = argument.split("=")[0]
         if flag in RESUME_FLAGS:
-            raise UserError(f"{argument}: goes with --resume RUN")
+            raise UserError(f"{argument}: is unused without --resume; add --resume RUN or remove it")
         if argument.startswith("-") and flag not in FLAG_NAMES:
             key = flag.lstrip("-").replace("-", "_")
             hint = nearest(argument, (*FLAG_NAMES, *RESUME_FLAGS))
             if key in ALIASES or key in groups() or is_known(key):
-                hint = f"; pgx takes key=value: {ALIASES.get(key, (key,))[0]}=..."
-            raise UserError(f"{argument}: unknown flag{hint} (pgx train --help)")
+                hint = f"; use key=value: {ALIASES.get(key, (key,))[0]}=..."
+            raise UserError(f"{argument}: unknown flag{hint} (see pgx train --help)")
     parser = argparse.ArgumentParser(add_help=False, usage=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*")
     for names, settings in FLAGS.items():
@@ -142,15 +142,17 @@ def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
             options, overrides = parser.parse_known_args(arguments)
     except SystemExit:
         raise UserError(
-            f"{' '.join(arguments)}: a flag's value is missing or not one of its choices"
+            f"{' '.join(arguments)}: a flag has no value, or one that is not among its choices; see pgx train --help"
         ) from None
     if (options.resolve or options.package) and not (options.cfg or options.help):
-        raise UserError(f"{'--resolve' if options.resolve else '--package'}: goes with --cfg")
+        raise UserError(
+            f"{'--resolve' if options.resolve else '--package'}: is unused without --cfg; add --cfg job or remove it"
+        )
     return options, [*options.overrides, *overrides]
 
 
 def _nothing(cfg: DictConfig) -> None:
-    """What Hydra has to run where it only prints."""
+    """Do nothing: Hydra requires a job even when it only prints."""
 
 
 def _run(launcher: RunLauncher, failures: list[Exception], config: RunConfig, cfg: DictConfig) -> None:
@@ -166,9 +168,9 @@ def _run(launcher: RunLauncher, failures: list[Exception], config: RunConfig, cf
 
 
 def _forget_empty(run_dir: Path) -> None:
-    """Remove the folder of a run that could not begin, which Hydra made to note what was asked for.
+    """Remove the folder of a run that failed before its first file, and its parent folders that are then empty.
 
-    With it go the folders above it that a relative run_dir names, as far as nothing else is in them.
+    Hydra creates the folder, with `.hydra/`, before the run starts. Only parents in a relative run_dir are removed.
     """
     if not {path.name for path in run_dir.iterdir()} <= {".hydra"}:
         return
@@ -180,8 +182,8 @@ RESUME_FLAGS = ("--resume", "--checkpoint", "--trust")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a command line says about a run to go on with."""
+class ResumeArguments:
+    """Command line of a resumed run."""
 
     run_dir: Path
     checkpoint: str
@@ -190,7 +192,7 @@ class Asked:
 
 
 def resume(arguments: list[str], launcher: RunLauncher) -> int:
-    """Go on with a run from a checkpoint of its own; returns the exit code."""
+    """Resume a run from one of its checkpoints; return the exit code."""
     asked = read_arguments(arguments)
     config, made = _resumed_config(asked)
     check_ranks(config, launcher.ranks.size)
@@ -198,13 +200,13 @@ def resume(arguments: list[str], launcher: RunLauncher) -> int:
     if state is None:
         return _restart(asked.run_dir, config, launcher)
     if config.trainer.compile == "auto" and launcher.ranks.size == 1:
-        # A longer run, or another machine, may decide otherwise.
+        # "auto" may decide differently for a longer run or on another machine.
         config = with_values(config, {"trainer.compile": state["compiled"]})
     steps: int = state["counters"]["steps"]
     if steps >= config.trainer.total_steps and look(asked.run_dir).state == "finished":
         print(
             f"{asked.run_dir} is finished: {steps:,} of {config.trainer.total_steps:,} steps; "
-            "a larger trainer.total_steps=... extends it"
+            "to extend it, set a larger trainer.total_steps"
         )
         return 0
     for change in made:
@@ -218,10 +220,10 @@ def resume(arguments: list[str], launcher: RunLauncher) -> int:
 
 
 def _restart(run_dir: Path, config: RunConfig, launcher: RunLauncher) -> int:
-    """Begin anew a run that died before its first checkpoint."""
+    """Restart a run that ended before its first checkpoint."""
     with hold(run_dir):
         clear(run_dir)
-    print(f"{run_dir}: it ended before its first checkpoint, and begins again")
+    print(f"{run_dir}: has no checkpoint; restarting from step 0")
     return _train_resumed(config, None, launcher)
 
 
@@ -232,8 +234,8 @@ def _train_resumed(config: RunConfig, state: State | None, launcher: RunLauncher
     return 0
 
 
-def read_arguments(arguments: list[str]) -> Asked:
-    """The command line of a resumed run.
+def read_arguments(arguments: list[str]) -> ResumeArguments:
+    """Parse the command line of a resumed run.
 
     Raises:
         UserError: a flag is unknown, or its value is missing.
@@ -246,26 +248,26 @@ def read_arguments(arguments: list[str]) -> Asked:
         said, rest = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         flag = error.argument_name or ""
-        meant = {
+        values = {
             "--resume": "the folder of a run, e.g. pgx train --resume outputs/...",
-            "--checkpoint": "its name",
+            "--checkpoint": "last, best or step_<steps>",
         }
-        raise UserError(f"{flag}: expected {meant.get(flag, 'no value')}") from None
+        raise UserError(f"{flag}: expected {values.get(flag, 'no value')}") from None
     if wrong := [text for text in rest if text.startswith("-")]:
         raise UserError(
             *(
-                f"{text}: unknown flag{nearest(text, RESUME_FLAGS)} (a resumed run takes {', '.join(RESUME_FLAGS)})"
+                f"{text}: unknown flag{nearest(text, RESUME_FLAGS)} (with --resume: {', '.join(RESUME_FLAGS)})"
                 for text in wrong
             )
         )
-    return Asked(said.resume, said.checkpoint, said.trust, rest)
+    return ResumeArguments(said.resume, said.checkpoint, said.trust, rest)
 
 
-def _resumed_config(asked: Asked) -> tuple[RunConfig, tuple[Change, ...]]:
-    """The run's config with what is changed of it, sound, and its changes.
+def _resumed_config(asked: ResumeArguments) -> tuple[RunConfig, tuple[Change, ...]]:
+    """Return the run's valid config with the requested changes applied, and these changes.
 
     Raises:
-        UserError: every change that may not be, every value that is wrong, and what a stranger's file would import.
+        UserError: a change is not allowed, a value is invalid, or the config would import untrusted modules.
     """
     stored, overrides = load_config(asked.run_dir), parse(asked.overrides)
     wanted = changes(stored, overrides)

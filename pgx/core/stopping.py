@@ -14,11 +14,11 @@ class IterationAbandoned(BaseException):
 
 
 class QuietInterrupt(KeyboardInterrupt):
-    """A Ctrl-C of which nothing more is printed: a message stands already, or it is how the command ends."""
+    """Ctrl-C for which nothing more is printed: a message was printed, or it is the normal end of the command."""
 
 
 class StopAtCheckpoint(KeyboardInterrupt):
-    """Ends a run at its last checkpoint, without one of its own."""
+    """Stops a run without a new checkpoint."""
 
 
 class Abandonable:

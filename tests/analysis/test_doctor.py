@@ -499,5 +499,5 @@ def test_a_folder_without_metrics_is_the_user_s_mistake(
     assert (
         code == 2
         and out == ""
-        and err == f"pgx: error: {tmp_path}: not the folder of a run (it has no metrics.jsonl)\n"
+        and err == f"pgx: error: {tmp_path}: not a run folder (it has no metrics.jsonl)\n"
     )

@@ -101,7 +101,7 @@ def test_overrides_of_eval_may_follow_its_options(command: Command) -> None:
         "outputs/none: " in command("eval", "outputs/none", "--episodes", "2", "env.num_envs=2").problems[0]
     )
     assert command("eval", "outputs/none", "--frames", "2").problems == [
-        "unrecognized arguments: --frames 2 (pgx eval --help)"
+        "unrecognized arguments: --frames 2 (see pgx eval --help)"
     ]
 
 
@@ -429,7 +429,7 @@ def test_eval_of_what_is_no_run_says_so(command: Command, folder: str) -> None:
     said = command("eval", folder)
     assert said.code == 2
     assert_one_message(said)
-    assert "not the folder of a run" in said.err
+    assert "not a run folder" in said.err
 
 
 # --- resume

@@ -68,6 +68,7 @@ def test_what_a_job_raises_comes_out_of_it(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("flag", [["--resolve"], ["--package", "algo"], ["-p", "_global_"]])
 def test_flags_of_what_is_printed_need_something_to_print(command: Command, flag: list[str]) -> None:
     (problem,) = command("train", *flag, *SMALL).problems
-    assert problem == f"{'--resolve' if flag == ['--resolve'] else '--package'}: goes with --cfg"
+    name = "--resolve" if flag == ["--resolve"] else "--package"
+    assert problem == f"{name}: is unused without --cfg; add --cfg job or remove it"
     assert not Path("outputs").exists()
     assert command("train", "--cfg", "job", *flag, *SMALL).code == 0

@@ -286,9 +286,9 @@ def test_the_command_goes_on_from_the_checkpoint_that_is_named_and_says_what_is_
         ("--resume run --checkpoint", "--checkpoint: expected its name"),
         ("--resume run --checkpoint nope", "nope.pt: no such checkpoint"),
         ("--resume run --chekpoint last", "--chekpoint: unknown flag; did you mean '--checkpoint'?"),
-        ("--resume=nowhere", "nowhere: not the folder of a run"),
-        ("--checkpoint last", "--checkpoint: goes with --resume RUN"),
-        ("--trust", "--trust: goes with --resume RUN"),
+        ("--resume=nowhere", "nowhere: not a run folder"),
+        ("--checkpoint last", "--checkpoint: is unused without --resume"),
+        ("--trust", "--trust: is unused without --resume"),
         (
             "--resume run logger.console_interval=3 logger.console=off",
             "nothing reads it with logger.console='off'",

@@ -164,7 +164,9 @@ def test_nan_for_an_environment_is_passed_on_with_a_warning(
 
 def test_several_values_without_m_name_the_line_to_type(command: Command) -> None:
     (problem,) = command("train", "algo=ppo,trpo").problems
-    assert problem == "algo=ppo,trpo: several values; to train one run of each: pgx train -m algo=ppo,trpo"
+    assert (
+        problem == "algo=ppo,trpo: has several values; to train one run of each: pgx train -m algo=ppo,trpo"
+    )
     (problem,) = command("train", "label=a,b").problems
     assert problem.endswith("""for one text: 'label='"'"'a,b'"'"''""")
     assert parse(["label='a,b'"])[0].value() == "a,b"

@@ -59,8 +59,8 @@ def test_every_key_that_is_offered_is_there(leaf: str, section: str) -> None:
         ),
         (["algo=PPO"], "did you mean 'ppo'?"),
         (["algo=sac"], "sac is not one of the policy-gradient rules of pgx"),
-        (["--total-timesteps", "1000"], "pgx takes key=value: trainer.total_steps=..."),
-        (["--seed", "1"], "pgx takes key=value: seed=..."),
+        (["--total-timesteps", "1000"], "use key=value: trainer.total_steps=..."),
+        (["--seed", "1"], "use key=value: seed=..."),
     ],
 )
 def test_keys_and_rules_of_other_libraries(command: Command, overrides: list[str], says: str) -> None:

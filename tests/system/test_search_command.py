@@ -107,4 +107,4 @@ def test_a_search_that_is_killed_goes_on_with_the_trials_that_it_had_begun(
 
     larger = ["sweep.trials=7" if o == "sweep.trials=6" else o for o in SEARCH]
     more = pgx("train", *larger, "hydra.sweep.dir=search", cwd=tmp_path)
-    assert more.returncode == 0 and "7 jobs, 1 to do" in more.stdout, more.stderr
+    assert more.returncode == 0 and "7 jobs, 1 to run" in more.stdout, more.stderr

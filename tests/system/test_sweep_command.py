@@ -126,7 +126,7 @@ def test_started_again_it_skips_what_is_finished(command: Command, tmp_path: Pat
     assert command(*asked)[0] == 0
     before = [(run / "summary.json").read_bytes() for run in jobs(tmp_path / "sweep")]
     code, out, _ = command(*asked)
-    assert code == 0 and "2 jobs, 0 to do" in out
+    assert code == 0 and "2 jobs, 0 to run" in out
     assert [(run / "summary.json").read_bytes() for run in jobs(tmp_path / "sweep")] == before
     assert len(list((tmp_path / "outputs" / "CartPole-v1" / "a2c").iterdir())) == 2
 
@@ -137,7 +137,7 @@ def test_resumed_twice_a_sweep_has_the_same_folders(command: Command, tmp_path: 
     for _ in range(2):
         (runs[0] / "summary.json").unlink()  # as of a job that was killed
         said = command("sweep", "resume", "sweep")
-        assert said.code == 0 and "1 jobs, 1 to do" in said.out and "1 finished" in said.out
+        assert said.code == 0 and "1 jobs, 1 to run" in said.out and "1 finished" in said.out
         assert jobs(tmp_path / "sweep") == runs
         assert sorted((tmp_path / "outputs" / "CartPole-v1" / "a2c").iterdir()) == runs
 
@@ -254,7 +254,7 @@ def test_a_mistake_is_one_message_and_leaves_no_folder(
 def test_jobs_that_share_a_folder_are_refused_with_a_pattern_that_works() -> None:
     """Jobs that differ in a key that no pattern of label and seed shows."""
     values = ["algo=trpo", "env=CartPole-v1", "algo.max_kl=0.01,0.05"]
-    with pytest.raises(UserError, match="2 runs of the sweep would write there") as refused:
+    with pytest.raises(UserError, match="2 runs of the sweep would use this folder") as refused:
         _plan([*values, "run_dir=outputs/mine/${label}_${seed}"], [])
     shown = re.search(r"'(run_dir=.*)'", str(refused.value))
     assert shown is not None
@@ -264,7 +264,7 @@ def test_jobs_that_share_a_folder_are_refused_with_a_pattern_that_works() -> Non
 def test_a_resumed_sweep_keeps_its_jobs(command: Command, tmp_path: Path) -> None:
     assert command("train", "-m", "seed=0", *TINY, "hydra.sweep.dir=sweep")[0] == 0
     code, _, err = command("sweep", "resume", "sweep", "seed=3")
-    assert code == 2 and "seed=3: a resumed sweep keeps its jobs" in err
+    assert code == 2 and "seed=3: cannot change in a resumed sweep" in err
 
 
 @pytest.mark.parametrize(
