@@ -1,4 +1,4 @@
-"""`pgx algos`: list update rules."""
+"""`pgx algos`: list the update rules that algo= accepts."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def run(options: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "algos",
-    "list the update rules that algo= takes",
-    "List the rules that algo= takes.",
+    "list the update rules that algo= accepts",
+    "List the rules that algo= accepts.",
     add_arguments,
     run,
 )
 
 
 def list_rules() -> int:
-    """What algo= takes: rules, as their modules begin; settings of a rule, as their files do."""
+    """Print the update rules and the presets of rules, each with its first line; return the exit code."""
     from rich.table import Table
 
     from pgx.cli.tables import print_table
@@ -41,7 +41,7 @@ def list_rules() -> int:
     folder = Path(__file__).resolve().parents[1] / "algos"
     for name in choices("algo"):
         path = folder / f"{name}.py"
-        if path.is_file():  # read, not imported: this answers at once
+        if path.is_file():  # read the docstring without the slow import
             line = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "\n").splitlines()[0]
         else:
             comment = (config_dir() / "algo" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[1]

@@ -1,4 +1,4 @@
-"""`pgx check`: an environment is looked at with the trainer's eyes, before hours are spent on it."""
+"""`pgx check`: validate an environment before training on it."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def run(options: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "check",
-    "look whether an environment is what a run takes it for, e.g. pgx check env=my_module:MyEnv-v0",
-    "Look at an environment (docs/environments.md).",
+    "validate an environment, e.g. pgx check env=my_module:MyEnv-v0",
+    "Validate an environment (docs/environments.md).",
     add_arguments,
     run,
 )
@@ -44,25 +44,25 @@ COMMAND = Command(
 MARGIN = (
     10.0  # seconds that an assumption may take longer than worker processes may: they name the line of a hang
 )
-PATIENCE = 5.0  # seconds between lines of progress where output is no terminal
+PATIENCE = 5.0  # seconds between lines of progress when output is not a terminal
 STYLES = {"holds": "green", "fails": "bold red", "cannot be told": "yellow"}
 
 
 @dataclass(frozen=True)
 class Lost:
-    """The process that looked is no more."""
+    """Message for a check process that exited or was stopped."""
 
     why: str
 
 
 def check_environment(overrides: list[str]) -> int:
-    """Print a verdict for each assumption; returns 0, or 1 when one fails.
+    """Print a verdict for each check; return 0, or 1 if a check fails.
 
     Args:
-        overrides: as of `pgx train`, whose environments would be those that are looked at.
+        overrides: as for `pgx train`; they name and configure the environment.
 
     Raises:
-        UserError: they are wrong.
+        UserError: the overrides are invalid, or the environment cannot be created.
     """
     from pgx.config.run_config import EnvConfig
     from pgx.envs.checks import CHECKS, Verdict, fails, untold
@@ -76,8 +76,8 @@ def check_environment(overrides: list[str]) -> int:
         complain(warning)
     verdicts: dict[str, Verdict] = {}
     assumption, seen = next(iter(CHECKS)), Seen(None, None)
-    with _looking(_asked(env), env.worker_timeout + MARGIN) as messages:
-        for message in _told(messages):
+    with _check_process(_asked(env), env.worker_timeout + MARGIN) as messages:
+        for message in _with_progress(messages):
             match message:
                 case Looks(assumption):
                     pass
@@ -90,8 +90,8 @@ def check_environment(overrides: list[str]) -> int:
                 case Seen():
                     seen = message
     for assumption in CHECKS:
-        verdicts.setdefault(assumption, untold("not looked at: see above"))
-    verdicts[f"policy={values['policy']['name']} takes what it shows"] = _policy(values, env, seen)
+        verdicts.setdefault(assumption, untold("not checked; see above"))
+    verdicts[f"policy={values['policy']['name']} accepts the observations"] = _policy(values, env, seen)
     _show(verdicts)
     print(_paces(seen.pace, env))
     print(_summary(env.id, verdicts))
@@ -99,14 +99,14 @@ def check_environment(overrides: list[str]) -> int:
 
 
 def _values(overrides: list[str]) -> dict[str, Any]:
-    """Of the run that would be; whether its parts fit each other is another matter."""
+    """Return the config values of the run, without checking that its parts fit each other."""
     from pgx.config.check import plain_values, value_problems
     from pgx.config.compose import compose
     from pgx.config.overrides import jobs, prepare
     from pgx.envs.make import id_problem
 
     if len(jobs(prepare(overrides))) > 1:
-        raise UserError("several values: pgx check looks at one environment")
+        raise UserError(f"{' '.join(overrides)}: has several values; pgx check takes one environment")
     cfg = compose(overrides)
     if found := value_problems(cfg):
         raise UserError(*found)
@@ -123,7 +123,7 @@ def _asked(env: EnvConfig) -> Asked:
 
     try:
         recipe = pack(env.id, env.kwargs)
-    except ValueError:  # one of the assumptions says so
+    except ValueError:  # a check reports it
         recipe = None
     threads = env.num_threads or cores()
     return Asked(
@@ -139,12 +139,15 @@ def _asked(env: EnvConfig) -> Asked:
 
 
 @contextmanager
-def _looking(asked: Asked, limit: float) -> Iterator[Iterator[Any]]:
-    """What is heard of a process that looks at an environment; it ends with this.
+def _check_process(asked: Asked, limit: float) -> Iterator[Iterator[Any]]:
+    """Start a process that checks an environment, and stop it at the end.
 
     Args:
-        asked: the environment.
-        limit: seconds for one assumption, after which the environment counts as one that hangs.
+        asked: the environment and its settings.
+        limit: seconds per check, after which the environment counts as hanging.
+
+    Yields:
+        The messages of the process.
     """
     (theirs, lifeline), (shown, shows) = os.pipe(), os.pipe()
     process, channel = start("pgx.envs.checks.process", [theirs, shows])
@@ -152,7 +155,7 @@ def _looking(asked: Asked, limit: float) -> Iterator[Iterator[Any]]:
     os.close(shows)
     try:
         channel.send(asked)
-        yield _heard(process, channel, shown, limit)
+        yield _messages(process, channel, shown, limit)
     finally:
         channel.close()
         os.close(lifeline)
@@ -160,8 +163,8 @@ def _looking(asked: Asked, limit: float) -> Iterator[Iterator[Any]]:
         os.close(shown)
 
 
-def _heard(process: Process, channel: Connection[Any, Any], shown: int, limit: float) -> Iterator[Any]:
-    """Its messages, the last of them the end; None now and then where there is none."""
+def _messages(process: Process, channel: Connection[Any, Any], shown: int, limit: float) -> Iterator[Any]:
+    """Yield messages of the check process until its last; None at intervals while there is none."""
     from pgx.distributed.stuck import frames, give_up, place
     from pgx.envs.checks.process import Refused, Seen
 
@@ -171,18 +174,20 @@ def _heard(process: Process, channel: Connection[Any, Any], shown: int, limit: f
             waited, message = waited + LOOK, None
             if waited >= limit:
                 where = place(frames(give_up(process, shown)))
-                message = Lost(f"it was not over within {limit:g} s" + (f", {where}" if where else ""))
+                message = Lost(
+                    f"the check did not finish within {limit:g} s" + (f", {where}" if where else "")
+                )
         else:
             waited = 0.0
             try:
                 message = channel.recv()
             except (EOFError, ConnectionResetError):
-                message = Lost(f"its process {ending(process)}")
+                message = Lost(f"the check process {ending(process)}")
         yield message
 
 
-def _told(messages: Iterator[Any]) -> Iterator[Any]:
-    """The same, without the Nones; what is looked at goes to stderr: one line redrawn on a terminal, some elsewhere."""
+def _with_progress(messages: Iterator[Any]) -> Iterator[Any]:
+    """Yield the messages, and print progress to stderr: one redrawn line on a terminal, else a line at intervals."""
     from pgx.envs.checks import CHECKS
     from pgx.envs.checks.process import Looks
 
@@ -203,7 +208,7 @@ def _told(messages: Iterator[Any]) -> Iterator[Any]:
 
 
 def _policy(values: dict[str, Any], env: EnvConfig, seen: Seen) -> Verdict:
-    """Whether the networks of the config can be made for it."""
+    """Check that the configured networks can be built for the environment."""
     import torch
 
     from pgx.config.run_config import spec_of
@@ -211,7 +216,7 @@ def _policy(values: dict[str, Any], env: EnvConfig, seen: Seen) -> Verdict:
     from pgx.networks.agents import AgentSpec, flat_image_hint
 
     if seen.spaces is None:
-        return untold("its spaces are not known")
+        return untold("the spaces are unknown")
     plan = AgentSpec(
         policy=spec_of("policy", values["policy"]),
         critic=spec_of("critic", values["critic"]),
@@ -237,7 +242,7 @@ def _show(verdicts: dict[str, Verdict]) -> None:
     from pgx.cli.tables import print_table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("verdict", "assumption", "evidence"):
+    for heading in ("verdict", "check", "evidence"):
         table.add_column(heading, no_wrap=heading != "evidence")
     for assumption, verdict in verdicts.items():
         evidence = " ".join(verdict.evidence.split())
@@ -247,18 +252,18 @@ def _show(verdicts: dict[str, Verdict]) -> None:
 
 def _paces(pace: Pace | None, env: EnvConfig) -> str:
     if pace is None:
-        return "it was not stepped"
-    step = f"{pace.step_ms:.3g} ms a step (slowest {pace.slowest_ms:.3g})"
-    said = f"one environment: {step}, {pace.reset_ms:.3g} ms a reset"
+        return "speed not measured"
+    step = f"{pace.step_ms:.3g} ms per step (slowest {pace.slowest_ms:.3g})"
+    said = f"one environment: {step}, {pace.reset_ms:.3g} ms per reset"
     if pace.steps_per_second is not None:
-        said += f"; {env.num_envs} together: {pace.steps_per_second:,.0f} steps/s"
+        said += f"; {env.num_envs} environments: {pace.steps_per_second:,.0f} steps/s"
     return said
 
 
 def _summary(env_id: str, verdicts: dict[str, Verdict]) -> str:
     counts = {outcome: sum(v.outcome == outcome for v in verdicts.values()) for outcome in STYLES}
     said = [
-        f"{counts['holds']} assumptions hold",
+        f"{counts['holds']} checks hold",
         f"{counts['fails']} fail",
         f"{counts['cannot be told']} cannot be told",
     ]

@@ -1,4 +1,4 @@
-"""`pgx collect`: whole episodes of a trained agent's sampled actions, written as a dataset."""
+"""`pgx collect`: write episodes of a trained agent, with sampled actions, as a dataset."""
 
 from __future__ import annotations
 
@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser, "outputs/CartPole-v1/ppo/2026-...")
-    parser.add_argument("--episodes", type=count, required=True, help="how many")
-    parser.add_argument("--out", metavar="PATH", required=True, help="the dataset's folder, which is made")
+    parser.add_argument("--episodes", type=count, required=True, help="number of episodes")
+    parser.add_argument(
+        "--out", metavar="PATH", required=True, help="folder of the dataset, which is created"
+    )
     add_max_steps(parser)
-    add_checkpoint(parser, "the environments and of sampling")
+    add_checkpoint(parser, "the environments and action sampling")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -49,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "collect",
-    "write episodes of a trained run as a dataset that others can learn from (dataset=PATH)",
+    "write episodes of a trained run as a dataset, for training with dataset=PATH",
     "Write sampled episodes of a trained run as a dataset.",
     add_arguments,
     run,
@@ -59,7 +61,7 @@ COMMAND = Command(
 def collect(
     run: str, checkpoint: str, count: int, max_steps: int | None, out: str, seed: int, trust: bool
 ) -> int:
-    """Play and write; returns the exit code."""
+    """Play episodes and write the dataset; return the exit code."""
     import torch
 
     from pgx.cli.run_folder import load_played
@@ -75,19 +77,19 @@ def collect(
     cfg = load_played(Path(run), trust)
     if cfg.values["policy"].get("continuous") == "squashed_gaussian":
         raise UserError(
-            f"{run}: policy.continuous=squashed_gaussian: datasets have actions as the environment has them, where one "
-            "at a bound no longer tells what was sampled; runs with policy.continuous=gaussian can be collected from"
+            f"{run}: policy.continuous=squashed_gaussian: cannot be collected, because an action at a bound of the "
+            "environment does not determine the sampled action; use a run with policy.continuous=gaussian"
         )
-    # A dataset is of the task, whatever the run was paid for.
+    # The dataset has the environment's own reward, also if the run was trained on a shaped one.
     agent, envs, device = load_agent(replace(cfg, reward=OWN), Path(run), checkpoint, max_envs=count)
-    # Not the streams of a run of this seed: an agent is not to meet again the starts that it was trained on.
+    # A separate random stream, so that episodes do not start like those that the agent was trained on.
     stream = derive(seed, "collection")
     stepper = RolloutCollector(envs, None, stream, 0, torch.device(device), Eager())
     limit = max_steps or cfg.trainer.eval_max_steps
     single = make_single(envs.id, dict(cfg.env.kwargs))
     lengths: list[int] = []
 
-    def played(on_step: OnStep) -> Iterator[Trajectory]:
+    def recorded(on_step: OnStep) -> Iterator[Trajectory]:
         for episode in _play(stepper, agent, count, limit, on_step):
             lengths.append(len(episode))
             yield episode
@@ -96,7 +98,7 @@ def collect(
         with live_progress(count) as on_step:
             written = write_dataset(
                 Path(out),
-                played(on_step),
+                recorded(on_step),
                 single.observation_space,
                 single.action_space,
                 _metadata(cfg, checkpoint, seed, single.spec),
@@ -109,21 +111,21 @@ def collect(
         f"of {run}, checkpoint {checkpoint}"
     )
     if cut := sum(length == limit for length in lengths):
-        print(f"  {cut:,} episodes reached {limit:,} steps and are truncated there (--max-steps)")
-    print(f"  learn from it  {_learning(cfg, out, written.episodes)}")
+        print(f"  {cut:,} episodes were cut after {limit:,} steps (--max-steps)")
+    print(f"  train    {_training_command(cfg, out, written.episodes)}")
     return 0
 
 
-def _learning(cfg: RunConfig, out: str, episodes: int) -> str:
-    """Return a command that learns from the dataset: on the same environment, from no more episodes than it has."""
+def _training_command(cfg: RunConfig, out: str, episodes: int) -> str:
+    """Return a command that trains on the dataset, with the same environment and no more episodes than it has."""
     from pgx.config.compose import compose
     from pgx.config.stored import command
 
     chosen = ["algo=off_policy_reinforce", override("env", cfg.env.id)]
     kwargs = cfg.env.kwargs
     chosen += [override(f"env.kwargs.{key}", value) for key, value in kwargs.items()]
-    usual = compose(["algo=off_policy_reinforce"])
-    if episodes < usual.runner.episodes:
+    defaults = compose(["algo=off_policy_reinforce"])
+    if episodes < defaults.runner.episodes:
         chosen.append(override("runner.episodes", episodes))
     return command("train", *chosen, override("dataset", out))
 
@@ -131,10 +133,10 @@ def _learning(cfg: RunConfig, out: str, episodes: int) -> str:
 def _play(
     stepper: RolloutCollector, agent: Agent, count: int, max_steps: int, on_step: OnStep
 ) -> Iterator[Trajectory]:
-    """Yield so many episodes, one of each environment in every round.
+    """Yield `count` episodes, one from each environment in every round.
 
-    Of a last round with more than are needed it is the first environments' that count, however long they last:
-    taking whichever end first would favour the short ones. An episode of `max_steps` steps is truncated there.
+    A last round with more episodes than needed keeps those of the first environments. Keeping the episodes that end
+    first would favour short ones. Episodes are truncated after `max_steps` steps.
     """
     import numpy as np
 
@@ -162,8 +164,8 @@ def _play(
 
 
 def _metadata(cfg: RunConfig, checkpoint: str, seed: int, spec: Any) -> dict[str, Any]:
-    """What Minari's metadata.json says of where the episodes are from."""
-    said = {
+    """Return the origin of the episodes, for Minari's metadata.json."""
+    metadata = {
         "algorithm_name": cfg.names.algo,
         "description": (
             f"Sampled actions of a pgx run on {cfg.env.id} (run seed {cfg.seed}, checkpoint {checkpoint}, collection "
@@ -171,10 +173,6 @@ def _metadata(cfg: RunConfig, checkpoint: str, seed: int, spec: Any) -> dict[str
         ),
     }
     try:
-        return said | {"env_spec": spec.to_json()}
-    except (
-        AttributeError,
-        TypeError,
-        ValueError,
-    ):  # e.g. an environment of a module's own class, which has no JSON
-        return said
+        return metadata | {"env_spec": spec.to_json()}
+    except (AttributeError, TypeError, ValueError):  # a spec without JSON, e.g. of an environment class
+        return metadata

@@ -1,4 +1,4 @@
-"""`pgx compare`: groups of runs side by side."""
+"""`pgx compare`: compare groups of runs."""
 
 from __future__ import annotations
 
@@ -27,23 +27,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "places",
         nargs="+",
         metavar="DIR",
-        help="runs are looked for below; DIR:env=...,algo=... names those of others",
+        help="folders with runs; DIR:env=...,algo=... describes runs of other programs",
     )
     parser.add_argument(
-        "--by", default="algo", metavar="KEYS", help="what makes a group, e.g. algo,algo.max_kl (algo)"
+        "--by",
+        default="algo",
+        metavar="KEYS",
+        help="config keys that define a group (default: algo)",
     )
-    parser.add_argument("--metric", metavar="TAG", help="what is compared (rollout/episode_return_recent)")
     parser.add_argument(
-        "--at", type=count, metavar="STEP", help="where scores are taken (the last step that all runs share)"
+        "--metric", metavar="TAG", help="metric to compare (default: rollout/episode_return_recent)"
+    )
+    parser.add_argument(
+        "--at",
+        type=count,
+        metavar="STEP",
+        help="environment step at which runs are scored (default: the last that all reach)",
     )
     parser.add_argument(
         "--reference",
         metavar="FILE",
-        help="scores that are 0 and 1 of each environment (lowest, highest of the runs)",
+        help="scores normalized to 0 and 1 for each environment (default: lowest and highest of the runs)",
     )
-    parser.add_argument("--resamples", type=count, default=2000, help="of the bootstrap (2000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (0)")
-    parser.add_argument("--out", metavar="FOLDER", help="write a page, figures, CSV, JSON and Markdown there")
+    parser.add_argument(
+        "--resamples", type=count, default=2000, help="resamples of the bootstrap (default: 2000)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="folder for an HTML page, figures, CSV, JSON and Markdown"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -61,15 +73,15 @@ def run(options: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "compare",
-    "groups of runs side by side, over seeds: scores with intervals, curves, costs, health",
+    "compare groups of runs over seeds: scores with intervals, curves, costs, health",
     "Compare groups of runs over seeds (docs/compare.md).",
     add_arguments,
     run,
 )
 
 
-LEVEL = 0.95
-WIDE = 400  # columns of what is no terminal, where nothing is cut or wrapped
+LEVEL = 0.95  # confidence level of intervals
+WIDE = 400  # columns when output is not a terminal, so that no line is wrapped
 
 
 def compare_runs(
@@ -82,16 +94,16 @@ def compare_runs(
     seed: int,
     out: str | None,
 ) -> int:
-    """Compare the runs below folders; returns the exit code.
+    """Compare the runs below folders; return the exit code.
 
     Args:
-        places: folders, each with what the user says of its runs.
-        by: keys that make a group, with commas.
-        metric: a tag; None: the recent return.
-        at: environment steps at which scores are taken; None: the last that all runs of an environment share.
-        reference: a file of scores that are 0 and 1; None: those of the runs.
+        places: folders, each optionally with a description of its runs.
+        by: config keys that define a group, separated by commas.
+        metric: tag of the metric; None: the recent return.
+        at: environment step at which runs are scored; None: the last that all runs of an environment reach.
+        reference: file with scores normalized to 0 and 1; None: lowest and highest scores of the runs.
         resamples, seed: of the bootstrap.
-        out: the folder to write files into; None: tables are printed alone.
+        out: folder to write files to; None: print the tables only.
     """
     from rich.console import Console
     from rich.text import Text
@@ -110,10 +122,12 @@ def compare_runs(
     for line in problems:
         print(f"pgx: {line}", file=sys.stderr)
     if not runs and problems:
-        raise UserError(f"{' '.join(places)}: no run with a row of metrics below; {len(problems)} without")
+        raise UserError(
+            f"{' '.join(places)}: no run with metrics in these folders; {len(problems)} have none"
+        )
     if not runs:
         raise UserError(
-            f"{' '.join(places)}: no run below; expected folders with metrics.jsonl, or TensorBoard event files"
+            f"{' '.join(places)}: no run in these folders; name folders with metrics.jsonl or TensorBoard event files"
         )
     request = Request(
         metric=metric or tag("episode_return_recent"),
@@ -134,7 +148,7 @@ def compare_runs(
 
         step = [] if at is None else ["--at", str(at)]
         again = command("compare", *places, "--by", by, "--metric", request.metric, *step)
-        complete = replace(found, notes=[*found.notes, *(f"left out: {line}" for line in problems)])
+        complete = replace(found, notes=[*found.notes, *(f"skipped: {line}" for line in problems)])
         written = write(complete, Path(out), again)
         console.print(Text(f"{len(written)} files in {out}; open {written[0]}"), soft_wrap=True)
     return 0

@@ -1,4 +1,4 @@
-"""`pgx doctor`: what a run's health metrics say, in words."""
+"""`pgx doctor`: diagnose a run from its health metrics."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
-    parser.add_argument("--json", action="store_true", help="the same for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -37,22 +37,22 @@ def run(options: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "doctor",
-    "say in words what went wrong in a run, when, and which knob to turn",
-    "Read a run's health metrics (docs/doctor.md).",
+    "diagnose a run: what went wrong, when, and which config key to change",
+    "Diagnose a run from its health metrics (docs/doctor.md).",
     add_arguments,
     run,
 )
 
 
 PAGE = "docs/doctor.md"
-WIDTH = 110  # columns at most
+WIDTH = 110  # maximum columns
 
 
 def doctor(folder: Path, as_json: bool) -> int:
-    """Print what was found; returns 0, or 1 if something was found or the run failed.
+    """Print a diagnosis; return 0, or 1 if a problem was found or the run failed.
 
     Raises:
-        UserError: the folder holds no metrics, or its config cannot be read.
+        UserError: the folder has no metrics, or its config cannot be read.
     """
     from pgx.analysis.doctor import examine
     from pgx.runs.loggers.jsonl import finite
@@ -68,10 +68,10 @@ def doctor(folder: Path, as_json: bool) -> int:
 
 
 def load(folder: Path) -> Recorded:
-    """A run's metrics, with its config and how it ended, where these are there.
+    """Read a run's metrics, and its config and summary if they exist.
 
     Raises:
-        UserError: the folder holds no metrics, or its config cannot be read.
+        UserError: the folder has no metrics, or its config cannot be read.
     """
     from omegaconf import OmegaConf
 
@@ -94,34 +94,39 @@ def _report(folder: Path, run: Recorded, diagnosis: Diagnosis) -> list[str]:
     from pgx.config.stored import CONFIG
     from pgx.runs.loggers.jsonl import METRICS
 
-    lines = [f"{folder}: {_whose(run)}", *_ended(diagnosis.ending, folder, run)]
+    lines = [f"{folder}: {_headline(run)}", *_ended(diagnosis.ending, folder, run)]
     causes = [found for found in diagnosis.found if found.follows_from is None]
-    until = " until then" if diagnosis.ending else ""
+    until = " before the end" if diagnosis.ending else ""
     if not causes and diagnosis.too_short:
-        return [*lines, f"too short to tell: {_looks(run.looks())} at its health, and it takes 5"]
+        return [
+            *lines,
+            f"too short to diagnose: {_updates(run.looks())} with health metrics, and 5 are needed",
+        ]
     if not causes and diagnosis.ending and diagnosis.ending.bad:
-        lines.append(f"its metrics{until} show no sign of sickness")
+        lines.append(f"no problem found in the metrics{until}")
     elif not causes:
-        lines.append(f"healthy{until}: no sign of sickness")
+        lines.append(f"healthy{until}: no problem found")
     for found in causes:
-        lines += _said(found, run)
+        lines += _problem_lines(found, run)
         after = [f for f in diagnosis.found if f.follows_from == found.sickness.name]
         if after:
-            lines += _wrapped("follows", "; ".join(f"{f.sickness.name} ({_seen(f)})" for f in after))
+            lines += _wrapped("Consequences", "; ".join(f"{f.sickness.name} ({_evidence(f)})" for f in after))
     if diagnosis.untold:
         missing = sorted({name for names in diagnosis.untold.values() for name in names})
         lines += _wrapped(
-            "not told", f"{', '.join(diagnosis.untold)}: {METRICS} has no {', '.join(missing)}", indent=0
+            "Not checked", f"{', '.join(diagnosis.untold)}: {METRICS} has no {', '.join(missing)}", indent=0
         )
     if not run.config:
-        lines += _wrapped("not told", f"whatever depends on values: there is no {CONFIG}", indent=0)
+        lines += _wrapped(
+            "Not checked", f"problems that depend on config values: {CONFIG} is missing", indent=0
+        )
     if causes:
-        lines += _wrapped("read", f"{PAGE}: every sign with its bound; {_page(run)}", indent=0)
+        lines += _wrapped("See", f"{PAGE} for all problems and bounds; {_page(run)}", indent=0)
     return lines
 
 
 def _ended(ending: Ending | None, folder: Path, run: Recorded) -> list[str]:
-    """Return lines about the end of a run that did not finish."""
+    """Return lines on the end of a run that did not finish."""
     from pgx.config.stored import command
     from pgx.sweeps.progress import resumable
 
@@ -131,48 +136,48 @@ def _ended(ending: Ending | None, folder: Path, run: Recorded) -> list[str]:
     if ending.of_numbers or ending.state == "pruned":
         return lines
     if ending.state == "failed" and run.value("env.id"):
-        lines.append("  check the environment: " + command("check", *_environment(run)))
+        lines.append("  Check the environment: " + command("check", *_environment(run)))
     if resumable(folder):
-        lines.append("  resume: " + command("train", "--resume", folder, of=folder))
+        lines.append("  Resume: " + command("train", "--resume", folder, of=folder))
     return lines
 
 
 def _environment(run: Recorded) -> list[str]:
-    """Return the overrides that make a run's environment, its keywords among them."""
+    """Return the overrides that create a run's environment, with its keyword arguments."""
     kwargs = run.value("env.kwargs") or {}
     given = [override(f"env.kwargs.{name}", value) for name, value in kwargs.items()]
     return [override("env", run.value("env.id")), *given]
 
 
-def _looks(count: int) -> str:
-    return f"{count} look{'s' * (count != 1)}"
+def _updates(count: int) -> str:
+    return f"{count} logged update{'s' * (count != 1)}"
 
 
-def _whose(run: Recorded) -> str:
-    """Which run it is, how far it is, and what it earned."""
+def _headline(run: Recorded) -> str:
+    """Return the run's label, environment, progress and returns."""
     said = f"{run.value('label') or 'a run'} on {run.value('env.id') or 'an unknown environment'}"
     steps, every = int(run.rows[-1]["step"]) if run.rows else 0, run.number("logger.every") or 1
-    looks = _looks(run.looks()) + (f" (one update in {every:g})" if every > 1 else "")
+    looks = _updates(run.looks()) + (f" (one in {every:g})" if every > 1 else "")
     recent = run.curve("episode_return_recent").values
     earned = f"return {shown(recent[0])} to {shown(recent[-1])}" if len(recent) else "no episode has ended"
     return f"{said}, {steps:,} steps, {looks}, {earned}"
 
 
-def _said(found: Found, run: Recorded) -> list[str]:
-    """A cause: what it is, what was seen, what to turn."""
+def _problem_lines(found: Found, run: Recorded) -> list[str]:
+    """Return the lines of a problem: name, criterion, evidence, and what to try."""
     from pgx.analysis.doctor import advice
 
     sickness = found.sickness
     sign = sickness.sign.replace("{}", f"{sickness.bound:g}")
     return [
-        f"sick: {sickness.name}",
-        *_wrapped("sign", sign.replace("`", "")),
-        *_wrapped("seen", _seen(found)),
-        *_wrapped("turn", "; ".join(advice(sickness, run))),
+        f"Problem: {sickness.name}",
+        *_wrapped("Criterion", sign.replace("`", "")),
+        *_wrapped("Evidence", _evidence(found)),
+        *_wrapped("Try", "; ".join(advice(sickness, run))),
     ]
 
 
-def _seen(found: Found) -> str:
+def _evidence(found: Found) -> str:
     from pgx.runs.metrics import tag
 
     seen = found.evidence
@@ -195,12 +200,12 @@ def _wrapped(heading: str, text: str, indent: int = 2) -> list[str]:
 
 
 def _columns() -> int:
-    """Return the columns of the terminal; WIDTH where output is no terminal."""
+    """Return the columns of the terminal, or WIDTH if output is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
 
 
 def _record(folder: Path, run: Recorded, diagnosis: Diagnosis) -> dict[str, Any]:
-    """The same for programs."""
+    """Return the diagnosis as a JSON record."""
     from pgx.analysis.doctor import advice
     from pgx.runs.metrics import tag
 

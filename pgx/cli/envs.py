@@ -1,4 +1,4 @@
-"""`pgx envs`: list environments."""
+"""`pgx envs`: list the environments that env= accepts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pgx.core.paths import choices
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pattern", nargs="?", default="", help="only ids that contain this")
+    parser.add_argument("pattern", nargs="?", default="", help="list only ids that contain this text")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -21,15 +21,15 @@ def run(options: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "envs",
-    "list the environments that env= takes",
-    "List the environments that env= takes.",
+    "list the environments that env= accepts",
+    "List the environments that env= accepts.",
     add_arguments,
     run,
 )
 
 
 def list_environments(pattern: str) -> int:
-    """Registered Gymnasium ids, whether EnvPool knows them, and whether pgx has a file of values for them."""
+    """Print registered Gymnasium ids, whether EnvPool has them, and their config file; return the exit code."""
     import gymnasium
     from rich.table import Table
 
@@ -49,5 +49,5 @@ def list_environments(pattern: str) -> int:
         own_file = f"configs/env/{env_id}.yaml" if env_id in own else "configs/env/default.yaml"
         table.add_row(env_id, "yes" if env_id in fast else "no", own_file)
     print_table(table)
-    print(f"{len(ids)} ids; env=module:Id imports a module that registers environments of your own")
+    print(f"{len(ids)} ids; env=module:Id imports a module that registers your own environments")
     return 0

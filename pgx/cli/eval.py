@@ -1,4 +1,4 @@
-"""`pgx eval`: whole episodes with trained agents, their normalisers frozen."""
+"""`pgx eval`: evaluate trained runs on whole episodes, with frozen normalizers."""
 
 from __future__ import annotations
 
@@ -35,16 +35,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "words",
         metavar="RUN",
         nargs="+",
-        help="a run's folder, e.g. outputs/Walker2d-v4/trpo/2026-...; KEY=VALUE changes where environments run, "
-        "e.g. env.backend=gymnasium",
+        help="folders of runs, e.g. outputs/Walker2d-v4/trpo/2026-..., and overrides KEY=VALUE of how environments "
+        "run, e.g. env.backend=gymnasium",
     )
-    parser.add_argument("--episodes", type=count, help="how many (the run's trainer.eval_episodes)")
+    parser.add_argument(
+        "--episodes", type=count, help="number of episodes (default: the run's trainer.eval_episodes)"
+    )
     add_max_steps(parser)
     how = parser.add_mutually_exclusive_group()
     add_sampling(how)
-    how.add_argument("--both", action="store_true", help="the one and the other, from the same starts")
-    parser.add_argument("--json", action="store_true", help="one record for each run, every return in it")
-    add_checkpoint(parser, "the environments and of sampling")
+    how.add_argument("--both", action="store_true", help="evaluate both modes from the same seeds")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON record per run and mode, with every return"
+    )
+    add_checkpoint(parser, "the environments and action sampling")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -66,15 +70,22 @@ def run(options: argparse.Namespace) -> int:
 
 
 COMMAND = Command(
-    "eval", "play episodes with trained runs", "Play episodes with trained runs.", add_arguments, run
+    "eval",
+    "evaluate trained runs on whole episodes",
+    "Evaluate trained runs on whole episodes.",
+    add_arguments,
+    run,
 )
 
 
 Mode = Literal["deterministic", "stochastic"]
-EPISODES_DRAWN = 5_000  # resamples: the ends of an interval then vary by some hundredths of its width
-LEVEL = 0.95  # of intervals
-Judged = dict[str, Any]  # of one run in one mode: a record of --json
-OWN: Judged = {"unshaped_mean": None, "unshaped_mean_interval": None}  # where no other reward was paid
+RESAMPLES = 5_000  # of the bootstrap; the ends of an interval then vary by a few percent of its width
+LEVEL = 0.95  # confidence level of intervals
+Record = dict[str, Any]  # of one run in one mode, as printed by --json
+NO_UNSHAPED: Record = {
+    "unshaped_mean": None,
+    "unshaped_mean_interval": None,
+}  # for runs without a shaped reward
 
 
 def evaluate(
@@ -88,40 +99,40 @@ def evaluate(
     trust: bool,
     as_json: bool,
 ) -> int:
-    """Play and print; returns the exit code.
+    """Evaluate runs and print the results; return the exit code.
 
     Args:
-        runs: their folders.
-        overrides: of what may differ from each run's config (pgx/config/changes.py).
+        runs: folders of the runs.
+        overrides: of keys that may differ from the runs' configs (pgx/config/changes.py).
         checkpoint: of each run.
-        episodes: of each run and mode; None: the run's trainer.eval_episodes.
-        max_steps: of an episode; None: the run's trainer.eval_max_steps.
+        episodes: per run and mode; None: the run's trainer.eval_episodes.
+        max_steps: per episode; None: the run's trainer.eval_max_steps.
         modes: of choosing actions.
-        seed: of the environments and of sampling.
-        trust: the user allows what the runs' configs would import.
-        as_json: print records instead of text.
+        seed: of the environments and action sampling.
+        trust: the user allows the imports that the runs' configs name.
+        as_json: print JSON records instead of text.
     """
     from pgx.config.run_config import with_values
     from pgx.runs.loggers.jsonl import finite
 
-    records: list[Judged] = []
+    records: list[Record] = []
     for run, cfg in zip(runs, _configs(runs, overrides, trust), strict=True):
         if max_steps is not None:
             cfg = with_values(cfg, {"trainer.eval_max_steps": max_steps})
-        for judged in _judge(run, cfg, checkpoint, episodes, modes, seed):
-            records.append(judged)
+        for record in _evaluate_run(run, cfg, checkpoint, episodes, modes, seed):
+            records.append(record)
             if not as_json:
-                _tell(judged)
+                _print_record(record)
     if as_json:
-        print(json.dumps([finite(judged) for judged in records], indent=2, allow_nan=False))
+        print(json.dumps([finite(record) for record in records], indent=2, allow_nan=False))
     return 0
 
 
 def _configs(runs: Sequence[str], overrides: Sequence[str], trust: bool) -> list[RunConfig]:
-    """Return those of all runs, before any is played.
+    """Return the configs of all runs.
 
     Raises:
-        UserError: what is wrong with each of them.
+        UserError: the problems of all configs.
     """
     from pgx.cli.run_folder import load_played
 
@@ -136,10 +147,10 @@ def _configs(runs: Sequence[str], overrides: Sequence[str], trust: bool) -> list
     return configs
 
 
-def _judge(
+def _evaluate_run(
     run: str, cfg: RunConfig, checkpoint: str, episodes: int | None, modes: Sequence[Mode], seed: int
-) -> list[Judged]:
-    """Play one run in each mode, from the same starts."""
+) -> list[Record]:
+    """Evaluate one run in each mode, from the same seeds."""
     import torch
 
     from pgx.core.seeding import derive
@@ -148,7 +159,7 @@ def _judge(
 
     count = episodes or cfg.trainer.eval_episodes
     agent, envs, device = load_agent(cfg, Path(run), checkpoint, max_envs=count)
-    judged = []
+    records = []
     try:
         for mode in modes:
             started = time.monotonic()
@@ -160,10 +171,10 @@ def _judge(
             speed = sum(episode.length for episode in played) / (time.monotonic() - started)
             print(f"{run}: {len(played)} {mode} episodes, {speed:,.0f} steps/s", file=sys.stderr)
             where = {"run": run, "checkpoint": checkpoint, "env": envs.id, "backend": envs.backend}
-            judged.append({**where, "mode": mode, "seed": seed, **_judgement(played, seed)})
+            records.append({**where, "mode": mode, "seed": seed, **_statistics(played, seed)})
     finally:
         envs.close()
-    return judged
+    return records
 
 
 def _acting(agent: Agent, mode: Mode, seed: int, device: str) -> Callable[[Observations], Act]:
@@ -174,8 +185,8 @@ def _acting(agent: Agent, mode: Mode, seed: int, device: str) -> Callable[[Obser
     return partial(agent.act, generator=generator(seed, "evaluation actions", device))
 
 
-def _judgement(played: Sequence[Episode], seed: int) -> Judged:
-    """What the episodes say: of those that were played, and with intervals of those that might have been."""
+def _statistics(played: Sequence[Episode], seed: int) -> Record:
+    """Return statistics of the episodes, with bootstrap intervals for means and IQM."""
     import numpy as np
 
     from pgx.analysis.statistics import Resampling, iqm, mean
@@ -185,13 +196,13 @@ def _judgement(played: Sequence[Episode], seed: int) -> Judged:
     returns = np.array([episode.episode_return for episode in played])
     lengths = [episode.length for episode in played]
     unshaped = [e.unshaped_return for e in played if e.unshaped_return is not None]
-    how = Resampling(EPISODES_DRAWN, LEVEL, derive(seed, "evaluation intervals"))
+    how = Resampling(RESAMPLES, LEVEL, derive(seed, "evaluation intervals"))
     return {
         "episodes": len(played),
-        **_estimated("mean", returns, mean, how),
-        **_estimated("iqm", returns, iqm, how),
+        **_estimate("mean", returns, mean, how),
+        **_estimate("iqm", returns, iqm, how),
         "std": float(np.std(returns)),
-        **(_estimated("unshaped_mean", np.array(unshaped), mean, how) if unshaped else OWN),
+        **(_estimate("unshaped_mean", np.array(unshaped), mean, how) if unshaped else NO_UNSHAPED),
         "success_rate": success_rate(played),
         "mean_length": float(np.mean(lengths)),
         "returns": returns.tolist(),
@@ -202,8 +213,8 @@ def _judgement(played: Sequence[Episode], seed: int) -> Judged:
     }
 
 
-def _estimated(name: str, returns: Array, statistic: Statistic, how: Resampling) -> Judged:
-    """A statistic and its interval, None without returns; of one episode there is nothing to resample."""
+def _estimate(name: str, returns: Array, statistic: Statistic, how: Resampling) -> Record:
+    """Return a statistic and its interval: both None without returns, the interval None for one episode."""
     from pgx.analysis.statistics import estimate
 
     if not len(returns):
@@ -213,26 +224,26 @@ def _estimated(name: str, returns: Array, statistic: Statistic, how: Resampling)
     return {name: found.value, f"{name}_interval": ends}
 
 
-def _tell(judged: Judged) -> None:
-    """A judgement, for people."""
-    returns, lengths = judged["returns"], judged["lengths"]
+def _print_record(record: Record) -> None:
+    """Print a record as text."""
+    returns, lengths = record["returns"], record["lengths"]
     print(
-        f"{judged['run']}, checkpoint {judged['checkpoint']}: {judged['episodes']} {judged['mode']} episodes "
-        f"on {judged['env']} ({judged['backend']})"
+        f"{record['run']}, checkpoint {record['checkpoint']}: {record['episodes']} {record['mode']} episodes "
+        f"on {record['env']} ({record['backend']})"
     )
     print(
-        f"  return  {shown(judged['mean'])} +- {shown(judged['std'])}   min {shown(min(returns))}  "
+        f"  return  {shown(record['mean'])} +- {shown(record['std'])}   min {shown(min(returns))}  "
         f"max {shown(max(returns))}"
     )
-    print(f"  mean    {shown(judged['mean'])}{_bounds(judged['mean_interval'])}")
-    print(f"  IQM     {shown(judged['iqm'])}{_bounds(judged['iqm_interval'])}")
-    if judged["unshaped_mean"] is not None:
-        own = f"{shown(judged['unshaped_mean'])}{_bounds(judged['unshaped_mean_interval'])}"
+    print(f"  mean    {shown(record['mean'])}{_bounds(record['mean_interval'])}")
+    print(f"  IQM     {shown(record['iqm'])}{_bounds(record['iqm_interval'])}")
+    if record["unshaped_mean"] is not None:
+        own = f"{shown(record['unshaped_mean'])}{_bounds(record['unshaped_mean_interval'])}"
         print(f"  mean in the environment's own reward  {own}")
-    if judged["success_rate"] is not None:
-        print(f"  success {judged['success_rate']:.1%}")
-    print(f"  length  {judged['mean_length']:,.1f}   min {min(lengths)}  max {max(lengths)}")
-    if cut := sum(judged["cut"]):
+    if record["success_rate"] is not None:
+        print(f"  success {record['success_rate']:.1%}")
+    print(f"  length  {record['mean_length']:,.1f}   min {min(lengths)}  max {max(lengths)}")
+    if cut := sum(record["cut"]):
         print(
             f"  cut     {cut} of {len(lengths)} episodes had not ended after {max(lengths):,} steps (--max-steps)"
         )

@@ -1,4 +1,4 @@
-"""`pgx export`: a run's policy as a file that runs without pgx, compared with it before it is left in place."""
+"""`pgx export`: write a policy to a file that runs without pgx, and check that both act alike."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
-    parser.add_argument("--to", choices=["onnx", "torchscript"], required=True, help="the format")
-    parser.add_argument("--out", metavar="FILE", required=True, help="what is written")
-    add_checkpoint(parser, "the observations of the check")
+    parser.add_argument("--to", choices=["onnx", "torchscript"], required=True, help="file format")
+    parser.add_argument("--out", metavar="FILE", required=True, help="file to write")
+    add_checkpoint(parser, "the observations used to check the file")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -34,22 +34,22 @@ def run(options: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "export",
-    "write a run's policy as a file that runs without pgx (ONNX, TorchScript)",
-    "Write a policy (docs/show.md).",
+    "write a run's policy to a file that runs without pgx (ONNX, TorchScript)",
+    "Write a policy to a file (docs/show.md).",
     add_arguments,
     run,
 )
 
 
-ROWS = 1_000  # observations of episodes that the file is compared on
-USUAL_CLIP = 10.0  # standard deviations; where the run clips nothing
+ROWS = 1_000  # observations on which the file is compared
+USUAL_CLIP = 10.0  # standard deviations, for runs without env.obs_clip
 
 
 def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bool) -> int:
-    """Write, compare and keep; returns the exit code.
+    """Write a policy and compare it with the run; return the exit code.
 
     Raises:
-        RunError: the file does not act as the run does; none is left.
+        RunError: the file acts differently from the run, and was removed.
     """
     from pgx.cli.run_folder import load_played
     from pgx.core.seeding import derive
@@ -64,7 +64,7 @@ def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bo
     refuse_missing(to)
     path = Path(out)
     if not path.parent.is_dir():
-        raise UserError(f"--out {out}: there is no folder {path.parent}")
+        raise UserError(f"--out {out}: folder {path.parent} does not exist; create it")
     cfg = load_played(Path(run), trust)
     # The environment's own reward: no other is needed.
     cfg = replace(cfg, device="cpu", reward=OWN)
@@ -91,23 +91,23 @@ def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bo
         convert, run_file = action_of(envs.id, actions)[1], read(to, part, network.inputs)
         difference = compare(agent, convert, run_file, sample, inputs)
         if not difference.acceptable:
-            raise RunError(f"{out}: not written: it does not act as {run} does: {difference}")
+            raise RunError(f"{out}: not written, because it acts differently from {run}: {difference}")
         part.replace(path)
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written: {error.strerror or error}") from error
     finally:
         part.unlink(missing_ok=True)
     print(f"{out}: {to}, {path.stat().st_size / 1000:,.0f} KB, of {run}, checkpoint {checkpoint}")
-    print(f"  takes   {_shapes(network.inputs, inputs)}")
-    print(f"  gives   {', '.join(network.outputs)}")
+    print(f"  inputs  {_shapes(network.inputs, inputs)}")
+    print(f"  outputs {', '.join(network.outputs)}")
     print(f"  {difference}")
     return 0
 
 
 def _shapes(names: Sequence[str], inputs: Sequence[Tensor]) -> str:
-    """What is taken, with types and shapes; B is any number of rows."""
-    said = []
+    """Return names, types and shapes of the inputs; B is the batch size."""
+    parts = []
     for name, part in zip(names, inputs, strict=True):
         shape = ", ".join(["B", *map(str, part.shape[1:])])
-        said.append(f"{name} {str(part.dtype).removeprefix('torch.')} [{shape}]")
-    return ", ".join(said)
+        parts.append(f"{name} {str(part.dtype).removeprefix('torch.')} [{shape}]")
+    return ", ".join(parts)

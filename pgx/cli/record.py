@@ -1,4 +1,4 @@
-"""`pgx record`: episodes of a trained agent as a video."""
+"""`pgx record`: write a video of a trained agent."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
-    parser.add_argument("--out", metavar="FILE", required=True, help="the video: .mp4 or .gif")
-    parser.add_argument("--episodes", type=count, default=1, help="how many, one after another (1)")
+    parser.add_argument("--out", metavar="FILE", required=True, help="video to write: .mp4 or .gif")
+    parser.add_argument("--episodes", type=count, default=1, help="number of episodes (default: 1)")
     add_max_steps(parser)
     add_sampling(parser)
-    parser.add_argument("--fps", type=count, help="frames a second at most, in real time (mp4: 60, gif: 25)")
+    parser.add_argument("--fps", type=count, help="maximum frames per second (default: mp4 60, gif 25)")
     parser.add_argument(
-        "--width", type=count, help="pixels, where the environment can be asked: MuJoCo's can"
+        "--width", type=count, help="width in pixels, for environments that support it, such as MuJoCo's"
     )
-    parser.add_argument("--height", type=count, help="pixels, as --width")
-    add_checkpoint(parser, "the environment and of sampling")
+    parser.add_argument("--height", type=count, help="height in pixels, as --width")
+    add_checkpoint(parser, "the environment and action sampling")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -57,8 +57,8 @@ def run(options: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "record",
-    "film episodes of a trained run, e.g. pgx record RUN --out walker.mp4",
-    "Film episodes (docs/show.md).",
+    "record a video of a trained run, e.g. pgx record RUN --out walker.mp4",
+    "Record a video of episodes (docs/show.md).",
     add_arguments,
     run,
 )
@@ -76,7 +76,7 @@ def record(
     seed: int,
     trust: bool,
 ) -> int:
-    """Play, film and write; returns the exit code."""
+    """Play episodes and write the video; return the exit code."""
     import torch
 
     from pgx.cli.run_folder import load_played
@@ -89,7 +89,7 @@ def record(
     path = Path(out)
     kind = kind_of(path)
     if not path.parent.is_dir():
-        raise UserError(f"--out {out}: there is no folder {path.parent}")
+        raise UserError(f"--out {out}: folder {path.parent} does not exist; create it")
     cfg = load_played(Path(run), trust)
     camera = Camera(
         cfg.env.id, dict(cfg.env.kwargs), size, cfg.env.worker_timeout, fps or LIMITS[kind], seconds=None
@@ -101,23 +101,21 @@ def record(
         if stochastic:
             act = partial(agent.act, generator=generator(seed, "evaluation actions", device))
 
-        def filmed() -> list[Episode]:
+        def play_episodes() -> list[Episode]:
             limit = max_steps or cfg.trainer.eval_max_steps
             with live_progress(episodes) as on_step:
                 start = derive(seed, "evaluation")
                 return play(agent, act, camera, episodes, start, device, limit, never, on_step)
 
-        played, frames = _write(camera, filmed, path, kind)
+        played, frames = _write(camera, play_episodes, path, kind)
     finally:
         camera.close()
     returns = ", ".join(shown(episode.episode_return) for episode in played)
-    print(f"{out}: {frames:,} frames, {frames / camera.fps:,.1f} s at {camera.fps:.3g} frames a second")
+    print(f"{out}: {frames:,} frames, {frames / camera.fps:,.1f} s at {camera.fps:.3g} frames per second")
     # The camera has an environment of its own, which pays as it does.
     shapes = cfg.reward.shapes
     if cut := [episode for episode in played if episode.cut]:
-        print(
-            f"  {len(cut)} of {episodes} episodes had not ended after {cut[0].length:,} steps (--max-steps)"
-        )
+        print(f"  {len(cut)} of {episodes} episodes were cut after {cut[0].length:,} steps (--max-steps)")
     which = "return in the environment's own reward" if shapes else "return"
     print(f"  {run}, checkpoint {checkpoint}; {which} {returns}")
     return 0
@@ -126,7 +124,7 @@ def record(
 def _write(
     camera: Camera, play_all: Callable[[], list[Episode]], path: Path, kind: Kind
 ) -> tuple[list[Episode], int]:
-    """Play before the camera, and leave a whole video or none; returns the episodes and the number of frames."""
+    """Record a video, which is complete or absent; return the episodes and the number of frames."""
     from pgx.envs.render.camera import captioned
     from pgx.envs.render.videos import GIF, MP4
     from pgx.runs.checkpoints import write_atomically

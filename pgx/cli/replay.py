@@ -1,4 +1,4 @@
-"""`pgx replay`: what a run failed of, once more."""
+"""`pgx replay`: reproduce a failed update."""
 
 from __future__ import annotations
 
@@ -29,40 +29,42 @@ def run(options: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "replay",
-    "make again what a run failed of (NaN, infinity), from its post-mortem",
-    "Make again what a run failed of (docs/reliability.md).",
+    "reproduce a failed update (NaN, infinity) from its post-mortem",
+    "Reproduce a failed update (docs/reliability.md).",
     add_arguments,
     run,
 )
 
 
 def replay(bundle: Path, trust: bool) -> int:
-    """Make the failure of a post-mortem again and say where it is; returns 0 if it came about, 1 if it did not."""
+    """Reproduce the failure of a post-mortem and locate it; return 0 if it fails again, else 1."""
     from pgx.cli.run_folder import load_played
     from pgx.runs.versions import differences
     from pgx.runs.writer import complain
     from pgx.training.nan_debug.post_mortem import read_failure
 
-    told = read_failure(bundle)
+    failure = read_failure(bundle)
     config = load_played(bundle, trust)
-    for difference in differences(told["versions"]):
+    for difference in differences(failure["versions"]):
         complain(difference)
-    print(f"{config.label} on {config.env.id}: {told['error']}")
+    print(f"{config.label} on {config.env.id}: {failure['error']}")
     with TemporaryDirectory() as folder:
         trainer = _trainer(config, Path(folder) / "run")
         try:
-            again = _update(trainer, bundle) if told["kind"] == "update" else _run(trainer, bundle, told)
+            error = (
+                _update(trainer, bundle) if failure["kind"] == "update" else _run(trainer, bundle, failure)
+            )
         finally:
             trainer.runner.close()
-    if again is None:
-        print("made again, it does not fail")
+    if error is None:
+        print("not reproduced: no failure this time")
         return 1
-    print(f"made again: {again}")
+    print(f"reproduced: {error}")
     return 0
 
 
 def _trainer(config: RunConfig, run_dir: Path) -> Trainer:
-    """As it was, but that it is silent and writes into a folder that is thrown away."""
+    """Build the run's trainer without console output, writing to a temporary folder."""
     from pgx.config.run_config import with_values
     from pgx.training.build import build
 
@@ -71,14 +73,14 @@ def _trainer(config: RunConfig, run_dir: Path) -> Trainer:
 
 
 def _update(trainer: Trainer, bundle: Path) -> str | None:
-    """The update alone, as it is written rather than compiled."""
+    """Repeat the update in eager mode; return its failure, if any."""
     from pgx.training.nan_debug.post_mortem import read_attempt
 
     return trainer.diagnose(read_attempt(bundle))
 
 
-def _run(trainer: Trainer, bundle: Path, told: dict[str, Any]) -> str | None:
-    """The run from its last checkpoint, or from the start where there was none, to the iteration that failed."""
+def _run(trainer: Trainer, bundle: Path, failure: dict[str, Any]) -> str | None:
+    """Repeat the run from its last checkpoint, or from scratch, to the failed iteration; return its failure, if any."""
     from pgx.core.nonfinite import NotFiniteError
     from pgx.runs.checkpoints import unpacked
 
@@ -86,8 +88,8 @@ def _run(trainer: Trainer, bundle: Path, told: dict[str, Any]) -> str | None:
     if checkpoint.is_file():
         trainer.load_state_dict(unpacked(checkpoint))
     done = trainer.counters.iterations
-    print(f"running iterations {done + 1} to {told['iteration']} again", flush=True)
-    trainer.on_progress = lambda steps, recent: trainer.counters.iterations >= told["iteration"]
+    print(f"running iterations {done + 1} to {failure['iteration']}", flush=True)
+    trainer.on_progress = lambda steps, recent: trainer.counters.iterations >= failure["iteration"]
     try:
         trainer.train()
     except RunError as error:

@@ -1,4 +1,7 @@
-"""`pgx runs`: the runs below a folder, and how far each is."""
+"""`pgx runs`: list the runs in a folder, with their progress.
+
+The table is plain lines that fit a width; long names are shortened in the middle.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +31,11 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", nargs="?", default="outputs", metavar="DIR", help="where to look (outputs)")
-    parser.add_argument("--watch", action="store_true", help="again every few seconds, until Ctrl-C")
-    parser.add_argument("--json", action="store_true", help="as JSON, a list a look")
+    parser.add_argument(
+        "folder", nargs="?", default="outputs", metavar="DIR", help="folder of runs (default: outputs)"
+    )
+    parser.add_argument("--watch", action="store_true", help="refresh every few seconds, until Ctrl-C")
+    parser.add_argument("--json", action="store_true", help="print JSON: one list per refresh")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -39,22 +44,22 @@ def run(options: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "runs",
-    "list runs: state, steps, return, speed; --watch goes on",
-    "List the runs below a folder.",
+    "list runs: state, steps, return, speed; --watch refreshes",
+    "List the runs in a folder.",
     add_arguments,
     run,
 )
 
 
-INTERVAL = 3.0  # seconds between looks of --watch
+INTERVAL = 3.0  # seconds between refreshes of --watch
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """What changes whenever a run does."""
+    """State of a run's files; it changes whenever the run does."""
 
-    changed: tuple[float, ...]  # times of its files; 0: not there
-    held: bool  # a process is at work there
+    changed: tuple[float, ...]  # modification times of its files; 0: missing
+    held: bool  # a process holds the run's lock
 
     @property
     def written(self) -> float:
@@ -63,19 +68,19 @@ class Stamp:
 
 @dataclass(frozen=True)
 class Line:
-    """One run."""
+    """One run of the table."""
 
     run: str
     env: str | None
     algo: str | None
     seed: int | None
-    state: State | str  # of pgx.sweeps.progress; or unreadable
+    state: State | str  # a state of pgx.sweeps.progress, or "unreadable"
     steps: int
     total_steps: int | None
     recent_return: float | None  # mean of the last 20 episodes
-    best_return: float | None  # the highest that this has been
+    best_return: float | None  # highest recent_return so far
     steps_per_second: float | None
-    age: float  # seconds since it last wrote
+    age: float  # seconds since the last write
     error: str | None
 
 
@@ -83,21 +88,21 @@ Seen = dict[Path, tuple[Stamp, Line]]
 
 
 def runs(folder: Path, watch: bool, as_json: bool) -> int:
-    """Show the runs below a folder, newest first; with `watch` again and again, until Ctrl-C.
+    """Print the runs in a folder, latest first; with `watch` repeatedly, until Ctrl-C. Return the exit code.
 
     Raises:
-        UserError: no such folder, or no run below it.
+        UserError: the folder does not exist or contains no run.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected one with runs below it")
+        raise UserError(f"{folder}: no such folder; name one with runs")
     if watch:
         try:
             _watch(folder, as_json)
         except KeyboardInterrupt as error:
             raise QuietInterrupt from error
-    lines = look_below(folder, {})
+    lines = find_lines(folder, {})
     if not lines:
-        raise UserError(f"{folder}: no run below it")
+        raise UserError(f"{folder}: contains no run")
     if as_json:
         print(_json(lines))
     else:
@@ -106,7 +111,7 @@ def runs(folder: Path, watch: bool, as_json: bool) -> int:
 
 
 def _watch(folder: Path, as_json: bool) -> NoReturn:
-    """Look again and again: redrawn in place on a terminal, one after another elsewhere."""
+    """Print the runs repeatedly: redraw in place on a terminal, else print one table after another."""
     from rich.console import Console
     from rich.live import Live
 
@@ -114,13 +119,13 @@ def _watch(folder: Path, as_json: bool) -> NoReturn:
     if sys.stdout.isatty() and not as_json:
         console = Console()
         with Live(
-            _screen(look_below(folder, seen), console), console=console, auto_refresh=False, screen=True
+            _screen(find_lines(folder, seen), console), console=console, auto_refresh=False, screen=True
         ) as live:
             while True:
                 time.sleep(INTERVAL)
-                live.update(_screen(look_below(folder, seen), console), refresh=True)
+                live.update(_screen(find_lines(folder, seen), console), refresh=True)
     while True:
-        lines = look_below(folder, seen)
+        lines = find_lines(folder, seen)
         if as_json:
             print(_json(lines), flush=True)
         else:
@@ -129,12 +134,12 @@ def _watch(folder: Path, as_json: bool) -> NoReturn:
         time.sleep(INTERVAL)
 
 
-def look_below(folder: Path, seen: Seen) -> list[Line]:
-    """A line for each run at or below a folder, the one that wrote last first.
+def find_lines(folder: Path, seen: Seen) -> list[Line]:
+    """Return a line for each run in a folder or below it, the run with the latest write first.
 
     Args:
-        folder: where to look.
-        seen: what an earlier look found, so that runs whose files stand still are not read again; brought up to date.
+        folder: searched for runs.
+        seen: cache of lines from earlier calls, updated in place; only runs whose files changed are read again.
     """
     from pgx.analysis.find import own_folders
 
@@ -191,7 +196,7 @@ def _line(path: Path, below: Path) -> Line:
 
 
 def _print(lines: Sequence[Line]) -> None:
-    """Print the table: as wide as a terminal, and with everything in it elsewhere."""
+    """Print the table: fitted to a terminal, else complete."""
     from rich.console import Console
 
     from pgx.cli.runs import table
@@ -216,20 +221,20 @@ def _json(lines: Sequence[Line]) -> str:
     return json.dumps([finite(asdict(line)) for line in lines], allow_nan=False)
 
 
-GAP = 2  # blanks between columns
-ENOUGH = 24  # characters that a name keeps if further columns are shown
-FEWEST = 8  # characters that a name keeps at least
+GAP = 2  # spaces between columns
+ENOUGH = 24  # characters that a name keeps when optional columns are shown
+FEWEST = 8  # minimum characters of a name
 _COLOURS = {"running": "green", "failed": "red", "interrupted": "yellow", "unreadable": "red"}
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of text."""
+    """Column of text."""
 
     title: str
     cells: Sequence[str]
-    name: bool = False  # aligned to the left, and shortened where the table is too wide
-    rank: int = 0  # columns of rank 0 are always shown, others in this order where there is room
+    name: bool = False  # left-aligned, and shortened if the table is too wide
+    rank: int = 0  # rank 0 is always shown, higher ranks in this order if there is room
 
     @property
     def width(self) -> int:
@@ -237,12 +242,12 @@ class Column:
 
 
 def table(lines: Sequence[Line], width: int | None, ascii_only: bool) -> list[Text]:
-    """Return the table, and the errors of runs below it, as lines of text.
+    """Return the table as lines of text, followed by the errors of runs.
 
     Args:
         lines: the runs, in order.
-        width: characters that the table has to fit; None: nothing is left out or shortened.
-        ascii_only: avoid other characters.
+        width: maximum characters per line; None: show all columns with complete names.
+        ascii_only: use ASCII characters only.
     """
     from rich.text import Text
 
@@ -300,7 +305,7 @@ def _columns(lines: Sequence[Line]) -> list[Column]:
 
 
 def _chosen(columns: Sequence[Column], width: int) -> list[Column]:
-    """Leave out the columns for which there is no room, even with names at ENOUGH characters."""
+    """Return the columns that fit the width with names of at most ENOUGH characters."""
     chosen = set[int]()
     room = width
     for number, column in sorted(enumerate(columns), key=lambda pair: pair[1].rank):
@@ -312,7 +317,7 @@ def _chosen(columns: Sequence[Column], width: int) -> list[Column]:
 
 
 def _fitted(columns: Sequence[Column], width: int) -> list[int]:
-    """Return widths of columns, names shortened from the longest on until the table fits."""
+    """Return widths of columns; the longest names are shortened until the table fits."""
     widths = [column.width for column in columns]
     while sum(widths) + GAP * (len(widths) - 1) > width:
         long = [i for i, column in enumerate(columns) if column.name and widths[i] > FEWEST]
@@ -323,7 +328,7 @@ def _fitted(columns: Sequence[Column], width: int) -> list[int]:
 
 
 def shorten(text: str, size: int, ellipsis: str) -> str:
-    """Return a text with its middle replaced where it is longer than a size; names often differ at their end."""
+    """Return a text with its middle replaced if it is longer than `size`; names often differ at the end."""
     if len(text) <= size:
         return text
     head = (size - 1) // 3
@@ -331,15 +336,15 @@ def shorten(text: str, size: int, ellipsis: str) -> str:
 
 
 def _errors(lines: Sequence[Line], width: int | None) -> Iterator[str]:
-    """Yield the errors below the table, each with the whole name of its run."""
+    """Yield lines with the errors of runs, each with the complete name of its run."""
     for line in lines:
         if line.error:
-            said = f"{line.run}: {line.state}: {' '.join(line.error.split())}"
+            text = f"{line.run}: {line.state}: {' '.join(line.error.split())}"
             yield from (
-                [said]
+                [text]
                 if width is None
                 else textwrap.wrap(
-                    said, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+                    text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
                 )
             )
 

@@ -1,4 +1,4 @@
-"""A sweep in words: while it runs, and when it has ended."""
+"""`pgx sweep`: show or resume a sweep."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "action", choices=["status", "resume"], help="show its jobs, or run what is left of them"
+        "action", choices=["status", "resume"], help="show the jobs, or run the unfinished ones"
     )
-    parser.add_argument("folder", metavar="DIR", help="the sweep's folder, e.g. outputs/sweeps/2026-...")
-    parser.add_argument("overrides", nargs="*", help="for resume: another launcher, e.g. hydra/launcher=ray")
+    parser.add_argument("folder", metavar="DIR", help="folder of the sweep, e.g. outputs/sweeps/2026-...")
+    parser.add_argument("overrides", nargs="*", help="with resume: another launcher, e.g. hydra/launcher=ray")
     add_trust(parser, "the sweep's files")
 
 
@@ -35,23 +35,23 @@ def run(options: argparse.Namespace) -> int:
 
         return resume(Path(options.folder), options.overrides, options.trust)
     if options.trust:
-        raise UserError("--trust: pgx sweep status reads the sweep's files and imports nothing")
+        raise UserError("--trust: is unused with pgx sweep status, which imports nothing; remove it")
     if options.overrides:
-        raise UserError(f"{options.overrides[0]}: pgx sweep status takes a folder alone")
+        raise UserError(f"{options.overrides[0]}: is unused with pgx sweep status; remove it")
     return status(Path(options.folder))
 
 
 COMMAND = Command(
     "sweep",
-    "the runs of pgx train -m: sweep status DIR shows them, sweep resume DIR goes on with what is left",
-    "See and resume a sweep (docs/sweeps.md).",
+    "manage the runs of pgx train -m: sweep status DIR shows them, sweep resume DIR runs the unfinished ones",
+    "Show or resume a sweep (docs/sweeps.md).",
     add_arguments,
     run,
 )
 
 
 def status(folder: Path) -> int:
-    """Print how far a sweep is, from its files."""
+    """Print the progress of a sweep, read from its files; return the exit code."""
     from pgx.sweeps.plan import read_plan
 
     plan = read_plan(folder)
@@ -60,7 +60,7 @@ def status(folder: Path) -> int:
 
 
 def overview(folder: Path, plan: Plan) -> list[str]:
-    """Lines for `pgx sweep status`: counts, ETA, each job, the best, and what failed."""
+    """Return the lines of `pgx sweep status`: counts, ETA, each job, the best runs and the failures."""
     from pgx.runs.loggers.console import clock_face
     from pgx.sweeps.progress import look, seconds_left
 
@@ -71,11 +71,7 @@ def overview(folder: Path, plan: Plan) -> list[str]:
     ]
     eta = seconds_left([run for _, run in seen], max(1, counts["running"]))
     if eta:
-        at_once = (
-            f"{counts['running']} at a time"
-            if counts["running"]
-            else "one after another, and none is running"
-        )
+        at_once = f"{counts['running']} at a time" if counts["running"] else "one at a time, none is running"
         lines.append(f"eta {clock_face(eta)}, {at_once}")
     for job, run in seen:
         of = f"{run.steps:,}/{run.total_steps:,} steps" if run.total_steps else ""
@@ -85,7 +81,7 @@ def overview(folder: Path, plan: Plan) -> list[str]:
 
 
 def closing(folder: Path, plan: Plan) -> tuple[list[str], list[str]]:
-    """Lines for the end of a sweep, and the lines of an error where runs have failed."""
+    """Return the lines printed at the end of a sweep, and the lines of its error, empty if no run failed."""
     from pgx.sweeps.progress import look
     from pgx.sweeps.vetting import resume_command
 
@@ -94,7 +90,7 @@ def closing(folder: Path, plan: Plan) -> tuple[list[str], list[str]]:
     lines = [f"sweep {folder}: " + ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))]
     lines += _best(folder, plan, seen)
     if set(counts) & {"waiting", "running", "interrupted"}:
-        lines.append(f"  go on        {resume_command(folder, plan)}")
+        lines.append(f"  resume       {resume_command(folder, plan)}")
     return lines, _failed(plan, seen)
 
 
@@ -104,13 +100,13 @@ def _failed(plan: Plan, seen: list[tuple[Job, Progress]]) -> list[str]:
         return []
     lines = [f"{len(failed)} of {len(seen)} runs failed"]
     for job, run in failed:
-        lines.append(f"{plan.label(job)}: {'; '.join((run.error or 'no word of why').splitlines())}")
-        lines.append(f"  repeat it: {_command(job)}")
+        lines.append(f"{plan.label(job)}: {'; '.join((run.error or 'no error message').splitlines())}")
+        lines.append(f"  repeat: {_command(job)}")
     return lines
 
 
 def _best(folder: Path, plan: Plan, seen: list[tuple[Job, Progress]]) -> list[str]:
-    """The run of the highest final return of each environment, or what the search has found."""
+    """Return lines on the run with the highest final return per environment, or on the best trial of a search."""
     from pgx.sweeps.search import STUDY
 
     if plan.search:
@@ -139,13 +135,13 @@ def _found(folder: Path, plan: Plan) -> list[str]:
         if trial.value is not None and trial.state.name == "COMPLETE"
     ]
     if not complete:
-        return ["no trial has ended yet"]
+        return ["no trial has finished"]
     best = study.best_trial
     assert best.value is not None
     (job,) = [job for job in plan.jobs if (n := trial_noted(job.run_dir)) and n["number"] == best.number]
     lines = [
         f"best {plan.search.objective}: {shown(best.value)}, {plan.label(job)}",
-        f"  repeat it    {_command(job)}",
+        f"  repeat       {_command(job)}",
     ]
     if shares := importances(study):
         lines.append("importance: " + ", ".join(f"{key} {share:.0%}" for key, share in shares.items()))
@@ -153,7 +149,7 @@ def _found(folder: Path, plan: Plan) -> list[str]:
 
 
 def _command(job: Job) -> str:
-    """What repeats a job alone; of a trial, with the values that it was given."""
+    """Return the command that repeats one job; for a trial, with its sampled values."""
     from pgx.config.stored import command
     from pgx.sweeps.search import trial_noted
 

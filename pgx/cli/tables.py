@@ -5,6 +5,6 @@ from rich.table import Table
 
 
 def print_table(table: Table) -> None:
-    """As wide as it needs in a pipe, where a reader may cut or grep; folded to the window on a terminal."""
+    """Print a table: wrapped to the width of a terminal, else 200 columns wide for pipes."""
     console = Console()
     (console if console.is_terminal else Console(width=200)).print(table)

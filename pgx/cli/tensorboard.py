@@ -1,4 +1,4 @@
-"""`pgx tensorboard`: TensorBoard on the runs of a folder, under readable names, new ones as they begin."""
+"""`pgx tensorboard`: show the runs of a folder in TensorBoard, with readable names."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from pgx.core.errors import RunError, UserError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "folder", metavar="DIR", nargs="?", default="outputs", help="with runs in it (outputs)"
+        "folder", metavar="DIR", nargs="?", default="outputs", help="folder with runs (default: outputs)"
     )
     parser.add_argument(
-        "--port", type=int, help="0: any that is free (6006, or one of the next that is free)"
+        "--port", type=int, help="port; 0: any free port (default: the first free port from 6006)"
     )
     parser.add_argument(
-        "--host", default="localhost", help="the address that it listens on; 0.0.0.0: all (localhost)"
+        "--host", default="localhost", help="address to listen on; 0.0.0.0: all (default: localhost)"
     )
 
 
@@ -34,22 +34,23 @@ def run(options: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "tensorboard",
-    "look at runs in the browser, under readable names",
-    "Look at runs in the browser (docs/show.md).",
+    "show runs in the browser, with readable names",
+    "Show runs in the browser (docs/show.md).",
     add_arguments,
     run,
 )
 
 
-LOOK = 5.0  # seconds between looks for new runs, as often as TensorBoard reads the old
-VIDEOS = 200  # that are kept of a run; TensorBoard's own choice is 10, picked at random
+LOOK = 5.0  # seconds between searches for new runs; TensorBoard reloads at the same interval
+VIDEOS = 200  # kept per run; TensorBoard would keep a random sample of 10
 
 
 def show(folder: str, port: int | None, host: str) -> int:
-    """Serve until Ctrl-C; returns the exit code.
+    """Serve until Ctrl-C; return the exit code.
 
     Raises:
-        UserError: there is no such folder, or no such port to be had.
+        UserError: the folder does not exist.
+        RunError: TensorBoard cannot start.
     """
     if not Path(folder).is_dir():
         raise UserError(f"{folder}: no such folder; runs are in outputs/ where pgx train was started")
@@ -59,7 +60,7 @@ def show(folder: str, port: int | None, host: str) -> int:
         view = View(Path(folder), Path(where))
         count = view.renew()
         print(
-            f"{count:,} run{'' if count == 1 else 's'} below {folder}; more are shown as they begin",
+            f"{count:,} run{'' if count == 1 else 's'} below {folder}; new runs are added",
             flush=True,
         )
         board = program.TensorBoard(plugins=default.get_plugins())
@@ -67,19 +68,19 @@ def show(folder: str, port: int | None, host: str) -> int:
         options += [] if port is None else ["--port", str(port)]
         board.configure(["tensorboard", *options, "--window_title", f"pgx: {folder}"])
         threading.Thread(target=view.keep, daemon=True).start()
-        # TensorBoard's handler raises SystemExit, which removes the folder, once a handler before it has returned.
+        # TensorBoard calls the previous handler, then raises SystemExit, which removes the temporary folder.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if board.main() != 0:
-            raise RunError("TensorBoard could not be started; it says why above")
+            raise RunError("TensorBoard cannot start; see its message above")
     return 0
 
 
 class View:
-    """A folder of links to runs, which TensorBoard reads in place of theirs.
+    """Folder of symbolic links to runs, which TensorBoard reads instead of the runs' folders.
 
     Args:
-        folder: that runs are looked for in.
-        links: an empty folder, where the links stand.
+        folder: searched for runs.
+        links: an empty folder for the links.
     """
 
     def __init__(self, folder: Path, links: Path) -> None:
@@ -91,7 +92,7 @@ class View:
         self._linked: dict[Path, Path] = {}  # run: its link
 
     def renew(self) -> int:
-        """Link what is new, drop what is gone; returns how many runs there are."""
+        """Add links to new runs and remove those to deleted ones; return the number of runs."""
         from pgx.runs.names import runs_below
 
         found = list(runs_below(self._folder))
@@ -106,10 +107,8 @@ class View:
         return len(found)
 
     def keep(self) -> None:
-        """Renew, again and again."""
+        """Renew the links at regular intervals, forever."""
         while True:
             time.sleep(LOOK)
-            with suppress(
-                OSError
-            ):  # a run that is removed at this moment; the next look sees it as it is then
+            with suppress(OSError):  # a run is being removed; the next search finds it gone
                 self.renew()

@@ -107,7 +107,7 @@ def test_one_bad_run_is_a_warning(command: Command, make: Make, tmp_path: Path) 
     assert code == 0 and f"{empty}: no row of metrics; it failed: the simulator burst" in err
     assert "it failed: the simulator burst" in (tmp_path / "out" / "comparison.md").read_text()
     code, _, err = command("compare", str(empty))
-    assert code == 2 and "no run with a row of metrics below; 1 without" in err
+    assert code == 2 and "no run with metrics in these folders; 1 have none" in err
 
 
 def test_what_is_wrong_is_said_in_a_line(
@@ -115,7 +115,7 @@ def test_what_is_wrong_is_said_in_a_line(
 ) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "no run below" in command("compare", str(empty))[2]
+    assert "no run in these folders" in command("compare", str(empty))[2]
     make("env=CartPole-v1", "algo=ppo").train()
     run = str(tmp_path / "run")
     for arguments, line in [

@@ -338,8 +338,8 @@ def test_how_a_run_ended_comes_first_whatever_its_length(
         ending = " ".join(" ".join(out.splitlines()[1:4]).split())
         assert ending.startswith(f"{status}: at 123 steps: {error or 'stopped before trainer.total_steps'}")
         assert ("healthy" in out) == (status == "interrupted" and rows == 10)
-        assert ("sick: numbers not finite" in out) == (error == NAN)
-        assert ("sick: environment not finite" in out) == (error == ENV_NAN)
+        assert ("Problem: numbers not finite" in out) == (error == NAN)
+        assert ("Problem: environment not finite" in out) == (error == ENV_NAN)
         record = json.loads(told(capsys, folder, "--json")[1])
         assert record["ended"]["state"] == status
         assert record["healthy"] is (False if code else True if rows == 10 else None)
@@ -357,7 +357,7 @@ def test_the_check_of_a_failed_run_s_environment_makes_it_as_the_run_did(
     (line,) = [line for line in out.splitlines() if "pgx check" in line]
     said = shlex.split(line.partition(": ")[2])
     assert said == ["pgx", "check", "env=CartPole-v1", 'env.kwargs.task="up hill"', "env.kwargs.limit=null"]
-    assert "1 look at its health" in out
+    assert "1 logged update with health metrics" in out
 
 
 def test_a_killed_run_is_told_from_one_that_is_running(
@@ -468,9 +468,9 @@ def test_words_name_the_sickness_its_evidence_and_the_knob(
     assert code == 1 and err == ""
     lines = out.splitlines()
     assert lines[0].startswith(f"{trainer.run_dir}: trpo on CartPole-v1, 3,")
-    assert lines[1] == "sick: trust region too wide"
-    assert any(line.startswith("  seen: health/kl ") for line in lines)
-    assert "  turn: lower algo.max_kl (now 10); raise algo.damping (now 0.6)" in lines
+    assert lines[1] == "Problem: trust region too wide"
+    assert any(line.startswith("  Evidence: health/kl ") for line in lines)
+    assert "  Try: lower algo.max_kl (now 10); raise algo.damping (now 0.6)" in lines
     assert "docs/algorithms/trpo.md" in lines[-1]
     code, out, _ = told(capsys, str(trainer.run_dir), "--json")
     record = json.loads(out)
@@ -488,7 +488,7 @@ def test_a_foreign_run_is_looked_at_as_far_as_its_files_go(
 def test_a_short_run_is_said_to_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = written(tmp_path, walker(kl=9.0)[:3])
     code, out, _ = told(capsys, folder)
-    assert code == 0 and "too short to tell: 3 looks" in out and "healthy" not in out
+    assert code == 0 and "too short to diagnose: 3 logged updates" in out and "healthy" not in out
     assert json.loads(told(capsys, folder, "--json")[1])["healthy"] is None
 
 

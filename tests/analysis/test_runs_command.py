@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgx.cli.main import main
-from pgx.cli.runs import Line, look_below, shorten, table
+from pgx.cli.runs import Line, find_lines, shorten, table
 from pgx.runs.lock import hold
 from pgx.sweeps.progress import write_failure
 from tests.conftest import Make
@@ -36,7 +36,7 @@ def folder(make: Make, tmp_path: Path) -> Path:
 
 
 def lines(folder: Path) -> dict[str, Line]:
-    return {line.run: line for line in look_below(folder, {})}
+    return {line.run: line for line in find_lines(folder, {})}
 
 
 def test_each_state_is_told(folder: Path) -> None:
@@ -63,19 +63,19 @@ def test_the_newest_come_first(folder: Path) -> None:
         for file in ("metrics.jsonl", "config.yaml", "summary.json", "run.lock"):
             if (path := folder / name / file).exists():
                 os.utime(path, (time.time() - 1000 * (age + 1),) * 2)
-    found = [line.run for line in look_below(folder, {})]
+    found = [line.run for line in find_lines(folder, {})]
     assert found[-3:] == ["interrupted", "finished", "failed"]
     assert lines(folder)["failed"].age == pytest.approx(3000, abs=100)
 
 
 def test_a_look_reads_again_what_has_changed_and_nothing_else(folder: Path) -> None:
     seen: dict = {}  # type: ignore[type-arg]
-    first = {line.run: line for line in look_below(folder, seen)}
+    first = {line.run: line for line in find_lines(folder, seen)}
     with hold(folder / "interrupted"):
         write_failure(folder / "finished", "after all")
-        second = {line.run: line for line in look_below(folder, seen)}
+        second = {line.run: line for line in find_lines(folder, seen)}
     assert (second["finished"].state, second["interrupted"].state) == ("failed", "running")
-    third = {line.run: line for line in look_below(folder, seen)}
+    third = {line.run: line for line in find_lines(folder, seen)}
     assert third["interrupted"].state == "interrupted"  # the lock is let go, and no file says so
     assert second["failed"].error is first["failed"].error  # the very same, not an equal one
 

@@ -52,13 +52,13 @@ def test_a_sound_environment_gets_a_verdict_for_each_assumption_and_zero(tmp_pat
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert verdicts(done.stdout) == dict.fromkeys([*CHECKS, "policy=mlp takes what it shows"], "holds")
+    assert verdicts(done.stdout) == dict.fromkeys([*CHECKS, "policy=mlp accepts the observations"], "holds")
     assert "\x1b" not in done.stdout + done.stderr
     *_, pace, last = done.stdout.splitlines()
     assert re.fullmatch(
         r"one environment: \S+ ms a step \(.*\), \S+ ms a reset; 2 together: [\d,]+ steps/s", pace
     )
-    assert last == f"CartPole-v1: {len(CHECKS) + 1} assumptions hold, 0 fail, 0 cannot be told"
+    assert last == f"CartPole-v1: {len(CHECKS) + 1} checks hold, 0 fail, 0 cannot be told"
     assert not list(tmp_path.iterdir())
 
 
@@ -80,7 +80,7 @@ def test_one_that_hangs_is_given_up_with_its_place(
     assert code == 1
     (line,) = [line for line in out.splitlines() if line.startswith("fails")]
     assert re.search(
-        r"answer as Gymnasium's do +it was not over within 3 s, in _meet \(broken.py:\d+\)", line
+        r"answer as Gymnasium's do +the check did not finish within 3 s, in _meet \(broken.py:\d+\)", line
     )
     assert set(verdicts(out).values()) == {"holds", "fails", "cannot be told"}
     assert f"3/{len(CHECKS)} reset and step answer as Gymnasium's do?" in err.splitlines()
@@ -88,7 +88,7 @@ def test_one_that_hangs_is_given_up_with_its_place(
 
 def test_one_that_ends_its_process_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = check(capsys, BROKEN, *LESS, "env.kwargs.fault=exits")
-    assert code == 1 and re.search(r"^fails .* its process ended with exit code 3 *$", out, re.MULTILINE)
+    assert code == 1 and re.search(r"^fails .* the check process ended with exit code 3 *$", out, re.MULTILINE)
 
 
 def test_the_policy_of_the_config_is_tried_on_it(capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,7 +96,7 @@ def test_the_policy_of_the_config_is_tried_on_it(capsys: pytest.CaptureFixture[s
     code, out, _ = check(capsys, BROKEN, *LESS, "env.kwargs.fault=unbounded", squashed)
     assert code == 1 and "expected actions with finite bounds; component 0" in out
     assert [name for name, outcome in verdicts(out).items() if outcome == "fails"] == [
-        "policy=mlp takes what it shows"
+        "policy=mlp accepts the observations"
     ]
 
 
@@ -123,7 +123,7 @@ def test_a_keyword_that_is_nan_is_told_of(
     def looking(*_: object) -> None:
         raise UserError("nothing is looked at here")
 
-    monkeypatch.setattr(pgx.cli.check, "_looking", looking)
+    monkeypatch.setattr(pgx.cli.check, "_check_process", looking)
     code, _, err = check(capsys, "env=CartPole-v1", "env.kwargs.goal=nan")
     assert code == 2 and "env.kwargs.goal: the environment gets a number that is NaN" in err
 

@@ -167,7 +167,7 @@ def test_a_file_that_differs_is_not_left_in_place(
         command.export(str(tmp_path / "run"), "last", "torchscript", str(out), 0, trust=True)
     assert out.read_text() == "what was there before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["policy.pt", "run"]
-    with pytest.raises(UserError, match="there is no folder"):
+    with pytest.raises(UserError, match="does not exist; create it"):
         command.export(str(tmp_path / "run"), "last", "torchscript", str(tmp_path / "no" / "a"), 0, True)
 
 

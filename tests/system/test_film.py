@@ -169,7 +169,7 @@ def test_a_gif_is_recorded_without_a_library_for_it(make: Make, tmp_path: Path) 
         assert getattr(read, "n_frames") == 2 * 7  # noqa: B009  # steps 0, 4, ..., 20 and 23
     with pytest.raises(UserError, match=r"ends in \.mp4 or \.gif"):
         record(str(tmp_path / "run"), "last", 1, False, "square.avi", None, None, None, 0, trust=True)
-    with pytest.raises(UserError, match="there is no folder"):
+    with pytest.raises(UserError, match="does not exist; create it"):
         record(
             str(tmp_path / "run"), "last", 1, False, str(tmp_path / "no" / "a.gif"), None, None, None, 0, True
         )

@@ -66,7 +66,7 @@ def test_a_search_ends_with_the_best_the_command_that_repeats_it_and_the_importa
     best = max(t.value for t in ended if t.state == TrialState.COMPLETE and t.value is not None)
     assert max(summary(run)["final_return"] for run in jobs(folder) if look(run).state == "finished") == best
     assert "best final_return: " in said and "importance: " in said
-    command = shlex.split(re.findall(r"repeat it +(.*)", said)[-1])
+    command = shlex.split(re.findall(r"repeat +(.*)", said)[-1])
     repeated = pgx(*command[1:], "run_dir=again", cwd=folder.parent)
     assert repeated.returncode == 0, repeated.stderr
     assert summary(folder.parent / "again")["final_return"] == best

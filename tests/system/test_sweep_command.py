@@ -67,7 +67,7 @@ def test_a_failed_job_is_listed_with_its_error_and_its_command_and_runs_again_on
     said = pgx("train", "-m", envs, *FAULTY, "hydra.sweep.dir=sweep", cwd=tmp_path)
     assert said.returncode == 1 and "Traceback" not in said.stderr
     assert "1 of 2 runs failed" in said.stderr and "the robot fell off the table" in said.stderr
-    command = next(line for line in said.stderr.splitlines() if "repeat it: " in line).split("repeat it: ")[1]
+    command = next(line for line in said.stderr.splitlines() if "repeat: " in line).split("repeat: ")[1]
     assert command.startswith("pgx train 'env=broken\\:Faulty-fails-v0'") or "Faulty-fails-v0" in command
     failed, works = jobs(tmp_path / "sweep")
     assert (summary(failed)["status"], summary(works)["status"]) == ("failed", "finished")
@@ -94,7 +94,7 @@ def test_a_job_that_cannot_begin_leaves_its_error_in_its_folder(tmp_path: Path) 
     assert said.returncode == 1
     for run in jobs(tmp_path / "sweep"):
         assert summary(run)["status"] == "failed" and "no_such" in summary(run)["error"]
-    assert said.stderr.count("repeat it: pgx train") == 3
+    assert said.stderr.count("repeat: pgx train") == 3
 
 
 @pytest.mark.slow

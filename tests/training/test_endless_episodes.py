@@ -57,7 +57,7 @@ def test_eval_record_and_collect_end_and_say_what_was_cut(
 ) -> None:
     make(*COIN, "trainer.total_steps=64", "trainer.eval_max_steps=25").train()
     said = command("eval", "run", "--trust", "--episodes", "8")
-    assert said.code == 0 and "episodes had not ended after 25 steps (--max-steps)" in said.out
+    assert said.code == 0 and "episodes were cut after 25 steps (--max-steps)" in said.out
     (judged,) = json.loads(
         command("eval", "run", "--trust", "--episodes", "8", "--max-steps", "12", "--json").out
     )
@@ -71,7 +71,7 @@ def test_eval_record_and_collect_end_and_say_what_was_cut(
             assert length in (5, 12) and truncated[-1] == (length == 12) and not truncated[:-1].any()
 
     said = command("record", "run", "--trust", "--episodes", "6", "--max-steps", "12", "--out", "coin.gif")
-    assert said.code == 0 and "episodes had not ended after 12 steps" in said.out
+    assert said.code == 0 and "episodes were cut after 12 steps" in said.out
     with Image.open(tmp_path / "coin.gif") as video:
         assert video.n_frames > 6  # type: ignore[attr-defined]
 

@@ -283,7 +283,7 @@ def test_records_of_eval_are_strict_json(
 ) -> None:
     judged = {"mean": float("inf"), "returns": [float("nan"), 1.0], "mean_interval": (-float("inf"), 0.0)}
     monkeypatch.setattr(command_of_eval, "_configs", lambda *_: [OmegaConf.create({})])
-    monkeypatch.setattr(command_of_eval, "_judge", lambda *_: [judged])
+    monkeypatch.setattr(command_of_eval, "_evaluate_run", lambda *_: [judged])
     evaluate(["run"], [], "last", 2, None, ["deterministic"], 0, trust=False, as_json=True)
 
     def refuse(token: str) -> None:

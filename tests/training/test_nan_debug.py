@@ -212,7 +212,7 @@ def test_an_environment_that_gives_no_numbers_is_named_and_the_run_comes_to_it_a
     with pytest.raises(SystemExit) as ended:
         main(["replay", str(bundle), "--trust"])
     said = capsys.readouterr().out
-    assert ended.value.code == 0 and f"made again: iteration {trainer.counters.iterations + 1}: " in said
+    assert ended.value.code == 0 and f"reproduced: iteration {trainer.counters.iterations + 1}: " in said
 
 
 def test_what_does_not_fail_again_is_said_to(
@@ -226,7 +226,7 @@ def test_what_does_not_fail_again_is_said_to(
     (bundle,) = (tmp_path / "run" / "post_mortem").iterdir()
     with pytest.raises(SystemExit) as ended:
         main(["replay", str(bundle)])
-    assert ended.value.code == 1 and "made again, it does not fail" in capsys.readouterr().out
+    assert ended.value.code == 1 and "not reproduced" in capsys.readouterr().out
 
 
 def test_a_folder_that_is_no_post_mortem_is_refused(
