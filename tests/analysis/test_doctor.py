@@ -482,7 +482,7 @@ def test_a_foreign_run_is_looked_at_as_far_as_its_files_go(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, _ = told(capsys, written(tmp_path, walker(ess=0.9, episode_return=1.0)))
-    assert code == 0 and "there is no config.yaml" in out and "metrics.jsonl has no" in out
+    assert code == 0 and "config.yaml is missing" in out and "metrics.jsonl has no" in out
 
 
 def test_a_short_run_is_said_to_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
