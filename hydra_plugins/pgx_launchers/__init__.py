@@ -1,1 +1,1 @@
-"""What Hydra finds and calls to run the jobs of a sweep: a sweeper over planned jobs, and launchers for libraries."""
+"""Hydra plugins that run the jobs of a sweep: a sweeper over planned jobs, and launchers for joblib, Ray, submitit."""

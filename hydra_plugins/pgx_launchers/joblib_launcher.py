@@ -1,4 +1,4 @@
-"""hydra/launcher=joblib: jobs in processes of this machine, so many at once."""
+"""hydra/launcher=joblib: run jobs in several processes of this machine."""
 
 import os
 import signal
@@ -14,14 +14,14 @@ from omegaconf import DictConfig
 from hydra_plugins.pgx_launchers.jobs import place
 from pgx.distributed.cores import available
 
-LOOK = 1.0  # seconds between looks at whether the sweep is still there
+LOOK = 1.0  # seconds between checks that the sweep's process still exists
 
 
 class JoblibLauncher(Launcher):
-    """Jobs through joblib's processes.
+    """Launcher that runs jobs in joblib's processes.
 
     Args:
-        n_jobs: at once; None or -1 for one a core.
+        n_jobs: number of concurrent jobs; None or -1: one per core.
     """
 
     def __init__(self, n_jobs: int | None) -> None:
@@ -31,7 +31,7 @@ class JoblibLauncher(Launcher):
         self.context, self.task, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """The returns of the jobs that ended in their own way; where a process was killed, joblib ends them all."""
+        """Run the jobs and return the results of those that ended. If one process is killed, joblib ends all."""
         from joblib import Parallel, delayed
         from joblib.externals.loky import get_reusable_executor
         from joblib.externals.loky.process_executor import BrokenProcessPool
@@ -39,13 +39,13 @@ class JoblibLauncher(Launcher):
         jobs = place(self.context, self.config, self.task, job_overrides, initial_job_idx)
         at_once = min(self.n_jobs, len(jobs))
         parallel = Parallel(
-            n_jobs=max(2, at_once),  # with one, joblib runs the jobs in this process, which must outlive them
+            n_jobs=max(2, at_once),  # with 1, joblib would run the jobs in this process
             backend="loky",
-            batch_size=1,  # a job takes minutes: none waits behind another
+            batch_size=1,  # jobs take minutes, so each is dispatched separately
             pre_dispatch=at_once,
             max_nbytes=None,
             return_as="generator_unordered",
-            initializer=_belong_to_the_sweep,
+            initializer=_exit_with_sweep,
         )
         ended: list[JobReturn] = []
         try:
@@ -58,10 +58,10 @@ class JoblibLauncher(Launcher):
         return ended
 
 
-def _belong_to_the_sweep() -> None:
-    """Ctrl-C is the sweep's to hear, which asks the jobs to end; and a process whose sweep is gone ends at once.
+def _exit_with_sweep() -> None:
+    """Ignore Ctrl-C, which the sweep's process handles, and exit when that process is gone.
 
-    joblib's own would wait for work for ever. Nothing is lost: a run resumes from its last checkpoint however it ended.
+    joblib's processes would wait for work forever. Nothing is lost, because runs resume from their last checkpoint.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = os.getppid()

@@ -1,4 +1,4 @@
-"""What all launchers do with a job: compose it here, run it wherever the launcher has put it."""
+"""Jobs of all launchers: composed in this process, run in another."""
 
 import os
 import sys
@@ -16,14 +16,14 @@ from omegaconf import DictConfig, open_dict
 
 @dataclass(frozen=True)
 class PlacedJob:
-    """A job that another process can run: all that it needs, and picklable."""
+    """Picklable job with everything that another process needs to run it."""
 
     context: HydraContext
     config: DictConfig
     task: TaskFunction
     singletons: Any
     cwd: str
-    path: tuple[str, ...]  # where this process imports from: modules of environments may lie anywhere
+    path: tuple[str, ...]  # sys.path of this process, for modules of environments
 
     def __call__(self) -> JobReturn:
         sys.path.extend(entry for entry in self.path if entry not in sys.path)
@@ -48,12 +48,12 @@ def place(
     job_overrides: Sequence[Sequence[str]],
     first: int,
 ) -> list[PlacedJob]:
-    """Jobs for another process, composed in this one.
+    """Compose jobs for other processes.
 
     Args:
-        context, config, task: what Hydra set the launcher up with.
-        job_overrides: of each job.
-        first: number of the first.
+        context, config, task: arguments of the launcher's setup.
+        job_overrides: overrides of each job.
+        first: number of the first job.
     """
     setup_globals()
     singletons = Singleton.get_state()

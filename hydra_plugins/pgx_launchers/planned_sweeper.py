@@ -1,4 +1,4 @@
-"""Hydra's side of a sweep that pgx has planned: the jobs of sweep.json, handed to the launcher that was chosen."""
+"""Hydra sweeper that passes the jobs of sweep.json to the chosen launcher."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from pgx.distributed.cores import available
 
 
 class PlannedSweeper(Sweeper):
-    """Runs what hydra.sweep.dir/sweep.json lists and nobody has ended; the command line has been read before."""
+    """Sweeper that runs the unfinished jobs of hydra.sweep.dir/sweep.json, which pgx wrote from the command line."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
@@ -22,7 +22,7 @@ class PlannedSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Dispatch the jobs; `arguments`, what Hydra found to sweep over, is empty."""
+        """Dispatch the jobs. `arguments` is empty: Hydra finds no overrides to sweep over."""
         from pgx.runs.writer import complain
         from pgx.sweeps.dispatch import dispatch
         from pgx.sweeps.plan import Job, launched, read_plan, unfinished
@@ -42,11 +42,11 @@ class PlannedSweeper(Sweeper):
 
 
 def threads_per_job(launcher: DictConfig, cores: int) -> int | None:
-    """Threads that leave each job its share: None where jobs run one after another, and each may have every core.
+    """Return the number of environment threads per job; None if jobs run one at a time and may use all cores.
 
     Args:
-        launcher: its section of the config. Hydra's own plugins for joblib and submitit use the same names.
-        cores: that this process may use.
+        launcher: section of the config. Hydra's plugins for joblib and submitit use the same names.
+        cores: number of cores that this process may use.
     """
     for key in ("cpus_per_job", "cpus_per_task"):
         if launcher.get(key) is not None:
@@ -58,18 +58,18 @@ def threads_per_job(launcher: DictConfig, cores: int) -> int | None:
 
 
 def crowded(launcher: DictConfig, jobs: int, cores: int) -> str | None:
-    """Return a line where a launcher runs more jobs at once on this machine than it has cores; None elsewhere.
+    """Return a warning if a launcher runs more jobs at once on this machine than it has cores, else None.
 
     Args:
-        launcher: its section of the config.
-        jobs: that are left to run.
-        cores: that this process may use.
+        launcher: section of the config.
+        jobs: number of jobs to run.
+        cores: number of cores that this process may use.
     """
     if "n_jobs" in launcher:
         at_once = min(jobs, cores if launcher.n_jobs in (None, -1) else launcher.n_jobs)
-        fix = f"hydra.launcher.n_jobs={cores} runs as many as there are cores"
+        fix = f"hydra.launcher.n_jobs={cores} runs one per core"
     elif launcher.get("cluster") == "local":
-        at_once, fix = jobs, "hydra/launcher=joblib runs as many as there are cores"
+        at_once, fix = jobs, "hydra/launcher=joblib runs one per core"
     else:
         return None
     if at_once <= cores:

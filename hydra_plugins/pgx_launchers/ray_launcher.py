@@ -1,4 +1,4 @@
-"""hydra/launcher=ray: jobs as tasks of a Ray cluster, or of a Ray that is started here for the sweep."""
+"""hydra/launcher=ray: run jobs as tasks of a Ray cluster, or of a local Ray started for the sweep."""
 
 import logging
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ from omegaconf import DictConfig
 from hydra_plugins.pgx_launchers.jobs import PlacedJob, place
 from pgx.distributed.ray_cluster import probe, same_path
 
-LOOK = 1.0  # seconds between looks at the tasks: in between, Ctrl-C is heard
+LOOK = 1.0  # seconds between polls of the tasks; Ctrl-C is handled in between
 
 
 class RayLauncher(Launcher):
-    """Jobs through Ray.
+    """Launcher that runs jobs as Ray tasks.
 
     Args:
-        address: host:port of a cluster, "auto" for the one that runs on this machine; None to start one here.
-        cpus_per_job, gpus_per_job: what Ray sets aside for each.
-        connect_seconds: how long to wait for the cluster.
+        address: host:port of a cluster; "auto": the cluster on this machine; None: start a local one.
+        cpus_per_job, gpus_per_job: resources that Ray reserves per job.
+        connect_seconds: timeout for the connection to the cluster.
     """
 
     def __init__(
@@ -35,13 +35,13 @@ class RayLauncher(Launcher):
         self.context, self.task, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """The returns of the jobs that ended in their own way; a job whose process died is left out."""
+        """Run the jobs and return the results of those that ended; jobs whose process crashed are omitted."""
         import ray
 
         jobs = place(self.context, self.config, self.task, job_overrides, initial_job_idx)
         if not ray.is_initialized():
             self._connect()
-        # Ray would begin a dead task again; pgx does, which sees from the run's folder what there is to go on with.
+        # No retries by Ray: pgx restarts crashed jobs itself, from the checkpoints in their folders.
         task = ray.remote(num_cpus=self.cpus_per_job, num_gpus=self.gpus_per_job, max_retries=0)(_run)
         pending: list[Any] = [task.remote(job) for job in jobs]
         ended: list[JobReturn] = []

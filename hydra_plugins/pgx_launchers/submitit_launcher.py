@@ -1,4 +1,4 @@
-"""hydra/launcher=submitit_slurm: jobs as a Slurm array; submitit_local: the same through processes of this machine."""
+"""hydra/launcher=submitit_slurm: run jobs as a Slurm array; submitit_local: in processes of this machine."""
 
 import shutil
 import time
@@ -14,17 +14,17 @@ from omegaconf import DictConfig
 from hydra_plugins.pgx_launchers.jobs import PlacedJob, place
 from pgx.core.errors import UserError
 
-LOOK = 2.0  # seconds between looks at the jobs; submitit asks Slurm less often
+LOOK = 2.0  # seconds between polls of the jobs; submitit asks Slurm less often
 
 
 class SubmititLauncher(Launcher):
-    """Jobs through submitit.
+    """Launcher that runs jobs through submitit.
 
     Args:
         cluster: "slurm", or "local" for processes of this machine.
-        folder: where submitit keeps what each job was given and wrote.
-        cpus_per_job: --cpus-per-task.
-        parameters: any others of submitit's, by its names.
+        folder: for submitit's job files and logs.
+        cpus_per_job: Slurm's --cpus-per-task.
+        parameters: other parameters of submitit.
     """
 
     def __init__(self, cluster: str, folder: str, cpus_per_job: int, parameters: Mapping[str, Any]) -> None:
@@ -35,11 +35,11 @@ class SubmititLauncher(Launcher):
         self.context, self.task, self.config = hydra_context, task_function, config
         if self.cluster == "slurm" and shutil.which("sbatch") is None:
             raise UserError(
-                "hydra/launcher=submitit_slurm: this machine has no sbatch; start it where Slurm is"
+                "hydra/launcher=submitit_slurm: this machine has no sbatch; start the sweep on a Slurm node"
             )
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """The returns of the jobs that ended in their own way; one that Slurm ended for good is left out."""
+        """Run the jobs and return the results of those that ended; jobs that Slurm killed for good are omitted."""
         import submitit
 
         jobs = place(self.context, self.config, self.task, job_overrides, initial_job_idx)
@@ -54,13 +54,13 @@ class SubmititLauncher(Launcher):
 
 
 class _Requeued:
-    """A job that is put back into the queue when its time is over: its run resumes by itself."""
+    """Job that is requeued when its time limit is reached; its run then resumes."""
 
     def __call__(self, job: PlacedJob) -> JobReturn:
         return job()
 
     def checkpoint(self, job: PlacedJob) -> Any:
-        """What submitit calls before the time is over."""
+        """Return the job to requeue; submitit calls this before the time limit."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, job)

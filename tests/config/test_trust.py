@@ -323,10 +323,10 @@ def test_a_study_s_values_are_those_of_the_search_and_no_others(
     """A trial that waits in the file, with a value for a key that the plan does not search."""
     import optuna
 
-    from pgx.sweeps.plan import Search
+    from pgx.config.run_config import SearchConfig
     from pgx.sweeps.search import Trial, open_study
 
-    search = Search(**SEARCH)  # type: ignore[arg-type]
+    search = SearchConfig(**SEARCH)  # type: ignore[arg-type]
     study = open_study(tmp_path, search)
     env = optuna.distributions.CategoricalDistribution([NAMED])
     waiting = optuna.trial.create_trial(

@@ -88,7 +88,9 @@ def test_one_that_hangs_is_given_up_with_its_place(
 
 def test_one_that_ends_its_process_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = check(capsys, BROKEN, *LESS, "env.kwargs.fault=exits")
-    assert code == 1 and re.search(r"^fails .* the check process ended with exit code 3 *$", out, re.MULTILINE)
+    assert code == 1 and re.search(
+        r"^fails .* the check process ended with exit code 3 *$", out, re.MULTILINE
+    )
 
 
 def test_the_policy_of_the_config_is_tried_on_it(capsys: pytest.CaptureFixture[str]) -> None:
