@@ -369,7 +369,7 @@ def test_a_killed_run_is_told_from_one_that_is_running(
     (trainer.run_dir / "summary.json").unlink()
     code, out, _ = told(capsys, str(trainer.run_dir))
     assert code == 1 and out.splitlines()[1].startswith("killed: at ")
-    assert f"  resume: pgx train --resume {trainer.run_dir}" in out.splitlines()
+    assert f"  Resume: pgx train --resume {trainer.run_dir}" in out.splitlines()
     with hold(trainer.run_dir):
         code, out, _ = told(capsys, str(trainer.run_dir))
     assert code == 0 and not any(line.startswith("killed") for line in out.splitlines())

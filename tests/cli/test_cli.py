@@ -1,4 +1,4 @@
-"""The command as a person meets it: exit codes, messages, and what a run leaves in its folder."""
+"""The command line: exit codes, messages, and the files of a run."""
 
 import fcntl
 import itertools
@@ -133,13 +133,13 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     assert ended.stdout.splitlines()[-1] == "[]"
 
 
-def test_without_a_verb_it_shows_the_commands_and_fails(command: Command) -> None:
+def test_without_a_command_it_shows_the_commands_and_fails(command: Command) -> None:
     said = command()
     assert said.code == 2
     assert "train" in said.out + said.err
 
 
-def test_a_misspelt_verb_is_named_with_the_nearest(command: Command) -> None:
+def test_a_misspelt_command_is_named_with_the_nearest(command: Command) -> None:
     said = command("trian")
     assert said.code == 2
     assert_one_message(said)
@@ -151,7 +151,7 @@ def test_a_misspelt_verb_is_named_with_the_nearest(command: Command) -> None:
     "arguments",
     [["eval"], ["envs", "a", "b"], ["eval", "run", "--episodes", "0"], ["algos", "--fast"], ["--fast"]],
 )
-def test_wrong_arguments_of_a_verb_are_one_message(command: Command, arguments: list[str]) -> None:
+def test_wrong_arguments_of_a_command_are_one_message(command: Command, arguments: list[str]) -> None:
     said = command(*arguments)
     assert said.code == 2
     assert_one_message(said)

@@ -1,4 +1,4 @@
-"""`pgx collect` and learning from what it wrote: the commands as a person gives them, one after another."""
+"""`pgx collect`, and training on the datasets that it writes."""
 
 import json
 import os

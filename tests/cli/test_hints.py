@@ -1,4 +1,4 @@
-"""What a run prints when it ends: commands that work when pasted, and what a longer schedule changes."""
+"""Lines printed at the end of a run: its commands work when pasted."""
 
 import re
 import shlex

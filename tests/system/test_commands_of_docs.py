@@ -1,4 +1,4 @@
-"""Every command that README.md and docs/ show is run here, or, where that takes a cluster or hours, looked at."""
+"""Run every command in README.md and docs/; commands that take hours or a cluster are only parsed."""
 
 import argparse
 import inspect

@@ -1,4 +1,4 @@
-"""Every command that pgx prints works when it is pasted into the shell: quoted, and with --trust where it is needed."""
+"""Commands that pgx prints work when pasted into a shell: quoted, and with --trust where necessary."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""Two ranks with N environments each are one process with 2 N: by torchrun, over gloo."""
+"""Two ranks with N environments each train like one process with 2 N; torchrun with gloo."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A lock belongs to a process, and to nobody once that is dead."""
+"""The lock of a run is held by a process and released when it exits."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What a run does when it is asked to end: by a batch system, by Ctrl-C, by Ctrl-C twice."""
+"""Signals stop a run: SIGTERM from a batch system, one Ctrl-C, two Ctrl-C."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""`pgx train -m` and `pgx sweep` as a person meets them: what fails, what is skipped, what is refused."""
+"""`pgx train -m` and `pgx sweep`: failed, skipped and refused jobs."""
 
 import os
 import re
