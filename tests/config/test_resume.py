@@ -283,7 +283,7 @@ def test_the_command_goes_on_from_the_checkpoint_that_is_named_and_says_what_is_
     ("arguments", "says"),
     [
         ("--resume", "--resume: expected the folder of a run"),
-        ("--resume run --checkpoint", "--checkpoint: expected its name"),
+        ("--resume run --checkpoint", "--checkpoint: expected last, best or step_<steps>"),
         ("--resume run --checkpoint nope", "nope.pt: no such checkpoint"),
         ("--resume run --chekpoint last", "--chekpoint: unknown flag; did you mean '--checkpoint'?"),
         ("--resume=nowhere", "nowhere: not a run folder"),

@@ -168,7 +168,7 @@ def test_several_values_without_m_name_the_line_to_type(command: Command) -> Non
         problem == "algo=ppo,trpo: has several values; to train one run of each: pgx train -m algo=ppo,trpo"
     )
     (problem,) = command("train", "label=a,b").problems
-    assert problem.endswith("""for one text: 'label='"'"'a,b'"'"''""")
+    assert problem.endswith("""to pass one text: 'label='"'"'a,b'"'"''""")
     assert parse(["label='a,b'"])[0].value() == "a,b"
 
 

@@ -56,7 +56,7 @@ def test_a_sound_environment_gets_a_verdict_for_each_assumption_and_zero(tmp_pat
     assert "\x1b" not in done.stdout + done.stderr
     *_, pace, last = done.stdout.splitlines()
     assert re.fullmatch(
-        r"one environment: \S+ ms a step \(.*\), \S+ ms a reset; 2 together: [\d,]+ steps/s", pace
+        r"one environment: \S+ ms per step \(.*\), \S+ ms per reset; 2 environments: [\d,]+ steps/s", pace
     )
     assert last == f"CartPole-v1: {len(CHECKS) + 1} checks hold, 0 fail, 0 cannot be told"
     assert not list(tmp_path.iterdir())
