@@ -245,7 +245,7 @@ def _print_record(record: Record) -> None:
     print(f"  length  {record['mean_length']:,.1f}   min {min(lengths)}  max {max(lengths)}")
     if cut := sum(record["cut"]):
         print(
-            f"  cut     {cut} of {len(lengths)} episodes had not ended after {max(lengths):,} steps (--max-steps)"
+            f"  cut     {cut} of {len(lengths)} episodes were cut after {max(lengths):,} steps (--max-steps)"
         )
 
 
