@@ -1,4 +1,4 @@
-"""What runs the arithmetic: as it is written, or compiled. See docs/performance.md."""
+"""Engines: eager or compiled execution of pure functions. See docs/performance.md."""
 
 from pgx.compiler.choose import (
     Compile,

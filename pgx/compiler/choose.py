@@ -1,7 +1,4 @@
-"""One attempt to compile a tiny program: a compiler that is there may still not work.
-
-Which engine a run gets.
-"""
+"""Choice of the engine of a run, and a test that the C++ compiler works."""
 
 import hashlib
 import importlib.util
@@ -98,7 +95,7 @@ Compile = Literal["auto", True, False]
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """Whether a run is compiled, and why in a few words for the console."""
+    """Choice of compiled or eager execution, with the reason for the console."""
 
     compiled: bool
     reason: str
@@ -135,7 +132,7 @@ def choose_engine(
 
 
 def why_not(device: str, ranks: int = 1) -> str | None:
-    """Why nothing can be compiled here; None when it can."""
+    """Return why nothing can be compiled on this machine; None if it can."""
     if ranks > 1:
         return f"{ranks} ranks average every gradient between its two halves, which no program can wait for"
     if problem := compiler_problem(program_folder()):
@@ -146,7 +143,7 @@ def why_not(device: str, ranks: int = 1) -> str | None:
 
 
 def make_engine(choice: EngineChoice, device: str, report: Callable[[str], None]) -> Engine:
-    """The engine chosen, for networks on a device; `report` is told what it compiles."""
+    """Return the chosen engine for networks on a device; `report` receives lines about compilation."""
     if not choice.compiled:
         return Eager()
     make = just_in_time if device == "cuda" else ahead_of_time
@@ -178,7 +175,7 @@ def discard_report(line: str) -> None:
 
 
 def program_folder() -> Path:
-    """Where programs are kept: $PGX_CACHE, or pgx/ in the user's cache."""
+    """Return the folder of compiled programs: $PGX_CACHE, or pgx/ in the user's cache."""
     own = os.environ.get("PGX_CACHE")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(own) if own else cache / "pgx"

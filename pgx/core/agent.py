@@ -1,9 +1,4 @@
-"""What anything may return: numbers by name, and states that checkpoints hold.
-
-Policies, critics and what they look through.
-
-What acts.
-"""
+"""Agents: protocols of policies, critics, normalizers and their specs, and the Agent that combines them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,11 +16,11 @@ State = dict[str, Any]
 
 @dataclass(frozen=True)
 class Memory:
-    """How a policy with memory wants its experience cut."""
+    """Size of a policy's recurrent state, and how rollouts are cut into sequences to train it."""
 
-    size: int  # M, numbers that it carries from one step to the next
-    sequence_length: int  # steps of a sequence that are learned from
-    burn_in: int  # steps before them that only warm the memory up
+    size: int  # M, numbers of the recurrent state
+    sequence_length: int  # trained steps of a sequence
+    burn_in: int  # steps before them that only recompute the state
 
 
 class Distribution(Protocol):
@@ -88,7 +83,7 @@ class Distribution(Protocol):
 class Policy(Protocol):
     """A network from observations to action distributions."""
 
-    memory: Memory | None  # None: it answers to each observation by itself
+    memory: Memory | None  # None: a feed-forward policy
 
     def __call__(self, obs: Observations) -> Distribution: ...
     def parameters(self) -> Iterator[nn.Parameter]: ...
@@ -97,7 +92,7 @@ class Policy(Protocol):
 
 
 class RecurrentPolicy(Policy, Protocol):
-    """A policy with a memory."""
+    """A recurrent policy."""
 
     def advance(self, obs: Observations) -> tuple[Distribution, Tensor]:
         """The distributions, and the memory [S, M] after the last step of every sequence of obs.history."""
@@ -177,7 +172,7 @@ class Normalizer(Protocol):
 
 
 class Act(NamedTuple):
-    """What an agent did at N observations."""
+    """Actions of an agent at N observations."""
 
     action: Tensor  # [N, ...] the policy's own
     executed: Tensor  # [N, ...] what the environment is given for it
@@ -187,7 +182,7 @@ class Act(NamedTuple):
 
 @dataclass
 class Agent:
-    """What acts and what is learned: a policy, its critic, and the observation normaliser both look through."""
+    """Agent: policy, critic and the observation normalizer that both use."""
 
     policy: Policy
     critic: Critic
@@ -238,7 +233,7 @@ def at_one_moment(
     action_mask: Tensor | None,
     memory: Tensor | None,
 ) -> Observations:
-    """N raw observations [N, ...] of one moment, as the networks see them through a lens."""
+    """Return N raw observations [N, ...] of one time step in the form that the networks take."""
     features = normalize_fn(obs)
     if memory is None:
         return Observations(features, time, action_mask)
@@ -250,7 +245,7 @@ def at_one_moment(
 
 
 def distribution_at(policy: Policy, obs: Observations) -> tuple[Distribution, Tensor | None]:
-    """The distributions at observations of one moment, and the memory [N, M] afterwards."""
+    """Return the distributions at observations of one time step, and the next recurrent state [N, M]."""
     if policy.memory is None:
         return policy(obs), None
     return cast(RecurrentPolicy, policy).advance(obs)

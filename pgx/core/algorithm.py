@@ -1,7 +1,4 @@
-"""What runs the arithmetic of policies, critics and optimizers.
-
-Update rules, and what they learn with.
-"""
+"""Protocols of update rules, optimizers and engines, and the Learner that a rule updates with."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -29,7 +26,7 @@ class Bound(Protocol):
 
 
 class Binds(Protocol):
-    """What a runner asks of an engine."""
+    """Part of an engine that rollout collectors use."""
 
     def bind(
         self,
@@ -55,7 +52,7 @@ class Binds(Protocol):
 
 
 class Engine(Binds, Protocol):
-    """Runs pure functions of networks and tensors: as they are written, or compiled to the same."""
+    """Execution of pure functions of networks and tensors, eager or compiled."""
 
     def prepare(
         self, function: Callable[..., Callable[[Tensor], Tensor]], *fixed: Any, rows: int | None = None
@@ -125,7 +122,7 @@ class OptimizerSpec(Protocol):
 
 @dataclass
 class Learner:
-    """What a rule learns with, and what it remembers from one update to the next; part of every checkpoint."""
+    """Optimizers, engine, random stream and state of a rule; part of every checkpoint."""
 
     optimizer: Optimizer  # of the policy
     critic_optimizer: Optimizer
@@ -163,7 +160,7 @@ class Learner:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a config puts around a rule, known before anything is made."""
+    """Values of a config that an update rule may conflict with."""
 
     rollout_steps: int | None  # T; None: whole episodes, however long they last
     num_envs: int  # N
@@ -209,11 +206,11 @@ class Algorithm(Protocol):
 
     @property
     def uses(self) -> frozenset[Use]:
-        """What it makes use of, as configured."""
+        """Capabilities used with these hyperparameters."""
         ...
 
     def conflicts(self, setting: Setting) -> list[str]:
-        """What the rule cannot do in such a setting, in words with the arithmetic; empty when all is well."""
+        """Return a message with the arithmetic for each conflict with the setting."""
         ...
 
     def estimate(self, agent: Agent, rollout: Rollout) -> Batch:

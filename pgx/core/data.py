@@ -1,7 +1,4 @@
-"""Observations as the networks see them.
-
-Experience: rollouts as they happened, and the batches that rules learn from.
-"""
+"""Observations, rollouts and batches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -15,7 +12,7 @@ from pgx.core.ranks import Shard
 
 @dataclass(frozen=True)
 class History:
-    """Sequences of experience that a policy with memory reads from their beginning, and where rows lie in them.
+    """Sequences that a recurrent policy unrolls, and the position of each row in them.
 
     `features` holds L steps of S sequences, those before the rows' own included (burn-in). Row b of the
     observations is step `step[b]` of sequence `sequence[b]`.

@@ -1,8 +1,8 @@
-"""The ways in which a command can end before it is done, each with the exit code that the shell sees."""
+"""Exceptions that end a command, with their exit codes."""
 
 
 class UserError(Exception):
-    """Something the user asked for cannot be done; the message says what, where and what was expected.
+    """Invalid request of the user; the message says what, where and what was expected.
 
     `problems` holds every mistake found, one line each, so that one attempt shows them all.
     """
@@ -22,10 +22,10 @@ class RunError(Exception):
 
 
 class WorkersLost(RunError):
-    """Worker processes died more often than they may. What was learned until then is sound, and can be kept."""
+    """Worker processes crashed more often than allowed. The parameters learned before are valid."""
 
 
 class Preempted(Exception):
-    """The run was asked to end by SIGTERM or SIGHUP and has: its checkpoint is written, and it can be resumed."""
+    """The run ended on SIGTERM or SIGHUP; its checkpoint is written, and it can be resumed."""
 
     exit_code = 143  # 128 + 15, what a shell reports for a process that SIGTERM ended

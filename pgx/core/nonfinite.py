@@ -11,7 +11,7 @@ from pgx.core.errors import RunError
 
 @dataclass(frozen=True)
 class Attempt:
-    """An update that failed, and all that is needed to make it again."""
+    """Failed update, with all data needed to reproduce it."""
 
     progress: float  # share of the step budget used before it
     before: State  # of agent and learner
@@ -20,7 +20,7 @@ class Attempt:
 
 @dataclass
 class Evidence:
-    """What a run leaves behind of its failure."""
+    """Data that a failed run writes for diagnosis."""
 
     attempt: Attempt | None = None  # where an update failed
     recorded: dict[str, Tensor] = field(

@@ -1,20 +1,20 @@
-"""Where configs/ is, and which choices it offers."""
+"""Path of configs/ and its choices."""
 
 from pathlib import Path
 
 
 def config_dir() -> Path:
-    """configs/: inside the package where pgx is installed from a wheel, beside it in a checkout."""
+    """Return configs/: inside the package of an installed wheel, next to it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
 
 
 def choices(group: str) -> list[str]:
-    """Names of the files of a group."""
+    """Return the names of the files of a group."""
     return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
 
 
 def groups() -> list[str]:
-    """Names of the groups that a person chooses from."""
+    """Return the names of the config groups."""
     return sorted(p.name for p in config_dir().iterdir() if p.is_dir() and p.name != "hydra")

@@ -1,11 +1,11 @@
-"""What is due every so many environment steps."""
+"""Periodic triggers in environment steps."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class PeriodicTrigger:
-    """Something due each time the environment steps pass a multiple of `steps`; never when that is None."""
+    """Trigger that fires when the environment steps pass a multiple of `steps`; None: never."""
 
     steps: int | None
 

@@ -1,4 +1,4 @@
-"""Processes that learn one rule together, each from environments of its own."""
+"""Ranks: processes that train one agent together, each with its own environments."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ Own = TypeVar("Own")
 
 
 class Ranks(Protocol):
-    """All processes of a run, as one of them sees them.
+    """All ranks of a run, seen from one of them.
 
     Each has a share of the environments; parameters, streams and statistics are equal on all. What is asked here all
     ranks ask, in the same order: each waits for the others.
@@ -40,7 +40,7 @@ class Ranks(Protocol):
         ...
 
     def gather(self, own: Own) -> list[Own]:
-        """What each rank gives, in their order. Tensors in it are the processor's."""
+        """Return the values of all ranks, in order of rank; tensors are on the CPU."""
         ...
 
 

@@ -7,7 +7,7 @@ import torch
 
 
 def derive(seed: int, purpose: str, index: int = 0) -> int:
-    """A 31-bit seed for one purpose; different purposes, indices and seeds give unrelated streams.
+    """Return a 31-bit seed for one purpose; different purposes, indices and seeds give unrelated streams.
 
     Args:
         seed: of the run.
@@ -20,5 +20,5 @@ def derive(seed: int, purpose: str, index: int = 0) -> int:
 
 
 def generator(seed: int, purpose: str, device: torch.device | str = "cpu", index: int = 0) -> torch.Generator:
-    """A stream of its own, on the device where its numbers are drawn; Args as in `derive`."""
+    """Return an independent random stream on a device; Args as in `derive`."""
     return torch.Generator(device).manual_seed(derive(seed, purpose, index))

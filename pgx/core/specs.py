@@ -1,4 +1,4 @@
-"""What an environment shows and takes, without the library that made it."""
+"""Specs of observations and actions, independent of the environment's library."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,24 +6,24 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Discrete:
-    """Whole numbers 0..n-1."""
+    """Integers 0..n-1."""
 
     n: int
 
 
 @dataclass(frozen=True)
 class MultiDiscrete:
-    """Tuples of whole numbers, the i-th in 0..sizes[i]-1."""
+    """Tuples of integers, the i-th in 0..sizes[i]-1."""
 
     sizes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Continuous:
-    """Real arrays of a shape; an action space has one dimension, and its bounds."""
+    """Real arrays of a shape; an action space has one dimension and bounds."""
 
     shape: tuple[int, ...]
-    low: tuple[float, ...] | None = None  # of each component, infinite where there is none; None: not said
+    low: tuple[float, ...] | None = None  # of each component, infinite if unbounded; None: unknown
     high: tuple[float, ...] | None = None
     dtype: Literal["float32", "float64"] = (
         "float32"  # of observations in rollouts; networks compute in float32
@@ -32,7 +32,7 @@ class Continuous:
 
 @dataclass(frozen=True)
 class Image:
-    """Whole numbers 0..255 in three dimensions, one of which is the channels; they stay uint8 until a network."""
+    """Arrays uint8 in three dimensions, one of which is the channels; networks convert them to float."""
 
     shape: tuple[int, int, int]
 
@@ -58,7 +58,7 @@ def dimensions(action: ActionSpec) -> int | None:
 
 
 def choices(action: ActionSpec) -> tuple[int, ...]:
-    """Sizes of the discrete choices that an action consists of; none for a continuous one."""
+    """Return the sizes of the discrete choices of an action; empty for a continuous one."""
     match action:
         case Discrete(n):
             return (n,)

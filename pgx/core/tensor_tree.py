@@ -9,7 +9,7 @@ from torch.func import functional_call
 
 
 def leaves(value: Any) -> Iterator[Tensor]:
-    """The tensors in a value, in a fixed order; a network's are its parameters, then its buffers."""
+    """Yield the tensors in a value, in a fixed order; a network's are its parameters, then its buffers."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, nn.Module):
@@ -23,7 +23,7 @@ def leaves(value: Any) -> Iterator[Tensor]:
 
 
 def rebuilt(value: Any, tensors: Iterator[Tensor]) -> Any:
-    """The value with other tensors in place of its own; networks stay themselves (see `substituted`)."""
+    """Return the value with other tensors; networks are kept (see `substituted`)."""
     if isinstance(value, Tensor):
         return next(tensors)
     if is_dataclass(value) and not isinstance(value, type):
@@ -34,7 +34,7 @@ def rebuilt(value: Any, tensors: Iterator[Tensor]) -> Any:
 
 
 def named_tensors(network: nn.Module) -> list[tuple[str, Tensor]]:
-    """Parameters and buffers by name."""
+    """Return parameters and buffers with their names."""
     return [*network.named_parameters(), *network.named_buffers()]
 
 
@@ -52,7 +52,7 @@ class _Held(nn.Module):
 def substituted(
     networks: Sequence[tuple[nn.Module, Mapping[str, Tensor]]], function: Callable[..., Any], *arguments: Any
 ) -> Any:
-    """function(*arguments) while networks have other parameters or buffers, by name, than their own."""
+    """Return function(*arguments) with parameters or buffers of networks replaced, by name."""
     tensors = {
         f"networks.{i}.{name}": tensor for i, (_, own) in enumerate(networks) for name, tensor in own.items()
     }

@@ -1,4 +1,4 @@
-"""Gradient steps of a network: gradient, clipping, annealed learning rate and a rule of descent, in one object."""
+"""Gradient steps of a network: gradient, clipping, gradient transform and annealed learning rate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ from pgx.ops.schedules import Schedule
 
 
 class GradientTransform(Protocol):
-    """How a gradient becomes the direction of a step; a dataclass of numbers."""
+    """Map from a gradient to the direction of a step; a dataclass of numbers."""
 
     @property
     def moments(self) -> int:
-        """Vectors that it remembers from one step to the next; they begin at 0."""
+        """Number of vectors kept between steps, initially 0."""
         ...
 
     def direction(
