@@ -111,7 +111,7 @@ def collect(
         f"of {run}, checkpoint {checkpoint}"
     )
     if cut := sum(length == limit for length in lengths):
-        print(f"  {cut:,} episodes were cut after {limit:,} steps (--max-steps)")
+        print(f"  {cut:,} episodes were truncated after {limit:,} steps (--max-steps)")
     print(f"  train    {_training_command(cfg, out, written.episodes)}")
     return 0
 

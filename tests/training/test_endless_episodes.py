@@ -64,7 +64,7 @@ def test_eval_record_and_collect_end_and_say_what_was_cut(
     assert judged["lengths"] == [12 if cut else 5 for cut in judged["cut"]] and True in judged["cut"]
 
     said = command("collect", "run", "--trust", "--episodes", "8", "--max-steps", "12", "--out", "data")
-    assert said.code == 0 and "12 steps and are truncated there" in said.out
+    assert said.code == 0 and "episodes were truncated after 12 steps" in said.out
     with h5py.File(tmp_path / "data" / "data" / "main_data.hdf5") as file:
         for group in file.values():
             length, truncated = len(group["rewards"]), group["truncations"][:]
