@@ -13,7 +13,7 @@ _OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w.@]*=")  # no folder separator bef
 
 @dataclass(frozen=True)
 class Command:
-    """A command of `pgx`.
+    """Command of `pgx`.
 
     Args:
         name: of the command.

@@ -191,16 +191,16 @@ def _with_progress(messages: Iterator[Any]) -> Iterator[Any]:
     from pgx.envs.checks import CHECKS
     from pgx.envs.checks.process import Looks
 
-    live, said, drawn, line = sys.stderr.isatty(), time.monotonic(), False, ""
+    live, printed, drawn, line = sys.stderr.isatty(), time.monotonic(), False, ""
     for message in messages:
         if isinstance(message, Looks):
             line = f"{list(CHECKS).index(message.assumption) + 1}/{len(CHECKS)} {message.assumption}?"
         if live and line:
             print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
             drawn = True
-        elif line and time.monotonic() - said >= PATIENCE:
+        elif line and time.monotonic() - printed >= PATIENCE:
             print(line, file=sys.stderr, flush=True)
-            said = time.monotonic()
+            printed = time.monotonic()
         if message is not None:
             yield message
     if drawn:
@@ -254,15 +254,15 @@ def _paces(pace: Pace | None, env: EnvConfig) -> str:
     if pace is None:
         return "speed not measured"
     step = f"{pace.step_ms:.3g} ms per step (slowest {pace.slowest_ms:.3g})"
-    said = f"one environment: {step}, {pace.reset_ms:.3g} ms per reset"
+    text = f"one environment: {step}, {pace.reset_ms:.3g} ms per reset"
     if pace.steps_per_second is not None:
-        said += f"; {env.num_envs} environments: {pace.steps_per_second:,.0f} steps/s"
-    return said
+        text += f"; {env.num_envs} environments: {pace.steps_per_second:,.0f} steps/s"
+    return text
 
 
 def _summary(env_id: str, verdicts: dict[str, Verdict]) -> str:
     counts = {outcome: sum(v.outcome == outcome for v in verdicts.values()) for outcome in STYLES}
-    said = [
+    totals = [
         f"{counts['holds']} checks hold",
         f"{counts['fails']} fail",
         f"{counts['cannot be told']} cannot be told",
@@ -270,4 +270,4 @@ def _summary(env_id: str, verdicts: dict[str, Verdict]) -> str:
     end = ""
     if failed := [name for name, verdict in verdicts.items() if verdict.outcome == "fails"]:
         end = f": {'; '.join(failed)}"
-    return f"{env_id}: {', '.join(said)}{end}"
+    return f"{env_id}: {', '.join(totals)}{end}"

@@ -155,12 +155,12 @@ def _updates(count: int) -> str:
 
 def _headline(run: Recorded) -> str:
     """Return the run's label, environment, progress and returns."""
-    said = f"{run.value('label') or 'a run'} on {run.value('env.id') or 'an unknown environment'}"
+    run_name = f"{run.value('label') or 'a run'} on {run.value('env.id') or 'an unknown environment'}"
     steps, every = int(run.rows[-1]["step"]) if run.rows else 0, run.number("logger.every") or 1
-    looks = _updates(run.looks()) + (f" (one in {every:g})" if every > 1 else "")
+    updates = _updates(run.looks()) + (f" (one in {every:g})" if every > 1 else "")
     recent = run.curve("episode_return_recent").values
-    earned = f"return {shown(recent[0])} to {shown(recent[-1])}" if len(recent) else "no episode has ended"
-    return f"{said}, {steps:,} steps, {looks}, {earned}"
+    returns = f"return {shown(recent[0])} to {shown(recent[-1])}" if len(recent) else "no episode has ended"
+    return f"{run_name}, {steps:,} steps, {updates}, {returns}"
 
 
 def _problem_lines(found: Found, run: Recorded) -> list[str]:
@@ -182,8 +182,8 @@ def _evidence(found: Found) -> str:
 
     seen = found.evidence
     when = f"at {seen.first:,}" if seen.first == seen.last else f"from {seen.first:,} to {seen.last:,}"
-    said = f"{tag(seen.key)} {seen.value:.3g} {when} steps, {100 * seen.share:.0f}% of the run"
-    return ", ".join([said, *seen.said])
+    text = f"{tag(seen.key)} {seen.value:.3g} {when} steps, {100 * seen.share:.0f}% of the run"
+    return ", ".join([text, *seen.said])
 
 
 def _page(run: Recorded) -> str:

@@ -112,7 +112,7 @@ def record(
         camera.close()
     returns = ", ".join(shown(episode.episode_return) for episode in played)
     print(f"{out}: {frames:,} frames, {frames / camera.fps:,.1f} s at {camera.fps:.3g} frames per second")
-    # The camera has an environment of its own, which pays as it does.
+    # The camera uses a separate environment, without a shaped reward.
     shapes = cfg.reward.shapes
     if cut := [episode for episode in played if episode.cut]:
         print(f"  {len(cut)} of {episodes} episodes were cut after {cut[0].length:,} steps (--max-steps)")

@@ -245,7 +245,7 @@ def read_arguments(arguments: list[str]) -> ResumeArguments:
     parser.add_argument("--checkpoint", default=LAST)
     parser.add_argument("--trust", action="store_true")
     try:
-        said, rest = parser.parse_known_args(arguments)
+        options, rest = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         flag = error.argument_name or ""
         values = {
@@ -260,7 +260,7 @@ def read_arguments(arguments: list[str]) -> ResumeArguments:
                 for text in wrong
             )
         )
-    return ResumeArguments(said.resume, said.checkpoint, said.trust, rest)
+    return ResumeArguments(options.resume, options.checkpoint, options.trust, rest)
 
 
 def _resumed_config(asked: ResumeArguments) -> tuple[RunConfig, tuple[Change, ...]]:
