@@ -163,7 +163,7 @@ def test_a_file_that_differs_is_not_left_in_place(
     out = tmp_path / "policy.pt"
     out.write_text("what was there before")
     monkeypatch.setattr(comparison, "TOLERANCE", -1.0)
-    with pytest.raises(RunError, match="does not act as"):
+    with pytest.raises(RunError, match="acts differently from"):
         command.export(str(tmp_path / "run"), "last", "torchscript", str(out), 0, trust=True)
     assert out.read_text() == "what was there before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["policy.pt", "run"]
