@@ -1,6 +1,7 @@
 """What the pages refer to is there: files, figures, and the code beside each step of a rule."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from pgx.core.schema import signature
 from scripts.lines import with_lines
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), ROOT / "tests" / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES += sorted((ROOT / "examples").glob("*.md"))
 RULES = rules()
 
 
@@ -23,6 +25,16 @@ def test_links_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
         if "://" not in target:
             assert (path.parent / target).exists(), target
+
+
+def test_diffs_that_contributing_shows_apply() -> None:
+    diffs = re.findall(r"```diff\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    assert len(diffs) == 3
+    for diff in diffs:
+        done = subprocess.run(
+            ["git", "apply", "--check", "-"], input=diff, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{diff}\n{done.stderr}"
 
 
 @pytest.mark.parametrize("name", RULES)

@@ -1,4 +1,4 @@
-"""The commands that README.md and the pages of docs/ show, each with where it stands and what is said to follow."""
+"""Commands that README.md, CONTRIBUTING.md and docs/ show, each with its place and the output that follows."""
 
 import re
 import shlex
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md"]
 PROGRAMS = ("pgx", "torchrun", "make", "python", "python3", "pip", "srun")
 LANGUAGES = ("", "bash", "sh", "console", "text")  # of fenced blocks that may hold commands
 

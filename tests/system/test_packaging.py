@@ -39,6 +39,7 @@ def test_pgx_runs_from_a_wheel_far_from_its_checkout(tmp_path: Path) -> None:
 
     assert "trpo" in pgx("algos")
     assert (site / "pgx" / "compiler" / "scan.cpp").is_file()
+    assert (site / "pgx" / "py.typed").is_file()
     where = subprocess.run(
         [str(python), "-c", "import pgx.core.paths; print(pgx.core.paths.config_dir())"],
         cwd=far,

@@ -1,0 +1,24 @@
+"""Train a walker on a reward term of your own: knees that stay straight.
+
+    pgx train algo=trpo env=Walker2d-v4 'reward.terms.knees={function:custom_reward.straight_knees,bend:0.5,weight:1}'
+
+The term is paid in addition to the environment's own reward; `reward.environment=0` replaces it. `metrics.jsonl` shows
+the term's part of the return as `reward/knees`, and the environment's own return as `rollout/unshaped_return`.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgx.core.schema import Positive
+
+RIGHT_KNEE, LEFT_KNEE = 4, 7  # of Walker2d's qpos, rad
+
+
+def straight_knees(qpos: NDArray[np.float64], bend: Positive) -> NDArray[np.float64]:
+    """Return exp(-(a / bend)^2), mean over both knees with angles a [N]; 1 where they are straight.
+
+    Args:
+        qpos: [N, nq] positions of the simulator, a quantity of docs/rewards.md: pgx passes it.
+        bend: rad; a value of the config, checked against its annotation.
+    """
+    return np.exp(-((qpos[:, [RIGHT_KNEE, LEFT_KNEE]] / bend) ** 2)).mean(axis=1)

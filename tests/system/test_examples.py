@@ -1,0 +1,81 @@
+"""Each file of examples/ runs by the command at its top, and does what it says."""
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.warm import pgx
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+FILES = sorted(path.name for path in EXAMPLES.glob("*.py"))
+SMALL = ["env.num_envs=4", "trainer.total_steps=1024", "trainer.compile=false", "run_dir=run"]
+RETURN = "rollout/episode_return"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of examples/, in which commands may write."""
+    return Path(shutil.copytree(EXAMPLES, tmp_path / "examples"))
+
+
+def commands(name: str) -> list[list[str]]:
+    """Return the commands at the top of an example, as words after `pgx`."""
+    found = re.findall(r"^    pgx (.+)$", (EXAMPLES / name).read_text().split('"""')[1], re.MULTILINE)
+    return [shlex.split(command) for command in found]
+
+
+def train(name: str, folder: Path) -> list[dict[str, float]]:
+    """Run the training command of an example for a few steps; return its rows of metrics."""
+    (words,) = (words for words in commands(name) if words[0] == "train")
+    done = pgx(*words, *SMALL, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_every_example_is_in_the_table_and_has_a_command() -> None:
+    page = (EXAMPLES / "README.md").read_text()
+    assert len(FILES) >= 3
+    for name in FILES:
+        assert f"[{name}]({name})" in page
+        assert [words for words in commands(name) if words[0] == "train"], name
+
+
+def test_the_environment_passes_its_checks_and_pays_minus_a_distance(folder: Path) -> None:
+    (check,) = (words for words in commands("custom_environment.py") if words[0] == "check")
+    done = pgx(*check, cwd=folder)
+    assert done.returncode == 0 and " 0 fail" in done.stdout, done.stdout
+    returns = [row[RETURN] for row in train("custom_environment.py", folder) if RETURN in row]
+    assert returns and max(returns) < 0
+
+
+def test_the_rule_trains_under_its_own_name_and_learns(folder: Path) -> None:
+    train("custom_rule.py", folder)
+    config = (folder / "run" / "config.yaml").read_text()
+    assert "label: policy_gradient" in config and "name: custom_rule:PolicyGradient" in config
+    (words,) = commands("custom_rule.py")
+    longer = [word for word in words if not word.startswith("trainer.total_steps=")]
+    done = pgx(*longer, "trainer.total_steps=40_000", "trainer.compile=false", "run_dir=longer", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((folder / "longer" / "summary.json").read_text())["best_return"] > 200
+
+
+def test_the_reward_term_is_one_for_straight_knees_and_part_of_the_return(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row for row in train("custom_reward.py", folder) if "reward/knees" in row]
+    assert rows
+    for row in rows:
+        assert row[RETURN] == pytest.approx(row["rollout/unshaped_return"] + row["reward/knees"], rel=1e-5)
+    monkeypatch.syspath_prepend(folder)
+    from custom_reward import straight_knees  # type: ignore[import-not-found]
+
+    qpos = np.zeros((3, 9))
+    qpos[1, [4, 7]] = -0.5  # both knees bent by `bend`
+    qpos[2, :4] = 1.0  # everything else moved
+    assert straight_knees(qpos, bend=0.5) == pytest.approx([1.0, np.exp(-1.0), 1.0])
