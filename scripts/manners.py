@@ -27,10 +27,10 @@ from pgx.cli.run_folder import load_played
 from pgx.core.seeding import derive
 from pgx.envs.gymnasium_backend import make_single
 from pgx.envs.make import BackendChoice, make_envs
-from pgx.envs.render.camera import Camera, Frame
-from pgx.envs.rewards.plan import RewardPlan
+from pgx.envs.render.rendering_env import Frame, RenderingEnv
+from pgx.envs.rewards.spec import RewardSpec
 from pgx.envs.vector import Array, VectorEnv
-from pgx.rollouts.types import Episode
+from pgx.rollouts.sources import Episode
 from pgx.runs.loggers.jsonl import METRICS, read
 from pgx.training.build import load_agent_for
 from pgx.training.evaluation import play
@@ -48,7 +48,7 @@ def airborne(time_in_air: Array) -> Array:
     return (time_in_air > 0).astype(np.float64)
 
 
-MEASURES = RewardPlan(
+MEASURES = RewardSpec(
     "measures",
     0.0,
     {
@@ -118,9 +118,9 @@ def strip(run: Run, first: int, every: int, path: Path) -> None:
         if frame.step == wanted[-1]:
             raise Enough(frame.episode)
 
-    camera = Camera(run.cfg.env.id, dict(run.cfg.env.kwargs), SIZE, 60.0, limit=1000, seconds=None)
+    camera = RenderingEnv(run.cfg.env.id, dict(run.cfg.env.kwargs), SIZE, 60.0, limit=1000, seconds=None)
     with closing(camera):
-        camera.show = show
+        camera.on_frame = show
         try:
             run.played(camera, ATTEMPTS)
         except Enough as done:

@@ -12,7 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from hydra_plugins.pgx_launchers.jobs import place
-from pgx.distributed.cores import available
+from pgx.distributed.cores import available_cores
 
 LOOK = 1.0  # seconds between checks that the sweep's process still exists
 
@@ -25,7 +25,7 @@ class JoblibLauncher(Launcher):
     """
 
     def __init__(self, n_jobs: int | None) -> None:
-        self.n_jobs = available() if n_jobs is None or n_jobs == -1 else n_jobs
+        self.n_jobs = available_cores() if n_jobs is None or n_jobs == -1 else n_jobs
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.task, self.config = hydra_context, task_function, config

@@ -9,7 +9,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from pgx.distributed.cores import available
+from pgx.distributed.cores import available_cores
 
 
 class PlannedSweeper(Sweeper):
@@ -30,7 +30,7 @@ class PlannedSweeper(Sweeper):
         assert self.config is not None and not arguments
         folder = Path(self.config.hydra.sweep.dir)
         plan = read_plan(folder)
-        launcher, cores, todo = self.config.hydra.launcher, available(), unfinished(plan)
+        launcher, cores, todo = self.config.hydra.launcher, available_cores(), unfinished(plan)
         threads = threads_per_job(launcher, cores)
         if line := crowded(launcher, len(todo), cores):
             complain(line)

@@ -11,7 +11,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from hydra_plugins.pgx_launchers.jobs import PlacedJob, place
-from pgx.distributed.ray_cluster import probe, same_path
+from pgx.distributed.ray_cluster import check_cluster, python_path_env
 
 LOOK = 1.0  # seconds between polls of the tasks; Ctrl-C is handled in between
 
@@ -56,12 +56,12 @@ class RayLauncher(Launcher):
         import ray
 
         if self.address is not None:
-            probe("hydra.launcher.address", self.address, self.connect_seconds)
+            check_cluster("hydra.launcher.address", self.address, self.connect_seconds)
         ray.init(
             address=self.address or "local",
             include_dashboard=None if self.address else False,
             logging_level=logging.WARNING,
-            runtime_env=same_path(),
+            runtime_env=python_path_env(),
         )
 
 

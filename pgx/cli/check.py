@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from pgx.cli.arguments import (
     Command,
 )
 from pgx.core.errors import RunError, UserError
-from pgx.distributed.child_process import LOOK, Process, ending, reap, start
+from pgx.distributed.stack_report import location, parse_frames
+from pgx.distributed.worker_process import POLL_SECONDS, WorkerProcess, stop
 
 if TYPE_CHECKING:
     from pgx.config.run_config import EnvConfig
-    from pgx.envs.checks import Asked, Pace, Verdict
-    from pgx.envs.checks.process import Seen
+    from pgx.envs.checks import CheckRequest, CheckResult, Timing
+    from pgx.envs.checks.process import ChecksFinished
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,15 +40,15 @@ COMMAND = Command(
 )
 
 
-MARGIN = (
+EXTRA_SECONDS = (
     10.0  # seconds that an assumption may take longer than worker processes may: they name the line of a hang
 )
-PATIENCE = 5.0  # seconds between lines of progress when output is not a terminal
+PROGRESS_SECONDS = 5.0  # seconds between lines of progress when output is not a terminal
 STYLES = {"holds": "green", "fails": "bold red", "cannot be told": "yellow"}
 
 
 @dataclass(frozen=True)
-class Lost:
+class ProcessFailed:
     """Message for a check process that exited or was stopped."""
 
     why: str
@@ -65,8 +64,8 @@ def check_environment(overrides: list[str]) -> int:
         UserError: the overrides are invalid, or the environment cannot be created.
     """
     from pgx.config.run_config import EnvConfig
-    from pgx.envs.checks import CHECKS, Verdict, fails, untold
-    from pgx.envs.checks.process import Looks, Refused, Seen
+    from pgx.envs.checks import CHECKS, CheckResult, fails, unknown
+    from pgx.envs.checks.process import BackendUnavailable, ChecksFinished, CheckStarted
     from pgx.envs.make import nan_keywords
     from pgx.runs.writer import complain
 
@@ -74,26 +73,26 @@ def check_environment(overrides: list[str]) -> int:
     env = EnvConfig(**values["env"])
     for warning in nan_keywords(env.kwargs):
         complain(warning)
-    verdicts: dict[str, Verdict] = {}
-    assumption, seen = next(iter(CHECKS)), Seen(None, None)
-    with _check_process(_asked(env), env.worker_timeout + MARGIN) as messages:
+    verdicts: dict[str, CheckResult] = {}
+    assumption, seen = next(iter(CHECKS)), ChecksFinished(None, None)
+    with _check_process(_request(env), env.worker_timeout + EXTRA_SECONDS) as messages:
         for message in _with_progress(messages):
             match message:
-                case Looks(assumption):
+                case CheckStarted(assumption):
                     pass
-                case Verdict():
+                case CheckResult():
                     verdicts[assumption] = message
-                case Refused(problem):
+                case BackendUnavailable(problem):
                     raise UserError(problem)
-                case Lost(why):
+                case ProcessFailed(why):
                     verdicts[assumption] = fails(why)
-                case Seen():
+                case ChecksFinished():
                     seen = message
     for assumption in CHECKS:
-        verdicts.setdefault(assumption, untold("not checked; see above"))
+        verdicts.setdefault(assumption, unknown("not checked; see above"))
     verdicts[f"policy={values['policy']['name']} accepts the observations"] = _policy(values, env, seen)
     _show(verdicts)
-    print(_paces(seen.pace, env))
+    print(_timing(seen.timing, env))
     print(_summary(env.id, verdicts))
     return RunError.exit_code if any(v.outcome == "fails" for v in verdicts.values()) else 0
 
@@ -116,30 +115,30 @@ def _values(overrides: list[str]) -> dict[str, Any]:
     return values
 
 
-def _asked(env: EnvConfig) -> Asked:
-    from pgx.envs.checks import Asked
-    from pgx.envs.recipe import pack
+def _request(env: EnvConfig) -> CheckRequest:
+    from pgx.envs.checks import CheckRequest
+    from pgx.envs.pickling import pickle_env
     from pgx.rollouts.sizes import cores
 
     try:
-        recipe = pack(env.id, env.kwargs)
+        pickled_env = pickle_env(env.id, env.kwargs)
     except ValueError:  # a check reports it
-        recipe = None
+        pickled_env = None
     threads = env.num_threads or cores()
-    return Asked(
+    return CheckRequest(
         env.id,
         env.num_envs,
         env.kwargs,
         env.backend,
         threads,
         env.worker_timeout,
-        recipe,
+        pickled_env,
         env.normalize_obs,
     )
 
 
 @contextmanager
-def _check_process(asked: Asked, limit: float) -> Iterator[Iterator[Any]]:
+def _check_process(asked: CheckRequest, limit: float) -> Iterator[Iterator[Any]]:
     """Start a process that checks an environment, and stop it at the end.
 
     Args:
@@ -149,56 +148,49 @@ def _check_process(asked: Asked, limit: float) -> Iterator[Iterator[Any]]:
     Yields:
         The messages of the process.
     """
-    (theirs, lifeline), (shown, shows) = os.pipe(), os.pipe()
-    process, channel = start("pgx.envs.checks.process", [theirs, shows])
-    os.close(theirs)
-    os.close(shows)
+    worker = WorkerProcess("pgx.envs.checks.process:serve", "the check process")
     try:
-        channel.send(asked)
-        yield _messages(process, channel, shown, limit)
+        worker.send(asked)
+        yield _messages(worker, limit)
     finally:
-        channel.close()
-        os.close(lifeline)
-        reap([process])
-        os.close(shown)
+        stop([worker], WorkerProcess.abandon)
 
 
-def _messages(process: Process, channel: Connection[Any, Any], shown: int, limit: float) -> Iterator[Any]:
+def _messages(worker: WorkerProcess, limit: float) -> Iterator[Any]:
     """Yield messages of the check process until its last; None at intervals while there is none."""
-    from pgx.distributed.stuck import frames, give_up, place
-    from pgx.envs.checks.process import Refused, Seen
+    from pgx.envs.checks.process import BackendUnavailable, ChecksFinished
 
     waited, message = 0.0, None
-    while not isinstance(message, Seen | Refused | Lost):
-        if not channel.poll(LOOK):
-            waited, message = waited + LOOK, None
+    while not isinstance(message, ChecksFinished | BackendUnavailable | ProcessFailed):
+        if not worker.poll(POLL_SECONDS):
+            waited, message = waited + POLL_SECONDS, None
             if waited >= limit:
-                where = place(frames(give_up(process, shown)))
-                message = Lost(
+                where = location(parse_frames(worker.kill_hanging()))
+                message = ProcessFailed(
                     f"the check did not finish within {limit:g} s" + (f", {where}" if where else "")
                 )
         else:
             waited = 0.0
             try:
-                message = channel.recv()
-            except (EOFError, ConnectionResetError):
-                message = Lost(f"the check process {ending(process)}")
+                message = worker.receive()
+            except RunError as error:
+                message = ProcessFailed(str(error))
         yield message
 
 
 def _with_progress(messages: Iterator[Any]) -> Iterator[Any]:
     """Yield the messages, and print progress to stderr: one redrawn line on a terminal, else a line at intervals."""
     from pgx.envs.checks import CHECKS
-    from pgx.envs.checks.process import Looks
+    from pgx.envs.checks.process import CheckStarted
 
     live, printed, drawn, line = sys.stderr.isatty(), time.monotonic(), False, ""
     for message in messages:
-        if isinstance(message, Looks):
+        if isinstance(message, CheckStarted):
             line = f"{list(CHECKS).index(message.assumption) + 1}/{len(CHECKS)} {message.assumption}?"
         if live and line:
             print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
             drawn = True
-        elif line and time.monotonic() - printed >= PATIENCE:
+        elif line and time.monotonic() - printed >= PROGRESS_SECONDS:
             print(line, file=sys.stderr, flush=True)
             printed = time.monotonic()
         if message is not None:
@@ -207,16 +199,16 @@ def _with_progress(messages: Iterator[Any]) -> Iterator[Any]:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def _policy(values: dict[str, Any], env: EnvConfig, seen: Seen) -> Verdict:
+def _policy(values: dict[str, Any], env: EnvConfig, seen: ChecksFinished) -> CheckResult:
     """Check that the configured networks can be built for the environment."""
     import torch
 
     from pgx.config.run_config import spec_of
-    from pgx.envs.checks import fails, holds, untold
+    from pgx.envs.checks import fails, holds, unknown
     from pgx.networks.agents import AgentSpec, flat_image_hint
 
     if seen.spaces is None:
-        return untold("the spaces are unknown")
+        return unknown("the spaces are unknown")
     plan = AgentSpec(
         policy=spec_of("policy", values["policy"]),
         critic=spec_of("critic", values["critic"]),
@@ -235,7 +227,7 @@ def _policy(values: dict[str, Any], env: EnvConfig, seen: Seen) -> Verdict:
     )
 
 
-def _show(verdicts: dict[str, Verdict]) -> None:
+def _show(verdicts: dict[str, CheckResult]) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -250,17 +242,17 @@ def _show(verdicts: dict[str, Verdict]) -> None:
     print_table(table)
 
 
-def _paces(pace: Pace | None, env: EnvConfig) -> str:
-    if pace is None:
+def _timing(timing: Timing | None, env: EnvConfig) -> str:
+    if timing is None:
         return "speed not measured"
-    step = f"{pace.step_ms:.3g} ms per step (slowest {pace.slowest_ms:.3g})"
-    text = f"one environment: {step}, {pace.reset_ms:.3g} ms per reset"
-    if pace.steps_per_second is not None:
-        text += f"; {env.num_envs} environments: {pace.steps_per_second:,.0f} steps/s"
+    step = f"{timing.step_ms:.3g} ms per step (slowest {timing.slowest_ms:.3g})"
+    text = f"one environment: {step}, {timing.reset_ms:.3g} ms per reset"
+    if timing.steps_per_second is not None:
+        text += f"; {env.num_envs} environments: {timing.steps_per_second:,.0f} steps/s"
     return text
 
 
-def _summary(env_id: str, verdicts: dict[str, Verdict]) -> str:
+def _summary(env_id: str, verdicts: dict[str, CheckResult]) -> str:
     counts = {outcome: sum(v.outcome == outcome for v in verdicts.values()) for outcome in STYLES}
     totals = [
         f"{counts['holds']} checks hold",

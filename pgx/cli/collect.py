@@ -68,7 +68,7 @@ def collect(
     from pgx.compiler import Eager
     from pgx.core.seeding import derive
     from pgx.envs.gymnasium_backend import make_single
-    from pgx.envs.rewards.plan import OWN
+    from pgx.envs.rewards.spec import NO_SHAPING
     from pgx.rollouts.collector import RolloutCollector
     from pgx.rollouts.datasets.write import write_dataset
     from pgx.training.build import load_agent
@@ -81,16 +81,16 @@ def collect(
             "environment does not determine the sampled action; use a run with policy.continuous=gaussian"
         )
     # The dataset has the environment's own reward, also if the run was trained on a shaped one.
-    agent, envs, device = load_agent(replace(cfg, reward=OWN), Path(run), checkpoint, max_envs=count)
+    agent, envs, device = load_agent(replace(cfg, reward=NO_SHAPING), Path(run), checkpoint, max_envs=count)
     # A separate random stream, so that episodes do not start like those that the agent was trained on.
     stream = derive(seed, "collection")
-    stepper = RolloutCollector(envs, None, stream, 0, torch.device(device), Eager())
+    collector = RolloutCollector(envs, None, stream, 0, torch.device(device), Eager())
     limit = max_steps or cfg.trainer.eval_max_steps
     single = make_single(envs.id, dict(cfg.env.kwargs))
     lengths: list[int] = []
 
     def recorded(on_step: OnStep) -> Iterator[Trajectory]:
-        for episode in _play(stepper, agent, count, limit, on_step):
+        for episode in _play(collector, agent, count, limit, on_step):
             lengths.append(len(episode))
             yield episode
 
@@ -131,7 +131,7 @@ def _training_command(cfg: RunConfig, out: str, episodes: int) -> str:
 
 
 def _play(
-    stepper: RolloutCollector, agent: Agent, count: int, max_steps: int, on_step: OnStep
+    collector: RolloutCollector, agent: Agent, count: int, max_steps: int, on_step: OnStep
 ) -> Iterator[Trajectory]:
     """Yield `count` episodes, one from each environment in every round.
 
@@ -145,20 +145,20 @@ def _play(
 
     done, steps, rounds = 0, 0, 0
     while done < count:
-        stepper.begin(rounds)
+        collector.begin(rounds)
         rounds += 1
-        recording = RolloutBuffer(room=1024)
-        left = np.ones(stepper.envs.num_envs, dtype=np.bool_)
+        buffer = RolloutBuffer(room=1024)
+        left = np.ones(collector.envs.num_envs, dtype=np.bool_)
         while left.any():
-            stepper.advance(agent, recording, steps=1)
-            recording["valid"][-1] &= left
-            if recording.steps == max_steps:  # all began together
-                recording["truncated"][-1] |= left
-            left &= ~(recording["terminated"][-1] | recording["truncated"][-1])
+            collector.advance(agent, buffer, steps=1)
+            buffer["valid"][-1] &= left
+            if buffer.steps == max_steps:  # all began together
+                buffer["truncated"][-1] |= left
+            left &= ~(buffer["terminated"][-1] | buffer["truncated"][-1])
             steps += len(left)
             on_step(done, steps)
-        played = split(stepper.rollout(recording))[: count - done]
-        stepper.episodes.clear()
+        played = split(collector.rollout(buffer))[: count - done]
+        collector.episodes.clear()
         done += len(played)
         yield from played
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pgx.config.run_config import RunConfig
     from pgx.core.agent import Act, Agent
     from pgx.core.data import Observations
-    from pgx.rollouts.types import Episode
+    from pgx.rollouts.sources import Episode
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -54,7 +54,7 @@ def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bo
     from pgx.cli.run_folder import load_played
     from pgx.core.seeding import derive
     from pgx.envs.gymnasium_backend import make_single
-    from pgx.envs.rewards.plan import OWN
+    from pgx.envs.rewards.spec import NO_SHAPING
     from pgx.envs.spaces import action as action_of
     from pgx.envs.spaces import first_observation, tensor_action
     from pgx.networks.export.formats import compare, read, refuse_missing, write
@@ -67,7 +67,7 @@ def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bo
         raise UserError(f"--out {out}: folder {path.parent} does not exist; create it")
     cfg = load_played(Path(run), trust)
     # The environment's own reward: no other is needed.
-    cfg = replace(cfg, device="cpu", reward=OWN)
+    cfg = replace(cfg, device="cpu", reward=NO_SHAPING)
     agent, envs, _ = load_agent(cfg, Path(run), checkpoint, max_envs=cfg.env.num_envs)
     single = make_single(envs.id, dict(cfg.env.kwargs))
     try:

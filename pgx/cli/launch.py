@@ -24,7 +24,7 @@ from pgx.core.errors import Preempted, RunError, UserError
 from pgx.core.paths import config_dir
 from pgx.core.ranks import Ranks
 from pgx.core.stopping import QuietInterrupt
-from pgx.distributed.torchrun import is_first_failure, leave_process_group
+from pgx.distributed.torchrun import claim_first_failure, leave_process_group
 from pgx.training.build import build
 from pgx.training.trainer import Trainer
 
@@ -84,7 +84,7 @@ def report_first_error(ranks: Ranks, work: Callable[[], int]) -> int:
         code = work()
     except Exception as error:
         message = f"rank {ranks.rank}: {error}" if ranks.rank > 0 else str(error)
-        if not is_first_failure(message):
+        if not claim_first_failure(message):
             sys.exit(getattr(error, "exit_code", RunError.exit_code))
         if ranks.rank > 0 and isinstance(error, RunError):
             raise RunError(message) from error

@@ -10,7 +10,7 @@ import gymnasium
 from pgx.config.run_config import RunConfig
 from pgx.config.stored import command
 from pgx.core.formatting import shown
-from pgx.envs.rewards.plan import OWN, RewardPlan
+from pgx.envs.rewards.spec import NO_SHAPING, RewardSpec
 from pgx.networks.agents import flat_image_hint
 from pgx.training.trainer import Trainer
 
@@ -29,12 +29,12 @@ def announce(trainer: Trainer, config: RunConfig) -> None:
         print(f"hint: {hint}", flush=True)
 
 
-def _reward(reward: RewardPlan) -> str:
+def _reward(reward: RewardSpec) -> str:
     """Return the name of the reward if it is not the environment's own."""
     if not reward.shapes:
         return ""
     # Terms given without a named reward keep the default name.
-    return f", reward {reward.name if reward.name != OWN.name else ' + '.join(['none', *reward.terms])}"
+    return f", reward {reward.name if reward.name != NO_SHAPING.name else ' + '.join(['none', *reward.terms])}"
 
 
 def outcome(summary: dict[str, Any], seconds: float) -> str:

@@ -20,9 +20,9 @@ from pgx.core.errors import UserError
 from pgx.core.formatting import shown
 
 if TYPE_CHECKING:
-    from pgx.envs.render.camera import Camera, Frame
+    from pgx.envs.render.rendering_env import Frame, RenderingEnv
     from pgx.envs.render.videos import Kind
-    from pgx.rollouts.types import Episode
+    from pgx.rollouts.sources import Episode
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +81,7 @@ def record(
 
     from pgx.cli.run_folder import load_played
     from pgx.core.seeding import derive, generator
-    from pgx.envs.render.camera import Camera
+    from pgx.envs.render.rendering_env import RenderingEnv
     from pgx.envs.render.videos import LIMITS, kind_of
     from pgx.training.build import load_agent_for
     from pgx.training.evaluation import live_progress, never, play
@@ -91,7 +91,7 @@ def record(
     if not path.parent.is_dir():
         raise UserError(f"--out {out}: folder {path.parent} does not exist; create it")
     cfg = load_played(Path(run), trust)
-    camera = Camera(
+    camera = RenderingEnv(
         cfg.env.id, dict(cfg.env.kwargs), size, cfg.env.worker_timeout, fps or LIMITS[kind], seconds=None
     )
     try:
@@ -122,10 +122,10 @@ def record(
 
 
 def _write(
-    camera: Camera, play_all: Callable[[], list[Episode]], path: Path, kind: Kind
+    camera: RenderingEnv, play_all: Callable[[], list[Episode]], path: Path, kind: Kind
 ) -> tuple[list[Episode], int]:
     """Record a video, which is complete or absent; return the episodes and the number of frames."""
-    from pgx.envs.render.camera import captioned
+    from pgx.envs.render.rendering_env import add_caption
     from pgx.envs.render.videos import GIF, MP4
     from pgx.runs.checkpoints import write_atomically
 
@@ -135,10 +135,10 @@ def _write(
 
     def show(frame: Frame) -> None:
         nonlocal frames
-        video.add(captioned(frame))
+        video.add(add_caption(frame))
         frames += 1
 
-    camera.show = show
+    camera.on_frame = show
     try:
         played = play_all()
         if isinstance(video, MP4):

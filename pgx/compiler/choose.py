@@ -19,7 +19,7 @@ from pgx.compiler.kernels import JitCompiler
 from pgx.compiler.program_cache import Store
 from pgx.core.algorithm import Engine
 from pgx.core.errors import UserError
-from pgx.distributed.cores import available
+from pgx.distributed.cores import available_cores
 
 SECONDS = 60  # that the attempt may take
 INSTALL = "install one (apt-get install g++) or set CXX"
@@ -156,7 +156,7 @@ def ahead_of_time(folder: Path, report: Callable[[str], None], required: bool = 
     One is found again by a description of all that it was made from, without tracing anything: a run whose programs
     are there never imports the compiler.
     """
-    return Compiled(Store(folder, report, required).programs, available())
+    return Compiled(Store(folder, report, required).programs, available_cores())
 
 
 def just_in_time(folder: Path, report: Callable[[str], None], required: bool = False) -> Compiled:

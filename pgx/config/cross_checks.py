@@ -8,12 +8,12 @@ from pgx.compiler.choose import why_not
 from pgx.config.run_config import NAMED, A3CConfig, ActorLearnerConfig, DatasetConfig, RunConfig, SyncConfig
 from pgx.core.algorithm import Setting
 from pgx.core.extras import import_problem
-from pgx.distributed.ray_cluster import address_problem, hush
+from pgx.distributed.ray_cluster import address_problem, suppress_ray_logs
 from pgx.envs.make import id_problem
-from pgx.envs.rewards.plan import OWN, reward_problems
+from pgx.envs.rewards.spec import NO_SHAPING, reward_problems
 from pgx.networks import WITH_ACTION_VALUES, WITH_MEMORY, WITH_VALUE_HEAD, WITHOUT_PARAMETERS
 from pgx.ops.optim import OPTIMIZERS
-from pgx.rollouts.sizes import Sizes, cores, misfits, share_misfits, sizes, worker_count
+from pgx.rollouts.sizes import ActorSizes, cores, size_problems, sizes, worker_count, worker_problems
 
 
 def contradictions(config: RunConfig) -> list[str]:
@@ -22,8 +22,8 @@ def contradictions(config: RunConfig) -> list[str]:
     reward, env = config.reward, config.env
     found += reward_problems(reward, env.id, env.kwargs)
     if config.names.runner == "dataset" and (reward.environment, reward.terms) != (
-        OWN.environment,
-        OWN.terms,
+        NO_SHAPING.environment,
+        NO_SHAPING.terms,
     ):
         found.append(
             "reward: runner=dataset learns from recorded rewards, which are the environment's own; reward=none"
@@ -128,7 +128,7 @@ def _dataset_misfits(config: RunConfig) -> list[str]:
     return found
 
 
-def _sizes(num_envs: int, runner: ActorLearnerConfig) -> Sizes:
+def _sizes(num_envs: int, runner: ActorLearnerConfig) -> ActorSizes:
     """Return the sizes of a run with actors."""
     return sizes(num_envs, runner.workers, runner.trajectories, runner.queue, cores())
 
@@ -137,7 +137,7 @@ def _actor_misfits(config: RunConfig) -> list[str]:
     """Return problems of actors that cannot share the environments, or whose steps the rule cannot use."""
     if not isinstance(config.runner, ActorLearnerConfig):
         return []
-    found = misfits(_sizes(config.env.num_envs, config.runner))
+    found = size_problems(_sizes(config.env.num_envs, config.runner))
     if "off_policy" not in config.algo.uses:
         found.append(
             f"runner={config.names.runner}: its steps are of what the policy was some updates ago, and "
@@ -156,7 +156,7 @@ def _backend_misfits(runner: ActorLearnerConfig) -> list[str]:
                 f"runner.address={address}: actors of runner.backend=local have none; runner.backend=ray"
             )
         return found
-    hush()
+    suppress_ray_logs()
     if problem := import_problem("ray"):
         found.append(f"runner.backend=ray: {problem}")
     if address is not None and (problem := address_problem("runner.address", address)):
@@ -174,7 +174,7 @@ def _a3c_misfits(config: RunConfig) -> list[str]:
     if not isinstance(config.runner, A3CConfig):
         return []
     num_envs, name = config.env.num_envs, config.names.algo
-    found = share_misfits(num_envs, worker_count(num_envs, config.runner.workers, cores()))
+    found = worker_problems(num_envs, worker_count(num_envs, config.runner.workers, cores()))
     if "shared_parameters" not in config.algo.uses:
         found.append(
             f"runner=a3c: others change the parameters during an update, and {name} takes them for its own; "

@@ -23,7 +23,7 @@ from pgx.core.errors import UserError
 from pgx.core.paths import choices, groups
 from pgx.core.schema import LONGEST, nearest
 from pgx.envs.make import id_problem
-from pgx.envs.rewards.plan import functions_of
+from pgx.envs.rewards.spec import functions_of
 
 
 def is_choice(override: Override) -> bool:

@@ -14,7 +14,7 @@ from pgx.core.agent import CriticSpec, PolicySpec
 from pgx.core.algorithm import Algorithm, OptimizerSpec
 from pgx.core.schema import Count, Fraction, Index, NonNegative, Positive, signature
 from pgx.envs.make import Backend
-from pgx.envs.rewards.plan import RewardPlan
+from pgx.envs.rewards.spec import RewardSpec
 from pgx.networks import CRITICS, POLICIES
 from pgx.ops.optim import CRITIC_OPTIMIZERS, OPTIMIZERS, NoOptimizer
 from pgx.rollouts.sizes import Auto
@@ -163,7 +163,7 @@ RUNNERS: dict[str, type[Any]] = {
 
 FIXED: dict[str, type[Any]] = {
     "env": EnvConfig,
-    "reward": RewardPlan,
+    "reward": RewardSpec,
     "trainer": TrainerConfig,
     "health": HealthConfig,
     "logger": LoggerConfig,
@@ -221,7 +221,7 @@ class RunConfig(Top):
     """
 
     env: EnvConfig
-    reward: RewardPlan
+    reward: RewardSpec
     trainer: TrainerConfig
     health: HealthConfig
     logger: LoggerConfig
@@ -241,7 +241,7 @@ def typed(values: Mapping[str, Any]) -> RunConfig:
     return RunConfig(
         **{key: values[key] for key in signature(Top)},
         env=EnvConfig(**values["env"]),
-        reward=RewardPlan(**values["reward"]),
+        reward=RewardSpec(**values["reward"]),
         trainer=TrainerConfig(**values["trainer"]),
         health=HealthConfig(**values["health"]),
         logger=LoggerConfig(**values["logger"]),

@@ -19,7 +19,7 @@ from pgx.config.run_config import FIXED, NAMED
 from pgx.config.suggestions import explain
 from pgx.core.command_lines import shell_command
 from pgx.core.errors import UserError
-from pgx.envs.rewards.plan import functions_of
+from pgx.envs.rewards.spec import functions_of
 
 CONFIG = "config.yaml"
 LARGEST = 1_000_000  # bytes of a config; one of pgx's has some thousand

@@ -6,7 +6,7 @@ from pgx.core.ranks import Ranks
 from pgx.ops.params import flatten
 
 
-class RanksDisagree(RunError):
+class RankMismatch(RunError):
     """The ranks no longer hold the same parameters, and none of them can be kept."""
 
 
@@ -19,7 +19,7 @@ def check_agreement(agent: Agent, ranks: Ranks, iteration: int) -> None:
     weights = {name: list(getattr(agent, name).parameters()) for name in ("policy", "critic")}
     sums = {name: float(flatten(own).double().sum()) for name, own in weights.items() if own}
     if any(other != sums for other in ranks.gather(sums)):
-        raise RanksDisagree(
+        raise RankMismatch(
             f"iteration {iteration}: the ranks no longer hold the same parameters, as where they "
             "run on processors of different kinds; the last checkpoint is from before this was seen"
         )

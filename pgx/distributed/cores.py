@@ -7,7 +7,7 @@ from pathlib import Path
 QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container's own control group (version 2)
 
 
-def available(quota: Path = QUOTA) -> int:
+def available_cores(quota: Path = QUOTA) -> int:
     """Return how many cores this process may use: those of its affinity, or of its container's quota if fewer.
 
     Args:
@@ -21,7 +21,7 @@ def available(quota: Path = QUOTA) -> int:
     return cores if granted == "max" else max(1, min(cores, math.ceil(int(granted) / int(period))))
 
 
-def one_each(number: int) -> bool:
+def has_one_core_each(number: int) -> bool:
     """Whether so many threads or processes have a core each to stay on: all that the machine has, and all are ours.
 
     Linux wakes them where the thread that calls them runs, so that two share a core while another idles: with a

@@ -19,7 +19,49 @@ SKIPPED = "RAY_DEDUP_LOGS_SKIP_REGEX"  # lines that Ray keeps from the console; 
 LEVEL = "RAY_BACKEND_LOG_LEVEL"  # below which Ray says nothing; read when it connects
 
 
-def hush() -> None:
+class ParameterStore:
+    """The newest parameters that were published, and how many actors took the place of others that died.
+
+    It imports no torch: what is published are references into the object store, which it never looks into.
+    """
+
+    def __init__(self) -> None:
+        self._newest: tuple[int, list[Any]] | None = None
+        self._joined: set[int] = set()
+        self._restarts = 0
+
+    def publish(self, version: int, references: list[Any]) -> int:
+        """Put other parameters in place of those that are there; returns how many actors have died.
+
+        Args:
+            version: of the parameters.
+            references: to them; in a list, since Ray would look up a bare one.
+        """
+        self._newest = version, references
+        return self._restarts
+
+    def newest(self) -> tuple[int, list[Any]] | None:
+        """Version and references of what was published last; None: nothing was."""
+        return self._newest
+
+    def join(self, index: int) -> int:
+        """A process begins to be an actor; returns 0, or where one was before it how many have died by now.
+
+        Args:
+            index: of the actor.
+        """
+        if index not in self._joined:
+            self._joined.add(index)
+            return 0
+        self._restarts += 1
+        return self._restarts
+
+    def restarts(self) -> int:
+        """Actors that died and were started again."""
+        return self._restarts
+
+
+def suppress_ray_logs() -> None:
     """Keep Ray, which this process has not imported yet, from telling of every death and retry; unless the user chose.
 
     What the user is to know of nodes and processes is in pgx's own messages.
@@ -56,18 +98,18 @@ def connect(key: str, address: str | None, connect_seconds: float, num_cpus: int
     if ray.is_initialized():
         return False
     if address is not None:
-        probe(key, address, connect_seconds)
+        check_cluster(key, address, connect_seconds)
     settings: dict[str, Any] = {
         "logging_level": logging.CRITICAL,
         "log_to_driver": False,
-        "runtime_env": same_path(),
+        "runtime_env": python_path_env(),
     }
     if address is None:
         settings |= {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
         ray.init(**settings)
         return True
     chosen = os.environ.setdefault(LEVEL, "fatal")  # of this process: lost nodes are told of at length
-    with _unheard():
+    with _stderr_suppressed():
         ray.init(**settings, address=address)
     if chosen == "fatal":
         del os.environ[LEVEL]
@@ -75,7 +117,7 @@ def connect(key: str, address: str | None, connect_seconds: float, num_cpus: int
 
 
 @contextmanager
-def _unheard() -> Iterator[None]:
+def _stderr_suppressed() -> Iterator[None]:
     """What is written to the error stream goes nowhere, from below Python too; exceptions say what went wrong."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -87,13 +129,13 @@ def _unheard() -> Iterator[None]:
         os.close(nowhere)
 
 
-def same_path() -> dict[str, dict[str, str]]:
+def python_path_env() -> dict[str, dict[str, str]]:
     """A runtime environment in which Ray's processes find the modules that this process finds."""
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
     return {"env_vars": {"PYTHONPATH": path}}
 
 
-def probe(key: str, address: str, seconds: float) -> None:
+def check_cluster(key: str, address: str, seconds: float) -> None:
     """Ask whether a cluster answers, in a process that can be ended: Ray's own attempt cannot be.
 
     Args:

@@ -15,7 +15,7 @@ from pgx.core.errors import RunError
 from pgx.core.ranks import SINGLE_PROCESS, Own, Ranks
 
 # For one that is late, in an evaluation on rank 0 say. One that died is noticed at once: its connections end.
-PATIENCE = timedelta(minutes=30)
+TIMEOUT = timedelta(minutes=30)
 
 
 class RankLost(RunError):
@@ -39,8 +39,8 @@ def join() -> Ranks:
     if local_size <= torch.cuda.device_count():  # else they share, which gloo can do and nccl cannot
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # from here on device=cuda is this one
         backend = "cpu:gloo,cuda:nccl"
-    with _alive():
-        dist.init_process_group(backend, timeout=PATIENCE)
+    with _rank_loss_detected():
+        dist.init_process_group(backend, timeout=TIMEOUT)
     return TorchrunContext(dist.get_rank(), dist.get_world_size(), local_size)
 
 
@@ -50,7 +50,7 @@ def leave_process_group() -> None:
         dist.destroy_process_group()
 
 
-def is_first_failure(message: str) -> bool:
+def claim_first_failure(message: str) -> bool:
     """Return whether this is the first rank to fail, whose message is reported; True without torchrun.
 
     Other ranks fail as a consequence. The message is stored in torchrun's shared store for them.
@@ -81,20 +81,20 @@ class TorchrunContext:
         # What is a mean of no rows is NaN, and must count nothing.
         weighted = flat * len(rows) if len(rows) else torch.zeros_like(flat)
         sums = torch.cat([weighted, flat.new_tensor([len(rows)])])
-        with _alive():
+        with _rank_loss_detected():
             dist.all_reduce(sums)
         whole = torch.split(sums[:-1] / sums[-1], [m.numel() for m in means])
         return tuple(part.view(m.shape).to(m.dtype) for part, m in zip(whole, means, strict=True))
 
     def gather(self, own: Own) -> list[Own]:
         found: list[Own] = [own] * self.size
-        with _alive():
+        with _rank_loss_detected():
             dist.all_gather_object(found, own)
         return found
 
 
 @contextmanager
-def _alive() -> Iterator[None]:
+def _rank_loss_detected() -> Iterator[None]:
     """Where a rank that is gone makes itself felt.
 
     Raises:
@@ -103,10 +103,12 @@ def _alive() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # torch's errors of communication are of this kind
-        raise RankLost(_told() or f"another rank ended or does not answer ({_words(error)})") from error
+        raise RankLost(
+            _first_failure() or f"another rank ended or does not answer ({_summary(error)})"
+        ) from error
 
 
-def _told() -> str | None:
+def _first_failure() -> str | None:
     try:
         store = dist.distributed_c10d._get_default_store()
         return store.get("pgx/failure").decode() if store.check(["pgx/failure"]) else None
@@ -114,7 +116,7 @@ def _told() -> str | None:
         return None
 
 
-def _words(error: Exception) -> str:
+def _summary(error: Exception) -> str:
     """What a library says happened, without the line of its source before it and its advice after it."""
     said = re.sub(r"^\[\S+:\d+\] ", "", str(error).strip()).partition("\n")[0]
     return said.partition(". ")[0] or type(error).__name__

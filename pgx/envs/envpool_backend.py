@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from pgx.core.errors import RunError
 from pgx.core.extras import import_problem
-from pgx.distributed.cores import one_each
+from pgx.distributed.cores import has_one_core_each
 from pgx.envs import spaces
-from pgx.envs.answers import Readings
-from pgx.envs.gymnasium_backend import make_single, quietly
-from pgx.envs.vector import Array, Step, said_success
+from pgx.envs.gymnasium_backend import make_single, suppressed_warnings
+from pgx.envs.signals import Signals
+from pgx.envs.vector import Array, Step, reported_success
 
 # Packages of the environments that EnvPool reimplements. An environment of another package is never taken for
 # EnvPool's of the same id.
@@ -34,7 +34,7 @@ def pool_id(env_id: str) -> str:
     return env_id.rpartition(":")[2]
 
 
-def why_not(env_id: str, kwargs: dict[str, Any], readings: Sequence[str] = ()) -> str | None:
+def unsupported_reason(env_id: str, kwargs: dict[str, Any], signals: Sequence[str] = ()) -> str | None:
     """Why EnvPool cannot stand in for Gymnasium's environment of this id; None when it can.
 
     It can when it knows every keyword and the id, and the id names the same task in both: it is registered by a
@@ -49,14 +49,14 @@ def why_not(env_id: str, kwargs: dict[str, Any], readings: Sequence[str] = ()) -
     name = pool_id(env_id)
     if name not in envpool.list_all_envs():
         return f"EnvPool has no {name}"
-    with quietly():
+    with suppressed_warnings():
         try:
             envpool.make_spec(name, **kwargs)
         except (TypeError, ValueError) as error:
             return f"EnvPool's {name} does not take these env.kwargs: {error}"
         spec = envpool.make_spec(name)
-        for reading in readings:
-            source, _, key = reading.partition(".")
+        for signal in signals:
+            source, _, key = signal.partition(".")
             if source == "simulator":
                 return f"EnvPool does not show the simulator's {key}"
             if f"info:{key}" not in spec.state_array_spec:
@@ -69,17 +69,17 @@ def why_not(env_id: str, kwargs: dict[str, Any], readings: Sequence[str] = ()) -
     ours = {"observations": env.observation_space, "actions": env.action_space}
     limit = env.spec.max_episode_steps if env.spec else None
     env.close()
-    if problem := _foreign(name):
+    if problem := _registration_problem(name):
         return problem
     for what, space in theirs.items():
-        if not _alike(space, ours[what]):
+        if not _same_spaces(space, ours[what]):
             return f"EnvPool's {name} has {what} {space}, Gymnasium's {ours[what]}"
     if limit is not None and spec.config.max_episode_steps != limit:
         return f"EnvPool's {name} lasts {spec.config.max_episode_steps} steps, Gymnasium's {limit}"
     return None
 
 
-def _foreign(name: str) -> str | None:
+def _registration_problem(name: str) -> str | None:
     """Why a registered id does not name the environment that EnvPool reimplements; None: it does."""
     registered = gymnasium.registry[name]
     made = registered.entry_point
@@ -89,12 +89,12 @@ def _foreign(name: str) -> str | None:
     return None
 
 
-def _alike(theirs: "gymnasium.Space[Any]", ours: "gymnasium.Space[Any]") -> bool:
+def _same_spaces(theirs: "gymnasium.Space[Any]", ours: "gymnasium.Space[Any]") -> bool:
     """Whether two spaces hold the same kind of values: shapes, numbers of choices, and so on for every entry."""
     if isinstance(theirs, spaces_of.Dict) and isinstance(ours, spaces_of.Dict):
-        return theirs.keys() == ours.keys() and all(_alike(theirs[key], ours[key]) for key in ours)
+        return theirs.keys() == ours.keys() and all(_same_spaces(theirs[key], ours[key]) for key in ours)
     if isinstance(theirs, spaces_of.Tuple) and isinstance(ours, spaces_of.Tuple):
-        return len(theirs) == len(ours) and all(map(_alike, theirs, ours))
+        return len(theirs) == len(ours) and all(map(_same_spaces, theirs, ours))
     if isinstance(theirs, spaces_of.MultiDiscrete) and isinstance(ours, spaces_of.MultiDiscrete):
         return np.array_equal(theirs.nvec, ours.nvec)
     return type(theirs) is type(ours) and theirs.shape == ours.shape and _n(theirs) == _n(ours)
@@ -123,21 +123,23 @@ class EnvPoolVector:
         num_envs: int,
         kwargs: dict[str, Any],
         num_threads: int,
-        readings: Sequence[str] = (),
+        signals: Sequence[str] = (),
     ) -> None:
         self.id = env_id
         self.num_envs = num_envs
         self.success: NDArray[np.int8] | None = None
-        self.readings: Readings = {}
+        self.signals: Signals = {}
         self._kwargs = kwargs
         self._num_threads = min(num_threads, num_envs)
         self._pool = self._make(seed=0)
-        with quietly():
+        with suppressed_warnings():
             self.obs_spec, self._read = spaces.observation(env_id, self._pool.observation_space)
             self.action_spec, self._write = spaces.action(env_id, self._pool.action_space)
         at = {key: i for i, key in enumerate(self._pool._state_keys)}
-        self._infos = {reading: at["info:" + reading.removeprefix("info.")] for reading in readings}
-        self._told = {key: at[f"info:{key}"] for key in ("is_success", "success") if f"info:{key}" in at}
+        self._infos = {signal: at["info:" + signal.removeprefix("info.")] for signal in signals}
+        self._success_columns = {
+            key: at[f"info:{key}"] for key in ("is_success", "success") if f"info:{key}" in at
+        }
         self._at = {name: at[name] for name in ("reward", "done", "trunc")}
         self._at["obs"] = next(i for key, i in at.items() if key.partition(":")[0] == "obs")
         self._who: list[Array] = []  # acts, in every column but the last
@@ -147,8 +149,8 @@ class EnvPoolVector:
         import envpool
 
         name = pool_id(self.id)
-        stay = {"thread_affinity_offset": 0} if one_each(self._num_threads) else {}
-        with quietly():
+        stay = {"thread_affinity_offset": 0} if has_one_core_each(self._num_threads) else {}
+        with suppressed_warnings():
             return envpool.make(
                 name,
                 env_type="gymnasium",
@@ -161,7 +163,7 @@ class EnvPoolVector:
     def reset(self, seed: int) -> Array:
         try:
             self._pool = self._make(seed)
-            with quietly():
+            with suppressed_warnings():
                 obs, _ = self._pool.reset()
         except Exception as error:
             raise RunError(f"{self.id}: EnvPool's reset raised {type(error).__name__}: {error}") from error
@@ -185,10 +187,8 @@ class EnvPoolVector:
             columns = self._pool._recv()
         except Exception as error:
             raise RunError(f"{self.id}: EnvPool's recv raised {type(error).__name__}: {error}") from error
-        self.readings = {
-            reading: np.array(columns[i], dtype=np.float64) for reading, i in self._infos.items()
-        }
-        said = said_success({key: columns[i] for key, i in self._told.items()})
+        self.signals = {signal: np.array(columns[i], dtype=np.float64) for signal, i in self._infos.items()}
+        said = reported_success({key: columns[i] for key, i in self._success_columns.items()})
         self.success = None if said is None else (np.asarray(said) > 0).astype(np.int8)
         obs, reward, done, truncated = (
             columns[self._at[name]] for name in ("obs", "reward", "done", "trunc")

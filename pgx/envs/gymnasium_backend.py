@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 from pgx.core.errors import RunError, UserError
 from pgx.core.specs import choices
 from pgx.envs import spaces
-from pgx.envs.answers import Reader, Readings, failure, number, stacked, unpack_reset, unpack_step
-from pgx.envs.spaces import Mask, mask_problem, read_mask, stuck
-from pgx.envs.vector import Array, Step, said_success
+from pgx.envs.results import describe_failure, number, stack_observations, unpack_reset, unpack_step
+from pgx.envs.signals import SignalReader, Signals
+from pgx.envs.spaces import Mask, mask_problem, no_action_allowed, read_mask
+from pgx.envs.vector import Array, Step, reported_success
 
 Space = gymnasium.Space[Any]
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
+def suppressed_warnings() -> Iterator[None]:
     """Without the advice that libraries print where environments are made: to use another version of the one
     that the user named, or that bounds of a space were rounded."""
     with warnings.catch_warnings():
@@ -31,7 +32,7 @@ def quietly() -> Iterator[None]:
 
 def make_single(env_id: str, kwargs: dict[str, Any]) -> "gymnasium.Env[Any, Any]":
     """One environment."""
-    with quietly():
+    with suppressed_warnings():
         return gymnasium.make(env_id, disable_env_checker=True, **kwargs)
 
 
@@ -64,19 +65,19 @@ class GymnasiumVector:
         num_envs: N.
         kwargs: of the constructor.
         first: number of the first of them, in messages; 0 unless others are elsewhere.
-        readings: what is read of each beside its steps, see pgx/envs/answers.py.
+        readings: what is read of each beside its steps, see pgx/envs/results.py.
     """
 
     backend = "gymnasium"
 
     def __init__(
-        self, env_id: str, num_envs: int, kwargs: dict[str, Any], first: int, readings: Sequence[str] = ()
+        self, env_id: str, num_envs: int, kwargs: dict[str, Any], first: int, signals: Sequence[str] = ()
     ) -> None:
         self.id = env_id
         self.num_envs = num_envs
         self.action_mask: Mask | None = None
         self.success: NDArray[np.int8] | None = None
-        self.readings: Readings = {}
+        self.signals: Signals = {}
         self._number = first
         self._resetting = np.zeros(num_envs, dtype=bool)
         self._steps = np.zeros(num_envs, dtype=np.int64)  # of the episodes under way
@@ -84,7 +85,7 @@ class GymnasiumVector:
         try:
             self._envs = [make_single(env_id, kwargs) for _ in range(num_envs)]
             self._obs_space, self._action_space = _common_spaces(self._envs)
-            self.reader = Reader(readings, self._envs)
+            self.signal_reader = SignalReader(signals, self._envs)
         except Exception as error:  # whatever a constructor raises, it is about this id and these kwargs
             later = None if kwargs else later_version(env_id)
             raise UserError(
@@ -101,9 +102,9 @@ class GymnasiumVector:
         try:
             answers = [unpack_reset(env.reset(seed=seed + i)) for i, env in enumerate(self._envs)]
             obs, infos = zip(*answers, strict=True)
-            rows = stacked(obs, "reset()", self._obs_space)
+            rows = stack_observations(obs, "reset()", self._obs_space)
         except Exception as error:
-            raise RunError(f"{self.id}: {failure('reset()', error, self.id)}") from error
+            raise RunError(f"{self.id}: {describe_failure('reset()', error, self.id)}") from error
         self._note_masks(infos, ended=self._resetting, call="reset()")
         return self._read(rows)
 
@@ -135,14 +136,14 @@ class GymnasiumVector:
                         truncated[i] = number(cut, "truncated")
                 obs.append(seen)
                 infos.append(info)
-            rows = stacked(obs, "step()", self._obs_space)
-            self.readings = self.reader.read(infos, self._resetting)
+            rows = stack_observations(obs, "step()", self._obs_space)
+            self.signals = self.signal_reader.read(infos, self._resetting)
         except Exception as error:
-            raise RunError(f"{self.id}: {failure(call, error, self.id)}") from error
+            raise RunError(f"{self.id}: {describe_failure(call, error, self.id)}") from error
         self._steps = np.where(self._resetting, 0, self._steps + 1)
         self._resetting = terminated | truncated
         self._note_masks(infos, ended=self._resetting, call="step()")
-        self.success = _successes(infos)
+        self.success = _success_flags(infos)
         return Step(self._read(rows), reward, terminated, truncated)
 
     @property
@@ -172,7 +173,7 @@ class GymnasiumVector:
             if problem := mask_problem(mask, sizes):
                 raise RunError(f"{self._whose_mask(i, call)} {problem}")
             allowed[i] = ended[i] or read_mask(mask)
-        closed = stuck(allowed, sizes)
+        closed = no_action_allowed(allowed, sizes)
         if closed.any():
             raise RunError(
                 f"{self._whose_mask(int(np.flatnonzero(closed)[0]), call)} forbids every action (of a component) and "
@@ -189,8 +190,8 @@ class GymnasiumVector:
             self._envs.pop().close()
 
 
-def _successes(infos: Sequence[dict[str, Any]]) -> NDArray[np.int8] | None:
-    said = [said_success(info) for info in infos]
+def _success_flags(infos: Sequence[dict[str, Any]]) -> NDArray[np.int8] | None:
+    said = [reported_success(info) for info in infos]
     if said.count(None) == len(said):
         return None
     # Whatever else stands under such a name says nothing here.

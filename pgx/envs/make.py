@@ -15,13 +15,13 @@ from pgx.core.errors import UserError
 from pgx.core.schema import most_similar
 from pgx.core.user_modules import hidden_file
 from pgx.envs import envpool_backend, process_backend
-from pgx.envs.answers import reading_problem
 from pgx.envs.gymnasium_backend import GymnasiumVector, later_version, make_single
 from pgx.envs.packages import install_hint, package_hint
-from pgx.envs.recipe import pack, unpack
-from pgx.envs.rewards.plan import RewardPlan, readings_of
-from pgx.envs.rewards.shaped import Shaped
-from pgx.envs.vector import Readable, VectorEnv
+from pgx.envs.pickling import pickle_env, unpickle_env
+from pgx.envs.rewards.shaped import ShapedRewardEnv
+from pgx.envs.rewards.spec import RewardSpec, required_signals
+from pgx.envs.signals import signal_problem
+from pgx.envs.vector import SignalEnv, VectorEnv
 
 Backend = Literal["auto", "envpool", "processes", "gymnasium"]
 
@@ -102,7 +102,7 @@ def choose_backend(
     kwargs: dict[str, Any],
     num_envs: int,
     num_threads: int,
-    reward: RewardPlan,
+    reward: RewardSpec,
 ) -> BackendChoice:
     """Resolve `auto` to EnvPool where it is the same task, else to Gymnasium: in worker processes where that is faster.
 
@@ -112,22 +112,22 @@ def choose_backend(
     Raises:
         UserError: what was asked for by name cannot do it, or the environment has not what the reward needs.
     """
-    readings = readings_of(reward)
-    _refuse_unreadable(env_id, kwargs, readings)
+    signals = required_signals(reward)
+    _check_signals(env_id, kwargs, signals)
     if backend == "gymnasium":
         return BackendChoice("gymnasium", "as configured")
     if backend == "processes":
-        refusal = process_backend.why_not(env_id, kwargs)
+        refusal = process_backend.unsupported_reason(env_id, kwargs)
         if refusal is not None:
             raise UserError(f"env.backend=processes: {refusal}; env.backend=gymnasium runs it")
         return BackendChoice("processes", "as configured")
-    refusal = envpool_backend.why_not(env_id, kwargs, list(readings))
+    refusal = envpool_backend.unsupported_reason(env_id, kwargs, list(signals))
     if refusal is None:
         return BackendChoice("envpool", "as configured" if backend == "envpool" else "auto")
     if backend == "envpool":
         raise UserError(f"env.backend=envpool: {refusal}; {_instead(env_id, kwargs)}")
     workers = min(num_threads, num_envs)
-    if workers > 1 and process_backend.why_not(env_id, kwargs) is None:
+    if workers > 1 and process_backend.unsupported_reason(env_id, kwargs) is None:
         seconds = step_seconds(env_id, kwargs)
         if seconds * (num_envs - math.ceil(num_envs / workers)) > WORTH_WORKERS:
             how = f"a step takes {1000 * seconds:.2g} ms, so {workers} processes share the environments"
@@ -145,17 +145,17 @@ def _instead(env_id: str, kwargs: dict[str, Any]) -> str:
     return "env.backend=gymnasium runs it"
 
 
-def _refuse_unreadable(env_id: str, kwargs: dict[str, Any], readings: Mapping[str, str]) -> None:
+def _check_signals(env_id: str, kwargs: dict[str, Any], signals: Mapping[str, str]) -> None:
     """Look whether an environment has what terms would read of it, before there is a run.
 
     Raises:
         UserError: what it has not, with the term that asks.
     """
-    if not readings:
+    if not signals:
         return
     try:
         with closing(make_single(env_id, kwargs)) as env:
-            found = {term: reading_problem(env, reading) for reading, term in readings.items()}
+            found = {term: signal_problem(env, signal) for signal, term in signals.items()}
     except Exception:  # an environment that is broken says so when the run makes it
         return
     if problems := [f"reward.terms.{term}: {env_id}: {said}" for term, said in found.items() if said]:
@@ -190,7 +190,7 @@ def make_envs(
     kwargs: dict[str, Any],
     num_threads: int,
     worker_timeout: float,
-    reward: RewardPlan,
+    reward: RewardSpec,
 ) -> VectorEnv:
     """N environments on the chosen backend.
 
@@ -201,25 +201,25 @@ def make_envs(
         worker_timeout: seconds in which worker processes answer; the other backends have none.
         reward: what is paid.
     """
-    readings = list(readings_of(reward))
-    envs: Readable
+    signals = list(required_signals(reward))
+    envs: SignalEnv
     if choice.name == "envpool":
-        envs = envpool_backend.EnvPoolVector(env_id, num_envs, kwargs, num_threads, readings)
+        envs = envpool_backend.EnvPoolVector(env_id, num_envs, kwargs, num_threads, signals)
     elif choice.name == "processes":
-        envs = process_backend.ProcessVector(env_id, num_envs, kwargs, num_threads, worker_timeout, readings)
+        envs = process_backend.ProcessVector(env_id, num_envs, kwargs, num_threads, worker_timeout, signals)
     else:
-        envs = GymnasiumVector(env_id, num_envs, kwargs, first=0, readings=readings)
-    return Shaped(envs, reward, kwargs) if reward.shapes else envs
+        envs = GymnasiumVector(env_id, num_envs, kwargs, first=0, signals=signals)
+    return ShapedRewardEnv(envs, reward, kwargs) if reward.shapes else envs
 
 
 @dataclass(frozen=True)
-class EnvsPlan:
+class EnvSpec:
     """Environments as plain values, to be made here or in a worker process.
 
     Args:
         choice: of the backend.
         id, num_envs, kwargs, num_threads, worker_timeout: as `make_envs` takes them.
-        recipe: how the environment is registered here, from `pack`; None: as it is everywhere.
+        recipe: how the environment is registered here, from `pickle_env`; None: as it is everywhere.
         reward: what is paid.
     """
 
@@ -229,36 +229,36 @@ class EnvsPlan:
     kwargs: dict[str, Any]
     num_threads: int
     worker_timeout: float
-    recipe: bytes | None
-    reward: RewardPlan
+    pickled_env: bytes | None
+    reward: RewardSpec
 
     def make(self) -> VectorEnv:
         """The environments."""
-        kwargs = self.kwargs if self.recipe is None else unpack(self.id, self.recipe)
+        kwargs = self.kwargs if self.pickled_env is None else unpickle_env(self.id, self.pickled_env)
         return make_envs(
             self.choice, self.id, self.num_envs, kwargs, self.num_threads, self.worker_timeout, self.reward
         )
 
 
-def plan_envs(
+def env_spec(
     env_id: str,
     backend: Backend,
     num_envs: int,
     kwargs: dict[str, Any],
     num_threads: int,
     worker_timeout: float,
-    reward: RewardPlan,
-) -> EnvsPlan:
+    reward: RewardSpec,
+) -> EnvSpec:
     """Environments that worker processes can make.
 
     Raises:
         UserError: they cannot, or the backend that was asked for cannot.
     """
     choice = choose_backend(env_id, backend, kwargs, num_envs, num_threads, reward)
-    recipe = None
+    pickled_env = None
     if choice.name != "envpool":
         try:
-            recipe = pack(env_id, kwargs)
+            pickled_env = pickle_env(env_id, kwargs)
         except ValueError as error:
             raise UserError(f"env.id={env_id}: {error}") from error
-    return EnvsPlan(choice, env_id, num_envs, kwargs, num_threads, worker_timeout, recipe, reward)
+    return EnvSpec(choice, env_id, num_envs, kwargs, num_threads, worker_timeout, pickled_env, reward)

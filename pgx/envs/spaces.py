@@ -111,7 +111,7 @@ def read_mask(mask: Any) -> Mask:
     return _joined(mask).astype(bool)
 
 
-def stuck(allowed: Mask, sizes: Sequence[int]) -> Mask:
+def no_action_allowed(allowed: Mask, sizes: Sequence[int]) -> Mask:
     """Return for each row of masks [N, K] whether it forbids every alternative of some choice; [N]."""
     parts = np.split(allowed, np.cumsum(sizes)[:-1], axis=1)
     closed: Mask = np.any([~part.any(axis=1) for part in parts], axis=0)

@@ -39,7 +39,7 @@ class Step(NamedTuple):
         }
 
 
-def said_success(info: Mapping[str, Any]) -> Any:
+def reported_success(info: Mapping[str, Any]) -> Any:
     """What an environment says of its task, under either of the names in use; None where it says nothing."""
     said = info.get("is_success")
     return info.get("success") if said is None else said
@@ -87,12 +87,12 @@ class VectorEnv(Protocol):
     def close(self) -> None: ...
 
 
-class Readable(VectorEnv, Protocol):
+class SignalEnv(VectorEnv, Protocol):
     """A VectorEnv that was asked to read more of its environments than a step tells: a backend."""
 
     @property
-    def readings(self) -> Mapping[str, NDArray[np.float64]]:
-        """[N, ...] each, of the last step, by the names that were asked for (pgx/envs/answers.py)."""
+    def signals(self) -> Mapping[str, NDArray[np.float64]]:
+        """[N, ...] each, of the last step, by the names that were asked for (pgx/envs/results.py)."""
         ...
 
 

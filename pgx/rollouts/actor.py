@@ -14,70 +14,74 @@ from pgx.core.agent import Agent
 from pgx.core.algorithm import Binds
 from pgx.core.errors import RunError
 from pgx.core.seeding import derive
-from pgx.envs.make import EnvsPlan
+from pgx.distributed.shared_memory import ArraySpec, attach
+from pgx.distributed.worker_pool import CallCounts, attach_call_counts
+from pgx.envs.counted_calls import make_counted
+from pgx.envs.make import EnvSpec
 from pgx.networks.agents import AgentSpec
 from pgx.rollouts.collector import RolloutBuffer, RolloutCollector
 from pgx.rollouts.inference import InferenceChannel, RemotePolicy
-from pgx.rollouts.shared import Column, SharedParameters, acting_tensors, attach
-from pgx.rollouts.trajectories import Stream, store
-from pgx.rollouts.types import Episode
-from pgx.rollouts.watch import Calls, counters, make_watched
+from pgx.rollouts.shared_parameters import SharedParameters, as_tensors, inference_tensors
+from pgx.rollouts.sources import Episode
+from pgx.rollouts.trajectories import Stream, write_trajectory
 
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class ActorPlan:
+class ActorSpec:
     """What every actor is made of, as plain values: whatever process it lives in."""
 
     agent: AgentSpec
-    envs: EnvsPlan  # of one actor
+    envs: EnvSpec  # of one actor
     rollout_steps: int  # T
     seed: int  # of the run
     engine: EngineChoice
 
-    def stepper(self, index: int, life: int, engine: Binds, calls: Calls) -> tuple[RolloutCollector, Agent]:
+    def make_collector(
+        self, index: int, generation: int, engine: Binds, calls: CallCounts
+    ) -> tuple[RolloutCollector, Agent]:
         """The environments and the agent of an actor; rewards stay as they are.
 
         One that takes the place of an actor that died must not live its life again: it draws from streams of its own.
         """
-        envs = make_watched(self.envs, calls)
+        envs = make_counted(self.envs, calls)
         agent = self.agent.make(envs.obs_spec, envs.action_spec, CPU)
-        seed = self.seed if life == 0 else derive(self.seed, "life", life)
+        seed = self.seed if generation == 0 else derive(self.seed, "life", generation)
         return RolloutCollector(envs, None, seed, index, CPU, engine), agent
 
 
 @dataclass(frozen=True)
-class Places:
+class SharedLayout:
     """Where an actor finds what it shares with the learner: descriptors, and what lies behind them."""
 
     parameters: int
-    parameter_columns: list[Column]
+    parameter_columns: list[ArraySpec]
     slots: int
-    slot_columns: list[list[Column]]
-    desks: list[InferenceChannel] | None  # where actors ask for actions; None: they choose their own
-    calls: int  # see `Watch`
+    slot_columns: list[list[ArraySpec]]
+    channels: list[InferenceChannel] | None  # where actors ask for actions; None: they choose their own
+    calls: int  # see `Watchdog`
     actors: int
 
 
 @dataclass(frozen=True)
-class Begin:
+class ResetCommand:
     """Start every environment anew."""
 
     iteration: int
-    life: int  # 0, or for an actor in the place of another that died: how many had died by then
+    generation: int  # 0, or for an actor in the place of another that died: how many had died by then
     stream: Stream | None
 
 
 @dataclass(frozen=True)
-class Order:
+class CollectCommand:
     """A trajectory is wanted."""
 
     slot: int
 
 
 @dataclass(frozen=True)
-class Done:
+class CollectResult:
     """What was ordered is in its slot."""
 
     slot: int
@@ -89,7 +93,7 @@ class Done:
     begins: bool  # the first since the environments began anew
 
 
-class Reads(Protocol):
+class ParameterReader(Protocol):
     """Where an actor finds the newest parameters."""
 
     def read(self, tensors: Mapping[str, Tensor]) -> int:
@@ -103,84 +107,86 @@ class Actor:
     Args:
         plan: what it is made of.
         index: its number.
-        life: as in `Begin`.
+        generation: as in `ResetCommand`.
         parameters: where the newest are.
         slots: where trajectories are written to, see `layout`.
-        desk: where it asks for actions; None: it chooses its own.
+        remote_policy: where it asks for actions; None: it chooses its own.
         calls: its counter of calls of its environments.
     """
 
     def __init__(
         self,
-        plan: ActorPlan,
+        plan: ActorSpec,
         index: int,
-        life: int,
-        parameters: Reads,
+        generation: int,
+        parameters: ParameterReader,
         slots: Sequence[Mapping[str, Tensor]],
-        desk: RemotePolicy | None,
-        calls: Calls,
+        remote_policy: RemotePolicy | None,
+        calls: CallCounts,
     ) -> None:
-        self._desk = desk
+        self._remote_policy = remote_policy
         self._steps = plan.rollout_steps
         # The learner compiles the same programs first, and reports it.
-        engine = make_engine(plan.engine, "cpu", discard_report) if desk is None else desk
-        self.stepper, self._agent = plan.stepper(index, life, engine, calls)
+        engine = make_engine(plan.engine, "cpu", discard_report) if remote_policy is None else remote_policy
+        self.collector, self._agent = plan.make_collector(index, generation, engine, calls)
         self._parameters = parameters
-        self._acting = acting_tensors(self._agent)
+        self._inference_tensors = inference_tensors(self._agent)
         self._slots = slots
         self._begins = True
 
-    def begin(self, begin: Begin) -> None:
+    def begin(self, begin: ResetCommand) -> None:
         """Start every environment anew."""
-        self.stepper.begin(begin.iteration)
+        self.collector.begin(begin.iteration)
         if begin.stream is not None:
-            self.stepper.load_state_dict({"sampling": torch.from_numpy(begin.stream), "reward_scaler": None})
+            self.collector.load_state_dict(
+                {"sampling": torch.from_numpy(begin.stream), "reward_scaler": None}
+            )
         self._begins = True
 
-    def fill(self, slot: int) -> Done:
+    def fill(self, slot: int) -> CollectResult:
         """A trajectory, into its slot."""
-        stepper = self.stepper
-        before = stepper.env_seconds, stepper.policy_seconds
-        version = self._parameters.read(self._acting) if self._desk is None else 0
-        recording = RolloutBuffer(room=self._steps + 1)
-        stepper.advance(self._agent, recording, self._steps)
-        store(stepper.rollout(recording), self._slots[slot])
-        if self._desk is not None:
-            version = self._desk.take_version()
-        episodes, stepper.episodes = stepper.episodes, []
+        collector = self.collector
+        before = collector.env_seconds, collector.policy_seconds
+        version = self._parameters.read(self._inference_tensors) if self._remote_policy is None else 0
+        buffer = RolloutBuffer(room=self._steps + 1)
+        collector.advance(self._agent, buffer, self._steps)
+        write_trajectory(collector.rollout(buffer), self._slots[slot])
+        if self._remote_policy is not None:
+            version = self._remote_policy.take_version()
+        episodes, collector.episodes = collector.episodes, []
         begins, self._begins = self._begins, False
-        stream: Stream = np.asarray(stepper.state_dict()["sampling"])
-        spent = stepper.env_seconds - before[0], stepper.policy_seconds - before[1]
-        return Done(slot, version, episodes, *spent, stream, begins)
+        stream: Stream = np.asarray(collector.state_dict()["sampling"])
+        spent = collector.env_seconds - before[0], collector.policy_seconds - before[1]
+        return CollectResult(slot, version, episodes, *spent, stream, begins)
 
 
-def act(plan: ActorPlan, places: Places, index: int, channel: "Connection[Any, Any]") -> None:
-    """Do as the learner says; for `Workers`."""
-    begin: Begin = channel.recv()
-    shared = attach(places.slots, [column for slot in places.slot_columns for column in slot])
+def run_actor(plan: ActorSpec, places: SharedLayout, index: int, channel: "Connection[Any, Any]") -> None:
+    """Do as the learner says; for `WorkerPool`."""
+    begin: ResetCommand = channel.recv()
+    shared = as_tensors(attach(places.slots, [column for slot in places.slot_columns for column in slot]))
     slots = [
         {column.name.partition(".")[2]: shared[column.name] for column in slot}
         for slot in places.slot_columns
     ]
     parameters = SharedParameters(places.parameters, places.parameter_columns)
-    desk = None if places.desks is None else RemotePolicy(places.desks[index])
-    calls = counters(places.calls, places.actors)[index : index + 1]
-    actor = Actor(plan, index, begin.life, parameters, slots, desk, calls)
+    remote_policy = None if places.channels is None else RemotePolicy(places.channels[index])
+    calls = attach_call_counts(places.calls, places.actors)[index : index + 1]
+    actor = Actor(plan, index, begin.generation, parameters, slots, remote_policy, calls)
     try:
         actor.begin(begin)
         while True:
-            message: Begin | Order = channel.recv()
-            if isinstance(message, Begin):
+            message: ResetCommand | CollectCommand = channel.recv()
+            if isinstance(message, ResetCommand):
                 actor.begin(message)
             else:
                 channel.send(actor.fill(message.slot))
     except RunError as error:
-        raise of_actor(error, plan, index) from error.__cause__
+        raise with_actor_index(error, plan, index) from error.__cause__
     finally:
-        actor.stepper.envs.close()
+        actor.collector.envs.close()
 
 
-def of_actor(error: RunError, plan: ActorPlan, index: int) -> RunError:
+def with_actor_index(error: RunError, plan: ActorSpec, index: int) -> RunError:
     """What an actor's environments raised, with which actor's they are."""
     first, last = index * plan.envs.num_envs, (index + 1) * plan.envs.num_envs - 1
     return RunError(f"{error} (actor {index}, which counts environments {first} to {last} from 0)")

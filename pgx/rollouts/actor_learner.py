@@ -13,17 +13,17 @@ from pgx.core.algorithm import Engine
 from pgx.core.data import Rollout
 from pgx.core.schema import Count, Index, Positive
 from pgx.core.specs import choices
-from pgx.distributed.ray_cluster import hush
+from pgx.distributed.ray_cluster import suppress_ray_logs
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
-from pgx.rollouts.actor import CPU, ActorPlan
+from pgx.rollouts.actor import CPU, ActorSpec
 from pgx.rollouts.collector import respond
-from pgx.rollouts.inference import InferenceServer, blank
+from pgx.rollouts.inference import InferenceServer, example_inputs
 from pgx.rollouts.local_actors import LocalActors
-from pgx.rollouts.shared import acting_tensors
+from pgx.rollouts.shared_parameters import inference_tensors
 from pgx.rollouts.sizes import Auto, cores, sizes
-from pgx.rollouts.trajectories import Actors, Stream, Trajectory, join, layout
-from pgx.rollouts.types import Episode
+from pgx.rollouts.sources import Episode
+from pgx.rollouts.trajectories import Actors, Stream, Trajectory, concatenate, trajectory_specs
 
 
 class ActorLearner:
@@ -69,10 +69,10 @@ class ActorLearner:
         # One number divides all rewards, while each actor's environments have returns of their own.
         self._scalers = None if reward_scaler is None else reward_scaler.shared(actors.count)
         self._streams: list[Stream | None] = [None] * actors.count
-        self._begun = False
+        self._started = False
         self._version = 0  # of the parameters that are published
-        self._ordered = 0  # k, since the environments began
-        self._under_way = 0  # ordered and not yet taken
+        self._requested = 0  # k, since the environments began
+        self._pending = 0  # ordered and not yet taken
         self.steps = 0
         self.taken = 0
         self._lags: list[int] = []
@@ -88,59 +88,59 @@ class ActorLearner:
     def begin(self, iteration: int) -> None:
         """Start every environment anew; trajectories under way are dropped, and their draws with them."""
         self.actors.begin(iteration, self._streams)
-        self._begun, self._ordered, self._under_way = True, 0, 0
+        self._started, self._requested, self._pending = True, 0, 0
 
     def collect(self, agent: Agent) -> Rollout:
         """The next trajectories [T, trajectories * n], of this agent or of what it was some updates ago.
 
         Trajectories in which every environment only reset itself (T = 1) hold no data, and the next ones are taken.
         """
-        if not self._begun:
+        if not self._started:
             self.begin(iteration=0)
         self.taken = 0
         self._publish(agent)
-        self._order(self.queue - self._under_way)
+        self._request(self.queue - self._pending)
         self._fill = self.actors.finished() / self.queue
         while (rollout := self._taken(self.trajectories)).steps == 0:
-            self._order(self.trajectories)
+            self._request(self.trajectories)
         return rollout
 
     def warm_up(self, agent: Agent, steps: int) -> Iterator[Rollout]:
         """Rollouts of one trajectory of each actor, until there are so many steps; nothing is ordered ahead."""
-        if not self._begun:
+        if not self._started:
             self.begin(iteration=0)
         self._publish(agent)
         length, num_envs = self.rows
         for _ in range(math.ceil(steps / (length * num_envs * self.actors.count))):
-            self._order(self.actors.count)
+            self._request(self.actors.count)
             yield self._taken(self.actors.count)
 
     def _publish(self, agent: Agent) -> None:
         self._version += 1
-        self.actors.publish(self._version, acting_tensors(agent))
+        self.actors.publish(self._version, inference_tensors(agent))
 
-    def _order(self, count: int) -> None:
+    def _request(self, count: int) -> None:
         """Order so many trajectories, of one actor after the other."""
         for _ in range(count):
-            self.actors.order(self._ordered % self.actors.count)
-            self._ordered += 1
-        self._under_way += count
+            self.actors.request(self._requested % self.actors.count)
+            self._requested += 1
+        self._pending += count
 
     def _taken(self, count: int) -> Rollout:
         """The oldest trajectories side by side; one number divides all their rewards."""
         taken = [self.actors.take() for _ in range(count)]
-        self._under_way -= count
+        self._pending -= count
         self._lags = [self._version - trajectory.version for trajectory in taken]
         for trajectory in taken:
-            self._note(trajectory)
-        rollout = join([trajectory.columns for trajectory in taken], self.device)
+            self._record(trajectory)
+        rollout = concatenate([trajectory.columns for trajectory in taken], self.device)
         self.steps = rollout.steps
         self.taken += rollout.steps
         if self._scalers is None:
             return rollout
         return replace(rollout, reward=self._scalers[0].scaled(rollout.reward))
 
-    def _note(self, trajectory: Trajectory) -> None:
+    def _record(self, trajectory: Trajectory) -> None:
         """Note all of a trajectory but its steps; the reward scaler learns its returns."""
         self.episodes += trajectory.episodes
         self.env_seconds += trajectory.env_seconds / self.actors.count  # actors work beside each other
@@ -154,7 +154,7 @@ class ActorLearner:
                 scaler.begin()
             scaler.observe(columns["reward"], done, columns["valid"])
 
-    def measures(self) -> Metrics:
+    def metrics(self) -> Metrics:
         return {
             "policy_lag": float(np.mean(self._lags)),
             "policy_lag_max": float(max(self._lags)),
@@ -187,7 +187,7 @@ def actor_learner(
     device: torch.device,
     engine: Engine,
     num_envs: int,
-    actor_plan: Callable[[int], ActorPlan],
+    actor_plan: Callable[[int], ActorSpec],
     rollout_steps: Count,
     workers: Count | Auto,
     trajectories: Count | Auto,
@@ -198,7 +198,7 @@ def actor_learner(
     address: str | None,
     connect_seconds: Positive,
 ) -> ActorLearner:
-    """An ActorLearner with actors of its own. Args as in `Sizes` and both.
+    """An ActorLearner with actors of its own. Args as in `ActorSizes` and both.
 
     Args:
         engine: runs the policy where the learner chooses the actions.
@@ -214,8 +214,8 @@ def actor_learner(
     plan = actor_plan(size.workers)
     twin = plan.agent.make(envs.obs_spec, envs.action_spec, CPU)
     memory = 0 if twin.policy.memory is None else twin.policy.memory.size
-    columns = layout(rollout_steps, size.envs_each, envs.obs_spec, envs.action_spec, memory)
-    given = blank(twin, columns[0], size.envs_each)
+    columns = trajectory_specs(rollout_steps, size.envs_each, envs.obs_spec, envs.action_spec, memory)
+    given = example_inputs(twin, columns[0], size.envs_each)
     service = None
     if inference == "learner":
         service = InferenceServer(twin, engine, given, sum(choices(envs.action_spec)), size.workers)
@@ -226,10 +226,10 @@ def actor_learner(
     match backend:
         case "local":
             actors = LocalActors(
-                plan, size.workers, max_restarts, size.queue, columns, acting_tensors(twin), service
+                plan, size.workers, max_restarts, size.queue, columns, inference_tensors(twin), service
             )
         case "ray":
-            hush()
+            suppress_ray_logs()
             from pgx.rollouts.ray_actors import RayActors  # imports Ray, an extra
 
             actors = RayActors(plan, size.workers, max_restarts, columns, address, connect_seconds)

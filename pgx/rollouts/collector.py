@@ -25,7 +25,7 @@ from pgx.core.ranks import SINGLE_PROCESS, Ranks, share_of
 from pgx.core.seeding import derive, generator
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import Array, Step, VectorEnv
-from pgx.rollouts.types import Episode
+from pgx.rollouts.sources import Episode
 
 
 class RolloutBuffer:
@@ -171,17 +171,17 @@ class RolloutCollector:
         self._obs: Array | None = None
 
     @property
-    def begun(self) -> bool:
+    def started(self) -> bool:
         return self._obs is not None
 
     @property
     def episode_steps(self) -> NDArray[np.int64]:
         """Steps of each environment's episode so far, [N]; 0 after its end."""
-        return self._tally.length
+        return self._stats.length
 
     def cut(self, i: int) -> Episode:
         """Return the episode under way in environment i, marked as cut; the environment itself goes on."""
-        return self._tally.cut(i, success=None)
+        return self._stats.cut(i, success=None)
 
     def begin(self, iteration: int) -> None:
         """Start every environment anew, seeded from (seed, iteration): an episode boundary for all."""
@@ -190,52 +190,52 @@ class RolloutCollector:
         self._obs = self.envs.reset(derive(self.seed, "environments", iteration) + before)
         if not _finite(self._obs):
             self._refuse(self._obs, RolloutBuffer(room=1), step=0)
-        self._tally = EpisodeStats(n)
+        self._stats = EpisodeStats(n)
         self._memory: Tensor | None = None
         if self.reward_scaler is not None:
             self.reward_scaler.begin()
 
     @torch.inference_mode()
-    def advance(self, agent: Agent, recording: RolloutBuffer, steps: int) -> None:
+    def advance(self, agent: Agent, buffer: RolloutBuffer, steps: int) -> None:
         """Take so many steps of all environments, into a recording."""
-        noise = self._drawn(agent, steps)
-        first = recording.steps
+        noise = self._draw_noise(agent, steps)
+        first = buffer.steps
         if first == 0:
             assert self._obs is not None
-            recording.write("obs", 0, self._obs)
+            buffer.write("obs", 0, self._obs)
         came: Step | None = None
         for t in range(first, first + steps):
-            self._send(agent, recording, t, noise[t - first])
+            self._send(agent, buffer, t, noise[t - first])
             if came is not None:
-                self._note(came, recording, t - 1)
-            came = self._receive(recording, t)
+                self._record(came, buffer, t - 1)
+            came = self._receive(buffer, t)
         if came is not None:
-            self._note(came, recording, first + steps - 1)
-        recording.steps += steps
+            self._record(came, buffer, first + steps - 1)
+        buffer.steps += steps
 
     def collect(self, agent: Agent, steps: int) -> Rollout:
         """Take so many steps of all environments, as a rollout."""
         # A row more than there are steps: the last observation has no step of its own.
-        recording = RolloutBuffer(room=steps + 1)
-        self.advance(agent, recording, steps)
-        return self.rollout(recording)
+        buffer = RolloutBuffer(room=steps + 1)
+        self.advance(agent, buffer, steps)
+        return self.rollout(buffer)
 
     def steps_each(self, steps: int) -> int:
         """Steps of each environment for at least so many over all ranks."""
         return math.ceil(steps / (self.envs.num_envs * self.ranks.size))
 
-    def _drawn(self, agent: Agent, steps: int) -> Tensor:
+    def _draw_noise(self, agent: Agent, steps: int) -> Tensor:
         """The noise that the actions of these steps are made of, [steps, N, ...]."""
         if self._noise is None:
             assert self._obs is not None
             memory = agent.blank_memory(self.envs.num_envs, self.device)
             seen = agent.observe(
-                self._on_device(self._obs), self._on_device(self._tally.length), None, memory
+                self._on_device(self._obs), self._on_device(self._stats.length), None, memory
             )
             self._noise = partial(noise_of, self.ranks, distribution_at(agent.policy, seen)[0])
         return self._noise(steps, self._sampling)
 
-    def _send(self, agent: Agent, recording: RolloutBuffer, t: int, noise: Tensor) -> None:
+    def _send(self, agent: Agent, buffer: RolloutBuffer, t: int, noise: Tensor) -> None:
         """Begin a step with the actions of the agent."""
         started = time.perf_counter()
         assert self._obs is not None
@@ -245,7 +245,7 @@ class RolloutCollector:
         extra = [] if mask is None else [self._on_device(mask)]
         extra += [] if self._memory is None else [self._memory]
         action, executed, log_prob, *memory = self._respond(agent, mask is not None)(
-            self._on_device(self._obs), self._on_device(self._tally.length), noise, *extra
+            self._on_device(self._obs), self._on_device(self._stats.length), noise, *extra
         )
         actions = executed.cpu().numpy()
         acted = time.perf_counter()
@@ -254,37 +254,37 @@ class RolloutCollector:
         self.policy_seconds += acted - started
         self.env_seconds += sent - acted
         # From here on the environments move.
-        recording.write("time", t, self._tally.length)
-        recording.write("valid", t, ~self._tally.resetting)
-        recording.write("action", t, action.cpu().numpy())
-        recording.write("log_prob", t, log_prob.cpu().numpy())
+        buffer.write("time", t, self._stats.length)
+        buffer.write("valid", t, ~self._stats.resetting)
+        buffer.write("action", t, action.cpu().numpy())
+        buffer.write("log_prob", t, log_prob.cpu().numpy())
         if mask is not None:
-            recording.write("action_mask", t, mask)
+            buffer.write("action_mask", t, mask)
         if self._memory is not None:
-            recording.write("memory", t, self._memory.cpu().numpy())
+            buffer.write("memory", t, self._memory.cpu().numpy())
             # An episode that begins with the next step remembers nothing.
-            self._memory = memory[0].masked_fill(self._on_device(self._tally.resetting).unsqueeze(-1), 0.0)
+            self._memory = memory[0].masked_fill(self._on_device(self._stats.resetting).unsqueeze(-1), 0.0)
 
-    def _receive(self, recording: RolloutBuffer, t: int) -> Step:
+    def _receive(self, buffer: RolloutBuffer, t: int) -> Step:
         """Wait for the end of a step, and learn from it what the next actions depend on."""
         started = time.perf_counter()
         step = self.envs.receive()
         self.env_seconds += time.perf_counter() - started
-        self.taken += int((~self._tally.resetting).sum())
-        self._tally.count(step)
+        self.taken += int((~self._stats.resetting).sum())
+        self._stats.count(step)
         self._obs = step.obs
         if not _finite(step.obs):
-            self._note(step, recording, t)  # the evidence has the step that it is of
-            self._refuse(step.obs, recording, t)
+            self._record(step, buffer, t)  # the evidence has the step that it is of
+            self._refuse(step.obs, buffer, t)
         return step
 
-    def _note(self, step: Step, recording: RolloutBuffer, t: int) -> None:
+    def _record(self, step: Step, buffer: RolloutBuffer, t: int) -> None:
         """What is left to note of a step that has ended."""
-        recording.write("reward", t, step.reward)
-        recording.write("terminated", t, step.terminated)
-        recording.write("truncated", t, step.truncated)
-        recording.write("obs", t + 1, step.obs)  # row t + 1 is the successor of row t
-        self.episodes += [episode for _, episode in self._tally.add(step, success=None)]
+        buffer.write("reward", t, step.reward)
+        buffer.write("terminated", t, step.terminated)
+        buffer.write("truncated", t, step.truncated)
+        buffer.write("obs", t + 1, step.obs)  # row t + 1 is the successor of row t
+        self.episodes += [episode for _, episode in self._stats.add(step, success=None)]
 
     def _respond(self, agent: Agent, masked: bool) -> Bound:
         """`respond` for this agent, bound once: its networks and its lens change in place."""
@@ -294,35 +294,33 @@ class RolloutCollector:
             self._bound[masked] = known = (agent, bound)
         return known[1]
 
-    def rollout(self, recording: RolloutBuffer) -> Rollout:
+    def rollout(self, buffer: RolloutBuffer) -> Rollout:
         """What was recorded, as a rollout; rewards are scaled here, all by one number."""
-        reward = recording["reward"]
-        self._check_reward(recording)
+        reward = buffer["reward"]
+        self._check_reward(buffer)
         cpu = torch.device("cpu")
         terminated, truncated, valid = (
-            recording.tensor(name, cpu) for name in ("terminated", "truncated", "valid")
+            buffer.tensor(name, cpu) for name in ("terminated", "truncated", "valid")
         )
         raw = torch.from_numpy(reward)
         if self.reward_scaler is None:
             rewards = raw.float()
         else:
             rewards = self.reward_scaler.scale(raw, terminated | truncated, valid)
-        obs = recording.tensor("obs", self.device, more=1)
+        obs = buffer.tensor("obs", self.device, more=1)
         some = {
-            name: recording.tensor(name, self.device)
-            for name in ("action_mask", "memory")
-            if name in recording
+            name: buffer.tensor(name, self.device) for name in ("action_mask", "memory") if name in buffer
         }
         return Rollout(
             obs=obs[:-1],
-            action=recording.tensor("action", self.device),
-            log_prob=recording.tensor("log_prob", self.device),
+            action=buffer.tensor("action", self.device),
+            log_prob=buffer.tensor("log_prob", self.device),
             reward=rewards.to(self.device),
             next_obs=obs[1:],
             terminated=terminated.to(self.device),
             truncated=truncated.to(self.device),
             valid=valid.to(self.device),
-            time=recording.tensor("time", self.device),
+            time=buffer.tensor("time", self.device),
             action_mask=some.get("action_mask"),
             memory=some.get("memory"),
             share=share_of(self.ranks, valid),
@@ -331,24 +329,22 @@ class RolloutCollector:
     def _on_device(self, values: Array) -> Tensor:
         return torch.from_numpy(values).to(self.device)
 
-    def _refuse(self, obs: Array, recording: RolloutBuffer, step: int) -> NoReturn:
+    def _refuse(self, obs: Array, buffer: RolloutBuffer, step: int) -> NoReturn:
         finite = np.isfinite(obs).reshape(len(obs), -1)
-        self._not_finite("observation", np.flatnonzero(~finite.all(axis=1)), recording, step)
+        self._not_finite("observation", np.flatnonzero(~finite.all(axis=1)), buffer, step)
 
-    def _check_reward(self, recording: RolloutBuffer) -> None:
-        reward = recording["reward"]
+    def _check_reward(self, buffer: RolloutBuffer) -> None:
+        reward = buffer["reward"]
         if not math.isfinite(reward.sum()):
             bad = ~np.isfinite(reward)
             step = int(np.flatnonzero(bad.any(axis=1))[0])
-            self._not_finite("reward", np.flatnonzero(bad[step]), recording, step)
+            self._not_finite("reward", np.flatnonzero(bad[step]), buffer, step)
 
-    def _not_finite(
-        self, what: str, index: NDArray[np.int64], recording: RolloutBuffer, step: int
-    ) -> NoReturn:
+    def _not_finite(self, what: str, index: NDArray[np.int64], buffer: RolloutBuffer, step: int) -> NoReturn:
         raise NotFiniteError(
             f"{self.envs.id}: the {what} of environment {', '.join(map(str, index))} is not a finite number "
             f"(step {step} of the rollout)",
-            Evidence(recorded=recording.so_far(step + 1)),
+            Evidence(recorded=buffer.so_far(step + 1)),
         )
 
     def state_dict(self) -> State:

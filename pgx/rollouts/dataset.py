@@ -16,7 +16,7 @@ from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
 from pgx.rollouts.datasets.format import Trajectory, join
 from pgx.rollouts.datasets.read import read_dataset
-from pgx.rollouts.types import Episode
+from pgx.rollouts.sources import Episode
 
 
 class DatasetRunner:
@@ -88,7 +88,7 @@ class DatasetRunner:
             )
         return _on(rollout, self.device)
 
-    def measures(self) -> Metrics:
+    def metrics(self) -> Metrics:
         return {}
 
     def state_dict(self) -> State:

@@ -13,7 +13,7 @@ from pgx.core.schema import Count
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
 from pgx.rollouts.collector import RolloutBuffer, RolloutCollector
-from pgx.rollouts.types import Episode
+from pgx.rollouts.sources import Episode
 
 
 class EpisodeRunner:
@@ -33,8 +33,8 @@ class EpisodeRunner:
         max_episode_steps: of an episode, >= 1.
     """
 
-    def __init__(self, stepper: RolloutCollector, episodes_per_env: int, max_episode_steps: int) -> None:
-        self.stepper = stepper
+    def __init__(self, collector: RolloutCollector, episodes_per_env: int, max_episode_steps: int) -> None:
+        self.collector = collector
         self.episodes_per_env = episodes_per_env
         self.max_episode_steps = max_episode_steps
         self.episodes: list[Episode] = []
@@ -47,70 +47,70 @@ class EpisodeRunner:
 
     @property
     def envs(self) -> VectorEnv:
-        return self.stepper.envs
+        return self.collector.envs
 
     @property
     def env_seconds(self) -> float:
-        return self.stepper.env_seconds
+        return self.collector.env_seconds
 
     @property
     def policy_seconds(self) -> float:
-        return self.stepper.policy_seconds
+        return self.collector.policy_seconds
 
     @property
     def taken(self) -> int:
-        return self.stepper.taken
+        return self.collector.taken
 
     def begin(self, iteration: int) -> None:
         self._iteration = iteration
 
     def collect(self, agent: Agent) -> Rollout:
         """The environments' shares of whole episodes; T is as long as the slowest takes."""
-        self.stepper.begin(self._iteration)
+        self.collector.begin(self._iteration)
         self._iteration += 1
         left = np.full(self.envs.num_envs, self.episodes_per_env)
-        recording = RolloutBuffer(room=1024)
-        self.stepper.taken = 0
+        buffer = RolloutBuffer(room=1024)
+        self.collector.taken = 0
         while left.any():
-            self.stepper.advance(agent, recording, steps=1)
-            recording["valid"][-1] &= left > 0
-            self._take(recording["terminated"][-1] | recording["truncated"][-1], left)
-            recording["truncated"][-1] |= self._cut(left)
+            self.collector.advance(agent, buffer, steps=1)
+            buffer["valid"][-1] &= left > 0
+            self._take(buffer["terminated"][-1] | buffer["truncated"][-1], left)
+            buffer["truncated"][-1] |= self._cut(left)
         self.steps = self.taken
-        return self.stepper.rollout(recording)
+        return self.collector.rollout(buffer)
 
     def _take(self, done: NDArray[np.bool_], left: NDArray[np.int64]) -> None:
         """Count the episodes that a step ended, but for those beyond an environment's share."""
-        for i, episode in zip(np.flatnonzero(done), self.stepper.episodes, strict=True):
+        for i, episode in zip(np.flatnonzero(done), self.collector.episodes, strict=True):
             if left[i] > 0:
                 self.episodes.append(episode)
                 left[i] -= 1
-        self.stepper.episodes.clear()
+        self.collector.episodes.clear()
 
     def _cut(self, left: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Cut the episodes that have lasted too long and end their environments' shares; returns which, [N]."""
-        too_long = (self.stepper.episode_steps >= self.max_episode_steps) & (left > 0)
-        self.episodes += [self.stepper.cut(i) for i in np.flatnonzero(too_long).tolist()]
+        too_long = (self.collector.episode_steps >= self.max_episode_steps) & (left > 0)
+        self.episodes += [self.collector.cut(i) for i in np.flatnonzero(too_long).tolist()]
         left[too_long] = 0
         return too_long
 
     def warm_up(self, agent: Agent, steps: int) -> Iterator[Rollout]:
         """One rollout of as many steps in each environment; its episodes are not reported: they favour short ones."""
-        self.stepper.taken = 0
-        self.stepper.begin(self._iteration)
-        rollout = self.stepper.collect(agent, self.stepper.steps_each(steps))
-        self.stepper.episodes.clear()
+        self.collector.taken = 0
+        self.collector.begin(self._iteration)
+        rollout = self.collector.collect(agent, self.collector.steps_each(steps))
+        self.collector.episodes.clear()
         self.steps = rollout.steps
         yield rollout
 
-    def measures(self) -> Metrics:
+    def metrics(self) -> Metrics:
         return {}
 
     def state_dict(self) -> State:
-        return self.stepper.state_dict()
+        return self.collector.state_dict()
 
     def load_state_dict(self, state: State) -> None:
-        self.stepper.load_state_dict(state)
+        self.collector.load_state_dict(state)
 
     def close(self) -> None:
         self.envs.close()
@@ -126,5 +126,5 @@ def episodes(
     max_episode_steps: Count,
 ) -> EpisodeRunner:
     """An EpisodeRunner with a Stepper of its own. Args as in both."""
-    stepper = RolloutCollector(envs, reward_scaler, seed, 0, device, engine)
-    return EpisodeRunner(stepper, episodes_per_env, max_episode_steps)
+    collector = RolloutCollector(envs, reward_scaler, seed, 0, device, engine)
+    return EpisodeRunner(collector, episodes_per_env, max_episode_steps)

@@ -14,17 +14,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pgx.compiler.eager import EagerFunction
 from pgx.core.agent import Agent, distribution_at
 from pgx.core.algorithm import Bound, Engine
+from pgx.distributed.shared_memory import ArraySpec, allocate, attach
 from pgx.rollouts.collector import respond
-from pgx.rollouts.shared import Column, acting_tensors, allocate, attach
+from pgx.rollouts.shared_parameters import as_tensors, inference_tensors, spec_of
 
-HELLO, PLEASE, THERE = b"h", b"?", b"."
-ANSWERED = (
+SYNC, REQUEST, RESPONSE = b"h", b"?", b"."
+RESULT_NAMES = (
     "action",
     "executed",
     "log_prob",
@@ -38,8 +40,8 @@ class InferenceChannel:
 
     number: int  # the actor's
     memory: int  # descriptor
-    columns: list[Column]  # of all desks
-    bell: int  # descriptor of the actor's end of a socket
+    columns: list[ArraySpec]  # of all desks
+    socket_fd: int  # descriptor of the actor's end of a socket
 
 
 class RemotePolicy:
@@ -49,16 +51,18 @@ class RemotePolicy:
         desk: of this actor.
     """
 
-    def __init__(self, desk: InferenceChannel) -> None:
-        self._rows = desk_columns(desk.number, attach(desk.memory, desk.columns))
-        self._bell = desk.bell
+    def __init__(self, channel: InferenceChannel) -> None:
+        self._rows = channel_arrays(channel.number, as_tensors(attach(channel.memory, channel.columns)))
+        self._socket_fd = channel.socket_fd
         self._version: int | None = None
-        os.write(self._bell, HELLO)
-        while self._heard() != HELLO:  # what another actor at this desk asked for, and died before it heard
+        os.write(self._socket_fd, SYNC)
+        while (
+            self._read_byte() != SYNC
+        ):  # what another actor at this desk asked for, and died before it heard
             pass
 
-    def _heard(self) -> bytes:
-        byte = os.read(self._bell, 1)
+    def _read_byte(self) -> bytes:
+        byte = os.read(self._socket_fd, 1)
         if not byte:
             raise EOFError
         return byte
@@ -73,17 +77,17 @@ class RemotePolicy:
         """`respond`, with the learner's policy and lens in place of those given."""
         assert function is respond
         _, _, masked = fixed
-        return EagerFunction(self._ask, (masked,))
+        return EagerFunction(self._request, (masked,))
 
-    def _ask(self, masked: bool, *varying: Tensor) -> tuple[Tensor, ...]:
+    def _request(self, masked: bool, *varying: Tensor) -> tuple[Tensor, ...]:
         self._rows["masked"].fill_(masked)
-        for name, tensor in zip(asked(masked, "memory" in self._rows), varying, strict=True):
+        for name, tensor in zip(argument_names(masked, "memory" in self._rows), varying, strict=True):
             self._rows[name].copy_(tensor)
-        os.write(self._bell, PLEASE)
-        self._heard()
+        os.write(self._socket_fd, REQUEST)
+        self._read_byte()
         if self._version is None:
             self._version = int(self._rows["version"])
-        return tuple(self._rows[name] for name in ANSWERED if name in self._rows)
+        return tuple(self._rows[name] for name in RESULT_NAMES if name in self._rows)
 
     def take_version(self) -> int:
         """Of the parameters that answered first since this was last asked: none was older."""
@@ -92,12 +96,12 @@ class RemotePolicy:
         return version
 
 
-def asked(masked: bool, remembers: bool) -> list[str]:
+def argument_names(masked: bool, remembers: bool) -> list[str]:
     """What `respond` is given, in order."""
     return ["obs", "time", "noise", *["action_mask"] * masked, *["memory"] * remembers]
 
 
-def desk_columns(number: int, shared: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def channel_arrays(number: int, shared: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The columns of one desk."""
     prefix = f"{number}."
     return {name.removeprefix(prefix): t for name, t in shared.items() if name.startswith(prefix)}
@@ -115,29 +119,29 @@ class InferenceServer:
     """
 
     def __init__(
-        self, agent: Agent, engine: Engine, blank: Sequence[Tensor], choices: int, actors: int
+        self, agent: Agent, engine: Engine, example_inputs: Sequence[Tensor], choices: int, actors: int
     ) -> None:
         self._agent = agent
         self._engine = engine
-        self._acting = acting_tensors(agent)
+        self._inference_tensors = inference_tensors(agent)
         self._version = -1
         self._lock = threading.Lock()
         self._bound: dict[bool, Bound] = {}
         self.failure: BaseException | None = None  # what ended the thread
-        columns = _columns(agent, blank, choices, actors)
+        columns = _columns(agent, example_inputs, choices, actors)
         memory = allocate()
         pairs = [socket.socketpair() for _ in range(actors)]
-        self._bells = [ours for ours, _ in pairs]
+        self._sockets = [ours for ours, _ in pairs]
         self._theirs = [theirs for _, theirs in pairs]
         self._stop, self._stopped = socket.socketpair()
         # Both ends stay open here: an actor that takes the place of another finds the same descriptor.
-        self.desks = [
+        self.channels = [
             InferenceChannel(i, memory, columns, theirs.fileno()) for i, theirs in enumerate(self._theirs)
         ]
         self.descriptors = [memory, *(theirs.fileno() for theirs in self._theirs)]
-        shared = attach(memory, columns)
-        self._rows = [desk_columns(i, shared) for i in range(actors)]
-        sockets = [*self._bells, *self._theirs, self._stop, self._stopped]
+        shared = as_tensors(attach(memory, columns))
+        self._rows = [channel_arrays(i, shared) for i in range(actors)]
+        sockets = [*self._sockets, *self._theirs, self._stop, self._stopped]
         self._release = weakref.finalize(self, _release, memory, sockets)
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -147,12 +151,12 @@ class InferenceServer:
         """What is answered with from now on."""
         with self._lock:
             self._version = version
-            for name, tensor in self._acting.items():
+            for name, tensor in self._inference_tensors.items():
                 tensor.copy_(parameters[name])
 
     def _serve(self) -> None:
         poll = select.poll()
-        numbers = {bell.fileno(): i for i, bell in enumerate(self._bells)}
+        numbers = {socket_fd.fileno(): i for i, socket_fd in enumerate(self._sockets)}
         for descriptor in (*numbers, self._stopped.fileno()):
             poll.register(descriptor, select.POLLIN)
         try:
@@ -162,8 +166,8 @@ class InferenceServer:
                     return
                 waiting: dict[bool, list[int]] = {}
                 for descriptor in ready:
-                    if os.read(descriptor, 1) == HELLO:
-                        os.write(descriptor, HELLO)
+                    if os.read(descriptor, 1) == SYNC:
+                        os.write(descriptor, SYNC)
                     else:
                         number = numbers[descriptor]
                         waiting.setdefault(bool(self._rows[number]["masked"]), []).append(number)
@@ -174,9 +178,9 @@ class InferenceServer:
 
     @torch.inference_mode()
     def _answer(self, masked: bool, actors: list[int]) -> None:
-        desks = [self._rows[actor] for actor in actors]
-        names = asked(masked, "memory" in desks[0])
-        varying = [torch.cat([desk[name] for desk in desks]) for name in names]
+        channels = [self._rows[actor] for actor in actors]
+        names = argument_names(masked, "memory" in channels[0])
+        varying = [torch.cat([channel[name] for channel in channels]) for name in names]
         with self._lock:
             if masked not in self._bound:
                 self._bound[masked] = self._engine.bind(
@@ -188,23 +192,23 @@ class InferenceServer:
                 )
             results = self._bound[masked](*varying)
             version = self._version
-        answers = dict(zip(ANSWERED, results, strict=False))
-        size = len(desks[0]["time"])
-        for i, desk in enumerate(desks):
+        answers = dict(zip(RESULT_NAMES, results, strict=False))
+        size = len(channels[0]["time"])
+        for i, channel in enumerate(channels):
             for name, result in answers.items():
-                desk[name].copy_(result[i * size : (i + 1) * size])
-            desk["version"].fill_(version)
-            os.write(self._bells[actors[i]].fileno(), THERE)
+                channel[name].copy_(result[i * size : (i + 1) * size])
+            channel["version"].fill_(version)
+            os.write(self._sockets[actors[i]].fileno(), RESPONSE)
 
     def close(self) -> None:
         """End the thread; again does nothing."""
         if self._release.alive:
-            self._stop.send(THERE)
+            self._stop.send(RESPONSE)
             self._thread.join()
             self._release()
 
 
-def blank(agent: Agent, obs: Column, num_envs: int) -> tuple[Tensor, ...]:
+def example_inputs(agent: Agent, obs: ArraySpec, num_envs: int) -> tuple[Tensor, ...]:
     """Arguments of `respond` for n environments: obs, time, noise, and the memory of a policy with one.
 
     Args:
@@ -213,7 +217,10 @@ def blank(agent: Agent, obs: Column, num_envs: int) -> tuple[Tensor, ...]:
         num_envs: n.
     """
     device = torch.device("cpu")
-    seen, time = torch.zeros(obs.shape[1:], dtype=obs.dtype), torch.zeros(num_envs, dtype=torch.int64)
+    seen, time = (
+        torch.from_numpy(np.zeros(obs.shape[1:], obs.dtype)),
+        torch.zeros(num_envs, dtype=torch.int64),
+    )
     memory = agent.blank_memory(num_envs, device)
     with torch.inference_mode():
         distribution, _ = distribution_at(agent.policy, agent.observe(seen, time, None, memory))
@@ -221,22 +228,18 @@ def blank(agent: Agent, obs: Column, num_envs: int) -> tuple[Tensor, ...]:
     return (seen, time, noise) if memory is None else (seen, time, noise, memory)
 
 
-def _columns(agent: Agent, given: Sequence[Tensor], choices: int, actors: int) -> list[Column]:
+def _columns(agent: Agent, given: Sequence[Tensor], choices: int, actors: int) -> list[ArraySpec]:
     """Of all desks."""
     with torch.inference_mode():
         answers = respond(agent.policy, agent.normalizer.normalize_fn, False, *given)
-    named = dict(zip(asked(False, len(given) > 3), given, strict=True))
-    named |= dict(zip(ANSWERED, answers, strict=False))
+    named = dict(zip(argument_names(False, len(given) > 3), given, strict=True))
+    named |= dict(zip(RESULT_NAMES, answers, strict=False))
     named |= {
         "action_mask": torch.ones(len(given[0]), choices, dtype=torch.bool),
         "masked": torch.zeros(1, dtype=torch.bool),
         "version": torch.zeros(1, dtype=torch.int64),
     }
-    return [
-        Column(f"{actor}.{name}", tuple(tensor.shape), tensor.dtype)
-        for actor in range(actors)
-        for name, tensor in named.items()
-    ]
+    return [spec_of(f"{actor}.{name}", tensor) for actor in range(actors) for name, tensor in named.items()]
 
 
 def _release(memory: int, sockets: list[socket.socket]) -> None:

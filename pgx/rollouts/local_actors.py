@@ -8,14 +8,14 @@ from functools import partial
 
 from torch import Tensor
 
-from pgx.rollouts.actor import ActorPlan, Begin, Done, Order, Places, act
+from pgx.distributed.shared_memory import ArraySpec, allocate, attach
+from pgx.distributed.worker_pool import Watchdog, WorkerPool
+from pgx.rollouts.actor import ActorSpec, CollectCommand, CollectResult, ResetCommand, SharedLayout, run_actor
 from pgx.rollouts.inference import InferenceServer
-from pgx.rollouts.shared import Column, SharedParameters, allocate, attach, columns_of
+from pgx.rollouts.shared_parameters import SharedParameters, as_tensors, parameter_specs
 from pgx.rollouts.trajectories import Stream, Trajectory
-from pgx.rollouts.watch import Watch
-from pgx.rollouts.workers import Workers
 
-LOOK = 1.0  # seconds between looks at the service, which wakes nobody when it fails
+POLL_SECONDS = 1.0  # seconds between looks at the service, which wakes nobody when it fails
 
 
 class LocalActors:
@@ -33,11 +33,11 @@ class LocalActors:
 
     def __init__(
         self,
-        plan: ActorPlan,
+        plan: ActorSpec,
         count: int,
         max_restarts: int,
         slots: int,
-        columns: Sequence[Column],
+        columns: Sequence[ArraySpec],
         parameters: Mapping[str, Tensor],
         service: InferenceServer | None,
     ) -> None:
@@ -45,25 +45,25 @@ class LocalActors:
         self._service = service
         memories = [allocate(), allocate()]
         self._close_memory = weakref.finalize(self, _close, memories)
-        watch = Watch(count, plan.envs.worker_timeout)
-        places = Places(
+        watchdog = Watchdog(count, plan.envs.worker_timeout)
+        places = SharedLayout(
             memories[0],
-            columns_of(parameters),
+            parameter_specs(parameters),
             memories[1],
-            [[Column(f"{slot}.{c.name}", c.shape, c.dtype) for c in columns] for slot in range(slots)],
-            None if service is None else service.desks,
-            watch.memory,
+            [[ArraySpec(f"{slot}.{c.name}", c.shape, c.dtype) for c in columns] for slot in range(slots)],
+            None if service is None else service.channels,
+            watchdog.memory,
             count,
         )
         self._parameters = SharedParameters(places.parameters, places.parameter_columns)
-        shared = attach(places.slots, [column for slot in places.slot_columns for column in slot])
+        shared = as_tensors(attach(places.slots, [column for slot in places.slot_columns for column in slot]))
         self._slots = [{c.name: shared[f"{slot}.{c.name}"] for c in columns} for slot in range(slots)]
         self._free = deque(range(slots))
-        self._orders: deque[tuple[int, int]] = deque()  # (actor, slot), oldest first
-        self._done: dict[int, Done] = {}
-        self._begin = Begin(0, 0, None)
-        inherited = [*memories, watch.memory] + ([] if service is None else service.descriptors)
-        self._workers = Workers(partial(act, plan, places), count, max_restarts, inherited, watch)
+        self._requests: deque[tuple[int, int]] = deque()  # (actor, slot), oldest first
+        self._done: dict[int, CollectResult] = {}
+        self._begin = ResetCommand(0, 0, None)
+        inherited = [*memories, watchdog.memory] + ([] if service is None else service.descriptors)
+        self._workers = WorkerPool(partial(run_actor, plan, places), count, max_restarts, inherited, watchdog)
 
     @property
     def restarts(self) -> int:
@@ -75,31 +75,31 @@ class LocalActors:
         return self._workers.pids
 
     def begin(self, iteration: int, streams: Sequence[Stream | None]) -> None:
-        while self._orders:
+        while self._requests:
             self.take()  # what is under way is finished first: an actor looks up between trajectories only
-        self._begin = Begin(iteration, 0, None)
+        self._begin = ResetCommand(iteration, 0, None)
         for actor, stream in enumerate(streams):
-            self._workers.send(actor, Begin(iteration, 0, stream))
+            self._workers.send(actor, ResetCommand(iteration, 0, stream))
 
     def publish(self, version: int, parameters: Mapping[str, Tensor]) -> None:
         self._parameters.publish(version, parameters)
         if self._service is not None:
             self._service.publish(version, parameters)
 
-    def order(self, actor: int) -> None:
+    def request(self, actor: int) -> None:
         slot = self._free.popleft()
-        self._orders.append((actor, slot))
-        self._workers.send(actor, Order(slot))
+        self._requests.append((actor, slot))
+        self._workers.send(actor, CollectCommand(slot))
 
     def finished(self) -> int:
-        self._listen(0.0)
+        self._receive(0.0)
         return len(self._done)
 
     def take(self) -> Trajectory:
-        actor, slot = self._orders[0]
+        actor, slot = self._requests[0]
         while slot not in self._done:
-            self._listen(LOOK)
-        self._orders.popleft()
+            self._receive(POLL_SECONDS)
+        self._requests.popleft()
         self._free.append(slot)  # to be written to when the next is ordered
         done = self._done.pop(slot)
         return Trajectory(
@@ -113,18 +113,18 @@ class LocalActors:
             done.begins,
         )
 
-    def _listen(self, timeout_s: float) -> None:
+    def _receive(self, timeout_s: float) -> None:
         """Note what is done; have those that take the place of the dead do what these left."""
         for _, done in self._workers.receive(timeout_s):
             self._done[done.slot] = done
         if self._service is not None and self._service.failure is not None:
             raise self._service.failure
-        while self._workers.revived:
-            actor = self._workers.revived.pop()
-            self._workers.send(actor, Begin(self._begin.iteration, self._workers.restarts, None))
-            for whose, slot in self._orders:
+        while self._workers.restarted:
+            actor = self._workers.restarted.pop()
+            self._workers.send(actor, ResetCommand(self._begin.iteration, self._workers.restarts, None))
+            for whose, slot in self._requests:
                 if whose == actor and slot not in self._done:
-                    self._workers.send(actor, Order(slot))
+                    self._workers.send(actor, CollectCommand(slot))
 
     def close(self) -> None:
         self._workers.close()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pgx.distributed.cores import available
+from pgx.distributed.cores import available_cores
 
 Auto = Literal["auto"]
 
@@ -11,7 +11,7 @@ MOST_NAMED = 10_000  # workers in what an error says would fit
 
 
 @dataclass(frozen=True)
-class Sizes:
+class ActorSizes:
     """Of a run with actors of its own."""
 
     num_envs: int  # of the run, over all actors
@@ -27,7 +27,7 @@ class Sizes:
 
 def sizes(
     num_envs: int, workers: int | Auto, trajectories: int | Auto, queue: int | Auto, cores: int
-) -> Sizes:
+) -> ActorSizes:
     """The sizes that are meant.
 
     Args:
@@ -39,7 +39,7 @@ def sizes(
     """
     count = worker_count(num_envs, workers, cores)
     taken = count if trajectories == "auto" else trajectories
-    return Sizes(num_envs, count, taken, max(2 * taken, count) if queue == "auto" else queue)
+    return ActorSizes(num_envs, count, taken, max(2 * taken, count) if queue == "auto" else queue)
 
 
 def worker_count(num_envs: int, workers: int | Auto, cores: int) -> int:
@@ -49,7 +49,7 @@ def worker_count(num_envs: int, workers: int | Auto, cores: int) -> int:
     return max(w for w in range(1, max(1, cores) + 1) if num_envs % w == 0)
 
 
-def share_misfits(num_envs: int, workers: int) -> list[str]:
+def worker_problems(num_envs: int, workers: int) -> list[str]:
     """Why so many workers cannot share the environments out, in words; empty when they can."""
     n, w = num_envs, workers
     if w > n:
@@ -64,10 +64,10 @@ def share_misfits(num_envs: int, workers: int) -> list[str]:
     return []
 
 
-def misfits(wanted: Sizes) -> list[str]:
+def size_problems(wanted: ActorSizes) -> list[str]:
     """What does not go together, in words; empty when all is well."""
     w, m, q = wanted.workers, wanted.trajectories, wanted.queue
-    found = share_misfits(wanted.num_envs, w)
+    found = worker_problems(wanted.num_envs, w)
     if q < m:
         found.append(
             f"runner.queue={q}: an update takes runner.trajectories={m}, of which only {q} would ever be begun; "
@@ -82,4 +82,4 @@ def misfits(wanted: Sizes) -> list[str]:
 
 def cores() -> int:
     """That this process may use."""
-    return available()
+    return available_cores()

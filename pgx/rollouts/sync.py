@@ -14,7 +14,7 @@ from pgx.core.schema import Count, Index
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
 from pgx.rollouts.collector import RolloutCollector
-from pgx.rollouts.types import Episode
+from pgx.rollouts.sources import Episode
 
 
 class SyncRunner:
@@ -27,8 +27,8 @@ class SyncRunner:
             between wait their turn.
     """
 
-    def __init__(self, stepper: RolloutCollector, rollout_steps: int, lag: int) -> None:
-        self.stepper = stepper
+    def __init__(self, collector: RolloutCollector, rollout_steps: int, lag: int) -> None:
+        self.collector = collector
         self.rollout_steps = rollout_steps
         self.lag = lag
         self.steps = 0
@@ -36,68 +36,68 @@ class SyncRunner:
 
     def __str__(self) -> str:
         behind = f", {self.lag} updates behind" if self.lag else ""
-        size = self.stepper.ranks.size
+        size = self.collector.ranks.size
         shared = f" on {size} ranks" if size > 1 else ""
         return f"{size * self.envs.num_envs} environments x {self.rollout_steps} steps{shared}{behind}"
 
     @property
     def envs(self) -> VectorEnv:
-        return self.stepper.envs
+        return self.collector.envs
 
     @property
     def episodes(self) -> list[Episode]:
-        return self.stepper.episodes
+        return self.collector.episodes
 
     @property
     def env_seconds(self) -> float:
-        return self.stepper.env_seconds
+        return self.collector.env_seconds
 
     @property
     def policy_seconds(self) -> float:
-        return self.stepper.policy_seconds
+        return self.collector.policy_seconds
 
     @property
     def taken(self) -> int:
-        return self.stepper.taken
+        return self.collector.taken
 
     def begin(self, iteration: int) -> None:
-        self.stepper.begin(iteration)
+        self.collector.begin(iteration)
 
     def collect(self, agent: Agent) -> Rollout:
         """T steps of all environments, under the policy of `lag` updates ago.
 
         A rollout in which every environment only reset itself (T = 1) holds no data, and the next is collected.
         """
-        if not self.stepper.begun:
+        if not self.collector.started:
             self.begin(iteration=0)
-        self.stepper.taken = 0
+        self.collector.taken = 0
         while len(self._waiting) <= self.lag:
-            rollout = self.stepper.collect(agent, self.rollout_steps)
+            rollout = self.collector.collect(agent, self.rollout_steps)
             if rollout.rows_of_all_ranks:
                 self._waiting.append(rollout)
-        return self._given(self._waiting.popleft())
+        return self._count(self._waiting.popleft())
 
     def warm_up(self, agent: Agent, steps: int) -> Iterator[Rollout]:
         """One rollout, after which the environments go on."""
-        if not self.stepper.begun:
+        if not self.collector.started:
             self.begin(iteration=0)
-        self.stepper.taken = 0
-        yield self._given(self.stepper.collect(agent, self.stepper.steps_each(steps)))
+        self.collector.taken = 0
+        yield self._count(self.collector.collect(agent, self.collector.steps_each(steps)))
 
-    def _given(self, rollout: Rollout) -> Rollout:
+    def _count(self, rollout: Rollout) -> Rollout:
         self.steps = rollout.steps
         return rollout
 
-    def measures(self) -> Metrics:
+    def metrics(self) -> Metrics:
         return {}
 
     def state_dict(self) -> State:
         columns = [column.name for column in fields(Rollout)]
         waiting = [{name: getattr(rollout, name) for name in columns} for rollout in self._waiting]
-        return self.stepper.state_dict() | {"waiting": waiting}
+        return self.collector.state_dict() | {"waiting": waiting}
 
     def load_state_dict(self, state: State) -> None:
-        self.stepper.load_state_dict(state)
+        self.collector.load_state_dict(state)
         self._waiting = deque(Rollout(**columns) for columns in state["waiting"])
 
     def close(self) -> None:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pgx.core.data import Rollout
 from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete, ObsSpec, choices, obs_dtype
-from pgx.rollouts.shared import Column
-from pgx.rollouts.types import Episode
+from pgx.distributed.shared_memory import ArraySpec
+from pgx.rollouts.sources import Episode
 
 Stream = np.ndarray[
     tuple[int, ...], np.dtype[np.uint8]
@@ -22,7 +22,7 @@ Stream = np.ndarray[
 class Trajectory:
     """T steps of an actor's n environments, as they happened."""
 
-    columns: Mapping[str, Tensor]  # see `layout`; they stand until the next trajectory is ordered
+    columns: Mapping[str, Tensor]  # see `trajectory_specs`; they stand until the next trajectory is ordered
     actor: int
     version: int  # of the parameters that acted; where they changed on the way, of the first step's
     episodes: list[Episode]  # that ended in it
@@ -59,7 +59,7 @@ class Actors(Protocol):
         """What trajectories that begin from now on are acted with."""
         ...
 
-    def order(self, actor: int) -> None:
+    def request(self, actor: int) -> None:
         """One more trajectory of an actor."""
         ...
 
@@ -78,7 +78,9 @@ class Actors(Protocol):
     def close(self) -> None: ...
 
 
-def layout(steps: int, num_envs: int, obs: ObsSpec, action: ActionSpec, memory: int) -> list[Column]:
+def trajectory_specs(
+    steps: int, num_envs: int, obs: ObsSpec, action: ActionSpec, memory: int
+) -> list[ArraySpec]:
     """The columns of a trajectory, [T, n, ...]; of observations T + 1, the last successor being the last.
 
     Args:
@@ -87,29 +89,28 @@ def layout(steps: int, num_envs: int, obs: ObsSpec, action: ActionSpec, memory: 
         obs, action: of the environments.
         memory: numbers that the policy remembers; 0: it has no memory.
     """
-    seen: torch.dtype = getattr(torch, obs_dtype(obs))
     shown = () if isinstance(obs, Discrete) else obs.shape
-    taken = torch.float32 if isinstance(action, Continuous) else torch.int64
+    taken = np.float32 if isinstance(action, Continuous) else np.int64
     width: tuple[int, ...] = ()
     if not isinstance(action, Discrete):
         width = (len(action.sizes),) if isinstance(action, MultiDiscrete) else action.shape
     rows = (steps, num_envs)
     return [
-        Column("obs", (steps + 1, num_envs, *shown), seen),
-        Column("action", (*rows, *width), taken),
-        Column("log_prob", rows, torch.float32),
-        Column("reward", rows, torch.float32),
-        Column("terminated", rows, torch.bool),
-        Column("truncated", rows, torch.bool),
-        Column("valid", rows, torch.bool),
-        Column("time", rows, torch.int64),
-        Column("masked", (1,), torch.bool),  # whether any mask was shown
-        Column("action_mask", (*rows, sum(choices(action))), torch.bool),
-        Column("memory", (*rows, memory), torch.float32),
+        ArraySpec("obs", (steps + 1, num_envs, *shown), obs_dtype(obs)),
+        ArraySpec("action", (*rows, *width), taken),
+        ArraySpec("log_prob", rows, np.float32),
+        ArraySpec("reward", rows, np.float32),
+        ArraySpec("terminated", rows, np.bool_),
+        ArraySpec("truncated", rows, np.bool_),
+        ArraySpec("valid", rows, np.bool_),
+        ArraySpec("time", rows, np.int64),
+        ArraySpec("masked", (1,), np.bool_),  # whether any mask was shown
+        ArraySpec("action_mask", (*rows, sum(choices(action))), np.bool_),
+        ArraySpec("memory", (*rows, memory), np.float32),
     ]
 
 
-def store(rollout: Rollout, columns: Mapping[str, Tensor]) -> None:
+def write_trajectory(rollout: Rollout, columns: Mapping[str, Tensor]) -> None:
     """Write a rollout of an actor into the columns of a trajectory."""
     columns["obs"][:-1].copy_(rollout.obs)
     columns["obs"][-1].copy_(rollout.next_obs[-1])
@@ -121,7 +122,7 @@ def store(rollout: Rollout, columns: Mapping[str, Tensor]) -> None:
         columns["memory"].copy_(rollout.memory)
 
 
-def join(trajectories: Sequence[Mapping[str, Tensor]], device: torch.device) -> Rollout:
+def concatenate(trajectories: Sequence[Mapping[str, Tensor]], device: torch.device) -> Rollout:
     """One rollout [T, sum of n, ...] of trajectories side by side, in memory of its own."""
     joined = {
         name: torch.cat([columns[name] for columns in trajectories], 0 if name == "masked" else 1).to(device)

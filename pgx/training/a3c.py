@@ -27,7 +27,10 @@ from pgx.core.data import Rollout
 from pgx.core.errors import RunError
 from pgx.core.seeding import derive, generator
 from pgx.core.tensor_tree import leaves
-from pgx.envs.make import EnvsPlan
+from pgx.distributed.shared_memory import ArraySpec, allocate, attach
+from pgx.distributed.worker_pool import CallCounts, Watchdog, WorkerPool, attach_call_counts
+from pgx.envs.counted_calls import make_counted
+from pgx.envs.make import EnvSpec
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
 from pgx.networks.agents import AgentSpec
@@ -35,11 +38,9 @@ from pgx.ops.optim import GradientSteps
 from pgx.ops.optim.shared_steps import SharedSteps
 from pgx.ops.params import assign, flatten, split
 from pgx.rollouts.collector import RolloutCollector
-from pgx.rollouts.shared import Column, allocate, attach
+from pgx.rollouts.shared_parameters import as_tensors, spec_of
+from pgx.rollouts.sources import Episode
 from pgx.rollouts.sync import SyncRunner
-from pgx.rollouts.types import Episode
-from pgx.rollouts.watch import Calls, Watch, counters, make_watched
-from pgx.rollouts.workers import Workers
 from pgx.training.loop import Counters, Report, iterate
 from pgx.training.nan_debug.evidence import refuse_nonfinite
 
@@ -60,14 +61,14 @@ class Common:
         sizes = [sum(p.numel() for p in parameters) for parameters in _parameters(agent)]
         counts = [len(o.moments) if isinstance(o, GradientSteps) else 0 for o in optimizers]
         normalize_fn = list(leaves(agent.normalizer.normalize_fn))
-        columns = [Column(f"weights.{i}", (size,), torch.float32) for i, size in enumerate(sizes)]
+        columns = [ArraySpec(f"weights.{i}", (size,), np.float32) for i, size in enumerate(sizes)]
         columns += [
-            Column(f"moments.{i}.{k}", (sizes[i],), torch.float32) for i in (0, 1) for k in range(counts[i])
+            ArraySpec(f"moments.{i}.{k}", (sizes[i],), np.float32) for i in (0, 1) for k in range(counts[i])
         ]
-        columns += [Column(f"lens.{k}", tuple(part.shape), part.dtype) for k, part in enumerate(normalize_fn)]
-        columns += [Column(name, (workers,), torch.int64) for name in ("steps", "updates")]
-        columns += [Column("limit", (), torch.int64), Column("returns", (3,), torch.float64)]
-        shared = attach(memory, columns)
+        columns += [spec_of(f"lens.{k}", part) for k, part in enumerate(normalize_fn)]
+        columns += [ArraySpec(name, (workers,), np.int64) for name in ("steps", "updates")]
+        columns += [ArraySpec("limit", (), np.int64), ArraySpec("returns", (3,), np.float64)]
+        shared = as_tensors(attach(memory, columns))
         self.weights: list[Tensor] = [shared[f"weights.{i}"] for i in (0, 1)]  # of policy and critic, [P]
         self.moments: list[list[Tensor]] = [  # of their optimizers, [P] each
             [shared[f"moments.{i}.{k}"] for k in range(counts[i])] for i in (0, 1)
@@ -125,11 +126,11 @@ Numbers = Mapping[str, NDArray[np.float64]]  # moments, as they travel
 
 
 @dataclass(frozen=True)
-class A3CPlan:
+class A3CSpec:
     """What a worker is made of, as plain values."""
 
     agent: AgentSpec
-    envs: EnvsPlan  # of one worker
+    envs: EnvSpec  # of one worker
     algorithm: Algorithm
     optimizer: OptimizerSpec
     critic_optimizer: OptimizerSpec
@@ -144,11 +145,11 @@ class A3CPlan:
 
 
 @dataclass(frozen=True)
-class Begin:
+class StartCommand:
     """Start every environment anew, and go on from there."""
 
     iteration: int
-    life: int  # 0, or for a worker in the place of another that died: how many had died by then
+    generation: int  # 0, or for a worker in the place of another that died: how many had died by then
     warmup_steps: int = 0  # of each environment, for the statistics alone: take them and rest; 0: learn
 
 
@@ -164,7 +165,7 @@ class Update:
     returns: Numbers  # moments of what the reward scaler divides by; empty where there is none
 
 
-Said = Update | Literal["ready", "resting"]
+WorkerMessage = Update | Literal["ready", "resting"]
 
 
 class Worker:
@@ -177,10 +178,10 @@ class Worker:
         calls: its counter of calls of its environments.
     """
 
-    def __init__(self, plan: A3CPlan, memory: int, index: int, calls: Calls) -> None:
+    def __init__(self, plan: A3CSpec, memory: int, index: int, calls: CallCounts) -> None:
         self.plan = plan
         self.index = index
-        self.envs = make_watched(plan.envs, calls)
+        self.envs = make_counted(plan.envs, calls)
         self.engine = make_engine(plan.engine, "cpu", print_report if index == 0 else discard_report)
         self.agent = plan.agent.make(self.envs.obs_spec, self.envs.action_spec, CPU)
         own = (
@@ -196,14 +197,14 @@ class Worker:
         if plan.reward_clip is not None:
             self.scaler = RewardScaler(plan.algorithm.discount, plan.reward_clip)
 
-    def begin(self, begin: Begin) -> None:
+    def begin(self, begin: StartCommand) -> None:
         """Start every environment anew; all that is drawn from here on depends on seed, number, iteration and life."""
-        seed = self.plan.seed if begin.life == 0 else derive(self.plan.seed, "life", begin.life)
+        seed = self.plan.seed if begin.generation == 0 else derive(self.plan.seed, "life", begin.generation)
         seed = seed if begin.iteration == 0 else derive(seed, "iteration", begin.iteration)
         seed = derive(seed, "warm-up") if begin.warmup_steps else seed
-        stepper = RolloutCollector(self.envs, self.scaler, seed, self.index, CPU, self.engine)
-        stepper.begin(0)
-        self.runner = SyncRunner(stepper, self.plan.rollout_steps, lag=0)
+        collector = RolloutCollector(self.envs, self.scaler, seed, self.index, CPU, self.engine)
+        collector.begin(0)
+        self.runner = SyncRunner(collector, self.plan.rollout_steps, lag=0)
 
     @property
     def due(self) -> bool:
@@ -213,7 +214,7 @@ class Worker:
     def warm_up(self, steps: int) -> Update:
         """Take so many steps of each environment with the initial policy."""
         self.common.read(self.agent, self.scaler)
-        rollout = self.runner.stepper.collect(self.agent, steps)
+        rollout = self.runner.collector.collect(self.agent, steps)
         return self._noted(rollout, None, updated=False)
 
     def update(self) -> Update:
@@ -264,13 +265,13 @@ class Worker:
         return (number + turn) % every == 0
 
 
-def work(plan: A3CPlan, memory: int, calls: int, index: int, channel: "Connection[Any, Any]") -> None:
-    """Do as the run says, until it is over; for `Workers`."""
-    worker = Worker(plan, memory, index, counters(calls, plan.workers)[index : index + 1])
+def run_worker(plan: A3CSpec, memory: int, calls: int, index: int, channel: "Connection[Any, Any]") -> None:
+    """Do as the run says, until it is over; for `WorkerPool`."""
+    worker = Worker(plan, memory, index, attach_call_counts(calls, plan.workers)[index : index + 1])
     try:
         channel.send("ready")
         while True:
-            begin: Begin = channel.recv()
+            begin: StartCommand = channel.recv()
             worker.begin(begin)
             if begin.warmup_steps:
                 channel.send(worker.warm_up(begin.warmup_steps))
@@ -325,7 +326,7 @@ class A3C:
         learner: Learner,
         reward_scaler: RewardScaler | None,
         envs: VectorEnv,
-        plan: A3CPlan,
+        plan: A3CSpec,
         max_restarts: int,
         warmup_steps: int,
         checkpoint_every: int | None,
@@ -338,7 +339,7 @@ class A3C:
         self.max_restarts = max_restarts
         self.warmup_steps = warmup_steps
         self.checkpoint_every = checkpoint_every
-        self.workers: Workers | None = None  # until the run begins
+        self.workers: WorkerPool | None = None  # until the run begins
         self._iteration = 0
         self._warming = False  # the workers take the steps of a warm-up
         self._steps = [0] * plan.workers  # reported by each; the first of them has those of earlier lives
@@ -354,22 +355,22 @@ class A3C:
         self._iteration = iteration
         self._warming = self.warmup_steps > 0 and self.agent.normalizer.seen == 0
         if self.workers is None:
-            self.workers = self._started()
-        self._go_on(self.workers)
+            self.workers = self._start_workers()
+        self._start_resting(self.workers)
 
-    def _go_on(self, workers: Workers) -> None:
+    def _start_resting(self, workers: WorkerPool) -> None:
         """Have those that rest begin."""
         self.common.limit.fill_(self._limit())
         for index in sorted(self._resting):
-            workers.send(index, self._beginning(life=0))
+            workers.send(index, self._start_command(generation=0))
         self._resting.clear()
 
-    def _beginning(self, life: int) -> Begin:
+    def _start_command(self, generation: int) -> StartCommand:
         num_envs = self.plan.workers * self.plan.envs.num_envs
         steps = math.ceil(self.warmup_steps / num_envs) if self._warming else 0
-        return Begin(self._iteration, life, steps)
+        return StartCommand(self._iteration, generation, steps)
 
-    def _started(self) -> Workers:
+    def _start_workers(self) -> WorkerPool:
         """Workers, and what they have in common, which is from then on what agent and learner consist of."""
         memory = allocate()
         weakref.finalize(self, os.close, memory)
@@ -378,9 +379,9 @@ class A3C:
         self.common.hold(self.agent, optimizers)
         if self.reward_scaler is not None:
             self.common.publish(self.reward_scaler)
-        watch = Watch(self.plan.workers, self.plan.envs.worker_timeout)
-        target = partial(work, self.plan, memory, watch.memory)
-        return Workers(target, self.plan.workers, self.max_restarts, [memory, watch.memory], watch)
+        watchdog = Watchdog(self.plan.workers, self.plan.envs.worker_timeout)
+        target = partial(run_worker, self.plan, memory, watchdog.memory)
+        return WorkerPool(target, self.plan.workers, self.max_restarts, [memory, watchdog.memory], watchdog)
 
     def _limit(self) -> int:
         """Environment steps of the next checkpoint, or of the end."""
@@ -393,7 +394,7 @@ class A3C:
         """The next update that a worker reports."""
         self._iteration = counters.iterations
         while not self._reports:
-            self._hear()
+            self._receive()
         refuse_nonfinite(self.agent, counters.iterations + 1)
         return self._reports.popleft()
 
@@ -412,45 +413,45 @@ class A3C:
             self._warming = False  # all rest after their steps of it
             self.common.limit.fill_(0)
             while len(self._resting) < self.plan.workers:
-                self._hear()
+                self._receive()
         reports = list(self._reports)
         self._reports.clear()
         refuse_nonfinite(self.agent, self._iteration + len(reports))
         return reports
 
-    def _hear(self) -> None:
+    def _receive(self) -> None:
         assert self.workers is not None, "nothing began"
         try:
-            heard = self.workers.receive(timeout_s=60.0)
+            received = self.workers.receive(timeout_s=60.0)
         except RunError:
             self.close()
             raise
-        for index, said in heard:
-            self._note(self.workers, index, said)
+        for index, message in received:
+            self._process(self.workers, index, message)
 
-    def _note(self, workers: Workers, index: int, said: Said) -> None:
-        if said == "resting":
+    def _process(self, workers: WorkerPool, index: int, message: WorkerMessage) -> None:
+        if message == "resting":
             self._resting.add(index)
             if self._warming and len(self._resting) == self.plan.workers:
                 self._warming = False
-                self._go_on(workers)
-        elif isinstance(said, Update):
-            self._steps[index] += said.steps
-            self._updates[index] += said.updated
-            self.agent.normalizer.merge(tensors(said.observations))
+                self._start_resting(workers)
+        elif isinstance(message, Update):
+            self._steps[index] += message.steps
+            self._updates[index] += message.updated
+            self.agent.normalizer.merge(tensors(message.observations))
             if self.reward_scaler is not None:
-                self.reward_scaler.moments.merge(tensors(said.returns))
+                self.reward_scaler.moments.merge(tensors(message.returns))
                 self.common.publish(self.reward_scaler)
-            metrics = said.metrics
+            metrics = message.metrics
             if metrics is not None:
                 metrics = metrics | {"worker_restarts": float(workers.restarts)}
-            self._reports.append(Report(said.steps, said.episodes, metrics, updated=said.updated))
+            self._reports.append(Report(message.steps, message.episodes, metrics, updated=message.updated))
         else:
             # One that took another's place: what that one did and could no longer report has not been.
             self.common.steps[index] = self._steps[index]
             self.common.updates[index] = self._updates[index]
             self._resting.discard(index)
-            workers.send(index, self._beginning(life=workers.restarts))
+            workers.send(index, self._start_command(generation=workers.restarts))
 
     def state_dict(self) -> State:
         """How far all have come, and statistics. Streams are made anew where the environments are."""

@@ -34,18 +34,18 @@ from pgx.core.schema import fits, signature
 from pgx.core.seeding import derive, generator
 from pgx.core.specs import ActionSpec, ObsSpec
 from pgx.core.streams import utf8
-from pgx.envs.make import BackendChoice, EnvsPlan, choose_backend, make_envs, nan_keywords, plan_envs
+from pgx.envs.make import BackendChoice, EnvSpec, choose_backend, env_spec, make_envs, nan_keywords
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
 from pgx.networks.agents import AgentSpec
 from pgx.networks.tabular import NoCritic
-from pgx.rollouts.actor import ActorPlan
+from pgx.rollouts.actor import ActorSpec
 from pgx.rollouts.actor_learner import actor_learner
 from pgx.rollouts.dataset import dataset
 from pgx.rollouts.episodes import episodes
 from pgx.rollouts.sizes import cores, worker_count
+from pgx.rollouts.sources import Episode, Runner
 from pgx.rollouts.sync import sync
-from pgx.rollouts.types import Episode, Runner
 from pgx.runs.checkpoints import Checkpoints
 from pgx.runs.loggers import Sink
 from pgx.runs.loggers.console import make_console
@@ -54,7 +54,7 @@ from pgx.runs.loggers.patient import RetryingLogger
 from pgx.runs.loggers.tensorboard import Column, TensorBoard, Value
 from pgx.runs.loggers.weights_and_biases import WeightsAndBiases
 from pgx.runs.writer import Records, complain
-from pgx.training.a3c import A3C, A3CPlan
+from pgx.training.a3c import A3C, A3CSpec
 from pgx.training.evaluation import INTERVAL, line_progress, play
 from pgx.training.loop import Iterations, SyncLoop
 from pgx.training.nan_debug.search import find_fault
@@ -188,11 +188,11 @@ def _environments(config: RunConfig, num_envs: int, threads: int) -> tuple[Backe
     return choice, envs
 
 
-def _envs_plan(config: RunConfig, processes: int) -> EnvsPlan:
+def _envs_plan(config: RunConfig, processes: int) -> EnvSpec:
     """Return the specification of the environments of one of so many processes."""
     env, each = config.env, config.env.num_envs // processes
     threads = max(1, threads_of(env) // processes)
-    return plan_envs(env.id, env.backend, each, env.kwargs, threads, env.worker_timeout, config.reward)
+    return env_spec(env.id, env.backend, each, env.kwargs, threads, env.worker_timeout, config.reward)
 
 
 # --- sources of rollouts and loops
@@ -238,16 +238,16 @@ def _runner(
 
 def _actor_plan(
     config: RunConfig, runner: ActorLearnerConfig, engine: EngineChoice, actors: int
-) -> ActorPlan:
+) -> ActorSpec:
     """Return the specification of each of so many actors; it has no critic."""
     agent = replace(agent_spec(config), critic=NoCritic())
-    return ActorPlan(agent, _envs_plan(config, actors), runner.rollout_steps, config.seed, engine)
+    return ActorSpec(agent, _envs_plan(config, actors), runner.rollout_steps, config.seed, engine)
 
 
-def a3c_plan(config: RunConfig, runner: A3CConfig, engine: EngineChoice) -> A3CPlan:
+def a3c_plan(config: RunConfig, runner: A3CConfig, engine: EngineChoice) -> A3CSpec:
     """Return the specification of each worker of an A3C run."""
     workers = worker_count(config.env.num_envs, runner.workers, cores())
-    return A3CPlan(
+    return A3CSpec(
         agent=agent_spec(config),
         envs=_envs_plan(config, workers),
         algorithm=config.algo,

@@ -18,7 +18,7 @@ from pgx.core.data import Observations
 from pgx.core.seeding import derive
 from pgx.envs.vector import VectorEnv, step
 from pgx.rollouts.collector import EpisodeStats
-from pgx.rollouts.types import Episode
+from pgx.rollouts.sources import Episode
 from pgx.runs.metrics import part_key
 
 # Told the episodes that have ended and the environment steps that were taken so far.

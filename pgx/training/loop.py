@@ -18,7 +18,7 @@ from pgx.core.algorithm import Algorithm, Learner
 from pgx.core.data import Rollout
 from pgx.core.nonfinite import Attempt, Evidence, NotFiniteError
 from pgx.core.ranks import Ranks
-from pgx.rollouts.types import Episode, Runner
+from pgx.rollouts.sources import Episode, Runner
 from pgx.runs.checkpoints import snapshot
 from pgx.training import health
 from pgx.training.nan_debug.evidence import learned, nonfinite_network, nonfinite_update, rollback
@@ -300,7 +300,7 @@ def iterate(
     updated = time.perf_counter()
     if before is None:
         return rollout, None
-    metrics = health.measure(before, agent, learner.engine, clip_range) | extras | runner.measures()
+    metrics = health.measure(before, agent, learner.engine, clip_range) | extras | runner.metrics()
     reward = rollout.reward[rollout.valid]
     metrics |= health.clipping(before.batch, agent, runner.envs.action_spec, reward, reward_clip)
     metrics["gradient_steps"] = float(learner.gradient_steps - taken)

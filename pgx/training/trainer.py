@@ -15,8 +15,8 @@ from pgx.core.periodic import PeriodicTrigger
 from pgx.core.ranks import Ranks
 from pgx.core.specs import dimensions
 from pgx.core.stopping import Abandonable, StopAtCheckpoint
-from pgx.distributed.agreement import RanksDisagree, check_agreement
-from pgx.rollouts.types import Episode, RolloutSource
+from pgx.distributed.agreement import RankMismatch, check_agreement
+from pgx.rollouts.sources import Episode, RolloutSource
 from pgx.runs.checkpoints import packed
 from pgx.runs.lock import hold
 from pgx.runs.metrics import tagged
@@ -152,7 +152,7 @@ class Trainer:
             said = explained(error, self.counters.iterations + 1, records, self.diagnose)
             failure = f"{type(error).__name__}: {said}"
             raise RunError(said) from error
-        except RanksDisagree as error:
+        except RankMismatch as error:
             failure = f"{type(error).__name__}: {error}"
             raise
         except BaseException as error:

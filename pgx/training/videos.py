@@ -11,7 +11,7 @@ from pgx.core.agent import Agent
 from pgx.core.errors import RunError, UserError
 from pgx.core.periodic import PeriodicTrigger
 from pgx.core.seeding import derive
-from pgx.envs.render.camera import Camera, Frame, captioned
+from pgx.envs.render.rendering_env import Frame, RenderingEnv, add_caption
 from pgx.envs.render.videos import GIF, LIMITS
 from pgx.runs.loggers import Clip
 from pgx.runs.writer import Records
@@ -20,7 +20,7 @@ from pgx.training.evaluation import play, unwatched
 
 def clip_of(
     agent: Agent,
-    open_camera: Callable[[], Camera],
+    open_camera: Callable[[], RenderingEnv],
     width: int,
     seed: int,
     device: torch.device,
@@ -46,10 +46,10 @@ def clip_of(
     try:
         gif = GIF(camera.fps, width)
 
-        def show(frame: Frame) -> None:
-            gif.add(captioned(frame))
+        def on_frame(frame: Frame) -> None:
+            gif.add(add_caption(frame))
 
-        camera.show = show
+        camera.on_frame = on_frame
         # What comes after the steps that are drawn is not in the clip.
         limit = max(1, int(min(max_steps, camera.drawn)))
         play(still, still.act_greedily, camera, 1, seed, device, limit, should_stop, unwatched)
@@ -100,8 +100,8 @@ def refuse_unfilmable(env: EnvConfig, training: TrainerConfig) -> None:
             raise UserError(f"trainer.record_every={training.record_every}: {error}") from error
 
 
-def _open_camera(env: EnvConfig, training: TrainerConfig) -> Camera:
-    return Camera(env.id, env.kwargs, None, env.worker_timeout, LIMITS["gif"], training.record_seconds)
+def _open_camera(env: EnvConfig, training: TrainerConfig) -> RenderingEnv:
+    return RenderingEnv(env.id, env.kwargs, None, env.worker_timeout, LIMITS["gif"], training.record_seconds)
 
 
 def filming(

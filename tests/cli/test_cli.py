@@ -576,7 +576,7 @@ def test_a_run_of_a_sweep_is_as_complete_as_a_run_alone(command: Command, tmp_pa
 
 # --- environments that fail
 
-OWN = '''
+NO_SHAPING = '''
 import gymnasium
 import numpy as np
 from gymnasium import spaces
@@ -621,7 +621,7 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     """The folder of a module of environments, on this process's path."""
     folder = tmp_path / "modules"
     folder.mkdir()
-    (folder / "brokenenvs.py").write_text(OWN)
+    (folder / "brokenenvs.py").write_text(NO_SHAPING)
     monkeypatch.syspath_prepend(folder)
     yield folder
     sys.modules.pop("brokenenvs", None)

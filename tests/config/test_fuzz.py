@@ -159,7 +159,7 @@ def names_something(problem: str, line: list[str]) -> bool:
     return bool(NAMES & set(re.findall(r"[\w./-]+(?:=[\w./-]+)?", problem)))
 
 
-def judge(line: list[str], folder: Path) -> None:
+def run_check(line: list[str], folder: Path) -> None:
     found = outcome(line)
     if found is not None:
         assert found, "an error without words"
@@ -187,14 +187,14 @@ RELAXED = {
 @settings(max_examples=25, **RELAXED)  # type: ignore[arg-type]
 @given(line=lines)
 def test_a_command_line_is_a_config_or_one_error(folder: Path, line: list[str]) -> None:
-    judge(line, folder)
+    run_check(line, folder)
 
 
 @pytest.mark.slow
 @settings(max_examples=10_000, **RELAXED)  # type: ignore[arg-type]
 @given(line=lines)
 def test_thousands_of_command_lines_are_configs_or_one_error_each(folder: Path, line: list[str]) -> None:
-    judge(line, folder)
+    run_check(line, folder)
 
 
 @settings(max_examples=100, **RELAXED)  # type: ignore[arg-type]

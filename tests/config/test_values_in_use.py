@@ -98,7 +98,7 @@ def test_rewards_are_scaled_at_the_discount_of_the_rule(make: Make) -> None:
     """Which is the environment's unless a person says otherwise."""
     for override in ("algo.discount=0.5", "env.discount=0.5"):
         trainer = make(*HERE, "algo=a2c", override, name=override)
-        scaler = trainer.runner.stepper.reward_scaler  # type: ignore[attr-defined]
+        scaler = trainer.runner.collector.reward_scaler  # type: ignore[attr-defined]
         assert scaler is not None and scaler.discount == trainer.algorithm.discount == 0.5
 
 

@@ -23,7 +23,7 @@ from pgx.ops.stats import standardize
 from tests.conftest import seen
 from tests.thread_ranks import on_ranks
 
-OWN = [torch.tensor([0, 2, 5]), torch.tensor([1, 3, 4, 6, 7])]  # the rows of each rank among all eight
+NO_SHAPING = [torch.tensor([0, 2, 5]), torch.tensor([1, 3, 4, 6, 7])]  # the rows of each rank among all eight
 ROWS = 8
 
 
@@ -43,7 +43,7 @@ def batch() -> Batch:
 
 def part(ranks: Ranks) -> Batch:
     """The rows of one rank, and where they stand among those of both."""
-    own = OWN[ranks.rank]
+    own = NO_SHAPING[ranks.rank]
     return replace(batch().rows(own), share=Shard(ranks, ROWS, own))
 
 
@@ -92,7 +92,7 @@ def test_numbers_are_standardised_over_the_rows_of_all_ranks() -> None:
         rows = part(ranks)
         return standardize(rows.advantage, rows.mean)
 
-    for own, found in zip(OWN, on_ranks(2, standardized), strict=True):
+    for own, found in zip(NO_SHAPING, on_ranks(2, standardized), strict=True):
         torch.testing.assert_close(found, expected[own])
 
 

@@ -16,10 +16,10 @@ import tests.environments  # noqa: F401, registers ids
 from pgx.core.errors import RunError, UserError
 from pgx.core.specs import Continuous, Discrete, MultiDiscrete
 from pgx.envs import spaces
-from pgx.envs.envpool_backend import EnvPoolVector, why_not
-from pgx.envs.gymnasium_backend import GymnasiumVector, quietly
+from pgx.envs.envpool_backend import EnvPoolVector, unsupported_reason
+from pgx.envs.gymnasium_backend import GymnasiumVector, suppressed_warnings
 from pgx.envs.make import BackendChoice, choose_backend, id_problem, make_envs
-from pgx.envs.rewards.plan import OWN
+from pgx.envs.rewards.spec import NO_SHAPING
 from pgx.envs.vector import VectorEnv, step
 from tests.envs.odd import Fast
 
@@ -29,11 +29,11 @@ OURS = ["gymnasium", PROCESSES]
 
 
 def make(backend: Any, env_id: str = "Walker2d-v4", n: int = 3, threads: int = 2, **kwargs: Any) -> VectorEnv:
-    return make_envs(BackendChoice(backend, "test"), env_id, n, kwargs, threads, 60.0, OWN)
+    return make_envs(BackendChoice(backend, "test"), env_id, n, kwargs, threads, 60.0, NO_SHAPING)
 
 
 def choose(env_id: str, backend: Any, kwargs: dict[str, Any], n: int = 1, threads: int = 1) -> BackendChoice:
-    return choose_backend(env_id, backend, kwargs, n, threads, OWN)
+    return choose_backend(env_id, backend, kwargs, n, threads, NO_SHAPING)
 
 
 def play(envs: VectorEnv, seed: int, steps: int = 60) -> list[np.ndarray]:
@@ -239,7 +239,7 @@ def test_auto_takes_envpool_only_for_the_same_task() -> None:
         assert choice.name == "gymnasium" and reason in choice.reason
         with pytest.raises(UserError, match=r"env\.backend=gymnasium runs it"):
             choose(env_id, "envpool", kwargs)
-    assert why_not("Walker2d-v4", {"max_episode_steps": 50}) is None
+    assert unsupported_reason("Walker2d-v4", {"max_episode_steps": 50}) is None
 
 
 def test_an_id_with_its_module_gets_envpool_where_it_is_the_same_environment(
@@ -256,11 +256,11 @@ def test_an_id_with_its_module_gets_envpool_where_it_is_the_same_environment(
 
 def test_an_id_with_another_limit_of_time_does_not_get_envpool(monkeypatch: pytest.MonkeyPatch) -> None:
     """CartPole-v1 of a person who gave it another: EnvPool's would end its episodes elsewhere."""
-    assert why_not("CartPole-v1", {}) is None
+    assert unsupported_reason("CartPole-v1", {}) is None
     spec = copy.deepcopy(gymnasium.registry["CartPole-v1"])
     spec.max_episode_steps = 123
     monkeypatch.setitem(gymnasium.registry, "CartPole-v1", spec)
-    assert why_not("CartPole-v1", {}) == "EnvPool's CartPole-v1 lasts 500 steps, Gymnasium's 123"
+    assert unsupported_reason("CartPole-v1", {}) == "EnvPool's CartPole-v1 lasts 500 steps, Gymnasium's 123"
 
 
 def test_no_backend_is_advised_that_cannot_run_the_environment() -> None:
@@ -322,7 +322,7 @@ def test_envpool_by_columns_is_envpool_by_its_public_calls(env_id: str) -> None:
     import envpool
 
     ours = EnvPoolVector(env_id, 3, {}, num_threads=2)
-    with quietly():
+    with suppressed_warnings():
         theirs = envpool.make(env_id, env_type="gymnasium", num_envs=3, num_threads=2, seed=7)
         seen, (shown, _) = ours.reset(7), theirs.reset()
     assert np.array_equal(seen, ours._read(shown))
@@ -334,7 +334,7 @@ def test_envpool_by_columns_is_envpool_by_its_public_calls(env_id: str) -> None:
         else:
             action = rng.uniform(-1, 1, (3, *ours.action_spec.shape))
         took = step(ours, action)
-        with quietly():
+        with suppressed_warnings():
             obs, reward, terminated, truncated, _ = theirs.step(ours._write(action))
         expected = ours._read(obs), reward.astype(np.float64), terminated, truncated
         for one, other in zip(

@@ -14,9 +14,10 @@ from pgx.core.specs import Continuous, Discrete
 from pgx.networks.agents import AgentSpec
 from pgx.networks.mlp import MLPPolicy
 from pgx.networks.tabular import NoCritic
+from pgx.distributed.shared_memory import ArraySpec
 from pgx.rollouts.collector import respond
-from pgx.rollouts.inference import PLEASE, InferenceServer, RemotePolicy, blank
-from pgx.rollouts.shared import Column, acting_tensors
+from pgx.rollouts.inference import REQUEST, InferenceServer, RemotePolicy, example_inputs
+from pgx.rollouts.shared_parameters import inference_tensors
 
 CPU, N = torch.device("cpu"), 3
 MLP = MLPPolicy(
@@ -37,9 +38,9 @@ def made(seed: int) -> Agent:
 @pytest.fixture
 def service() -> Iterator[InferenceServer]:
     agent = made(0)
-    given = blank(agent, Column("obs", (9, N, 4), torch.float32), N)
+    given = example_inputs(agent, ArraySpec("obs", (9, N, 4), "float32"), N)
     service = InferenceServer(agent, Eager(), given, choices=5, actors=2)
-    service.publish(1, acting_tensors(made(0)))
+    service.publish(1, inference_tensors(made(0)))
     yield service
     service.close()
 
@@ -47,7 +48,7 @@ def service() -> Iterator[InferenceServer]:
 def asked(seed: int) -> tuple[torch.Tensor, ...]:
     """obs, time and noise of three environments."""
     generator = torch.Generator().manual_seed(seed)
-    noise = blank(made(0), Column("obs", (9, N, 4), torch.float32), N)[2]
+    noise = example_inputs(made(0), ArraySpec("obs", (9, N, 4), "float32"), N)[2]
     return (
         torch.randn(N, 4, generator=generator),
         torch.arange(N),
@@ -64,13 +65,13 @@ def same(one: tuple[torch.Tensor, ...], two: tuple[torch.Tensor, ...]) -> bool:
     return all(torch.allclose(a.to(b.dtype), b, atol=1e-6) for a, b in zip(one, two, strict=True))
 
 
-def test_answers_are_the_published_policy_s_for_each_who_asks(service: InferenceServer) -> None:
+def test_results_are_the_published_policy_s_for_each_who_asks(service: InferenceServer) -> None:
     """Two ask at once, again and again; none gets the other's."""
     right: list[bool] = []
 
     def ask(number: int) -> None:
-        desk = RemotePolicy(service.desks[number])
-        bound = desk.bind(respond, None, None, False)
+        channel = RemotePolicy(service.channels[number])
+        bound = channel.bind(respond, None, None, False)
         for i in range(50):
             question = asked(1000 * number + i)
             right.append(same(bound(*question), own(made(0), question)))
@@ -84,23 +85,25 @@ def test_answers_are_the_published_policy_s_for_each_who_asks(service: Inference
 
 
 def test_the_version_is_that_of_the_first_answer(service: InferenceServer) -> None:
-    desk = RemotePolicy(service.desks[0])
-    bound = desk.bind(respond, None, None, False)
+    channel = RemotePolicy(service.channels[0])
+    bound = channel.bind(respond, None, None, False)
     bound(*asked(0))
-    service.publish(2, acting_tensors(made(1)))
+    service.publish(2, inference_tensors(made(1)))
     assert same(bound(*asked(0)), own(made(1), asked(0)))
-    assert desk.take_version() == 1
+    assert channel.take_version() == 1
     bound(*asked(0))
-    assert desk.take_version() == 2
+    assert channel.take_version() == 2
 
 
 def test_what_one_asked_for_and_did_not_live_to_hear_is_not_told_to_the_next(
     service: InferenceServer,
 ) -> None:
     for _ in range(2):
-        os.write(service.desks[1].bell, PLEASE)
-    desk = RemotePolicy(service.desks[1])
-    bound = desk.bind(respond, None, None, False)
+        os.write(service.channels[1].socket_fd, REQUEST)
+    channel = RemotePolicy(service.channels[1])
+    bound = channel.bind(respond, None, None, False)
     for i in range(5):
         assert same(bound(*asked(i)), own(made(0), asked(i)))
-    assert not select.select([service.desks[1].bell], [], [], 0.5)[0]  # an answer each, and none too many
+    assert not select.select([service.channels[1].socket_fd], [], [], 0.5)[
+        0
+    ]  # an answer each, and none too many

@@ -17,7 +17,7 @@ from pgx.training import health
 from pgx.training import loop as iterations
 from pgx.training.loop import iterate
 from tests.algos.common import test_advantages
-from tests.rollouts.test_stepper import agent_for
+from tests.rollouts.test_collector import agent_for
 
 
 class Clock:
@@ -48,7 +48,7 @@ def test_shares_of_time_are_of_what_they_are_called(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(iterations, "time", clock)
     measure = health.measure
     monkeypatch.setattr(health, "measure", lambda *given: clock.after(25.0, measure(*given)))
-    runner: Any = SimpleNamespace(env_seconds=100.0, policy_seconds=200.0, measures=dict, envs=envs)
+    runner: Any = SimpleNamespace(env_seconds=100.0, policy_seconds=200.0, metrics=dict, envs=envs)
 
     def collect(agent: Any) -> Any:
         runner.env_seconds += 16.0

@@ -2,12 +2,13 @@
 
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 import torch
 
 from pgx.core.data import Rollout
 from pgx.core.specs import Continuous, Discrete
-from pgx.rollouts.trajectories import join, layout, store
+from pgx.rollouts.trajectories import concatenate, trajectory_specs, write_trajectory
 
 T, N = 5, 2
 
@@ -40,12 +41,12 @@ def test_trajectories_side_by_side_are_the_rollouts_that_were_stored(masked: boo
     parts, stored = [rollout(seed, masked, memory) for seed in range(3)], []
     for part in parts:
         columns = {
-            c.name: torch.ones(c.shape, dtype=c.dtype)
-            for c in layout(T, N, Continuous((3,)), Discrete(4), memory)
+            c.name: torch.from_numpy(np.ones(c.shape, c.dtype))
+            for c in trajectory_specs(T, N, Continuous((3,)), Discrete(4), memory)
         }
-        store(part, columns)
+        write_trajectory(part, columns)
         stored.append(columns)
-    whole = join(stored, torch.device("cpu"))
+    whole = concatenate(stored, torch.device("cpu"))
     for field in fields(Rollout):
         own = [getattr(part, field.name) for part in parts]
         found = getattr(whole, field.name)
@@ -56,11 +57,11 @@ def test_actors_that_show_no_mask_allow_everything_beside_those_that_do() -> Non
     parts, stored = [rollout(0, True, 0), replace(rollout(1, False, 0))], []
     for part in parts:
         columns = {
-            c.name: torch.zeros(c.shape, dtype=c.dtype)
-            for c in layout(T, N, Continuous((3,)), Discrete(4), 0)
+            c.name: torch.from_numpy(np.zeros(c.shape, c.dtype))
+            for c in trajectory_specs(T, N, Continuous((3,)), Discrete(4), 0)
         }
-        store(part, columns)
+        write_trajectory(part, columns)
         stored.append(columns)
-    mask = join(stored, torch.device("cpu")).action_mask
+    mask = concatenate(stored, torch.device("cpu")).action_mask
     assert mask is not None and parts[0].action_mask is not None
     assert torch.equal(mask[:, :N], parts[0].action_mask) and bool(mask[:, N:].all())

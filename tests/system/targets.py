@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from pgx.core.errors import UserError
-from pgx.rollouts.shared import Column, SharedParameters
+from pgx.distributed.shared_memory import ArraySpec
+from pgx.rollouts.shared_parameters import SharedParameters
 
 
 def echo(index: int, channel: "Connection[Any, Any]") -> None:
@@ -56,7 +57,7 @@ def leaves_word(folder: str, index: int, channel: "Connection[Any, Any]") -> Non
 SIZES = {"small": 3, "large": 300_000}  # of what `publishes` publishes
 
 
-def publishes(memory: int, columns: list[Column], index: int, channel: "Connection[Any, Any]") -> None:
+def publishes(memory: int, columns: list[ArraySpec], index: int, channel: "Connection[Any, Any]") -> None:
     """Publishes version after version, each tensor full of its number."""
     shared, version = SharedParameters(memory, columns), 0
     while not channel.poll():

@@ -16,10 +16,10 @@ from pgx.cli.eval import evaluate
 from pgx.config.check import problems_of
 from pgx.config.compose import compose
 from pgx.core.errors import RunError, WorkersLost
-from pgx.rollouts.shared import allocate
+from pgx.distributed.shared_memory import allocate
 from pgx.runs.loggers.jsonl import read
 from pgx.runs.writer import PendingCheckpoint
-from pgx.training.a3c import A3C, Begin, Worker
+from pgx.training.a3c import A3C, StartCommand, Worker
 from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters
 from tests.processes import runs, until
@@ -245,11 +245,11 @@ def test_every_boundary_begins_other_episodes_with_other_draws(make: Make) -> No
     plan, worlds = company(trainer).plan, []
     memory = allocate()
     for index, begin in (
-        (0, Begin(0, 0)),
-        (1, Begin(0, 0)),
-        (0, Begin(9, 0)),
-        (0, Begin(0, 1)),
-        (0, Begin(0, 0)),
+        (0, StartCommand(0, 0)),
+        (1, StartCommand(0, 0)),
+        (0, StartCommand(9, 0)),
+        (0, StartCommand(0, 1)),
+        (0, StartCommand(0, 0)),
     ):
         worker = Worker(plan, memory, index, np.zeros(1, np.int64))
         worker.begin(begin)

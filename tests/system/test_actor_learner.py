@@ -21,8 +21,8 @@ from pgx.core.agent import Agent
 from pgx.core.data import Rollout
 from pgx.core.errors import RunError, WorkersLost
 from pgx.rollouts.actor_learner import ActorLearner
-from pgx.rollouts.shared import acting_tensors
-from pgx.rollouts.sizes import misfits, sizes
+from pgx.rollouts.shared_parameters import inference_tensors
+from pgx.rollouts.sizes import size_problems, sizes
 from pgx.runs.loggers.jsonl import read
 from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters
@@ -144,7 +144,7 @@ def test_without_lag_every_step_is_of_the_policy_that_learns(
         rollout = trainer.runner.collect(trainer.agent)
         assert rollout.reward.shape == (16, 4)
         assert acted(trainer.agent, rollout) and (i == 0 or not acted(before, rollout))
-        assert trainer.runner.measures()["policy_lag_max"] == 0
+        assert trainer.runner.metrics()["policy_lag_max"] == 0
         update(trainer, rollout)
 
 
@@ -195,7 +195,7 @@ def test_the_lag_is_that_of_the_policy_that_acted_and_the_queue_bounds_it(
         rollout = runner.collect(trainer.agent)
         lags = [int(lag) for lag in runner._lags]
         assert len(lags) == trajectories and min(lags) >= 0 and max(lags) <= most
-        measured = runner.measures()
+        measured = runner.metrics()
         assert measured["policy_lag"] == sum(lags) / trajectories and measured["policy_lag_max"] == max(lags)
         for i, lag in enumerate(lags):
             matches = [acted(agent, rollout, 2 * i, 2) for agent in agents]
@@ -272,7 +272,7 @@ def test_a_killed_actor_is_started_again_and_no_step_is_given_out_twice(
         int(rollouts[died[0] + 1].time[0, 2:].max()) == 0
     )  # what its successor does first is what was left undone
     assert sum(bool(row[2:].all()) for row in goes_on) == len(goes_on) - 1
-    assert runner.measures()["worker_restarts"] == 1 and not runs(pid)
+    assert runner.metrics()["worker_restarts"] == 1 and not runs(pid)
     assert all(bool(rollout.valid.any(0).all()) for rollout in rollouts)
     seen = told(rollouts)
     assert len(seen) == len(set(seen)) == sum(rollout.steps for rollout in rollouts)
@@ -299,7 +299,7 @@ def test_a_new_beginning_drops_what_is_under_way(start: Callable[..., Trainer]) 
     state = copy.deepcopy(runner.state_dict())
     runner.begin(7)
     on = runner.collect(trainer.agent)
-    assert int(on.time[0].max()) == 0 and runner.measures()["policy_lag_max"] == 0
+    assert int(on.time[0].max()) == 0 and runner.metrics()["policy_lag_max"] == 0
     other = start(*ECHO, *EAGER, name="other")
     other.runner.load_state_dict(state)
     other.runner.begin(7)
@@ -390,7 +390,7 @@ def test_auto_takes_a_divisor_of_the_environments_that_the_cores_allow(
 ) -> None:
     chosen = sizes(num_envs, "auto", "auto", "auto", cores)
     assert (chosen.workers, chosen.trajectories, chosen.queue) == (workers, workers, 2 * workers)
-    assert chosen.trajectories * chosen.envs_each == num_envs and misfits(chosen) == []
+    assert chosen.trajectories * chosen.envs_each == num_envs and size_problems(chosen) == []
 
 
 @pytest.mark.parametrize(
@@ -449,6 +449,6 @@ def test_ray_is_imported_by_those_alone_who_ask_for_it() -> None:
 
 
 def test_what_actors_act_with_are_the_tensors_of_policy_and_lens(start: Callable[..., Trainer]) -> None:
-    named = acting_tensors(start("env=Pendulum-v1", *PROMPT).agent)
+    named = inference_tensors(start("env=Pendulum-v1", *PROMPT).agent)
     assert {name.split(".")[0] for name in named} == {"policy", "lens"}
     assert {"lens.mean", "lens.scale"} <= named.keys()

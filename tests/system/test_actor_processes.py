@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pgx.rollouts.shared import SharedParameters, allocate, columns_of
-from pgx.rollouts.workers import Workers
+from pgx.distributed.shared_memory import allocate
+from pgx.distributed.worker_pool import WorkerPool
+from pgx.rollouts.shared_parameters import SharedParameters, parameter_specs
 from tests.processes import assert_only_stopping, runs, until
 from tests.system.targets import SIZES, publishes
 
@@ -85,8 +86,8 @@ def test_actors_and_the_processes_of_their_environments_end_with_a_learner_that_
 
 def test_parameters_are_whole_while_another_process_writes_them() -> None:
     tensors = {name: torch.zeros(size) for name, size in SIZES.items()}
-    columns, memory = columns_of(tensors), allocate()
-    workers = Workers(partial(publishes, memory, columns), 1, 0, (memory,), None)
+    columns, memory = parameter_specs(tensors), allocate()
+    workers = WorkerPool(partial(publishes, memory, columns), 1, 0, (memory,), None)
     try:
         shared, seen = SharedParameters(memory, columns), set()
         until(lambda: shared.read(tensors) > 0)

@@ -14,11 +14,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from pgx.cli.record import record
 from pgx.core.errors import RunError, UserError
 from pgx.envs.gymnasium_backend import make_single
-from pgx.envs.recipe import pack
-from pgx.envs.render import scene
-from pgx.envs.render.camera import Camera, Frame, captioned
-from pgx.envs.render.scene import Scene, _undrawable, follow
+from pgx.envs.pickling import pickle_env
+from pgx.envs.render.opengl import choose_opengl
+from pgx.envs.render.rendering_env import Frame, RenderingEnv, add_caption
 from pgx.envs.render.videos import GIF
+from pgx.envs.render.worker import RenderSettings, _render_problem, track_robot
 from pgx.envs.vector import step
 from tests.conftest import Make, parameters
 from tests.environments import Painted
@@ -30,8 +30,8 @@ ANY = np.zeros(1, np.int64)
 
 def frames_of(limit: int, seconds: float | None, episodes: int, **kwargs: Any) -> tuple[list[Frame], float]:
     """Those of so many episodes, and how many a second."""
-    camera, shown = Camera(PAINTED, kwargs, None, 60.0, limit, seconds), list[Frame]()
-    camera.show = shown.append
+    camera, shown = RenderingEnv(PAINTED, kwargs, None, 60.0, limit, seconds), list[Frame]()
+    camera.on_frame = shown.append
     try:
         camera.reset(seed=0)
         while episodes:
@@ -46,8 +46,8 @@ def test_every_frame_is_that_of_its_step_and_every_episode_is_whole() -> None:
     shown, fps = frames_of(limit=100, seconds=None, episodes=2)
     assert fps == 100
     assert [(f.episode, f.step) for f in shown] == [(e, s) for e in range(2) for s in range(24)]
-    assert all((f.picture == 10 * f.step).all() and f.episode_return == f.step for f in shown)
-    assert shown[0].picture.shape == (101, 121, 3)
+    assert all((f.image == 10 * f.step).all() and f.episode_return == f.step for f in shown)
+    assert shown[0].image.shape == (101, 121, 3)
 
 
 @pytest.mark.parametrize(("limit", "every", "fps"), [(99, 2, 50.0), (25, 4, 25.0), (24, 5, 20.0)])
@@ -64,7 +64,7 @@ def test_only_the_beginning_of_an_episode_is_drawn_where_that_is_asked() -> None
 
 def test_the_caption_covers_a_corner_and_changes_with_what_it_says() -> None:
     blank = np.full((200, 300, 3), 90, np.uint8)
-    first, second = (captioned(Frame(blank, 0, at, 10.0 * at)) for at in (1, 2))
+    first, second = (add_caption(Frame(blank, 0, at, 10.0 * at)) for at in (1, 2))
     assert (first != second).any() and (blank == 90).all()
     changed = np.argwhere((first != blank).any(axis=-1) | (second != blank).any(axis=-1))
     assert 0 < changed[:, 0].max() < 30 and changed[:, 1].max() < 250
@@ -95,9 +95,9 @@ def test_what_cannot_be_filmed_says_why() -> None:
     assert "ended with exit code 3" in refused(breaks=-7)
     assert "ValueError: no more paint" in refused(breaks=10)
     with pytest.raises(UserError, match="render_mode"):
-        Camera("tests.environments:Counter-v0", {}, None, 60.0, 25, None)
+        RenderingEnv("tests.environments:Counter-v0", {}, None, 60.0, 25, None)
     with pytest.raises(UserError, match="--width and --height are for environments that take them"):
-        Camera(PAINTED, {}, (64, None), 60.0, 25, None)
+        RenderingEnv(PAINTED, {}, (64, None), 60.0, 25, None)
 
 
 def test_a_machine_without_drivers_is_told_which_packages_bring_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,31 +105,31 @@ def test_a_machine_without_drivers_is_told_which_packages_bring_them(monkeypatch
     # libEGL finds no driver, and the dynamic linker no OSMesa that would do.
     monkeypatch.setenv("__EGL_VENDOR_LIBRARY_FILENAMES", "/nowhere.json")
     monkeypatch.setenv("PYOPENGL_PLATFORM", "")
-    chosen = scene.choose()
+    chosen = choose_opengl()
     if chosen.platform == "osmesa":
         pytest.skip("OSMesa is installed, and draws without a driver")
     assert chosen.platform is None and "apt-get install libegl1 libgl1-mesa-dri" in chosen.problem
     with pytest.raises(UserError, match=r"Hopper-v4.*apt-get install libegl1 libgl1-mesa-dri"):
-        Camera("Hopper-v4", {}, None, 60.0, 25, None)
+        RenderingEnv("Hopper-v4", {}, None, 60.0, 25, None)
 
 
 def test_what_the_user_says_of_opengl_is_respected(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
-    assert scene.choose().platform == "osmesa"
+    assert choose_opengl().platform == "osmesa"
     for display in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(display, raising=False)
     monkeypatch.setenv("MUJOCO_GL", "glfw")
     with pytest.raises(UserError, match="MUJOCO_GL=glfw is set, and does not work here; unset, pgx chooses"):
-        Camera("InvertedPendulum-v4", {}, None, 60.0, 25, None)
+        RenderingEnv("InvertedPendulum-v4", {}, None, 60.0, 25, None)
     assert capfd.readouterr() == ("", "")  # GLFW's own warnings say less
 
 
 def test_the_camera_goes_with_a_robot_unless_another_was_chosen() -> None:
     def camera(env_id: str, **kwargs: Any) -> int:
         env = make_single(env_id, {"render_mode": "rgb_array", **kwargs})
-        follow(env)
+        track_robot(env)
         env.close()
         return int(env.unwrapped.mujoco_renderer.camera_id)
 
@@ -141,7 +141,7 @@ def test_the_camera_goes_with_a_robot_unless_another_was_chosen() -> None:
 def test_a_walker_is_recorded_in_the_size_that_was_asked_for(
     make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if scene.choose().platform is None:
+    if choose_opengl().platform is None:
         pytest.skip("nothing here draws for MuJoCo")
     av = pytest.importorskip("av")
     make("algo=a2c", "env=Walker2d-v4", "env.backend=gymnasium", "trainer.total_steps=256").train()
@@ -246,7 +246,7 @@ def test_what_an_environment_s_metadata_hide_does_not_end_the_run(
 def test_nothing_is_left_of_a_camera() -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(3):
-        camera = Camera(PAINTED, {}, None, 60.0, 25, None)
+        camera = RenderingEnv(PAINTED, {}, None, 60.0, 25, None)
         camera.close()
         assert camera._process.poll() is not None
     assert len(list(Path("/proc/self/fd").iterdir())) == before
@@ -254,7 +254,7 @@ def test_nothing_is_left_of_a_camera() -> None:
 
 def test_an_environment_without_pictures_is_refused_with_the_render_modes_that_it_has() -> None:
     with pytest.raises(UserError, match=r"metadata\['render_modes'\] is \[\]; a video needs 'rgb_array'"):
-        Camera("tests.environments:Counter-v0", {}, None, 60.0, 25, None)
+        RenderingEnv("tests.environments:Counter-v0", {}, None, 60.0, 25, None)
 
 
 @pytest.mark.filterwarnings("ignore")  # of Gymnasium, which a camera's process does not show
@@ -266,10 +266,12 @@ def test_whatever_an_environment_s_metadata_say_the_refusal_names_its_modes(
     monkeypatch: pytest.MonkeyPatch, metadata: dict[str, Any], said: str
 ) -> None:
     monkeypatch.setattr(Painted, "metadata", metadata)
-    refused = _undrawable(Scene(PAINTED, pack(PAINTED, {"render_mode": "rgb_array"}), None, 25, None))
+    refused = _render_problem(
+        RenderSettings(PAINTED, pickle_env(PAINTED, {"render_mode": "rgb_array"}), None, 25, None)
+    )
     assert refused is not None and f"metadata['render_modes'] is {said}; a video needs" in refused
     monkeypatch.setattr(Painted, "metadata", {"render_modes": ["ansi", "rgb_array"]})
-    assert _undrawable(Scene(PAINTED, pack(PAINTED, {}), None, 25, None)) is None
+    assert _render_problem(RenderSettings(PAINTED, pickle_env(PAINTED, {}), None, 25, None)) is None
 
 
 def test_pygame_draws_without_a_word_where_there_is_no_screen(
@@ -278,7 +280,7 @@ def test_pygame_draws_without_a_word_where_there_is_no_screen(
     pytest.importorskip("pygame")
     for key in ("XDG_RUNTIME_DIR", "DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(key, raising=False)
-    camera = Camera("CartPole-v1", {}, None, 60.0, 25, None)
+    camera = RenderingEnv("CartPole-v1", {}, None, 60.0, 25, None)
     camera.close()
     assert capfd.readouterr() == ("", "")
 

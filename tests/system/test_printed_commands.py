@@ -39,8 +39,8 @@ class Own(gymnasium.Env):
 if "Own-v0" not in gymnasium.registry:
     gymnasium.register("Own-v0", Own)
 """
-OWN = ["algo=ppo", "env=own_module:Own-v0", "env.kwargs.word='two words'", "env.num_envs=2"]
-OWN += [
+NO_SHAPING = ["algo=ppo", "env=own_module:Own-v0", "env.kwargs.word='two words'", "env.num_envs=2"]
+NO_SHAPING += [
     "runner.rollout_steps=32",
     "algo.minibatch_size=32",
     "trainer.total_steps=128",
@@ -59,14 +59,14 @@ def printed(text: str) -> list[list[str]]:
 
 def test_what_runs_print_can_be_pasted(command: Command, tmp_path: Path) -> None:
     (tmp_path / "own_module.py").write_text(MODULE)
-    said = command("train", *OWN, "run_dir='a run'")
+    said = command("train", *NO_SHAPING, "run_dir='a run'")
     assert said.code == 0
     pasted = printed(said.out)
     assert ["eval", "a run", "--trust"] in pasted
     for words in pasted:
         assert command(*words).code in ((0, 1) if words[0] == "doctor" else (0,)), words
 
-    said = command("train", *OWN, "run_dir='a run'")
+    said = command("train", *NO_SHAPING, "run_dir='a run'")
     assert said.code == 2
     (words,) = printed(said.err.replace("pgx train --resume", "`pgx train --resume").strip() + "`")
     assert words == ["train", "--resume", "a run", "--trust"] and command(*words).code == 0
@@ -79,8 +79,8 @@ def test_what_runs_print_can_be_pasted(command: Command, tmp_path: Path) -> None
 def test_what_sweeps_print_can_be_pasted(command: Command, tmp_path: Path) -> None:
     (tmp_path / "own_module.py").write_text(MODULE)
     where = "hydra.sweep.dir='a sweep'"
-    assert command("train", "-m", *OWN, "seed=0", where).code == 0
-    said = command("train", "-m", *OWN, "seed=2", where)
+    assert command("train", "-m", *NO_SHAPING, "seed=0", where).code == 0
+    said = command("train", "-m", *NO_SHAPING, "seed=2", where)
     assert said.code == 2
     (words,) = printed(said.err)
     assert words == ["sweep", "resume", str(tmp_path / "a sweep"), "--trust"] and command(*words).code == 0

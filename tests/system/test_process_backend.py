@@ -21,11 +21,12 @@ import torch
 import tests.envs.troubles
 from pgx.core.errors import RunError, UserError
 from pgx.core.specs import Continuous, choices
+from pgx.distributed.shared_memory import allocate
+from pgx.distributed.worker_process import stop
 from pgx.envs.gymnasium_backend import GymnasiumVector
 from pgx.envs.make import choose_backend
-from pgx.envs.process_backend import ProcessVector, WorkerProcess, _shares, end
-from pgx.envs.rewards.plan import OWN
-from pgx.envs.shared_rows import allocate
+from pgx.envs.process_backend import ProcessVector, _env_slices, _request_close, _start
+from pgx.envs.rewards.spec import NO_SHAPING
 from pgx.envs.vector import Array, VectorEnv, step
 from tests.conftest import Make, parameters
 from tests.processes import names, runs, until
@@ -156,16 +157,17 @@ def test_a_constructor_that_fails_says_the_same_on_either_backend() -> None:
 
 
 def test_a_worker_whose_environments_cannot_be_made_stays_until_it_is_heard() -> None:
-    (theirs, lifeline), (shown, shows), memory = os.pipe(), os.pipe(), allocate()
-    (share,) = _shares(TROUBLE, {"at": "constructor"}, 1, 1, ())
-    worker = WorkerProcess(share, theirs, memory, shown, shows, BOUND)
+    memory = allocate()
+    (share,) = _env_slices(TROUBLE, {"at": "constructor"}, 1, 1, ())
+    worker = _start(share, memory)
     try:
-        worker.wait([worker], 0.0)
+        worker.wait(BOUND, group=[worker])
         with pytest.raises(subprocess.TimeoutExpired):  # whoever waits for another would take it for dead
             worker.process.wait(0.5)
-        assert "robot 0 fell" in worker.hear().problem
+        assert "robot 0 fell" in worker.receive().problem
     finally:
-        end([worker], [theirs, lifeline, shown, shows, memory], os.getpid())
+        stop([worker], _request_close)
+        os.close(memory)
     assert worker.process.returncode == 0
 
 
@@ -215,8 +217,7 @@ def test_a_worker_that_hangs_is_killed_and_the_line_named_at_which_it_was(
 ) -> None:
     """Asleep, and deep in code that keeps the interpreter's lock; the first worker answers, the second hangs."""
     with processes(TROUBLE, 3, 2, at=at, what=what, number=1) as envs:
-        for worker in envs._workers:
-            worker.timeout = 0.5
+        envs._timeout = 0.5
         hung = pids(envs)[1]
         with pytest.raises(RunError) as caught:
             envs.reset(0)
@@ -244,17 +245,15 @@ def test_the_bound_is_on_all_workers_together() -> None:
     """Three that answer one after another, each within it, do not make it three times as long."""
     with processes(TROUBLE, 1, 1) as envs:
         (worker,) = envs._workers
-        worker.timeout = 1.0
         with pytest.raises(RunError, match="has not answered for 1 s"):
-            worker.wait([worker], waited=0.75)
+            worker.wait(1.0, waited=0.75, group=[worker])
         assert worker.process.returncode == -signal.SIGKILL
 
 
 def test_one_worker_does_not_get_the_time_that_another_took() -> None:
     """The first answers after 1.9 s, the second after another 1.9 s; both have 2."""
     with processes(TROUBLE, 2, 2, at="step", what="nap") as envs:
-        for worker in envs._workers:
-            worker.timeout = 2.0
+        envs._timeout = 2.0
         envs.reset(0)
         with pytest.raises(RunError, match=r"\(environment 1\) has not answered for 2 s"):
             step(envs, idle(envs))
@@ -262,9 +261,7 @@ def test_one_worker_does_not_get_the_time_that_another_took() -> None:
 
 PARENT = """
 import sys, threading, time
-from pgx.envs.process_backend import ProcessVector, _shares
-from pgx.envs.process_backend import WorkerProcess, end
-from pgx.envs.shared_rows import allocate
+from pgx.envs.process_backend import ProcessVector
 def work():
     envs = ProcessVector("tests.envs.troubles:Trouble-v0", 2, {"at": "step", "what": WHAT, "number": 1}, 2, 60.0)
     envs.reset(0)
@@ -406,8 +403,8 @@ def test_what_cannot_reach_a_worker_is_refused_and_runs_here(entry: Any, why: st
         with pytest.raises(
             UserError, match=rf"{why}.*env\.id=module:Local-v0; env\.backend=gymnasium runs it"
         ):
-            choose_backend("Local-v0", "processes", {}, 2, 2, OWN)
-        assert choose_backend("Local-v0", "auto", {}, 2, 2, OWN).name == "gymnasium"
+            choose_backend("Local-v0", "processes", {}, 2, 2, NO_SHAPING)
+        assert choose_backend("Local-v0", "auto", {}, 2, 2, NO_SHAPING).name == "gymnasium"
     finally:
         del gymnasium.registry["Local-v0"]
 
@@ -423,7 +420,7 @@ def test_what_cannot_reach_a_worker_is_refused_and_runs_here(entry: Any, why: st
     ],
 )
 def test_auto_shares_the_steps_that_are_worth_it(env_id: str, n: int, threads: int, name: str) -> None:
-    choice = choose_backend(env_id, "auto", {}, n, threads, OWN)
+    choice = choose_backend(env_id, "auto", {}, n, threads, NO_SHAPING)
     assert choice.name == name and "EnvPool has no" in choice.reason
     assert ("a step takes" in choice.reason) == (name == "processes")
 

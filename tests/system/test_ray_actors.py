@@ -110,7 +110,7 @@ def test_without_lag_they_act_as_local_actors_do_to_the_bit(
         ours, theirs = here.runner.collect(here.agent), there.runner.collect(there.agent)
         for name, column in vars(ours).items():
             assert column is None or torch.equal(column, getattr(theirs, name)), (i, name)
-        assert there.runner.measures()["policy_lag_max"] == 0
+        assert there.runner.metrics()["policy_lag_max"] == 0
         for trainer, rollout in ((here, ours), (there, theirs)):
             update(trainer, rollout)
             if i == 3:
@@ -126,7 +126,7 @@ def test_the_lag_is_bounded_by_the_queue_and_reaches_its_bound(
     runner, lags = actors_of(trainer), []
     for _ in range(6):
         rollout = runner.collect(trainer.agent)
-        lags.append(runner.measures()["policy_lag_max"])
+        lags.append(runner.metrics()["policy_lag_max"])
         until(lambda: runner.actors.finished() == 4)
         update(trainer, rollout)
     assert max(lags) == lags[-1] == 2

@@ -20,7 +20,7 @@ from tests.command import Command
 from tests.system.command import SMALL, TINY, begin, jobs, same, summary, wait_for
 from tests.warm import PATIENCE, pgx
 
-OWN = '''
+NO_SHAPING = '''
 import os, signal
 from pathlib import Path
 import gymnasium
@@ -62,7 +62,7 @@ FAULTY = [*SMALL, "algo=a2c", "trainer.total_steps=512", "trainer.checkpoint_eve
 def test_a_failed_job_is_listed_with_its_error_and_its_command_and_runs_again_on_resume(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "broken.py").write_text(OWN)
+    (tmp_path / "broken.py").write_text(NO_SHAPING)
     envs = "env=broken:Faulty-fails-v0,broken:Faulty-works-v0"
     said = pgx("train", "-m", envs, *FAULTY, "hydra.sweep.dir=sweep", cwd=tmp_path)
     assert said.returncode == 1 and "Traceback" not in said.stderr
@@ -100,7 +100,7 @@ def test_a_job_that_cannot_begin_leaves_its_error_in_its_folder(tmp_path: Path) 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib", "ray"])
 def test_a_job_whose_process_is_killed_costs_no_other_its_end(tmp_path: Path, launcher: str) -> None:
-    (tmp_path / "broken.py").write_text(OWN)
+    (tmp_path / "broken.py").write_text(NO_SHAPING)
     envs = "env=broken:Faulty-works-v0,broken:Faulty-dies-v0"
     said = pgx(
         "train",

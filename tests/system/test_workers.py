@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pgx.core.errors import RunError, UserError
-from pgx.rollouts.workers import Target, Workers
+from pgx.distributed.worker_pool import Target, WorkerPool
 from tests.processes import names, runs, until
 from tests.system.targets import dies_at_once, echo, leaves_word, reads_a_file
 
@@ -24,18 +24,18 @@ ROOT = Path(__file__).parents[2]
 @contextmanager
 def running(
     target: Target, count: int, max_restarts: int = 0, descriptors: tuple[int, ...] = ()
-) -> Iterator[Workers]:
-    workers = Workers(target, count, max_restarts, descriptors, None)
+) -> Iterator[WorkerPool]:
+    workers = WorkerPool(target, count, max_restarts, descriptors, None)
     try:
         yield workers
     finally:
         workers.close()
 
 
-def hear(workers: Workers, count: int) -> list[tuple[int, Any]]:
+def hear(workers: WorkerPool, count: int) -> list[tuple[int, Any]]:
     """So many messages, or whatever else happens first."""
     heard: list[tuple[int, Any]] = []
-    while len(heard) < count and not workers.revived:
+    while len(heard) < count and not workers.restarted:
         heard += workers.receive(60)
     return heard
 
@@ -58,9 +58,9 @@ def test_a_worker_that_died_is_started_again_and_what_it_said_before_is_heard(wo
         until(lambda: not runs(first[1]))  # before anybody listens
         heard = hear(workers, 2)
         assert heard == ([(1, (1, word))] if word != "exit" else [])
-        assert (workers.revived, workers.restarts) == ([1], 1)
+        assert (workers.restarted, workers.restarts) == ([1], 1)
         assert workers.pids[0] == first[0] and workers.pids[1] != first[1] and not runs(first[1])
-        workers.revived.clear()
+        workers.restarted.clear()
         workers.send(1, "again")
         workers.send(0, "still")
         assert sorted(hear(workers, 2)) == [(0, (0, "still")), (1, (1, "again"))]
@@ -70,7 +70,7 @@ def test_one_that_is_killed_while_another_never_answers_is_noticed() -> None:
     with running(echo, 2, max_restarts=1) as workers:
         workers.send(0, "sleep")
         os.kill(workers.pids[1], signal.SIGKILL)
-        assert hear(workers, 1) == [] and workers.revived == [1]
+        assert hear(workers, 1) == [] and workers.restarted == [1]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_when_restarts_are_used_up_the_error_says_who_and_how(word: str, how: st
                     hear(workers, 2)
             else:
                 hear(workers, 2)
-                workers.revived.clear()
+                workers.restarted.clear()
 
 
 def test_workers_that_die_at_once_do_not_start_for_ever() -> None:
@@ -128,8 +128,8 @@ def test_memory_is_found_under_its_number(tmp_path: Path) -> None:
 def test_closing_lets_a_worker_end_by_itself_and_kills_one_that_does_not(tmp_path: Path) -> None:
     gc.collect()
     before = names("/proc/self/fd")
-    workers = Workers(partial(leaves_word, str(tmp_path)), 1, 0, (), None)
-    stuck = Workers(echo, 1, 0, (), None)
+    workers = WorkerPool(partial(leaves_word, str(tmp_path)), 1, 0, (), None)
+    stuck = WorkerPool(echo, 1, 0, (), None)
     stuck.send(0, "sleep")
     assert hear(workers, 1) == [(0, "here")]
     pids = workers.pids + stuck.pids
@@ -142,9 +142,9 @@ def test_closing_lets_a_worker_end_by_itself_and_kills_one_that_does_not(tmp_pat
 
 PARENT = """
 import time
-from pgx.rollouts.workers import Workers
+from pgx.distributed.worker_pool import WorkerPool
 from tests.system.targets import echo
-workers = Workers(echo, 2, 0, (), None)
+workers = WorkerPool(echo, 2, 0, (), None)
 workers.send(0, "hello")
 while not workers.receive(60): pass
 workers.send(1, "sleep")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pgx.config.check import validate
 from pgx.config.compose import compose
-from pgx.rollouts.types import Episode
+from pgx.rollouts.sources import Episode
 from pgx.training.build import load_agent
 from pgx.training.evaluation import OnStep, never, play, unwatched
 from tests.command import Command

@@ -15,7 +15,7 @@ from pgx.core.agent import Act
 from pgx.core.data import Observations
 from pgx.core.nonfinite import NotFiniteError
 from pgx.core.seeding import derive
-from pgx.rollouts.types import Episode
+from pgx.rollouts.sources import Episode
 from pgx.runs.checkpoints import Checkpoints
 from pgx.training.build import load_agent
 from pgx.training.evaluation import episode_metrics, evaluation_metrics, never, play, success_rate, unwatched

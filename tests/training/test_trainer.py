@@ -14,7 +14,7 @@ from pgx.core.agent import Agent, Metrics
 from pgx.core.algorithm import Learner
 from pgx.core.data import Rollout
 from pgx.core.periodic import PeriodicTrigger
-from pgx.rollouts.types import Episode
+from pgx.rollouts.sources import Episode
 from pgx.runs.loggers.jsonl import read
 from pgx.runs.writer import PendingCheckpoint
 from pgx.training.loop import RECENT, Counters, Report

@@ -5,21 +5,41 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from pgx.envs.checks import actions, numbers_shown, rows, seeds, single
-from pgx.envs.checks.subject import Asked, Subject, Untold, Verdict, fails, holds, raised, untold
+from pgx.envs.checks import actions, observations, rows, seeds, single
+from pgx.envs.checks.subject import (
+    CheckRequest,
+    CheckResult,
+    EnvUnderTest,
+    Inconclusive,
+    describe_error,
+    fails,
+    holds,
+    unknown,
+)
 
-__all__ = ["CHECKS", "Asked", "Pace", "Subject", "Verdict", "fails", "holds", "judge", "pace", "untold"]
+__all__ = [
+    "CHECKS",
+    "CheckRequest",
+    "CheckResult",
+    "EnvUnderTest",
+    "Timing",
+    "fails",
+    "holds",
+    "run_check",
+    "timing",
+    "unknown",
+]
 
-CHECKS: dict[str, Callable[[Subject], Verdict]] = {
+CHECKS: dict[str, Callable[[EnvUnderTest], CheckResult]] = {
     "it can be made": single.made,
     "policies take its spaces": single.spaces_taken,
     "reset and step answer as Gymnasium's do": single.interface,
-    "observations have the form of their space": numbers_shown.form,
-    "observations lie in their bounds": numbers_shown.bounds,
-    "observations and rewards are finite": numbers_shown.finite,
-    "observations suit networks": numbers_shown.magnitude,
-    "a reward is one real number": numbers_shown.reward,
-    "terminated and truncated are truth values": numbers_shown.flags,
+    "observations have the form of their space": observations.form,
+    "observations lie in their bounds": observations.bounds,
+    "observations and rewards are finite": observations.finite,
+    "observations suit networks": observations.magnitude,
+    "a reward is one real number": observations.reward,
+    "terminated and truncated are truth values": observations.flags,
     "episodes end": single.ends,
     "the last observation is the episode's own": single.last_observation,
     "action masks can be obeyed": actions.action_mask,
@@ -33,12 +53,12 @@ CHECKS: dict[str, Callable[[Subject], Verdict]] = {
     "all environments of a run answer": rows.rows,
     "after an end comes a reset": rows.resets,
     "the same seed gives all the same bits": rows.rows_repeatable,
-    "environments differ from each other": rows.apart,
+    "environments differ from each other": rows.distinct,
 }
 
 
 @dataclass(frozen=True)
-class Pace:
+class Timing:
     """How long things take."""
 
     step_ms: float  # median, of one environment
@@ -47,37 +67,39 @@ class Pace:
     steps_per_second: float | None  # of all environments of a run on their backend; None: they did not answer
 
 
-def judge(assumption: str, subject: Subject) -> Verdict:
+def run_check(assumption: str, subject: EnvUnderTest) -> CheckResult:
     """Whether one of CHECKS holds.
 
     What an environment raises while that is looked at fails it, unless the environment is known to raise anyway.
     """
     try:
         return CHECKS[assumption](subject)
-    except Untold as why:
-        return untold(str(why))
+    except Inconclusive as why:
+        return unknown(str(why))
     except Exception as error:
-        return untold(f"it {raised(error)}") if subject.raises else fails(raised(error))
+        return (
+            unknown(f"it {describe_error(error)}") if subject.fails_on_steps else fails(describe_error(error))
+        )
 
 
-def pace(subject: Subject) -> Pace | None:
+def timing(subject: EnvUnderTest) -> Timing | None:
     """What was measured on the way; None: it was never stepped."""
     try:
-        recording = subject.played
-    except Untold:
+        trace = subject.played
+    except Inconclusive:
         return None
-    if not recording.step_seconds:
+    if not trace.step_seconds:
         return None
     all_together: float | None = None
     with suppress(Exception):  # the verdicts say which
         all_together = rows.steps_per_second(subject)
-    steps, resets = recording.step_seconds, recording.reset_seconds
-    return Pace(
+    steps, resets = trace.step_seconds, trace.reset_seconds
+    return Timing(
         1e3 * statistics.median(steps), 1e3 * max(steps), 1e3 * statistics.median(resets), all_together
     )
 
 
-def judged(subject: Subject) -> Iterator[tuple[str, Verdict]]:
+def run_checks(subject: EnvUnderTest) -> Iterator[tuple[str, CheckResult]]:
     """Every assumption with its verdict."""
     for assumption in CHECKS:
-        yield assumption, judge(assumption, subject)
+        yield assumption, run_check(assumption, subject)

@@ -6,65 +6,62 @@ from typing import Any
 
 from pgx.core.errors import UserError
 from pgx.core.specs import ActionSpec, ObsSpec
-from pgx.distributed.child import end_with_parent, let_the_kernel_end_this, show_when_asked
-from pgx.envs.checks import CHECKS, Asked, Pace, Subject, judge, pace
+from pgx.envs.checks import CHECKS, EnvUnderTest, Timing, run_check, timing
 from pgx.envs.make import choose_backend
-from pgx.envs.rewards.plan import OWN
+from pgx.envs.rewards.spec import NO_SHAPING
 
 
 @dataclass(frozen=True)
-class Refused:
+class BackendUnavailable:
     """What was asked for cannot be had, in the words of a UserError."""
 
     problem: str
 
 
 @dataclass(frozen=True)
-class Looks:
+class CheckStarted:
     """An assumption is about to be looked at; its verdict follows."""
 
     assumption: str
 
 
 @dataclass(frozen=True)
-class Seen:
+class ChecksFinished:
     """All was looked at."""
 
     spaces: tuple[ObsSpec, ActionSpec] | None  # None: no policy takes them
-    pace: Pace | None
+    timing: Timing | None
 
 
-def serve(channel: "Connection[Any, Any]", lifeline: int, shows: int) -> None:
+def serve(channel: "Connection[Any, Any]") -> None:
     """Look at the environment that the parent names, and tell it of each assumption.
 
     Args:
         channel: to the parent.
-        lifeline: end of a pipe that nothing is ever written to; it ends when the parent does.
-        shows: descriptor that it says where it is on, when it is asked.
     """
-    show_when_asked(shows)
-    end_with_parent(lifeline, [channel.fileno(), shows])
-    try:
-        asked: Asked = channel.recv()
-        let_the_kernel_end_this()
-        _look(channel, Subject(asked))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return  # the parent is gone
+    _look(channel, EnvUnderTest(channel.recv()))
 
 
-def _look(channel: "Connection[Any, Any]", subject: Subject) -> None:
+def _look(channel: "Connection[Any, Any]", subject: EnvUnderTest) -> None:
     for number, assumption in enumerate(CHECKS):
-        channel.send(Looks(assumption))
-        channel.send(judge(assumption, subject))
-        asked = subject.asked
-        if number == 0 and asked.backend != "auto":
+        channel.send(CheckStarted(assumption))
+        channel.send(run_check(assumption, subject))
+        request = subject.request
+        if number == 0 and request.backend != "auto":
             try:  # what was named and cannot do it is no fault of the environment's
-                choose_backend(asked.id, asked.backend, asked.kwargs, asked.num_envs, asked.num_threads, OWN)
+                choose_backend(
+                    request.id,
+                    request.backend,
+                    request.kwargs,
+                    request.num_envs,
+                    request.num_threads,
+                    NO_SHAPING,
+                )
             except UserError as error:
-                channel.send(Refused(str(error)))
+                channel.send(BackendUnavailable(str(error)))
                 return
     spaces = None
-    if not isinstance(subject.made, str) and not isinstance(subject.taken, str):
-        spaces = subject.taken.obs, subject.taken.action
-    channel.send(Seen(spaces, pace(subject)))
+    if not isinstance(subject.env_or_problem, str) and not isinstance(subject.specs_or_problem, str):
+        spaces = subject.specs_or_problem.obs, subject.specs_or_problem.action
+    channel.send(ChecksFinished(spaces, timing(subject)))
     subject.close()

@@ -14,20 +14,20 @@ from pgx.core.specs import ActionSpec
 from pgx.envs import process_backend
 from pgx.envs.checks.seeds import seeds_of
 from pgx.envs.checks.subject import (
-    ROOM,
+    MAX_OBS_BYTES,
     SECONDS,
-    Subject,
-    Untold,
-    Verdict,
+    CheckResult,
+    EnvUnderTest,
+    Inconclusive,
     draw,
     fails,
     holds,
     same_bits,
-    untold,
+    unknown,
 )
 from pgx.envs.gymnasium_backend import GymnasiumVector
 from pgx.envs.make import make_envs
-from pgx.envs.rewards.plan import OWN
+from pgx.envs.rewards.spec import NO_SHAPING
 from pgx.envs.vector import Array, Step, VectorEnv, step
 
 STEPS = 500
@@ -35,7 +35,7 @@ REPEATED = 100  # steps of which each bit is compared
 
 
 @dataclass
-class Rows:
+class VectorTrace:
     """What N environments answered."""
 
     first: Array  # [N, ...] of the reset
@@ -44,17 +44,17 @@ class Rows:
     seconds: float  # that the steps took
 
 
-def make_rows(subject: Subject) -> VectorEnv:
+def make_rows(subject: EnvUnderTest) -> VectorEnv:
     """The environments that a run would have."""
-    asked = subject.asked
+    request = subject.request
     return make_envs(
         subject.choice,
-        asked.id,
-        asked.num_envs,
-        asked.kwargs,
-        asked.num_threads,
-        asked.worker_timeout,
-        OWN,
+        request.id,
+        request.num_envs,
+        request.kwargs,
+        request.num_threads,
+        request.worker_timeout,
+        NO_SHAPING,
     )
 
 
@@ -66,10 +66,12 @@ def closing_rows(envs: VectorEnv) -> Iterator[VectorEnv]:
         envs.close()
 
 
-def roll(envs: VectorEnv, spec: ActionSpec, seed: int, steps: int, seconds: float, alike: bool) -> Rows:
+def run_vector(
+    envs: VectorEnv, spec: ActionSpec, seed: int, steps: int, seconds: float, alike: bool
+) -> VectorTrace:
     """Random actions from a reset on; `alike`: the same for all environments, where no mask forbids it."""
     first, rng = envs.reset(seed), np.random.default_rng(seed)
-    rows, room, started = Rows(first, [], [], 0.0), ROOM, time.perf_counter()
+    rows, room, started = VectorTrace(first, [], [], 0.0), MAX_OBS_BYTES, time.perf_counter()
     while len(rows.steps) < steps and rows.seconds < seconds and room > 0:
         mask = envs.action_mask
         if alike and mask is None:
@@ -83,32 +85,32 @@ def roll(envs: VectorEnv, spec: ActionSpec, seed: int, steps: int, seconds: floa
     return rows
 
 
-def played(subject: Subject) -> tuple[Rows, Rows, Rows]:
+def played(subject: EnvUnderTest) -> tuple[VectorTrace, VectorTrace, VectorTrace]:
     """A look at all environments; the same again, shorter; and with the same actions for all.
 
     Raises:
         Untold: a step of all environments takes longer than a look may.
     """
-    spec, asked, choice = subject.specs.action, subject.asked, subject.choice
-    in_turn = math.ceil(asked.num_envs / (1 if choice.name == "gymnasium" else asked.num_threads))
+    spec, request, choice = subject.specs.action, subject.request, subject.choice
+    in_turn = math.ceil(request.num_envs / (1 if choice.name == "gymnasium" else request.num_threads))
     if choice.name != "envpool" and in_turn * subject.step_seconds > SECONDS:
-        raise Untold(
-            f"one step takes {subject.step_seconds:.2g} s, one of all {asked.num_envs} environments "
+        raise Inconclusive(
+            f"one step takes {subject.step_seconds:.2g} s, one of all {request.num_envs} environments "
             f"{in_turn * subject.step_seconds:.2g} s"
         )
     with closing_rows(make_rows(subject)) as envs:
         return (
-            roll(envs, spec, 7, STEPS, SECONDS, alike=False),
-            roll(envs, spec, 7, REPEATED, SECONDS, alike=False),
-            roll(envs, spec, 11, 30, SECONDS / 2, alike=True),
+            run_vector(envs, spec, 7, STEPS, SECONDS, alike=False),
+            run_vector(envs, spec, 7, REPEATED, SECONDS, alike=False),
+            run_vector(envs, spec, 11, 30, SECONDS / 2, alike=True),
         )
 
 
-def rows(subject: Subject) -> Verdict:
+def rows(subject: EnvUnderTest) -> CheckResult:
     """Shapes, types and numbers of what reaches the trainer."""
-    n = subject.asked.num_envs
+    n = subject.request.num_envs
     try:
-        seen, _, _ = subject.once(played)
+        seen, _, _ = subject.cached(played)
     except (RunError, UserError) as error:
         return fails(str(error))
     for number, took in enumerate(seen.steps):
@@ -123,12 +125,12 @@ def rows(subject: Subject) -> Verdict:
     return holds(f"{choice.name} ({choice.reason}), {n} x {len(seen.steps)} steps")
 
 
-def resets(subject: Subject) -> Verdict:
-    seen, _, _ = _looked(subject)
+def resets(subject: EnvUnderTest) -> CheckResult:
+    seen, _, _ = _traces(subject)
     return after_ends(seen)
 
 
-def after_ends(seen: Rows) -> Verdict:
+def after_ends(seen: VectorTrace) -> CheckResult:
     """The row of an end is that of the successor; the one after it only resets."""
     ended = [
         (t, i)
@@ -136,7 +138,7 @@ def after_ends(seen: Rows) -> Verdict:
         for i in np.flatnonzero(took.terminated | took.truncated)
     ]
     if not ended:
-        raise Untold("no episode ended")
+        raise Inconclusive("no episode ended")
     alike = 0
     for t, i in ended:
         last, after = seen.steps[t], seen.steps[t + 1]
@@ -149,8 +151,8 @@ def after_ends(seen: Rows) -> Verdict:
     return holds(f"{len(ended):,} ends")
 
 
-def rows_repeatable(subject: Subject) -> Verdict:
-    seen, again, _ = _looked(subject)
+def rows_repeatable(subject: EnvUnderTest) -> CheckResult:
+    seen, again, _ = _traces(subject)
     if not same_bits(seen.first, again.first):
         return fails("reset: another observation when seeded again")
     for number, (one, two) in enumerate(zip(seen.steps, again.steps, strict=False)):
@@ -163,39 +165,39 @@ def rows_repeatable(subject: Subject) -> Verdict:
     return holds(f"{len(again.steps)} steps")
 
 
-def apart(subject: Subject) -> Verdict:
+def distinct(subject: EnvUnderTest) -> CheckResult:
     """Environments of one run do not live the same life."""
-    n = subject.asked.num_envs
-    _, _, seen = _looked(subject)
+    n = subject.request.num_envs
+    _, _, seen = _traces(subject)
     if n == 1:
-        raise Untold("there is one environment")
+        raise Inconclusive("there is one environment")
     masked = any(mask is not None for mask in seen.masks)
     compared = [seen.first] if masked else [seen.first, *(took.obs for took in seen.steps)]
     lives = {b"".join(column[i].tobytes() for column in compared) for i in range(n)}
     if len(lives) > 1:
         return holds(f"{len(lives)} of {n} differ")
-    if not masked and len(set(subject.once(seeds_of))) > 1:
+    if not masked and len(set(subject.cached(seeds_of))) > 1:
         return fails(f"all {n} are alike, while seeds that are further apart are not")
-    return untold(f"all {n} begin alike")
+    return unknown(f"all {n} begin alike")
 
 
-def _looked(subject: Subject) -> tuple[Rows, Rows, Rows]:
+def _traces(subject: EnvUnderTest) -> tuple[VectorTrace, VectorTrace, VectorTrace]:
     try:
-        return subject.once(played)
+        return subject.cached(played)
     except (RunError, UserError) as error:
-        raise Untold("the environments did not answer") from error
+        raise Inconclusive("the environments did not answer") from error
 
 
-def in_worker(subject: Subject) -> Verdict:
+def in_worker(subject: EnvUnderTest) -> CheckResult:
     """Made in a process of its own it is the same environment."""
-    asked, spec = subject.asked, subject.specs.action
-    here = GymnasiumVector(asked.id, 1, asked.kwargs, first=0)
+    request, spec = subject.request, subject.specs.action
+    here = GymnasiumVector(request.id, 1, request.kwargs, first=0)
     with closing_rows(here):
-        one = roll(here, spec, 3, REPEATED, SECONDS / 2, alike=False)
+        one = run_vector(here, spec, 3, REPEATED, SECONDS / 2, alike=False)
     try:
-        there = process_backend.ProcessVector(asked.id, 1, asked.kwargs, 1, asked.worker_timeout)
+        there = process_backend.ProcessVector(request.id, 1, request.kwargs, 1, request.worker_timeout)
         with closing_rows(there):
-            two = roll(there, spec, 3, REPEATED, SECONDS / 2, alike=False)
+            two = run_vector(there, spec, 3, REPEATED, SECONDS / 2, alike=False)
     except (RunError, UserError) as error:
         return fails(str(error))
     pairs = zip(one.steps, two.steps, strict=False)
@@ -204,7 +206,7 @@ def in_worker(subject: Subject) -> Verdict:
     return holds(f"{min(len(one.steps), len(two.steps))} steps are the same there")
 
 
-def steps_per_second(subject: Subject) -> float:
+def steps_per_second(subject: EnvUnderTest) -> float:
     """Of all environments together."""
-    seen, _, _ = subject.once(played)
-    return len(seen.steps) * subject.asked.num_envs / seen.seconds
+    seen, _, _ = subject.cached(played)
+    return len(seen.steps) * subject.request.num_envs / seen.seconds

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from pgx.core.errors import UserError
 from pgx.core.specs import ActionSpec, Continuous, Discrete, ObsSpec, choices
-from pgx.distributed.stuck import frames_of, place
+from pgx.distributed.stack_report import exception_frames, location
 from pgx.envs import spaces
-from pgx.envs.gymnasium_backend import make_single, quietly
+from pgx.envs.gymnasium_backend import make_single, suppressed_warnings
 from pgx.envs.make import Backend, BackendChoice, choose_backend
-from pgx.envs.recipe import unpack
-from pgx.envs.rewards.plan import OWN
+from pgx.envs.pickling import unpickle_env
+from pgx.envs.rewards.spec import NO_SHAPING
 from pgx.envs.spaces import Convert
 from pgx.envs.vector import Array
 
@@ -33,30 +33,30 @@ Outcome = Literal["holds", "fails", "cannot be told"]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckResult:
     """Whether an assumption holds, and one line of what was seen."""
 
     outcome: Outcome
     evidence: str
 
 
-class Untold(Exception):
+class Inconclusive(Exception):
     """What an assumption would be judged by is not there; says why."""
 
 
-def holds(evidence: str) -> Verdict:
-    return Verdict("holds", evidence)
+def holds(evidence: str) -> CheckResult:
+    return CheckResult("holds", evidence)
 
 
-def fails(evidence: str) -> Verdict:
-    return Verdict("fails", evidence)
+def fails(evidence: str) -> CheckResult:
+    return CheckResult("fails", evidence)
 
 
-def untold(evidence: str) -> Verdict:
-    return Verdict("cannot be told", evidence)
+def unknown(evidence: str) -> CheckResult:
+    return CheckResult("cannot be told", evidence)
 
 
-ROOM = 64 * 2**20  # bytes of observations that a recording keeps
+MAX_OBS_BYTES = 64 * 2**20  # bytes of observations that a recording keeps
 
 Single = gymnasium.Env[Any, Any]
 
@@ -71,7 +71,7 @@ class Specs:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Result:
     """What an environment said of one reset or step, as it said it."""
 
     first: bool  # of an episode: the answer of a reset
@@ -88,25 +88,25 @@ class Answer:
 
 
 @dataclass
-class Recording:
+class EpisodeTrace:
     """Answers in order, the first of a reset."""
 
-    answers: list[Answer] = field(default_factory=list)
-    trouble: str = ""  # what broke it off; empty: nothing did
+    results: list[Result] = field(default_factory=list)
+    error: str = ""  # what broke it off; empty: nothing did
     step_seconds: list[float] = field(default_factory=list)
     reset_seconds: list[float] = field(default_factory=list)
 
     @property
     def ends(self) -> list[int]:
         """Where episodes ended."""
-        return [i for i, answer in enumerate(self.answers) if answer.ended]
+        return [i for i, result in enumerate(self.results) if result.ended]
 
 
-class Malformed(Exception):
+class InvalidReturn(Exception):
     """What reset or step returned is not what Gymnasium's return."""
 
 
-def play(env: Single, specs: Specs, seed: int, steps: int, seconds: float) -> Recording:
+def run_random_policy(env: Single, specs: Specs, seed: int, steps: int, seconds: float) -> EpisodeTrace:
     """reset(seed), then random actions that depend on the seed, and a reset without a seed after each end.
 
     Args:
@@ -116,29 +116,29 @@ def play(env: Single, specs: Specs, seed: int, steps: int, seconds: float) -> Re
         steps: at most, resets among them.
         seconds: after which no further step is taken.
     """
-    recording, rng, end = Recording(), np.random.default_rng(seed), time.perf_counter() + seconds
-    room, call = ROOM, "reset"
+    trace, rng, end = EpisodeTrace(), np.random.default_rng(seed), time.perf_counter() + seconds
+    bytes_left, call = MAX_OBS_BYTES, "reset"
     try:
-        while len(recording.answers) <= steps and time.perf_counter() < end and room > 0:
-            last = recording.answers[-1] if recording.answers else None
+        while len(trace.results) <= steps and time.perf_counter() < end and bytes_left > 0:
+            last = trace.results[-1] if trace.results else None
             started = time.perf_counter()
             if last is None or last.ended:
                 call = "reset()"
-                answer = reset(env, seed if last is None else None)
-                recording.reset_seconds.append(time.perf_counter() - started)
+                result = reset(env, seed if last is None else None)
+                trace.reset_seconds.append(time.perf_counter() - started)
             else:
                 action = specs.write(draw(rng, specs.action, 1, allowed(last.info, specs.action)))[0]
-                started, call = time.perf_counter(), f"step() number {len(recording.step_seconds) + 1}"
-                answer = step(env, action)
-                recording.step_seconds.append(time.perf_counter() - started)
-            recording.answers.append(answer)
-            room -= np.asarray(answer.kept).nbytes
+                started, call = time.perf_counter(), f"step() number {len(trace.step_seconds) + 1}"
+                result = step(env, action)
+                trace.step_seconds.append(time.perf_counter() - started)
+            trace.results.append(result)
+            bytes_left -= np.asarray(result.kept).nbytes
     except Exception as error:  # whatever an environment raises
-        recording.trouble = f"{call} {raised(error)}"
-    return recording
+        trace.error = f"{call} {describe_error(error)}"
+    return trace
 
 
-def reset(env: Single, seed: int | None) -> Answer:
+def reset(env: Single, seed: int | None) -> Result:
     """An answer of its own.
 
     Raises:
@@ -146,11 +146,11 @@ def reset(env: Single, seed: int | None) -> Answer:
     """
     said: Any = env.reset(seed=seed)
     if not (isinstance(said, tuple) and len(said) == 2 and isinstance(said[1], dict)):
-        raise Malformed(f"returned {_form(said)}, expected (observation, info), info a dict")
-    return Answer(True, said[0], copy.deepcopy(said[0]), 0.0, False, False, said[1])
+        raise InvalidReturn(f"returned {_describe_type(said)}, expected (observation, info), info a dict")
+    return Result(True, said[0], copy.deepcopy(said[0]), 0.0, False, False, said[1])
 
 
-def step(env: Single, action: Any) -> Answer:
+def step(env: Single, action: Any) -> Result:
     """An answer of its own.
 
     Raises:
@@ -158,23 +158,23 @@ def step(env: Single, action: Any) -> Answer:
     """
     said: Any = env.step(action)
     if not (isinstance(said, tuple) and len(said) == 5 and isinstance(said[4], dict)):
-        raise Malformed(
-            f"returned {_form(said)}, expected (observation, reward, terminated, truncated, info), info a dict"
+        raise InvalidReturn(
+            f"returned {_describe_type(said)}, expected (observation, reward, terminated, truncated, info), info a dict"
         )
-    return Answer(False, said[0], copy.deepcopy(said[0]), *said[1:])
+    return Result(False, said[0], copy.deepcopy(said[0]), *said[1:])
 
 
-def _form(said: Any) -> str:
+def _describe_type(said: Any) -> str:
     if isinstance(said, tuple):
         return f"({', '.join(type(part).__name__ for part in said)})"
     return type(said).__name__
 
 
-def raised(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """What an environment raised, and at which line; or what it returned."""
-    if isinstance(error, Malformed):
+    if isinstance(error, InvalidReturn):
         return str(error)
-    where = place(frames_of(error))
+    where = location(exception_frames(error))
     return f"raised {type(error).__name__}: {error}" + (f", {where}" if where else "")
 
 
@@ -203,7 +203,7 @@ def draw(
     return columns[0] if isinstance(action, Discrete) else np.stack(columns, axis=1)
 
 
-def same(one: Answer, other: Answer) -> str:
+def same(one: Result, other: Result) -> str:
     """What differs between two answers; empty: not a bit."""
     for what in ("kept", "reward", "terminated", "truncated"):
         if not same_bits(getattr(one, what), getattr(other, what)):
@@ -212,8 +212,8 @@ def same(one: Answer, other: Answer) -> str:
     return "" if same_bits(*masks) else "action mask"
 
 
-def _masks(*answers: Answer) -> list[Any]:
-    return [answer.info.get("action_mask") for answer in answers]
+def _masks(*results: Result) -> list[Any]:
+    return [result.info.get("action_mask") for result in results]
 
 
 def same_bits(one: Any, other: Any) -> bool:
@@ -236,7 +236,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Asked:
+class CheckRequest:
     """Which environments a run would have, as plain values.
 
     Args:
@@ -252,104 +252,106 @@ class Asked:
     backend: Backend
     num_threads: int
     worker_timeout: float
-    recipe: bytes | None
+    pickled_env: bytes | None
     normalize_obs: bool = True
 
 
-class Subject:
-    """One environment of those that were asked for. What cannot be looked at raises `Untold`."""
+class EnvUnderTest:
+    """One environment of those that were asked for. What cannot be looked at raises `Inconclusive`."""
 
-    def __init__(self, asked: Asked) -> None:
-        self.asked = asked
-        self._looks: dict[Any, Any] = {}
+    def __init__(self, request: CheckRequest) -> None:
+        self.request = request
+        self._cache: dict[Any, Any] = {}
 
-    def once(self, look: "Callable[[Subject], T]") -> T:
+    def cached(self, look: "Callable[[EnvUnderTest], T]") -> T:
         """What a look brings, or raises: of the first time that it is asked for."""
-        if look not in self._looks:
+        if look not in self._cache:
             try:
-                self._looks[look] = look(self)
+                self._cache[look] = look(self)
             except Exception as error:
-                self._looks[look] = error
-        found = self._looks[look]
+                self._cache[look] = error
+        found = self._cache[look]
         if isinstance(found, Exception):
             raise found
         seen: T = found
         return seen
 
     @cached_property
-    def made(self) -> Single | str:
+    def env_or_problem(self) -> Single | str:
         """The environment, or why it cannot be made."""
         try:
-            if self.asked.recipe is not None:
-                unpack(self.asked.id, self.asked.recipe)
-            return make_single(self.asked.id, self.asked.kwargs)
+            if self.request.pickled_env is not None:
+                unpickle_env(self.request.id, self.request.pickled_env)
+            return make_single(self.request.id, self.request.kwargs)
         except UserError as error:
             return str(error)
         except Exception as error:  # whatever a constructor raises
-            return f"with env.kwargs={self.asked.kwargs} it {raised(error)}"
+            return f"with env.kwargs={self.request.kwargs} it {describe_error(error)}"
 
     @property
     def env(self) -> Single:
-        if isinstance(self.made, str):
-            raise Untold("it cannot be made")
-        return self.made
+        if isinstance(self.env_or_problem, str):
+            raise Inconclusive("it cannot be made")
+        return self.env_or_problem
 
     @contextmanager
-    def another(self) -> Iterator[Single]:
+    def fresh_env(self) -> Iterator[Single]:
         """A new one of the same kind."""
-        assert not isinstance(self.made, str)
-        env = make_single(self.asked.id, self.asked.kwargs)
+        assert not isinstance(self.env_or_problem, str)
+        env = make_single(self.request.id, self.request.kwargs)
         try:
             yield env
         finally:
             env.close()
 
     @cached_property
-    def taken(self) -> Specs | str:
+    def specs_or_problem(self) -> Specs | str:
         """What it shows and takes, or why no policy can do that."""
         try:
-            with quietly():
-                obs, _ = spaces.observation(self.asked.id, self.env.observation_space)
-                action, write = spaces.action(self.asked.id, self.env.action_space)
+            with suppressed_warnings():
+                obs, _ = spaces.observation(self.request.id, self.env.observation_space)
+                action, write = spaces.action(self.request.id, self.env.action_space)
         except UserError as error:
-            return str(error).removeprefix(f"env.id={self.asked.id}: ")
+            return str(error).removeprefix(f"env.id={self.request.id}: ")
         return Specs(obs, action, write)
 
     @property
     def specs(self) -> Specs:
-        if isinstance(self.taken, str):
-            raise Untold("no policy takes its spaces")
-        return self.taken
+        if isinstance(self.specs_or_problem, str):
+            raise Inconclusive("no policy takes its spaces")
+        return self.specs_or_problem
 
     @cached_property
-    def recording(self) -> Recording:
+    def trace(self) -> EpisodeTrace:
         """What it answered to random actions."""
-        return play(self.env, self.specs, 0, STEPS, SECONDS)
+        return run_random_policy(self.env, self.specs, 0, STEPS, SECONDS)
 
     @property
     def step_seconds(self) -> float:
         """Median time of a step of one environment; 0 where none was taken."""
-        seconds = self.recording.step_seconds
+        seconds = self.trace.step_seconds
         return statistics.median(seconds) if seconds else 0.0
 
     @property
-    def raises(self) -> bool:
+    def fails_on_steps(self) -> bool:
         """Whether it was played and something broke that off."""
-        return "recording" in self.__dict__ and bool(self.recording.trouble)
+        return "trace" in self.__dict__ and bool(self.trace.error)
 
     @property
-    def played(self) -> Recording:
+    def played(self) -> EpisodeTrace:
         """The recording, in which there is something."""
-        if not self.recording.answers:
-            raise Untold("there was no observation")
-        return self.recording
+        if not self.trace.results:
+            raise Inconclusive("there was no observation")
+        return self.trace
 
     @cached_property
     def choice(self) -> BackendChoice:
         """The backend that a run would have."""
-        asked = self.asked
-        return choose_backend(asked.id, asked.backend, asked.kwargs, asked.num_envs, asked.num_threads, OWN)
+        request = self.request
+        return choose_backend(
+            request.id, request.backend, request.kwargs, request.num_envs, request.num_threads, NO_SHAPING
+        )
 
     def close(self) -> None:
-        if "made" in self.__dict__ and not isinstance(self.made, str):
-            self.made.close()
+        if "env_or_problem" in self.__dict__ and not isinstance(self.env_or_problem, str):
+            self.env_or_problem.close()

@@ -10,12 +10,12 @@ from PIL import Image
 
 from pgx.core.errors import UserError
 from pgx.core.extras import import_problem
-from pgx.envs.render.scene import Picture
+from pgx.envs.render.worker import RGBImage
 
 Kind = Literal["mp4", "gif"]
 LIMITS: dict[Kind, int] = {"mp4": 60, "gif": 25}  # frames a second, of more of which players show fewer
-HELD = 0.6  # seconds for which the last picture of a GIF stays before it begins anew
-TICK = 0.01  # seconds: GIFs count time in these
+LAST_FRAME_SECONDS = 0.6  # seconds for which the last picture of a GIF stays before it begins anew
+GIF_TICK_SECONDS = 0.01  # seconds: GIFs count time in these
 
 
 def kind_of(out: Path) -> Kind:
@@ -49,14 +49,14 @@ class MP4:
         self._rate = Fraction(fps).limit_denominator(1000)
         self._stream: Any = None
 
-    def add(self, picture: Picture) -> None:
+    def add(self, image: RGBImage) -> None:
         import av
 
-        height, width = (n - n % 2 for n in picture.shape[:2])  # H.264 halves the colours of 2 x 2 pixels
+        height, width = (n - n % 2 for n in image.shape[:2])  # H.264 halves the colours of 2 x 2 pixels
         if self._stream is None:
             self._stream = self._container.add_stream("libx264", rate=self._rate)
             self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
-        whole = np.ascontiguousarray(picture[:height, :width])
+        whole = np.ascontiguousarray(image[:height, :width])
         self._write(av.VideoFrame.from_ndarray(whole, format="rgb24"))
 
     def _write(self, frame: Any) -> None:
@@ -81,27 +81,27 @@ class GIF:
     def __init__(self, fps: float, width: int | None) -> None:
         self._fps = fps
         self._width = width
-        self._pictures: list[Image.Image] = []
+        self._frames: list[Image.Image] = []
 
-    def add(self, picture: Picture) -> None:
-        image = Image.fromarray(picture)
-        if self._width is not None and image.width > self._width:
-            size = self._width, max(1, round(image.height * self._width / image.width))
-            image = image.resize(size, Image.Resampling.LANCZOS)
+    def add(self, image: RGBImage) -> None:
+        frame = Image.fromarray(image)
+        if self._width is not None and frame.width > self._width:
+            size = self._width, max(1, round(frame.height * self._width / frame.width))
+            frame = frame.resize(size, Image.Resampling.LANCZOS)
         # With colours of its own each, and no dithering: a picture takes a tenth of the memory, and moves no grain.
-        self._pictures.append(image.quantize(dither=Image.Dither.NONE))
+        self._frames.append(frame.quantize(dither=Image.Dither.NONE))
 
     def finish(self) -> bytes:
         """The file."""
-        ticks = max(2, round(1 / (self._fps * TICK)))  # of one tick browsers make ten
-        times = [int(1000 * TICK * ticks)] * len(self._pictures)
-        times[-1] = max(times[-1], int(1000 * HELD))
+        ticks = max(2, round(1 / (self._fps * GIF_TICK_SECONDS)))  # of one tick browsers make ten
+        times = [int(1000 * GIF_TICK_SECONDS * ticks)] * len(self._frames)
+        times[-1] = max(times[-1], int(1000 * LAST_FRAME_SECONDS))
         file = io.BytesIO()
-        first, *rest = self._pictures
+        first, *rest = self._frames
         first.save(file, "GIF", save_all=True, append_images=rest, duration=times, loop=0, optimize=False)
         return file.getvalue()
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
-        return self._pictures[0].size
+        return self._frames[0].size

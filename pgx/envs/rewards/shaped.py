@@ -8,21 +8,21 @@ from numpy.typing import NDArray
 
 from pgx.core.errors import RunError, UserError
 from pgx.core.specs import ActionSpec, Continuous, ObsSpec
-from pgx.envs.rewards.plan import ENVIRONMENT, RewardPlan, Term, terms_of
-from pgx.envs.rewards.terms import reading_of, torso
-from pgx.envs.vector import Array, Readable, Shaping, Step
+from pgx.envs.rewards.spec import ENVIRONMENT, RewardSpec, Term, build_terms
+from pgx.envs.rewards.terms import signal_of, torso
+from pgx.envs.vector import Array, Shaping, SignalEnv, Step
 
 Floats = NDArray[np.float64]
 
 
-class Shaped:
+class ShapedRewardEnv:
     """A VectorEnv whose reward is w_0 r + sum_k w_k f_k: the environment's own r and terms f_k of the step.
 
     A step in which an environment only resets pays nothing, and what terms remember of an episode (the last action, the
     time in the air) ends with it. Nothing is remembered beyond a reset of all: a checkpoint needs none of it.
 
     Args:
-        envs: which read what the terms need, see `readings_of`.
+        envs: which read what the terms need, see `required_signals`.
         plan: of the reward.
         kwargs: that the environments were made with.
 
@@ -30,11 +30,11 @@ class Shaped:
         UserError: a term is of continuous actions, and these are not.
     """
 
-    def __init__(self, envs: Readable, plan: RewardPlan, kwargs: Mapping[str, Any]) -> None:
+    def __init__(self, envs: SignalEnv, plan: RewardSpec, kwargs: Mapping[str, Any]) -> None:
         self._envs = envs
         self._kwargs = dict(kwargs)
         self._own_weight = plan.environment
-        self._terms = terms_of(plan)
+        self._terms = build_terms(plan)
         self._needs = {need for term in self._terms for need in term.needs}
         n = envs.num_envs
         self._resetting = np.zeros(n, dtype=bool)  # the step under way only resets this environment
@@ -102,25 +102,25 @@ class Shaped:
 
     def receive(self) -> Step:
         step = self._envs.receive()
-        moment = self._moment(step)
+        moment = self._quantities(step)
         parts: dict[str, Floats] = {}
         if self._own_weight:
             parts[ENVIRONMENT] = self._own_weight * step.reward
-        parts |= {term.name: self._paid(term, moment) for term in self._terms}
+        parts |= {term.name: self._evaluate(term, moment) for term in self._terms}
         self._begins = self._resetting  # after a step that only reset an episode begins
         self._resetting = step.terminated | step.truncated
         return step._replace(reward=np.sum([*parts.values()], axis=0), shaping=Shaping(step.reward, parts))
 
-    def _moment(self, step: Step) -> dict[str, Array]:
+    def _quantities(self, step: Step) -> dict[str, Array]:
         """The quantities of the step that terms need."""
-        needs, readings = self._needs, self._envs.readings
+        needs, signals = self._needs, self._envs.signals
         moment: dict[str, Array] = {
             "obs": step.obs,
             "own_reward": step.reward,
             "terminated": step.terminated,
             "action": self._action,
         }
-        moment |= {need: readings[name] for need in needs if (name := reading_of(need)) in readings and name}
+        moment |= {need: signals[name] for need in needs if (name := signal_of(need)) in signals and name}
         if self._bounds is not None and needs & {"control", "previous_control"}:
             control = np.clip(self._action.astype(np.float64), *self._bounds)
             moment["control"] = control
@@ -134,7 +134,7 @@ class Shaped:
             moment["time_in_air"] = self._in_air
         return moment
 
-    def _paid(self, term: Term, moment: Mapping[str, Array]) -> Floats:
+    def _evaluate(self, term: Term, moment: Mapping[str, Array]) -> Floats:
         """What a term adds to the reward [N].
 
         Raises:
@@ -151,13 +151,13 @@ class Shaped:
                 f"reward.terms.{term.name} gave the shape {list(value.shape)}; expected [{self.num_envs}], a number "
                 "for each environment"
             )
-        paid: Floats = np.where(self._resetting, 0.0, term.weight * value)
-        if not np.isfinite(paid).all():
-            number = int(np.flatnonzero(~np.isfinite(paid))[0])
+        weighted: Floats = np.where(self._resetting, 0.0, term.weight * value)
+        if not np.isfinite(weighted).all():
+            number = int(np.flatnonzero(~np.isfinite(weighted))[0])
             raise RunError(
-                f"reward.terms.{term.name} of environment {number} is not a finite number: {value[number]}"
+                f"reward.terms.{term.name} of environment {number} is not a finite number: {weighted[number]}"
             )
-        return paid
+        return weighted
 
     def close(self) -> None:
         self._envs.close()

@@ -27,12 +27,12 @@ class Quantity:
 
     Args:
         meaning: shape, unit and definition, N environments; rows in which an environment only resets are never paid.
-        reading: what the backend has to read for it, see pgx/envs/answers.py; None: nothing beside the step.
+        reading: what the backend has to read for it, see pgx/envs/results.py; None: nothing beside the step.
         of_robots: whether it is taken from observations whose layout is known of MuJoCo's robots alone.
     """
 
     meaning: str
-    reading: str | None = None
+    signal: str | None = None
     of_robots: bool = False
 
 
@@ -45,10 +45,10 @@ QUANTITIES: dict[str, Quantity] = {
     "previous_control": Quantity("[N, A] that of the step before; at an episode's first step the same"),
     "torso_height": Quantity("[N] m above the ground, of the torso's middle", of_robots=True),
     "uprightness": Quantity("[N] cosine of the torso's tilt, 1 upright", of_robots=True),
-    "x_velocity": Quantity("[N] m/s, mean of the step, forward", reading="info.x_velocity"),
-    "time_in_air": Quantity("[N] s since nothing of it touched the ground", reading="simulator.flight"),
-    "qpos": Quantity("[N, nq] MuJoCo's positions after the step", reading="simulator.qpos"),
-    "qvel": Quantity("[N, nv] MuJoCo's velocities after the step, not clipped", reading="simulator.qvel"),
+    "x_velocity": Quantity("[N] m/s, mean of the step, forward", signal="info.x_velocity"),
+    "time_in_air": Quantity("[N] s since nothing of it touched the ground", signal="simulator.flight"),
+    "qpos": Quantity("[N, nq] MuJoCo's positions after the step", signal="simulator.qpos"),
+    "qvel": Quantity("[N, nv] MuJoCo's velocities after the step, not clipped", signal="simulator.qvel"),
 }
 
 
@@ -57,9 +57,9 @@ def is_quantity(name: str) -> bool:
     return name in QUANTITIES or name.startswith(INFO)
 
 
-def reading_of(name: str) -> str | None:
+def signal_of(name: str) -> str | None:
     """What the backend has to read for a quantity; None: nothing beside the step."""
-    return f"info.{name.removeprefix(INFO)}" if name.startswith(INFO) else QUANTITIES[name].reading
+    return f"info.{name.removeprefix(INFO)}" if name.startswith(INFO) else QUANTITIES[name].signal
 
 
 def quantity_problem(name: str, env_id: str, changed: bool) -> str | None:

@@ -9,7 +9,7 @@ import tests.environments  # noqa: F401, registers ids
 from pgx.core.errors import RunError, UserError
 from pgx.envs.gymnasium_backend import make_single
 from pgx.envs.make import BackendChoice, choose_backend, make_envs
-from pgx.envs.rewards.plan import RewardPlan
+from pgx.envs.rewards.spec import RewardSpec
 from pgx.envs.vector import Step, VectorEnv, step
 
 PROCESSES = pytest.param("processes", marks=pytest.mark.system)
@@ -18,11 +18,11 @@ OWN_TERMS = "tests.envs.rewards.own_terms"
 N, STEPS = 3, 120
 
 
-def plan(environment: float = 0.0, **terms: Any) -> RewardPlan:
-    return RewardPlan("test", environment, terms)
+def plan(environment: float = 0.0, **terms: Any) -> RewardSpec:
+    return RewardSpec("test", environment, terms)
 
 
-def make(backend: Any, reward: RewardPlan, env_id: str = "Walker2d-v5", **kwargs: Any) -> VectorEnv:
+def make(backend: Any, reward: RewardSpec, env_id: str = "Walker2d-v5", **kwargs: Any) -> VectorEnv:
     return make_envs(BackendChoice(backend, "test"), env_id, N, kwargs, 2, 60.0, reward)
 
 
@@ -147,7 +147,7 @@ def test_a_term_that_gives_no_numbers_is_named(function: str, said: str) -> None
     envs.close()
 
 
-def chosen(reward: RewardPlan, env_id: str = "Walker2d-v4", backend: Any = "auto") -> BackendChoice:
+def chosen(reward: RewardSpec, env_id: str = "Walker2d-v4", backend: Any = "auto") -> BackendChoice:
     return choose_backend(env_id, backend, {}, 4, 1, reward)
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import tests.envs.broken
-from pgx.envs.checks import CHECKS, Asked, Subject, judge
-from pgx.envs.checks.rows import Rows, after_ends
-from pgx.envs.checks.subject import Verdict
+from pgx.envs.checks import CHECKS, CheckRequest, EnvUnderTest, run_check
+from pgx.envs.checks.rows import VectorTrace, after_ends
+from pgx.envs.checks.subject import CheckResult
 from pgx.envs.make import Backend
 from pgx.envs.vector import Step
 
@@ -47,23 +47,23 @@ ROWS, RESETS, ALL_SEED, APART = (
 )
 
 
-def subject(env_id: str, num_envs: int = 3, backend: Backend = "gymnasium", **kwargs: Any) -> Subject:
-    return Subject(Asked(env_id, num_envs, kwargs, backend, 1, 60.0, None))
+def subject(env_id: str, num_envs: int = 3, backend: Backend = "gymnasium", **kwargs: Any) -> EnvUnderTest:
+    return EnvUnderTest(CheckRequest(env_id, num_envs, kwargs, backend, 1, 60.0, None))
 
 
-def verdicts(subject: Subject, but: tuple[str, ...] = (SLOW,)) -> dict[str, Verdict]:
+def verdicts(subject: EnvUnderTest, but: tuple[str, ...] = (SLOW,)) -> dict[str, CheckResult]:
     """The verdict on every assumption."""
-    found = {name: judge(name, subject) for name in CHECKS if name not in but}
+    found = {name: run_check(name, subject) for name in CHECKS if name not in but}
     subject.close()
     return found
 
 
-def evidence_of(found: dict[str, Verdict], outcome: str) -> dict[str, str]:
+def evidence_of(found: dict[str, CheckResult], outcome: str) -> dict[str, str]:
     """Evidence of the assumptions that have an outcome."""
     return {name: verdict.evidence for name, verdict in found.items() if verdict.outcome == outcome}
 
 
-def outcomes(subject: Subject, outcome: str, but: tuple[str, ...] = (SLOW,)) -> dict[str, str]:
+def outcomes(subject: EnvUnderTest, outcome: str, but: tuple[str, ...] = (SLOW,)) -> dict[str, str]:
     """Evidence of the assumptions of a subject that have an outcome."""
     return evidence_of(verdicts(subject, but), outcome)
 
@@ -141,8 +141,8 @@ def test_a_row_after_an_end_that_is_more_than_a_reset_fails(reward: float, end: 
     last, sound = Step(obs[1], np.array([1.0]), yes, no), Step(obs[2], np.array([0.0]), no, no)
     wrong = Step(obs[2], np.array([reward]), no, np.array([end]))
     following = Step(obs[3], np.array([1.0]), no, no)
-    assert after_ends(Rows(obs[0], [last, sound, following], [], 1.0)).outcome == "holds"
-    assert after_ends(Rows(obs[0], [last, wrong, following], [], 1.0)).outcome == "fails"
+    assert after_ends(VectorTrace(obs[0], [last, sound, following], [], 1.0)).outcome == "holds"
+    assert after_ends(VectorTrace(obs[0], [last, wrong, following], [], 1.0)).outcome == "fails"
 
 
 def test_one_that_draws_every_step_is_told_of() -> None:
@@ -159,13 +159,13 @@ def test_one_that_draws_every_step_is_told_of() -> None:
     ],
 )
 def test_it_is_told_what_an_action_outside_of_its_bounds_does(fault: str, does: str) -> None:
-    assert does in judge(ACTIONS, subject("tests.envs.broken:Broken-v0", fault=fault)).evidence
+    assert does in run_check(ACTIONS, subject("tests.envs.broken:Broken-v0", fault=fault)).evidence
 
 
 def test_what_no_worker_can_make_is_told_of() -> None:
     gymnasium.register("Local-v0", lambda: tests.envs.broken.Broken())
     try:
-        verdict = judge(SLOW, subject("Local-v0"))
+        verdict = run_check(SLOW, subject("Local-v0"))
     finally:
         del gymnasium.registry["Local-v0"]
     assert verdict.outcome == "fails" and "cannot be sent to worker processes" in verdict.evidence
@@ -216,13 +216,13 @@ def test_environments_that_people_use_get_a_clean_bill(env_id: str, backend: Bac
 def test_bounds_that_a_gaussian_policy_hardly_meets_are_told_of(
     low: float, high: float, outcome: str, evidence: str
 ) -> None:
-    verdict = judge(ACTIONS, subject("tests.envs.odd:Bounded-v0", low=low, high=high))
+    verdict = run_check(ACTIONS, subject("tests.envs.odd:Bounded-v0", low=low, high=high))
     assert verdict.outcome == outcome and re.search(evidence, verdict.evidence), verdict
 
 
 @pytest.mark.parametrize(("above", "outcome"), [(0, "holds"), (2, "holds"), (40, "fails")])
 def test_rounding_is_no_observation_outside_of_its_bounds(above: int, outcome: str) -> None:
-    verdict = judge(BOUNDS, subject("tests.envs.odd:Bounded-v0", above=above))
+    verdict = run_check(BOUNDS, subject("tests.envs.odd:Bounded-v0", above=above))
     assert verdict.outcome == outcome
     assert outcome == "holds" or re.search(r"is 1\.0000\d+, the space says \[-1\.0, 1\.0\]", verdict.evidence)
 
@@ -247,17 +247,17 @@ def test_observations_that_networks_see_too_large_or_too_small_are_told_of(
     magnitude: int, image: bool, normalize: bool, outcome: str, evidence: str
 ) -> None:
     found = subject("tests.envs.odd:Large-v0", magnitude=magnitude, image=image)
-    found.asked = replace(found.asked, normalize_obs=normalize)
-    verdict = judge(SIZE, found)
+    found.request = replace(found.request, normalize_obs=normalize)
+    verdict = run_check(SIZE, found)
     assert verdict.outcome == outcome and re.search(evidence, verdict.evidence), verdict
 
 
 def test_a_slow_environment_is_not_called_broken() -> None:
     """Its steps are said to be slow; nothing waits for them."""
     found = subject("tests.envs.broken:Broken-v0")
-    found.recording.step_seconds[:] = [1.5] * len(found.recording.step_seconds)
-    judged = {name: judge(name, found) for name in (SEED, OTHER, NEXT, ROWS, ALL_SEED, APART)}
+    found.trace.step_seconds[:] = [1.5] * len(found.trace.step_seconds)
+    run_checks = {name: run_check(name, found) for name in (SEED, OTHER, NEXT, ROWS, ALL_SEED, APART)}
     found.close()
-    assert judged[ROWS].outcome == "cannot be told"
-    assert judged[ROWS].evidence == "one step takes 1.5 s, one of all 3 environments 4.5 s"
-    assert {verdict.outcome for verdict in judged.values()} == {"holds", "cannot be told"}
+    assert run_checks[ROWS].outcome == "cannot be told"
+    assert run_checks[ROWS].evidence == "one step takes 1.5 s, one of all 3 environments 4.5 s"
+    assert {verdict.outcome for verdict in run_checks.values()} == {"holds", "cannot be told"}

@@ -24,62 +24,62 @@ def numbers(rng: np.random.Generator, *shape: int) -> np.ndarray:
 def test_rows_come_back_as_they_were_written(room: int) -> None:
     """Bit for bit and in their own types, in a room too small or too large."""
     rng = np.random.default_rng(0)
-    recording = RolloutBuffer(room)
+    buffer = RolloutBuffer(room)
     written = {name: numbers(rng, 41, 5, *shape).astype(kind) for name, (shape, kind) in COLUMNS.items()}
     for t in range(41):
         for name, values in written.items():
-            recording.write(name, t, values[t])
-        recording.steps = t + 1
+            buffer.write(name, t, values[t])
+        buffer.steps = t + 1
     for name, values in written.items():
-        assert recording[name].dtype == values.dtype
-        assert recording[name].tobytes() == values.tobytes() and recording[name].shape == values.shape
-        tensor = recording.tensor(name, CPU)
+        assert buffer[name].dtype == values.dtype
+        assert buffer[name].tobytes() == values.tobytes() and buffer[name].shape == values.shape
+        tensor = buffer.tensor(name, CPU)
         assert torch.equal(tensor, torch.from_numpy(values))
 
 
 def test_a_recording_keeps_what_values_were_when_they_were_written() -> None:
-    recording, values = RolloutBuffer(room=4), np.zeros(2)
-    recording.write("reward", 0, values)
+    buffer, values = RolloutBuffer(room=4), np.zeros(2)
+    buffer.write("reward", 0, values)
     values += 7
-    recording.steps = 1
-    assert recording["reward"].tolist() == [[0.0, 0.0]]
+    buffer.steps = 1
+    assert buffer["reward"].tolist() == [[0.0, 0.0]]
 
 
 def test_as_many_rows_come_back_as_steps_were_taken_and_more_where_asked_for() -> None:
-    recording = RolloutBuffer(room=8)
+    buffer = RolloutBuffer(room=8)
     for t in range(6):
-        recording.write("obs", t, np.array([t]))
-    recording.steps = 5
-    assert recording["obs"][:, 0].tolist() == [0, 1, 2, 3, 4]
-    assert recording.tensor("obs", CPU)[:, 0].tolist() == [0, 1, 2, 3, 4]
-    assert recording.tensor("obs", CPU, more=1)[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
+        buffer.write("obs", t, np.array([t]))
+    buffer.steps = 5
+    assert buffer["obs"][:, 0].tolist() == [0, 1, 2, 3, 4]
+    assert buffer.tensor("obs", CPU)[:, 0].tolist() == [0, 1, 2, 3, 4]
+    assert buffer.tensor("obs", CPU, more=1)[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("room", [1, 2, 64])
 def test_what_was_not_written_is_ones(room: int) -> None:
     """Masks of environments that show theirs at times: all is allowed where nothing was said."""
-    recording = RolloutBuffer(room)
+    buffer = RolloutBuffer(room)
     said = np.zeros((3, 4), dtype=bool)
-    recording.write("action_mask", 5, said)
-    recording.write("action_mask", 30, said)
-    recording.steps = 31
+    buffer.write("action_mask", 5, said)
+    buffer.write("action_mask", 30, said)
+    buffer.steps = 31
     expected = np.ones((31, 3, 4), dtype=bool)
     expected[[5, 30]] = False
-    assert np.array_equal(recording["action_mask"], expected)
+    assert np.array_equal(buffer["action_mask"], expected)
 
 
 def test_a_recording_says_which_columns_it_has() -> None:
-    recording = RolloutBuffer(room=1)
-    assert "reward" not in recording
-    recording.write("reward", 0, np.zeros(1))
-    assert "reward" in recording and "memory" not in recording
+    buffer = RolloutBuffer(room=1)
+    assert "reward" not in buffer
+    buffer.write("reward", 0, np.zeros(1))
+    assert "reward" in buffer and "memory" not in buffer
 
 
 def test_rows_can_be_marked_where_they_stand() -> None:
     """What a runner finds out after a step: that it was beyond what was asked for."""
-    recording = RolloutBuffer(room=1)
+    buffer = RolloutBuffer(room=1)
     for t in range(3):
-        recording.write("valid", t, np.ones(2, dtype=bool))
-        recording.steps = t + 1
-        recording["valid"][-1] &= np.array([True, t < 1])
-    assert recording["valid"].tolist() == [[True, True], [True, False], [True, False]]
+        buffer.write("valid", t, np.ones(2, dtype=bool))
+        buffer.steps = t + 1
+        buffer["valid"][-1] &= np.array([True, t < 1])
+    assert buffer["valid"].tolist() == [[True, True], [True, False], [True, False]]

@@ -2,32 +2,33 @@
 
 import numpy as np
 
+from pgx.distributed.worker_pool import Watchdog, attach_call_counts
+from pgx.envs.counted_calls import CountedCalls
 from pgx.envs.gymnasium_backend import GymnasiumVector
-from pgx.rollouts.watch import Watch, Watched, counters
 
 
 def test_only_time_that_is_waited_within_one_call_counts() -> None:
-    watch = Watch(3, timeout=2.0)
-    calls = counters(watch.memory, 3)
+    watch = Watchdog(3, timeout=2.0)
+    calls = attach_call_counts(watch.memory, 3)
     calls += [1, 1, 0]  # the third is in no call
-    assert watch.stuck(5.0) is None  # they were not seen in it before
-    assert watch.stuck(1.9) is None
+    assert watch.hanging(5.0) is None  # they were not seen in it before
+    assert watch.hanging(1.9) is None
     calls[0] += 2  # out of it, and in another
-    assert watch.stuck(0.0) is None
-    assert watch.stuck(0.2) == 1
+    assert watch.hanging(0.0) is None
+    assert watch.hanging(0.2) == 1
 
 
 def test_one_that_takes_the_place_of_another_is_not_held_to_what_that_one_did() -> None:
-    watch = Watch(1, timeout=2.0)
-    calls = counters(watch.memory, 1)
+    watch = Watchdog(1, timeout=2.0)
+    calls = attach_call_counts(watch.memory, 1)
     calls += 1
-    watch.stuck(0.0)
-    assert watch.stuck(1.5) is None
-    watch.begin(0)
+    watch.hanging(0.0)
+    assert watch.hanging(1.5) is None
+    watch.reset(0)
     assert calls[0] == 0  # an even number
     calls += 1
-    watch.stuck(0.0)
-    assert watch.stuck(1.5) is None
+    watch.hanging(0.0)
+    assert watch.hanging(1.5) is None
 
 
 def test_a_counter_is_odd_within_calls_alone() -> None:
@@ -37,7 +38,7 @@ def test_a_counter_is_odd_within_calls_alone() -> None:
     for name in ("reset", "send", "receive"):
         inner = getattr(envs, name)
         setattr(envs, name, lambda *given, inner=inner: (seen.append(int(calls[0])), inner(*given))[1])
-    watched = Watched(envs, calls)
+    watched = CountedCalls(envs, calls)
     watched.reset(0)
     assert calls[0] % 2 == 0
     watched.send(np.zeros(2, np.int64))

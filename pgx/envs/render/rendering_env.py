@@ -3,12 +3,8 @@
 Frames as they are shown: with what the episode has earned so far written on them.
 """
 
-import os
-import select
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
-from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,24 +13,30 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pgx.core.errors import RunError, UserError
 from pgx.core.formatting import shown
-from pgx.distributed.child_process import LOOK, Process, WorkerTraceback, ending, reap, start
-from pgx.distributed.stuck import hung
-from pgx.envs.recipe import pack
-from pgx.envs.render import scene
-from pgx.envs.render.scene import Begun, Broken, Moved, Picture, Scene, Set
+from pgx.distributed.worker_process import WorkerProcess, WorkerTraceback, stop
+from pgx.envs.pickling import pickle_env
+from pgx.envs.render.opengl import OpenGL, choose_opengl
+from pgx.envs.render.worker import (
+    RenderFailure,
+    RenderReady,
+    RenderSettings,
+    ResetResult,
+    RGBImage,
+    StepResult,
+)
 from pgx.envs.vector import Array, Step
 
 
 class Frame(NamedTuple):
     """A moment of an episode."""
 
-    picture: Picture
+    image: RGBImage
     episode: int  # from 0
     step: int  # steps of the episode before this moment
     episode_return: float  # raw, of these steps
 
 
-class Camera:
+class RenderingEnv:
     """A VectorEnv of one environment, stepped and drawn in a process of its own.
 
     Args:
@@ -59,43 +61,38 @@ class Camera:
         kwargs: dict[str, Any],
         size: tuple[int | None, int | None] | None,
         timeout: float,
-        limit: int,
+        max_fps: int,
         seconds: float | None,
     ) -> None:
         self.id = env_id
         self.action_mask: NDArray[np.bool_] | None = None
         self.success: NDArray[np.int8] | None = None
         self._timeout = timeout
-        self.show: Callable[[Frame], None] = _to_nobody  # set from outside
+        self.on_frame: Callable[[Frame], None] = _ignore_frame  # set from outside
         self._episode, self._step, self._return, self._resetting = -1, 0, 0.0, False
         asked = {} if size is None else dict(zip(("width", "height"), size, strict=True))
         wanted = {key: pixels for key, pixels in asked.items() if pixels is not None}
         drawn = {"render_mode": "rgb_array"} | wanted
         try:
-            recipe = pack(env_id, kwargs | drawn)
+            pickled_env = pickle_env(env_id, kwargs | drawn)
         except ValueError as error:
             raise UserError(str(error)) from error
-        gl = scene.choose()
-        (theirs, lifeline), (self._shown, shows) = os.pipe(), os.pipe()
-        self._process, self._channel = start("pgx.envs.render.scene", [theirs, shows])
-        self._end = weakref.finalize(
-            self, _end, self._process, self._channel, [lifeline, self._shown], os.getpid()
-        )
-        os.close(theirs)
-        os.close(shows)
-        self._tell(Scene(env_id, recipe, gl.platform, limit, seconds))
+        gl = choose_opengl()
+        self._worker = WorkerProcess("pgx.envs.render.worker:serve", f"{env_id}: the process that films it")
+        self._end = weakref.finalize(self, stop, [self._worker], _request_close)
+        self._worker.send(RenderSettings(env_id, pickled_env, gl.platform, max_fps, seconds))
         try:
-            ready = self._hear()
-            if isinstance(ready, Broken):
-                raise self._cannot_be_filmed(ready, gl, bool(wanted))
+            ready = self._receive()
+            if isinstance(ready, RenderFailure):
+                raise self._render_error(ready, gl, bool(wanted))
         except BaseException:
             self.close()
             raise
-        assert isinstance(ready, Set)
+        assert isinstance(ready, RenderReady)
         self.obs_spec, self.action_spec, self.fps = ready.obs, ready.action, ready.fps
         self.drawn = ready.drawn
 
-    def _cannot_be_filmed(self, broken: Broken, gl: scene.OpenGL, sized: bool) -> UserError:
+    def _render_error(self, broken: RenderFailure, gl: OpenGL, sized: bool) -> UserError:
         said = broken.problem
         if "pygame is not installed" in said:
             return UserError(
@@ -110,75 +107,53 @@ class Camera:
         return error
 
     def reset(self, seed: int) -> Array:
-        self._tell(seed)
-        begun = self._heard()
-        assert isinstance(begun, Begun)
+        self._worker.send(seed)
+        begun = self._answer()
+        assert isinstance(begun, ResetResult)
         self._episode, self._step, self._return, self._resetting = self._episode + 1, 0, 0.0, False
         self.action_mask = begun.mask
-        self.show(Frame(begun.picture, self._episode, 0, 0.0))
+        self.on_frame(Frame(begun.image, self._episode, 0, 0.0))
         return begun.obs
 
     def send(self, action: Array) -> None:
-        self._tell(action)
+        self._worker.send(action)
 
     def receive(self) -> Step:
-        moved = self._heard()
-        assert isinstance(moved, Moved)
+        moved = self._answer()
+        assert isinstance(moved, StepResult)
         step, self.success, self.action_mask = moved.step, moved.success, moved.mask
         if self._resetting:
             self._episode, self._step, self._return = self._episode + 1, 0, 0.0
         else:
             self._step, self._return = self._step + 1, self._return + float(step.reward[0])
         self._resetting = bool(step.terminated[0] or step.truncated[0])
-        if moved.picture is not None:
-            self.show(Frame(moved.picture, self._episode, self._step, self._return))
+        if moved.image is not None:
+            self.on_frame(Frame(moved.image, self._episode, self._step, self._return))
         return step
 
-    def _tell(self, order: object) -> None:
-        with suppress(BrokenPipeError, ConnectionResetError):  # whoever waits for the answer notices
-            self._channel.send(order)
-
-    def _heard(self) -> Any:
-        """The answer to an order."""
-        answer = self._hear()
-        if isinstance(answer, Broken):
+    def _answer(self) -> Any:
+        """Return the answer to an order."""
+        answer = self._receive()
+        if isinstance(answer, RenderFailure):
             cause = WorkerTraceback(answer.traceback) if answer.traceback else None
             raise RunError(answer.problem) from cause
         return answer
 
-    def _hear(self) -> Any:
-        """What the process says next. Time is counted in looks, as in `WorkerProcess.wait`."""
-        answers = select.poll()
-        answers.register(self._channel.fileno(), select.POLLIN)
-        waited, look = 0.0, min(LOOK, self._timeout)
-        while not answers.poll(look * 1000):
-            waited += look
-            if waited >= self._timeout:
-                what = f"{self.id}: the process that films it has not answered"
-                raise hung(self._process, self._shown, what, self._timeout)
-        try:
-            return self._channel.recv()
-        except (EOFError, ConnectionResetError):
-            raise RunError(f"{self.id}: the process that films it {ending(self._process)}") from None
+    def _receive(self) -> Any:
+        """Return the next message of the process."""
+        self._worker.wait(self._timeout)
+        return self._worker.receive()
 
     def close(self) -> None:
         self._end()
 
 
-def _to_nobody(frame: Frame) -> None:
+def _ignore_frame(frame: Frame) -> None:
     """Before somebody is there to see it."""
 
 
-def _end(process: Process, channel: "Connection[Any, Any]", descriptors: list[int], owner: int) -> None:
-    """End the process; nothing happens in a fork of the one that started it."""
-    if os.getpid() != owner:
-        return
-    with suppress(BrokenPipeError, ConnectionResetError):
-        channel.send(None)
-    reap([process])
-    channel.close()
-    for descriptor in descriptors:
-        os.close(descriptor)
+def _request_close(worker: WorkerProcess) -> None:
+    worker.send(None)
 
 
 _MARGIN = 0.02  # of the height
@@ -186,9 +161,9 @@ _LETTERS = 0.045  # of the height
 _SMALLEST = 9  # pixels of letters that can be read
 
 
-def captioned(frame: Frame) -> Picture:
+def add_caption(frame: Frame) -> RGBImage:
     """A frame with its return and its step in the corner."""
-    image = Image.fromarray(frame.picture)
+    image = Image.fromarray(frame.image)
     size = max(_SMALLEST, round(_LETTERS * image.height))
     margin = max(2, round(_MARGIN * image.height))
     draw = ImageDraw.Draw(image, "RGBA")

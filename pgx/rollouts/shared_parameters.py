@@ -1,63 +1,30 @@
-"""Tensors that several processes see.
-
-What an agent acts with, where several processes see it.
-"""
+"""Parameters of an agent in shared memory."""
 
 import fcntl
-import mmap
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
-from math import prod
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pgx.core.agent import Agent
-from pgx.envs.shared_rows import ALIGNMENT, allocate
-
-__all__ = ["Column", "allocate", "attach"]
+from pgx.distributed.shared_memory import ArraySpec, attach
 
 
-@dataclass(frozen=True)
-class Column:
-    """A tensor of the memory, by name."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: torch.dtype
+def spec_of(name: str, tensor: Tensor) -> ArraySpec:
+    """Return the layout in shared memory of a tensor."""
+    return ArraySpec(name, tuple(tensor.shape), torch.empty(0, dtype=tensor.dtype).numpy().dtype)
 
 
-def attach(memory: int, columns: Sequence[Column]) -> dict[str, Tensor]:
-    """Map the memory, which grows to the size that is needed; its numbers are 0 at first.
-
-    Args:
-        memory: descriptor from `allocate`, here or in the process that passed it on.
-        columns: the same in every process.
-
-    Returns:
-        Each by its name; what one process writes into it all see.
-    """
-    offsets = [0]
-    for column in columns:
-        size = prod(column.shape) * column.dtype.itemsize
-        offsets.append(offsets[-1] + -(-size // ALIGNMENT) * ALIGNMENT)
-    length = max(offsets[-1], ALIGNMENT)
-    if os.fstat(memory).st_size < length:
-        os.ftruncate(memory, length)
-    block = mmap.mmap(memory, length)
-    return {
-        column.name: torch.frombuffer(
-            block, dtype=column.dtype, count=prod(column.shape), offset=offset
-        ).view(column.shape)
-        if prod(column.shape)
-        else torch.empty(column.shape, dtype=column.dtype)
-        for column, offset in zip(columns, offsets, strict=False)
-    }
+def as_tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+    """Return tensors that use the memory of arrays."""
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def acting_tensors(agent: Agent) -> dict[str, Tensor]:
+def inference_tensors(agent: Agent) -> dict[str, Tensor]:
     """The tensors that decide how an agent acts, by name: those of its policy and of the lens that it looks through."""
     tensors = {f"policy.{name}": tensor for name, tensor in agent.policy.state_dict().items()}
     normalize_fn: object = agent.normalizer.normalize_fn
@@ -67,10 +34,10 @@ def acting_tensors(agent: Agent) -> dict[str, Tensor]:
     return tensors
 
 
-def columns_of(tensors: Mapping[str, Tensor]) -> list[Column]:
+def parameter_specs(tensors: Mapping[str, Tensor]) -> list[ArraySpec]:
     """Room for them, and for their version."""
-    own = [Column(name, tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()]
-    return [Column("version", (1,), torch.int64), *own]
+    own = [spec_of(name, tensor) for name, tensor in tensors.items()]
+    return [ArraySpec("version", (1,), "int64"), *own]
 
 
 class SharedParameters:
@@ -80,12 +47,12 @@ class SharedParameters:
 
     Args:
         memory: descriptor of shared memory.
-        columns: from `columns_of`.
+        columns: from `parameter_specs`.
     """
 
-    def __init__(self, memory: int, columns: Sequence[Column]) -> None:
+    def __init__(self, memory: int, columns: Sequence[ArraySpec]) -> None:
         self._memory = memory
-        self._tensors = attach(memory, columns)
+        self._tensors = as_tensors(attach(memory, columns))
         self._version = self._tensors.pop("version")
 
     @torch.no_grad()

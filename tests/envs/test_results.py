@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from pgx.core.errors import RunError
-from pgx.envs.checks import judge
-from pgx.envs.checks.subject import Asked, Subject
+from pgx.envs.checks import run_check
+from pgx.envs.checks.subject import CheckRequest, EnvUnderTest
 from pgx.envs.make import BackendChoice, make_envs
-from pgx.envs.rewards.plan import OWN
+from pgx.envs.rewards.spec import NO_SHAPING
 from pgx.envs.vector import Step, step
 from tests.envs.odd import REWARDS
 
@@ -46,7 +46,7 @@ def played(
 ) -> Step:
     """The last of seven steps of two environments."""
     kwargs: dict[str, Any] = {"kind": kind, "late": late}
-    envs = make_envs(BackendChoice(backend, "test"), name, 2, kwargs, 1, 60.0, OWN)
+    envs = make_envs(BackendChoice(backend, "test"), name, 2, kwargs, 1, 60.0, NO_SHAPING)
     try:
         envs.reset(0)
         for _ in range(7):
@@ -101,7 +101,7 @@ def test_an_observation_that_the_next_step_writes_over_is_kept(
     kept = []
     for kind in ("", "buffer"):
         kwargs = {"kind": kind, "max_episode_steps": 3}
-        envs = make_envs(BackendChoice(backend, "test"), ODD, 2, kwargs, 1, 60.0, OWN)
+        envs = make_envs(BackendChoice(backend, "test"), ODD, 2, kwargs, 1, 60.0, NO_SHAPING)
         rows = [envs.reset(0), *(step(envs, np.ones(2, np.int64)).obs for _ in range(5))]
         kept.append(np.stack(rows))
         envs.close()
@@ -116,7 +116,7 @@ def test_masks_of_zeros_and_ones_are_obeyed(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", [k for k in REFUSED if k.endswith("mask") or k == "probabilities"])
 def test_check_refuses_the_masks_that_training_refuses(kind: str) -> None:
-    subject = Subject(Asked(ODD, 2, {"kind": kind}, "gymnasium", 1, 60.0, None))
-    verdict = judge("action masks can be obeyed", subject)
+    subject = EnvUnderTest(CheckRequest(ODD, 2, {"kind": kind}, "gymnasium", 1, 60.0, None))
+    verdict = run_check("action masks can be obeyed", subject)
     assert verdict.outcome == "fails", verdict
     subject.close()

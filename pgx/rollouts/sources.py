@@ -88,6 +88,6 @@ class Runner(RolloutSource, Protocol):
         """
         ...
 
-    def measures(self) -> Metrics:
+    def metrics(self) -> Metrics:
         """What the last collection says of itself; nothing where there is nothing to say."""
         ...

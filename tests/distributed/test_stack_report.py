@@ -6,9 +6,9 @@ import socket
 import numpy as np
 
 import pgx.training.trainer
-from pgx.distributed.stuck import Frame, frames, frames_of, place
+from pgx.distributed.stack_report import Frame, exception_frames, location, parse_frames
 
-OWN = Frame("/home/me/my_env.py", 42, "step")
+NO_SHAPING = Frame("/home/me/my_env.py", 42, "step")
 PACKAGE = Frame(str(np.__file__), 7, "solve")
 LIBRARY = Frame(str(socket.__file__), 5, "recv")
 TRAINER = Frame(str(pgx.training.trainer.__file__), 3, "train")
@@ -17,11 +17,11 @@ TRAINER = Frame(str(pgx.training.trainer.__file__), 3, "train")
 def test_the_place_is_the_innermost_line_that_is_the_user_s() -> None:
     """Not where his code called another's, nor where pgx called his."""
     outer = Frame("/home/me/my_env.py", 50, "outer")
-    assert place([LIBRARY, PACKAGE, OWN, outer, PACKAGE, TRAINER]) == "in step (my_env.py:42)"
-    assert place([TRAINER, LIBRARY, PACKAGE, TRAINER]) == "in solve (__init__.py:7)"
-    assert place([TRAINER, Frame("<string>", 1, "<module>"), LIBRARY]) == "in <module> (<string>:1)"
-    assert place([TRAINER, LIBRARY]) == "in recv (socket.py:5)"
-    assert place([]) == ""
+    assert location([LIBRARY, PACKAGE, NO_SHAPING, outer, PACKAGE, TRAINER]) == "in step (my_env.py:42)"
+    assert location([TRAINER, LIBRARY, PACKAGE, TRAINER]) == "in solve (__init__.py:7)"
+    assert location([TRAINER, Frame("<string>", 1, "<module>"), LIBRARY]) == "in <module> (<string>:1)"
+    assert location([TRAINER, LIBRARY]) == "in recv (socket.py:5)"
+    assert location([]) == ""
 
 
 def test_frames_are_those_of_the_thread_that_answered() -> None:
@@ -34,18 +34,20 @@ def test_frames_are_those_of_the_thread_that_answered() -> None:
         "Thread 0x03 (most recent call first):\n"
         '  File "/lib/queue.py", line 2 in get\n'
     )
-    assert frames(said) == [
+    assert parse_frames(said) == [
         Frame("/home/me/a b.py", 42, "step"),
         Frame("/home/me/main.py", 7, "<module>"),
     ]
-    assert frames("") == []
+    assert parse_frames("") == []
 
 
 def test_an_exception_is_placed_where_it_came_from() -> None:
     try:
         json.loads("{")
     except ValueError as error:
-        found = frames_of(error)
+        found = exception_frames(error)
     assert found[-1].function == "test_an_exception_is_placed_where_it_came_from"
     assert found[0].file == json.decoder.__file__
-    assert place(found).startswith("in test_an_exception_is_placed_where_it_came_from (test_stuck.py:")
+    assert location(found).startswith(
+        "in test_an_exception_is_placed_where_it_came_from (test_stack_report.py:"
+    )

@@ -16,7 +16,7 @@ from pgx.core.data import Rollout
 from pgx.core.specs import Continuous, ObsSpec
 from pgx.envs.make import BackendChoice, make_envs
 from pgx.envs.normalizers import Identity, ObservationNormalizer, RewardScaler
-from pgx.envs.rewards.plan import OWN
+from pgx.envs.rewards.spec import NO_SHAPING
 from pgx.envs.vector import Array, Step, VectorEnv
 from pgx.networks import POLICIES
 from pgx.networks.tabular import Zero
@@ -30,7 +30,7 @@ Kind = Callable[[int], VectorEnv]  # so many environments
 
 
 def kind(backend: Literal["gymnasium", "processes", "envpool"], env_id: str, **kwargs: object) -> Kind:
-    return lambda n: make_envs(BackendChoice(backend, "test"), env_id, n, dict(kwargs), 2, 60.0, OWN)
+    return lambda n: make_envs(BackendChoice(backend, "test"), env_id, n, dict(kwargs), 2, 60.0, NO_SHAPING)
 
 
 def gymnasium(name: str, **kwargs: object) -> Kind:
@@ -76,9 +76,9 @@ def stepper_of(made: Kind, scaled: bool = False) -> RolloutCollector:
 
 
 def collected(made: Kind, policy: str, rollouts: int = 1) -> tuple[list[Rollout], RolloutCollector]:
-    stepper = stepper_of(made, scaled=True)
-    agent, runner = agent_for(stepper.envs, policy), SyncRunner(stepper, T, lag=0)
-    return [runner.collect(agent) for _ in range(rollouts)], stepper
+    collector = stepper_of(made, scaled=True)
+    agent, runner = agent_for(collector.envs, policy), SyncRunner(collector, T, lag=0)
+    return [runner.collect(agent) for _ in range(rollouts)], collector
 
 
 # --- what happened is what was recorded ---
@@ -105,16 +105,16 @@ def test_every_observation_is_what_the_environment_showed_after_the_action_befor
 @pytest.mark.parametrize("cut", [False, True])
 def test_each_environment_is_counted_by_itself(cut: bool) -> None:
     """Counter shows k and pays k + 1 for the step to k + 1."""
-    stepper = stepper_of(gymnasium("Counter-v0", cut=cut))
-    rollout = SyncRunner(stepper, T, lag=0).collect(agent_for(stepper.envs, "mlp"))
+    collector = stepper_of(gymnasium("Counter-v0", cut=cut))
+    rollout = SyncRunner(collector, T, lag=0).collect(agent_for(collector.envs, "mlp"))
     valid, now = rollout.valid, rollout.obs[..., 0]
     assert torch.equal(now[valid].long(), rollout.time[valid])
     assert torch.equal(rollout.next_obs[..., 0][valid], now[valid] + 1)
     assert torch.equal(rollout.reward[valid], now[valid] + 1)
     assert (rollout.terminated.any(), rollout.truncated.any()) == (not cut, cut)
     assert torch.equal(~valid[1:], rollout.done[:-1])
-    assert len(stepper.episodes) == int(rollout.done.sum())
-    assert all(e.episode_return == e.length * (e.length + 1) / 2 for e in stepper.episodes)
+    assert len(collector.episodes) == int(rollout.done.sum())
+    assert all(e.episode_return == e.length * (e.length + 1) / 2 for e in collector.episodes)
 
 
 CASES: dict[str, tuple[Kind, str]] = {
@@ -130,9 +130,9 @@ CASES: dict[str, tuple[Kind, str]] = {
 @pytest.mark.parametrize(("made", "policy"), CASES.values(), ids=CASES)
 def test_recorded_log_probs_are_of_the_agent_that_acted(made: Kind, policy: str) -> None:
     """Also of another agent than the one before, and after a normaliser has moved."""
-    stepper = stepper_of(made)
-    runner = SyncRunner(stepper, T, lag=0)
-    first, second = (agent_for(stepper.envs, policy, seed) for seed in (0, 1))
+    collector = stepper_of(made)
+    runner = SyncRunner(collector, T, lag=0)
+    first, second = (agent_for(collector.envs, policy, seed) for seed in (0, 1))
     for agent in (first, second, first):
         rollout = runner.collect(agent)
         log_prob = agent.policy(observations(agent, rollout)).log_prob(rollout.action[rollout.valid])
@@ -142,8 +142,8 @@ def test_recorded_log_probs_are_of_the_agent_that_acted(made: Kind, policy: str)
 
 def test_chance_is_new_at_every_step_of_every_environment() -> None:
     """What remains of actions without mean and deviation: standard normal, and no two of it depend on each other."""
-    stepper = stepper_of(gymnasium("Echo-v0"))
-    agent, runner = agent_for(stepper.envs, "mlp"), SyncRunner(stepper, 200, lag=0)
+    collector = stepper_of(gymnasium("Echo-v0"))
+    agent, runner = agent_for(collector.envs, "mlp"), SyncRunner(collector, 200, lag=0)
     noise = []
     for _ in range(2):
         rollout = replace(runner.collect(agent), valid=torch.ones(200, N, dtype=torch.bool))
@@ -171,12 +171,12 @@ def test_a_policy_with_memory_begins_each_episode_without_any() -> None:
 @pytest.mark.parametrize("cut", [False, True])
 def test_a_boundary_forgets_the_returns_of_the_episodes_under_way(cut: bool) -> None:
     """An episode that a boundary broke off earned what it did; the one after begins at 0, and so after any end."""
-    stepper, discount = stepper_of(gymnasium("Counter-v0", cut=cut), scaled=True), 0.9
-    agent, returns = agent_for(stepper.envs, "mlp"), list[float]()
-    assert stepper.reward_scaler is not None
+    collector, discount = stepper_of(gymnasium("Counter-v0", cut=cut), scaled=True), 0.9
+    agent, returns = agent_for(collector.envs, "mlp"), list[float]()
+    assert collector.reward_scaler is not None
     for boundary in range(3):
-        stepper.begin(boundary)
-        rollout = stepper.collect(agent, 10)
+        collector.begin(boundary)
+        rollout = collector.collect(agent, 10)
         for n in range(N):
             running = 0.0
             for t in range(10):
@@ -187,18 +187,18 @@ def test_a_boundary_forgets_the_returns_of_the_episodes_under_way(cut: bool) -> 
                     rollout.next_obs[t, n, 0]
                 )  # Counter pays what it shows next
                 returns.append(running)
-    state, expected = stepper.reward_scaler.state_dict(), torch.tensor(returns, dtype=torch.float64)
+    state, expected = collector.reward_scaler.state_dict(), torch.tensor(returns, dtype=torch.float64)
     assert int(state["count"]) == len(returns)
     assert torch.allclose(state["mean"], expected.mean())
     assert torch.allclose(state["squares"], (expected - expected.mean()).square().sum())
 
 
 def test_a_boundary_forgets_what_a_policy_remembers_of_the_episodes_under_way() -> None:
-    stepper = stepper_of(gymnasium("BlindCartPole-v0"))
-    agent = agent_for(stepper.envs, "gru")
+    collector = stepper_of(gymnasium("BlindCartPole-v0"))
+    agent = agent_for(collector.envs, "gru")
     for boundary in range(2):
-        stepper.begin(boundary)
-        rollout = stepper.collect(agent, 3)
+        collector.begin(boundary)
+        rollout = collector.collect(agent, 3)
         assert rollout.memory is not None and not rollout.memory[0].any() and rollout.memory[1].any()
 
 
@@ -232,9 +232,9 @@ def test_environments_in_worker_processes_give_the_same_rollouts(env_id: str, po
 # --- the order of things, and how often ---
 
 
-def watched(stepper: RolloutCollector, recording: RolloutBuffer, events: list[tuple[str, int]]) -> None:
+def watched(collector: RolloutCollector, buffer: RolloutBuffer, events: list[tuple[str, int]]) -> None:
     """Have these note what they are asked for, and the row that is written."""
-    send, receive, write = stepper.envs.send, stepper.envs.receive, recording.write
+    send, receive, write = collector.envs.send, collector.envs.receive, buffer.write
 
     def noted_send(action: Array) -> None:
         events.append(("send", -1))
@@ -248,21 +248,21 @@ def watched(stepper: RolloutCollector, recording: RolloutBuffer, events: list[tu
         events.append((name, t))
         write(name, t, values)
 
-    stepper.envs.send, stepper.envs.receive = noted_send, noted_receive  # type: ignore[method-assign]
-    recording.write = noted_write  # type: ignore[method-assign]
+    collector.envs.send, collector.envs.receive = noted_send, noted_receive  # type: ignore[method-assign]
+    buffer.write = noted_write  # type: ignore[method-assign]
 
 
 def test_what_can_be_noted_while_the_environments_move_is() -> None:
     """What was drawn for a step, during it; what it led to, during the next."""
-    stepper, recording, events = (
+    collector, buffer, events = (
         stepper_of(gymnasium("Masked-v0")),
         RolloutBuffer(T + 1),
         list[tuple[str, int]](),
     )
-    agent = agent_for(stepper.envs, "mlp")
-    stepper.begin(0)
-    watched(stepper, recording, events)
-    stepper.advance(agent, recording, T)
+    agent = agent_for(collector.envs, "mlp")
+    collector.begin(0)
+    watched(collector, buffer, events)
+    collector.advance(agent, buffer, T)
     drawn, led_to = (
         {"time", "valid", "action", "log_prob", "action_mask"},
         {"reward", "terminated", "truncated", "obs"},
@@ -281,16 +281,16 @@ def test_what_can_be_noted_while_the_environments_move_is() -> None:
 
 @pytest.mark.parametrize("room", [1, T + 1])
 def test_each_row_is_copied_once(room: int) -> None:
-    stepper, recording, events = (
+    collector, buffer, events = (
         stepper_of(gymnasium("Masked-v0")),
         RolloutBuffer(room),
         list[tuple[str, int]](),
     )
-    agent = agent_for(stepper.envs, "mlp")
-    stepper.begin(0)
-    watched(stepper, recording, events)
-    stepper.advance(agent, recording, T - 7)
-    stepper.advance(agent, recording, 7)
+    agent = agent_for(collector.envs, "mlp")
+    collector.begin(0)
+    watched(collector, buffer, events)
+    collector.advance(agent, buffer, T - 7)
+    collector.advance(agent, buffer, 7)
     seen, acted = {"obs", "time", "valid", "action_mask"}, {"action", "log_prob"}
     columns = seen | acted | {"reward", "terminated", "truncated"}
     rows = {(name, t) for name in columns for t in range(T + (name == "obs"))}
@@ -300,11 +300,11 @@ def test_each_row_is_copied_once(room: int) -> None:
 
 def test_the_policy_is_asked_once_a_step() -> None:
     """But for the very first question: what shape its noise has."""
-    stepper = stepper_of(gymnasium("Echo-v0"))
-    agent, asked = agent_for(stepper.envs, "mlp"), list[int]()
+    collector = stepper_of(gymnasium("Echo-v0"))
+    agent, asked = agent_for(collector.envs, "mlp"), list[int]()
     assert isinstance(agent.policy, torch.nn.Module)
     agent.policy.register_forward_hook(lambda module, given, result: asked.append(len(given[0])))
-    runner = SyncRunner(stepper, T, lag=0)
+    runner = SyncRunner(collector, T, lag=0)
     for rollout in range(3):
         runner.collect(agent)
         assert asked == [N] * ((rollout == 0) + T)

@@ -9,14 +9,14 @@ from typing import Any, get_type_hints
 
 from pgx.core.schema import nearest, problems, shown
 from pgx.core.user_modules import hidden_file
-from pgx.envs.rewards.terms import QUANTITIES, TERMS, is_quantity, quantity_problem, reading_of
+from pgx.envs.rewards.terms import QUANTITIES, TERMS, is_quantity, quantity_problem, signal_of
 
 ENVIRONMENT = "environment"  # the part of the reward that is the environment's own
 _NAME = re.compile(r"[A-Za-z]\w*")
 
 
 @dataclass(frozen=True)
-class RewardPlan:
+class RewardSpec:
     """What is paid for a step: a weighted sum of the environment's own reward and of terms."""
 
     name: str  # what this reward is called, for those who compare runs
@@ -30,7 +30,7 @@ class RewardPlan:
         return self.environment != 1.0 or any(values["weight"] for values in self.terms.values())
 
 
-OWN = RewardPlan("none", 1.0, {})
+NO_SHAPING = RewardSpec("none", 1.0, {})
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class Term:
     values: Mapping[str, Any]
 
 
-def terms_of(plan: RewardPlan) -> list[Term]:
+def build_terms(plan: RewardSpec) -> list[Term]:
     """The terms of a sound plan, those that weigh nothing left out; imports functions of the user's."""
     return [_term(name, values) for name, values in plan.terms.items() if values["weight"]]
 
 
 def _term(name: str, values: Mapping[str, Any]) -> Term:
-    function = _found(_function_name(name, values))
+    function = _resolve_function(_function_name(name, values))
     needs = tuple(each for each in inspect.signature(function).parameters if is_quantity(each))
     own = {key: value for key, value in values.items() if key not in ("weight", "function")}
     return Term(name, float(values["weight"]), function, needs, own)
@@ -68,7 +68,7 @@ def functions_of(terms: object) -> list[str]:
     return [name for name in named if "." in name]
 
 
-def _found(name: str) -> Callable[..., Any]:
+def _resolve_function(name: str) -> Callable[..., Any]:
     """A term's function by its name, or by its dotted name.
 
     Raises:
@@ -96,7 +96,7 @@ def _found(name: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def reward_problems(plan: RewardPlan, env_id: str, kwargs: Mapping[str, Any]) -> list[str]:
+def reward_problems(plan: RewardSpec, env_id: str, kwargs: Mapping[str, Any]) -> list[str]:
     """What is wrong with a reward, as far as the environment's id tells; empty when nothing is."""
     found = []
     if not plan.environment and not any(
@@ -114,7 +114,7 @@ def _term_problems(name: str, values: object, env_id: str, kwargs: Mapping[str, 
     if not isinstance(values, Mapping):
         return [f": expected weight and what the term takes, e.g. {{weight: 1.0}}, got {shown(values)}"]
     try:
-        function = _found(_function_name(name, values))
+        function = _resolve_function(_function_name(name, values))
         expected = _expected(function, values)
     except ValueError as error:
         return [f": {error}"]
@@ -149,11 +149,11 @@ def _expected(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[s
     return expected
 
 
-def readings_of(plan: RewardPlan) -> dict[str, str]:
+def required_signals(plan: RewardSpec) -> dict[str, str]:
     """What a backend has to read beside a step's own numbers: each reading with the term that asks for it."""
     return {
-        reading: term.name
-        for term in terms_of(plan)
+        signal: term.name
+        for term in build_terms(plan)
         for need in term.needs
-        if (reading := reading_of(need)) is not None
+        if (signal := signal_of(need)) is not None
     }

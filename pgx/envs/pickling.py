@@ -8,7 +8,7 @@ import gymnasium
 from pgx.core.errors import UserError
 
 
-def pack(env_id: str, kwargs: dict[str, Any]) -> bytes:
+def pickle_env(env_id: str, kwargs: dict[str, Any]) -> bytes:
     """What a worker needs to make an environment: how it was registered here, and its keywords.
 
     Raises:
@@ -28,7 +28,7 @@ def pack(env_id: str, kwargs: dict[str, Any]) -> bytes:
     return packed
 
 
-def unpack(env_id: str, packed: bytes) -> dict[str, Any]:
+def unpickle_env(env_id: str, packed: bytes) -> dict[str, Any]:
     """Register the environment in this process as it was registered where it was packed; returns its keywords.
 
     Raises:
