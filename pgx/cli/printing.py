@@ -34,7 +34,9 @@ def _reward(reward: RewardSpec) -> str:
     if not reward.shapes:
         return ""
     # Terms given without a named reward keep the default name.
-    return f", reward {reward.name if reward.name != NO_SHAPING.name else ' + '.join(['none', *reward.terms])}"
+    return (
+        f", reward {reward.name if reward.name != NO_SHAPING.name else ' + '.join(['none', *reward.terms])}"
+    )
 
 
 def outcome(summary: dict[str, Any], seconds: float) -> str:

@@ -11,10 +11,10 @@ import torch
 from pgx.compiler import Eager
 from pgx.core.agent import Agent
 from pgx.core.specs import Continuous, Discrete
+from pgx.distributed.shared_memory import ArraySpec
 from pgx.networks.agents import AgentSpec
 from pgx.networks.mlp import MLPPolicy
 from pgx.networks.tabular import NoCritic
-from pgx.distributed.shared_memory import ArraySpec
 from pgx.rollouts.collector import respond
 from pgx.rollouts.inference import REQUEST, InferenceServer, RemotePolicy, example_inputs
 from pgx.rollouts.shared_parameters import inference_tensors

@@ -281,7 +281,7 @@ def ranks(command: Shown) -> None:
     asked = get_args_parser().parse_args(list(command.words[1:]))
     if "--resume" not in command.words:
         count = int(asked.nproc_per_node) * int(asked.nnodes.rpartition(":")[2])
-        check_ranks(compose([word for word in asked.training_script_args if _is_override(word)]), count)
+        check_ranks(validate(compose([w for w in asked.training_script_args if _is_override(w)])), count)
 
 
 def packages(command: Shown) -> None:
