@@ -32,7 +32,12 @@ def test_diffs_that_contributing_shows_apply() -> None:
     assert len(diffs) == 3
     for diff in diffs:
         done = subprocess.run(
-            ["git", "apply", "--check", "-"], input=diff, cwd=ROOT, capture_output=True, text=True, check=False
+            ["git", "apply", "--check", "-"],
+            input=diff,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, f"{diff}\n{done.stderr}"
 
