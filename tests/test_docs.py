@@ -1,4 +1,4 @@
-"""What the pages refer to is there: files, figures, and the code beside each step of a rule."""
+"""Pages refer to existing files, figures and code."""
 
 import re
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 from pgx.algos import rule, rules
 from pgx.core.schema import signature
-from scripts.lines import with_lines
+from scripts.update_line_links import with_lines
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), ROOT / "tests" / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -43,8 +43,8 @@ def test_diffs_that_contributing_shows_apply() -> None:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_the_code_beside_each_step_is_in_the_file_named(name: str) -> None:
-    """In the table of steps: what stands in backticks is in the rule's file, or in one that the same row names."""
+def test_the_code_of_each_step_is_in_the_file_named(name: str) -> None:
+    """Each name in backticks of the table of steps occurs in the rule's file or in a file named in the same row."""
     table = page(name).split(f"| step | in `pgx/algos/{name}.py` |")[1].split("\n\n")[0].splitlines()[2:]
     assert len(table) >= 4
     for row in table:
@@ -59,10 +59,9 @@ def test_the_code_beside_each_step_is_in_the_file_named(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_line_numbers_are_those_of_today(name: str) -> None:
-    """`python scripts/lines.py` renews them."""
+def test_line_links_are_up_to_date(name: str) -> None:
     assert "#L" in page(name)
-    assert with_lines(page(name), name) == page(name)
+    assert with_lines(page(name), name) == page(name), "run `python scripts/update_line_links.py`"
 
 
 @pytest.mark.parametrize("name", RULES)

@@ -1,4 +1,4 @@
-"""The table of scripts/mutate.py fits the code: a mutation that cannot be made would never be missed."""
+"""The mutations of scripts/mutations match the current code and tests."""
 
 import importlib.util
 import sys
@@ -15,12 +15,12 @@ def script() -> ModuleType:
     spec = importlib.util.spec_from_file_location("mutate", ROOT / "scripts" / "mutate.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
-    sys.modules["mutate"] = module  # where its dataclass looks for its types
+    sys.modules["mutate"] = module  # dataclasses look up their module there
     spec.loader.exec_module(module)
     return module
 
 
-def test_each_mutation_is_of_one_place_and_its_tests_are_in_make_test() -> None:
+def test_each_mutation_changes_one_place_and_its_tests_are_in_the_fast_tier() -> None:
     mutations = script().mutations()
     assert set(Counter(mutation.name for mutation in mutations).values()) == {1}
     for mutation in mutations:
@@ -32,8 +32,12 @@ def test_each_mutation_is_of_one_place_and_its_tests_are_in_make_test() -> None:
             assert f"def {name.partition('[')[0]}" in (ROOT / path).read_text(), mutation.name
 
 
-def test_a_text_that_is_there_twice_or_not_at_all_is_refused() -> None:
+def test_the_mutated_text_must_occur_exactly_once() -> None:
     mutation = script().Mutation("a name", "a file", "a", "b", ())
     for source in ("aa", "c"):
         with pytest.raises(ValueError, match="occurs"):
             mutation.mutated(source)
+
+
+def test_mutations_run_the_tests_of_make_test() -> None:
+    assert script().fast_tests() == "not system and not slow"

@@ -21,7 +21,7 @@ VECS = {"dummy": "DummyVecEnv", "envpool": "EnvPool"}
 def rate(python: str, algo: str, vec: str, num_envs: int, batch: int, sizes: Sizes, seed: int) -> list[Row]:
     """Environment steps per second of SB3's or sb3-contrib's `learn`."""
     found = answer(
-        python, "bench_peer.py", "run", "--env", ENV, "--algo", algo, "--vec", vec, "--num-envs", num_envs,
+        python, "bench_sb3.py", "run", "--env", ENV, "--algo", algo, "--vec", vec, "--num-envs", num_envs,
         "--batch", batch, "--minibatch", 64 if algo == "ppo" else 128, "--steps", sizes.steps_of(algo),
         "--warm-up", sizes.warm_up, "--seed", seed,
     )  # fmt: skip
@@ -42,7 +42,7 @@ def tianshou_rate(python: str, algo: str, num_envs: int, sizes: Sizes, seed: int
 def update(python: str, job: str, algo: str, batch: int, sizes: Sizes, seed: int) -> list[Row]:
     """Seconds of one `train()`."""
     found = answer(
-        python, "bench_peer.py", "update", "--env", ENV, "--algo", algo, "--batch", batch,
+        python, "bench_sb3.py", "update", "--env", ENV, "--algo", algo, "--batch", batch,
         "--minibatch", 64 if algo == "ppo" else minibatch(batch), "--updates", sizes.updates, "--seed", seed,
     )  # fmt: skip
     details = {"batch": float(batch), "first update": found["first"]}
@@ -54,7 +54,7 @@ def memory(python: str, sizes: Sizes, seed: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         names = f"{folder}/modules.json"
         run = answer(
-            python, "bench_peer.py", "memory", "--env", ENV, "--steps", sizes.memory_steps, "--file", names,
+            python, "bench_sb3.py", "memory", "--env", ENV, "--steps", sizes.memory_steps, "--file", names,
             "--seed", seed,
         )  # fmt: skip
         imports = answer(python, "benchmark/imports.py", names)
@@ -78,7 +78,7 @@ def startup(python: str, seed: int) -> list[Row]:
     rows = []
     for case in ("cold files", "warm files"):
         launched = time.monotonic()
-        found = answer(python, "bench_peer.py", "startup", "--env", ENV, "--seed", seed)
+        found = answer(python, "bench_sb3.py", "startup", "--env", ENV, "--seed", seed)
         rows.append(Row("startup", case, SB3, "8 DummyVecEnv", "s", found["at"] - launched, 8))
     return rows
 
@@ -87,7 +87,7 @@ def until(python: str, sizes: Sizes, seed: int) -> list[Row]:
     """Seconds from the command to a training return: mean of the last 20 episodes."""
     launched = time.monotonic()
     found = answer(
-        python, "bench_peer.py", "until", "--env", ENV, "--reach", sizes.reach, "--steps", sizes.until_steps,
+        python, "bench_sb3.py", "until", "--env", ENV, "--reach", sizes.reach, "--steps", sizes.until_steps,
         "--seconds", sizes.until_seconds, "--seed", seed,
     )  # fmt: skip
     seconds = found["at"] - launched if found["reached"] else None
@@ -99,7 +99,7 @@ def losses(pgx_python: str, python: str, seed: int) -> list[Row]:
     """How far pgx's losses are from SB3's over the same minibatch steps from the same weights."""
     with tempfile.TemporaryDirectory() as folder:
         file = f"{folder}/steps.npz"
-        theirs = answer(python, "bench_peer.py", "losses", "--env", ENV, "--file", file, "--seed", seed)
+        theirs = answer(python, "bench_sb3.py", "losses", "--env", ENV, "--file", file, "--seed", seed)
         found = answer(pgx_python, "bench_pgx.py", "losses", "--env", ENV, "--file", file)
     rows = []
     for what in ("policy", "value"):

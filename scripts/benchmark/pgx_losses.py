@@ -44,7 +44,7 @@ def differences(path: Path, env: str) -> dict[str, dict[str, float]]:
     mean of numbers of either sign, and where it happens to be nearly 0 the last bits of its terms are much of it.
 
     Args:
-        path: written by `scripts/bench_peer.py losses`.
+        path: written by `scripts/bench_sb3.py losses`.
         env: of which observations and actions are.
     """
     from pgx.config.check import validate

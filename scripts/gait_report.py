@@ -1,6 +1,6 @@
 """How trained robots move: a strip of pictures of each run, its curve, and what is measured of its gait.
 
-python scripts/manners.py outputs/.../RUN... --out docs/tutorials/walker
+python scripts/gait_report.py outputs/.../RUN... --out docs/tutorials/walker
 
 writes OUT/<reward>.png for each run and OUT/curves.svg of all, and prints a table. What is measured are terms of a
 reward, summed over deterministic episodes; of MuJoCo's robots whose height is known (docs/rewards.md).
@@ -16,7 +16,6 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
-from omegaconf import DictConfig
 from PIL import Image
 
 matplotlib.use("Agg")
@@ -24,6 +23,7 @@ from matplotlib import pyplot
 from matplotlib.ticker import EngFormatter
 
 from pgx.cli.run_folder import load_played
+from pgx.config.run_config import RunConfig
 from pgx.core.seeding import derive
 from pgx.envs.gymnasium_backend import make_single
 from pgx.envs.make import BackendChoice, make_envs
@@ -33,7 +33,7 @@ from pgx.envs.vector import Array, VectorEnv
 from pgx.rollouts.sources import Episode
 from pgx.runs.loggers.jsonl import METRICS, read
 from pgx.training.build import load_agent_for
-from pgx.training.evaluation import play
+from pgx.training.evaluation import never, play, unwatched
 
 PICTURES = 9
 SIZE = (150, 210)  # pixels of a picture
@@ -41,6 +41,7 @@ COLOURS = 48
 ATTEMPTS = 10  # episodes, for one that lasts
 SLOW = 0.1  # m/s below which effort a metre says nothing
 CPU = torch.device("cpu")
+LONGEST = 30_000  # steps of an episode
 
 
 def airborne(time_in_air: Array) -> Array:
@@ -65,16 +66,18 @@ MEASURES = RewardSpec(
 class Run:
     folder: Path
     checkpoint: str
-    cfg: DictConfig
+    config: RunConfig
 
     @property
     def name(self) -> str:
-        return str(self.cfg.reward.name)
+        return str(self.config.reward.name)
 
     def played(self, envs: VectorEnv, episodes: int) -> list[Episode]:
         """Deterministic episodes of its agent, whatever the environments pay."""
-        agent = load_agent_for(self.cfg, self.folder, self.checkpoint, envs.obs_spec, envs.action_spec)
-        return play(agent, agent.act_greedily, envs, episodes, derive(0, "evaluation"), CPU)
+        agent = load_agent_for(self.config, self.folder, self.checkpoint, envs.obs_spec, envs.action_spec)
+        return play(
+            agent, agent.act_greedily, envs, episodes, derive(0, "evaluation"), CPU, LONGEST, never, unwatched
+        )
 
 
 @contextmanager
@@ -87,7 +90,7 @@ def closing(envs: Any) -> Iterator[Any]:
 
 def row(run: Run, episodes: int) -> str:
     """A row of the table: what is measured of a run."""
-    env_id, kwargs = run.cfg.env.id, dict(run.cfg.env.kwargs)
+    env_id, kwargs = run.config.env.id, dict(run.config.env.kwargs)
     with closing(make_single(env_id, kwargs)) as single:
         seconds = float(single.unwrapped.dt)
     choice = BackendChoice("gymnasium", "it shows the simulator")
@@ -114,11 +117,13 @@ def strip(run: Run, first: int, every: int, path: Path) -> None:
 
     def show(frame: Frame) -> None:
         if frame.step in wanted:
-            taken[frame.episode, frame.step] = frame.picture
+            taken[frame.episode, frame.step] = frame.image
         if frame.step == wanted[-1]:
             raise Enough(frame.episode)
 
-    camera = RenderingEnv(run.cfg.env.id, dict(run.cfg.env.kwargs), SIZE, 60.0, limit=1000, seconds=None)
+    camera = RenderingEnv(
+        run.config.env.id, dict(run.config.env.kwargs), SIZE, 60.0, max_fps=1000, seconds=None
+    )
     with closing(camera):
         camera.on_frame = show
         try:

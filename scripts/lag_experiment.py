@@ -1,7 +1,7 @@
-"""What stale data costs with V-trace's correction and without, and what actors of their own gain.
+"""Measure the cost of stale data with and without V-trace's correction, and the gain in speed by actors.
 
-python scripts/lags.py lags    trains what is missing below outputs/lags, prints the table of docs/algorithms/impala.md
-python scripts/lags.py speed   steps per second of a2c and vtrace in one process, and of impala with two actors
+python scripts/lag_experiment.py lags    train missing runs below outputs/lags; print the table of impala.md
+python scripts/lag_experiment.py speed   steps per second of a2c and vtrace in one process, of impala with two actors
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""Puts line numbers beside the functions that the rules' pages name in their tables of steps.
+"""Update the links from docs/algorithms to the lines of functions in pgx/algos.
 
-python scripts/lines.py    rewrites docs/algorithms/*.md where lines have moved (tests/test_docs.py asks for it)
+python scripts/update_line_links.py    rewrite the pages whose line numbers are out of date, and print their names
 """
 
 import ast
@@ -11,13 +11,13 @@ ROOT = Path(__file__).parents[1]
 
 
 def definitions(path: Path) -> dict[str, int]:
-    """Functions and methods of a file, and the lines that they begin in."""
+    """Return the first line of each function and method of a file."""
     tree = ast.parse(path.read_text())
     return {node.name: node.lineno for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
 
 def with_lines(page: str, name: str) -> str:
-    """A rule's page with a link to its line after each function of the rule's file, in the table of steps."""
+    """Return a page with a link to its line after each function of pgx/algos/<name>.py in the table of steps."""
     header = f"| step | in `pgx/algos/{name}.py` |"
     before, found, rest = page.partition(header)
     table, _, after = rest.partition("\n\n")
@@ -36,9 +36,9 @@ def with_lines(page: str, name: str) -> str:
 if __name__ == "__main__":
     for path in sorted((ROOT / "docs" / "algorithms").glob("*.md")):
         if not (ROOT / "pgx" / "algos" / f"{path.stem}.py").is_file():
-            continue  # a setting of another page's rule
+            continue  # an algo that only configures another rule
         text = path.read_text()
-        renewed = with_lines(text, path.stem)
-        if renewed != text:
-            path.write_text(renewed)
+        updated = with_lines(text, path.stem)
+        if updated != text:
+            path.write_text(updated)
             print(path.relative_to(ROOT))

@@ -3,7 +3,7 @@
 Needs an environment of its own:
 
     pip install 'stable-baselines3==2.9.2' 'sb3-contrib==2.9.2' 'gymnasium[mujoco]' 'envpool==1.2.5'
-    python scripts/bench_peer.py run --algo trpo --vec envpool --num-envs 8 --steps 40960 --seed 0
+    python scripts/bench_sb3.py run --algo trpo --vec envpool --num-envs 8 --steps 40960 --seed 0
 
 run: environment steps per second. update: seconds of one `train()`. until: when a training return is reached.
 memory: peak memory, and into --file what was imported. startup: when the first step is about to be taken.

@@ -1,7 +1,7 @@
 """Where the time of an iteration goes, beside the least that each part can take on this machine: the account of
 docs/performance.md, as Markdown.
 
-    python scripts/account.py --algo ppo --iterations 20
+    python scripts/profile_iteration.py --algo ppo --iterations 20
 """
 
 import argparse
