@@ -1,11 +1,15 @@
 """Runs written by pgx 0.1 can be read, played and resumed by the commands of today."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
+from pgx.config.stored import RENAMED_KEYS, read_config
+from pgx.runs.metrics import RENAMED_TAGS, TABLE
 from tests.command import Command
 
 WRITTEN = Path(__file__).parent / "data" / "runs_0.1"
@@ -29,6 +33,23 @@ def test_compare_reads_their_returns(command: Command, old: Path) -> None:
     said = command("compare", str(old / "trpo_walker2d"), str(old / "ppo_cartpole"))
     assert said.code == 0
     assert "trpo" in said.out and "ppo" in said.out
+
+
+@pytest.mark.parametrize("tag", RENAMED_TAGS)
+@pytest.mark.parametrize("run", RUNS)
+def test_compare_shows_a_renamed_tag_under_its_present_name(
+    command: Command, old: Path, tmp_path: Path, run: str, tag: str
+) -> None:
+    rows = [json.loads(row) for row in (old / run / "metrics.jsonl").read_text().splitlines()]
+    written = {row["step"]: row[tag] for row in rows if tag in row}
+    assert written, f"the stored run has no {tag}"
+    for name in (RENAMED_TAGS[tag], tag):
+        out = tmp_path / name.replace("/", "-")
+        said = command("compare", str(old / run), "--metric", name, "--out", str(out))
+        assert said.code == 0, said.err
+        assert json.loads((out / "comparison.json").read_text())["metric"] == RENAMED_TAGS[tag]
+        (scored,) = csv.DictReader((out / "runs.csv").read_text().splitlines())
+        assert float(scored["score"]) == pytest.approx(written[max(written)])
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -55,7 +76,30 @@ def test_resume_continues_them(command: Command, old: Path, run: str) -> None:
     assert after["status"] == "finished" and after["steps"] >= 4096 > before
     written = (old / run / "metrics.jsonl").read_text().splitlines()
     assert written[: len(rows)] == rows
-    assert tags(written[len(rows) :]) == tags(rows)
+    assert tags(written[len(rows) :]) == {RENAMED_TAGS.get(tag, tag) for tag in tags(rows)}
+    assert tags(rows) & RENAMED_TAGS.keys() and tags(written[len(rows) :]) & set(RENAMED_TAGS.values())
+
+
+@pytest.mark.parametrize(("before", "now"), RENAMED_KEYS.items())
+@pytest.mark.parametrize("run", RUNS)
+def test_a_renamed_key_is_read_under_its_present_name_and_set_under_it_alone(
+    command: Command, old: Path, run: str, before: str, now: str
+) -> None:
+    path = old / run / "config.yaml"
+    value = OmegaConf.select(OmegaConf.load(path), before)
+    assert value is not None and OmegaConf.select(read_config(path), now) == value
+    for arguments in ((f"{before}=5",), ("--resume", str(old / run), f"{before}=5")):
+        said = command("train", *arguments)
+        assert said.code == 2 and said.problems == [f"{before}: renamed to {now}"]
+    said = command("train", "--resume", str(old / run), "trainer.total_steps=4096", f"{now}={value + 2}")
+    assert said.code == 0 and f"changed {now}: {value} -> {value + 2}" in said.out
+    assert OmegaConf.select(OmegaConf.load(path), now) == value + 2
+    assert OmegaConf.select(OmegaConf.load(path), before) is None
+
+
+def test_present_names_are_of_this_version() -> None:
+    assert set(RENAMED_TAGS.values()) <= {metric.tag for metric in TABLE}
+    assert not RENAMED_TAGS.keys() & {metric.tag for metric in TABLE}
 
 
 def tags(rows: list[str]) -> set[str]:

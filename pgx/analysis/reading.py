@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from pgx.config.stored import CONFIG, LARGEST
+from pgx.config.stored import CONFIG, LARGEST, present_key
 from pgx.runs.lock import holder
 from pgx.runs.loggers.jsonl import METRICS, read
 from pgx.runs.writer import read_summary
@@ -160,7 +160,7 @@ def read_own(folder: Path) -> Run:
         UnreadableError: no row of metrics, or a config that is none.
     """
     columns = _columns(folder / METRICS)
-    config = flat(_config(folder / CONFIG))
+    config = {present_key(key): value for key, value in flat(_config(folder / CONFIG)).items()}
     summary = read_summary(folder)
     state = "running" if holder(folder) is not None else summary.get("status", "interrupted")
     return Run(

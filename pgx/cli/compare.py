@@ -112,8 +112,8 @@ def compare_runs(
     from pgx.analysis.find import parse_place, read_runs
     from pgx.analysis.statistics import Resampling
     from pgx.analysis.tables import tables_of
-    from pgx.config.stored import command
-    from pgx.runs.metrics import tag
+    from pgx.config.stored import command, present_key
+    from pgx.runs.metrics import present_tag, tag
 
     if out is not None:
         require("--out", "matplotlib")
@@ -130,8 +130,8 @@ def compare_runs(
             f"{' '.join(places)}: no run in these folders; name folders with metrics.jsonl or TensorBoard event files"
         )
     request = Request(
-        metric=metric or tag("episode_return_recent"),
-        by=tuple(key.strip() for key in by.split(",")),
+        metric=present_tag(metric or tag("episode_return_recent")),
+        by=tuple(present_key(key.strip()) for key in by.split(",")),
         at=at,
         reference=known,
         how=Resampling(resamples, LEVEL, seed),

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from pgx.config.overrides import parse
 from pgx.config.run_config import RunConfig
+from pgx.config.stored import renamed_problem
 from pgx.core.errors import UserError
 from pgx.core.schema import nearest, shown
 from pgx.ops.schedules import SCHEDULES
@@ -58,6 +59,8 @@ def _problem(cfg: DictConfig, override: Override) -> str | None:
         return f"{text}: one value is expected; {offered}"
     if key in KEYS or key == SECTION or key.startswith(f"{SECTION}."):
         return None
+    if problem := renamed_problem(key):
+        return problem
     if OmegaConf.select(cfg, key) is None and key not in cfg:
         return f"{text}: unknown key{nearest(key, KEYS)}; {offered}"
     return f"{text}: the agent was trained with another value or does not use it when it plays; {offered}"
@@ -90,7 +93,7 @@ MAY_CHANGE = (
         "trainer.compile_min_steps", "yes", "kept for the next run; this one stays as compiled as it was"
     ),
     MayChange("trainer.on_nan", "yes", "until a number is not finite"),
-    MayChange("trainer.write_patience", "yes", "of writing alone"),
+    MayChange("trainer.disk_retry_seconds", "yes", "of writing alone"),
     MayChange("logger.", "yes", "what is looked at and shown, not what is learned"),
     MayChange("torch_threads", "no", "more threads sum in another order"),
     MayChange("env.num_threads", "yes", "who steps an environment does not change it"),
@@ -135,7 +138,7 @@ def changes(cfg: DictConfig, overrides: Sequence[Override]) -> Changes:
     made, refused = dict[str, Change](), []
     for override in overrides:
         key = override.key_or_group
-        if problem := _form_problem(override):
+        if problem := _form_problem(override) or renamed_problem(key):
             refused.append(problem)
             continue
         change = Change(key, _value(cfg, key), override.value())

@@ -15,6 +15,7 @@ from pgx.algos import rule, rules
 from pgx.config.cross_checks import contradictions, rank_problems
 from pgx.config.rules import own_values, rule_problem
 from pgx.config.run_config import FIXED, NAMED, DatasetConfig, RunConfig, SearchConfig, Top, keys_of, typed
+from pgx.config.stored import renamed_problem
 from pgx.config.suggestions import explain
 from pgx.config.unused_keys import flat, unused_problems
 from pgx.core.errors import UserError
@@ -140,7 +141,9 @@ def value_problems(cfg: DictConfig) -> list[str]:
 
 def _section_problems(section: str, values: Mapping[str, Any]) -> list[str]:
     if section in FIXED:
-        return problems(section, signature(FIXED[section]), values)
+        renamed = {key: problem for key in values if (problem := renamed_problem(f"{section}.{key}"))}
+        others = {key: value for key, value in values.items() if key not in renamed}
+        return [*renamed.values(), *problems(section, signature(FIXED[section]), others)]
     if "name" not in values:
         offered = rules() if section == "algo" else NAMED[section]
         return [f"{section}.name: missing; expected one of {', '.join(offered)}"]

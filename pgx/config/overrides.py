@@ -18,6 +18,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, RangeS
 from hydra.errors import HydraException
 
 from pgx.config.rules import own_rule_problem, register_rule, rule_hint
+from pgx.config.stored import renamed_problem
 from pgx.config.suggestions import explain, meant, spelled, unreadable, whole_list
 from pgx.core.errors import UserError
 from pgx.core.paths import choices, groups
@@ -64,6 +65,8 @@ def choice_problem(override: Override) -> str | None:
 
 def key_problem(override: Override, known: Any) -> str | None:
     """What is wrong with the key of a value override; None where it exists or is added on purpose."""
+    if problem := renamed_problem(override.key_or_group):
+        return problem
     if takes_any_key(override):
         return None
     key, here = override.key_or_group, known

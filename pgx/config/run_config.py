@@ -55,7 +55,7 @@ class TrainerConfig:
     checkpoint_every: Count | None  # environment steps; null: at the end alone
     keep_checkpoints: Count | None  # of the last, beside `last` and `best`; null: all
     on_nan: OnNaN  # what becomes of an update that makes parameters NaN or infinite
-    write_patience: NonNegative  # seconds that the end of a run waits for a disk that cannot be written
+    disk_retry_seconds: NonNegative  # how long the end of a run retries a disk that cannot be written
     eval_every: Count | None  # environment steps; null: never
     eval_episodes: Count
     eval_max_steps: Count  # environment steps of an episode that is evaluated, filmed or collected

@@ -35,6 +35,9 @@ ADDED_TO: dict[tuple[str, str], dict[str, Any]] = {  # of one choice of a sectio
     ("runner", "episodes"): {"max_episode_steps": 30_000},
 }
 
+# Keys of earlier versions by their present names, dotted.
+RENAMED_KEYS = {"trainer.write_patience": "trainer.disk_retry_seconds"}
+
 # Tags construct objects, aliases let a file of a page become more than memory holds, and pgx writes neither.
 _MORE_THAN_DATA = (yaml.TagToken, yaml.AnchorToken, yaml.AliasToken, yaml.DirectiveToken)
 _OPENS = (
@@ -76,12 +79,39 @@ def read_config(path: Path) -> DictConfig:
     ]
     if found:
         raise UserError(*found)
+    for old, new in RENAMED_KEYS.items():
+        _rename(cfg, old, new)
     for section, added in ADDED.items():
         cfg[section] = added | dict(cfg[section])
     for (section, name), added in ADDED_TO.items():
         if cfg[section].get("name") == name:
             cfg[section] = added | dict(cfg[section])
     return cfg
+
+
+def _rename(cfg: DictConfig, old: str, new: str) -> None:
+    """Move the value of a key to another key of the same section, where it stays in its place."""
+    section, _, old_name = old.rpartition(".")
+    new_name = new.rpartition(".")[2]
+    if old_name in cfg[section]:
+        cfg[section] = {new_name if key == old_name else key: cfg[section][key] for key in cfg[section]}
+
+
+def present_key(key: str) -> str:
+    """Return the present name of a dotted key of any version."""
+    return RENAMED_KEYS.get(key, key)
+
+
+def renamed_problem(key: str) -> str | None:
+    """Return the problem with a key that earlier versions had under this name; None for other keys."""
+    return f"{key}: renamed to {RENAMED_KEYS[key]}" if key in RENAMED_KEYS else None
+
+
+def current_override(override: str) -> str:
+    """Return an override of an earlier version, `key=value`, with the present name of its key."""
+    key, equals, value = override.partition("=")
+    plain = key.lstrip("+")
+    return key.removesuffix(plain) + present_key(plain) + equals + value
 
 
 def _refuse_more_than_data(path: Path) -> None:

@@ -219,10 +219,10 @@ TABLE: tuple[Metric, ...] = (
                 "1/s",
                 "environment steps over wall-clock seconds, since the last row that has it",
             ),
-            ("environment_share", "share", "of the iteration's seconds: stepping environments"),
-            ("policy_share", "share", "of the iteration's seconds: choosing actions"),
-            ("update_share", "share", "of the iteration's seconds: the rule's update"),
-            ("health_share", "share", "of the iteration's seconds: measuring the update's health"),
+            ("environment_fraction", "share", "of the iteration's seconds: stepping environments"),
+            ("policy_fraction", "share", "of the iteration's seconds: choosing actions"),
+            ("update_fraction", "share", "of the iteration's seconds: the rule's update"),
+            ("health_fraction", "share", "of the iteration's seconds: measuring the update's health"),
             ("iteration", "count", "updates so far"),
             ("seconds", "s", "wall-clock seconds of this run so far, earlier lives included"),
         ],
@@ -265,6 +265,11 @@ _PART = "reward/"
 
 VIDEO = "eval/episode"  # the tag of trainer.record_every's videos
 
+# Tags of earlier versions by their present names.
+RENAMED_TAGS = {
+    f"time/{part}_share": f"time/{part}_fraction" for part in ("environment", "policy", "update", "health")
+}
+
 _TAGS = {metric.key: metric.tag for metric in TABLE}
 
 
@@ -276,6 +281,11 @@ def part_key(term: str) -> str:
 def tag(key: str) -> str:
     """The tag of a key that the table knows."""
     return _TAGS[key]
+
+
+def present_tag(tag: str) -> str:
+    """Return the present name of a tag of any version."""
+    return RENAMED_TAGS.get(tag, tag)
 
 
 def tagged(metrics: Metrics) -> Metrics:

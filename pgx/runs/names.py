@@ -18,7 +18,7 @@ _NAMED = {"env.id", "label", "algo.name", "seed", "run_dir"}  # what a name says
 # Values that change how a run is carried out or watched, not what it learns.
 _OPERATION = (
     "device", "torch_threads", "env.num_threads", "env.worker_timeout", "trainer.checkpoint_every",
-    "trainer.keep_checkpoints", "trainer.write_patience", "trainer.eval_", "trainer.record_", "trainer.compile",
+    "trainer.keep_checkpoints", "trainer.disk_retry_seconds", "trainer.eval_", "trainer.record_", "trainer.compile",
     "health.", "logger.", "runner.address", "runner.connect_seconds", "runner.max_restarts",
 )  # fmt: skip
 _LENGTH = "trainer.total_steps"  # a chart shows it; a name says it where nothing else differs

@@ -164,7 +164,7 @@ class Records:
                     told = True
                     self.warn(
                         f"{self.run_dir}: cannot be written ({error.strerror}); the run is over and waits for "
-                        f"{left:,.0f} s (trainer.write_patience), Ctrl-C gives up"
+                        f"{left:,.0f} s (trainer.disk_retry_seconds), Ctrl-C gives up"
                     )
                 time.sleep(min(PAUSE, left))
 

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pgx.config.overrides import prepare
 from pgx.config.run_config import SearchConfig
-from pgx.config.stored import command
+from pgx.config.stored import command, current_override, present_key
 from pgx.config.suggestions import quoted
 from pgx.core.errors import UserError
 from pgx.core.schema import problems, signature
@@ -84,10 +85,13 @@ def read_plan(folder: Path) -> Plan:
                 f"{path}: format {content.get('format')}, written by another pgx; expected {FORMAT}"
             )
         plan = Plan(
-            jobs=tuple(Job(tuple(job["overrides"]), Path(job["run_dir"])) for job in content["jobs"]),
+            jobs=tuple(
+                Job(tuple(map(current_override, job["overrides"])), Path(job["run_dir"]))
+                for job in content["jobs"]
+            ),
             hydra=tuple(content["hydra"]),
             cwd=Path(content["cwd"]),
-            search=SearchConfig(**content["search"]) if content["search"] else None,
+            search=_search(content["search"]) if content["search"] else None,
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: not as pgx writes it: {type(error).__name__}: {error}") from error
@@ -97,6 +101,14 @@ def read_plan(folder: Path) -> Plan:
     if plan.search and (found := problems("search", signature(SearchConfig), asdict(plan.search))):
         raise UserError(*(f"{path}: {problem}" for problem in found))
     return plan
+
+
+def _search(content: dict[str, Any]) -> SearchConfig:
+    """Return a search with the present names of keys."""
+    search = SearchConfig(**content)
+    overrides = [current_override(override) for override in search.overrides]
+    space = {present_key(key): values for key, values in search.space.items()}
+    return replace(search, overrides=overrides, space=space)
 
 
 def refuse_other(folder: Path, planned: Plan, asked: Plan, again: str) -> None:

@@ -14,6 +14,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from pgx.config.overrides import parse
 from pgx.config.run_config import SearchConfig
+from pgx.config.stored import current_override
 from pgx.core.errors import UserError
 from pgx.core.extras import require
 from pgx.core.schema import Index, problems
@@ -192,7 +193,7 @@ def trial_noted(run_dir: Path) -> dict[str, Any] | None:
         found = [f"{type(error).__name__}: {error}"]
     if found:
         raise UserError(*(f"{run_dir / TRIAL}: {problem}" for problem in found))
-    return noted
+    return noted | {"overrides": [current_override(override) for override in noted["overrides"]]}
 
 
 def settle(folder: Path, search: SearchConfig, jobs: Sequence[Job]) -> None:

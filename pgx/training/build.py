@@ -314,7 +314,7 @@ def _records(config: RunConfig) -> Records:
     text = OmegaConf.to_yaml(OmegaConf.create({**config.values, "run_dir": utf8(config.run_dir)}))
     checkpoints = Checkpoints(run_dir, config.trainer.keep_checkpoints)
     open_sinks = partial(_open_sinks, config, run_dir)
-    return Records(run_dir, text, checkpoints, open_sinks, config.trainer.write_patience, complain)
+    return Records(run_dir, text, checkpoints, open_sinks, config.trainer.disk_retry_seconds, complain)
 
 
 def _open_sinks(config: RunConfig, run_dir: Path, steps: int | None, rows: int) -> Sequence[Sink]:

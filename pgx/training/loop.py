@@ -306,9 +306,9 @@ def iterate(
     metrics["gradient_steps"] = float(learner.gradient_steps - taken)
     ended = time.perf_counter()
     spent = {
-        "environment_share": runner.env_seconds - env,
-        "policy_share": runner.policy_seconds - policy,
-        "update_share": updated - started,
-        "health_share": ended - updated + started - collected,
+        "environment_fraction": runner.env_seconds - env,
+        "policy_fraction": runner.policy_seconds - policy,
+        "update_fraction": updated - started,
+        "health_fraction": ended - updated + started - collected,
     }
     return rollout, metrics | {key: seconds / (ended - began) for key, seconds in spent.items()}

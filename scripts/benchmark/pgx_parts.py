@@ -55,7 +55,7 @@ def rate(algo: str, num_envs: int, sizes: Sizes, seed: int) -> list[Row]:
         value = steps_per_second(stamps, sizes.warm_up)
         details: dict[str, Detail] = {"by its own clock": steps_per_second(own, sizes.warm_up)}
         details["share in environments"] = statistics.median(
-            row["time/environment_share"] for _, row in run.seen if row["step"] >= sizes.warm_up
+            row["time/environment_fraction"] for _, row in run.seen if row["step"] >= sizes.warm_up
         )
     except ValueError as error:
         raise PartFailed(f"pgx train {' '.join(overrides)}: {error}") from error

@@ -177,7 +177,7 @@ OTHERWISE = {
     "env.num_threads": "2",
     "trainer.keep_checkpoints": "1",
     "trainer.on_nan": "skip_update",
-    "trainer.write_patience": "5",
+    "trainer.disk_retry_seconds": "5",
     "env.worker_timeout": "500",
     "trainer.checkpoint_every": "300",
     "trainer.total_steps": "1536",

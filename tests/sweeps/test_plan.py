@@ -33,6 +33,19 @@ def test_what_is_written_is_read(tmp_path: Path, search: SearchConfig | None) ->
     assert read_plan(tmp_path) == written
 
 
+def test_a_plan_of_an_earlier_version_has_the_present_names_of_keys(tmp_path: Path) -> None:
+    def search(key: str) -> SearchConfig:
+        return replace(SEARCH, overrides=[f"trainer.{key}=3"], space={f"trainer.{key}": "range(1, 5)"})
+
+    for searched in (False, True):
+        before = plan(("trainer.write_patience=5",), search=search("write_patience") if searched else None)
+        now = plan(
+            ("trainer.disk_retry_seconds=5",), search=search("disk_retry_seconds") if searched else None
+        )
+        write_plan(tmp_path, before)
+        assert read_plan(tmp_path) == now
+
+
 def test_a_folder_without_a_plan_is_no_sweep(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not the folder of a sweep"):
         read_plan(tmp_path)

@@ -27,9 +27,9 @@ PANEL: dict[str, tuple[Row, ...]] = {
         ("eval return", "eval/episode_return", shown),
     ),
     "share of time": (
-        ("environment", "time/environment_share", "{:.0%}".format),
-        ("policy", "time/policy_share", "{:.0%}".format),
-        ("update", "time/update_share", "{:.0%}".format),
+        ("environment", "time/environment_fraction", "{:.0%}".format),
+        ("policy", "time/policy_fraction", "{:.0%}".format),
+        ("update", "time/update_fraction", "{:.0%}".format),
     ),
     "health": (
         ("KL", "health/kl", "{:.5f}".format),

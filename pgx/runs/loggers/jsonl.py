@@ -15,6 +15,7 @@ from typing import Any
 from pgx.core.agent import Metrics
 from pgx.runs.checkpoints import write_atomically
 from pgx.runs.loggers import Clip
+from pgx.runs.metrics import present_tag
 
 
 class AppendOnly:
@@ -79,7 +80,7 @@ class JsonLines:
     """
 
     def __init__(self, path: Path, keep_until: int | None, keep_rows: int) -> None:
-        kept = [] if keep_until is None else [row for row in read(path) if row["step"] <= keep_until]
+        kept = [] if keep_until is None else [row for row in _rows(path) if row["step"] <= keep_until]
         kept = kept[:keep_rows]
         write_atomically(
             path, "".join(json.dumps(finite(row), allow_nan=False) + "\n" for row in kept).encode()
@@ -103,11 +104,15 @@ class JsonLines:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file, but for lines that a crash cut short or that a disk lost.
+    """Return the rows of a metrics file, under the present names of their tags.
 
-    Rows are settled on the disk before a checkpoint is written, so such lines are past the last checkpoint, and whoever
-    resumes the run writes them again.
+    Lines that a crash truncated or that a disk lost are left out. Rows are flushed to disk before a checkpoint is
+    written, so such lines are past the last checkpoint, and a resumed run writes them again.
     """
+    return [{present_tag(tag): value for tag, value in row.items()} for row in _rows(path)]
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     lines = path.read_text(errors="replace").split("\n")

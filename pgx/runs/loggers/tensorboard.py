@@ -57,9 +57,9 @@ CHARTS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "time": {
         "environment steps a second": ("steps_per_second",),
-        "share of environments": ("environment_share",),
-        "share of the policy": ("policy_share",),
-        "share of updates": ("update_share",),
+        "share of environments": ("environment_fraction",),
+        "share of the policy": ("policy_fraction",),
+        "share of updates": ("update_fraction",),
     },
 }
 

@@ -27,4 +27,4 @@ def test_each_metric_is_on_one_chart_and_under_its_own_name() -> None:
     region = CHARTS["trust region"]
     assert region["KL(old || new)"] == ("kl",) and region["largest KL"] == ("kl_max",)
     assert CHARTS["critic"]["explained variance, after"] == ("explained_variance_after",)
-    assert CHARTS["time"]["share of the policy"] == ("policy_share",)
+    assert CHARTS["time"]["share of the policy"] == ("policy_fraction",)
