@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from pgx.compiler.choose import unsupported_reason
+from pgx.compiler.choose import why_not
 from pgx.compiler.program import Program
 from pgx.training.trainer import Trainer
 from tests.conftest import Make
@@ -57,9 +57,7 @@ def test_networks_are_evaluated_no_more_often_than_the_rule_says(make: Make) -> 
 
 
 @pytest.mark.system
-@pytest.mark.skipif(
-    unsupported_reason("cpu") is not None, reason=f"nothing compiles here: {unsupported_reason('cpu')}"
-)
+@pytest.mark.skipif(why_not("cpu") is not None, reason=f"nothing compiles here: {why_not('cpu')}")
 def test_compiled_an_iteration_leaves_python_once_a_sweep_and_once_a_step(
     make: Make, programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

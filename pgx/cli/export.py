@@ -56,7 +56,7 @@ def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bo
     from pgx.envs.gymnasium_backend import make_single
     from pgx.envs.rewards.spec import NO_SHAPING
     from pgx.envs.spaces import action as action_of
-    from pgx.envs.spaces import first_observation, tensor_action
+    from pgx.envs.tensor_spaces import first_observation, tensor_action
     from pgx.networks.export.formats import compare, read, refuse_missing, write
     from pgx.networks.export.network import Deterministic, observed, with_outliers
     from pgx.training.build import load_agent

@@ -15,7 +15,7 @@ from pgx.cli.run_folder import load_config
 from pgx.config.check import validate
 from pgx.core.errors import RunError, UserError
 from pgx.envs.spaces import action as action_of
-from pgx.envs.spaces import first_observation, tensor_action
+from pgx.envs.tensor_spaces import first_observation, tensor_action
 from pgx.networks.export import formats as comparison
 from pgx.networks.export.formats import Format, compare, read, write
 from pgx.networks.export.network import Deterministic, _whole, observed

@@ -248,7 +248,7 @@ def test_nothing_is_left_of_a_camera() -> None:
     for _ in range(3):
         camera = RenderingEnv(PAINTED, {}, None, 60.0, 25, None)
         camera.close()
-        assert camera._process.poll() is not None
+        assert camera._worker.process.poll() is not None
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
