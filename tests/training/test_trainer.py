@@ -56,7 +56,7 @@ def test_metrics_are_of_the_environment_steps_and_raw_returns(make: Make, tmp_pa
     for row in rows:
         # In CartPole a step earns 1: raw return and length are the same number.
         assert row["rollout/episode_return"] == row["rollout/episode_length"]
-        shares = [row[f"time/{part}_share"] for part in ("environment", "policy", "update", "health")]
+        shares = [row[f"time/{part}_fraction"] for part in ("environment", "policy", "update", "health")]
         assert all(share >= 0 for share in shares) and sum(shares) <= 1
         assert row["health/kl"] <= 0.1
 
