@@ -11,10 +11,11 @@ from typing import ClassVar
 from torch import Tensor
 
 from pgx.algos.common.advantages import gae_batch
-from pgx.algos.common.critic_fit import critic_loss, minibatch_conflicts
+from pgx.algos.common.critic_fit import CRITIC_LOSS, critic_loss, minibatch_conflicts
 from pgx.core.agent import Agent, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
+from pgx.core.metrics import Metric
 from pgx.core.schema import Count, Fraction, validate
 
 
@@ -23,6 +24,7 @@ class PolicyGradient:
     """Ascent on mean(log pi(a|s) A), one step for each batch."""
 
     uses: ClassVar[frozenset[Use]] = frozenset({"optimizer", "critic_optimizer"})
+    metrics: ClassVar[tuple[Metric, ...]] = (CRITIC_LOSS,)
 
     discount: Fraction  # gamma
     gae_lambda: Fraction  # lambda
@@ -41,7 +43,7 @@ class PolicyGradient:
         return gae_batch(agent, rollout, self.discount, self.gae_lambda, normalize=True)
 
     def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:
-        """Update policy and critic on one rollout; return metrics by the keys of docs/metrics.md."""
+        """Update policy and critic on one rollout; return the metrics declared above."""
         batch = self.estimate(agent, rollout)
         rates = learner.anneal(progress)
         learner.optimizer.step(_policy_loss, batch)

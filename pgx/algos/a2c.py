@@ -6,10 +6,11 @@ from typing import ClassVar
 from torch import Tensor
 
 from pgx.algos.common.advantages import gae_batch
-from pgx.algos.common.critic_fit import critic_loss
+from pgx.algos.common.critic_fit import CRITIC_LOSS, critic_loss
 from pgx.core.agent import Agent, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
+from pgx.core.metrics import Metric
 from pgx.core.schema import Fraction, NonNegative, validate
 from pgx.ops.losses import policy_gradient
 
@@ -26,6 +27,7 @@ class A2C:
     uses: ClassVar[frozenset[Use]] = frozenset(
         {"optimizer", "critic_optimizer", "shared_parameters", "ranks"}
     )
+    metrics: ClassVar[tuple[Metric, ...]] = (CRITIC_LOSS,)
 
     discount: Fraction  # gamma
     gae_lambda: Fraction  # lambda; 1 is the paper's n-step advantage

@@ -1,16 +1,17 @@
 """Actor-critic: three estimates of what an action was worth."""
 
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
 
 from pgx.algos.common.advantages import flatten, rollout_values
-from pgx.algos.common.critic_fit import critic_loss
+from pgx.algos.common.critic_fit import CRITIC_LOSS, critic_loss
 from pgx.core.agent import ActionValueCritic, Agent, Critic, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
+from pgx.core.metrics import Metric
 from pgx.core.schema import Count, Fraction, NonNegative, validate
 from pgx.ops.losses import policy_gradient, value_loss
 from pgx.ops.returns import gae, n_step_returns
@@ -26,6 +27,8 @@ class ActorCritic:
     critic that learns Q beside the policy; Sutton and Barto, Reinforcement Learning, 2nd ed., section 13.5, for the
     TD error. States weigh as often as they are met: without the factor discount^t of the theorem's discounted case.
     """
+
+    metrics: ClassVar[tuple[Metric, ...]] = (CRITIC_LOSS,)
 
     discount: Fraction  # gamma
     # The weight of grad log pi(a|s). q: Q(s, a), learned. advantage: Q(s, a) - V(s), both learned. td: G - V(s), from V

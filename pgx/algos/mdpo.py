@@ -7,10 +7,16 @@ import torch
 from torch import Tensor
 
 from pgx.algos.common.advantages import gae_batch
-from pgx.algos.common.critic_fit import critic_minibatch_conflicts, fit_critic, minibatch_conflicts
+from pgx.algos.common.critic_fit import (
+    CRITIC_LOSS,
+    critic_minibatch_conflicts,
+    fit_critic,
+    minibatch_conflicts,
+)
 from pgx.core.agent import Agent, Distribution, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
+from pgx.core.metrics import Metric
 from pgx.core.schema import Count, Fraction, Index, validate
 from pgx.ops.losses import kl_penalized_surrogate
 from pgx.ops.schedules import linear
@@ -28,6 +34,14 @@ class MDPO:
     """
 
     uses: ClassVar[frozenset[Use]] = frozenset({"optimizer", "critic_optimizer", "ranks"})
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric(
+            "step_size",
+            "nat/advantage",
+            "t_k of mirror descent: the KL penalty of this update has coefficient 1 / t_k",
+        ),
+        CRITIC_LOSS,
+    )
 
     discount: Fraction  # gamma
     gae_lambda: Fraction  # lambda

@@ -2,16 +2,17 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
 from pgx.algos.common.advantages import gae_batch
-from pgx.algos.common.critic_fit import critic_minibatch_conflicts, fit_critic
-from pgx.algos.common.surrogate import no_step, surrogate_slope
+from pgx.algos.common.critic_fit import CRITIC_LOSS, critic_minibatch_conflicts, fit_critic
+from pgx.algos.common.surrogate import CG_METRICS, NO_STEP_METRICS, no_step, surrogate_slope
 from pgx.core.agent import Agent, Metrics, Policy
 from pgx.core.algorithm import Engine, Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
+from pgx.core.metrics import Metric
 from pgx.core.schema import Count, Fraction, Index, NonNegative, Positive, validate
 from pgx.ops.fisher import (
     MatVec,
@@ -38,6 +39,8 @@ class NPG:
     compatible. Rajeswaran et al., "Towards generalization and simplicity in continuous control", 2017: the
     normalised step √(2δ / gᵀF⁻¹g) F⁻¹g of algorithm 1 (their δ is 2δ here). F is F + damping I throughout.
     """
+
+    metrics: ClassVar[tuple[Metric, ...]] = (*CG_METRICS, *NO_STEP_METRICS, CRITIC_LOSS)
 
     discount: Fraction  # gamma
     gae_lambda: Fraction  # lambda

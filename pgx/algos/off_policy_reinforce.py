@@ -10,6 +10,7 @@ from pgx.algos.common.advantages import flatten, rollout_log_ratio
 from pgx.core.agent import Agent, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
+from pgx.core.metrics import Metric
 from pgx.core.schema import Count, Fraction, Positive, validate
 from pgx.ops.episode_grid import from_grid, sum_of_others, to_grid
 from pgx.ops.importance import (
@@ -37,6 +38,18 @@ class OffPolicyREINFORCE:
     """
 
     uses: ClassVar[frozenset[Use]] = frozenset({"optimizer", "recorded"})
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric(
+            "weight_variance",
+            "1",
+            "variance over the rollout's episodes of w(tau), the product of pi(a|s) / mu(a|s) over an episode, "
+            "of the policy before the update, not truncated",
+        ),
+        Metric(
+            "weight_ess", "fraction", "effective sample size (sum w(tau))^2 / (n sum w(tau)^2) of n episodes"
+        ),
+        Metric("weight_max", "1", "largest w(tau)"),
+    )
 
     discount: Fraction  # gamma; 1 is the undiscounted objective
     # w_k. trajectory: the product of all ratios of the episode, whatever k; per_decision: of those up to step k, since

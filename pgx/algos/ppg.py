@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
 
 from pgx.algos.common.advantages import flatten, rollout_values
-from pgx.algos.common.critic_fit import minibatch_conflicts
+from pgx.algos.common.critic_fit import CRITIC_LOSS, minibatch_conflicts
 from pgx.core.agent import Agent, Critic, Distribution, Metrics, Policy, State, ValueHeadPolicy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Observations, Rollout, shuffled_parts
+from pgx.core.metrics import Metric
 from pgx.core.schema import Count, Fraction, NonNegative, Positive, validate
 from pgx.ops.losses import clipped_surrogate, joint_loss, value_loss
 from pgx.ops.returns import gae
@@ -26,6 +27,22 @@ class PPG:
     section on single-network PPG. Passes of policy and value function take turns, over the same minibatches, as
     they do in PPO. What a phase has seen is kept in `Learner.state`, and so in every checkpoint.
     """
+
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric(
+            "auxiliary_phase",
+            "0 or 1",
+            "1: an auxiliary phase ended the iteration, and its health is that of both phases",
+        ),
+        Metric(
+            "auxiliary_loss",
+            "value^2",
+            "half the mean squared error of the policy's value head on what the auxiliary phase learned from, "
+            "after it",
+        ),
+        Metric("auxiliary_kl", "nats", "mean KL(pi before || pi after) of the auxiliary phase, on the same"),
+        CRITIC_LOSS,
+    )
 
     discount: Fraction  # gamma
     gae_lambda: Fraction  # lambda

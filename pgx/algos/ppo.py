@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from pgx.algos.common.advantages import gae_batch
-from pgx.algos.common.critic_fit import minibatch_conflicts
+from pgx.algos.common.critic_fit import CRITIC_LOSS, minibatch_conflicts
 from pgx.core.agent import Agent, Critic, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
+from pgx.core.metrics import Metric
 from pgx.core.schema import Count, Fraction, NonNegative, Positive, validate
 from pgx.ops.losses import clipped_surrogate, clipped_value_loss, value_loss
 from pgx.ops.stats import standardize
@@ -25,6 +26,10 @@ class PPO:
     """
 
     uses: ClassVar[frozenset[Use]] = frozenset({"optimizer", "critic_optimizer", "ranks"})
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("epochs", "count", "passes over the batch before the rule stopped"),
+        CRITIC_LOSS,
+    )
 
     discount: Fraction  # gamma
     gae_lambda: Fraction  # lambda

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from pgx.algos.common.advantages import gae_batch
-from pgx.algos.common.critic_fit import critic_loss, minibatch_conflicts
+from pgx.algos.common.critic_fit import CRITIC_LOSS, critic_loss, minibatch_conflicts
 from pgx.core.agent import Agent, Distribution, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
+from pgx.core.metrics import Metric
 from pgx.core.schema import Count, Fraction, NonNegative, Positive, validate
 from pgx.ops.losses import kl_penalized_surrogate
 from pgx.ops.stats import standardize
@@ -30,6 +31,10 @@ class PPOKL:
     """
 
     uses: ClassVar[frozenset[Use]] = frozenset({"optimizer", "critic_optimizer", "ranks"})
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("beta", "advantage/nat", "coefficient of the KL penalty in this update, before it is adapted"),
+        CRITIC_LOSS,
+    )
 
     discount: Fraction  # gamma
     gae_lambda: Fraction  # lambda

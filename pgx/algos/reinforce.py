@@ -1,16 +1,17 @@
 """REINFORCE: the Monte Carlo policy gradient."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from pgx.algos.common.advantages import flatten, rollout_values
-from pgx.algos.common.critic_fit import fit_critic
+from pgx.algos.common.critic_fit import CRITIC_LOSS, fit_critic
 from pgx.core.agent import Agent, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
+from pgx.core.metrics import Metric
 from pgx.core.schema import Count, Fraction, Index, validate
 from pgx.ops.returns import discounted_returns
 from pgx.ops.stats import standardize
@@ -31,6 +32,8 @@ class REINFORCE:
     1992; Sutton and Barto, Reinforcement Learning, 2nd ed., sections 13.3 and 13.4 (their G_t is made of rewards from
     R_{t+1} on, our r_t). The horizon is the environment's time limit: nothing is bootstrapped there.
     """
+
+    metrics: ClassVar[tuple[Metric, ...]] = (CRITIC_LOSS,)
 
     discount: Fraction  # gamma; 1 is the undiscounted objective
     # The weight of ∇ log π(a_t|s_t), before a baseline. With G_t = Σ_{k>=t} γ^{k-t} r_k, trajectory: G_0, the return of

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from pgx.algos.common.advantages import gae_batch
-from pgx.algos.common.critic_fit import critic_minibatch_conflicts, fit_critic
-from pgx.algos.common.surrogate import no_step, surrogate_and_kl, surrogate_slope
+from pgx.algos.common.critic_fit import CRITIC_LOSS, critic_minibatch_conflicts, fit_critic
+from pgx.algos.common.surrogate import CG_METRICS, NO_STEP_METRICS, no_step, surrogate_and_kl, surrogate_slope
 from pgx.core.agent import Agent, Distribution, Metrics, Policy
 from pgx.core.algorithm import Engine, Learner, Setting, Use
 from pgx.core.data import Batch, Observations, Rollout
+from pgx.core.metrics import Metric
 from pgx.core.schema import Count, Fraction, Index, NonNegative, OpenFraction, Positive, validate
 from pgx.ops.fisher import MatVec, damped, gauss_newton_product, kl_hessian_product, over_chunks, over_ranks
 from pgx.ops.params import assign, flatten
@@ -36,6 +37,23 @@ class TRPO:
     """
 
     uses: ClassVar[frozenset[Use]] = frozenset({"critic_optimizer", "ranks"})
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric(
+            "line_search_steps",
+            "count",
+            "fractions of the full step that the line search tried; 0: no search",
+            healthy="1 to 3",
+        ),
+        Metric(
+            "line_search_fraction",
+            "fraction",
+            "of the full step that was accepted; 0: rejected",
+            healthy="above 0 in nearly all updates",
+        ),
+        *CG_METRICS,
+        *NO_STEP_METRICS,
+        CRITIC_LOSS,
+    )
 
     discount: Fraction  # gamma
     gae_lambda: Fraction  # lambda

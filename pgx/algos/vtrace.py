@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from pgx.algos.common.advantages import flatten, rollout_log_ratio, rollout_values
-from pgx.algos.common.critic_fit import critic_loss
+from pgx.algos.common.critic_fit import CRITIC_LOSS, critic_loss
 from pgx.core.agent import Agent, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
+from pgx.core.metrics import Metric
 from pgx.core.schema import Fraction, NonNegative, Positive, validate
 from pgx.ops.losses import policy_gradient
 from pgx.ops.returns import vtrace
@@ -30,6 +31,18 @@ class VTrace:
 
     uses: ClassVar[frozenset[Use]] = frozenset(
         {"optimizer", "critic_optimizer", "off_policy", "shared_parameters"}
+    )
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric(
+            "behaviour_kl", "nats", "mean log mu(a|s) - log pi_old(a|s): KL(mu || pi_old) from the actions"
+        ),
+        Metric(
+            "rho_clipped",
+            "fraction",
+            "of the sum of v = pi_old(a|s) / mu(a|s): what min(rho_clip, v) takes off",
+        ),
+        Metric("c_clipped", "fraction", "of the sum of v: what min(c_clip, v) takes off"),
+        CRITIC_LOSS,
     )
 
     discount: Fraction  # gamma

@@ -244,7 +244,7 @@ def label(tag: str) -> Label:
     if tag not in _UNITS:
         return Label(tag, tag)
     words = tag.rpartition("/")[2].replace("_", " ")
-    unit = {"share": " (fraction)", "1": ""}.get(_UNITS[tag], f" ({_UNITS[tag]})")
+    unit = {"fraction": " (fraction)", "1": ""}.get(_UNITS[tag], f" ({_UNITS[tag]})")
     return Label(words[:1].upper() + words[1:], words + unit)
 
 

@@ -21,7 +21,7 @@ from pgx.core.paths import choices
 from pgx.core.schema import nearest
 from pgx.core.user_modules import hidden_file
 
-_WHAT_A_RULE_HAS = ("discount", "uses", "conflicts", "estimate", "update")
+_WHAT_A_RULE_HAS = ("discount", "uses", "metrics", "conflicts", "estimate", "update")
 
 # Other names for what pgx has: what to choose.
 OTHER_NAMES = {

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pgx.core.agent import Agent, Metrics, State
 from pgx.core.data import Batch, Rollout
+from pgx.core.metrics import Metric
 from pgx.core.ranks import SINGLE_PROCESS, Ranks
 
 Result = TypeVar("Result")
@@ -209,6 +210,11 @@ class Algorithm(Protocol):
         """Capabilities used with these hyperparameters."""
         ...
 
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Definitions of what `update` reports in addition to the learning rates, shown as algo/<key>."""
+        ...
+
     def conflicts(self, setting: Setting) -> list[str]:
         """Return a message with the arithmetic for each conflict with the setting."""
         ...
@@ -218,5 +224,12 @@ class Algorithm(Protocol):
         ...
 
     def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:
-        """One iteration of the rule; `progress` in [0, 1] is the share of the step budget used so far."""
+        """Do one iteration of the rule, and return what it reports: `metrics` and the learning rates.
+
+        Args:
+            agent: whose parameters change.
+            learner: optimizers, engine, random stream and state of the rule.
+            rollout: rows [T, N].
+            progress: in [0, 1], the fraction of the step budget used so far.
+        """
         ...

@@ -19,7 +19,7 @@ from pgx.distributed.agreement import RankMismatch, check_agreement
 from pgx.rollouts.sources import Episode, RolloutSource
 from pgx.runs.checkpoints import packed
 from pgx.runs.lock import hold
-from pgx.runs.metrics import tagged
+from pgx.runs.metrics import tagged, tags_of
 from pgx.runs.versions import versions
 from pgx.runs.writer import PendingCheckpoint, Records, refuse_used
 from pgx.training.evaluation import episode_metrics, evaluation_metrics
@@ -90,6 +90,7 @@ class Trainer:
         self.filming = filming
         self.diagnose = diagnose
         self.counters = Counters()
+        self._tags = tags_of(algorithm.metrics)
         self.stop_requested = (
             False  # set from outside to end the run after the iteration under way; see `stop`
         )
@@ -242,7 +243,7 @@ class Trainer:
             metrics |= {"updates_skipped": float(counters.skipped)}
         if metrics:
             counters.rows += 1
-            self.records.row(counters.steps, tagged(metrics))
+            self.records.row(counters.steps, tagged(metrics, self._tags))
 
     def _clock(self) -> Metrics:
         """How far the run is, and how fast it has been since this was last asked."""
@@ -262,7 +263,7 @@ class Trainer:
         counters, (steps, seconds) = self.counters, self._clocked
         if counters.steps > steps and counters.seconds > seconds:
             metrics = episode_metrics(self._finished, counters.recent) | self._clock()
-            self.records.row(counters.steps, tagged(metrics))
+            self.records.row(counters.steps, tagged(metrics, self._tags))
 
     def _note_episodes(self, episodes: Sequence[Episode]) -> None:
         self._finished += episodes

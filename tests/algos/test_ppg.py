@@ -25,7 +25,7 @@ from pgx.ops.optim.gradient_steps import GradientSteps
 from pgx.ops.params import flatten, split
 from pgx.ops.stats import explained_variance
 from pgx.runs.checkpoints import packed
-from pgx.runs.metrics import tagged
+from pgx.runs.metrics import tagged, tags_of
 from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters, seen
 from tests.widening import Widening, kl_of_widening
@@ -304,7 +304,7 @@ def test_a_phase_keeps_its_rows_learns_from_all_of_them_and_forgets_them(make: M
             ended = iteration == 2
             assert metrics["auxiliary_phase"] == ended
             assert ("auxiliary_loss" in metrics) == ("auxiliary_kl" in metrics) == ended
-            assert tagged(metrics)
+            assert tagged(metrics, tags_of(trainer.algorithm.metrics))
             kept = trainer.learner.state["phase"]
             assert len(kept) == (0 if ended else iteration + 1)
             for stored, kept_rollout, target in zip(kept, rollouts, targets, strict=False):

@@ -48,6 +48,34 @@ def test_the_tutorial_s_rule_trains_like_pgx_s_own(command: Command, files: Path
     assert last["health/kl"] > 0 and last["health/ess"] < 1 and "algo/critic_loss" in last
 
 
+SPREAD = 'Metric("spread", "1", "standard deviation of the ratios"), CRITIC_LOSS'
+
+
+def test_a_metric_that_a_rule_declares_is_logged_and_another_stops_the_run(
+    command: Command, files: Path
+) -> None:
+    written = (files / "spo.py").read_text()
+    reports = written.replace('{"critic_loss"', '{"spread": 0.25, "critic_loss"')
+    assert reports != written
+    (files / "spo.py").write_text(reports)
+    stopped = command("train", f"algo={NAME}", *SMALL, "run_dir=undeclared")
+    assert stopped.code == 1 and "metrics without a definition: 'spread'" in stopped.err
+    assert "Traceback" not in stopped.err
+
+    forget()
+    (files / "spo.py").write_text(reports.replace("(CRITIC_LOSS,)", f"({SPREAD})"))
+    assert command("train", f"algo={NAME}", *SMALL, "run_dir=run").code == 0
+    assert rows(files / "run")[-1]["algo/spread"] == 0.25
+
+
+def test_a_rule_that_redefines_a_metric_of_every_run_is_refused(command: Command, files: Path) -> None:
+    written = (files / "spo.py").read_text()
+    (files / "spo.py").write_text(written.replace("(CRITIC_LOSS,)", f"({SPREAD.replace('spread', 'kl')})"))
+    refused = command("train", f"algo={NAME}", *SMALL, "run_dir=run")
+    assert refused.code == 2
+    assert refused.problems == ["metric 'kl' of the update rule: algo/kl has the key of health/kl; rename it"]
+
+
 @pytest.mark.slow
 def test_the_tutorial_s_rule_reaches_what_the_page_says(command: Command, files: Path) -> None:
     said = command("train", f"algo={NAME}", "env=CartPole-v1", "trainer.total_steps=60_000", "run_dir=run")
@@ -99,7 +127,9 @@ def test_what_its_file_chooses_beside_it_is_taken(command: Command, files: Path)
 WRONG = {
     "spo:SP": ["has no class 'SP'; did you mean 'SPO'?"],
     "nowhere:Rule": ["module 'nowhere' cannot be imported: ModuleNotFoundError"],
-    "other:Nothing": ["Nothing is no update rule: it has no discount, uses, conflicts, estimate, update"],
+    "other:Nothing": [
+        "Nothing is no update rule: it has no discount, uses, metrics, conflicts, estimate, update"
+    ],
     "other:Plain": ["Plain is no update rule: expected a dataclass"],
     "other:Raised": ["module 'other' was imported and has no class 'Raised'"],
     "spo:Batch": ["Batch is no update rule"],
@@ -109,7 +139,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_what_is_no_rule_is_one_message(command: Command, files: Path, name: str) -> None:
     (files / "other.py").write_text(
-        "class Nothing: pass\nclass Plain: discount = uses = conflicts = estimate = update = None\n"
+        "class Nothing: pass\nclass Plain: discount = uses = metrics = conflicts = estimate = update = None\n"
     )
     (problem,) = command("train", f"algo={name}", *SMALL).problems
     assert problem.startswith(f"algo={name}: ")

@@ -6,26 +6,60 @@ from pathlib import Path
 
 import pytest
 
-from pgx.runs.metrics import HEALTHY, TABLE, markdown, tag, tagged
+from pgx.algos import rule, rules
+from pgx.core.errors import RunError, UserError
+from pgx.core.metrics import Metric
+from pgx.runs.metrics import COMMON, TABLE, markdown, tag, tagged, tags_of
 
 ROOT = Path(__file__).parents[2]
+TAGS = tags_of(metric for metric in TABLE if metric not in COMMON)
 
 
 def test_keys_and_tags_are_unique() -> None:
     assert len({m.key for m in TABLE}) == len({m.tag for m in TABLE}) == len(TABLE)
 
 
-def test_an_unknown_key_is_refused_with_the_nearest() -> None:
-    with pytest.raises(KeyError, match="did you mean 'line_search_steps'"):
-        tagged({"line_search_step": 1.0})
+def test_an_undeclared_metric_is_refused_with_the_nearest() -> None:
+    with pytest.raises(RunError, match="'line_search_step'; did you mean 'line_search_steps'"):
+        tagged({"line_search_step": 1.0}, TAGS)
+
+
+def test_a_rule_reports_what_it_declares_and_no_metric_of_another_rule() -> None:
+    """A user's rule may declare any new metric; metrics of every run need no declaration."""
+    own = tags_of((Metric("spread", "1", "standard deviation of the ratios"),))
+    assert tagged({"kl": 0.5, "spread": 2.0}, own) == {"health/kl": 0.5, "algo/spread": 2.0}
+    for key in ("spread", "line_search_steps"):
+        with pytest.raises(RunError, match=f"'{key}'"):
+            tagged({key: 1.0}, tags_of(()))
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        Metric("kl", "nats", "another KL"),
+        Metric("seconds", "h", "hours of the run", section="time"),
+        Metric("learning_rate", "1", "another learning rate"),
+    ],
+    ids=lambda metric: metric.key,
+)
+def test_a_rule_cannot_redefine_a_metric_of_every_run(metric: Metric) -> None:
+    with pytest.raises(
+        UserError, match=f"metric '{metric.key}' of the update rule: {metric.tag} has the key of"
+    ):
+        tags_of((metric,))
+
+
+def test_the_table_is_the_sum_of_what_is_declared() -> None:
+    declared = {metric for name in rules() for metric in rule(name).metrics}
+    assert set(TABLE) == declared | set(COMMON)
 
 
 def test_what_is_undefined_is_left_out() -> None:
-    assert tagged({"kl": 0.5, "explained_variance": math.nan}) == {"health/kl": 0.5}
+    assert tagged({"kl": 0.5, "explained_variance": math.nan}, TAGS) == {"health/kl": 0.5}
 
 
 def test_what_is_infinite_is_logged() -> None:
-    assert tagged({"kl": math.inf, "surrogate_gain": -math.inf}) == {
+    assert tagged({"kl": math.inf, "surrogate_gain": -math.inf}, TAGS) == {
         "health/kl": math.inf,
         "health/surrogate_gain": -math.inf,
     }
@@ -37,7 +71,7 @@ def test_a_tag_is_its_section_and_its_key() -> None:
         section, _, name = metric.tag.partition("/")
         assert metric.key == (f"eval_{name}" if section == "eval" else name)
         assert (
-            tagged({metric.key: float(number)}) == {metric.tag: float(number)}
+            tagged({metric.key: float(number)}, TAGS) == {metric.tag: float(number)}
             and tag(metric.key) == metric.tag
         )
 
@@ -49,8 +83,8 @@ def test_the_page_is_that_of_the_table() -> None:
 
 
 def test_what_is_healthy_is_said_of_metrics_that_there_are() -> None:
-    assert HEALTHY.keys() <= {m.key for m in TABLE}
-    named = {tag for text in HEALTHY.values() for tag in re.findall(r"`(\w+/\w+)`", text)}
+    named = {tag for metric in TABLE for tag in re.findall(r"`(\w+/\w+)`", metric.healthy)}
+    assert named
     assert named <= {m.tag for m in TABLE}
 
 

@@ -23,7 +23,7 @@ from pgx.core.specs import Continuous, Discrete
 from pgx.envs.normalizers import ObservationNormalizer
 from pgx.networks.mlp import MLPCritic, MLPPolicy
 from pgx.ops.params import assign, flatten
-from pgx.runs.metrics import TABLE, tagged
+from pgx.runs.metrics import COMMON, tagged, tags_of
 from pgx.training import health
 from pgx.training.loop import Counters
 from pgx.training.trainer import Trainer
@@ -207,7 +207,7 @@ def test_health_agrees_with_its_definitions_after_an_update(make: Make, name: st
     )
     moved = flatten(trainer.agent.policy.parameters()) - start
     assert metrics["step_norm"] == pytest.approx(float(moved.norm()))
-    assert set(tagged(metrics)) <= {m.tag for m in TABLE if m.tag.startswith("health/")}
+    assert set(tagged(metrics, tags_of(()))) <= {m.tag for m in COMMON if m.tag.startswith("health/")}
 
 
 def test_looking_changes_nothing(make: Make) -> None:
@@ -220,7 +220,7 @@ def test_looking_changes_nothing(make: Make) -> None:
 
 def test_where_there_is_no_critic_nothing_is_said_of_what_it_explains(make: Make) -> None:
     trainer, _, before = looked(make, "reinforce", "env=CartPole-v1")
-    said = tagged(health.measure(before, trainer.agent, trainer.learner.engine, 0.2))
+    said = tagged(health.measure(before, trainer.agent, trainer.learner.engine, 0.2), tags_of(()))
     assert "health/kl" in said
     assert not any("explained_variance" in tag for tag in said)
 

@@ -7,7 +7,12 @@ from torch import Tensor
 from pgx.core.agent import Critic, Metrics
 from pgx.core.algorithm import Learner, Setting
 from pgx.core.data import Batch
+from pgx.core.metrics import Metric
 from pgx.ops.losses import value_loss
+
+CRITIC_LOSS = Metric(
+    "critic_loss", "value^2", "half the mean squared error of the critic, mean over the last epoch of its fit"
+)
 
 
 def fit_critic(batch: Batch, learner: Learner, epochs: int, minibatch_size: int) -> Metrics:

@@ -4,8 +4,34 @@ from torch import Tensor
 
 from pgx.core.agent import Distribution, Metrics, Policy
 from pgx.core.data import Batch
+from pgx.core.metrics import Metric
 from pgx.ops.losses import surrogate
 from pgx.ops.params import gradient
+
+# What rules with a natural-gradient step report: of conjugate gradient, and why there is no step.
+CG_METRICS = (
+    Metric("cg_steps", "count", "products with the Fisher matrix that conjugate gradient took"),
+    Metric(
+        "cg_residual",
+        "1",
+        "norm of g - H x left by conjugate gradient, relative to the norm of g",
+        healthy="below 0.5",
+    ),
+)
+NO_STEP_METRICS = (
+    Metric(
+        "zero_gradient",
+        "0 or 1",
+        "1: the gradient of the surrogate is zero, so there is no step",
+        healthy="0; 1 until the first reward where all advantages are equal",
+    ),
+    Metric(
+        "no_curvature",
+        "0 or 1",
+        "1: x^T H x of the direction x = H^-1 g is not positive, so there is no step along the gradient g",
+        healthy="0",
+    ),
+)
 
 
 def surrogate_slope(policy: Policy, batch: Batch, now: Distribution) -> tuple[Tensor, Tensor]:
