@@ -33,7 +33,7 @@ PLAYGROUNDS = {
     "gru": [CARTPOLE, PENDULUM],
     "lstm": [CARTPOLE, BUTTONS],
 }
-# A memory reads what its own policy went through; PPG stores observations without it, and is the one with a value head.
+# A recurrent policy reads its own history; PPG stores observations without it, and is the one with a value head.
 REFUSED = {
     *(("ppg", policy) for policy in PLAYGROUNDS if policy != "two_headed"),
     *((name, "two_headed") for name in RULES if name != "ppg"),
@@ -95,7 +95,7 @@ def test_a_policy_that_a_rule_cannot_take_is_refused_before_any_environment_exis
     make: Make, name: str, policy: str
 ) -> None:
     recorded = ["dataset=nowhere"] if name in OFF_POLICY else []
-    with pytest.raises(UserError, match=r"policy|memory") as refusal:
+    with pytest.raises(UserError, match=r"policy|recurrent") as refusal:
         make(*small(name), f"policy={policy}", "env=tests.environments:Unmakeable-v0", *recorded)
     assert "Unmakeable" not in str(refusal.value)
 
@@ -112,7 +112,7 @@ def test_a_policy_that_a_rule_cannot_take_is_refused_before_any_environment_exis
         (["algo=reinforce", "algo.baseline=value"], "critic=none"),
         (["algo=ppo", "optimizer=none"], "optimizer=none"),
         (["algo=trpo", "optimizer=adam"], "optimizer=adam"),
-        (["algo=npg", "policy=gru", "algo.solver=compatible", "algo.fisher=empirical"], "memory"),
+        (["algo=npg", "policy=gru", "algo.solver=compatible", "algo.fisher=empirical"], "is recurrent"),
         (["algo=actor_critic", "algo.form=td", "critic=q"], "critic=q"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -76,10 +76,10 @@ class NPG:
                 f"algo.fisher: the solver compatible fits the advantage on the scores of the sampled actions, which "
                 f"gives the natural gradient under the empirical Fisher matrix and no other; got {self.fisher}"
             )
-        if self.solver == "compatible" and setting.remembers:
+        if self.solver == "compatible" and setting.is_recurrent:
             found.append(
                 f"algo.solver: compatible needs the scores of single rows, and under policy={setting.policy}, which "
-                "has a memory, a row depends on those before it; cg and exact need none"
+                "is recurrent, a row depends on those before it; cg and exact need none"
             )
         if self.solver in ("exact", "compatible") and self.damping == 0:
             found.append(

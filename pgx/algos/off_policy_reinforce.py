@@ -75,10 +75,10 @@ class OffPolicyREINFORCE:
                 f"runner.rollout_steps: off_policy_reinforce weighs whole episodes, and {setting.rollout_steps} steps "
                 "of each environment cut them; runner=dataset (or runner=episodes, where all weights are 1 at first)"
             )
-        if setting.remembers:
+        if setting.is_recurrent:
             found.append(
                 f"policy={setting.policy}: off_policy_reinforce has recorded episodes answered step by step, which a "
-                "policy with a memory cannot do; policy=mlp"
+                "recurrent policy cannot do; policy=mlp"
             )
         if self.weights == "per_decision" and not self.reward_to_go:
             found.append(

@@ -71,7 +71,7 @@ class PPG:
 
     def conflicts(self, setting: Setting) -> list[str]:
         found = minibatch_conflicts(setting, self.minibatch_size, "algo.minibatch_size")
-        if setting.remembers:
+        if setting.is_recurrent:
             found.append(
                 f"policy={setting.policy}: the auxiliary phase of ppg takes stored observations one by one, and "
                 "this policy reads them in sequences; policy=two_headed"

@@ -215,7 +215,7 @@ def _make_kernels(part: _Part) -> Callable[..., Sequence[Tensor]]:
 
 def _traced(call: Call) -> tuple[GraphModule, list[Tensor]]:
     """The function's graph, from tensors to tensors, and tensors of the sizes that it was traced with."""
-    # What has as many rows as a tensor's contents say (the sequences of a policy with memory) is no program's matter.
+    # What has as many rows as a tensor's contents say (the sequences of a recurrent policy) is no program's matter.
     shapes = ShapeEnv(duck_shape=True, allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
     pretend = FakeTensorMode(shape_env=shapes, allow_non_fake_inputs=True)
     examples = [_example(leaf, free) for leaf, free in call.sizes()]

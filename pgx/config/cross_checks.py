@@ -11,7 +11,7 @@ from pgx.core.extras import import_problem
 from pgx.distributed.ray_cluster import address_problem, suppress_ray_logs
 from pgx.envs.make import id_problem
 from pgx.envs.rewards.spec import NO_SHAPING, reward_problems
-from pgx.networks import WITH_ACTION_VALUES, WITH_MEMORY, WITH_VALUE_HEAD, WITHOUT_PARAMETERS
+from pgx.networks import RECURRENT, WITH_ACTION_VALUES, WITH_VALUE_HEAD, WITHOUT_PARAMETERS
 from pgx.ops.optim import OPTIMIZERS
 from pgx.rollouts.sizes import ActorSizes, cores, size_problems, sizes, worker_count, worker_problems
 
@@ -208,10 +208,10 @@ def _misfits(config: RunConfig) -> list[str]:
             num_envs=_envs_of_an_update(config),
             policy=policy,
             critic=critic,
-            sequence_length=options["sequence_length"] if policy in WITH_MEMORY else None,
+            sequence_length=options["sequence_length"] if policy in RECURRENT else None,
         )
     )
-    if policy in WITH_MEMORY:
+    if policy in RECURRENT:
         found += sequence_conflicts(
             rollout_steps=_rollout_steps(config),
             sequence_length=options["sequence_length"],
@@ -275,10 +275,10 @@ def rank_problems(config: RunConfig, size: int) -> list[str]:
             f"runner.lag={runner.lag}: a checkpoint holds the rollouts that wait, and rank 0 has its own alone; "
             "runner.lag=0"
         )
-    if policy in WITH_MEMORY:
+    if policy in RECURRENT:
         found.append(
-            f"policy={policy}: minibatches over ranks are dealt out by rows, and a policy with memory needs whole "
-            "sequences; a policy without memory"
+            f"policy={policy}: minibatches over ranks are dealt out by rows, and a recurrent policy needs whole "
+            "sequences; a feed-forward policy"
         )
     if config.trainer.compile is True:
         found.append(f"trainer.compile=true: {why_not('cpu', size)}; trainer.compile=auto runs without")

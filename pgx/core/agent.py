@@ -15,7 +15,7 @@ State = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Memory:
+class RecurrentState:
     """Size of a policy's recurrent state, and how rollouts are cut into sequences to train it."""
 
     size: int  # M, numbers of the recurrent state
@@ -83,7 +83,7 @@ class Distribution(Protocol):
 class Policy(Protocol):
     """A network from observations to action distributions."""
 
-    memory: Memory | None  # None: a feed-forward policy
+    recurrent_state: RecurrentState | None  # None: a feed-forward policy
 
     def __call__(self, obs: Observations) -> Distribution: ...
     def parameters(self) -> Iterator[nn.Parameter]: ...
@@ -95,7 +95,7 @@ class RecurrentPolicy(Policy, Protocol):
     """A recurrent policy."""
 
     def advance(self, obs: Observations) -> tuple[Distribution, Tensor]:
-        """The distributions, and the memory [S, M] after the last step of every sequence of obs.history."""
+        """Return the distributions, and the recurrent state [S, M] after the last step of each sequence."""
         ...
 
 
@@ -177,7 +177,7 @@ class Act(NamedTuple):
     action: Tensor  # [N, ...] the policy's own
     executed: Tensor  # [N, ...] what the environment is given for it
     log_prob: Tensor  # [N] nats
-    memory: Tensor | None  # [N, M] afterwards; None: the policy has none
+    recurrent_state: Tensor | None  # [N, M] after the step; None: a feed-forward policy
 
 
 @dataclass
@@ -188,30 +188,30 @@ class Agent:
     critic: Critic
     normalizer: Normalizer
 
-    def blank_memory(self, count: int, device: torch.device) -> Tensor | None:
-        """The memory [count, M] of episodes that begin; None where the policy has none."""
-        memory = self.policy.memory
-        return None if memory is None else torch.zeros(count, memory.size, device=device)
+    def initial_recurrent_state(self, count: int, device: torch.device) -> Tensor | None:
+        """Return the recurrent states [count, M] of episodes that begin: zeros; None for a feed-forward policy."""
+        recurrent_state = self.policy.recurrent_state
+        return None if recurrent_state is None else torch.zeros(count, recurrent_state.size, device=device)
 
     def observe(
-        self, obs: Tensor, time: Tensor, action_mask: Tensor | None, memory: Tensor | None
+        self, obs: Tensor, time: Tensor, action_mask: Tensor | None, recurrent_state: Tensor | None
     ) -> Observations:
         """N raw observations [N, ...] of one moment, as the networks see them."""
-        return at_one_moment(self.normalizer.normalize_fn, obs, time, action_mask, memory)
+        return at_one_moment(self.normalizer.normalize_fn, obs, time, action_mask, recurrent_state)
 
     @torch.inference_mode()
     def act(self, obs: Observations, generator: torch.Generator) -> Act:
         """Sample actions at N observations."""
-        distribution, memory = distribution_at(self.policy, obs)
+        distribution, recurrent_state = distribution_at(self.policy, obs)
         action = distribution.sample(generator)
-        return Act(action, distribution.executed(action), distribution.log_prob(action), memory)
+        return Act(action, distribution.executed(action), distribution.log_prob(action), recurrent_state)
 
     @torch.inference_mode()
     def act_greedily(self, obs: Observations) -> Act:
         """Take the most probable actions at N observations."""
-        distribution, memory = distribution_at(self.policy, obs)
+        distribution, recurrent_state = distribution_at(self.policy, obs)
         action = distribution.mode()
-        return Act(action, distribution.executed(action), distribution.log_prob(action), memory)
+        return Act(action, distribution.executed(action), distribution.log_prob(action), recurrent_state)
 
     def state_dict(self) -> State:
         return {
@@ -231,21 +231,21 @@ def at_one_moment(
     obs: Tensor,
     time: Tensor,
     action_mask: Tensor | None,
-    memory: Tensor | None,
+    recurrent_state: Tensor | None,
 ) -> Observations:
     """Return N raw observations [N, ...] of one time step in the form that the networks take."""
     features = normalize_fn(obs)
-    if memory is None:
+    if recurrent_state is None:
         return Observations(features, time, action_mask)
     n = features.shape[0]  # len() would make the number a constant of an exported policy
     never = torch.zeros(1, n, dtype=torch.bool, device=features.device)
     at = torch.arange(n, device=features.device)
-    history = History(features.unsqueeze(0), never, memory, never, torch.zeros_like(at), at)
+    history = History(features.unsqueeze(0), never, recurrent_state, never, torch.zeros_like(at), at)
     return Observations(features, time, action_mask, history)
 
 
 def distribution_at(policy: Policy, obs: Observations) -> tuple[Distribution, Tensor | None]:
     """Return the distributions at observations of one time step, and the next recurrent state [N, M]."""
-    if policy.memory is None:
+    if policy.recurrent_state is None:
         return policy(obs), None
     return cast(RecurrentPolicy, policy).advance(obs)

@@ -167,11 +167,13 @@ class Setting:
     num_envs: int  # N
     policy: str  # its name
     critic: str  # its name
-    sequence_length: int | None  # of the sequences that a policy with memory learns from; None: it has none
+    sequence_length: (
+        int | None
+    )  # of the sequences that a recurrent policy learns from; None: a feed-forward policy
 
     @property
-    def remembers(self) -> bool:
-        """The policy has a memory."""
+    def is_recurrent(self) -> bool:
+        """Whether the policy is recurrent."""
         return self.sequence_length is not None
 
 
@@ -200,7 +202,7 @@ Use = Literal[
 class Algorithm(Protocol):
     """An update rule. Its dataclass fields are its hyperparameters and the keys of its YAML file.
 
-    It has no state: what it remembers from one update to the next is in `Learner.state`.
+    It has no state: what it is_recurrent from one update to the next is in `Learner.state`.
     """
 
     discount: float

@@ -1,6 +1,6 @@
 """Observations, rollouts and batches."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -19,9 +19,9 @@ class History:
     """
 
     features: Tensor  # [L, S, ...] normalised
-    begins: Tensor  # [L, S] bool: an episode begins with this step, and memory is empty before it
-    memory: Tensor  # [S, M] before the first step
-    burn_in: Tensor  # [L, S] bool: steps that only warm the memory up; no gradient flows out of them
+    begins: Tensor  # [L, S] bool: an episode begins with this step, and the recurrent state is zero before it
+    recurrent_state: Tensor  # [S, M] before the first step
+    burn_in: Tensor  # [L, S] bool: steps that only warm the recurrent state up; no gradient flows out of them
     step: Tensor  # [B] int64
     sequence: Tensor  # [B] int64
 
@@ -31,7 +31,7 @@ class History:
         return History(
             self.features[:, used],
             self.begins[:, used],
-            self.memory[used],
+            self.recurrent_state[used],
             self.burn_in[:, used],
             self.step[index],
             sequence,
@@ -45,7 +45,7 @@ class Observations:
     features: Tensor  # [B, ...] normalised numbers; int64 [B] where discrete; uint8 where images
     time: Tensor  # [B] int64, steps of the episode before this one
     action_mask: Tensor | None = None  # [B, K] bool, the actions that can be taken; None: all
-    history: History | None = None  # for a policy with memory
+    history: History | None = None  # for a recurrent policy
 
     def __len__(self) -> int:
         return len(self.time)
@@ -79,7 +79,9 @@ class Rollout:
     valid: Tensor  # [T, N] bool
     time: Tensor  # [T, N] int64, steps of the episode before this one
     action_mask: Tensor | None = None  # [T, N, K] bool, the actions that could be taken; None: all
-    memory: Tensor | None = None  # [T, N, M] of the policy before each step; None: it has none
+    recurrent_state: Tensor | None = (
+        None  # [T, N, M] of the policy before each step; None: a feed-forward policy
+    )
     share: Shard | None = None  # where the valid rows stand among those of all ranks; None: there is but one
 
     def __post_init__(self) -> None:
@@ -107,6 +109,11 @@ class Rollout:
         for name in ("log_prob", "reward"):
             if not getattr(self, name).is_floating_point():
                 raise ValueError(f"Rollout.{name}: expected floating point, got {getattr(self, name).dtype}")
+
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, Any]) -> "Rollout":
+        """Return the rollout of stored columns. Files of pgx 0.1 have `memory` instead of `recurrent_state`."""
+        return cls(**{"recurrent_state" if name == "memory" else name: x for name, x in columns.items()})
 
     @property
     def done(self) -> Tensor:
@@ -146,7 +153,7 @@ class Batch:
         its own, perhaps none.
 
         Reset rows make a batch slightly shorter than T * N; the parts then differ by one row instead of
-        leaving a remnant of a few rows to take a step as large as the others. Under a policy with memory it is
+        leaving a remnant of a few rows to take a step as large as the others. Under a recurrent policy it is
         sequences that are shuffled, each of which keeps its rows together.
 
         Args:

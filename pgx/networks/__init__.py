@@ -45,7 +45,7 @@ CRITICS: dict[str, type[CriticSpec]] = {
 }
 
 # Properties that an update rule may require or reject.
-WITH_MEMORY = frozenset({"gru", "lstm"})  # policies
+RECURRENT = frozenset({"gru", "lstm"})  # policies
 WITH_VALUE_HEAD = frozenset({"two_headed"})  # policies
 WITH_ACTION_VALUES = frozenset({"q"})  # critics
 WITHOUT_PARAMETERS = frozenset({"none"})  # critics

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from pgx.core.agent import Memory
+from pgx.core.agent import RecurrentState
 from pgx.core.data import Observations
 from pgx.core.errors import UserError
 from pgx.core.schema import Range
@@ -26,7 +26,7 @@ def masked(logits: Tensor, mask: Tensor | None) -> Tensor:
 class CategoricalPolicy(nn.Module):
     """pi(a|s) = softmax(net(s))."""
 
-    memory: Memory | None = None
+    recurrent_state: RecurrentState | None = None
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class CategoricalPolicy(nn.Module):
 class MultiCategoricalPolicy(nn.Module):
     """One softmax per component of a MultiDiscrete action."""
 
-    memory: Memory | None = None
+    recurrent_state: RecurrentState | None = None
 
     def __init__(self, net: nn.Module, sizes: tuple[int, ...]) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class MultiCategoricalPolicy(nn.Module):
 class GaussianPolicy(nn.Module):
     """pi(a|s) = N(net(s), diag(exp(log_std))²), with a log std that does not depend on the state."""
 
-    memory: Memory | None = None
+    recurrent_state: RecurrentState | None = None
 
     def __init__(self, net: nn.Module, actions: int, log_std_init: float) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class GaussianPolicy(nn.Module):
 class SquashedGaussianPolicy(nn.Module):
     """pi(a|s): a Gaussian as in GaussianPolicy, squashed into the bounds [A] of the actions."""
 
-    memory: Memory | None = None
+    recurrent_state: RecurrentState | None = None
 
     def __init__(self, net: nn.Module, low: Tensor, high: Tensor, log_std_init: float) -> None:
         super().__init__()

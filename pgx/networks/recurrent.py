@@ -1,11 +1,11 @@
-"""Policies with a memory: a perceptron, a gated recurrent cell, and the head that the actions ask for."""
+"""Recurrent policies: a perceptron, a gated recurrent cell, and the head that the actions ask for."""
 
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from pgx.core.agent import Distribution, Memory
+from pgx.core.agent import Distribution, RecurrentState
 from pgx.core.data import History, Observations
 from pgx.core.schema import Count, Index, Positive, Validated
 from pgx.core.specs import ActionSpec, ObsSpec
@@ -14,7 +14,7 @@ from pgx.networks.mlp import Activation, linear, trunk
 
 
 class GRUCell(nn.Module):
-    """A gated recurrent unit; its memory is its output h.
+    """A gated recurrent unit; its state is its output h.
 
     r = σ(W_r x + b_r + U_r h), z = σ(W_z x + b_z + U_z h), n = tanh(W_n x + b_n + r ∘ U_n h)
     h' = (1 - z) ∘ n + z ∘ h
@@ -31,7 +31,7 @@ class GRUCell(nn.Module):
 
     def __init__(self, inputs: int, units: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.size = units  # numbers of memory
+        self.size = units  # numbers of the state
         self.input = _stacked(3, inputs, units, generator)
         self.recurrent = _stacked(3, units, units, generator)
         self.bias = nn.Parameter(torch.zeros(3 * units))
@@ -40,20 +40,20 @@ class GRUCell(nn.Module):
         """What inputs [B, W] add to the gates, [B, 3H]: of any number of steps at once."""
         return nn.functional.linear(x, self.input, self.bias)
 
-    def forward(self, drive: Tensor, memory: Tensor) -> Tensor:
-        """The memory [S, H] after one step, from that before it."""
+    def forward(self, drive: Tensor, state: Tensor) -> Tensor:
+        """Return the state [S, H] after one step, from the one before it."""
         reset, update, new = drive.chunk(3, -1)
-        from_reset, from_update, from_new = (memory @ self.recurrent.T).chunk(3, -1)
+        from_reset, from_update, from_new = (state @ self.recurrent.T).chunk(3, -1)
         candidate = (new + (reset + from_reset).sigmoid() * from_new).tanh()
         z = (update + from_update).sigmoid()
-        return (1 - z) * candidate + z * memory
+        return (1 - z) * candidate + z * state
 
-    def output(self, memory: Tensor) -> Tensor:
-        return memory
+    def output(self, state: Tensor) -> Tensor:
+        return state
 
 
 class LSTMCell(nn.Module):
-    """Long short-term memory; its memory is h and c side by side, its output h.
+    """Long short-term memory; its state is h and c side by side, its output h.
 
     i, f, o = σ(W x + b + U h) with W, b and U of their own, g = tanh(W_g x + b_g + U_g h)
     c' = f ∘ c + i ∘ g, h' = o ∘ tanh(c')
@@ -71,7 +71,7 @@ class LSTMCell(nn.Module):
 
     def __init__(self, inputs: int, units: int, forget_bias: float, generator: torch.Generator) -> None:
         super().__init__()
-        self.size = 2 * units  # numbers of memory
+        self.size = 2 * units  # numbers of the state
         self.input = _stacked(4, inputs, units, generator)
         self.recurrent = _stacked(4, units, units, generator)
         self.bias = nn.Parameter(torch.zeros(4 * units))
@@ -82,15 +82,15 @@ class LSTMCell(nn.Module):
         """What inputs [B, W] add to the gates, [B, 4H]: of any number of steps at once."""
         return nn.functional.linear(x, self.input, self.bias)
 
-    def forward(self, drive: Tensor, memory: Tensor) -> Tensor:
-        """The memory [S, 2H] after one step, from that before it."""
-        h, c = memory.chunk(2, -1)
+    def forward(self, drive: Tensor, state: Tensor) -> Tensor:
+        """Return the state [S, 2H] after one step, from the one before it."""
+        h, c = state.chunk(2, -1)
         i, f, g, o = (drive + h @ self.recurrent.T).chunk(4, -1)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()
         return torch.cat([o.sigmoid() * c.tanh(), c], -1)
 
-    def output(self, memory: Tensor) -> Tensor:
-        return memory.chunk(2, -1)[0]
+    def output(self, state: Tensor) -> Tensor:
+        return state.chunk(2, -1)[0]
 
 
 def _stacked(gates: int, inputs: int, units: int, generator: torch.Generator) -> nn.Parameter:
@@ -105,14 +105,16 @@ class RecurrentPolicy(nn.Module):
 
     Args:
         encoder: from features [B, ...] to [B, W].
-        cell: from [S, W] and its memory to its memory afterwards.
+        cell: from inputs [S, W] and its state to its next state.
         head: a policy that sees the cell's output as its features.
-        memory: how experience is cut for it.
+        recurrent_state: its size, and how rollouts are cut into sequences.
     """
 
-    def __init__(self, encoder: nn.Module, cell: GRUCell | LSTMCell, head: nn.Module, memory: Memory) -> None:
+    def __init__(
+        self, encoder: nn.Module, cell: GRUCell | LSTMCell, head: nn.Module, recurrent_state: RecurrentState
+    ) -> None:
         super().__init__()
-        self.memory = memory
+        self.recurrent_state = recurrent_state
         self.encoder = encoder
         self.cell = cell
         self.head = head
@@ -121,27 +123,27 @@ class RecurrentPolicy(nn.Module):
         return self.advance(obs)[0]
 
     def advance(self, obs: Observations) -> tuple[Distribution, Tensor]:
-        """The distributions, and the memory [S, M] after the last step of every sequence of obs.history."""
+        """Return the distributions, and the recurrent state [S, M] after the last step of each sequence."""
         history = obs.history
         if history is None:
-            raise ValueError("a policy with memory needs Observations.history; got None")
-        memories = self._unroll(history)
-        output = self.cell.output(torch.stack(memories)[history.step, history.sequence])
+            raise ValueError("a recurrent policy needs Observations.history; got None")
+        states = self._unroll(history)
+        output = self.cell.output(torch.stack(states)[history.step, history.sequence])
         distribution: Distribution = self.head(replace(obs, features=output))
-        return distribution, memories[-1]
+        return distribution, states[-1]
 
     def _unroll(self, history: History) -> list[Tensor]:
-        """The memory [S, M] after each of the L steps; without gradients where steps only warm it up."""
+        """Return the recurrent state [S, M] after each of the L steps; without gradients in burn-in steps."""
         encoded = self.encoder(history.features.flatten(0, 1))
         drive = self.cell.drive(encoded)
         drives = drive.reshape(*history.begins.shape, drive.shape[-1]).unbind()
         begins, burn_in = history.begins.unsqueeze(-1).unbind(), history.burn_in.unsqueeze(-1).unbind()
-        memory, memories = history.memory, []
+        state, states = history.recurrent_state, []
         for drive, begin, burns in zip(drives, begins, burn_in, strict=True):
-            memory = self.cell(drive, memory.masked_fill(begin, 0.0))
-            memory = torch.where(burns, memory.detach(), memory)
-            memories.append(memory)
-        return memories
+            state = self.cell(drive, state.masked_fill(begin, 0.0))
+            state = torch.where(burns, state.detach(), state)
+            states.append(state)
+        return states
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,9 @@ class GRUPolicy(Validated):
             self.log_std_init,
             self.continuous,
         )
-        return RecurrentPolicy(encoder, cell, head, Memory(cell.size, self.sequence_length, self.burn_in))
+        return RecurrentPolicy(
+            encoder, cell, head, RecurrentState(cell.size, self.sequence_length, self.burn_in)
+        )
 
 
 @dataclass(frozen=True)
@@ -202,4 +206,6 @@ class LSTMPolicy(Validated):
             self.log_std_init,
             self.continuous,
         )
-        return RecurrentPolicy(encoder, cell, head, Memory(cell.size, self.sequence_length, self.burn_in))
+        return RecurrentPolicy(
+            encoder, cell, head, RecurrentState(cell.size, self.sequence_length, self.burn_in)
+        )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from pgx.core.agent import Distribution, Memory
+from pgx.core.agent import Distribution, RecurrentState
 from pgx.core.data import Observations
 from pgx.core.schema import Count, Positive, Validated
 from pgx.core.specs import ActionSpec, ObsSpec
@@ -22,7 +22,7 @@ class TwoHeaded(nn.Module):
         value_head: from [B, W] to [B, 1].
     """
 
-    memory: Memory | None = None
+    recurrent_state: RecurrentState | None = None
 
     def __init__(self, trunk: nn.Module, actor: nn.Module, value_head: nn.Module) -> None:
         super().__init__()

@@ -170,7 +170,7 @@ def scores(policy: Policy, obs: Observations, action: Tensor) -> Tensor:
     """ψ = ∇ log π(a|s) of every row, detached.
 
     Args:
-        policy: a module without memory; its parameters, in their own order, are the columns.
+        policy: a feed-forward module; its parameters, in their own order, are the columns.
         obs: B of them.
         action: [B, ...].
 

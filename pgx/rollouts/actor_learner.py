@@ -213,8 +213,9 @@ def actor_learner(
     size = sizes(num_envs, workers, trajectories, queue, cores())
     plan = actor_plan(size.workers)
     twin = plan.agent.make(envs.obs_spec, envs.action_spec, CPU)
-    memory = 0 if twin.policy.memory is None else twin.policy.memory.size
-    columns = trajectory_specs(rollout_steps, size.envs_each, envs.obs_spec, envs.action_spec, memory)
+    state = twin.policy.recurrent_state
+    state_size = 0 if state is None else state.size
+    columns = trajectory_specs(rollout_steps, size.envs_each, envs.obs_spec, envs.action_spec, state_size)
     given = example_inputs(twin, columns[0], size.envs_each)
     service = None
     if inference == "learner":

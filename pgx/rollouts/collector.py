@@ -191,7 +191,7 @@ class RolloutCollector:
         if not _finite(self._obs):
             self._refuse(self._obs, RolloutBuffer(room=1), step=0)
         self._stats = EpisodeStats(n)
-        self._memory: Tensor | None = None
+        self._recurrent_state: Tensor | None = None
         if self.reward_scaler is not None:
             self.reward_scaler.begin()
 
@@ -228,10 +228,8 @@ class RolloutCollector:
         """The noise that the actions of these steps are made of, [steps, N, ...]."""
         if self._noise is None:
             assert self._obs is not None
-            memory = agent.blank_memory(self.envs.num_envs, self.device)
-            seen = agent.observe(
-                self._on_device(self._obs), self._on_device(self._stats.length), None, memory
-            )
+            state = agent.initial_recurrent_state(self.envs.num_envs, self.device)
+            seen = agent.observe(self._on_device(self._obs), self._on_device(self._stats.length), None, state)
             self._noise = partial(noise_of, self.ranks, distribution_at(agent.policy, seen)[0])
         return self._noise(steps, self._sampling)
 
@@ -239,12 +237,12 @@ class RolloutCollector:
         """Begin a step with the actions of the agent."""
         started = time.perf_counter()
         assert self._obs is not None
-        if self._memory is None:
-            self._memory = agent.blank_memory(self.envs.num_envs, self.device)
+        if self._recurrent_state is None:
+            self._recurrent_state = agent.initial_recurrent_state(self.envs.num_envs, self.device)
         mask = self.envs.action_mask
         extra = [] if mask is None else [self._on_device(mask)]
-        extra += [] if self._memory is None else [self._memory]
-        action, executed, log_prob, *memory = self._respond(agent, mask is not None)(
+        extra += [] if self._recurrent_state is None else [self._recurrent_state]
+        action, executed, log_prob, *state = self._respond(agent, mask is not None)(
             self._on_device(self._obs), self._on_device(self._stats.length), noise, *extra
         )
         actions = executed.cpu().numpy()
@@ -260,10 +258,11 @@ class RolloutCollector:
         buffer.write("log_prob", t, log_prob.cpu().numpy())
         if mask is not None:
             buffer.write("action_mask", t, mask)
-        if self._memory is not None:
-            buffer.write("memory", t, self._memory.cpu().numpy())
-            # An episode that begins with the next step remembers nothing.
-            self._memory = memory[0].masked_fill(self._on_device(self._stats.resetting).unsqueeze(-1), 0.0)
+        if self._recurrent_state is not None:
+            buffer.write("recurrent_state", t, self._recurrent_state.cpu().numpy())
+            # An episode that begins with the next step starts from zeros.
+            resetting = self._on_device(self._stats.resetting).unsqueeze(-1)
+            self._recurrent_state = state[0].masked_fill(resetting, 0.0)
 
     def _receive(self, buffer: RolloutBuffer, t: int) -> Step:
         """Wait for the end of a step, and learn from it what the next actions depend on."""
@@ -309,7 +308,9 @@ class RolloutCollector:
             rewards = self.reward_scaler.scale(raw, terminated | truncated, valid)
         obs = buffer.tensor("obs", self.device, more=1)
         some = {
-            name: buffer.tensor(name, self.device) for name in ("action_mask", "memory") if name in buffer
+            name: buffer.tensor(name, self.device)
+            for name in ("action_mask", "recurrent_state")
+            if name in buffer
         }
         return Rollout(
             obs=obs[:-1],
@@ -322,7 +323,7 @@ class RolloutCollector:
             valid=valid.to(self.device),
             time=buffer.tensor("time", self.device),
             action_mask=some.get("action_mask"),
-            memory=some.get("memory"),
+            recurrent_state=some.get("recurrent_state"),
             share=share_of(self.ranks, valid),
         )
 
@@ -385,20 +386,20 @@ def respond(
     """What a policy does at N raw observations of one moment.
 
     Args:
-        policy: with or without memory.
+        policy: feed-forward or recurrent.
         lens: the normaliser's.
         masked: whether a mask is among the rest.
         obs: [N, ...].
         time: [N].
-        rest: noise [N, ...]; the mask [N, K] of the actions that can be taken; the memory [N, M] of a policy with one.
+        rest: noise [N, ...]; action mask [N, K] where there is one; state [N, M] of a recurrent policy.
 
     Returns:
-        action [N, ...], executed [N, ...], log_prob [N], and the memory [N, M] afterwards of a policy that has one.
+        action [N, ...], executed [N, ...], log_prob [N], and the next recurrent state [N, M] of a recurrent policy.
     """
     noise, *more = rest
     mask = more.pop(0) if masked else None
-    memory = more.pop(0) if more else None
-    distribution, after = distribution_at(policy, at_one_moment(normalize_fn, obs, time, mask, memory))
+    state = more.pop(0) if more else None
+    distribution, after = distribution_at(policy, at_one_moment(normalize_fn, obs, time, mask, state))
     action = distribution.sampled(noise)
     acted = action, distribution.executed(action), distribution.log_prob(action)
     return acted if after is None else (*acted, after)

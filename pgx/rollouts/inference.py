@@ -30,8 +30,8 @@ RESULT_NAMES = (
     "action",
     "executed",
     "log_prob",
-    "after",
-)  # what `respond` returns; after: the memory, where there is one
+    "next_state",
+)  # what `respond` returns; next_state: of a recurrent policy
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,9 @@ class RemotePolicy:
 
     def _request(self, masked: bool, *varying: Tensor) -> tuple[Tensor, ...]:
         self._rows["masked"].fill_(masked)
-        for name, tensor in zip(argument_names(masked, "memory" in self._rows), varying, strict=True):
+        for name, tensor in zip(
+            argument_names(masked, "recurrent_state" in self._rows), varying, strict=True
+        ):
             self._rows[name].copy_(tensor)
         os.write(self._socket_fd, REQUEST)
         self._read_byte()
@@ -96,9 +98,9 @@ class RemotePolicy:
         return version
 
 
-def argument_names(masked: bool, remembers: bool) -> list[str]:
+def argument_names(masked: bool, recurrent: bool) -> list[str]:
     """What `respond` is given, in order."""
-    return ["obs", "time", "noise", *["action_mask"] * masked, *["memory"] * remembers]
+    return ["obs", "time", "noise", *["action_mask"] * masked, *["recurrent_state"] * recurrent]
 
 
 def channel_arrays(number: int, shared: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -113,7 +115,7 @@ class InferenceServer:
     Args:
         agent: of its own; what it acts with is published to it.
         engine: runs the policy.
-        blank: arguments of `respond` for one actor's environments: obs, time, noise, and memory where there is one.
+        blank: arguments of `respond` for one actor's environments, without a mask.
         choices: K, all the choices of an action; 0 for continuous ones.
         actors: how many.
     """
@@ -179,7 +181,7 @@ class InferenceServer:
     @torch.inference_mode()
     def _answer(self, masked: bool, actors: list[int]) -> None:
         channels = [self._rows[actor] for actor in actors]
-        names = argument_names(masked, "memory" in channels[0])
+        names = argument_names(masked, "recurrent_state" in channels[0])
         varying = [torch.cat([channel[name] for channel in channels]) for name in names]
         with self._lock:
             if masked not in self._bound:
@@ -209,7 +211,7 @@ class InferenceServer:
 
 
 def example_inputs(agent: Agent, obs: ArraySpec, num_envs: int) -> tuple[Tensor, ...]:
-    """Arguments of `respond` for n environments: obs, time, noise, and the memory of a policy with one.
+    """Arguments of `respond` for n environments: obs, time, noise, and the state of a recurrent policy.
 
     Args:
         agent: on the processor.
@@ -221,11 +223,11 @@ def example_inputs(agent: Agent, obs: ArraySpec, num_envs: int) -> tuple[Tensor,
         torch.from_numpy(np.zeros(obs.shape[1:], obs.dtype)),
         torch.zeros(num_envs, dtype=torch.int64),
     )
-    memory = agent.blank_memory(num_envs, device)
+    state = agent.initial_recurrent_state(num_envs, device)
     with torch.inference_mode():
-        distribution, _ = distribution_at(agent.policy, agent.observe(seen, time, None, memory))
+        distribution, _ = distribution_at(agent.policy, agent.observe(seen, time, None, state))
         noise = distribution.noise(1, torch.Generator())[0]
-    return (seen, time, noise) if memory is None else (seen, time, noise, memory)
+    return (seen, time, noise) if state is None else (seen, time, noise, state)
 
 
 def _columns(agent: Agent, given: Sequence[Tensor], choices: int, actors: int) -> list[ArraySpec]:

@@ -98,7 +98,7 @@ class SyncRunner:
 
     def load_state_dict(self, state: State) -> None:
         self.collector.load_state_dict(state)
-        self._waiting = deque(Rollout(**columns) for columns in state["waiting"])
+        self._waiting = deque(Rollout.from_columns(columns) for columns in state["waiting"])
 
     def close(self) -> None:
         self.envs.close()

@@ -79,7 +79,7 @@ class Actors(Protocol):
 
 
 def trajectory_specs(
-    steps: int, num_envs: int, obs: ObsSpec, action: ActionSpec, memory: int
+    steps: int, num_envs: int, obs: ObsSpec, action: ActionSpec, state_size: int
 ) -> list[ArraySpec]:
     """The columns of a trajectory, [T, n, ...]; of observations T + 1, the last successor being the last.
 
@@ -87,7 +87,7 @@ def trajectory_specs(
         steps: T.
         num_envs: n.
         obs, action: of the environments.
-        memory: numbers that the policy remembers; 0: it has no memory.
+        state_size: M, numbers of the recurrent state; 0: a feed-forward policy.
     """
     shown = () if isinstance(obs, Discrete) else obs.shape
     taken = np.float32 if isinstance(action, Continuous) else np.int64
@@ -106,7 +106,7 @@ def trajectory_specs(
         ArraySpec("time", rows, np.int64),
         ArraySpec("masked", (1,), np.bool_),  # whether any mask was shown
         ArraySpec("action_mask", (*rows, sum(choices(action))), np.bool_),
-        ArraySpec("memory", (*rows, memory), np.float32),
+        ArraySpec("recurrent_state", (*rows, state_size), np.float32),
     ]
 
 
@@ -118,8 +118,8 @@ def write_trajectory(rollout: Rollout, columns: Mapping[str, Tensor]) -> None:
         columns[name].copy_(getattr(rollout, name))
     columns["masked"].fill_(rollout.action_mask is not None)
     columns["action_mask"].copy_(torch.tensor(True) if rollout.action_mask is None else rollout.action_mask)
-    if rollout.memory is not None:
-        columns["memory"].copy_(rollout.memory)
+    if rollout.recurrent_state is not None:
+        columns["recurrent_state"].copy_(rollout.recurrent_state)
 
 
 def concatenate(trajectories: Sequence[Mapping[str, Tensor]], device: torch.device) -> Rollout:
@@ -128,11 +128,13 @@ def concatenate(trajectories: Sequence[Mapping[str, Tensor]], device: torch.devi
         name: torch.cat([columns[name] for columns in trajectories], 0 if name == "masked" else 1).to(device)
         for name in trajectories[0]
     }
-    obs, masked, mask, memory = (joined.pop(name) for name in ("obs", "masked", "action_mask", "memory"))
+    obs, masked, mask, state = (
+        joined.pop(name) for name in ("obs", "masked", "action_mask", "recurrent_state")
+    )
     return Rollout(
         obs=obs[:-1],
         next_obs=obs[1:],
         action_mask=mask if bool(masked.any()) else None,
-        memory=memory if memory.shape[-1] else None,
+        recurrent_state=state if state.shape[-1] else None,
         **joined,  # type: ignore[arg-type]
     )

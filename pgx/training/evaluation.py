@@ -101,15 +101,16 @@ def _round(
     n = envs.num_envs
     tally = EpisodeStats(n)
     waits = np.zeros(n, dtype=bool)  # for the next round
-    memory = agent.blank_memory(n, device)
+    recurrent_state = agent.initial_recurrent_state(n, device)
     obs = envs.reset(seed)
     while ((left > 0) & ~waits).any() and not should_stop():
         mask = None if envs.action_mask is None else torch.from_numpy(envs.action_mask).to(device)
         time = torch.from_numpy(tally.length).to(device)
-        seen = agent.observe(torch.from_numpy(obs).to(device), time, mask, memory)
-        _, executed, _, memory = act(seen)
-        if memory is not None:  # an episode that begins with the next step remembers nothing
-            memory = memory.masked_fill(torch.from_numpy(tally.resetting).to(device).unsqueeze(-1), 0.0)
+        seen = agent.observe(torch.from_numpy(obs).to(device), time, mask, recurrent_state)
+        _, executed, _, recurrent_state = act(seen)
+        if recurrent_state is not None:  # an episode that begins with the next step starts from zeros
+            resetting = torch.from_numpy(tally.resetting).to(device).unsqueeze(-1)
+            recurrent_state = recurrent_state.masked_fill(resetting, 0.0)
         took = step(envs, executed.cpu().numpy())
         tally.count(took)
         ended = tally.add(took, envs.success)

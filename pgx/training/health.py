@@ -63,7 +63,7 @@ def look_through(agent: Agent, rollout: Rollout) -> Through | None:
     """Remember what a policy does under the present statistics; None where the normaliser has none."""
     if agent.normalizer.seen is None:
         return None
-    if agent.policy.memory is None:
+    if agent.policy.recurrent_state is None:
         rollout = replace(rollout, valid=_thinned(rollout.valid))
     return Through(rollout, agent.policy(observations(agent, rollout)))
 

@@ -182,7 +182,7 @@ def test_without_advantage_there_is_no_step_and_no_nan(make: Make, solver: str) 
 class Reparametrised(nn.Module):
     """A softmax over two actions with logits (θ · [obs, 1], 0) and θ = M φ; φ is what is learned."""
 
-    memory = None
+    recurrent_state = None
 
     def __init__(self, theta: Tensor, matrix: Tensor) -> None:
         super().__init__()

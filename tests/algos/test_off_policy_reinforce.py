@@ -15,7 +15,7 @@ from pgx.algos.off_policy_reinforce import OffPolicyREINFORCE
 from pgx.algos.reinforce import REINFORCE
 from pgx.compiler import Eager
 from pgx.config.check import problems_of
-from pgx.core.agent import Agent, Memory, Metrics
+from pgx.core.agent import Agent, Metrics, RecurrentState
 from pgx.core.algorithm import Learner
 from pgx.core.data import Observations, Rollout
 from pgx.envs.normalizers import Identity
@@ -38,7 +38,7 @@ KINDS = [("trajectory", True), ("trajectory", False), ("per_decision", True)]  #
 class Softmax(nn.Module):
     """pi(a|s) = softmax(theta[s])[a]."""
 
-    memory: Memory | None = None
+    recurrent_state: RecurrentState | None = None
 
     def __init__(self, theta: Tensor) -> None:
         super().__init__()

@@ -409,7 +409,7 @@ def test_networks_that_do_not_fit_are_refused(make: Make) -> None:
             make(*wrong, "env=CartPole-v1")
 
 
-def test_what_does_not_divide_or_remembers_is_refused_with_the_arithmetic(make: Make) -> None:
+def test_what_does_not_divide_or_is_recurrent_is_refused_with_the_arithmetic(make: Make) -> None:
     rule = make("algo=ppg", "env=CartPole-v1", "algo.policy_iterations=3").algorithm
     rule.minibatch_size, rule.auxiliary_minibatch_size = 60, 500
     setting = Setting(rollout_steps=64, num_envs=4, policy="two_headed", critic="mlp", sequence_length=None)
@@ -420,5 +420,5 @@ def test_what_does_not_divide_or_remembers_is_refused_with_the_arithmetic(make: 
     assert not rule.conflicts(
         replace(setting, rollout_steps=None)
     )  # whole episodes: nobody knows how many rows
-    (memory,) = rule.conflicts(replace(setting, rollout_steps=None, policy="gru", sequence_length=1))
-    assert memory.startswith("policy=gru:") and "policy=two_headed" in memory
+    (recurrent,) = rule.conflicts(replace(setting, rollout_steps=None, policy="gru", sequence_length=1))
+    assert recurrent.startswith("policy=gru:") and "policy=two_headed" in recurrent

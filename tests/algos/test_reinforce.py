@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pgx.algos.reinforce import REINFORCE
 from pgx.compiler import Eager
-from pgx.core.agent import Agent, Memory
+from pgx.core.agent import Agent, RecurrentState
 from pgx.core.algorithm import Learner
 from pgx.core.data import Observations, Rollout
 from pgx.core.errors import UserError
@@ -37,7 +37,7 @@ BASELINES = ["none", "constant", "time_dependent", "value"]
 class Softmax(nn.Module):
     """pi(a|s) = softmax(theta[s])[a]."""
 
-    memory: Memory | None = None
+    recurrent_state: RecurrentState | None = None
 
     def __init__(self, theta: Tensor) -> None:
         super().__init__()

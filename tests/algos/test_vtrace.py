@@ -51,7 +51,7 @@ DISCOUNT = 0.8
 class TabularPolicy(nn.Module):
     """A softmax over logits theta(s, a)."""
 
-    memory = None
+    recurrent_state = None
 
     def __init__(self, theta: Tensor) -> None:
         super().__init__()
@@ -465,7 +465,7 @@ def test_with_a_lag_the_policies_differ_from_the_second_update_on(make: Make, tm
                 assert abs(row["algo/behaviour_kl"]) < 1e-6 and row["algo/rho_clipped"] < 1e-6
 
 
-def test_a_policy_with_memory_meets_its_own_rollout_at_ratio_one(make: Make) -> None:
+def test_a_recurrent_policy_meets_its_own_rollout_at_ratio_one(make: Make) -> None:
     trainer = make(*SMALL, "env=CartPole-v1", "policy=gru")
     rollout = trainer.runner.collect(trainer.agent)
     fresh, stale = (

@@ -288,14 +288,15 @@ def test_a_rollout_shorter_than_the_target_s_rewards_shows_the_arithmetic() -> N
 
 
 @pytest.mark.parametrize("name", ["ppg", "off_policy_reinforce", "npg"])
-def test_a_policy_with_memory_under_a_rule_that_has_no_sequences_is_named(name: str) -> None:
+def test_a_recurrent_policy_under_a_rule_that_has_no_sequences_is_named(name: str) -> None:
     alone = {"npg": ["algo.solver=compatible", "algo.fisher=empirical"]}
     overrides = [f"algo={name}", *NEEDED.get(name, []), *alone.get(name, [])]
     validate(composed(*overrides))
     with pytest.raises(UserError) as caught:
         validate(composed(*overrides, "policy=lstm"))
     assert any(
-        "policy=lstm" in line and ("memory" in line or "sequences" in line) for line in caught.value.problems
+        "policy=lstm" in line and ("recurrent" in line or "sequences" in line)
+        for line in caught.value.problems
     )
 
 

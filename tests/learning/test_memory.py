@@ -1,4 +1,4 @@
-"""What must be remembered is learned with a memory and cannot be without one. Minutes: run by `make test-all`."""
+"""A recurrent policy solves a task of memory; a feed-forward policy cannot. Minutes: run by `make test-all`."""
 
 from pathlib import Path
 
@@ -23,10 +23,10 @@ RULES = {
     ("rule", "policy", "solved"),
     [("ppo", "gru", True), ("trpo", "lstm", True), ("ppo", "mlp", False), ("trpo", "mlp", False)],
 )
-def test_a_bit_shown_six_steps_ago_is_told_by_those_who_remember(
+def test_only_a_recurrent_policy_names_a_bit_shown_six_steps_ago(
     tmp_path: Path, rule: str, policy: str, solved: bool, seed: int
 ) -> None:
-    """Greedy episodes pay nearly 1 each to a policy with memory; to one without 0 on average, give or take 0.07."""
+    """Greedy episodes of a recurrent policy return nearly 1; those of a feed-forward policy 0 on average, +- 0.07."""
     overrides = [*RULES[rule], *TASK, f"policy={policy}", f"seed={seed}", f"run_dir={tmp_path}"]
     trainer = build(validate(compose([*QUIET, *overrides])))
     trainer.train()

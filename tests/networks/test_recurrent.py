@@ -1,4 +1,4 @@
-"""A policy with memory reads an episode from its beginning, that episode alone, and learns from no burn-in step."""
+"""A recurrent policy reads an episode from its beginning, that episode alone, and learns from no burn-in step."""
 
 from dataclasses import replace
 from typing import Any, cast
@@ -45,7 +45,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 def history(
     policy: RecurrentPolicy, features: Tensor, begins: list[tuple[int, int]] | None = None
 ) -> History:
-    """Sequences of features [L, S, ...] from memories that are not empty; begins: (step, sequence)."""
+    """Sequences of features [L, S, ...] from states that are not zero; begins: (step, sequence)."""
     steps, sequences = features.shape[:2]
     never = torch.zeros(steps, sequences, dtype=torch.bool)
     starts = never.clone()
@@ -54,7 +54,7 @@ def history(
     return History(
         features=features,
         begins=starts,
-        memory=0.5 * normal(sequences, policy.memory.size, seed=7),
+        recurrent_state=0.5 * normal(sequences, policy.recurrent_state.size, seed=7),
         burn_in=never,
         step=torch.arange(steps).repeat_interleave(sequences),
         sequence=torch.arange(sequences).repeat(steps),
@@ -75,7 +75,9 @@ def logits(policy: RecurrentPolicy, history: History) -> Tensor:
 
 
 def in_double(policy: RecurrentPolicy, history: History) -> tuple[RecurrentPolicy, History]:
-    wide = replace(history, features=history.features.double(), memory=history.memory.double())
+    wide = replace(
+        history, features=history.features.double(), recurrent_state=history.recurrent_state.double()
+    )
     return policy.double(), wide
 
 
@@ -90,13 +92,13 @@ def test_an_episode_is_read_as_torchs_own_networks_read_it(cell: str) -> None:
         net.bias_ih_l0.copy_(policy.cell.bias)
         net.bias_hh_l0.zero_()
     seen = history(policy, normal(L, S, 3))
-    parts = [part.unsqueeze(0).contiguous() for part in seen.memory.split(UNITS, -1)]
+    parts = [part.unsqueeze(0).contiguous() for part in seen.recurrent_state.split(UNITS, -1)]
     outputs, after = net(seen.features, parts[0] if cell == "gru" else tuple(parts))
-    distribution, memory = policy.advance(every_step(seen))
+    distribution, state = policy.advance(every_step(seen))
     expected = cast(nn.Linear, policy.head.net)(outputs).flatten(0, 1)
     assert torch.allclose(distribution.params[0], expected, atol=1e-6)
     last = after if cell == "gru" else torch.cat(after, -1)
-    assert torch.allclose(memory, last.squeeze(0), atol=1e-6)
+    assert torch.allclose(state, last.squeeze(0), atol=1e-6)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -145,10 +147,10 @@ def test_it_takes_every_observation_and_gives_every_head(
         features = torch.arange(L * S).view(L, S) % obs.n
     else:
         features = (100 * normal(L, S, *obs.shape).abs()).clamp(max=255).to(torch.uint8)
-    distribution, memory = policy.advance(every_step(history(policy, features)))
+    distribution, state = policy.advance(every_step(history(policy, features)))
     assert isinstance(distribution, kind)
     assert distribution.mode().shape[0] == L * S
-    assert memory.shape == (S, policy.memory.size) == (S, UNITS * (1 if cell == "gru" else 2))
+    assert state.shape == (S, policy.recurrent_state.size) == (S, UNITS * (1 if cell == "gru" else 2))
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -166,16 +168,16 @@ def test_without_a_history_it_says_what_is_missing() -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_unrolled_is_step_by_step_with_the_memory_handed_on(cell: str) -> None:
+def test_unrolling_equals_single_steps_that_pass_the_state_on(cell: str) -> None:
     policy = recurrent(cell)
     seen = history(policy, normal(L, S, 3), begins=[(0, 1), (4, 0), (5, 2)])
-    whole, memory = logits(policy, seen), seen.memory
+    whole, state = logits(policy, seen), seen.recurrent_state
     for t in range(L):
-        empty = torch.where(seen.begins[t].unsqueeze(-1), torch.zeros_like(memory), memory)
-        step = replace(history(policy, seen.features[t : t + 1]), memory=empty)
-        distribution, memory = policy.advance(every_step(step))
+        empty = torch.where(seen.begins[t].unsqueeze(-1), torch.zeros_like(state), state)
+        step = replace(history(policy, seen.features[t : t + 1]), recurrent_state=empty)
+        distribution, state = policy.advance(every_step(step))
         assert torch.allclose(distribution.params[0], whole[t], atol=1e-6)
-    assert torch.allclose(memory, policy.advance(every_step(seen))[1], atol=1e-6)
+    assert torch.allclose(state, policy.advance(every_step(seen))[1], atol=1e-6)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -187,12 +189,14 @@ def test_what_was_before_an_episode_changes_nothing_in_it_and_else_everything(ce
     one, two = (logits(policy, history(policy, x, begins)) for x in (features, other))
     assert torch.equal(one[5:, 0], two[5:, 0])
     assert bool((one[5:, 1:] - two[5:, 1:]).abs().amax(-1).gt(1e-4).all())
-    emptied = replace(history(policy, features, begins), memory=torch.zeros(S, policy.memory.size))
+    emptied = replace(
+        history(policy, features, begins), recurrent_state=torch.zeros(S, policy.recurrent_state.size)
+    )
     assert torch.equal(one[5:, 0], logits(policy, emptied)[5:, 0])
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_stretches_do_not_see_each_other_nor_what_comes_later(cell: str) -> None:
+def test_sequences_do_not_see_each_other_nor_what_comes_later(cell: str) -> None:
     policy, features = recurrent(cell), normal(L, S, 3)
     other = features.clone()
     other[4, 1] += 1.0
@@ -239,20 +243,20 @@ def test_no_gradient_comes_out_of_burn_in_steps(cell: str) -> None:
     assert bool((of_features[warm.burn_in] == 0).all())
     assert bool((of_features[learned].abs().amax(-1) > 0).all())
 
-    # One sequence after the other: memory warmed up without gradients, then a plain unroll from there.
+    # One sequence after the other: state warmed up without gradients, then a plain unroll from there.
     total = torch.zeros(())
     for s, k in enumerate(steps):
         one = replace(history(policy, warm.features[:, s : s + 1].detach()), begins=warm.begins[:, s : s + 1])
-        one = replace(one, memory=warm.memory[s : s + 1])
-        memory = one.memory
+        one = replace(one, recurrent_state=warm.recurrent_state[s : s + 1])
+        state = one.recurrent_state
         if k:
             before = replace(one, features=one.features[:k], begins=one.begins[:k], burn_in=one.burn_in[:k])
             at = torch.zeros(1, dtype=torch.int64)
             with torch.no_grad():
-                memory = policy.advance(rows_of(replace(before, step=at, sequence=at)))[1]
+                state = policy.advance(rows_of(replace(before, step=at, sequence=at)))[1]
         count = torch.arange(L - k)
         total = total + objective(
-            History(one.features[k:], one.begins[k:], memory, one.burn_in[k:], count, torch.zeros_like(count))
+            History(one.features[k:], one.begins[k:], state, one.burn_in[k:], count, torch.zeros_like(count))
         )
     assert torch.allclose(loss, total, rtol=1e-5)
     for ours, explicit in zip(gradient, torch.autograd.grad(total, weights), strict=True):
@@ -260,7 +264,7 @@ def test_no_gradient_comes_out_of_burn_in_steps(cell: str) -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_some_of_the_rows_are_as_among_all_and_bring_their_stretches_alone(cell: str) -> None:
+def test_some_of_the_rows_are_as_among_all_and_bring_their_sequences_alone(cell: str) -> None:
     policy = recurrent(cell)
     obs = every_step(history(policy, normal(L, 6, 3), begins=[(3, 2), (5, 4)]))
     index = torch.tensor([4, 65, 2, 10, 70])  # of sequences 4, 5, 2, 4, 4
@@ -278,8 +282,8 @@ def test_cells_can_be_differentiated_twice(cell: type[GRUCell] | type[LSTMCell])
     generator = torch.Generator().manual_seed(0)
     values = (2, 3, generator) if cell is GRUCell else (2, 3, 1.0, generator)
     net = cell(*values).double()  # type: ignore[arg-type]
-    x, memory = (normal(2, n, seed=n).double().requires_grad_() for n in (2, 3 if cell is GRUCell else 6))
-    assert torch.autograd.gradgradcheck(lambda x, m: net(net.drive(x), m), (x, memory))
+    x, state = (normal(2, n, seed=n).double().requires_grad_() for n in (2, 3 if cell is GRUCell else 6))
+    assert torch.autograd.gradgradcheck(lambda x, m: net(net.drive(x), m), (x, state))
 
 
 @pytest.mark.parametrize("cell", CELLS)

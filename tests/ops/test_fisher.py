@@ -243,7 +243,7 @@ def test_scores_work_for_discrete_observations() -> None:
 class Clocked(nn.Module):
     """pi(a|t) = softmax(theta[t])_a: a policy that sees the clock alone."""
 
-    memory = None
+    recurrent_state = None
 
     def __init__(self) -> None:
         super().__init__()

@@ -159,13 +159,13 @@ def test_chance_is_new_at_every_step_of_every_environment() -> None:
     assert bool((across.abs() < 5 / 400**0.5).all())
 
 
-def test_a_policy_with_memory_begins_each_episode_without_any() -> None:
+def test_a_recurrent_policy_begins_each_episode_with_state_zero() -> None:
     (rollout, following), _ = collected(gymnasium("BlindCartPole-v0"), "gru", rollouts=2)
     for part in (rollout, following):
-        assert part.memory is not None
+        assert part.recurrent_state is not None
         starts = part.valid & (part.time == 0)
-        assert int(starts.sum()) > 3 and not part.memory[starts].any()
-        assert bool(part.memory[part.valid & (part.time > 0)].any(-1).all())
+        assert int(starts.sum()) > 3 and not part.recurrent_state[starts].any()
+        assert bool(part.recurrent_state[part.valid & (part.time > 0)].any(-1).all())
 
 
 @pytest.mark.parametrize("cut", [False, True])
@@ -193,19 +193,23 @@ def test_a_boundary_forgets_the_returns_of_the_episodes_under_way(cut: bool) -> 
     assert torch.allclose(state["squares"], (expected - expected.mean()).square().sum())
 
 
-def test_a_boundary_forgets_what_a_policy_remembers_of_the_episodes_under_way() -> None:
+def test_a_boundary_resets_recurrent_states() -> None:
     collector = stepper_of(gymnasium("BlindCartPole-v0"))
     agent = agent_for(collector.envs, "gru")
     for boundary in range(2):
         collector.begin(boundary)
         rollout = collector.collect(agent, 3)
-        assert rollout.memory is not None and not rollout.memory[0].any() and rollout.memory[1].any()
+        assert (
+            rollout.recurrent_state is not None
+            and not rollout.recurrent_state[0].any()
+            and rollout.recurrent_state[1].any()
+        )
 
 
 BOTH = {
     "masks": ("tests.environments:Masked-v0", "mlp"),
     "continuous": ("tests.environments:Echo-v0", "mlp"),
-    "memory": ("tests.environments:BlindCartPole-v0", "gru"),
+    "recurrent": ("tests.environments:BlindCartPole-v0", "gru"),
 }
 
 

@@ -72,7 +72,7 @@ def test_a_recording_says_which_columns_it_has() -> None:
     buffer = RolloutBuffer(room=1)
     assert "reward" not in buffer
     buffer.write("reward", 0, np.zeros(1))
-    assert "reward" in buffer and "memory" not in buffer
+    assert "reward" in buffer and "recurrent_state" not in buffer
 
 
 def test_rows_can_be_marked_where_they_stand() -> None:

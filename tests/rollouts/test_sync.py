@@ -192,7 +192,7 @@ def test_rollouts_refuse_shapes_and_types_by_name() -> None:
         "valid": torch.ones(2, 3, 1, dtype=torch.bool),
         "time": torch.zeros(2, 3),
         "action_mask": torch.ones(3, 2, 4, dtype=torch.bool),
-        "memory": torch.zeros(3, 2, 4),
+        "recurrent_state": torch.zeros(3, 2, 4),
     }
     for name, value in wrong.items():
         with pytest.raises(ValueError, match=f"Rollout.{name}"):

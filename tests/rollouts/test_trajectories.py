@@ -13,7 +13,7 @@ from pgx.rollouts.trajectories import concatenate, trajectory_specs, write_traje
 T, N = 5, 2
 
 
-def rollout(seed: int, masked: bool, memory: int) -> Rollout:
+def rollout(seed: int, masked: bool, state_size: int) -> Rollout:
     generator = torch.Generator().manual_seed(seed)
     obs = torch.randn(T + 1, N, 3, generator=generator)
 
@@ -31,18 +31,18 @@ def rollout(seed: int, masked: bool, memory: int) -> Rollout:
         valid=coin(),
         time=torch.randint(9, (T, N), generator=generator),
         action_mask=torch.rand(T, N, 4, generator=generator) < 0.5 if masked else None,
-        memory=torch.randn(T, N, memory, generator=generator) if memory else None,
+        recurrent_state=torch.randn(T, N, state_size, generator=generator) if state_size else None,
     )
 
 
-@pytest.mark.parametrize("memory", [0, 6])
+@pytest.mark.parametrize("state_size", [0, 6])
 @pytest.mark.parametrize("masked", [False, True])
-def test_trajectories_side_by_side_are_the_rollouts_that_were_stored(masked: bool, memory: int) -> None:
-    parts, stored = [rollout(seed, masked, memory) for seed in range(3)], []
+def test_trajectories_side_by_side_are_the_rollouts_that_were_stored(masked: bool, state_size: int) -> None:
+    parts, stored = [rollout(seed, masked, state_size) for seed in range(3)], []
     for part in parts:
         columns = {
             c.name: torch.from_numpy(np.ones(c.shape, c.dtype))
-            for c in trajectory_specs(T, N, Continuous((3,)), Discrete(4), memory)
+            for c in trajectory_specs(T, N, Continuous((3,)), Discrete(4), state_size)
         }
         write_trajectory(part, columns)
         stored.append(columns)

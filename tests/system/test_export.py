@@ -25,7 +25,7 @@ from tests.conftest import Make
 ROOT = Path(__file__).parents[2]
 FORMATS: list[Format] = ["onnx", "torchscript"]
 
-# Bounds and a normaliser; a squashed head; numbers that do not begin at 0; images; memory; masks.
+# Bounds and a normaliser; a squashed head; numbers that do not begin at 0; images; recurrent; masks.
 KINDS = {
     "bounded": ["env=tests.environments:Counter-v0", "policy.log_std_init=1.0"],
     "squashed": ["env=tests.environments:Counter-v0", "policy.continuous=squashed_gaussian"],
@@ -66,7 +66,11 @@ def test_a_file_acts_as_the_run_does(
     said = capsys.readouterr().out
     rows = re.search(r"largest difference (\S+) over ([\d,]+) observations\n", said)
     assert rows and float(rows[1]) <= 1e-4 and int(rows[2].replace(",", "")) >= 1000
-    assert ("memory float32 [B, " in said) == (kind in ("gru", "lstm")) == ("next_memory" in said)
+    assert (
+        ("recurrent_state float32 [B, " in said)
+        == (kind in ("gru", "lstm"))
+        == ("next_recurrent_state" in said)
+    )
     assert ("action_mask bool [B, 5]" in said) == kind.startswith("masked")
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["policy.file"]
 
@@ -86,18 +90,18 @@ def exported(make: Make, tmp_path: Path, to: Format, name: str, *overrides: str)
 
 
 @pytest.mark.parametrize("to", FORMATS)
-def test_a_memory_that_is_carried_is_that_of_the_policy(make: Make, tmp_path: Path, to: Format) -> None:
-    """An episode played by the file, its memory handed back to it, and the same episode played by the agent."""
+def test_the_exported_recurrent_state_is_that_of_the_policy(make: Make, tmp_path: Path, to: Format) -> None:
+    """An episode played by the file, its state passed back to it, equals the episode played by the agent."""
     needs(to)
     agent, sample, _, run = exported(make, tmp_path, to, "gru", *KINDS["gru"])
-    cpu, theirs = torch.device("cpu"), torch.zeros(1, agent.policy.memory.size)
-    ours = agent.blank_memory(1, cpu)
+    cpu, theirs = torch.device("cpu"), torch.zeros(1, agent.policy.recurrent_state.size)
+    ours = agent.initial_recurrent_state(1, cpu)
     for at in range(20):
         obs = sample.obs[at : at + 1]
         acted = agent.act_greedily(agent.observe(obs, torch.tensor([at]), None, ours))
         action, after = run([obs, theirs])
         assert action == pytest.approx(acted.executed.numpy(), abs=1e-4)
-        theirs, ours = torch.from_numpy(after), acted.memory
+        theirs, ours = torch.from_numpy(after), acted.recurrent_state
     assert theirs.abs().max() > 0.01
 
 

@@ -70,7 +70,7 @@ def test_training_s_metrics_of_episodes_are_of_those_that_ended() -> None:
     assert (found["unshaped_return"], found["reward/a"], found["reward/b"]) == (-2.0, 4.0, 1.0)
 
 
-def test_an_episode_is_played_without_the_memory_of_the_one_before(make: Make) -> None:
+def test_an_episode_starts_without_the_recurrent_state_of_the_previous_one(make: Make) -> None:
     trainer = make("algo=a2c", "env=tests.environments:Counter-v0", "env.backend=gymnasium", "policy=gru")
     agent, began = trainer.agent, list[bool]()
 
@@ -78,8 +78,8 @@ def test_an_episode_is_played_without_the_memory_of_the_one_before(make: Make) -
         assert obs.history is not None
         starts = obs.features[:, 0] == 0  # Counter shows its step
         began.extend(starts[starts].tolist())
-        assert not obs.history.memory[starts].any()
-        assert obs.history.memory[obs.time > 1].any(-1).all()
+        assert not obs.history.recurrent_state[starts].any()
+        assert obs.history.recurrent_state[obs.time > 1].any(-1).all()
         return agent.act_greedily(obs)
 
     envs = trainer.runner.envs

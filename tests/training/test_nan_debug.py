@@ -16,7 +16,7 @@ from pgx.core.agent import Policy
 from pgx.core.data import Batch, Rollout
 from pgx.core.errors import RunError
 from pgx.core.nonfinite import NotFiniteError
-from pgx.runs.checkpoints import snapshot, unpacked
+from pgx.runs.checkpoints import packed, snapshot, unpacked
 from pgx.runs.loggers.jsonl import read
 from pgx.training.nan_debug.evidence import learned
 from pgx.training.nan_debug.post_mortem import FAILURE, read_attempt
@@ -108,6 +108,12 @@ def test_the_bundle_of_an_update_is_of_the_moment_before_it(
         for name, value in before["agent"][network].items():
             assert torch.equal(attempt.before["agent"][network][name], value)
     assert torch.equal(attempt.before["learner"]["generator"], before["learner"]["generator"])
+    # Bundles of pgx 0.1 have `memory` instead of `recurrent_state`.
+    columns = unpacked(bundle / "batch.pt")
+    state = columns["memory"] = torch.ones(*columns["log_prob"].shape, 2)
+    del columns["recurrent_state"]
+    (bundle / "batch.pt").write_bytes(packed(columns))
+    assert torch.equal(read_attempt(bundle).rollout.recurrent_state, state)
 
 
 def test_an_update_that_fails_can_be_skipped_as_if_it_had_not_been_made(

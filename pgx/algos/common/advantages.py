@@ -43,7 +43,7 @@ def rollout_values(
 def observations(agent: Agent, rollout: Rollout) -> Observations:
     """The valid rows of a rollout as the networks see them, time-major."""
     rows, mask = valid_rows(rollout), rollout.action_mask
-    history = None if agent.policy.memory is None else cut_sequences(agent, rollout)
+    history = None if agent.policy.recurrent_state is None else cut_sequences(agent, rollout)
     return Observations(
         features=agent.normalizer(rows(rollout.obs)),
         time=rows(rollout.time),

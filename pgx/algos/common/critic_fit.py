@@ -45,12 +45,12 @@ def minibatch_conflicts(setting: Setting, minibatch_size: int, key: str) -> list
     """One line with the arithmetic where a rollout does not divide into minibatches; else nothing.
 
     How many rows whole episodes have is not known beforehand; they are cut into parts that differ by one row at most.
-    Under a policy with memory it is whole sequences that minibatches are made of.
+    Under a recurrent policy it is whole sequences that minibatches are made of.
     """
     length = setting.sequence_length
     if length is not None and minibatch_size % length:
         return [
-            f"{key}: under a policy with memory a minibatch is made of whole sequences of policy.sequence_length "
+            f"{key}: under a recurrent policy a minibatch is made of whole sequences of policy.sequence_length "
             f"{length} rows; expected a multiple of that, got {minibatch_size} ({minibatch_size} / {length} = "
             f"{minibatch_size / length:.4g})"
         ]

@@ -19,18 +19,18 @@ def cut_sequences(agent: Agent, rollout: Rollout) -> History:
     Source: Kapturowski et al., "Recurrent experience replay in distributed reinforcement learning", 2019, section 3
     (stored state with burn-in).
     """
-    memory = agent.policy.memory
-    assert memory is not None and rollout.memory is not None
+    recurrent_state = agent.policy.recurrent_state
+    assert recurrent_state is not None and rollout.recurrent_state is not None
     (steps, envs), device = rollout.valid.shape, rollout.valid.device
     # Of each piece of time: the first step that is learned from, and the first of its burn-in.
-    first = torch.arange(0, steps, memory.sequence_length, device=device)
-    start = (first - memory.burn_in).clamp(min=0)
-    length = int(((first + memory.sequence_length).clamp(max=steps) - start).max())
+    first = torch.arange(0, steps, recurrent_state.sequence_length, device=device)
+    start = (first - recurrent_state.burn_in).clamp(min=0)
+    length = int(((first + recurrent_state.sequence_length).clamp(max=steps) - start).max())
     within = torch.arange(length, device=device).unsqueeze(1)
     at = (start + within).clamp(max=steps - 1)  # [L, pieces]
     # Sequence p * N + n is piece p of environment n.
     step_of = torch.arange(steps, device=device).unsqueeze(1).expand(steps, envs)
-    piece_of = step_of // memory.sequence_length
+    piece_of = step_of // recurrent_state.sequence_length
     env_of = torch.arange(envs, device=device).expand(steps, envs)
 
     def cut(x: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def cut_sequences(agent: Agent, rollout: Rollout) -> History:
     return History(
         features=agent.normalizer(cut(rollout.obs)),
         begins=cut(rollout.time == 0),
-        memory=rollout.memory[start].flatten(0, 1),
+        recurrent_state=rollout.recurrent_state[start].flatten(0, 1),
         burn_in=(start + within < first).unsqueeze(2).expand(length, len(first), envs).flatten(1, 2),
         step=(step_of - start[piece_of])[rollout.valid],
         sequence=(piece_of * envs + env_of)[rollout.valid],

@@ -147,10 +147,10 @@ def compare(
     """
     rows = len(sample.obs)
     time = torch.zeros(rows, dtype=torch.int64)
-    acted = agent.act_greedily(agent.observe(sample.obs, time, sample.action_mask, sample.memory))
+    acted = agent.act_greedily(agent.observe(sample.obs, time, sample.action_mask, sample.recurrent_state))
     expected = [convert(acted.executed.numpy())]
-    if acted.memory is not None:
-        expected.append(acted.memory.numpy())
+    if acted.recurrent_state is not None:
+        expected.append(acted.recurrent_state.numpy())
     largest, others = 0.0, 0
     for part in (slice(0, 1), slice(None)):
         got = run([each[part] for each in inputs])

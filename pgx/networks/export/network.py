@@ -33,7 +33,7 @@ class Deterministic(nn.Module):
         assert isinstance(agent.policy, nn.Module)
         self.policy = agent.policy
         self.masked = masked
-        self.memory = agent.policy.memory
+        self.recurrent_state = agent.policy.recurrent_state
         self.first = first
         self._normalize_fn = agent.normalizer.normalize_fn
         self._to_environment = to_environment
@@ -41,24 +41,24 @@ class Deterministic(nn.Module):
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the inputs [B, ...], in order."""
-        used = {"obs": True, "action_mask": self.masked, "memory": self.memory is not None}
+        used = {"obs": True, "action_mask": self.masked, "recurrent_state": self.recurrent_state is not None}
         return tuple(name for name, is_input in used.items() if is_input)
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the outputs [B, ...], in order."""
-        return ("action",) if self.memory is None else ("action", "next_memory")
+        return ("action",) if self.recurrent_state is None else ("action", "next_recurrent_state")
 
     def forward(self, obs: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        """Return the outputs. Args as in `inputs`: obs with dtype `obs_dtype`, action_mask bool, memory float32."""
+        """Return the outputs. Args as in `inputs`: obs [B, ...] of `obs_dtype`, mask bool, recurrent state float32."""
         more = list(rest)
         mask = more.pop(0) if self.masked else None
-        memory = more.pop(0) if self.memory is not None else None
+        recurrent_state = more.pop(0) if self.recurrent_state is not None else None
         if self.first:
             obs = obs - self.first
         time = torch.zeros_like(obs.reshape(obs.shape[0], -1)[:, 0], dtype=torch.int64)  # no policy reads it
         distribution, after = distribution_at(
-            self.policy, at_one_moment(self._normalize_fn, obs, time, mask, memory)
+            self.policy, at_one_moment(self._normalize_fn, obs, time, mask, recurrent_state)
         )
         action = self._to_environment(distribution.executed(distribution.mode()))
         return (action,) if after is None else (action, after)
@@ -73,12 +73,12 @@ class Sample:
 
     obs: Tensor  # [R, ...] raw; where discrete, from 0
     action_mask: Tensor | None  # [R, K]; None: the environment says nothing of it
-    memory: Tensor | None  # [R, M] before the step; None: the policy has none
+    recurrent_state: Tensor | None  # [R, M] before the step; None: a feed-forward policy
 
     def inputs(self, first: int) -> tuple[Tensor, ...]:
         """As the environment shows them, discrete ones from `first` on; in the order of `Deterministic.inputs`."""
         shown = self.obs + first if first else self.obs
-        return tuple(part for part in (shown, self.action_mask, self.memory) if part is not None)
+        return tuple(part for part in (shown, self.action_mask, self.recurrent_state) if part is not None)
 
 
 def with_outliers(sample: Sample, deviations: float) -> Sample:
@@ -96,7 +96,7 @@ def with_outliers(sample: Sample, deviations: float) -> Sample:
         torch.cat([sample.obs, sample.obs[part] + away, sample.obs[part] - away]),
         *(
             None if column is None else torch.cat([column, column[part], column[part]])
-            for column in (sample.action_mask, sample.memory)
+            for column in (sample.action_mask, sample.recurrent_state)
         ),
     )
 
@@ -111,9 +111,9 @@ def observed(agent: Agent, envs: VectorEnv, rows: int, seed: int) -> Sample:
         seed: of the environments and of sampling.
     """
     cpu, stream = torch.device("cpu"), generator(seed, "export actions")
-    memory = agent.blank_memory(envs.num_envs, cpu)
+    recurrent_state = agent.initial_recurrent_state(envs.num_envs, cpu)
     obs = envs.reset(seed)
-    kept: dict[str, list[Tensor]] = {"obs": [], "memory": []}
+    kept: dict[str, list[Tensor]] = {"obs": [], "recurrent_state": []}
     masks: list[Tensor | None] = []
     length, ended = np.zeros((2, envs.num_envs), dtype=np.int64)
     while len(kept["obs"]) * envs.num_envs < rows:
@@ -121,17 +121,18 @@ def observed(agent: Agent, envs: VectorEnv, rows: int, seed: int) -> Sample:
         seen = torch.from_numpy(obs)
         kept["obs"].append(seen.clone())
         masks.append(None if mask is None else mask.clone())
-        if memory is not None:
-            kept["memory"].append(memory.clone())
-        acted = agent.act(agent.observe(seen, torch.from_numpy(length.copy()), mask, memory), stream)
+        if recurrent_state is not None:
+            kept["recurrent_state"].append(recurrent_state.clone())
+        acted = agent.act(agent.observe(seen, torch.from_numpy(length.copy()), mask, recurrent_state), stream)
         took = step(envs, acted.executed.numpy())
         resetting, ended = ended, (took.terminated | took.truncated).astype(np.int64)
         length = (length + 1 - resetting) * (1 - ended)
-        if acted.memory is not None:
-            memory = acted.memory.masked_fill(torch.from_numpy(resetting > 0).unsqueeze(-1), 0.0)
+        if acted.recurrent_state is not None:
+            reset = torch.from_numpy(resetting > 0).unsqueeze(-1)
+            recurrent_state = acted.recurrent_state.masked_fill(reset, 0.0)
         obs = took.obs
-    memories = torch.cat(kept["memory"]) if kept["memory"] else None
-    return Sample(torch.cat(kept["obs"]), _whole(masks), memories)
+    recurrent_states = torch.cat(kept["recurrent_state"]) if kept["recurrent_state"] else None
+    return Sample(torch.cat(kept["obs"]), _whole(masks), recurrent_states)
 
 
 def _whole(masks: Sequence[Tensor | None]) -> Tensor | None:

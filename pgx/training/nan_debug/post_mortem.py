@@ -114,4 +114,4 @@ def read_attempt(folder: Path) -> Attempt:
             raise UserError(f"{folder}: {name} is missing")
     before = unpacked(folder / "before.pt")
     columns: State = unpacked(folder / "batch.pt")
-    return Attempt(before["progress"], before["before"], Rollout(**columns))
+    return Attempt(before["progress"], before["before"], Rollout.from_columns(columns))

@@ -52,12 +52,12 @@ def test_without_epochs_nothing_moves_and_no_loss_is_claimed() -> None:
     assert all(torch.equal(a, b) for a, b in zip(start, critic.parameters(), strict=True))
 
 
-def test_a_critic_is_fitted_to_single_rows_whatever_stretches_they_lie_in() -> None:
-    """It reads no history: beside a policy with memory its fit is the one beside a policy without."""
+def test_a_critic_is_fitted_to_single_rows_whatever_sequences_they_lie_in() -> None:
+    """The critic reads no history: its fit is the same with a recurrent and with a feed-forward policy."""
     ends = []
-    for remembers in (False, True):
+    for recurrent in (False, True):
         critic, batch = linear_task()
-        if remembers:
+        if recurrent:
             row, nothing = torch.arange(64), torch.zeros(32, 2, dtype=torch.bool)
             history = History(
                 torch.zeros(32, 2, 3), nothing, torch.zeros(2, 1), nothing, step=row // 2, sequence=row % 2
@@ -72,7 +72,7 @@ def setting(rollout_steps: int | None, sequence_length: int | None = None) -> Se
     return Setting(rollout_steps, num_envs=16, policy="mlp", critic="mlp", sequence_length=sequence_length)
 
 
-def test_minibatches_of_a_critic_need_no_whole_stretches() -> None:
+def test_minibatches_of_a_critic_need_no_whole_sequences() -> None:
     assert minibatch_conflicts(setting(128, 32), 16, "algo.minibatch_size") != []
     assert critic_minibatch_conflicts(setting(128, 32), 16) == []
     assert (

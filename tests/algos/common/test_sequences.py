@@ -1,4 +1,4 @@
-"""A rollout cut into sequences gives a policy with memory, in learning, what it had in acting."""
+"""A rollout cut into sequences gives a recurrent policy in learning what it had in acting."""
 
 import itertools
 from copy import deepcopy
@@ -13,7 +13,7 @@ from pgx.algos import rules
 from pgx.algos.common.advantages import observations
 from pgx.algos.common.sequences import cut_sequences, sequence_conflicts
 from pgx.config.check import problems_of
-from pgx.core.agent import Act, Agent, Memory, RecurrentPolicy
+from pgx.core.agent import Act, Agent, RecurrentPolicy, RecurrentState
 from pgx.core.data import Observations, Rollout
 from pgx.networks.distributions import Categorical
 from pgx.training.evaluation import never, play, unwatched
@@ -45,8 +45,8 @@ def trainer_for(
 def recut(agent: Agent, length: int, burn_in: int) -> Agent:
     """The same agent, that wants its experience cut otherwise."""
     policy = deepcopy(agent.policy)
-    assert policy.memory is not None
-    policy.memory = Memory(policy.memory.size, length, burn_in)
+    assert policy.recurrent_state is not None
+    policy.recurrent_state = RecurrentState(policy.recurrent_state.size, length, burn_in)
     return Agent(policy, agent.critic, agent.normalizer)
 
 
@@ -71,20 +71,20 @@ def logits(agent: Agent, rollout: Rollout) -> Tensor:
 
 @torch.no_grad()
 def walked(agent: Agent, rollout: Rollout, length: int, burn_in: int) -> Tensor:
-    """The same by walking from the memory stored burn_in steps before each sequence, environment by environment."""
+    """The same by walking from the state stored burn_in steps before each sequence, environment by environment."""
     policy = cast(RecurrentPolicy, agent.policy)
-    assert rollout.memory is not None
+    assert rollout.recurrent_state is not None
     out = torch.zeros(*rollout.valid.shape, 2)
     for first in range(0, len(out), length):
         start = max(0, first - burn_in)
         for n in range(out.shape[1]):
-            memory = rollout.memory[start, n : n + 1]
+            state = rollout.recurrent_state[start, n : n + 1]
             for t in range(start, min(first + length, len(out))):
                 if rollout.time[t, n] == 0:
-                    memory = torch.zeros_like(memory)
-                seen = agent.observe(rollout.obs[t, n : n + 1], rollout.time[t, n : n + 1], None, memory)
+                    state = torch.zeros_like(state)
+                seen = agent.observe(rollout.obs[t, n : n + 1], rollout.time[t, n : n + 1], None, state)
                 distribution, after = policy.advance(seen)
-                memory = after
+                state = after
                 if t >= first and rollout.valid[t, n]:
                     out[t, n] = cast(Categorical, distribution).logits[0]
     return out
@@ -100,15 +100,15 @@ def test_the_first_ratio_is_one_in_rollouts_that_go_on_from_each_other(
     for iteration in range(3):
         rollout = trainer.runner.collect(agent)
         assert rollout.terminated.any() and rollout.truncated.any() and not rollout.valid.all()
-        assert rollout.memory is not None
+        assert rollout.recurrent_state is not None
         under_way = rollout.time[0] > 0
-        assert bool((rollout.memory[0].abs().amax(-1) > 0)[under_way].all())
+        assert bool((rollout.recurrent_state[0].abs().amax(-1) > 0)[under_way].all())
         assert bool(under_way.any()) == (iteration > 0)
         batch = trainer.algorithm.estimate(agent, rollout)
         assert len(batch) == rollout.steps
         log_prob = agent.policy(batch.obs).log_prob(batch.action).detach()
         assert float((log_prob - batch.log_prob).abs().max()) <= ROUNDING
-        forgetful = replace(rollout, memory=torch.zeros_like(rollout.memory))
+        forgetful = replace(rollout, recurrent_state=torch.zeros_like(rollout.recurrent_state))
         if burn_in == 0 and (iteration > 0 or length < 64):  # what was remembered makes a difference
             without = agent.policy(observations(agent, forgetful)).log_prob(batch.action).detach()
             assert float((without - batch.log_prob).abs().max()) > 1e-3
@@ -116,12 +116,12 @@ def test_the_first_ratio_is_one_in_rollouts_that_go_on_from_each_other(
         agent.normalizer.observe(rollout.obs[rollout.valid])
 
 
-def test_nothing_is_remembered_over_a_boundary(make: Make) -> None:
+def test_a_boundary_resets_recurrent_states(make: Make) -> None:
     trainer = trainer_for(make)
-    assert trainer.runner.collect(trainer.agent).memory is not None
+    assert trainer.runner.collect(trainer.agent).recurrent_state is not None
     trainer.runner.begin(1)
     rollout = trainer.runner.collect(trainer.agent)
-    assert rollout.memory is not None and not rollout.memory[0].any()
+    assert rollout.recurrent_state is not None and not rollout.recurrent_state[0].any()
     batch = trainer.algorithm.estimate(trainer.agent, rollout)
     log_prob = trainer.agent.policy(batch.obs).log_prob(batch.action).detach()
     assert float((log_prob - batch.log_prob).abs().max()) <= ROUNDING
@@ -129,7 +129,7 @@ def test_nothing_is_remembered_over_a_boundary(make: Make) -> None:
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 @pytest.mark.parametrize(("length", "burn_in"), [*CUTS, (24, 0), (24, 30), (100, 7)])
-def test_stretches_are_walks_from_the_stored_memory(make: Make, cell: str, length: int, burn_in: int) -> None:
+def test_sequences_are_walks_from_the_stored_state(make: Make, cell: str, length: int, burn_in: int) -> None:
     """With other parameters than those that acted: of one sequence, of single rows, of a last one that is shorter."""
     trainer = trainer_for(make, cell=cell)
     trainer.runner.collect(trainer.agent)
@@ -138,7 +138,7 @@ def test_stretches_are_walks_from_the_stored_memory(make: Make, cell: str, lengt
     assert torch.allclose(logits(agent, rollout), walked(agent, rollout, length, burn_in), atol=2e-5)
 
 
-def test_burn_in_brings_the_memory_nearer_to_what_it_would_have_been(make: Make) -> None:
+def test_burn_in_brings_the_state_nearer_to_that_of_a_full_unroll(make: Make) -> None:
     """Parameters move after acting: what they would remember from the episodes' beginnings is one unroll of all."""
     trainer = trainer_for(make, "env.kwargs.max_episode_steps=500", "env=Acrobot-v1")
     acted, agent = trainer.runner.collect(trainer.agent), moved(trainer.agent, 0.03)
@@ -154,7 +154,7 @@ def test_burn_in_brings_the_memory_nearer_to_what_it_would_have_been(make: Make)
 
 
 @pytest.mark.parametrize(("length", "burn_in"), CUTS)
-def test_burn_in_steps_are_those_before_a_stretch_and_no_row_is_one(
+def test_burn_in_steps_are_those_before_a_sequence_and_no_row_is_one(
     make: Make, length: int, burn_in: int
 ) -> None:
     trainer = trainer_for(make, length=length, burn_in=burn_in)
@@ -181,7 +181,7 @@ def test_an_environments_past_and_the_others_change_no_row(make: Make) -> None:
 
 
 @pytest.mark.parametrize(("length", "burn_in"), [(16, 0), (8, 40), (1, 0)])
-def test_minibatches_deal_out_every_row_once_in_whole_stretches(
+def test_minibatches_deal_out_every_row_once_in_whole_sequences(
     make: Make, length: int, burn_in: int
 ) -> None:
     trainer = trainer_for(make, length=length, burn_in=burn_in)
@@ -204,7 +204,7 @@ def test_minibatches_deal_out_every_row_once_in_whole_stretches(
 
 
 def accepted(rule: str) -> bool:
-    """Whether a rule takes a policy with memory; a refusal gives its reason."""
+    """Whether a rule takes a recurrent policy; a refusal gives its reason."""
     overrides = ["env=CartPole-v1", *small(rule), "policy=gru", "policy.sequence_length=1"]
     problems = problems_of(composed(*QUIET, *overrides))
     assert not problems or any("policy=gru" in problem for problem in problems), problems
@@ -215,12 +215,12 @@ TAKE_ONE = {"a2c", "actor_critic", "mdpo", "npg", "ppo", "ppo_kl", "reinforce", 
 
 
 @pytest.mark.parametrize("rule", rules())
-def test_every_rule_learns_with_a_memory_or_says_why_not(make: Make, rule: str) -> None:
+def test_every_rule_learns_with_a_recurrent_policy_or_says_why_not(make: Make, rule: str) -> None:
     if not accepted(rule):
         assert rule not in TAKE_ONE
         return
-    memory = ["policy=gru", "policy.sequence_length=16"]
-    trainer = make(*small(rule), "env=CartPole-v1", *memory, "trainer.total_steps=256")
+    recurrent = ["policy=gru", "policy.sequence_length=16"]
+    trainer = make(*small(rule), "env=CartPole-v1", *recurrent, "trainer.total_steps=256")
     before = parameters(trainer)
     trainer.train()
     after = parameters(trainer)
@@ -246,7 +246,7 @@ def test_scores_of_single_rows_are_refused() -> None:
         (128, 128, 1, [["burn_in", "= 0 steps", "got 1"]]),
     ],
 )
-def test_stretches_must_divide_a_rollout(
+def test_sequences_must_divide_a_rollout(
     steps: int | None, length: int, burn_in: int, told: list[list[str]]
 ) -> None:
     conflicts = sequence_conflicts(steps, length, burn_in)
@@ -255,7 +255,7 @@ def test_stretches_must_divide_a_rollout(
         assert all(word in conflict for word in words), conflict
 
 
-def test_minibatches_must_be_made_of_whole_stretches() -> None:
+def test_minibatches_must_be_made_of_whole_sequences() -> None:
     base = ["algo=ppo", "env=CartPole-v1", "policy=gru"]
     assert problems_of(composed(*base)) == []
     longer = ["policy.sequence_length=128", "runner.rollout_steps=128"]
@@ -281,7 +281,7 @@ def test_a_resumed_run_ends_with_the_bits_of_one_that_went_on(make: Make, rule: 
     assert torch.equal(parameters(whole), parameters(resumed(make, *settings, at=500)))
 
 
-def test_a_played_episode_is_an_unroll_from_an_empty_memory(make: Make) -> None:
+def test_an_evaluated_episode_is_an_unroll_from_state_zero(make: Make) -> None:
     trainer = trainer_for(make)
     agent = trainer.agent
     seen: list[tuple[Observations, Tensor]] = []
