@@ -77,8 +77,7 @@ class Watch:
         """Look at the methods that the phases are, in this process."""
         from pgx.algos import rule, rules
         from pgx.rollouts.dataset import DatasetRunner
-        from pgx.rollouts.episodes import EpisodeRunner
-        from pgx.rollouts.sync import SyncRunner
+        from pgx.rollouts.sync import EpisodeRunner, SyncRunner
         from pgx.runs.writer import Records
 
         self._look_at(Records, "_write_checkpoint", "checkpoint")

@@ -25,8 +25,7 @@ from pgx.core.errors import UserError
 from pgx.core.paths import choices
 from pgx.envs.gymnasium_backend import make_single
 from pgx.envs.make import id_problem
-from pgx.rollouts.datasets.format import Trajectory, split
-from pgx.rollouts.datasets.write import write_dataset
+from pgx.rollouts.dataset_files import Trajectory, split, write_dataset
 from pgx.training.build import build
 from pgx.training.trainer import Trainer
 from tests.command import Command, Said

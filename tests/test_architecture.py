@@ -75,8 +75,14 @@ def test_every_rule_has_its_page_and_its_file() -> None:
 
 def test_json_is_strict() -> None:
     """Readers in other languages refuse NaN and Infinity. Spaces are as Minari writes them, bounds without end too."""
-    for path in [path for path in FILES if path != PACKAGE / "rollouts" / "datasets" / "format.py"]:
-        for node in ast.walk(ast.parse(path.read_text())):
+    minari = PACKAGE / "rollouts" / "dataset_files.py", "space_to_json"
+    for path in FILES:
+        tree = ast.parse(path.read_text())
+        functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+        excepted = {id(n) for f in functions if (path, f.name) == minari for n in ast.walk(f)}
+        for node in ast.walk(tree):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("json.dumps", "json.dump"):
                 strict = any(k.arg == "allow_nan" and ast.unparse(k.value) == "False" for k in node.keywords)
-                assert strict, f"{path}:{node.lineno}: json.dumps without allow_nan=False"
+                assert strict or id(node) in excepted, (
+                    f"{path}:{node.lineno}: json.dumps without allow_nan=False"
+                )

@@ -12,7 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from hydra_plugins.pgx_launchers.jobs import place
-from pgx.distributed.cores import available_cores
+from pgx.core.cpu import available_cores
 
 LOOK = 1.0  # seconds between checks that the sweep's process still exists
 

@@ -9,7 +9,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from pgx.distributed.cores import available_cores
+from pgx.core.cpu import available_cores
 
 
 class PlannedSweeper(Sweeper):

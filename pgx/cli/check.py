@@ -10,11 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pgx.cli.arguments import (
-    Command,
-)
+from pgx.cli.arguments import Command
 from pgx.core.errors import RunError, UserError
-from pgx.distributed.stack_report import location, parse_frames
+from pgx.core.tracebacks import location, parse_frames
 from pgx.distributed.worker_process import POLL_SECONDS, WorkerProcess, stop
 
 if TYPE_CHECKING:

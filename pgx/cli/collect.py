@@ -8,13 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pgx.cli.arguments import (
-    Command,
-    add_checkpoint,
-    add_max_steps,
-    add_run,
-    count,
-)
+from pgx.cli.arguments import Command, add_checkpoint, add_max_steps, add_run, count
 from pgx.core.command_lines import override
 from pgx.core.errors import UserError
 from pgx.core.formatting import shown
@@ -23,7 +17,7 @@ if TYPE_CHECKING:
     from pgx.config.run_config import RunConfig
     from pgx.core.agent import Agent
     from pgx.rollouts.collector import RolloutCollector
-    from pgx.rollouts.datasets.format import Trajectory
+    from pgx.rollouts.dataset_files import Trajectory
     from pgx.training.evaluation import OnStep
 
 
@@ -70,7 +64,7 @@ def collect(
     from pgx.envs.gymnasium_backend import make_single
     from pgx.envs.rewards.spec import NO_SHAPING
     from pgx.rollouts.collector import RolloutCollector
-    from pgx.rollouts.datasets.write import write_dataset
+    from pgx.rollouts.dataset_files import write_dataset
     from pgx.training.build import load_agent
     from pgx.training.evaluation import live_progress
 
@@ -141,7 +135,7 @@ def _play(
     import numpy as np
 
     from pgx.rollouts.collector import RolloutBuffer
-    from pgx.rollouts.datasets.format import split
+    from pgx.rollouts.dataset_files import split
 
     done, steps, rounds = 0, 0, 0
     while done < count:

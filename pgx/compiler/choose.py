@@ -18,8 +18,8 @@ from pgx.compiler.eager import Eager
 from pgx.compiler.kernels import JitCompiler
 from pgx.compiler.program_cache import Store
 from pgx.core.algorithm import Engine
+from pgx.core.cpu import available_cores
 from pgx.core.errors import UserError
-from pgx.distributed.cores import available_cores
 
 SECONDS = 60  # that the attempt may take
 INSTALL = "install one (apt-get install g++) or set CXX"

@@ -22,7 +22,7 @@ from pgx.core.errors import UserError
 from pgx.core.extras import require
 from pgx.core.paths import choices, config_dir
 from pgx.core.schema import nearest, problems, signature
-from pgx.rollouts.datasets.read import dataset_problem
+from pgx.rollouts.dataset_files import dataset_problem
 
 
 def validate(cfg: DictConfig, asked: Sequence[str] = ()) -> RunConfig:

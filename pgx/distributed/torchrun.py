@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from pgx.core.agent import Agent
 from pgx.core.errors import RunError
 from pgx.core.ranks import SINGLE_PROCESS, Own, Ranks
+from pgx.ops.params import flatten
 
 # For one that is late, in an evaluation on rank 0 say. One that died is noticed at once: its connections end.
 TIMEOUT = timedelta(minutes=30)
@@ -120,3 +122,22 @@ def _summary(error: Exception) -> str:
     """What a library says happened, without the line of its source before it and its advice after it."""
     said = re.sub(r"^\[\S+:\d+\] ", "", str(error).strip()).partition("\n")[0]
     return said.partition(". ")[0] or type(error).__name__
+
+
+class RankMismatch(RunError):
+    """The ranks no longer hold the same parameters, and none of them can be kept."""
+
+
+def check_agreement(agent: Agent, ranks: Ranks, iteration: int) -> None:
+    """Compare the parameters of all ranks: equal numbers follow on equal processors and nowhere else.
+
+    Raises:
+        RanksDisagree: they are not the same after the `iteration`th iteration.
+    """
+    weights = {name: list(getattr(agent, name).parameters()) for name in ("policy", "critic")}
+    sums = {name: float(flatten(own).double().sum()) for name, own in weights.items() if own}
+    if any(other != sums for other in ranks.gather(sums)):
+        raise RankMismatch(
+            f"iteration {iteration}: the ranks no longer hold the same parameters, as where they "
+            "run on processors of different kinds; the last checkpoint is from before this was seen"
+        )

@@ -22,7 +22,7 @@ from typing import Any
 
 from pgx.core.errors import RunError
 from pgx.core.streams import guard, ignore
-from pgx.distributed.stack_report import location, parse_frames
+from pgx.core.tracebacks import location, parse_frames
 
 # multiprocessing's spawn would import the user's script in every worker. A fresh interpreter needs no
 # `if __name__ == "__main__"` there, and does not load torch because the script does.

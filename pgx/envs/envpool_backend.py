@@ -8,9 +8,9 @@ import numpy as np
 from gymnasium import spaces as spaces_of
 from numpy.typing import NDArray
 
+from pgx.core.cpu import has_one_core_each
 from pgx.core.errors import RunError
 from pgx.core.extras import import_problem
-from pgx.distributed.cores import has_one_core_each
 from pgx.envs import spaces
 from pgx.envs.gymnasium_backend import make_single, suppressed_warnings
 from pgx.envs.signals import Signals

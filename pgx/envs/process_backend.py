@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pgx.core.cpu import has_one_core_each
 from pgx.core.errors import RunError, UserError
-from pgx.distributed.cores import has_one_core_each
 from pgx.distributed.shared_memory import allocate
 from pgx.distributed.worker_process import WorkerProcess, WorkerTraceback, stop
 from pgx.envs.pickling import pickle_env

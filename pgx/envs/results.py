@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from pgx.distributed.stack_report import exception_frames, location
+from pgx.core.tracebacks import exception_frames, location
 
 RESET = "(observation, info)"
 STEP = "(observation, reward, terminated, truncated, info)"

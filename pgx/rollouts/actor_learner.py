@@ -16,14 +16,13 @@ from pgx.core.specs import choices
 from pgx.distributed.ray_cluster import suppress_ray_logs
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
-from pgx.rollouts.actor import CPU, ActorSpec
+from pgx.rollouts.actors import CPU, Actors, ActorSpec, Stream, Trajectory, concatenate, trajectory_specs
 from pgx.rollouts.collector import respond
 from pgx.rollouts.inference import InferenceServer, example_inputs
 from pgx.rollouts.local_actors import LocalActors
 from pgx.rollouts.shared_parameters import inference_tensors
 from pgx.rollouts.sizes import Auto, cores, sizes
 from pgx.rollouts.sources import Episode
-from pgx.rollouts.trajectories import Actors, Stream, Trajectory, concatenate, trajectory_specs
 
 
 class ActorLearner:

@@ -14,8 +14,7 @@ from pgx.core.schema import Count
 from pgx.core.seeding import generator
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
-from pgx.rollouts.datasets.format import Trajectory, join
-from pgx.rollouts.datasets.read import read_dataset
+from pgx.rollouts.dataset_files import Trajectory, join, read_dataset
 from pgx.rollouts.sources import Episode
 
 

@@ -4,16 +4,28 @@ import os
 import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
 
 from torch import Tensor
 
+from pgx.core.errors import RunError
 from pgx.distributed.shared_memory import ArraySpec, allocate, attach
-from pgx.distributed.worker_pool import Watchdog, WorkerPool
-from pgx.rollouts.actor import ActorSpec, CollectCommand, CollectResult, ResetCommand, SharedLayout, run_actor
-from pgx.rollouts.inference import InferenceServer
+from pgx.distributed.worker_pool import Watchdog, WorkerPool, attach_call_counts
+from pgx.rollouts.actors import (
+    Actor,
+    ActorSpec,
+    CollectCommand,
+    CollectResult,
+    ResetCommand,
+    Stream,
+    Trajectory,
+    with_actor_index,
+)
+from pgx.rollouts.inference import InferenceChannel, InferenceServer, RemotePolicy
 from pgx.rollouts.shared_parameters import SharedParameters, as_tensors, parameter_specs
-from pgx.rollouts.trajectories import Stream, Trajectory
 
 POLL_SECONDS = 1.0  # seconds between looks at the service, which wakes nobody when it fails
 
@@ -136,3 +148,42 @@ class LocalActors:
 def _close(descriptors: list[int]) -> None:
     for descriptor in descriptors:
         os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class SharedLayout:
+    """Where an actor finds what it shares with the learner: descriptors, and what lies behind them."""
+
+    parameters: int
+    parameter_columns: list[ArraySpec]
+    slots: int
+    slot_columns: list[list[ArraySpec]]
+    channels: list[InferenceChannel] | None  # where actors ask for actions; None: they choose their own
+    calls: int  # see `Watchdog`
+    actors: int
+
+
+def run_actor(plan: ActorSpec, places: SharedLayout, index: int, channel: "Connection[Any, Any]") -> None:
+    """Do as the learner says; for `WorkerPool`."""
+    begin: ResetCommand = channel.recv()
+    shared = as_tensors(attach(places.slots, [column for slot in places.slot_columns for column in slot]))
+    slots = [
+        {column.name.partition(".")[2]: shared[column.name] for column in slot}
+        for slot in places.slot_columns
+    ]
+    parameters = SharedParameters(places.parameters, places.parameter_columns)
+    remote_policy = None if places.channels is None else RemotePolicy(places.channels[index])
+    calls = attach_call_counts(places.calls, places.actors)[index : index + 1]
+    actor = Actor(plan, index, begin.generation, parameters, slots, remote_policy, calls)
+    try:
+        actor.begin(begin)
+        while True:
+            message: ResetCommand | CollectCommand = channel.recv()
+            if isinstance(message, ResetCommand):
+                actor.begin(message)
+            else:
+                channel.send(actor.fill(message.slot))
+    except RunError as error:
+        raise with_actor_index(error, plan, index) from error.__cause__
+    finally:
+        actor.collector.envs.close()

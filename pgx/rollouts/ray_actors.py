@@ -21,8 +21,15 @@ from pgx.core.errors import RunError, UserError, WorkersLost
 from pgx.distributed.ray_cluster import ParameterStore, connect
 from pgx.distributed.shared_memory import ArraySpec
 from pgx.distributed.worker_pool import WorkerFailure
-from pgx.rollouts.actor import Actor, ActorSpec, CollectResult, ResetCommand, with_actor_index
-from pgx.rollouts.trajectories import Stream, Trajectory
+from pgx.rollouts.actors import (
+    Actor,
+    ActorSpec,
+    CollectResult,
+    ResetCommand,
+    Stream,
+    Trajectory,
+    with_actor_index,
+)
 
 Arrays = Mapping[str, NDArray[Any]]
 

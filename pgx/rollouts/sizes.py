@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pgx.distributed.cores import available_cores
+from pgx.core.cpu import available_cores
 
 Auto = Literal["auto"]
 

@@ -39,13 +39,12 @@ from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
 from pgx.networks.agents import AgentSpec
 from pgx.networks.tabular import NoCritic
-from pgx.rollouts.actor import ActorSpec
 from pgx.rollouts.actor_learner import actor_learner
+from pgx.rollouts.actors import ActorSpec
 from pgx.rollouts.dataset import dataset
-from pgx.rollouts.episodes import episodes
 from pgx.rollouts.sizes import cores, worker_count
 from pgx.rollouts.sources import Episode, Runner
-from pgx.rollouts.sync import sync
+from pgx.rollouts.sync import episodes, sync
 from pgx.runs.checkpoints import Checkpoints
 from pgx.runs.loggers import Sink
 from pgx.runs.loggers.console import make_console

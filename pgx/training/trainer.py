@@ -15,7 +15,7 @@ from pgx.core.periodic import PeriodicTrigger
 from pgx.core.ranks import Ranks
 from pgx.core.specs import dimensions
 from pgx.core.stopping import Abandonable, StopAtCheckpoint
-from pgx.distributed.agreement import RankMismatch, check_agreement
+from pgx.distributed.torchrun import RankMismatch, check_agreement
 from pgx.rollouts.sources import Episode, RolloutSource
 from pgx.runs.checkpoints import packed
 from pgx.runs.lock import hold

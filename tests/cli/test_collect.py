@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pgx.envs.gymnasium_backend import GymnasiumVector
-from pgx.rollouts.datasets.read import read_dataset
+from pgx.rollouts.dataset_files import read_dataset
 from tests.command import Command
 from tests.conftest import QUIET, Make
 

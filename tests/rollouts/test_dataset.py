@@ -15,7 +15,7 @@ from pgx.core.errors import UserError
 from pgx.core.seeding import generator
 from pgx.envs.normalizers import RewardScaler
 from pgx.rollouts.dataset import DatasetRunner
-from pgx.rollouts.datasets.format import Trajectory
+from pgx.rollouts.dataset_files import Trajectory
 from pgx.runs.loggers.jsonl import read
 from pgx.training.build import build
 from pgx.training.trainer import Trainer

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pgx.core.errors import UserError
 from pgx.core.specs import ActionSpec, Continuous, Discrete, ObsSpec, choices
-from pgx.distributed.stack_report import exception_frames, location
+from pgx.core.tracebacks import exception_frames, location
 from pgx.envs import spaces
 from pgx.envs.gymnasium_backend import make_single, suppressed_warnings
 from pgx.envs.make import Backend, BackendChoice, choose_backend

@@ -8,7 +8,7 @@ import torch
 
 from pgx.core.data import Rollout
 from pgx.core.specs import Continuous, Discrete
-from pgx.rollouts.trajectories import concatenate, trajectory_specs, write_trajectory
+from pgx.rollouts.actors import concatenate, trajectory_specs, write_trajectory
 
 T, N = 5, 2
 

@@ -1,4 +1,4 @@
-"""Which cores environments are stepped on, and how many there are."""
+"""CPU cores that this process may use."""
 
 import math
 import os

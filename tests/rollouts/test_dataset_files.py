@@ -22,9 +22,18 @@ from pgx.core.data import Rollout
 from pgx.core.errors import UserError
 from pgx.core.specs import MultiDiscrete
 from pgx.envs.gymnasium_backend import GymnasiumVector, make_single
-from pgx.rollouts.datasets.format import Trajectory, join, space_from_json, space_to_json, split
-from pgx.rollouts.datasets.read import _numbers, read_dataset
-from pgx.rollouts.datasets.write import Written, _as_in, write_dataset
+from pgx.rollouts.dataset_files import (
+    Trajectory,
+    Written,
+    _as_in,
+    _numbers,
+    join,
+    read_dataset,
+    space_from_json,
+    space_to_json,
+    split,
+    write_dataset,
+)
 from tests.conftest import Make
 
 ENVS = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pgx.distributed.cores import available_cores, has_one_core_each
+from pgx.core.cpu import available_cores, has_one_core_each
 from pgx.envs.envpool_backend import EnvPoolVector
 from pgx.envs.process_backend import ProcessVector
 

@@ -6,7 +6,7 @@ import socket
 import numpy as np
 
 import pgx.training.trainer
-from pgx.distributed.stack_report import Frame, exception_frames, location, parse_frames
+from pgx.core.tracebacks import Frame, exception_frames, location, parse_frames
 
 NO_SHAPING = Frame("/home/me/my_env.py", 42, "step")
 PACKAGE = Frame(str(np.__file__), 7, "solve")
@@ -49,5 +49,5 @@ def test_an_exception_is_placed_where_it_came_from() -> None:
     assert found[-1].function == "test_an_exception_is_placed_where_it_came_from"
     assert found[0].file == json.decoder.__file__
     assert location(found).startswith(
-        "in test_an_exception_is_placed_where_it_came_from (test_stack_report.py:"
+        "in test_an_exception_is_placed_where_it_came_from (test_tracebacks.py:"
     )
