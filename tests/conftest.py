@@ -24,7 +24,7 @@ from pgx.core.data import Observations
 from pgx.core.errors import UserError
 from pgx.core.paths import choices
 from pgx.envs.gymnasium_backend import make_single
-from pgx.envs.make import id_problem
+from pgx.envs.registry import id_problem
 from pgx.rollouts.dataset_files import Trajectory, split, write_dataset
 from pgx.training.build import build
 from pgx.training.trainer import Trainer

@@ -17,8 +17,8 @@ from pgx.distributed.worker_process import POLL_SECONDS, WorkerProcess, stop
 
 if TYPE_CHECKING:
     from pgx.config.run_config import EnvConfig
-    from pgx.envs.checks import CheckRequest, CheckResult, Timing
-    from pgx.envs.checks.process import ChecksFinished
+    from pgx.envs.checks.env_under_test import CheckRequest, CheckResult
+    from pgx.envs.checks.suite import ChecksFinished, Timing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,8 +62,8 @@ def check_environment(overrides: list[str]) -> int:
         UserError: the overrides are invalid, or the environment cannot be created.
     """
     from pgx.config.run_config import EnvConfig
-    from pgx.envs.checks import CHECKS, CheckResult, fails, unknown
-    from pgx.envs.checks.process import BackendUnavailable, ChecksFinished, CheckStarted
+    from pgx.envs.checks.env_under_test import CheckResult, fails, unknown
+    from pgx.envs.checks.suite import CHECKS, BackendUnavailable, ChecksFinished, CheckStarted
     from pgx.envs.make import nan_keywords
     from pgx.runs.writer import complain
 
@@ -100,7 +100,7 @@ def _values(overrides: list[str]) -> dict[str, Any]:
     from pgx.config.check import plain_values, value_problems
     from pgx.config.compose import compose
     from pgx.config.overrides import jobs, prepare
-    from pgx.envs.make import id_problem
+    from pgx.envs.registry import id_problem
 
     if len(jobs(prepare(overrides))) > 1:
         raise UserError(f"{' '.join(overrides)}: has several values; pgx check takes one environment")
@@ -114,8 +114,8 @@ def _values(overrides: list[str]) -> dict[str, Any]:
 
 
 def _request(env: EnvConfig) -> CheckRequest:
-    from pgx.envs.checks import CheckRequest
-    from pgx.envs.pickling import pickle_env
+    from pgx.envs.checks.env_under_test import CheckRequest
+    from pgx.envs.registry import pickle_env
     from pgx.rollouts.sizes import cores
 
     try:
@@ -146,7 +146,7 @@ def _check_process(asked: CheckRequest, limit: float) -> Iterator[Iterator[Any]]
     Yields:
         The messages of the process.
     """
-    worker = WorkerProcess("pgx.envs.checks.process:serve", "the check process")
+    worker = WorkerProcess("pgx.envs.checks.suite:serve", "the check process")
     try:
         worker.send(asked)
         yield _messages(worker, limit)
@@ -156,7 +156,7 @@ def _check_process(asked: CheckRequest, limit: float) -> Iterator[Iterator[Any]]
 
 def _messages(worker: WorkerProcess, limit: float) -> Iterator[Any]:
     """Yield messages of the check process until its last; None at intervals while there is none."""
-    from pgx.envs.checks.process import BackendUnavailable, ChecksFinished
+    from pgx.envs.checks.suite import BackendUnavailable, ChecksFinished
 
     waited, message = 0.0, None
     while not isinstance(message, ChecksFinished | BackendUnavailable | ProcessFailed):
@@ -178,8 +178,7 @@ def _messages(worker: WorkerProcess, limit: float) -> Iterator[Any]:
 
 def _with_progress(messages: Iterator[Any]) -> Iterator[Any]:
     """Yield the messages, and print progress to stderr: one redrawn line on a terminal, else a line at intervals."""
-    from pgx.envs.checks import CHECKS
-    from pgx.envs.checks.process import CheckStarted
+    from pgx.envs.checks.suite import CHECKS, CheckStarted
 
     live, printed, drawn, line = sys.stderr.isatty(), time.monotonic(), False, ""
     for message in messages:
@@ -202,7 +201,7 @@ def _policy(values: dict[str, Any], env: EnvConfig, seen: ChecksFinished) -> Che
     import torch
 
     from pgx.config.run_config import spec_of
-    from pgx.envs.checks import fails, holds, unknown
+    from pgx.envs.checks.env_under_test import fails, holds, unknown
     from pgx.networks.agents import AgentSpec, flat_image_hint
 
     if seen.spaces is None:

@@ -125,8 +125,7 @@ def _write(
     camera: RenderingEnv, play_all: Callable[[], list[Episode]], path: Path, kind: Kind
 ) -> tuple[list[Episode], int]:
     """Record a video, which is complete or absent; return the episodes and the number of frames."""
-    from pgx.envs.render.rendering_env import add_caption
-    from pgx.envs.render.videos import GIF, MP4
+    from pgx.envs.render.videos import GIF, MP4, add_caption
     from pgx.runs.checkpoints import write_atomically
 
     part = path.with_name(f".{path.name}.part")

@@ -9,7 +9,7 @@ from pgx.config.run_config import NAMED, A3CConfig, ActorLearnerConfig, DatasetC
 from pgx.core.algorithm import Setting
 from pgx.core.extras import import_problem
 from pgx.distributed.ray_cluster import address_problem, suppress_ray_logs
-from pgx.envs.make import id_problem
+from pgx.envs.registry import id_problem
 from pgx.envs.rewards.spec import NO_SHAPING, reward_problems
 from pgx.networks import RECURRENT, WITH_ACTION_VALUES, WITH_VALUE_HEAD, WITHOUT_PARAMETERS
 from pgx.ops.optim import OPTIMIZERS

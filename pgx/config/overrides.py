@@ -23,7 +23,7 @@ from pgx.config.suggestions import explain, meant, spelled, unreadable, whole_li
 from pgx.core.errors import UserError
 from pgx.core.paths import choices, groups
 from pgx.core.schema import LONGEST, nearest
-from pgx.envs.make import id_problem
+from pgx.envs.registry import id_problem
 from pgx.envs.rewards.spec import functions_of
 
 

@@ -12,8 +12,7 @@ from pgx.core.cpu import has_one_core_each
 from pgx.core.errors import RunError
 from pgx.core.extras import import_problem
 from pgx.envs import spaces
-from pgx.envs.gymnasium_backend import make_single, suppressed_warnings
-from pgx.envs.signals import Signals
+from pgx.envs.gymnasium_backend import Signals, make_single, suppressed_warnings
 from pgx.envs.vector import Array, Step, reported_success
 
 # Packages of the environments that EnvPool reimplements. An environment of another package is never taken for

@@ -1,7 +1,7 @@
-"""Gymnasium environments in this process, one after another."""
+"""Backend `gymnasium`: Gymnasium environments in this process, stepped one after another."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,12 +10,91 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgx.core.errors import RunError, UserError
+from pgx.core.schema import nearest
 from pgx.core.specs import choices
 from pgx.envs import spaces
+from pgx.envs.registry import later_version
 from pgx.envs.results import describe_failure, number, stack_observations, unpack_reset, unpack_step
-from pgx.envs.signals import SignalReader, Signals
 from pgx.envs.spaces import Mask, mask_problem, no_action_allowed, read_mask
 from pgx.envs.vector import Array, Step, reported_success
+
+Single = gymnasium.Env[Any, Any]
+Signals = Mapping[str, NDArray[np.float64]]  # [N, ...] each
+
+
+def flight(env: Any) -> float:
+    """Seconds of the step, if nothing of the robot touches the world when it ends; else 0."""
+    contacts = env.data.contact.geom[: env.data.ncon]
+    return 0.0 if (env.model.geom_bodyid[contacts] == 0).any() else float(env.dt)
+
+
+SIMULATOR: dict[str, Callable[[Any], Any]] = {
+    "flight": flight,
+    "qpos": lambda env: env.data.qpos,
+    "qvel": lambda env: env.data.qvel,
+}
+
+
+def read_signal(env: Single, info: Mapping[str, Any], name: str) -> Any:
+    """One reading of one environment.
+
+    Raises:
+        KeyError, AttributeError: it has none of that name.
+    """
+    source, _, key = name.partition(".")
+    return info[key] if source == "info" else SIMULATOR[key](env.unwrapped)
+
+
+def signal_problem(env: Single, name: str) -> str | None:
+    """Why an environment has no such reading; None: it has.
+
+    Args:
+        env: which is reset, and takes a step where its info has to be seen.
+        name: of the reading.
+    """
+    source, _, key = name.partition(".")
+    if source == "simulator":
+        return None if {"data", "model"} <= vars(env.unwrapped).keys() else "it is no environment of MuJoCo's"
+    _, info = env.reset(seed=0)
+    env.action_space.seed(0)
+    info = env.step(env.action_space.sample())[4]
+    if key not in info:
+        return f"the info of its steps has no '{key}'{nearest(key, info)}; it has: {', '.join(info) or 'nothing'}"
+    if np.shape(info[key]) != ():
+        return f"'{key}' in the info of its steps is no number"
+    return None
+
+
+class SignalReader:
+    """Reads so many environments of one kind, one after another.
+
+    Args:
+        names: of the readings.
+        envs: of MuJoCo's where the simulator is to be read.
+    """
+
+    def __init__(self, names: Sequence[str], envs: Sequence[Single]) -> None:
+        self.shapes = {name: _shape(envs[0], name) for name in names}
+        self._envs = envs
+
+    def read(self, infos: Sequence[Mapping[str, Any]], resetting: NDArray[np.bool_]) -> Signals:
+        """Of the last step; 0 where an environment only reset.
+
+        Raises:
+            KeyError: an info has no such key.
+        """
+        found = {name: np.zeros((len(self._envs), *shape)) for name, shape in self.shapes.items()}
+        for name, values in found.items():
+            for i, (env, info) in enumerate(zip(self._envs, infos, strict=True)):
+                if not resetting[i]:
+                    values[i] = read_signal(env, info, name)
+        return found
+
+
+def _shape(env: Single, name: str) -> tuple[int, ...]:
+    """Of a reading; known before the first step."""
+    return np.shape(read_signal(env, {}, name)) if name.startswith("simulator.") else ()
+
 
 Space = gymnasium.Space[Any]
 
@@ -34,20 +113,6 @@ def make_single(env_id: str, kwargs: dict[str, Any]) -> "gymnasium.Env[Any, Any]
     """One environment."""
     with suppressed_warnings():
         return gymnasium.make(env_id, disable_env_checker=True, **kwargs)
-
-
-def later_version(env_id: str) -> str | None:
-    """Return the id of the newest registered version of an environment; None if the id is that, or is unknown."""
-    own = gymnasium.registry.get(env_id.rpartition(":")[2])
-    if own is None:
-        return None
-    newest = max(
-        spec.version or 0
-        for spec in gymnasium.registry.values()
-        if (spec.namespace, spec.name) == (own.namespace, own.name)
-    )
-    name = f"{own.namespace}/{own.name}" if own.namespace else own.name
-    return f"{name}-v{newest}" if newest > (own.version or 0) else None
 
 
 _REALS = frozenset({float, int, np.float64, np.float32})

@@ -1,27 +1,27 @@
-"""From an id to a vector environment, on the backend that the config asks for."""
+"""Construction of vector environments on the backend that the config names."""
 
-import importlib
 import math
 import statistics
 import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import gymnasium
+import numpy as np
+from numpy.typing import NDArray
 
 from pgx.core.errors import UserError
-from pgx.core.schema import most_similar
-from pgx.core.user_modules import hidden_file
+from pgx.core.specs import ActionSpec, ObsSpec
 from pgx.envs import envpool_backend, process_backend
-from pgx.envs.gymnasium_backend import GymnasiumVector, later_version, make_single
-from pgx.envs.packages import install_hint, package_hint
-from pgx.envs.pickling import pickle_env, unpickle_env
+from pgx.envs.gymnasium_backend import GymnasiumVector, make_single, signal_problem
+from pgx.envs.registry import later_version, pickle_env, unpickle_env
 from pgx.envs.rewards.shaped import ShapedRewardEnv
 from pgx.envs.rewards.spec import RewardSpec, required_signals
-from pgx.envs.signals import signal_problem
-from pgx.envs.vector import SignalEnv, VectorEnv
+from pgx.envs.vector import Array, SignalEnv, Step, VectorEnv
+
+if TYPE_CHECKING:  # imports torch
+    from pgx.distributed.worker_pool import CallCounts
 
 Backend = Literal["auto", "envpool", "processes", "gymnasium"]
 
@@ -54,46 +54,6 @@ def _has_nan(value: object) -> bool:
     if isinstance(value, list | tuple):
         return any(map(_has_nan, value))
     return isinstance(value, float) and math.isnan(value)
-
-
-def id_problem(env_id: str) -> str | None:
-    """What is wrong with an environment's id, with the nearest registered one; None when it is registered.
-
-    `module:Id-v0` imports the module first, which is how Gymnasium finds environments of your own.
-    """
-    module, colon, name = env_id.rpartition(":")
-    if colon:
-        try:
-            importlib.import_module(module)
-        except (Exception, SystemExit) as error:  # whatever a module of the user's raises
-            missing = isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]
-            hint = install_hint(module) if missing else hidden_file(module)
-            return f"env.id={env_id}: module '{module}' cannot be imported: {type(error).__name__}: {error}{hint}"
-    if name in gymnasium.registry:
-        return None
-    if colon:
-        hint = hidden_file(module) or nearest_id(name)
-        return f"env.id={env_id}: module '{module}' was imported and registers no environment '{name}'{hint}"
-    if (package := package_hint(name)) is not None:
-        return f"env.id={env_id}: not registered with Gymnasium; {package}"
-    return (
-        f"env.id={env_id}: no environment of that id is registered with Gymnasium{nearest_id(name)} "
-        "(`pgx envs` lists them)"
-    )
-
-
-def nearest_id(env_id: str) -> str:
-    """`; did you mean 'x'?` for the registered id whose name is most similar, of the same version or the newest."""
-    name, dash, version = env_id.rpartition("-v")
-    versions: dict[str, list[str]] = {}
-    for known in gymnasium.registry:
-        versions.setdefault(known.rpartition("-v")[0], []).append(known)
-    similar = most_similar(name if dash else env_id, versions)
-    if similar is None:
-        return ""
-    same = f"{similar}-v{version}"
-    newest = max(versions[similar], key=lambda known: (len(known), known))
-    return f"; did you mean '{same if same in versions[similar] else newest}'?"
 
 
 def choose_backend(
@@ -262,3 +222,73 @@ def env_spec(
         except ValueError as error:
             raise UserError(f"env.id={env_id}: {error}") from error
     return EnvSpec(choice, env_id, num_envs, kwargs, num_threads, worker_timeout, pickled_env, reward)
+
+
+def make_counted(plan: EnvSpec, calls: "CallCounts") -> VectorEnv:
+    """Environments of a worker, whose every call is counted, the first being that which makes them.
+
+    Args:
+        plan: of the environments.
+        calls: the worker's own counter, [1].
+    """
+    calls += 1
+    envs = plan.make()
+    calls += 1
+    # Those in processes of their own are watched from here, by the same bound.
+    return envs if plan.choice.name == "processes" else CountedCalls(envs, calls)
+
+
+class CountedCalls:
+    """Environments whose calls are counted."""
+
+    def __init__(self, envs: VectorEnv, calls: "CallCounts") -> None:
+        self._envs = envs
+        self._calls = calls
+
+    @property
+    def id(self) -> str:
+        return self._envs.id
+
+    @property
+    def backend(self) -> str:
+        return self._envs.backend
+
+    @property
+    def num_envs(self) -> int:
+        return self._envs.num_envs
+
+    @property
+    def obs_spec(self) -> ObsSpec:
+        return self._envs.obs_spec
+
+    @property
+    def action_spec(self) -> ActionSpec:
+        return self._envs.action_spec
+
+    @property
+    def action_mask(self) -> NDArray[np.bool_] | None:
+        return self._envs.action_mask
+
+    @property
+    def success(self) -> NDArray[np.int8] | None:
+        return self._envs.success
+
+    def reset(self, seed: int) -> Array:
+        self._calls += 1
+        obs = self._envs.reset(seed)
+        self._calls += 1
+        return obs
+
+    def send(self, action: Array) -> None:
+        self._calls += 1
+        self._envs.send(action)
+        self._calls += 1
+
+    def receive(self) -> Step:
+        self._calls += 1
+        step = self._envs.receive()
+        self._calls += 1
+        return step
+
+    def close(self) -> None:
+        self._envs.close()

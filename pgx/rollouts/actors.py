@@ -17,8 +17,7 @@ from pgx.core.seeding import derive
 from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete, ObsSpec, choices, obs_dtype
 from pgx.distributed.shared_memory import ArraySpec
 from pgx.distributed.worker_pool import CallCounts
-from pgx.envs.counted_calls import make_counted
-from pgx.envs.make import EnvSpec
+from pgx.envs.make import EnvSpec, make_counted
 from pgx.networks.agents import AgentSpec
 from pgx.rollouts.collector import RolloutBuffer, RolloutCollector
 from pgx.rollouts.inference import RemotePolicy

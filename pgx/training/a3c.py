@@ -29,8 +29,7 @@ from pgx.core.seeding import derive, generator
 from pgx.core.tensor_tree import leaves
 from pgx.distributed.shared_memory import ArraySpec, allocate, attach
 from pgx.distributed.worker_pool import CallCounts, Watchdog, WorkerPool, attach_call_counts
-from pgx.envs.counted_calls import make_counted
-from pgx.envs.make import EnvSpec
+from pgx.envs.make import EnvSpec, make_counted
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
 from pgx.networks.agents import AgentSpec

@@ -11,8 +11,8 @@ from pgx.core.agent import Agent
 from pgx.core.errors import RunError, UserError
 from pgx.core.periodic import PeriodicTrigger
 from pgx.core.seeding import derive
-from pgx.envs.render.rendering_env import Frame, RenderingEnv, add_caption
-from pgx.envs.render.videos import GIF, LIMITS
+from pgx.envs.render.rendering_env import Frame, RenderingEnv
+from pgx.envs.render.videos import GIF, LIMITS, add_caption
 from pgx.runs.loggers import Clip
 from pgx.runs.writer import Records
 from pgx.training.evaluation import play, unwatched

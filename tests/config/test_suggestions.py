@@ -16,8 +16,7 @@ from pgx.config.suggestions import ALIASES, is_known, meant
 from pgx.config.unused_keys import flat
 from pgx.core.paths import choices, groups
 from pgx.core.schema import most_similar
-from pgx.envs.make import id_problem, nearest_id
-from pgx.envs.packages import PACKAGES, package_hint
+from pgx.envs.registry import PACKAGES, id_problem, nearest_id, package_hint
 from tests.command import Command
 
 PPO = OmegaConf.to_container(compose(["algo=ppo"]), resolve=False)

@@ -3,8 +3,8 @@
 import numpy as np
 
 from pgx.distributed.worker_pool import Watchdog, attach_call_counts
-from pgx.envs.counted_calls import CountedCalls
 from pgx.envs.gymnasium_backend import GymnasiumVector
+from pgx.envs.make import CountedCalls
 
 
 def test_only_time_that_is_waited_within_one_call_counts() -> None:

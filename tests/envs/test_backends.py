@@ -18,7 +18,8 @@ from pgx.core.specs import Continuous, Discrete, MultiDiscrete
 from pgx.envs import spaces
 from pgx.envs.envpool_backend import EnvPoolVector, unsupported_reason
 from pgx.envs.gymnasium_backend import GymnasiumVector, suppressed_warnings
-from pgx.envs.make import BackendChoice, choose_backend, id_problem, make_envs
+from pgx.envs.make import BackendChoice, choose_backend, make_envs
+from pgx.envs.registry import id_problem
 from pgx.envs.rewards.spec import NO_SHAPING
 from pgx.envs.vector import VectorEnv, step
 from tests.envs.odd import Fast

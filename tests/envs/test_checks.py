@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import tests.envs.broken
-from pgx.envs.checks import CHECKS, CheckRequest, EnvUnderTest, run_check
-from pgx.envs.checks.rows import VectorTrace, after_ends
-from pgx.envs.checks.subject import CheckResult
+from pgx.envs.checks.env_under_test import CheckRequest, CheckResult, EnvUnderTest
+from pgx.envs.checks.suite import CHECKS, run_check
+from pgx.envs.checks.vector_env import VectorTrace, after_ends
 from pgx.envs.make import Backend
 from pgx.envs.vector import Step
 

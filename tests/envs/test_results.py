@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pgx.core.errors import RunError
-from pgx.envs.checks import run_check
-from pgx.envs.checks.subject import CheckRequest, EnvUnderTest
+from pgx.envs.checks.env_under_test import CheckRequest, EnvUnderTest
+from pgx.envs.checks.suite import run_check
 from pgx.envs.make import BackendChoice, make_envs
 from pgx.envs.rewards.spec import NO_SHAPING
 from pgx.envs.vector import Step, step

@@ -12,7 +12,7 @@ import pgx.cli.check
 from pgx.cli.main import main
 from pgx.core.errors import UserError
 from pgx.core.specs import Continuous, Image
-from pgx.envs.checks import CHECKS
+from pgx.envs.checks.suite import CHECKS
 from pgx.networks.agents import flat_image_hint
 from tests.processes import runs
 

@@ -14,11 +14,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from pgx.cli.record import record
 from pgx.core.errors import RunError, UserError
 from pgx.envs.gymnasium_backend import make_single
-from pgx.envs.pickling import pickle_env
-from pgx.envs.render.opengl import choose_opengl
-from pgx.envs.render.rendering_env import Frame, RenderingEnv, add_caption
-from pgx.envs.render.videos import GIF
-from pgx.envs.render.worker import RenderSettings, _render_problem, track_robot
+from pgx.envs.registry import pickle_env
+from pgx.envs.render.rendering_env import (
+    Frame,
+    RenderingEnv,
+    RenderSettings,
+    _render_problem,
+    choose_opengl,
+    track_robot,
+)
+from pgx.envs.render.videos import GIF, add_caption
 from pgx.envs.vector import step
 from tests.conftest import Make, parameters
 from tests.environments import Painted

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from pgx.core.errors import UserError
 from pgx.core.extras import import_problem
-from pgx.envs.render.worker import RGBImage
+from pgx.core.formatting import shown
+from pgx.envs.render.rendering_env import Frame, RGBImage
 
 Kind = Literal["mp4", "gif"]
 LIMITS: dict[Kind, int] = {"mp4": 60, "gif": 25}  # frames a second, of more of which players show fewer
@@ -105,3 +106,26 @@ class GIF:
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
         return self._frames[0].size
+
+
+_MARGIN = 0.02  # of the height
+
+
+_LETTERS = 0.045  # of the height
+
+
+_SMALLEST = 9  # pixels of letters that can be read
+
+
+def add_caption(frame: Frame) -> RGBImage:
+    """A frame with its return and its step in the corner."""
+    image = Image.fromarray(frame.image)
+    size = max(_SMALLEST, round(_LETTERS * image.height))
+    margin = max(2, round(_MARGIN * image.height))
+    draw = ImageDraw.Draw(image, "RGBA")
+    font: Any = ImageFont.load_default(size)
+    text = f"return {shown(frame.episode_return)}   step {frame.step:,}"
+    left, top, right, bottom = draw.textbbox((2 * margin, 2 * margin), text, font=font)
+    draw.rectangle((left - margin, top - margin, right + margin, bottom + margin), fill=(0, 0, 0, 150))
+    draw.text((2 * margin, 2 * margin), text, font=font, fill=(255, 255, 255, 255))
+    return np.asarray(image)

@@ -24,7 +24,7 @@ from pgx.core.tracebacks import exception_frames, location
 from pgx.envs import spaces
 from pgx.envs.gymnasium_backend import make_single, suppressed_warnings
 from pgx.envs.make import Backend, BackendChoice, choose_backend
-from pgx.envs.pickling import unpickle_env
+from pgx.envs.registry import unpickle_env
 from pgx.envs.rewards.spec import NO_SHAPING
 from pgx.envs.spaces import Convert
 from pgx.envs.vector import Array

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from pgx.core.errors import RunError, UserError
 from pgx.core.specs import ActionSpec
 from pgx.envs import process_backend
-from pgx.envs.checks.seeds import seeds_of
-from pgx.envs.checks.subject import (
+from pgx.envs.checks.env_under_test import (
     MAX_OBS_BYTES,
     SECONDS,
     CheckResult,
@@ -25,6 +24,7 @@ from pgx.envs.checks.subject import (
     same_bits,
     unknown,
 )
+from pgx.envs.checks.single_env import seeds_of
 from pgx.envs.gymnasium_backend import GymnasiumVector
 from pgx.envs.make import make_envs
 from pgx.envs.rewards.spec import NO_SHAPING
