@@ -25,7 +25,7 @@ from pgx.core.errors import UserError
 from pgx.core.paths import choices
 from pgx.envs.gymnasium_backend import make_single
 from pgx.envs.registry import id_problem
-from pgx.rollouts.dataset_files import Trajectory, split, write_dataset
+from pgx.rollouts.dataset_files import RecordedEpisode, split_episodes, write_dataset
 from pgx.training.build import build
 from pgx.training.trainer import Trainer
 from tests.command import Command, Said
@@ -211,9 +211,9 @@ def recorded(folder: Path, env: tuple[str, ...]) -> Path:
         f"run_dir={path}-run",
     ]
     trainer = build(validate(compose([*QUIET, *settings, *env, "env.scale_reward=false"])))
-    episodes: list[Trajectory] = []
+    episodes: list[RecordedEpisode] = []
     while len(episodes) < 16 or not any(episode.reward.any() for episode in episodes):
-        episodes += split(trainer.runner.collect(trainer.agent))
+        episodes += split_episodes(trainer.runner.collect(trainer.agent))
     trainer.runner.close()
     single = make_single(trainer.runner.envs.id, {})
     write_dataset(path, episodes, single.observation_space, single.action_space, {})

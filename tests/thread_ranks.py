@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from pgx.core.ranks import Own, Ranks
+from pgx.core.ranks import Ranks, RankValue
 
 Result = TypeVar("Result")
 PATIENCE = 60  # seconds that a rank waits for one that failed
@@ -34,7 +34,7 @@ class ThreadRank:
         sums = zip(*([count * mean for mean in own] for count, own in parts if count), strict=True)
         return tuple(torch.stack(terms).sum(0) / total for terms in sums)
 
-    def gather(self, own: Own) -> list[Own]:
+    def gather(self, own: RankValue) -> list[RankValue]:
         self.given[self.rank] = own
         self.barrier.wait(PATIENCE)
         everything = list(self.given)

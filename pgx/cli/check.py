@@ -114,15 +114,15 @@ def _values(overrides: list[str]) -> dict[str, Any]:
 
 
 def _request(env: EnvConfig) -> CheckRequest:
+    from pgx.core.cpu import available_cores
     from pgx.envs.checks.env_under_test import CheckRequest
     from pgx.envs.registry import pickle_env
-    from pgx.rollouts.sizes import cores
 
     try:
         pickled_env = pickle_env(env.id, env.kwargs)
     except ValueError:  # a check reports it
         pickled_env = None
-    threads = env.num_threads or cores()
+    threads = env.num_threads or available_cores()
     return CheckRequest(
         env.id,
         env.num_envs,

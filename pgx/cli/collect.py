@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pgx.config.run_config import RunConfig
     from pgx.core.agent import Agent
     from pgx.rollouts.collector import RolloutCollector
-    from pgx.rollouts.dataset_files import Trajectory
+    from pgx.rollouts.dataset_files import RecordedEpisode
     from pgx.training.evaluation import OnStep
 
 
@@ -83,7 +83,7 @@ def collect(
     single = make_single(envs.id, dict(cfg.env.kwargs))
     lengths: list[int] = []
 
-    def recorded(on_step: OnStep) -> Iterator[Trajectory]:
+    def recorded(on_step: OnStep) -> Iterator[RecordedEpisode]:
         for episode in _play(collector, agent, count, limit, on_step):
             lengths.append(len(episode))
             yield episode
@@ -126,7 +126,7 @@ def _training_command(cfg: RunConfig, out: str, episodes: int) -> str:
 
 def _play(
     collector: RolloutCollector, agent: Agent, count: int, max_steps: int, on_step: OnStep
-) -> Iterator[Trajectory]:
+) -> Iterator[RecordedEpisode]:
     """Yield `count` episodes, one from each environment in every round.
 
     A last round with more episodes than needed keeps those of the first environments. Keeping the episodes that end
@@ -135,13 +135,13 @@ def _play(
     import numpy as np
 
     from pgx.rollouts.collector import RolloutBuffer
-    from pgx.rollouts.dataset_files import split
+    from pgx.rollouts.dataset_files import split_episodes
 
     done, steps, rounds = 0, 0, 0
     while done < count:
         collector.begin(rounds)
         rounds += 1
-        buffer = RolloutBuffer(room=1024)
+        buffer = RolloutBuffer(capacity=1024)
         left = np.ones(collector.envs.num_envs, dtype=np.bool_)
         while left.any():
             collector.advance(agent, buffer, steps=1)
@@ -151,7 +151,7 @@ def _play(
             left &= ~(buffer["terminated"][-1] | buffer["truncated"][-1])
             steps += len(left)
             on_step(done, steps)
-        played = split(collector.rollout(buffer))[: count - done]
+        played = split_episodes(collector.rollout(buffer))[: count - done]
         collector.episodes.clear()
         done += len(played)
         yield from played

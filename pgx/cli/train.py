@@ -28,7 +28,7 @@ from pgx.core.errors import UserError
 from pgx.core.paths import groups
 from pgx.core.schema import nearest
 from pgx.core.stopping import QuietInterrupt
-from pgx.distributed.torchrun import join
+from pgx.distributed.torchrun import join_process_group
 from pgx.runs.checkpoints import LAST, Checkpoints
 from pgx.runs.lock import hold
 from pgx.sweeps.plan import key_of
@@ -56,7 +56,7 @@ _PRINT_ONLY = {"hydra_help", "cfg", "info", "shell_completion"}  # Hydra's flags
 
 def train(arguments: list[str]) -> int:
     """Train or resume a run, as a single process or as one rank of several; return the exit code."""
-    ranks = join()
+    ranks = join_process_group()
     if ranks.rank > 0:
         return report_first_error(ranks, partial(run_worker_rank, ranks))
     return report_first_error(ranks, partial(run_rank0, ranks, partial(_train, arguments)))

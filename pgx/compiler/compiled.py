@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pgx.compiler.arguments import Call, Curried, signature
 from pgx.compiler.eager import EagerFunction
 from pgx.compiler.program_cache import Code, ProgramCache, Programs
-from pgx.core.algorithm import Bound, Result
+from pgx.core.algorithm import Bound, _Result
 from pgx.core.tensor_tree import leaves
 
 
@@ -160,7 +160,7 @@ class Compiled:
         else:
             key.append(id(value) if callable(value) else value)
 
-    def submit(self, function: Callable[..., Result], *arguments: Any) -> Callable[[], Result]:
+    def submit(self, function: Callable[..., _Result], *arguments: Any) -> Callable[[], _Result]:
         """In a thread of its own, where there is a second processor that nothing is beside yet: folds leave Python to
         others. What it gives is the same wherever it runs."""
         if self._aside is None or not self._free.acquire(blocking=False):
@@ -173,7 +173,7 @@ class Compiled:
         if self._aside is not None:
             self._aside.submit(lambda: None).result()
 
-    def _alone(self, function: Callable[..., Result], *arguments: Any) -> Result:
+    def _alone(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
         """In the second thread; it is free again before anyone can know of the result."""
         try:
             return function(*arguments)

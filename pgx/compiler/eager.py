@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pgx.core.algorithm import Bound, Result
+from pgx.core.algorithm import Bound, _Result
 
 
 class EagerFunction:
@@ -43,7 +43,7 @@ class Eager:
     ) -> Callable[[Tensor], Tensor]:
         return function(*fixed)
 
-    def submit(self, function: Callable[..., Result], *arguments: Any) -> Callable[[], Result]:
+    def submit(self, function: Callable[..., _Result], *arguments: Any) -> Callable[[], _Result]:
         """At once: two threads of Python hold each other up."""
         result = function(*arguments)
         return lambda: result

@@ -7,13 +7,14 @@ from pgx.algos.common.sequences import sequence_conflicts
 from pgx.compiler.choose import why_not
 from pgx.config.run_config import NAMED, A3CConfig, ActorLearnerConfig, DatasetConfig, RunConfig, SyncConfig
 from pgx.core.algorithm import Setting
+from pgx.core.cpu import available_cores
 from pgx.core.extras import import_problem
 from pgx.distributed.ray_cluster import address_problem, suppress_ray_logs
 from pgx.envs.registry import id_problem
 from pgx.envs.rewards.spec import NO_SHAPING, reward_problems
 from pgx.networks import RECURRENT, WITH_ACTION_VALUES, WITH_VALUE_HEAD, WITHOUT_PARAMETERS
 from pgx.ops.optim import OPTIMIZERS
-from pgx.rollouts.sizes import ActorSizes, cores, size_problems, sizes, worker_count, worker_problems
+from pgx.rollouts.sizes import ActorSizes, resolve_sizes, resolve_workers, size_problems, worker_problems
 
 
 def contradictions(config: RunConfig) -> list[str]:
@@ -96,9 +97,9 @@ def _envs_of_an_update(config: RunConfig) -> int:
     match config.runner:
         case ActorLearnerConfig():
             size = _sizes(num_envs, config.runner)
-            return size.trajectories * size.envs_each
+            return size.trajectories * size.envs_per_actor
         case A3CConfig():
-            return num_envs // worker_count(num_envs, config.runner.workers, cores())
+            return num_envs // resolve_workers(num_envs, config.runner.workers, available_cores())
         case _:
             return num_envs
 
@@ -130,7 +131,7 @@ def _dataset_misfits(config: RunConfig) -> list[str]:
 
 def _sizes(num_envs: int, runner: ActorLearnerConfig) -> ActorSizes:
     """Return the sizes of a run with actors."""
-    return sizes(num_envs, runner.workers, runner.trajectories, runner.queue, cores())
+    return resolve_sizes(num_envs, runner.workers, runner.trajectories, runner.queue, available_cores())
 
 
 def _actor_misfits(config: RunConfig) -> list[str]:
@@ -174,7 +175,7 @@ def _a3c_misfits(config: RunConfig) -> list[str]:
     if not isinstance(config.runner, A3CConfig):
         return []
     num_envs, name = config.env.num_envs, config.names.algo
-    found = worker_problems(num_envs, worker_count(num_envs, config.runner.workers, cores()))
+    found = worker_problems(num_envs, resolve_workers(num_envs, config.runner.workers, available_cores()))
     if "shared_parameters" not in config.algo.uses:
         found.append(
             f"runner=a3c: others change the parameters during an update, and {name} takes them for its own; "

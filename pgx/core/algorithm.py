@@ -13,7 +13,7 @@ from pgx.core.data import Batch, Rollout
 from pgx.core.metrics import Metric
 from pgx.core.ranks import SINGLE_PROCESS, Ranks
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
 
 class Bound(Protocol):
@@ -26,7 +26,7 @@ class Bound(Protocol):
         ...
 
 
-class Binds(Protocol):
+class SupportsBind(Protocol):
     """Part of an engine that rollout collectors use."""
 
     def bind(
@@ -52,7 +52,7 @@ class Binds(Protocol):
         ...
 
 
-class Engine(Binds, Protocol):
+class Engine(SupportsBind, Protocol):
     """Execution of pure functions of networks and tensors, eager or compiled."""
 
     def prepare(
@@ -66,7 +66,7 @@ class Engine(Binds, Protocol):
         """
         ...
 
-    def submit(self, function: Callable[..., Result], *arguments: Any) -> Callable[[], Result]:
+    def submit(self, function: Callable[..., _Result], *arguments: Any) -> Callable[[], _Result]:
         """function(*arguments), begun now, and beside what follows where that is of use; call what is returned for it.
 
         Until then nothing may touch what the function changes, nor change what it reads.

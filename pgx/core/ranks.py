@@ -7,7 +7,7 @@ from typing import ClassVar, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-Own = TypeVar("Own")
+RankValue = TypeVar("RankValue")
 
 
 class Ranks(Protocol):
@@ -39,7 +39,7 @@ class Ranks(Protocol):
         """
         ...
 
-    def gather(self, own: Own) -> list[Own]:
+    def gather(self, own: RankValue) -> list[RankValue]:
         """Return the values of all ranks, in order of rank; tensors are on the CPU."""
         ...
 
@@ -55,7 +55,7 @@ class SingleProcess:
     def mean(self, rows: Tensor, *means: Tensor) -> tuple[Tensor, ...]:
         return means
 
-    def gather(self, own: Own) -> list[Own]:
+    def gather(self, own: RankValue) -> list[RankValue]:
         return [own]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
 
 class IterationAbandoned(BaseException):
@@ -27,7 +27,7 @@ class Abandonable:
     def __init__(self) -> None:
         self._inside = False
 
-    def run(self, work: Callable[[], Result]) -> Result | None:
+    def run(self, work: Callable[[], _Result]) -> _Result | None:
         """Do the work; returns None where `abandon` ended it."""
         try:
             try:

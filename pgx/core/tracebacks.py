@@ -11,7 +11,7 @@ from typing import NamedTuple
 _FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
 
 
-class Frame(NamedTuple):
+class StackFrame(NamedTuple):
     """Line of code that a thread executes."""
 
     file: str
@@ -19,26 +19,26 @@ class Frame(NamedTuple):
     function: str
 
 
-def parse_frames(report: str) -> list[Frame]:
+def parse_frames(report: str) -> list[StackFrame]:
     """Return the frames of the current thread, usually the main thread, innermost first.
 
     Args:
         report: output of `faulthandler`; may be empty.
     """
     current = report.partition("Current thread")[2].partition("\n\n")[0]
-    return [Frame(file, int(line), function) for file, line, function in _FRAME.findall(current)]
+    return [StackFrame(file, int(line), function) for file, line, function in _FRAME.findall(current)]
 
 
-def exception_frames(error: BaseException) -> list[Frame]:
+def exception_frames(error: BaseException) -> list[StackFrame]:
     """Return the frames in which an exception was raised, innermost first."""
     walked = [
-        Frame(frame.f_code.co_filename, line, frame.f_code.co_name)
+        StackFrame(frame.f_code.co_filename, line, frame.f_code.co_name)
         for frame, line in traceback.walk_tb(error.__traceback__)
     ]
     return walked[::-1]
 
 
-def location(frames: Iterable[Frame]) -> str:
+def location(frames: Iterable[StackFrame]) -> str:
     """Return the innermost line of the user's code as `in step (myenv.py:42)`, or "" without frames.
 
     Without code of the user, it is the innermost line of another package, else of Python's library.

@@ -13,10 +13,12 @@ from typing import Any
 
 from pgx.core.errors import UserError
 
-PROBE = "import ray, sys; ray.init(address=sys.argv[1], logging_level='ERROR', log_to_driver=False)"
+_PROBE = "import ray, sys; ray.init(address=sys.argv[1], logging_level='ERROR', log_to_driver=False)"
 
-SKIPPED = "RAY_DEDUP_LOGS_SKIP_REGEX"  # lines that Ray keeps from the console; read when it is imported
-LEVEL = "RAY_BACKEND_LOG_LEVEL"  # below which Ray says nothing; read when it connects
+LOG_FILTER_VARIABLE = (
+    "RAY_DEDUP_LOGS_SKIP_REGEX"  # lines that Ray keeps from the console; read when it is imported
+)
+_LOG_LEVEL_VARIABLE = "RAY_BACKEND_LOG_LEVEL"  # below which Ray says nothing; read when it connects
 
 
 class ParameterStore:
@@ -44,7 +46,7 @@ class ParameterStore:
         """Version and references of what was published last; None: nothing was."""
         return self._newest
 
-    def join(self, index: int) -> int:
+    def register(self, index: int) -> int:
         """A process begins to be an actor; returns 0, or where one was before it how many have died by now.
 
         Args:
@@ -66,7 +68,7 @@ def suppress_ray_logs() -> None:
 
     What the user is to know of nodes and processes is in pgx's own messages.
     """
-    os.environ.setdefault(SKIPPED, ".*")
+    os.environ.setdefault(LOG_FILTER_VARIABLE, ".*")
 
 
 def address_problem(key: str, address: str) -> str | None:
@@ -108,11 +110,13 @@ def connect(key: str, address: str | None, connect_seconds: float, num_cpus: int
         settings |= {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
         ray.init(**settings)
         return True
-    chosen = os.environ.setdefault(LEVEL, "fatal")  # of this process: lost nodes are told of at length
+    chosen = os.environ.setdefault(
+        _LOG_LEVEL_VARIABLE, "fatal"
+    )  # of this process: lost nodes are told of at length
     with _stderr_suppressed():
         ray.init(**settings, address=address)
     if chosen == "fatal":
-        del os.environ[LEVEL]
+        del os.environ[_LOG_LEVEL_VARIABLE]
     return True
 
 
@@ -159,7 +163,7 @@ def check_cluster(key: str, address: str, seconds: float) -> None:
     left = max(1.0, seconds - (time.monotonic() - started))
     try:
         asked = subprocess.run(
-            [sys.executable, "-c", PROBE, address], capture_output=True, text=True, timeout=left, check=False
+            [sys.executable, "-c", _PROBE, address], capture_output=True, text=True, timeout=left, check=False
         )
     except subprocess.TimeoutExpired:
         raise UserError(problem) from None

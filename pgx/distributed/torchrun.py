@@ -13,11 +13,11 @@ from torch import distributed as dist
 
 from pgx.core.agent import Agent
 from pgx.core.errors import RunError
-from pgx.core.ranks import SINGLE_PROCESS, Own, Ranks
+from pgx.core.ranks import SINGLE_PROCESS, Ranks, RankValue
 from pgx.ops.params import flatten
 
 # For one that is late, in an evaluation on rank 0 say. One that died is noticed at once: its connections end.
-TIMEOUT = timedelta(minutes=30)
+_TIMEOUT = timedelta(minutes=30)
 
 
 class RankLost(RunError):
@@ -29,7 +29,7 @@ def under_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
 
 
-def join() -> Ranks:
+def join_process_group() -> Ranks:
     """The ranks that this process is one of; alone without torchrun.
 
     Raises:
@@ -42,7 +42,7 @@ def join() -> Ranks:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # from here on device=cuda is this one
         backend = "cpu:gloo,cuda:nccl"
     with _rank_loss_detected():
-        dist.init_process_group(backend, timeout=TIMEOUT)
+        dist.init_process_group(backend, timeout=_TIMEOUT)
     return TorchrunContext(dist.get_rank(), dist.get_world_size(), local_size)
 
 
@@ -88,8 +88,8 @@ class TorchrunContext:
         whole = torch.split(sums[:-1] / sums[-1], [m.numel() for m in means])
         return tuple(part.view(m.shape).to(m.dtype) for part, m in zip(whole, means, strict=True))
 
-    def gather(self, own: Own) -> list[Own]:
-        found: list[Own] = [own] * self.size
+    def gather(self, own: RankValue) -> list[RankValue]:
+        found: list[RankValue] = [own] * self.size
         with _rank_loss_detected():
             dist.all_gather_object(found, own)
         return found

@@ -100,7 +100,7 @@ def _stacked(gates: int, inputs: int, units: int, generator: torch.Generator) ->
     )
 
 
-class RecurrentPolicy(nn.Module):
+class RecurrentNetwork(nn.Module):
     """pi(a_t | s_0, ..., s_t) = head(m_t), with m_t = cell(encoder(s_t), m_{t-1}) and m empty before an episode begins.
 
     Args:
@@ -173,7 +173,7 @@ class GRUPolicy(Validated):
             self.log_std_init,
             self.continuous,
         )
-        return RecurrentPolicy(
+        return RecurrentNetwork(
             encoder, cell, head, RecurrentState(cell.size, self.sequence_length, self.burn_in)
         )
 
@@ -206,6 +206,6 @@ class LSTMPolicy(Validated):
             self.log_std_init,
             self.continuous,
         )
-        return RecurrentPolicy(
+        return RecurrentNetwork(
             encoder, cell, head, RecurrentState(cell.size, self.sequence_length, self.burn_in)
         )

@@ -10,18 +10,27 @@ import torch
 
 from pgx.core.agent import Agent, Metrics, State
 from pgx.core.algorithm import Engine
+from pgx.core.cpu import available_cores
 from pgx.core.data import Rollout
 from pgx.core.schema import Count, Index, Positive
 from pgx.core.specs import choices
 from pgx.distributed.ray_cluster import suppress_ray_logs
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
-from pgx.rollouts.actors import CPU, Actors, ActorSpec, Stream, Trajectory, concatenate, trajectory_specs
+from pgx.rollouts.actors import (
+    _CPU,
+    Actors,
+    ActorSpec,
+    StreamState,
+    Trajectory,
+    concatenate,
+    trajectory_specs,
+)
 from pgx.rollouts.collector import respond
 from pgx.rollouts.inference import InferenceServer, example_inputs
 from pgx.rollouts.local_actors import LocalActors
 from pgx.rollouts.shared_parameters import inference_tensors
-from pgx.rollouts.sizes import Auto, cores, sizes
+from pgx.rollouts.sizes import Auto, resolve_sizes
 from pgx.rollouts.sources import Episode
 
 
@@ -67,13 +76,13 @@ class ActorLearner:
         self.policy_seconds = 0.0
         # One number divides all rewards, while each actor's environments have returns of their own.
         self._scalers = None if reward_scaler is None else reward_scaler.shared(actors.count)
-        self._streams: list[Stream | None] = [None] * actors.count
+        self._streams: list[StreamState | None] = [None] * actors.count
         self._started = False
         self._version = 0  # of the parameters that are published
         self._requested = 0  # k, since the environments began
         self._pending = 0  # ordered and not yet taken
         self.steps = 0
-        self.taken = 0
+        self.steps_taken = 0
         self._lags: list[int] = []
         self._fill = 0.0
 
@@ -96,7 +105,7 @@ class ActorLearner:
         """
         if not self._started:
             self.begin(iteration=0)
-        self.taken = 0
+        self.steps_taken = 0
         self._publish(agent)
         self._request(self.queue - self._pending)
         self._fill = self.actors.finished() / self.queue
@@ -134,7 +143,7 @@ class ActorLearner:
             self._record(trajectory)
         rollout = concatenate([trajectory.columns for trajectory in taken], self.device)
         self.steps = rollout.steps
-        self.taken += rollout.steps
+        self.steps_taken += rollout.steps
         if self._scalers is None:
             return rollout
         return replace(rollout, reward=self._scalers[0].scaled(rollout.reward))
@@ -180,7 +189,7 @@ class ActorLearner:
         self.envs.close()
 
 
-def actor_learner(
+def make_actor_learner(
     envs: VectorEnv,
     reward_scaler: RewardScaler | None,
     device: torch.device,
@@ -209,13 +218,15 @@ def actor_learner(
         address: of a Ray cluster, host:port or auto; None: a Ray of this run's own.
         connect_seconds: to wait for the cluster, and for its room for the actors.
     """
-    size = sizes(num_envs, workers, trajectories, queue, cores())
+    size = resolve_sizes(num_envs, workers, trajectories, queue, available_cores())
     plan = actor_plan(size.workers)
-    twin = plan.agent.make(envs.obs_spec, envs.action_spec, CPU)
+    twin = plan.agent.make(envs.obs_spec, envs.action_spec, _CPU)
     state = twin.policy.recurrent_state
     state_size = 0 if state is None else state.size
-    columns = trajectory_specs(rollout_steps, size.envs_each, envs.obs_spec, envs.action_spec, state_size)
-    given = example_inputs(twin, columns[0], size.envs_each)
+    columns = trajectory_specs(
+        rollout_steps, size.envs_per_actor, envs.obs_spec, envs.action_spec, state_size
+    )
+    given = example_inputs(twin, columns[0], size.envs_per_actor)
     service = None
     if inference == "learner":
         service = InferenceServer(twin, engine, given, sum(choices(envs.action_spec)), size.workers)
@@ -233,5 +244,5 @@ def actor_learner(
             from pgx.rollouts.ray_actors import RayActors  # imports Ray, an extra
 
             actors = RayActors(plan, size.workers, max_restarts, columns, address, connect_seconds)
-    rows = (rollout_steps, size.envs_each)
+    rows = (rollout_steps, size.envs_per_actor)
     return ActorLearner(envs, actors, reward_scaler, size.trajectories, size.queue, rows, device)

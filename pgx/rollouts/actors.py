@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pgx.compiler import EngineChoice, discard_report, make_engine
 from pgx.core.agent import Agent
-from pgx.core.algorithm import Binds
+from pgx.core.algorithm import SupportsBind
 from pgx.core.data import Rollout
 from pgx.core.errors import RunError
 from pgx.core.seeding import derive
@@ -24,7 +24,7 @@ from pgx.rollouts.inference import RemotePolicy
 from pgx.rollouts.shared_parameters import inference_tensors
 from pgx.rollouts.sources import Episode
 
-Stream = np.ndarray[
+StreamState = np.ndarray[
     tuple[int, ...], np.dtype[np.uint8]
 ]  # state of the stream that an actor draws its actions from
 
@@ -39,7 +39,7 @@ class Trajectory:
     episodes: list[Episode]  # that ended in it
     env_seconds: float  # that its environments took
     policy_seconds: float  # that its actions took
-    stream: Stream  # after it
+    stream: StreamState  # after it
     begins: bool  # its environments began anew before it
 
 
@@ -57,7 +57,7 @@ class Actors(Protocol):
         """Actors that died and were started again."""
         ...
 
-    def begin(self, iteration: int, streams: Sequence[Stream | None]) -> None:
+    def begin(self, iteration: int, streams: Sequence[StreamState | None]) -> None:
         """Drop every order, and have each actor start its environments anew, seeded from (seed, iteration).
 
         Args:
@@ -151,7 +151,7 @@ def concatenate(trajectories: Sequence[Mapping[str, Tensor]], device: torch.devi
     )
 
 
-CPU = torch.device("cpu")
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -165,16 +165,16 @@ class ActorSpec:
     engine: EngineChoice
 
     def make_collector(
-        self, index: int, generation: int, engine: Binds, calls: CallCounts
+        self, index: int, generation: int, engine: SupportsBind, calls: CallCounts
     ) -> tuple[RolloutCollector, Agent]:
         """The environments and the agent of an actor; rewards stay as they are.
 
         One that takes the place of an actor that died must not live its life again: it draws from streams of its own.
         """
         envs = make_counted(self.envs, calls)
-        agent = self.agent.make(envs.obs_spec, envs.action_spec, CPU)
+        agent = self.agent.make(envs.obs_spec, envs.action_spec, _CPU)
         seed = self.seed if generation == 0 else derive(self.seed, "life", generation)
-        return RolloutCollector(envs, None, seed, index, CPU, engine), agent
+        return RolloutCollector(envs, None, seed, index, _CPU, engine), agent
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ class ResetCommand:
 
     iteration: int
     generation: int  # 0, or for an actor in the place of another that died: how many had died by then
-    stream: Stream | None
+    stream: StreamState | None
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ class CollectResult:
     episodes: list[Episode]
     env_seconds: float
     policy_seconds: float
-    stream: Stream
+    stream: StreamState
     begins: bool  # the first since the environments began anew
 
 
@@ -261,19 +261,19 @@ class Actor:
         collector = self.collector
         before = collector.env_seconds, collector.policy_seconds
         version = self._parameters.read(self._inference_tensors) if self._remote_policy is None else 0
-        buffer = RolloutBuffer(room=self._steps + 1)
+        buffer = RolloutBuffer(capacity=self._steps + 1)
         collector.advance(self._agent, buffer, self._steps)
         write_trajectory(collector.rollout(buffer), self._slots[slot])
         if self._remote_policy is not None:
             version = self._remote_policy.take_version()
         episodes, collector.episodes = collector.episodes, []
         begins, self._begins = self._begins, False
-        stream: Stream = np.asarray(collector.state_dict()["sampling"])
+        stream: StreamState = np.asarray(collector.state_dict()["sampling"])
         spent = collector.env_seconds - before[0], collector.policy_seconds - before[1]
         return CollectResult(slot, version, episodes, *spent, stream, begins)
 
 
-def with_actor_index(error: RunError, plan: ActorSpec, index: int) -> RunError:
+def name_actor(error: RunError, plan: ActorSpec, index: int) -> RunError:
     """What an actor's environments raised, with which actor's they are."""
     first, last = index * plan.envs.num_envs, (index + 1) * plan.envs.num_envs - 1
     return RunError(f"{error} (actor {index}, which counts environments {first} to {last} from 0)")

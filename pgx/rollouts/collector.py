@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pgx.core.agent import Agent, Distribution, Policy, State, at_one_moment, distribution_at
-from pgx.core.algorithm import Binds, Bound
+from pgx.core.algorithm import Bound, SupportsBind
 from pgx.core.data import Rollout
 from pgx.core.nonfinite import Evidence, NotFiniteError
 from pgx.core.ranks import SINGLE_PROCESS, Ranks, share_of
@@ -32,11 +32,11 @@ class RolloutBuffer:
     """Columns of [T, N, ...], written a row at a time.
 
     Args:
-        room: rows that fit before the columns have to grow, >= 1.
+        capacity: rows that fit before the columns have to grow, >= 1.
     """
 
-    def __init__(self, room: int) -> None:
-        self.room = room
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
         self.steps = 0  # T, so far
         self._columns: dict[str, Array] = {}
 
@@ -44,7 +44,7 @@ class RolloutBuffer:
         """Row t of a column, [N, ...]; rows that were never written are ones."""
         column = self._columns.get(name)
         if column is None:
-            column = np.ones((self.room, *values.shape), values.dtype)
+            column = np.ones((self.capacity, *values.shape), values.dtype)
             self._columns[name] = column
         while t >= len(column):
             column = np.concatenate([column, np.ones_like(column)])
@@ -62,7 +62,7 @@ class RolloutBuffer:
         """What was written, and so many rows after it, [T + more, N, ...]."""
         return torch.from_numpy(self._columns[name][: self.steps + more]).to(device)
 
-    def so_far(self, steps: int) -> dict[str, Tensor]:
+    def first_rows(self, steps: int) -> dict[str, Tensor]:
         """All columns as they are: their first so many rows, and one more of the observations."""
         return {
             name: torch.from_numpy(column[: steps + (name == "obs")].copy())
@@ -149,23 +149,23 @@ class RolloutCollector:
         envs: VectorEnv,
         reward_scaler: RewardScaler | None,
         seed: int,
-        number: int,
+        index: int,
         device: torch.device,
-        engine: Binds,
+        engine: SupportsBind,
         ranks: Ranks = SINGLE_PROCESS,
     ) -> None:
         self.envs = envs
         self.reward_scaler = reward_scaler
         self.seed = seed
-        self.number = number
+        self.index = index
         self.device = device
         self.engine = engine
         self.ranks = ranks
         self.episodes: list[Episode] = []
         self.env_seconds = 0.0
         self.policy_seconds = 0.0
-        self.taken = 0  # environment steps, no reset rows, since it was last set to 0
-        self._sampling = generator(seed, "actions", device, number)
+        self.steps_taken = 0  # environment steps, no reset rows, since it was last set to 0
+        self._sampling = generator(seed, "actions", device, index)
         self._noise: Callable[[int, torch.Generator], Tensor] | None = None
         self._bound: dict[bool, tuple[Agent, Bound]] = {}
         self._obs: Array | None = None
@@ -186,10 +186,10 @@ class RolloutCollector:
     def begin(self, iteration: int) -> None:
         """Start every environment anew, seeded from (seed, iteration): an episode boundary for all."""
         n = self.envs.num_envs
-        before = (self.number + self.ranks.rank) * n  # environments of other steppers and other ranks
+        before = (self.index + self.ranks.rank) * n  # environments of other steppers and other ranks
         self._obs = self.envs.reset(derive(self.seed, "environments", iteration) + before)
         if not _finite(self._obs):
-            self._refuse(self._obs, RolloutBuffer(room=1), step=0)
+            self._refuse(self._obs, RolloutBuffer(capacity=1), step=0)
         self._stats = EpisodeStats(n)
         self._recurrent_state: Tensor | None = None
         if self.reward_scaler is not None:
@@ -216,11 +216,11 @@ class RolloutCollector:
     def collect(self, agent: Agent, steps: int) -> Rollout:
         """Take so many steps of all environments, as a rollout."""
         # A row more than there are steps: the last observation has no step of its own.
-        buffer = RolloutBuffer(room=steps + 1)
+        buffer = RolloutBuffer(capacity=steps + 1)
         self.advance(agent, buffer, steps)
         return self.rollout(buffer)
 
-    def steps_each(self, steps: int) -> int:
+    def steps_per_env(self, steps: int) -> int:
         """Steps of each environment for at least so many over all ranks."""
         return math.ceil(steps / (self.envs.num_envs * self.ranks.size))
 
@@ -230,7 +230,7 @@ class RolloutCollector:
             assert self._obs is not None
             state = agent.initial_recurrent_state(self.envs.num_envs, self.device)
             seen = agent.observe(self._on_device(self._obs), self._on_device(self._stats.length), None, state)
-            self._noise = partial(noise_of, self.ranks, distribution_at(agent.policy, seen)[0])
+            self._noise = partial(sample_noise, self.ranks, distribution_at(agent.policy, seen)[0])
         return self._noise(steps, self._sampling)
 
     def _send(self, agent: Agent, buffer: RolloutBuffer, t: int, noise: Tensor) -> None:
@@ -269,7 +269,7 @@ class RolloutCollector:
         started = time.perf_counter()
         step = self.envs.receive()
         self.env_seconds += time.perf_counter() - started
-        self.taken += int((~self._stats.resetting).sum())
+        self.steps_taken += int((~self._stats.resetting).sum())
         self._stats.count(step)
         self._obs = step.obs
         if not _finite(step.obs):
@@ -345,7 +345,7 @@ class RolloutCollector:
         raise NotFiniteError(
             f"{self.envs.id}: the {what} of environment {', '.join(map(str, index))} is not a finite number "
             f"(step {step} of the rollout)",
-            Evidence(recorded=buffer.so_far(step + 1)),
+            Evidence(recorded=buffer.first_rows(step + 1)),
         )
 
     def state_dict(self) -> State:
@@ -366,7 +366,7 @@ def _finite(obs: Array) -> bool:
     return obs.dtype.kind != "f" or math.isfinite(obs.sum(dtype=np.float64))
 
 
-def noise_of(ranks: Ranks, distribution: Distribution, steps: int, generator: torch.Generator) -> Tensor:
+def sample_noise(ranks: Ranks, distribution: Distribution, steps: int, generator: torch.Generator) -> Tensor:
     """The noise of the environments here, [steps, N, ...], of a draw for those of all ranks."""
     if ranks.size == 1:
         return distribution.noise(steps, generator)

@@ -14,7 +14,7 @@ from pgx.core.schema import Count
 from pgx.core.seeding import generator
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
-from pgx.rollouts.dataset_files import Trajectory, join, read_dataset
+from pgx.rollouts.dataset_files import RecordedEpisode, join_episodes, read_dataset
 from pgx.rollouts.sources import Episode
 
 
@@ -27,28 +27,28 @@ class DatasetRunner:
         envs: of the kind that was recorded; never stepped.
         reward_scaler: rescales the rewards of a rollout; None leaves them raw.
         trajectories: the dataset.
-        per_rollout: N, episodes of a rollout; at most as many as there are.
+        episodes_per_rollout: N, episodes of a rollout; at most as many as there are.
         seed: of the run; the shuffles draw a stream of their own from it.
         device: where the networks are.
     """
 
     env_seconds = 0.0
     policy_seconds = 0.0
-    taken = 0
+    steps_taken = 0
 
     def __init__(
         self,
         envs: VectorEnv,
         reward_scaler: RewardScaler | None,
-        trajectories: list[Trajectory],
-        per_rollout: int,
+        trajectories: list[RecordedEpisode],
+        episodes_per_rollout: int,
         seed: int,
         device: torch.device,
     ) -> None:
         self.envs = envs
         self.reward_scaler = reward_scaler
         self.trajectories = trajectories
-        self.per_rollout = per_rollout
+        self.episodes_per_rollout = episodes_per_rollout
         self.device = device
         self.episodes: list[Episode] = []  # always empty: the returns are of the policy that was recorded
         self.steps = 0
@@ -56,17 +56,17 @@ class DatasetRunner:
         self._order = torch.empty(0, dtype=torch.int64)  # what is left of the pass
 
     def __str__(self) -> str:
-        return f"{self.per_rollout} of {len(self.trajectories)} recorded episodes"
+        return f"{self.episodes_per_rollout} of {len(self.trajectories)} recorded episodes"
 
     def begin(self, iteration: int) -> None:
         """Nothing is under way between rollouts."""
 
     def collect(self, agent: Agent) -> Rollout:
         """The next episodes of the pass; log_prob is of the policy that was recorded, whatever the agent."""
-        if len(self._order) < self.per_rollout:
+        if len(self._order) < self.episodes_per_rollout:
             again = torch.randperm(len(self.trajectories), generator=self._shuffles)
             self._order = torch.cat([self._order, again])
-        chosen, self._order = self._order.tensor_split([self.per_rollout])
+        chosen, self._order = self._order.tensor_split([self.episodes_per_rollout])
         rollout = self._joined(chosen.tolist())
         self.steps = rollout.steps
         return rollout
@@ -75,11 +75,11 @@ class DatasetRunner:
         """All recorded episodes once, in their order; takes no steps."""
         self.steps = 0
         numbers = list(range(len(self.trajectories)))
-        for first in range(0, len(numbers), self.per_rollout):
-            yield self._joined(numbers[first : first + self.per_rollout])
+        for first in range(0, len(numbers), self.episodes_per_rollout):
+            yield self._joined(numbers[first : first + self.episodes_per_rollout])
 
     def _joined(self, episodes: list[int]) -> Rollout:
-        rollout = join([self.trajectories[i] for i in episodes])
+        rollout = join_episodes([self.trajectories[i] for i in episodes])
         if self.reward_scaler is not None:
             self.reward_scaler.begin()
             rollout = replace(
@@ -112,7 +112,7 @@ def _on(rollout: Rollout, device: torch.device) -> Rollout:
     return Rollout(**{name: None if x is None else x.to(device) for name, x in columns.items()})  # type: ignore[arg-type]
 
 
-def dataset(
+def make_dataset_runner(
     envs: VectorEnv,
     reward_scaler: RewardScaler | None,
     seed: int,

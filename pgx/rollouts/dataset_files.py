@@ -37,12 +37,12 @@ from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete, ObsS
 from pgx.envs import spaces as env_spaces
 from pgx.envs.vector import Array, VectorEnv
 
-FOLDER, METADATA, DATA = "data", "metadata.json", "main_data.hdf5"
-NAMESPACE = "namespace_metadata.json"  # what makes a folder of datasets a namespace of Minari's
-MINARI_VERSION = "0.5.4"  # whose layout it is; Minari refuses to read versions that it does not know
+_FOLDER, _METADATA, _DATA = "data", "metadata.json", "main_data.hdf5"
+_NAMESPACE = "namespace_metadata.json"  # what makes a folder of datasets a namespace of Minari's
+_MINARI_VERSION = "0.5.4"  # whose layout it is; Minari refuses to read versions that it does not know
 
 
-def hdf5() -> Any:
+def import_h5py() -> Any:
     """The module h5py, an optional dependency.
 
     Raises:
@@ -90,7 +90,7 @@ def space_from_json(text: str) -> "Space[Any]":
 
 
 @dataclass(frozen=True)
-class Trajectory:
+class RecordedEpisode:
     """One whole episode of L steps, in the numbers that a Rollout has them in."""
 
     obs: Tensor  # [L + 1, ...] raw; the last one is where it ended
@@ -105,7 +105,7 @@ class Trajectory:
         return len(self.reward)
 
 
-def split(rollout: Rollout) -> list[Trajectory]:
+def split_episodes(rollout: Rollout) -> list[RecordedEpisode]:
     """The episodes of a rollout of whole episodes, environment by environment."""
     found = []
     for i in range(rollout.valid.shape[1]):
@@ -115,7 +115,7 @@ def split(rollout: Rollout) -> list[Trajectory]:
         for first, last in zip(begins, ends, strict=True):
             own = slice(first, last + 1)
             found.append(
-                Trajectory(
+                RecordedEpisode(
                     obs=torch.cat([rollout.obs[own, i], rollout.next_obs[last : last + 1, i]]),
                     action=rollout.action[own, i],
                     log_prob=rollout.log_prob[own, i],
@@ -128,7 +128,7 @@ def split(rollout: Rollout) -> list[Trajectory]:
     return found
 
 
-def join(episodes: Sequence[Trajectory]) -> Rollout:
+def join_episodes(episodes: Sequence[RecordedEpisode]) -> Rollout:
     """A rollout with an episode in each column, as long as the longest; what is past an episode's end is not data."""
     lengths = torch.tensor([len(episode) for episode in episodes])
     row = torch.arange(int(lengths.max())).unsqueeze(1)
@@ -154,11 +154,11 @@ def dataset_problem(path: Path) -> str | None:
     Raises:
         UserError: h5py is missing.
     """
-    hdf5()
+    import_h5py()
     if not path.exists():
         collect = shell_command("collect", "RUN", "--episodes", "100", "--out", path)
         return f"dataset={path}: no such folder; `{collect}` writes a dataset there"
-    missing = [name for name in (METADATA, DATA) if not (_folder(path) / name).is_file()]
+    missing = [name for name in (_METADATA, _DATA) if not (_folder(path) / name).is_file()]
     if missing:
         return (
             f"dataset={path}: not a dataset of episodes in HDF5 (no {' and no '.join(missing)} in {_folder(path)}); "
@@ -167,7 +167,7 @@ def dataset_problem(path: Path) -> str | None:
     return None
 
 
-def read_dataset(path: Path, envs: VectorEnv) -> list[Trajectory]:
+def read_dataset(path: Path, envs: VectorEnv) -> list[RecordedEpisode]:
     """All episodes of a dataset, in memory.
 
     Args:
@@ -177,23 +177,23 @@ def read_dataset(path: Path, envs: VectorEnv) -> list[Trajectory]:
     Raises:
         UserError: it is no dataset, it is of other observations or actions, or it lacks what weights need.
     """
-    h5py = hdf5()
+    h5py = import_h5py()
     if problem := dataset_problem(path):
         raise UserError(problem)
     try:
-        metadata = json.loads((_folder(path) / METADATA).read_text())
+        metadata = json.loads((_folder(path) / _METADATA).read_text())
         observation_space = space_from_json(metadata["observation_space"])
         action_space = space_from_json(metadata["action_space"])
         count = int(metadata["total_episodes"])
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError, RecursionError) as error:
         raise UserError(
-            f"dataset={path}: {METADATA} is not as expected: {type(error).__name__}: {error}"
+            f"dataset={path}: {_METADATA} is not as expected: {type(error).__name__}: {error}"
         ) from error
     _check_fit(path, envs, observation_space, action_space)
     if count == 0:
         raise UserError(f"dataset={path}: holds no episode")
     try:
-        with h5py.File(_folder(path) / DATA, "r") as file:
+        with h5py.File(_folder(path) / _DATA, "r") as file:
             return [
                 _episode(
                     f"dataset={path}, episode_{i}",
@@ -205,11 +205,11 @@ def read_dataset(path: Path, envs: VectorEnv) -> list[Trajectory]:
                 for i in range(count)
             ]
     except (OSError, KeyError) as error:
-        raise UserError(f"dataset={path}: {DATA} cannot be read: {error}") from error
+        raise UserError(f"dataset={path}: {_DATA} cannot be read: {error}") from error
 
 
 def _folder(path: Path) -> Path:
-    return path / FOLDER if (path / FOLDER).is_dir() else path
+    return path / _FOLDER if (path / _FOLDER).is_dir() else path
 
 
 def _check_fit(path: Path, envs: VectorEnv, observation: "Space[Any]", action: "Space[Any]") -> None:
@@ -226,7 +226,7 @@ def _check_fit(path: Path, envs: VectorEnv, observation: "Space[Any]", action: "
 
 def _episode(
     where: str, group: Any, envs: VectorEnv, observation_space: "Space[Any]", action_space: "Space[Any]"
-) -> Trajectory:
+) -> RecordedEpisode:
     infos = group.get("infos", {})
     if "log_prob" not in infos:
         raise UserError(
@@ -236,7 +236,7 @@ def _episode(
     steps = len(group["rewards"])
     actions = infos["sample"] if "sample" in infos else group["actions"]
     mask = torch.from_numpy(infos["action_mask"][:steps]).bool() if "action_mask" in infos else None
-    episode = Trajectory(
+    episode = RecordedEpisode(
         obs=_numbers(
             f"{where}, observations", group["observations"], observation_space, envs.obs_spec, steps + 1
         ),
@@ -291,7 +291,7 @@ def _finite(where: str, numbers: Tensor) -> Tensor:
     return numbers
 
 
-class Written(NamedTuple):
+class DatasetSummary(NamedTuple):
     """What a dataset holds."""
 
     episodes: int
@@ -301,11 +301,11 @@ class Written(NamedTuple):
 
 def write_dataset(
     path: Path,
-    episodes: Iterable[Trajectory],
+    episodes: Iterable[RecordedEpisode],
     observation_space: "Space[Any]",
     action_space: "Space[Any]",
     metadata: Mapping[str, Any],
-) -> Written:
+) -> DatasetSummary:
     """Write the episodes as they come; the dataset is at its path whole, or not at all.
 
     Args:
@@ -318,9 +318,9 @@ def write_dataset(
     Raises:
         UserError: something is at the path, it cannot be written, or h5py is missing.
     """
-    h5py, count, steps, total = hdf5(), 0, 0, 0.0
+    h5py, count, steps, total = import_h5py(), 0, 0, 0.0
     with _new_folder(path) as folder:
-        with h5py.File(folder / DATA, "w") as file:
+        with h5py.File(folder / _DATA, "w") as file:
             for episode in episodes:
                 group = file.create_group(f"episode_{count}")
                 group.attrs.update({"id": count, "total_steps": len(episode)})
@@ -332,15 +332,15 @@ def write_dataset(
             "dataset_id": _dataset_id(path),
             "total_episodes": count,
             "total_steps": steps,
-            "dataset_size": round((folder / DATA).stat().st_size / 1e6, 1),  # MB
+            "dataset_size": round((folder / _DATA).stat().st_size / 1e6, 1),  # MB
             "data_format": "hdf5",
             "jpeg_encoding": False,
             "observation_space": space_to_json(observation_space),
             "action_space": space_to_json(action_space),
-            "minari_version": MINARI_VERSION,
+            "minari_version": _MINARI_VERSION,
         }
-        (folder / METADATA).write_text(json.dumps(said | dict(metadata), allow_nan=False))
-    return Written(count, steps, total / count)
+        (folder / _METADATA).write_text(json.dumps(said | dict(metadata), allow_nan=False))
+    return DatasetSummary(count, steps, total / count)
 
 
 def _dataset_id(path: Path) -> str:
@@ -354,8 +354,8 @@ def _note_namespaces(path: Path) -> None:
     """Make the folders above a dataset namespaces of Minari's, where they are below its folder."""
     minari, parent = _minari_folder(), path.resolve().parent
     while parent.is_relative_to(minari) and parent != minari:
-        if not (parent / NAMESPACE).exists():
-            (parent / NAMESPACE).write_text("{}")
+        if not (parent / _NAMESPACE).exists():
+            (parent / _NAMESPACE).write_text("{}")
         parent = parent.parent
 
 
@@ -370,8 +370,8 @@ def _new_folder(path: Path) -> Iterator[Path]:
         raise UserError(f"{path}: is there already, and nothing is written over; choose another path")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        (temporary / FOLDER).mkdir(parents=True)
-        yield temporary / FOLDER
+        (temporary / _FOLDER).mkdir(parents=True)
+        yield temporary / _FOLDER
         _note_namespaces(path)
         temporary.rename(path)
     except OSError as error:
@@ -381,7 +381,7 @@ def _new_folder(path: Path) -> Iterator[Path]:
 
 
 def _columns(
-    episode: Trajectory, observation_space: "Space[Any]", action_space: "Space[Any]"
+    episode: RecordedEpisode, observation_space: "Space[Any]", action_space: "Space[Any]"
 ) -> dict[str, Array]:
     terminations, truncations = np.zeros((2, len(episode)), dtype=bool)
     terminations[-1], truncations[-1] = episode.terminated, episode.truncated

@@ -20,14 +20,14 @@ from pgx.rollouts.actors import (
     CollectCommand,
     CollectResult,
     ResetCommand,
-    Stream,
+    StreamState,
     Trajectory,
-    with_actor_index,
+    name_actor,
 )
 from pgx.rollouts.inference import InferenceChannel, InferenceServer, RemotePolicy
 from pgx.rollouts.shared_parameters import SharedParameters, as_tensors, parameter_specs
 
-POLL_SECONDS = 1.0  # seconds between looks at the service, which wakes nobody when it fails
+_POLL_SECONDS = 1.0  # seconds between looks at the service, which wakes nobody when it fails
 
 
 class LocalActors:
@@ -86,7 +86,7 @@ class LocalActors:
         """Of the actors' processes."""
         return self._workers.pids
 
-    def begin(self, iteration: int, streams: Sequence[Stream | None]) -> None:
+    def begin(self, iteration: int, streams: Sequence[StreamState | None]) -> None:
         while self._requests:
             self.take()  # what is under way is finished first: an actor looks up between trajectories only
         self._begin = ResetCommand(iteration, 0, None)
@@ -110,7 +110,7 @@ class LocalActors:
     def take(self) -> Trajectory:
         actor, slot = self._requests[0]
         while slot not in self._done:
-            self._receive(POLL_SECONDS)
+            self._receive(_POLL_SECONDS)
         self._requests.popleft()
         self._free.append(slot)  # to be written to when the next is ordered
         done = self._done.pop(slot)
@@ -184,6 +184,6 @@ def run_actor(plan: ActorSpec, places: SharedLayout, index: int, channel: "Conne
             else:
                 channel.send(actor.fill(message.slot))
     except RunError as error:
-        raise with_actor_index(error, plan, index) from error.__cause__
+        raise name_actor(error, plan, index) from error.__cause__
     finally:
         actor.collector.envs.close()

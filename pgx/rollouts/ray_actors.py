@@ -26,9 +26,9 @@ from pgx.rollouts.actors import (
     ActorSpec,
     CollectResult,
     ResetCommand,
-    Stream,
+    StreamState,
     Trajectory,
-    with_actor_index,
+    name_actor,
 )
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -42,11 +42,11 @@ class RemoteResult(NamedTuple):
     generation: int  # as in `ResetCommand`, of the actor that made it
 
 
-def packed(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+def _to_arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
     return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
 
 
-def unpacked(arrays: Arrays) -> dict[str, Tensor]:
+def _to_tensors(arrays: Arrays) -> dict[str, Tensor]:
     """Copies, since the object store's are read-only."""
     return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
 
@@ -67,7 +67,7 @@ class StoredParameters:
         newest: Any = ray.get(self._store.newest.remote())
         version, (reference,) = newest
         if version != self._version:
-            for name, tensor in unpacked(ray.get(reference)).items():
+            for name, tensor in _to_tensors(ray.get(reference)).items():
                 tensors[name].copy_(tensor)
         self._version = int(version)
         return self._version
@@ -93,7 +93,7 @@ class RayActor:
         self._slot = {
             column.name: torch.from_numpy(np.zeros(column.shape, column.dtype)) for column in columns
         }
-        generation: Any = ray.get(handle.join.remote(index))
+        generation: Any = ray.get(handle.register.remote(index))
         self._generation = int(generation)
         self._actor: Actor | None = None
         self._beginning: int | None = None
@@ -111,7 +111,7 @@ class RayActor:
         try:
             return self._fill(beginning, begin)
         except RunError as error:
-            named = with_actor_index(error, self._plan, self._index)
+            named = name_actor(error, self._plan, self._index)
             named.__cause__ = error.__cause__
             return WorkerFailure.of(named)
         except Exception as error:
@@ -130,10 +130,10 @@ class RayActor:
             self._actor.begin(ResetCommand(begin.iteration, self._generation, stream))
             self._beginning = beginning
         done = self._actor.fill(0)
-        return RemoteResult(packed(self._slot), done, self._generation)
+        return RemoteResult(_to_arrays(self._slot), done, self._generation)
 
 
-POLL_SECONDS = 1.0  # seconds between looks at who has died; in between, Ctrl-C is heard
+_POLL_SECONDS = 1.0  # seconds between looks at who has died; in between, Ctrl-C is heard
 
 
 class RayActors:
@@ -205,14 +205,14 @@ class RayActors:
         """What the actors ask for, and what there is, in words."""
         return f"each takes {self._cpus} CPU (env.num_threads), and the cluster has {_cpus():g}"
 
-    def begin(self, iteration: int, streams: Sequence[Stream | None]) -> None:
+    def begin(self, iteration: int, streams: Sequence[StreamState | None]) -> None:
         while self._requests:
             self.take()  # what is under way is finished first: an actor looks up between trajectories only
         self._beginning += 1
         self._begins = [ResetCommand(iteration, 0, stream) for stream in streams]
 
     def publish(self, version: int, parameters: Mapping[str, Tensor]) -> None:
-        references = [ray.put(packed(parameters))]
+        references = [ray.put(_to_arrays(parameters))]
         # Answered before anything is ordered, else what is ordered may begin with older ones.
         self._count_restarts(self._store.publish.remote(version, references))
 
@@ -226,7 +226,7 @@ class RayActors:
 
     def take(self) -> Trajectory:
         actor, promise = self._requests[0]
-        while not ray.wait([promise], timeout=POLL_SECONDS)[0]:
+        while not ray.wait([promise], timeout=_POLL_SECONDS)[0]:
             self._count_restarts(self._store.restarts.remote())
             self._check_resources()
         answer: RemoteResult | WorkerFailure = self._answer(promise, f"actor {actor}")
@@ -237,7 +237,7 @@ class RayActors:
         # An order whose result was lost with a node is done after what was ordered later: then both are beginnings.
         begins, self._generations[actor] = done.begins or generation != self._generations[actor], generation
         return Trajectory(
-            unpacked(arrays),
+            _to_tensors(arrays),
             actor,
             done.version,
             done.episodes,

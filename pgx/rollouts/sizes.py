@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pgx.core.cpu import available_cores
-
 Auto = Literal["auto"]
 
-MOST_NAMED = 10_000  # workers in what an error says would fit
+_MAX_LISTED = 10_000  # workers in what an error says would fit
 
 
 @dataclass(frozen=True)
@@ -20,12 +18,12 @@ class ActorSizes:
     queue: int  # trajectories begun and not yet learned from, at most
 
     @property
-    def envs_each(self) -> int:
+    def envs_per_actor(self) -> int:
         """n, environments of an actor."""
         return self.num_envs // self.workers
 
 
-def sizes(
+def resolve_sizes(
     num_envs: int, workers: int | Auto, trajectories: int | Auto, queue: int | Auto, cores: int
 ) -> ActorSizes:
     """The sizes that are meant.
@@ -37,12 +35,12 @@ def sizes(
         queue: auto: twice as many as trajectories, and at least one for each worker.
         cores: that this process may use.
     """
-    count = worker_count(num_envs, workers, cores)
+    count = resolve_workers(num_envs, workers, cores)
     taken = count if trajectories == "auto" else trajectories
     return ActorSizes(num_envs, count, taken, max(2 * taken, count) if queue == "auto" else queue)
 
 
-def worker_count(num_envs: int, workers: int | Auto, cores: int) -> int:
+def resolve_workers(num_envs: int, workers: int | Auto, cores: int) -> int:
     """How many workers are meant; auto: the largest divisor of num_envs that is at most `cores`."""
     if workers != "auto":
         return workers
@@ -57,7 +55,7 @@ def worker_problems(num_envs: int, workers: int) -> list[str]:
             f"runner.workers={w}: more than env.num_envs={n}, and each has at least one environment; at most {n}"
         ]
     if n % w:
-        fitting = ", ".join(str(d) for d in range(1, min(n, MOST_NAMED) + 1) if n % d == 0)
+        fitting = ", ".join(str(d) for d in range(1, min(n, _MAX_LISTED) + 1) if n % d == 0)
         return [
             f"runner.workers={w}: env.num_envs={n} / {w} = {n / w:.2f} environments each; expected one of {fitting}"
         ]
@@ -78,8 +76,3 @@ def size_problems(wanted: ActorSizes) -> list[str]:
             f"runner.queue={q}: of runner.workers={w} actors {w - q} would have nothing to do at any time; at least {w}"
         )
     return found
-
-
-def cores() -> int:
-    """That this process may use."""
-    return available_cores()

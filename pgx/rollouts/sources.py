@@ -69,7 +69,7 @@ class Runner(RolloutSource, Protocol):
         ...
 
     @property
-    def taken(self) -> int:
+    def steps_taken(self) -> int:
         """Environment steps, no reset rows, since the last `collect` or `warm_up` began."""
         ...
 

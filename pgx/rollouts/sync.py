@@ -59,8 +59,8 @@ class SyncRunner:
         return self.collector.policy_seconds
 
     @property
-    def taken(self) -> int:
-        return self.collector.taken
+    def steps_taken(self) -> int:
+        return self.collector.steps_taken
 
     def begin(self, iteration: int) -> None:
         self.collector.begin(iteration)
@@ -72,7 +72,7 @@ class SyncRunner:
         """
         if not self.collector.started:
             self.begin(iteration=0)
-        self.collector.taken = 0
+        self.collector.steps_taken = 0
         while len(self._waiting) <= self.lag:
             rollout = self.collector.collect(agent, self.rollout_steps)
             if rollout.rows_of_all_ranks:
@@ -83,8 +83,8 @@ class SyncRunner:
         """One rollout, after which the environments go on."""
         if not self.collector.started:
             self.begin(iteration=0)
-        self.collector.taken = 0
-        yield self._count(self.collector.collect(agent, self.collector.steps_each(steps)))
+        self.collector.steps_taken = 0
+        yield self._count(self.collector.collect(agent, self.collector.steps_per_env(steps)))
 
     def _count(self, rollout: Rollout) -> Rollout:
         self.steps = rollout.steps
@@ -106,7 +106,7 @@ class SyncRunner:
         self.envs.close()
 
 
-def sync(
+def make_sync_runner(
     envs: VectorEnv,
     reward_scaler: RewardScaler | None,
     seed: int,
@@ -164,8 +164,8 @@ class EpisodeRunner:
         return self.collector.policy_seconds
 
     @property
-    def taken(self) -> int:
-        return self.collector.taken
+    def steps_taken(self) -> int:
+        return self.collector.steps_taken
 
     def begin(self, iteration: int) -> None:
         self._iteration = iteration
@@ -175,14 +175,14 @@ class EpisodeRunner:
         self.collector.begin(self._iteration)
         self._iteration += 1
         left = np.full(self.envs.num_envs, self.episodes_per_env)
-        buffer = RolloutBuffer(room=1024)
-        self.collector.taken = 0
+        buffer = RolloutBuffer(capacity=1024)
+        self.collector.steps_taken = 0
         while left.any():
             self.collector.advance(agent, buffer, steps=1)
             buffer["valid"][-1] &= left > 0
             self._take(buffer["terminated"][-1] | buffer["truncated"][-1], left)
             buffer["truncated"][-1] |= self._cut(left)
-        self.steps = self.taken
+        self.steps = self.steps_taken
         return self.collector.rollout(buffer)
 
     def _take(self, done: NDArray[np.bool_], left: NDArray[np.int64]) -> None:
@@ -202,9 +202,9 @@ class EpisodeRunner:
 
     def warm_up(self, agent: Agent, steps: int) -> Iterator[Rollout]:
         """One rollout of as many steps in each environment; its episodes are not reported: they favour short ones."""
-        self.collector.taken = 0
+        self.collector.steps_taken = 0
         self.collector.begin(self._iteration)
-        rollout = self.collector.collect(agent, self.collector.steps_each(steps))
+        rollout = self.collector.collect(agent, self.collector.steps_per_env(steps))
         self.collector.episodes.clear()
         self.steps = rollout.steps
         yield rollout
@@ -222,7 +222,7 @@ class EpisodeRunner:
         self.envs.close()
 
 
-def episodes(
+def make_episode_runner(
     envs: VectorEnv,
     reward_scaler: RewardScaler | None,
     seed: int,

@@ -27,6 +27,7 @@ from pgx.config.run_config import (
 )
 from pgx.core.agent import Agent
 from pgx.core.algorithm import Engine, Learner
+from pgx.core.cpu import available_cores
 from pgx.core.errors import UserError
 from pgx.core.nonfinite import Attempt
 from pgx.core.ranks import SINGLE_PROCESS, Ranks
@@ -39,12 +40,12 @@ from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
 from pgx.networks.agents import AgentSpec
 from pgx.networks.tabular import NoCritic
-from pgx.rollouts.actor_learner import actor_learner
+from pgx.rollouts.actor_learner import make_actor_learner
 from pgx.rollouts.actors import ActorSpec
-from pgx.rollouts.dataset import dataset
-from pgx.rollouts.sizes import cores, worker_count
+from pgx.rollouts.dataset import make_dataset_runner
+from pgx.rollouts.sizes import resolve_workers
 from pgx.rollouts.sources import Episode, Runner
-from pgx.rollouts.sync import episodes, sync
+from pgx.rollouts.sync import make_episode_runner, make_sync_runner
 from pgx.runs.checkpoints import Checkpoints
 from pgx.runs.loggers import Sink
 from pgx.runs.loggers.console import make_console
@@ -177,7 +178,7 @@ def _bound(clip: float | None) -> float:
 
 def threads_of(env: EnvConfig, processes: int = 1) -> int:
     """Return the threads of each of so many processes that share the cores."""
-    return env.num_threads or max(1, cores() // processes)
+    return env.num_threads or max(1, available_cores() // processes)
 
 
 def _environments(config: RunConfig, num_envs: int, threads: int) -> tuple[BackendChoice, VectorEnv]:
@@ -209,14 +210,16 @@ def _runner(
 ) -> Runner:
     match runner:
         case SyncConfig():
-            return sync(envs, scaler, config.seed, device, engine, ranks, runner.rollout_steps, runner.lag)
+            return make_sync_runner(
+                envs, scaler, config.seed, device, engine, ranks, runner.rollout_steps, runner.lag
+            )
         case EpisodesConfig():
             each, longest = runner.episodes_per_env, runner.max_episode_steps
-            return episodes(envs, scaler, config.seed, device, engine, each, longest)
+            return make_episode_runner(envs, scaler, config.seed, device, engine, each, longest)
         case DatasetConfig():
-            return dataset(envs, scaler, config.seed, device, runner.path, runner.episodes)
+            return make_dataset_runner(envs, scaler, config.seed, device, runner.path, runner.episodes)
         case ActorLearnerConfig():
-            return actor_learner(
+            return make_actor_learner(
                 envs=envs,
                 reward_scaler=scaler,
                 device=device,
@@ -245,7 +248,7 @@ def _actor_plan(
 
 def a3c_plan(config: RunConfig, runner: A3CConfig, engine: EngineChoice) -> A3CSpec:
     """Return the specification of each worker of an A3C run."""
-    workers = worker_count(config.env.num_envs, runner.workers, cores())
+    workers = resolve_workers(config.env.num_envs, runner.workers, available_cores())
     return A3CSpec(
         agent=agent_spec(config),
         envs=_envs_plan(config, workers),

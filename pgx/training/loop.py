@@ -231,7 +231,7 @@ class SyncLoop:
         self.runner.load_state_dict(kept.runner)
         self.runner.episodes.clear()
         self._kept = None
-        return self.runner.taken
+        return self.runner.steps_taken
 
     def pause(self) -> Sequence[Report]:
         """Nothing goes on between two iterations."""

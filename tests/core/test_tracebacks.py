@@ -6,20 +6,20 @@ import socket
 import numpy as np
 
 import pgx.training.trainer
-from pgx.core.tracebacks import Frame, exception_frames, location, parse_frames
+from pgx.core.tracebacks import StackFrame, exception_frames, location, parse_frames
 
-NO_SHAPING = Frame("/home/me/my_env.py", 42, "step")
-PACKAGE = Frame(str(np.__file__), 7, "solve")
-LIBRARY = Frame(str(socket.__file__), 5, "recv")
-TRAINER = Frame(str(pgx.training.trainer.__file__), 3, "train")
+NO_SHAPING = StackFrame("/home/me/my_env.py", 42, "step")
+PACKAGE = StackFrame(str(np.__file__), 7, "solve")
+LIBRARY = StackFrame(str(socket.__file__), 5, "recv")
+TRAINER = StackFrame(str(pgx.training.trainer.__file__), 3, "train")
 
 
 def test_the_place_is_the_innermost_line_that_is_the_user_s() -> None:
     """Not where his code called another's, nor where pgx called his."""
-    outer = Frame("/home/me/my_env.py", 50, "outer")
+    outer = StackFrame("/home/me/my_env.py", 50, "outer")
     assert location([LIBRARY, PACKAGE, NO_SHAPING, outer, PACKAGE, TRAINER]) == "in step (my_env.py:42)"
     assert location([TRAINER, LIBRARY, PACKAGE, TRAINER]) == "in solve (__init__.py:7)"
-    assert location([TRAINER, Frame("<string>", 1, "<module>"), LIBRARY]) == "in <module> (<string>:1)"
+    assert location([TRAINER, StackFrame("<string>", 1, "<module>"), LIBRARY]) == "in <module> (<string>:1)"
     assert location([TRAINER, LIBRARY]) == "in recv (socket.py:5)"
     assert location([]) == ""
 
@@ -35,8 +35,8 @@ def test_frames_are_those_of_the_thread_that_answered() -> None:
         '  File "/lib/queue.py", line 2 in get\n'
     )
     assert parse_frames(said) == [
-        Frame("/home/me/a b.py", 42, "step"),
-        Frame("/home/me/main.py", 7, "<module>"),
+        StackFrame("/home/me/a b.py", 42, "step"),
+        StackFrame("/home/me/main.py", 7, "<module>"),
     ]
     assert parse_frames("") == []
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pgx.core.data import History, Observations
 from pgx.core.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
 from pgx.networks.distributions import Categorical, DiagonalGaussian, MultiCategorical, SquashedGaussian
-from pgx.networks.recurrent import GRUCell, GRUPolicy, LSTMCell, LSTMPolicy, RecurrentPolicy
+from pgx.networks.recurrent import GRUCell, GRUPolicy, LSTMCell, LSTMPolicy, RecurrentNetwork
 from pgx.ops.fisher import gauss_newton_product, kl_hessian_product
 
 CELLS = ["gru", "lstm"]
@@ -20,7 +20,7 @@ L, S, UNITS = 12, 3, 5
 
 def recurrent(
     cell: str, obs: ObsSpec = VECTOR, action: ActionSpec | None = None, seed: int = 0, **values: Any
-) -> RecurrentPolicy:
+) -> RecurrentNetwork:
     settings: dict[str, Any] = {
         "hidden": [6],
         "activation": "tanh",
@@ -35,7 +35,7 @@ def recurrent(
     spec = GRUPolicy if cell == "gru" else LSTMPolicy
     settings |= ({} if cell == "gru" else {"forget_bias": 1.0}) | values
     generator = torch.Generator().manual_seed(seed)
-    return cast(RecurrentPolicy, spec(**settings).make(obs, action or Discrete(4), generator))
+    return cast(RecurrentNetwork, spec(**settings).make(obs, action or Discrete(4), generator))
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -43,7 +43,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def history(
-    policy: RecurrentPolicy, features: Tensor, begins: list[tuple[int, int]] | None = None
+    policy: RecurrentNetwork, features: Tensor, begins: list[tuple[int, int]] | None = None
 ) -> History:
     """Sequences of features [L, S, ...] from states that are not zero; begins: (step, sequence)."""
     steps, sequences = features.shape[:2]
@@ -67,14 +67,14 @@ def every_step(history: History, mask: Tensor | None = None) -> Observations:
     return Observations(rows, torch.zeros(len(rows), dtype=torch.int64), mask, history)
 
 
-def logits(policy: RecurrentPolicy, history: History) -> Tensor:
+def logits(policy: RecurrentNetwork, history: History) -> Tensor:
     """[L, S, K]."""
     distribution = policy(every_step(history))
     assert isinstance(distribution, Categorical)
     return distribution.logits.unflatten(0, history.begins.shape)
 
 
-def in_double(policy: RecurrentPolicy, history: History) -> tuple[RecurrentPolicy, History]:
+def in_double(policy: RecurrentNetwork, history: History) -> tuple[RecurrentNetwork, History]:
     wide = replace(
         history, features=history.features.double(), recurrent_state=history.recurrent_state.double()
     )

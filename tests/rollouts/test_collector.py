@@ -38,11 +38,11 @@ def numbers(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return rng.integers(0, 200, shape)
 
 
-@pytest.mark.parametrize("room", [1, 2, 7, 64])
-def test_rows_come_back_as_they_were_written(room: int) -> None:
-    """Bit for bit and in their own types, in a room too small or too large."""
+@pytest.mark.parametrize("capacity", [1, 2, 7, 64])
+def test_rows_come_back_as_they_were_written(capacity: int) -> None:
+    """Bit for bit and in their own types, in a buffer that is too small or too large at first."""
     rng = np.random.default_rng(0)
-    buffer = RolloutBuffer(room)
+    buffer = RolloutBuffer(capacity)
     written = {name: numbers(rng, 41, 5, *shape).astype(kind) for name, (shape, kind) in COLUMNS.items()}
     for t in range(41):
         for name, values in written.items():
@@ -56,7 +56,7 @@ def test_rows_come_back_as_they_were_written(room: int) -> None:
 
 
 def test_a_recording_keeps_what_values_were_when_they_were_written() -> None:
-    buffer, values = RolloutBuffer(room=4), np.zeros(2)
+    buffer, values = RolloutBuffer(capacity=4), np.zeros(2)
     buffer.write("reward", 0, values)
     values += 7
     buffer.steps = 1
@@ -64,7 +64,7 @@ def test_a_recording_keeps_what_values_were_when_they_were_written() -> None:
 
 
 def test_as_many_rows_come_back_as_steps_were_taken_and_more_where_asked_for() -> None:
-    buffer = RolloutBuffer(room=8)
+    buffer = RolloutBuffer(capacity=8)
     for t in range(6):
         buffer.write("obs", t, np.array([t]))
     buffer.steps = 5
@@ -73,10 +73,10 @@ def test_as_many_rows_come_back_as_steps_were_taken_and_more_where_asked_for() -
     assert buffer.tensor("obs", CPU, more=1)[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("room", [1, 2, 64])
-def test_what_was_not_written_is_ones(room: int) -> None:
+@pytest.mark.parametrize("capacity", [1, 2, 64])
+def test_what_was_not_written_is_ones(capacity: int) -> None:
     """Masks of environments that show theirs at times: all is allowed where nothing was said."""
-    buffer = RolloutBuffer(room)
+    buffer = RolloutBuffer(capacity)
     said = np.zeros((3, 4), dtype=bool)
     buffer.write("action_mask", 5, said)
     buffer.write("action_mask", 30, said)
@@ -87,7 +87,7 @@ def test_what_was_not_written_is_ones(room: int) -> None:
 
 
 def test_a_recording_says_which_columns_it_has() -> None:
-    buffer = RolloutBuffer(room=1)
+    buffer = RolloutBuffer(capacity=1)
     assert "reward" not in buffer
     buffer.write("reward", 0, np.zeros(1))
     assert "reward" in buffer and "recurrent_state" not in buffer
@@ -95,7 +95,7 @@ def test_a_recording_says_which_columns_it_has() -> None:
 
 def test_rows_can_be_marked_where_they_stand() -> None:
     """What a runner finds out after a step: that it was beyond what was asked for."""
-    buffer = RolloutBuffer(room=1)
+    buffer = RolloutBuffer(capacity=1)
     for t in range(3):
         buffer.write("valid", t, np.ones(2, dtype=bool))
         buffer.steps = t + 1
@@ -149,13 +149,13 @@ def agent_for(envs: VectorEnv, policy: str, seed: int = 0) -> Agent:
     return Agent(made, Zero(), normalizer_of(envs.obs_spec))
 
 
-def stepper_of(made: Kind, scaled: bool = False) -> RolloutCollector:
+def collector_for(made: Kind, scaled: bool = False) -> RolloutCollector:
     scaler = RewardScaler(0.9, 10.0) if scaled else None
     return RolloutCollector(made(N), scaler, 3, 0, CPU, Eager())
 
 
 def collected(made: Kind, policy: str, rollouts: int = 1) -> tuple[list[Rollout], RolloutCollector]:
-    collector = stepper_of(made, scaled=True)
+    collector = collector_for(made, scaled=True)
     agent, runner = agent_for(collector.envs, policy), SyncRunner(collector, T, lag=0)
     return [runner.collect(agent) for _ in range(rollouts)], collector
 
@@ -184,7 +184,7 @@ def test_every_observation_is_what_the_environment_showed_after_the_action_befor
 @pytest.mark.parametrize("cut", [False, True])
 def test_each_environment_is_counted_by_itself(cut: bool) -> None:
     """Counter shows k and pays k + 1 for the step to k + 1."""
-    collector = stepper_of(gymnasium("Counter-v0", cut=cut))
+    collector = collector_for(gymnasium("Counter-v0", cut=cut))
     rollout = SyncRunner(collector, T, lag=0).collect(agent_for(collector.envs, "mlp"))
     valid, now = rollout.valid, rollout.obs[..., 0]
     assert torch.equal(now[valid].long(), rollout.time[valid])
@@ -209,7 +209,7 @@ CASES: dict[str, tuple[Kind, str]] = {
 @pytest.mark.parametrize(("made", "policy"), CASES.values(), ids=CASES)
 def test_recorded_log_probs_are_of_the_agent_that_acted(made: Kind, policy: str) -> None:
     """Also of another agent than the one before, and after a normaliser has moved."""
-    collector = stepper_of(made)
+    collector = collector_for(made)
     runner = SyncRunner(collector, T, lag=0)
     first, second = (agent_for(collector.envs, policy, seed) for seed in (0, 1))
     for agent in (first, second, first):
@@ -221,7 +221,7 @@ def test_recorded_log_probs_are_of_the_agent_that_acted(made: Kind, policy: str)
 
 def test_chance_is_new_at_every_step_of_every_environment() -> None:
     """What remains of actions without mean and deviation: standard normal, and no two of it depend on each other."""
-    collector = stepper_of(gymnasium("Echo-v0"))
+    collector = collector_for(gymnasium("Echo-v0"))
     agent, runner = agent_for(collector.envs, "mlp"), SyncRunner(collector, 200, lag=0)
     noise = []
     for _ in range(2):
@@ -250,7 +250,7 @@ def test_a_recurrent_policy_begins_each_episode_with_state_zero() -> None:
 @pytest.mark.parametrize("cut", [False, True])
 def test_a_boundary_forgets_the_returns_of_the_episodes_under_way(cut: bool) -> None:
     """An episode that a boundary broke off earned what it did; the one after begins at 0, and so after any end."""
-    collector, discount = stepper_of(gymnasium("Counter-v0", cut=cut), scaled=True), 0.9
+    collector, discount = collector_for(gymnasium("Counter-v0", cut=cut), scaled=True), 0.9
     agent, returns = agent_for(collector.envs, "mlp"), list[float]()
     assert collector.reward_scaler is not None
     for boundary in range(3):
@@ -273,7 +273,7 @@ def test_a_boundary_forgets_the_returns_of_the_episodes_under_way(cut: bool) -> 
 
 
 def test_a_boundary_resets_recurrent_states() -> None:
-    collector = stepper_of(gymnasium("BlindCartPole-v0"))
+    collector = collector_for(gymnasium("BlindCartPole-v0"))
     agent = agent_for(collector.envs, "gru")
     for boundary in range(2):
         collector.begin(boundary)
@@ -338,7 +338,7 @@ def watched(collector: RolloutCollector, buffer: RolloutBuffer, events: list[tup
 def test_what_can_be_noted_while_the_environments_move_is() -> None:
     """What was drawn for a step, during it; what it led to, during the next."""
     collector, buffer, events = (
-        stepper_of(gymnasium("Masked-v0")),
+        collector_for(gymnasium("Masked-v0")),
         RolloutBuffer(T + 1),
         list[tuple[str, int]](),
     )
@@ -362,11 +362,11 @@ def test_what_can_be_noted_while_the_environments_move_is() -> None:
     assert noted == dict.fromkeys(drawn | led_to, T)
 
 
-@pytest.mark.parametrize("room", [1, T + 1])
-def test_each_row_is_copied_once(room: int) -> None:
+@pytest.mark.parametrize("capacity", [1, T + 1])
+def test_each_row_is_copied_once(capacity: int) -> None:
     collector, buffer, events = (
-        stepper_of(gymnasium("Masked-v0")),
-        RolloutBuffer(room),
+        collector_for(gymnasium("Masked-v0")),
+        RolloutBuffer(capacity),
         list[tuple[str, int]](),
     )
     agent = agent_for(collector.envs, "mlp")
@@ -383,7 +383,7 @@ def test_each_row_is_copied_once(room: int) -> None:
 
 def test_the_policy_is_asked_once_a_step() -> None:
     """But for the very first question: what shape its noise has."""
-    collector = stepper_of(gymnasium("Echo-v0"))
+    collector = collector_for(gymnasium("Echo-v0"))
     agent, asked = agent_for(collector.envs, "mlp"), list[int]()
     assert isinstance(agent.policy, torch.nn.Module)
     agent.policy.register_forward_hook(lambda module, given, result: asked.append(len(given[0])))

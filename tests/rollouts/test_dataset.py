@@ -15,7 +15,7 @@ from pgx.core.errors import UserError
 from pgx.core.seeding import generator
 from pgx.envs.normalizers import RewardScaler
 from pgx.rollouts.dataset import DatasetRunner
-from pgx.rollouts.dataset_files import Trajectory
+from pgx.rollouts.dataset_files import RecordedEpisode
 from pgx.runs.loggers.jsonl import read
 from pgx.training.build import build
 from pgx.training.trainer import Trainer
@@ -34,15 +34,15 @@ def recorded_returns(rollout: Rollout) -> list[tuple[float, ...]]:
     return [tuple(x.tolist()) for x in rollout.obs[0]]
 
 
-@pytest.mark.parametrize("per_rollout", [4, 5, 16])
-def test_a_pass_gives_every_episode_once(make: Make, per_rollout: int) -> None:
-    trainer = make(*SETTINGS, f"runner.episodes={per_rollout}")
+@pytest.mark.parametrize("episodes_per_rollout", [4, 5, 16])
+def test_a_pass_gives_every_episode_once(make: Make, episodes_per_rollout: int) -> None:
+    trainer = make(*SETTINGS, f"runner.episodes={episodes_per_rollout}")
     runner = runner_of(trainer)
     assert len(runner.trajectories) == 16
     passes = 5
     seen: Counter[tuple[float, ...]] = Counter()
     order = []
-    for _ in range(16 * passes // per_rollout):
+    for _ in range(16 * passes // episodes_per_rollout):
         order += recorded_returns(runner.collect(trainer.agent))
     seen.update(order[: 16 * passes])
     assert len(seen) == 16 and set(seen.values()) == {passes}
@@ -75,10 +75,10 @@ def test_rewards_are_scaled_by_the_deviation_of_recorded_returns(make: Make) -> 
     assert torch.allclose(rollout.reward[rollout.valid].double(), 1 / deviation, rtol=1e-4)
 
 
-def recorded(length: int, reward: float, seed: int) -> Trajectory:
+def recorded(length: int, reward: float, seed: int) -> RecordedEpisode:
     """An episode of so many steps, each of which pays the same."""
     generator = torch.Generator().manual_seed(seed)
-    return Trajectory(
+    return RecordedEpisode(
         obs=torch.randn(length + 1, 2, generator=generator),
         action=torch.randint(2, (length,), generator=generator),
         log_prob=torch.full((length,), -0.7),

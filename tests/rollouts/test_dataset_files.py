@@ -23,15 +23,15 @@ from pgx.core.errors import UserError
 from pgx.core.specs import MultiDiscrete
 from pgx.envs.gymnasium_backend import GymnasiumVector, make_single
 from pgx.rollouts.dataset_files import (
-    Trajectory,
-    Written,
+    DatasetSummary,
+    RecordedEpisode,
     _as_in,
     _numbers,
-    join,
+    join_episodes,
     read_dataset,
     space_from_json,
     space_to_json,
-    split,
+    split_episodes,
     write_dataset,
 )
 from tests.conftest import Make
@@ -51,7 +51,7 @@ def played(make: Make, env_id: str, *overrides: str, name: str = "run") -> Rollo
     return rollout
 
 
-def written(path: Path, env_id: str, episodes: list[Trajectory], **metadata: Any) -> Written:
+def written(path: Path, env_id: str, episodes: list[RecordedEpisode], **metadata: Any) -> DatasetSummary:
     env = make_single(env_id, {})
     try:
         return write_dataset(path, episodes, env.observation_space, env.action_space, metadata)
@@ -59,7 +59,7 @@ def written(path: Path, env_id: str, episodes: list[Trajectory], **metadata: Any
         env.close()
 
 
-def read(path: Path, env_id: str) -> list[Trajectory]:
+def read(path: Path, env_id: str) -> list[RecordedEpisode]:
     envs = GymnasiumVector(env_id, 1, {}, first=0)
     try:
         return read_dataset(path, envs)
@@ -67,10 +67,10 @@ def read(path: Path, env_id: str) -> list[Trajectory]:
         envs.close()
 
 
-def assert_same(one: list[Trajectory], two: list[Trajectory]) -> None:
+def assert_same(one: list[RecordedEpisode], two: list[RecordedEpisode]) -> None:
     assert len(one) == len(two)
     for a, b in zip(one, two, strict=True):
-        for column in fields(Trajectory):
+        for column in fields(RecordedEpisode):
             x, y = getattr(a, column.name), getattr(b, column.name)
             assert torch.equal(x, y) and x.dtype == y.dtype if isinstance(x, torch.Tensor) else x == y
 
@@ -80,10 +80,10 @@ def assert_same(one: list[Trajectory], two: list[Trajectory]) -> None:
 
 def test_the_episodes_of_a_rollout_are_whole_and_put_together_again_they_are_the_rollout(make: Make) -> None:
     rollout = played(make, "CartPole-v1", "runner.episodes_per_env=3")
-    episodes = split(rollout)
+    episodes = split_episodes(rollout)
     assert len(episodes) == 12 and sum(len(e) for e in episodes) == rollout.steps
-    joined = join(episodes)
-    assert_same(split(joined), episodes)
+    joined = join_episodes(episodes)
+    assert_same(split_episodes(joined), episodes)
     assert joined.valid.shape == (max(len(e) for e in episodes), 12) and joined.steps == rollout.steps
     for i, episode in enumerate(episodes):
         steps = len(episode)
@@ -99,7 +99,7 @@ def test_the_episodes_of_a_rollout_are_whole_and_put_together_again_they_are_the
 
 @pytest.mark.parametrize("kind", ENVS)
 def test_what_is_written_is_read_to_the_bit(make: Make, tmp_path: Path, kind: str) -> None:
-    episodes = split(played(make, ENVS[kind]))
+    episodes = split_episodes(played(make, ENVS[kind]))
     said = written(tmp_path / "d", ENVS[kind], episodes)
     returns = [float(e.reward.sum()) for e in episodes]
     assert said == (4, sum(len(e) for e in episodes), pytest.approx(np.mean(returns), rel=1e-5))
@@ -110,17 +110,18 @@ def test_what_is_written_is_read_to_the_bit(make: Make, tmp_path: Path, kind: st
 
 def test_action_masks_are_kept(make: Make, tmp_path: Path) -> None:
     episodes = [
-        replace(e, action_mask=torch.rand(len(e), 2) < 0.5) for e in split(played(make, "CartPole-v1"))
+        replace(e, action_mask=torch.rand(len(e), 2) < 0.5)
+        for e in split_episodes(played(make, "CartPole-v1"))
     ]
     written(tmp_path / "d", "CartPole-v1", episodes)
     assert_same(read(tmp_path / "d", "CartPole-v1"), episodes)
-    mask = join(episodes).action_mask
-    assert mask is not None and bool(mask[~join(episodes).valid].all())  # padding forbids nothing
+    mask = join_episodes(episodes).action_mask
+    assert mask is not None and bool(mask[~join_episodes(episodes).valid].all())  # padding forbids nothing
 
 
 def test_the_file_has_the_environment_s_own_numbers_in_minari_s_layout(make: Make, tmp_path: Path) -> None:
     buttons, pendulum = ENVS["numbers from 5"], ENVS["continuous"]
-    episodes = split(played(make, buttons))
+    episodes = split_episodes(played(make, buttons))
     written(tmp_path / "buttons", buttons, episodes)
     with h5py.File(tmp_path / "buttons" / "data" / "main_data.hdf5") as file:
         assert set(file) == {f"episode_{i}" for i in range(4)}
@@ -133,7 +134,7 @@ def test_the_file_has_the_environment_s_own_numbers_in_minari_s_layout(make: Mak
     metadata = json.loads((tmp_path / "buttons" / "data" / "metadata.json").read_text())
     assert (metadata["total_episodes"], metadata["total_steps"]) == (4, 40)
     assert metadata["data_format"] == "hdf5" and metadata["dataset_id"] == "buttons-v0"
-    bold = split(played(make, pendulum, "policy.log_std_init=2.0", name="bold"))
+    bold = split_episodes(played(make, pendulum, "policy.log_std_init=2.0", name="bold"))
     written(tmp_path / "pendulum", pendulum, bold)
     with h5py.File(tmp_path / "pendulum" / "data" / "main_data.hdf5") as file:
         group = file["episode_0"]
@@ -167,7 +168,7 @@ def test_choices_of_several_dimensions_are_read_as_they_were_taken() -> None:
 
 
 def test_nothing_is_written_over_and_a_failure_leaves_nothing(make: Make, tmp_path: Path) -> None:
-    episodes = split(played(make, "CartPole-v1"))
+    episodes = split_episodes(played(make, "CartPole-v1"))
     (tmp_path / "there").mkdir()
     with pytest.raises(UserError, match="is there already"):
         written(tmp_path / "there", "CartPole-v1", episodes)
@@ -235,14 +236,14 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_what_is_no_dataset_is_refused_by_name(make: Make, tmp_path: Path, kind: str) -> None:
     damage, words = DAMAGE[kind]
-    written(tmp_path / "d", "CartPole-v1", split(played(make, "CartPole-v1")))
+    written(tmp_path / "d", "CartPole-v1", split_episodes(played(make, "CartPole-v1")))
     damage(tmp_path / "d")
     with pytest.raises(UserError, match=words):
         read(tmp_path / "d", "CartPole-v1")
 
 
 def test_a_dataset_of_other_observations_or_actions_is_refused(make: Make, tmp_path: Path) -> None:
-    written(tmp_path / "d", "CartPole-v1", split(played(make, "CartPole-v1")))
+    written(tmp_path / "d", "CartPole-v1", split_episodes(played(make, "CartPole-v1")))
     with pytest.raises(UserError) as caught:
         read(tmp_path / "d", "Pendulum-v1")
     assert len(caught.value.problems) == 2
@@ -264,7 +265,7 @@ def test_without_h5py_it_says_what_to_install(
 
 def test_minari_reads_what_is_written(make: Make, tmp_path: Path) -> None:
     for kind, env_id in ENVS.items():
-        episodes = split(played(make, env_id, name=kind))
+        episodes = split_episodes(played(make, env_id, name=kind))
         path = tmp_path / f"of_{kind.replace(' ', '_')}"
         written(path, env_id, episodes, algorithm_name="reinforce")
         dataset = minari.MinariDataset(path / "data")
@@ -279,7 +280,7 @@ def test_minari_reads_what_is_written(make: Make, tmp_path: Path) -> None:
 
 def test_what_minari_writes_is_read(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    episodes = split(played(make, "CartPole-v1"))
+    episodes = split_episodes(played(make, "CartPole-v1"))
     buffers = [
         minari.data_collector.EpisodeBuffer(
             observations=e.obs.numpy(),
@@ -301,7 +302,7 @@ def test_minari_lists_what_is_written_into_its_folder_whatever_the_namespace(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
-    episodes = split(played(make, "CartPole-v1"))
+    episodes = split_episodes(played(make, "CartPole-v1"))
     names = ["plain-v0", "one/of-v1", "one/two/of-v0", "three/four/of-v0"]
     for name in names:
         path = tmp_path / "minari" / name

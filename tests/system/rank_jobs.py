@@ -15,7 +15,7 @@ from pgx.config.check import validate
 from pgx.config.compose import compose
 from pgx.core.data import Batch
 from pgx.core.ranks import Ranks
-from pgx.distributed.torchrun import join, leave_process_group
+from pgx.distributed.torchrun import join_process_group, leave_process_group
 from pgx.training.build import build
 from pgx.training.trainer import Trainer
 
@@ -48,5 +48,5 @@ def work(ranks: Ranks, folder: Path) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)  # sums in another order differ by less than anything else could
-    work(join(), Path(sys.argv[1]))
+    work(join_process_group(), Path(sys.argv[1]))
     leave_process_group()

@@ -22,7 +22,7 @@ from pgx.core.data import Rollout
 from pgx.core.errors import RunError, WorkersLost
 from pgx.rollouts.actor_learner import ActorLearner
 from pgx.rollouts.shared_parameters import inference_tensors
-from pgx.rollouts.sizes import size_problems, sizes
+from pgx.rollouts.sizes import resolve_sizes, size_problems
 from pgx.runs.loggers.jsonl import read
 from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters
@@ -388,9 +388,9 @@ def test_closing_leaves_no_process_and_no_open_file(start: Callable[..., Trainer
 def test_auto_takes_a_divisor_of_the_environments_that_the_cores_allow(
     num_envs: int, cores: int, workers: int
 ) -> None:
-    chosen = sizes(num_envs, "auto", "auto", "auto", cores)
+    chosen = resolve_sizes(num_envs, "auto", "auto", "auto", cores)
     assert (chosen.workers, chosen.trajectories, chosen.queue) == (workers, workers, 2 * workers)
-    assert chosen.trajectories * chosen.envs_each == num_envs and size_problems(chosen) == []
+    assert chosen.trajectories * chosen.envs_per_actor == num_envs and size_problems(chosen) == []
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import torch
 from pgx.core.agent import Agent
 from pgx.core.data import Rollout
 from pgx.core.errors import RunError, UserError, WorkersLost
-from pgx.distributed.ray_cluster import SKIPPED
+from pgx.distributed.ray_cluster import LOG_FILTER_VARIABLE
 from pgx.runs.loggers.jsonl import read
 from pgx.training.trainer import Trainer
 from tests.conftest import Make
@@ -25,7 +25,7 @@ from tests.system.test_actor_processes import children, training
 from tests.warm import pgx
 
 with pytest.MonkeyPatch.context() as patch:
-    patch.setenv(SKIPPED, ".*")
+    patch.setenv(LOG_FILTER_VARIABLE, ".*")
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
 slow = pytest.mark.slow  # all but one: a cluster takes a while to begin
 

@@ -282,9 +282,9 @@ def test_the_environments_and_the_policy_take_the_time_that_each_takes(
     envs: Any = Slow(clock)
     agent, taken = agent_for(envs, "mlp"), RolloutCollector(envs, None, 0, 0, torch.device("cpu"), Eager())
     taken.begin(0)
-    taken.advance(agent, RolloutBuffer(room=9), 1)  # the first step also asks for the shape of the noise
+    taken.advance(agent, RolloutBuffer(capacity=9), 1)  # the first step also asks for the shape of the noise
     began = taken.env_seconds, taken.policy_seconds
     assert isinstance(agent.policy, torch.nn.Module)
     agent.policy.register_forward_hook(lambda module, given, result: clock.after(100.0, result))
-    taken.advance(agent, RolloutBuffer(room=9), 3)
+    taken.advance(agent, RolloutBuffer(capacity=9), 3)
     assert (taken.env_seconds - began[0], taken.policy_seconds - began[1]) == (33.0, 300.0)
