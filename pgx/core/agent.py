@@ -197,7 +197,7 @@ class Agent:
         self, obs: Tensor, time: Tensor, action_mask: Tensor | None, recurrent_state: Tensor | None
     ) -> Observations:
         """N raw observations [N, ...] of one moment, as the networks see them."""
-        return at_one_moment(self.normalizer.normalize_fn, obs, time, action_mask, recurrent_state)
+        return step_observations(self.normalizer.normalize_fn, obs, time, action_mask, recurrent_state)
 
     @torch.inference_mode()
     def act(self, obs: Observations, generator: torch.Generator) -> Act:
@@ -226,7 +226,7 @@ class Agent:
         self.normalizer.load_state_dict(state["normalizer"])
 
 
-def at_one_moment(
+def step_observations(
     normalize_fn: Callable[[Tensor], Tensor],
     obs: Tensor,
     time: Tensor,

@@ -1,4 +1,4 @@
-"""Episodes of a dataset in place of the agent's own: what another policy did, in shuffled passes."""
+"""Runner that returns recorded episodes of another policy."""
 
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -19,17 +19,18 @@ from pgx.rollouts.sources import Episode
 
 
 class DatasetRunner:
-    """Gives out rollouts of so many whole episodes, each in a column of its own.
+    """Runner that returns rollouts of recorded whole episodes, one in each column.
 
-    A pass over the dataset gives every episode once; where one ends within a rollout, the next goes on.
+    Each pass over the dataset returns every episode once, in shuffled order. A rollout in which a pass ends is filled
+    from the next pass.
 
     Args:
-        envs: of the kind that was recorded; never stepped.
-        reward_scaler: rescales the rewards of a rollout; None leaves them raw.
-        trajectories: the dataset.
-        episodes_per_rollout: N, episodes of a rollout; at most as many as there are.
-        seed: of the run; the shuffles draw a stream of their own from it.
-        device: where the networks are.
+        envs: environments like the recorded ones; they are not stepped.
+        reward_scaler: divides the rewards of a rollout; None: rewards stay raw.
+        recorded: the dataset.
+        episodes_per_rollout: N, at most the number of recorded episodes.
+        seed: seed of the run, from which the stream of shuffles is derived.
+        device: device of the networks.
     """
 
     env_seconds = 0.0
@@ -40,52 +41,52 @@ class DatasetRunner:
         self,
         envs: VectorEnv,
         reward_scaler: RewardScaler | None,
-        trajectories: list[RecordedEpisode],
+        recorded: list[RecordedEpisode],
         episodes_per_rollout: int,
         seed: int,
         device: torch.device,
     ) -> None:
         self.envs = envs
         self.reward_scaler = reward_scaler
-        self.trajectories = trajectories
+        self.recorded = recorded
         self.episodes_per_rollout = episodes_per_rollout
         self.device = device
-        self.episodes: list[Episode] = []  # always empty: the returns are of the policy that was recorded
+        self.episodes: list[Episode] = []  # always empty: recorded returns are not the agent's
         self.steps = 0
         self._shuffles = generator(seed, "dataset")
-        self._order = torch.empty(0, dtype=torch.int64)  # what is left of the pass
+        self._order = torch.empty(0, dtype=torch.int64)  # remaining episodes of the pass
 
     def __str__(self) -> str:
-        return f"{self.episodes_per_rollout} of {len(self.trajectories)} recorded episodes"
+        return f"{self.episodes_per_rollout} of {len(self.recorded)} recorded episodes"
 
     def begin(self, iteration: int) -> None:
-        """Nothing is under way between rollouts."""
+        """Do nothing, since rollouts consist of whole episodes."""
 
     def collect(self, agent: Agent) -> Rollout:
-        """The next episodes of the pass; log_prob is of the policy that was recorded, whatever the agent."""
+        """Return the next episodes of the pass. `log_prob` is that of the recorded policy; the agent is not used."""
         if len(self._order) < self.episodes_per_rollout:
-            again = torch.randperm(len(self.trajectories), generator=self._shuffles)
-            self._order = torch.cat([self._order, again])
+            next_pass = torch.randperm(len(self.recorded), generator=self._shuffles)
+            self._order = torch.cat([self._order, next_pass])
         chosen, self._order = self._order.tensor_split([self.episodes_per_rollout])
-        rollout = self._joined(chosen.tolist())
+        rollout = self._rollout(chosen.tolist())
         self.steps = rollout.steps
         return rollout
 
     def warm_up(self, agent: Agent, steps: int) -> Iterator[Rollout]:
-        """All recorded episodes once, in their order; takes no steps."""
+        """Yield all recorded episodes once, in order, without steps."""
         self.steps = 0
-        numbers = list(range(len(self.trajectories)))
-        for first in range(0, len(numbers), self.episodes_per_rollout):
-            yield self._joined(numbers[first : first + self.episodes_per_rollout])
+        indices = list(range(len(self.recorded)))
+        for first in range(0, len(indices), self.episodes_per_rollout):
+            yield self._rollout(indices[first : first + self.episodes_per_rollout])
 
-    def _joined(self, episodes: list[int]) -> Rollout:
-        rollout = join_episodes([self.trajectories[i] for i in episodes])
+    def _rollout(self, indices: list[int]) -> Rollout:
+        rollout = join_episodes([self.recorded[i] for i in indices])
         if self.reward_scaler is not None:
             self.reward_scaler.begin()
             rollout = replace(
                 rollout, reward=self.reward_scaler.scale(rollout.reward, rollout.done, rollout.valid)
             )
-        return _on(rollout, self.device)
+        return _to_device(rollout, self.device)
 
     def metrics(self) -> Metrics:
         return {}
@@ -107,7 +108,7 @@ class DatasetRunner:
         self.envs.close()
 
 
-def _on(rollout: Rollout, device: torch.device) -> Rollout:
+def _to_device(rollout: Rollout, device: torch.device) -> Rollout:
     columns: dict[str, Tensor | None] = {c.name: getattr(rollout, c.name) for c in fields(rollout)}
     return Rollout(**{name: None if x is None else x.to(device) for name, x in columns.items()})  # type: ignore[arg-type]
 
@@ -120,19 +121,19 @@ def make_dataset_runner(
     path: str | None,
     episodes: Count,
 ) -> DatasetRunner:
-    """A DatasetRunner on what is at a path.
+    """Return a DatasetRunner of the dataset at a path.
 
     Args:
-        path: of the dataset; a config without one is refused before this.
-        episodes: of a rollout; the others as in DatasetRunner.
+        path: folder of the dataset; not None, which config checks ensure.
+        episodes: number in a rollout. Other arguments as in `DatasetRunner`.
 
     Raises:
-        UserError: it cannot be read, does not fit the environments, or has fewer episodes.
+        UserError: the dataset cannot be read, does not fit the environments, or has fewer episodes.
     """
     assert path is not None
-    trajectories = read_dataset(Path(path), envs)
-    if episodes > len(trajectories):
+    recorded = read_dataset(Path(path), envs)
+    if episodes > len(recorded):
         raise UserError(
-            f"runner.episodes: {episodes} in a rollout, of {len(trajectories)} in {path}; expected at most those"
+            f"runner.episodes={episodes}: the dataset {path} has {len(recorded)} episodes; set at most {len(recorded)}"
         )
-    return DatasetRunner(envs, reward_scaler, trajectories, episodes, seed, device)
+    return DatasetRunner(envs, reward_scaler, recorded, episodes, seed, device)

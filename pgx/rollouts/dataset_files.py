@@ -38,15 +38,15 @@ from pgx.envs import spaces as env_spaces
 from pgx.envs.vector import Array, VectorEnv
 
 _FOLDER, _METADATA, _DATA = "data", "metadata.json", "main_data.hdf5"
-_NAMESPACE = "namespace_metadata.json"  # what makes a folder of datasets a namespace of Minari's
-_MINARI_VERSION = "0.5.4"  # whose layout it is; Minari refuses to read versions that it does not know
+_NAMESPACE = "namespace_metadata.json"  # marks a folder of datasets as a namespace of Minari
+_MINARI_VERSION = "0.5.4"  # version of the layout; Minari refuses versions that it does not know
 
 
 def import_h5py() -> Any:
-    """The module h5py, an optional dependency.
+    """Import and return h5py, an optional dependency.
 
     Raises:
-        UserError: it cannot be imported.
+        UserError: h5py is not installed.
     """
     require("dataset", "h5py")
     import h5py
@@ -55,81 +55,81 @@ def import_h5py() -> Any:
 
 
 def space_to_json(space: "Space[Any]") -> str:
-    """A space in Minari's words."""
+    """Return Minari's JSON for a space."""
     kind, dtype = type(space).__name__, str(space.dtype)
-    said: dict[str, Any]
+    fields: dict[str, Any]
     match space:
         case spaces.Box():
-            said = {"shape": list(space.shape), "low": space.low.tolist(), "high": space.high.tolist()}
+            fields = {"shape": list(space.shape), "low": space.low.tolist(), "high": space.high.tolist()}
         case spaces.Discrete():
-            dtype = "int64"  # whatever the space's own: Minari has one
-            said = {"start": int(space.start), "n": int(space.n)}
+            dtype = "int64"  # Minari stores no other type
+            fields = {"start": int(space.start), "n": int(space.n)}
         case spaces.MultiDiscrete():
-            said = {"nvec": space.nvec.tolist(), "start": space.start.tolist()}
+            fields = {"nvec": space.nvec.tolist(), "start": space.start.tolist()}
         case _:
             raise ValueError(f"no environment of pgx has the space {space}")
-    return json.dumps({"type": kind, "dtype": dtype} | said)
+    return json.dumps({"type": kind, "dtype": dtype} | fields)
 
 
 def space_from_json(text: str) -> "Space[Any]":
-    """The space that Minari's words name.
+    """Return the space that Minari's JSON describes.
 
     Raises:
-        KeyError: a kind of space that no environment of pgx has.
+        KeyError: no environment of pgx has such a space.
     """
-    said = json.loads(text)
-    match said["type"]:
+    fields = json.loads(text)
+    match fields["type"]:
         case "Box":
-            low, high = (np.array(said[bound], dtype=said["dtype"]) for bound in ("low", "high"))
-            return spaces.Box(low, high, tuple(said["shape"]), low.dtype.type)
+            low, high = (np.array(fields[bound], dtype=fields["dtype"]) for bound in ("low", "high"))
+            return spaces.Box(low, high, tuple(fields["shape"]), low.dtype.type)
         case "Discrete":
-            return spaces.Discrete(said["n"], start=said["start"])
+            return spaces.Discrete(fields["n"], start=fields["start"])
         case "MultiDiscrete":
-            return spaces.MultiDiscrete(said["nvec"], start=said["start"])
-    raise KeyError(said["type"])
+            return spaces.MultiDiscrete(fields["nvec"], start=fields["start"])
+    raise KeyError(fields["type"])
 
 
 @dataclass(frozen=True)
 class RecordedEpisode:
-    """One whole episode of L steps, in the numbers that a Rollout has them in."""
+    """Whole episode of L steps, with the numbers of a `Rollout`."""
 
-    obs: Tensor  # [L + 1, ...] raw; the last one is where it ended
-    action: Tensor  # [L, ...] the policy's own sample
-    log_prob: Tensor  # [L] log mu(a | s) of the policy that acted, nats
+    obs: Tensor  # [L + 1, ...] raw, including the last successor
+    action: Tensor  # [L, ...] as the policy sampled it
+    log_prob: Tensor  # [L] log mu(a | s) of the behaviour policy, nats
     reward: Tensor  # [L] raw
-    terminated: bool  # it ended this way, or the other, or both
+    terminated: bool  # at the last step; at least one of both is true
     truncated: bool
-    action_mask: Tensor | None = None  # [L, K] bool; None: all actions, always
+    action_mask: Tensor | None = None  # [L, K] bool; None: all actions are available
 
     def __len__(self) -> int:
         return len(self.reward)
 
 
 def split_episodes(rollout: Rollout) -> list[RecordedEpisode]:
-    """The episodes of a rollout of whole episodes, environment by environment."""
+    """Return the episodes of a rollout of whole episodes, in the order of environments."""
     found = []
     for i in range(rollout.valid.shape[1]):
         valid, mask = rollout.valid[:, i], rollout.action_mask
         begins = (valid & (rollout.time[:, i] == 0)).nonzero().flatten().tolist()
         ends = (valid & rollout.done[:, i]).nonzero().flatten().tolist()
         for first, last in zip(begins, ends, strict=True):
-            own = slice(first, last + 1)
+            steps = slice(first, last + 1)
             found.append(
                 RecordedEpisode(
-                    obs=torch.cat([rollout.obs[own, i], rollout.next_obs[last : last + 1, i]]),
-                    action=rollout.action[own, i],
-                    log_prob=rollout.log_prob[own, i],
-                    reward=rollout.reward[own, i],
+                    obs=torch.cat([rollout.obs[steps, i], rollout.next_obs[last : last + 1, i]]),
+                    action=rollout.action[steps, i],
+                    log_prob=rollout.log_prob[steps, i],
+                    reward=rollout.reward[steps, i],
                     terminated=bool(rollout.terminated[last, i]),
                     truncated=bool(rollout.truncated[last, i]),
-                    action_mask=None if mask is None else mask[own, i],
+                    action_mask=None if mask is None else mask[steps, i],
                 )
             )
     return found
 
 
 def join_episodes(episodes: Sequence[RecordedEpisode]) -> Rollout:
-    """A rollout with an episode in each column, as long as the longest; what is past an episode's end is not data."""
+    """Return a rollout with one episode in each column. Columns are padded with invalid rows to equal length."""
     lengths = torch.tensor([len(episode) for episode in episodes])
     row = torch.arange(int(lengths.max())).unsqueeze(1)
     valid, last = row < lengths, row == lengths - 1
@@ -149,33 +149,33 @@ def join_episodes(episodes: Sequence[RecordedEpisode]) -> Rollout:
 
 
 def dataset_problem(path: Path) -> str | None:
-    """What keeps a path from being read as a dataset, as far as a glance shows; None when nothing does.
+    """Return why a path is not a dataset, judging by its files only; None if it looks like one.
 
     Raises:
-        UserError: h5py is missing.
+        UserError: h5py is not installed.
     """
     import_h5py()
     if not path.exists():
         collect = shell_command("collect", "RUN", "--episodes", "100", "--out", path)
-        return f"dataset={path}: no such folder; `{collect}` writes a dataset there"
+        return f"dataset={path}: no such folder; write a dataset with `{collect}`"
     missing = [name for name in (_METADATA, _DATA) if not (_folder(path) / name).is_file()]
     if missing:
         return (
             f"dataset={path}: not a dataset of episodes in HDF5 (no {' and no '.join(missing)} in {_folder(path)}); "
-            "expected the folder that pgx collect wrote, or one of Minari"
+            "set a folder that pgx collect or Minari wrote"
         )
     return None
 
 
 def read_dataset(path: Path, envs: VectorEnv) -> list[RecordedEpisode]:
-    """All episodes of a dataset, in memory.
+    """Read all episodes of a dataset into memory.
 
     Args:
-        path: the dataset's folder, or the folder `data` in it.
-        envs: of the kind that the episodes are to be of.
+        path: folder of the dataset, or the folder `data` in it.
+        envs: environments whose observations and actions the episodes must have.
 
     Raises:
-        UserError: it is no dataset, it is of other observations or actions, or it lacks what weights need.
+        UserError: the path is not a dataset, its observations or actions differ, or log-probabilities are missing.
     """
     h5py = import_h5py()
     if problem := dataset_problem(path):
@@ -186,12 +186,10 @@ def read_dataset(path: Path, envs: VectorEnv) -> list[RecordedEpisode]:
         action_space = space_from_json(metadata["action_space"])
         count = int(metadata["total_episodes"])
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError, RecursionError) as error:
-        raise UserError(
-            f"dataset={path}: {_METADATA} is not as expected: {type(error).__name__}: {error}"
-        ) from error
+        raise UserError(f"dataset={path}: {_METADATA} is invalid: {type(error).__name__}: {error}") from error
     _check_fit(path, envs, observation_space, action_space)
     if count == 0:
-        raise UserError(f"dataset={path}: holds no episode")
+        raise UserError(f"dataset={path}: contains no episode; record it again")
     try:
         with h5py.File(_folder(path) / _DATA, "r") as file:
             return [
@@ -213,12 +211,12 @@ def _folder(path: Path) -> Path:
 
 
 def _check_fit(path: Path, envs: VectorEnv, observation: "Space[Any]", action: "Space[Any]") -> None:
-    theirs = env_spaces.observation(envs.id, observation)[0], env_spaces.action(envs.id, action)[0]
-    ours = envs.obs_spec, envs.action_spec
+    recorded = env_spaces.observation(envs.id, observation)[0], env_spaces.action(envs.id, action)[0]
+    expected = envs.obs_spec, envs.action_spec
     found = [
-        f"dataset={path}: its {what} are {that}, those of env.id={envs.id} are {this}"
-        for what, that, this in zip(("observations", "actions"), theirs, ours, strict=True)
-        if that != this
+        f"dataset={path}: its {kind} are {one}, those of env.id={envs.id} are {other}"
+        for kind, one, other in zip(("observations", "actions"), recorded, expected, strict=True)
+        if one != other
     ]
     if found:
         raise UserError(*found)
@@ -230,8 +228,8 @@ def _episode(
     infos = group.get("infos", {})
     if "log_prob" not in infos:
         raise UserError(
-            f"{where}: no infos/log_prob: weights need the behaviour's probabilities, log mu(a|s) of each action when "
-            "it was taken; pgx collect writes them"
+            f"{where}: no infos/log_prob: importance weights need log mu(a|s) of each action under the behaviour "
+            "policy; record the dataset with pgx collect"
         )
     steps = len(group["rewards"])
     actions = infos["sample"] if "sample" in infos else group["actions"]
@@ -249,20 +247,18 @@ def _episode(
     )
     done = group["terminations"][:] | group["truncations"][:]
     if not done[-1] or done[:-1].any():
-        raise UserError(
-            f"{where}: expected an end, terminated or truncated, in its last step and there alone"
-        )
+        raise UserError(f"{where}: expected terminated or truncated at the last step and at no other")
     return episode
 
 
 def _numbers(where: str, data: Any, space: "Space[Any]", spec: ObsSpec | ActionSpec, steps: int) -> Tensor:
-    """[steps, ...] in the environment's numbers as a Rollout has them."""
+    """Return observations or actions of a dataset [steps, ...] with the numbers of a Rollout."""
     assert space.shape is not None
     _check_shape(where, data, (steps, *space.shape))
-    own = data[()] - getattr(space, "start", 0)
+    values = data[()] - getattr(space, "start", 0)
     if isinstance(spec, Continuous):
-        return _finite(where, torch.from_numpy(own.astype(spec.dtype)).reshape(steps, *spec.shape))
-    number = torch.from_numpy(own)
+        return _finite(where, torch.from_numpy(values.astype(spec.dtype)).reshape(steps, *spec.shape))
+    number = torch.from_numpy(values)
     if isinstance(spec, MultiDiscrete):
         number = number.reshape(steps, len(spec.sizes))
     if number.dtype == torch.uint8:
@@ -270,29 +266,29 @@ def _numbers(where: str, data: Any, space: "Space[Any]", spec: ObsSpec | ActionS
     assert isinstance(spec, Discrete | MultiDiscrete)
     sizes = torch.tensor(spec.n if isinstance(spec, Discrete) else spec.sizes)
     if bool(((number < 0) | (number >= sizes)).any()):
-        raise UserError(f"{where}: numbers outside of {space}")
+        raise UserError(f"{where}: contains numbers outside of {space}")
     return number.long()
 
 
 def _reals(where: str, data: Any, steps: int) -> Tensor:
-    """[steps] float32."""
+    """Return a column of a dataset, [steps] float32."""
     _check_shape(where, data, (steps,))
     return _finite(where, torch.from_numpy(data[()].astype(np.float32)))
 
 
 def _check_shape(where: str, data: Any, shape: tuple[int, ...]) -> None:
     if data.shape != shape:
-        raise UserError(f"{where}: expected the shape {list(shape)}, got {list(data.shape)}")
+        raise UserError(f"{where}: expected shape {list(shape)}, got {list(data.shape)}")
 
 
 def _finite(where: str, numbers: Tensor) -> Tensor:
     if not bool(numbers.isfinite().all()):
-        raise UserError(f"{where}: not all are finite numbers")
+        raise UserError(f"{where}: contains NaN or infinite numbers")
     return numbers
 
 
 class DatasetSummary(NamedTuple):
-    """What a dataset holds."""
+    """Totals of a dataset."""
 
     episodes: int
     steps: int
@@ -306,17 +302,17 @@ def write_dataset(
     action_space: "Space[Any]",
     metadata: Mapping[str, Any],
 ) -> DatasetSummary:
-    """Write the episodes as they come; the dataset is at its path whole, or not at all.
+    """Write a dataset. It appears at its path when it is complete; a failure leaves nothing there.
 
     Args:
-        path: where nothing is yet. Minari finds the dataset by its path below Minari's folder ($MINARI_DATASETS_PATH,
-            or ~/.minari/datasets), and elsewhere by its last part.
-        episodes: one at least.
-        observation_space, action_space: of the environment that they were played in.
-        metadata: what else Minari's metadata.json is to say, e.g. env_spec.
+        path: new folder. Below Minari's folder ($MINARI_DATASETS_PATH or ~/.minari/datasets), the relative path is
+            Minari's name of the dataset; elsewhere it is the last part of the path.
+        episodes: at least one; they are written while they are iterated over.
+        observation_space, action_space: spaces of the environment.
+        metadata: further entries of Minari's metadata.json, for example env_spec.
 
     Raises:
-        UserError: something is at the path, it cannot be written, or h5py is missing.
+        UserError: the path exists, cannot be written, or h5py is not installed.
     """
     h5py, count, steps, total = import_h5py(), 0, 0, 0.0
     with _new_folder(path) as folder:
@@ -328,7 +324,7 @@ def write_dataset(
                     group[name] = column
                 count, steps = count + 1, steps + len(episode)
                 total += float(episode.reward.double().sum())
-        said = {
+        summary = {
             "dataset_id": _dataset_id(path),
             "total_episodes": count,
             "total_steps": steps,
@@ -339,19 +335,19 @@ def write_dataset(
             "action_space": space_to_json(action_space),
             "minari_version": _MINARI_VERSION,
         }
-        (folder / _METADATA).write_text(json.dumps(said | dict(metadata), allow_nan=False))
+        (folder / _METADATA).write_text(json.dumps(summary | dict(metadata), allow_nan=False))
     return DatasetSummary(count, steps, total / count)
 
 
 def _dataset_id(path: Path) -> str:
-    """Return the name of a dataset with its namespace: the folders between Minari's own and the dataset."""
+    """Return Minari's name of a dataset, with the folders below Minari's folder as its namespace."""
     name = path.name if "-v" in path.name else f"{path.name}-v0"
     minari, parent = _minari_folder(), path.resolve().parent
     return (parent.relative_to(minari) / name).as_posix() if parent.is_relative_to(minari) else name
 
 
-def _note_namespaces(path: Path) -> None:
-    """Make the folders above a dataset namespaces of Minari's, where they are below its folder."""
+def _mark_namespaces(path: Path) -> None:
+    """Mark the folders between Minari's folder and a dataset as namespaces."""
     minari, parent = _minari_folder(), path.resolve().parent
     while parent.is_relative_to(minari) and parent != minari:
         if not (parent / _NAMESPACE).exists():
@@ -365,17 +361,17 @@ def _minari_folder() -> Path:
 
 @contextmanager
 def _new_folder(path: Path) -> Iterator[Path]:
-    """The folder of the data, which appears at `path` when all that belongs there is written."""
+    """Yield a temporary data folder, and rename it to `path` when the block succeeds."""
     if path.exists():
-        raise UserError(f"{path}: is there already, and nothing is written over; choose another path")
+        raise UserError(f"{path}: already exists and is not overwritten; choose another path")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         (temporary / _FOLDER).mkdir(parents=True)
         yield temporary / _FOLDER
-        _note_namespaces(path)
+        _mark_namespaces(path)
         temporary.rename(path)
     except OSError as error:
-        raise UserError(f"{path}: cannot write there: {error.strerror or error}") from error
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -385,9 +381,9 @@ def _columns(
 ) -> dict[str, Array]:
     terminations, truncations = np.zeros((2, len(episode)), dtype=bool)
     terminations[-1], truncations[-1] = episode.terminated, episode.truncated
-    sample = _as_in(action_space, episode.action)
+    sample = _to_space(action_space, episode.action)
     columns: dict[str, Array] = {
-        "observations": _as_in(observation_space, episode.obs),
+        "observations": _to_space(observation_space, episode.obs),
         "actions": sample,
         "rewards": episode.reward.cpu().double().numpy(),
         "terminations": terminations,
@@ -402,8 +398,8 @@ def _columns(
     return columns
 
 
-def _as_in(space: "Space[Any]", numbers: Tensor) -> Array:
-    """[L, ...] in a Rollout's numbers (whole ones from 0, actions flat) as the space has them."""
+def _to_space(space: "Space[Any]", numbers: Tensor) -> Array:
+    """Convert the numbers of a Rollout [L, ...] (integers from 0, flat actions) to those of the space."""
     assert space.shape is not None
     shaped: Array = numbers.cpu().numpy().reshape(len(numbers), *space.shape)
     return (shaped + getattr(space, "start", 0)).astype(space.dtype)

@@ -1,4 +1,4 @@
-"""What the trainer knows of a runner."""
+"""Interfaces between the trainer and the sources of its rollouts."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,34 +11,36 @@ from pgx.envs.vector import VectorEnv
 
 @dataclass(frozen=True)
 class Episode:
-    """A finished episode: the sum of its raw rewards, its steps, and whether its task was done at the end.
+    """Statistics of a finished episode.
 
-    Where the reward is not the environment's own, also what that would have been, and what the return is the sum of.
+    With shaped rewards they include the return of the environment's own rewards, and the parts of the shaped return.
     """
 
-    episode_return: float
-    length: int
-    success: bool | None = None  # None: the environment did not say, or nobody asked
-    unshaped_return: float | None = None  # None: episode_return is the environment's own
-    parts: Mapping[str, float] | None = None  # of episode_return, weighted
-    cut: bool = False  # it did not end: it was cut at the step limit of an evaluation or of runner=episodes
+    episode_return: float  # sum of raw rewards
+    length: int  # steps
+    success: bool | None = None  # at the last step; None: unknown, or not asked for
+    unshaped_return: float | None = None  # None: rewards are not shaped
+    parts: Mapping[str, float] | None = None  # weighted terms of episode_return; None: rewards are not shaped
+    cut: bool = (
+        False  # it was cut at the step limit of an evaluation or of runner=episodes, not by the environment
+    )
 
 
 class RolloutSource(Protocol):
-    """What steps environments, from one boundary of episodes to the next."""
+    """Stepper of environments, from one episode boundary of all environments to the next."""
 
     @property
     def envs(self) -> VectorEnv: ...
     def __str__(self) -> str:
-        """How much it collects for an iteration, in a few words."""
+        """Return what it collects in an iteration, in a few words."""
         ...
 
     def begin(self, iteration: int) -> None:
-        """Start every environment anew, seeded from (seed, iteration): an episode boundary for all."""
+        """Reset all environments with seeds from (seed, iteration): an episode boundary for all."""
         ...
 
     def state_dict(self) -> State:
-        """Streams and statistics; the environments are not in it: whoever loads it begins them anew."""
+        """Return random streams and statistics. Environments are not included: call `begin` after loading."""
         ...
 
     def load_state_dict(self, state: State) -> None: ...
@@ -46,48 +48,48 @@ class RolloutSource(Protocol):
 
 
 class Runner(RolloutSource, Protocol):
-    """Gives rollouts, one for each iteration."""
+    """Source of one rollout for each iteration."""
 
     @property
     def steps(self) -> int:
-        """Environment steps of the last `collect` or `warm_up`, those included that are no data; no reset rows."""
+        """Environment steps of the last `collect` or `warm_up`, including steps that are not data."""
         ...
 
     @property
     def episodes(self) -> list[Episode]:
-        """Finished since they were last taken away."""
+        """Episodes that finished since the caller last cleared the list."""
         ...
 
     @property
     def env_seconds(self) -> float:
-        """Spent in environments, in all."""
+        """Total time spent in environments."""
         ...
 
     @property
     def policy_seconds(self) -> float:
-        """Spent choosing actions, in all."""
+        """Total time spent choosing actions."""
         ...
 
     @property
     def steps_taken(self) -> int:
-        """Environment steps, no reset rows, since the last `collect` or `warm_up` began."""
+        """Environment steps since the start of the last `collect` or `warm_up`, also while it runs."""
         ...
 
     def collect(self, agent: Agent) -> Rollout:
-        """The next rollout; begins at iteration 0 if nothing began yet.
+        """Return the next rollout. The first call begins at iteration 0 if `begin` was not called.
 
         Raises:
-            RunError: the environment raised, or gave an observation or reward that is not finite.
+            RunError: the environment raised, or returned an observation or reward that is not finite.
         """
         ...
 
     def warm_up(self, agent: Agent, steps: int) -> Iterator[Rollout]:
-        """Take at least so many steps over all ranks for the statistics alone, before the first `collect`.
+        """Take at least so many steps over all ranks for the normalizers, before the first `collect`.
 
-        Recorded data is given out as it is, without a step. Raises as `collect`.
+        A dataset is returned as it is, without steps. Raises as `collect`.
         """
         ...
 
     def metrics(self) -> Metrics:
-        """What the last collection says of itself; nothing where there is nothing to say."""
+        """Return metrics of the last `collect`; may be empty."""
         ...

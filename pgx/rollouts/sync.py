@@ -1,4 +1,4 @@
-"""Runners that step environments in lock step: T steps of each, or whole episodes."""
+"""Runners that step environments in lock step: a number of steps, or whole episodes."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -20,13 +20,13 @@ from pgx.rollouts.sources import Episode
 
 
 class SyncRunner:
-    """Collects rollouts of `rollout_steps` steps from each environment, going on where the last one stopped.
+    """Runner that collects `rollout_steps` steps of each environment and continues where the last rollout ended.
 
     Args:
-        stepper: of the environments.
+        collector: steps the environments.
         rollout_steps: T.
-        lag: how many updates old the policy is that acted in the rollout given out; 0 is on-policy. The rollouts in
-            between wait their turn.
+        lag: updates between the behaviour policy of a returned rollout and the current policy; 0 is on-policy.
+            Newer rollouts wait in a queue.
     """
 
     def __init__(self, collector: RolloutCollector, rollout_steps: int, lag: int) -> None:
@@ -39,8 +39,8 @@ class SyncRunner:
     def __str__(self) -> str:
         behind = f", {self.lag} updates behind" if self.lag else ""
         size = self.collector.ranks.size
-        shared = f" on {size} ranks" if size > 1 else ""
-        return f"{size * self.envs.num_envs} environments x {self.rollout_steps} steps{shared}{behind}"
+        on_ranks = f" on {size} ranks" if size > 1 else ""
+        return f"{size * self.envs.num_envs} environments x {self.rollout_steps} steps{on_ranks}{behind}"
 
     @property
     def envs(self) -> VectorEnv:
@@ -66,9 +66,9 @@ class SyncRunner:
         self.collector.begin(iteration)
 
     def collect(self, agent: Agent) -> Rollout:
-        """T steps of all environments, under the policy of `lag` updates ago.
+        """Return T steps of all environments under the policy of `lag` updates ago.
 
-        A rollout in which every environment only reset itself (T = 1) holds no data, and the next is collected.
+        If every environment only resets (possible with T = 1), the rollout has no data and the next one is collected.
         """
         if not self.collector.started:
             self.begin(iteration=0)
@@ -80,7 +80,7 @@ class SyncRunner:
         return self._count(self._waiting.popleft())
 
     def warm_up(self, agent: Agent, steps: int) -> Iterator[Rollout]:
-        """One rollout, after which the environments go on."""
+        """Yield one rollout; the environments continue after it."""
         if not self.collector.started:
             self.begin(iteration=0)
         self.collector.steps_taken = 0
@@ -116,27 +116,27 @@ def make_sync_runner(
     rollout_steps: Count,
     lag: Index,
 ) -> SyncRunner:
-    """A SyncRunner with a Stepper of its own. Args as in both."""
+    """Return a SyncRunner with a new collector. Args as in `RolloutCollector` and `SyncRunner`."""
     return SyncRunner(
         RolloutCollector(envs, reward_scaler, seed, 0, device, engine, ranks), rollout_steps, lag
     )
 
 
 class EpisodeRunner:
-    """Collects rollouts of `episodes_per_env` whole episodes from each environment, each rollout begun anew.
+    """Runner that collects `episodes_per_env` whole episodes of each environment, after a reset of all.
 
-    Every environment plays its share however long it lasts: taking whichever episodes end first would favour the
-    short ones. What an environment does after its share, while others still play theirs, is not data; its steps
-    are counted in `steps`, since they were simulated.
+    Each environment plays the same number of episodes, however long they are: the episodes that end first would be
+    a biased sample with too many short ones. Steps that an environment takes after its last episode, while others
+    still play, are not data. `steps` counts them, since they were simulated.
 
-    An episode that has not ended after `max_episode_steps` steps is truncated there. Environments cannot be reset one
-    by one, so its environment plays no further episode in that rollout. That favours no episode: whether one begins
-    depends on earlier ones alone.
+    An episode that lasts `max_episode_steps` steps is truncated. Since environments cannot be reset one by one, its
+    environment plays no further episode of that rollout. This is unbiased: whether an episode starts depends on
+    earlier episodes only.
 
     Args:
-        stepper: of the environments.
+        collector: steps the environments.
         episodes_per_env: whole episodes of each environment in a rollout.
-        max_episode_steps: of an episode, >= 1.
+        max_episode_steps: maximum length of an episode, >= 1.
     """
 
     def __init__(self, collector: RolloutCollector, episodes_per_env: int, max_episode_steps: int) -> None:
@@ -148,8 +148,8 @@ class EpisodeRunner:
         self._iteration = 0
 
     def __str__(self) -> str:
-        many = "" if self.episodes_per_env == 1 else "s"
-        return f"{self.envs.num_envs} environments x {self.episodes_per_env} whole episode{many}"
+        plural = "" if self.episodes_per_env == 1 else "s"
+        return f"{self.envs.num_envs} environments x {self.episodes_per_env} whole episode{plural}"
 
     @property
     def envs(self) -> VectorEnv:
@@ -171,37 +171,37 @@ class EpisodeRunner:
         self._iteration = iteration
 
     def collect(self, agent: Agent) -> Rollout:
-        """The environments' shares of whole episodes; T is as long as the slowest takes."""
+        """Return whole episodes of all environments; T is the number of steps of the slowest environment."""
         self.collector.begin(self._iteration)
         self._iteration += 1
-        left = np.full(self.envs.num_envs, self.episodes_per_env)
+        remaining = np.full(self.envs.num_envs, self.episodes_per_env)
         buffer = RolloutBuffer(capacity=1024)
         self.collector.steps_taken = 0
-        while left.any():
+        while remaining.any():
             self.collector.advance(agent, buffer, steps=1)
-            buffer["valid"][-1] &= left > 0
-            self._take(buffer["terminated"][-1] | buffer["truncated"][-1], left)
-            buffer["truncated"][-1] |= self._cut(left)
+            buffer["valid"][-1] &= remaining > 0
+            self._take(buffer["terminated"][-1] | buffer["truncated"][-1], remaining)
+            buffer["truncated"][-1] |= self._cut(remaining)
         self.steps = self.steps_taken
         return self.collector.rollout(buffer)
 
-    def _take(self, done: NDArray[np.bool_], left: NDArray[np.int64]) -> None:
-        """Count the episodes that a step ended, but for those beyond an environment's share."""
+    def _take(self, done: NDArray[np.bool_], remaining: NDArray[np.int64]) -> None:
+        """Keep the episodes that a step ended, except those of environments without remaining episodes."""
         for i, episode in zip(np.flatnonzero(done), self.collector.episodes, strict=True):
-            if left[i] > 0:
+            if remaining[i] > 0:
                 self.episodes.append(episode)
-                left[i] -= 1
+                remaining[i] -= 1
         self.collector.episodes.clear()
 
-    def _cut(self, left: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Cut the episodes that have lasted too long and end their environments' shares; returns which, [N]."""
-        too_long = (self.collector.episode_steps >= self.max_episode_steps) & (left > 0)
+    def _cut(self, remaining: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Cut the episodes that reached the limit, and return a mask [N] of their environments."""
+        too_long = (self.collector.episode_steps >= self.max_episode_steps) & (remaining > 0)
         self.episodes += [self.collector.cut(i) for i in np.flatnonzero(too_long).tolist()]
-        left[too_long] = 0
+        remaining[too_long] = 0
         return too_long
 
     def warm_up(self, agent: Agent, steps: int) -> Iterator[Rollout]:
-        """One rollout of as many steps in each environment; its episodes are not reported: they favour short ones."""
+        """Yield one rollout with equal steps of each environment. Its episodes, a biased sample, are not reported."""
         self.collector.steps_taken = 0
         self.collector.begin(self._iteration)
         rollout = self.collector.collect(agent, self.collector.steps_per_env(steps))
@@ -231,6 +231,6 @@ def make_episode_runner(
     episodes_per_env: Count,
     max_episode_steps: Count,
 ) -> EpisodeRunner:
-    """An EpisodeRunner with a Stepper of its own. Args as in both."""
+    """Return an EpisodeRunner with a new collector. Args as in `RolloutCollector` and `EpisodeRunner`."""
     collector = RolloutCollector(envs, reward_scaler, seed, 0, device, engine)
     return EpisodeRunner(collector, episodes_per_env, max_episode_steps)

@@ -92,7 +92,7 @@ def test_mistakes_are_named_and_leave_nothing(command: Command, make: Make, tmp_
         (["mu", "--episodes", "0", "--out", "d"], "expected a whole number >= 1"),
         (["nothing", "--episodes", "2", "--out", "d"], "nothing: not a run folder"),
         (["mu", "--episodes", "2", "--out", "d", "--checkpoint", "bst"], "no such checkpoint"),
-        (["mu", "--episodes", "2", "--out", "mu"], "mu: is there already"),
+        (["mu", "--episodes", "2", "--out", "mu"], "mu: already exists"),
     ):
         code, _, err = command("collect", *arguments)
         assert code == 2 and words in err, err

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from gymnasium.envs.toy_text.taxi import TaxiEnv
 from torch import Tensor
 
-from pgx.core.agent import at_one_moment
+from pgx.core.agent import step_observations
 from pgx.core.data import Rollout
 from pgx.core.errors import RunError
 from pgx.rollouts import collector
@@ -84,9 +84,9 @@ def test_an_agent_without_the_mask_or_with_that_of_the_row_before_is_found_out(
 
     def late(normalize_fn: Any, obs: Tensor, time: Tensor, mask: Tensor | None, memory: Tensor | None) -> Any:
         seen.append(mask)
-        return at_one_moment(normalize_fn, obs, time, None if shift is None else seen[-2], memory)
+        return step_observations(normalize_fn, obs, time, None if shift is None else seen[-2], memory)
 
-    monkeypatch.setattr(collector, "at_one_moment", late)
+    monkeypatch.setattr(collector, "step_observations", late)
     with pytest.raises(RunError, match="not allowed at step"):
         trainer.runner.collect(trainer.agent)
 

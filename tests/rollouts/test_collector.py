@@ -70,7 +70,7 @@ def test_as_many_rows_come_back_as_steps_were_taken_and_more_where_asked_for() -
     buffer.steps = 5
     assert buffer["obs"][:, 0].tolist() == [0, 1, 2, 3, 4]
     assert buffer.tensor("obs", CPU)[:, 0].tolist() == [0, 1, 2, 3, 4]
-    assert buffer.tensor("obs", CPU, more=1)[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert buffer.tensor("obs", CPU, extra_rows=1)[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("capacity", [1, 2, 64])

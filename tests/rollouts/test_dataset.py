@@ -38,7 +38,7 @@ def recorded_returns(rollout: Rollout) -> list[tuple[float, ...]]:
 def test_a_pass_gives_every_episode_once(make: Make, episodes_per_rollout: int) -> None:
     trainer = make(*SETTINGS, f"runner.episodes={episodes_per_rollout}")
     runner = runner_of(trainer)
-    assert len(runner.trajectories) == 16
+    assert len(runner.recorded) == 16
     passes = 5
     seen: Counter[tuple[float, ...]] = Counter()
     order = []
@@ -53,7 +53,7 @@ def test_a_rollout_has_the_recorded_policy_s_probabilities_and_raw_rewards_when_
     trainer = make(*SETTINGS, "env.scale_reward=false")
     runner = runner_of(trainer)
     rollout = runner.collect(trainer.agent)
-    by_start = {tuple(e.obs[0].tolist()): e for e in runner.trajectories}
+    by_start = {tuple(e.obs[0].tolist()): e for e in runner.recorded}
     for i, start in enumerate(recorded_returns(rollout)):
         episode = by_start[start]
         own = rollout.valid[:, i]
@@ -142,7 +142,7 @@ def test_a_run_reports_no_returns_of_the_recorded_policy_and_evaluates_its_own(
 
 def test_more_episodes_than_there_are_are_refused(make: Make) -> None:
     with pytest.raises(
-        UserError, match=r"runner.episodes: 17 in a rollout, of 16 in .*; expected at most those"
+        UserError, match=r"runner.episodes=17: the dataset .* has 16 episodes; set at most 16"
     ):
         make(*SETTINGS, "runner.episodes=17")
 

@@ -25,8 +25,8 @@ from pgx.envs.gymnasium_backend import GymnasiumVector, make_single
 from pgx.rollouts.dataset_files import (
     DatasetSummary,
     RecordedEpisode,
-    _as_in,
     _numbers,
+    _to_space,
     join_episodes,
     read_dataset,
     space_from_json,
@@ -159,7 +159,7 @@ def test_a_space_survives_its_words(space: "gymnasium.Space[Any]") -> None:
 def test_choices_of_several_dimensions_are_read_as_they_were_taken() -> None:
     space = spaces.MultiDiscrete([[2, 3], [4, 5]], start=[[0, 1], [2, 3]])
     taken = torch.tensor([[0, 1, 2, 3], [1, 0, 3, 4], [1, 2, 0, 0]])
-    stored = _as_in(space, taken)
+    stored = _to_space(space, taken)
     assert space.contains(stored[0])
     assert torch.equal(_numbers("here", stored, space, MultiDiscrete((2, 3, 4, 5)), 3), taken)
 
@@ -170,7 +170,7 @@ def test_choices_of_several_dimensions_are_read_as_they_were_taken() -> None:
 def test_nothing_is_written_over_and_a_failure_leaves_nothing(make: Make, tmp_path: Path) -> None:
     episodes = split_episodes(played(make, "CartPole-v1"))
     (tmp_path / "there").mkdir()
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         written(tmp_path / "there", "CartPole-v1", episodes)
 
     def broken() -> Any:
@@ -181,7 +181,7 @@ def test_nothing_is_written_over_and_a_failure_leaves_nothing(make: Make, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         write_dataset(tmp_path / "d", broken(), env.observation_space, env.action_space, {})
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot write there"):
+    with pytest.raises(UserError, match="cannot be written"):
         written(tmp_path / "file" / "d", "CartPole-v1", episodes)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "run", "there"]
 
@@ -204,32 +204,38 @@ def write_text(name: str, text: str) -> Callable[[Path], None]:
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
-    "gone": (shutil.rmtree, "no such folder; `pgx collect RUN --episodes 100 --out"),
+    "gone": (shutil.rmtree, "no such folder; write a dataset with `pgx collect RUN --episodes 100 --out"),
     "no data": (lambda d: (d / "data" / "main_data.hdf5").unlink(), "no main_data.hdf5 in"),
-    "not JSON": (write_text("metadata.json", "{"), "metadata.json is not as expected: JSONDecodeError"),
+    "not JSON": (write_text("metadata.json", "{"), "metadata.json is invalid: JSONDecodeError"),
     "no spaces": (
         write_text("metadata.json", "{}"),
-        "metadata.json is not as expected: KeyError: 'observation_space'",
+        "metadata.json is invalid: KeyError: 'observation_space'",
     ),
     "not HDF5": (write_text("main_data.hdf5", "text"), "main_data.hdf5 cannot be read"),
     "no probabilities": (
         change("episode_1/infos/log_prob", None),
-        "episode_1: no infos/log_prob: weights need the behaviour's probabilities.*pgx collect writes them",
+        "episode_1: no infos/log_prob: importance weights need log mu.*record the dataset with pgx collect",
     ),
     "lengths": (
         change("episode_1/observations", lambda x: x[1:]),
-        r"episode_1, observations: expected the shape",
+        r"episode_1, observations: expected shape",
     ),
     "not a number": (
         change("episode_2/infos/log_prob", lambda x: x * np.nan),
-        "episode_2, infos/log_prob: not all",
+        "episode_2, infos/log_prob: contains NaN or infinite numbers",
     ),
     "outside": (
         change("episode_0/actions", lambda x: x + 2),
-        r"episode_0, actions: numbers outside of Discrete\(2\)",
+        r"episode_0, actions: contains numbers outside of Discrete\(2\)",
     ),
-    "no end": (change("episode_3/terminations", np.zeros_like), "episode_3: expected an end"),
-    "two ends": (change("episode_3/terminations", np.ones_like), "episode_3: expected an end"),
+    "no end": (
+        change("episode_3/terminations", np.zeros_like),
+        "episode_3: expected terminated or truncated at the last step",
+    ),
+    "two ends": (
+        change("episode_3/terminations", np.ones_like),
+        "episode_3: expected terminated or truncated at the last step",
+    ),
 }
 
 

@@ -327,7 +327,7 @@ def test_a_run_can_be_evaluated_like_any_other(
         (["env.num_envs=4", "runner.workers=5"], r"runner.workers=5: more than env.num_envs=4.*at most 4"),
         (
             ["env.num_envs=6", "runner.workers=4"],
-            r"6 / 4 = 1.50 environments each; expected one of 1, 2, 3, 6",
+            r"6 / 4 = 1.50 environments each; set one of 1, 2, 3, 6",
         ),
         (["runner.workers=0"], r"runner.workers: expected"),
         (["critic_optimizer=lbfgs"], r"critic_optimizer=lbfgs: runner=a3c .*one of adam"),

@@ -397,14 +397,14 @@ def test_auto_takes_a_divisor_of_the_environments_that_the_cores_allow(
     ("overrides", "said"),
     [
         (["runner.workers=32"], "more than env.num_envs=16"),
-        (["runner.workers=3"], "16 / 3 = 5.33 environments each; expected one of 1, 2, 4, 8, 16"),
+        (["runner.workers=3"], "16 / 3 = 5.33 environments each; set one of 1, 2, 4, 8, 16"),
         (
             ["runner.workers=2", "runner.trajectories=4", "runner.queue=3"],
-            "only 3 would ever be begun; at least 4",
+            "only 3 would be requested; set at least 4",
         ),
         (
             ["runner.workers=4", "runner.trajectories=2", "runner.queue=2"],
-            "2 would have nothing to do at any time; at least 4",
+            "2 of runner.workers=4 actors would always be idle; set at least 4",
         ),
         (
             ["algo=ppo", "runner=actor_learner"],

@@ -157,7 +157,7 @@ def test_recorded_observations_warm_the_statistics_up_without_steps(make: Make) 
     )
     report = synchronous(trainer).next(trainer.counters)
     assert (report.steps, report.updated) == (0, False)
-    recorded = sum(len(t.reward) for t in trainer.runner.trajectories)  # type: ignore[attr-defined]
+    recorded = sum(len(t.reward) for t in trainer.runner.recorded)  # type: ignore[attr-defined]
     assert count(trainer) == recorded
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pgx.core.agent import Agent, at_one_moment, distribution_at
+from pgx.core.agent import Agent, distribution_at, step_observations
 from pgx.core.seeding import generator
 from pgx.envs.vector import VectorEnv, step
 
@@ -58,7 +58,7 @@ class Deterministic(nn.Module):
             obs = obs - self.first
         time = torch.zeros_like(obs.reshape(obs.shape[0], -1)[:, 0], dtype=torch.int64)  # no policy reads it
         distribution, after = distribution_at(
-            self.policy, at_one_moment(self._normalize_fn, obs, time, mask, recurrent_state)
+            self.policy, step_observations(self._normalize_fn, obs, time, mask, recurrent_state)
         )
         action = self._to_environment(distribution.executed(distribution.mode()))
         return (action,) if after is None else (action, after)
