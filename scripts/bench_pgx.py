@@ -47,8 +47,8 @@ def bare(options: argparse.Namespace) -> dict[str, object]:
 
 def update(options: argparse.Namespace) -> dict[str, object]:
     """Seconds of `algorithm.update`: estimates, policy, critic; on rollouts of the policy as it learns."""
-    from pgx.config.check import validate
     from pgx.config.compose import compose
+    from pgx.config.validate import validate
     from pgx.training.build import build
 
     envs = 32

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from benchmark.machine import cores
 
-from pgx.config.check import validate
 from pgx.config.compose import compose
+from pgx.config.validate import validate
 from pgx.training import health
 from pgx.training.build import build
 

@@ -17,9 +17,9 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from pgx.cli.main import main
-from pgx.config.check import validate
 from pgx.config.compose import compose
 from pgx.config.overrides import parse, takes_any_key
+from pgx.config.validate import validate
 from pgx.core.data import Observations
 from pgx.core.errors import UserError
 from pgx.core.paths import choices

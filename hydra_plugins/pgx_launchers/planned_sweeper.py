@@ -24,8 +24,7 @@ class PlannedSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Dispatch the jobs. `arguments` is empty: Hydra finds no overrides to sweep over."""
         from pgx.runs.writer import complain
-        from pgx.sweeps.dispatch import dispatch
-        from pgx.sweeps.plan import Job, launched, read_plan, unfinished
+        from pgx.sweeps.plan import Job, dispatch, launched, read_plan, unfinished
 
         assert self.config is not None and not arguments
         folder = Path(self.config.hydra.sweep.dir)

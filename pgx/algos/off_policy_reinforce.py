@@ -12,7 +12,7 @@ from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
 from pgx.core.metrics import Metric
 from pgx.core.schema import Count, Fraction, Positive, validate
-from pgx.ops.episode_grid import from_grid, sum_of_others, to_grid
+from pgx.ops.episodes import discounted_by_time, from_grid, sum_of_others, to_grid
 from pgx.ops.importance import (
     log_per_decision_weights,
     log_self_normalized_weights,
@@ -22,7 +22,6 @@ from pgx.ops.importance import (
 from pgx.ops.losses import surrogate
 from pgx.ops.returns import discounted_returns
 from pgx.ops.stats import effective_sample_size
-from pgx.ops.whole_episodes import discounted_by_time
 
 
 @dataclass

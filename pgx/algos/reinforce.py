@@ -13,15 +13,15 @@ from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
 from pgx.core.metrics import Metric
 from pgx.core.schema import Count, Fraction, Index, validate
-from pgx.ops.returns import discounted_returns
-from pgx.ops.stats import standardize
-from pgx.ops.whole_episodes import (
+from pgx.ops.episodes import (
     at_episode_start,
     discounted_by_time,
     other_episodes_mean,
     other_episodes_mean_at_step,
     trajectory_objective,
 )
+from pgx.ops.returns import discounted_returns
+from pgx.ops.stats import standardize
 
 
 @dataclass

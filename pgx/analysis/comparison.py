@@ -48,8 +48,8 @@ from pgx.analysis.statistics import (
     value,
 )
 from pgx.core.errors import UserError
-from pgx.core.formatting import shown
 from pgx.core.schema import nearest
+from pgx.core.text import shown
 from pgx.runs.metrics import TABLE, tag
 
 POINTS = 101  # of a curve

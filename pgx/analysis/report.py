@@ -18,17 +18,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from pgx.analysis.comparison import (
-    AXES,
-    STEPS,
-    Comparison,
-    Curve,
-    Group,
-    Pair,
-    Panel,
-    label,
-    verdict,
-)
+from pgx.analysis.comparison import AXES, STEPS, Comparison, Curve, Group, Pair, Panel, label, verdict
 from pgx.analysis.plots import (
     COLOURS,
     STYLE,
@@ -47,11 +37,7 @@ from pgx.analysis.plots import (
     single,
     svg,
 )
-from pgx.analysis.tables import (
-    Table,
-    more_seeds,
-    tables_of,
-)
+from pgx.analysis.tables import Table, more_seeds, tables_of
 from pgx.core.errors import UserError
 
 SMALL = (4.0, 2.9)  # inches; the page scales figures to its columns

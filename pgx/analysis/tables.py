@@ -4,17 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pgx.analysis.comparison import (
-    AXES,
-    ENOUGH,
-    Axis,
-    Comparison,
-    Group,
-    Pair,
-    Panel,
-)
+from pgx.analysis.comparison import AXES, ENOUGH, Axis, Comparison, Group, Pair, Panel
 from pgx.analysis.statistics import Estimate
-from pgx.core.formatting import shown
+from pgx.core.text import shown
 
 ABREAST = 6  # groups in a table of health
 

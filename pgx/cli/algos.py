@@ -6,9 +6,7 @@ import argparse
 import ast
 from pathlib import Path
 
-from pgx.cli.arguments import (
-    Command,
-)
+from pgx.cli.arguments import Command
 from pgx.core.paths import choices, config_dir
 
 
@@ -33,7 +31,7 @@ def list_rules() -> int:
     """Print the update rules and the presets of rules, each with its first line; return the exit code."""
     from rich.table import Table
 
-    from pgx.cli.tables import print_table
+    from pgx.cli.printing import print_table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("algo=", "rule"):

@@ -97,9 +97,9 @@ def check_environment(overrides: list[str]) -> int:
 
 def _values(overrides: list[str]) -> dict[str, Any]:
     """Return the config values of the run, without checking that its parts fit each other."""
-    from pgx.config.check import plain_values, value_problems
     from pgx.config.compose import compose
     from pgx.config.overrides import jobs, prepare
+    from pgx.config.validate import plain_values, value_problems
     from pgx.envs.registry import id_problem
 
     if len(jobs(prepare(overrides))) > 1:
@@ -228,7 +228,7 @@ def _show(verdicts: dict[str, CheckResult]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from pgx.cli.tables import print_table
+    from pgx.cli.printing import print_table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("verdict", "check", "evidence"):

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pgx.cli.arguments import Command, add_checkpoint, add_max_steps, add_run, count
-from pgx.core.command_lines import override
 from pgx.core.errors import UserError
-from pgx.core.formatting import shown
+from pgx.core.text import override, shown
 
 if TYPE_CHECKING:
     from pgx.config.run_config import RunConfig

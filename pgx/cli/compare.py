@@ -9,12 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pgx.cli.arguments import (
-    Command,
-    count,
-)
+from pgx.cli.arguments import Command, count
 from pgx.core.errors import UserError
-from pgx.core.extras import require
+from pgx.core.imports import require
 
 if TYPE_CHECKING:
     from rich.table import Table as Drawn

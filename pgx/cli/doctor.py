@@ -11,13 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from pgx.cli.arguments import (
-    Command,
-    add_run,
-)
-from pgx.core.command_lines import override
+from pgx.cli.arguments import Command, add_run
 from pgx.core.errors import RunError, UserError
-from pgx.core.formatting import shown
+from pgx.core.text import override, shown
 from pgx.runs.lock import holder
 
 if TYPE_CHECKING:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from pgx.cli.arguments import (
-    Command,
-)
-from pgx.core.extras import import_problem
+from pgx.cli.arguments import Command
+from pgx.core.imports import import_problem
 from pgx.core.paths import choices
 
 
@@ -33,7 +31,7 @@ def list_environments(pattern: str) -> int:
     import gymnasium
     from rich.table import Table
 
-    from pgx.cli.tables import print_table
+    from pgx.cli.printing import print_table
 
     fast: set[str] = set()
     if import_problem("envpool") is None:

@@ -11,16 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pgx.cli.arguments import (
-    Command,
-    add_checkpoint,
-    add_max_steps,
-    add_sampling,
-    count,
-    split_overrides,
-)
+from pgx.cli.arguments import Command, add_checkpoint, add_max_steps, add_sampling, count, split_overrides
 from pgx.core.errors import UserError
-from pgx.core.formatting import shown
+from pgx.core.text import shown
 
 if TYPE_CHECKING:
     from pgx.analysis.statistics import Array, Resampling, Statistic

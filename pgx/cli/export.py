@@ -8,11 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pgx.cli.arguments import (
-    Command,
-    add_checkpoint,
-    add_run,
-)
+from pgx.cli.arguments import Command, add_checkpoint, add_run
 from pgx.core.errors import RunError, UserError
 
 if TYPE_CHECKING:

@@ -1,4 +1,7 @@
-"""Lines printed before and after training."""
+"""Lines printed before and after training.
+
+Print tables.
+"""
 
 import os
 from collections.abc import Mapping
@@ -6,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+from rich.console import Console
+from rich.table import Table
 
 from pgx.config.run_config import RunConfig
 from pgx.config.stored import command
-from pgx.core.formatting import shown
+from pgx.core.text import shown
 from pgx.envs.rewards.spec import NO_SHAPING, RewardSpec
 from pgx.networks.agents import flat_image_hint
 from pgx.training.trainer import Trainer
@@ -101,3 +106,9 @@ def renders(env_id: str) -> bool:
     metadata = getattr(entry_point, "metadata", None)  # of a Wrapper class it is a property, without a value
     modes = metadata.get("render_modes") if isinstance(metadata, Mapping) else None
     return "rgb_array" in (modes or ())
+
+
+def print_table(table: Table) -> None:
+    """Print a table: wrapped to the width of a terminal, else 200 columns wide for pipes."""
+    console = Console()
+    (console if console.is_terminal else Console(width=200)).print(table)

@@ -8,16 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pgx.cli.arguments import (
-    Command,
-    add_checkpoint,
-    add_max_steps,
-    add_run,
-    add_sampling,
-    count,
-)
+from pgx.cli.arguments import Command, add_checkpoint, add_max_steps, add_run, add_sampling, count
 from pgx.core.errors import UserError
-from pgx.core.formatting import shown
+from pgx.core.text import shown
 
 if TYPE_CHECKING:
     from pgx.envs.render.rendering_env import Frame, RenderingEnv

@@ -7,10 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from pgx.cli.arguments import (
-    Command,
-    add_trust,
-)
+from pgx.cli.arguments import Command, add_trust
 from pgx.core.errors import RunError
 
 if TYPE_CHECKING:

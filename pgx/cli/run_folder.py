@@ -7,11 +7,11 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from pgx.config.changes import with_overrides
-from pgx.config.check import check_inputs, validate
 from pgx.config.compose import compose
+from pgx.config.cross_checks import asked_keys
 from pgx.config.run_config import RunConfig, with_values
 from pgx.config.stored import CONFIG, imports_of, read_config, refuse_untrusted
-from pgx.config.unused_keys import asked_keys
+from pgx.config.validate import check_inputs, validate
 from pgx.core.agent import State
 from pgx.core.errors import UserError
 from pgx.runs.checkpoints import LAST, Checkpoints

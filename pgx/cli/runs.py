@@ -15,12 +15,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from pgx.cli.arguments import (
-    Command,
-)
+from pgx.cli.arguments import Command
 from pgx.core.errors import UserError
-from pgx.core.formatting import shown
 from pgx.core.stopping import QuietInterrupt
+from pgx.core.text import shown
 from pgx.runs.lock import LOCK, holder
 
 if TYPE_CHECKING:
@@ -199,8 +197,6 @@ def _print(lines: Sequence[Line]) -> None:
     """Print the table: fitted to a terminal, else complete."""
     from rich.console import Console
 
-    from pgx.cli.runs import table
-
     console = Console() if sys.stdout.isatty() else Console(color_system=None)
     width = console.width if sys.stdout.isatty() else None
     for line in table(lines, width, console.options.ascii_only):
@@ -209,8 +205,6 @@ def _print(lines: Sequence[Line]) -> None:
 
 def _screen(lines: Sequence[Line], console: Console) -> Group:
     from rich.console import Group
-
-    from pgx.cli.runs import table
 
     return Group(*table(lines, console.width, console.options.ascii_only))
 

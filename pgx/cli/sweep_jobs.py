@@ -22,23 +22,23 @@ from omegaconf import DictConfig
 from pgx.cli.launch import run_hydra
 from pgx.cli.printing import announce, outcome
 from pgx.cli.run_folder import checked, claim, load_config, refuse_taken, resumed
-from pgx.cli.sweep import closing
-from pgx.config.check import validate
 from pgx.config.compose import compose, hydra_config, numbered
 from pgx.config.overrides import jobs, named_imports, parse, prepare
 from pgx.config.run_config import SearchConfig
 from pgx.config.stored import refuse_untrusted
 from pgx.config.suggestions import quoted, spelled
+from pgx.config.validate import validate
 from pgx.core.errors import RunError, UserError
-from pgx.core.extras import import_problem, require
+from pgx.core.imports import import_problem, require
 from pgx.core.schema import nearest
 from pgx.core.stopping import QuietInterrupt, StopAtCheckpoint
 from pgx.core.streams import guarded, report_and_go_on
 from pgx.runs.lock import HeldError, hold
 from pgx.sweeps.plan import PLAN, STOP, Job, Plan, key_of, read_plan, refuse_other, unfinished, write_plan
 from pgx.sweeps.progress import KEPT, clear, look, resumable, write_failure
+from pgx.sweeps.report import closing
 from pgx.sweeps.search import Trial, corners, forget_unwritten, open_study, settle
-from pgx.sweeps.vetting import of_runs, resume_command, would_do
+from pgx.sweeps.trust import of_runs, resume_command, would_do
 from pgx.training.build import build
 from pgx.training.trainer import OnProgress
 

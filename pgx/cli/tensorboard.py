@@ -10,9 +10,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from pgx.cli.arguments import (
-    Command,
-)
+from pgx.cli.arguments import Command
 from pgx.core.errors import RunError, UserError
 
 

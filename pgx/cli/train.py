@@ -16,13 +16,13 @@ from pgx.cli.launch import RunLauncher, report_first_error, run_hydra, run_rank0
 from pgx.cli.run_folder import checked, claim, forget_empty_above, last_state, load_config, refuse_taken
 from pgx.cli.sweep_jobs import start as start_sweep
 from pgx.config.changes import Change, applied, changes, rate_changes
-from pgx.config.check import check_ranks, validate
 from pgx.config.compose import composed
-from pgx.config.help import help_page
 from pgx.config.overrides import jobs, named_imports, parse, prepare
+from pgx.config.reference import help_page
 from pgx.config.run_config import RunConfig, with_values
 from pgx.config.stored import CONFIG, imports_of, joins_of, refuse_untrusted
 from pgx.config.suggestions import ALIASES, is_known, is_text, quoted
+from pgx.config.validate import check_ranks, validate
 from pgx.core.agent import State
 from pgx.core.errors import UserError
 from pgx.core.paths import groups

@@ -10,8 +10,7 @@ from pgx.compiler.choose import (
     make_engine,
     print_report,
 )
-from pgx.compiler.compiled import Compiled
-from pgx.compiler.eager import Eager
+from pgx.compiler.compiled import Compiled, Eager
 
 __all__ = [
     "Compile",

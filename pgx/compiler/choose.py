@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pgx.compiler.compiled import Compiled
-from pgx.compiler.eager import Eager
-from pgx.compiler.kernels import JitCompiler
+from pgx.compiler.compiled import Compiled, Eager
+from pgx.compiler.jit import JitCompiler
 from pgx.compiler.program_cache import Store
 from pgx.core.algorithm import Engine
 from pgx.core.cpu import available_cores

@@ -1,4 +1,4 @@
-"""Functions compiled to machine code by torch's inductor, once for each kind of call."""
+"""Engines: eager execution, and execution by compiled programs."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -9,10 +9,53 @@ import torch
 from torch import Tensor, nn
 
 from pgx.compiler.arguments import Call, Curried, signature
-from pgx.compiler.eager import EagerFunction
 from pgx.compiler.program_cache import Code, ProgramCache, Programs
 from pgx.core.algorithm import Bound, _Result
 from pgx.core.tensor_tree import leaves
+
+
+class EagerFunction:
+    """A function some of whose arguments are given."""
+
+    def __init__(self, function: Callable[..., tuple[Tensor, ...]], fixed: tuple[Any, ...]) -> None:
+        self.function = function
+        self.fixed = fixed
+
+    def __call__(self, *varying: Tensor) -> tuple[Tensor, ...]:
+        return self.function(*self.fixed, *varying)
+
+    def scan(self, items: Sequence[Tensor], state: Sequence[Tensor]) -> tuple[list[Tensor], Sequence[Tensor]]:
+        results = []
+        for item in items:
+            result, *state = self(item, *state)
+            results.append(result)
+        return results, state
+
+
+class Eager:
+    """Runs functions as they are."""
+
+    def bind(
+        self,
+        function: Callable[..., tuple[Tensor, ...]],
+        *fixed: Any,
+        rows: int | None = None,
+        ragged: Sequence[int] = (),
+    ) -> Bound:
+        return EagerFunction(function, fixed)
+
+    def prepare(
+        self, function: Callable[..., Callable[[Tensor], Tensor]], *fixed: Any, rows: int | None = None
+    ) -> Callable[[Tensor], Tensor]:
+        return function(*fixed)
+
+    def submit(self, function: Callable[..., _Result], *arguments: Any) -> Callable[[], _Result]:
+        """At once: two threads of Python hold each other up."""
+        result = function(*arguments)
+        return lambda: result
+
+    def settle(self) -> None:
+        """Return at once: nothing runs in another thread."""
 
 
 class _Bound:

@@ -88,7 +88,7 @@ class Attempts:
         """
         if self._failed:
             return None
-        from pgx.compiler.compiler import CompilerFailed, Uncompilable
+        from pgx.compiler.jit import CompilerFailed, Uncompilable
 
         self.report(f"compiling {call.name()}{kept}")
         started = time.perf_counter()
@@ -163,7 +163,7 @@ class Store:
         return self._attempts.programs(call, lambda: self._compile(call, paths), kept)
 
     def _compile(self, call: Call, paths: list[Path]) -> Programs:
-        from pgx.compiler.compiler import CompilerFailed, compile_libraries
+        from pgx.compiler.jit import CompilerFailed, compile_libraries
 
         compile_libraries(call, paths)
         try:

@@ -24,7 +24,6 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from pgx.config.check import value_problems
 from pgx.config.overrides import (
     choice_problem,
     is_choice,
@@ -37,6 +36,7 @@ from pgx.config.overrides import (
 )
 from pgx.config.run_config import FIXED
 from pgx.config.suggestions import explain
+from pgx.config.validate import value_problems
 from pgx.core.errors import UserError
 from pgx.core.paths import config_dir
 

@@ -17,9 +17,9 @@ from yaml import YAMLError
 
 from pgx.algos import rule, rules
 from pgx.config.suggestions import explain
+from pgx.core.imports import hidden_file
 from pgx.core.paths import choices
 from pgx.core.schema import nearest
-from pgx.core.user_modules import hidden_file
 
 _WHAT_A_RULE_HAS = ("discount", "uses", "metrics", "conflicts", "estimate", "update")
 

@@ -17,8 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pgx.config.run_config import FIXED, NAMED
 from pgx.config.suggestions import explain
-from pgx.core.command_lines import shell_command
 from pgx.core.errors import UserError
+from pgx.core.text import shell_command
 from pgx.envs.rewards.spec import functions_of
 
 CONFIG = "config.yaml"

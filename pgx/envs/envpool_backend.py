@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pgx.core.cpu import has_one_core_each
 from pgx.core.errors import RunError
-from pgx.core.extras import import_problem
+from pgx.core.imports import import_problem
 from pgx.envs import spaces
 from pgx.envs.gymnasium_backend import Signals, make_single, suppressed_warnings
 from pgx.envs.vector import Array, Step, reported_success

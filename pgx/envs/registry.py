@@ -10,8 +10,8 @@ from typing import Any
 import gymnasium
 
 from pgx.core.errors import UserError
+from pgx.core.imports import hidden_file
 from pgx.core.schema import most_similar
-from pgx.core.user_modules import hidden_file
 
 _DICT = "; its observations are a Dict: register it wrapped, e.g. in gymnasium.wrappers.FlattenObservation"
 

@@ -15,8 +15,7 @@ from pgx.networks.linear import (
 )
 from pgx.networks.mlp import MLPCritic, MLPPolicy
 from pgx.networks.recurrent import GRUPolicy, LSTMPolicy
-from pgx.networks.tabular import NoCritic, TabularCritic, TabularPolicy
-from pgx.networks.time_dependent import TimeDependentCritic
+from pgx.networks.tabular import NoCritic, TabularCritic, TabularPolicy, TimeDependentCritic
 from pgx.networks.two_headed import TwoHeadedPolicy
 
 POLICIES: dict[str, type[PolicySpec]] = {

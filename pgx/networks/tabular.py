@@ -1,7 +1,4 @@
-"""The critic that knows nothing.
-
-A number for every observation and action: what theory speaks of.
-"""
+"""Policies and critics that are tables, and critics that are functions of the time step alone."""
 
 from dataclasses import dataclass
 
@@ -10,6 +7,7 @@ from torch import Tensor, nn
 
 from pgx.core.data import Observations
 from pgx.core.errors import UserError
+from pgx.core.schema import Count, Validated
 from pgx.core.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
 from pgx.networks.heads import CategoricalPolicy, MultiCategoricalPolicy, Value
 
@@ -92,3 +90,29 @@ def _states(section: str, obs: ObsSpec) -> int:
 def _shown(spec: Continuous | Image) -> str:
     kind = "real numbers" if isinstance(spec, Continuous) else "pixels"
     return f"arrays of {kind} of shape {list(spec.shape)}"
+
+
+class TimeDependent(nn.Module):
+    """V(t) = b[min(t, horizon - 1)], which starts at zero; t: steps of the episode before this one."""
+
+    def __init__(self, horizon: int) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(horizon))
+
+    def forward(self, obs: Observations) -> Tensor:
+        return self.value[obs.time.clamp(max=len(self.value) - 1)]
+
+
+@dataclass(frozen=True)
+class TimeDependentCritic(Validated):
+    """V(t): one value per time step of the episode, the same in all states.
+
+    Source: Peters and Schaal, "Reinforcement learning of motor skills with policy gradients", 2008: a separate baseline
+    for every time step of the episodic estimators.
+    """
+
+    horizon: Count  # number of values; later steps share the last one
+
+    def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
+        """Return the critic; all arguments are unused."""
+        return TimeDependent(self.horizon)

@@ -29,11 +29,11 @@ from gymnasium import Space, spaces
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from pgx.core.command_lines import shell_command
 from pgx.core.data import Rollout
 from pgx.core.errors import UserError
-from pgx.core.extras import require
+from pgx.core.imports import require
 from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete, ObsSpec
+from pgx.core.text import shell_command
 from pgx.envs import spaces as env_spaces
 from pgx.envs.vector import Array, VectorEnv
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pgx.compiler.eager import EagerFunction
+from pgx.compiler.compiled import EagerFunction
 from pgx.core.agent import Agent, distribution_at
 from pgx.core.algorithm import Bound, Engine
 from pgx.distributed.shared_memory import ArraySpec, allocate, attach

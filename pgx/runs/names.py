@@ -8,8 +8,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from pgx.config.cross_checks import flat
 from pgx.config.stored import CONFIG, read_config
-from pgx.config.unused_keys import flat
 from pgx.core.errors import UserError
 
 EVENTS = "events.out.tfevents."  # what TensorBoard looks for in the name of a file

@@ -1,7 +1,7 @@
-"""sweep.json: the jobs of a sweep, written before the first begins and never changed by a job."""
+"""Plan of a sweep: sweep.json, which lists its jobs before the first starts, and their launch."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from pgx.config.suggestions import quoted
 from pgx.core.errors import UserError
 from pgx.core.schema import problems, signature
 from pgx.runs.checkpoints import write_atomically
-from pgx.sweeps.progress import ENDED, KEPT, look
+from pgx.runs.lock import last_holder
+from pgx.sweeps.progress import ENDED, KEPT, look, write_failure
 
 PLAN = "sweep.json"
 STOP = "stop"  # a file whose presence asks every job to end
@@ -178,3 +179,41 @@ def launched(plan: Plan, job: Job, threads: int | None) -> list[str]:
 
 def key_of(override: str) -> str:
     return override.lstrip("+").split("=", 1)[0]
+
+
+Launch = Callable[[Sequence[Job]], None]
+
+
+LOST = "its process ended without a word, launched alone as well (killed from outside, perhaps for want of memory)"
+
+
+def dispatch(folder: Path, jobs: Sequence[Job], launch: Launch) -> None:
+    """Launch jobs until each has ended or a stop is asked for.
+
+    A process that is killed (for want of memory, most often) takes others with it in some launchers, and its run
+    leaves no word. So jobs that had begun and left none are launched again one by one, each from its last checkpoint:
+    the one that dies alone is the one that failed.
+
+    Args:
+        folder: the sweep's.
+        jobs: which have not ended; a job that another process works on is left to it.
+        launch: runs jobs, and returns when no process of theirs is left. How they ended stands in their folders.
+    """
+    left = list(jobs)
+    while left and not (folder / STOP).exists():
+        before = {job: last_holder(job.run_dir) for job in left}
+        launch(left)
+        unfinished = [job for job in left if look(job.run_dir).state not in (*ENDED, "running")]
+        suspects = [job for job in unfinished if last_holder(job.run_dir) != before[job]]
+        for job in suspects:
+            if (folder / STOP).exists():
+                return
+            launch([job])
+            if not (folder / STOP).exists() and look(job.run_dir).state not in (*ENDED, "running"):
+                write_failure(job.run_dir, LOST)
+        rest = [job for job in unfinished if job not in suspects]
+        if len(rest) == len(left) and not (folder / STOP).exists():
+            for job in rest:
+                write_failure(job.run_dir, "the launcher returned without having begun it")
+            return
+        left = rest

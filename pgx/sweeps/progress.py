@@ -1,4 +1,4 @@
-"""How far the jobs of a sweep are, read from their folders alone: any process on any machine sees the same."""
+"""Progress of a sweep: the state of each of its runs, as their folders show it."""
 
 import json
 import shutil

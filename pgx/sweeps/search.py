@@ -16,7 +16,7 @@ from pgx.config.overrides import parse
 from pgx.config.run_config import SearchConfig
 from pgx.config.stored import current_override
 from pgx.core.errors import UserError
-from pgx.core.extras import require
+from pgx.core.imports import require
 from pgx.core.schema import Index, problems
 from pgx.runs.checkpoints import write_atomically
 from pgx.runs.writer import read_summary

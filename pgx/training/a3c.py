@@ -41,7 +41,7 @@ from pgx.rollouts.shared_parameters import as_tensors, spec_of
 from pgx.rollouts.sources import Episode
 from pgx.rollouts.sync import SyncRunner
 from pgx.training.loop import Counters, Report, iterate
-from pgx.training.nan_debug.evidence import refuse_nonfinite
+from pgx.training.nan_debug.post_mortem import refuse_nonfinite
 
 
 class Common:

@@ -13,7 +13,6 @@ from omegaconf import OmegaConf
 
 from pgx.algos import rule, rules
 from pgx.compiler import Eager, EngineChoice, choose_engine, discard_report, make_engine, print_report
-from pgx.config.check import check_inputs, check_ranks
 from pgx.config.run_config import (
     NAMED,
     A3CConfig,
@@ -25,6 +24,7 @@ from pgx.config.run_config import (
     SyncConfig,
     keys_of,
 )
+from pgx.config.validate import check_inputs, check_ranks
 from pgx.core.agent import Agent
 from pgx.core.algorithm import Engine, Learner
 from pgx.core.cpu import available_cores
@@ -50,7 +50,7 @@ from pgx.runs.checkpoints import Checkpoints
 from pgx.runs.loggers import Sink
 from pgx.runs.loggers.console import make_console
 from pgx.runs.loggers.jsonl import METRICS, JsonLines
-from pgx.runs.loggers.patient import RetryingLogger
+from pgx.runs.loggers.retrying import RetryingLogger
 from pgx.runs.loggers.tensorboard import Column, TensorBoard, Value
 from pgx.runs.loggers.weights_and_biases import WeightsAndBiases
 from pgx.runs.writer import Records, complain

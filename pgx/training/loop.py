@@ -21,7 +21,7 @@ from pgx.core.ranks import Ranks
 from pgx.rollouts.sources import Episode, Runner
 from pgx.runs.checkpoints import snapshot
 from pgx.training import health
-from pgx.training.nan_debug.evidence import learned, nonfinite_network, nonfinite_update, rollback
+from pgx.training.nan_debug.post_mortem import learned, nonfinite_network, nonfinite_update, rollback
 
 RECENT = 20  # episodes in the running mean that "best" and "final" returns are taken from
 

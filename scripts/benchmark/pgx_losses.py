@@ -47,8 +47,8 @@ def differences(path: Path, env: str) -> dict[str, dict[str, float]]:
         path: written by `scripts/bench_sb3.py losses`.
         env: of which observations and actions are.
     """
-    from pgx.config.check import validate
     from pgx.config.compose import compose
+    from pgx.config.validate import validate
     from pgx.training.build import build
 
     dumped = dict(np.load(path))

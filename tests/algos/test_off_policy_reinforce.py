@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pgx.algos.off_policy_reinforce import OffPolicyREINFORCE
 from pgx.algos.reinforce import REINFORCE
 from pgx.compiler import Eager
-from pgx.config.check import problems_of
+from pgx.config.validate import problems_of
 from pgx.core.agent import Agent, Metrics, RecurrentState
 from pgx.core.algorithm import Learner
 from pgx.core.data import Observations, Rollout

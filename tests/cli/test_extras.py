@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from pgx.config.compose import compose
 from pgx.config.run_config import SearchConfig
-from pgx.core.extras import EXTRAS, import_problem
+from pgx.core.imports import EXTRAS, import_problem
 from pgx.sweeps.plan import Job, Plan, write_plan
 from pgx.sweeps.search import STUDY
 from tests.command import Command

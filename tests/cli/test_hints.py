@@ -11,7 +11,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from pgx.cli.printing import hints, renders
 from pgx.config.changes import Change, rate_changes
-from pgx.config.check import validate
+from pgx.config.validate import validate
 from tests.command import Command
 from tests.conftest import composed
 

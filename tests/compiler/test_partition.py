@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pgx.compiler.compiler import partition
+from pgx.compiler.jit import partition
 
 
 def layered(weight: Tensor, rows: Tensor, vector: Tensor) -> tuple[Tensor, ...]:

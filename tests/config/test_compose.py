@@ -11,10 +11,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from pgx.algos import rule, rules
-from pgx.config.check import validate
 from pgx.config.compose import compose
 from pgx.config.overrides import jobs
 from pgx.config.run_config import FIXED, NAMED
+from pgx.config.validate import validate
 from pgx.core.errors import UserError
 from pgx.core.paths import choices, config_dir
 from pgx.core.schema import signature

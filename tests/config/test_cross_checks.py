@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from pgx.config.check import plain_values
 from pgx.config.cross_checks import contradictions, rank_problems
 from pgx.config.run_config import typed
+from pgx.config.validate import plain_values
 from tests.conftest import composed
 
 RECORDED = ["algo=off_policy_reinforce", "env=CartPole-v1", "dataset=somewhere"]

@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 
 from pgx.cli.run_folder import checked
 from pgx.cli.train import _options
+from pgx.config.cross_checks import flat
 from pgx.config.overrides import MOST_JOBS, jobs, prepare
-from pgx.config.unused_keys import flat
 from pgx.core.errors import UserError
 from pgx.core.paths import choices, groups
 from tests.command import Command

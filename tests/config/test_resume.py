@@ -10,11 +10,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from pgx.config.changes import MAY_CHANGE, applied, changes, may_change
-from pgx.config.check import problems_of, validate
 from pgx.config.compose import compose
+from pgx.config.cross_checks import flat
 from pgx.config.overrides import parse
 from pgx.config.stored import ADDED, read_config
-from pgx.config.unused_keys import flat
+from pgx.config.validate import problems_of, validate
 from pgx.core.paths import choices
 from pgx.core.schema import shown
 from pgx.training.build import build

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from pgx.config.check import validate
 from pgx.config.stored import ADDED, read_config
+from pgx.config.validate import validate
 
 STORED = sorted((Path(__file__).parent / "stored").glob("*.yaml"))
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from pgx.config.compose import compose
+from pgx.config.cross_checks import flat
 from pgx.config.rules import OTHER_NAMES, VALUE_BASED, rule_hint
 from pgx.config.suggestions import ALIASES, is_known, meant
-from pgx.config.unused_keys import flat
 from pgx.core.paths import choices, groups
 from pgx.core.schema import most_similar
 from pgx.envs.registry import PACKAGES, id_problem, nearest_id, package_hint

@@ -12,12 +12,12 @@ import pytest
 from omegaconf import OmegaConf
 
 from pgx.cli.main import main
-from pgx.config.check import validate
 from pgx.config.compose import compose
 from pgx.config.stored import read_config
+from pgx.config.validate import validate
 from pgx.core.errors import UserError
 from pgx.sweeps.plan import read_plan
-from pgx.sweeps.vetting import of_runs, would_do
+from pgx.sweeps.trust import of_runs, would_do
 from tests.command import Command
 from tests.conftest import composed
 

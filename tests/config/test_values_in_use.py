@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from pgx.compiler import EngineChoice
-from pgx.config.check import validate
 from pgx.config.run_config import A3CConfig, with_values
+from pgx.config.validate import validate
 from pgx.training.build import a3c_plan, agent_spec, reward_clip
 from pgx.training.loop import SyncLoop
 from pgx.training.trainer import Trainer

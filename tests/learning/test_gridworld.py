@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgx.config.check import validate
 from pgx.config.compose import compose
+from pgx.config.validate import validate
 from pgx.training.build import build
 from tests.conftest import QUIET
 from tests.oracle import gridworld, objective, optimal_value

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pgx.config.check import validate
 from pgx.config.compose import compose
+from pgx.config.validate import validate
 from pgx.core.paths import choices
 from pgx.training.build import build
 from tests.conftest import QUIET

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from pgx.cli.collect import collect
-from pgx.config.check import validate
 from pgx.config.compose import compose
+from pgx.config.validate import validate
 from pgx.training.build import build
 from pgx.training.trainer import Trainer
 from tests.conftest import QUIET

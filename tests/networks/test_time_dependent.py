@@ -7,7 +7,7 @@ from pgx.algos.common.advantages import rollout_values
 from pgx.core.agent import Critic
 from pgx.core.data import Observations
 from pgx.core.specs import Continuous, Discrete
-from pgx.networks.time_dependent import TimeDependentCritic
+from pgx.networks.tabular import TimeDependentCritic
 from tests.conftest import Make
 
 HORIZON = 4

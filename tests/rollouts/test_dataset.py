@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pgx.config.check import validate
 from pgx.config.compose import compose
+from pgx.config.validate import validate
 from pgx.core.data import Rollout
 from pgx.core.errors import UserError
 from pgx.core.seeding import generator

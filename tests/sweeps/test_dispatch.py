@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from pgx.cli.sweep import closing
 from pgx.runs.lock import hold
-from pgx.sweeps.dispatch import LOST, dispatch
-from pgx.sweeps.plan import STOP, Job, Plan, write_plan
+from pgx.sweeps.plan import LOST, STOP, Job, Plan, dispatch, write_plan
 from pgx.sweeps.progress import look, write_failure
+from pgx.sweeps.report import closing
 from tests.command import Command
 
 

@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from pgx.config.check import validate
 from pgx.config.compose import compose
 from pgx.config.run_config import SearchConfig
+from pgx.config.validate import validate
 from pgx.core.errors import UserError
 from pgx.core.paths import choices
 from pgx.runs.writer import SUMMARY

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from pgx.config.check import validate
 from pgx.config.compose import compose
+from pgx.config.validate import validate
 from pgx.core.data import Batch
 from pgx.core.ranks import Ranks
 from pgx.distributed.torchrun import join_process_group, leave_process_group

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from pgx.cli.eval import evaluate
-from pgx.config.check import problems_of
 from pgx.config.compose import compose
+from pgx.config.validate import problems_of
 from pgx.core.errors import RunError, WorkersLost
 from pgx.distributed.shared_memory import allocate
 from pgx.runs.loggers.jsonl import read

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from pgx.algos.common.advantages import observations
-from pgx.config.check import problems_of
 from pgx.config.compose import compose
+from pgx.config.validate import problems_of
 from pgx.core.agent import Agent
 from pgx.core.data import Rollout
 from pgx.core.errors import RunError, WorkersLost

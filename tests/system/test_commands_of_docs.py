@@ -23,9 +23,9 @@ from packaging.requirements import Requirement
 from torch.distributed.run import get_args_parser
 
 from pgx.cli.main import COMMANDS, main
-from pgx.config.check import validate
 from pgx.config.compose import compose, hydra_config
 from pgx.config.overrides import jobs
+from pgx.config.validate import validate
 from pgx.training.build import check_ranks
 from tests.docs_places import OF_THE_MODULE, STAND_FOR, make_places
 from tests.system.docs_commands import ROOT, Shown, shown

@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 from pgx.cli import export as command
 from pgx.cli.run_folder import load_config
-from pgx.config.check import validate
+from pgx.config.validate import validate
 from pgx.core.errors import RunError, UserError
 from pgx.envs.spaces import action as action_of
 from pgx.envs.tensor_spaces import first_observation, tensor_action

@@ -8,7 +8,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from pgx.config.stored import command as formed
-from pgx.core.command_lines import override
+from pgx.core.text import override
 from tests.command import Command
 
 MODULE = """

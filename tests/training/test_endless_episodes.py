@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pgx.config.check import validate
 from pgx.config.compose import compose
+from pgx.config.validate import validate
 from pgx.rollouts.sources import Episode
 from pgx.training.build import load_agent
 from pgx.training.evaluation import OnStep, never, play, unwatched

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pgx.cli import eval as command_of_eval
 from pgx.cli.eval import evaluate
-from pgx.config.check import validate
+from pgx.config.validate import validate
 from pgx.core.agent import Act
 from pgx.core.data import Observations
 from pgx.core.nonfinite import NotFiniteError

@@ -18,8 +18,7 @@ from pgx.core.errors import RunError
 from pgx.core.nonfinite import NotFiniteError
 from pgx.runs.checkpoints import packed, snapshot, unpacked
 from pgx.runs.loggers.jsonl import read
-from pgx.training.nan_debug.evidence import learned
-from pgx.training.nan_debug.post_mortem import FAILURE, read_attempt
+from pgx.training.nan_debug.post_mortem import FAILURE, learned, read_attempt
 from tests.conftest import Make, parameters, small
 
 BROKEN = 3  # the iteration whose update fails

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pgx.core.errors import UserError
-from pgx.core.extras import import_problem
-from pgx.core.formatting import shown
+from pgx.core.imports import import_problem
+from pgx.core.text import shown
 from pgx.envs.render.rendering_env import Frame, RGBImage
 
 Kind = Literal["mp4", "gif"]

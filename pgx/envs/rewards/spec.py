@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
+from pgx.core.imports import hidden_file
 from pgx.core.schema import nearest, problems, shown
-from pgx.core.user_modules import hidden_file
 from pgx.envs.rewards.terms import QUANTITIES, TERMS, is_quantity, quantity_problem, signal_of
 
 ENVIRONMENT = "environment"  # the part of the reward that is the environment's own

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pgx.core.agent import Agent
-from pgx.core.extras import require
+from pgx.core.imports import require
 from pgx.networks.export.network import Deterministic, Sample
 
 Format = Literal["onnx", "torchscript"]

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from pgx.config.run_config import ConsoleStyle
 from pgx.core.agent import Metrics
-from pgx.core.formatting import shown
+from pgx.core.text import shown
 from pgx.runs.loggers import Clip
 
 Row = tuple[str, str, Callable[[float], str]]  # label, tag, and how its number is written

@@ -14,7 +14,7 @@ from pgx.core.agent import Agent, State
 from pgx.core.algorithm import Algorithm, Learner
 from pgx.core.data import Rollout
 from pgx.core.nonfinite import Attempt
-from pgx.training.nan_debug.evidence import rollback
+from pgx.training.nan_debug.post_mortem import rollback
 
 ROOT = Path(pgx.__file__).parent
 SHOWN = 4  # functions of the chain that are named

@@ -12,7 +12,7 @@ from torch import Tensor
 from pgx.algos import rules
 from pgx.algos.common.advantages import observations
 from pgx.algos.common.sequences import cut_sequences, sequence_conflicts
-from pgx.config.check import problems_of
+from pgx.config.validate import problems_of
 from pgx.core.agent import Act, Agent, RecurrentPolicy, RecurrentState
 from pgx.core.data import Observations, Rollout
 from pgx.networks.distributions import Categorical

@@ -17,7 +17,7 @@ from tensorboard.util.tensor_util import make_ndarray
 
 from pgx.runs.loggers import tensorboard
 from pgx.runs.loggers.jsonl import AppendOnly, JsonLines, read
-from pgx.runs.loggers.patient import RetryingLogger
+from pgx.runs.loggers.retrying import RetryingLogger
 from pgx.runs.loggers.tensorboard import TensorBoard
 
 TAG = "health/kl"

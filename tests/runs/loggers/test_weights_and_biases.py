@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pgx.core.extras import import_problem
+from pgx.core.imports import import_problem
 from pgx.runs.loggers.jsonl import read
 from tests.command import Command
 

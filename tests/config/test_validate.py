@@ -10,11 +10,11 @@ import torch
 from omegaconf import OmegaConf
 
 from pgx.algos import rule, rules
-from pgx.config.check import plain_values, validate
 from pgx.config.compose import compose
 from pgx.config.cross_checks import contradictions
 from pgx.config.overrides import jobs
 from pgx.config.run_config import FIXED, NAMED, SearchConfig, Top, keys_of, typed
+from pgx.config.validate import plain_values, validate
 from pgx.core.errors import UserError
 from pgx.core.paths import choices
 from pgx.core.schema import fits, signature

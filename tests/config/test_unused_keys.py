@@ -15,9 +15,9 @@ from omegaconf import OmegaConf
 
 from pgx.algos import rule, rules
 from pgx.cli.run_folder import checked
-from pgx.config.check import plain_values
+from pgx.config.cross_checks import READ_IF, asked_keys, flat, unread
 from pgx.config.run_config import FIXED, NAMED, Top
-from pgx.config.unused_keys import READ_IF, asked_keys, flat, unread
+from pgx.config.validate import plain_values
 from pgx.core.algorithm import Setting
 from pgx.core.errors import UserError
 from pgx.core.paths import choices, config_dir

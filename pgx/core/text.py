@@ -1,9 +1,15 @@
-"""Commands of pgx as text that a shell and Hydra's grammar read back."""
+"""Numbers and commands as text for users: commands can be pasted into a shell."""
 
 import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+
+
+def shown(value: float) -> str:
+    """A return or length for people: one decimal, and three digits that count where it is small."""
+    return f"{value:,.1f}" if abs(value) >= 10 or value == 0 else f"{value:.3g}"
+
 
 _PLAIN = re.compile(r"[A-Za-z_./][\w./:-]*")  # texts that Hydra's grammar reads unquoted
 _WORDS = ("true", "false", "null", "inf", "nan")  # words that Hydra does not read as texts

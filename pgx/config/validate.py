@@ -12,14 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pgx.algos import rule, rules
-from pgx.config.cross_checks import contradictions, rank_problems
+from pgx.config.cross_checks import contradictions, flat, rank_problems, unused_problems
 from pgx.config.rules import own_values, rule_problem
 from pgx.config.run_config import FIXED, NAMED, DatasetConfig, RunConfig, SearchConfig, Top, keys_of, typed
 from pgx.config.stored import renamed_problem
 from pgx.config.suggestions import explain
-from pgx.config.unused_keys import flat, unused_problems
 from pgx.core.errors import UserError
-from pgx.core.extras import require
+from pgx.core.imports import require
 from pgx.core.paths import choices, config_dir
 from pgx.core.schema import nearest, problems, signature
 from pgx.rollouts.dataset_files import dataset_problem
