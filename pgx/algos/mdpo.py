@@ -19,7 +19,7 @@ from pgx.core.data import Batch, Rollout
 from pgx.core.metrics import Metric
 from pgx.core.schema import Count, Fraction, Index, validate
 from pgx.ops.losses import kl_penalized_surrogate
-from pgx.ops.schedules import linear
+from pgx.ops.optim.formulas import linear
 
 # t_k = 1 - progress reaches 0 at the end of training; held at this the penalty stays at most 1000 per nat.
 STEP_SIZE_MIN = 1e-3

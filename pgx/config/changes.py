@@ -15,7 +15,7 @@ from pgx.config.run_config import RunConfig
 from pgx.config.stored import renamed_problem
 from pgx.core.errors import UserError
 from pgx.core.schema import nearest, shown
-from pgx.ops.schedules import SCHEDULES
+from pgx.ops.optim.formulas import SCHEDULES
 
 KEYS = (
     "device",

@@ -34,7 +34,7 @@ from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
 from pgx.networks.agents import AgentSpec
 from pgx.ops.optim import GradientSteps
-from pgx.ops.optim.shared_steps import SharedSteps
+from pgx.ops.optim.gradient_steps import SharedSteps
 from pgx.ops.params import assign, flatten, split
 from pgx.rollouts.collector import RolloutCollector
 from pgx.rollouts.shared_parameters import as_tensors, spec_of

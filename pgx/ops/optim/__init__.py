@@ -1,10 +1,9 @@
 """Registries of optimizers: the choices of the config sections `optimizer` and `critic_optimizer`."""
 
 from pgx.core.algorithm import OptimizerSpec
-from pgx.ops.optim.first_order import SGD, Adam, AdamW, RMSprop
+from pgx.ops.optim.first_order import SGD, Adam, AdamW, NoOptimizer, NoSteps, RMSprop
 from pgx.ops.optim.gradient_steps import GradientSteps
 from pgx.ops.optim.lbfgs import LBFGS
-from pgx.ops.optim.none import NoOptimizer, NoSteps
 
 OPTIMIZERS: dict[str, type[OptimizerSpec]] = {
     "adam": Adam,

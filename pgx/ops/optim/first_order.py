@@ -1,18 +1,22 @@
-"""First-order optimizers: Adam, AdamW, RMSprop and SGD, as specs and as gradient transforms."""
+"""First-order optimizers: Adam, AdamW, RMSprop, SGD, and none."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
-from pgx.core.algorithm import Engine
+from pgx.core.agent import State
+from pgx.core.algorithm import Engine, Loss
+from pgx.core.data import rows_of
 from pgx.core.ranks import SINGLE_PROCESS, Ranks
 from pgx.core.schema import Fraction, NonNegative, Positive, Validated
-from pgx.ops import descent
+from pgx.ops.optim import formulas
+from pgx.ops.optim.formulas import SCHEDULES, ScheduleName
 from pgx.ops.optim.gradient_steps import GradientSteps, GradientTransform
-from pgx.ops.schedules import SCHEDULES, ScheduleName
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,9 @@ class AdamTransform:
         self, weights: Tensor, gradient: Tensor, moments: Sequence[Tensor]
     ) -> tuple[Tensor, Sequence[Tensor]]:
         first, second, first_total, second_total = moments
-        first_total = descent.total_weight(first_total, self.beta1)
-        second_total = descent.total_weight(second_total, self.beta2)
-        direction, first, second = descent.adam(
+        first_total = formulas.total_weight(first_total, self.beta1)
+        second_total = formulas.total_weight(second_total, self.beta2)
+        direction, first, second = formulas.adam(
             gradient, first, second, first_total, second_total, self.beta1, self.beta2, self.epsilon
         )
         if self.weight_decay > 0:
@@ -52,8 +56,8 @@ class RMSpropTransform:
         self, weights: Tensor, gradient: Tensor, moments: Sequence[Tensor]
     ) -> tuple[Tensor, Sequence[Tensor]]:
         square, velocity = moments
-        scaled, square = descent.rmsprop(gradient, square, self.decay, self.epsilon)
-        velocity = descent.heavy_ball(scaled, velocity, self.momentum)
+        scaled, square = formulas.rmsprop(gradient, square, self.decay, self.epsilon)
+        velocity = formulas.heavy_ball(scaled, velocity, self.momentum)
         return velocity, (square, velocity)
 
 
@@ -67,7 +71,7 @@ class HeavyBallTransform:
     def direction(
         self, weights: Tensor, gradient: Tensor, moments: Sequence[Tensor]
     ) -> tuple[Tensor, Sequence[Tensor]]:
-        velocity = descent.heavy_ball(gradient, moments[0], self.momentum)
+        velocity = formulas.heavy_ball(gradient, moments[0], self.momentum)
         return velocity, (velocity,)
 
 
@@ -126,7 +130,7 @@ class AdamW(FirstOrder):
 class RMSprop(FirstOrder):
     """RMSprop: the gradient over the root of its running mean square.
 
-    Source: see `pgx.ops.descent.rmsprop`.
+    Source: see `pgx.ops.optim.formulas.rmsprop`.
     """
 
     decay: Fraction  # of the mean square per step
@@ -139,9 +143,46 @@ class RMSprop(FirstOrder):
 
 @dataclass(frozen=True)
 class SGD(FirstOrder):
-    """Stochastic gradient descent."""
+    """Stochastic gradient formulas."""
 
     momentum: NonNegative  # heavy-ball momentum; 0: none
 
     def transform(self) -> HeavyBallTransform:
         return HeavyBallTransform(self.momentum)
+
+
+class NoSteps:
+    """Optimizer of a network that does not change, such as one without parameters."""
+
+    taken = 0
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def anneal(self, progress: float) -> float:
+        """Return NaN, which is not logged."""
+        return math.nan
+
+    @torch.no_grad()
+    def step(self, loss: Loss, *data: Any) -> Tensor:
+        """Return the loss without a step."""
+        return loss(self.network, *data)
+
+    def step_minibatches(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
+        """Return the losses of the minibatches without steps."""
+        return torch.stack([self.step(loss, *rows_of(data, index)) for index in minibatches])
+
+    def state_dict(self) -> State:
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Nothing to restore."""
+
+
+@dataclass(frozen=True)
+class NoOptimizer:
+    """Choice of no optimizer: `optimizer=none`."""
+
+    def make(self, network: nn.Module, engine: Engine, ranks: Ranks = SINGLE_PROCESS) -> NoSteps:
+        """Return an optimizer that leaves the network unchanged; engine and ranks are unused."""
+        return NoSteps(network)

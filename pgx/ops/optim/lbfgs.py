@@ -12,8 +12,8 @@ from pgx.core.algorithm import Engine, Loss
 from pgx.core.data import rows_of
 from pgx.core.ranks import SINGLE_PROCESS, Ranks
 from pgx.core.schema import Count, Positive, Validated
+from pgx.ops.optim.formulas import SCHEDULES, Schedule, ScheduleName
 from pgx.ops.optim.gradient_steps import one_of_rows
-from pgx.ops.schedules import SCHEDULES, Schedule, ScheduleName
 
 
 class LBFGSSteps:

@@ -14,8 +14,8 @@ from pgx.core.data import Batch
 from pgx.core.specs import Continuous, Discrete
 from pgx.networks.mlp import MLPCritic
 from pgx.ops.optim import LBFGS, SGD, Adam, AdamW, GradientSteps, NoSteps, RMSprop
+from pgx.ops.optim.formulas import SCHEDULES, ScheduleName
 from pgx.ops.params import assign, flatten
-from pgx.ops.schedules import SCHEDULES, ScheduleName
 from tests.conftest import seen
 
 GRADIENTS = [torch.tensor([3.0, -4.0]), torch.tensor([[12.0]])]  # of norm 13 together

@@ -7,10 +7,9 @@ from torch import Tensor, nn
 from pgx.compiler import Eager
 from pgx.ops.optim import GradientSteps
 from pgx.ops.optim.first_order import AdamTransform, HeavyBallTransform, RMSpropTransform
-from pgx.ops.optim.gradient_steps import GradientTransform
-from pgx.ops.optim.shared_steps import SharedSteps
+from pgx.ops.optim.formulas import SCHEDULES
+from pgx.ops.optim.gradient_steps import GradientTransform, SharedSteps
 from pgx.ops.params import assign, flatten
-from pgx.ops.schedules import SCHEDULES
 
 TRANSFORMS: dict[str, GradientTransform] = {
     "rmsprop": RMSpropTransform(decay=0.9, epsilon=1e-3, momentum=0.5),

@@ -1,10 +1,15 @@
 """Directions of descent against what each of them sums up to."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
-from pgx.ops import descent
+from pgx.ops.optim import formulas
+from pgx.ops.optim.formulas import SCHEDULES
+
+PROGRESS = [k / 20 for k in range(21)]
 
 
 def gradients(steps: int, size: int = 5) -> Tensor:
@@ -19,8 +24,8 @@ def adam(slopes: Tensor, beta1: float, beta2: float, epsilon: float) -> Tensor:
     first = second = total1 = total2 = torch.zeros_like(slopes[0])
     directions = []
     for slope in slopes:
-        total1, total2 = descent.total_weight(total1, beta1), descent.total_weight(total2, beta2)
-        direction, first, second = descent.adam(slope, first, second, total1, total2, beta1, beta2, epsilon)
+        total1, total2 = formulas.total_weight(total1, beta1), formulas.total_weight(total2, beta2)
+        direction, first, second = formulas.adam(slope, first, second, total1, total2, beta1, beta2, epsilon)
         directions.append(direction)
     return torch.stack(directions)
 
@@ -28,7 +33,7 @@ def adam(slopes: Tensor, beta1: float, beta2: float, epsilon: float) -> Tensor:
 @pytest.mark.parametrize("max_norm", [1e-3, 0.5, 1.0, 20.0])
 def test_what_is_clipped_is_never_longer_than_allowed_and_points_where_it_did(max_norm: float) -> None:
     for gradient in gradients(9):
-        clipped = descent.clipped(gradient, max_norm)
+        clipped = formulas.clipped(gradient, max_norm)
         assert float(clipped.norm()) <= max_norm
         assert torch.allclose(clipped / clipped.norm(), gradient / gradient.norm(), rtol=1e-12)
         if float(gradient.norm()) < 0.99 * max_norm:
@@ -38,7 +43,7 @@ def test_what_is_clipped_is_never_longer_than_allowed_and_points_where_it_did(ma
 
 
 def test_a_zero_gradient_is_clipped_to_itself() -> None:
-    assert descent.clipped(torch.zeros(3), 0.5).tolist() == [0.0, 0.0, 0.0]
+    assert formulas.clipped(torch.zeros(3), 0.5).tolist() == [0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
@@ -46,7 +51,7 @@ def test_equal_gradients_roll_to_the_sum_of_a_geometric_series(momentum: float) 
     """v_t = g (1 + μ + ... + μ^(t-1)), which goes to g / (1 - μ)."""
     gradient, velocity = gradients(1)[0], torch.zeros(5, dtype=torch.float64)
     for t in range(1, 400):
-        velocity = descent.heavy_ball(gradient, velocity, momentum)
+        velocity = formulas.heavy_ball(gradient, velocity, momentum)
         if t < 10:
             assert torch.allclose(velocity, gradient * sum(momentum**k for k in range(t)), rtol=1e-12)
     assert torch.allclose(velocity, gradient / (1 - momentum), rtol=1e-12)
@@ -60,7 +65,7 @@ def test_the_total_weight_is_what_the_weights_of_a_running_mean_add_up_to(
     """Those of m ← β m + (1 - β) x from m = 0: (1 - β) Σ β^age = 1 - β^t, however many they are."""
     total = torch.zeros((), dtype=dtype)
     for t in range(1, 20_001):
-        total = descent.total_weight(total, beta)
+        total = formulas.total_weight(total, beta)
         if t in (1, 2, 7, 100, 5000, 20_000):
             assert float(total) == pytest.approx((1 - beta) * sum(beta**age for age in range(t)), rel=error)
             assert float(total) == pytest.approx(1 - beta**t, rel=error)
@@ -97,8 +102,45 @@ def test_rmsprop_goes_by_the_root_of_the_mean_square(decay: float) -> None:
     """Σ (1 - δ) δ^age g², this gradient's among them; the mean begins at 0 and is not set right for it."""
     slopes, square = gradients(9), torch.zeros(5, dtype=torch.float64)
     for t, slope in enumerate(slopes, start=1):
-        direction, square = descent.rmsprop(slope, square, decay, 0.01)
+        direction, square = formulas.rmsprop(slope, square, decay, 0.01)
         weight = (1 - decay) * decay ** torch.arange(t - 1, -1, -1, dtype=torch.float64)
         mean = (weight.unsqueeze(-1) * slopes[:t].square()).sum(0)
         assert torch.allclose(square, mean, rtol=1e-12)
         assert torch.allclose(direction, slope / (mean.sqrt() + 0.01), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+def test_a_schedule_starts_at_1_and_never_rises(name: str) -> None:
+    factors = [SCHEDULES[name](p) for p in PROGRESS]
+    assert factors[0] == 1.0
+    assert factors == sorted(factors, reverse=True)
+    assert all(0.0 <= factor <= 1.0 for factor in factors)
+
+
+def test_constant_stays_at_1() -> None:
+    assert {SCHEDULES["constant"](p) for p in PROGRESS} == {1.0}
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_linear_and_cosine_end_at_0_and_are_symmetric(name: str) -> None:
+    schedule = SCHEDULES[name]
+    assert schedule(1.0) == 0.0
+    assert schedule(0.5) == pytest.approx(0.5)
+    for p in PROGRESS:
+        assert schedule(p) + schedule(1 - p) == pytest.approx(1.0)
+
+
+def test_linear_falls_evenly_and_cosine_is_flat_at_both_ends() -> None:
+    linear, cosine = SCHEDULES["linear"], SCHEDULES["cosine"]
+    assert linear(0.3) == pytest.approx(0.7)
+    assert cosine(1 / 3) == pytest.approx(0.75)  # (1 + cos 60°) / 2
+    step = 1e-4
+    assert math.isclose(cosine(step), 1.0, abs_tol=step / 10)
+    assert math.isclose(cosine(1 - step), 0.0, abs_tol=step / 10)
+
+
+def test_inverse_sqrt_falls_like_one_over_the_root_of_time() -> None:
+    schedule = SCHEDULES["inverse_sqrt"]
+    assert schedule(1.0) == pytest.approx(0.1)
+    for p in PROGRESS:
+        assert schedule(p) ** -2 == pytest.approx(1 + 99 * p)

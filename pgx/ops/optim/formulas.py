@@ -1,7 +1,11 @@
-"""First-order descent: from a gradient and what is remembered of earlier ones to the direction of a step.
+"""Formulas of first-order optimizers: clipping, directions of steps, and learning-rate schedules.
 
-A step is weights - learning_rate * direction. All tensors have one shape, or broadcast to it.
+A step is weights - learning_rate * schedule(progress) * direction. All tensors have one shape, or broadcast to it.
 """
+
+import math
+from collections.abc import Callable
+from typing import Literal
 
 from torch import Tensor
 
@@ -66,3 +70,35 @@ def total_weight(total: Tensor, decay: float) -> Tensor:
     By the same recursion as the mean, since a power would be taken for every coordinate.
     """
     return decay * total + (1 - decay)
+
+
+Schedule = Callable[[float], float]
+ScheduleName = Literal["constant", "linear", "cosine", "inverse_sqrt"]
+
+
+def constant(progress: float) -> float:
+    """1 throughout."""
+    return 1.0
+
+
+def linear(progress: float) -> float:
+    """1 - progress: from 1 down to 0."""
+    return 1.0 - progress
+
+
+def cosine(progress: float) -> float:
+    """(1 + cos(π progress)) / 2: flat at both ends, from 1 down to 0."""
+    return 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def inverse_sqrt(progress: float) -> float:
+    """1 / √(1 + 99 progress): like 1/√t over training, from 1 down to a tenth."""
+    return 1.0 / math.sqrt(1.0 + 99.0 * progress)
+
+
+SCHEDULES: dict[str, Schedule] = {
+    "constant": constant,
+    "linear": linear,
+    "cosine": cosine,
+    "inverse_sqrt": inverse_sqrt,
+}
