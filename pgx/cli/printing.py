@@ -1,27 +1,26 @@
-"""Lines printed before and after training.
+"""Lines printed before and after training, and tables."""
 
-Print tables.
-"""
+from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gymnasium
-from rich.console import Console
-from rich.table import Table
-
-from pgx.config.run_config import RunConfig
-from pgx.config.stored import command
 from pgx.core.text import shown
-from pgx.envs.rewards.spec import NO_SHAPING, RewardSpec
-from pgx.networks.agents import flat_image_hint
-from pgx.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from pgx.config.run_config import RunConfig
+    from pgx.envs.rewards.spec import RewardSpec
+    from pgx.training.trainer import Trainer
 
 
 def announce(trainer: Trainer, config: RunConfig) -> None:
     """Print the run's settings and folder, before it trains."""
+    from pgx.networks.agents import flat_image_hint
+
     envs = trainer.runner.envs
     print(
         f"{config.label} on {envs.id}{_reward(config.reward)}: {trainer.runner}, "
@@ -36,6 +35,8 @@ def announce(trainer: Trainer, config: RunConfig) -> None:
 
 def _reward(reward: RewardSpec) -> str:
     """Return the name of the reward if it is not the environment's own."""
+    from pgx.envs.rewards.spec import NO_SHAPING
+
     if not reward.shapes:
         return ""
     # Terms given without a named reward keep the default name.
@@ -72,6 +73,8 @@ def hints(run_dir: Path, env_id: str, status: str) -> list[str]:
         env_id: the environment's id.
         status: of the summary.
     """
+    from pgx.config.stored import command
+
     run = from_here(run_dir)
     # Runs of the default layout share the first folder of their paths.
     all_runs = run if run.is_absolute() or run.parts[0] == ".." else Path(run.parts[0])
@@ -94,6 +97,8 @@ def from_here(path: Path) -> Path:
 
 def renders(env_id: str) -> bool:
     """Return whether an environment declares the render mode rgb_array; False if its class cannot be imported."""
+    import gymnasium
+
     spec = gymnasium.registry.get(env_id.rpartition(":")[2])
     if spec is None or spec.entry_point is None:
         return False
@@ -110,5 +115,7 @@ def renders(env_id: str) -> bool:
 
 def print_table(table: Table) -> None:
     """Print a table: wrapped to the width of a terminal, else 200 columns wide for pipes."""
+    from rich.console import Console
+
     console = Console()
     (console if console.is_terminal else Console(width=200)).print(table)
