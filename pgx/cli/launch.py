@@ -16,12 +16,11 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from pgx.cli.printing import announce, hints, outcome
-from pgx.config.compose import ROOT
 from pgx.config.run_config import RunConfig, typed
 from pgx.config.suggestions import explain
 from pgx.core.agent import State
 from pgx.core.errors import Preempted, RunError, UserError
-from pgx.core.paths import config_dir
+from pgx.core.paths import ROOT_CONFIG, config_dir
 from pgx.core.ranks import Ranks
 from pgx.core.stopping import QuietInterrupt
 from pgx.distributed.torchrun import claim_first_failure, leave_process_group
@@ -181,7 +180,7 @@ def run_hydra(arguments: list[str], job: Callable[[DictConfig], None]) -> None:
         UserError: Hydra rejects an argument, or cannot write the job's folder.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises its errors instead of printing them
-    run = hydra.main(config_path=str(config_dir()), config_name=ROOT, version_base="1.3")(job)
+    run = hydra.main(config_path=str(config_dir()), config_name=ROOT_CONFIG, version_base="1.3")(job)
     sys.argv = ["pgx train", *arguments]
     with _hydra_errors():
         run()

@@ -54,6 +54,9 @@ COMMANDS = tuple(
 WRITE_FILES = ("train", "sweep", "record", "export", "collect", "replay")
 
 
+COMPLETION_FLAGS = ("--shell-completion", "-sc")
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")
@@ -111,11 +114,15 @@ def _report(message: str) -> None:
 def _dispatch(arguments: list[str]) -> int:
     # Modules in the current folder can register environments. The folder is last, so that its files hide no library.
     sys.path.append("")
+    names = ["train", *(command.name for command in COMMANDS)]
+    if arguments and arguments[0] in ("train", *COMPLETION_FLAGS) and set(COMPLETION_FLAGS) & set(arguments):
+        from pgx.cli.completion import complete
+
+        return complete([argument for argument in arguments if argument != "train"], names)
     if arguments and arguments[0] == "train":
         from pgx.cli.train import train
 
         return train(arguments[1:])
-    names = ["train", *(command.name for command in COMMANDS)]
     if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
         raise UserError(
             f"{arguments[0]}: no such command{nearest(arguments[0], names)}; choose one of {', '.join(names)}"

@@ -43,7 +43,6 @@ FLAGS: dict[tuple[str, ...], dict[str, Any]] = {
     ("--package", "-p"): {},
     ("--run", "-r"): {"action": "store_true"},
     ("--multirun", "-m"): {"action": "store_true"},
-    ("--shell-completion", "-sc"): {"action": "store_true"},
     ("--info", "-i"): {
         "nargs": "?",
         "const": "all",
@@ -51,7 +50,7 @@ FLAGS: dict[tuple[str, ...], dict[str, Any]] = {
     },
 }
 FLAG_NAMES = [name for names in FLAGS for name in names]
-_PRINT_ONLY = {"hydra_help", "cfg", "info", "shell_completion"}  # Hydra's flags that start no run
+_PRINT_ONLY = {"hydra_help", "cfg", "info"}  # Hydra's flags that start no run
 
 
 def train(arguments: list[str]) -> int:

@@ -38,7 +38,7 @@ from pgx.config.run_config import FIXED
 from pgx.config.suggestions import explain
 from pgx.config.validate import value_problems
 from pgx.core.errors import UserError
-from pgx.core.paths import config_dir
+from pgx.core.paths import ROOT_CONFIG, config_dir
 
 
 def values_of(path: Path) -> dict[str, Any]:
@@ -115,8 +115,6 @@ def field_comments(source: type) -> dict[str, str]:
             found[field.target.id] = " ".join(above + submit)
     return found
 
-
-ROOT = "train"
 
 _job_number: ContextVar[int | None] = ContextVar("job_number", default=None)
 
@@ -226,7 +224,7 @@ def hydra_config(overrides: list[str]) -> DictConfig:
 def _hydra(overrides: list[str]) -> Composed:
     with initialized():
         try:
-            whole = hydra_compose(ROOT, overrides, return_hydra_config=True)
+            whole = hydra_compose(ROOT_CONFIG, overrides, return_hydra_config=True)
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(explain(error)) from error
         except ValueError as error:  # of a choice that is no text

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+ROOT_CONFIG = "train"  # configs/train.yaml, from which every run is composed
+
 
 def config_dir() -> Path:
     """Return configs/: inside the package of an installed wheel, next to it in a checkout."""
