@@ -22,7 +22,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.ticker import EngFormatter
 
-from pgx.cli.run_folder import load_played
+from pgx.cli.run_folder import load_trusted_config
 from pgx.config.run_config import RunConfig
 from pgx.core.seeding import derive
 from pgx.envs.gymnasium_backend import make_single
@@ -178,7 +178,7 @@ if __name__ == "__main__":
     parser.add_argument("--every", type=int, default=8, help="steps between pictures (8)")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    found = [Run(path, asked.checkpoint, load_played(path, trust=False)) for path in asked.runs]
+    found = [Run(path, asked.checkpoint, load_trusted_config(path, trust=False)) for path in asked.runs]
     print(
         "| reward | m/s | height, m | in the air | effort a step | effort a metre | change a step | s | own return |"
     )

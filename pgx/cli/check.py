@@ -38,15 +38,15 @@ COMMAND = Command(
 )
 
 
-EXTRA_SECONDS = (
+_EXTRA_SECONDS = (
     10.0  # seconds that an assumption may take longer than worker processes may: they name the line of a hang
 )
-PROGRESS_SECONDS = 5.0  # seconds between lines of progress when output is not a terminal
-STYLES = {"holds": "green", "fails": "bold red", "cannot be told": "yellow"}
+_PROGRESS_SECONDS = 5.0  # seconds between lines of progress when output is not a terminal
+_STYLES = {"holds": "green", "fails": "bold red", "cannot be told": "yellow"}
 
 
 @dataclass(frozen=True)
-class ProcessFailed:
+class _ProcessFailed:
     """Message for a check process that exited or was stopped."""
 
     why: str
@@ -73,7 +73,7 @@ def check_environment(overrides: list[str]) -> int:
         complain(warning)
     verdicts: dict[str, CheckResult] = {}
     assumption, seen = next(iter(CHECKS)), ChecksFinished(None, None)
-    with _check_process(_request(env), env.worker_timeout + EXTRA_SECONDS) as messages:
+    with _check_process(_request(env), env.worker_timeout + _EXTRA_SECONDS) as messages:
         for message in _with_progress(messages):
             match message:
                 case CheckStarted(assumption):
@@ -82,7 +82,7 @@ def check_environment(overrides: list[str]) -> int:
                     verdicts[assumption] = message
                 case BackendUnavailable(problem):
                     raise UserError(problem)
-                case ProcessFailed(why):
+                case _ProcessFailed(why):
                     verdicts[assumption] = fails(why)
                 case ChecksFinished():
                     seen = message
@@ -159,12 +159,12 @@ def _messages(worker: WorkerProcess, limit: float) -> Iterator[Any]:
     from pgx.envs.checks.suite import BackendUnavailable, ChecksFinished
 
     waited, message = 0.0, None
-    while not isinstance(message, ChecksFinished | BackendUnavailable | ProcessFailed):
+    while not isinstance(message, ChecksFinished | BackendUnavailable | _ProcessFailed):
         if not worker.poll(POLL_SECONDS):
             waited, message = waited + POLL_SECONDS, None
             if waited >= limit:
                 where = location(parse_frames(worker.kill_hanging()))
-                message = ProcessFailed(
+                message = _ProcessFailed(
                     f"the check did not finish within {limit:g} s" + (f", {where}" if where else "")
                 )
         else:
@@ -172,7 +172,7 @@ def _messages(worker: WorkerProcess, limit: float) -> Iterator[Any]:
             try:
                 message = worker.receive()
             except RunError as error:
-                message = ProcessFailed(str(error))
+                message = _ProcessFailed(str(error))
         yield message
 
 
@@ -187,7 +187,7 @@ def _with_progress(messages: Iterator[Any]) -> Iterator[Any]:
         if live and line:
             print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
             drawn = True
-        elif line and time.monotonic() - printed >= PROGRESS_SECONDS:
+        elif line and time.monotonic() - printed >= _PROGRESS_SECONDS:
             print(line, file=sys.stderr, flush=True)
             printed = time.monotonic()
         if message is not None:
@@ -235,7 +235,7 @@ def _show(verdicts: dict[str, CheckResult]) -> None:
         table.add_column(heading, no_wrap=heading != "evidence")
     for assumption, verdict in verdicts.items():
         evidence = " ".join(verdict.evidence.split())
-        table.add_row(Text(verdict.outcome, STYLES[verdict.outcome]), Text(assumption), Text(evidence))
+        table.add_row(Text(verdict.outcome, _STYLES[verdict.outcome]), Text(assumption), Text(evidence))
     print_table(table)
 
 
@@ -250,7 +250,7 @@ def _timing(timing: Timing | None, env: EnvConfig) -> str:
 
 
 def _summary(env_id: str, verdicts: dict[str, CheckResult]) -> str:
-    counts = {outcome: sum(v.outcome == outcome for v in verdicts.values()) for outcome in STYLES}
+    counts = {outcome: sum(v.outcome == outcome for v in verdicts.values()) for outcome in _STYLES}
     totals = [
         f"{counts['holds']} checks hold",
         f"{counts['fails']} fail",

@@ -57,7 +57,7 @@ def collect(
     """Play episodes and write the dataset; return the exit code."""
     import torch
 
-    from pgx.cli.run_folder import load_played
+    from pgx.cli.run_folder import load_trusted_config
     from pgx.compiler import Eager
     from pgx.core.seeding import derive
     from pgx.envs.gymnasium_backend import make_single
@@ -67,7 +67,7 @@ def collect(
     from pgx.training.build import load_agent
     from pgx.training.evaluation import live_progress
 
-    cfg = load_played(Path(run), trust)
+    cfg = load_trusted_config(Path(run), trust)
     if cfg.values["policy"].get("continuous") == "squashed_gaussian":
         raise UserError(
             f"{run}: policy.continuous=squashed_gaussian: cannot be collected, because an action at a bound of the "

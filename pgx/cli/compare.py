@@ -77,8 +77,8 @@ COMMAND = Command(
 )
 
 
-LEVEL = 0.95  # confidence level of intervals
-WIDE = 400  # columns when output is not a terminal, so that no line is wrapped
+_CONFIDENCE_LEVEL = 0.95  # confidence level of intervals
+_PIPE_COLUMNS = 400  # columns when output is not a terminal, so that no line is wrapped
 
 
 def compare_runs(
@@ -131,10 +131,10 @@ def compare_runs(
         by=tuple(present_key(key.strip()) for key in by.split(",")),
         at=at,
         reference=known,
-        how=Resampling(resamples, LEVEL, seed),
+        how=Resampling(resamples, _CONFIDENCE_LEVEL, seed),
     )
     found = compare(runs, request)
-    console = Console() if sys.stdout.isatty() else Console(width=WIDE, color_system=None)
+    console = Console() if sys.stdout.isatty() else Console(width=_PIPE_COLUMNS, color_system=None)
     for table in tables_of(found):
         console.print(Text(table.title, style="bold"), soft_wrap=True)
         console.print(_drawn(table))

@@ -40,8 +40,8 @@ COMMAND = Command(
 )
 
 
-PAGE = "docs/doctor.md"
-WIDTH = 110  # maximum columns
+_PAGE = "docs/doctor.md"
+_MAX_COLUMNS = 110  # maximum columns
 
 
 def doctor(folder: Path, as_json: bool) -> int:
@@ -72,7 +72,7 @@ def load(folder: Path) -> Recorded:
     from omegaconf import OmegaConf
 
     from pgx.analysis.curves import Recorded
-    from pgx.cli.run_folder import load_config
+    from pgx.cli.run_folder import read_run_config
     from pgx.config.stored import CONFIG
     from pgx.runs.loggers.jsonl import METRICS, read
     from pgx.runs.writer import read_summary
@@ -82,7 +82,7 @@ def load(folder: Path) -> Recorded:
         raise UserError(f"{folder}: not a run folder (it has no {METRICS})")
     config: Mapping[str, Any] = {}
     if (folder / CONFIG).is_file():
-        config = cast(Mapping[str, Any], OmegaConf.to_container(load_config(folder), resolve=False))
+        config = cast(Mapping[str, Any], OmegaConf.to_container(read_run_config(folder), resolve=False))
     return Recorded(read(folder / METRICS), config, summary, holder(folder) is not None)
 
 
@@ -117,7 +117,7 @@ def _report(folder: Path, run: Recorded, diagnosis: Diagnosis) -> list[str]:
             "Not checked", f"problems that depend on config values: {CONFIG} is missing", indent=0
         )
     if causes:
-        lines += _wrapped("See", f"{PAGE} for all problems and bounds; {_page(run)}", indent=0)
+        lines += _wrapped("See", f"{_PAGE} for all problems and bounds; {_page(run)}", indent=0)
     return lines
 
 
@@ -189,15 +189,20 @@ def _page(run: Recorded) -> str:
 
 def _wrapped(heading: str, text: str, indent: int = 2) -> list[str]:
     first = " " * indent + f"{heading}: "
+    width = min(_MAX_COLUMNS, _columns())
     return textwrap.wrap(
-        text, min(WIDTH, _columns()), initial_indent=first, subsequent_indent=" " * len(first), break_long_words=False,
+        text,
+        width,
+        initial_indent=first,
+        subsequent_indent=" " * len(first),
+        break_long_words=False,
         break_on_hyphens=False,
-    )  # fmt: skip
+    )
 
 
 def _columns() -> int:
     """Return the columns of the terminal, or WIDTH if output is not a terminal."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _MAX_COLUMNS
 
 
 def _record(folder: Path, run: Recorded, diagnosis: Diagnosis) -> dict[str, Any]:

@@ -72,10 +72,10 @@ COMMAND = Command(
 
 
 Mode = Literal["deterministic", "stochastic"]
-RESAMPLES = 5_000  # of the bootstrap; the ends of an interval then vary by a few percent of its width
-LEVEL = 0.95  # confidence level of intervals
-Record = dict[str, Any]  # of one run in one mode, as printed by --json
-NO_UNSHAPED: Record = {
+_RESAMPLES = 5_000  # of the bootstrap; the ends of an interval then vary by a few percent of its width
+_CONFIDENCE_LEVEL = 0.95  # confidence level of intervals
+EvalRecord = dict[str, Any]  # of one run in one mode, as printed by --json
+_NO_UNSHAPED: EvalRecord = {
     "unshaped_mean": None,
     "unshaped_mean_interval": None,
 }  # for runs without a shaped reward
@@ -108,7 +108,7 @@ def evaluate(
     from pgx.config.run_config import with_values
     from pgx.runs.loggers.jsonl import finite
 
-    records: list[Record] = []
+    records: list[EvalRecord] = []
     for run, cfg in zip(runs, _configs(runs, overrides, trust), strict=True):
         if max_steps is not None:
             cfg = with_values(cfg, {"trainer.eval_max_steps": max_steps})
@@ -127,12 +127,12 @@ def _configs(runs: Sequence[str], overrides: Sequence[str], trust: bool) -> list
     Raises:
         UserError: the problems of all configs.
     """
-    from pgx.cli.run_folder import load_played
+    from pgx.cli.run_folder import load_trusted_config
 
     configs, problems = [], list[str]()
     for run in runs:
         try:
-            configs.append(load_played(Path(run), trust, overrides))
+            configs.append(load_trusted_config(Path(run), trust, overrides))
         except UserError as error:
             problems += error.problems
     if problems:
@@ -142,7 +142,7 @@ def _configs(runs: Sequence[str], overrides: Sequence[str], trust: bool) -> list
 
 def _evaluate_run(
     run: str, cfg: RunConfig, checkpoint: str, episodes: int | None, modes: Sequence[Mode], seed: int
-) -> list[Record]:
+) -> list[EvalRecord]:
     """Evaluate one run in each mode, from the same seeds."""
     import torch
 
@@ -178,7 +178,7 @@ def _acting(agent: Agent, mode: Mode, seed: int, device: str) -> Callable[[Obser
     return partial(agent.act, generator=generator(seed, "evaluation actions", device))
 
 
-def _statistics(played: Sequence[Episode], seed: int) -> Record:
+def _statistics(played: Sequence[Episode], seed: int) -> EvalRecord:
     """Return statistics of the episodes, with bootstrap intervals for means and IQM."""
     import numpy as np
 
@@ -189,13 +189,13 @@ def _statistics(played: Sequence[Episode], seed: int) -> Record:
     returns = np.array([episode.episode_return for episode in played])
     lengths = [episode.length for episode in played]
     unshaped = [e.unshaped_return for e in played if e.unshaped_return is not None]
-    how = Resampling(RESAMPLES, LEVEL, derive(seed, "evaluation intervals"))
+    how = Resampling(_RESAMPLES, _CONFIDENCE_LEVEL, derive(seed, "evaluation intervals"))
     return {
         "episodes": len(played),
         **_estimate("mean", returns, mean, how),
         **_estimate("iqm", returns, iqm, how),
         "std": float(np.std(returns)),
-        **(_estimate("unshaped_mean", np.array(unshaped), mean, how) if unshaped else NO_UNSHAPED),
+        **(_estimate("unshaped_mean", np.array(unshaped), mean, how) if unshaped else _NO_UNSHAPED),
         "success_rate": success_rate(played),
         "mean_length": float(np.mean(lengths)),
         "returns": returns.tolist(),
@@ -206,7 +206,7 @@ def _statistics(played: Sequence[Episode], seed: int) -> Record:
     }
 
 
-def _estimate(name: str, returns: Array, statistic: Statistic, how: Resampling) -> Record:
+def _estimate(name: str, returns: Array, statistic: Statistic, how: Resampling) -> EvalRecord:
     """Return a statistic and its interval: both None without returns, the interval None for one episode."""
     from pgx.analysis.statistics import estimate
 
@@ -217,7 +217,7 @@ def _estimate(name: str, returns: Array, statistic: Statistic, how: Resampling) 
     return {name: found.value, f"{name}_interval": ends}
 
 
-def _print_record(record: Record) -> None:
+def _print_record(record: EvalRecord) -> None:
     """Print a record as text."""
     returns, lengths = record["returns"], record["lengths"]
     print(

@@ -37,8 +37,8 @@ COMMAND = Command(
 )
 
 
-ROWS = 1_000  # observations on which the file is compared
-USUAL_CLIP = 10.0  # standard deviations, for runs without env.obs_clip
+_CHECK_OBSERVATIONS = 1_000  # observations on which the file is compared
+_DEFAULT_CLIP = 10.0  # standard deviations, for runs without env.obs_clip
 
 
 def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bool) -> int:
@@ -47,7 +47,7 @@ def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bo
     Raises:
         RunError: the file acts differently from the run, and was removed.
     """
-    from pgx.cli.run_folder import load_played
+    from pgx.cli.run_folder import load_trusted_config
     from pgx.core.seeding import derive
     from pgx.envs.gymnasium_backend import make_single
     from pgx.envs.rewards.spec import NO_SHAPING
@@ -61,15 +61,15 @@ def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bo
     path = Path(out)
     if not path.parent.is_dir():
         raise UserError(f"--out {out}: folder {path.parent} does not exist; create it")
-    cfg = load_played(Path(run), trust)
+    cfg = load_trusted_config(Path(run), trust)
     # The environment's own reward: no other is needed.
     cfg = replace(cfg, device="cpu", reward=NO_SHAPING)
     agent, envs, _ = load_agent(cfg, Path(run), checkpoint, max_envs=cfg.env.num_envs)
     single = make_single(envs.id, dict(cfg.env.kwargs))
     try:
-        sample = observed(agent, envs, ROWS, derive(seed, "export"))
+        sample = observed(agent, envs, _CHECK_OBSERVATIONS, derive(seed, "export"))
         clip = cfg.env.obs_clip if cfg.env.normalize_obs else None
-        sample = with_outliers(sample, 2 * (clip or USUAL_CLIP))
+        sample = with_outliers(sample, 2 * (clip or _DEFAULT_CLIP))
         observations, actions = single.observation_space, single.action_space
     finally:
         single.close()

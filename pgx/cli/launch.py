@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from pgx.cli.printing import announce, hints, outcome
+from pgx.cli.printing import next_commands, outcome_line, print_run_settings
 from pgx.config.run_config import RunConfig, typed
 from pgx.config.suggestions import explain
 from pgx.core.agent import State
@@ -125,12 +125,12 @@ def _train_and_report(trainer: Trainer, config: RunConfig) -> dict[str, Any]:
     Raises:
         Preempted: SIGTERM or SIGHUP stopped the run, which wrote a checkpoint.
     """
-    announce(trainer, config)
+    print_run_settings(trainer, config)
     started = time.monotonic()
     with _stop_on_signals(trainer) as received:
         summary = trainer.train()
-    print(outcome(summary, time.monotonic() - started))
-    print("\n".join(hints(trainer.run_dir, config.env.id, summary["status"])))
+    print(outcome_line(summary, time.monotonic() - started))
+    print("\n".join(next_commands(trainer.run_dir, config.env.id, summary["status"])))
     preempted = {signal.SIGTERM, signal.SIGHUP} & set(received) and trainer.ranks.size == 1
     if summary["status"] == "interrupted" and preempted:
         raise Preempted

@@ -29,7 +29,7 @@ from pgx.core.schema import nearest
 from pgx.core.stopping import QuietInterrupt
 from pgx.core.streams import guarded, report_and_go_on
 
-TRAIN = "train a policy, e.g. pgx train algo=trpo env=Walker2d-v4; pgx train --help lists all keys"
+_TRAIN_HELP = "train a policy, e.g. pgx train algo=trpo env=Walker2d-v4; pgx train --help lists all keys"
 COMMANDS = tuple(
     module.COMMAND
     for module in (
@@ -51,7 +51,7 @@ COMMANDS = tuple(
 
 
 # Commands that write files: they continue when standard output fails.
-WRITE_FILES = ("train", "sweep", "record", "export", "collect", "replay")
+_FILE_WRITERS = ("train", "sweep", "record", "export", "collect", "replay")
 
 
 COMPLETION_FLAGS = ("--shell-completion", "-sc")
@@ -65,7 +65,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 success, 1 failed run, 2 user error, 130 interrupted, 143 preempted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    writes_files = bool(arguments) and arguments[0] in WRITE_FILES
+    writes_files = bool(arguments) and arguments[0] in _FILE_WRITERS
     with guarded(report_and_go_on if writes_files else _fail_without_output):
         code = _run(arguments)
     sys.exit(code)
@@ -130,7 +130,7 @@ def _dispatch(arguments: list[str]) -> int:
     parser = _Parser(prog="pgx", description="A laboratory for policy-gradient methods.")
     parser.add_argument("--version", action="version", version=f"pgx {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="", required=True, parser_class=_Parser)
-    commands.add_parser("train", help=TRAIN, add_help=False)
+    commands.add_parser("train", help=_TRAIN_HELP, add_help=False)
     for command in COMMANDS:
         own = commands.add_parser(command.name, help=command.help, description=command.description)
         command.add_arguments(own)

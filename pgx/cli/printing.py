@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pgx.training.trainer import Trainer
 
 
-def announce(trainer: Trainer, config: RunConfig) -> None:
+def print_run_settings(trainer: Trainer, config: RunConfig) -> None:
     """Print the run's settings and folder, before it trains."""
     from pgx.networks.agents import flat_image_hint
 
@@ -45,7 +45,7 @@ def _reward(reward: RewardSpec) -> str:
     )
 
 
-def outcome(summary: dict[str, Any], seconds: float) -> str:
+def outcome_line(summary: dict[str, Any], seconds: float) -> str:
     """Return a line on how a run ended and on its return.
 
     Args:
@@ -62,10 +62,10 @@ def outcome(summary: dict[str, Any], seconds: float) -> str:
     return f"{summary['status']} at {done} after {seconds:,.1f} s: {returned}"
 
 
-VIDEO = "episode.gif"
+_VIDEO = "episode.gif"
 
 
-def hints(run_dir: Path, env_id: str, status: str) -> list[str]:
+def next_commands(run_dir: Path, env_id: str, status: str) -> list[str]:
     """Return commands for a run that has ended, one per line; they can be pasted into the current shell.
 
     Args:
@@ -75,27 +75,27 @@ def hints(run_dir: Path, env_id: str, status: str) -> list[str]:
     """
     from pgx.config.stored import command
 
-    run = from_here(run_dir)
+    run = relative_to_cwd(run_dir)
     # Runs of the default layout share the first folder of their paths.
     all_runs = run if run.is_absolute() or run.parts[0] == ".." else Path(run.parts[0])
     commands = {
         "view": command("tensorboard", all_runs),
         "diagnose": command("doctor", run),
         "evaluate": command("eval", run, of=run),
-        "record": command("record", run, "--out", run / VIDEO, of=run) if renders(env_id) else None,
+        "record": command("record", run, "--out", run / _VIDEO, of=run) if has_video(env_id) else None,
         "compare": command("compare", all_runs),
         "resume": command("train", "--resume", run, of=run) if status == "interrupted" else None,
     }
     return [f"  {what:<9} {how}" for what, how in commands.items() if how is not None]
 
 
-def from_here(path: Path) -> Path:
+def relative_to_cwd(path: Path) -> Path:
     """Return a path relative to the current folder if it is below that folder, else unchanged."""
     relative = Path(os.path.relpath(path))
     return path if relative.parts[:1] == ("..",) else relative
 
 
-def renders(env_id: str) -> bool:
+def has_video(env_id: str) -> bool:
     """Return whether an environment declares the render mode rgb_array; False if its class cannot be imported."""
     import gymnasium
 

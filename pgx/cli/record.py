@@ -72,7 +72,7 @@ def record(
     """Play episodes and write the video; return the exit code."""
     import torch
 
-    from pgx.cli.run_folder import load_played
+    from pgx.cli.run_folder import load_trusted_config
     from pgx.core.seeding import derive, generator
     from pgx.envs.render.rendering_env import RenderingEnv
     from pgx.envs.render.videos import LIMITS, kind_of
@@ -83,7 +83,7 @@ def record(
     kind = kind_of(path)
     if not path.parent.is_dir():
         raise UserError(f"--out {out}: folder {path.parent} does not exist; create it")
-    cfg = load_played(Path(run), trust)
+    cfg = load_trusted_config(Path(run), trust)
     camera = RenderingEnv(
         cfg.env.id, dict(cfg.env.kwargs), size, cfg.env.worker_timeout, fps or LIMITS[kind], seconds=None
     )

@@ -35,13 +35,13 @@ COMMAND = Command(
 
 def replay(bundle: Path, trust: bool) -> int:
     """Reproduce the failure of a post-mortem and locate it; return 0 if it fails again, else 1."""
-    from pgx.cli.run_folder import load_played
+    from pgx.cli.run_folder import load_trusted_config
     from pgx.runs.versions import differences
     from pgx.runs.writer import complain
     from pgx.training.nan_debug.post_mortem import read_failure
 
     failure = read_failure(bundle)
-    config = load_played(bundle, trust)
+    config = load_trusted_config(bundle, trust)
     for difference in differences(failure["versions"]):
         complain(difference)
     print(f"{config.label} on {config.env.id}: {failure['error']}")

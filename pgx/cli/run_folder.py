@@ -22,7 +22,7 @@ from pgx.training.build import build
 from pgx.training.trainer import Trainer
 
 
-def checked(overrides: list[str]) -> RunConfig:
+def compose_valid(overrides: list[str]) -> RunConfig:
     """Return the valid config of a run that could start now.
 
     Raises:
@@ -33,7 +33,7 @@ def checked(overrides: list[str]) -> RunConfig:
     return config
 
 
-def claim(folder: Path) -> Path:
+def create_unique_folder(folder: Path) -> Path:
     """Create a new folder and return it. If the name is in use, append the first free number.
 
     Raises:
@@ -47,20 +47,20 @@ def claim(folder: Path) -> Path:
         except FileExistsError:
             number += 1
         except OSError as error:
-            forget_empty_above(free)
+            remove_empty_parents(free)
             raise UserError(f"run_dir={free}: cannot be written: {error.strerror}") from error
         else:
             return free
 
 
-def forget_empty_above(folder: Path) -> None:
+def remove_empty_parents(folder: Path) -> None:
     """Remove the empty parents of a folder that does not exist. Only parents in a relative path are removed."""
     for above in [] if folder.is_absolute() else list(folder.parents)[:-1]:
         with suppress(OSError):  # not empty, or never created
             above.rmdir()
 
 
-def refuse_taken(run_dir: Path) -> None:
+def refuse_unusable(run_dir: Path) -> None:
     """Refuse a folder for a new run that holds a run or cannot be written.
 
     Raises:
@@ -72,7 +72,7 @@ def refuse_taken(run_dir: Path) -> None:
         raise UserError(f"run_dir={run_dir}: cannot be written: {error.strerror}") from error
 
 
-def last_state(run_dir: Path, checkpoint: str = LAST) -> State | None:
+def load_resume_state(run_dir: Path, checkpoint: str = LAST) -> State | None:
     """Return the state to resume a run from, or None if the run ended before its first checkpoint.
 
     If the last checkpoint is damaged, the previous one is used with a warning. Other warnings name packages whose
@@ -95,14 +95,14 @@ def last_state(run_dir: Path, checkpoint: str = LAST) -> State | None:
     return state
 
 
-def resumed(config: RunConfig) -> Trainer:
+def resumed_trainer(config: RunConfig) -> Trainer:
     """Return a run's trainer, restored from the last checkpoint.
 
     Raises:
         UserError: the run has no checkpoint.
     """
     run_dir = Path(config.run_dir)
-    state = last_state(run_dir)
+    state = load_resume_state(run_dir)
     if state is None:
         raise UserError(f"{run_dir}: no checkpoint")
     if config.trainer.compile == "auto":
@@ -113,7 +113,7 @@ def resumed(config: RunConfig) -> Trainer:
     return trainer
 
 
-def load_config(run_dir: Path) -> DictConfig:
+def read_run_config(run_dir: Path) -> DictConfig:
     """Read the config of a run.
 
     Raises:
@@ -125,7 +125,7 @@ def load_config(run_dir: Path) -> DictConfig:
     return read_config(path)
 
 
-def load_played(run_dir: Path, trust: bool, overrides: Sequence[str] = ()) -> RunConfig:
+def load_trusted_config(run_dir: Path, trust: bool, overrides: Sequence[str] = ()) -> RunConfig:
     """Return the valid and trusted config of a run whose agent is to play.
 
     Args:
@@ -137,6 +137,6 @@ def load_played(run_dir: Path, trust: bool, overrides: Sequence[str] = ()) -> Ru
         UserError: the folder is not that of a run, its config does not hold here, or it would import what the user
             has not allowed; or an override would change the agent.
     """
-    cfg = with_overrides(load_config(run_dir), overrides)
+    cfg = with_overrides(read_run_config(run_dir), overrides)
     refuse_untrusted(imports_of(cfg, run_dir / CONFIG, named=()), trust)
     return validate(cfg)

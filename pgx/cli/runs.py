@@ -49,11 +49,11 @@ COMMAND = Command(
 )
 
 
-INTERVAL = 3.0  # seconds between refreshes of --watch
+_REFRESH_SECONDS = 3.0  # seconds between refreshes of --watch
 
 
 @dataclass(frozen=True)
-class Stamp:
+class RunFileState:
     """State of a run's files; it changes whenever the run does."""
 
     changed: tuple[float, ...]  # modification times of its files; 0: missing
@@ -65,7 +65,7 @@ class Stamp:
 
 
 @dataclass(frozen=True)
-class Line:
+class RunRow:
     """One run of the table."""
 
     run: str
@@ -82,7 +82,7 @@ class Line:
     error: str | None
 
 
-Seen = dict[Path, tuple[Stamp, Line]]
+_Cache = dict[Path, tuple[RunFileState, RunRow]]
 
 
 def runs(folder: Path, watch: bool, as_json: bool) -> int:
@@ -98,7 +98,7 @@ def runs(folder: Path, watch: bool, as_json: bool) -> int:
             _watch(folder, as_json)
         except KeyboardInterrupt as error:
             raise QuietInterrupt from error
-    lines = find_lines(folder, {})
+    lines = find_rows(folder, {})
     if not lines:
         raise UserError(f"{folder}: contains no run")
     if as_json:
@@ -113,26 +113,26 @@ def _watch(folder: Path, as_json: bool) -> NoReturn:
     from rich.console import Console
     from rich.live import Live
 
-    seen: Seen = {}
+    seen: _Cache = {}
     if sys.stdout.isatty() and not as_json:
         console = Console()
         with Live(
-            _screen(find_lines(folder, seen), console), console=console, auto_refresh=False, screen=True
+            _screen(find_rows(folder, seen), console), console=console, auto_refresh=False, screen=True
         ) as live:
             while True:
-                time.sleep(INTERVAL)
-                live.update(_screen(find_lines(folder, seen), console), refresh=True)
+                time.sleep(_REFRESH_SECONDS)
+                live.update(_screen(find_rows(folder, seen), console), refresh=True)
     while True:
-        lines = find_lines(folder, seen)
+        lines = find_rows(folder, seen)
         if as_json:
             print(_json(lines), flush=True)
         else:
             _print(lines)
             print(time.strftime("%H:%M:%S"), flush=True)
-        time.sleep(INTERVAL)
+        time.sleep(_REFRESH_SECONDS)
 
 
-def find_lines(folder: Path, seen: Seen) -> list[Line]:
+def find_rows(folder: Path, seen: _Cache) -> list[RunRow]:
     """Return a line for each run in a folder or below it, the run with the latest write first.
 
     Args:
@@ -150,17 +150,17 @@ def find_lines(folder: Path, seen: Seen) -> list[Line]:
     return sorted(lines, key=lambda line: line.age)
 
 
-def _stamp(path: Path) -> Stamp:
+def _stamp(path: Path) -> RunFileState:
     from pgx.config.stored import CONFIG
     from pgx.runs.loggers.jsonl import METRICS
     from pgx.runs.writer import SUMMARY
 
     files = [path / name for name in (METRICS, SUMMARY, CONFIG, LOCK)]
     changed = tuple(file.stat().st_mtime if file.exists() else 0.0 for file in files)
-    return Stamp(changed, holder(path) is not None)
+    return RunFileState(changed, holder(path) is not None)
 
 
-def _line(path: Path, below: Path) -> Line:
+def _line(path: Path, below: Path) -> RunRow:
     from pgx.runs.loggers.jsonl import METRICS, read
     from pgx.runs.metrics import tag
     from pgx.runs.writer import read_summary
@@ -173,11 +173,11 @@ def _line(path: Path, below: Path) -> Line:
         best = None if seen.state == "running" else read_summary(path).get("best_return")
     except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = " ".join(str(error).split())
-        return Line(name, None, None, None, "unreadable", 0, None, None, None, None, 0.0, why)
+        return RunRow(name, None, None, None, "unreadable", 0, None, None, None, None, 0.0, why)
     recent = tag("episode_return_recent")
     returns = [row[recent] for row in rows if recent in row]
     last = returns[-1] if returns else None
-    return Line(
+    return RunRow(
         run=name,
         env=seen.env,
         algo=seen.algo,
@@ -193,36 +193,36 @@ def _line(path: Path, below: Path) -> Line:
     )
 
 
-def _print(lines: Sequence[Line]) -> None:
+def _print(lines: Sequence[RunRow]) -> None:
     """Print the table: fitted to a terminal, else complete."""
     from rich.console import Console
 
     console = Console() if sys.stdout.isatty() else Console(color_system=None)
     width = console.width if sys.stdout.isatty() else None
-    for line in table(lines, width, console.options.ascii_only):
+    for line in draw_rows(lines, width, console.options.ascii_only):
         console.print(line, soft_wrap=True)
 
 
-def _screen(lines: Sequence[Line], console: Console) -> Group:
+def _screen(lines: Sequence[RunRow], console: Console) -> Group:
     from rich.console import Group
 
-    return Group(*table(lines, console.width, console.options.ascii_only))
+    return Group(*draw_rows(lines, console.width, console.options.ascii_only))
 
 
-def _json(lines: Sequence[Line]) -> str:
+def _json(lines: Sequence[RunRow]) -> str:
     from pgx.runs.loggers.jsonl import finite
 
     return json.dumps([finite(asdict(line)) for line in lines], allow_nan=False)
 
 
-GAP = 2  # spaces between columns
-ENOUGH = 24  # characters that a name keeps when optional columns are shown
-FEWEST = 8  # minimum characters of a name
+_COLUMN_GAP = 2  # spaces between columns
+_NAME_WIDTH = 24  # characters that a name keeps when optional columns are shown
+_MIN_NAME_WIDTH = 8  # minimum characters of a name
 _COLOURS = {"running": "green", "failed": "red", "interrupted": "yellow", "unreadable": "red"}
 
 
 @dataclass(frozen=True)
-class Column:
+class _Column:
     """Column of text."""
 
     title: str
@@ -235,7 +235,7 @@ class Column:
         return max(map(len, [self.title, *self.cells]))
 
 
-def table(lines: Sequence[Line], width: int | None, ascii_only: bool) -> list[Text]:
+def draw_rows(lines: Sequence[RunRow], width: int | None, ascii_only: bool) -> list[Text]:
     """Return the table as lines of text, followed by the errors of runs.
 
     Args:
@@ -249,14 +249,14 @@ def table(lines: Sequence[Line], width: int | None, ascii_only: bool) -> list[Te
     ellipsis, rule = ("~", "-") if ascii_only else ("…", "─")
     widths = [column.width for column in columns]
     if width is not None:
-        columns = _chosen(columns, width)
-        widths = _fitted(columns, width)
+        columns = _select_columns(columns, width)
+        widths = _fit_widths(columns, width)
     shortened = [
         [shorten(cell, size, ellipsis) for cell in (column.title, *column.cells)]
         for column, size in zip(columns, widths, strict=True)
     ]
     rows = [
-        (" " * GAP)
+        (" " * _COLUMN_GAP)
         .join(
             cell.ljust(size) if column.name else cell.rjust(size)
             for cell, column, size in zip(cells, columns, widths, strict=True)
@@ -264,7 +264,7 @@ def table(lines: Sequence[Line], width: int | None, ascii_only: bool) -> list[Te
         .rstrip()
         for cells in zip(*shortened, strict=True)
     ]
-    drawn = [Text(rows[0], style="bold"), Text(rule * (sum(widths) + GAP * (len(widths) - 1)))]
+    drawn = [Text(rows[0], style="bold"), Text(rule * (sum(widths) + _COLUMN_GAP * (len(widths) - 1)))]
     for line, row in zip(lines, rows[1:], strict=True):
         text = Text(row)
         text.highlight_words([line.state], _COLOURS.get(line.state, ""))
@@ -272,7 +272,7 @@ def table(lines: Sequence[Line], width: int | None, ascii_only: bool) -> list[Te
     return [*drawn, *(Text(row, style="red") for row in _errors(lines, width))]
 
 
-def _columns(lines: Sequence[Line]) -> list[Column]:
+def _columns(lines: Sequence[RunRow]) -> list[_Column]:
     def of(values: Sequence[object]) -> list[str]:
         return ["-" if value is None else str(value) for value in values]
 
@@ -283,38 +283,38 @@ def _columns(lines: Sequence[Line]) -> list[Column]:
     shares = [f"{min(1.0, line.steps / line.total_steps):.0%}" if line.total_steps else "-" for line in lines]
     rates = [line.steps_per_second for line in lines]
     return [
-        Column("run", [line.run for line in lines], name=True),
-        Column("env", of([line.env for line in lines]), name=True),
-        Column("algo", of([line.algo for line in lines]), name=True),
-        Column("seed", of([line.seed for line in lines])),
-        Column("status", [line.state for line in lines], name=True),
-        Column("steps", [f"{line.steps:,}" for line in lines]),
-        Column("of", ["-" if total is None else f"{total:,}" for total in totals], rank=5),
-        Column("done", shares, rank=1),
-        Column("return", numbers([line.recent_return for line in lines])),
-        Column("best", numbers([line.best_return for line in lines]), rank=2),
-        Column("steps/s", ["-" if rate is None else f"{rate:,.0f}" for rate in rates], rank=4),
-        Column("age", [_age(line.age) for line in lines], rank=3),
+        _Column("run", [line.run for line in lines], name=True),
+        _Column("env", of([line.env for line in lines]), name=True),
+        _Column("algo", of([line.algo for line in lines]), name=True),
+        _Column("seed", of([line.seed for line in lines])),
+        _Column("status", [line.state for line in lines], name=True),
+        _Column("steps", [f"{line.steps:,}" for line in lines]),
+        _Column("of", ["-" if total is None else f"{total:,}" for total in totals], rank=5),
+        _Column("done", shares, rank=1),
+        _Column("return", numbers([line.recent_return for line in lines])),
+        _Column("best", numbers([line.best_return for line in lines]), rank=2),
+        _Column("steps/s", ["-" if rate is None else f"{rate:,.0f}" for rate in rates], rank=4),
+        _Column("age", [_age(line.age) for line in lines], rank=3),
     ]
 
 
-def _chosen(columns: Sequence[Column], width: int) -> list[Column]:
+def _select_columns(columns: Sequence[_Column], width: int) -> list[_Column]:
     """Return the columns that fit the width with names of at most ENOUGH characters."""
     chosen = set[int]()
     room = width
     for number, column in sorted(enumerate(columns), key=lambda pair: pair[1].rank):
-        room -= min(column.width, ENOUGH) + (GAP if chosen else 0)
+        room -= min(column.width, _NAME_WIDTH) + (_COLUMN_GAP if chosen else 0)
         if column.rank > 0 and room < 0:
             break
         chosen.add(number)
     return [column for number, column in enumerate(columns) if number in chosen]
 
 
-def _fitted(columns: Sequence[Column], width: int) -> list[int]:
+def _fit_widths(columns: Sequence[_Column], width: int) -> list[int]:
     """Return widths of columns; the longest names are shortened until the table fits."""
     widths = [column.width for column in columns]
-    while sum(widths) + GAP * (len(widths) - 1) > width:
-        long = [i for i, column in enumerate(columns) if column.name and widths[i] > FEWEST]
+    while sum(widths) + _COLUMN_GAP * (len(widths) - 1) > width:
+        long = [i for i, column in enumerate(columns) if column.name and widths[i] > _MIN_NAME_WIDTH]
         if not long:
             break
         widths[max(long, key=widths.__getitem__)] -= 1
@@ -329,7 +329,7 @@ def shorten(text: str, size: int, ellipsis: str) -> str:
     return text[:head] + ellipsis + text[len(text) - (size - 1 - head) :]
 
 
-def _errors(lines: Sequence[Line], width: int | None) -> Iterator[str]:
+def _errors(lines: Sequence[RunRow], width: int | None) -> Iterator[str]:
     """Yield lines with the errors of runs, each with the complete name of its run."""
     for line in lines:
         if line.error:

@@ -20,9 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     if options.action == "resume":
-        from pgx.cli.sweep_jobs import resume
+        from pgx.cli.sweep_jobs import resume_sweep
 
-        return resume(Path(options.folder), options.overrides, options.trust)
+        return resume_sweep(Path(options.folder), options.overrides, options.trust)
     if options.trust:
         raise UserError("--trust: is unused with pgx sweep status, which imports nothing; remove it")
     if options.overrides:

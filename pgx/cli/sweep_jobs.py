@@ -20,8 +20,14 @@ from types import FrameType
 from omegaconf import DictConfig
 
 from pgx.cli.launch import run_hydra
-from pgx.cli.printing import announce, outcome
-from pgx.cli.run_folder import checked, claim, load_config, refuse_taken, resumed
+from pgx.cli.printing import outcome_line, print_run_settings
+from pgx.cli.run_folder import (
+    compose_valid,
+    create_unique_folder,
+    read_run_config,
+    refuse_unusable,
+    resumed_trainer,
+)
 from pgx.config.compose import compose, hydra_config, numbered
 from pgx.config.overrides import jobs, named_imports, parse, prepare
 from pgx.config.run_config import SearchConfig
@@ -42,7 +48,7 @@ from pgx.sweeps.trust import of_runs, resume_command, would_do
 from pgx.training.build import build
 from pgx.training.trainer import OnProgress
 
-LAUNCHERS = {  # with the package that each requires
+_LAUNCHERS = {  # with the package that each requires
     "basic": None,
     "joblib": "joblib",
     "ray": "ray",
@@ -51,7 +57,7 @@ LAUNCHERS = {  # with the package that each requires
 }
 
 
-def start(flags: list[str], overrides: list[str]) -> int:
+def start_sweep(flags: list[str], overrides: list[str]) -> int:
     """Plan and run a sweep, or resume the one in hydra.sweep.dir; return the exit code."""
     overrides = list(map(spelled, overrides))
     hydra = [o.input_line or "" for o in parse(overrides) if o.is_hydra_override()]
@@ -68,14 +74,14 @@ def start(flags: list[str], overrides: list[str]) -> int:
         refuse_untrusted(of_runs(plan, frozenset(named_imports(own))), trust=False)
     else:
         plan = _with_folders(plan)
-        folder = _create_folder(folder) if named else claim(folder)
+        folder = _create_folder(folder) if named else create_unique_folder(folder)
     folder = folder.absolute()
     plan = _with_trials(plan, folder)
     hydra = [o for o in hydra if key_of(o) != "hydra.sweep.dir"]
     return _run_jobs(folder, replace(plan, hydra=(*flags, *hydra)))
 
 
-def resume(folder: Path, overrides: list[str], trust: bool) -> int:
+def resume_sweep(folder: Path, overrides: list[str], trust: bool) -> int:
     """Resume a sweep: skip finished runs, resume started ones, run the others; return the exit code.
 
     Args:
@@ -110,7 +116,7 @@ def _plan(overrides: list[str], hydra: list[str]) -> Plan:
     for number, job in enumerate(all_jobs):
         try:
             with numbered(number):
-                run_dir = checked(job).run_dir
+                run_dir = compose_valid(job).run_dir
         except UserError as error:
             this = " ".join(o for o in job if o not in shared_by_all)
             raise UserError(
@@ -132,7 +138,7 @@ def _search_plan(overrides: list[str], hydra: list[str]) -> Plan:
     require("sweep=...", "optuna")
     own = [o for o in overrides if key_of(o) == "sweep" or key_of(o).startswith("sweep.")]
     rest = parse([o for o in overrides if o not in own])
-    section = checked(own).values["sweep"]
+    section = compose_valid(own).values["sweep"]
     assert isinstance(section, dict)
     search = SearchConfig(**{str(key): value for key, value in section.items()})
     named = {o.get_key_element() for o in rest}
@@ -154,7 +160,7 @@ def _search_plan(overrides: list[str], hydra: list[str]) -> Plan:
         space=space | {key: lines[key] for key in lines if key in swept},
     )
     for corner in corners(search):
-        checked(corner)
+        compose_valid(corner)
     return Plan((), tuple(hydra), Path.cwd(), search)
 
 
@@ -173,10 +179,10 @@ def _with_folders(plan: Plan) -> Plan:
     placed = []
     for job in plan.jobs:
         if "run_dir" in map(key_of, job.overrides):
-            refuse_taken(job.run_dir)
+            refuse_unusable(job.run_dir)
             placed.append(replace(job, run_dir=_create_folder(job.run_dir).absolute()))
         else:
-            placed.append(replace(job, run_dir=claim(job.run_dir).absolute()))
+            placed.append(replace(job, run_dir=create_unique_folder(job.run_dir).absolute()))
     return replace(plan, jobs=tuple(placed))
 
 
@@ -191,7 +197,7 @@ def _create_folder(folder: Path) -> Path:
 
 def _run_jobs(folder: Path, plan: Plan) -> int:
     """Run the unfinished jobs, then print how all jobs ended; return the exit code."""
-    with hold(folder), _stoppable(folder) as stop:
+    with hold(folder), _stop_on_interrupt(folder) as stop:
         write_plan(folder, plan)
         stop.unlink(missing_ok=True)
         if plan.search:
@@ -200,7 +206,7 @@ def _run_jobs(folder: Path, plan: Plan) -> int:
             forget_unwritten(folder, plan.search, plan.jobs)
         print(f"sweep {folder}: {len(plan.jobs)} jobs, {len(unfinished(plan))} to run", flush=True)
         where = f"hydra.sweep.dir={quoted(str(folder))}"
-        run_hydra(["-m", *plan.hydra, where], partial(run_job, folder, this_process()))
+        run_hydra(["-m", *plan.hydra, where], partial(run_job, folder, _process_name()))
         stopped = stop.exists()
         if plan.search:
             settle(folder, plan.search, plan.jobs)  # for jobs that crashed before they reported to the study
@@ -214,7 +220,7 @@ def _run_jobs(folder: Path, plan: Plan) -> int:
 
 
 @contextmanager
-def _stoppable(folder: Path) -> Iterator[Path]:
+def _stop_on_interrupt(folder: Path) -> Iterator[Path]:
     """Stop all jobs, on any machine, at a point where they can resume on the first Ctrl-C; exit on the second.
 
     Yields:
@@ -257,19 +263,19 @@ def _refuse_missing(hydra: Sequence[str], search: SearchConfig | None) -> None:
             raise UserError(f"{override}: expected a whole number >= 1, or null for one job per core")
         if key != "hydra/launcher":
             continue
-        if value not in LAUNCHERS:
-            offered = ", ".join(LAUNCHERS)
+        if value not in _LAUNCHERS:
+            offered = ", ".join(_LAUNCHERS)
             raise UserError(
-                f"{override}: no such launcher{nearest(value, LAUNCHERS)}; choose one of {offered}"
+                f"{override}: no such launcher{nearest(value, _LAUNCHERS)}; choose one of {offered}"
             )
-        if package := LAUNCHERS[value]:
+        if package := _LAUNCHERS[value]:
             require(override, package)
 
 
-CONSOLE = "console.log"  # output of a job that runs in another process
+_CONSOLE_LOG = "console.log"  # output of a job that runs in another process
 
 
-def this_process() -> str:
+def _process_name() -> str:
     """Return a name of this process that is unique across machines."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
@@ -281,12 +287,12 @@ def run_job(folder: Path, launcher: str, cfg: DictConfig) -> None:
 
     Args:
         folder: the sweep's folder.
-        launcher: the process that started the sweep, as named by `this_process`.
+        launcher: the process that started the sweep, as named by `_process_name`.
         cfg: the job's config, as the launcher composed it.
     """
     plan, run_dir = read_plan(folder), Path(cfg.run_dir)
     number = next(i for i, job in enumerate(plan.jobs) if job.run_dir == run_dir)
-    separate = launcher != this_process()
+    separate = launcher != _process_name()
     if (folder / STOP).exists() or look(run_dir).state in ("running", *KEPT):
         return
     with guarded(report_and_go_on):
@@ -307,7 +313,7 @@ def _run_job(plan: Plan, folder: Path, number: int, separate: bool, cfg: DictCon
         with ExitStack() as stack:
             if separate:
                 console = stack.enter_context(
-                    (run_dir / CONSOLE).open("a", encoding="utf-8", errors="backslashreplace")
+                    (run_dir / _CONSOLE_LOG).open("a", encoding="utf-8", errors="backslashreplace")
                 )
                 stack.enter_context(redirect_stdout(console))
                 stack.enter_context(redirect_stderr(console))
@@ -334,7 +340,7 @@ def _train_job(plan: Plan, folder: Path, number: int, placed: DictConfig) -> str
     trial = Trial(folder, plan.search, run_dir, number) if plan.search else None
     again = resumable(run_dir)
     if again:
-        cfg = load_config(run_dir)
+        cfg = read_run_config(run_dir)
     else:
         clear(run_dir)
         cfg = compose(list(trial.overrides)) if trial else placed
@@ -343,11 +349,11 @@ def _train_job(plan: Plan, folder: Path, number: int, placed: DictConfig) -> str
     # These values belong to this machine and launcher, not to the run.
     cfg.run_dir, cfg.env.num_threads = placed.run_dir, placed.env.num_threads
     config = validate(cfg)
-    trainer = resumed(config) if again else build(config)
+    trainer = resumed_trainer(config) if again else build(config)
     trainer.on_progress = _watch(folder, trial.pruning() if trial else None)
-    announce(trainer, config)
+    print_run_settings(trainer, config)
     started = time.monotonic()
-    return outcome(trainer.train(), time.monotonic() - started)
+    return outcome_line(trainer.train(), time.monotonic() - started)
 
 
 def _watch(folder: Path, pruning: OnProgress | None) -> OnProgress:

@@ -39,8 +39,8 @@ COMMAND = Command(
 )
 
 
-LOOK = 5.0  # seconds between searches for new runs; TensorBoard reloads at the same interval
-VIDEOS = 200  # kept per run; TensorBoard would keep a random sample of 10
+_REFRESH_SECONDS = 5.0  # seconds between searches for new runs; TensorBoard reloads at the same interval
+_MAX_IMAGES = 200  # kept per run; TensorBoard would keep a random sample of 10
 
 
 def show(folder: str, port: int | None, host: str) -> int:
@@ -55,17 +55,17 @@ def show(folder: str, port: int | None, host: str) -> int:
     from tensorboard import default, program
 
     with tempfile.TemporaryDirectory(prefix="pgx-tensorboard-") as where:
-        view = View(Path(folder), Path(where))
-        count = view.renew()
+        view = RunLinks(Path(folder), Path(where))
+        count = view.update()
         print(
             f"{count:,} run{'' if count == 1 else 's'} below {folder}; new runs are added",
             flush=True,
         )
         board = program.TensorBoard(plugins=default.get_plugins())
-        options = ["--logdir", where, "--host", host, "--samples_per_plugin", f"images={VIDEOS}"]
+        options = ["--logdir", where, "--host", host, "--samples_per_plugin", f"images={_MAX_IMAGES}"]
         options += [] if port is None else ["--port", str(port)]
         board.configure(["tensorboard", *options, "--window_title", f"pgx: {folder}"])
-        threading.Thread(target=view.keep, daemon=True).start()
+        threading.Thread(target=view.update_forever, daemon=True).start()
         # TensorBoard calls the previous handler, then raises SystemExit, which removes the temporary folder.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if board.main() != 0:
@@ -73,7 +73,7 @@ def show(folder: str, port: int | None, host: str) -> int:
     return 0
 
 
-class View:
+class RunLinks:
     """Folder of symbolic links to runs, which TensorBoard reads instead of the runs' folders.
 
     Args:
@@ -89,7 +89,7 @@ class View:
         self._names = Names(folder)
         self._linked: dict[Path, Path] = {}  # run: its link
 
-    def renew(self) -> int:
+    def update(self) -> int:
         """Add links to new runs and remove those to deleted ones; return the number of runs."""
         from pgx.runs.names import runs_below
 
@@ -104,9 +104,9 @@ class View:
             self._linked.pop(run).unlink()
         return len(found)
 
-    def keep(self) -> None:
+    def update_forever(self) -> None:
         """Renew the links at regular intervals, forever."""
         while True:
-            time.sleep(LOOK)
+            time.sleep(_REFRESH_SECONDS)
             with suppress(OSError):  # a run is being removed; the next search finds it gone
-                self.renew()
+                self.update()

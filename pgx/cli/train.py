@@ -13,8 +13,15 @@ from typing import Any
 from omegaconf import DictConfig
 
 from pgx.cli.launch import RunLauncher, report_first_error, run_hydra, run_rank0, run_worker_rank
-from pgx.cli.run_folder import checked, claim, forget_empty_above, last_state, load_config, refuse_taken
-from pgx.cli.sweep_jobs import start as start_sweep
+from pgx.cli.run_folder import (
+    compose_valid,
+    create_unique_folder,
+    load_resume_state,
+    read_run_config,
+    refuse_unusable,
+    remove_empty_parents,
+)
+from pgx.cli.sweep_jobs import start_sweep
 from pgx.config.changes import Change, applied, changes, rate_changes
 from pgx.config.compose import composed
 from pgx.config.overrides import jobs, named_imports, parse, prepare
@@ -35,7 +42,7 @@ from pgx.sweeps.plan import key_of
 from pgx.sweeps.progress import clear, look
 
 # Hydra's flags, without those that read a config from elsewhere: pgx would not have validated it.
-FLAGS: dict[tuple[str, ...], dict[str, Any]] = {
+_HYDRA_FLAGS: dict[tuple[str, ...], dict[str, Any]] = {
     ("--help", "-h"): {"action": "store_true"},
     ("--hydra-help",): {"action": "store_true"},
     ("--cfg", "-c"): {"choices": ("job", "hydra", "all")},
@@ -49,7 +56,7 @@ FLAGS: dict[tuple[str, ...], dict[str, Any]] = {
         "choices": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
     },
 }
-FLAG_NAMES = [name for names in FLAGS for name in names]
+_HYDRA_FLAG_NAMES = [name for names in _HYDRA_FLAGS for name in names]
 _PRINT_ONLY = {"hydra_help", "cfg", "info"}  # Hydra's flags that start no run
 
 
@@ -63,7 +70,7 @@ def train(arguments: list[str]) -> int:
 
 def _train(arguments: list[str], launcher: RunLauncher) -> int:
     if any(argument.split("=")[0] == "--resume" for argument in arguments):
-        return resume(arguments, launcher)
+        return resume_run(arguments, launcher)
     options, overrides = _options(arguments)
     flags, prepared = [a for a in arguments if a not in overrides], prepare(overrides)
     if options.help:
@@ -80,17 +87,17 @@ def _train(arguments: list[str], launcher: RunLauncher) -> int:
             )
         return start_sweep([flag for flag in flags if flag not in ("-m", "--multirun")], overrides)
     if len(sweep) > 1:
-        raise UserError(*_several(overrides))
+        raise UserError(*_several_values(overrides))
     (only,) = sweep
-    config = checked(only)
+    config = compose_valid(only)
     check_ranks(config, launcher.ranks.size)
     if "sweep" in config.values:
         raise UserError("sweep=...: a search runs several trials; add -m")
     named = "run_dir" in map(key_of, overrides)
     if named:
-        refuse_taken(Path(config.run_dir))
+        refuse_unusable(Path(config.run_dir))
     else:
-        run_dir = claim(Path(config.run_dir))
+        run_dir = create_unique_folder(Path(config.run_dir))
         config = with_values(config, {"run_dir": str(run_dir)})
         prepared.append(f"run_dir={quoted(str(run_dir))}")
     failures: list[Exception] = []
@@ -106,7 +113,7 @@ def _train(arguments: list[str], launcher: RunLauncher) -> int:
     return 0
 
 
-def _several(overrides: list[str]) -> list[str]:
+def _several_values(overrides: list[str]) -> list[str]:
     """Return a line for each override with several values, with the command that trains one run of each."""
     lines = []
     for override in parse(overrides):
@@ -124,17 +131,17 @@ def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return Hydra's flags, and the overrides."""
     for argument in arguments:
         flag = argument.split("=")[0]
-        if flag in RESUME_FLAGS:
+        if flag in _RESUME_FLAGS:
             raise UserError(f"{argument}: is unused without --resume; add --resume RUN or remove it")
-        if argument.startswith("-") and flag not in FLAG_NAMES:
+        if argument.startswith("-") and flag not in _HYDRA_FLAG_NAMES:
             key = flag.lstrip("-").replace("-", "_")
-            hint = nearest(argument, (*FLAG_NAMES, *RESUME_FLAGS))
+            hint = nearest(argument, (*_HYDRA_FLAG_NAMES, *_RESUME_FLAGS))
             if key in ALIASES or key in groups() or is_known(key):
                 hint = f"; use key=value: {ALIASES.get(key, (key,))[0]}=..."
             raise UserError(f"{argument}: unknown flag{hint} (see pgx train --help)")
     parser = argparse.ArgumentParser(add_help=False, usage=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*")
-    for names, settings in FLAGS.items():
+    for names, settings in _HYDRA_FLAGS.items():
         parser.add_argument(*names, **settings)
     try:
         with redirect_stderr(StringIO()):
@@ -174,14 +181,14 @@ def _forget_empty(run_dir: Path) -> None:
     if not {path.name for path in run_dir.iterdir()} <= {".hydra"}:
         return
     shutil.rmtree(run_dir)
-    forget_empty_above(run_dir)
+    remove_empty_parents(run_dir)
 
 
-RESUME_FLAGS = ("--resume", "--checkpoint", "--trust")
+_RESUME_FLAGS = ("--resume", "--checkpoint", "--trust")
 
 
 @dataclass(frozen=True)
-class ResumeArguments:
+class _ResumeArguments:
     """Command line of a resumed run."""
 
     run_dir: Path
@@ -190,12 +197,12 @@ class ResumeArguments:
     overrides: list[str]
 
 
-def resume(arguments: list[str], launcher: RunLauncher) -> int:
+def resume_run(arguments: list[str], launcher: RunLauncher) -> int:
     """Resume a run from one of its checkpoints; return the exit code."""
-    asked = read_arguments(arguments)
+    asked = _parse_resume(arguments)
     config, made = _resumed_config(asked)
     check_ranks(config, launcher.ranks.size)
-    state = last_state(asked.run_dir, asked.checkpoint)
+    state = load_resume_state(asked.run_dir, asked.checkpoint)
     if state is None:
         return _restart(asked.run_dir, config, launcher)
     if config.trainer.compile == "auto" and launcher.ranks.size == 1:
@@ -233,7 +240,7 @@ def _train_resumed(config: RunConfig, state: State | None, launcher: RunLauncher
     return 0
 
 
-def read_arguments(arguments: list[str]) -> ResumeArguments:
+def _parse_resume(arguments: list[str]) -> _ResumeArguments:
     """Parse the command line of a resumed run.
 
     Raises:
@@ -255,20 +262,20 @@ def read_arguments(arguments: list[str]) -> ResumeArguments:
     if wrong := [text for text in rest if text.startswith("-")]:
         raise UserError(
             *(
-                f"{text}: unknown flag{nearest(text, RESUME_FLAGS)} (with --resume: {', '.join(RESUME_FLAGS)})"
+                f"{text}: unknown flag{nearest(text, _RESUME_FLAGS)} (with --resume: {', '.join(_RESUME_FLAGS)})"
                 for text in wrong
             )
         )
-    return ResumeArguments(options.resume, options.checkpoint, options.trust, rest)
+    return _ResumeArguments(options.resume, options.checkpoint, options.trust, rest)
 
 
-def _resumed_config(asked: ResumeArguments) -> tuple[RunConfig, tuple[Change, ...]]:
+def _resumed_config(asked: _ResumeArguments) -> tuple[RunConfig, tuple[Change, ...]]:
     """Return the run's valid config with the requested changes applied, and these changes.
 
     Raises:
         UserError: a change is not allowed, a value is invalid, or the config would import untrusted modules.
     """
-    stored, overrides = load_config(asked.run_dir), parse(asked.overrides)
+    stored, overrides = read_run_config(asked.run_dir), parse(asked.overrides)
     wanted = changes(stored, overrides)
     cfg = applied(stored, wanted.made)
     named = {override.key_or_group: override.value() for override in overrides}

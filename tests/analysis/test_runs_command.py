@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgx.cli.main import main
-from pgx.cli.runs import Line, find_lines, shorten, table
+from pgx.cli.runs import RunRow, draw_rows, find_rows, shorten
 from pgx.runs.lock import hold
 from pgx.sweeps.progress import write_failure
 from tests.conftest import Make
@@ -35,8 +35,8 @@ def folder(make: Make, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def lines(folder: Path) -> dict[str, Line]:
-    return {line.run: line for line in find_lines(folder, {})}
+def lines(folder: Path) -> dict[str, RunRow]:
+    return {line.run: line for line in find_rows(folder, {})}
 
 
 def test_each_state_is_told(folder: Path) -> None:
@@ -63,19 +63,19 @@ def test_the_newest_come_first(folder: Path) -> None:
         for file in ("metrics.jsonl", "config.yaml", "summary.json", "run.lock"):
             if (path := folder / name / file).exists():
                 os.utime(path, (time.time() - 1000 * (age + 1),) * 2)
-    found = [line.run for line in find_lines(folder, {})]
+    found = [line.run for line in find_rows(folder, {})]
     assert found[-3:] == ["interrupted", "finished", "failed"]
     assert lines(folder)["failed"].age == pytest.approx(3000, abs=100)
 
 
 def test_a_look_reads_again_what_has_changed_and_nothing_else(folder: Path) -> None:
     seen: dict = {}  # type: ignore[type-arg]
-    first = {line.run: line for line in find_lines(folder, seen)}
+    first = {line.run: line for line in find_rows(folder, seen)}
     with hold(folder / "interrupted"):
         write_failure(folder / "finished", "after all")
-        second = {line.run: line for line in find_lines(folder, seen)}
+        second = {line.run: line for line in find_rows(folder, seen)}
     assert (second["finished"].state, second["interrupted"].state) == ("failed", "running")
-    third = {line.run: line for line in find_lines(folder, seen)}
+    third = {line.run: line for line in find_rows(folder, seen)}
     assert third["interrupted"].state == "interrupted"  # the lock is let go, and no file says so
     assert second["failed"].error is first["failed"].error  # the very same, not an equal one
 
@@ -108,9 +108,9 @@ def test_as_a_table_and_as_json(folder: Path, capsys: pytest.CaptureFixture[str]
 LONG = "outputs/LunarLanderContinuous-v3/off_policy_reinforce/2026-11-28_14-33-25_8_seed12"
 
 
-def some(run: str = LONG, error: str | None = None) -> Line:
+def some(run: str = LONG, error: str | None = None) -> RunRow:
     state = "failed" if error else "interrupted"
-    return Line(run, "LunarLanderContinuous-v3", "off_policy_reinforce", 12, state, 10_000_000, 10_000_000, -12345.6,
+    return RunRow(run, "LunarLanderContinuous-v3", "off_policy_reinforce", 12, state, 10_000_000, 10_000_000, -12345.6,
                 -12345.6, 12_345.6, 3e6, error)  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def some(run: str = LONG, error: str | None = None) -> Line:
 def test_the_table_fits_and_grows_with_the_terminal(width: int) -> None:
     error = "NotFiniteError: " + "the update made parameters of the policy NaN " * 5
     lines = [some(), some(run="a"), some(error=error)]
-    head, rule, *rows = [text.plain for text in table(lines, width, ascii_only=False)]
+    head, rule, *rows = [text.plain for text in draw_rows(lines, width, ascii_only=False)]
     assert max(map(len, [head, rule, *rows[:3]])) <= width
     needed = ["run", "env", "algo", "seed", "status", "steps", "return"]
     assert [title for title in head.split() if title in needed] == needed
@@ -135,9 +135,9 @@ def test_the_table_fits_and_grows_with_the_terminal(width: int) -> None:
 
 
 def test_nothing_is_shortened_in_a_pipe() -> None:
-    head, _, row, error = [text.plain for text in table([some(error="x" * 500)], None, ascii_only=True)]
+    head, _, row, error = [text.plain for text in draw_rows([some(error="x" * 500)], None, ascii_only=True)]
     assert row.startswith(LONG) and error == f"{LONG}: failed: {'x' * 500}" and len(head.split()) == 12
-    assert all(text.plain.isascii() for text in table([some()], 80, ascii_only=True))
+    assert all(text.plain.isascii() for text in draw_rows([some()], 80, ascii_only=True))
 
 
 @given(st.text(min_size=1), st.integers(1, 40))

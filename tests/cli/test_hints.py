@@ -9,7 +9,7 @@ import gymnasium
 import pytest
 from gymnasium.envs.registration import EnvSpec
 
-from pgx.cli.printing import hints, renders
+from pgx.cli.printing import has_video, next_commands
 from pgx.config.changes import Change, rate_changes
 from pgx.config.validate import validate
 from tests.command import Command
@@ -42,15 +42,15 @@ def test_a_folder_elsewhere_is_named_in_full_and_an_interrupted_run_can_be_resum
 ) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    lines = hints(tmp_path / "-run", "Nowhere-v0", "interrupted")
+    lines = next_commands(tmp_path / "-run", "Nowhere-v0", "interrupted")
     assert [line.split()[0] for line in lines] == ["view", "diagnose", "evaluate", "compare", "resume"]
     assert all(f"{tmp_path}/-run" in line for line in lines)
-    assert hints(Path("-run"), "CartPole-v1", "finished")[1] == "  diagnose  pgx doctor ./-run"
+    assert next_commands(Path("-run"), "CartPole-v1", "finished")[1] == "  diagnose  pgx doctor ./-run"
 
 
 def test_a_video_is_offered_where_the_environment_says_that_it_draws() -> None:
-    assert renders("CartPole-v1") and renders("Walker2d-v4") and renders("package:FrozenLake-v1")
-    assert not renders("unknown:Nowhere-v0")
+    assert has_video("CartPole-v1") and has_video("Walker2d-v4") and has_video("package:FrozenLake-v1")
+    assert not has_video("unknown:Nowhere-v0")
 
 
 class NotDescribable(gymnasium.Env[int, int]):
@@ -66,7 +66,7 @@ def test_no_video_is_offered_where_a_class_does_not_say_that_it_draws(
     """The metadata of a Wrapper are known of its objects alone."""
     spec = EnvSpec("Odd-v0", entry_point=made)
     monkeypatch.setitem(gymnasium.registry, "Odd-v0", spec)
-    assert not renders("Odd-v0")
+    assert not has_video("Odd-v0")
 
 
 def test_rates_that_jump_with_the_length_of_a_run_are_named() -> None:

@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from pgx.cli.launch import run_hydra
-from pgx.cli.run_folder import checked
+from pgx.cli.run_folder import compose_valid
 from pgx.config.overrides import prepare
 from pgx.config.stored import CONFIG
 from pgx.core.errors import UserError
@@ -36,7 +36,7 @@ def test_a_job_gets_the_config_that_was_validated(tmp_path: Path, monkeypatch: p
         seen.append(HydraConfig.get().runtime.output_dir)
 
     run_hydra(overrides, job)
-    assert seen == [checked(overrides).values, "here", str(tmp_path / "run")]
+    assert seen == [compose_valid(overrides).values, "here", str(tmp_path / "run")]
 
 
 def test_hydra_notes_the_overrides_and_config_of_a_run(command: Command) -> None:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from pgx.cli.run_folder import checked
+from pgx.cli.run_folder import compose_valid
 from pgx.cli.train import _options
 from pgx.config.cross_checks import flat
 from pgx.config.overrides import MOST_JOBS, jobs, prepare
@@ -140,7 +140,7 @@ def outcome(line: list[str]) -> list[str] | None:
             planned = jobs(prepare(line))
             assert planned, "a sweep without a run"
             for only in planned[:2]:
-                checked(only)
+                compose_valid(only)
     except UserError as error:
         return list(error.problems)
     return None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pgx.cli.run_folder import checked
+from pgx.cli.run_folder import compose_valid
 from pgx.config.compose import compose
 from pgx.core.errors import UserError
 from pgx.core.paths import choices
@@ -19,19 +19,19 @@ SMALL += ["trainer.compile=false", "logger.console=off", "logger.tensorboard=fal
 
 def problem(*overrides: str) -> str:
     with pytest.raises(UserError) as caught:
-        checked(list(overrides))
+        compose_valid(list(overrides))
     (only,) = caught.value.problems
     return str(only)
 
 
 @pytest.mark.parametrize("name", choices("reward"))
 def test_every_file_is_a_reward_of_the_walker_under_its_name(name: str) -> None:
-    cfg = checked(["env=Walker2d-v4", f"reward={name}"])
+    cfg = compose_valid(["env=Walker2d-v4", f"reward={name}"])
     assert cfg.reward.name == name and bool(cfg.reward.terms) == (name != "none")
 
 
 def test_terms_are_changed_added_and_removed_on_the_command_line() -> None:
-    terms = checked(
+    terms = compose_valid(
         [
             "reward=backward",
             "reward.terms.energy.weight=-1",
@@ -41,7 +41,7 @@ def test_terms_are_changed_added_and_removed_on_the_command_line() -> None:
     ).reward.terms
     assert set(terms) == {"backward_velocity", "energy", "upright"}
     assert terms["energy"]["weight"] == -1 and terms["upright"]["weight"] == 2
-    mine = checked([f"reward.terms.mine={{function:{OWN_TERMS}.pressed,weight:1}}"]).reward
+    mine = compose_valid([f"reward.terms.mine={{function:{OWN_TERMS}.pressed,weight:1}}"]).reward
     assert mine.environment == 1.0 and list(mine.terms) == ["mine"], "beside the environment's own"
 
 
@@ -74,7 +74,7 @@ def test_what_cannot_be_paid_is_named_with_the_nearest(overrides: str, said: str
 
 def test_a_parameter_that_was_to_be_a_quantity_is_told_which() -> None:
     with pytest.raises(UserError) as caught:
-        checked([f"reward.terms.mine={{function:{OWN_TERMS}.mistaken,weight:1}}"])
+        compose_valid([f"reward.terms.mine={{function:{OWN_TERMS}.mistaken,weight:1}}"])
     assert any(
         "x_velocty is no quantity of a step; did you mean 'x_velocity'?" in p for p in caught.value.problems
     )
@@ -83,7 +83,7 @@ def test_a_parameter_that_was_to_be_a_quantity_is_told_which() -> None:
 def test_recorded_episodes_are_paid_what_they_were(tmp_path: Path) -> None:
     learn = ["algo=off_policy_reinforce", f"dataset={tmp_path}", "reward=backward"]
     with pytest.raises(UserError, match="runner=dataset learns from recorded rewards"):
-        checked(learn)
+        compose_valid(learn)
 
 
 @pytest.fixture

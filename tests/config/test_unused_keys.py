@@ -14,7 +14,7 @@ import torch
 from omegaconf import OmegaConf
 
 from pgx.algos import rule, rules
-from pgx.cli.run_folder import checked
+from pgx.cli.run_folder import compose_valid
 from pgx.config.cross_checks import READ_IF, asked_keys, flat, unread
 from pgx.config.run_config import FIXED, NAMED, Top
 from pgx.config.validate import plain_values
@@ -31,7 +31,7 @@ PACKAGE = Path(__file__).parents[2] / "pgx"
 
 def problems(*overrides: str) -> list[str]:
     with pytest.raises(UserError) as caught:
-        checked(list(overrides))
+        compose_valid(list(overrides))
     return list(caught.value.problems)
 
 
@@ -88,17 +88,17 @@ def test_a_default_of_others_is_named_where_the_others_are_set_as_well() -> None
     assert problems("env.discount=0.9", "algo.discount=0.8")[0].startswith(
         "env.discount: nothing reads it where"
     )
-    checked(["env.discount=0.9"])
-    checked(["algo.discount=0.8"])
-    checked(["env.discount=0.9", "algo.discount=${env.discount}"])
+    compose_valid(["env.discount=0.9"])
+    compose_valid(["algo.discount=0.8"])
+    compose_valid(["env.discount=0.9", "algo.discount=${env.discount}"])
 
 
 def test_values_of_pgx_s_own_files_are_nobody_s_mistake() -> None:
-    checked(
+    compose_valid(
         ["env.normalize_obs=false", "env.scale_reward=false", "logger.console=off", "trainer.compile=false"]
     )
     for solver in ("exact", "euclidean"):
-        checked(["algo=npg", f"algo.solver={solver}"])
+        compose_valid(["algo=npg", f"algo.solver={solver}"])
 
 
 def test_with_other_problems_it_is_one_error() -> None:
@@ -112,7 +112,7 @@ def test_the_keys_of_an_experiment_are_asked_for(name: str) -> None:
     assert isinstance(written, dict)
     own = {f"{section}.{key}" for section in written.keys() - {"defaults"} for key in written[section]}
     assert set(asked_keys([f"experiment={name}"])) == own
-    checked([f"experiment={name}"])
+    compose_valid([f"experiment={name}"])
 
 
 def test_an_experiment_s_key_that_nothing_reads_is_named() -> None:

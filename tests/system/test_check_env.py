@@ -74,8 +74,8 @@ def test_what_fails_is_named_in_the_last_line_and_the_code_is_one(capsys: pytest
 def test_one_that_hangs_is_given_up_with_its_place(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pgx.cli.check, "EXTRA_SECONDS", 1.0)
-    monkeypatch.setattr(pgx.cli.check, "PROGRESS_SECONDS", 1.0)
+    monkeypatch.setattr(pgx.cli.check, "_EXTRA_SECONDS", 1.0)
+    monkeypatch.setattr(pgx.cli.check, "_PROGRESS_SECONDS", 1.0)
     code, out, err = check(capsys, BROKEN, *LESS, "env.kwargs.fault=hangs", "env.worker_timeout=2")
     assert code == 1
     (line,) = [line for line in out.splitlines() if line.startswith("fails")]

@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 
 from pgx.cli import export as command
-from pgx.cli.run_folder import load_config
+from pgx.cli.run_folder import read_run_config
 from pgx.config.validate import validate
 from pgx.core.errors import RunError, UserError
 from pgx.envs.spaces import action as action_of
@@ -78,7 +78,7 @@ def test_a_file_acts_as_the_run_does(
 def exported(make: Make, tmp_path: Path, to: Format, name: str, *overrides: str):
     """An agent, its sample, and the file of its policy."""
     make(*LITTLE, *overrides, name=name).train()
-    cfg = validate(load_config(tmp_path / name))
+    cfg = validate(read_run_config(tmp_path / name))
     agent, envs, _ = load_agent(cfg, tmp_path / name, "last", max_envs=4)
     sample = observed(agent, envs, 200, seed=0)
     single = envs._envs[0]

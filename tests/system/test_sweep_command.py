@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pgx.cli.run_folder import claim
+from pgx.cli.run_folder import create_unique_folder
 from pgx.cli.sweep_jobs import _plan, _with_folders
 from pgx.core.errors import UserError
 from pgx.runs.lock import hold
@@ -214,7 +214,7 @@ def test_one_name_is_claimed_by_one_process(tmp_path: Path) -> None:
     ]
     claimed = [process.communicate("\n", timeout=PATIENCE)[0].strip() for process in racing]
     assert sorted(claimed) == [str(tmp_path / name) for name in ("run", "run-2", "run-3", "run-4")]
-    assert claim(tmp_path / "run") == tmp_path / "run-5"
+    assert create_unique_folder(tmp_path / "run") == tmp_path / "run-5"
 
 
 # --- mistakes

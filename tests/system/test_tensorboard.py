@@ -29,7 +29,7 @@ from tensorboard.plugins.hparams.api_pb2 import (
 from tensorboard.plugins.hparams.backend_context import Context
 from tensorboard.plugins.hparams.list_session_groups import Handler
 
-from pgx.cli.tensorboard import View
+from pgx.cli.tensorboard import RunLinks
 from pgx.config.run_config import FIXED, NAMED
 from pgx.runs.loggers.tensorboard import CHARTS, MAIN
 from pgx.runs.metrics import TABLE, tag
@@ -85,11 +85,11 @@ def test_no_name_is_within_another_and_none_leads_elsewhere(tmp_path: Path) -> N
     (tmp_path / "runs" / "e" / "config.yaml").write_text(text)
     before = sorted(tmp_path.rglob("runs/**/*"))
     (tmp_path / "links").mkdir()
-    view = View(tmp_path / "runs", tmp_path / "links")
-    assert view.renew() == 3
+    view = RunLinks(tmp_path / "runs", tmp_path / "links")
+    assert view.update() == 3
     events(tmp_path / "runs" / "f")
     (tmp_path / "runs" / "a" / "events.out.tfevents.1.host").unlink()
-    assert view.renew() == 3
+    assert view.update() == 3
     links = {
         str(p.relative_to(tmp_path / "links")): p.resolve()
         for p in (tmp_path / "links").rglob("*")
@@ -135,7 +135,7 @@ def test_hparams_has_a_row_for_every_run_of_the_view_with_the_main_columns_first
         else:
             trainer.train()
     (tmp_path / "links").mkdir()
-    View(tmp_path / "runs", tmp_path / "links").renew()
+    RunLinks(tmp_path / "runs", tmp_path / "links").update()
     experiment, rows = hparams_of(tmp_path / "links")
     assert [info.name for info in experiment.hparam_infos][:5] == list(MAIN)
     columns = {info.name: info.type for info in experiment.hparam_infos}
