@@ -1,4 +1,4 @@
-"""Connecting to Ray: to a cluster that may not answer, or to a Ray that is started here. Imported by functions."""
+"""Connections to Ray, and the store of parameters for its actors. Ray is imported inside functions."""
 
 import logging
 import os
@@ -15,85 +15,83 @@ from pgx.core.errors import UserError
 
 _PROBE = "import ray, sys; ray.init(address=sys.argv[1], logging_level='ERROR', log_to_driver=False)"
 
-LOG_FILTER_VARIABLE = (
-    "RAY_DEDUP_LOGS_SKIP_REGEX"  # lines that Ray keeps from the console; read when it is imported
-)
-_LOG_LEVEL_VARIABLE = "RAY_BACKEND_LOG_LEVEL"  # below which Ray says nothing; read when it connects
+LOG_FILTER_VARIABLE = "RAY_DEDUP_LOGS_SKIP_REGEX"  # lines that Ray does not print; read on import
+_LOG_LEVEL_VARIABLE = "RAY_BACKEND_LOG_LEVEL"  # lowest level that Ray logs; read when it connects
 
 
 class ParameterStore:
-    """The newest parameters that were published, and how many actors took the place of others that died.
+    """References to the latest parameters in Ray's object store, and the number of restarted actors.
 
-    It imports no torch: what is published are references into the object store, which it never looks into.
+    Its process imports no torch, since it does not read the parameters.
     """
 
     def __init__(self) -> None:
         self._newest: tuple[int, list[Any]] | None = None
-        self._joined: set[int] = set()
+        self._registered: set[int] = set()
         self._restarts = 0
 
     def publish(self, version: int, references: list[Any]) -> int:
-        """Put other parameters in place of those that are there; returns how many actors have died.
+        """Replace the parameters, and return the number of restarts.
 
         Args:
-            version: of the parameters.
-            references: to them; in a list, since Ray would look up a bare one.
+            version: version of the parameters.
+            references: references to them, in a list, since Ray would replace a bare reference by its object.
         """
         self._newest = version, references
         return self._restarts
 
     def newest(self) -> tuple[int, list[Any]] | None:
-        """Version and references of what was published last; None: nothing was."""
+        """Return version and references of the latest parameters, or None if there are none."""
         return self._newest
 
     def register(self, index: int) -> int:
-        """A process begins to be an actor; returns 0, or where one was before it how many have died by now.
+        """Register the process of an actor. Return 0, or for a restarted actor the number of restarts so far.
 
         Args:
-            index: of the actor.
+            index: number of the actor.
         """
-        if index not in self._joined:
-            self._joined.add(index)
+        if index not in self._registered:
+            self._registered.add(index)
             return 0
         self._restarts += 1
         return self._restarts
 
     def restarts(self) -> int:
-        """Actors that died and were started again."""
+        """Return the number of restarts of actors."""
         return self._restarts
 
 
 def suppress_ray_logs() -> None:
-    """Keep Ray, which this process has not imported yet, from telling of every death and retry; unless the user chose.
+    """Keep Ray from printing every exit and retry, unless the user set its log filter. Call before Ray is imported.
 
-    What the user is to know of nodes and processes is in pgx's own messages.
+    pgx reports lost nodes and processes in its own messages.
     """
     os.environ.setdefault(LOG_FILTER_VARIABLE, ".*")
 
 
 def address_problem(key: str, address: str) -> str | None:
-    """What is wrong with how an address is written, in words; None: nothing."""
+    """Return a message about the syntax of an address, or None if it is valid."""
     host, _, port = address.rpartition(":")
     if address == "auto" or (host and "/" not in host and port.isdecimal()):
         return None
-    return f"{key}={address}: expected host:port, auto or null"
+    return f"{key}={address}: not an address; set host:port, auto or null"
 
 
 def connect(key: str, address: str | None, connect_seconds: float, num_cpus: int) -> bool:
-    """Make this process one of a Ray's drivers; one that is connected already stays where it is.
+    """Connect this process to Ray. A process that is already connected keeps its connection.
 
     Args:
-        key: whose value `address` is, for messages.
-        address: host:port of a cluster, "auto" for the one that runs on this machine; None: a Ray is started here and
-            ends with this process.
-        connect_seconds: to wait for the cluster.
-        num_cpus: what a Ray that is started here has to give.
+        key: config key of the address, for messages.
+        address: host:port of a cluster, or "auto" for the one that runs on this machine; None: start Ray here, which
+            stops with this process.
+        connect_seconds: time limit for the cluster to answer.
+        num_cpus: CPUs of a Ray that is started here.
 
     Returns:
-        Whether it was not connected before.
+        Whether this call connected the process.
 
     Raises:
-        UserError: no cluster answers there.
+        UserError: no cluster answers at the address.
     """
     import ray
 
@@ -110,51 +108,50 @@ def connect(key: str, address: str | None, connect_seconds: float, num_cpus: int
         settings |= {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
         ray.init(**settings)
         return True
-    chosen = os.environ.setdefault(
-        _LOG_LEVEL_VARIABLE, "fatal"
-    )  # of this process: lost nodes are told of at length
+    # Otherwise this process prints long reports of lost nodes.
+    level = os.environ.setdefault(_LOG_LEVEL_VARIABLE, "fatal")
     with _stderr_suppressed():
         ray.init(**settings, address=address)
-    if chosen == "fatal":
+    if level == "fatal":
         del os.environ[_LOG_LEVEL_VARIABLE]
     return True
 
 
 @contextmanager
 def _stderr_suppressed() -> Iterator[None]:
-    """What is written to the error stream goes nowhere, from below Python too; exceptions say what went wrong."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    """Discard standard error, also of native code. Exceptions report what fails."""
+    stderr, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(devnull)
 
 
 def python_path_env() -> dict[str, dict[str, str]]:
-    """A runtime environment in which Ray's processes find the modules that this process finds."""
+    """Return a runtime environment in which Ray's processes find the same modules as this process."""
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
     return {"env_vars": {"PYTHONPATH": path}}
 
 
 def check_cluster(key: str, address: str, seconds: float) -> None:
-    """Ask whether a cluster answers, in a process that can be ended: Ray's own attempt cannot be.
+    """Check that a cluster answers, from a child process, since Ray's own attempt has no time limit.
 
     Args:
-        key: whose value `address` is, for messages.
+        key: config key of the address, for messages.
         address: host:port, or "auto".
-        seconds: to wait.
+        seconds: time limit.
 
     Raises:
-        UserError: none does.
+        UserError: no cluster answers.
     """
     problem = f"{key}={address}: no Ray cluster answered within {seconds:g} s"
     started = time.monotonic()
     if address != "auto":
-        if wrong := address_problem(key, address.removeprefix("ray://")):
-            raise UserError(wrong)
+        if syntax_problem := address_problem(key, address.removeprefix("ray://")):
+            raise UserError(syntax_problem)
         host, _, port = address.removeprefix("ray://").rpartition(":")
         try:
             socket.create_connection((host, int(port)), timeout=seconds).close()
@@ -162,15 +159,15 @@ def check_cluster(key: str, address: str, seconds: float) -> None:
             raise UserError(f"{problem} ({error})") from error
     left = max(1.0, seconds - (time.monotonic() - started))
     try:
-        asked = subprocess.run(
+        probe = subprocess.run(
             [sys.executable, "-c", _PROBE, address], capture_output=True, text=True, timeout=left, check=False
         )
     except subprocess.TimeoutExpired:
         raise UserError(problem) from None
-    if asked.returncode != 0:
-        said = [line for line in asked.stderr.splitlines() if line.strip()]
-        why = next(
-            (line for line in said if line.startswith("ray.exceptions.")),
-            said[-1] if said else "no word of why",
+    if probe.returncode != 0:
+        lines = [line for line in probe.stderr.splitlines() if line.strip()]
+        reason = next(
+            (line for line in lines if line.startswith("ray.exceptions.")),
+            lines[-1] if lines else "no reason given",
         )
-        raise UserError(f"{problem} ({why})")
+        raise UserError(f"{problem} ({reason})")

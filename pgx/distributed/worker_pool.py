@@ -186,7 +186,7 @@ class WorkerPool:
         worker = self._workers[index]
         reason = f"{worker.name} {worker.exit_reason()}"
         if self.restarts == self.max_restarts:
-            raise WorkersLost(f"{reason}; runner.max_restarts={self.max_restarts} are used up")
+            raise WorkersLost(f"{reason}; no restarts left, runner.max_restarts={self.max_restarts}")
         worker.release()
         self.restarts += 1
         self._workers[index] = self._start(index)

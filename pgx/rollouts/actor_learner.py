@@ -1,4 +1,4 @@
-"""Actors that step environments at their own pace, and a learner that takes their trajectories as they come."""
+"""Runner whose rollouts come from actors that collect trajectories while the learner updates."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -35,24 +35,24 @@ from pgx.rollouts.sources import Episode
 
 
 class ActorLearner:
-    """Gives out rollouts of so many trajectories side by side, which actors go on making while it is learned from them.
+    """Runner that returns rollouts of several trajectories, which actors collect during the learner's updates.
 
-    Trajectory k is made by actor k mod W, with the newest parameters of the moment when it begins. Trajectories are
-    taken in the order of k, and so many new ones are ordered when the next parameters are published: `queue` of them
-    are begun and not yet learned from at any time, none is more than ceil(queue / trajectories) - 1 updates old, and
-    whoever is faster waits for the other. With queue = trajectories actors wait for the learner, and nothing is old.
+    Actor k mod W collects trajectory k with the latest parameters at its start. The runner takes trajectories in the
+    order of k, and requests as many new ones when the next parameters are published. So `queue` trajectories are
+    requested and not yet learned from at any time, the policy lag is at most ceil(queue / trajectories) - 1, and the
+    faster side waits for the slower one. With queue = trajectories actors wait for the learner, and the lag is 0.
 
     Source: Espeholt et al., "IMPALA: scalable distributed deep-RL with importance weighted actor-learner
     architectures", 2018, section 3.
 
     Args:
-        envs: of the kind that actors step; never stepped.
-        actors: W of them.
-        reward_scaler: divides the rewards of a rollout by one number; None leaves them raw.
-        trajectories: of a rollout, >= 1.
-        queue: >= trajectories.
+        envs: environments like those of the actors; they are not stepped.
+        actors: W actors.
+        reward_scaler: divides the rewards of a rollout by one number; None: rewards stay raw.
+        trajectories: number in a rollout, >= 1.
+        queue: maximum number that is requested and not yet learned from, >= trajectories.
         rows: T and n, steps and environments of a trajectory.
-        device: where the networks are.
+        device: device of the networks.
     """
 
     def __init__(
@@ -74,17 +74,17 @@ class ActorLearner:
         self.episodes: list[Episode] = []
         self.env_seconds = 0.0
         self.policy_seconds = 0.0
-        # One number divides all rewards, while each actor's environments have returns of their own.
+        # One number divides all rewards; returns are tracked for each actor.
         self._scalers = None if reward_scaler is None else reward_scaler.shared(actors.count)
         self._streams: list[StreamState | None] = [None] * actors.count
         self._started = False
-        self._version = 0  # of the parameters that are published
-        self._requested = 0  # k, since the environments began
-        self._pending = 0  # ordered and not yet taken
+        self._version = 0  # of the published parameters
+        self._requested = 0  # k: trajectories requested since the last reset
+        self._pending = 0  # requested and not yet taken
         self.steps = 0
         self.steps_taken = 0
         self._lags: list[int] = []
-        self._fill = 0.0
+        self._queue_fill = 0.0
 
     def __str__(self) -> str:
         steps, num_envs = self.rows
@@ -94,54 +94,54 @@ class ActorLearner:
         )
 
     def begin(self, iteration: int) -> None:
-        """Start every environment anew; trajectories under way are dropped, and their draws with them."""
+        """Reset all environments. Unfinished trajectories are dropped, and their use of random streams is undone."""
         self.actors.begin(iteration, self._streams)
         self._started, self._requested, self._pending = True, 0, 0
 
     def collect(self, agent: Agent) -> Rollout:
-        """The next trajectories [T, trajectories * n], of this agent or of what it was some updates ago.
+        """Return the next trajectories, [T, trajectories * n], of this agent or of its state some updates ago.
 
-        Trajectories in which every environment only reset itself (T = 1) hold no data, and the next ones are taken.
+        If every environment only resets (possible with T = 1), there is no data, and the next trajectories are taken.
         """
         if not self._started:
             self.begin(iteration=0)
         self.steps_taken = 0
         self._publish(agent)
         self._request(self.queue - self._pending)
-        self._fill = self.actors.finished() / self.queue
-        while (rollout := self._taken(self.trajectories)).steps == 0:
+        self._queue_fill = self.actors.finished() / self.queue
+        while (rollout := self._take(self.trajectories)).steps == 0:
             self._request(self.trajectories)
         return rollout
 
     def warm_up(self, agent: Agent, steps: int) -> Iterator[Rollout]:
-        """Rollouts of one trajectory of each actor, until there are so many steps; nothing is ordered ahead."""
+        """Yield rollouts of one trajectory of each actor until they have enough steps, without requests in advance."""
         if not self._started:
             self.begin(iteration=0)
         self._publish(agent)
         length, num_envs = self.rows
         for _ in range(math.ceil(steps / (length * num_envs * self.actors.count))):
             self._request(self.actors.count)
-            yield self._taken(self.actors.count)
+            yield self._take(self.actors.count)
 
     def _publish(self, agent: Agent) -> None:
         self._version += 1
         self.actors.publish(self._version, inference_tensors(agent))
 
     def _request(self, count: int) -> None:
-        """Order so many trajectories, of one actor after the other."""
+        """Request `count` trajectories from the actors in turn."""
         for _ in range(count):
             self.actors.request(self._requested % self.actors.count)
             self._requested += 1
         self._pending += count
 
-    def _taken(self, count: int) -> Rollout:
-        """The oldest trajectories side by side; one number divides all their rewards."""
-        taken = [self.actors.take() for _ in range(count)]
+    def _take(self, count: int) -> Rollout:
+        """Take the oldest trajectories, and return them as a rollout with all rewards divided by one number."""
+        trajectories = [self.actors.take() for _ in range(count)]
         self._pending -= count
-        self._lags = [self._version - trajectory.version for trajectory in taken]
-        for trajectory in taken:
+        self._lags = [self._version - trajectory.version for trajectory in trajectories]
+        for trajectory in trajectories:
             self._record(trajectory)
-        rollout = concatenate([trajectory.columns for trajectory in taken], self.device)
+        rollout = concatenate([trajectory.columns for trajectory in trajectories], self.device)
         self.steps = rollout.steps
         self.steps_taken += rollout.steps
         if self._scalers is None:
@@ -149,16 +149,16 @@ class ActorLearner:
         return replace(rollout, reward=self._scalers[0].scaled(rollout.reward))
 
     def _record(self, trajectory: Trajectory) -> None:
-        """Note all of a trajectory but its steps; the reward scaler learns its returns."""
+        """Update episodes, times, random streams and the reward scaler from a trajectory."""
         self.episodes += trajectory.episodes
-        self.env_seconds += trajectory.env_seconds / self.actors.count  # actors work beside each other
+        self.env_seconds += trajectory.env_seconds / self.actors.count  # actors work in parallel
         self.policy_seconds += trajectory.policy_seconds / self.actors.count
         self._streams[trajectory.actor] = trajectory.stream
         if self._scalers is not None:
             columns = trajectory.columns
             done = columns["terminated"] | columns["truncated"]
             scaler = self._scalers[trajectory.actor]
-            if trajectory.begins:
+            if trajectory.after_reset:
                 scaler.begin()
             scaler.observe(columns["reward"], done, columns["valid"])
 
@@ -166,12 +166,12 @@ class ActorLearner:
         return {
             "policy_lag": float(np.mean(self._lags)),
             "policy_lag_max": float(max(self._lags)),
-            "queue_fill": self._fill,
+            "queue_fill": self._queue_fill,
             "worker_restarts": float(self.actors.restarts),
         }
 
     def state_dict(self) -> State:
-        """The actors' streams, as they were after the last trajectories that were learned from; and statistics."""
+        """Return the random streams of the actors after the last trajectories that were taken, and statistics."""
         return {
             "streams": [None if stream is None else torch.from_numpy(stream) for stream in self._streams],
             "reward_scaler": None if self._scalers is None else self._scalers[0].state_dict(),
@@ -179,7 +179,7 @@ class ActorLearner:
 
     def load_state_dict(self, state: State) -> None:
         streams = [None if stream is None else stream.numpy() for stream in state["streams"]]
-        if len(streams) == self.actors.count:  # else on a machine where `auto` means another number of them
+        if len(streams) == self.actors.count:  # differs where `auto` resolves to another number of actors
             self._streams = streams
         if self._scalers is not None:
             self._scalers[0].load_state_dict(state["reward_scaler"])
@@ -195,7 +195,7 @@ def make_actor_learner(
     device: torch.device,
     engine: Engine,
     num_envs: int,
-    actor_plan: Callable[[int], ActorSpec],
+    actor_spec: Callable[[int], ActorSpec],
     rollout_steps: Count,
     workers: Count | Auto,
     trajectories: Count | Auto,
@@ -206,43 +206,43 @@ def make_actor_learner(
     address: str | None,
     connect_seconds: Positive,
 ) -> ActorLearner:
-    """An ActorLearner with actors of its own. Args as in `ActorSizes` and both.
+    """Return an ActorLearner with new actors. Other args as in `ActorLearner` and `ActorSizes`.
 
     Args:
-        engine: runs the policy where the learner chooses the actions.
-        num_envs: over all actors.
-        actor_plan: what each of so many actors is made of.
-        inference: who answers to observations.
-        max_restarts: of actors, over the run.
-        backend: where actors run: in processes of this machine, or of Ray's.
-        address: of a Ray cluster, host:port or auto; None: a Ray of this run's own.
-        connect_seconds: to wait for the cluster, and for its room for the actors.
+        engine: executes the policy if inference="learner".
+        num_envs: environments of all actors.
+        actor_spec: function from the number of actors to the description of one.
+        inference: process that chooses the actions.
+        max_restarts: total restarts of actors in the run.
+        backend: processes of this machine, or of Ray.
+        address: address of a Ray cluster, host:port or auto; None: start Ray for this run.
+        connect_seconds: time limit for the cluster to answer and to have room for the actors.
     """
-    size = resolve_sizes(num_envs, workers, trajectories, queue, available_cores())
-    plan = actor_plan(size.workers)
-    twin = plan.agent.make(envs.obs_spec, envs.action_spec, _CPU)
-    state = twin.policy.recurrent_state
+    sizes = resolve_sizes(num_envs, workers, trajectories, queue, available_cores())
+    spec = actor_spec(sizes.workers)
+    agent = spec.agent.make(envs.obs_spec, envs.action_spec, _CPU)
+    state = agent.policy.recurrent_state
     state_size = 0 if state is None else state.size
     columns = trajectory_specs(
-        rollout_steps, size.envs_per_actor, envs.obs_spec, envs.action_spec, state_size
+        rollout_steps, sizes.envs_per_actor, envs.obs_spec, envs.action_spec, state_size
     )
-    given = example_inputs(twin, columns[0], size.envs_per_actor)
-    service = None
+    inputs = example_inputs(agent, columns[0], sizes.envs_per_actor)
+    server = None
     if inference == "learner":
-        service = InferenceServer(twin, engine, given, sum(choices(envs.action_spec)), size.workers)
-    elif plan.engine.compiled:
-        with torch.inference_mode():  # compiled here, once, and found on disk by every actor
-            engine.bind(respond, twin.policy, twin.normalizer.normalize_fn, False)(*given)
+        server = InferenceServer(agent, engine, inputs, sum(choices(envs.action_spec)), sizes.workers)
+    elif spec.engine.compiled:
+        with torch.inference_mode():  # compile here once; actors load the programs from disk
+            engine.bind(respond, agent.policy, agent.normalizer.normalize_fn, False)(*inputs)
     actors: Actors
     match backend:
         case "local":
             actors = LocalActors(
-                plan, size.workers, max_restarts, size.queue, columns, inference_tensors(twin), service
+                spec, sizes.workers, max_restarts, sizes.queue, columns, inference_tensors(agent), server
             )
         case "ray":
             suppress_ray_logs()
-            from pgx.rollouts.ray_actors import RayActors  # imports Ray, an extra
+            from pgx.rollouts.ray_actors import RayActors  # Ray is an optional dependency
 
-            actors = RayActors(plan, size.workers, max_restarts, columns, address, connect_seconds)
-    rows = (rollout_steps, size.envs_per_actor)
-    return ActorLearner(envs, actors, reward_scaler, size.trajectories, size.queue, rows, device)
+            actors = RayActors(spec, sizes.workers, max_restarts, columns, address, connect_seconds)
+    rows = (rollout_steps, sizes.envs_per_actor)
+    return ActorLearner(envs, actors, reward_scaler, sizes.trajectories, sizes.queue, rows, device)

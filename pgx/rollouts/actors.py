@@ -1,4 +1,4 @@
-"""Actors: their interface, the trajectories they send, and the actor itself."""
+"""Actors: the interface that the learner uses, the trajectories they return, and the actor itself."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,65 +24,67 @@ from pgx.rollouts.inference import RemotePolicy
 from pgx.rollouts.shared_parameters import inference_tensors
 from pgx.rollouts.sources import Episode
 
-StreamState = np.ndarray[
-    tuple[int, ...], np.dtype[np.uint8]
-]  # state of the stream that an actor draws its actions from
+_CPU = torch.device("cpu")
+
+# State of the random stream from which an actor samples its actions.
+StreamState = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """T steps of an actor's n environments, as they happened."""
+    """T steps of an actor's n environments."""
 
-    columns: Mapping[str, Tensor]  # see `trajectory_specs`; they stand until the next trajectory is ordered
+    columns: Mapping[str, Tensor]  # see `trajectory_specs`; valid until the next trajectory is requested
     actor: int
-    version: int  # of the parameters that acted; where they changed on the way, of the first step's
+    version: int  # of the parameters at the first step
     episodes: list[Episode]  # that ended in it
-    env_seconds: float  # that its environments took
-    policy_seconds: float  # that its actions took
-    stream: StreamState  # after it
-    begins: bool  # its environments began anew before it
+    env_seconds: float  # spent in environments
+    policy_seconds: float  # spent choosing actions
+    stream: StreamState  # after the trajectory
+    after_reset: bool  # whether all environments were reset before it
 
 
 class Actors(Protocol):
-    """Whoever steps environments: processes of this machine, or of others.
+    """Pool of actors, in processes of this machine or of a cluster.
 
-    An order is a trajectory to come. Orders are taken in the order in which they were given; an actor that died
-    does its unfinished ones again, from the start.
+    The learner requests trajectories and takes them in the order of the requests. An actor that exited is restarted
+    and repeats its unfinished requests from their start.
     """
 
     @property
     def count(self) -> int: ...
     @property
     def restarts(self) -> int:
-        """Actors that died and were started again."""
+        """Restarts of actors that exited."""
         ...
 
     def begin(self, iteration: int, streams: Sequence[StreamState | None]) -> None:
-        """Drop every order, and have each actor start its environments anew, seeded from (seed, iteration).
+        """Drop all requests, and let each actor reset its environments with seeds from (seed, iteration).
 
         Args:
-            iteration: of the run.
-            streams: for each actor what its actions are drawn from; None: from the seed.
+            iteration: iteration of the run.
+            streams: for each actor, the state of its random stream; None: a stream derived from the seed.
         """
         ...
 
     def publish(self, version: int, parameters: Mapping[str, Tensor]) -> None:
-        """What trajectories that begin from now on are acted with."""
+        """Set the parameters for trajectories that start after this call."""
         ...
 
     def request(self, actor: int) -> None:
-        """One more trajectory of an actor."""
+        """Request one more trajectory from an actor."""
         ...
 
     def finished(self) -> int:
-        """Orders that are done and not yet taken."""
+        """Return the number of trajectories that are finished and not yet taken."""
         ...
 
     def take(self) -> Trajectory:
-        """The oldest order's, waiting for it.
+        """Return the trajectory of the oldest request, waiting for it.
 
         Raises:
-            RunError: an environment raised; WorkersLost: actors died more often than they may.
+            RunError: an environment raised.
+            WorkersLost: actors exited more often than allowed.
         """
         ...
 
@@ -92,30 +94,30 @@ class Actors(Protocol):
 def trajectory_specs(
     steps: int, num_envs: int, obs: ObsSpec, action: ActionSpec, state_size: int
 ) -> list[ArraySpec]:
-    """The columns of a trajectory, [T, n, ...]; of observations T + 1, the last successor being the last.
+    """Return the columns of a trajectory, [T, n, ...]; observations have T + 1 rows, including the last successor.
 
     Args:
         steps: T.
         num_envs: n.
-        obs, action: of the environments.
+        obs, action: specs of the environments.
         state_size: M, numbers of the recurrent state; 0: a feed-forward policy.
     """
-    shown = () if isinstance(obs, Discrete) else obs.shape
-    taken = np.float32 if isinstance(action, Continuous) else np.int64
-    width: tuple[int, ...] = ()
+    obs_shape = () if isinstance(obs, Discrete) else obs.shape
+    action_dtype = np.float32 if isinstance(action, Continuous) else np.int64
+    action_shape: tuple[int, ...] = ()
     if not isinstance(action, Discrete):
-        width = (len(action.sizes),) if isinstance(action, MultiDiscrete) else action.shape
+        action_shape = (len(action.sizes),) if isinstance(action, MultiDiscrete) else action.shape
     rows = (steps, num_envs)
     return [
-        ArraySpec("obs", (steps + 1, num_envs, *shown), obs_dtype(obs)),
-        ArraySpec("action", (*rows, *width), taken),
+        ArraySpec("obs", (steps + 1, num_envs, *obs_shape), obs_dtype(obs)),
+        ArraySpec("action", (*rows, *action_shape), action_dtype),
         ArraySpec("log_prob", rows, np.float32),
         ArraySpec("reward", rows, np.float32),
         ArraySpec("terminated", rows, np.bool_),
         ArraySpec("truncated", rows, np.bool_),
         ArraySpec("valid", rows, np.bool_),
         ArraySpec("time", rows, np.int64),
-        ArraySpec("masked", (1,), np.bool_),  # whether any mask was shown
+        ArraySpec("has_mask", (1,), np.bool_),  # whether the environments had action masks
         ArraySpec("action_mask", (*rows, sum(choices(action))), np.bool_),
         ArraySpec("recurrent_state", (*rows, state_size), np.float32),
     ]
@@ -127,36 +129,35 @@ def write_trajectory(rollout: Rollout, columns: Mapping[str, Tensor]) -> None:
     columns["obs"][-1].copy_(rollout.next_obs[-1])
     for name in ("action", "log_prob", "reward", "terminated", "truncated", "valid", "time"):
         columns[name].copy_(getattr(rollout, name))
-    columns["masked"].fill_(rollout.action_mask is not None)
+    columns["has_mask"].fill_(rollout.action_mask is not None)
     columns["action_mask"].copy_(torch.tensor(True) if rollout.action_mask is None else rollout.action_mask)
     if rollout.recurrent_state is not None:
         columns["recurrent_state"].copy_(rollout.recurrent_state)
 
 
 def concatenate(trajectories: Sequence[Mapping[str, Tensor]], device: torch.device) -> Rollout:
-    """One rollout [T, sum of n, ...] of trajectories side by side, in memory of its own."""
+    """Return one rollout [T, sum of n, ...] with copies of the columns of trajectories."""
     joined = {
-        name: torch.cat([columns[name] for columns in trajectories], 0 if name == "masked" else 1).to(device)
+        name: torch.cat([columns[name] for columns in trajectories], 0 if name == "has_mask" else 1).to(
+            device
+        )
         for name in trajectories[0]
     }
-    obs, masked, mask, state = (
-        joined.pop(name) for name in ("obs", "masked", "action_mask", "recurrent_state")
+    obs, has_mask, mask, state = (
+        joined.pop(name) for name in ("obs", "has_mask", "action_mask", "recurrent_state")
     )
     return Rollout(
         obs=obs[:-1],
         next_obs=obs[1:],
-        action_mask=mask if bool(masked.any()) else None,
+        action_mask=mask if bool(has_mask.any()) else None,
         recurrent_state=state if state.shape[-1] else None,
         **joined,  # type: ignore[arg-type]
     )
 
 
-_CPU = torch.device("cpu")
-
-
 @dataclass(frozen=True)
 class ActorSpec:
-    """What every actor is made of, as plain values: whatever process it lives in."""
+    """Description of the actors as plain values, so that any process can build them."""
 
     agent: AgentSpec
     envs: EnvSpec  # of one actor
@@ -167,9 +168,9 @@ class ActorSpec:
     def make_collector(
         self, index: int, generation: int, engine: SupportsBind, calls: CallCounts
     ) -> tuple[RolloutCollector, Agent]:
-        """The environments and the agent of an actor; rewards stay as they are.
+        """Return the collector and the agent of an actor. Rewards are not scaled.
 
-        One that takes the place of an actor that died must not live its life again: it draws from streams of its own.
+        A restarted actor uses new random streams; otherwise it would repeat the data of its predecessor.
         """
         envs = make_counted(self.envs, calls)
         agent = self.agent.make(envs.obs_spec, envs.action_spec, _CPU)
@@ -179,23 +180,23 @@ class ActorSpec:
 
 @dataclass(frozen=True)
 class ResetCommand:
-    """Start every environment anew."""
+    """Command to reset all environments of an actor."""
 
     iteration: int
-    generation: int  # 0, or for an actor in the place of another that died: how many had died by then
+    generation: int  # 0; for a restarted actor the number of restarts of all actors
     stream: StreamState | None
 
 
 @dataclass(frozen=True)
 class CollectCommand:
-    """A trajectory is wanted."""
+    """Command to collect a trajectory."""
 
     slot: int
 
 
 @dataclass(frozen=True)
 class CollectResult:
-    """What was ordered is in its slot."""
+    """Answer to a `CollectCommand`; the trajectory is in its slot. Fields as in `Trajectory`."""
 
     slot: int
     version: int
@@ -203,33 +204,33 @@ class CollectResult:
     env_seconds: float
     policy_seconds: float
     stream: StreamState
-    begins: bool  # the first since the environments began anew
+    after_reset: bool
 
 
 class ParameterReader(Protocol):
-    """Where an actor finds the newest parameters."""
+    """Reader of the latest published parameters."""
 
     def read(self, tensors: Mapping[str, Tensor]) -> int:
-        """Copy them into tensors of the same names; returns their version."""
+        """Copy the parameters into tensors of the same names, and return their version."""
         ...
 
 
 class Actor:
-    """One actor, wherever it lives.
+    """Actor: a collector, the agent it acts with, and the slots for its trajectories.
 
     Args:
-        plan: what it is made of.
-        index: its number.
-        generation: as in `ResetCommand`.
-        parameters: where the newest are.
-        slots: where trajectories are written to, see `layout`.
-        remote_policy: where it asks for actions; None: it chooses its own.
-        calls: its counter of calls of its environments.
+        spec: description of the actor.
+        index: number of the actor.
+        generation: see `ResetCommand`.
+        parameters: reader of the latest parameters.
+        slots: columns of trajectories, see `trajectory_specs`.
+        remote_policy: chooses the actions in the learner's process; None: the actor's own agent chooses them.
+        calls: counter of calls of the environments.
     """
 
     def __init__(
         self,
-        plan: ActorSpec,
+        spec: ActorSpec,
         index: int,
         generation: int,
         parameters: ParameterReader,
@@ -238,26 +239,26 @@ class Actor:
         calls: CallCounts,
     ) -> None:
         self._remote_policy = remote_policy
-        self._steps = plan.rollout_steps
-        # The learner compiles the same programs first, and reports it.
-        engine = make_engine(plan.engine, "cpu", discard_report) if remote_policy is None else remote_policy
-        self.collector, self._agent = plan.make_collector(index, generation, engine, calls)
+        self._steps = spec.rollout_steps
+        # The learner compiles the same programs first and reports it.
+        engine = make_engine(spec.engine, "cpu", discard_report) if remote_policy is None else remote_policy
+        self.collector, self._agent = spec.make_collector(index, generation, engine, calls)
         self._parameters = parameters
         self._inference_tensors = inference_tensors(self._agent)
         self._slots = slots
-        self._begins = True
+        self._after_reset = True
 
-    def begin(self, begin: ResetCommand) -> None:
-        """Start every environment anew."""
-        self.collector.begin(begin.iteration)
-        if begin.stream is not None:
+    def reset(self, command: ResetCommand) -> None:
+        """Reset all environments."""
+        self.collector.begin(command.iteration)
+        if command.stream is not None:
             self.collector.load_state_dict(
-                {"sampling": torch.from_numpy(begin.stream), "reward_scaler": None}
+                {"sampling": torch.from_numpy(command.stream), "reward_scaler": None}
             )
-        self._begins = True
+        self._after_reset = True
 
-    def fill(self, slot: int) -> CollectResult:
-        """A trajectory, into its slot."""
+    def collect(self, slot: int) -> CollectResult:
+        """Collect a trajectory into a slot."""
         collector = self.collector
         before = collector.env_seconds, collector.policy_seconds
         version = self._parameters.read(self._inference_tensors) if self._remote_policy is None else 0
@@ -267,13 +268,15 @@ class Actor:
         if self._remote_policy is not None:
             version = self._remote_policy.take_version()
         episodes, collector.episodes = collector.episodes, []
-        begins, self._begins = self._begins, False
+        after_reset, self._after_reset = self._after_reset, False
         stream: StreamState = np.asarray(collector.state_dict()["sampling"])
-        spent = collector.env_seconds - before[0], collector.policy_seconds - before[1]
-        return CollectResult(slot, version, episodes, *spent, stream, begins)
+        seconds = collector.env_seconds - before[0], collector.policy_seconds - before[1]
+        return CollectResult(slot, version, episodes, *seconds, stream, after_reset)
 
 
-def name_actor(error: RunError, plan: ActorSpec, index: int) -> RunError:
-    """What an actor's environments raised, with which actor's they are."""
-    first, last = index * plan.envs.num_envs, (index + 1) * plan.envs.num_envs - 1
-    return RunError(f"{error} (actor {index}, which counts environments {first} to {last} from 0)")
+def name_actor(error: RunError, spec: ActorSpec, index: int) -> RunError:
+    """Return an error of an actor's environments with the actor and its environments added to the message."""
+    first, last = index * spec.envs.num_envs, (index + 1) * spec.envs.num_envs - 1
+    return RunError(
+        f"{error} (actor {index}, whose environments 0 to {last - first} are {first} to {last} of the run)"
+    )

@@ -1,6 +1,4 @@
-"""Where an actor that chooses no actions of its own asks for them.
-
-Actions chosen in the learner's process for actors that only step environments, many at once.
+"""Central inference: the learner's process chooses the actions of actors that only step environments.
 
 Source: Espeholt et al., "SEED RL: scalable and efficient deep-RL with accelerated central inference", 2020.
 """
@@ -25,40 +23,33 @@ from pgx.distributed.shared_memory import ArraySpec, allocate, attach
 from pgx.rollouts.collector import respond
 from pgx.rollouts.shared_parameters import as_tensors, inference_tensors, spec_of
 
-SYNC, REQUEST, RESPONSE = b"h", b"?", b"."
-RESULT_NAMES = (
-    "action",
-    "executed",
-    "log_prob",
-    "next_state",
-)  # what `respond` returns; next_state: of a recurrent policy
+SYNC, REQUEST, RESPONSE = b"h", b"?", b"."  # bytes on the sockets
+_RESULTS = "action", "executed", "log_prob", "next_state"  # of `respond`; next_state: of recurrent policies
 
 
 @dataclass(frozen=True)
 class InferenceChannel:
-    """Where an actor puts its observations and finds its actions."""
+    """Shared arrays and socket by which one actor sends observations and receives actions."""
 
-    number: int  # the actor's
+    index: int  # of the actor
     memory: int  # descriptor
-    columns: list[ArraySpec]  # of all desks
+    columns: list[ArraySpec]  # of all channels
     socket_fd: int  # descriptor of the actor's end of a socket
 
 
 class RemotePolicy:
-    """In the place of an actor's engine: has the learner answer to observations.
+    """Engine of an actor whose actions the learner's process chooses.
 
     Args:
-        desk: of this actor.
+        channel: channel of the actor.
     """
 
     def __init__(self, channel: InferenceChannel) -> None:
-        self._rows = channel_arrays(channel.number, as_tensors(attach(channel.memory, channel.columns)))
+        self._arrays = _channel_arrays(channel.index, as_tensors(attach(channel.memory, channel.columns)))
         self._socket_fd = channel.socket_fd
         self._version: int | None = None
         os.write(self._socket_fd, SYNC)
-        while (
-            self._read_byte() != SYNC
-        ):  # what another actor at this desk asked for, and died before it heard
+        while self._read_byte() != SYNC:  # responses to a previous actor on this channel, which exited
             pass
 
     def _read_byte(self) -> bytes:
@@ -74,50 +65,49 @@ class RemotePolicy:
         rows: int | None = None,
         ragged: Sequence[int] = (),
     ) -> Bound:
-        """`respond`, with the learner's policy and lens in place of those given."""
+        """Return `respond` with the learner's policy and normalizer instead of the given ones."""
         assert function is respond
-        _, _, masked = fixed
-        return EagerFunction(self._request, (masked,))
+        _, _, has_mask = fixed
+        return EagerFunction(self._request, (has_mask,))
 
-    def _request(self, masked: bool, *varying: Tensor) -> tuple[Tensor, ...]:
-        self._rows["masked"].fill_(masked)
-        for name, tensor in zip(
-            argument_names(masked, "recurrent_state" in self._rows), varying, strict=True
-        ):
-            self._rows[name].copy_(tensor)
+    def _request(self, has_mask: bool, *inputs: Tensor) -> tuple[Tensor, ...]:
+        self._arrays["has_mask"].fill_(has_mask)
+        names = _input_names(has_mask, "recurrent_state" in self._arrays)
+        for name, tensor in zip(names, inputs, strict=True):
+            self._arrays[name].copy_(tensor)
         os.write(self._socket_fd, REQUEST)
         self._read_byte()
         if self._version is None:
-            self._version = int(self._rows["version"])
-        return tuple(self._rows[name] for name in RESULT_NAMES if name in self._rows)
+            self._version = int(self._arrays["version"])
+        return tuple(self._arrays[name] for name in _RESULTS if name in self._arrays)
 
     def take_version(self) -> int:
-        """Of the parameters that answered first since this was last asked: none was older."""
+        """Return the version of the parameters of the first response since the previous call, which is the oldest."""
         version, self._version = self._version, None
         assert version is not None
         return version
 
 
-def argument_names(masked: bool, recurrent: bool) -> list[str]:
-    """What `respond` is given, in order."""
-    return ["obs", "time", "noise", *["action_mask"] * masked, *["recurrent_state"] * recurrent]
+def _input_names(has_mask: bool, recurrent: bool) -> list[str]:
+    """Return the names of the tensors that `respond` takes, in order."""
+    return ["obs", "time", "noise", *["action_mask"] * has_mask, *["recurrent_state"] * recurrent]
 
 
-def channel_arrays(number: int, shared: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The columns of one desk."""
-    prefix = f"{number}."
+def _channel_arrays(index: int, shared: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the arrays of one channel."""
+    prefix = f"{index}."
     return {name.removeprefix(prefix): t for name, t in shared.items() if name.startswith(prefix)}
 
 
 class InferenceServer:
-    """A thread that answers all actors that wait with one forward pass, with the newest parameters.
+    """Thread that answers all waiting actors with one forward pass, with the latest parameters.
 
     Args:
-        agent: of its own; what it acts with is published to it.
-        engine: runs the policy.
-        blank: arguments of `respond` for one actor's environments, without a mask.
-        choices: K, all the choices of an action; 0 for continuous ones.
-        actors: how many.
+        agent: used by the server only; `publish` sets its parameters.
+        engine: executes the policy.
+        example_inputs: arguments of `respond` for one actor's environments, without a mask.
+        choices: K, all choices of an action; 0 for continuous actions.
+        actors: number of actors.
     """
 
     def __init__(
@@ -129,28 +119,28 @@ class InferenceServer:
         self._version = -1
         self._lock = threading.Lock()
         self._bound: dict[bool, Bound] = {}
-        self.failure: BaseException | None = None  # what ended the thread
+        self.failure: BaseException | None = None  # the exception that ended the thread
         columns = _columns(agent, example_inputs, choices, actors)
         memory = allocate()
         pairs = [socket.socketpair() for _ in range(actors)]
-        self._sockets = [ours for ours, _ in pairs]
-        self._theirs = [theirs for _, theirs in pairs]
+        self._sockets = [server for server, _ in pairs]
+        # The actors' ends stay open here, so that a restarted actor finds the same descriptor.
+        actor_sockets = [actor for _, actor in pairs]
         self._stop, self._stopped = socket.socketpair()
-        # Both ends stay open here: an actor that takes the place of another finds the same descriptor.
         self.channels = [
-            InferenceChannel(i, memory, columns, theirs.fileno()) for i, theirs in enumerate(self._theirs)
+            InferenceChannel(i, memory, columns, end.fileno()) for i, end in enumerate(actor_sockets)
         ]
-        self.descriptors = [memory, *(theirs.fileno() for theirs in self._theirs)]
+        self.descriptors = [memory, *(end.fileno() for end in actor_sockets)]
         shared = as_tensors(attach(memory, columns))
-        self._rows = [channel_arrays(i, shared) for i in range(actors)]
-        sockets = [*self._sockets, *self._theirs, self._stop, self._stopped]
+        self._arrays = [_channel_arrays(i, shared) for i in range(actors)]
+        sockets = [*self._sockets, *actor_sockets, self._stop, self._stopped]
         self._release = weakref.finalize(self, _release, memory, sockets)
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
     @torch.no_grad()
     def publish(self, version: int, parameters: Mapping[str, Tensor]) -> None:
-        """What is answered with from now on."""
+        """Set the parameters used for inference."""
         with self._lock:
             self._version = version
             for name, tensor in self._inference_tensors.items():
@@ -158,8 +148,8 @@ class InferenceServer:
 
     def _serve(self) -> None:
         poll = select.poll()
-        numbers = {socket_fd.fileno(): i for i, socket_fd in enumerate(self._sockets)}
-        for descriptor in (*numbers, self._stopped.fileno()):
+        actors = {end.fileno(): i for i, end in enumerate(self._sockets)}
+        for descriptor in (*actors, self._stopped.fileno()):
             poll.register(descriptor, select.POLLIN)
         try:
             while True:
@@ -171,39 +161,39 @@ class InferenceServer:
                     if os.read(descriptor, 1) == SYNC:
                         os.write(descriptor, SYNC)
                     else:
-                        number = numbers[descriptor]
-                        waiting.setdefault(bool(self._rows[number]["masked"]), []).append(number)
-                for masked, actors in waiting.items():
-                    self._answer(masked, actors)
+                        actor = actors[descriptor]
+                        waiting.setdefault(bool(self._arrays[actor]["has_mask"]), []).append(actor)
+                for has_mask, group in waiting.items():
+                    self._answer(has_mask, group)
         except BaseException as error:
             self.failure = error
 
     @torch.inference_mode()
-    def _answer(self, masked: bool, actors: list[int]) -> None:
-        channels = [self._rows[actor] for actor in actors]
-        names = argument_names(masked, "recurrent_state" in channels[0])
-        varying = [torch.cat([channel[name] for channel in channels]) for name in names]
+    def _answer(self, has_mask: bool, actors: list[int]) -> None:
+        channels = [self._arrays[actor] for actor in actors]
+        names = _input_names(has_mask, "recurrent_state" in channels[0])
+        inputs = [torch.cat([channel[name] for channel in channels]) for name in names]
         with self._lock:
-            if masked not in self._bound:
-                self._bound[masked] = self._engine.bind(
+            if has_mask not in self._bound:
+                self._bound[has_mask] = self._engine.bind(
                     respond,
                     self._agent.policy,
                     self._agent.normalizer.normalize_fn,
-                    masked,
-                    ragged=range(len(varying)),
+                    has_mask,
+                    ragged=range(len(inputs)),
                 )
-            results = self._bound[masked](*varying)
+            outputs = self._bound[has_mask](*inputs)
             version = self._version
-        answers = dict(zip(RESULT_NAMES, results, strict=False))
-        size = len(channels[0]["time"])
+        results = dict(zip(_RESULTS, outputs, strict=False))
+        rows = len(channels[0]["time"])
         for i, channel in enumerate(channels):
-            for name, result in answers.items():
-                channel[name].copy_(result[i * size : (i + 1) * size])
+            for name, result in results.items():
+                channel[name].copy_(result[i * rows : (i + 1) * rows])
             channel["version"].fill_(version)
             os.write(self._sockets[actors[i]].fileno(), RESPONSE)
 
     def close(self) -> None:
-        """End the thread; again does nothing."""
+        """Stop the thread. Can be called repeatedly."""
         if self._release.alive:
             self._stop.send(RESPONSE)
             self._thread.join()
@@ -211,40 +201,37 @@ class InferenceServer:
 
 
 def example_inputs(agent: Agent, obs: ArraySpec, num_envs: int) -> tuple[Tensor, ...]:
-    """Arguments of `respond` for n environments: obs, time, noise, and the state of a recurrent policy.
+    """Return arguments of `respond` for n environments: obs, time, noise, and the state of a recurrent policy.
 
     Args:
-        agent: on the processor.
-        obs: of a trajectory's observations [T + 1, n, ...].
+        agent: on the CPU.
+        obs: observations of a trajectory [T + 1, n, ...].
         num_envs: n.
     """
-    device = torch.device("cpu")
-    seen, time = (
-        torch.from_numpy(np.zeros(obs.shape[1:], obs.dtype)),
-        torch.zeros(num_envs, dtype=torch.int64),
-    )
-    state = agent.initial_recurrent_state(num_envs, device)
+    raw_obs = torch.from_numpy(np.zeros(obs.shape[1:], obs.dtype))
+    time = torch.zeros(num_envs, dtype=torch.int64)
+    state = agent.initial_recurrent_state(num_envs, torch.device("cpu"))
     with torch.inference_mode():
-        distribution, _ = distribution_at(agent.policy, agent.observe(seen, time, None, state))
+        distribution, _ = distribution_at(agent.policy, agent.observe(raw_obs, time, None, state))
         noise = distribution.noise(1, torch.Generator())[0]
-    return (seen, time, noise) if state is None else (seen, time, noise, state)
+    return (raw_obs, time, noise) if state is None else (raw_obs, time, noise, state)
 
 
-def _columns(agent: Agent, given: Sequence[Tensor], choices: int, actors: int) -> list[ArraySpec]:
-    """Of all desks."""
+def _columns(agent: Agent, inputs: Sequence[Tensor], choices: int, actors: int) -> list[ArraySpec]:
+    """Return the layout in shared memory of all channels."""
     with torch.inference_mode():
-        answers = respond(agent.policy, agent.normalizer.normalize_fn, False, *given)
-    named = dict(zip(argument_names(False, len(given) > 3), given, strict=True))
-    named |= dict(zip(RESULT_NAMES, answers, strict=False))
-    named |= {
-        "action_mask": torch.ones(len(given[0]), choices, dtype=torch.bool),
-        "masked": torch.zeros(1, dtype=torch.bool),
+        outputs = respond(agent.policy, agent.normalizer.normalize_fn, False, *inputs)
+    tensors = dict(zip(_input_names(False, len(inputs) > 3), inputs, strict=True))
+    tensors |= dict(zip(_RESULTS, outputs, strict=False))
+    tensors |= {
+        "action_mask": torch.ones(len(inputs[0]), choices, dtype=torch.bool),
+        "has_mask": torch.zeros(1, dtype=torch.bool),
         "version": torch.zeros(1, dtype=torch.int64),
     }
-    return [spec_of(f"{actor}.{name}", tensor) for actor in range(actors) for name, tensor in named.items()]
+    return [spec_of(f"{actor}.{name}", tensor) for actor in range(actors) for name, tensor in tensors.items()]
 
 
 def _release(memory: int, sockets: list[socket.socket]) -> None:
     os.close(memory)
-    for each in sockets:
-        each.close()
+    for end in sockets:
+        end.close()

@@ -1,7 +1,4 @@
-"""An actor of the run in an actor of Ray's: what stands in shared memory elsewhere goes through the object store.
-
-Actors in processes of Ray's, on this machine or on a cluster's.
-"""
+"""Actors in processes of Ray, on this machine or a cluster. Data goes through Ray's object store."""
 
 import time
 import uuid
@@ -33,13 +30,15 @@ from pgx.rollouts.actors import (
 
 Arrays = Mapping[str, NDArray[Any]]
 
+_POLL_SECONDS = 1.0  # between checks for exited actors; signals such as Ctrl-C are handled in between
+
 
 class RemoteResult(NamedTuple):
-    """A trajectory on its way; arrays, which the object store takes without pickling their numbers."""
+    """Result of a `RayActor`. The object store takes arrays without pickling their numbers."""
 
-    arrays: Arrays
-    done: CollectResult
-    generation: int  # as in `ResetCommand`, of the actor that made it
+    arrays: Arrays  # columns of the trajectory
+    result: CollectResult
+    generation: int  # of the actor, see `ResetCommand`
 
 
 def _to_arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
@@ -47,15 +46,15 @@ def _to_arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
 
 
 def _to_tensors(arrays: Arrays) -> dict[str, Tensor]:
-    """Copies, since the object store's are read-only."""
+    """Return copies as tensors, since arrays in the object store are read-only."""
     return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
 
 
 class StoredParameters:
-    """The newest parameters, as an actor reads them; fetched once a version and machine.
+    """Reader of the latest parameters, which it fetches once per version. See `ParameterReader`.
 
     Args:
-        board: handle of a `ParameterStore`.
+        parameter_store: handle of a `ParameterStore`.
     """
 
     def __init__(self, parameter_store: Any) -> None:
@@ -74,20 +73,20 @@ class StoredParameters:
 
 
 class RayActor:
-    """What Ray starts, and starts again when it dies, with the same arguments.
+    """Actor in a process of Ray, which restarts it with the same arguments.
 
     Args:
-        plan: what the actor is made of.
-        columns: of a trajectory.
-        index: its number.
-        board: name of the `ParameterStore`; a handle in the arguments of what it starts again Ray advises against.
+        spec: description of the actor.
+        columns: columns of a trajectory.
+        index: number of the actor.
+        parameter_store: name of the `ParameterStore`. Ray advises against handles in the arguments of restarted actors.
     """
 
     def __init__(
-        self, plan: ActorSpec, columns: Sequence[ArraySpec], index: int, parameter_store: str
+        self, spec: ActorSpec, columns: Sequence[ArraySpec], index: int, parameter_store: str
     ) -> None:
         torch.set_num_threads(1)
-        self._plan, self._index = plan, index
+        self._spec, self._index = spec, index
         handle: Any = ray.get_actor(parameter_store)
         self._parameters = StoredParameters(handle)
         self._slot = {
@@ -96,66 +95,63 @@ class RayActor:
         generation: Any = ray.get(handle.register.remote(index))
         self._generation = int(generation)
         self._actor: Actor | None = None
-        self._beginning: int | None = None
+        self._reset_count: int | None = None
 
     def ready(self) -> None:
-        """Answered when Ray has found room for it."""
+        """Return as soon as Ray has started the actor."""
 
-    def fill(self, beginning: int, begin: ResetCommand) -> RemoteResult | WorkerFailure:
-        """A trajectory, after its environments began anew where they have not since the learner last said so.
+    def collect(self, reset_count: int, command: ResetCommand) -> RemoteResult | WorkerFailure:
+        """Return a trajectory. The environments are reset before it if `reset_count` changed.
 
         Args:
-            beginning: counts what the learner said of it.
-            begin: the last of that.
+            reset_count: number of resets that the learner requested so far.
+            command: the last of them.
         """
         try:
-            return self._fill(beginning, begin)
+            return self._collect(reset_count, command)
         except RunError as error:
-            named = name_actor(error, self._plan, self._index)
+            named = name_actor(error, self._spec, self._index)
             named.__cause__ = error.__cause__
             return WorkerFailure.of(named)
         except Exception as error:
             return WorkerFailure.of(error)
 
-    def _fill(self, beginning: int, begin: ResetCommand) -> RemoteResult:
-        stream = begin.stream
+    def _collect(self, reset_count: int, command: ResetCommand) -> RemoteResult:
+        stream = command.stream
         if self._actor is None:
-            unseen = np.zeros(1, np.int64)
+            unwatched = np.zeros(1, np.int64)
             self._actor = Actor(
-                self._plan, self._index, self._generation, self._parameters, [self._slot], None, unseen
+                self._spec, self._index, self._generation, self._parameters, [self._slot], None, unwatched
             )
-            if self._generation > 0:  # what it draws is not what the one that died has drawn
+            if self._generation > 0:  # a restarted actor uses a new random stream
                 stream = None
-        if beginning != self._beginning:
-            self._actor.begin(ResetCommand(begin.iteration, self._generation, stream))
-            self._beginning = beginning
-        done = self._actor.fill(0)
-        return RemoteResult(_to_arrays(self._slot), done, self._generation)
-
-
-_POLL_SECONDS = 1.0  # seconds between looks at who has died; in between, Ctrl-C is heard
+        if reset_count != self._reset_count:
+            self._actor.reset(ResetCommand(command.iteration, self._generation, stream))
+            self._reset_count = reset_count
+        result = self._actor.collect(0)
+        return RemoteResult(_to_arrays(self._slot), result, self._generation)
 
 
 class RayActors:
-    """Actors that Ray places, watches and starts again; an order is a task, which Ray does again where it has to.
+    """Pool of actors that Ray places on nodes, watches and restarts. See `Actors`.
 
-    Each actor is to have as many CPUs of Ray's as its environments have threads. Ray counts restarts for each actor;
-    what ends the run is their sum, as with actors of this machine.
+    A request is a task, which Ray repeats if its actor exits. Each actor takes as many CPUs of Ray as its environments
+    have threads. Ray counts restarts per actor; the run ends when their sum exceeds max_restarts, as with local actors.
 
     Args:
-        plan: of each.
-        count: how many.
-        max_restarts: that may be started again, over all of them.
-        columns: of a trajectory.
-        address, connect_seconds: as `connect` takes them; the seconds are also to find room for all actors.
+        spec: description of an actor.
+        count: number of actors.
+        max_restarts: total over all actors.
+        columns: columns of a trajectory.
+        address, connect_seconds: see `connect`; connect_seconds also limits the wait for room for all actors.
 
     Raises:
-        UserError: no cluster answers, or it has no room.
+        UserError: no cluster answers, or it does not have enough CPUs.
     """
 
     def __init__(
         self,
-        plan: ActorSpec,
+        spec: ActorSpec,
         count: int,
         max_restarts: int,
         columns: Sequence[ArraySpec],
@@ -166,109 +162,117 @@ class RayActors:
         self.restarts = 0
         self.max_restarts = max_restarts
         self._timeout = connect_seconds
-        self._cpus = plan.envs.num_threads
-        self._requests: deque[tuple[int, Any]] = deque()  # (actor, what Ray promised), oldest first
-        self._beginning, self._begins = 0, [ResetCommand(0, 0, None)] * count
-        self._generations = [0] * count  # that made the last trajectory taken
+        self._cpus = spec.envs.num_threads
+        self._requests: deque[tuple[int, Any]] = deque()  # (actor, reference to its result), oldest first
+        self._reset_count, self._resets = 0, [ResetCommand(0, 0, None)] * count
+        self._generations = [0] * count  # of the actors that collected the last trajectories taken
         self._short_since: float | None = None
         self._actors: list[Any] = []
         self._store: Any = None
         self._started_ray = connect("runner.address", address, connect_seconds, count * self._cpus)
         try:
-            # Where the learner is, so that no node but its own takes the board with it.
+            # On the learner's node: the loss of any other node keeps the store.
             here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
             name = f"pgx-{uuid.uuid4().hex}"
             parameter_store: Any = ray.remote(ParameterStore)
             self._store = parameter_store.options(num_cpus=0, scheduling_strategy=here, name=name).remote()
-            kind: Any = ray.remote(RayActor)
-            kind = kind.options(num_cpus=self._cpus, max_restarts=max_restarts, max_task_retries=-1)
-            self._actors = [kind.remote(plan, columns, index, name) for index in range(count)]
+            actor_class: Any = ray.remote(RayActor)
+            actor_class = actor_class.options(
+                num_cpus=self._cpus, max_restarts=max_restarts, max_task_retries=-1
+            )
+            self._actors = [actor_class.remote(spec, columns, index, name) for index in range(count)]
             self._wait_for_resources()
         except BaseException:
             self.close()
             raise
 
     def _wait_for_resources(self) -> None:
-        ready = [actor.ready.remote() for actor in self._actors]
-        there, missing = ray.wait(ready, num_returns=self.count, timeout=self._timeout)
+        references = [actor.ready.remote() for actor in self._actors]
+        ready, missing = ray.wait(references, num_returns=self.count, timeout=self._timeout)
         try:
-            ray.get(there)
+            ray.get(ready)
         except RayError as error:
-            raise RunError(f"an actor cannot begin: {_why(error)}") from error
+            raise RunError(f"an actor cannot start: {_reason(error)}") from error
         if missing:
             raise UserError(
                 f"runner.workers={self.count}: within runner.connect_seconds={self._timeout:g} Ray found room for "
-                f"{len(there)}; {self._resources()}"
+                f"{len(ready)}; {self._resources()}"
             )
 
     def _resources(self) -> str:
-        """What the actors ask for, and what there is, in words."""
-        return f"each takes {self._cpus} CPU (env.num_threads), and the cluster has {_cpus():g}"
+        """Describe the CPUs that the actors need and that the cluster has."""
+        return f"each takes {self._cpus} CPU (env.num_threads), and the cluster has {_cluster_cpus():g}"
 
     def begin(self, iteration: int, streams: Sequence[StreamState | None]) -> None:
         while self._requests:
-            self.take()  # what is under way is finished first: an actor looks up between trajectories only
-        self._beginning += 1
-        self._begins = [ResetCommand(iteration, 0, stream) for stream in streams]
+            self.take()  # an actor reads commands between trajectories only
+        self._reset_count += 1
+        self._resets = [ResetCommand(iteration, 0, stream) for stream in streams]
 
     def publish(self, version: int, parameters: Mapping[str, Tensor]) -> None:
         references = [ray.put(_to_arrays(parameters))]
-        # Answered before anything is ordered, else what is ordered may begin with older ones.
+        # Wait for the store: a trajectory that is requested earlier could start with older parameters.
         self._count_restarts(self._store.publish.remote(version, references))
 
     def request(self, actor: int) -> None:
-        promise = self._actors[actor].fill.remote(self._beginning, self._begins[actor])
-        self._requests.append((actor, promise))
+        reference = self._actors[actor].collect.remote(self._reset_count, self._resets[actor])
+        self._requests.append((actor, reference))
 
     def finished(self) -> int:
-        promises = [promise for _, promise in self._requests]
-        return len(ray.wait(promises, num_returns=len(promises), timeout=0)[0]) if promises else 0
+        references = [reference for _, reference in self._requests]
+        return len(ray.wait(references, num_returns=len(references), timeout=0)[0]) if references else 0
 
     def take(self) -> Trajectory:
-        actor, promise = self._requests[0]
-        while not ray.wait([promise], timeout=_POLL_SECONDS)[0]:
+        actor, reference = self._requests[0]
+        while not ray.wait([reference], timeout=_POLL_SECONDS)[0]:
             self._count_restarts(self._store.restarts.remote())
             self._check_resources()
-        answer: RemoteResult | WorkerFailure = self._answer(promise, f"actor {actor}")
+        answer: RemoteResult | WorkerFailure = self._get(reference, f"actor {actor}")
         if isinstance(answer, WorkerFailure):
             raise answer.error()
         self._requests.popleft()
-        arrays, done, generation = answer
-        # An order whose result was lost with a node is done after what was ordered later: then both are beginnings.
-        begins, self._generations[actor] = done.begins or generation != self._generations[actor], generation
+        arrays, result, generation = answer
+        # Ray repeats a task whose result was lost with a node after later tasks of the actor. Both are then preceded
+        # by a reset, which the change of the generation shows.
+        after_reset = result.after_reset or generation != self._generations[actor]
+        self._generations[actor] = generation
         return Trajectory(
             _to_tensors(arrays),
             actor,
-            done.version,
-            done.episodes,
-            done.env_seconds,
-            done.policy_seconds,
-            np.array(done.stream),  # a copy of its own: the object store's is read-only
-            begins,
+            result.version,
+            result.episodes,
+            result.env_seconds,
+            result.policy_seconds,
+            np.array(result.stream),  # a copy, since arrays in the object store are read-only
+            after_reset,
         )
 
-    def _answer(self, promise: Any, whose: str) -> Any:
-        """What Ray has promised.
+    def _get(self, reference: Any, owner: str) -> Any:
+        """Return the object of a reference.
+
+        Args:
+            reference: of Ray.
+            owner: its process, for messages.
 
         Raises:
-            WorkersLost: it will not come.
+            WorkersLost: the process is lost.
         """
         try:
-            return ray.get(promise)
+            return ray.get(reference)
         except RayError as error:
             limit = f"; runner.max_restarts={self.max_restarts}" if isinstance(error, RayActorError) else ""
-            raise WorkersLost(f"{whose} is lost: {_why(error)}{limit}") from error
+            raise WorkersLost(f"{owner} is lost: {_reason(error)}{limit}") from error
 
-    def _count_restarts(self, promise: Any) -> None:
-        self.restarts = self._answer(promise, "the process that keeps the parameters")
+    def _count_restarts(self, reference: Any) -> None:
+        self.restarts = self._get(reference, "the process that stores the parameters")
         if self.restarts > self.max_restarts:
             raise WorkersLost(
-                f"{self.restarts} actors died; runner.max_restarts={self.max_restarts} are used up"
+                f"actors exited {self.restarts} times; no restarts left, runner.max_restarts={self.max_restarts}"
             )
 
     def _check_resources(self) -> None:
-        """Ray waits for room for an actor whose node is gone, for ever; a run does not."""
-        if _cpus() >= self.count * self._cpus:
+        """Limit the wait for room for an actor whose node is lost, since Ray would wait forever."""
+        if _cluster_cpus() >= self.count * self._cpus:
             self._short_since = None
             return
         self._short_since = self._short_since or time.monotonic()
@@ -290,14 +294,14 @@ class RayActors:
             self._started_ray = False
 
 
-def _cpus() -> float:
-    """Of all nodes that are there."""
+def _cluster_cpus() -> float:
+    """Return the CPUs of all nodes of the cluster."""
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return resources.get("CPU", 0.0)
 
 
-def _why(error: RayError) -> str:
-    """The sentence of Ray's that says why, without its advice."""
+def _reason(error: RayError) -> str:
+    """Return the sentence of Ray's message that states the reason, without its advice."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = next((line for line in lines if line.startswith("The actor is dead")), lines[0])
-    return said.partition(". ")[0].rstrip(".")
+    reason = next((line for line in lines if line.startswith("The actor is dead")), lines[0])
+    return reason.partition(". ")[0].rstrip(".")

@@ -25,25 +25,24 @@ def as_tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
 
 
 def inference_tensors(agent: Agent) -> dict[str, Tensor]:
-    """The tensors that decide how an agent acts, by name: those of its policy and of the lens that it looks through."""
+    """Return the tensors that determine an agent's actions, by name: those of its policy and observation normalizer."""
     tensors = {f"policy.{name}": tensor for name, tensor in agent.policy.state_dict().items()}
     normalize_fn: object = agent.normalizer.normalize_fn
     if is_dataclass(normalize_fn):
-        named = {f"lens.{field.name}": getattr(normalize_fn, field.name) for field in fields(normalize_fn)}
+        named = {f"normalizer.{f.name}": getattr(normalize_fn, f.name) for f in fields(normalize_fn)}
         tensors |= {name: value for name, value in named.items() if isinstance(value, Tensor)}
     return tensors
 
 
 def parameter_specs(tensors: Mapping[str, Tensor]) -> list[ArraySpec]:
-    """Room for them, and for their version."""
-    own = [spec_of(name, tensor) for name, tensor in tensors.items()]
-    return [ArraySpec("version", (1,), "int64"), *own]
+    """Return the layout in shared memory of parameters and their version."""
+    return [ArraySpec("version", (1,), "int64"), *(spec_of(name, tensor) for name, tensor in tensors.items())]
 
 
 class SharedParameters:
-    """Tensors and their version, whole for whoever reads them.
+    """Tensors and their version in shared memory, read and written as a whole.
 
-    The lock is the kernel's, and goes with a process that dies.
+    The kernel releases the lock of a process that exits.
 
     Args:
         memory: descriptor of shared memory.
@@ -57,7 +56,7 @@ class SharedParameters:
 
     @torch.no_grad()
     def publish(self, version: int, tensors: Mapping[str, Tensor]) -> None:
-        """Put other tensors in place of those that are there."""
+        """Replace the tensors and their version."""
         with self._locked(fcntl.LOCK_EX):
             self._version.fill_(version)
             for name, shared in self._tensors.items():
@@ -65,15 +64,15 @@ class SharedParameters:
 
     @torch.no_grad()
     def read(self, tensors: Mapping[str, Tensor]) -> int:
-        """Copy what is there into tensors of the same names; returns its version."""
+        """Copy the shared tensors into tensors of the same names, and return their version."""
         with self._locked(fcntl.LOCK_SH):
             for name, shared in self._tensors.items():
                 tensors[name].copy_(shared)
             return int(self._version)
 
     @contextmanager
-    def _locked(self, how: int) -> Iterator[None]:
-        fcntl.lockf(self._memory, how)
+    def _locked(self, operation: int) -> Iterator[None]:
+        fcntl.lockf(self._memory, operation)
         try:
             yield
         finally:

@@ -225,7 +225,7 @@ def _runner(
                 device=device,
                 engine=engine,
                 num_envs=config.env.num_envs,
-                actor_plan=partial(_actor_plan, config, runner, chosen),
+                actor_spec=partial(_actor_spec, config, runner, chosen),
                 rollout_steps=runner.rollout_steps,
                 workers=runner.workers,
                 trajectories=runner.trajectories,
@@ -238,7 +238,7 @@ def _runner(
             )
 
 
-def _actor_plan(
+def _actor_spec(
     config: RunConfig, runner: ActorLearnerConfig, engine: EngineChoice, actors: int
 ) -> ActorSpec:
     """Return the specification of each of so many actors; it has no critic."""

@@ -180,7 +180,7 @@ def test_when_restarts_are_used_up_the_run_ends_with_an_error_a_checkpoint_and_n
         os.kill(alive[1], signal.SIGKILL)
 
     at_iteration(trainer, 40, kill)
-    with pytest.raises(WorkersLost, match=r"signal 9.*runner\.max_restarts=0 are used up"):
+    with pytest.raises(WorkersLost, match=r"signal 9.*no restarts left, runner\.max_restarts=0"):
         trainer.train()
     until(lambda: not any(map(runs, alive)))
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())

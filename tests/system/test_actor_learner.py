@@ -427,8 +427,8 @@ def test_what_does_not_go_together_is_refused_in_one_message(overrides: list[str
     ("override", "said"),
     [
         ("runner.inference=learner", "with runner.backend=ray they share none; runner.inference=actor"),
-        ("runner.address=head", "runner.address=head: expected host:port, auto or null"),
-        ("runner.address=ray://head:10001", "expected host:port, auto or null"),
+        ("runner.address=head", "runner.address=head: not an address; set host:port, auto or null"),
+        ("runner.address=ray://head:10001", "not an address; set host:port, auto or null"),
     ],
 )
 def test_what_ray_s_actors_cannot_do_is_refused(override: str, said: str) -> None:
@@ -448,7 +448,7 @@ def test_ray_is_imported_by_those_alone_who_ask_for_it() -> None:
     assert subprocess.run([sys.executable, "-c", said], capture_output=True, check=True).stdout == b"False\n"
 
 
-def test_what_actors_act_with_are_the_tensors_of_policy_and_lens(start: Callable[..., Trainer]) -> None:
+def test_inference_tensors_are_those_of_policy_and_normalizer(start: Callable[..., Trainer]) -> None:
     named = inference_tensors(start("env=Pendulum-v1", *PROMPT).agent)
-    assert {name.split(".")[0] for name in named} == {"policy", "lens"}
-    assert {"lens.mean", "lens.scale"} <= named.keys()
+    assert {name.split(".")[0] for name in named} == {"policy", "normalizer"}
+    assert {"normalizer.mean", "normalizer.scale"} <= named.keys()

@@ -192,7 +192,7 @@ def test_when_restarts_are_used_up_the_run_ends_with_a_checkpoint_and_without_ac
             os.kill(began[trainer.counters.iterations // 3 - 1], signal.SIGKILL)
 
     keep(trainer, unlucky)
-    with pytest.raises(WorkersLost, match=r"2 actors died; runner.max_restarts=1 are used up"):
+    with pytest.raises(WorkersLost, match=r"actors exited 2 times; no restarts left, runner.max_restarts=1"):
         trainer.train()
     state = trainer.checkpoints.load("last")
     assert state["counters"]["steps"] == trainer.counters.steps > 0

@@ -83,7 +83,7 @@ def test_when_restarts_are_used_up_the_error_says_who_and_how(word: str, how: st
             pid = workers.pids[1]
             if workers.restarts:
                 with pytest.raises(
-                    RunError, match=rf"{pid} \(number 1\) .*{how}.*max_restarts=1 are used up"
+                    RunError, match=rf"{pid} \(number 1\) .*{how}.*no restarts left, runner.max_restarts=1"
                 ):
                     hear(workers, 2)
             else:
