@@ -35,7 +35,7 @@ def processes_vs_sync(env_id: str, num_envs: int, workers: int, seconds: float, 
         rounds: >= 3 for a median.
     """
     theirs = SyncVectorEnv([lambda: make_single(env_id, {})] * num_envs)
-    ours = GymnasiumVector(env_id, num_envs, {}, first=0)
+    ours = GymnasiumVector(env_id, num_envs, {}, first_index=0)
     shared = ProcessVector(env_id, num_envs, {}, workers, timeout=60.0)
     space = theirs.single_action_space
     assert isinstance(space, gymnasium.spaces.Box)

@@ -29,7 +29,7 @@ from pgx.envs.gymnasium_backend import make_single
 from pgx.envs.make import BackendChoice, make_envs
 from pgx.envs.render.rendering_env import Frame, RenderingEnv
 from pgx.envs.rewards.spec import RewardSpec
-from pgx.envs.vector import Array, VectorEnv
+from pgx.envs.vector import AnyArray, VectorEnv
 from pgx.rollouts.sources import Episode
 from pgx.runs.loggers.jsonl import METRICS, read
 from pgx.training.build import load_agent_for
@@ -44,7 +44,7 @@ CPU = torch.device("cpu")
 LONGEST = 30_000  # steps of an episode
 
 
-def airborne(time_in_air: Array) -> Array:
+def airborne(time_in_air: AnyArray) -> AnyArray:
     """1 in the air, 0 on the ground [N]."""
     return (time_in_air > 0).astype(np.float64)
 
@@ -113,7 +113,7 @@ class Enough(Exception):
 
 def strip(run: Run, first: int, every: int, path: Path) -> None:
     """Pictures side by side, from left to right: one every so many steps of the first episode that lasts so long."""
-    wanted, taken = range(first, first + every * PICTURES, every), dict[tuple[int, int], Array]()
+    wanted, taken = range(first, first + every * PICTURES, every), dict[tuple[int, int], AnyArray]()
 
     def show(frame: Frame) -> None:
         if frame.step in wanted:

@@ -38,11 +38,10 @@ COMMAND = Command(
 )
 
 
-_EXTRA_SECONDS = (
-    10.0  # seconds that an assumption may take longer than worker processes may: they name the line of a hang
-)
+# Added to env.worker_timeout, after which worker processes report the line of a hang themselves.
+_EXTRA_SECONDS = 10.0
 _PROGRESS_SECONDS = 5.0  # seconds between lines of progress when output is not a terminal
-_STYLES = {"holds": "green", "fails": "bold red", "cannot be told": "yellow"}
+_OUTCOME_STYLES = {"holds": "green", "fails": "bold red", "unknown": "yellow"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class _ProcessFailed:
 
 
 def check_environment(overrides: list[str]) -> int:
-    """Print a verdict for each check; return 0, or 1 if a check fails.
+    """Print a result for each check; return 0, or 1 if a check fails.
 
     Args:
         overrides: as for `pgx train`; they name and configure the environment.
@@ -64,35 +63,37 @@ def check_environment(overrides: list[str]) -> int:
     from pgx.config.run_config import EnvConfig
     from pgx.envs.checks.env_under_test import CheckResult, fails, unknown
     from pgx.envs.checks.suite import CHECKS, BackendUnavailable, ChecksFinished, CheckStarted
-    from pgx.envs.make import nan_keywords
+    from pgx.envs.make import nan_kwargs_warnings
     from pgx.runs.writer import complain
 
     values = _values(overrides)
     env = EnvConfig(**values["env"])
-    for warning in nan_keywords(env.kwargs):
+    for warning in nan_kwargs_warnings(env.kwargs):
         complain(warning)
-    verdicts: dict[str, CheckResult] = {}
-    assumption, seen = next(iter(CHECKS)), ChecksFinished(None, None)
+    results: dict[str, CheckResult] = {}
+    check, finished = next(iter(CHECKS)), ChecksFinished(None, None)
     with _check_process(_request(env), env.worker_timeout + _EXTRA_SECONDS) as messages:
         for message in _with_progress(messages):
             match message:
-                case CheckStarted(assumption):
+                case CheckStarted(check):
                     pass
                 case CheckResult():
-                    verdicts[assumption] = message
+                    results[check] = message
                 case BackendUnavailable(problem):
                     raise UserError(problem)
                 case _ProcessFailed(why):
-                    verdicts[assumption] = fails(why)
+                    results[check] = fails(why)
                 case ChecksFinished():
-                    seen = message
-    for assumption in CHECKS:
-        verdicts.setdefault(assumption, unknown("not checked; see above"))
-    verdicts[f"policy={values['policy']['name']} accepts the observations"] = _policy(values, env, seen)
-    _show(verdicts)
-    print(_timing(seen.timing, env))
-    print(_summary(env.id, verdicts))
-    return RunError.exit_code if any(v.outcome == "fails" for v in verdicts.values()) else 0
+                    finished = message
+    for check in CHECKS:
+        results.setdefault(check, unknown("not checked; see above"))
+    results[f"policy={values['policy']['name']} accepts the observations"] = _check_policy(
+        values, env, finished
+    )
+    _show(results)
+    print(_timing(finished.timing, env))
+    print(_summary(env.id, results))
+    return RunError.exit_code if any(r.outcome == "fails" for r in results.values()) else 0
 
 
 def _values(overrides: list[str]) -> dict[str, Any]:
@@ -136,19 +137,19 @@ def _request(env: EnvConfig) -> CheckRequest:
 
 
 @contextmanager
-def _check_process(asked: CheckRequest, limit: float) -> Iterator[Iterator[Any]]:
+def _check_process(request: CheckRequest, limit: float) -> Iterator[Iterator[Any]]:
     """Start a process that checks an environment, and stop it at the end.
 
     Args:
-        asked: the environment and its settings.
+        request: the environment and its settings.
         limit: seconds per check, after which the environment counts as hanging.
 
     Yields:
         The messages of the process.
     """
-    worker = WorkerProcess("pgx.envs.checks.suite:serve", "the check process")
+    worker = WorkerProcess("pgx.envs.checks.suite:serve_checks", "the check process")
     try:
-        worker.send(asked)
+        worker.send(request)
         yield _messages(worker, limit)
     finally:
         stop([worker], WorkerProcess.abandon)
@@ -183,7 +184,7 @@ def _with_progress(messages: Iterator[Any]) -> Iterator[Any]:
     live, printed, drawn, line = sys.stderr.isatty(), time.monotonic(), False, ""
     for message in messages:
         if isinstance(message, CheckStarted):
-            line = f"{list(CHECKS).index(message.assumption) + 1}/{len(CHECKS)} {message.assumption}?"
+            line = f"{list(CHECKS).index(message.check) + 1}/{len(CHECKS)} {message.check}"
         if live and line:
             print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
             drawn = True
@@ -196,7 +197,7 @@ def _with_progress(messages: Iterator[Any]) -> Iterator[Any]:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def _policy(values: dict[str, Any], env: EnvConfig, seen: ChecksFinished) -> CheckResult:
+def _check_policy(values: dict[str, Any], env: EnvConfig, finished: ChecksFinished) -> CheckResult:
     """Check that the configured networks can be built for the environment."""
     import torch
 
@@ -204,9 +205,9 @@ def _policy(values: dict[str, Any], env: EnvConfig, seen: ChecksFinished) -> Che
     from pgx.envs.checks.env_under_test import fails, holds, unknown
     from pgx.networks.agents import AgentSpec, flat_image_hint
 
-    if seen.spaces is None:
+    if finished.spaces is None:
         return unknown("the spaces are unknown")
-    plan = AgentSpec(
+    spec = AgentSpec(
         policy=spec_of("policy", values["policy"]),
         critic=spec_of("critic", values["critic"]),
         normalize_obs=env.normalize_obs,
@@ -214,28 +215,28 @@ def _policy(values: dict[str, Any], env: EnvConfig, seen: ChecksFinished) -> Che
         seed=values["seed"],
     )
     try:
-        agent = plan.make(*seen.spaces, torch.device("cpu"))
+        agent = spec.make(*finished.spaces, torch.device("cpu"))
     except UserError as error:
         return fails(str(error))
     count = sum(p.numel() for p in agent.policy.parameters())
-    hint = f"; {flat}" if (flat := flat_image_hint(values, seen.spaces[0])) else ""
+    hint = f"; {flat}" if (flat := flat_image_hint(values, finished.spaces[0])) else ""
     return holds(
         f"{type(agent.policy).__name__} of {count:,} parameters; critic={values['critic']['name']}{hint}"
     )
 
 
-def _show(verdicts: dict[str, CheckResult]) -> None:
+def _show(results: dict[str, CheckResult]) -> None:
     from rich.table import Table
     from rich.text import Text
 
     from pgx.cli.printing import print_table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("verdict", "check", "evidence"):
+    for heading in ("result", "check", "evidence"):
         table.add_column(heading, no_wrap=heading != "evidence")
-    for assumption, verdict in verdicts.items():
-        evidence = " ".join(verdict.evidence.split())
-        table.add_row(Text(verdict.outcome, _STYLES[verdict.outcome]), Text(assumption), Text(evidence))
+    for check, result in results.items():
+        evidence = " ".join(result.evidence.split())
+        table.add_row(Text(result.outcome, _OUTCOME_STYLES[result.outcome]), Text(check), Text(evidence))
     print_table(table)
 
 
@@ -249,14 +250,14 @@ def _timing(timing: Timing | None, env: EnvConfig) -> str:
     return text
 
 
-def _summary(env_id: str, verdicts: dict[str, CheckResult]) -> str:
-    counts = {outcome: sum(v.outcome == outcome for v in verdicts.values()) for outcome in _STYLES}
+def _summary(env_id: str, results: dict[str, CheckResult]) -> str:
+    counts = {outcome: sum(r.outcome == outcome for r in results.values()) for outcome in _OUTCOME_STYLES}
     totals = [
         f"{counts['holds']} checks hold",
         f"{counts['fails']} fail",
-        f"{counts['cannot be told']} cannot be told",
+        f"{counts['unknown']} unknown",
     ]
     end = ""
-    if failed := [name for name, verdict in verdicts.items() if verdict.outcome == "fails"]:
+    if failed := [name for name, result in results.items() if result.outcome == "fails"]:
         end = f": {'; '.join(failed)}"
     return f"{env_id}: {', '.join(totals)}{end}"

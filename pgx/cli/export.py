@@ -51,7 +51,7 @@ def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bo
     from pgx.core.seeding import derive
     from pgx.envs.gymnasium_backend import make_single
     from pgx.envs.rewards.spec import NO_SHAPING
-    from pgx.envs.spaces import action as action_of
+    from pgx.envs.spaces import action_spec
     from pgx.envs.tensor_spaces import first_observation, tensor_action
     from pgx.networks.export.formats import compare, read, refuse_missing, write
     from pgx.networks.export.network import Deterministic, observed, with_outliers
@@ -84,7 +84,7 @@ def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bo
     part = path.with_name(f".{path.name}.part")
     try:
         write(network, [each[:2] for each in inputs], to, part)
-        convert, run_file = action_of(envs.id, actions)[1], read(to, part, network.inputs)
+        convert, run_file = action_spec(envs.id, actions)[1], read(to, part, network.inputs)
         difference = compare(agent, convert, run_file, sample, inputs)
         if not difference.acceptable:
             raise RunError(f"{out}: not written, because it acts differently from {run}: {difference}")

@@ -37,7 +37,7 @@ def _reward(reward: RewardSpec) -> str:
     """Return the name of the reward if it is not the environment's own."""
     from pgx.envs.rewards.spec import NO_SHAPING
 
-    if not reward.shapes:
+    if not reward.is_shaped:
         return ""
     # Terms given without a named reward keep the default name.
     return (

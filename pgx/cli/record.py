@@ -14,7 +14,7 @@ from pgx.core.text import shown
 
 if TYPE_CHECKING:
     from pgx.envs.render.rendering_env import Frame, RenderingEnv
-    from pgx.envs.render.videos import Kind
+    from pgx.envs.render.videos import VideoFormat
     from pgx.rollouts.sources import Episode
 
 
@@ -75,20 +75,25 @@ def record(
     from pgx.cli.run_folder import load_trusted_config
     from pgx.core.seeding import derive, generator
     from pgx.envs.render.rendering_env import RenderingEnv
-    from pgx.envs.render.videos import LIMITS, kind_of
+    from pgx.envs.render.videos import MAX_FPS, format_of
     from pgx.training.build import load_agent_for
     from pgx.training.evaluation import live_progress, never, play
 
     path = Path(out)
-    kind = kind_of(path)
+    video_format = format_of(path)
     if not path.parent.is_dir():
         raise UserError(f"--out {out}: folder {path.parent} does not exist; create it")
     cfg = load_trusted_config(Path(run), trust)
-    camera = RenderingEnv(
-        cfg.env.id, dict(cfg.env.kwargs), size, cfg.env.worker_timeout, fps or LIMITS[kind], seconds=None
+    env = RenderingEnv(
+        cfg.env.id,
+        dict(cfg.env.kwargs),
+        size,
+        cfg.env.worker_timeout,
+        fps or MAX_FPS[video_format],
+        seconds=None,
     )
     try:
-        agent = load_agent_for(cfg, Path(run), checkpoint, camera.obs_spec, camera.action_spec)
+        agent = load_agent_for(cfg, Path(run), checkpoint, env.obs_spec, env.action_spec)
         device = torch.device(cfg.device)
         act = agent.act_greedily
         if stochastic:
@@ -98,31 +103,31 @@ def record(
             limit = max_steps or cfg.trainer.eval_max_steps
             with live_progress(episodes) as on_step:
                 start = derive(seed, "evaluation")
-                return play(agent, act, camera, episodes, start, device, limit, never, on_step)
+                return play(agent, act, env, episodes, start, device, limit, never, on_step)
 
-        played, frames = _write(camera, play_episodes, path, kind)
+        played, frames = _write(env, play_episodes, path, video_format)
     finally:
-        camera.close()
+        env.close()
     returns = ", ".join(shown(episode.episode_return) for episode in played)
-    print(f"{out}: {frames:,} frames, {frames / camera.fps:,.1f} s at {camera.fps:.3g} frames per second")
-    # The camera uses a separate environment, without a shaped reward.
-    shapes = cfg.reward.shapes
+    print(f"{out}: {frames:,} frames, {frames / env.fps:,.1f} s at {env.fps:.3g} frames per second")
+    # The video uses a separate environment, without a shaped reward.
+    is_shaped = cfg.reward.is_shaped
     if cut := [episode for episode in played if episode.cut]:
         print(f"  {len(cut)} of {episodes} episodes were cut after {cut[0].length:,} steps (--max-steps)")
-    which = "return in the environment's own reward" if shapes else "return"
+    which = "return in the environment's own reward" if is_shaped else "return"
     print(f"  {run}, checkpoint {checkpoint}; {which} {returns}")
     return 0
 
 
 def _write(
-    camera: RenderingEnv, play_all: Callable[[], list[Episode]], path: Path, kind: Kind
+    env: RenderingEnv, play_all: Callable[[], list[Episode]], path: Path, video_format: VideoFormat
 ) -> tuple[list[Episode], int]:
     """Record a video, which is complete or absent; return the episodes and the number of frames."""
     from pgx.envs.render.videos import GIF, MP4, add_caption
     from pgx.runs.checkpoints import write_atomically
 
     part = path.with_name(f".{path.name}.part")
-    video = MP4(part, camera.fps) if kind == "mp4" else GIF(camera.fps, None)
+    video = MP4(part, env.fps) if video_format == "mp4" else GIF(env.fps, None)
     frames = 0
 
     def show(frame: Frame) -> None:
@@ -130,7 +135,7 @@ def _write(
         video.add(add_caption(frame))
         frames += 1
 
-    camera.on_frame = show
+    env.on_frame = show
     try:
         played = play_all()
         if isinstance(video, MP4):

@@ -24,7 +24,7 @@ from pgx.core.errors import UserError
 from pgx.core.paths import choices, groups
 from pgx.core.schema import LONGEST, nearest
 from pgx.envs.registry import id_problem
-from pgx.envs.rewards.spec import functions_of
+from pgx.envs.rewards.spec import user_functions
 
 
 def is_choice(override: Override) -> bool:
@@ -206,7 +206,7 @@ def named_imports(overrides: Sequence[str]) -> list[str]:
         values: Any = override.value()
         for name in reversed(key[1:]):  # as it would stand in the config
             values = {name: values}
-        functions += functions_of(values.get("terms") if isinstance(values, dict) else None)
+        functions += user_functions(values.get("terms") if isinstance(values, dict) else None)
     return [*named_modules(overrides), *functions]
 
 

@@ -19,7 +19,7 @@ from pgx.config.run_config import FIXED, NAMED
 from pgx.config.suggestions import explain
 from pgx.core.errors import UserError
 from pgx.core.text import shell_command
-from pgx.envs.rewards.spec import functions_of
+from pgx.envs.rewards.spec import user_functions
 
 CONFIG = "config.yaml"
 LARGEST = 1_000_000  # bytes of a config; one of pgx's has some thousand
@@ -168,7 +168,7 @@ def foreign_values(config: Mapping[str, Any]) -> Iterator[Foreign]:
             yield Foreign(f"{section}.{name}", value, module_of(value))
         elif value in ADAPTERS:
             yield Foreign(f"{section}.{name}", value, None)
-    for function in functions_of(_section(config, "reward").get("terms")):
+    for function in user_functions(_section(config, "reward").get("terms")):
         yield Foreign("reward.terms", function, module_of(function))
 
 

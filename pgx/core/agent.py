@@ -153,8 +153,8 @@ class Normalizer(Protocol):
         ...
 
     @property
-    def seen(self) -> int | None:
-        """Observations that the statistics are of; None: there are no statistics."""
+    def count(self) -> int | None:
+        """Number of observations in the statistics; None: there are no statistics."""
         ...
 
     def __call__(self, obs: Tensor) -> Tensor: ...

@@ -1,1 +1,1 @@
-"""Vector environments behind one small interface, and the normalisers that stand between them and an agent."""
+"""Vector environments with one interface, their backends, and normalization of observations and rewards."""

@@ -18,29 +18,29 @@ from pgx.envs.gymnasium_backend import GymnasiumVector, make_single, signal_prob
 from pgx.envs.registry import later_version, pickle_env, unpickle_env
 from pgx.envs.rewards.shaped import ShapedRewardEnv
 from pgx.envs.rewards.spec import RewardSpec, required_signals
-from pgx.envs.vector import Array, SignalEnv, Step, VectorEnv
+from pgx.envs.vector import AnyArray, SignalEnv, Step, VectorEnv
 
 if TYPE_CHECKING:  # imports torch
     from pgx.distributed.worker_pool import CallCounts
 
 Backend = Literal["auto", "envpool", "processes", "gymnasium"]
 
-# Seconds. Handing a step to workers and back takes about 0.1 ms; below some times that, what is gained by it would
-# not make up for starting them (half a second, 50 MB each).
-WORTH_WORKERS = 0.3e-3
-TRIAL = 0.2  # seconds for timing an environment's step
+# Seconds. Sending a step to workers and back takes about 0.1 ms. Below a few times that, the gain does not make up for
+# the start of the workers (half a second, 50 MB each).
+_MIN_SECONDS_FOR_WORKERS = 0.3e-3
+_TIMING_SECONDS = 0.2  # for measuring the duration of a step
 
 
 @dataclass(frozen=True)
 class BackendChoice:
-    """Which backend will be used, and why in a few words for the console."""
+    """A backend and the reason for it, for the console."""
 
     name: Literal["envpool", "processes", "gymnasium"]
     reason: str
 
 
-def nan_keywords(kwargs: Mapping[str, Any]) -> list[str]:
-    """Return a warning for each keyword of an environment that is NaN or holds one. An environment may take it."""
+def nan_kwargs_warnings(kwargs: Mapping[str, Any]) -> list[str]:
+    """Return a warning for each keyword of an environment that is or contains NaN. An environment may accept it."""
     return [
         f"env.kwargs.{key}: the environment gets a number that is NaN; for the text, type env.kwargs.{key}=\"'nan'\""
         for key, value in kwargs.items()
@@ -64,83 +64,85 @@ def choose_backend(
     num_threads: int,
     reward: RewardSpec,
 ) -> BackendChoice:
-    """Resolve `auto` to EnvPool where it is the same task, else to Gymnasium: in worker processes where that is faster.
+    """Choose the backend of an environment.
 
-    The last depends on the machine; the results do not, to the last bit. EnvPool is also left where a
-    term of the reward needs what it does not show.
+    `auto` is EnvPool if it has the same task and the signals of the reward, else Gymnasium: in worker processes if that
+    is faster. The latter depends on the machine; the results are the same to the bit.
 
     Raises:
-        UserError: what was asked for by name cannot do it, or the environment has not what the reward needs.
+        UserError: the requested backend cannot run the environment, or the environment lacks a signal of the reward.
     """
     signals = required_signals(reward)
     _check_signals(env_id, kwargs, signals)
     if backend == "gymnasium":
         return BackendChoice("gymnasium", "as configured")
     if backend == "processes":
-        refusal = process_backend.unsupported_reason(env_id, kwargs)
-        if refusal is not None:
-            raise UserError(f"env.backend=processes: {refusal}; env.backend=gymnasium runs it")
+        problem = process_backend.worker_process_problem(env_id, kwargs)
+        if problem is not None:
+            raise UserError(f"env.backend=processes: {problem}; set env.backend=gymnasium")
         return BackendChoice("processes", "as configured")
-    refusal = envpool_backend.unsupported_reason(env_id, kwargs, list(signals))
-    if refusal is None:
+    problem = envpool_backend.envpool_problem(env_id, kwargs, list(signals))
+    if problem is None:
         return BackendChoice("envpool", "as configured" if backend == "envpool" else "auto")
     if backend == "envpool":
-        raise UserError(f"env.backend=envpool: {refusal}; {_instead(env_id, kwargs)}")
+        raise UserError(f"env.backend=envpool: {problem}; {_envpool_alternative(env_id, kwargs)}")
     workers = min(num_threads, num_envs)
-    if workers > 1 and process_backend.unsupported_reason(env_id, kwargs) is None:
+    if workers > 1 and process_backend.worker_process_problem(env_id, kwargs) is None:
         seconds = step_seconds(env_id, kwargs)
-        if seconds * (num_envs - math.ceil(num_envs / workers)) > WORTH_WORKERS:
-            how = f"a step takes {1000 * seconds:.2g} ms, so {workers} processes share the environments"
-            return BackendChoice("processes", f"auto: {refusal}; {how}")
-    return BackendChoice("gymnasium", f"auto: {refusal}")
+        if seconds * (num_envs - math.ceil(num_envs / workers)) > _MIN_SECONDS_FOR_WORKERS:
+            reason = f"a step takes {1000 * seconds:.2g} ms, so {workers} processes share the environments"
+            return BackendChoice("processes", f"auto: {problem}; {reason}")
+    return BackendChoice("gymnasium", f"auto: {problem}")
 
 
-def _instead(env_id: str, kwargs: dict[str, Any]) -> str:
-    """Advise what runs in place of EnvPool: Gymnasium, or a later version if Gymnasium cannot make this one."""
+def _envpool_alternative(env_id: str, kwargs: dict[str, Any]) -> str:
+    """Return advice: Gymnasium, or a later version if Gymnasium cannot create this environment."""
     try:
         make_single(env_id, kwargs).close()
-    except Exception:  # whatever a constructor raises; the refusal says it
+    except Exception:  # a constructor may raise anything; the problem of EnvPool names it
         later = later_version(env_id)
         return f"choose a later version: env={later}" if later else "choose another environment"
-    return "env.backend=gymnasium runs it"
+    return "set env.backend=gymnasium"
 
 
 def _check_signals(env_id: str, kwargs: dict[str, Any], signals: Mapping[str, str]) -> None:
-    """Look whether an environment has what terms would read of it, before there is a run.
+    """Check that an environment has the signals that reward terms read.
 
     Raises:
-        UserError: what it has not, with the term that asks.
+        UserError: the missing signals, each with its term.
     """
     if not signals:
         return
     try:
         with closing(make_single(env_id, kwargs)) as env:
             found = {term: signal_problem(env, signal) for signal, term in signals.items()}
-    except Exception:  # an environment that is broken says so when the run makes it
+    except Exception:  # the run reports it when it creates the environment
         return
-    if problems := [f"reward.terms.{term}: {env_id}: {said}" for term, said in found.items() if said]:
+    if problems := [
+        f"reward.terms.{term}: {env_id}: {problem}" for term, problem in found.items() if problem
+    ]:
         raise UserError(*problems)
 
 
 def step_seconds(env_id: str, kwargs: dict[str, Any]) -> float:
-    """The median time of a random step of one environment; 0 for one that does not stand a trial.
+    """Return the median duration of a random step of one environment; 0 if it raises.
 
-    That may be one in which some actions are forbidden, or one that is broken, which the run itself will say.
+    It may raise because it forbids some actions, or because it is broken, which the run reports.
     """
-    took: list[float] = []
+    durations: list[float] = []
     try:
         with closing(make_single(env_id, kwargs)) as env:
             env.action_space.seed(0)
             env.reset(seed=0)
-            end = time.perf_counter() + TRIAL
+            end = time.perf_counter() + _TIMING_SECONDS
             while (started := time.perf_counter()) < end:
                 ended = any(env.step(env.action_space.sample())[2:4])
-                took.append(time.perf_counter() - started)
+                durations.append(time.perf_counter() - started)
                 if ended:
                     env.reset()
     except Exception:
         return 0.0
-    return statistics.median(took)
+    return statistics.median(durations)
 
 
 def make_envs(
@@ -152,14 +154,16 @@ def make_envs(
     worker_timeout: float,
     reward: RewardSpec,
 ) -> VectorEnv:
-    """N environments on the chosen backend.
+    """Create N environments.
 
     Args:
-        choice: of the backend.
-        env_id, num_envs, kwargs: which, how many and how they are made.
-        num_threads: of EnvPool, or worker processes.
-        worker_timeout: seconds in which worker processes answer; the other backends have none.
-        reward: what is paid.
+        choice: backend.
+        env_id: Gymnasium id.
+        num_envs: N.
+        kwargs: of the environments' constructor.
+        num_threads: threads of EnvPool, or worker processes.
+        worker_timeout: seconds within which worker processes must answer; unused by the other backends.
+        reward: reward of a step.
     """
     signals = list(required_signals(reward))
     envs: SignalEnv
@@ -168,19 +172,19 @@ def make_envs(
     elif choice.name == "processes":
         envs = process_backend.ProcessVector(env_id, num_envs, kwargs, num_threads, worker_timeout, signals)
     else:
-        envs = GymnasiumVector(env_id, num_envs, kwargs, first=0, signals=signals)
-    return ShapedRewardEnv(envs, reward, kwargs) if reward.shapes else envs
+        envs = GymnasiumVector(env_id, num_envs, kwargs, first_index=0, signals=signals)
+    return ShapedRewardEnv(envs, reward, kwargs) if reward.is_shaped else envs
 
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """Environments as plain values, to be made here or in a worker process.
+    """Vector environment as plain values, which this process or a worker process can create.
 
     Args:
-        choice: of the backend.
-        id, num_envs, kwargs, num_threads, worker_timeout: as `make_envs` takes them.
-        recipe: how the environment is registered here, from `pickle_env`; None: as it is everywhere.
-        reward: what is paid.
+        choice: backend.
+        id, num_envs, kwargs, num_threads, worker_timeout: as in `make_envs`.
+        pickled_env: registration of the environment, from `pickle_env`; None: not needed.
+        reward: reward of a step.
     """
 
     choice: BackendChoice
@@ -193,7 +197,7 @@ class EnvSpec:
     reward: RewardSpec
 
     def make(self) -> VectorEnv:
-        """The environments."""
+        """Create the environments."""
         kwargs = self.kwargs if self.pickled_env is None else unpickle_env(self.id, self.pickled_env)
         return make_envs(
             self.choice, self.id, self.num_envs, kwargs, self.num_threads, self.worker_timeout, self.reward
@@ -209,10 +213,10 @@ def env_spec(
     worker_timeout: float,
     reward: RewardSpec,
 ) -> EnvSpec:
-    """Environments that worker processes can make.
+    """Choose the backend, and return the spec of environments that worker processes can create.
 
     Raises:
-        UserError: they cannot, or the backend that was asked for cannot.
+        UserError: worker processes cannot create them, or the requested backend cannot run them.
     """
     choice = choose_backend(env_id, backend, kwargs, num_envs, num_threads, reward)
     pickled_env = None
@@ -224,22 +228,22 @@ def env_spec(
     return EnvSpec(choice, env_id, num_envs, kwargs, num_threads, worker_timeout, pickled_env, reward)
 
 
-def make_counted(plan: EnvSpec, calls: "CallCounts") -> VectorEnv:
-    """Environments of a worker, whose every call is counted, the first being that which makes them.
+def make_counted_envs(spec: EnvSpec, calls: "CallCounts") -> VectorEnv:
+    """Create environments of a worker whose calls, including their creation, are counted for a watchdog.
 
     Args:
-        plan: of the environments.
-        calls: the worker's own counter, [1].
+        spec: of the environments.
+        calls: [1] the worker's counter.
     """
     calls += 1
-    envs = plan.make()
+    envs = spec.make()
     calls += 1
-    # Those in processes of their own are watched from here, by the same bound.
-    return envs if plan.choice.name == "processes" else CountedCalls(envs, calls)
+    # ProcessVector has the same timeout for its workers.
+    return envs if spec.choice.name == "processes" else CallCountingEnv(envs, calls)
 
 
-class CountedCalls:
-    """Environments whose calls are counted."""
+class CallCountingEnv:
+    """Vector environment that increments a counter before and after every call, so that it is odd during a call."""
 
     def __init__(self, envs: VectorEnv, calls: "CallCounts") -> None:
         self._envs = envs
@@ -273,13 +277,13 @@ class CountedCalls:
     def success(self) -> NDArray[np.int8] | None:
         return self._envs.success
 
-    def reset(self, seed: int) -> Array:
+    def reset(self, seed: int) -> AnyArray:
         self._calls += 1
         obs = self._envs.reset(seed)
         self._calls += 1
         return obs
 
-    def send(self, action: Array) -> None:
+    def send(self, action: AnyArray) -> None:
         self._calls += 1
         self._envs.send(action)
         self._calls += 1

@@ -1,4 +1,4 @@
-"""Running statistics of observations and returns. They move between rollouts only."""
+"""Normalization of observations and scaling of rewards by running statistics, which change between rollouts only."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,9 @@ from pgx.core.ranks import SINGLE_PROCESS, Ranks
 from pgx.core.specs import Continuous
 from pgx.ops.returns import backward_recurrence
 
-EPSILON = float(np.finfo(np.float32).eps)  # of rewards, which many environments compute in float32
+_EPSILON = float(
+    np.finfo(np.float32).eps
+)  # relative spacing of rewards, which many environments compute in float32
 
 
 class RunningMoments:
@@ -31,7 +33,7 @@ class RunningMoments:
         self.merge(moments_of(rows))
 
     def merge(self, moments: State) -> None:
-        """Merge the rows that moments (`moments_of`) are of."""
+        """Merge the rows whose moments (`moments_of`) these are."""
         count, mean = moments["count"], moments["mean"]
         if count == 0:
             return
@@ -42,18 +44,17 @@ class RunningMoments:
 
     @property
     def variance(self) -> Tensor:
-        """Population variance; 1 before anything was seen."""
+        """Population variance; 1 without rows."""
         return self.squares / self.count if self.count > 0 else torch.ones_like(self.squares)
 
     def deviation(self, epsilon: float) -> Tensor:
-        """Return the population standard deviation, 0 for a constant; 1 before anything was seen.
+        """Return the population standard deviation: 0 for a constant component, 1 without rows.
 
         A component counts as constant if its deviation is at most epsilon * |mean|: such numbers differ by rounding
-        alone. The bound is relative to the data, so the result has the unit of the data: deviation(a x) = |a|
-        deviation(x).
+        only. The bound is relative to the data, so that deviation(a x) = |a| deviation(x).
 
         Args:
-            epsilon: relative spacing of the numbers that were observed (`torch.finfo(dtype).eps`).
+            epsilon: relative spacing of the observed numbers (`torch.finfo(dtype).eps`).
 
         Returns:
             [*shape], >= 0, float64.
@@ -71,7 +72,7 @@ class RunningMoments:
 def moments_of(rows: Tensor) -> State:
     """Return count, mean and summed squared deviations of rows [B, *shape], as RunningMoments stores them.
 
-    The first row is subtracted before anything is summed: a constant has exactly its own mean and no deviation.
+    The first row is subtracted before the sums, so that the mean of a constant is exact and its deviation is 0.
     """
     rows = rows.double()
     count = torch.tensor(float(len(rows)), dtype=torch.float64)
@@ -82,24 +83,24 @@ def moments_of(rows: Tensor) -> State:
     return {"count": count, "mean": rows[0] + mean, "squares": (rest - mean).square().sum(0)}
 
 
-def in_precision_of_networks(obs: Tensor) -> Tensor:
-    """Return floating observations in torch's default dtype, in which networks are made; other dtypes stay."""
+def to_network_dtype(obs: Tensor) -> Tensor:
+    """Cast floating-point observations to torch's default dtype, which networks have; return others unchanged."""
     return obs.to(torch.get_default_dtype()) if obs.is_floating_point() else obs
 
 
 @dataclass(frozen=True)
-class Unchanged:
-    """Observations as they are, in the precision of the networks."""
+class CastToNetworkDtype:
+    """Function that casts observations to the networks' dtype."""
 
     def __call__(self, obs: Tensor) -> Tensor:
-        return in_precision_of_networks(obs)
+        return to_network_dtype(obs)
 
 
 @dataclass(frozen=True)
-class Standardized:
-    """clip((obs - mean) * scale, -clip, clip), computed in float64 and returned in the precision of the networks.
+class Standardize:
+    """Function clip((obs - mean) * scale, -clip, clip), computed in float64 and cast to the networks' dtype.
 
-    An offset of 1e8 leaves float32 no digits of an observation, so the mean is subtracted before the cast.
+    The mean is subtracted before the cast: float32 cannot represent small differences next to an offset of 1e8.
     """
 
     mean: Tensor  # float64
@@ -107,45 +108,44 @@ class Standardized:
     clip: float
 
     def __call__(self, obs: Tensor) -> Tensor:
-        return in_precision_of_networks(((obs - self.mean) * self.scale).clamp(-self.clip, self.clip))
+        return to_network_dtype(((obs - self.mean) * self.scale).clamp(-self.clip, self.clip))
 
 
 class Identity:
-    """No normalization: observations as they are, in the precision of the networks."""
+    """Normalizer that only casts observations to the networks' dtype."""
 
-    normalize_fn = Unchanged()
-    seen = None
+    normalize_fn = CastToNetworkDtype()
+    count = None
 
     def __call__(self, obs: Tensor) -> Tensor:
         return self.normalize_fn(obs)
 
     def observe(self, obs: Tensor) -> None:
-        """Nothing to learn."""
+        """Do nothing."""
 
     def moments_of(self, obs: Tensor) -> State:
-        """Nothing to know of."""
         return {}
 
     def merge(self, moments: State) -> None:
-        """Nothing to learn."""
+        """Do nothing."""
 
     def state_dict(self) -> State:
         return {}
 
     def load_state_dict(self, state: State) -> None:
-        """Nothing to restore."""
+        """Do nothing."""
 
 
 class ObservationNormalizer:
-    """clip((obs - mean) / standard deviation, -clip, clip), with the moments of the rollouts before this one.
+    """Normalizer clip((obs - mean) / standard deviation, -clip, clip), with the moments of all earlier rollouts.
 
-    A component that has been constant is 0. No other floor keeps the deviation from 0, so the result does not depend
+    A component that was constant so far becomes 0. No constant is added to the deviation, so the result does not depend
     on the unit or the offset of an observation.
 
     Args:
-        obs: what the environment shows.
-        clip: bound on each normalised component, > 0; infinite for none.
-        device: where the networks are.
+        obs: spec of an observation.
+        clip: bound on the absolute value of each normalized component, > 0; infinite for none.
+        device: of the networks.
     """
 
     def __init__(self, obs: Continuous, clip: float, device: torch.device) -> None:
@@ -153,22 +153,22 @@ class ObservationNormalizer:
         self.clip = clip
         self._epsilon = float(np.finfo(obs.dtype).eps)
         zeros = torch.zeros(obs.shape, dtype=torch.float64, device=device)
-        self.normalize_fn = Standardized(zeros, torch.ones_like(zeros), clip)
+        self.normalize_fn = Standardize(zeros, torch.ones_like(zeros), clip)
         self._freeze()
 
     def _freeze(self) -> None:
         deviation = self.moments.deviation(self._epsilon)
-        # In place: what was bound to the lens sees through it as it becomes.
+        # In place, because compiled functions keep references to these tensors.
         self.normalize_fn.mean.copy_(self.moments.mean)
         self.normalize_fn.scale.copy_(torch.where(deviation > 0, 1 / deviation, 0.0))
 
     @property
-    def seen(self) -> int:
-        """Observations merged so far."""
+    def count(self) -> int:
+        """Number of observations merged so far."""
         return int(self.moments.count)
 
     def __call__(self, obs: Tensor) -> Tensor:
-        """obs [..., *shape] raw; the same shape back."""
+        """Normalize raw observations [..., *shape]."""
         return self.normalize_fn(obs)
 
     def observe(self, obs: Tensor) -> None:
@@ -176,11 +176,11 @@ class ObservationNormalizer:
         self.merge(self.moments_of(obs))
 
     def moments_of(self, obs: Tensor) -> State:
-        """What there is to learn from the rows [B, *shape] of a finished rollout, for `merge` here or elsewhere."""
+        """Return the moments of the rows [B, *shape] of a finished rollout, for `merge` in any process."""
         return moments_of(obs.cpu())
 
     def merge(self, moments: State) -> None:
-        """Learn from the rows that these moments are of."""
+        """Merge the rows whose moments these are."""
         self.moments.merge(moments)
         self._freeze()
 
@@ -193,20 +193,20 @@ class ObservationNormalizer:
 
 
 class RewardScaler:
-    """Divides rewards by the standard deviation of the running discounted return.
+    """Division of rewards by the standard deviation of the running discounted return.
 
-    R_t = γ R_{t-1} + r_t within each episode; a rollout's rewards are divided by one number, the root of the
-    variance of all R seen up to and including that rollout, and clipped. It changes the unit of reward, and
-    with it that of the critic, never which policy is best (but for the clipping). The result does not depend on the
-    unit of the raw rewards. As long as all R are equal, they are divided by |R|; rewards of 0 stay 0.
+    R_t = γ R_{t-1} + r_t within each episode. All rewards of a rollout are divided by one number, the standard
+    deviation of all R up to and including that rollout, and clipped. This changes the unit of the reward, and so of the
+    critic. Without clipping it does not change which policy is best. The result does not depend on the unit of the raw
+    rewards. As long as all R are equal, rewards are divided by |R|; rewards of 0 stay 0.
 
     Source: Engstrom et al., "Implementation matters in deep policy gradients", 2020, algorithm 1 of the appendix;
-    there the number moves at every step.
+    there the divisor changes at every step.
 
     Args:
         discount: γ in [0, 1].
-        clip: bound on each scaled reward, > 0; infinite for none.
-        ranks: who step the other environments; the number is one for all.
+        clip: bound on the absolute value of each scaled reward, > 0; infinite for none.
+        ranks: processes with further environments; all use the same divisor.
     """
 
     def __init__(self, discount: float, clip: float, ranks: Ranks = SINGLE_PROCESS) -> None:
@@ -214,13 +214,12 @@ class RewardScaler:
         self.clip = clip
         self.ranks = ranks
         self.moments = RunningMoments(())
-        self.latest: State = moments_of(
-            torch.zeros(0)
-        )  # of the R of the last rollout, for a scaler elsewhere
-        self._running: Tensor | None = None  # [N] R of each episode under way
+        # Moments of the R of the last rollout, for a scaler in another process.
+        self.latest: State = moments_of(torch.zeros(0))
+        self._running: Tensor | None = None  # [N] R of each unfinished episode
 
     def scale(self, reward: Tensor, done: Tensor, valid: Tensor) -> Tensor:
-        """Learn from a rollout's raw rewards and scale them; Args as in `observe`.
+        """Merge a rollout's raw rewards and scale them; Args as in `observe`.
 
         Returns:
             [T, N], float32.
@@ -240,8 +239,8 @@ class RewardScaler:
             done, valid: [T, N] bool; an episode ends after a row that is done.
         """
         raw = reward.double()
-        goes_on = torch.cat([torch.ones_like(done[:1]), ~done[:-1]])
-        decay = self.discount * goes_on.double()
+        continues = torch.cat([torch.ones_like(done[:1]), ~done[:-1]])
+        decay = self.discount * continues.double()
         if self._running is not None:
             raw = torch.cat([raw[:1] + self.discount * self._running, raw[1:]])
         returns = backward_recurrence(raw.flip(0), decay.flip(0)).flip(0)
@@ -252,19 +251,19 @@ class RewardScaler:
 
     @property
     def divisor(self) -> float:
-        """Standard deviation of all R; |R| as long as they are equal; 1 if they are 0, or before any was seen."""
-        found = float(self.moments.deviation(EPSILON)) or abs(float(self.moments.mean))
+        """Standard deviation of all R; |R| if they are equal; 1 if all are 0 or there are none."""
+        found = float(self.moments.deviation(_EPSILON)) or abs(float(self.moments.mean))
         return found or 1.0
 
     def shared(self, count: int) -> "list[RewardScaler]":
-        """Scalers for so many groups of environments, each with episodes of its own, that divide by one number."""
+        """Return `count` scalers with the same divisor, each for the episodes of another group of environments."""
         scalers = [RewardScaler(self.discount, self.clip) for _ in range(count)]
         for scaler in scalers:
             scaler.moments = self.moments
         return scalers
 
     def begin(self) -> None:
-        """Forget the episodes under way: every environment starts anew."""
+        """Discard the returns of unfinished episodes, because all environments restart."""
         self._running = None
 
     def state_dict(self) -> State:

@@ -1,4 +1,4 @@
-"""Environment ids of Gymnasium's registry: missing packages, similar ids, and registration in worker processes."""
+"""Environment ids of Gymnasium's registry: similar ids, missing packages, and registration in worker processes."""
 
 import importlib
 import pickle
@@ -13,18 +13,20 @@ from pgx.core.errors import UserError
 from pgx.core.imports import hidden_file
 from pgx.core.schema import most_similar
 
-_DICT = "; its observations are a Dict: register it wrapped, e.g. in gymnasium.wrappers.FlattenObservation"
+_DICT_NOTE = (
+    "; its observations are a Dict: register it wrapped, e.g. in gymnasium.wrappers.FlattenObservation"
+)
 
 
 @dataclass(frozen=True)
-class Package:
-    """A package whose environments have ids of a known form.
+class EnvPackage:
+    """Package whose environments have ids of a known form.
 
     Args:
-        pip: what `pip install` takes.
-        module: what registers the environments when it is imported.
-        ids: a regular expression that matches a whole id.
-        note: what else the user has to do, from "; " on; empty: nothing.
+        pip: argument of `pip install`.
+        module: module that registers the environments when it is imported.
+        ids: regular expression that matches a whole id.
+        note: further text of the hint: another override, or "; " and an instruction; empty: none.
     """
 
     pip: str
@@ -33,31 +35,31 @@ class Package:
     note: str = ""
 
 
-PACKAGES = (
-    Package("ale-py", "ale_py", r"ALE/.+"),
-    Package("minigrid", "minigrid", r"(MiniGrid|BabyAI)-.+", _DICT),
-    Package("miniworld", "miniworld", r"MiniWorld-.+"),
-    Package(
+KNOWN_PACKAGES = (
+    EnvPackage("ale-py", "ale_py", r"ALE/.+"),
+    EnvPackage("minigrid", "minigrid", r"(MiniGrid|BabyAI)-.+", _DICT_NOTE),
+    EnvPackage("miniworld", "miniworld", r"MiniWorld-.+"),
+    EnvPackage(
         "gymnasium-robotics",
         "gymnasium_robotics",
         r"(Fetch|HandReach|HandManipulate|PointMaze|AntMaze|FrankaKitchen).*-v\d+",
-        _DICT,
+        _DICT_NOTE,
     ),
-    Package("gymnasium-robotics", "gymnasium_robotics", r"AdroitHand.*-v\d+"),
-    Package(
+    EnvPackage("gymnasium-robotics", "gymnasium_robotics", r"AdroitHand.*-v\d+"),
+    EnvPackage(
         "highway-env",
         "highway_env",
         r"(highway|merge|roundabout|parking|intersection|racetrack|exit|lane-keeping|two-way|u-turn)(-.+)?-v\d+",
     ),
-    Package("metaworld", "metaworld", r"Meta-World/.+", " env.kwargs.env_name=reach-v3"),
-    Package("shimmy[dm-control]", "shimmy", r"dm_control/.+", _DICT),
-    Package("panda-gym", "panda_gym", r"Panda.*-v\d+", _DICT),
-    Package("vizdoom", "vizdoom.gymnasium_wrapper", r"Vizdoom.*-v\d+", _DICT),
-    Package("pybullet-envs-gymnasium", "pybullet_envs_gymnasium", r".*Bullet.*-v\d+"),
-    Package("flappy-bird-gymnasium", "flappy_bird_gymnasium", r"FlappyBird.*-v\d+"),
-    Package("gym-pusht", "gym_pusht", r"gym_pusht/.+"),
-    Package("gym-aloha", "gym_aloha", r"gym_aloha/.+"),
-    Package("gym-xarm", "gym_xarm", r"gym_xarm/.+"),
+    EnvPackage("metaworld", "metaworld", r"Meta-World/.+", " env.kwargs.env_name=reach-v3"),
+    EnvPackage("shimmy[dm-control]", "shimmy", r"dm_control/.+", _DICT_NOTE),
+    EnvPackage("panda-gym", "panda_gym", r"Panda.*-v\d+", _DICT_NOTE),
+    EnvPackage("vizdoom", "vizdoom.gymnasium_wrapper", r"Vizdoom.*-v\d+", _DICT_NOTE),
+    EnvPackage("pybullet-envs-gymnasium", "pybullet_envs_gymnasium", r".*Bullet.*-v\d+"),
+    EnvPackage("flappy-bird-gymnasium", "flappy_bird_gymnasium", r"FlappyBird.*-v\d+"),
+    EnvPackage("gym-pusht", "gym_pusht", r"gym_pusht/.+"),
+    EnvPackage("gym-aloha", "gym_aloha", r"gym_aloha/.+"),
+    EnvPackage("gym-xarm", "gym_xarm", r"gym_xarm/.+"),
 )
 
 _GAMES = """
@@ -68,100 +70,21 @@ MontezumaRevenge MsPacman NameThisGame Phoenix Pitfall Pong Pooyan PrivateEye Qb
 Seaquest Skiing Solaris SpaceInvaders StarGunner Tennis TimePilot Tutankham UpNDown Venture VideoPinball WizardOfWor
 YarsRevenge Zaxxon
 """
-ATARI = {game.lower(): game for game in _GAMES.split()}
-
-
-def package_hint(env_id: str) -> str | None:
-    """Return the package that registers an id, with the exact line to type; None: the id has no known form.
-
-    Args:
-        env_id: an id without a module, e.g. "ALE/Pong-v5"; of an Atari game also a bare or an older id, e.g.
-            "Pong-v5" or "PongNoFrameskip-v4".
-    """
-    game = re.fullmatch(r"(\w+?)(-ram)?(NoFrameskip|Deterministic)?(-v\d+)?", env_id)
-    if game and (name := ATARI.get(game[1].lower())):
-        env_id = f"ALE/{name}-v5"
-    for package in PACKAGES:
-        if re.fullmatch(package.ids, env_id):
-            line = f"env={package.module}:{env_id}{package.note}"
-            return f"{env_id} comes from {package.pip.partition('[')[0]}{_install(package)}; {line}"
-    namespace, slash, _ = env_id.partition("/")
-    if slash and namespace.isidentifier():
-        return f"name the module that registers the namespace '{namespace}': env=MODULE:{env_id}"
-    return None
-
-
-def install_hint(module: str) -> str:
-    """Return "; pip install ..." for a module of a known package, else an empty text."""
-    return next(
-        (
-            f"; pip install {_quoted(p.pip)}"
-            for p in PACKAGES
-            if p.module.partition(".")[0] == module.partition(".")[0]
-        ),
-        "",
-    )
-
-
-def _install(package: Package) -> str:
-    there = find_spec(package.module.partition(".")[0]) is not None
-    return ", which is installed" if there else f": pip install {_quoted(package.pip)}"
-
-
-def _quoted(pip: str) -> str:
-    return f"'{pip}'" if "[" in pip else pip
-
-
-def pickle_env(env_id: str, kwargs: dict[str, Any]) -> bytes:
-    """What a worker needs to make an environment: how it was registered here, and its keywords.
-
-    Raises:
-        ValueError: it cannot be brought there.
-    """
-    # None for `module:Id`, which its module registers there too, perhaps with what cannot be sent.
-    spec = gymnasium.registry.get(env_id)
-    instead = f"register it in a module and use env.id=module:{env_id}"
-    try:
-        packed = pickle.dumps((spec, kwargs))
-    except Exception as error:
-        raise ValueError(f"{env_id} cannot be sent to worker processes ({error}); {instead}") from error
-    if b"__main__" in packed:  # pickle sends functions and classes by the name of their module
-        raise ValueError(
-            f"{env_id} is made by code of the script itself, which workers do not run; {instead}"
-        )
-    return packed
-
-
-def unpickle_env(env_id: str, packed: bytes) -> dict[str, Any]:
-    """Register the environment in this process as it was registered where it was packed; returns its keywords.
-
-    Raises:
-        UserError: what it was registered with cannot be imported here.
-    """
-    try:
-        spec, kwargs = pickle.loads(packed)
-    except Exception as error:
-        raise UserError(
-            f"env.id={env_id}: a worker process cannot import what it was registered with "
-            f"({type(error).__name__}: {error}); register it in a module and use env.id=module:{env_id}"
-        ) from error
-    if spec is not None:
-        gymnasium.registry[spec.id] = spec
-    return dict(kwargs)
+_ATARI_GAMES = {game.lower(): game for game in _GAMES.split()}
 
 
 def id_problem(env_id: str) -> str | None:
-    """What is wrong with an environment's id, with the nearest registered one; None when it is registered.
+    """Return why an environment's id cannot be used, with a similar registered one; None: it is registered.
 
-    `module:Id-v0` imports the module first, which is how Gymnasium finds environments of your own.
+    For `module:Id-v0`, the module is imported first, as Gymnasium does.
     """
     module, colon, name = env_id.rpartition(":")
     if colon:
         try:
             importlib.import_module(module)
-        except (Exception, SystemExit) as error:  # whatever a module of the user's raises
+        except (Exception, SystemExit) as error:  # a user's module may raise anything
             missing = isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]
-            hint = install_hint(module) if missing else hidden_file(module)
+            hint = _install_hint(module) if missing else hidden_file(module)
             return f"env.id={env_id}: module '{module}' cannot be imported: {type(error).__name__}: {error}{hint}"
     if name in gymnasium.registry:
         return None
@@ -177,7 +100,7 @@ def id_problem(env_id: str) -> str | None:
 
 
 def nearest_id(env_id: str) -> str:
-    """`; did you mean 'x'?` for the registered id whose name is most similar, of the same version or the newest."""
+    """Return "; did you mean 'x'?" for the most similar registered id, of the same version or the newest."""
     name, dash, version = env_id.rpartition("-v")
     versions: dict[str, list[str]] = {}
     for known in gymnasium.registry:
@@ -191,7 +114,7 @@ def nearest_id(env_id: str) -> str:
 
 
 def later_version(env_id: str) -> str | None:
-    """Return the id of the newest registered version of an environment; None if the id is that, or is unknown."""
+    """Return the id of an environment's newest registered version; None if the id has it or is not registered."""
     own = gymnasium.registry.get(env_id.rpartition(":")[2])
     if own is None:
         return None
@@ -202,3 +125,80 @@ def later_version(env_id: str) -> str | None:
     )
     name = f"{own.namespace}/{own.name}" if own.namespace else own.name
     return f"{name}-v{newest}" if newest > (own.version or 0) else None
+
+
+def package_hint(env_id: str) -> str | None:
+    """Return the package that registers an id and the override that selects it; None: the id has no known form.
+
+    Args:
+        env_id: an id without a module, e.g. "ALE/Pong-v5"; for an Atari game also its name alone or an older id, e.g.
+            "Pong-v5" or "PongNoFrameskip-v4".
+    """
+    game = re.fullmatch(r"(\w+?)(-ram)?(NoFrameskip|Deterministic)?(-v\d+)?", env_id)
+    if game and (name := _ATARI_GAMES.get(game[1].lower())):
+        env_id = f"ALE/{name}-v5"
+    for package in KNOWN_PACKAGES:
+        if re.fullmatch(package.ids, env_id):
+            override = f"env={package.module}:{env_id}{package.note}"
+            return f"{env_id} comes from {package.pip.partition('[')[0]}{_install_state(package)}; {override}"
+    namespace, slash, _ = env_id.partition("/")
+    if slash and namespace.isidentifier():
+        return f"name the module that registers the namespace '{namespace}': env=MODULE:{env_id}"
+    return None
+
+
+def _install_hint(module: str) -> str:
+    """Return "; pip install ..." for a module of a known package; empty for others."""
+    return next(
+        (
+            f"; pip install {_quoted(p.pip)}"
+            for p in KNOWN_PACKAGES
+            if p.module.partition(".")[0] == module.partition(".")[0]
+        ),
+        "",
+    )
+
+
+def _install_state(package: EnvPackage) -> str:
+    installed = find_spec(package.module.partition(".")[0]) is not None
+    return ", which is installed" if installed else f": pip install {_quoted(package.pip)}"
+
+
+def _quoted(pip: str) -> str:
+    return f"'{pip}'" if "[" in pip else pip
+
+
+def pickle_env(env_id: str, kwargs: dict[str, Any]) -> bytes:
+    """Pickle an environment's registration and its keywords, for `unpickle_env` in a worker process.
+
+    Raises:
+        ValueError: they cannot be pickled, or are defined in the script that is run.
+    """
+    # None for `module:Id`: the worker imports the module, which may register something that cannot be pickled.
+    spec = gymnasium.registry.get(env_id)
+    fix = f"register it in a module and use env.id=module:{env_id}"
+    try:
+        pickled = pickle.dumps((spec, kwargs))
+    except Exception as error:
+        raise ValueError(f"{env_id} cannot be sent to worker processes ({error}); {fix}") from error
+    if b"__main__" in pickled:  # pickle stores functions and classes by the name of their module
+        raise ValueError(f"{env_id} is defined in the script itself, which workers do not run; {fix}")
+    return pickled
+
+
+def unpickle_env(env_id: str, pickled: bytes) -> dict[str, Any]:
+    """Register in this process the environment of `pickle_env`; return its keywords.
+
+    Raises:
+        UserError: a module of the registration cannot be imported here.
+    """
+    try:
+        spec, kwargs = pickle.loads(pickled)
+    except Exception as error:
+        raise UserError(
+            f"env.id={env_id}: a worker process cannot import what it was registered with "
+            f"({type(error).__name__}: {error}); register it in a module and use env.id=module:{env_id}"
+        ) from error
+    if spec is not None:
+        gymnasium.registry[spec.id] = spec
+    return dict(kwargs)

@@ -9,94 +9,97 @@ from numpy.typing import NDArray
 
 from pgx.core.tracebacks import exception_frames, location
 
-RESET = "(observation, info)"
-STEP = "(observation, reward, terminated, truncated, info)"
-OLD_API_HINT = (
+_RESET_RETURN = "(observation, info)"
+_STEP_RETURN = "(observation, reward, terminated, truncated, info)"
+_OLD_API_HINT = (
     "environments of Gym's API before 0.26 need a wrapper, for example shimmy's GymV21CompatibilityV0"
 )
 
 
 class InvalidResult(Exception):
-    """An environment returned something that Gymnasium's API does not allow."""
+    """An environment returned a value that Gymnasium's API does not allow."""
 
 
-def unpack_reset(answer: Any) -> tuple[Any, dict[str, Any]]:
+def unpack_reset(returned: Any) -> tuple[Any, dict[str, Any]]:
     """Return observation and info of a reset.
 
     Raises:
-        Malformed: the answer has another form.
+        InvalidResult: the returned value is not (observation, info).
     """
-    if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], dict)):
+    if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], dict)):
         raise InvalidResult(
-            f"reset() returned {_describe_type(answer)}; expected {RESET}, info a dict; {OLD_API_HINT}"
+            f"reset() returned {_describe_type(returned)}; expected {_RESET_RETURN}, info a dict; {_OLD_API_HINT}"
         )
-    return answer
+    return returned
 
 
-def unpack_step(answer: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+def unpack_step(returned: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
     """Return observation, reward, terminated, truncated and info of a step.
 
     Raises:
-        Malformed: the answer has another form.
+        InvalidResult: the returned value is not such a tuple.
     """
-    if not (isinstance(answer, tuple) and len(answer) == 5 and isinstance(answer[4], dict)):
+    if not (isinstance(returned, tuple) and len(returned) == 5 and isinstance(returned[4], dict)):
         raise InvalidResult(
-            f"step() returned {_describe_type(answer)}; expected {STEP}, info a dict; {OLD_API_HINT}"
+            f"step() returned {_describe_type(returned)}; expected {_STEP_RETURN}, info a dict; {_OLD_API_HINT}"
         )
-    return answer
+    return returned
 
 
-def number(value: Any, name: str) -> Any:
-    """Return the one number that a reward or a flag consists of.
+def to_scalar(value: Any, name: str) -> Any:
+    """Return a reward or a flag as a Python scalar.
+
+    Args:
+        value: as returned by step(): a number, or an array of one number.
+        name: "reward", "terminated" or "truncated", for messages.
 
     Raises:
-        Malformed: it is not one real number.
+        InvalidResult: it is not one real number.
     """
     found = np.asarray(value)
     if found.size != 1 or found.dtype.kind not in "fiub":
         shape = f" of shape {list(found.shape)}" if found.shape else ""
         raise InvalidResult(
             f"step() returned {_shortened(value)}, a {type(value).__name__}{shape}, as {name}; expected one "
-            f"{'number' if name == 'reward' else 'truth value'}"
+            f"{'number' if name == 'reward' else 'boolean'}"
         )
     return found.item()
 
 
 def stack_observations(observations: Sequence[Any], call: str, space: "gymnasium.Space[Any]") -> NDArray[Any]:
-    """Return the observations of N environments as one new array [N, ...] of their space.
+    """Stack the observations of N environments to a new array [N, ...] with the space's dtype.
 
     Args:
-        observations: of each environment.
-        call: that returned them, "reset()" or "step()".
+        observations: one of each environment.
+        call: the call that returned them, "reset()" or "step()", for messages.
         space: of one observation.
 
     Raises:
-        Malformed: an observation has another shape than the space, or numbers that the space's dtype cannot hold.
+        InvalidResult: an observation has another shape than the space, or numbers that its dtype cannot hold.
     """
     assert space.shape is not None
     rows = np.empty((len(observations), *space.shape), space.dtype)
     try:
         return np.stack(observations, out=rows)
     except (TypeError, ValueError):
-        for seen in observations:
-            if problem := _misfit(seen, space):
+        for obs in observations:
+            if problem := _obs_problem(obs, space):
                 raise InvalidResult(f"{call} returned {problem}") from None
         raise
 
 
-def _misfit(seen: Any, space: "gymnasium.Space[Any]") -> str:
-    """Describe how an observation does not fit its space; empty: it does."""
-    if isinstance(seen, dict | str | None):
-        return f"a {type(seen).__name__} as observation; the observation space is {space}"
+def _obs_problem(obs: Any, space: "gymnasium.Space[Any]") -> str:
+    """Return why an observation does not fit its space; empty: it does."""
+    if isinstance(obs, dict | str | None):
+        return f"a {type(obs).__name__} as observation; the observation space is {space}"
     try:
-        array = np.asarray(seen)
+        array = np.asarray(obs)
     except ValueError:
-        return f"{_shortened(seen)} as observation, which is no array; the observation space is {space}"
+        return f"{_shortened(obs)} as observation, which is not an array; the observation space is {space}"
     if array.shape != space.shape:
-        said = f"shape {list(space.shape or ())}"
-        return f"an observation of shape {list(array.shape)}; the observation space says {said}"
+        return f"an observation of shape {list(array.shape)}; the observation space has shape {list(space.shape or ())}"
     if space.dtype is not None and not np.can_cast(array.dtype, space.dtype, "same_kind"):
-        return f"an observation of {array.dtype} numbers; the observation space says {space.dtype}"
+        return f"an observation of dtype {array.dtype}; the observation space has dtype {space.dtype}"
     return ""
 
 
@@ -105,24 +108,24 @@ def describe_failure(call: str, error: Exception, env_id: str) -> str:
 
     Args:
         call: "reset()" or "step()".
-        error: that came of it.
-        env_id: for the command that looks at the environment.
+        error: raised by the call or by the validation of its result.
+        env_id: for the suggested `pgx check` command.
     """
     if isinstance(error, InvalidResult):
         return f"{error} (`pgx check env={env_id}` tests every rule)"
     if isinstance(error, TypeError) and "unexpected keyword argument 'seed'" in str(error):
         return (
-            f"{call} takes no seed; define it as reset(self, *, seed=None, options=None); {OLD_API_HINT} "
+            f"{call} has no parameter seed; define it as reset(self, *, seed=None, options=None); {_OLD_API_HINT} "
             f"(`pgx check env={env_id}` tests every rule)"
         )
     where = location(exception_frames(error))
     return f"{call} raised {type(error).__name__}: {error}" + (f", {where}" if where else "")
 
 
-def _describe_type(answer: Any) -> str:
-    if isinstance(answer, tuple):
-        return f"{len(answer)} values ({', '.join(type(part).__name__ for part in answer)})"
-    return f"a {type(answer).__name__}"
+def _describe_type(returned: Any) -> str:
+    if isinstance(returned, tuple):
+        return f"{len(returned)} values ({', '.join(type(part).__name__ for part in returned)})"
+    return f"a {type(returned).__name__}"
 
 
 def _shortened(value: Any) -> str:

@@ -1,7 +1,4 @@
-"""From Gymnasium spaces to specs, and the conversion of observations and actions that goes with each.
-
-Read the action masks that environments show in `info["action_mask"]`.
-"""
+"""Conversion of Gymnasium spaces to specs, of observations and actions, and of action masks."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -12,20 +9,20 @@ from numpy.typing import NDArray
 
 from pgx.core.errors import UserError
 from pgx.core.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
-from pgx.envs.vector import Array
+from pgx.envs.vector import AnyArray
 
-Convert = Callable[[Array], Array]
+Convert = Callable[[AnyArray], AnyArray]
 
 
-def observation(env_id: str, space: "Space[object]") -> tuple[ObsSpec, Convert]:
-    """Spec of a single observation, and the map of a batch [N, ...] to its numbers in a rollout.
+def observation_spec(env_id: str, space: "Space[object]") -> tuple[ObsSpec, Convert]:
+    """Return the spec of one observation, and the conversion of a batch [N, ...] to the numbers of a rollout.
 
     Images stay uint8 and discrete observations become int64. Other numbers become float32, or float64 if float32
-    cannot hold every value of the space's dtype. The observation normaliser casts to float32 after it has subtracted
+    cannot hold every value of the space's dtype. The observation normalizer casts to float32 after it has subtracted
     the mean, so a large offset costs no digits.
 
     Raises:
-        UserError: for a space other than Box and Discrete.
+        UserError: the space is neither Box nor Discrete.
     """
     if isinstance(space, spaces.Box):
         shape = space.shape
@@ -40,11 +37,11 @@ def observation(env_id: str, space: "Space[object]") -> tuple[ObsSpec, Convert]:
     raise UserError(f"env.id={env_id}: observations are {space}; supported are Box and Discrete")
 
 
-def action(env_id: str, space: "Space[object]") -> tuple[ActionSpec, Convert]:
-    """Spec of a single action, and the map from a policy's samples [N, ...] to what the environment takes.
+def action_spec(env_id: str, space: "Space[object]") -> tuple[ActionSpec, Convert]:
+    """Return the spec of one action, and the conversion of a policy's samples [N, ...] to actions of the space.
 
     Raises:
-        UserError: for a space other than Discrete, MultiDiscrete and Box.
+        UserError: the space is not Discrete, MultiDiscrete or a Box of real numbers.
     """
     if isinstance(space, spaces.Discrete):
         start, dtype = int(space.start), space.dtype
@@ -67,15 +64,15 @@ def action(env_id: str, space: "Space[object]") -> tuple[ActionSpec, Convert]:
 
 Mask = NDArray[np.bool_]
 
-FIX = "1 or True allows an action, 0 or False forbids it; an additive mask becomes one by `mask == 0`"
+_MASK_FIX = "1 or True allows an action, 0 or False forbids it; convert an additive mask with `mask == 0`"
 
 
 def mask_problem(mask: Any, sizes: Sequence[int]) -> str:
-    """Describe what is wrong with a mask; empty: nothing.
+    """Return what is wrong with an action mask; empty: it is valid.
 
     Args:
-        mask: as the environment shows it: one array, or a tuple with an array for each component.
-        sizes: of the discrete choices that an action consists of.
+        mask: as returned by the environment: one array, or a tuple with an array for each component.
+        sizes: numbers of choices of the action's components.
     """
     joined = _joined(mask)
     if joined.shape != (sum(sizes),):
@@ -84,17 +81,17 @@ def mask_problem(mask: Any, sizes: Sequence[int]) -> str:
         return ""
     if joined.dtype.kind not in "iuf" or not ((joined == 0) | (joined == 1)).all():
         wrong = next(entry for entry in joined.tolist() if entry not in (0, 1))
-        return f"contains {wrong!r}; expected 0 or 1 for each choice: {FIX}"
+        return f"contains {wrong!r}; expected 0 or 1 for each choice: {_MASK_FIX}"
     return ""
 
 
 def read_mask(mask: Any) -> Mask:
-    """Return a mask without a problem as booleans [K]."""
+    """Return a valid mask as booleans [K]."""
     return _joined(mask).astype(bool)
 
 
 def no_action_allowed(allowed: Mask, sizes: Sequence[int]) -> Mask:
-    """Return for each row of masks [N, K] whether it forbids every alternative of some choice; [N]."""
+    """Return for each row of masks [N, K] whether it forbids every choice of some component; [N]."""
     parts = np.split(allowed, np.cumsum(sizes)[:-1], axis=1)
     closed: Mask = np.any([~part.any(axis=1) for part in parts], axis=0)
     return closed

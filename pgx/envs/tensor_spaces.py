@@ -1,4 +1,7 @@
-"""Actions and observations of Gymnasium spaces as tensors. Worker processes of environments do not import torch."""
+"""Conversion of actions to tensors of Gymnasium spaces, for exported networks.
+
+Separate from spaces.py because worker processes do not import torch.
+"""
 
 from collections.abc import Callable
 
@@ -9,7 +12,7 @@ from torch import Tensor
 
 
 def tensor_action(space: "Space[object]") -> Callable[[Tensor], Tensor]:
-    """Return the map from a policy's samples [N, ...] to actions of a space that `action` supports, for tensors."""
+    """Return the conversion of a policy's samples [N, ...] to actions of a space, as `action_spec` does for arrays."""
     if isinstance(space, spaces.Box):
         low, high = torch.from_numpy(np.stack([space.low, space.high]).astype(np.float32))
         dtype = torch.float64 if space.dtype == np.float64 else torch.float32
@@ -20,5 +23,5 @@ def tensor_action(space: "Space[object]") -> Callable[[Tensor], Tensor]:
 
 
 def first_observation(space: "Space[object]") -> int:
-    """Return the smallest observation of a Discrete space, 0 for others."""
+    """Return the smallest observation of a Discrete space; 0 for other spaces."""
     return int(space.start) if isinstance(space, spaces.Discrete) else 0

@@ -1,4 +1,4 @@
-"""What every backend looks like to a runner."""
+"""Interface of vector environments."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
@@ -8,29 +8,33 @@ from numpy.typing import NDArray
 
 from pgx.core.specs import ActionSpec, ObsSpec
 
-Array = NDArray[Any]
+AnyArray = NDArray[Any]
+Signals = Mapping[str, NDArray[np.float64]]  # [N, ...] each, by name: `info.KEY` or `simulator.NAME`
 
 
-class Shaping(NamedTuple):
-    """What a reward is made of, where it is not the environment's own."""
+class RewardParts(NamedTuple):
+    """Parts of a shaped reward."""
 
     unshaped: NDArray[np.float64]  # [N] the environment's own reward
     parts: Mapping[str, NDArray[np.float64]]  # [N] each, weighted; the reward is their sum
 
 
 class Step(NamedTuple):
-    """One step of N environments. After a step that ended an episode the next one only resets that environment:
-    its action is ignored, its reward is 0, and its row is not data."""
+    """One step of N environments.
 
-    obs: Array  # [N, ...] the true successor, or the first observation after a reset
+    After a step that ended an episode, the next one only resets that environment: it ignores the action, its reward is
+    0, and its row is not data.
+    """
+
+    obs: AnyArray  # [N, ...] the true successor, or the first observation after a reset
     reward: NDArray[np.float64]  # [N] raw
     terminated: NDArray[np.bool_]  # [N]
     truncated: NDArray[np.bool_]  # [N]
-    shaping: Shaping | None = None  # None: the reward is the environment's own
+    reward_parts: RewardParts | None = None  # None: the reward is the environment's own
 
     @property
-    def columns(self) -> dict[str, Array]:
-        """What every environment has a row in."""
+    def columns(self) -> dict[str, AnyArray]:
+        """Arrays with a row for every environment."""
         return {
             "obs": self.obs,
             "reward": self.reward,
@@ -40,13 +44,13 @@ class Step(NamedTuple):
 
 
 def reported_success(info: Mapping[str, Any]) -> Any:
-    """What an environment says of its task, under either of the names in use; None where it says nothing."""
-    said = info.get("is_success")
-    return info.get("success") if said is None else said
+    """Return info["is_success"], else info["success"]; None if both are missing or None."""
+    success = info.get("is_success")
+    return info.get("success") if success is None else success
 
 
 class VectorEnv(Protocol):
-    """N environments stepped together, each resetting itself on the step after its episode's end."""
+    """N environments stepped together; each resets itself on the step after the end of its episode."""
 
     @property
     def id(self) -> str: ...
@@ -61,42 +65,42 @@ class VectorEnv(Protocol):
 
     @property
     def action_mask(self) -> NDArray[np.bool_] | None:
-        """[N, K] the actions that can be taken now; None where the environment does not say (all)."""
+        """[N, K] allowed actions of the next step; None: no environment has a mask."""
         ...
 
     @property
     def success(self) -> NDArray[np.int8] | None:
-        """[N] whether the last step did the task: 1, 0, or -1 where the environment does not say; None: nowhere."""
+        """[N] success reported by the last step: 1, 0, or -1 if not reported; None: no environment reported it."""
         ...
 
-    def reset(self, seed: int) -> Array:
-        """Start every environment anew from seeds seed, seed + 1, ...; returns observations [N, ...]."""
+    def reset(self, seed: int) -> AnyArray:
+        """Reset all environments with the seeds seed, seed + 1, ...; return the observations [N, ...]."""
         ...
 
-    def send(self, action: Array) -> None:
-        """Hand out actions [N, ...] as the policy sampled them; continuous ones are clipped to their bounds here.
+    def send(self, action: AnyArray) -> None:
+        """Start a step with actions [N, ...] as sampled by the policy; continuous ones are clipped to their bounds.
 
-        It returns at once where the backend can step by itself. `receive` comes next, or `close`.
+        Returns at once if the backend steps in other threads or processes. Call `receive` or `close` next.
         """
         ...
 
     def receive(self) -> Step:
-        """Wait for what the actions led to, in arrays that nobody writes to afterwards."""
+        """Wait for the results of the step. The environments do not write to the returned arrays later."""
         ...
 
     def close(self) -> None: ...
 
 
 class SignalEnv(VectorEnv, Protocol):
-    """A VectorEnv that was asked to read more of its environments than a step tells: a backend."""
+    """Vector environment that also reads signals: a backend."""
 
     @property
-    def signals(self) -> Mapping[str, NDArray[np.float64]]:
-        """[N, ...] each, of the last step, by the names that were asked for (pgx/envs/results.py)."""
+    def signals(self) -> Signals:
+        """[N, ...] each, of the last step, by the requested names."""
         ...
 
 
-def step(envs: VectorEnv, action: Array) -> Step:
-    """Take actions [N, ...] and wait for what they lead to."""
+def step(envs: VectorEnv, action: AnyArray) -> Step:
+    """Take one step with actions [N, ...]."""
     envs.send(action)
     return envs.receive()

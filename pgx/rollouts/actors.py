@@ -17,7 +17,7 @@ from pgx.core.seeding import derive
 from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete, ObsSpec, choices, obs_dtype
 from pgx.distributed.shared_memory import ArraySpec
 from pgx.distributed.worker_pool import CallCounts
-from pgx.envs.make import EnvSpec, make_counted
+from pgx.envs.make import EnvSpec, make_counted_envs
 from pgx.networks.agents import AgentSpec
 from pgx.rollouts.collector import RolloutBuffer, RolloutCollector
 from pgx.rollouts.inference import RemotePolicy
@@ -172,7 +172,7 @@ class ActorSpec:
 
         A restarted actor uses new random streams; otherwise it would repeat the data of its predecessor.
         """
-        envs = make_counted(self.envs, calls)
+        envs = make_counted_envs(self.envs, calls)
         agent = self.agent.make(envs.obs_spec, envs.action_spec, _CPU)
         seed = self.seed if generation == 0 else derive(self.seed, "life", generation)
         return RolloutCollector(envs, None, seed, index, _CPU, engine), agent

@@ -19,7 +19,7 @@ from pgx.core.nonfinite import Evidence, NotFiniteError
 from pgx.core.ranks import SINGLE_PROCESS, Ranks, share_of
 from pgx.core.seeding import derive, generator
 from pgx.envs.normalizers import RewardScaler
-from pgx.envs.vector import Array, Step, VectorEnv
+from pgx.envs.vector import AnyArray, Step, VectorEnv
 from pgx.rollouts.sources import Episode
 
 
@@ -33,9 +33,9 @@ class RolloutBuffer:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.steps = 0  # T: complete rows
-        self._columns: dict[str, Array] = {}
+        self._columns: dict[str, AnyArray] = {}
 
-    def write(self, name: str, t: int, values: Array) -> None:
+    def write(self, name: str, t: int, values: AnyArray) -> None:
         """Write row t of a column, [N, ...]. Rows that are never written contain ones."""
         column = self._columns.get(name)
         if column is None:
@@ -49,7 +49,7 @@ class RolloutBuffer:
     def __contains__(self, name: str) -> bool:
         return name in self._columns
 
-    def __getitem__(self, name: str) -> Array:
+    def __getitem__(self, name: str) -> AnyArray:
         """Return the complete rows of a column, [T, N, ...]."""
         return self._columns[name][: self.steps]
 
@@ -101,11 +101,11 @@ class EpisodeStats:
             (environment, episode) for each episode that the step ended.
         """
         self._return = self._return + step.reward
-        self._shaped = step.shaping is not None
-        if step.shaping is not None:
-            self._unshaped = self._unshaped + step.shaping.unshaped
+        self._shaped = step.reward_parts is not None
+        if step.reward_parts is not None:
+            self._unshaped = self._unshaped + step.reward_parts.unshaped
             self._parts = {
-                name: part + self._parts.get(name, 0.0) for name, part in step.shaping.parts.items()
+                name: part + self._parts.get(name, 0.0) for name, part in step.reward_parts.parts.items()
             }
         done = self.resetting
         ended = [(i, self._episode(i, success)) for i in np.flatnonzero(done).tolist()]
@@ -167,7 +167,7 @@ class RolloutCollector:
         self._sampling = generator(seed, "actions", device, index)
         self._noise: Callable[[int, torch.Generator], Tensor] | None = None
         self._bound: dict[bool, tuple[Agent, Bound]] = {}
-        self._obs: Array | None = None
+        self._obs: AnyArray | None = None
 
     @property
     def started(self) -> bool:
@@ -326,10 +326,10 @@ class RolloutCollector:
             share=share_of(self.ranks, valid),
         )
 
-    def _on_device(self, values: Array) -> Tensor:
+    def _on_device(self, values: AnyArray) -> Tensor:
         return torch.from_numpy(values).to(self.device)
 
-    def _raise_nonfinite_obs(self, obs: Array, buffer: RolloutBuffer, step: int) -> NoReturn:
+    def _raise_nonfinite_obs(self, obs: AnyArray, buffer: RolloutBuffer, step: int) -> NoReturn:
         finite = np.isfinite(obs).reshape(len(obs), -1)
         self._raise_nonfinite("observation", np.flatnonzero(~finite.all(axis=1)), buffer, step)
 
@@ -362,7 +362,7 @@ class RolloutCollector:
             self.reward_scaler.load_state_dict(state["reward_scaler"])
 
 
-def _is_finite(obs: Array) -> bool:
+def _is_finite(obs: AnyArray) -> bool:
     """Return whether observations contain neither NaN nor infinities."""
     return obs.dtype.kind != "f" or math.isfinite(obs.sum(dtype=np.float64))
 

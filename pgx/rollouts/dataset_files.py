@@ -35,7 +35,7 @@ from pgx.core.imports import require
 from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete, ObsSpec
 from pgx.core.text import shell_command
 from pgx.envs import spaces as env_spaces
-from pgx.envs.vector import Array, VectorEnv
+from pgx.envs.vector import AnyArray, VectorEnv
 
 _FOLDER, _METADATA, _DATA = "data", "metadata.json", "main_data.hdf5"
 _NAMESPACE = "namespace_metadata.json"  # marks a folder of datasets as a namespace of Minari
@@ -211,7 +211,10 @@ def _folder(path: Path) -> Path:
 
 
 def _check_fit(path: Path, envs: VectorEnv, observation: "Space[Any]", action: "Space[Any]") -> None:
-    recorded = env_spaces.observation(envs.id, observation)[0], env_spaces.action(envs.id, action)[0]
+    recorded = (
+        env_spaces.observation_spec(envs.id, observation)[0],
+        env_spaces.action_spec(envs.id, action)[0],
+    )
     expected = envs.obs_spec, envs.action_spec
     found = [
         f"dataset={path}: its {kind} are {one}, those of env.id={envs.id} are {other}"
@@ -378,11 +381,11 @@ def _new_folder(path: Path) -> Iterator[Path]:
 
 def _columns(
     episode: RecordedEpisode, observation_space: "Space[Any]", action_space: "Space[Any]"
-) -> dict[str, Array]:
+) -> dict[str, AnyArray]:
     terminations, truncations = np.zeros((2, len(episode)), dtype=bool)
     terminations[-1], truncations[-1] = episode.terminated, episode.truncated
     sample = _to_space(action_space, episode.action)
-    columns: dict[str, Array] = {
+    columns: dict[str, AnyArray] = {
         "observations": _to_space(observation_space, episode.obs),
         "actions": sample,
         "rewards": episode.reward.cpu().double().numpy(),
@@ -398,8 +401,8 @@ def _columns(
     return columns
 
 
-def _to_space(space: "Space[Any]", numbers: Tensor) -> Array:
+def _to_space(space: "Space[Any]", numbers: Tensor) -> AnyArray:
     """Convert the numbers of a Rollout [L, ...] (integers from 0, flat actions) to those of the space."""
     assert space.shape is not None
-    shaped: Array = numbers.cpu().numpy().reshape(len(numbers), *space.shape)
+    shaped: AnyArray = numbers.cpu().numpy().reshape(len(numbers), *space.shape)
     return (shaped + getattr(space, "start", 0)).astype(space.dtype)

@@ -29,7 +29,7 @@ from pgx.core.seeding import derive, generator
 from pgx.core.tensor_tree import leaves
 from pgx.distributed.shared_memory import ArraySpec, allocate, attach
 from pgx.distributed.worker_pool import CallCounts, Watchdog, WorkerPool, attach_call_counts
-from pgx.envs.make import EnvSpec, make_counted
+from pgx.envs.make import EnvSpec, make_counted_envs
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
 from pgx.networks.agents import AgentSpec
@@ -180,7 +180,7 @@ class Worker:
     def __init__(self, plan: A3CSpec, memory: int, index: int, calls: CallCounts) -> None:
         self.plan = plan
         self.index = index
-        self.envs = make_counted(plan.envs, calls)
+        self.envs = make_counted_envs(plan.envs, calls)
         self.engine = make_engine(plan.engine, "cpu", print_report if index == 0 else discard_report)
         self.agent = plan.agent.make(self.envs.obs_spec, self.envs.action_spec, CPU)
         own = (
@@ -352,7 +352,7 @@ class A3C:
     def begin(self, iteration: int) -> None:
         """Start every environment of every worker anew, and let them go on to the next checkpoint."""
         self._iteration = iteration
-        self._warming = self.warmup_steps > 0 and self.agent.normalizer.seen == 0
+        self._warming = self.warmup_steps > 0 and self.agent.normalizer.count == 0
         if self.workers is None:
             self.workers = self._start_workers()
         self._start_resting(self.workers)

@@ -35,7 +35,7 @@ from pgx.core.schema import fits, signature
 from pgx.core.seeding import derive, generator
 from pgx.core.specs import ActionSpec, ObsSpec
 from pgx.core.streams import utf8
-from pgx.envs.make import BackendChoice, EnvSpec, choose_backend, env_spec, make_envs, nan_keywords
+from pgx.envs.make import BackendChoice, EnvSpec, choose_backend, env_spec, make_envs, nan_kwargs_warnings
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
 from pgx.networks.agents import AgentSpec
@@ -79,7 +79,7 @@ def build(config: RunConfig, ranks: Ranks = SINGLE_PROCESS) -> Trainer:
     if ranks.rank == 0:
         _make_writable(Path(config.run_dir))
         refuse_unfilmable(config.env, config.trainer)
-        for warning in nan_keywords(config.env.kwargs):
+        for warning in nan_kwargs_warnings(config.env.kwargs):
             complain(warning)
     torch.set_num_threads(config.torch_threads)
     chosen = choose_engine(

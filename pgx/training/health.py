@@ -61,7 +61,7 @@ class Through:
 @torch.no_grad()
 def look_through(agent: Agent, rollout: Rollout) -> Through | None:
     """Remember what a policy does under the present statistics; None where the normaliser has none."""
-    if agent.normalizer.seen is None:
+    if agent.normalizer.count is None:
         return None
     if agent.policy.recurrent_state is None:
         rollout = replace(rollout, valid=_thinned(rollout.valid))

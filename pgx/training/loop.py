@@ -160,7 +160,7 @@ class SyncLoop:
         """Collect, and learn from it; at the run's beginning, warm up the statistics."""
         before = snapshot(learned(self.agent, self.learner))
         self._kept = Kept(counters.steps, counters.iterations, before, self.runner.state_dict())
-        if self.warmup_steps and self.agent.normalizer.seen == 0:
+        if self.warmup_steps and self.agent.normalizer.count == 0:
             return self._warmed_up()
         progress = min(1.0, counters.steps / self.total_steps)
 

@@ -12,7 +12,7 @@ from pgx.core.errors import RunError, UserError
 from pgx.core.periodic import PeriodicTrigger
 from pgx.core.seeding import derive
 from pgx.envs.render.rendering_env import Frame, RenderingEnv
-from pgx.envs.render.videos import GIF, LIMITS, add_caption
+from pgx.envs.render.videos import GIF, MAX_FPS, add_caption
 from pgx.runs.loggers import Clip
 from pgx.runs.writer import Records
 from pgx.training.evaluation import play, unwatched
@@ -51,7 +51,7 @@ def clip_of(
 
         camera.on_frame = on_frame
         # What comes after the steps that are drawn is not in the clip.
-        limit = max(1, int(min(max_steps, camera.drawn)))
+        limit = max(1, int(min(max_steps, camera.rendered_steps)))
         play(still, still.act_greedily, camera, 1, seed, device, limit, should_stop, unwatched)
     finally:
         camera.close()
@@ -101,7 +101,7 @@ def refuse_unfilmable(env: EnvConfig, training: TrainerConfig) -> None:
 
 
 def _open_camera(env: EnvConfig, training: TrainerConfig) -> RenderingEnv:
-    return RenderingEnv(env.id, env.kwargs, None, env.worker_timeout, LIMITS["gif"], training.record_seconds)
+    return RenderingEnv(env.id, env.kwargs, None, env.worker_timeout, MAX_FPS["gif"], training.record_seconds)
 
 
 def filming(

@@ -32,7 +32,7 @@ def test_a_run_is_collected_from_learned_from_resumed_and_evaluated(command: Com
     assert (
         found := re.search(r"30 episodes, ([\d,]+) steps, mean return ([\d.,]+), of mu, checkpoint last", out)
     )
-    envs = GymnasiumVector("CartPole-v1", 1, {}, first=0)
+    envs = GymnasiumVector("CartPole-v1", 1, {}, first_index=0)
     episodes = read_dataset(tmp_path / "data" / "cartpole-v0", envs)
     envs.close()
     steps = sum(len(e) for e in episodes)
@@ -65,7 +65,7 @@ def test_the_recorded_probabilities_are_those_of_the_policy_that_acted(
     trainer = make("algo=reinforce", "env=Pendulum-v1", "trainer.total_steps=900", name="mu")
     trainer.train()
     assert command("collect", "mu", "--episodes", "3", "--out", "d", "--seed", "4")[0] == 0
-    envs = GymnasiumVector("Pendulum-v1", 1, {}, first=0)
+    envs = GymnasiumVector("Pendulum-v1", 1, {}, first_index=0)
     for episode in read_dataset(tmp_path / "d", envs):
         agent = trainer.agent
         seen = agent.observe(episode.obs[:-1], torch.arange(len(episode)), None, None)
@@ -78,7 +78,7 @@ def test_the_seed_decides_what_is_played(command: Command, make: Make, tmp_path:
     make("algo=reinforce", "env=CartPole-v1", "trainer.total_steps=50", name="mu").train()
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         assert command("collect", "mu", "--episodes", "5", "--out", name, "--seed", str(seed))[0] == 0
-    envs = GymnasiumVector("CartPole-v1", 1, {}, first=0)
+    envs = GymnasiumVector("CartPole-v1", 1, {}, first_index=0)
     a, b, c = (read_dataset(tmp_path / name, envs) for name in "abc")
     envs.close()
     assert all(torch.equal(x.obs, y.obs) for x, y in zip(a, b, strict=True))

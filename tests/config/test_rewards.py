@@ -50,18 +50,18 @@ def test_terms_are_changed_added_and_removed_on_the_command_line() -> None:
     [
         ("reward=backwards", "did you mean 'backward'?"),
         ("reward.terms.enrgy={weight:1}", "reward.terms.enrgy: no term 'enrgy'; did you mean 'energy'?"),
-        ("reward.terms.energy=1", "reward.terms.energy: expected weight and what the term takes"),
+        ("reward.terms.energy=1", "reward.terms.energy: expected weight and the term's parameters"),
         ("reward.terms.energy={}", "reward.terms.energy.weight: missing; expected a number"),
         ("reward.terms.energy={weight:abc}", "reward.terms.energy.weight: expected a number, got 'abc'"),
         ("reward.terms.energy={weight:1,wieght:2}", "energy.wieght: unknown key; did you mean 'weight'?"),
         ("reward.terms.air_time={weight:1}", "air_time.longest: missing; expected a number > 0"),
         ("reward.terms.air_time={weight:1,longest:0}", "air_time.longest: expected a number > 0, got 0"),
         ("reward.terms.environment={weight:1}", "expected a name of letters"),
-        ("reward.environment=0", "reward: nothing is paid"),
-        ("reward.environment=0 reward.terms.energy={weight:0}", "reward: nothing is paid"),
+        ("reward.environment=0", "reward: all weights are 0"),
+        ("reward.environment=0 reward.terms.energy={weight:0}", "reward: all weights are 0"),
         ("reward.environment=much", "reward.environment: expected a number, got 'much'"),
-        ("env=CartPole-v1 reward.terms.upright={weight:1}", "it takes uprightness, which is not there on CartPole-v1"),
-        ("reward=tiptoe +env.kwargs.xml_file=mine.xml", "not known of a model of your own"),
+        ("env=CartPole-v1 reward.terms.upright={weight:1}", "parameter uprightness is unavailable for CartPole-v1"),
+        ("reward=tiptoe +env.kwargs.xml_file=mine.xml", "unknown for a custom model"),
         ("reward.terms.mine={function:nowhere.term,weight:1}", "module 'nowhere' cannot be imported"),
         (f"reward.terms.mine={{function:{OWN_TERMS}.forwrd,weight:1}}", "did you mean 'forward'?"),
         (f"reward.terms.mine={{function:{OWN_TERMS}.opposite,weight:1,scale:-1}}", "mine.scale: expected a number > 0"),
@@ -76,7 +76,8 @@ def test_a_parameter_that_was_to_be_a_quantity_is_told_which() -> None:
     with pytest.raises(UserError) as caught:
         compose_valid([f"reward.terms.mine={{function:{OWN_TERMS}.mistaken,weight:1}}"])
     assert any(
-        "x_velocty is no quantity of a step; did you mean 'x_velocity'?" in p for p in caught.value.problems
+        "x_velocty is not a quantity of a step; did you mean 'x_velocity'?" in p
+        for p in caught.value.problems
     )
 
 

@@ -16,7 +16,7 @@ from pgx.config.rules import OTHER_NAMES, VALUE_BASED, rule_hint
 from pgx.config.suggestions import ALIASES, is_known, meant
 from pgx.core.paths import choices, groups
 from pgx.core.schema import most_similar
-from pgx.envs.registry import PACKAGES, id_problem, nearest_id, package_hint
+from pgx.envs.registry import KNOWN_PACKAGES, id_problem, nearest_id, package_hint
 from tests.command import Command
 
 PPO = OmegaConf.to_container(compose(["algo=ppo"]), resolve=False)
@@ -132,7 +132,7 @@ def test_an_id_of_another_package_is_answered_with_the_line_to_type(env_id: str,
 def test_ids_that_gymnasium_has_come_from_no_other_package() -> None:
     own = [known for known in gymnasium.registry if "/" not in known]
     assert not [known for known in own if package_hint(known)]
-    assert len({package.ids for package in PACKAGES}) == len(PACKAGES)
+    assert len({package.ids for package in KNOWN_PACKAGES}) == len(KNOWN_PACKAGES)
 
 
 def test_an_id_of_a_package_that_is_not_installed_says_so() -> None:

@@ -447,7 +447,7 @@ def test_a_target_in_env_kwargs_is_a_keyword_like_any_other(command: Command, tm
         "train", "env=CartPole-v1", *SMALL, "env.kwargs={_target_: os.system, command: 'touch pwned'}"
     )
     assert said.code == 2 and not (tmp_path / "pwned").exists()
-    assert "cannot be made with env.kwargs" in said.problems[0]
+    assert "cannot be created with env.kwargs" in said.problems[0]
 
 
 def test_the_metadata_of_a_dataset_imports_nothing(

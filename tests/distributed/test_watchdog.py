@@ -4,7 +4,7 @@ import numpy as np
 
 from pgx.distributed.worker_pool import Watchdog, attach_call_counts
 from pgx.envs.gymnasium_backend import GymnasiumVector
-from pgx.envs.make import CountedCalls
+from pgx.envs.make import CallCountingEnv
 
 
 def test_only_time_that_is_waited_within_one_call_counts() -> None:
@@ -33,12 +33,12 @@ def test_one_that_takes_the_place_of_another_is_not_held_to_what_that_one_did() 
 
 def test_a_counter_is_odd_within_calls_alone() -> None:
     calls = np.zeros(1, np.int64)
-    envs = GymnasiumVector("CartPole-v1", 2, {}, first=0)
+    envs = GymnasiumVector("CartPole-v1", 2, {}, first_index=0)
     seen: list[int] = []
     for name in ("reset", "send", "receive"):
         inner = getattr(envs, name)
         setattr(envs, name, lambda *given, inner=inner: (seen.append(int(calls[0])), inner(*given))[1])
-    watched = CountedCalls(envs, calls)
+    watched = CallCountingEnv(envs, calls)
     watched.reset(0)
     assert calls[0] % 2 == 0
     watched.send(np.zeros(2, np.int64))

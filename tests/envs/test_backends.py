@@ -16,7 +16,7 @@ import tests.environments  # noqa: F401, registers ids
 from pgx.core.errors import RunError, UserError
 from pgx.core.specs import Continuous, Discrete, MultiDiscrete
 from pgx.envs import spaces
-from pgx.envs.envpool_backend import EnvPoolVector, unsupported_reason
+from pgx.envs.envpool_backend import EnvPoolVector, envpool_problem
 from pgx.envs.gymnasium_backend import GymnasiumVector, suppressed_warnings
 from pgx.envs.make import BackendChoice, choose_backend, make_envs
 from pgx.envs.registry import id_problem
@@ -124,7 +124,7 @@ def test_gymnasiums_statistics_wrapper_counts_the_same_episodes(monkeypatch: pyt
         return RecordEpisodeStatistics(gymnasium.make("CartPole-v1"))
 
     monkeypatch.setitem(gymnasium.registry, "Counted-v0", EnvSpec("Counted-v0", entry_point=made))
-    envs = GymnasiumVector("Counted-v0", 1, {}, first=0)
+    envs = GymnasiumVector("Counted-v0", 1, {}, first_index=0)
     envs.reset(0)
     lengths, returns, length = [], [], 0
     for _ in range(100):
@@ -134,7 +134,7 @@ def test_gymnasiums_statistics_wrapper_counts_the_same_episodes(monkeypatch: pyt
             lengths.append(length)
             returns.append(float(length))
             length = -1  # the step that only resets
-    wrapper = envs.first
+    wrapper = envs.first_env
     while not isinstance(wrapper, RecordEpisodeStatistics):
         assert isinstance(wrapper, gymnasium.Wrapper)
         wrapper = wrapper.env
@@ -195,7 +195,7 @@ def test_a_humanoid_observes_the_same_contact_forces_in_both_libraries(env_id: s
 
 
 def test_choices_of_several_dimensions_are_given_in_the_shape_of_their_space() -> None:
-    spec, write = spaces.action("Grid-v0", ChoiceGrid([[2, 3], [4, 5]], start=[[0, 1], [2, 3]]))
+    spec, write = spaces.action_spec("Grid-v0", ChoiceGrid([[2, 3], [4, 5]], start=[[0, 1], [2, 3]]))
     assert spec == MultiDiscrete((2, 3, 4, 5))
     assert write(np.array([[0, 1, 2, 3], [1, 0, 3, 4]])).tolist() == [[[0, 2], [4, 6]], [[1, 1], [5, 7]]]
 
@@ -238,9 +238,9 @@ def test_auto_takes_envpool_only_for_the_same_task() -> None:
     ):
         choice = choose(env_id, "auto", kwargs)
         assert choice.name == "gymnasium" and reason in choice.reason
-        with pytest.raises(UserError, match=r"env\.backend=gymnasium runs it"):
+        with pytest.raises(UserError, match=r"set env\.backend=gymnasium"):
             choose(env_id, "envpool", kwargs)
-    assert unsupported_reason("Walker2d-v4", {"max_episode_steps": 50}) is None
+    assert envpool_problem("Walker2d-v4", {"max_episode_steps": 50}) is None
 
 
 def test_an_id_with_its_module_gets_envpool_where_it_is_the_same_environment(
@@ -252,16 +252,19 @@ def test_an_id_with_its_module_gets_envpool_where_it_is_the_same_environment(
     spec = EnvSpec("highway-fast-v0", entry_point=Fast, max_episode_steps=30)
     monkeypatch.setitem(gymnasium.registry, "highway-fast-v0", spec)
     choice = choose("tests.envs.odd:highway-fast-v0", "auto", {})  # with the spaces and limit of EnvPool's
-    assert choice.name == "gymnasium" and "is made by tests.envs.odd here" in choice.reason
+    assert choice.name == "gymnasium" and "is registered by tests.envs.odd" in choice.reason
 
 
 def test_an_id_with_another_limit_of_time_does_not_get_envpool(monkeypatch: pytest.MonkeyPatch) -> None:
     """CartPole-v1 of a person who gave it another: EnvPool's would end its episodes elsewhere."""
-    assert unsupported_reason("CartPole-v1", {}) is None
+    assert envpool_problem("CartPole-v1", {}) is None
     spec = copy.deepcopy(gymnasium.registry["CartPole-v1"])
     spec.max_episode_steps = 123
     monkeypatch.setitem(gymnasium.registry, "CartPole-v1", spec)
-    assert unsupported_reason("CartPole-v1", {}) == "EnvPool's CartPole-v1 lasts 500 steps, Gymnasium's 123"
+    assert (
+        envpool_problem("CartPole-v1", {})
+        == "EnvPool's CartPole-v1 has a time limit of 500 steps, Gymnasium's 123"
+    )
 
 
 def test_no_backend_is_advised_that_cannot_run_the_environment() -> None:
@@ -272,7 +275,7 @@ def test_no_backend_is_advised_that_cannot_run_the_environment() -> None:
 
 
 def test_wrong_kwargs_of_an_earlier_version_are_no_reason_for_a_later_one() -> None:
-    with pytest.raises(UserError, match=r"cannot be made with .*bogus") as refused:
+    with pytest.raises(UserError, match=r"cannot be created with .*bogus") as refused:
         make("gymnasium", "Hopper-v4", bogus=1)
     assert "later version" not in str(refused.value)
 
@@ -287,7 +290,7 @@ def test_an_id_is_known_or_the_nearest_is_named() -> None:
 @pytest.mark.parametrize("backend", OURS)
 def test_wrong_kwargs_are_the_users_mistake(backend: str) -> None:
     with pytest.raises(
-        UserError, match=r"^env\.id=CartPole-v1: cannot be made with env\.kwargs=.*bogus.*[^\n]*$"
+        UserError, match=r"^env\.id=CartPole-v1: cannot be created with env\.kwargs=.*bogus.*[^\n]*$"
     ):
         make(backend, "CartPole-v1", bogus=1)
 
@@ -296,7 +299,9 @@ def test_an_environment_that_raises_is_named() -> None:
     envs = make("gymnasium", "Counter-v0")
     envs.reset(0)
     with pytest.raises(RunError, match=r"Counter-v0: step\(\) raised"):
-        envs._write = lambda action: action  # past the clipping, so that the environment's own check fails
+        envs._convert_action = lambda action: (
+            action
+        )  # past the clipping, so that the environment's own check fails
         step(envs, np.full((3, 2), 99.0, np.float32))
 
 
@@ -326,7 +331,7 @@ def test_envpool_by_columns_is_envpool_by_its_public_calls(env_id: str) -> None:
     with suppressed_warnings():
         theirs = envpool.make(env_id, env_type="gymnasium", num_envs=3, num_threads=2, seed=7)
         seen, (shown, _) = ours.reset(7), theirs.reset()
-    assert np.array_equal(seen, ours._read(shown))
+    assert np.array_equal(seen, ours._convert_obs(shown))
     rng = np.random.default_rng(0)
     ends = 0
     for _ in range(300):
@@ -336,8 +341,8 @@ def test_envpool_by_columns_is_envpool_by_its_public_calls(env_id: str) -> None:
             action = rng.uniform(-1, 1, (3, *ours.action_spec.shape))
         took = step(ours, action)
         with suppressed_warnings():
-            obs, reward, terminated, truncated, _ = theirs.step(ours._write(action))
-        expected = ours._read(obs), reward.astype(np.float64), terminated, truncated
+            obs, reward, terminated, truncated, _ = theirs.step(ours._convert_action(action))
+        expected = ours._convert_obs(obs), reward.astype(np.float64), terminated, truncated
         for one, other in zip(
             (took.obs, took.reward, took.terminated, took.truncated), expected, strict=True
         ):

@@ -203,7 +203,7 @@ for name, kind in (("MaskedLever", MaskedLever), ("HalfMasked", HalfMasked)):
 
 def test_a_mask_for_continuous_actions_is_refused(make: Make) -> None:
     trainer = make("algo=ppo", "env=tests.envs.test_masks:MaskedLever-v0")
-    with pytest.raises(RunError, match="masks are of discrete"):
+    with pytest.raises(RunError, match="a mask needs discrete actions"):
         trainer.runner.collect(trainer.agent)
 
 

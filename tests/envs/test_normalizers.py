@@ -140,7 +140,7 @@ def test_normalised_observations_depend_on_neither_unit_nor_offset(scale: float,
 
 
 def test_an_observation_keeps_its_digits_from_the_space_to_the_network() -> None:
-    _, read = spaces.observation("test", gym_spaces.Box(-np.inf, np.inf, (3,), np.float64))
+    _, read = spaces.observation_spec("test", gym_spaces.Box(-np.inf, np.inf, (3,), np.float64))
     obs = [torch.from_numpy(read(rows.numpy() + 1e8)) for rows in rollouts()]
     torch.testing.assert_close(normalized(obs), normalized(rollouts()), rtol=0.0, atol=1e-6)
 
@@ -151,7 +151,7 @@ def test_an_observation_keeps_its_digits_from_the_space_to_the_network() -> None
 def test_every_number_of_a_space_has_a_number_of_its_own_in_a_rollout(dtype: type[np.number]) -> None:
     limits = np.iinfo(dtype) if np.issubdtype(dtype, np.integer) else np.finfo(dtype)
     high = min(int(limits.max), 2**40)
-    spec, read = spaces.observation("test", gym_spaces.Box(0, high, (2,), dtype))
+    spec, read = spaces.observation_spec("test", gym_spaces.Box(0, high, (2,), dtype))
     # Of the largest numbers two that differ in the last digit.
     top = dtype(high if np.issubdtype(dtype, np.integer) else 1.0)
     below = top - dtype(1) if np.issubdtype(dtype, np.integer) else np.nextafter(top, dtype(0))

@@ -18,7 +18,7 @@ from pgx.core.specs import Continuous, ObsSpec
 from pgx.envs.make import BackendChoice, make_envs
 from pgx.envs.normalizers import Identity, ObservationNormalizer, RewardScaler
 from pgx.envs.rewards.spec import NO_SHAPING
-from pgx.envs.vector import Array, Step, VectorEnv
+from pgx.envs.vector import AnyArray, Step, VectorEnv
 from pgx.networks import POLICIES
 from pgx.networks.tabular import Zero
 from pgx.rollouts.collector import RolloutBuffer, RolloutCollector
@@ -319,7 +319,7 @@ def watched(collector: RolloutCollector, buffer: RolloutBuffer, events: list[tup
     """Have these note what they are asked for, and the row that is written."""
     send, receive, write = collector.envs.send, collector.envs.receive, buffer.write
 
-    def noted_send(action: Array) -> None:
+    def noted_send(action: AnyArray) -> None:
         events.append(("send", -1))
         send(action)
 
@@ -327,7 +327,7 @@ def watched(collector: RolloutCollector, buffer: RolloutBuffer, events: list[tup
         events.append(("receive", -1))
         return receive()
 
-    def noted_write(name: str, t: int, values: Array) -> None:
+    def noted_write(name: str, t: int, values: AnyArray) -> None:
         events.append((name, t))
         write(name, t, values)
 

@@ -60,7 +60,7 @@ def written(path: Path, env_id: str, episodes: list[RecordedEpisode], **metadata
 
 
 def read(path: Path, env_id: str) -> list[RecordedEpisode]:
-    envs = GymnasiumVector(env_id, 1, {}, first=0)
+    envs = GymnasiumVector(env_id, 1, {}, first_index=0)
     try:
         return read_dataset(path, envs)
     finally:

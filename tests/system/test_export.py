@@ -14,7 +14,7 @@ from pgx.cli import export as command
 from pgx.cli.run_folder import read_run_config
 from pgx.config.validate import validate
 from pgx.core.errors import RunError, UserError
-from pgx.envs.spaces import action as action_of
+from pgx.envs.spaces import action_spec
 from pgx.envs.tensor_spaces import first_observation, tensor_action
 from pgx.networks.export import formats as comparison
 from pgx.networks.export.formats import Format, compare, read, write
@@ -132,7 +132,7 @@ def test_bounds_are_inside_and_reached(make: Make, tmp_path: Path) -> None:
 def test_choices_of_several_dimensions_have_the_shape_and_numbers_of_their_space() -> None:
     space = spaces.MultiDiscrete([[2, 3], [4, 5]], start=[[0, 1], [2, 3]])
     chosen = torch.tensor([[0, 1, 2, 3], [1, 0, 3, 4]])
-    expected = action_of("Grid-v0", space)[1](chosen.numpy())
+    expected = action_spec("Grid-v0", space)[1](chosen.numpy())
     assert np.array_equal(tensor_action(space)(chosen).numpy(), expected)
 
 
@@ -153,7 +153,7 @@ def test_the_file_of_another_run_is_noticed(make: Make, tmp_path: Path) -> None:
     for overrides in (KINDS["bounded"], ["env=CartPole-v1"]):
         agent, sample, space, own = exported(make, tmp_path, "torchscript", "a", *overrides, "seed=1")
         *_, other = exported(make, tmp_path, "torchscript", "b", *overrides, "seed=2")
-        convert = action_of("", space)[1]
+        convert = action_spec("", space)[1]
         assert compare(agent, convert, own, sample, sample.inputs(0)).acceptable
         assert not compare(agent, convert, other, sample, sample.inputs(0)).acceptable
         for name in ("a", "b"):

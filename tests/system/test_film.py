@@ -101,7 +101,9 @@ def test_what_cannot_be_filmed_says_why() -> None:
     assert "ValueError: no more paint" in refused(breaks=10)
     with pytest.raises(UserError, match="render_mode"):
         RenderingEnv("tests.environments:Counter-v0", {}, None, 60.0, 25, None)
-    with pytest.raises(UserError, match="--width and --height are for environments that take them"):
+    with pytest.raises(
+        UserError, match="remove --width and --height, which this environment does not support"
+    ):
         RenderingEnv(PAINTED, {}, (64, None), 60.0, 25, None)
 
 
@@ -126,7 +128,7 @@ def test_what_the_user_says_of_opengl_is_respected(
     for display in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(display, raising=False)
     monkeypatch.setenv("MUJOCO_GL", "glfw")
-    with pytest.raises(UserError, match="MUJOCO_GL=glfw is set, and does not work here; unset, pgx chooses"):
+    with pytest.raises(UserError, match="MUJOCO_GL=glfw: does not work here; unset it and pgx chooses"):
         RenderingEnv("InvertedPendulum-v4", {}, None, 60.0, 25, None)
     assert capfd.readouterr() == ("", "")  # GLFW's own warnings say less
 

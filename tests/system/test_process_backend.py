@@ -27,7 +27,7 @@ from pgx.envs.gymnasium_backend import GymnasiumVector
 from pgx.envs.make import choose_backend
 from pgx.envs.process_backend import ProcessVector, _env_slices, _request_close, _start
 from pgx.envs.rewards.spec import NO_SHAPING
-from pgx.envs.vector import Array, VectorEnv, step
+from pgx.envs.vector import AnyArray, VectorEnv, step
 from tests.conftest import Make, parameters
 from tests.processes import names, runs, until
 
@@ -49,11 +49,11 @@ def pids(envs: ProcessVector) -> list[int]:
     return [worker.process.pid for worker in envs._workers]
 
 
-def idle(envs: VectorEnv) -> Array:
+def idle(envs: VectorEnv) -> AnyArray:
     return np.zeros(envs.num_envs, np.int64)
 
 
-def some(rng: np.random.Generator, envs: VectorEnv) -> Array:
+def some(rng: np.random.Generator, envs: VectorEnv) -> AnyArray:
     """Random actions that are allowed; continuous ones go beyond their bounds."""
     if isinstance(envs.action_spec, Continuous):
         return rng.uniform(-3, 3, (envs.num_envs, *envs.action_spec.shape)).astype(np.float32)
@@ -87,7 +87,7 @@ def same(one: Any, two: Any) -> bool:
 def test_the_bits_are_those_of_environments_in_this_process(
     env_id: str, kwargs: dict[str, Any], n: int, workers: int
 ) -> None:
-    here, rng, ends = GymnasiumVector(env_id, n, kwargs, first=0), np.random.default_rng(1), 0
+    here, rng, ends = GymnasiumVector(env_id, n, kwargs, first_index=0), np.random.default_rng(1), 0
     with processes(env_id, n, workers, **kwargs) as there:
         assert len(set(pids(there))) == min(n, workers)
         assert (there.obs_spec, there.action_spec) == (here.obs_spec, here.action_spec)
@@ -123,7 +123,7 @@ def test_an_environment_that_fails_says_the_same_on_either_backend(at: str, what
     said = []
     kwargs = {"at": at, "what": what, "number": 3}
     with processes(TROUBLE, 5, 5, **kwargs) as there:
-        for envs in (GymnasiumVector(TROUBLE, 5, kwargs, first=0), there):
+        for envs in (GymnasiumVector(TROUBLE, 5, kwargs, first_index=0), there):
             with pytest.raises(RunError) as caught:
                 envs.reset(100)
                 step(envs, idle(envs))
@@ -146,7 +146,7 @@ def test_after_a_failed_step_a_reset_begins_anew() -> None:
 def test_a_constructor_that_fails_says_the_same_on_either_backend() -> None:
     said = []
     for make_them in (
-        lambda: GymnasiumVector(TROUBLE, 3, {"at": "constructor"}, first=0),
+        lambda: GymnasiumVector(TROUBLE, 3, {"at": "constructor"}, first_index=0),
         lambda: ProcessVector(TROUBLE, 3, {"at": "constructor"}, 2, BOUND),
     ):
         with pytest.raises(UserError) as caught:
@@ -400,9 +400,7 @@ def test_an_environment_is_what_it_was_registered_as_here() -> None:
 def test_what_cannot_reach_a_worker_is_refused_and_runs_here(entry: Any, why: str) -> None:
     gymnasium.register("Local-v0", entry)
     try:
-        with pytest.raises(
-            UserError, match=rf"{why}.*env\.id=module:Local-v0; env\.backend=gymnasium runs it"
-        ):
+        with pytest.raises(UserError, match=rf"{why}.*env\.id=module:Local-v0; set env\.backend=gymnasium"):
             choose_backend("Local-v0", "processes", {}, 2, 2, NO_SHAPING)
         assert choose_backend("Local-v0", "auto", {}, 2, 2, NO_SHAPING).name == "gymnasium"
     finally:

@@ -64,7 +64,7 @@ def test_the_statistics_move_after_the_update_and_the_look_at_its_health_before_
         original = getattr(algorithm, name)
 
         def asked(*given: Any) -> Any:
-            order.append((name, agent.normalizer.seen, parameters(trainer)))
+            order.append((name, agent.normalizer.count, parameters(trainer)))
             return original(*given)
 
         setattr(algorithm, name, asked)
@@ -75,7 +75,7 @@ def test_the_statistics_move_after_the_update_and_the_look_at_its_health_before_
     names = [name for name, _, _ in order]
     assert names[:2] == ["estimate", "update"] and {seen for _, seen, _ in order} == {0}
     assert torch.equal(order[0][2], order[1][2]) and not torch.equal(order[0][2], parameters(trainer))
-    assert agent.normalizer.seen == report.steps
+    assert agent.normalizer.count == report.steps
     assert report.metrics is not None and report.metrics["kl"] > 0 and report.metrics["step_norm"] > 0
 
 
@@ -132,7 +132,7 @@ PPO = ["algo=ppo", "env=CartPole-v1", "env.backend=gymnasium", "algo.epochs=1", 
 
 
 def count(trainer: Trainer) -> int | None:
-    return trainer.agent.normalizer.seen
+    return trainer.agent.normalizer.count
 
 
 @pytest.mark.parametrize("rule", ["ppo", "reinforce"])

@@ -1,9 +1,4 @@
-"""What is said of an assumption.
-
-One environment, played as the trainer plays it, and everything that it answered.
-
-The environment that is looked at: what it is, and what is seen of it, each looked at once.
-"""
+"""The environment under check: its construction, its spaces, and a trace of random actions, each computed once."""
 
 import copy
 import statistics
@@ -14,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
-import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,26 +16,30 @@ from pgx.core.errors import UserError
 from pgx.core.specs import ActionSpec, Continuous, Discrete, ObsSpec, choices
 from pgx.core.tracebacks import exception_frames, location
 from pgx.envs import spaces
-from pgx.envs.gymnasium_backend import make_single, suppressed_warnings
+from pgx.envs.gymnasium_backend import GymEnv, make_single, suppressed_warnings
 from pgx.envs.make import Backend, BackendChoice, choose_backend
 from pgx.envs.registry import unpickle_env
 from pgx.envs.rewards.spec import NO_SHAPING
 from pgx.envs.spaces import Convert
-from pgx.envs.vector import Array
+from pgx.envs.vector import AnyArray
 
-Outcome = Literal["holds", "fails", "cannot be told"]
+Outcome = Literal["holds", "fails", "unknown"]
+
+CHECK_SECONDS = 4.0  # maximum duration of one trace
+_TRACE_STEPS = 2000
+MAX_OBS_BYTES = 64 * 2**20  # maximum size of the observations in a trace
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """Whether an assumption holds, and one line of what was seen."""
+    """Outcome of a check, with one line of evidence."""
 
     outcome: Outcome
     evidence: str
 
 
 class Inconclusive(Exception):
-    """What an assumption would be judged by is not there; says why."""
+    """The check cannot decide; the message says why."""
 
 
 def holds(evidence: str) -> CheckResult:
@@ -53,33 +51,28 @@ def fails(evidence: str) -> CheckResult:
 
 
 def unknown(evidence: str) -> CheckResult:
-    return CheckResult("cannot be told", evidence)
-
-
-MAX_OBS_BYTES = 64 * 2**20  # bytes of observations that a recording keeps
-
-Single = gymnasium.Env[Any, Any]
+    return CheckResult("unknown", evidence)
 
 
 @dataclass(frozen=True)
-class Specs:
-    """What an environment shows and takes."""
+class EnvSpaces:
+    """Specs of an environment's spaces, and the conversion of its actions."""
 
     obs: ObsSpec
     action: ActionSpec
-    write: Convert  # from a policy's samples [N, ...] to actions
+    to_env_action: Convert  # from a policy's samples [N, ...]
 
 
 @dataclass(frozen=True)
-class Result:
-    """What an environment said of one reset or step, as it said it."""
+class EnvOutput:
+    """Values that an environment returned from one reset or step, unchanged."""
 
-    first: bool  # of an episode: the answer of a reset
-    seen: Any  # the observation itself
-    kept: Any  # a copy of it, made at once
-    reward: Any  # 0.0 of a reset
-    terminated: Any  # False of a reset
-    truncated: Any  # False of a reset
+    is_reset: bool
+    obs: Any  # the returned object
+    obs_copy: Any  # copied as soon as it was returned
+    reward: Any  # 0.0 for a reset
+    terminated: Any  # False for a reset
+    truncated: Any  # False for a reset
     info: dict[str, Any]
 
     @property
@@ -89,97 +82,99 @@ class Result:
 
 @dataclass
 class EpisodeTrace:
-    """Answers in order, the first of a reset."""
+    """Outputs of one environment in order, beginning with a reset."""
 
-    results: list[Result] = field(default_factory=list)
-    error: str = ""  # what broke it off; empty: nothing did
+    outputs: list[EnvOutput] = field(default_factory=list)
+    error: str = ""  # that stopped the trace; empty: none
     step_seconds: list[float] = field(default_factory=list)
     reset_seconds: list[float] = field(default_factory=list)
 
     @property
     def ends(self) -> list[int]:
-        """Where episodes ended."""
-        return [i for i, result in enumerate(self.results) if result.ended]
+        """Indices of the outputs that ended an episode."""
+        return [i for i, output in enumerate(self.outputs) if output.ended]
 
 
 class InvalidReturn(Exception):
-    """What reset or step returned is not what Gymnasium's return."""
+    """reset() or step() returned a value that Gymnasium's API does not allow."""
 
 
-def run_random_policy(env: Single, specs: Specs, seed: int, steps: int, seconds: float) -> EpisodeTrace:
-    """reset(seed), then random actions that depend on the seed, and a reset without a seed after each end.
+def run_random_policy(env: GymEnv, specs: EnvSpaces, seed: int, steps: int, seconds: float) -> EpisodeTrace:
+    """Call reset(seed), then step() with random actions, and reset() without a seed after each end.
 
     Args:
         env: one environment.
         specs: of its spaces.
-        seed: of environment and actions.
-        steps: at most, resets among them.
-        seconds: after which no further step is taken.
+        seed: of the environment and of the actions.
+        steps: maximum number of steps and resets.
+        seconds: time after which no further step is taken.
     """
     trace, rng, end = EpisodeTrace(), np.random.default_rng(seed), time.perf_counter() + seconds
     bytes_left, call = MAX_OBS_BYTES, "reset"
     try:
-        while len(trace.results) <= steps and time.perf_counter() < end and bytes_left > 0:
-            last = trace.results[-1] if trace.results else None
+        while len(trace.outputs) <= steps and time.perf_counter() < end and bytes_left > 0:
+            last = trace.outputs[-1] if trace.outputs else None
             started = time.perf_counter()
             if last is None or last.ended:
                 call = "reset()"
-                result = reset(env, seed if last is None else None)
+                output = reset_env(env, seed if last is None else None)
                 trace.reset_seconds.append(time.perf_counter() - started)
             else:
-                action = specs.write(draw(rng, specs.action, 1, allowed(last.info, specs.action)))[0]
+                mask = action_mask_of(last.info, specs.action)
+                action = specs.to_env_action(random_actions(rng, specs.action, 1, mask))[0]
                 started, call = time.perf_counter(), f"step() number {len(trace.step_seconds) + 1}"
-                result = step(env, action)
+                output = step_env(env, action)
                 trace.step_seconds.append(time.perf_counter() - started)
-            trace.results.append(result)
-            bytes_left -= np.asarray(result.kept).nbytes
-    except Exception as error:  # whatever an environment raises
+            trace.outputs.append(output)
+            bytes_left -= np.asarray(output.obs_copy).nbytes
+    except Exception as error:  # an environment may raise anything
         trace.error = f"{call} {describe_error(error)}"
     return trace
 
 
-def reset(env: Single, seed: int | None) -> Result:
-    """An answer of its own.
+def reset_env(env: GymEnv, seed: int | None) -> EnvOutput:
+    """Reset an environment and copy its observation.
 
     Raises:
-        Malformed: it is not what Gymnasium's reset returns.
+        InvalidReturn: the returned value is not (observation, info).
     """
-    said: Any = env.reset(seed=seed)
-    if not (isinstance(said, tuple) and len(said) == 2 and isinstance(said[1], dict)):
-        raise InvalidReturn(f"returned {_describe_type(said)}, expected (observation, info), info a dict")
-    return Result(True, said[0], copy.deepcopy(said[0]), 0.0, False, False, said[1])
+    returned: Any = env.reset(seed=seed)
+    if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], dict)):
+        raise InvalidReturn(f"returned {_describe_type(returned)}, expected (observation, info), info a dict")
+    return EnvOutput(True, returned[0], copy.deepcopy(returned[0]), 0.0, False, False, returned[1])
 
 
-def step(env: Single, action: Any) -> Result:
-    """An answer of its own.
+def step_env(env: GymEnv, action: Any) -> EnvOutput:
+    """Step an environment and copy its observation.
 
     Raises:
-        Malformed: it is not what Gymnasium's step returns.
+        InvalidReturn: the returned value is not (observation, reward, terminated, truncated, info).
     """
-    said: Any = env.step(action)
-    if not (isinstance(said, tuple) and len(said) == 5 and isinstance(said[4], dict)):
+    returned: Any = env.step(action)
+    if not (isinstance(returned, tuple) and len(returned) == 5 and isinstance(returned[4], dict)):
         raise InvalidReturn(
-            f"returned {_describe_type(said)}, expected (observation, reward, terminated, truncated, info), info a dict"
+            f"returned {_describe_type(returned)}, expected (observation, reward, terminated, truncated, info), "
+            "info a dict"
         )
-    return Result(False, said[0], copy.deepcopy(said[0]), *said[1:])
+    return EnvOutput(False, returned[0], copy.deepcopy(returned[0]), *returned[1:])
 
 
-def _describe_type(said: Any) -> str:
-    if isinstance(said, tuple):
-        return f"({', '.join(type(part).__name__ for part in said)})"
-    return type(said).__name__
+def _describe_type(returned: Any) -> str:
+    if isinstance(returned, tuple):
+        return f"({', '.join(type(part).__name__ for part in returned)})"
+    return type(returned).__name__
 
 
 def describe_error(error: Exception) -> str:
-    """What an environment raised, and at which line; or what it returned."""
+    """Return the exception and the line that raised it, or the message of an `InvalidReturn`."""
     if isinstance(error, InvalidReturn):
         return str(error)
     where = location(exception_frames(error))
     return f"raised {type(error).__name__}: {error}" + (f", {where}" if where else "")
 
 
-def allowed(info: dict[str, Any], action: ActionSpec) -> NDArray[np.bool_] | None:
-    """The mask [1, K] of an answer; None where there is none, or none that can be read."""
+def action_mask_of(info: dict[str, Any], action: ActionSpec) -> NDArray[np.bool_] | None:
+    """Return info["action_mask"] as [1, K]; None if it is missing or has another size."""
     mask = info.get("action_mask")
     mask = np.concatenate(mask) if isinstance(mask, tuple) and mask else mask
     size = sum(choices(action))
@@ -188,61 +183,65 @@ def allowed(info: dict[str, Any], action: ActionSpec) -> NDArray[np.bool_] | Non
     return np.asarray(mask).astype(bool)[None]
 
 
-def draw(
+def random_actions(
     rng: np.random.Generator, action: ActionSpec, n: int, mask: NDArray[np.bool_] | None
 ) -> NDArray[Any]:
-    """Actions [n, ...] as a policy that has learned nothing samples them: allowed ones, or standard normal ones."""
+    """Sample actions [n, ...]: standard normal if continuous, else uniform among the allowed ones.
+
+    Args:
+        rng: source of randomness.
+        action: spec of one action.
+        n: number of actions.
+        mask: [n, K] allowed choices; None: all.
+    """
     if isinstance(action, Continuous):
         return rng.standard_normal((n, *action.shape)).astype(np.float32)
     sizes = choices(action)
-    free = np.ones((n, sum(sizes)), bool) if mask is None else mask
+    allowed = np.ones((n, sum(sizes)), bool) if mask is None else mask
     columns = []
-    for part in np.split(free, np.cumsum(sizes)[:-1], axis=1):
-        # The largest of as many random numbers; of those that are not allowed none is the largest.
+    for part in np.split(allowed, np.cumsum(sizes)[:-1], axis=1):
+        # The argmax of uniform numbers is a uniform choice; forbidden choices get -1 and are never the largest.
         columns.append(np.where(part, rng.random(part.shape), -1.0).argmax(axis=1))
     return columns[0] if isinstance(action, Discrete) else np.stack(columns, axis=1)
 
 
-def same(one: Result, other: Result) -> str:
-    """What differs between two answers; empty: not a bit."""
-    for what in ("kept", "reward", "terminated", "truncated"):
-        if not same_bits(getattr(one, what), getattr(other, what)):
-            return "observation" if what == "kept" else what
+def difference(one: EnvOutput, other: EnvOutput) -> str:
+    """Return the name of the first part in which two outputs differ; empty: they are bit-equal."""
+    for name in ("obs_copy", "reward", "terminated", "truncated"):
+        if not bit_equal(getattr(one, name), getattr(other, name)):
+            return "observation" if name == "obs_copy" else name
     masks = [np.concatenate(mask) if isinstance(mask, tuple) else mask for mask in _masks(one, other)]
-    return "" if same_bits(*masks) else "action mask"
+    return "" if bit_equal(*masks) else "action mask"
 
 
-def _masks(*results: Result) -> list[Any]:
-    return [result.info.get("action_mask") for result in results]
+def _masks(*outputs: EnvOutput) -> list[Any]:
+    return [output.info.get("action_mask") for output in outputs]
 
 
-def same_bits(one: Any, other: Any) -> bool:
-    """Whether two observations, rewards or flags are the same to the last bit, NaN included."""
+def bit_equal(one: Any, other: Any) -> bool:
+    """Return whether two observations, rewards or flags are equal to the last bit, NaN included."""
     a, b = np.asarray(one), np.asarray(other)
     if a.dtype.hasobject or b.dtype.hasobject:
         return bool(np.array_equal(a, b))
     return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
 
 
-def flat(observation: Any) -> Array:
-    """An observation as a vector of float64."""
+def to_vector(observation: Any) -> AnyArray:
+    """Return an observation as a vector [D] of float64."""
     return np.asarray(observation, dtype=np.float64).ravel()
 
 
-SECONDS = 4.0  # for one look
-STEPS = 2000  # of the look that most is judged by
-
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class CheckRequest:
-    """Which environments a run would have, as plain values.
+    """Environments of a run to check, as plain values.
 
     Args:
         id, num_envs, kwargs, backend, num_threads: as in the config.
-        worker_timeout: seconds in which worker processes answer.
-        recipe: how the environment is registered where this was made; None: as it is everywhere.
+        worker_timeout: seconds within which worker processes must answer.
+        pickled_env: registration of the environment, from `pickle_env`; None: it is registered everywhere.
         normalize_obs: as in the config.
     """
 
@@ -257,46 +256,49 @@ class CheckRequest:
 
 
 class EnvUnderTest:
-    """One environment of those that were asked for. What cannot be looked at raises `Inconclusive`."""
+    """One environment of a request, with the traces that several checks share.
+
+    Properties raise `Inconclusive` where an earlier problem leaves nothing to check.
+    """
 
     def __init__(self, request: CheckRequest) -> None:
         self.request = request
         self._cache: dict[Any, Any] = {}
 
-    def cached(self, look: "Callable[[EnvUnderTest], T]") -> T:
-        """What a look brings, or raises: of the first time that it is asked for."""
-        if look not in self._cache:
+    def cached(self, function: "Callable[[EnvUnderTest], _T]") -> _T:
+        """Call `function(self)` once; return or raise the same at every further call."""
+        if function not in self._cache:
             try:
-                self._cache[look] = look(self)
+                self._cache[function] = function(self)
             except Exception as error:
-                self._cache[look] = error
-        found = self._cache[look]
+                self._cache[function] = error
+        found = self._cache[function]
         if isinstance(found, Exception):
             raise found
-        seen: T = found
-        return seen
+        value: _T = found
+        return value
 
     @cached_property
-    def env_or_problem(self) -> Single | str:
-        """The environment, or why it cannot be made."""
+    def env_or_problem(self) -> GymEnv | str:
+        """The environment, or why it cannot be created."""
         try:
             if self.request.pickled_env is not None:
                 unpickle_env(self.request.id, self.request.pickled_env)
             return make_single(self.request.id, self.request.kwargs)
         except UserError as error:
             return str(error)
-        except Exception as error:  # whatever a constructor raises
+        except Exception as error:  # a constructor may raise anything
             return f"with env.kwargs={self.request.kwargs} it {describe_error(error)}"
 
     @property
-    def env(self) -> Single:
+    def env(self) -> GymEnv:
         if isinstance(self.env_or_problem, str):
-            raise Inconclusive("it cannot be made")
+            raise Inconclusive("it cannot be created")
         return self.env_or_problem
 
     @contextmanager
-    def fresh_env(self) -> Iterator[Single]:
-        """A new one of the same kind."""
+    def fresh_env(self) -> Iterator[GymEnv]:
+        """Yield a second environment of the same kind."""
         assert not isinstance(self.env_or_problem, str)
         env = make_single(self.request.id, self.request.kwargs)
         try:
@@ -305,48 +307,48 @@ class EnvUnderTest:
             env.close()
 
     @cached_property
-    def specs_or_problem(self) -> Specs | str:
-        """What it shows and takes, or why no policy can do that."""
+    def specs_or_problem(self) -> EnvSpaces | str:
+        """The specs of its spaces, or why no policy supports them."""
         try:
             with suppressed_warnings():
-                obs, _ = spaces.observation(self.request.id, self.env.observation_space)
-                action, write = spaces.action(self.request.id, self.env.action_space)
+                obs, _ = spaces.observation_spec(self.request.id, self.env.observation_space)
+                action, to_env_action = spaces.action_spec(self.request.id, self.env.action_space)
         except UserError as error:
             return str(error).removeprefix(f"env.id={self.request.id}: ")
-        return Specs(obs, action, write)
+        return EnvSpaces(obs, action, to_env_action)
 
     @property
-    def specs(self) -> Specs:
+    def specs(self) -> EnvSpaces:
         if isinstance(self.specs_or_problem, str):
-            raise Inconclusive("no policy takes its spaces")
+            raise Inconclusive("no policy supports its spaces")
         return self.specs_or_problem
 
     @cached_property
     def trace(self) -> EpisodeTrace:
-        """What it answered to random actions."""
-        return run_random_policy(self.env, self.specs, 0, STEPS, SECONDS)
+        """Outputs for random actions; may be empty."""
+        return run_random_policy(self.env, self.specs, 0, _TRACE_STEPS, CHECK_SECONDS)
+
+    @property
+    def nonempty_trace(self) -> EpisodeTrace:
+        """The trace, with at least one output."""
+        if not self.trace.outputs:
+            raise Inconclusive("there was no observation")
+        return self.trace
 
     @property
     def step_seconds(self) -> float:
-        """Median time of a step of one environment; 0 where none was taken."""
+        """Median time of a step of one environment; 0 without steps."""
         seconds = self.trace.step_seconds
         return statistics.median(seconds) if seconds else 0.0
 
     @property
     def fails_on_steps(self) -> bool:
-        """Whether it was played and something broke that off."""
+        """Whether the trace was recorded and an error stopped it."""
         return "trace" in self.__dict__ and bool(self.trace.error)
-
-    @property
-    def played(self) -> EpisodeTrace:
-        """The recording, in which there is something."""
-        if not self.trace.results:
-            raise Inconclusive("there was no observation")
-        return self.trace
 
     @cached_property
     def choice(self) -> BackendChoice:
-        """The backend that a run would have."""
+        """The backend that a run would use."""
         request = self.request
         return choose_backend(
             request.id, request.backend, request.kwargs, request.num_envs, request.num_threads, NO_SHAPING

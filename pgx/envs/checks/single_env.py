@@ -10,53 +10,63 @@ from gymnasium import spaces
 
 from pgx.core.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec, choices
 from pgx.envs.checks.env_under_test import (
-    SECONDS,
+    CHECK_SECONDS,
     CheckResult,
+    EnvOutput,
     EnvUnderTest,
     Inconclusive,
-    Result,
-    Single,
-    Specs,
-    allowed,
+    action_mask_of,
+    bit_equal,
     describe_error,
-    draw,
+    difference,
     fails,
-    flat,
     holds,
-    reset,
+    random_actions,
+    reset_env,
     run_random_policy,
-    same,
-    same_bits,
-    step,
+    step_env,
+    to_vector,
     unknown,
 )
 from pgx.envs.spaces import mask_problem, no_action_allowed, read_mask
-from pgx.envs.vector import Array
+from pgx.envs.vector import AnyArray
 
-ENOUGH = 8  # episodes from which a rule of how they end may be read
+_MIN_EPISODES = 8  # needed to compare the last observations of episodes with the first ones
+
+_MAX_MAGNITUDE = 100.0  # of a network's inputs; larger ones saturate tanh units at usual initial weights
+_MAX_PIXEL = 255  # networks divide pixels by this
+_ULPS = 4.0  # an observation may exceed a bound by this many spacings of floating-point numbers
+
+_SMALLEST_BOUND = float(np.finfo(np.float32).tiny) * 2  # a bound between 0 and this is likely a mistake
+_NORMAL_RANGE = 3.0  # standard deviations that contain nearly all standard normal numbers
+_MIN_COVERAGE = 0.05
+
+_COMPARED_STEPS = 300  # compared bit by bit
+_PREFIX_STEPS = 30  # by which the beginnings of two episodes are compared
+_EPISODES = 8  # whose beginnings are compared
+_SEED_DISTANCE = 10_007  # between compared seeds; a run's environments have consecutive seeds
 
 
-def made(subject: EnvUnderTest) -> CheckResult:
-    if isinstance(subject.env_or_problem, str):
-        return fails(subject.env_or_problem)
-    env = subject.env_or_problem
+def check_created(target: EnvUnderTest) -> CheckResult:
+    if isinstance(target.env_or_problem, str):
+        return fails(target.env_or_problem)
+    env = target.env_or_problem
     limit = None if env.spec is None else env.spec.max_episode_steps
     return holds(
         f"{type(env.unwrapped).__name__}, " + (f"time limit {limit} steps" if limit else "no time limit")
     )
 
 
-def spaces_taken(subject: EnvUnderTest) -> CheckResult:
-    if isinstance(subject.specs_or_problem, str):
-        return fails(subject.specs_or_problem)
+def check_spaces(target: EnvUnderTest) -> CheckResult:
+    if isinstance(target.specs_or_problem, str):
+        return fails(target.specs_or_problem)
     head = {Discrete: "categorical", MultiDiscrete: "a categorical each", Continuous: "Gaussian"}
-    specs = subject.specs_or_problem
-    shown, specs_or_problem = describe(specs.obs), describe(specs.action)
-    return holds(f"observations: {shown}; actions: {specs_or_problem} (head: {head[type(specs.action)]})")
+    specs = target.specs_or_problem
+    obs, action = _describe_spec(specs.obs), _describe_spec(specs.action)
+    return holds(f"observations: {obs}; actions: {action} (head: {head[type(specs.action)]})")
 
 
-def describe(spec: ObsSpec | ActionSpec) -> str:
-    """A spec in words."""
+def _describe_spec(spec: ObsSpec | ActionSpec) -> str:
     match spec:
         case Discrete(n):
             return f"one of {n}"
@@ -68,356 +78,340 @@ def describe(spec: ObsSpec | ActionSpec) -> str:
             return f"{' x '.join(map(str, shape)) or 'one'} real number{'' if shape in ((), (1,)) else 's'}"
 
 
-def interface(subject: EnvUnderTest) -> CheckResult:
-    trace = subject.trace
+def check_interface(target: EnvUnderTest) -> CheckResult:
+    trace = target.trace
     if trace.error:
         return fails(trace.error)
     return holds(f"{len(trace.step_seconds):,} steps and {len(trace.reset_seconds):,} resets")
 
 
-def ends(subject: EnvUnderTest) -> CheckResult:
-    trace, env = subject.played, subject.env
+def check_ends(target: EnvUnderTest) -> CheckResult:
+    trace, env = target.nonempty_trace, target.env
     limit = None if env.spec is None else env.spec.max_episode_steps
-    starts = [i for i, result in enumerate(trace.results) if result.first]
+    starts = [i for i, output in enumerate(trace.outputs) if output.is_reset]
     lengths = [end - start for start, end in zip(starts, trace.ends, strict=False)]
     if lengths:
         return holds(f"{len(lengths)} of {min(lengths)} to {max(lengths)} steps, with random actions")
-    looked = f"none ended within {len(trace.step_seconds):,} steps"
+    none_ended = f"none ended within {len(trace.step_seconds):,} steps"
     if limit is None:
-        return unknown(
-            f"{looked}; there is no time limit (max_episode_steps where it is registered sets one)"
-        )
-    return unknown(f"{looked}; the time limit is {limit:,}")
+        return unknown(f"{none_ended}; there is no time limit; register it with max_episode_steps to set one")
+    return unknown(f"{none_ended}; the time limit is {limit:,}")
 
 
-def last_observation(subject: EnvUnderTest) -> CheckResult:
-    """That of an end is the successor, and not what the next episode begins with."""
-    results = subject.played.results
-    ended = subject.played.ends
+def check_last_observations(target: EnvUnderTest) -> CheckResult:
+    """Check that the last observation of an episode is its successor state, not the start of the next episode."""
+    outputs = target.nonempty_trace.outputs
+    ended = target.nonempty_trace.ends
     if not ended:
         raise Inconclusive("no episode ended")
     for i in ended:
         for key in ("final_observation", "final_obs", "terminal_observation"):
-            if key in results[i].info and not same_bits(results[i].info[key], results[i].kept):
+            if key in outputs[i].info and not bit_equal(outputs[i].info[key], outputs[i].obs_copy):
                 return fails(
-                    f'answer {i} ends an episode and has another observation in info["{key}"]: it resets itself'
+                    f'output {i} ends an episode and has another observation in info["{key}"]: the environment '
+                    "resets itself"
                 )
-    pairs = [(results[i], results[i + 1]) for i in ended if i + 1 < len(results)]
-    inner = [a for a in results if not a.first and not a.ended][:200]
-    if pairs and all(same_bits(last.kept, following.kept) for last, following in pairs):
-        if all(same_bits(a.kept, pairs[0][1].kept) for a in inner):
-            raise Inconclusive("all observations are the same")
-        return fails(f"at {len(pairs)} of {len(pairs)} ends it is the one that the next episode begins with")
-    if len(pairs) >= ENOUGH and _among_the_first(results, ended, inner):
+    pairs = [(outputs[i], outputs[i + 1]) for i in ended if i + 1 < len(outputs)]
+    inner = [each for each in outputs if not each.is_reset and not each.ended][:200]
+    if pairs and all(bit_equal(last.obs_copy, following.obs_copy) for last, following in pairs):
+        if all(bit_equal(each.obs_copy, pairs[0][1].obs_copy) for each in inner):
+            raise Inconclusive("all observations are equal")
+        return fails(f"at {len(pairs)} of {len(pairs)} ends it equals the first one of the next episode")
+    if len(pairs) >= _MIN_EPISODES and _ends_resemble_starts(outputs, ended, inner):
         return fails(
-            f"at {len(ended)} of {len(ended)} ends it lies among those that episodes begin with, within episodes rarely"
+            f"at {len(ended)} of {len(ended)} ends it lies in the range of the first observations, within episodes "
+            "rarely"
         )
-    return holds(f"{len(ended)} ends, not the observations that the next episodes begin with")
+    return holds(f"{len(ended)} ends, none equal to the first observation of the next episode")
 
 
-def _among_the_first(results: list[Result], ended: list[int], inner: list[Result]) -> bool:
-    """Whether episodes end in the range of their beginnings and leave it in between."""
-    firsts = np.stack([flat(a.kept) for a in results if a.first])
+def _ends_resemble_starts(outputs: list[EnvOutput], ended: list[int], inner: list[EnvOutput]) -> bool:
+    """Return whether last observations lie in the range of the first ones, and most of the others do not."""
+    firsts = np.stack([to_vector(each.obs_copy) for each in outputs if each.is_reset])
     low, high = firsts.min(axis=0), firsts.max(axis=0)
 
-    def share(some: list[Result]) -> float:
-        seen = np.stack([flat(a.kept) for a in some])
-        return float(((seen >= low) & (seen <= high)).all(axis=1).mean())
+    def fraction_in_range(some: list[EnvOutput]) -> float:
+        observations = np.stack([to_vector(each.obs_copy) for each in some])
+        return float(((observations >= low) & (observations <= high)).all(axis=1).mean())
 
-    # The last episode's end has been seen, its successor has not: a range of one episode more would be fairer.
-    return bool(inner) and share([results[i] for i in ended]) > 0.9 and share(inner) < 0.5
-
-
-def unshared(subject: EnvUnderTest) -> CheckResult:
-    """Observations that were given out stay what they were."""
-    for number, result in enumerate(subject.played.results):
-        if not same_bits(result.seen, result.kept):
-            return fails(f"answer {number} was written over by a later one; return a copy of it")
-    return holds(f"{len(subject.played.results):,} observations")
+    # 0.9 rather than 1: the first observation after the last end is not in the trace, so the range lacks one episode.
+    return (
+        bool(inner)
+        and fraction_in_range([outputs[i] for i in ended]) > 0.9
+        and fraction_in_range(inner) < 0.5
+    )
 
 
-def drawing(subject: EnvUnderTest) -> CheckResult:
-    mode = subject.env.render_mode
+def check_not_overwritten(target: EnvUnderTest) -> CheckResult:
+    for number, output in enumerate(target.nonempty_trace.outputs):
+        if not bit_equal(output.obs, output.obs_copy):
+            return fails(
+                f"the observation of output {number} was overwritten by a later one; return a copy of it"
+            )
+    return holds(f"{len(target.nonempty_trace.outputs):,} observations")
+
+
+def check_no_rendering(target: EnvUnderTest) -> CheckResult:
+    mode = target.env.render_mode
     if mode == "human":
-        return fails("render_mode=human draws every step; leave env.kwargs.render_mode out")
-    return holds("made and stepped without a render_mode" if mode is None else f"render_mode={mode}")
+        return fails("env.kwargs.render_mode=human: renders every step; remove it")
+    return holds("created and stepped without a render_mode" if mode is None else f"render_mode={mode}")
 
 
-MAX_MAGNITUDE = (
-    100.0  # magnitude of a network's inputs above which tanh units saturate at usual initial weights
-)
-WHITE = 255  # value of a pixel that networks map to 1
-ULPS = 4.0  # by which rounding may carry an observation over a bound of its space
-
-
-def form(subject: EnvUnderTest) -> CheckResult:
-    space = subject.env.observation_space
-    for number, result in enumerate(subject.played.results):
-        if wrong := _form_problem(result.seen, space):
-            return fails(f"answer {number}: {wrong}")
+def check_observation_form(target: EnvUnderTest) -> CheckResult:
+    space = target.env.observation_space
+    for number, output in enumerate(target.nonempty_trace.outputs):
+        if problem := _form_problem(output.obs, space):
+            return fails(f"output {number}: {problem}")
     return holds(f"shape {list(space.shape or ())}, {space.dtype}")
 
 
-def _form_problem(seen: Any, space: "spaces.Space[Any]") -> str:
-    """How an observation is not of the kind that its space says; empty: it is."""
+def _form_problem(obs: Any, space: "spaces.Space[Any]") -> str:
+    """Return how the type, shape or dtype of an observation differs from its space; empty: it does not."""
     if isinstance(space, spaces.Discrete):
-        whole = isinstance(seen, numbers.Integral) or (
-            isinstance(seen, np.ndarray) and seen.shape == () and np.issubdtype(seen.dtype, np.integer)
+        is_integer = isinstance(obs, numbers.Integral) or (
+            isinstance(obs, np.ndarray) and obs.shape == () and np.issubdtype(obs.dtype, np.integer)
         )
-        return "" if whole else f"{seen!r} is no whole number"
-    if not isinstance(seen, np.ndarray | np.generic):
-        return f"a {type(seen).__name__}, expected an array"
-    if seen.shape != space.shape:
-        return f"shape {list(seen.shape)}, the space says {list(space.shape or ())}"
-    if seen.dtype != space.dtype:
-        return f"{seen.dtype} numbers, the space says {space.dtype}"
+        return "" if is_integer else f"{obs!r} is not an integer"
+    if not isinstance(obs, np.ndarray | np.generic):
+        return f"a {type(obs).__name__}, expected an array"
+    if obs.shape != space.shape:
+        return f"shape {list(obs.shape)}, the space has {list(space.shape or ())}"
+    if obs.dtype != space.dtype:
+        return f"dtype {obs.dtype}, the space has {space.dtype}"
     return ""
 
 
-def bounds(subject: EnvUnderTest) -> CheckResult:
-    space, results = subject.env.observation_space, subject.played.results
+def check_observation_bounds(target: EnvUnderTest) -> CheckResult:
+    space, outputs = target.env.observation_space, target.nonempty_trace.outputs
     if isinstance(space, spaces.Discrete):
-        low, high = flat(space.start), flat(space.start + space.n - 1)
+        low, high = to_vector(space.start), to_vector(space.start + space.n - 1)
     else:
-        assert isinstance(space, spaces.Box)  # no other can be played
-        low, high = flat(space.low), flat(space.high)
-    rounding = ULPS * _spacing(np.maximum(np.abs(low), np.abs(high)), space)
-    for number, result in enumerate(results):
-        seen = flat(result.kept)
-        if seen.size != low.size:
-            raise Inconclusive("observations are not of their space's shape")
-        outside = np.flatnonzero((seen < low - rounding) | (seen > high + rounding))
+        assert isinstance(space, spaces.Box)  # other spaces have no trace
+        low, high = to_vector(space.low), to_vector(space.high)
+    rounding = _ULPS * _spacing(np.maximum(np.abs(low), np.abs(high)), space)
+    for number, output in enumerate(outputs):
+        obs = to_vector(output.obs_copy)
+        if obs.size != low.size:
+            raise Inconclusive("observations do not have the shape of their space")
+        outside = np.flatnonzero((obs < low - rounding) | (obs > high + rounding))
         if outside.size:
             i = int(outside[0])
-            between = f"[{float(low[i])!r}, {float(high[i])!r}]"
-            return fails(f"answer {number}: component {i} is {float(seen[i])!r}, the space says {between}")
-    endless = int(np.sum(~np.isfinite(low) | ~np.isfinite(high)))
-    without = f", {endless} of {low.size} components without a bound" if endless else ""
-    return holds(f"{len(results):,} observations{without}")
+            bounds = f"[{float(low[i])!r}, {float(high[i])!r}]"
+            return fails(f"output {number}: component {i} is {float(obs[i])!r}, the space has {bounds}")
+    unbounded = int(np.sum(~np.isfinite(low) | ~np.isfinite(high)))
+    suffix = f", {unbounded} of {low.size} components are unbounded" if unbounded else ""
+    return holds(f"{len(outputs):,} observations{suffix}")
 
 
-def _spacing(bound: Array, space: "spaces.Space[Any]") -> Array:
-    """Return the distance from each bound [D] to the next number of the space's dtype; 0 for whole numbers."""
+def _spacing(bound: AnyArray, space: "spaces.Space[Any]") -> AnyArray:
+    """Return the distance from each bound [D] to the next number of the space's dtype; 0 for integers."""
     if space.dtype is None or not np.issubdtype(space.dtype, np.floating):
         return np.zeros_like(bound)
     spacing = np.finfo(space.dtype).eps * bound
     return np.where(np.isfinite(spacing), spacing, 0.0)
 
 
-def magnitude(subject: EnvUnderTest) -> CheckResult:
-    """Tell whether the inputs of the networks are of order one, after pgx's own scaling."""
-    space, results = subject.env.observation_space, subject.played.results
-    largest = max(float(np.abs(flat(result.kept)).max(initial=0.0)) for result in results)
-    match subject.specs.obs:
-        case Image() if isinstance(space, spaces.Box) and space.high.max() != WHITE:
+def check_magnitude(target: EnvUnderTest) -> CheckResult:
+    """Check that the networks' inputs are of order one after pgx's scaling."""
+    space, outputs = target.env.observation_space, target.nonempty_trace.outputs
+    largest = max(float(np.abs(to_vector(output.obs_copy)).max(initial=0.0)) for output in outputs)
+    match target.specs.obs:
+        case Image() if isinstance(space, spaces.Box) and space.high.max() != _MAX_PIXEL:
             high = int(space.high.max())
             return unknown(
-                f"pixels lie in 0 to {high}, and networks divide them by {WHITE}: their inputs are "
-                f"{high / WHITE:.2g} at most; multiply by {WHITE / max(high, 1):.4g}, or return float32 numbers"
+                f"pixels lie in 0 to {high}, and networks divide them by {_MAX_PIXEL}: their inputs are "
+                f"{high / _MAX_PIXEL:.2g} at most; multiply by {_MAX_PIXEL / max(high, 1):.4g}, or return float32 "
+                "numbers"
             )
-        case Continuous() if not subject.request.normalize_obs and largest > MAX_MAGNITUDE:
+        case Continuous() if not target.request.normalize_obs and largest > _MAX_MAGNITUDE:
             return unknown(
-                f"the largest is {largest:.3g}, and env.normalize_obs=false passes it to the networks as it is; set "
+                f"the largest is {largest:.3g}, and env.normalize_obs=false passes it to the networks unscaled; set "
                 "env.normalize_obs=true, or scale the observations"
             )
     return holds(f"the largest is {largest:.3g}")
 
 
-def finite(subject: EnvUnderTest) -> CheckResult:
-    for number, result in enumerate(subject.played.results):
-        wrong = np.flatnonzero(~np.isfinite(flat(result.kept)))
-        if wrong.size:
+def check_finite(target: EnvUnderTest) -> CheckResult:
+    for number, output in enumerate(target.nonempty_trace.outputs):
+        obs = to_vector(output.obs_copy)
+        nonfinite = np.flatnonzero(~np.isfinite(obs))
+        if nonfinite.size:
             return fails(
-                f"answer {number}: component {wrong[0]} of the observation is {flat(result.kept)[wrong[0]]}"
+                f"output {number}: component {nonfinite[0]} of the observation is {obs[nonfinite[0]]}"
             )
-        if isinstance(result.reward, numbers.Real) and not np.isfinite(float(result.reward)):
-            return fails(f"answer {number}: the reward is {result.reward}")
-    return holds(f"{len(subject.played.results):,} answers")
+        if isinstance(output.reward, numbers.Real) and not np.isfinite(float(output.reward)):
+            return fails(f"output {number}: the reward is {output.reward}")
+    return holds(f"{len(target.nonempty_trace.outputs):,} outputs")
 
 
-def reward(subject: EnvUnderTest) -> CheckResult:
-    given = [result.reward for result in subject.played.results if not result.first]
-    if not given:
+def check_rewards(target: EnvUnderTest) -> CheckResult:
+    rewards = [output.reward for output in target.nonempty_trace.outputs if not output.is_reset]
+    if not rewards:
         raise Inconclusive("no step was taken")
-    for number, value in enumerate(given):
-        scalar = isinstance(value, np.ndarray) and value.size == 1 and value.dtype.kind in "fiub"
-        if not isinstance(value, numbers.Real) and not scalar:
+    for number, value in enumerate(rewards):
+        one_number = isinstance(value, np.ndarray) and value.size == 1 and value.dtype.kind in "fiub"
+        if not isinstance(value, numbers.Real) and not one_number:
             shape = f" of shape {list(value.shape)}" if isinstance(value, np.ndarray) else ""
             return fails(f"step {number + 1}: {value!r}, a {type(value).__name__}{shape}")
-    values = np.array([np.asarray(value).item() for value in given], dtype=np.float64)
+    values = np.array([np.asarray(value).item() for value in rewards], dtype=np.float64)
     return holds(f"{np.nanmin(values):.4g} to {np.nanmax(values):.4g}, mean {np.nanmean(values):.4g}")
 
 
-def flags(subject: EnvUnderTest) -> CheckResult:
+def check_flags(target: EnvUnderTest) -> CheckResult:
     counts = {"terminated": 0, "truncated": 0}
-    for number, result in enumerate(subject.played.results):
+    for number, output in enumerate(target.nonempty_trace.outputs):
         for name in counts:
-            value = getattr(result, name)
+            value = getattr(output, name)
             if not isinstance(value, bool | np.bool_):
-                return fails(f"answer {number}: {name} is {value!r}, a {type(value).__name__}")
+                return fails(f"output {number}: {name} is {value!r}, a {type(value).__name__}")
             counts[name] += bool(value)
     return holds(f"{counts['terminated']} terminations, {counts['truncated']} truncations")
 
 
-TINY = float(np.finfo(np.float32).tiny) * 2  # bounds between 0 and this are no bounds that anyone means
-REACH = 3.0  # standard deviations within which nearly all standard normal numbers lie
-MIN_COVERAGE = 0.05
-
-
-def action_mask(subject: EnvUnderTest) -> CheckResult:
-    sizes = choices(subject.specs.action)
-    shown = [(i, a) for i, a in enumerate(subject.played.results) if "action_mask" in a.info]
-    if not shown:
-        return holds("none is shown: every action is allowed")
+def check_action_masks(target: EnvUnderTest) -> CheckResult:
+    sizes = choices(target.specs.action)
+    masked = [(i, each) for i, each in enumerate(target.nonempty_trace.outputs) if "action_mask" in each.info]
+    if not masked:
+        return holds("no mask: every action is allowed")
     if not sizes:
-        return fails(f'info["action_mask"] for actions {describe(subject.specs.action)}')
-    for number, result in shown:
-        mask = result.info["action_mask"]
+        return fails(f'info["action_mask"] for actions {_describe_spec(target.specs.action)}')
+    for number, output in masked:
+        mask = output.info["action_mask"]
         if problem := mask_problem(mask, sizes):
-            return fails(f"answer {number}: it {problem}")
-        if not result.ended and no_action_allowed(read_mask(mask)[None], sizes)[0]:
-            return fails(f"answer {number}: it forbids every action, and the episode has not ended")
-    return holds(f"{len(shown):,} masks of {sum(sizes)}")
+            return fails(f"output {number}: the mask {problem}")
+        if not output.ended and no_action_allowed(read_mask(mask)[None], sizes)[0]:
+            return fails(f"output {number}: the mask forbids every action, and the episode has not ended")
+    return holds(f"{len(masked):,} masks of {sum(sizes)}")
 
 
-def action_bounds(subject: EnvUnderTest) -> CheckResult:
-    spec, space = subject.specs.action, subject.env.action_space
+def check_action_bounds(target: EnvUnderTest) -> CheckResult:
+    spec, space = target.specs.action, target.env.action_space
     if not isinstance(spec, Continuous) or not isinstance(space, spaces.Box):
-        return holds(describe(spec))
+        return holds(_describe_spec(spec))
     low, high = space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
-    wrong = np.flatnonzero(~(low < high))
-    if wrong.size:
-        i = int(wrong[0])
+    empty = np.flatnonzero(~(low < high))
+    if empty.size:
+        i = int(empty[0])
         return fails(f"component {i} is in [{low[i]:g}, {high[i]:g}]")
-    endless = np.flatnonzero(~(np.isfinite(low) & np.isfinite(high)))
-    if endless.size:
+    unbounded = np.flatnonzero(~(np.isfinite(low) & np.isfinite(high)))
+    if unbounded.size:
         return holds(
-            f"component {endless[0]} has none: taken as sampled (policy.continuous=squashed_gaussian needs them)"
+            f"component {unbounded[0]} is unbounded and passed as sampled (policy.continuous=squashed_gaussian needs "
+            "bounds)"
         )
-    lost = np.flatnonzero(((low > 0) & (low < TINY)) | ((high < 0) & (high > -TINY)))
-    if lost.size:
-        i = int(lost[0])
+    tiny = np.flatnonzero(((low > 0) & (low < _SMALLEST_BOUND)) | ((high < 0) & (high > -_SMALLEST_BOUND)))
+    if tiny.size:
+        i = int(tiny[0])
         return fails(
             f"component {i} is in [{low[i]:g}, {high[i]:g}]: a bound next to 0 is likely the smallest number of a type "
             "by mistake, and actions beyond it become 0"
         )
-    reached = np.maximum(np.minimum(high, REACH) - np.maximum(low, -REACH), 0.0)
-    inside = np.array([_normal(b) - _normal(a) for a, b in zip(low, high, strict=True)])
-    poor = np.flatnonzero((reached < MIN_COVERAGE * (high - low)) | (inside < MIN_COVERAGE))
+    reached = np.maximum(np.minimum(high, _NORMAL_RANGE) - np.maximum(low, -_NORMAL_RANGE), 0.0)
+    inside = np.array([_normal_cdf(b) - _normal_cdf(a) for a, b in zip(low, high, strict=True)])
+    poor = np.flatnonzero((reached < _MIN_COVERAGE * (high - low)) | (inside < _MIN_COVERAGE))
     if poor.size:
         i = int(poor[0])
         return unknown(
-            f"component {i} is in [{low[i]:g}, {high[i]:g}]: standard normal actions, as of a Gaussian policy at its "
-            f"start, reach {reached[i] / (high[i] - low[i]):.2g} of that range and lie in it with probability "
+            f"component {i} is in [{low[i]:g}, {high[i]:g}]: standard normal actions, as of an initial Gaussian "
+            f"policy, reach {reached[i] / (high[i] - low[i]):.2g} of that range and lie in it with probability "
             f"{inside[i]:.2g}; rescale the actions to [-1, 1], or set policy.continuous=squashed_gaussian"
         )
     return holds(
-        f"[{low.min():g}, {high.max():g}]; pgx clips to them; beyond, the environment {_beyond(subject)}"
+        f"[{low.min():g}, {high.max():g}]; pgx clips to them; beyond, the environment {_beyond_bounds(target)}"
     )
 
 
-def _normal(x: float) -> float:
-    """Distribution function of the standard normal distribution."""
+def _normal_cdf(x: float) -> float:
+    """Return the cumulative distribution function of the standard normal distribution."""
     return 0.5 * (1.0 + math.erf(x / math.sqrt(2.0)))
 
 
-def _beyond(subject: EnvUnderTest) -> str:
-    """What the environment itself does with actions outside of their bounds."""
-    space = subject.env.action_space
+def _beyond_bounds(target: EnvUnderTest) -> str:
+    """Describe what the environment does with actions outside of their bounds."""
+    space = target.env.action_space
     assert isinstance(space, spaces.Box)
-    with subject.fresh_env() as env:
-        reset(env, seed=3)
-        at = step(env, space.high)
-        reset(env, seed=3)
+    with target.fresh_env() as env:
+        reset_env(env, seed=3)
+        at_bound = step_env(env, space.high)
+        reset_env(env, seed=3)
         try:
-            beyond = step(env, (space.high + (space.high - space.low)).astype(space.dtype))
+            beyond = step_env(env, (space.high + (space.high - space.low)).astype(space.dtype))
         except Exception as error:
             return describe_error(error).replace("raised", "raises", 1)
-    return "acts on them" if same(at, beyond) else "takes them for the bound"
+    return "uses them unclipped" if difference(at_bound, beyond) else "clips them"
 
 
-REPEATED = 300  # steps of which each bit is compared
-PREFIX_STEPS = 30  # steps by which two beginnings are told apart
-BEGINNINGS = 8
-SEED_DISTANCE = 10_007  # between seeds, which a run's environments have one after another
-
-
-def repeatable(subject: EnvUnderTest) -> CheckResult:
-    """In an environment that has been played, and in a new one."""
-    used = run_random_policy(subject.env, subject.specs, 1, REPEATED, SECONDS / 2)
-    again = run_random_policy(subject.env, subject.specs, 1, REPEATED, SECONDS / 2)
-    with subject.fresh_env() as env:
-        new = run_random_policy(env, subject.specs, 1, REPEATED, SECONDS / 2)
-    for other, which in ((again, "seeded again"), (new, "made anew")):
-        for number, (one, two) in enumerate(zip(used.results, other.results, strict=False)):
-            if what := same(one, two):
-                return fails(f"answer {number}: another {what} when {which}")
-    compared = min(len(trace.results) for trace in (used, again, new))
+def check_repeatable(target: EnvUnderTest) -> CheckResult:
+    """Check that a seed gives the same outputs in a used environment and in a new one."""
+    used = run_random_policy(target.env, target.specs, 1, _COMPARED_STEPS, CHECK_SECONDS / 2)
+    again = run_random_policy(target.env, target.specs, 1, _COMPARED_STEPS, CHECK_SECONDS / 2)
+    with target.fresh_env() as env:
+        new = run_random_policy(env, target.specs, 1, _COMPARED_STEPS, CHECK_SECONDS / 2)
+    for other, where in ((again, "after a second reset with the same seed"), (new, "in a new environment")):
+        for number, (one, two) in enumerate(zip(used.outputs, other.outputs, strict=False)):
+            if what := difference(one, two):
+                return fails(f"output {number}: another {what} {where}")
+    compared = min(len(trace.outputs) for trace in (used, again, new))
     if compared < 2:
         raise Inconclusive("no step was taken")
-    return holds(f"{compared - 1:,} answers, seeded again and made anew")
+    return holds(f"{compared - 1:,} outputs, after a second reset and in a new environment")
 
 
-def seeded(subject: EnvUnderTest) -> CheckResult:
-    """Other seeds, other episodes."""
-    beginnings = subject.cached(seeds_of)
-    different = len(set(beginnings))
+def check_seed_is_used(target: EnvUnderTest) -> CheckResult:
+    prefixes = target.cached(seeded_prefixes)
+    different = len(set(prefixes))
     if different > 1:
-        return holds(f"{different} of {len(beginnings)} seeds begin differently")
-    if len(set(subject.cached(streams_of))) > 1:
-        return fails(f"{len(beginnings)} seeds begin alike, episodes after them do not: the seed is not used")
-    return unknown(
-        f"{len(beginnings)} seeds begin alike: a task without chance, or one that ignores its seed"
-    )
+        return holds(f"{different} of {len(prefixes)} seeds begin differently")
+    if len(set(target.cached(unseeded_prefixes))) > 1:
+        return fails(f"{len(prefixes)} seeds begin equally, episodes after them do not: the seed is not used")
+    return unknown(f"{len(prefixes)} seeds begin equally: a deterministic task, or one that ignores its seed")
 
 
-def continued(subject: EnvUnderTest) -> CheckResult:
-    """A reset without a seed goes on with the stream."""
-    beginnings = subject.cached(streams_of)
-    different = len(set(beginnings))
+def check_unseeded_resets(target: EnvUnderTest) -> CheckResult:
+    """Check that a reset without a seed continues the random stream."""
+    prefixes = target.cached(unseeded_prefixes)
+    different = len(set(prefixes))
     if different > 1:
-        return holds(f"{different} of {len(beginnings)} resets without a seed begin differently")
-    if len(set(subject.cached(seeds_of))) > 1:
-        return fails(f"{len(beginnings)} resets without a seed begin alike, while seeds do not")
-    return unknown(f"{len(beginnings)} resets begin alike: a task without chance")
+        return holds(f"{different} of {len(prefixes)} resets without a seed begin differently")
+    if len(set(target.cached(seeded_prefixes))) > 1:
+        return fails(f"{len(prefixes)} resets without a seed begin equally, while different seeds do not")
+    return unknown(f"{len(prefixes)} resets begin equally: a deterministic task")
 
 
-def seeds_of(subject: EnvUnderTest) -> list[bytes]:
-    """Beginnings of episodes from seeds far apart."""
-    return prefixes(subject, [SEED_DISTANCE * i for i in range(BEGINNINGS)])
+def seeded_prefixes(target: EnvUnderTest) -> list[bytes]:
+    """Return the beginnings of episodes from distant seeds."""
+    return _episode_prefixes(target, [_SEED_DISTANCE * i for i in range(_EPISODES)])
 
 
-def streams_of(subject: EnvUnderTest) -> list[bytes]:
-    """Beginnings of episodes one after another, the first of them seeded."""
-    return prefixes(subject, [5, *[None] * BEGINNINGS])[1:]
+def unseeded_prefixes(target: EnvUnderTest) -> list[bytes]:
+    """Return the beginnings of successive episodes after one that was seeded."""
+    return _episode_prefixes(target, [5, *[None] * _EPISODES])[1:]
 
 
-def prefixes(subject: EnvUnderTest, seeds: list[int | None]) -> list[bytes]:
-    """How episodes begin under the same actions; at least two of them, more while there is time.
-
-    Raises:
-        Untold: there is but one.
-    """
-    end = time.perf_counter() + SECONDS / 2
-    steps = PREFIX_STEPS
-    if subject.step_seconds > 0:  # a slow environment shows fewer
-        steps = max(2, min(PREFIX_STEPS, int(SECONDS / 6 / subject.step_seconds)))
-    seen: list[bytes] = []
+def _episode_prefixes(target: EnvUnderTest, seeds: list[int | None]) -> list[bytes]:
+    """Return the beginnings of episodes under equal actions: at least three, more while there is time."""
+    end = time.perf_counter() + CHECK_SECONDS / 2
+    steps = _PREFIX_STEPS
+    if target.step_seconds > 0:  # fewer steps of a slow environment
+        steps = max(2, min(_PREFIX_STEPS, int(CHECK_SECONDS / 6 / target.step_seconds)))
+    found: list[bytes] = []
     for seed in seeds:
-        if len(seen) > 2 and time.perf_counter() > end:
+        if len(found) > 2 and time.perf_counter() > end:
             break
-        seen.append(_prefix(subject.env, subject.specs, seed, steps))
-    return seen
+        found.append(_episode_prefix(target, seed, steps))
+    return found
 
 
-def _prefix(env: Single, specs: Specs, seed: int | None, steps: int) -> bytes:
-    rng, result = np.random.default_rng(0), reset(env, seed)
-    said = []
+def _episode_prefix(target: EnvUnderTest, seed: int | None, steps: int) -> bytes:
+    env, specs = target.env, target.specs
+    rng, output = np.random.default_rng(0), reset_env(env, seed)
+    parts = []
     for _ in range(steps):
-        said.append(np.asarray(result.kept).tobytes() + repr((result.reward, result.ended)).encode())
-        if result.ended:
+        parts.append(np.asarray(output.obs_copy).tobytes() + repr((output.reward, output.ended)).encode())
+        if output.ended:
             break
-        mask = allowed(result.info, specs.action)
-        said.append(b"" if mask is None else mask.tobytes())
-        result = step(env, specs.write(draw(rng, specs.action, 1, mask))[0])
-    return b"".join(said)
+        mask = action_mask_of(output.info, specs.action)
+        parts.append(b"" if mask is None else mask.tobytes())
+        output = step_env(env, specs.to_env_action(random_actions(rng, specs.action, 1, mask))[0])
+    return b"".join(parts)

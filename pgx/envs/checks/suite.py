@@ -24,113 +24,110 @@ from pgx.envs.checks.env_under_test import (
 from pgx.envs.make import choose_backend
 from pgx.envs.rewards.spec import NO_SHAPING
 
+# The names are statements that hold, fail or are unknown; docs/environments.md says what depends on each.
 CHECKS: dict[str, Callable[[EnvUnderTest], CheckResult]] = {
-    "it can be made": single_env.made,
-    "policies take its spaces": single_env.spaces_taken,
-    "reset and step answer as Gymnasium's do": single_env.interface,
-    "observations have the form of their space": single_env.form,
-    "observations lie in their bounds": single_env.bounds,
-    "observations and rewards are finite": single_env.finite,
-    "observations suit networks": single_env.magnitude,
-    "a reward is one real number": single_env.reward,
-    "terminated and truncated are truth values": single_env.flags,
-    "episodes end": single_env.ends,
-    "the last observation is the episode's own": single_env.last_observation,
-    "action masks can be obeyed": single_env.action_mask,
-    "actions have bounds": single_env.action_bounds,
-    "observations stay what they were": single_env.unshared,
-    "nothing is drawn": single_env.drawing,
-    "the same seed gives the same bits": single_env.repeatable,
-    "another seed gives another episode": single_env.seeded,
-    "the next episode is another": single_env.continued,
-    "a worker process can make it": vector_env.in_worker,
-    "all environments of a run answer": vector_env.rows,
-    "after an end comes a reset": vector_env.resets,
-    "the same seed gives all the same bits": vector_env.rows_repeatable,
-    "environments differ from each other": vector_env.distinct,
+    "it can be created": single_env.check_created,
+    "policies support its spaces": single_env.check_spaces,
+    "reset and step return Gymnasium's tuples": single_env.check_interface,
+    "observations have the shape and dtype of their space": single_env.check_observation_form,
+    "observations lie in their bounds": single_env.check_observation_bounds,
+    "observations and rewards are finite": single_env.check_finite,
+    "observations have a suitable magnitude": single_env.check_magnitude,
+    "rewards are real numbers": single_env.check_rewards,
+    "terminated and truncated are booleans": single_env.check_flags,
+    "episodes end": single_env.check_ends,
+    "last observations belong to the ended episode": single_env.check_last_observations,
+    "action masks are valid": single_env.check_action_masks,
+    "action bounds are usable": single_env.check_action_bounds,
+    "returned observations are not overwritten": single_env.check_not_overwritten,
+    "steps do not render": single_env.check_no_rendering,
+    "equal seeds give equal episodes": single_env.check_repeatable,
+    "different seeds give different episodes": single_env.check_seed_is_used,
+    "resets without a seed give different episodes": single_env.check_unseeded_resets,
+    "a worker process can create it": vector_env.check_worker_process,
+    "the run's environments return valid rows": vector_env.check_rows,
+    "the step after an end only resets": vector_env.check_reset_rows,
+    "equal seeds give equal rows": vector_env.check_rows_repeatable,
+    "environments differ from each other": vector_env.check_distinct,
 }
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How long things take."""
+    """Measured times of an environment."""
 
-    step_ms: float  # median, of one environment
-    slowest_ms: float  # of its steps
+    step_ms: float  # median of one environment
+    slowest_ms: float  # maximum of its steps
     reset_ms: float  # median
-    steps_per_second: float | None  # of all environments of a run on their backend; None: they did not answer
-
-
-def run_check(assumption: str, subject: EnvUnderTest) -> CheckResult:
-    """Whether one of CHECKS holds.
-
-    What an environment raises while that is looked at fails it, unless the environment is known to raise anyway.
-    """
-    try:
-        return CHECKS[assumption](subject)
-    except Inconclusive as why:
-        return unknown(str(why))
-    except Exception as error:
-        return (
-            unknown(f"it {describe_error(error)}") if subject.fails_on_steps else fails(describe_error(error))
-        )
-
-
-def timing(subject: EnvUnderTest) -> Timing | None:
-    """What was measured on the way; None: it was never stepped."""
-    try:
-        trace = subject.played
-    except Inconclusive:
-        return None
-    if not trace.step_seconds:
-        return None
-    all_together: float | None = None
-    with suppress(Exception):  # the verdicts say which
-        all_together = vector_env.steps_per_second(subject)
-    steps, resets = trace.step_seconds, trace.reset_seconds
-    return Timing(
-        1e3 * statistics.median(steps), 1e3 * max(steps), 1e3 * statistics.median(resets), all_together
-    )
+    steps_per_second: float | None  # all environments of a run on their backend; None: they failed
 
 
 @dataclass(frozen=True)
 class BackendUnavailable:
-    """What was asked for cannot be had, in the words of a UserError."""
+    """Message: the requested backend cannot run the environment; `problem` is the text of a UserError."""
 
     problem: str
 
 
 @dataclass(frozen=True)
 class CheckStarted:
-    """An assumption is about to be looked at; its verdict follows."""
+    """Message: a check begins; its CheckResult follows."""
 
-    assumption: str
+    check: str
 
 
 @dataclass(frozen=True)
 class ChecksFinished:
-    """All was looked at."""
+    """Message: all checks are done."""
 
-    spaces: tuple[ObsSpec, ActionSpec] | None  # None: no policy takes them
+    spaces: tuple[ObsSpec, ActionSpec] | None  # None: no policy supports them
     timing: Timing | None
 
 
-def serve(channel: "Connection[Any, Any]") -> None:
-    """Look at the environment that the parent names, and tell it of each assumption.
+def run_check(check: str, target: EnvUnderTest) -> CheckResult:
+    """Run one of CHECKS.
+
+    A check during which the environment raises fails. If the environment already raised in its trace, a check of that
+    trace reports the failure, and this one is unknown.
+    """
+    try:
+        return CHECKS[check](target)
+    except Inconclusive as why:
+        return unknown(str(why))
+    except Exception as error:
+        return (
+            unknown(f"it {describe_error(error)}") if target.fails_on_steps else fails(describe_error(error))
+        )
+
+
+def measured_timing(target: EnvUnderTest) -> Timing | None:
+    """Return the times measured during the checks; None without steps."""
+    try:
+        trace = target.nonempty_trace
+    except Inconclusive:
+        return None
+    if not trace.step_seconds:
+        return None
+    total: float | None = None
+    with suppress(Exception):  # a check reports it
+        total = vector_env.steps_per_second(target)
+    steps, resets = trace.step_seconds, trace.reset_seconds
+    return Timing(1e3 * statistics.median(steps), 1e3 * max(steps), 1e3 * statistics.median(resets), total)
+
+
+def serve_checks(channel: "Connection[Any, Any]") -> None:
+    """Run all checks in a child process, and send a message for each.
 
     Args:
-        channel: to the parent.
+        channel: to the parent, which sends a CheckRequest.
     """
-    _look(channel, EnvUnderTest(channel.recv()))
-
-
-def _look(channel: "Connection[Any, Any]", subject: EnvUnderTest) -> None:
-    for number, assumption in enumerate(CHECKS):
-        channel.send(CheckStarted(assumption))
-        channel.send(run_check(assumption, subject))
-        request = subject.request
+    target = EnvUnderTest(channel.recv())
+    request = target.request
+    for number, check in enumerate(CHECKS):
+        channel.send(CheckStarted(check))
+        channel.send(run_check(check, target))
         if number == 0 and request.backend != "auto":
-            try:  # what was named and cannot do it is no fault of the environment's
+            try:  # a problem of the requested backend is no failure of the environment
                 choose_backend(
                     request.id,
                     request.backend,
@@ -143,7 +140,7 @@ def _look(channel: "Connection[Any, Any]", subject: EnvUnderTest) -> None:
                 channel.send(BackendUnavailable(str(error)))
                 return
     spaces = None
-    if not isinstance(subject.env_or_problem, str) and not isinstance(subject.specs_or_problem, str):
-        spaces = subject.specs_or_problem.obs, subject.specs_or_problem.action
-    channel.send(ChecksFinished(spaces, timing(subject)))
-    subject.close()
+    if not isinstance(target.env_or_problem, str) and not isinstance(target.specs_or_problem, str):
+        spaces = target.specs_or_problem.obs, target.specs_or_problem.action
+    channel.send(ChecksFinished(spaces, measured_timing(target)))
+    target.close()

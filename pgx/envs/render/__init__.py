@@ -1,1 +1,1 @@
-"""Episodes as videos: a camera in a process of its own, the numbers of the episode on each frame, MP4 and GIF."""
+"""Rendering of episodes in a child process, and video files."""

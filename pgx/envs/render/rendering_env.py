@@ -21,224 +21,244 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
 from pgx.core.errors import RunError, UserError
 from pgx.core.specs import ActionSpec, ObsSpec
 from pgx.distributed.worker_process import WorkerProcess, WorkerTraceback, stop
-from pgx.envs.gymnasium_backend import GymnasiumVector, make_single
+from pgx.envs.gymnasium_backend import GymEnv, GymnasiumVector, make_single
 from pgx.envs.registry import pickle_env, unpickle_env
-from pgx.envs.vector import Array, Step
+from pgx.envs.vector import AnyArray, Step
 
-MUJOCO_GL = "MUJOCO_GL"  # what MuJoCo and Gymnasium read
-TIMEOUT = 60.0  # seconds for a context to be made; it takes less than one
-PLATFORMS = ("egl", "osmesa")  # EGL first: it takes a graphics card where there is one
-_DECIDE = ("EGL", "__EGL", "LIBGL", "GALLIUM", "MESA", "PYOPENGL", "MUJOCO", "LD_", "CUDA", "NVIDIA")
+_MUJOCO_GL = "MUJOCO_GL"  # environment variable that MuJoCo and Gymnasium read
+_PROBE_SECONDS = 60.0  # limit for creating an OpenGL context, which takes less than one
+_PLATFORMS = ("egl", "osmesa")  # EGL first, because it uses a graphics card if there is one
+_OPENGL_VARIABLES = (
+    "EGL",
+    "__EGL",
+    "LIBGL",
+    "GALLIUM",
+    "MESA",
+    "PYOPENGL",
+    "MUJOCO",
+    "LD_",
+    "CUDA",
+    "NVIDIA",
+)
 _PROBE = "from mujoco.{platform} import GLContext; context = GLContext(8, 8); context.make_current()"
 _LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
-_PACKAGES = {"egl": "libegl1 libgl1-mesa-dri", "osmesa": "libosmesa6"}
+_SYSTEM_PACKAGES = {"egl": "libegl1 libgl1-mesa-dri", "osmesa": "libosmesa6"}
 
 
 @dataclass(frozen=True)
-class OpenGL:
-    """What MUJOCO_GL shall be for a process that draws; None: nothing works, and what would help, in words."""
+class OpenGLChoice:
+    """OpenGL platform for a process that renders."""
 
-    platform: str | None
-    problem: str
+    platform: str | None  # value of MUJOCO_GL; None: no platform works
+    problem: str  # message and fix if rendering fails
 
 
-def choose_opengl() -> OpenGL:
-    """What the user says in MUJOCO_GL, or else the first that makes a context.
+def choose_opengl() -> OpenGLChoice:
+    """Return the platform in MUJOCO_GL if it is set, else the first of EGL and OSMesa that creates a context.
 
-    In a process each: which OpenGL a process has is decided once, and a broken driver can take it down.
+    Each is tried in its own process, because a process chooses OpenGL once and a broken driver can crash it.
     """
-    said = os.environ.get(MUJOCO_GL)
-    if said:
-        return OpenGL(said, f"{MUJOCO_GL}={said} is set, and does not work here; unset, pgx chooses")
-    for platform in PLATFORMS:
-        if _works(platform, _of_opengl()):
-            return OpenGL(
-                platform, f"{MUJOCO_GL}={platform} was chosen, and does not work for this environment"
+    requested = os.environ.get(_MUJOCO_GL)
+    if requested:
+        return OpenGLChoice(
+            requested, f"{_MUJOCO_GL}={requested}: does not work here; unset it and pgx chooses a platform"
+        )
+    for platform in _PLATFORMS:
+        if _platform_works(platform, _opengl_variables()):
+            return OpenGLChoice(
+                platform, f"{_MUJOCO_GL}={platform} was chosen, and does not work for this environment"
             )
-    return OpenGL(None, f"MuJoCo has no OpenGL to draw with: {missing_packages()}")
+    return OpenGLChoice(None, f"MuJoCo has no OpenGL for rendering: {_missing_packages()}")
 
 
-def _of_opengl() -> tuple[tuple[str, str], ...]:
-    """Return the environment variables that decide which OpenGL there is."""
-    return tuple((key, value) for key, value in sorted(os.environ.items()) if key.startswith(_DECIDE))
+def _opengl_variables() -> tuple[tuple[str, str], ...]:
+    """Return the environment variables that select an OpenGL implementation."""
+    return tuple(
+        (key, value) for key, value in sorted(os.environ.items()) if key.startswith(_OPENGL_VARIABLES)
+    )
 
 
 @cache
-def _works(platform: str, variables: tuple[tuple[str, str], ...]) -> bool:
-    """Try a platform, once in a process: an attempt takes a second, and every video of a run asks.
+def _platform_works(platform: str, variables: tuple[tuple[str, str], ...]) -> bool:
+    """Try to create a context. The result is cached: a trial takes a second, and every video of a run needs it.
 
     Args:
         platform: egl or osmesa.
-        variables: that decide what works, so that another answer is looked for where they change.
+        variables: environment variables that the result depends on, as part of the cache key.
     """
     command = [sys.executable, "-P", "-c", _PROBE.format(platform=platform)]
-    environment = {k: v for k, v in os.environ.items() if k != "PYOPENGL_PLATFORM"} | {MUJOCO_GL: platform}
+    environment = {k: v for k, v in os.environ.items() if k != "PYOPENGL_PLATFORM"} | {_MUJOCO_GL: platform}
     try:
-        return subprocess.run(command, env=environment, capture_output=True, timeout=TIMEOUT).returncode == 0
+        return (
+            subprocess.run(command, env=environment, capture_output=True, timeout=_PROBE_SECONDS).returncode
+            == 0
+        )
     except subprocess.TimeoutExpired:
         return False
 
 
-def missing_packages() -> str:
-    """Which system package would bring what is not there."""
+def _missing_packages() -> str:
+    """Return which libraries are missing or broken, and the system packages to install."""
     found = {platform: ctypes.util.find_library(name) is not None for platform, name in _LIBRARIES.items()}
-    what = "libEGL is there, and no driver for it" if found["egl"] else "there is no libEGL"
-    what += "; libOSMesa fails" if found["osmesa"] else " and no libOSMesa"
-    either = " (or apt-get install ".join(_PACKAGES[platform] for platform in PLATFORMS)
-    return f"{what}; apt-get install {either})"
+    state = "libEGL is installed without a driver" if found["egl"] else "libEGL is missing"
+    state += "; libOSMesa fails" if found["osmesa"] else "; libOSMesa is missing"
+    either = " (or apt-get install ".join(_SYSTEM_PACKAGES[platform] for platform in _PLATFORMS)
+    return f"{state}; apt-get install {either})"
 
 
-DEFAULT_FPS = 30.0  # frames a second where an environment does not say
+_DEFAULT_FPS = 30.0  # of environments whose metadata has no render_fps
 RGBImage = NDArray[np.uint8]  # [height, width, 3]
 
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """What the process is told once."""
+    """Settings of the child process."""
 
     env_id: str
-    pickled_env: bytes  # from `pickle_env`, with what the environment is to draw like among its keywords
+    pickled_env: bytes  # from `pickle_env`; its keywords include render_mode and the size of images
     platform: str | None  # of OpenGL, for MUJOCO_GL
-    max_fps: int  # frames a second that are drawn at most
-    seconds: float | None  # of an episode's beginning that are drawn; None: all
+    max_fps: int  # maximum frames per second
+    seconds: float | None  # rendered beginning of an episode; None: all of it
 
 
 @dataclass(frozen=True)
 class RenderReady:
-    """The environment stands, and can be drawn."""
+    """Message: the environment was created and rendered."""
 
     obs: ObsSpec
     action: ActionSpec
-    fps: float  # frames a second at which what is drawn plays as fast as it is
-    drawn: float  # steps of an episode's beginning that are drawn; infinite: all
+    fps: float  # frames per second that play in real time
+    rendered_steps: float  # of the beginning of an episode; infinite: all
 
 
 @dataclass(frozen=True)
 class RenderFailure:
-    """What went wrong, and where an environment raised; empty: none did."""
+    """Message: a call failed."""
 
     problem: str
-    traceback: str
-    draws_with_opengl: bool
+    traceback: str  # of the environment's exception; empty: there was none
+    uses_opengl: bool
 
 
 class ResetResult(NamedTuple):
-    """An episode's first moment."""
+    """Message: the first observation of an episode."""
 
-    obs: Array
+    obs: AnyArray
     mask: NDArray[np.bool_] | None
-    image: RGBImage  # of its beginning
+    image: RGBImage
 
 
 class StepResult(NamedTuple):
-    """A step, and what it led to looks like."""
+    """Message: the result of a step."""
 
     step: Step
     success: NDArray[np.int8] | None
     mask: NDArray[np.bool_] | None
-    image: RGBImage | None  # None: this one is left out
+    image: RGBImage | None  # after the step; None: not rendered
 
 
-def serve(channel: "Connection[Any, Any]") -> None:
-    """Make the environment and do as the parent says, until it is gone.
+def serve_rendering(channel: "Connection[Any, Any]") -> None:
+    """Create the environment in a child process, and step and render it until the parent closes it.
 
     Args:
-        channel: a seed begins an episode, actions [1, ...] are a step; None ends it.
+        channel: to the parent, which first sends RenderSettings, then a seed to reset, actions [1, ...] to step, and
+            None to close.
     """
     _configure_headless()
-    scene: RenderSettings = channel.recv()
-    if scene.platform is not None:  # before anything imports MuJoCo
-        os.environ[MUJOCO_GL] = scene.platform
+    settings: RenderSettings = channel.recv()
+    if settings.platform is not None:  # before MuJoCo is imported
+        os.environ[_MUJOCO_GL] = settings.platform
     try:
-        envs = GymnasiumVector(scene.env_id, 1, unpickle_env(scene.env_id, scene.pickled_env), first=0)
-        track_robot(envs.first)
+        kwargs = unpickle_env(settings.env_id, settings.pickled_env)
+        envs = GymnasiumVector(settings.env_id, 1, kwargs, first_index=0)
+        track_robot(envs.first_env)
         envs.reset(seed=0)
         _render(envs)
     except (RunError, UserError) as error:
-        refused = _render_problem(scene)
-        channel.send(_render_failure(error) if refused is None else RenderFailure(refused, "", False))
+        problem = _render_problem(settings)
+        channel.send(_render_failure(error) if problem is None else RenderFailure(problem, "", False))
         return
-    fps = _render_fps(envs.first.metadata)
-    every = max(1, math.ceil(fps / scene.max_fps - 1e-9))
-    drawn = math.inf if scene.seconds is None else scene.seconds * fps
-    channel.send(RenderReady(envs.obs_spec, envs.action_spec, fps / every, drawn))
-    _run_commands(channel, envs, every, drawn)
+    fps = _render_fps(envs.first_env.metadata)
+    interval = max(1, math.ceil(fps / settings.max_fps - 1e-9))  # steps per frame
+    rendered_steps = math.inf if settings.seconds is None else settings.seconds * fps
+    channel.send(RenderReady(envs.obs_spec, envs.action_spec, fps / interval, rendered_steps))
+    _run_commands(channel, envs, interval, rendered_steps)
     envs.close()
 
 
 def _render_fps(metadata: object) -> float:
-    """Return `render_fps` where an environment's metadata has one that is a number > 0, else UNSAID."""
-    said = metadata.get("render_fps") if isinstance(metadata, Mapping) else None
+    """Return `render_fps` of an environment's metadata if it is a number > 0, else the default."""
+    value = metadata.get("render_fps") if isinstance(metadata, Mapping) else None
     with suppress(TypeError, ValueError):
-        fps = float(said)  # type: ignore[arg-type]  # whatever it says
+        fps = float(value)  # type: ignore[arg-type]  # metadata may contain anything
         if 0 < fps < math.inf:
             return fps
-    return DEFAULT_FPS
+    return _DEFAULT_FPS
 
 
 def _configure_headless() -> None:
-    """Keep SDL and Wayland, which pygame and EGL load, from looking for a screen and printing that there is none."""
+    """Keep SDL and Wayland, which pygame and EGL load, from printing that there is no screen."""
     for key in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):
         os.environ.setdefault(key, "dummy")
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if not runtime or not Path(runtime).is_dir():
         os.environ["XDG_RUNTIME_DIR"] = tempfile.gettempdir()
-    warnings.filterwarnings("ignore", module="glfw")  # the error at hand says more
-    warnings.filterwarnings("ignore", message=".*render_mode")  # `_render_problem` says it in one line
+    warnings.filterwarnings("ignore", module="glfw")  # the error has more information
+    warnings.filterwarnings("ignore", message=".*render_mode")  # `_render_problem` reports it
 
 
-def _render_problem(scene: RenderSettings) -> str | None:
-    """Say which ways of drawing an environment has, where pictures are not among them; None: they are, or who knows."""
+def _render_problem(settings: RenderSettings) -> str | None:
+    """Return the render modes of an environment that has no 'rgb_array'; None: it has, or cannot be created."""
     kwargs = {
         key: value
-        for key, value in unpickle_env(scene.env_id, scene.pickled_env).items()
+        for key, value in unpickle_env(settings.env_id, settings.pickled_env).items()
         if key != "render_mode"
     }
     try:
-        with closing(make_single(scene.env_id, kwargs)) as env:
+        with closing(make_single(settings.env_id, kwargs)) as env:
             modes = (env.metadata or {}).get("render_modes") or []
-    except Exception:  # it cannot be made at all: the error at hand says why
+    except Exception:  # the original error says why it cannot be created
         return None
     if "rgb_array" in modes:
         return None
     return (
-        f"env.id={scene.env_id}: cannot be filmed: its metadata['render_modes'] is {list(modes)}; "
+        f"env.id={settings.env_id}: cannot be rendered: its metadata['render_modes'] is {list(modes)}; "
         "a video needs 'rgb_array' among them, and a render() that returns images"
     )
 
 
-def _run_commands(channel: "Connection[Any, Any]", envs: GymnasiumVector, every: int, drawn: float) -> None:
-    """Play, drawing of the first `drawn` steps of each episode the every-th, and its end."""
+def _run_commands(
+    channel: "Connection[Any, Any]", envs: GymnasiumVector, interval: int, rendered_steps: float
+) -> None:
+    """Execute the parent's commands; of the first `rendered_steps` steps, render each `interval`-th and the last."""
     step, ended = 0, False
-    while (order := channel.recv()) is not None:
+    while (command := channel.recv()) is not None:
         try:
-            if isinstance(order, int):
-                obs, step, ended = envs.reset(order), 0, False
+            if isinstance(command, int):
+                obs, step, ended = envs.reset(command), 0, False
                 channel.send(ResetResult(obs, envs.action_mask, _render(envs)))
             else:
-                envs.send(order)
-                took = envs.receive()
+                envs.send(command)
+                result = envs.receive()
                 step = 0 if ended else step + 1
-                ended = bool(took.terminated[0] or took.truncated[0])
-                shown = step <= drawn and (ended or step % every == 0)
-                channel.send(
-                    StepResult(took, envs.success, envs.action_mask, _render(envs) if shown else None)
-                )
+                ended = bool(result.terminated[0] or result.truncated[0])
+                rendered = step <= rendered_steps and (ended or step % interval == 0)
+                image = _render(envs) if rendered else None
+                channel.send(StepResult(result, envs.success, envs.action_mask, image))
         except RunError as error:
             channel.send(_render_failure(error))
 
 
-def track_robot(env: "gymnasium.Env[Any, Any]") -> None:
-    """Have the camera go with a robot of MuJoCo's: Gymnasium 1.4 leaves it behind at the origin.
+def track_robot(env: GymEnv) -> None:
+    """Let the camera follow a MuJoCo robot if its model has a camera for it and the user chose no other.
 
-    Only where the model has a camera for it, and nobody chose another.
+    Gymnasium 1.4 leaves the camera at the origin.
     """
     bare: Any = env.unwrapped
     chosen = {"camera_id", "camera_name"} & (env.spec.kwargs if env.spec else {}).keys()
@@ -252,46 +272,46 @@ def track_robot(env: "gymnasium.Env[Any, Any]") -> None:
 
 
 def _render(envs: GymnasiumVector) -> RGBImage:
-    """What the environment looks like now."""
+    """Return an image of the environment's current state."""
     try:
-        drawn = np.asarray(envs.first.render())
-        if drawn.dtype != np.uint8 or drawn.ndim != 3 or drawn.shape[2] != 3 or not drawn.size:
-            raise TypeError(f"expected an image uint8 [height, width, 3], got {drawn.dtype} {drawn.shape}")
+        image = np.asarray(envs.first_env.render())
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise TypeError(f"expected an image uint8 [height, width, 3], got {image.dtype} {image.shape}")
     except Exception as error:
         raise RunError(f"{envs.id}: render() raised {type(error).__name__}: {error}") from error
-    return drawn
+    return image
 
 
 def _render_failure(error: RunError | UserError) -> RenderFailure:
     cause = error.__cause__
-    where = "".join(traceback.format_exception(cause)) if cause else ""
-    # Where there is no OpenGL even the import may fail.
-    return RenderFailure(str(error), where, "mujoco" in sys.modules or "mujoco" in where)
+    text = "".join(traceback.format_exception(cause)) if cause else ""
+    # Without OpenGL, importing mujoco may fail, so it is looked for in the traceback too.
+    return RenderFailure(str(error), text, "mujoco" in sys.modules or "mujoco" in text)
 
 
 class Frame(NamedTuple):
-    """A moment of an episode."""
+    """Rendered state of an episode."""
 
     image: RGBImage
     episode: int  # from 0
-    step: int  # steps of the episode before this moment
+    step: int  # number of steps of the episode so far
     episode_return: float  # raw, of these steps
 
 
 class RenderingEnv:
-    """A VectorEnv of one environment, stepped and drawn in a process of its own.
+    """Vector environment of one environment, stepped and rendered in a child process.
 
     Args:
-        env_id: as Gymnasium takes it.
+        env_id: Gymnasium id.
         kwargs: of the environment's constructor.
-        size: width and height of the pictures in pixels, None for either as the environment has it; None: both.
-        timeout: seconds in which the environment is made, reset or stepped, and drawn.
-        limit: frames a second that are drawn at most: every n-th, so that they play in real time, and the last.
-        seconds: of an episode's beginning that are drawn; None: all of it.
+        size: width and height of the images in pixels, None for the environment's default; None: both default.
+        timeout: seconds within which the environment must be created, reset, or stepped and rendered.
+        max_fps: maximum frames per second. Every n-th step is rendered, so that frames play in real time, and the last.
+        seconds: length of an episode's beginning that is rendered; None: all of it.
 
     Raises:
-        UserError: the environment cannot be made here, or not be drawn; it says what is missing.
-        RunError: it raised, or its process died or did not answer in time.
+        UserError: the environment cannot be created or rendered here; the message says what is missing.
+        RunError: it raised, or its process crashed or did not answer in time.
     """
 
     backend = "gymnasium"
@@ -310,81 +330,83 @@ class RenderingEnv:
         self.action_mask: NDArray[np.bool_] | None = None
         self.success: NDArray[np.int8] | None = None
         self._timeout = timeout
-        self.on_frame: Callable[[Frame], None] = _ignore_frame  # set from outside
+        self.on_frame: Callable[[Frame], None] = _ignore_frame  # assigned by the caller
         self._episode, self._step, self._return, self._resetting = -1, 0, 0.0, False
-        asked = {} if size is None else dict(zip(("width", "height"), size, strict=True))
-        wanted = {key: pixels for key, pixels in asked.items() if pixels is not None}
-        drawn = {"render_mode": "rgb_array"} | wanted
+        sizes = {} if size is None else dict(zip(("width", "height"), size, strict=True))
+        requested_size = {key: pixels for key, pixels in sizes.items() if pixels is not None}
         try:
-            pickled_env = pickle_env(env_id, kwargs | drawn)
+            pickled_env = pickle_env(env_id, kwargs | {"render_mode": "rgb_array"} | requested_size)
         except ValueError as error:
             raise UserError(str(error)) from error
         gl = choose_opengl()
         self._worker = WorkerProcess(
-            "pgx.envs.render.rendering_env:serve", f"{env_id}: the process that films it"
+            "pgx.envs.render.rendering_env:serve_rendering", f"{env_id}: the rendering process"
         )
         self._end = weakref.finalize(self, stop, [self._worker], _request_close)
         self._worker.send(RenderSettings(env_id, pickled_env, gl.platform, max_fps, seconds))
         try:
-            ready = self._receive()
+            ready = self._receive_message()
             if isinstance(ready, RenderFailure):
-                raise self._render_error(ready, gl, bool(wanted))
+                raise self._render_error(ready, gl, bool(requested_size))
         except BaseException:
             self.close()
             raise
         assert isinstance(ready, RenderReady)
         self.obs_spec, self.action_spec, self.fps = ready.obs, ready.action, ready.fps
-        self.drawn = ready.drawn
+        self.rendered_steps = ready.rendered_steps
 
-    def _render_error(self, broken: RenderFailure, gl: OpenGL, sized: bool) -> UserError:
-        said = broken.problem
-        if "pygame is not installed" in said:
+    def _render_error(self, failure: RenderFailure, gl: OpenGLChoice, has_size: bool) -> UserError:
+        text = failure.problem
+        if "pygame is not installed" in text:
             return UserError(
-                f"env.id={self.id}: drawing it needs the package pygame; pip install 'pgx-rl[video]'"
+                f"env.id={self.id}: rendering it needs the package pygame; pip install 'pgx-rl[video]'"
             )
-        if broken.draws_with_opengl:
-            said += f"; {gl.problem}"
-        if sized and "unexpected keyword" in said:
-            said += "; --width and --height are for environments that take them, as MuJoCo's do"
-        error = UserError(said)
-        error.__cause__ = WorkerTraceback(broken.traceback) if broken.traceback else None
+        if failure.uses_opengl:
+            text += f"; {gl.problem}"
+        if has_size and "unexpected keyword" in text:
+            text += "; remove --width and --height, which this environment does not support (MuJoCo's do)"
+        error = UserError(text)
+        error.__cause__ = WorkerTraceback(failure.traceback) if failure.traceback else None
         return error
 
-    def reset(self, seed: int) -> Array:
+    def reset(self, seed: int) -> AnyArray:
         self._worker.send(seed)
-        begun = self._answer()
-        assert isinstance(begun, ResetResult)
+        result = self._receive_result()
+        assert isinstance(result, ResetResult)
         self._episode, self._step, self._return, self._resetting = self._episode + 1, 0, 0.0, False
-        self.action_mask = begun.mask
-        self.on_frame(Frame(begun.image, self._episode, 0, 0.0))
-        return begun.obs
+        self.action_mask = result.mask
+        self.on_frame(Frame(result.image, self._episode, 0, 0.0))
+        return result.obs
 
-    def send(self, action: Array) -> None:
+    def send(self, action: AnyArray) -> None:
         self._worker.send(action)
 
     def receive(self) -> Step:
-        moved = self._answer()
-        assert isinstance(moved, StepResult)
-        step, self.success, self.action_mask = moved.step, moved.success, moved.mask
+        result = self._receive_result()
+        assert isinstance(result, StepResult)
+        step, self.success, self.action_mask = result.step, result.success, result.mask
         if self._resetting:
             self._episode, self._step, self._return = self._episode + 1, 0, 0.0
         else:
             self._step, self._return = self._step + 1, self._return + float(step.reward[0])
         self._resetting = bool(step.terminated[0] or step.truncated[0])
-        if moved.image is not None:
-            self.on_frame(Frame(moved.image, self._episode, self._step, self._return))
+        if result.image is not None:
+            self.on_frame(Frame(result.image, self._episode, self._step, self._return))
         return step
 
-    def _answer(self) -> Any:
-        """Return the answer to an order."""
-        answer = self._receive()
-        if isinstance(answer, RenderFailure):
-            cause = WorkerTraceback(answer.traceback) if answer.traceback else None
-            raise RunError(answer.problem) from cause
-        return answer
+    def _receive_result(self) -> Any:
+        """Return the result of the last command.
 
-    def _receive(self) -> Any:
-        """Return the next message of the process."""
+        Raises:
+            RunError: the command failed.
+        """
+        message = self._receive_message()
+        if isinstance(message, RenderFailure):
+            cause = WorkerTraceback(message.traceback) if message.traceback else None
+            raise RunError(message.problem) from cause
+        return message
+
+    def _receive_message(self) -> Any:
         self._worker.wait(self._timeout)
         return self._worker.receive()
 
@@ -393,7 +415,7 @@ class RenderingEnv:
 
 
 def _ignore_frame(frame: Frame) -> None:
-    """Before somebody is there to see it."""
+    pass
 
 
 def _request_close(worker: WorkerProcess) -> None:

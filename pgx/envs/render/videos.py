@@ -1,4 +1,4 @@
-"""Pictures to a video: MP4 (H.264), which every player knows, or GIF, which every browser and TensorBoard shows."""
+"""Video files of rendered episodes: MP4 (H.264) and GIF, with a caption on each frame."""
 
 import io
 from fractions import Fraction
@@ -13,17 +13,22 @@ from pgx.core.imports import import_problem
 from pgx.core.text import shown
 from pgx.envs.render.rendering_env import Frame, RGBImage
 
-Kind = Literal["mp4", "gif"]
-LIMITS: dict[Kind, int] = {"mp4": 60, "gif": 25}  # frames a second, of more of which players show fewer
-LAST_FRAME_SECONDS = 0.6  # seconds for which the last picture of a GIF stays before it begins anew
-GIF_TICK_SECONDS = 0.01  # seconds: GIFs count time in these
+VideoFormat = Literal["mp4", "gif"]
+MAX_FPS: dict[VideoFormat, int] = {"mp4": 60, "gif": 25}  # players skip frames of faster videos
+_LAST_FRAME_SECONDS = 0.6  # duration of a GIF's last frame before it loops
+_GIF_TICK_SECONDS = 0.01  # unit of durations in GIF files
+
+# Sizes of the caption, relative to the height of a frame.
+_MARGIN = 0.02
+_FONT_SIZE = 0.045
+_MIN_FONT_PIXELS = 9  # readable
 
 
-def kind_of(out: Path) -> Kind:
-    """What kind of video a file of this name is.
+def format_of(out: Path) -> VideoFormat:
+    """Return the format of a video file by its suffix.
 
     Raises:
-        UserError: none that can be written here.
+        UserError: pgx cannot write the format here.
     """
     match out.suffix.lower():
         case ".gif":
@@ -36,11 +41,11 @@ def kind_of(out: Path) -> Kind:
 
 
 class MP4:
-    """H.264 in an MP4 file, written while the pictures come.
+    """Writer of an MP4 file with H.264, which writes frames as they are added.
 
     Args:
         path: of the file.
-        fps: frames a second.
+        fps: frames per second.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
@@ -53,30 +58,30 @@ class MP4:
     def add(self, image: RGBImage) -> None:
         import av
 
-        height, width = (n - n % 2 for n in image.shape[:2])  # H.264 halves the colours of 2 x 2 pixels
+        height, width = (n - n % 2 for n in image.shape[:2])  # H.264 stores one color per 2 x 2 pixels
         if self._stream is None:
             self._stream = self._container.add_stream("libx264", rate=self._rate)
             self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
-        whole = np.ascontiguousarray(image[:height, :width])
-        self._write(av.VideoFrame.from_ndarray(whole, format="rgb24"))
+        even = np.ascontiguousarray(image[:height, :width])
+        self._write(av.VideoFrame.from_ndarray(even, format="rgb24"))
 
     def _write(self, frame: Any) -> None:
         for packet in self._stream.encode(frame):
             self._container.mux(packet)
 
     def finish(self) -> None:
-        """What the encoder still holds is written."""
+        """Flush the encoder and close the file."""
         if self._stream is not None:
             self._write(None)
         self._container.close()
 
 
 class GIF:
-    """An animated GIF, kept until it is whole.
+    """Animated GIF, kept in memory until it is finished.
 
     Args:
-        fps: frames a second.
-        width: pixels that wider pictures are shrunk to; None: as they are.
+        fps: frames per second.
+        width: maximum width in pixels, to which wider images are scaled; None: no limit.
     """
 
     def __init__(self, fps: float, width: int | None) -> None:
@@ -89,17 +94,17 @@ class GIF:
         if self._width is not None and frame.width > self._width:
             size = self._width, max(1, round(frame.height * self._width / frame.width))
             frame = frame.resize(size, Image.Resampling.LANCZOS)
-        # With colours of its own each, and no dithering: a picture takes a tenth of the memory, and moves no grain.
+        # A palette for each frame takes a tenth of the memory; without dithering, still areas do not flicker.
         self._frames.append(frame.quantize(dither=Image.Dither.NONE))
 
     def finish(self) -> bytes:
-        """The file."""
-        ticks = max(2, round(1 / (self._fps * GIF_TICK_SECONDS)))  # of one tick browsers make ten
-        times = [int(1000 * GIF_TICK_SECONDS * ticks)] * len(self._frames)
-        times[-1] = max(times[-1], int(1000 * LAST_FRAME_SECONDS))
+        """Return the content of the file."""
+        ticks = max(2, round(1 / (self._fps * _GIF_TICK_SECONDS)))  # browsers show frames of 1 tick for 10
+        durations = [int(1000 * _GIF_TICK_SECONDS * ticks)] * len(self._frames)
+        durations[-1] = max(durations[-1], int(1000 * _LAST_FRAME_SECONDS))
         file = io.BytesIO()
         first, *rest = self._frames
-        first.save(file, "GIF", save_all=True, append_images=rest, duration=times, loop=0, optimize=False)
+        first.save(file, "GIF", save_all=True, append_images=rest, duration=durations, loop=0, optimize=False)
         return file.getvalue()
 
     @property
@@ -108,19 +113,10 @@ class GIF:
         return self._frames[0].size
 
 
-_MARGIN = 0.02  # of the height
-
-
-_LETTERS = 0.045  # of the height
-
-
-_SMALLEST = 9  # pixels of letters that can be read
-
-
 def add_caption(frame: Frame) -> RGBImage:
-    """A frame with its return and its step in the corner."""
+    """Return a frame's image with its return and its step in the corner."""
     image = Image.fromarray(frame.image)
-    size = max(_SMALLEST, round(_LETTERS * image.height))
+    size = max(_MIN_FONT_PIXELS, round(_FONT_SIZE * image.height))
     margin = max(2, round(_MARGIN * image.height))
     draw = ImageDraw.Draw(image, "RGBA")
     font: Any = ImageFont.load_default(size)

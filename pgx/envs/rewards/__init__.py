@@ -1,1 +1,1 @@
-"""What is paid in place of an environment's own reward: named terms with weights, and where their quantities are."""
+"""Reward shaping: terms, their quantities, and the weighted sum that replaces an environment's own reward."""

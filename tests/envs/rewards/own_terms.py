@@ -5,36 +5,36 @@ from typing import Any
 import numpy as np
 
 from pgx.core.schema import Positive
-from pgx.envs.vector import Array
+from pgx.envs.vector import AnyArray
 
 
-def opposite(own_reward: Array, scale: Positive) -> Array:
+def opposite(own_reward: AnyArray, scale: Positive) -> AnyArray:
     return -scale * own_reward
 
 
-def forward(info_x_velocity: Array) -> Array:
+def forward(info_x_velocity: AnyArray) -> AnyArray:
     return info_x_velocity
 
 
-def simulated_forward(qvel: Array) -> Array:
+def simulated_forward(qvel: AnyArray) -> AnyArray:
     return qvel[:, 0]
 
 
-def pressed(action: Array, by: float = 1.0) -> Array:
+def pressed(action: AnyArray, by: float = 1.0) -> AnyArray:
     return by * action.astype(np.float64)
 
 
-def one_number(obs: Array) -> Any:
+def one_number(obs: AnyArray) -> Any:
     return obs.sum()
 
 
-def no_number(own_reward: Array) -> Array:
+def no_number(own_reward: AnyArray) -> AnyArray:
     return np.log(own_reward - own_reward.max())
 
 
-def anything(*quantities: Array) -> Array:
+def anything(*quantities: AnyArray) -> AnyArray:
     return quantities[0]
 
 
-def mistaken(x_velocty: Array) -> Array:
+def mistaken(x_velocty: AnyArray) -> AnyArray:
     return x_velocty

@@ -53,10 +53,10 @@ def test_the_walker_s_own_reward_made_of_terms_is_its_own_reward(backend: str) -
     only_reset = resets(steps)
     assert only_reset.sum() > 5
     for took, idle in zip(steps, only_reset, strict=True):
-        assert took.shaping is not None
-        assert np.allclose(took.reward, took.shaping.unshaped, atol=2e-6)
+        assert took.reward_parts is not None
+        assert np.allclose(took.reward, took.reward_parts.unshaped, atol=2e-6)
         assert (took.reward[idle] == 0).all() and (took.reward[~idle] != 0).all()
-        assert (took.reward == np.sum([*took.shaping.parts.values()], axis=0)).all()
+        assert (took.reward == np.sum([*took.reward_parts.parts.values()], axis=0)).all()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -64,12 +64,12 @@ def test_what_is_paid_changes_nothing_else(backend: str) -> None:
     plain = played(make(backend, plan(1.0)))
     other = played(make(backend, plan(0.5, upright={"weight": 2}, height={"weight": 1, "above": 1.0})))
     for one, two in zip(plain, other, strict=True):
-        assert one.shaping is None and two.shaping is not None
+        assert one.reward_parts is None and two.reward_parts is not None
         assert all(
             (one.columns[name] == two.columns[name]).all() for name in ("obs", "terminated", "truncated")
         )
-        assert (two.shaping.unshaped == one.reward).all()
-        assert (two.shaping.parts["environment"] == 0.5 * one.reward).all()
+        assert (two.reward_parts.unshaped == one.reward).all()
+        assert (two.reward_parts.parts["environment"] == 0.5 * one.reward).all()
 
 
 @pytest.mark.system
@@ -82,9 +82,9 @@ def test_processes_pay_the_bits_of_one_process() -> None:
         simulated={"function": f"{OWN_TERMS}.simulated_forward", "weight": 1},
     )
     for one, two in zip(*(played(make(b, reward)) for b in ("gymnasium", "processes")), strict=True):
-        assert one.shaping is not None and two.shaping is not None
-        for name, paid in one.shaping.parts.items():
-            assert (paid == two.shaping.parts[name]).all(), name
+        assert one.reward_parts is not None and two.reward_parts is not None
+        for name, paid in one.reward_parts.parts.items():
+            assert (paid == two.reward_parts.parts[name]).all(), name
 
 
 def test_what_terms_remember_is_of_the_episode_alone() -> None:
@@ -96,8 +96,8 @@ def test_what_terms_remember_is_of_the_episode_alone() -> None:
         env.reset(seed=7 + i)
         ended, before, air = False, None, 0.0
         for took, action in zip(steps, np.clip(actions()[:, i], -1, 1).astype(np.float64), strict=True):
-            assert took.shaping is not None
-            paid = {name: part[i] for name, part in took.shaping.parts.items()}
+            assert took.reward_parts is not None
+            paid = {name: part[i] for name, part in took.reward_parts.parts.items()}
             if ended:
                 env.reset()
                 ended, before, air = False, None, 0.0
@@ -134,7 +134,7 @@ def test_a_term_may_be_of_discrete_actions() -> None:
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        ("one_number", r"reward.terms.mine gave the shape \[\]; expected \[3\]"),
+        ("one_number", r"reward.terms.mine returned the shape \[\]; expected \[3\]"),
         ("no_number", "reward.terms.mine of environment . is not a finite number"),
     ],
 )
@@ -155,10 +155,10 @@ def test_the_fast_backend_is_left_only_where_it_does_not_show_what_is_needed() -
     assert chosen(plan(backward_velocity={"weight": 1}, height={"weight": 1, "above": 1})).name == "envpool"
     hop = plan(air_time={"weight": 1, "longest": 0.3})
     choice = chosen(hop)
-    assert choice.name != "envpool" and "EnvPool does not show the simulator's flight" in choice.reason
+    assert choice.name != "envpool" and "EnvPool does not return the simulator's flight" in choice.reason
     assert chosen(plan(air_time={"weight": 0, "longest": 0.3})).name == "envpool", "what weighs nothing"
     with pytest.raises(
-        UserError, match=r"env\.backend=envpool: EnvPool does not show the simulator's flight"
+        UserError, match=r"env\.backend=envpool: EnvPool does not return the simulator's flight"
     ):
         chosen(hop, backend="envpool")
 
@@ -166,7 +166,7 @@ def test_the_fast_backend_is_left_only_where_it_does_not_show_what_is_needed() -
 @pytest.mark.parametrize(
     ("env_id", "terms", "said"),
     [
-        ("CartPole-v1", {"air_time": {"weight": 1, "longest": 1}}, "air_time: .*no environment of MuJoCo's"),
+        ("CartPole-v1", {"air_time": {"weight": 1, "longest": 1}}, "air_time: .*not a MuJoCo environment"),
         ("CartPole-v1", {"forward_velocity": {"weight": 1}}, "no 'x_velocity'; it has: nothing"),
         ("Pendulum-v1", {"target_speed": {"weight": 1, "speed": 1, "tolerance": 1}}, "has no 'x_velocity'"),
     ],
@@ -179,5 +179,5 @@ def test_what_an_environment_has_not_is_refused_before_a_run(
 
 
 def test_a_term_of_continuous_actions_is_refused_where_they_are_not() -> None:
-    with pytest.raises(UserError, match=r"reward\.terms\.energy: of continuous actions.*can take action"):
+    with pytest.raises(UserError, match=r"reward\.terms\.energy: needs continuous actions.*takes action"):
         make("gymnasium", plan(energy={"weight": 1}), "CartPole-v1")

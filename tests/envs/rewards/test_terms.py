@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from pgx.core.paths import choices
 from pgx.envs.gymnasium_backend import make_single
 from pgx.envs.rewards.terms import (
-    LAYOUTS,
     QUANTITIES,
     TERMS,
+    TORSO_LAYOUTS,
     air_time,
     alive,
     backward_velocity,
@@ -43,7 +43,7 @@ def test_every_term_takes_a_quantity_and_says_what_it_is() -> None:
 
 def test_the_page_has_every_term_quantity_and_reward() -> None:
     page = (Path(__file__).parents[3] / "docs" / "rewards.md").read_text()
-    for name in [*TERMS, *QUANTITIES, *choices("reward"), *LAYOUTS]:
+    for name in [*TERMS, *QUANTITIES, *choices("reward"), *TORSO_LAYOUTS]:
         assert re.search(rf"\b{name}\b", page), name
 
 
@@ -91,7 +91,7 @@ def shown_and_true(env: "gymnasium.Env[Any, Any]", rng: np.random.Generator) -> 
     return bare._get_obs(), float(body.xpos[2]), float(body.xmat[8])
 
 
-@pytest.mark.parametrize("robot", LAYOUTS)
+@pytest.mark.parametrize("robot", TORSO_LAYOUTS)
 @pytest.mark.parametrize(
     ("version", "kwargs"),
     [("v4", {}), ("v5", {}), ("v5", {"exclude_current_positions_from_observation": False})],
