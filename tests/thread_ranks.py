@@ -34,8 +34,8 @@ class ThreadRank:
         sums = zip(*([count * mean for mean in own] for count, own in parts if count), strict=True)
         return tuple(torch.stack(terms).sum(0) / total for terms in sums)
 
-    def gather(self, own: RankValue) -> list[RankValue]:
-        self.given[self.rank] = own
+    def gather(self, value: RankValue) -> list[RankValue]:
+        self.given[self.rank] = value
         self.barrier.wait(PATIENCE)
         everything = list(self.given)
         self.barrier.wait(PATIENCE)

@@ -4,14 +4,14 @@ import math
 import os
 from pathlib import Path
 
-QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container's own control group (version 2)
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of the control group of a container (version 2)
 
 
-def available_cores(quota: Path = QUOTA) -> int:
-    """Return how many cores this process may use: those of its affinity, or of its container's quota if fewer.
+def available_cores(quota: Path = _QUOTA) -> int:
+    """Return the number of cores that this process may use, by its affinity and its container's quota.
 
     Args:
-        quota: file with microseconds of processor time and the period that they are for, or "max" for no limit.
+        quota: file with microseconds of CPU time and the period to which they apply, or "max" for no limit.
     """
     cores = len(os.sched_getaffinity(0))
     try:
@@ -21,14 +21,14 @@ def available_cores(quota: Path = QUOTA) -> int:
     return cores if granted == "max" else max(1, min(cores, math.ceil(int(granted) / int(period))))
 
 
-def has_one_core_each(number: int) -> bool:
-    """Whether so many threads or processes have a core each to stay on: all that the machine has, and all are ours.
+def has_one_core_each(count: int) -> bool:
+    """Return whether each of `count` threads or processes can be pinned to a core of its own.
 
-    Linux wakes them where the thread that calls them runs, so that two share a core while another idles: with a
-    policy's answer between two steps, PPO's iteration took a tenth longer (docs/performance.md). Fewer than there are
-    cores go where there is room.
+    That is so if they are as many as the machine's cores and this process may use all cores. Without pinning, Linux
+    wakes them on the core of the thread that calls them, so that two compete while another core is idle: PPO's
+    iteration took a tenth longer (docs/performance.md). Fewer threads than cores are not pinned.
 
     Args:
-        number: of threads or processes that step environments, each as much of the time as the others.
+        count: threads or processes that step environments for equal times.
     """
-    return os.cpu_count() == number and os.sched_getaffinity(0) == set(range(number))
+    return os.cpu_count() == count and os.sched_getaffinity(0) == set(range(count))

@@ -82,7 +82,7 @@ class Rollout:
     recurrent_state: Tensor | None = (
         None  # [T, N, M] of the policy before each step; None: a feed-forward policy
     )
-    share: Shard | None = None  # where the valid rows stand among those of all ranks; None: there is but one
+    shard: Shard | None = None  # positions of the valid rows among those of all ranks; None: one rank
 
     def __post_init__(self) -> None:
         shape = self.log_prob.shape
@@ -112,8 +112,9 @@ class Rollout:
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Any]) -> "Rollout":
-        """Return the rollout of stored columns. Files of pgx 0.1 have `memory` instead of `recurrent_state`."""
-        return cls(**{"recurrent_state" if name == "memory" else name: x for name, x in columns.items()})
+        """Return the rollout of stored columns. Names of pgx 0.1 are accepted."""
+        renamed = {"memory": "recurrent_state", "share": "shard"}
+        return cls(**{renamed.get(name, name): x for name, x in columns.items()})
 
     @property
     def done(self) -> Tensor:
@@ -128,7 +129,7 @@ class Rollout:
     @property
     def rows_of_all_ranks(self) -> int:
         """Valid rows, over all ranks."""
-        return self.steps if self.share is None else self.share.total
+        return self.steps if self.shard is None else self.shard.total
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class Batch:
     value: Tensor  # [B] the critic's estimate before the update
     advantage: Tensor  # [B]
     value_target: Tensor  # [B] what the critic regresses on
-    share: Shard | None = None  # where its rows stand among those of all ranks; None: there is but one
+    shard: Shard | None = None  # positions of the rows among those of all ranks; None: one rank
 
     def __len__(self) -> int:
         return int(self.log_prob.shape[0])
@@ -160,13 +161,13 @@ class Batch:
             size: rows aimed at per part, over all ranks; round(B / size) parts are made, at least one.
             generator: the stream that the shuffle is drawn from.
         """
-        total = len(self) if self.share is None else self.share.total
+        total = len(self) if self.shard is None else self.shard.total
         device = self.value.device
         if self.obs.history is None:
-            if self.share is None:
+            if self.shard is None:
                 return shuffled_parts(total, size, generator, device)
             parts = shuffled_parts(total, size, generator, torch.device("cpu"))
-            return tuple(self.share.own(part).to(device) for part in parts)
+            return tuple(self.shard.local_rows(part).to(device) for part in parts)
         sequence = self.obs.history.sequence
         used: Tensor = torch.unique(sequence)
         shuffled = torch.randperm(len(used), generator=generator).to(device)
@@ -175,21 +176,21 @@ class Batch:
 
     def rows(self, index: Tensor) -> "Batch":
         """Some of the rows; index [b] int64."""
-        share = None if self.share is None else self.share.rows(index)
-        columns = {c.name: getattr(self, c.name)[index] for c in fields(self) if c.name != "share"}
-        return Batch(**columns, share=share)
+        shard = None if self.shard is None else self.shard.rows(index)
+        columns = {c.name: getattr(self, c.name)[index] for c in fields(self) if c.name != "shard"}
+        return Batch(**columns, shard=shard)
 
     def averaged(self, *means: Tensor) -> tuple[Tensor, ...]:
         """Means over these rows, made means over the rows of all ranks."""
-        return means if self.share is None else self.share.ranks.mean(self.log_prob, *means)
+        return means if self.shard is None else self.shard.ranks.mean(self.log_prob, *means)
 
     def mean(self, x: Tensor) -> Tensor:
         """The mean of x [B] over the rows of all ranks, scalar."""
         return self.averaged(x.mean())[0]
 
-    def gathered(self, columns: Sequence[Tensor]) -> Sequence[Tensor]:
+    def gather(self, columns: Sequence[Tensor]) -> Sequence[Tensor]:
         """Columns [B] with the rows of all ranks, detached."""
-        return columns if self.share is None else self.share.gathered(columns)
+        return columns if self.shard is None else self.shard.gather(columns)
 
 
 def shuffled_parts(

@@ -11,15 +11,15 @@ RankValue = TypeVar("RankValue")
 
 
 class Ranks(Protocol):
-    """All ranks of a run, seen from one of them.
+    """The ranks of a run, as one of them sees them.
 
-    Each has a share of the environments; parameters, streams and statistics are equal on all. What is asked here all
-    ranks ask, in the same order: each waits for the others.
+    Each rank has the same number of environments. Parameters, random streams and statistics are equal on all ranks.
+    All ranks must call the methods in the same order, since each call waits for the other ranks.
     """
 
     @property
     def rank(self) -> int:
-        """This process's number, from 0; rank 0 writes the run's folder and speaks."""
+        """Number of this process, from 0. Rank 0 writes the run's folder and prints."""
         ...
 
     @property
@@ -27,26 +27,26 @@ class Ranks(Protocol):
 
     @property
     def local_size(self) -> int:
-        """How many of them this machine's cores are for."""
+        """Number of ranks on this machine."""
         ...
 
     def mean(self, rows: Tensor, *means: Tensor) -> tuple[Tensor, ...]:
-        """Means over the rows of one rank, made means over the rows of all.
+        """Turn means over the rows of this rank into means over the rows of all ranks.
 
         Args:
-            rows: any tensor with a row for each of this rank's, as a rank without rows has it too.
-            means: of any shapes, the same on all ranks; of no meaning on a rank without rows.
+            rows: any tensor whose length is the number of rows of this rank; may be empty.
+            means: tensors of the same shapes on all ranks; ignored on a rank without rows.
         """
         ...
 
-    def gather(self, own: RankValue) -> list[RankValue]:
+    def gather(self, value: RankValue) -> list[RankValue]:
         """Return the values of all ranks, in order of rank; tensors are on the CPU."""
         ...
 
 
 @dataclass(frozen=True)
 class SingleProcess:
-    """One process, which has all environments."""
+    """Ranks of a run with one process, which has all environments."""
 
     rank: ClassVar[int] = 0
     size: ClassVar[int] = 1
@@ -55,8 +55,8 @@ class SingleProcess:
     def mean(self, rows: Tensor, *means: Tensor) -> tuple[Tensor, ...]:
         return means
 
-    def gather(self, own: RankValue) -> list[RankValue]:
-        return [own]
+    def gather(self, value: RankValue) -> list[RankValue]:
+        return [value]
 
 
 SINGLE_PROCESS = SingleProcess()
@@ -64,38 +64,38 @@ SINGLE_PROCESS = SingleProcess()
 
 @dataclass(frozen=True)
 class Shard:
-    """Where rows of this rank stand among those of all ranks."""
+    """Positions of this rank's rows in the batch that one process with all environments would have."""
 
     ranks: Ranks
     total: int  # rows of the batch, over all ranks
-    number: Tensor  # [B] int64 of each row here, where one process with all environments would have it
+    position: Tensor  # [B] int64, of each row of this rank
 
     def rows(self, index: Tensor) -> "Shard":
-        """Some of the rows; index [b] int64."""
-        return replace(self, number=self.number[index.cpu()])
+        """Return the shard of some of the rows; index [b] int64."""
+        return replace(self, position=self.position[index.cpu()])
 
-    def own(self, numbers: Tensor) -> Tensor:
-        """Those of the numbered rows that are here, as indices of them, in the given order; numbers [b] int64."""
-        place = torch.full((self.total,), -1)
-        place[self.number] = torch.arange(len(self.number))
-        found = place[numbers]
+    def local_rows(self, positions: Tensor) -> Tensor:
+        """Return the indices of this rank's rows that are among the positions [b] int64, in their order."""
+        index = torch.full((self.total,), -1)
+        index[self.position] = torch.arange(len(self.position))
+        found = index[positions]
         return found[found >= 0]
 
-    def gathered(self, columns: Sequence[Tensor]) -> list[Tensor]:
-        """Columns [B] of the rows here with those of all ranks, in the order of one process."""
+    def gather(self, columns: Sequence[Tensor]) -> list[Tensor]:
+        """Return columns [B] of this rank joined with those of all ranks, in the order of one process."""
         device = columns[0].device
-        parts = self.ranks.gather((self.number, [column.detach().cpu() for column in columns]))
-        order = torch.cat([number for number, _ in parts]).argsort()
-        whole = zip(*(own for _, own in parts), strict=True)
-        return [torch.cat(column)[order].to(device) for column in whole]
+        parts = self.ranks.gather((self.position, [column.detach().cpu() for column in columns]))
+        order = torch.cat([position for position, _ in parts]).argsort()
+        by_column = zip(*(values for _, values in parts), strict=True)
+        return [torch.cat(column)[order].to(device) for column in by_column]
 
 
-def share_of(ranks: Ranks, valid: Tensor) -> Shard | None:
-    """Where the valid rows [T, N] of this rank stand among those of all; None where there is but one rank."""
+def shard_of(ranks: Ranks, valid: Tensor) -> Shard | None:
+    """Return the shard of the valid rows [T, N] of this rank, or None if there is one rank."""
     if ranks.size == 1:
         return None
     masks = ranks.gather(valid.cpu())
-    whole = torch.cat(masks, 1)
-    number = (whole.flatten().cumsum(0) - 1).view(whole.shape)
-    own = torch.split(number, [mask.shape[1] for mask in masks], 1)[ranks.rank]
-    return Shard(ranks, int(whole.sum()), own[masks[ranks.rank]])
+    all_valid = torch.cat(masks, 1)
+    position = (all_valid.flatten().cumsum(0) - 1).view(all_valid.shape)
+    local = torch.split(position, [mask.shape[1] for mask in masks], 1)[ranks.rank]
+    return Shard(ranks, int(all_valid.sum()), local[masks[ranks.rank]])

@@ -16,30 +16,30 @@ from pgx.core.errors import RunError
 from pgx.core.ranks import SINGLE_PROCESS, Ranks, RankValue
 from pgx.ops.params import flatten
 
-# For one that is late, in an evaluation on rank 0 say. One that died is noticed at once: its connections end.
+# For a rank that is late, for example because rank 0 evaluates. An exit is noticed at once, as connections close.
 _TIMEOUT = timedelta(minutes=30)
 
 
 class RankLost(RunError):
-    """Another rank ended, or does not answer."""
+    """Another rank exited or does not answer."""
 
 
 def under_torchrun() -> bool:
-    """Whether this process is one of several that torchrun started."""
+    """Return whether this process is one of several that torchrun started."""
     return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
 
 
 def join_process_group() -> Ranks:
-    """The ranks that this process is one of; alone without torchrun.
+    """Connect to the other ranks and return the ranks of the run; without torchrun, those of a single process.
 
     Raises:
-        RankLost: the others did not come.
+        RankLost: another rank did not connect.
     """
     if not under_torchrun():
         return SINGLE_PROCESS
     local_size, backend = int(os.environ["LOCAL_WORLD_SIZE"]), "gloo"
-    if local_size <= torch.cuda.device_count():  # else they share, which gloo can do and nccl cannot
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # from here on device=cuda is this one
+    if local_size <= torch.cuda.device_count():  # NCCL needs one GPU for each rank
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # sets the meaning of device=cuda
         backend = "cpu:gloo,cuda:nccl"
     with _rank_loss_detected():
         dist.init_process_group(backend, timeout=_TIMEOUT)
@@ -64,14 +64,14 @@ def claim_first_failure(message: str) -> bool:
         if store.add("pgx/failures", 1) > 1:
             return False
         store.set("pgx/failure", message)
-    except RuntimeError:  # torchrun itself is gone
+    except RuntimeError:  # torchrun exited
         return True
     return True
 
 
 @dataclass(frozen=True)
 class TorchrunContext:
-    """This process among several. See `Ranks`."""
+    """Ranks that communicate over torch.distributed. See `Ranks`."""
 
     rank: int
     size: int
@@ -80,7 +80,7 @@ class TorchrunContext:
     def mean(self, rows: Tensor, *means: Tensor) -> tuple[Tensor, ...]:
         dtype = max((m.dtype for m in means), key=lambda dtype: torch.finfo(dtype).bits)
         flat = torch.cat([m.detach().reshape(-1).to(dtype) for m in means])
-        # What is a mean of no rows is NaN, and must count nothing.
+        # The mean of no rows is NaN and must have no weight.
         weighted = flat * len(rows) if len(rows) else torch.zeros_like(flat)
         sums = torch.cat([weighted, flat.new_tensor([len(rows)])])
         with _rank_loss_detected():
@@ -88,25 +88,25 @@ class TorchrunContext:
         whole = torch.split(sums[:-1] / sums[-1], [m.numel() for m in means])
         return tuple(part.view(m.shape).to(m.dtype) for part, m in zip(whole, means, strict=True))
 
-    def gather(self, own: RankValue) -> list[RankValue]:
-        found: list[RankValue] = [own] * self.size
+    def gather(self, value: RankValue) -> list[RankValue]:
+        values: list[RankValue] = [value] * self.size
         with _rank_loss_detected():
-            dist.all_gather_object(found, own)
-        return found
+            dist.all_gather_object(values, value)
+        return values
 
 
 @contextmanager
 def _rank_loss_detected() -> Iterator[None]:
-    """Where a rank that is gone makes itself felt.
+    """Turn errors of communication into RankLost.
 
     Raises:
-        RankLost: with the message of the one that failed first, if it left any.
+        RankLost: another rank failed; has the message of the first failure if it was stored.
     """
     try:
         yield
-    except RuntimeError as error:  # torch's errors of communication are of this kind
+    except RuntimeError as error:  # torch raises it for errors of communication
         raise RankLost(
-            _first_failure() or f"another rank ended or does not answer ({_summary(error)})"
+            _first_failure() or f"another rank exited or does not answer ({_summary(error)})"
         ) from error
 
 
@@ -119,25 +119,32 @@ def _first_failure() -> str | None:
 
 
 def _summary(error: Exception) -> str:
-    """What a library says happened, without the line of its source before it and its advice after it."""
-    said = re.sub(r"^\[\S+:\d+\] ", "", str(error).strip()).partition("\n")[0]
-    return said.partition(". ")[0] or type(error).__name__
+    """Return the problem in a message of torch, without the source line before it and the advice after it."""
+    problem = re.sub(r"^\[\S+:\d+\] ", "", str(error).strip()).partition("\n")[0]
+    return problem.partition(". ")[0] or type(error).__name__
 
 
 class RankMismatch(RunError):
-    """The ranks no longer hold the same parameters, and none of them can be kept."""
+    """Ranks have different parameters, none of which can be used."""
 
 
 def check_agreement(agent: Agent, ranks: Ranks, iteration: int) -> None:
-    """Compare the parameters of all ranks: equal numbers follow on equal processors and nowhere else.
+    """Compare the parameters of all ranks. They can differ if the ranks run on different kinds of processors.
+
+    Args:
+        agent: agent of this rank.
+        ranks: ranks of the run.
+        iteration: number of the last iteration, for the message.
 
     Raises:
-        RanksDisagree: they are not the same after the `iteration`th iteration.
+        RankMismatch: parameters differ.
     """
     weights = {name: list(getattr(agent, name).parameters()) for name in ("policy", "critic")}
-    sums = {name: float(flatten(own).double().sum()) for name, own in weights.items() if own}
+    sums = {
+        name: float(flatten(parameters).double().sum()) for name, parameters in weights.items() if parameters
+    }
     if any(other != sums for other in ranks.gather(sums)):
         raise RankMismatch(
-            f"iteration {iteration}: the ranks no longer hold the same parameters, as where they "
-            "run on processors of different kinds; the last checkpoint is from before this was seen"
+            f"iteration {iteration}: the ranks have different parameters, for example because they run on different "
+            "kinds of processors; use equal processors and resume from the last checkpoint"
         )

@@ -171,7 +171,7 @@ class WorkerProcess:
         if code < 0:
             how = f"was ended by signal {-code} ({signal.strsignal(-code)})"
         if code == -signal.SIGKILL:
-            how += "; where nobody sent it, memory ran out"
+            how += "; the system may have run out of memory"
         return how
 
     def exit_error(self) -> RunError:
@@ -198,7 +198,7 @@ class WorkerProcess:
         report = self.kill_hanging()
         where = f", {found}" if (found := location(parse_frames(report))) else ""
         error = RunError(
-            f"{self.name} {problem} for {seconds:g} s{where}; where that is no more than it needs, "
+            f"{self.name} {problem} for {seconds:g} s{where}; if it needs more time, "
             f"raise env.worker_timeout={seconds:g}"
         )
         error.__cause__ = WorkerTraceback(report) if report else None

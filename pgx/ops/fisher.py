@@ -144,7 +144,7 @@ def over_ranks(product: MatVec, batch: Batch) -> MatVec:
     def mean_product(vector: Tensor) -> Tensor:
         return batch.averaged(product(vector))[0]
 
-    return product if batch.share is None else mean_product
+    return product if batch.shard is None else mean_product
 
 
 def damped(product: MatVec, damping: float) -> MatVec:

@@ -16,7 +16,7 @@ from pgx.core.agent import Agent, Distribution, Policy, State, distribution_at, 
 from pgx.core.algorithm import Bound, SupportsBind
 from pgx.core.data import Rollout
 from pgx.core.nonfinite import Evidence, NotFiniteError
-from pgx.core.ranks import SINGLE_PROCESS, Ranks, share_of
+from pgx.core.ranks import SINGLE_PROCESS, Ranks, shard_of
 from pgx.core.seeding import derive, generator
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import AnyArray, Step, VectorEnv
@@ -323,7 +323,7 @@ class RolloutCollector:
             time=buffer.tensor("time", self.device),
             action_mask=optional.get("action_mask"),
             recurrent_state=optional.get("recurrent_state"),
-            share=share_of(self.ranks, valid),
+            shard=shard_of(self.ranks, valid),
         )
 
     def _on_device(self, values: AnyArray) -> Tensor:

@@ -182,7 +182,7 @@ def changes(
             critic(batch.obs),
             batch.value_target,
         )
-        kl, reverse, entropy, log_ratio, advantage, value, value_after, target = batch.gathered(columns)
+        kl, reverse, entropy, log_ratio, advantage, value, value_after, target = batch.gather(columns)
         step = flatten(own.values()) - parameters
         found = (
             kl.mean(),

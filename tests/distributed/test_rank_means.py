@@ -12,7 +12,7 @@ from pgx.compiler import Eager
 from pgx.core.agent import Agent
 from pgx.core.algorithm import OptimizerSpec
 from pgx.core.data import Batch, Rollout
-from pgx.core.ranks import SINGLE_PROCESS, Ranks, Shard, share_of
+from pgx.core.ranks import SINGLE_PROCESS, Ranks, Shard, shard_of
 from pgx.core.specs import Continuous, Discrete
 from pgx.envs.normalizers import Identity
 from pgx.networks.mlp import MLPCritic, MLPPolicy
@@ -44,7 +44,7 @@ def batch() -> Batch:
 def part(ranks: Ranks) -> Batch:
     """The rows of one rank, and where they stand among those of both."""
     own = NO_SHAPING[ranks.rank]
-    return replace(batch().rows(own), share=Shard(ranks, ROWS, own))
+    return replace(batch().rows(own), shard=Shard(ranks, ROWS, own))
 
 
 SPECS: dict[str, OptimizerSpec] = {
@@ -116,7 +116,7 @@ def rollout(envs: slice, ranks: Ranks) -> Rollout:
     )
     columns = ("obs", "action", "log_prob", "reward", "next_obs", "terminated", "truncated", "valid", "time")
     own = replace(everything, **{name: getattr(everything, name)[:, envs] for name in columns})
-    return replace(own, share=share_of(ranks, own.valid))
+    return replace(own, shard=shard_of(ranks, own.valid))
 
 
 def test_advantages_of_ranks_are_those_of_one_process_and_know_their_place() -> None:
@@ -128,6 +128,6 @@ def test_advantages_of_ranks_are_those_of_one_process_and_know_their_place() -> 
     whole = gae_batch(agent, rollout(slice(0, 4), SINGLE_PROCESS), 0.9, 0.8, normalize=True)
     parts = [slice(0, 1), slice(1, 4)]
     for own in on_ranks(2, lambda r: gae_batch(agent, rollout(parts[r.rank], r), 0.9, 0.8, normalize=True)):
-        assert own.share is not None and own.share.total == len(whole)
-        torch.testing.assert_close(own.advantage, whole.advantage[own.share.number])
-        torch.testing.assert_close(own.value_target, whole.value_target[own.share.number])
+        assert own.shard is not None and own.shard.total == len(whole)
+        torch.testing.assert_close(own.advantage, whole.advantage[own.shard.position])
+        torch.testing.assert_close(own.value_target, whole.value_target[own.shard.position])

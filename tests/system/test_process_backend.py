@@ -225,7 +225,7 @@ def test_a_worker_that_hangs_is_killed_and_the_line_named_at_which_it_was(
         assert not runs(hung)
         assert str(caught.value) == (
             f"{TROUBLE}: worker process {hung} (environments 1 to 2) has not answered for 0.5 s, in _meet "
-            f"(troubles.py:{line_of(code)}); where that is no more than it needs, raise env.worker_timeout=0.5"
+            f"(troubles.py:{line_of(code)}); if it needs more time, raise env.worker_timeout=0.5"
         )
         trace = str(caught.value.__cause__)
         assert f'troubles.py", line {line_of(code)} in _meet\n' in trace and f" in {at}\n" in trace

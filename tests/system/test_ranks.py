@@ -262,11 +262,11 @@ def test_a_rank_that_is_killed_ends_the_run_with_one_message(tmp_path: Path) -> 
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode != 0
     assert err.count("pgx: error: ") == 1
-    assert "pgx: error: another rank ended or does not answer (" in err
+    assert "pgx: error: another rank exited or does not answer (" in err
     assert "third_party" not in err.partition("pgx: error: ")[2].partition("\n")[0]
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "failed"
-    assert "another rank ended" in summary["error"]
+    assert "another rank exited" in summary["error"]
 
 
 @pytest.mark.slow

@@ -293,7 +293,7 @@ class EmptyHanded:
 def test_a_rank_without_valid_rows_takes_part_in_the_clipped_fractions(make: Make, policy: list[str]) -> None:
     trainer, batch, _ = looked(make, "ppo", policy=policy)
     none = torch.zeros(0, dtype=torch.int64)
-    empty = replace(batch, share=Shard(EmptyHanded(), 4, torch.arange(len(batch)))).rows(none)
+    empty = replace(batch, shard=Shard(EmptyHanded(), 4, torch.arange(len(batch)))).rows(none)
     action = trainer.runner.envs.action_spec
     metrics = health.clipping(empty, trainer.agent, action, torch.zeros(0), 10.0)
     assert metrics == {"clipped_reward_fraction": 0.25, "clipped_action_fraction": 0.25}

@@ -79,7 +79,7 @@ def flatten(agent: Agent, rollout: Rollout, value: Tensor, advantage: Tensor, va
         value=rows(value),
         advantage=rows(advantage),
         value_target=rows(value_target),
-        share=rollout.share,
+        shard=rollout.shard,
     )
 
 

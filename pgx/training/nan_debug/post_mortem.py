@@ -110,7 +110,7 @@ def write_bundle(
     if last.is_file():
         write_atomically(folder / "checkpoint.pt", last.read_bytes())
     if attempt is not None:
-        columns = {c.name: getattr(attempt.rollout, c.name) for c in fields(Rollout) if c.name != "share"}
+        columns = {c.name: getattr(attempt.rollout, c.name) for c in fields(Rollout) if c.name != "shard"}
         write_atomically(folder / "batch.pt", packed(columns))
         before = {"before": attempt.before, "progress": attempt.progress}
         write_atomically(folder / "before.pt", packed(before))
