@@ -21,7 +21,7 @@ from pgx.core.agent import Agent, distribution_at
 from pgx.core.algorithm import Bound, Engine
 from pgx.distributed.shared_memory import ArraySpec, allocate, attach
 from pgx.rollouts.collector import respond
-from pgx.rollouts.shared_parameters import as_tensors, inference_tensors, spec_of
+from pgx.rollouts.shared_parameters import array_spec, as_tensors, inference_tensors
 
 SYNC, REQUEST, RESPONSE = b"h", b"?", b"."  # bytes on the sockets
 _RESULTS = "action", "executed", "log_prob", "next_state"  # of `respond`; next_state: of recurrent policies
@@ -228,7 +228,9 @@ def _columns(agent: Agent, inputs: Sequence[Tensor], choices: int, actors: int) 
         "has_mask": torch.zeros(1, dtype=torch.bool),
         "version": torch.zeros(1, dtype=torch.int64),
     }
-    return [spec_of(f"{actor}.{name}", tensor) for actor in range(actors) for name, tensor in tensors.items()]
+    return [
+        array_spec(f"{actor}.{name}", tensor) for actor in range(actors) for name, tensor in tensors.items()
+    ]
 
 
 def _release(memory: int, sockets: list[socket.socket]) -> None:

@@ -14,7 +14,7 @@ from pgx.core.agent import Agent
 from pgx.distributed.shared_memory import ArraySpec, attach
 
 
-def spec_of(name: str, tensor: Tensor) -> ArraySpec:
+def array_spec(name: str, tensor: Tensor) -> ArraySpec:
     """Return the layout in shared memory of a tensor."""
     return ArraySpec(name, tuple(tensor.shape), torch.empty(0, dtype=tensor.dtype).numpy().dtype)
 
@@ -36,7 +36,10 @@ def inference_tensors(agent: Agent) -> dict[str, Tensor]:
 
 def parameter_specs(tensors: Mapping[str, Tensor]) -> list[ArraySpec]:
     """Return the layout in shared memory of parameters and their version."""
-    return [ArraySpec("version", (1,), "int64"), *(spec_of(name, tensor) for name, tensor in tensors.items())]
+    return [
+        ArraySpec("version", (1,), "int64"),
+        *(array_spec(name, tensor) for name, tensor in tensors.items()),
+    ]
 
 
 class SharedParameters:

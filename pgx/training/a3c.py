@@ -37,7 +37,7 @@ from pgx.ops.optim import GradientSteps
 from pgx.ops.optim.gradient_steps import SharedSteps
 from pgx.ops.params import assign, flatten, split
 from pgx.rollouts.collector import RolloutCollector
-from pgx.rollouts.shared_parameters import as_tensors, spec_of
+from pgx.rollouts.shared_parameters import array_spec, as_tensors
 from pgx.rollouts.sources import Episode
 from pgx.rollouts.sync import SyncRunner
 from pgx.training.loop import Counters, Report, iterate
@@ -64,7 +64,7 @@ class Common:
         columns += [
             ArraySpec(f"moments.{i}.{k}", (sizes[i],), np.float32) for i in (0, 1) for k in range(counts[i])
         ]
-        columns += [spec_of(f"lens.{k}", part) for k, part in enumerate(normalize_fn)]
+        columns += [array_spec(f"lens.{k}", part) for k, part in enumerate(normalize_fn)]
         columns += [ArraySpec(name, (workers,), np.int64) for name in ("steps", "updates")]
         columns += [ArraySpec("limit", (), np.int64), ArraySpec("returns", (3,), np.float64)]
         shared = as_tensors(attach(memory, columns))

@@ -120,13 +120,14 @@ def test_a_lagging_run_resumed_from_a_checkpoint_ends_with_the_bits_of_one_that_
 
 
 def test_waiting_rollouts_of_older_checkpoints_have_their_recurrent_state(make: Make) -> None:
-    """pgx 0.1 stored `recurrent_state` under the name `memory`."""
+    """pgx 0.1 stored `recurrent_state` and `shard` under the names `memory` and `share`."""
     settings = ["algo=vtrace", *SMALL[1:2], "env=CartPole-v1", "runner.lag=1", "policy=gru"]
     trainer = make(*settings, "policy.sequence_length=16")
     trainer.runner.collect(trainer.agent)
     state = trainer.runner.state_dict()
     (waiting,) = state["waiting"]
-    renamed = {"memory" if name == "recurrent_state" else name: x for name, x in waiting.items()}
+    old = {"recurrent_state": "memory", "shard": "share"}
+    renamed = {old.get(name, name): x for name, x in waiting.items()}
     trainer.runner.load_state_dict(state | {"waiting": [renamed]})
     loaded = trainer.runner.collect(trainer.agent).recurrent_state
     assert waiting["recurrent_state"] is not None and torch.equal(loaded, waiting["recurrent_state"])
