@@ -21,14 +21,14 @@ def run(options: argparse.Namespace) -> int:
 COMMAND = Command(
     "algos",
     "list the update rules that algo= accepts",
-    "List the rules that algo= accepts.",
+    "List the update rules and presets that algo= accepts, with a line on each.",
     add_arguments,
     run,
 )
 
 
 def list_rules() -> int:
-    """Print the update rules and the presets of rules, each with its first line; return the exit code."""
+    """Print the update rules and presets, each with its first line of documentation; return the exit code."""
     from rich.table import Table
 
     from pgx.cli.printing import print_table

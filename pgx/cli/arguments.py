@@ -1,4 +1,4 @@
-"""Commands and the arguments that several of them share."""
+"""Command class, and arguments that several commands share."""
 
 import argparse
 import re
@@ -16,9 +16,9 @@ class Command:
     """Command of `pgx`.
 
     Args:
-        name: of the command.
+        name: first word after `pgx`.
         help: line in `pgx --help`.
-        description: first line of `pgx NAME --help`.
+        description: first paragraph of `pgx NAME --help`.
         add_arguments: declares the arguments of the command.
         run: runs the command; returns the exit code.
     """
@@ -31,8 +31,13 @@ class Command:
 
 
 def add_run(parser: argparse.ArgumentParser, example: str = "outputs/Walker2d-v4/trpo/2026-...") -> None:
-    """Add the argument for the folder of a run."""
-    parser.add_argument("run", metavar="RUN", help=f"the run's folder, e.g. {example}")
+    """Add the argument RUN.
+
+    Args:
+        parser: of the command.
+        example: of a run's folder, for the help text.
+    """
+    parser.add_argument("run", metavar="RUN", help=f"folder of the run, e.g. {example}")
 
 
 def add_checkpoint(parser: argparse.ArgumentParser, seeds: str) -> None:
@@ -42,8 +47,10 @@ def add_checkpoint(parser: argparse.ArgumentParser, seeds: str) -> None:
         parser: of the command.
         seeds: what the seed determines, for the help text.
     """
-    parser.add_argument("--checkpoint", default="last", help="last, best or step_<steps> (default: last)")
-    parser.add_argument("--seed", type=int, default=0, help=f"seed of {seeds} (default: 0)")
+    parser.add_argument(
+        "--checkpoint", metavar="NAME", default="last", help="last, best or step_<steps> (default: last)"
+    )
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help=f"seed of {seeds} (default: 0)")
     add_trust(parser, "the run's config")
 
 
@@ -72,8 +79,9 @@ def add_max_steps(parser: argparse.ArgumentParser) -> None:
     """Add the `--max-steps` option."""
     parser.add_argument(
         "--max-steps",
+        metavar="N",
         type=count,
-        help="cut an episode after this many steps (default: the run's trainer.eval_max_steps)",
+        help="end an episode after N steps (default: the run's trainer.eval_max_steps)",
     )
 
 

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("overrides", nargs="*", help="as for pgx train, e.g. env=Walker2d-v4 env.num_envs=8")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="as for pgx train, e.g. env=Walker2d-v4 env.num_envs=8",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -32,7 +37,8 @@ def run(options: argparse.Namespace) -> int:
 COMMAND = Command(
     "check",
     "validate an environment, e.g. pgx check env=my_module:MyEnv-v0",
-    "Validate an environment (docs/environments.md).",
+    "Check what training requires of an environment, and print a result with evidence for each check "
+    "(docs/environments.md).",
     add_arguments,
     run,
 )
@@ -48,7 +54,7 @@ _OUTCOME_STYLES = {"holds": "green", "fails": "bold red", "unknown": "yellow"}
 class _ProcessFailed:
     """Message for a check process that exited or was stopped."""
 
-    why: str
+    reason: str
 
 
 def check_environment(overrides: list[str]) -> int:
@@ -81,8 +87,8 @@ def check_environment(overrides: list[str]) -> int:
                     results[check] = message
                 case BackendUnavailable(problem):
                     raise UserError(problem)
-                case _ProcessFailed(why):
-                    results[check] = fails(why)
+                case _ProcessFailed(reason):
+                    results[check] = fails(reason)
                 case ChecksFinished():
                     finished = message
     for check in CHECKS:
@@ -97,7 +103,7 @@ def check_environment(overrides: list[str]) -> int:
 
 
 def _values(overrides: list[str]) -> dict[str, Any]:
-    """Return the config values of the run, without checking that its parts fit each other."""
+    """Return the config values of a run. Contradictions between them do not matter for an environment."""
     from pgx.config.compose import compose
     from pgx.config.overrides import jobs, prepare
     from pgx.config.validate import plain_values, value_problems
@@ -156,7 +162,7 @@ def _check_process(request: CheckRequest, limit: float) -> Iterator[Iterator[Any
 
 
 def _messages(worker: WorkerProcess, limit: float) -> Iterator[Any]:
-    """Yield messages of the check process until its last; None at intervals while there is none."""
+    """Yield the messages of the check process up to the last one, and None at intervals while it sends none."""
     from pgx.envs.checks.suite import BackendUnavailable, ChecksFinished
 
     waited, message = 0.0, None
@@ -178,14 +184,14 @@ def _messages(worker: WorkerProcess, limit: float) -> Iterator[Any]:
 
 
 def _with_progress(messages: Iterator[Any]) -> Iterator[Any]:
-    """Yield the messages, and print progress to stderr: one redrawn line on a terminal, else a line at intervals."""
+    """Yield the messages except None; print progress to stderr, on a terminal as one line that is redrawn."""
     from pgx.envs.checks.suite import CHECKS, CheckStarted
 
-    live, printed, drawn, line = sys.stderr.isatty(), time.monotonic(), False, ""
+    is_terminal, printed, drawn, line = sys.stderr.isatty(), time.monotonic(), False, ""
     for message in messages:
         if isinstance(message, CheckStarted):
             line = f"{list(CHECKS).index(message.check) + 1}/{len(CHECKS)} {message.check}"
-        if live and line:
+        if is_terminal and line:
             print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
             drawn = True
         elif line and time.monotonic() - printed >= _PROGRESS_SECONDS:

@@ -22,10 +22,8 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser, "outputs/CartPole-v1/ppo/2026-...")
-    parser.add_argument("--episodes", type=count, required=True, help="number of episodes")
-    parser.add_argument(
-        "--out", metavar="PATH", required=True, help="folder of the dataset, which is created"
-    )
+    parser.add_argument("--episodes", metavar="N", type=count, required=True, help="number of episodes")
+    parser.add_argument("--out", metavar="PATH", required=True, help="folder to create for the dataset")
     add_max_steps(parser)
     add_checkpoint(parser, "the environments and action sampling")
 
@@ -45,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
 COMMAND = Command(
     "collect",
     "write episodes of a trained run as a dataset, for training with dataset=PATH",
-    "Write sampled episodes of a trained run as a dataset.",
+    "Write episodes of a trained run, with sampled actions, as a dataset in Minari's layout.",
     add_arguments,
     run,
 )
@@ -54,7 +52,7 @@ COMMAND = Command(
 def collect(
     run: str, checkpoint: str, count: int, max_steps: int | None, out: str, seed: int, trust: bool
 ) -> int:
-    """Play episodes and write the dataset; return the exit code."""
+    """Play episodes and write them as a dataset; return the exit code."""
     import torch
 
     from pgx.cli.run_folder import load_trusted_config
@@ -67,22 +65,24 @@ def collect(
     from pgx.training.build import load_agent
     from pgx.training.evaluation import live_progress
 
-    cfg = load_trusted_config(Path(run), trust)
-    if cfg.values["policy"].get("continuous") == "squashed_gaussian":
+    config = load_trusted_config(Path(run), trust)
+    if config.values["policy"].get("continuous") == "squashed_gaussian":
         raise UserError(
             f"{run}: policy.continuous=squashed_gaussian: cannot be collected, because an action at a bound of the "
             "environment does not determine the sampled action; use a run with policy.continuous=gaussian"
         )
-    # The dataset has the environment's own reward, also if the run was trained on a shaped one.
-    agent, envs, device = load_agent(replace(cfg, reward=NO_SHAPING), Path(run), checkpoint, max_envs=count)
-    # A separate random stream, so that episodes do not start like those that the agent was trained on.
+    # The dataset has the environment's own reward, even if the run was trained on a shaped one.
+    agent, envs, device = load_agent(
+        replace(config, reward=NO_SHAPING), Path(run), checkpoint, max_envs=count
+    )
+    # A separate random stream, so that episodes differ from those that the agent was trained on.
     stream = derive(seed, "collection")
     collector = RolloutCollector(envs, None, stream, 0, torch.device(device), Eager())
-    limit = max_steps or cfg.trainer.eval_max_steps
-    single = make_single(envs.id, dict(cfg.env.kwargs))
+    limit = max_steps or config.trainer.eval_max_steps
+    single = make_single(envs.id, dict(config.env.kwargs))
     lengths: list[int] = []
 
-    def recorded(on_step: OnStep) -> Iterator[RecordedEpisode]:
+    def recorded_episodes(on_step: OnStep) -> Iterator[RecordedEpisode]:
         for episode in _play(collector, agent, count, limit, on_step):
             lengths.append(len(episode))
             yield episode
@@ -91,10 +91,10 @@ def collect(
         with live_progress(count) as on_step:
             written = write_dataset(
                 Path(out),
-                recorded(on_step),
+                recorded_episodes(on_step),
                 single.observation_space,
                 single.action_space,
-                _metadata(cfg, checkpoint, seed, single.spec),
+                _metadata(config, checkpoint, seed, single.spec),
             )
     finally:
         single.close()
@@ -105,22 +105,22 @@ def collect(
     )
     if cut := sum(length == limit for length in lengths):
         print(f"  {cut:,} episodes were truncated after {limit:,} steps (--max-steps)")
-    print(f"  train    {_training_command(cfg, out, written.episodes)}")
+    print(f"  train    {_training_command(config, out, written.episodes)}")
     return 0
 
 
-def _training_command(cfg: RunConfig, out: str, episodes: int) -> str:
-    """Return a command that trains on the dataset, with the same environment and no more episodes than it has."""
+def _training_command(config: RunConfig, out: str, episodes: int) -> str:
+    """Return a command that trains on the dataset in the same environment."""
     from pgx.config.compose import compose
     from pgx.config.stored import command
 
-    chosen = ["algo=off_policy_reinforce", override("env", cfg.env.id)]
-    kwargs = cfg.env.kwargs
-    chosen += [override(f"env.kwargs.{key}", value) for key, value in kwargs.items()]
+    overrides = ["algo=off_policy_reinforce", override("env", config.env.id)]
+    kwargs = config.env.kwargs
+    overrides += [override(f"env.kwargs.{key}", value) for key, value in kwargs.items()]
     defaults = compose(["algo=off_policy_reinforce"])
     if episodes < defaults.runner.episodes:
-        chosen.append(override("runner.episodes", episodes))
-    return command("train", *chosen, override("dataset", out))
+        overrides.append(override("runner.episodes", episodes))
+    return command("train", *overrides, override("dataset", out))
 
 
 def _play(
@@ -141,28 +141,29 @@ def _play(
         collector.begin(rounds)
         rounds += 1
         buffer = RolloutBuffer(capacity=1024)
-        left = np.ones(collector.envs.num_envs, dtype=np.bool_)
-        while left.any():
+        running = np.ones(collector.envs.num_envs, dtype=np.bool_)
+        while running.any():
             collector.advance(agent, buffer, steps=1)
-            buffer["valid"][-1] &= left
-            if buffer.steps == max_steps:  # all began together
-                buffer["truncated"][-1] |= left
-            left &= ~(buffer["terminated"][-1] | buffer["truncated"][-1])
-            steps += len(left)
+            buffer["valid"][-1] &= running
+            if buffer.steps == max_steps:  # all episodes of a round start together
+                buffer["truncated"][-1] |= running
+            running &= ~(buffer["terminated"][-1] | buffer["truncated"][-1])
+            steps += len(running)
             on_step(done, steps)
-        played = split_episodes(collector.rollout(buffer))[: count - done]
+        episodes = split_episodes(collector.rollout(buffer))[: count - done]
         collector.episodes.clear()
-        done += len(played)
-        yield from played
+        done += len(episodes)
+        yield from episodes
 
 
-def _metadata(cfg: RunConfig, checkpoint: str, seed: int, spec: Any) -> dict[str, Any]:
-    """Return the origin of the episodes, for Minari's metadata.json."""
+def _metadata(config: RunConfig, checkpoint: str, seed: int, spec: Any) -> dict[str, Any]:
+    """Return the metadata of the dataset for Minari's metadata.json: the origin of the episodes."""
     metadata = {
-        "algorithm_name": cfg.names.algo,
+        "algorithm_name": config.names.algo,
         "description": (
-            f"Sampled actions of a pgx run on {cfg.env.id} (run seed {cfg.seed}, checkpoint {checkpoint}, collection "
-            f"seed {seed}); infos/log_prob: log mu(a|s), nats, of actions as sampled, before clipping to their bounds."
+            f"Sampled actions of a pgx run on {config.env.id} (run seed {config.seed}, checkpoint {checkpoint}, "
+            f"collection seed {seed}); "
+            "infos/log_prob: log mu(a|s), nats, of actions as sampled, before clipping to their bounds."
         ),
     }
     try:

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "places",
         nargs="+",
         metavar="DIR",
-        help="folders with runs; DIR:env=...,algo=... describes runs of other programs",
+        help="folders with runs; DIR:env=...,algo=... describes runs of other libraries",
     )
     parser.add_argument(
         "--by",
@@ -44,14 +44,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference",
         metavar="FILE",
-        help="scores normalized to 0 and 1 for each environment (default: lowest and highest of the runs)",
+        help="YAML file with a line ENV: [LOW, HIGH] for each environment; scores are normalized so that LOW is 0 "
+        "and HIGH is 1 (default: lowest and highest score of the runs)",
     )
     parser.add_argument(
-        "--resamples", type=count, default=2000, help="resamples of the bootstrap (default: 2000)"
+        "--resamples",
+        metavar="N",
+        type=count,
+        default=2000,
+        help="resamples of the bootstrap (default: 2000)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="seed of the bootstrap (default: 0)")
     parser.add_argument(
-        "--out", metavar="FOLDER", help="folder for an HTML page, figures, CSV, JSON and Markdown"
+        "--out", metavar="FOLDER", help="write an HTML page, figures, CSV, JSON and Markdown to this folder"
     )
 
 
@@ -70,8 +75,8 @@ def run(options: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "compare",
-    "compare groups of runs over seeds: scores with intervals, curves, costs, health",
-    "Compare groups of runs over seeds (docs/compare.md).",
+    "compare groups of runs over seeds: scores with intervals, curves, costs, health metrics",
+    "Compare groups of runs: by default all seeds of one rule on one environment form a group (docs/compare.md).",
     add_arguments,
     run,
 )
@@ -94,13 +99,17 @@ def compare_runs(
     """Compare the runs below folders; return the exit code.
 
     Args:
-        places: folders, each optionally with a description of its runs.
+        places: folders of runs, each optionally with `:env=...,algo=...`.
         by: config keys that define a group, separated by commas.
         metric: tag of the metric; None: the recent return.
         at: environment step at which runs are scored; None: the last that all runs of an environment reach.
         reference: file with scores normalized to 0 and 1; None: lowest and highest scores of the runs.
-        resamples, seed: of the bootstrap.
+        resamples: number of resamples of the bootstrap.
+        seed: of the bootstrap.
         out: folder to write files to; None: print the tables only.
+
+    Raises:
+        UserError: no folder contains a run, or an argument is wrong.
     """
     from rich.console import Console
     from rich.text import Text
@@ -114,7 +123,7 @@ def compare_runs(
 
     if out is not None:
         require("--out", "matplotlib")
-    known = read_reference(Path(reference)) if reference else None
+    reference_scores = read_reference(Path(reference)) if reference else None
     runs, problems = read_runs([parse_place(place) for place in places])
     for line in problems:
         print(f"pgx: {line}", file=sys.stderr)
@@ -130,7 +139,7 @@ def compare_runs(
         metric=present_tag(metric or tag("episode_return_recent")),
         by=tuple(present_key(key.strip()) for key in by.split(",")),
         at=at,
-        reference=known,
+        reference=reference_scores,
         how=Resampling(resamples, _CONFIDENCE_LEVEL, seed),
     )
     found = compare(runs, request)
@@ -144,9 +153,9 @@ def compare_runs(
         from pgx.analysis.report import write
 
         step = [] if at is None else ["--at", str(at)]
-        again = command("compare", *places, "--by", by, "--metric", request.metric, *step)
+        repeat = command("compare", *places, "--by", by, "--metric", request.metric, *step)
         complete = replace(found, notes=[*found.notes, *(f"skipped: {line}" for line in problems)])
-        written = write(complete, Path(out), again)
+        written = write(complete, Path(out), repeat)
         console.print(Text(f"{len(written)} files in {out}; open {written[0]}"), soft_wrap=True)
     return 0
 

@@ -15,7 +15,7 @@ from pgx.core.paths import ROOT_CONFIG, config_dir
 def complete(arguments: list[str], commands: Iterable[str]) -> int:
     """Print the script that installs completion in a shell, or the completions of a command line.
 
-    The script of Hydra calls `pgx -sc query=SHELL`, with the command line in the variable COMP_LINE. A query prints
+    Hydra's script calls `pgx -sc query=SHELL`, with the command line in the variable COMP_LINE. A query prints
     nothing on an error, so that a shell shows no message while the user types.
 
     Args:

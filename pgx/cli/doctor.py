@@ -34,14 +34,14 @@ def run(options: argparse.Namespace) -> int:
 COMMAND = Command(
     "doctor",
     "diagnose a run: what went wrong, when, and which config key to change",
-    "Diagnose a run from its health metrics (docs/doctor.md).",
+    "Diagnose a run from its health metrics: problems, their evidence, and what to try (docs/doctor.md).",
     add_arguments,
     run,
 )
 
 
 _PAGE = "docs/doctor.md"
-_MAX_COLUMNS = 110  # maximum columns
+_MAX_COLUMNS = 110
 
 
 def doctor(folder: Path, as_json: bool) -> int:
@@ -122,7 +122,7 @@ def _report(folder: Path, run: Recorded, diagnosis: Diagnosis) -> list[str]:
 
 
 def _ended(ending: Ending | None, folder: Path, run: Recorded) -> list[str]:
-    """Return lines on the end of a run that did not finish."""
+    """Return lines that describe how a run ended; none for a finished run."""
     from pgx.config.stored import command
     from pgx.sweeps.progress import resumable
 
@@ -139,7 +139,7 @@ def _ended(ending: Ending | None, folder: Path, run: Recorded) -> list[str]:
 
 
 def _environment(run: Recorded) -> list[str]:
-    """Return the overrides that create a run's environment, with its keyword arguments."""
+    """Return the overrides that select a run's environment and its keyword arguments."""
     kwargs = run.value("env.kwargs") or {}
     given = [override(f"env.kwargs.{name}", value) for name, value in kwargs.items()]
     return [override("env", run.value("env.id")), *given]

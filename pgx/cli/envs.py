@@ -10,7 +10,9 @@ from pgx.core.paths import choices
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pattern", nargs="?", default="", help="list only ids that contain this text")
+    parser.add_argument(
+        "pattern", nargs="?", default="", metavar="TEXT", help="list only ids that contain TEXT"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -20,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
 COMMAND = Command(
     "envs",
     "list the environments that env= accepts",
-    "List the environments that env= accepts.",
+    "List the registered environments, whether EnvPool has them, and the file with their config values.",
     add_arguments,
     run,
 )
@@ -33,19 +35,19 @@ def list_environments(pattern: str) -> int:
 
     from pgx.cli.printing import print_table
 
-    fast: set[str] = set()
+    in_envpool: set[str] = set()
     if import_problem("envpool") is None:
         import envpool
 
-        fast = set(envpool.list_all_envs())
-    own = set(choices("env"))
+        in_envpool = set(envpool.list_all_envs())
+    presets = set(choices("env"))
     ids = sorted(i for i in gymnasium.registry if pattern.lower() in i.lower())
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("env=", "EnvPool", "values"):
         table.add_column(heading, no_wrap=True)
     for env_id in ids:
-        own_file = f"configs/env/{env_id}.yaml" if env_id in own else "configs/env/default.yaml"
-        table.add_row(env_id, "yes" if env_id in fast else "no", own_file)
+        preset = f"configs/env/{env_id}.yaml" if env_id in presets else "configs/env/default.yaml"
+        table.add_row(env_id, "yes" if env_id in in_envpool else "no", preset)
     print_table(table)
-    print(f"{len(ids)} ids; env=module:Id imports a module that registers your own environments")
+    print(f"{len(ids)} ids; env=module:Id imports your module, which registers the environment")
     return 0

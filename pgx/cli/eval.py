@@ -28,16 +28,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "words",
         metavar="RUN",
         nargs="+",
-        help="folders of runs, e.g. outputs/Walker2d-v4/trpo/2026-..., and overrides KEY=VALUE of how environments "
-        "run, e.g. env.backend=gymnasium",
+        help="folders of runs, e.g. outputs/Walker2d-v4/trpo/2026-..., and overrides KEY=VALUE of how their "
+        "environments run, e.g. env.backend=gymnasium",
     )
     parser.add_argument(
-        "--episodes", type=count, help="number of episodes (default: the run's trainer.eval_episodes)"
+        "--episodes",
+        metavar="N",
+        type=count,
+        help="number of episodes (default: the run's trainer.eval_episodes)",
     )
     add_max_steps(parser)
     how = parser.add_mutually_exclusive_group()
     add_sampling(how)
-    how.add_argument("--both", action="store_true", help="evaluate both modes from the same seeds")
+    how.add_argument(
+        "--both",
+        action="store_true",
+        help="evaluate with most likely and with sampled actions, from the same seeds",
+    )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON record per run and mode, with every return"
     )
@@ -65,7 +72,8 @@ def run(options: argparse.Namespace) -> int:
 COMMAND = Command(
     "eval",
     "evaluate trained runs on whole episodes",
-    "Evaluate trained runs on whole episodes.",
+    "Evaluate trained runs on whole episodes, with frozen normalizers. Overrides may follow the folders: "
+    "pgx eval RUN env.backend=gymnasium.",
     add_arguments,
     run,
 )
@@ -100,7 +108,7 @@ def evaluate(
         checkpoint: of each run.
         episodes: per run and mode; None: the run's trainer.eval_episodes.
         max_steps: per episode; None: the run's trainer.eval_max_steps.
-        modes: of choosing actions.
+        modes: how actions are chosen: the most likely one or sampled.
         seed: of the environments and action sampling.
         trust: the user allows the imports that the runs' configs name.
         as_json: print JSON records instead of text.
@@ -109,10 +117,10 @@ def evaluate(
     from pgx.runs.loggers.jsonl import finite
 
     records: list[EvalRecord] = []
-    for run, cfg in zip(runs, _configs(runs, overrides, trust), strict=True):
+    for run, config in zip(runs, _configs(runs, overrides, trust), strict=True):
         if max_steps is not None:
-            cfg = with_values(cfg, {"trainer.eval_max_steps": max_steps})
-        for record in _evaluate_run(run, cfg, checkpoint, episodes, modes, seed):
+            config = with_values(config, {"trainer.eval_max_steps": max_steps})
+        for record in _evaluate_run(run, config, checkpoint, episodes, modes, seed):
             records.append(record)
             if not as_json:
                 _print_record(record)
@@ -122,10 +130,10 @@ def evaluate(
 
 
 def _configs(runs: Sequence[str], overrides: Sequence[str], trust: bool) -> list[RunConfig]:
-    """Return the configs of all runs.
+    """Read the configs of all runs.
 
     Raises:
-        UserError: the problems of all configs.
+        UserError: one or more configs are invalid; the message has the problems of all.
     """
     from pgx.cli.run_folder import load_trusted_config
 
@@ -141,25 +149,25 @@ def _configs(runs: Sequence[str], overrides: Sequence[str], trust: bool) -> list
 
 
 def _evaluate_run(
-    run: str, cfg: RunConfig, checkpoint: str, episodes: int | None, modes: Sequence[Mode], seed: int
+    run: str, config: RunConfig, checkpoint: str, episodes: int | None, modes: Sequence[Mode], seed: int
 ) -> list[EvalRecord]:
-    """Evaluate one run in each mode, from the same seeds."""
+    """Evaluate a run in each mode, from the same seeds; return one record per mode."""
     import torch
 
     from pgx.core.seeding import derive
     from pgx.training.build import load_agent
     from pgx.training.evaluation import live_progress, never, play
 
-    count = episodes or cfg.trainer.eval_episodes
-    agent, envs, device = load_agent(cfg, Path(run), checkpoint, max_envs=count)
+    count = episodes or config.trainer.eval_episodes
+    agent, envs, device = load_agent(config, Path(run), checkpoint, max_envs=count)
     records = []
     try:
         for mode in modes:
             started = time.monotonic()
-            act = _acting(agent, mode, seed, device)
+            act = _act_function(agent, mode, seed, device)
             with live_progress(count) as on_step:
                 start = derive(seed, "evaluation")
-                limit = cfg.trainer.eval_max_steps
+                limit = config.trainer.eval_max_steps
                 played = play(agent, act, envs, count, start, torch.device(device), limit, never, on_step)
             speed = sum(episode.length for episode in played) / (time.monotonic() - started)
             print(f"{run}: {len(played)} {mode} episodes, {speed:,.0f} steps/s", file=sys.stderr)
@@ -170,7 +178,7 @@ def _evaluate_run(
     return records
 
 
-def _acting(agent: Agent, mode: Mode, seed: int, device: str) -> Callable[[Observations], Act]:
+def _act_function(agent: Agent, mode: Mode, seed: int, device: str) -> Callable[[Observations], Act]:
     from pgx.core.seeding import generator
 
     if mode == "deterministic":
@@ -207,7 +215,7 @@ def _statistics(played: Sequence[Episode], seed: int) -> EvalRecord:
 
 
 def _estimate(name: str, returns: Array, statistic: Statistic, how: Resampling) -> EvalRecord:
-    """Return a statistic and its interval: both None without returns, the interval None for one episode."""
+    """Return a statistic and its interval. Both are None without returns; the interval is None for one episode."""
     from pgx.analysis.statistics import estimate
 
     if not len(returns):

@@ -31,7 +31,8 @@ def run(options: argparse.Namespace) -> int:
 COMMAND = Command(
     "export",
     "write a run's policy to a file that runs without pgx (ONNX, TorchScript)",
-    "Write a policy to a file (docs/show.md).",
+    "Write a policy to a file that runs without pgx. The file is kept only if it acts like the run "
+    "(docs/show.md).",
     add_arguments,
     run,
 )
@@ -42,10 +43,10 @@ _DEFAULT_CLIP = 10.0  # standard deviations, for runs without env.obs_clip
 
 
 def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bool) -> int:
-    """Write a policy and compare it with the run; return the exit code.
+    """Write a policy to a file and compare the file with the run; return the exit code.
 
     Raises:
-        RunError: the file acts differently from the run, and was removed.
+        RunError: the file acts differently from the run; it is removed.
     """
     from pgx.cli.run_folder import load_trusted_config
     from pgx.core.seeding import derive
@@ -61,14 +62,14 @@ def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bo
     path = Path(out)
     if not path.parent.is_dir():
         raise UserError(f"--out {out}: folder {path.parent} does not exist; create it")
-    cfg = load_trusted_config(Path(run), trust)
-    # The environment's own reward: no other is needed.
-    cfg = replace(cfg, device="cpu", reward=NO_SHAPING)
-    agent, envs, _ = load_agent(cfg, Path(run), checkpoint, max_envs=cfg.env.num_envs)
-    single = make_single(envs.id, dict(cfg.env.kwargs))
+    config = load_trusted_config(Path(run), trust)
+    # Actions do not depend on the reward, so it is not built.
+    config = replace(config, device="cpu", reward=NO_SHAPING)
+    agent, envs, _ = load_agent(config, Path(run), checkpoint, max_envs=config.env.num_envs)
+    single = make_single(envs.id, dict(config.env.kwargs))
     try:
         sample = observed(agent, envs, _CHECK_OBSERVATIONS, derive(seed, "export"))
-        clip = cfg.env.obs_clip if cfg.env.normalize_obs else None
+        clip = config.env.obs_clip if config.env.normalize_obs else None
         sample = with_outliers(sample, 2 * (clip or _DEFAULT_CLIP))
         observations, actions = single.observation_space, single.action_space
     finally:

@@ -1,4 +1,4 @@
-"""Start runs: through `hydra.main`, and in one process or on all ranks of torchrun."""
+"""Start runs: through `hydra.main`, in one process or on all ranks of torchrun."""
 
 import os
 import signal
@@ -30,14 +30,14 @@ from pgx.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class RunRequest:
-    """Message from rank 0 to the worker ranks: the run that all ranks train together."""
+    """Message from rank 0 to the worker ranks: the run to train."""
 
     values: Mapping[str, Any]  # of the run's config
     state: State | None  # of the checkpoint to resume from; None: start from scratch
 
 
 class RunLauncher:
-    """Starts a run on all ranks. Only rank 0 has one, because only rank 0 reads the command line and files."""
+    """Launcher of a run on all ranks. It exists on rank 0, which alone reads the command line and files."""
 
     def __init__(self, ranks: Ranks) -> None:
         self.ranks = ranks
@@ -104,18 +104,18 @@ def _run(config: RunConfig, state: State | None, ranks: Ranks) -> dict[str, Any]
 
 def _build(config: RunConfig, ranks: Ranks) -> Trainer:
     """Build the trainer of this rank. Rank 0 reports the problems of all ranks; the others exit."""
-    trainer, own = None, None
+    trainer, failure = None, None
     try:
         trainer = build(config, ranks)
     except UserError as error:
-        own = error
-    problems = ranks.gather(None if own is None else own.problems)
+        failure = error
+    problems = ranks.gather(None if failure is None else failure.problems)
     if trainer is not None and not any(problems):
         return trainer
     if ranks.rank > 0:
         sys.exit(UserError.exit_code)
-    if own is not None:
-        raise own
+    if failure is not None:
+        raise failure
     raise UserError(*(f"rank {rank}: {line}" for rank, lines in enumerate(problems) for line in lines or ()))
 
 
@@ -188,7 +188,7 @@ def run_hydra(arguments: list[str], job: Callable[[DictConfig], None]) -> None:
 
 @contextmanager
 def _hydra_errors() -> Iterator[None]:
-    """Convert errors of Hydra, and of the folder that it makes, to user errors."""
+    """Convert errors of Hydra, and of the folder that it creates, to user errors."""
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:

@@ -1,4 +1,4 @@
-"""Entry point of the `pgx` command line. Heavy modules are imported by the commands that need them."""
+"""Entry point of the `pgx` command line. Each command imports heavy modules itself, when it runs."""
 
 import argparse
 import os
@@ -34,21 +34,20 @@ COMMANDS = tuple(
     module.COMMAND
     for module in (
         sweep,
+        runs,
         eval,
         record,
-        export,
-        tensorboard,
-        collect,
+        doctor,
         compare,
-        runs,
+        tensorboard,
+        export,
+        collect,
         replay,
         check,
-        doctor,
         envs,
         algos,
     )
 )
-
 
 # Commands that write files: they continue when standard output fails.
 _FILE_WRITERS = ("train", "sweep", "record", "export", "collect", "replay")
@@ -72,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _fail_without_output(error: OSError) -> NoReturn:
-    """End a command whose only result is its output."""
+    """Raise the error of a command whose only result is its output."""
     if isinstance(error, BrokenPipeError):  # the reader, for example `head`, has exited
         raise error
     raise RunError(f"standard output: cannot be written: {error.strerror}") from error
@@ -91,8 +90,8 @@ def _run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("pgx: interrupted", file=sys.stderr)
         code = INTERRUPTED
-    except Preempted as ended:
-        code = ended.exit_code
+    except Preempted as error:
+        code = error.exit_code
     except BrokenPipeError:
         code = RunError.exit_code
     except Exception as error:
@@ -127,14 +126,18 @@ def _dispatch(arguments: list[str]) -> int:
         raise UserError(
             f"{arguments[0]}: no such command{nearest(arguments[0], names)}; choose one of {', '.join(names)}"
         )
-    parser = _Parser(prog="pgx", description="A laboratory for policy-gradient methods.")
+    parser = _Parser(
+        prog="pgx",
+        description="A laboratory for policy-gradient methods.",
+        epilog="pgx COMMAND --help lists the options of a command. docs/commands.md shows examples.",
+    )
     parser.add_argument("--version", action="version", version=f"pgx {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="", required=True, parser_class=_Parser)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
     commands.add_parser("train", help=_TRAIN_HELP, add_help=False)
     for command in COMMANDS:
-        own = commands.add_parser(command.name, help=command.help, description=command.description)
-        command.add_arguments(own)
-        own.set_defaults(run_command=command.run)
+        subparser = commands.add_parser(command.name, help=command.help, description=command.description)
+        command.add_arguments(subparser)
+        subparser.set_defaults(run_command=command.run)
     if not arguments:
         parser.print_help()
         return UserError.exit_code
@@ -144,7 +147,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _parse(parser: _Parser, arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the options. Words may follow an option: `pgx eval RUN --episodes 4 env.num_envs=2`."""
+    """Parse the options. Overrides may follow an option: `pgx eval RUN --episodes 4 env.num_envs=2`."""
     options, rest = parser.parse_known_args(arguments)
     if rest and not (hasattr(options, "words") and not any(word.startswith("-") for word in rest)):
         raise UserError(f"unrecognized arguments: {' '.join(rest)} (see pgx {arguments[0]} --help)")

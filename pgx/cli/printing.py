@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def print_run_settings(trainer: Trainer, config: RunConfig) -> None:
-    """Print the run's settings and folder, before it trains."""
+    """Print a run's settings and folder before it trains."""
     from pgx.networks.agents import flat_image_hint
 
     envs = trainer.runner.envs
@@ -34,7 +34,7 @@ def print_run_settings(trainer: Trainer, config: RunConfig) -> None:
 
 
 def _reward(reward: RewardSpec) -> str:
-    """Return the name of the reward if it is not the environment's own."""
+    """Return the name of a shaped reward; an empty text for the environment's own reward."""
     from pgx.envs.rewards.spec import NO_SHAPING
 
     if not reward.is_shaped:
@@ -46,11 +46,11 @@ def _reward(reward: RewardSpec) -> str:
 
 
 def outcome_line(summary: dict[str, Any], seconds: float) -> str:
-    """Return a line on how a run ended and on its return.
+    """Return the line that says how a run ended and with which return.
 
     Args:
         summary: of the run.
-        seconds: of training in this process.
+        seconds: duration of training in this process.
     """
     returned = "no episode ended"
     if summary["final_return"] is not None:
@@ -66,7 +66,7 @@ _VIDEO = "episode.gif"
 
 
 def next_commands(run_dir: Path, env_id: str, status: str) -> list[str]:
-    """Return commands for a run that has ended, one per line; they can be pasted into the current shell.
+    """Return commands to continue with after a run, one per line, ready to paste into the current shell.
 
     Args:
         run_dir: the run's folder.
@@ -76,7 +76,7 @@ def next_commands(run_dir: Path, env_id: str, status: str) -> list[str]:
     from pgx.config.stored import command
 
     run = relative_to_cwd(run_dir)
-    # Runs of the default layout share the first folder of their paths.
+    # In the default layout all runs are below the first folder of the path.
     all_runs = run if run.is_absolute() or run.parts[0] == ".." else Path(run.parts[0])
     commands = {
         "view": command("tensorboard", all_runs),

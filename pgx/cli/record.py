@@ -21,14 +21,21 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     parser.add_argument("--out", metavar="FILE", required=True, help="video to write: .mp4 or .gif")
-    parser.add_argument("--episodes", type=count, default=1, help="number of episodes (default: 1)")
+    parser.add_argument(
+        "--episodes", metavar="N", type=count, default=1, help="number of episodes (default: 1)"
+    )
     add_max_steps(parser)
     add_sampling(parser)
-    parser.add_argument("--fps", type=count, help="maximum frames per second (default: mp4 60, gif 25)")
     parser.add_argument(
-        "--width", type=count, help="width in pixels, for environments that support it, such as MuJoCo's"
+        "--fps", metavar="N", type=count, help="maximum frames per second (default: mp4 60, gif 25)"
     )
-    parser.add_argument("--height", type=count, help="height in pixels, as --width")
+    parser.add_argument(
+        "--width",
+        metavar="N",
+        type=count,
+        help="width in pixels, for environments that support it, such as MuJoCo's",
+    )
+    parser.add_argument("--height", metavar="N", type=count, help="height in pixels, as --width")
     add_checkpoint(parser, "the environment and action sampling")
 
 
@@ -51,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
 COMMAND = Command(
     "record",
     "record a video of a trained run, e.g. pgx record RUN --out walker.mp4",
-    "Record a video of episodes (docs/show.md).",
+    "Record a video of episodes of a trained run; no screen is needed (docs/show.md).",
     add_arguments,
     run,
 )
@@ -83,24 +90,24 @@ def record(
     video_format = format_of(path)
     if not path.parent.is_dir():
         raise UserError(f"--out {out}: folder {path.parent} does not exist; create it")
-    cfg = load_trusted_config(Path(run), trust)
+    config = load_trusted_config(Path(run), trust)
     env = RenderingEnv(
-        cfg.env.id,
-        dict(cfg.env.kwargs),
+        config.env.id,
+        dict(config.env.kwargs),
         size,
-        cfg.env.worker_timeout,
+        config.env.worker_timeout,
         fps or MAX_FPS[video_format],
         seconds=None,
     )
     try:
-        agent = load_agent_for(cfg, Path(run), checkpoint, env.obs_spec, env.action_spec)
-        device = torch.device(cfg.device)
+        agent = load_agent_for(config, Path(run), checkpoint, env.obs_spec, env.action_spec)
+        device = torch.device(config.device)
         act = agent.act_greedily
         if stochastic:
             act = partial(agent.act, generator=generator(seed, "evaluation actions", device))
 
         def play_episodes() -> list[Episode]:
-            limit = max_steps or cfg.trainer.eval_max_steps
+            limit = max_steps or config.trainer.eval_max_steps
             with live_progress(episodes) as on_step:
                 start = derive(seed, "evaluation")
                 return play(agent, act, env, episodes, start, device, limit, never, on_step)
@@ -111,7 +118,7 @@ def record(
     returns = ", ".join(shown(episode.episode_return) for episode in played)
     print(f"{out}: {frames:,} frames, {frames / env.fps:,.1f} s at {env.fps:.3g} frames per second")
     # The video uses a separate environment, without a shaped reward.
-    is_shaped = cfg.reward.is_shaped
+    is_shaped = config.reward.is_shaped
     if cut := [episode for episode in played if episode.cut]:
         print(f"  {len(cut)} of {episodes} episodes were cut after {cut[0].length:,} steps (--max-steps)")
     which = "return in the environment's own reward" if is_shaped else "return"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", metavar="BUNDLE", help="RUN/post_mortem/iteration_...")
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder RUN/post_mortem/iteration_...")
     add_trust(parser, "the run's config")
 
 
@@ -27,14 +27,14 @@ def run(options: argparse.Namespace) -> int:
 COMMAND = Command(
     "replay",
     "reproduce a failed update (NaN, infinity) from its post-mortem",
-    "Reproduce a failed update (docs/reliability.md).",
+    "Repeat a failed update from the files of its post-mortem, and show where it fails (docs/reliability.md).",
     add_arguments,
     run,
 )
 
 
 def replay(bundle: Path, trust: bool) -> int:
-    """Reproduce the failure of a post-mortem and locate it; return 0 if it fails again, else 1."""
+    """Reproduce and locate the failure of a post-mortem; return 0 if it fails again, else 1."""
     from pgx.cli.run_folder import load_trusted_config
     from pgx.runs.versions import differences
     from pgx.runs.writer import complain
@@ -61,7 +61,7 @@ def replay(bundle: Path, trust: bool) -> int:
 
 
 def _trainer(config: RunConfig, run_dir: Path) -> Trainer:
-    """Build the run's trainer without console output, writing to a temporary folder."""
+    """Build the run's trainer without console output, with another folder."""
     from pgx.config.run_config import with_values
     from pgx.training.build import build
 

@@ -1,4 +1,4 @@
-"""Configs, checkpoints and folders of runs, for the commands."""
+"""Configs, checkpoints and folders of runs, as several commands need them."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,7 +23,7 @@ from pgx.training.trainer import Trainer
 
 
 def compose_valid(overrides: list[str]) -> RunConfig:
-    """Return the valid config of a run that could start now.
+    """Compose and validate the config of a new run.
 
     Raises:
         UserError: the overrides, values or inputs are wrong.
@@ -41,30 +41,30 @@ def create_unique_folder(folder: Path) -> Path:
     """
     number = 1
     while True:
-        free = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        candidate = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
         try:
-            free.mkdir(parents=True)
+            candidate.mkdir(parents=True)
         except FileExistsError:
             number += 1
         except OSError as error:
-            remove_empty_parents(free)
-            raise UserError(f"run_dir={free}: cannot be written: {error.strerror}") from error
+            remove_empty_parents(candidate)
+            raise UserError(f"run_dir={candidate}: cannot be written: {error.strerror}") from error
         else:
-            return free
+            return candidate
 
 
 def remove_empty_parents(folder: Path) -> None:
     """Remove the empty parents of a folder that does not exist. Only parents in a relative path are removed."""
-    for above in [] if folder.is_absolute() else list(folder.parents)[:-1]:
-        with suppress(OSError):  # not empty, or never created
-            above.rmdir()
+    for parent in [] if folder.is_absolute() else list(folder.parents)[:-1]:
+        with suppress(OSError):  # not empty, or missing
+            parent.rmdir()
 
 
 def refuse_unusable(run_dir: Path) -> None:
-    """Refuse a folder for a new run that holds a run or cannot be written.
+    """Check the folder of a new run.
 
     Raises:
-        UserError: the problem.
+        UserError: the folder contains a run or cannot be written.
     """
     try:
         refuse_used(run_dir)
@@ -96,7 +96,7 @@ def load_resume_state(run_dir: Path, checkpoint: str = LAST) -> State | None:
 
 
 def resumed_trainer(config: RunConfig) -> Trainer:
-    """Return a run's trainer, restored from the last checkpoint.
+    """Build the trainer of a run and restore it from the last checkpoint.
 
     Raises:
         UserError: the run has no checkpoint.
@@ -106,7 +106,7 @@ def resumed_trainer(config: RunConfig) -> Trainer:
     if state is None:
         raise UserError(f"{run_dir}: no checkpoint")
     if config.trainer.compile == "auto":
-        # A longer run, or another machine, may decide otherwise.
+        # "auto" may decide differently for a longer run or on another machine.
         config = with_values(config, {"trainer.compile": state["compiled"]})
     trainer = build(config)
     trainer.load_state_dict(state)
@@ -126,16 +126,16 @@ def read_run_config(run_dir: Path) -> DictConfig:
 
 
 def load_trusted_config(run_dir: Path, trust: bool, overrides: Sequence[str] = ()) -> RunConfig:
-    """Return the valid and trusted config of a run whose agent is to play.
+    """Read and validate the config of a run whose agent is evaluated, recorded or exported.
 
     Args:
         run_dir: the run's folder.
-        trust: the user allows what the file would import.
-        overrides: of what may change when an agent plays (pgx/config/changes.py).
+        trust: the user allows the imports that the config names.
+        overrides: of keys that may differ from the run's config (pgx/config/changes.py).
 
     Raises:
-        UserError: the folder is not that of a run, its config does not hold here, or it would import what the user
-            has not allowed; or an override would change the agent.
+        UserError: the folder contains no run, its config is invalid here, it names imports that the user has not
+            allowed, or an override would change the agent.
     """
     cfg = with_overrides(read_run_config(run_dir), overrides)
     refuse_untrusted(imports_of(cfg, run_dir / CONFIG, named=()), trust)

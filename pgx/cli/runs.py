@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folder", nargs="?", default="outputs", metavar="DIR", help="folder of runs (default: outputs)"
     )
     parser.add_argument("--watch", action="store_true", help="refresh every few seconds, until Ctrl-C")
-    parser.add_argument("--json", action="store_true", help="print JSON: one list per refresh")
+    parser.add_argument("--json", action="store_true", help="print JSON; with --watch, one list per refresh")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -42,8 +42,8 @@ def run(options: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "runs",
-    "list runs: state, steps, return, speed; --watch refreshes",
-    "List the runs in a folder.",
+    "list runs: state, steps, return, speed",
+    "List the runs in a folder, the latest first.",
     add_arguments,
     run,
 )
@@ -54,19 +54,19 @@ _REFRESH_SECONDS = 3.0  # seconds between refreshes of --watch
 
 @dataclass(frozen=True)
 class RunFileState:
-    """State of a run's files; it changes whenever the run does."""
+    """Modification times and lock of a run; equal if nothing has changed."""
 
-    changed: tuple[float, ...]  # modification times of its files; 0: missing
-    held: bool  # a process holds the run's lock
+    modified: tuple[float, ...]  # times in seconds, one per file; 0: the file is missing
+    locked: bool  # a process holds the run's lock
 
     @property
-    def written(self) -> float:
-        return max(self.changed)
+    def last_write(self) -> float:
+        return max(self.modified)
 
 
 @dataclass(frozen=True)
 class RunRow:
-    """One run of the table."""
+    """Row of the table: one run."""
 
     run: str
     env: str | None
@@ -113,17 +113,17 @@ def _watch(folder: Path, as_json: bool) -> NoReturn:
     from rich.console import Console
     from rich.live import Live
 
-    seen: _Cache = {}
+    cache: _Cache = {}
     if sys.stdout.isatty() and not as_json:
         console = Console()
         with Live(
-            _screen(find_rows(folder, seen), console), console=console, auto_refresh=False, screen=True
+            _screen(find_rows(folder, cache), console), console=console, auto_refresh=False, screen=True
         ) as live:
             while True:
                 time.sleep(_REFRESH_SECONDS)
-                live.update(_screen(find_rows(folder, seen), console), refresh=True)
+                live.update(_screen(find_rows(folder, cache), console), refresh=True)
     while True:
-        lines = find_rows(folder, seen)
+        lines = find_rows(folder, cache)
         if as_json:
             print(_json(lines), flush=True)
         else:
@@ -132,45 +132,45 @@ def _watch(folder: Path, as_json: bool) -> NoReturn:
         time.sleep(_REFRESH_SECONDS)
 
 
-def find_rows(folder: Path, seen: _Cache) -> list[RunRow]:
-    """Return a line for each run in a folder or below it, the run with the latest write first.
+def find_rows(folder: Path, cache: _Cache) -> list[RunRow]:
+    """Return a row for each run in a folder or below it, the run with the latest write first.
 
     Args:
         folder: searched for runs.
-        seen: cache of lines from earlier calls, updated in place; only runs whose files changed are read again.
+        cache: rows of earlier calls, updated in place; only runs whose files have changed are read again.
     """
     from pgx.analysis.find import own_folders
 
     lines = []
     for path in own_folders(folder):
-        stamp = _stamp(path)
-        if path not in seen or seen[path][0] != stamp:
-            seen[path] = stamp, _line(path, folder)
-        lines.append(replace(seen[path][1], age=max(0.0, time.time() - stamp.written)))
+        state = _file_state(path)
+        if path not in cache or cache[path][0] != state:
+            cache[path] = state, _read_row(path, folder)
+        lines.append(replace(cache[path][1], age=max(0.0, time.time() - state.last_write)))
     return sorted(lines, key=lambda line: line.age)
 
 
-def _stamp(path: Path) -> RunFileState:
+def _file_state(path: Path) -> RunFileState:
     from pgx.config.stored import CONFIG
     from pgx.runs.loggers.jsonl import METRICS
     from pgx.runs.writer import SUMMARY
 
     files = [path / name for name in (METRICS, SUMMARY, CONFIG, LOCK)]
-    changed = tuple(file.stat().st_mtime if file.exists() else 0.0 for file in files)
-    return RunFileState(changed, holder(path) is not None)
+    modified = tuple(file.stat().st_mtime if file.exists() else 0.0 for file in files)
+    return RunFileState(modified, holder(path) is not None)
 
 
-def _line(path: Path, below: Path) -> RunRow:
+def _read_row(path: Path, folder: Path) -> RunRow:
     from pgx.runs.loggers.jsonl import METRICS, read
     from pgx.runs.metrics import tag
     from pgx.runs.writer import read_summary
     from pgx.sweeps.progress import look
 
-    name = str(path.relative_to(below)) if path != below else str(path)
+    name = str(path.relative_to(folder)) if path != folder else str(path)
     try:
-        seen = look(path)
+        progress = look(path)
         rows = read(path / METRICS)
-        best = None if seen.state == "running" else read_summary(path).get("best_return")
+        best = None if progress.state == "running" else read_summary(path).get("best_return")
     except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = " ".join(str(error).split())
         return RunRow(name, None, None, None, "unreadable", 0, None, None, None, None, 0.0, why)
@@ -179,17 +179,17 @@ def _line(path: Path, below: Path) -> RunRow:
     last = returns[-1] if returns else None
     return RunRow(
         run=name,
-        env=seen.env,
-        algo=seen.algo,
-        seed=seen.seed,
-        state=seen.state,
-        steps=seen.steps,
-        total_steps=seen.total_steps,
-        recent_return=last if seen.final_return is None else seen.final_return,
+        env=progress.env,
+        algo=progress.algo,
+        seed=progress.seed,
+        state=progress.state,
+        steps=progress.steps,
+        total_steps=progress.total_steps,
+        recent_return=last if progress.final_return is None else progress.final_return,
         best_return=max(returns, default=None) if best is None else best,
-        steps_per_second=seen.steps / seen.seconds if seen.seconds > 0 else None,
+        steps_per_second=progress.steps / progress.seconds if progress.seconds > 0 else None,
         age=0.0,
-        error=seen.error,
+        error=progress.error,
     )
 
 
@@ -223,12 +223,12 @@ _COLOURS = {"running": "green", "failed": "red", "interrupted": "yellow", "unrea
 
 @dataclass(frozen=True)
 class _Column:
-    """Column of text."""
+    """Column of the table."""
 
     title: str
     cells: Sequence[str]
-    name: bool = False  # left-aligned, and shortened if the table is too wide
-    rank: int = 0  # rank 0 is always shown, higher ranks in this order if there is room
+    is_name: bool = False  # left-aligned, and shortened if the table is too wide
+    priority: int = 0  # 0: always shown; others are shown in this order while there is room
 
     @property
     def width(self) -> int:
@@ -236,7 +236,7 @@ class _Column:
 
 
 def draw_rows(lines: Sequence[RunRow], width: int | None, ascii_only: bool) -> list[Text]:
-    """Return the table as lines of text, followed by the errors of runs.
+    """Return the table as lines of text, followed by the error messages of runs.
 
     Args:
         lines: the runs, in order.
@@ -258,7 +258,7 @@ def draw_rows(lines: Sequence[RunRow], width: int | None, ascii_only: bool) -> l
     rows = [
         (" " * _COLUMN_GAP)
         .join(
-            cell.ljust(size) if column.name else cell.rjust(size)
+            cell.ljust(size) if column.is_name else cell.rjust(size)
             for cell, column, size in zip(cells, columns, widths, strict=True)
         )
         .rstrip()
@@ -273,48 +273,50 @@ def draw_rows(lines: Sequence[RunRow], width: int | None, ascii_only: bool) -> l
 
 
 def _columns(lines: Sequence[RunRow]) -> list[_Column]:
-    def of(values: Sequence[object]) -> list[str]:
+    def texts(values: Sequence[object]) -> list[str]:
         return ["-" if value is None else str(value) for value in values]
 
     def numbers(values: Sequence[float | None]) -> list[str]:
         return ["-" if value is None else shown(value) for value in values]
 
     totals = [line.total_steps for line in lines]
-    shares = [f"{min(1.0, line.steps / line.total_steps):.0%}" if line.total_steps else "-" for line in lines]
+    fractions = [
+        f"{min(1.0, line.steps / line.total_steps):.0%}" if line.total_steps else "-" for line in lines
+    ]
     rates = [line.steps_per_second for line in lines]
     return [
-        _Column("run", [line.run for line in lines], name=True),
-        _Column("env", of([line.env for line in lines]), name=True),
-        _Column("algo", of([line.algo for line in lines]), name=True),
-        _Column("seed", of([line.seed for line in lines])),
-        _Column("status", [line.state for line in lines], name=True),
+        _Column("run", [line.run for line in lines], is_name=True),
+        _Column("env", texts([line.env for line in lines]), is_name=True),
+        _Column("algo", texts([line.algo for line in lines]), is_name=True),
+        _Column("seed", texts([line.seed for line in lines])),
+        _Column("status", [line.state for line in lines], is_name=True),
         _Column("steps", [f"{line.steps:,}" for line in lines]),
-        _Column("of", ["-" if total is None else f"{total:,}" for total in totals], rank=5),
-        _Column("done", shares, rank=1),
+        _Column("of", ["-" if total is None else f"{total:,}" for total in totals], priority=5),
+        _Column("done", fractions, priority=1),
         _Column("return", numbers([line.recent_return for line in lines])),
-        _Column("best", numbers([line.best_return for line in lines]), rank=2),
-        _Column("steps/s", ["-" if rate is None else f"{rate:,.0f}" for rate in rates], rank=4),
-        _Column("age", [_age(line.age) for line in lines], rank=3),
+        _Column("best", numbers([line.best_return for line in lines]), priority=2),
+        _Column("steps/s", ["-" if rate is None else f"{rate:,.0f}" for rate in rates], priority=4),
+        _Column("age", [_age(line.age) for line in lines], priority=3),
     ]
 
 
 def _select_columns(columns: Sequence[_Column], width: int) -> list[_Column]:
-    """Return the columns that fit the width with names of at most ENOUGH characters."""
+    """Return the columns that fit the width with names of at most _NAME_WIDTH characters."""
     chosen = set[int]()
     room = width
-    for number, column in sorted(enumerate(columns), key=lambda pair: pair[1].rank):
+    for number, column in sorted(enumerate(columns), key=lambda pair: pair[1].priority):
         room -= min(column.width, _NAME_WIDTH) + (_COLUMN_GAP if chosen else 0)
-        if column.rank > 0 and room < 0:
+        if column.priority > 0 and room < 0:
             break
         chosen.add(number)
     return [column for number, column in enumerate(columns) if number in chosen]
 
 
 def _fit_widths(columns: Sequence[_Column], width: int) -> list[int]:
-    """Return widths of columns; the longest names are shortened until the table fits."""
+    """Return the widths of columns; the longest name columns shrink until the table fits."""
     widths = [column.width for column in columns]
     while sum(widths) + _COLUMN_GAP * (len(widths) - 1) > width:
-        long = [i for i, column in enumerate(columns) if column.name and widths[i] > _MIN_NAME_WIDTH]
+        long = [i for i, column in enumerate(columns) if column.is_name and widths[i] > _MIN_NAME_WIDTH]
         if not long:
             break
         widths[max(long, key=widths.__getitem__)] -= 1
@@ -322,7 +324,7 @@ def _fit_widths(columns: Sequence[_Column], width: int) -> list[int]:
 
 
 def shorten(text: str, size: int, ellipsis: str) -> str:
-    """Return a text with its middle replaced if it is longer than `size`; names often differ at the end."""
+    """Return a text of at most `size` characters. Its middle is cut, because names often differ at the end."""
     if len(text) <= size:
         return text
     head = (size - 1) // 3
@@ -330,7 +332,7 @@ def shorten(text: str, size: int, ellipsis: str) -> str:
 
 
 def _errors(lines: Sequence[RunRow], width: int | None) -> Iterator[str]:
-    """Yield lines with the errors of runs, each with the complete name of its run."""
+    """Yield the error messages of runs, each with the complete name of its run."""
     for line in lines:
         if line.error:
             text = f"{line.run}: {line.state}: {' '.join(line.error.split())}"

@@ -11,10 +11,15 @@ from pgx.core.errors import UserError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "action", choices=["status", "resume"], help="show the jobs, or run the unfinished ones"
+        "action", choices=["status", "resume"], help="status: show the jobs; resume: run the unfinished ones"
     )
     parser.add_argument("folder", metavar="DIR", help="folder of the sweep, e.g. outputs/sweeps/2026-...")
-    parser.add_argument("overrides", nargs="*", help="with resume: another launcher, e.g. hydra/launcher=ray")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="with resume: another launcher, e.g. hydra/launcher=ray",
+    )
     add_trust(parser, "the sweep's files")
 
 
@@ -32,15 +37,15 @@ def run(options: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "sweep",
-    "manage the runs of pgx train -m: sweep status DIR shows them, sweep resume DIR runs the unfinished ones",
-    "Show or resume a sweep (docs/sweeps.md).",
+    "show or resume the runs of pgx train -m: pgx sweep status DIR, pgx sweep resume DIR",
+    "Show the progress of a sweep, or run its unfinished jobs (docs/sweeps.md).",
     add_arguments,
     run,
 )
 
 
 def status(folder: Path) -> int:
-    """Print the progress of a sweep, read from its files; return the exit code."""
+    """Print the progress of a sweep from its files; return the exit code."""
     from pgx.sweeps.plan import read_plan
     from pgx.sweeps.report import overview
 

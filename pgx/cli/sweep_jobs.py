@@ -1,6 +1,6 @@
 """Run the jobs of a sweep, for `pgx train -m` and `pgx sweep resume`.
 
-A sweep is planned completely before its first run starts, and resumed from its files.
+A sweep is planned before its first run starts, and is resumed from its files.
 """
 
 import os
@@ -48,7 +48,7 @@ from pgx.sweeps.trust import of_runs, resume_command, would_do
 from pgx.training.build import build
 from pgx.training.trainer import OnProgress
 
-_LAUNCHERS = {  # with the package that each requires
+_LAUNCHERS = {  # launcher: the package that it requires
     "basic": None,
     "joblib": "joblib",
     "ray": "ray",
@@ -61,20 +61,20 @@ def start_sweep(flags: list[str], overrides: list[str]) -> int:
     """Plan and run a sweep, or resume the one in hydra.sweep.dir; return the exit code."""
     overrides = list(map(spelled, overrides))
     hydra = [o.input_line or "" for o in parse(overrides) if o.is_hydra_override()]
-    asked = [o for o in overrides if o not in hydra]
+    run_overrides = [o for o in overrides if o not in hydra]
     _refuse_missing(hydra, None)
-    plan = _search_plan(asked, hydra) if "sweep" in map(key_of, asked) else _plan(asked, hydra)
-    named = "hydra.sweep.dir" in map(key_of, hydra)
+    plan = (_search_plan if "sweep" in map(key_of, run_overrides) else _plan)(run_overrides, hydra)
+    folder_given = "hydra.sweep.dir" in map(key_of, hydra)
     folder = Path(hydra_config(hydra).sweep.dir)
-    if named and (folder / PLAN).is_file():
+    if folder_given and (folder / PLAN).is_file():
         planned = read_plan(folder)
         refuse_other(folder, planned, plan, resume_command(folder.absolute(), planned))
         plan = replace(planned, cwd=plan.cwd, search=plan.search)
-        own = plan.search.overrides if plan.search else [o for job in plan.jobs for o in job.overrides]
-        refuse_untrusted(of_runs(plan, frozenset(named_imports(own))), trust=False)
+        given = plan.search.overrides if plan.search else [o for job in plan.jobs for o in job.overrides]
+        refuse_untrusted(of_runs(plan, frozenset(named_imports(given))), trust=False)
     else:
         plan = _with_folders(plan)
-        folder = _create_folder(folder) if named else create_unique_folder(folder)
+        folder = _create_folder(folder) if folder_given else create_unique_folder(folder)
     folder = folder.absolute()
     plan = _with_trials(plan, folder)
     hydra = [o for o in hydra if key_of(o) != "hydra.sweep.dir"]
@@ -109,7 +109,11 @@ def resume_sweep(folder: Path, overrides: list[str], trust: bool) -> int:
 
 
 def _plan(overrides: list[str], hydra: list[str]) -> Plan:
-    """Return a plan with one job per combination of values. The runs' folders are named but not created."""
+    """Plan one job per combination of values. The runs' folders are chosen but not created.
+
+    Raises:
+        UserError: a job is invalid, or two jobs would use the same folder.
+    """
     planned, folders = [], dict[str, list[str]]()
     all_jobs = jobs(prepare(overrides))
     shared_by_all = set.intersection(*map(set, all_jobs)) if len(all_jobs) > 1 else set(all_jobs[0])
@@ -118,9 +122,9 @@ def _plan(overrides: list[str], hydra: list[str]) -> Plan:
             with numbered(number):
                 run_dir = compose_valid(job).run_dir
         except UserError as error:
-            this = " ".join(o for o in job if o not in shared_by_all)
+            varied = " ".join(o for o in job if o not in shared_by_all)
             raise UserError(
-                *(f"{this}: {problem}" if this else problem for problem in error.problems)
+                *(f"{varied}: {problem}" if varied else problem for problem in error.problems)
             ) from error
         folders.setdefault(run_dir, []).append(" ".join(job))
         planned.append(Job(tuple(job), Path(run_dir)))
@@ -134,7 +138,11 @@ def _plan(overrides: list[str], hydra: list[str]) -> Plan:
 
 
 def _search_plan(overrides: list[str], hydra: list[str]) -> Plan:
-    """Return the plan of a search, without its jobs. Values of the command line replace those of the file."""
+    """Plan a search, without its jobs. Values on the command line replace those of the sweep file.
+
+    Raises:
+        UserError: the search or one of its corners is invalid, or a key cannot be searched.
+    """
     require("sweep=...", "optuna")
     own = [o for o in overrides if key_of(o) == "sweep" or key_of(o).startswith("sweep.")]
     rest = parse([o for o in overrides if o not in own])
@@ -174,7 +182,7 @@ def _with_trials(plan: Plan, folder: Path) -> Plan:
 def _with_folders(plan: Plan) -> Plan:
     """Create the folder of each run, and return the plan with these folders.
 
-    A default name that is in use gets a number, because another process may create one in the same second.
+    A default name that another process uses, for example in the same second, gets a number.
     """
     placed = []
     for job in plan.jobs:
@@ -196,7 +204,12 @@ def _create_folder(folder: Path) -> Path:
 
 
 def _run_jobs(folder: Path, plan: Plan) -> int:
-    """Run the unfinished jobs, then print how all jobs ended; return the exit code."""
+    """Run the unfinished jobs and print how all jobs ended; return the exit code.
+
+    Raises:
+        QuietInterrupt: Ctrl-C stopped the sweep.
+        RunError: jobs failed.
+    """
     with hold(folder), _stop_on_interrupt(folder) as stop:
         write_plan(folder, plan)
         stop.unlink(missing_ok=True)
@@ -221,7 +234,7 @@ def _run_jobs(folder: Path, plan: Plan) -> int:
 
 @contextmanager
 def _stop_on_interrupt(folder: Path) -> Iterator[Path]:
-    """Stop all jobs, on any machine, at a point where they can resume on the first Ctrl-C; exit on the second.
+    """On the first Ctrl-C, stop all jobs on all machines where they can resume; on the second, exit at once.
 
     Yields:
         The file whose existence stops the jobs.
@@ -246,10 +259,10 @@ def _stop_on_interrupt(folder: Path) -> Iterator[Path]:
 
 
 def _refuse_missing(hydra: Sequence[str], search: SearchConfig | None) -> None:
-    """Refuse a launcher or a search that cannot work here, before anything is written.
+    """Check the launcher and the search before anything is written.
 
     Raises:
-        UserError: an unknown launcher, a missing package, or a sweeper other than pgx's.
+        UserError: the launcher is unknown, a package is missing, or another sweeper is set.
     """
     if search:
         require("sweep=...", "optuna")
@@ -276,12 +289,12 @@ _CONSOLE_LOG = "console.log"  # output of a job that runs in another process
 
 
 def _process_name() -> str:
-    """Return a name of this process that is unique across machines."""
+    """Return a name for this process that is unique across machines."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def run_job(folder: Path, launcher: str, cfg: DictConfig) -> None:
-    """Start or resume a job. Its result is written to its folder; nothing is raised.
+    """Start or resume a job, and write its result to its folder; raise nothing.
 
     Launchers pickle this function, so it is at module level and takes plain values.
 
@@ -300,12 +313,13 @@ def run_job(folder: Path, launcher: str, cfg: DictConfig) -> None:
 
 
 def _run_job(plan: Plan, folder: Path, number: int, separate: bool, cfg: DictConfig) -> None:
-    """Run a job, write how it ended to its folder, and print it.
+    """Run a job, print how it ended, and write it to the job's folder.
 
     Args:
-        plan, folder: the sweep's plan and folder.
+        plan: of the sweep.
+        folder: of the sweep.
         number: index of the job in the plan.
-        separate: the job runs in another process than the sweep, so its output goes to a file.
+        separate: the job runs in a process other than the sweep's, so its output goes to a file.
         cfg: the job's config, as the launcher composed it.
     """
     job, run_dir, result = plan.jobs[number], plan.jobs[number].run_dir, "stopped"
@@ -328,28 +342,28 @@ def _run_job(plan: Plan, folder: Path, number: int, separate: bool, cfg: DictCon
         result = f"failed: {error}"
         if look(run_dir).state != "failed":
             write_failure(run_dir, f"{type(error).__name__}: {error}")
-    # Without Optuna here, the process that started the sweep reports the result to the study.
+    # If this machine has no Optuna, the process that started the sweep reports the result to the study.
     if plan.search and not result.startswith("stopped") and import_problem("optuna") is None:
         settle(folder, plan.search, [job])
     print(f"[{number + 1}/{len(plan.jobs)}] {plan.label(job)}: {result}", flush=True)
 
 
-def _train_job(plan: Plan, folder: Path, number: int, placed: DictConfig) -> str:
+def _train_job(plan: Plan, folder: Path, number: int, launched: DictConfig) -> str:
     """Train from the last checkpoint or from scratch; return a line that says how the run ended."""
-    run_dir = Path(placed.run_dir)
+    run_dir = Path(launched.run_dir)
     trial = Trial(folder, plan.search, run_dir, number) if plan.search else None
-    again = resumable(run_dir)
-    if again:
+    resumes = resumable(run_dir)
+    if resumes:
         cfg = read_run_config(run_dir)
     else:
         clear(run_dir)
-        cfg = compose(list(trial.overrides)) if trial else placed
+        cfg = compose(list(trial.overrides)) if trial else launched
     if trial:
         trial.describe(cfg.seed)
     # These values belong to this machine and launcher, not to the run.
-    cfg.run_dir, cfg.env.num_threads = placed.run_dir, placed.env.num_threads
+    cfg.run_dir, cfg.env.num_threads = launched.run_dir, launched.env.num_threads
     config = validate(cfg)
-    trainer = resumed_trainer(config) if again else build(config)
+    trainer = resumed_trainer(config) if resumes else build(config)
     trainer.on_progress = _watch(folder, trial.pruning() if trial else None)
     print_run_settings(trainer, config)
     started = time.monotonic()
@@ -359,8 +373,8 @@ def _train_job(plan: Plan, folder: Path, number: int, placed: DictConfig) -> str
 def _watch(folder: Path, pruning: OnProgress | None) -> OnProgress:
     """Return a callback that stops a run after the current iteration when the sweep stops, or when it is pruned.
 
-    The run stops without a new checkpoint, as if killed. A new one would end all episodes, which an uninterrupted run
-    does not do; without it, the final parameters are the same bits however often the sweep is stopped.
+    The run stops without a new checkpoint, as if it were killed. A new checkpoint would end all episodes, unlike in an
+    uninterrupted run; without it, the final parameters are the same bits however often the sweep is stopped.
     """
     stop = folder / STOP
 

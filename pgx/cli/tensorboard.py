@@ -19,10 +19,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folder", metavar="DIR", nargs="?", default="outputs", help="folder with runs (default: outputs)"
     )
     parser.add_argument(
-        "--port", type=int, help="port; 0: any free port (default: the first free port from 6006)"
+        "--port",
+        metavar="N",
+        type=int,
+        help="port; 0: any free port (default: the first free port from 6006)",
     )
     parser.add_argument(
-        "--host", default="localhost", help="address to listen on; 0.0.0.0: all (default: localhost)"
+        "--host",
+        default="localhost",
+        help="address to listen on; 0.0.0.0: all addresses (default: localhost)",
     )
 
 
@@ -32,15 +37,15 @@ def run(options: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "tensorboard",
-    "show runs in the browser, with readable names",
-    "Show runs in the browser (docs/show.md).",
+    "show runs in TensorBoard, with readable names",
+    "Start TensorBoard on the runs of a folder; new runs appear while it runs (docs/show.md).",
     add_arguments,
     run,
 )
 
 
 _REFRESH_SECONDS = 5.0  # seconds between searches for new runs; TensorBoard reloads at the same interval
-_MAX_IMAGES = 200  # kept per run; TensorBoard would keep a random sample of 10
+_MAX_IMAGES = 200  # images kept per run; by default TensorBoard keeps a random sample of 10
 
 
 def show(folder: str, port: int | None, host: str) -> int:
@@ -54,18 +59,18 @@ def show(folder: str, port: int | None, host: str) -> int:
         raise UserError(f"{folder}: no such folder; runs are in outputs/ where pgx train was started")
     from tensorboard import default, program
 
-    with tempfile.TemporaryDirectory(prefix="pgx-tensorboard-") as where:
-        view = RunLinks(Path(folder), Path(where))
-        count = view.update()
+    with tempfile.TemporaryDirectory(prefix="pgx-tensorboard-") as links_folder:
+        links = RunLinks(Path(folder), Path(links_folder))
+        count = links.update()
         print(
             f"{count:,} run{'' if count == 1 else 's'} below {folder}; new runs are added",
             flush=True,
         )
         board = program.TensorBoard(plugins=default.get_plugins())
-        options = ["--logdir", where, "--host", host, "--samples_per_plugin", f"images={_MAX_IMAGES}"]
+        options = ["--logdir", links_folder, "--host", host, "--samples_per_plugin", f"images={_MAX_IMAGES}"]
         options += [] if port is None else ["--port", str(port)]
         board.configure(["tensorboard", *options, "--window_title", f"pgx: {folder}"])
-        threading.Thread(target=view.update_forever, daemon=True).start()
+        threading.Thread(target=links.update_forever, daemon=True).start()
         # TensorBoard calls the previous handler, then raises SystemExit, which removes the temporary folder.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if board.main() != 0:
@@ -74,11 +79,11 @@ def show(folder: str, port: int | None, host: str) -> int:
 
 
 class RunLinks:
-    """Folder of symbolic links to runs, which TensorBoard reads instead of the runs' folders.
+    """Folder of symbolic links to runs with readable names, which TensorBoard reads.
 
     Args:
         folder: searched for runs.
-        links: an empty folder for the links.
+        links: empty folder for the links.
     """
 
     def __init__(self, folder: Path, links: Path) -> None:
@@ -105,8 +110,8 @@ class RunLinks:
         return len(found)
 
     def update_forever(self) -> None:
-        """Renew the links at regular intervals, forever."""
+        """Update the links at regular intervals, forever."""
         while True:
             time.sleep(_REFRESH_SECONDS)
-            with suppress(OSError):  # a run is being removed; the next search finds it gone
+            with suppress(OSError):  # a run is being removed; the next search no longer finds it
                 self.update()

@@ -41,7 +41,7 @@ from pgx.runs.lock import hold
 from pgx.sweeps.plan import key_of
 from pgx.sweeps.progress import clear, look
 
-# Hydra's flags, without those that read a config from elsewhere: pgx would not have validated it.
+# Hydra's flags, except those that read a config from elsewhere, which pgx could not validate.
 _HYDRA_FLAGS: dict[tuple[str, ...], dict[str, Any]] = {
     ("--help", "-h"): {"action": "store_true"},
     ("--hydra-help",): {"action": "store_true"},
@@ -93,8 +93,8 @@ def _train(arguments: list[str], launcher: RunLauncher) -> int:
     check_ranks(config, launcher.ranks.size)
     if "sweep" in config.values:
         raise UserError("sweep=...: a search runs several trials; add -m")
-    named = "run_dir" in map(key_of, overrides)
-    if named:
+    run_dir_given = "run_dir" in map(key_of, overrides)
+    if run_dir_given:
         refuse_unusable(Path(config.run_dir))
     else:
         run_dir = create_unique_folder(Path(config.run_dir))
@@ -105,7 +105,7 @@ def _train(arguments: list[str], launcher: RunLauncher) -> int:
         # Without the mode, hydra.mode=MULTIRUN on the command line would start a sweep.
         run_hydra([*flags, *prepared, "hydra.mode=RUN"], partial(_run, launcher, failures, config))
     except UserError:
-        if not named:
+        if not run_dir_given:
             _forget_empty(Path(config.run_dir))
         raise
     if failures:
@@ -128,7 +128,11 @@ def _several_values(overrides: list[str]) -> list[str]:
 
 
 def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Return Hydra's flags, and the overrides."""
+    """Parse Hydra's flags; return them and the overrides.
+
+    Raises:
+        UserError: a flag is unknown, unused, or has a wrong value.
+    """
     for argument in arguments:
         flag = argument.split("=")[0]
         if flag in _RESUME_FLAGS:
@@ -148,7 +152,7 @@ def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
             options, overrides = parser.parse_known_args(arguments)
     except SystemExit:
         raise UserError(
-            f"{' '.join(arguments)}: a flag has no value, or one that is not among its choices; see pgx train --help"
+            f"{' '.join(arguments)}: a flag has no value or an invalid one; see pgx train --help"
         ) from None
     if (options.resolve or options.package) and not (options.cfg or options.help):
         raise UserError(
@@ -162,7 +166,14 @@ def _nothing(cfg: DictConfig) -> None:
 
 
 def _run(launcher: RunLauncher, failures: list[Exception], config: RunConfig, cfg: DictConfig) -> None:
-    """Train; append what the run raises to `failures`. `cfg` is the form in which Hydra passes the config."""
+    """Train; append an exception of the run to `failures`, because Hydra would print it.
+
+    Args:
+        launcher: of the run.
+        failures: list to append to.
+        config: of the run.
+        cfg: the same config, as Hydra passes it; unused.
+    """
     try:
         summary = launcher.run(config, None)
     except Exception as error:
@@ -174,7 +185,7 @@ def _run(launcher: RunLauncher, failures: list[Exception], config: RunConfig, cf
 
 
 def _forget_empty(run_dir: Path) -> None:
-    """Remove the folder of a run that failed before its first file, and its parent folders that are then empty.
+    """Remove the folder of a run that failed before it wrote a file, and parent folders that are then empty.
 
     Hydra creates the folder, with `.hydra/`, before the run starts. Only parents in a relative run_dir are removed.
     """
@@ -199,29 +210,29 @@ class _ResumeArguments:
 
 def resume_run(arguments: list[str], launcher: RunLauncher) -> int:
     """Resume a run from one of its checkpoints; return the exit code."""
-    asked = _parse_resume(arguments)
-    config, made = _resumed_config(asked)
+    request = _parse_resume(arguments)
+    config, applied_changes = _resumed_config(request)
     check_ranks(config, launcher.ranks.size)
-    state = load_resume_state(asked.run_dir, asked.checkpoint)
+    state = load_resume_state(request.run_dir, request.checkpoint)
     if state is None:
-        return _restart(asked.run_dir, config, launcher)
+        return _restart(request.run_dir, config, launcher)
     if config.trainer.compile == "auto" and launcher.ranks.size == 1:
         # "auto" may decide differently for a longer run or on another machine.
         config = with_values(config, {"trainer.compile": state["compiled"]})
     steps: int = state["counters"]["steps"]
-    if steps >= config.trainer.total_steps and look(asked.run_dir).state == "finished":
+    if steps >= config.trainer.total_steps and look(request.run_dir).state == "finished":
         print(
-            f"{asked.run_dir} is finished: {steps:,} of {config.trainer.total_steps:,} steps; "
+            f"{request.run_dir} is finished: {steps:,} of {config.trainer.total_steps:,} steps; "
             "to extend it, set a larger trainer.total_steps"
         )
         return 0
-    for change in made:
+    for change in applied_changes:
         print(f"changed {change}")
-    for line in rate_changes(config, made, steps):
+    for line in rate_changes(config, applied_changes, steps):
         print(line)
-    if asked.checkpoint != LAST:
-        with hold(asked.run_dir):
-            Checkpoints(asked.run_dir).go_back(asked.checkpoint)
+    if request.checkpoint != LAST:
+        with hold(request.run_dir):
+            Checkpoints(request.run_dir).go_back(request.checkpoint)
     return _train_resumed(config, state, launcher)
 
 
@@ -269,27 +280,27 @@ def _parse_resume(arguments: list[str]) -> _ResumeArguments:
     return _ResumeArguments(options.resume, options.checkpoint, options.trust, rest)
 
 
-def _resumed_config(asked: _ResumeArguments) -> tuple[RunConfig, tuple[Change, ...]]:
-    """Return the run's valid config with the requested changes applied, and these changes.
+def _resumed_config(request: _ResumeArguments) -> tuple[RunConfig, tuple[Change, ...]]:
+    """Return the run's valid config after the requested changes, and these changes.
 
     Raises:
         UserError: a change is not allowed, a value is invalid, or the config would import untrusted modules.
     """
-    stored, overrides = read_run_config(asked.run_dir), parse(asked.overrides)
-    wanted = changes(stored, overrides)
-    cfg = applied(stored, wanted.made)
-    named = {override.key_or_group: override.value() for override in overrides}
-    source = asked.run_dir / CONFIG
-    own = [*map(str, named.values()), *named_imports(asked.overrides)]
-    theirs = imports_of(cfg, source, own)
-    if "runner.address" not in named:
-        theirs += joins_of(cfg, source)
-    refuse_untrusted(theirs, asked.trust)
-    cfg.run_dir = str(asked.run_dir)
+    stored, overrides = read_run_config(request.run_dir), parse(request.overrides)
+    requested = changes(stored, overrides)
+    cfg = applied(stored, requested.made)
+    given = {override.key_or_group: override.value() for override in overrides}
+    source = request.run_dir / CONFIG
+    allowed = [*map(str, given.values()), *named_imports(request.overrides)]
+    imports = imports_of(cfg, source, allowed)
+    if "runner.address" not in given:
+        imports += joins_of(cfg, source)
+    refuse_untrusted(imports, request.trust)
+    cfg.run_dir = str(request.run_dir)
     try:
-        config = validate(cfg, [change.key for change in wanted.made])
+        config = validate(cfg, [change.key for change in requested.made])
     except UserError as error:
-        raise UserError(*wanted.refused, *error.problems) from error
-    if wanted.refused:
-        raise UserError(*wanted.refused)
-    return config, wanted.made
+        raise UserError(*requested.refused, *error.problems) from error
+    if requested.refused:
+        raise UserError(*requested.refused)
+    return config, requested.made

@@ -202,9 +202,11 @@ def test_many_runs_of_a_second_have_folders_and_seeds_of_their_own(
     assert [job.overrides[-1] for job in plans[0].jobs] == [f"seed={n}" for n in range(64)]
 
 
-def test_one_name_is_claimed_by_one_process(tmp_path: Path) -> None:
-    script = "import sys\nfrom pathlib import Path\nfrom pgx.cli.run_folder import claim\ninput()\n"
-    script += "print(claim(Path(sys.argv[1])))"
+def test_concurrent_processes_create_different_folders(tmp_path: Path) -> None:
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom pgx.cli.run_folder import create_unique_folder\ninput()\n"
+    )
+    script += "print(create_unique_folder(Path(sys.argv[1])))"
     pipe = subprocess.PIPE
     racing = [
         subprocess.Popen(
