@@ -54,8 +54,11 @@ def parts(trainer: Any, iterations: int) -> dict[str, float]:
     runner, counters = trainer.runner, trainer.counters
     env, policy = 0.0, 0.0
 
-    def note(steps: int, recent: float | None) -> bool:
+    iterate = trainer._iterate
+
+    def iterate_and_note() -> None:
         nonlocal env, policy
+        iterate()
         spent = {label: sum(values) for label, values in seconds.items()}
         spent["estimate in the update"] = seconds["estimate"][-1]
         spent["environments"], spent["policy"] = runner.env_seconds - env, runner.policy_seconds - policy
@@ -64,9 +67,9 @@ def parts(trainer: Any, iterations: int) -> dict[str, float]:
         if counters.iterations > 3:  # programs are loaded, caches are warm
             for label, value in spent.items():
                 rows[label].append(1000 * value)
-        return counters.iterations == 3 + iterations
+        trainer.stop_requested = counters.iterations == 3 + iterations
 
-    trainer.on_progress = note
+    trainer._iterate = iterate_and_note  # type: ignore[method-assign]
     trainer.train()
     return {label: statistics.median(values) for label, values in rows.items()}
 

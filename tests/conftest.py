@@ -26,7 +26,9 @@ from pgx.core.paths import choices
 from pgx.envs.gymnasium_backend import make_single
 from pgx.envs.registry import id_problem
 from pgx.rollouts.dataset_files import RecordedEpisode, split_episodes, write_dataset
+from pgx.rollouts.sources import Episode
 from pgx.training.build import build
+from pgx.training.callbacks import STOP, PeriodicEvaluation, Stop, TrainingState, as_callback
 from pgx.training.trainer import Trainer
 from tests.command import Command, Said
 
@@ -221,10 +223,21 @@ def recorded(folder: Path, env: tuple[str, ...]) -> Path:
     return path
 
 
+def stop_when(trainer: Trainer, condition: Callable[[TrainingState], bool], stop: Stop = STOP) -> None:
+    """End a run after the first iteration that meets a condition."""
+    trainer.callbacks.append(as_callback(lambda state: stop if condition(state) else None))
+
+
+def evaluate(trainer: Trainer, iteration: int) -> list[Episode]:
+    """Return the episodes that the run would play as its evaluation after an iteration."""
+    (callback,) = [c.given for c in trainer.callbacks if isinstance(c.given, PeriodicEvaluation)]
+    return callback.evaluate(iteration, lambda: False)
+
+
 def resumed(make: Make, *settings: str, at: int) -> Trainer:
     """A run that ended after `at` steps, where it writes a checkpoint, and went on from there in another life."""
     cut = make(*settings, name="cut")
-    cut.on_progress = lambda steps, _: steps >= at
+    stop_when(cut, lambda state: state.step >= at)
     cut.train()
     assert cut.counters.steps < cut.total_steps
     again = make(*settings, name="cut")

@@ -80,13 +80,14 @@ def _run(trainer: Trainer, bundle: Path, failure: dict[str, Any]) -> str | None:
     """Repeat the run from its last checkpoint, or from scratch, to the failed iteration; return its failure, if any."""
     from pgx.core.nonfinite import NotFiniteError
     from pgx.runs.checkpoints import unpacked
+    from pgx.training.callbacks import STOP, as_callback
 
     checkpoint = bundle / "checkpoint.pt"
     if checkpoint.is_file():
         trainer.load_state_dict(unpacked(checkpoint))
     done = trainer.counters.iterations
     print(f"running iterations {done + 1} to {failure['iteration']}", flush=True)
-    trainer.on_progress = lambda steps, recent: trainer.counters.iterations >= failure["iteration"]
+    trainer.callbacks.append(as_callback(lambda s: STOP if s.iteration >= failure["iteration"] else None))
     try:
         trainer.train()
     except RunError as error:

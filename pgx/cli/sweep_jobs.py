@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -46,7 +46,7 @@ from pgx.sweeps.report import closing
 from pgx.sweeps.search import Trial, corners, forget_unwritten, open_study, settle
 from pgx.sweeps.trust import of_runs, resume_command, would_do
 from pgx.training.build import build
-from pgx.training.trainer import OnProgress
+from pgx.training.callbacks import TrainingState, as_callback
 
 _LAUNCHERS = {  # launcher: the package that it requires
     "basic": None,
@@ -364,23 +364,33 @@ def _train_job(plan: Plan, folder: Path, number: int, launched: DictConfig) -> s
     cfg.run_dir, cfg.env.num_threads = launched.run_dir, launched.env.num_threads
     config = validate(cfg)
     trainer = resumed_trainer(config) if resumes else build(config)
-    trainer.on_progress = _watch(folder, trial.pruning() if trial else None)
+    trainer.callbacks.append(as_callback(SweepStop(folder / STOP)))
+    if trial:
+        trainer.callbacks.append(as_callback(trial.pruning()))
     print_run_settings(trainer, config)
     started = time.monotonic()
     return outcome_line(trainer.train(), time.monotonic() - started)
 
 
-def _watch(folder: Path, pruning: OnProgress | None) -> OnProgress:
-    """Return a callback that stops a run after the current iteration when the sweep stops, or when it is pruned.
+@dataclass(frozen=True)
+class SweepStop:
+    """Callback that stops a run after the current iteration when the sweep stops.
 
     The run stops without a new checkpoint, as if it were killed. A new checkpoint would end all episodes, unlike in an
     uninterrupted run; without it, the final parameters are the same bits however often the sweep is stopped.
+
+    Args:
+        request: file that exists when the sweep is to stop.
     """
-    stop = folder / STOP
 
-    def on_progress(steps: int, recent_return: float | None) -> bool:
-        if stop.exists():
+    request: Path
+
+    def on_start(self, state: TrainingState) -> None:
+        """Raise StopAtCheckpoint if a resumed run is to stop at once."""
+        if state.resumed:
+            self.on_iteration(state)
+
+    def on_iteration(self, state: TrainingState) -> None:
+        """Raise StopAtCheckpoint if the sweep is to stop."""
+        if self.request.exists():
             raise StopAtCheckpoint
-        return pruning is not None and pruning(steps, recent_return)
-
-    return on_progress

@@ -22,7 +22,7 @@ from pgx.runs.checkpoints import write_atomically
 from pgx.runs.writer import read_summary
 from pgx.sweeps.plan import Job
 from pgx.sweeps.progress import look
-from pgx.training.trainer import OnProgress
+from pgx.training.callbacks import Stop, TrainingState
 
 if TYPE_CHECKING:
     import optuna
@@ -156,25 +156,47 @@ class Trial:
     def _frozen(self, number: int) -> "optuna.trial.FrozenTrial":
         return self.study.get_trials(deepcopy=False)[number]
 
-    def pruning(self) -> OnProgress:
-        """What a trainer calls after each iteration: reports at multiples of `report_every`, so that trials whose
-        iterations differ in length are compared at the same steps; True where the pruner gives the trial up."""
-        reported = max(
-            self._frozen(self.trial.number).intermediate_values, default=0
-        )  # by an earlier life, if any
-        decided = 0
+    def pruning(self) -> "Pruning":
+        """Return a callback that ends the run when the pruner rejects the trial."""
+        values = self._frozen(self.trial.number).intermediate_values  # reported before the run was resumed
+        return Pruning(self.trial, self.search.report_every, max(values, default=0))
 
-        def on_progress(steps: int, recent_return: float | None) -> bool:
-            nonlocal decided
-            due = steps // self.search.report_every * self.search.report_every
-            if due <= decided or due < reported or recent_return is None:
-                return False
-            if due > reported:
-                self.trial.report(recent_return, due)
-            decided = due
-            return self.trial.should_prune()
 
-        return on_progress
+class Pruning:
+    """Callback that reports the recent return to Optuna, and ends the run when the pruner rejects the trial.
+
+    It reports at multiples of `report_every`, so that trials whose iterations differ in length are compared at the same
+    steps.
+
+    Args:
+        trial: of Optuna.
+        report_every: environment steps between reports.
+        reported: environment step of the last report of this trial; 0: none.
+    """
+
+    def __init__(self, trial: "optuna.trial.Trial", report_every: int, reported: int) -> None:
+        self._trial = trial
+        self._report_every = report_every
+        self._reported = reported
+        self._decided = 0
+
+    def on_start(self, state: TrainingState) -> Stop | None:
+        """Decide again if the run is resumed: the previous process may have crashed before it recorded the decision."""
+        return self.on_iteration(state) if state.resumed else None
+
+    def on_iteration(self, state: TrainingState) -> Stop | None:
+        """Report the recent return if a report is due."""
+        return Stop("pruned") if self.rejects(state.step, state.recent_return) else None
+
+    def rejects(self, step: int, recent_return: float | None) -> bool:
+        """Return whether the pruner rejects the trial at an environment step; False if no report is due."""
+        due = step // self._report_every * self._report_every
+        if due <= self._decided or due < self._reported or recent_return is None:
+            return False
+        if due > self._reported:
+            self._trial.report(recent_return, due)
+        self._decided = due
+        return self._trial.should_prune()
 
 
 def trial_noted(run_dir: Path) -> dict[str, Any] | None:

@@ -30,6 +30,7 @@ from pgx.core.algorithm import Engine, Learner
 from pgx.core.cpu import available_cores
 from pgx.core.errors import UserError
 from pgx.core.nonfinite import Attempt
+from pgx.core.periodic import PeriodicTrigger
 from pgx.core.ranks import SINGLE_PROCESS, Ranks
 from pgx.core.schema import fits, signature
 from pgx.core.seeding import derive, generator
@@ -55,11 +56,12 @@ from pgx.runs.loggers.tensorboard import Column, TensorBoard, Value
 from pgx.runs.loggers.weights_and_biases import WeightsAndBiases
 from pgx.runs.writer import Records, complain
 from pgx.training.a3c import A3C, A3CSpec
+from pgx.training.callbacks import Evaluate, PeriodicEvaluation, as_callback
 from pgx.training.evaluation import INTERVAL, line_progress, play
 from pgx.training.loop import Iterations, SyncLoop
 from pgx.training.nan_debug.search import find_fault
-from pgx.training.trainer import Evaluate, Trainer
-from pgx.training.videos import filming, refuse_unfilmable
+from pgx.training.trainer import Trainer
+from pgx.training.videos import periodic_video, refuse_unfilmable
 
 
 def build(config: RunConfig, ranks: Ranks = SINGLE_PROCESS) -> Trainer:
@@ -107,6 +109,11 @@ def build(config: RunConfig, ranks: Ranks = SINGLE_PROCESS) -> Trainer:
     else:
         source = _runner(config, config.runner, envs, scaler, device, engine, ranks, chosen)
         runner, iterations = source, _sync_loop(config, agent, learner, source, ranks)
+    records = _records(config)
+    evaluation = PeriodicEvaluation(
+        PeriodicTrigger(config.trainer.eval_every), _evaluator(config, agent, choice, device)
+    )
+    video = periodic_video(agent, config.env, config.trainer, config.seed, device, records)
     return Trainer(
         agent=agent,
         algorithm=config.algo,
@@ -114,14 +121,12 @@ def build(config: RunConfig, ranks: Ranks = SINGLE_PROCESS) -> Trainer:
         runner=runner,
         iterations=iterations,
         ranks=ranks,
-        records=_records(config),
+        records=records,
         total_steps=config.trainer.total_steps,
         checkpoint_every=config.trainer.checkpoint_every,
         backend_reason=choice.reason,
         engine=chosen,
-        eval_every=config.trainer.eval_every,
-        evaluate=_evaluator(config, agent, choice, device),
-        filming=filming(agent, config.env, config.trainer, config.seed, device),
+        callbacks=[as_callback(evaluation), as_callback(video)],
         diagnose=partial(_diagnose, config, (envs.obs_spec, envs.action_spec), device),
     )
 

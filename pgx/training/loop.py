@@ -25,7 +25,7 @@ from pgx.training.nan_debug.post_mortem import learned, nonfinite_network, nonfi
 
 RECENT = 20  # episodes in the running mean that "best" and "final" returns are taken from
 
-Status = Literal["finished", "interrupted", "pruned", "failed"]
+Status = Literal["finished", "stopped", "interrupted", "pruned", "failed"]
 
 
 @dataclass
@@ -82,6 +82,7 @@ class Report:
     )  # of the rule, its health and where the time went; None: this update was not looked at
     skipped: bool = False  # the update was undone
     updated: bool = True  # False: steps that warmed up the statistics, without an update
+    rollout: Rollout | None = None  # that was collected; None: by workers that update by themselves
 
 
 class Iterations(Protocol):
@@ -182,7 +183,7 @@ class SyncLoop:
         steps, episodes = self._noted(rollout)
         if metrics is not None and through is not None:
             metrics["normalizer_kl"] = health.normalizer_kl(through, self.agent, self.ranks)
-        return Report(steps, episodes, None if skipped else metrics, skipped)
+        return Report(steps, episodes, None if skipped else metrics, skipped, rollout=rollout)
 
     def _warmed_up(self) -> Report:
         """Let the statistics learn from steps of the initial policy."""

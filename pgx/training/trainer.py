@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
+from typing import Any, Literal
 
 from pgx.compiler import EngineChoice
 from pgx.config.stored import command
@@ -22,16 +22,10 @@ from pgx.runs.lock import hold
 from pgx.runs.metrics import tagged, tags_of
 from pgx.runs.versions import versions
 from pgx.runs.writer import PendingCheckpoint, Records, refuse_used
-from pgx.training.evaluation import episode_metrics, evaluation_metrics
+from pgx.training.callbacks import Callback, Stop, TrainingState
+from pgx.training.evaluation import episode_metrics
 from pgx.training.loop import Counters, Iterations, Report, Status
 from pgx.training.nan_debug.post_mortem import explained
-from pgx.training.videos import Filming
-
-# Told the environment steps so far and the mean return of the last episodes; True gives the run up.
-OnProgress = Callable[[int, float | None], bool]
-
-# Plays an evaluation, given the iteration for its seed and what asks it to stop.
-Evaluate = Callable[[int, Callable[[], bool]], list[Episode]]
 
 
 class Trainer:
@@ -46,10 +40,7 @@ class Trainer:
         checkpoint_every: environment steps between checkpoints; None for one at the end alone.
         backend_reason: why the environments run on the backend they run on, for the console.
         engine: whether the run is compiled, and why, for the console.
-        eval_every: environment steps between evaluations; None for none.
-        evaluate: the agent's episodes, played deterministically; given the iteration for its seed and what asks it to
-            stop; none where it was stopped.
-        filming: videos of the agent, for those who look on.
+        callbacks: called at the start, after each iteration and at the end.
         diagnose: where in an update that failed a number first ceased to be finite; None: nowhere when made again.
     """
 
@@ -66,9 +57,7 @@ class Trainer:
         checkpoint_every: int | None,
         backend_reason: str,
         engine: EngineChoice,
-        eval_every: int | None,
-        evaluate: Evaluate,
-        filming: Filming,
+        callbacks: Sequence[Callback],
         diagnose: Callable[[Attempt], str | None],
     ) -> None:
         self.agent = agent
@@ -85,19 +74,16 @@ class Trainer:
         self.checkpoint_every = PeriodicTrigger(checkpoint_every)
         self.backend_reason = backend_reason
         self.engine = engine
-        self.eval_every = PeriodicTrigger(eval_every)
-        self.evaluate = evaluate
-        self.filming = filming
+        self.callbacks = list(callbacks)
         self.diagnose = diagnose
         self.counters = Counters()
-        self._tags = tags_of(algorithm.metrics)
         self.stop_requested = (
             False  # set from outside to end the run after the iteration under way; see `stop`
         )
         self._abandonable = Abandonable()
-        self.on_progress: OnProgress = (
-            never_stop  # set from outside; asked after each iteration, and on resuming
-        )
+        self._stop: Stop | None = None  # of a callback
+        self._failed_callback: Callback | None = None  # not called again
+        self._tags = tags_of(algorithm.metrics)
         self._resumed = False
         self._best: bytes | None = None  # to be written with the next checkpoint
         self._finished: list[Episode] = []  # since the last logged iteration
@@ -128,18 +114,19 @@ class Trainer:
     def _train(self) -> dict[str, Any]:
         status: Status = "failed"
         failure: str | None = None
+        declared = [metric for callback in self.callbacks for metric in callback.metrics]
+        self._tags = tags_of([*self.algorithm.metrics, *declared])
         clean_exit = False
         try:
             self.runner.begin(self.counters.iterations)
-            # The life before may have died before it could tell.
-            pruned = self._resumed and self._progressed()
-            while self.counters.steps < self.total_steps and not pruned and not self._stops():
+            self._call_callbacks("on_start", self._state(self.counters.steps, None, {}))
+            while self.counters.steps < self.total_steps and not self._stops():
                 self._iterate()
-                pruned = self._progressed()
             if self._saved_at != self.counters.steps:
                 self._save()
-            ended: Status = "pruned" if pruned else "interrupted"
+            ended: Status = "interrupted" if self._stop is None else self._stop.status
             status = "finished" if self.counters.steps >= self.total_steps else ended
+            self._call_callbacks("on_end", self._final_state(status))
             clean_exit = True
         except StopAtCheckpoint:
             status = "interrupted"
@@ -165,6 +152,8 @@ class Trainer:
             summary = self.counters.summary(status, failure) | {"checkpoint_steps": saved}
             summary["action_dimensions"] = dimensions(self.runner.envs.action_spec)
             try:
+                if not clean_exit:
+                    self._end_callbacks_of_failed_run(status)
                 if self.writes:
                     self._log_tail()
                     self.records.end(summary, patient=clean_exit)
@@ -172,15 +161,14 @@ class Trainer:
                 self.runner.close()
         return summary
 
-    def _progressed(self) -> bool:
-        return self.on_progress(self.counters.steps, self.counters.recent_return)
-
     def _stop_asked(self) -> bool:
         return self.stop_requested
 
     def _stops(self) -> bool:
-        """Whether any rank was asked to stop: all do, after the same iteration."""
-        return any(self.ranks.gather(self.stop_requested))
+        """Return whether any rank is to stop: all ranks stop after the same iteration."""
+        requests = self.ranks.gather((self.stop_requested, self._stop))
+        self._stop = next((stop for _, stop in requests if stop is not None), None)
+        return self._stop is not None or any(requested for requested, _ in requests)
 
     def _iterate(self) -> None:
         self.records.catch_up()
@@ -229,21 +217,62 @@ class Trainer:
         counters.skipped += report.skipped
         self._note_episodes(report.episodes)
         metrics: Metrics = {}
-        evaluates = self.writes and self.eval_every.due(before, counters.steps)
-        if evaluates and (played := self.evaluate(counters.iterations, self._stop_asked)):
-            metrics |= evaluation_metrics(played)
-        if self.writes:
-            self.filming.look(before, counters.steps, counters.iterations, self.records, self._stop_asked)
-        counters.seconds += time.perf_counter() - started
         if report.metrics is not None:
             metrics |= report.metrics | episode_metrics(self._finished, counters.recent)
-            metrics |= self._clock()
             self._finished = []
         if report.skipped:
             metrics |= {"updates_skipped": float(counters.skipped)}
-        if metrics:
-            counters.rows += 1
-            self.records.row(counters.steps, tagged(metrics, self._tags))
+        state = self._state(before, report, tagged(metrics, self._tags))
+        try:
+            self._call_callbacks("on_iteration", state)
+        finally:
+            counters.seconds += time.perf_counter() - started
+            metrics |= state.logged
+            if report.metrics is not None:
+                metrics |= self._clock()
+            if metrics:
+                counters.rows += 1
+                self.records.row(counters.steps, tagged(metrics, self._tags))
+
+    def _state(self, before: int, report: Report | None, metrics: Metrics) -> TrainingState:
+        return TrainingState(
+            step=self.counters.steps,
+            previous_step=before,
+            iteration=self.counters.iterations,
+            total_steps=self.total_steps,
+            resumed=self._resumed,
+            recent_return=self.counters.recent_return,
+            metrics=metrics,
+            episodes=() if report is None else report.episodes,
+            agent=self.agent,
+            rollout=None if report is None else report.rollout,
+            run_dir=self.run_dir,
+            stop_requested=self._stop_asked,
+        )
+
+    def _call_callbacks(
+        self, method: Literal["on_start", "on_iteration", "on_end"], state: TrainingState
+    ) -> None:
+        """Call each callback; the first Stop ends the run after this iteration."""
+        for callback in self.callbacks if self.writes else ():
+            if callback is self._failed_callback:
+                continue
+            try:
+                stop = getattr(callback, method)(state)
+            except Exception:
+                self._failed_callback = callback
+                raise
+            self._stop = self._stop or stop
+
+    def _final_state(self, status: Status) -> TrainingState:
+        return replace(self._state(self.counters.steps, None, {}), status=status)
+
+    def _end_callbacks_of_failed_run(self, status: Status) -> None:
+        """Call on_end after a failure, which a failing callback must not hide."""
+        try:
+            self._call_callbacks("on_end", self._final_state(status))
+        except Exception as error:
+            self.records.warn(f"on_end of a callback failed: {type(error).__name__}: {error}")
 
     def _clock(self) -> Metrics:
         """How far the run is, and how fast it has been since this was last asked."""
@@ -313,7 +342,3 @@ class Trainer:
         self._clocked = self.counters.steps, self.counters.seconds
         self._saved_at = self.counters.steps
         self._resumed = True
-
-
-def never_stop(steps: int, recent_return: float | None) -> bool:
-    return False

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -15,6 +16,7 @@ from pgx.envs.render.rendering_env import Frame, RenderingEnv
 from pgx.envs.render.videos import GIF, MAX_FPS, add_caption
 from pgx.runs.loggers import Clip
 from pgx.runs.writer import Records
+from pgx.training.callbacks import TrainingState
 from pgx.training.evaluation import play, unwatched
 
 
@@ -58,33 +60,33 @@ def clip_of(
     return Clip(gif.finish(), *gif.size)
 
 
-class Filming:
-    """Puts a video into a run's records every so many environment steps; the run goes on without one that fails.
+@dataclass(frozen=True)
+class PeriodicVideo:
+    """Callback that records a deterministic episode every so many environment steps (`trainer.record_every`).
+
+    A video that fails is left out with a warning, and the run continues.
 
     Args:
-        every: environment steps between videos; None for none.
-        record: a video of the agent as it is now, given the iteration for its seed, and what asks it to stop.
+        every: fires when a video is due.
+        record: returns a video of the agent as it is now, given the iteration for its seed and a function that
+            returns whether to stop.
+        records: writes the run's folder.
     """
 
-    def __init__(self, every: int | None, record: Callable[[int, Callable[[], bool]], Clip]) -> None:
-        self._every = PeriodicTrigger(every)
-        self._record = record
+    every: PeriodicTrigger
+    record: Callable[[int, Callable[[], bool]], Clip]
+    records: Records
 
-    def look(
-        self, before: int, steps: int, iteration: int, records: Records, should_stop: Callable[[], bool]
-    ) -> None:
-        """Make one if it is due, after an iteration that went from `before` to `steps` environment steps.
-
-        Once `should_stop` returns true, the video under way is dropped.
-        """
-        if not self._every.due(before, steps) or should_stop():
+    def on_iteration(self, state: TrainingState) -> None:
+        """Record a video if one is due; drop it if the run is to stop meanwhile."""
+        if not self.every.due(state.previous_step, state.step) or state.stop_requested():
             return
         try:
-            clip = self._record(iteration, should_stop)
-            if not should_stop():
-                records.film(steps, clip)
+            clip = self.record(state.iteration, state.stop_requested)
+            if not state.stop_requested():
+                self.records.film(state.step, clip)
         except RunError as error:
-            records.warn(f"no video at {steps:,} steps: {error}")
+            self.records.warn(f"no video at {state.step:,} steps: {error}")
 
 
 def refuse_unfilmable(env: EnvConfig, training: TrainerConfig) -> None:
@@ -104,10 +106,10 @@ def _open_camera(env: EnvConfig, training: TrainerConfig) -> RenderingEnv:
     return RenderingEnv(env.id, env.kwargs, None, env.worker_timeout, MAX_FPS["gif"], training.record_seconds)
 
 
-def filming(
-    agent: Agent, env: EnvConfig, training: TrainerConfig, seed: int, device: torch.device
-) -> Filming:
-    """Deterministic episodes, each filmed in an environment of its own."""
+def periodic_video(
+    agent: Agent, env: EnvConfig, training: TrainerConfig, seed: int, device: torch.device, records: Records
+) -> PeriodicVideo:
+    """Return a callback that records episodes, each in a new environment."""
     open_camera = partial(_open_camera, env, training)
 
     def record(iteration: int, should_stop: Callable[[], bool]) -> Clip:
@@ -121,4 +123,4 @@ def filming(
             should_stop,
         )
 
-    return Filming(training.record_every, record)
+    return PeriodicVideo(PeriodicTrigger(training.record_every), record, records)

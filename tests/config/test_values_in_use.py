@@ -11,7 +11,7 @@ from pgx.config.validate import validate
 from pgx.training.build import a3c_plan, agent_spec, reward_clip
 from pgx.training.loop import SyncLoop
 from pgx.training.trainer import Trainer
-from tests.conftest import Make, composed
+from tests.conftest import Make, composed, evaluate
 
 HERE = ["env=CartPole-v1", "env.backend=gymnasium"]
 COUNTER = ["env=tests.environments:Counter-v0", "env.backend=gymnasium", "algo=a2c"]
@@ -64,7 +64,7 @@ def test_as_many_episodes_are_evaluated_as_the_config_says_and_no_longer(make: M
     own = ["env=tests.environments:Painted-v0", "env.backend=gymnasium", "algo=a2c", "env.kwargs.steps=9"]
     for episodes, longest in ((3, 30), (7, 4)):
         few = [f"trainer.eval_episodes={episodes}", f"trainer.eval_max_steps={longest}"]
-        played = make(*own, *few, name=f"{episodes}").evaluate(1, lambda: False)
+        played = evaluate(make(*own, *few, name=f"{episodes}"), 1)
         assert [episode.length for episode in played] == [min(9, longest)] * episodes
 
 
@@ -72,7 +72,7 @@ def test_evaluations_take_the_mode_of_a_policy(make: Make) -> None:
     """Echo pays its action: about 0 here, where a sample is some units away."""
     own = ["env=tests.environments:Echo-v0", "env.backend=gymnasium", "algo=a2c", "policy.log_std_init=2.0"]
     trainer = make(*own, "trainer.eval_episodes=4", "policy.output_gain=1e-9")
-    assert all(abs(episode.episode_return) < 1e-3 for episode in trainer.evaluate(0, lambda: False))
+    assert all(abs(episode.episode_return) < 1e-3 for episode in evaluate(trainer, 0))
 
 
 def test_evaluations_start_from_a_stream_of_their_own(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def test_evaluations_start_from_a_stream_of_their_own(make: Make, monkeypatch: p
     asked: list[tuple[int, str, int]] = []
     derive = module.derive
     monkeypatch.setattr(module, "derive", lambda *given: asked.append(given) or derive(*given))  # type: ignore[func-returns-value]
-    make(*COUNTER, "seed=5", "trainer.eval_episodes=2").evaluate(7, lambda: False)
+    evaluate(make(*COUNTER, "seed=5", "trainer.eval_episodes=2"), 7)
     assert asked == [(5, "evaluation", 7)]
 
 

@@ -12,6 +12,7 @@ import torch
 
 from pgx.core.errors import Preempted, RunError
 from pgx.runs.writer import read_summary
+from pgx.training.callbacks import TrainingState, as_callback
 from pgx.training.trainer import Trainer
 from tests.command import Command
 from tests.conftest import Make, parameters
@@ -61,11 +62,10 @@ def stopped_at_a_boundary(make: Make, *settings: str, after: int) -> Trainer:
     """A run that was asked to stop when so many iterations had finished."""
     trainer = make(*settings, name="boundary")
 
-    def look(steps: int, recent: float | None) -> bool:
-        trainer.stop_requested = trainer.counters.iterations == after
-        return False
+    def stop_after(state: TrainingState) -> None:
+        trainer.stop_requested = state.iteration == after
 
-    trainer.on_progress = look
+    trainer.callbacks.append(as_callback(stop_after))
     trainer.train()
     return trainer
 

@@ -9,7 +9,8 @@ from pgx.core.stopping import StopAtCheckpoint
 from pgx.runs.lock import hold
 from pgx.runs.writer import refuse_used
 from pgx.sweeps.progress import Progress, clear, look, resumable, seconds_left, write_failure
-from tests.conftest import Make, small
+from pgx.training.callbacks import Stop, TrainingState
+from tests.conftest import Make, small, stop_when
 
 RUN = [
     *small("a2c"),
@@ -27,7 +28,7 @@ def test_a_folder_that_is_not_there_waits(tmp_path: Path) -> None:
 
 def test_a_run_is_running_while_it_runs_and_finished_after(make: Make, tmp_path: Path) -> None:
     trainer, seen = make(*RUN), []
-    trainer.on_progress = lambda steps, recent: seen.append((look(tmp_path / "run"), steps)) or False
+    stop_when(trainer, lambda state: seen.append((look(tmp_path / "run"), state.previous_step)) or False)
     trainer.train()
     assert [run.state for run, _ in seen] == ["running"] * len(seen) and len(seen) >= 3
     assert [run.steps for run, _ in seen] == [steps for _, steps in seen]
@@ -39,19 +40,14 @@ def test_a_run_is_running_while_it_runs_and_finished_after(make: Make, tmp_path:
 def test_a_run_that_is_killed_is_interrupted_whatever_its_earlier_life_ended_in(
     make: Make, tmp_path: Path
 ) -> None:
-    def die(steps: int, recent: float | None) -> bool:
-        raise SystemExit
-
     first = make(*RUN)
-    first.on_progress = lambda steps, recent: steps > 256
+    stop_when(first, lambda state: state.step > 256, Stop("pruned"))
     assert first.train()["status"] == "pruned"
     assert look(tmp_path / "run").state == "pruned"
     again = make(*RUN)
     again.load_state_dict(again.checkpoints.load("last"))
     seen = []
-    again.on_progress = lambda steps, recent: (
-        seen.append((tmp_path / "run" / "summary.json").exists()) or False
-    )
+    stop_when(again, lambda state: seen.append((tmp_path / "run" / "summary.json").exists()) or False)
     again.train()
     assert not any(
         seen
@@ -62,7 +58,7 @@ def test_a_run_that_is_killed_is_interrupted_whatever_its_earlier_life_ended_in(
 
 def test_a_run_that_is_given_up_has_a_checkpoint_of_where_it_was(make: Make, tmp_path: Path) -> None:
     trainer = make(*RUN)
-    trainer.on_progress = lambda steps, recent: steps > 300
+    stop_when(trainer, lambda state: state.step > 300, Stop("pruned"))
     summary = trainer.train()
     assert summary["status"] == "pruned" and 300 < summary["steps"] < 600
     assert trainer.checkpoints.load("last")["counters"]["steps"] == summary["steps"]
@@ -88,10 +84,10 @@ def test_a_failure_before_the_beginning_is_noted_and_leaves_room_for_another_try
 def test_what_died_before_its_first_checkpoint_can_begin_anew(make: Make, tmp_path: Path) -> None:
     trainer = make(*RUN)
 
-    def die(steps: int, recent: float | None) -> bool:
+    def die(state: TrainingState) -> bool:
         raise StopAtCheckpoint
 
-    trainer.on_progress = die
+    stop_when(trainer, die)
     with pytest.raises(StopAtCheckpoint):
         trainer.train()
     assert not resumable(tmp_path / "run")

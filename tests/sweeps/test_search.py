@@ -116,11 +116,11 @@ def test_a_study_is_named_after_its_sweep_and_its_trials_say_where_their_runs_ar
 
 def test_who_resumes_a_run_resumes_its_trial(tmp_path: Path) -> None:
     first = Trial(tmp_path, SEARCH, tmp_path / "run", 0)
-    report = first.pruning()
+    report = first.pruning().rejects
     assert not report(150, 3.0)
     again = Trial(tmp_path, SEARCH, tmp_path / "run", 0)
     assert (again.trial.number, again.overrides) == (first.trial.number, first.overrides)
-    report = again.pruning()
+    report = again.pruning().rejects
     assert not report(60, 2.0) and not report(160, 9.0)  # the same 100 steps are not reported twice
     (trial,) = open_study(tmp_path, SEARCH).trials
     assert trial.intermediate_values == {100: 3.0}
@@ -129,18 +129,18 @@ def test_who_resumes_a_run_resumes_its_trial(tmp_path: Path) -> None:
 @pytest.mark.system
 def test_a_trial_worse_than_the_median_at_the_same_step_is_given_up_after_the_warm_up(tmp_path: Path) -> None:
     for n, level in enumerate((50.0, 60.0)):
-        report = Trial(tmp_path, SEARCH, tmp_path / f"{n}", n).pruning()
+        report = Trial(tmp_path, SEARCH, tmp_path / f"{n}", n).pruning().rejects
         assert not any(report(steps, level) for steps in (130, 230, 330))
         end(tmp_path / f"{n}", "finished", level)
         settle(tmp_path, SEARCH, [Job((), tmp_path / f"{n}")])
-    bad = Trial(tmp_path, SEARCH, tmp_path / "bad", 2).pruning()
+    bad = Trial(tmp_path, SEARCH, tmp_path / "bad", 2).pruning().rejects
     assert not bad(110, 1.0)  # within warmup_steps
     assert not bad(205, None)  # no episode has ended
     assert bad(310, 1.0)
     # A life that died between its report and its end has told the study, and not acted on the answer.
-    again = Trial(tmp_path, SEARCH, tmp_path / "bad", 2).pruning()
+    again = Trial(tmp_path, SEARCH, tmp_path / "bad", 2).pruning().rejects
     assert not again(210, 1.0) and again(310, 1.0)  # and ends where it would have, not where it resumes
-    good = Trial(tmp_path, SEARCH, tmp_path / "good", 3).pruning()
+    good = Trial(tmp_path, SEARCH, tmp_path / "good", 3).pruning().rejects
     assert not any(good(steps, 70.0) for steps in (130, 230, 330))
 
 
@@ -188,7 +188,7 @@ def _several(folder: Path, first: int, number: int) -> None:
     for n in range(first, first + number):
         trial = Trial(folder, SEARCH, folder / f"{n}", n)
         trial.describe(0)
-        trial.pruning()(130, 1.0)
+        trial.pruning().rejects(130, 1.0)
         end(folder / f"{n}", "finished", float(n))
         settle(folder, SEARCH, [Job((), folder / f"{n}")])
 

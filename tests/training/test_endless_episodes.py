@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -15,6 +16,7 @@ from pgx.config.validate import validate
 from pgx.rollouts.sources import Episode
 from pgx.training.build import load_agent
 from pgx.training.evaluation import OnStep, never, play, unwatched
+from pgx.training.videos import PeriodicVideo
 from tests.command import Command
 from tests.conftest import Make
 
@@ -114,10 +116,12 @@ def test_a_video_that_is_stopped_is_dropped(make: Make, tmp_path: Path) -> None:
     trainer = make(*ENDLESS, "trainer.record_every=32", "trainer.record_seconds=1")
     shown: list[object] = []
     trainer.records.film = lambda *clip: shown.append(clip)  # type: ignore[method-assign]
-    trainer.filming.look(0, 64, 1, trainer.records, never)
+    (video,) = [c.given for c in trainer.callbacks if isinstance(c.given, PeriodicVideo)]
+    state = replace(trainer._state(0, None, {}), step=64, iteration=1)
+    video.on_iteration(state)
     assert len(shown) == 1  # ends with the second that it shows, though the episode does not
     for asks in (0, 3):
         answers = iter([False] * asks + [True] * 10_000)
-        trainer.filming.look(0, 64, 1, trainer.records, lambda answers=answers: next(answers))  # type: ignore[misc]
+        video.on_iteration(replace(state, stop_requested=lambda answers=answers: next(answers)))  # type: ignore[misc]
     trainer.runner.close()
     assert len(shown) == 1

@@ -17,9 +17,10 @@ from pgx.core.periodic import PeriodicTrigger
 from pgx.rollouts.sources import Episode
 from pgx.runs.loggers.jsonl import read
 from pgx.runs.writer import PendingCheckpoint
+from pgx.training.callbacks import STOP, Stop, TrainingState, as_callback
 from pgx.training.loop import RECENT, Counters, Report
 from pgx.training.trainer import Trainer
-from tests.conftest import Make, parameters, small
+from tests.conftest import Make, evaluate, parameters, small, stop_when
 
 RULES = rules()
 
@@ -209,7 +210,7 @@ def test_evaluation_plays_whole_deterministic_episodes_and_disturbs_nothing(
     rows = [row for row in read(tmp_path / "b" / "metrics.jsonl") if "eval/episode_return" in row]
     assert len(rows) == with_evaluation.counters.steps // 300
     assert all(row["eval/episode_return"] == row["eval/episode_length"] for row in rows)
-    first, again, other = (with_evaluation.evaluate(iteration, lambda: False) for iteration in (1, 1, 2))
+    first, again, other = (evaluate(with_evaluation, iteration) for iteration in (1, 1, 2))
     assert len(first) == 10 and first == again != other
 
 
@@ -256,7 +257,7 @@ def test_a_run_that_is_stopped_between_two_looks_logs_its_episodes_and_logs_them
 ) -> None:
     settings = [*small("a2c"), "env=CartPole-v1", "trainer.total_steps=2000", "logger.every=1000"]
     cut = make(*settings)
-    cut.on_progress = lambda steps, _: steps >= 500
+    stop_when(cut, lambda state: state.step >= 500)
     cut.train()
     path = tmp_path / "run" / "metrics.jsonl"
     (row,) = read(path)
@@ -287,24 +288,25 @@ def test_a_row_s_speed_is_since_the_row_before(make: Make) -> None:
     assert [row["algo/updates_skipped"] for _, row in rows[2:]] == [1, 2]
 
 
-def test_how_a_run_ended_is_one_of_three_words(make: Make) -> None:
-    said = {}
-    for name, pruned, stopped in (
-        ("finished", False, False),
-        ("pruned", True, False),
-        ("interrupted", False, True),
+def test_the_status_of_a_run_says_what_ended_it(make: Make) -> None:
+    status = {}
+    for name, stop, requested in (
+        ("finished", None, False),
+        ("stopped", STOP, False),
+        ("pruned", Stop("pruned"), False),
+        ("interrupted", None, True),
     ):
         trainer = make(*small("a2c"), "env=CartPole-v1", "env.backend=gymnasium", name=name)
 
-        def asked(
-            steps: int, recent: float | None, t: Trainer = trainer, p: bool = pruned, s: bool = stopped
-        ) -> bool:
-            t.stop_requested = s
-            return p
+        def callback(
+            state: TrainingState, t: Trainer = trainer, s: Stop | None = stop, r: bool = requested
+        ) -> Stop | None:
+            t.stop_requested = r
+            return s
 
-        trainer.on_progress = asked
-        said[name] = trainer.train()["status"]
-    assert all(status == name for name, status in said.items())
+        trainer.callbacks.append(as_callback(callback))
+        status[name] = trainer.train()["status"]
+    assert all(found == name for name, found in status.items())
 
 
 def test_every_is_due_once_for_each_multiple_passed() -> None:

@@ -1,0 +1,153 @@
+"""Callbacks: code that a run calls at its start, after each iteration and at its end."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pgx.core.agent import Agent, Metrics
+from pgx.core.data import Rollout
+from pgx.core.errors import UserError
+from pgx.core.metrics import Metric
+from pgx.core.periodic import PeriodicTrigger
+from pgx.rollouts.sources import Episode
+from pgx.training.evaluation import evaluation_metrics
+from pgx.training.loop import Status
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Request that ends a run after the current iteration, with a checkpoint and a summary."""
+
+    status: Literal["stopped", "pruned"] = "stopped"  # of the summary; pruned: by a search
+
+
+STOP = Stop()
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """State of a run that callbacks receive.
+
+    Args:
+        step: environment steps so far.
+        previous_step: environment steps before this iteration.
+        iteration: updates so far.
+        total_steps: step budget of the run.
+        resumed: the run continues from a checkpoint.
+        recent_return: mean return of the last 20 episodes; None before an episode ended.
+        metrics: of this iteration by tag, without time/*; empty for iterations that `logger.every` leaves out.
+        episodes: that ended in this iteration.
+        agent: policy, critic and normalizer, after the update. Callbacks must not change it.
+        rollout: of this iteration; None where workers update by themselves (A3C), and in on_start and on_end.
+        run_dir: folder of the run; None: it writes nothing.
+        stop_requested: returns whether the run is to end, for callbacks that take long.
+        status: how the run ended, in on_end; None before.
+    """
+
+    step: int
+    previous_step: int
+    iteration: int
+    total_steps: int
+    resumed: bool
+    recent_return: float | None
+    metrics: Mapping[str, float]
+    episodes: Sequence[Episode]
+    agent: Agent
+    rollout: Rollout | None
+    run_dir: Path | None
+    stop_requested: Callable[[], bool]
+    status: Status | None = None
+    logged: Metrics = field(default_factory=dict)  # by `log`
+
+    def log(self, key: str, value: float) -> None:
+        """Add a metric to the row of this iteration; the callback declares its key in `metrics`."""
+        self.logged[key] = value
+
+
+class Callback(Protocol):
+    """Code that a run calls. Only rank 0 of several ranks calls it."""
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Definitions of what the callback logs."""
+        ...
+
+    def on_start(self, state: TrainingState) -> Stop | None:
+        """Prepare; STOP ends the run before its first iteration."""
+        ...
+
+    def on_iteration(self, state: TrainingState) -> Stop | None:
+        """Use the state after an iteration; STOP ends the run."""
+        ...
+
+    def on_end(self, state: TrainingState) -> None:
+        """Use the final state, whether the run finished, stopped or failed."""
+        ...
+
+
+@dataclass(frozen=True)
+class PartialCallback:
+    """Callback made of a function of the state, or of an object with some of the methods of `Callback`."""
+
+    given: Any
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        declared: tuple[Metric, ...] = getattr(self.given, "metrics", ())
+        return declared
+
+    def on_start(self, state: TrainingState) -> Stop | None:
+        return self._call("on_start", state)
+
+    def on_iteration(self, state: TrainingState) -> Stop | None:
+        return self._call("on_iteration", state)
+
+    def on_end(self, state: TrainingState) -> None:
+        self._call("on_end", state)
+
+    def _call(self, name: str, state: TrainingState) -> Stop | None:
+        method = getattr(self.given, name, None)
+        if method is None and name == "on_iteration" and not _methods(self.given):
+            method = self.given
+        result: Stop | None = None if method is None else method(state)
+        return result
+
+
+def as_callback(given: Any) -> Callback:
+    """Return a callback from a function, or from an object with some of the methods of `Callback`.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if isinstance(given, type):
+        raise UserError(f"callbacks: {given.__name__} is a class; pass an instance, {given.__name__}(...)")
+    if not _methods(given) and not callable(given):
+        raise UserError(
+            f"callbacks: {given!r} is no callback; pass a function of the state, or an object with on_start, "
+            "on_iteration or on_end"
+        )
+    return PartialCallback(given)
+
+
+def _methods(given: Any) -> list[str]:
+    return [name for name in ("on_start", "on_iteration", "on_end") if hasattr(given, name)]
+
+
+# Plays an evaluation, given the iteration for its seed and a function that returns whether to stop.
+Evaluate = Callable[[int, Callable[[], bool]], list[Episode]]
+
+
+@dataclass(frozen=True)
+class PeriodicEvaluation:
+    """Callback that plays deterministic episodes every so many environment steps (`trainer.eval_every`)."""
+
+    every: PeriodicTrigger
+    evaluate: Evaluate
+
+    def on_iteration(self, state: TrainingState) -> None:
+        """Log the evaluation metrics if an evaluation is due."""
+        if self.every.due(state.previous_step, state.step) and (
+            played := self.evaluate(state.iteration, state.stop_requested)
+        ):
+            state.logged.update(evaluation_metrics(played))
