@@ -1,4 +1,4 @@
-"""An environment that answers in odd ways; workers import it."""
+"""Environment that returns unusual or invalid values. Worker processes import this module."""
 
 import json
 from typing import Any
@@ -31,11 +31,11 @@ MASKS: dict[str, Any] = {
 
 
 class Odd(gymnasium.Env[Any, Any]):
-    """Episodes of five steps that earn 1 each.
+    """Environment with episodes of five steps and a reward of 1 per step.
 
     Args:
-        kind: of oddness; "" for none.
-        late: whether observations and masks are odd from the second step of an episode on; else from the reset on.
+        kind: of unusual value; "" for none.
+        late: whether unusual observations and masks begin at the second step of an episode; else at the reset.
     """
 
     observation_space = spaces.Box(-1.0, 1.0, (3,), np.float32)
@@ -95,18 +95,18 @@ class Odd(gymnasium.Env[Any, Any]):
 
 
 class Seedless(Odd):
-    """Its reset takes no seed."""
+    """Environment whose reset has no parameter seed."""
 
     def reset(self) -> Any:  # type: ignore[override]
         return super().reset()
 
 
 class Bounded(Odd):
-    """Takes one real number.
+    """Environment with one continuous action.
 
     Args:
-        low, high: bounds of it.
-        above: by which observations exceed their bound, in units of the last digit.
+        low, high: bounds of the action.
+        above: excess of observations over their bound, in units in the last place.
     """
 
     def __init__(self, low: float = -1.0, high: float = 1.0, above: int = 0) -> None:
@@ -120,14 +120,14 @@ class Bounded(Odd):
 
 
 class Fast(Odd):
-    """Has the spaces of EnvPool's highway-fast-v0, and is another environment."""
+    """Environment with the spaces of EnvPool's highway-fast-v0 but another task."""
 
     observation_space = spaces.Box(-np.inf, np.inf, (5, 5), np.float32)
     action_space = spaces.Discrete(5)
 
 
 class Large(Odd):
-    """Shows numbers up to a magnitude: three real ones, or an image of 7 x 7 x 3 whose space has it as its bound."""
+    """Environment with observations up to a magnitude: three real numbers, or an image of 7 x 7 x 3 bounded by it."""
 
     def __init__(self, magnitude: int = 1, image: bool = False) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""All backends keep the same contract, on the real simulators."""
+"""Contract of the backends, tested with real simulators."""
 
 import copy
 import itertools
@@ -67,8 +67,8 @@ def test_the_step_after_an_end_only_resets(backend: str) -> None:
 
 @pytest.mark.parametrize("env_id", ["Walker2d-v4", "CartPole-v1"])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_what_a_step_gave_stays_as_it_was(backend: str, env_id: str) -> None:
-    """It is noted while the environments are on their way to the next."""
+def test_returned_arrays_are_not_overwritten(backend: str, env_id: str) -> None:
+    """Arrays are compared after the next step was sent."""
     envs = make(backend, env_id)
     envs.reset(0)
     rng = np.random.default_rng(0)
@@ -86,7 +86,7 @@ def test_what_a_step_gave_stays_as_it_was(backend: str, env_id: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_same_seed_replays_the_same_bits_and_another_does_not(backend: str) -> None:
+def test_equal_seeds_give_equal_bits_and_other_seeds_do_not(backend: str) -> None:
     envs = make(backend)
     first, again, other = play(envs, 5), play(envs, 5), play(envs, 6)
     fresh = play(make(backend, threads=1), 5)
@@ -143,7 +143,7 @@ def test_gymnasiums_statistics_wrapper_counts_the_same_episodes(monkeypatch: pyt
 
 
 def test_gymnasiums_autoreset_wrapper_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its last observation is the episode's own, and the explicit reset after it takes the place of its own."""
+    """Its last observation is that of the ended episode, and pgx's reset replaces its own."""
 
     def made() -> "gymnasium.Env[Any, Any]":
         return Autoreset(gymnasium.make("Walker2d-v4"))
@@ -194,14 +194,14 @@ def test_a_humanoid_observes_the_same_contact_forces_in_both_libraries(env_id: s
     assert max(forces) > 100
 
 
-def test_choices_of_several_dimensions_are_given_in_the_shape_of_their_space() -> None:
+def test_multidiscrete_actions_have_the_shape_of_their_space() -> None:
     spec, write = spaces.action_spec("Grid-v0", ChoiceGrid([[2, 3], [4, 5]], start=[[0, 1], [2, 3]]))
     assert spec == MultiDiscrete((2, 3, 4, 5))
     assert write(np.array([[0, 1, 2, 3], [1, 0, 3, 4]])).tolist() == [[[0, 2], [4, 6]], [[1, 1], [5, 7]]]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_actions_beyond_the_bounds_act_as_the_bounds(backend: str) -> None:
+def test_actions_are_clipped_to_their_bounds(backend: str) -> None:
     ends = []
     for size in (1.0, 7.0):
         envs = make(backend)
@@ -227,7 +227,7 @@ def test_unsupported_spaces_say_what_is_supported(backend: str) -> None:
         make(backend, "Blackjack-v1")
 
 
-def test_auto_takes_envpool_only_for_the_same_task() -> None:
+def test_auto_uses_envpool_only_for_the_same_task() -> None:
     assert choose("Walker2d-v4", "auto", {}).name == "envpool"
     assert choose("Walker2d-v4", "auto", {"healthy_z_min": 0.7}).name == "envpool"
     assert choose("Walker2d-v4", "gymnasium", {}).name == "gymnasium"
@@ -243,7 +243,7 @@ def test_auto_takes_envpool_only_for_the_same_task() -> None:
     assert envpool_problem("Walker2d-v4", {"max_episode_steps": 50}) is None
 
 
-def test_an_id_with_its_module_gets_envpool_where_it_is_the_same_environment(
+def test_an_id_with_a_module_uses_envpool_if_it_is_the_same_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert choose("gymnasium:Walker2d-v4", "auto", {}).name == "envpool"
@@ -255,8 +255,8 @@ def test_an_id_with_its_module_gets_envpool_where_it_is_the_same_environment(
     assert choice.name == "gymnasium" and "is registered by tests.envs.odd" in choice.reason
 
 
-def test_an_id_with_another_limit_of_time_does_not_get_envpool(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CartPole-v1 of a person who gave it another: EnvPool's would end its episodes elsewhere."""
+def test_an_id_with_another_time_limit_does_not_use_envpool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With another time limit for CartPole-v1, EnvPool would end episodes at other steps."""
     assert envpool_problem("CartPole-v1", {}) is None
     spec = copy.deepcopy(gymnasium.registry["CartPole-v1"])
     spec.max_episode_steps = 123
@@ -267,20 +267,20 @@ def test_an_id_with_another_limit_of_time_does_not_get_envpool(monkeypatch: pyte
     )
 
 
-def test_no_backend_is_advised_that_cannot_run_the_environment() -> None:
+def test_messages_suggest_only_backends_that_can_run_the_environment() -> None:
     with pytest.raises(UserError, match=r"mujoco<3.*; choose a later version: env=Pusher-v5$"):
         choose("Pusher-v4", "envpool", {})
     with pytest.raises(UserError, match=r"mujoco<3.*; choose a later version: env=Pusher-v5$"):
         make("gymnasium", "Pusher-v4")
 
 
-def test_wrong_kwargs_of_an_earlier_version_are_no_reason_for_a_later_one() -> None:
+def test_invalid_kwargs_of_an_old_version_do_not_suggest_a_later_one() -> None:
     with pytest.raises(UserError, match=r"cannot be created with .*bogus") as refused:
         make("gymnasium", "Hopper-v4", bogus=1)
     assert "later version" not in str(refused.value)
 
 
-def test_an_id_is_known_or_the_nearest_is_named() -> None:
+def test_an_unknown_id_suggests_a_similar_one() -> None:
     assert id_problem("Walker2d-v4") is None
     assert id_problem("tests.environments:Endless-v0") is None
     assert "did you mean 'Walker2d-v" in str(id_problem("Walker3d-v4"))
@@ -288,7 +288,7 @@ def test_an_id_is_known_or_the_nearest_is_named() -> None:
 
 
 @pytest.mark.parametrize("backend", OURS)
-def test_wrong_kwargs_are_the_users_mistake(backend: str) -> None:
+def test_invalid_kwargs_are_a_user_error(backend: str) -> None:
     with pytest.raises(
         UserError, match=r"^env\.id=CartPole-v1: cannot be created with env\.kwargs=.*bogus.*[^\n]*$"
     ):
@@ -299,14 +299,12 @@ def test_an_environment_that_raises_is_named() -> None:
     envs = make("gymnasium", "Counter-v0")
     envs.reset(0)
     with pytest.raises(RunError, match=r"Counter-v0: step\(\) raised"):
-        envs._convert_action = lambda action: (
-            action
-        )  # past the clipping, so that the environment's own check fails
+        envs._convert_action = lambda action: action  # no clipping, so that the environment's check fails
         step(envs, np.full((3, 2), 99.0, np.float32))
 
 
 @pytest.mark.parametrize("env_id", ["Walker2d-v5", "FrozenLake-v1", "tests.environments:Endless-v0"])
-def test_our_own_loop_gives_the_bits_of_gymnasium_s(env_id: str) -> None:
+def test_gymnasium_vector_equals_sync_vector_env(env_id: str) -> None:
     ours = make("gymnasium", env_id, n=4)
     theirs = SyncVectorEnv([lambda: gymnasium.make(env_id, disable_env_checker=True)] * 4)
     theirs.action_space.seed(0)
@@ -323,8 +321,8 @@ def test_our_own_loop_gives_the_bits_of_gymnasium_s(env_id: str) -> None:
 
 
 @pytest.mark.parametrize("env_id", ["Walker2d-v4", "CartPole-v1", "FrozenLake-v1", "Pendulum-v1"])
-def test_envpool_by_columns_is_envpool_by_its_public_calls(env_id: str) -> None:
-    """To the bit, resets and their rows included."""
+def test_internal_calls_of_envpool_equal_its_public_calls(env_id: str) -> None:
+    """Results are equal to the bit, including resets and reset rows."""
     import envpool
 
     ours = EnvPoolVector(env_id, 3, {}, num_threads=2)

@@ -1,4 +1,4 @@
-"""Each assumption fails of an environment that breaks it, and of no other; sound ones get a clean bill."""
+"""Each check fails for environments with its faults and for no others; no check fails for valid environments."""
 
 import re
 from dataclasses import replace
@@ -15,7 +15,7 @@ from pgx.envs.checks.vector_env import VectorTrace, reset_rows_result
 from pgx.envs.make import Backend
 from pgx.envs.vector import Step
 
-SLOW = "a worker process can create it"  # half a second each, and one way of being broken
+SLOW = "a worker process can create it"  # half a second each, and one fault only
 SINGLE = ["it can be created", "policies support its spaces", "reset and step return Gymnasium's tuples"]
 FORM, BOUNDS, FINITE, SIZE = (
     "observations have the shape and dtype of their space",
@@ -47,30 +47,32 @@ ROWS, RESETS, ALL_SEED, APART = (
 )
 
 
-def subject(env_id: str, num_envs: int = 3, backend: Backend = "gymnasium", **kwargs: Any) -> EnvUnderTest:
+def under_test(env_id: str, num_envs: int = 3, backend: Backend = "gymnasium", **kwargs: Any) -> EnvUnderTest:
     return EnvUnderTest(CheckRequest(env_id, num_envs, kwargs, backend, 1, 60.0, None))
 
 
-def verdicts(subject: EnvUnderTest, but: tuple[str, ...] = (SLOW,)) -> dict[str, CheckResult]:
-    """The verdict on every assumption."""
-    found = {name: run_check(name, subject) for name in CHECKS if name not in but}
-    subject.close()
+def run_all(target: EnvUnderTest, but: tuple[str, ...] = (SLOW,)) -> dict[str, CheckResult]:
+    """Run all checks but those in `but`."""
+    found = {name: run_check(name, target) for name in CHECKS if name not in but}
+    target.close()
     return found
 
 
 def evidence_of(found: dict[str, CheckResult], outcome: str) -> dict[str, str]:
-    """Evidence of the assumptions that have an outcome."""
-    return {name: verdict.evidence for name, verdict in found.items() if verdict.outcome == outcome}
+    """Return the evidence of the checks with an outcome."""
+    return {name: result.evidence for name, result in found.items() if result.outcome == outcome}
 
 
-def outcomes(subject: EnvUnderTest, outcome: str, but: tuple[str, ...] = (SLOW,)) -> dict[str, str]:
-    """Evidence of the assumptions of a subject that have an outcome."""
-    return evidence_of(verdicts(subject, but), outcome)
+def outcomes(target: EnvUnderTest, outcome: str, but: tuple[str, ...] = (SLOW,)) -> dict[str, str]:
+    """Run the checks and return the evidence of those with an outcome."""
+    return evidence_of(run_all(target, but), outcome)
 
 
-@pytest.mark.parametrize("fault", ["none", "real", "picky", "unbounded", "sound mask", "noise"])
-def test_of_a_sound_environment_every_assumption_holds(fault: str) -> None:
-    found = subject("tests.envs.broken:Broken-v0", fault=fault)
+@pytest.mark.parametrize(
+    "fault", ["none", "continuous", "asserts actions", "unbounded", "valid mask", "noise"]
+)
+def test_all_checks_hold_for_a_valid_environment(fault: str) -> None:
+    found = under_test("tests.envs.broken:Broken-v0", fault=fault)
     assert set(outcomes(found, "holds", but=())) == set(CHECKS)
 
 
@@ -79,41 +81,41 @@ def test_of_a_sound_environment_every_assumption_holds(fault: str) -> None:
     [
         ("constructor", {SINGLE[0]}, r"raised RuntimeError: no licence, in __init__ \(broken.py:\d+\)"),
         ("dict", {SINGLE[1]}, r"observations are Dict\(.*supported are Box and Discrete"),
-        ("four", {SINGLE[2], ROWS}, r"step\(\) number 1 returned \(ndarray, float, bool, dict\), expected"),
+        ("four values", {SINGLE[2], ROWS}, r"step\(\) number 1 returned \(ndarray, float, bool, dict\), expected"),
         ("no info", {SINGLE[2], ROWS}, r"reset\(\) returned ndarray, expected \(observation, info\)"),
-        ("raises", {SINGLE[2], ROWS}, r"number 31 raised RuntimeError: the robot fell, in _meet \(broken.py:\d+\)"),
-        ("alone", {SEED, ROWS}, r"raised RuntimeError: the port is taken, in __init__ \(broken.py:\d+\)"),
+        ("raises", {SINGLE[2], ROWS}, r"number 31 raised RuntimeError: the robot fell, in _fail \(broken.py:\d+\)"),
+        ("single instance", {SEED, ROWS}, r"raised RuntimeError: the port is taken, in __init__ \(broken.py:\d+\)"),
         ("shape", {FORM, ROWS}, r"output 0: shape \[1\], the space has \[2\]"),
         ("type", {FORM}, "output 0: dtype float64, the space has float32"),
         ("list", {FORM}, "output 0: a list, expected an array"),
-        ("numbered", {FORM, ROWS}, "output 0: 0.0 is not an integer"),
+        ("float of discrete", {FORM, ROWS}, "output 0: 0.0 is not an integer"),
         ("outside", {BOUNDS}, r"output 3: component 0 is \d\d.*, the space has \[-20.0, 20.0\]"),
         ("nan", {FINITE, ROWS}, "output 3: component 0 of the observation is nan"),
         ("infinite reward", {FINITE, ROWS}, "output 3: the reward is inf"),
         ("array of rewards", {REWARD, ROWS}, r"step 1: array.* a ndarray of shape \[2\]"),
         ("no reward", {REWARD, ROWS}, "step 1: None, a NoneType"),
-        ("whole flags", {FLAGS}, "output 1: terminated is 0, a int"),
+        ("integer flags", {FLAGS}, "output 1: terminated is 0, a int"),
         ("resets itself", {LAST}, "ends it lies in the range of the first observations"),
         ("fixed start", {LAST, RESETS}, "ends it equals the first one of the next episode"),
-        ("tells of its end", {LAST}, r'another observation in info\["final_observation"\]'),
+        ("final observation", {LAST}, r'another observation in info\["final_observation"\]'),
         ("short mask", {MASK, ROWS}, r"output 0: the mask has the shape \[3\]; expected \[2\]"),
-        ("odd mask", {MASK, ROWS}, "output 0: the mask contains 7; expected 0 or 1"),
+        ("mask of sevens", {MASK, ROWS}, "output 0: the mask contains 7; expected 0 or 1"),
         ("empty mask", {MASK, ROWS}, "output 2: the mask forbids every action"),
-        ("pointless bounds", {ACTIONS}, r"component 1 is in \[1, 1\]"),
+        ("empty bounds", {ACTIONS}, r"component 1 is in \[1, 1\]"),
         ("buffer", {KEPT}, "the observation of output 0 was overwritten by a later one"),
         ("shared buffer", {KEPT, APART}, "the observation of output 0 was overwritten by a later one"),
-        ("own chance", {SEED, ALL_SEED}, "another observation after a second reset with the same seed"),
+        ("unseeded randomness", {SEED, ALL_SEED}, "another observation after a second reset with the same seed"),
         ("noisy start", {SEED, ALL_SEED}, "output 0: another observation after a second reset with the same seed"),
-        ("left over", {SEED, ALL_SEED}, "output 0: another observation after a second reset with the same seed"),
-        ("made", {SEED}, "output 0: another observation in a new environment"),
-        ("deaf stream", {SEED, ALL_SEED, APART}, "another observation after a second reset with the same seed"),
+        ("earlier episodes", {SEED, ALL_SEED}, "output 0: another observation after a second reset with the same seed"),
+        ("earlier instances", {SEED}, "output 0: another observation in a new environment"),
+        ("fixed stream", {SEED, ALL_SEED, APART}, "another observation after a second reset with the same seed"),
         ("one seed", {OTHER}, "8 seeds begin equally, episodes after them do not: the seed is not used"),
-        ("again", {NEXT}, "resets without a seed begin equally, while different seeds do not"),
-        ("near seeds", {APART}, "all 3 are equal, while more distant seeds are not"),
+        ("repeats the episode", {NEXT}, "resets without a seed begin equally, while different seeds do not"),
+        ("coarse seeds", {APART}, "all 3 are equal, while more distant seeds are not"),
     ],
 )  # fmt: skip
-def test_what_is_broken_fails_and_nothing_else(fault: str, broken: set[str], evidence: str) -> None:
-    found = outcomes(subject("tests.envs.broken:Broken-v0", fault=fault), "fails")
+def test_a_fault_fails_its_checks_and_no_others(fault: str, broken: set[str], evidence: str) -> None:
+    found = outcomes(under_test("tests.envs.broken:Broken-v0", fault=fault), "fails")
     assert set(found) == broken
     assert re.search(evidence, next(found[name] for name in CHECKS if name in broken))
 
@@ -122,53 +124,53 @@ def test_what_is_broken_fails_and_nothing_else(fault: str, broken: set[str], evi
     ("fault", "open_", "evidence"),
     [
         ("endless", {ENDS, LAST, RESETS}, r"none ended within 2,000 steps; there is no time limit"),
-        ("deaf", {OTHER, NEXT, APART}, "8 seeds begin equally: a deterministic task"),
+        ("ignores seeds", {OTHER, NEXT, APART}, "8 seeds begin equally: a deterministic task"),
         ("masked start", {APART}, "all 3 begin equally"),
     ],
 )
-def test_what_cannot_be_told_is_not_held_against_it(fault: str, open_: set[str], evidence: str) -> None:
-    found = verdicts(subject("tests.envs.broken:Broken-v0", fault=fault))
+def test_checks_without_evidence_are_unknown(fault: str, open_: set[str], evidence: str) -> None:
+    found = run_all(under_test("tests.envs.broken:Broken-v0", fault=fault))
     assert not evidence_of(found, "fails")
-    told = evidence_of(found, "unknown")
-    assert set(told) == open_
-    assert re.search(evidence, next(told[name] for name in CHECKS if name in open_))
+    unknown = evidence_of(found, "unknown")
+    assert set(unknown) == open_
+    assert re.search(evidence, next(unknown[name] for name in CHECKS if name in open_))
 
 
 @pytest.mark.parametrize(("reward", "end"), [(1.0, False), (0.0, True)])
-def test_a_row_after_an_end_that_is_more_than_a_reset_fails(reward: float, end: bool) -> None:
-    """No environment can bring this about, but a backend that is not pgx's could."""
+def test_a_reset_row_with_a_reward_or_an_end_fails(reward: float, end: bool) -> None:
+    """No environment can cause this, but a faulty backend could."""
     obs, no, yes = np.arange(4.0).reshape(4, 1, 1), np.array([False]), np.array([True])
-    last, sound = Step(obs[1], np.array([1.0]), yes, no), Step(obs[2], np.array([0.0]), no, no)
+    last, valid = Step(obs[1], np.array([1.0]), yes, no), Step(obs[2], np.array([0.0]), no, no)
     wrong = Step(obs[2], np.array([reward]), no, np.array([end]))
     following = Step(obs[3], np.array([1.0]), no, no)
-    assert reset_rows_result(VectorTrace(obs[0], [last, sound, following], [], 1.0)).outcome == "holds"
+    assert reset_rows_result(VectorTrace(obs[0], [last, valid, following], [], 1.0)).outcome == "holds"
     assert reset_rows_result(VectorTrace(obs[0], [last, wrong, following], [], 1.0)).outcome == "fails"
 
 
-def test_one_that_draws_every_step_is_told_of() -> None:
-    found = subject("tests.envs.broken:Broken-v0", render_mode="human")
+def test_an_environment_that_renders_every_step_fails() -> None:
+    found = under_test("tests.envs.broken:Broken-v0", render_mode="human")
     assert set(outcomes(found, "fails")) == {DRAWN}
 
 
 @pytest.mark.parametrize(
     ("fault", "does"),
     [
-        ("real", "clips them"),
-        ("picky", "raises AssertionError: too far"),
+        ("continuous", "clips them"),
+        ("asserts actions", "raises AssertionError: too far"),
         ("unbounded", "passed as sampled"),
     ],
 )
-def test_it_is_told_what_an_action_outside_of_its_bounds_does(fault: str, does: str) -> None:
-    assert does in run_check(ACTIONS, subject("tests.envs.broken:Broken-v0", fault=fault)).evidence
+def test_the_evidence_says_how_actions_beyond_the_bounds_act(fault: str, does: str) -> None:
+    assert does in run_check(ACTIONS, under_test("tests.envs.broken:Broken-v0", fault=fault)).evidence
 
 
-def test_what_no_worker_can_make_is_told_of() -> None:
+def test_an_environment_that_no_worker_can_create_fails() -> None:
     gymnasium.register("Local-v0", lambda: tests.envs.broken.Broken())
     try:
-        verdict = run_check(SLOW, subject("Local-v0"))
+        result = run_check(SLOW, under_test("Local-v0"))
     finally:
         del gymnasium.registry["Local-v0"]
-    assert verdict.outcome == "fails" and "cannot be sent to worker processes" in verdict.evidence
+    assert result.outcome == "fails" and "cannot be sent to worker processes" in result.evidence
 
 
 @pytest.mark.parametrize(
@@ -188,11 +190,11 @@ def test_what_no_worker_can_make_is_told_of() -> None:
         ("tests.environments:Recall-v0", "gymnasium"),
     ],
 )
-def test_environments_that_people_use_get_a_clean_bill(env_id: str, backend: Backend) -> None:
+def test_no_check_fails_for_common_environments(env_id: str, backend: Backend) -> None:
     if backend == "envpool":
         pytest.importorskip("envpool")
     but = () if env_id.startswith("Walker2d-v4") else (SLOW,)
-    found = verdicts(subject(env_id, backend=backend), but)
+    found = run_all(under_test(env_id, backend=backend), but)
     assert evidence_of(found, "fails") == {}
     assert not {*SINGLE, FORM, FINITE, REWARD, FLAGS, SEED, ROWS} & set(evidence_of(found, "unknown"))
 
@@ -213,18 +215,18 @@ def test_environments_that_people_use_get_a_clean_bill(env_id: str, backend: Bac
         (-1.0, -1.1754944e-38, "fails", "likely the smallest number of a type by mistake"),
     ],
 )
-def test_bounds_that_a_gaussian_policy_hardly_meets_are_told_of(
+def test_bounds_that_a_gaussian_policy_rarely_reaches_are_reported(
     low: float, high: float, outcome: str, evidence: str
 ) -> None:
-    verdict = run_check(ACTIONS, subject("tests.envs.odd:Bounded-v0", low=low, high=high))
-    assert verdict.outcome == outcome and re.search(evidence, verdict.evidence), verdict
+    result = run_check(ACTIONS, under_test("tests.envs.odd:Bounded-v0", low=low, high=high))
+    assert result.outcome == outcome and re.search(evidence, result.evidence), result
 
 
 @pytest.mark.parametrize(("above", "outcome"), [(0, "holds"), (2, "holds"), (40, "fails")])
-def test_rounding_is_no_observation_outside_of_its_bounds(above: int, outcome: str) -> None:
-    verdict = run_check(BOUNDS, subject("tests.envs.odd:Bounded-v0", above=above))
-    assert verdict.outcome == outcome
-    assert outcome == "holds" or re.search(r"is 1\.0000\d+, the space has \[-1\.0, 1\.0\]", verdict.evidence)
+def test_rounding_may_exceed_the_bounds_of_observations(above: int, outcome: str) -> None:
+    result = run_check(BOUNDS, under_test("tests.envs.odd:Bounded-v0", above=above))
+    assert result.outcome == outcome
+    assert outcome == "holds" or re.search(r"is 1\.0000\d+, the space has \[-1\.0, 1\.0\]", result.evidence)
 
 
 @pytest.mark.parametrize(
@@ -243,21 +245,21 @@ def test_rounding_is_no_observation_outside_of_its_bounds(above: int, outcome: s
         (2, False, False, "holds", "the largest is 2"),
     ],
 )
-def test_observations_that_networks_see_too_large_or_too_small_are_told_of(
+def test_network_inputs_that_are_too_large_or_too_small_are_reported(
     magnitude: int, image: bool, normalize: bool, outcome: str, evidence: str
 ) -> None:
-    found = subject("tests.envs.odd:Large-v0", magnitude=magnitude, image=image)
+    found = under_test("tests.envs.odd:Large-v0", magnitude=magnitude, image=image)
     found.request = replace(found.request, normalize_obs=normalize)
-    verdict = run_check(SIZE, found)
-    assert verdict.outcome == outcome and re.search(evidence, verdict.evidence), verdict
+    result = run_check(SIZE, found)
+    assert result.outcome == outcome and re.search(evidence, result.evidence), result
 
 
-def test_a_slow_environment_is_not_called_broken() -> None:
-    """Its steps are said to be slow; nothing waits for them."""
-    found = subject("tests.envs.broken:Broken-v0")
+def test_a_slow_environment_does_not_fail() -> None:
+    """Checks that would take too long are unknown, and the evidence is the duration of a step."""
+    found = under_test("tests.envs.broken:Broken-v0")
     found.trace.step_seconds[:] = [1.5] * len(found.trace.step_seconds)
-    run_checks = {name: run_check(name, found) for name in (SEED, OTHER, NEXT, ROWS, ALL_SEED, APART)}
+    results = {name: run_check(name, found) for name in (SEED, OTHER, NEXT, ROWS, ALL_SEED, APART)}
     found.close()
-    assert run_checks[ROWS].outcome == "unknown"
-    assert run_checks[ROWS].evidence == "one step takes 1.5 s, one of all 3 environments 4.5 s"
-    assert {verdict.outcome for verdict in run_checks.values()} == {"holds", "unknown"}
+    assert results[ROWS].outcome == "unknown"
+    assert results[ROWS].evidence == "one step takes 1.5 s, one of all 3 environments 4.5 s"
+    assert {result.outcome for result in results.values()} == {"holds", "unknown"}

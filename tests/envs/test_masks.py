@@ -1,4 +1,4 @@
-"""Action masks: nothing forbidden is ever done, and the mask of a row is that of its observation."""
+"""Action masks: forbidden actions are never taken, and the mask of a row belongs to its observation."""
 
 from typing import Any
 
@@ -42,20 +42,20 @@ RULES = {
 
 
 def expected(obs: Tensor, sizes: list[int]) -> Tensor:
-    """The masks [B, K] that belong to the observations [B, 2], which tell step and phase."""
+    """Return the masks [B, K] of observations [B, 2], which contain step and phase."""
     rows = [np.concatenate(Masked.allowed(int(step), int(phase), sizes)) for step, phase in obs.tolist()]
     return torch.from_numpy(np.stack(rows))
 
 
 def chosen(mask: Tensor, action: Tensor, sizes: list[int]) -> Tensor:
-    """Whether masks [B, K] allow actions [B] or [B, m]; [B, m]."""
+    """Return whether masks [B, K] allow actions [B] or [B, m]; [B, m]."""
     parts = zip(mask.split(sizes, -1), action.view(len(mask), -1).unbind(-1), strict=True)
     return torch.stack([part.gather(-1, a.unsqueeze(-1)).squeeze(-1) for part, a in parts], -1)
 
 
 @pytest.mark.parametrize(
     ("several", "rule"),
-    [  # each rule with one choice or several in turn; the others in `make test-all`
+    [  # each rule alternately with one or several components; the others in `make test-all`
         pytest.param(
             several, rule, id=f"{several}-{name}", marks=[] if (number + place) % 2 else pytest.mark.system
         )
@@ -63,10 +63,10 @@ def chosen(mask: Tensor, action: Tensor, sizes: list[int]) -> Tensor:
         for number, (name, rule) in enumerate(RULES.items())
     ],
 )
-def test_no_rule_does_anything_forbidden_in_training_or_evaluation(
+def test_no_rule_takes_a_forbidden_action_in_training_or_evaluation(
     make: Make, rule: list[str], several: str
 ) -> None:
-    """The environment raises if one does. Rewards favour high numbers, so that greedy actions come to matter."""
+    """The environment raises at a forbidden action. Rewards favour high numbers, so that greedy actions differ."""
     evaluated = ["trainer.eval_every=256", "trainer.eval_episodes=6"]
     trainer = make(*rule, *MASKED, f"env.kwargs.several={several}", *evaluated)
     trainer.train()
@@ -75,10 +75,10 @@ def test_no_rule_does_anything_forbidden_in_training_or_evaluation(
 
 
 @pytest.mark.parametrize("shift", [None, 1])
-def test_an_agent_without_the_mask_or_with_that_of_the_row_before_is_found_out(
+def test_an_agent_without_the_mask_or_with_the_previous_one_is_detected(
     make: Make, shift: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That the tests above can fail."""
+    """The tests above can fail."""
     trainer = make("algo=ppo", *MASKED)
     seen: list[Tensor | None] = [None]
 
@@ -92,7 +92,7 @@ def test_an_agent_without_the_mask_or_with_that_of_the_row_before_is_found_out(
 
 
 def collected(make: Make, *overrides: str, rollouts: int = 2) -> list[tuple[Rollout, Any]]:
-    """Rollouts, each with the batch that the rule makes of it."""
+    """Collect rollouts, and return each with the rule's batch."""
     trainer = make("algo=ppo", *MASKED, *overrides)
     found = []
     for _ in range(rollouts):
@@ -106,7 +106,7 @@ def collected(make: Make, *overrides: str, rollouts: int = 2) -> list[tuple[Roll
 def test_a_row_s_mask_belongs_to_its_observation(
     make: Make, sizes: list[int], kind: list[str], runner: str
 ) -> None:
-    """Masks of consecutive steps and of consecutive episodes differ, so that a shift by one shows."""
+    """Masks of consecutive steps and of consecutive episodes differ, so that a shift by one is detected."""
     how = {"sync": [], "episodes": ["runner=episodes", "runner.episodes_per_env=6", "algo.minibatch_size=30"]}
     for rollout, batch in collected(make, *kind, *how.get(runner, ["runner.lag=1"])):
         assert rollout.action_mask is not None and rollout.action_mask.dtype == torch.bool
@@ -122,7 +122,7 @@ def test_a_row_s_mask_belongs_to_its_observation(
 
 
 @kinds
-def test_the_first_ratio_is_one_and_the_entropy_that_of_what_is_allowed(
+def test_the_first_ratio_is_one_and_the_entropy_is_that_of_allowed_actions(
     make: Make, sizes: list[int], kind: list[str]
 ) -> None:
     trainer = make("algo=ppo", *MASKED, *kind)
@@ -135,14 +135,14 @@ def test_the_first_ratio_is_one_and_the_entropy_that_of_what_is_allowed(
     assert float((d.entropy() - most).abs().max()) < 1e-2  # the first policy is nearly uniform
 
 
-def test_the_step_after_an_end_may_forbid_everything(make: Make) -> None:
-    """Masked does so; that step only resets, and its row is no data."""
+def test_a_reset_row_may_forbid_all_actions(make: Make) -> None:
+    """Masked does so after an end; the next step only resets, and its row is not data."""
     ((rollout, _),) = collected(make, rollouts=1)
     assert bool(rollout.action_mask[~rollout.valid].all())
     assert int((~rollout.valid).sum()) > 10
 
 
-def test_a_step_without_a_mask_allows_everything(make: Make) -> None:
+def test_a_step_without_a_mask_allows_all_actions(make: Make) -> None:
     for rollout, batch in collected(make, "env.kwargs.shows=even"):
         even = batch.obs.features[:, 0] % 2 == 0
         assert torch.equal(batch.obs.action_mask[even], expected(batch.obs.features[even], [5]))
@@ -151,8 +151,8 @@ def test_a_step_without_a_mask_allows_everything(make: Make) -> None:
         assert rollout.action_mask.shape == (64, 4, 5)
 
 
-def test_steps_at_which_no_environment_shows_a_mask_are_rows_all_the_same(make: Make) -> None:
-    """One environment: at odd steps there is no mask at all."""
+def test_steps_without_any_mask_are_valid_rows(make: Make) -> None:
+    """With one environment there is no mask at odd steps."""
     for rollout, _ in collected(make, "env.kwargs.shows=even", "env.num_envs=1", rollouts=1):
         assert rollout.action_mask.shape == (64, 1, 5)
         odd = rollout.valid & (rollout.time % 2 == 1)
@@ -160,26 +160,26 @@ def test_steps_at_which_no_environment_shows_a_mask_are_rows_all_the_same(make: 
         assert not bool(rollout.action_mask[rollout.valid & ~odd].all(-1).any())
 
 
-def test_a_tuple_of_masks_is_taken_as_gymnasium_s_spaces_take_it(make: Make) -> None:
+def test_a_mask_may_be_a_tuple_as_in_gymnasium_s_spaces(make: Make) -> None:
     ((_, batch),) = collected(make, "env.kwargs.several=true", "env.kwargs.shows=tuple", rollouts=1)
     assert torch.equal(batch.obs.action_mask, expected(batch.obs.features, [3, 4]))
 
 
-def test_a_mask_of_the_wrong_length_is_named_with_its_shape(make: Make) -> None:
+def test_the_error_of_a_mask_of_the_wrong_length_names_its_shape(make: Make) -> None:
     trainer = make("algo=ppo", *MASKED, "env.kwargs.shows=short")
     with pytest.raises(RunError, match=r"Masked-v0.*environment 0 has the shape \[4\]; expected \[5\]"):
         trainer.runner.collect(trainer.agent)
 
 
 @pytest.mark.parametrize("several", ["false", "true"])
-def test_a_mask_that_forbids_everything_in_mid_episode_is_an_error(make: Make, several: str) -> None:
+def test_a_mask_that_forbids_all_actions_within_an_episode_is_an_error(make: Make, several: str) -> None:
     trainer = make("algo=ppo", *MASKED, "env.kwargs.shows=nothing", f"env.kwargs.several={several}")
     with pytest.raises(RunError, match=r"environment 0 .*forbids every action"):
         trainer.runner.collect(trainer.agent)
 
 
 class MaskedLever(Masked):
-    """A mask where there is nothing to choose from."""
+    """Environment with a mask for continuous actions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -187,7 +187,7 @@ class MaskedLever(Masked):
 
 
 class HalfMasked(Masked):
-    """Two choices of which the second is left without any alternative."""
+    """Environment that forbids all choices of its second component."""
 
     def __init__(self) -> None:
         super().__init__(several=True)
@@ -207,15 +207,15 @@ def test_a_mask_for_continuous_actions_is_refused(make: Make) -> None:
         trainer.runner.collect(trainer.agent)
 
 
-def test_every_component_needs_an_alternative(make: Make) -> None:
+def test_every_component_needs_an_allowed_choice(make: Make) -> None:
     trainer = make("algo=ppo", "env=tests.envs.test_masks:HalfMasked-v0")
     with pytest.raises(RunError, match=r"environment 0 .*forbids every action"):
         trainer.runner.collect(trainer.agent)
 
 
 @pytest.mark.system
-def test_taxi_is_driven_by_its_own_masks(make: Make) -> None:
-    """Gymnasium's Taxi tells its masks from its state, which it shows: each row can be looked up."""
+def test_masks_of_taxi_are_those_of_its_states(make: Make) -> None:
+    """Taxi's observation is its state, from which the expected mask of each row follows."""
     newest = max(name for name in gymnasium.registry if name.startswith("Taxi-"))
     trainer = make("algo=ppo", f"env={newest}", "env.backend=gymnasium", "trainer.total_steps=1024")
     taxi = TaxiEnv()

@@ -1,4 +1,4 @@
-"""Running moments against all data at once, and the scale of rewards against its definition."""
+"""Running moments compared with those of all data at once, and the scale of rewards with its definition."""
 
 import numpy as np
 import pytest
@@ -14,14 +14,14 @@ DOUBLE = Continuous((3,), dtype="float64")
 
 
 def rollouts(seed: int = 0) -> list[torch.Tensor]:
-    """Observations [T, 3] float64 of three rollouts, whose components differ in mean and deviation."""
+    """Return observations [T, 3] float64 of three rollouts; components differ in mean and deviation."""
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randn(300, 3, generator=generator, dtype=torch.float64)
     return [*(rows * torch.tensor([0.1, 1.0, 20.0]) + torch.tensor([3.0, 0.0, -1.0])).split(100)]
 
 
 def normalized(obs: list[torch.Tensor], spec: Continuous = DOUBLE) -> torch.Tensor:
-    """The last rollout as a normalizer shows it that has observed all of them."""
+    """Return the last rollout, normalized with the statistics of all rollouts."""
     normalizer = ObservationNormalizer(spec, 5.0, CPU)
     for rows in obs:
         normalizer.observe(rows)
@@ -38,23 +38,23 @@ def test_moments_of_batches_are_those_of_all_rows_in_any_order() -> None:
         assert torch.allclose(moments.variance, rows.var(0, correction=0))
 
 
-def test_normalised_observations_have_mean_zero_and_variance_one() -> None:
+def test_normalized_observations_have_mean_zero_and_variance_one() -> None:
     obs = torch.randn(5000, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.1, 1, 10, 0]) + 3
     normalizer = ObservationNormalizer(Continuous((4,)), 100.0, CPU)
-    assert torch.equal(normalizer(obs), obs)  # before anything was seen
+    assert torch.equal(normalizer(obs), obs)  # without statistics
     normalizer.observe(obs)
     seen = normalizer(obs)
     assert torch.allclose(seen.mean(0), torch.zeros(4), atol=1e-3)
     assert torch.allclose(seen.std(0), torch.tensor([1.0, 1.0, 1.0, 0.0]), atol=1e-2)
 
 
-def test_normalised_observations_are_clipped() -> None:
+def test_normalized_observations_are_clipped() -> None:
     normalizer = ObservationNormalizer(Continuous((1,)), 2.0, CPU)
     normalizer.observe(torch.randn(100, 1, generator=torch.Generator().manual_seed(0)))
     assert normalizer(torch.tensor([[1e9], [-1e9]])).tolist() == [[2.0], [-2.0]]
 
 
-def test_who_holds_the_lens_sees_as_the_normaliser_does_whenever_it_moves() -> None:
+def test_references_to_normalize_fn_follow_the_normalizer() -> None:
     normalizer, saved = (
         ObservationNormalizer(Continuous((2,)), 10.0, CPU),
         ObservationNormalizer(Continuous((2,)), 10.0, CPU),
@@ -74,7 +74,7 @@ def test_who_holds_the_lens_sees_as_the_normaliser_does_whenever_it_moves() -> N
     assert torch.equal(seen[2], saved(rows))
 
 
-def test_a_saved_normaliser_is_the_same_to_the_bit() -> None:
+def test_a_saved_normalizer_is_restored_to_the_bit() -> None:
     one, two = (
         ObservationNormalizer(Continuous((2,)), 10.0, CPU),
         ObservationNormalizer(Continuous((2,)), 10.0, CPU),
@@ -93,7 +93,7 @@ def test_rewards_are_divided_by_the_deviation_of_the_running_return() -> None:
     steps, envs, discount = 40, 3, 0.9
     scaler = RewardScaler(discount, clip=1e9)
     running, seen = [0.0] * envs, []
-    for _ in range(3):  # rollouts; an episode goes on from one to the next
+    for _ in range(3):  # rollouts; episodes continue from one to the next
         reward = torch.randn(steps, envs, generator=generator) * 20
         done = torch.rand(steps, envs, generator=generator) < 0.1
         done[-1] = torch.tensor([True, False, False])  # an episode may end with the rollout
@@ -110,7 +110,7 @@ def test_rewards_are_divided_by_the_deviation_of_the_running_return() -> None:
         assert torch.allclose(scaled, reward / deviation, rtol=1e-4)
 
 
-def test_scaling_knows_no_unit_of_reward() -> None:
+def test_the_scale_does_not_depend_on_the_unit_of_rewards() -> None:
     reward = torch.randn(30, 2, generator=torch.Generator().manual_seed(0))
     never = torch.zeros(30, 2, dtype=torch.bool)
     small, large = (RewardScaler(0.99, 10.0).scale(unit * reward, never, ~never) for unit in (1.0, 1000.0))
@@ -130,7 +130,7 @@ def test_scaled_rewards_are_clipped() -> None:
     ("scale", "offset"),
     [(1e-6, 0.0), (1e-5, 0.0), (1e6, 0.0), (-2.0, 7.0), (1.0, 1e8), (1.0, -1e8), (1e6, 1e12)],
 )
-def test_normalised_observations_depend_on_neither_unit_nor_offset(scale: float, offset: float) -> None:
+def test_normalized_observations_depend_on_neither_unit_nor_offset(scale: float, offset: float) -> None:
     obs = rollouts()
     moved = normalized([scale * rows + offset for rows in obs])
     assert moved.dtype == torch.float32
@@ -148,11 +148,11 @@ def test_an_observation_keeps_its_digits_from_the_space_to_the_network() -> None
 @pytest.mark.parametrize(
     "dtype", [np.uint8, np.int16, np.int32, np.int64, np.float16, np.float32, np.float64]
 )
-def test_every_number_of_a_space_has_a_number_of_its_own_in_a_rollout(dtype: type[np.number]) -> None:
+def test_distinct_numbers_of_a_space_are_distinct_in_a_rollout(dtype: type[np.number]) -> None:
     limits = np.iinfo(dtype) if np.issubdtype(dtype, np.integer) else np.finfo(dtype)
     high = min(int(limits.max), 2**40)
     spec, read = spaces.observation_spec("test", gym_spaces.Box(0, high, (2,), dtype))
-    # Of the largest numbers two that differ in the last digit.
+    # Two of the largest numbers, which differ in the last digit.
     top = dtype(high if np.issubdtype(dtype, np.integer) else 1.0)
     below = top - dtype(1) if np.issubdtype(dtype, np.integer) else np.nextafter(top, dtype(0))
     seen = read(np.array([[top, below]], dtype))
@@ -162,7 +162,7 @@ def test_every_number_of_a_space_has_a_number_of_its_own_in_a_rollout(dtype: typ
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("constant", [0.0, 0.1, 1e-300, -1e8, 1.0])
-def test_a_constant_component_is_zero_whatever_it_is(constant: float, dtype: str) -> None:
+def test_a_constant_component_becomes_zero(constant: float, dtype: str) -> None:
     generator = torch.Generator().manual_seed(0)
     kind: torch.dtype = getattr(torch, dtype)
     normalizer = ObservationNormalizer(Continuous((2,), dtype=dtype), 10.0, CPU)  # type: ignore[arg-type]
@@ -175,7 +175,7 @@ def test_a_constant_component_is_zero_whatever_it_is(constant: float, dtype: str
     assert float(seen[:, 1].std()) == pytest.approx(1.0, abs=0.1)
 
 
-def test_a_component_that_differs_by_rounding_alone_is_constant() -> None:
+def test_a_component_that_differs_only_by_rounding_is_constant() -> None:
     angle = torch.rand(1000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 6.28
     ones = angle.sin().square() + angle.cos().square()
     assert ones.unique().numel() > 1
@@ -183,7 +183,7 @@ def test_a_component_that_differs_by_rounding_alone_is_constant() -> None:
 
 
 def scaled(unit: float, kind: torch.dtype = torch.float64) -> torch.Tensor:
-    """Rewards of two rollouts in some unit, scaled."""
+    """Return scaled rewards of two rollouts, given in some unit."""
     generator = torch.Generator().manual_seed(0)
     scaler, found = RewardScaler(0.99, 10.0), []
     for _ in range(2):
@@ -200,7 +200,7 @@ def test_scaled_rewards_do_not_depend_on_the_unit(unit: float) -> None:
 
 
 @pytest.mark.parametrize("reward", [0.0, 1e-9, -3.0, 1e9])
-def test_equal_rewards_of_episodes_of_one_step_keep_their_sign_and_lose_their_unit(reward: float) -> None:
+def test_equal_rewards_of_one_step_episodes_become_their_sign(reward: float) -> None:
     always = torch.ones(5, 2, dtype=torch.bool)
     scaler = RewardScaler(0.99, 10.0)
     for _ in range(2):
@@ -208,7 +208,7 @@ def test_equal_rewards_of_episodes_of_one_step_keep_their_sign_and_lose_their_un
         assert seen.tolist() == [[np.sign(reward)] * 2] * 5
 
 
-def test_moments_stay_finite_after_a_reward_far_beyond_all_others() -> None:
+def test_moments_are_finite_after_a_very_large_reward() -> None:
     never = torch.zeros(100, 1, dtype=torch.bool)
     reward = torch.ones(100, 1, dtype=torch.float64)
     reward[0] = 1e9

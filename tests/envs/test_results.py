@@ -1,4 +1,4 @@
-"""What environments answer, right or wrong: taken, or refused in one sentence that names the rule."""
+"""Values returned by environments: valid ones are accepted, invalid ones refused with the broken rule."""
 
 from typing import Any, Literal
 
@@ -44,7 +44,7 @@ REFUSED = {
 def played(
     kind: str, backend: Literal["gymnasium", "processes"] = "gymnasium", late: bool = False, name: str = ODD
 ) -> Step:
-    """The last of seven steps of two environments."""
+    """Take seven steps of two environments and return the last."""
     kwargs: dict[str, Any] = {"kind": kind, "late": late}
     envs = make_envs(BackendChoice(backend, "test"), name, 2, kwargs, 1, 60.0, NO_SHAPING)
     try:
@@ -60,23 +60,23 @@ def played(
 
 @pytest.mark.parametrize("late", [False, True], ids=["at once", "later"])
 @pytest.mark.parametrize("kind", REFUSED)
-def test_a_broken_rule_is_named(kind: str, late: bool) -> None:
+def test_an_invalid_result_names_the_broken_rule(kind: str, late: bool) -> None:
     with pytest.raises(RunError, match=rf"^{ODD}: .*{REFUSED[kind]}"):
         played(kind, late=late)
 
 
 @pytest.mark.parametrize("kind", ["vector reward", "raises", "additive mask"])
-def test_worker_processes_say_the_same(kind: str) -> None:
+def test_worker_processes_report_the_same_errors(kind: str) -> None:
     with pytest.raises(RunError, match=rf"^{ODD}: .*{REFUSED[kind]}"):
         played(kind, "processes")
 
 
-def test_a_mask_in_the_midst_of_an_episode_is_named_with_its_step() -> None:
+def test_the_error_of_an_invalid_mask_names_the_step() -> None:
     with pytest.raises(RunError, match=r"of environment 0 at step 2 of the episode contains -1"):
         played("negative mask", late=True)
 
 
-def test_a_reset_without_a_seed_is_told_how_to_take_one() -> None:
+def test_the_error_of_a_reset_without_a_seed_parameter_shows_the_signature() -> None:
     with pytest.raises(
         RunError, match=r"reset\(\) has no parameter seed; define it as reset\(self, \*, seed=None"
     ):
@@ -84,22 +84,22 @@ def test_a_reset_without_a_seed_is_told_how_to_take_one() -> None:
 
 
 @pytest.mark.parametrize("kind", [*(k for k in REWARDS if k not in REFUSED), "array flag"])
-def test_one_number_is_taken_in_every_form(kind: str) -> None:
+def test_a_reward_of_one_number_is_accepted_in_every_form(kind: str) -> None:
     took = played(kind)
     assert took.reward.tolist() == [1.0, 1.0] and took.reward.dtype == np.float64
     assert took.terminated.tolist() == [False, False]
 
 
-def test_an_action_is_a_key_of_the_environments_table() -> None:
-    """It is a number of NumPy's, which Python takes for an equal one of its own."""
+def test_a_discrete_action_can_be_a_dictionary_key() -> None:
+    """NumPy integers equal Python integers and have the same hash."""
     assert played("table").reward.tolist() == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("backend", ["gymnasium", "processes"])
-def test_an_observation_that_the_next_step_writes_over_is_kept(
+def test_an_observation_that_the_environment_overwrites_is_copied(
     backend: Literal["gymnasium", "processes"],
 ) -> None:
-    """Also the last one at a time limit, whose value is bootstrapped from."""
+    """This includes the last observation at a time limit, whose value is bootstrapped."""
     kept = []
     for kind in ("", "buffer"):
         kwargs = {"kind": kind, "max_episode_steps": 3}
@@ -118,7 +118,7 @@ def test_masks_of_zeros_and_ones_are_obeyed(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", [k for k in REFUSED if k.endswith("mask") or k == "probabilities"])
 def test_check_refuses_the_masks_that_training_refuses(kind: str) -> None:
-    subject = EnvUnderTest(CheckRequest(ODD, 2, {"kind": kind}, "gymnasium", 1, 60.0, None))
-    verdict = run_check("action masks are valid", subject)
-    assert verdict.outcome == "fails", verdict
-    subject.close()
+    target = EnvUnderTest(CheckRequest(ODD, 2, {"kind": kind}, "gymnasium", 1, 60.0, None))
+    result = run_check("action masks are valid", target)
+    assert result.outcome == "fails", result
+    target.close()

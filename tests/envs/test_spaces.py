@@ -1,4 +1,4 @@
-"""Between spaces and specs: bounds, starts and dtypes of what environments show and take."""
+"""Conversion of spaces: bounds, starts and dtypes of observations and actions."""
 
 import numpy as np
 from gymnasium import spaces as gym_spaces
@@ -21,7 +21,7 @@ def test_actions_of_any_shape_are_flat_for_a_policy() -> None:
     assert write(np.arange(8.0).reshape(2, 4) / 10).shape == (2, 2, 2)
 
 
-def test_discrete_numbers_count_from_0_here_and_from_the_space_s_start_there() -> None:
+def test_discrete_numbers_start_at_0_in_rollouts_and_at_the_space_s_start_outside() -> None:
     spec, write = spaces.action_spec("test", gym_spaces.Discrete(4, start=-1))
     assert spec == Discrete(4) and write(np.array([0, 3])).tolist() == [-1, 2]
     several, write = spaces.action_spec("test", gym_spaces.MultiDiscrete([2, 3], start=[5, 7]))

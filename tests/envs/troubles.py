@@ -1,4 +1,4 @@
-"""Environments that fail in every way, in a module of their own: workers import it, and torch is not in it."""
+"""Environments that raise, exit or hang. Worker processes import this module, which does not import torch."""
 
 import ctypes
 import os
@@ -13,15 +13,15 @@ from gymnasium import spaces
 
 
 class Trouble(gymnasium.Env[Any, Any]):
-    """Shows its number, and of its process whether it has torch and whether it skips asserts. From one number on, they
-    get into trouble.
+    """Environment whose observation is its number, whether its process imported torch, and its optimization level.
+
+    Environments from `number` on fail.
 
     Args:
-        at: "constructor" (all of them), "reset" or "step"; anything else: never.
-        what: "raise", "exit" (the process ends), "sleep" (for good), "nap" (the longer the higher its number),
-            "hold" (so that no other thread of the process runs), "wait" (until `path` is there), "mask" (one of the
-            wrong length).
-        number: from which on; environment i has the number i when seeded from a multiple of 100.
+        at: call that fails: "constructor" (in all environments), "reset" or "step"; anything else: none.
+        what: "raise", "exit" (of the process), "sleep" (forever), "nap" (longer for higher numbers), "hold" (of the
+            interpreter's lock), "wait" (until `path` exists), "mask" (of the wrong length).
+        number: first number that fails; environment i has the number i when seeded from a multiple of 100.
         path: of a file.
     """
 
@@ -52,7 +52,7 @@ class Trouble(gymnasium.Env[Any, Any]):
                     if Path(self.path).exists():
                         return {}
                     time.sleep(0.01)
-                raise RuntimeError("nobody came")
+                raise RuntimeError("the file did not appear")
             case "mask":
                 return {"action_mask": np.ones(3, np.int8)}
         raise ValueError(self.what)
@@ -73,7 +73,7 @@ class Trouble(gymnasium.Env[Any, Any]):
 
 
 class Slow(Trouble):
-    """A step takes 5 ms."""
+    """Environment whose step takes 5 ms."""
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         time.sleep(5e-3)
@@ -81,7 +81,7 @@ class Slow(Trouble):
 
 
 class Fickle(Trouble):
-    """Its observations are wider in every process but the first that makes one: the one that makes the file."""
+    """Environment with wider observations in all processes but the first, which creates the file."""
 
     def __init__(self, path: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""`pgx check` as a person meets it."""
+"""The command `pgx check`."""
 
 import os
 import re
@@ -22,7 +22,7 @@ LESS = ["env.num_envs=2", "env.backend=gymnasium"]
 
 
 def check(capsys: pytest.CaptureFixture[str], *overrides: str) -> tuple[int, str, str]:
-    """Exit code, output and errors of `pgx check`; it leaves no process behind."""
+    """Run `pgx check`, check that all child processes ended, and return exit code, stdout and stderr."""
     before = children()
     with pytest.raises(SystemExit) as ended:
         main(["check", *overrides])
@@ -37,13 +37,13 @@ def children() -> set[int]:
     return set(filter(runs, map(int, listed)))
 
 
-def verdicts(out: str) -> dict[str, str]:
-    """Of each assumption, as the table shows it."""
+def results_of(out: str) -> dict[str, str]:
+    """Return the result of each check in the printed table."""
     rows = [re.match(r"(holds|fails|unknown) +(.+?)(  |$)", line) for line in out.splitlines()]
     return {row[2]: row[1] for row in rows if row}
 
 
-def test_a_sound_environment_gets_a_verdict_for_each_assumption_and_zero(tmp_path: Path) -> None:
+def test_a_valid_environment_passes_all_checks_with_exit_code_zero(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pgx", "check", "env=CartPole-v1", *LESS],
         cwd=tmp_path,
@@ -52,7 +52,7 @@ def test_a_sound_environment_gets_a_verdict_for_each_assumption_and_zero(tmp_pat
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert verdicts(done.stdout) == dict.fromkeys([*CHECKS, "policy=mlp accepts the observations"], "holds")
+    assert results_of(done.stdout) == dict.fromkeys([*CHECKS, "policy=mlp accepts the observations"], "holds")
     assert "\x1b" not in done.stdout + done.stderr
     *_, pace, last = done.stdout.splitlines()
     assert re.fullmatch(
@@ -62,16 +62,18 @@ def test_a_sound_environment_gets_a_verdict_for_each_assumption_and_zero(tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-def test_what_fails_is_named_in_the_last_line_and_the_code_is_one(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = check(capsys, BROKEN, *LESS, "env.kwargs.fault=near seeds")
+def test_the_last_line_names_failed_checks_and_the_exit_code_is_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, out, _ = check(capsys, BROKEN, *LESS, "env.kwargs.fault=coarse seeds")
     assert code == 1
-    assert {name for name, outcome in verdicts(out).items() if outcome == "fails"} == {
+    assert {name for name, outcome in results_of(out).items() if outcome == "fails"} == {
         "environments differ from each other"
     }
     assert out.splitlines()[-1].endswith("1 fail, 0 unknown: environments differ from each other")
 
 
-def test_one_that_hangs_is_given_up_with_its_place(
+def test_an_environment_that_hangs_is_stopped_and_its_line_reported(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pgx.cli.check, "_EXTRA_SECONDS", 1.0)
@@ -80,24 +82,24 @@ def test_one_that_hangs_is_given_up_with_its_place(
     assert code == 1
     (line,) = [line for line in out.splitlines() if line.startswith("fails")]
     assert re.search(
-        r"return Gymnasium's tuples +the check did not finish within 3 s, in _meet \(broken.py:\d+\)", line
+        r"return Gymnasium's tuples +the check did not finish within 3 s, in _fail \(broken.py:\d+\)", line
     )
-    assert set(verdicts(out).values()) == {"holds", "fails", "unknown"}
+    assert set(results_of(out).values()) == {"holds", "fails", "unknown"}
     assert f"3/{len(CHECKS)} reset and step return Gymnasium's tuples" in err.splitlines()
 
 
-def test_one_that_ends_its_process_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_environment_that_exits_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = check(capsys, BROKEN, *LESS, "env.kwargs.fault=exits")
     assert code == 1 and re.search(
         r"^fails .* the check process ended with exit code 3 *$", out, re.MULTILINE
     )
 
 
-def test_the_policy_of_the_config_is_tried_on_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_configured_policy_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
     squashed = "policy.continuous=squashed_gaussian"
     code, out, _ = check(capsys, BROKEN, *LESS, "env.kwargs.fault=unbounded", squashed)
     assert code == 1 and "expected actions with finite bounds; component 0" in out
-    assert [name for name, outcome in verdicts(out).items() if outcome == "fails"] == [
+    assert [name for name, outcome in results_of(out).items() if outcome == "fails"] == [
         "policy=mlp accepts the observations"
     ]
 
@@ -112,25 +114,26 @@ def test_the_policy_of_the_config_is_tried_on_it(capsys: pytest.CaptureFixture[s
         ([BROKEN, "env.backend=envpool"], "EnvPool has no Broken-v0"),
     ],
 )
-def test_a_command_that_is_wrong_is_one_message_and_two(
-    capsys: pytest.CaptureFixture[str], overrides: list[str], says: str
+def test_an_invalid_command_has_one_message_and_exit_code_two(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, overrides: list[str], says: str
 ) -> None:
+    monkeypatch.setattr(pgx.cli.check, "_PROGRESS_SECONDS", 60.0)  # no line of progress on a slow machine
     code, out, err = check(capsys, *overrides)
     assert code == 2 and out == "" and err.startswith("pgx: error: ") and says in err
 
 
-def test_a_keyword_that_is_nan_is_told_of(
+def test_a_keyword_that_is_nan_is_reported(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def looking(*_: object) -> None:
-        raise UserError("nothing is looked at here")
+    def stopped(*_: object) -> None:
+        raise UserError("not checked")
 
-    monkeypatch.setattr(pgx.cli.check, "_check_process", looking)
+    monkeypatch.setattr(pgx.cli.check, "_check_process", stopped)
     code, _, err = check(capsys, "env=CartPole-v1", "env.kwargs.goal=nan")
     assert code == 2 and "env.kwargs.goal: the environment gets a number that is NaN" in err
 
 
-def test_a_network_that_takes_images_pixel_by_pixel_hints_at_convolutions() -> None:
+def test_flat_images_suggest_convolutions() -> None:
     flat, convolved = ({"policy": {"name": name}, "critic": {"name": name}} for name in ("mlp", "cnn"))
     image = Image((84, 84, 3))
     assert flat_image_hint(flat, image) == (

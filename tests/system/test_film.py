@@ -1,4 +1,4 @@
-"""Videos: which moments are in them, how fast they play, and what is said where there can be none."""
+"""Rendering and videos: frames, speed, captions, and errors where rendering is impossible."""
 
 import io
 import sys
@@ -34,7 +34,7 @@ ANY = np.zeros(1, np.int64)
 
 
 def frames_of(limit: int, seconds: float | None, episodes: int, **kwargs: Any) -> tuple[list[Frame], float]:
-    """Those of so many episodes, and how many a second."""
+    """Render episodes; return the frames and the frames per second."""
     camera, shown = RenderingEnv(PAINTED, kwargs, None, 60.0, limit, seconds), list[Frame]()
     camera.on_frame = shown.append
     try:
@@ -47,7 +47,7 @@ def frames_of(limit: int, seconds: float | None, episodes: int, **kwargs: Any) -
     return shown, camera.fps
 
 
-def test_every_frame_is_that_of_its_step_and_every_episode_is_whole() -> None:
+def test_frames_match_their_steps_and_episodes_are_complete() -> None:
     shown, fps = frames_of(limit=100, seconds=None, episodes=2)
     assert fps == 100
     assert [(f.episode, f.step) for f in shown] == [(e, s) for e in range(2) for s in range(24)]
@@ -56,18 +56,18 @@ def test_every_frame_is_that_of_its_step_and_every_episode_is_whole() -> None:
 
 
 @pytest.mark.parametrize(("limit", "every", "fps"), [(99, 2, 50.0), (25, 4, 25.0), (24, 5, 20.0)])
-def test_a_slower_video_leaves_out_frames_and_plays_in_real_time(limit: int, every: int, fps: float) -> None:
+def test_a_video_with_fewer_frames_plays_in_real_time(limit: int, every: int, fps: float) -> None:
     shown, told = frames_of(limit, None, episodes=1)
     assert told == fps <= limit
-    assert [f.step for f in shown] == [*range(0, 23, every), 23]  # and the end, wherever it falls
+    assert [f.step for f in shown] == [*range(0, 23, every), 23]  # and the last step
 
 
-def test_only_the_beginning_of_an_episode_is_drawn_where_that_is_asked() -> None:
+def test_rendering_can_be_limited_to_the_beginning_of_an_episode() -> None:
     shown, _ = frames_of(limit=100, seconds=0.05, episodes=2)
     assert [(f.episode, f.step) for f in shown] == [(e, s) for e in range(2) for s in range(6)]
 
 
-def test_the_caption_covers_a_corner_and_changes_with_what_it_says() -> None:
+def test_the_caption_covers_a_corner_and_changes_with_its_text() -> None:
     blank = np.full((200, 300, 3), 90, np.uint8)
     first, second = (add_caption(Frame(blank, 0, at, 10.0 * at)) for at in (1, 2))
     assert (first != second).any() and (blank == 90).all()
@@ -75,7 +75,7 @@ def test_the_caption_covers_a_corner_and_changes_with_what_it_says() -> None:
     assert 0 < changed[:, 0].max() < 30 and changed[:, 1].max() < 250
 
 
-def test_a_gif_plays_as_long_as_what_it_shows() -> None:
+def test_a_gif_plays_in_real_time() -> None:
     gif = GIF(25.0, width=60)
     for grey in range(50):
         gif.add(np.full((80, 120, 3), 5 * grey, np.uint8))
@@ -90,7 +90,7 @@ def test_a_gif_plays_as_long_as_what_it_shows() -> None:
     assert lasts[:-1] == [40] * 49 and lasts[-1] > 40 and read.info["loop"] == 0
 
 
-def test_what_cannot_be_filmed_says_why() -> None:
+def test_the_error_of_rendering_says_why() -> None:
     def refused(**kwargs: Any) -> str:
         with pytest.raises((UserError, RunError)) as refusal:
             frames_of(100, None, 1, **kwargs)
@@ -107,20 +107,20 @@ def test_what_cannot_be_filmed_says_why() -> None:
         RenderingEnv(PAINTED, {}, (64, None), 60.0, 25, None)
 
 
-def test_a_machine_without_drivers_is_told_which_packages_bring_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_drivers_are_reported_with_the_packages_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MUJOCO_GL", raising=False)
-    # libEGL finds no driver, and the dynamic linker no OSMesa that would do.
+    # libEGL finds no driver.
     monkeypatch.setenv("__EGL_VENDOR_LIBRARY_FILENAMES", "/nowhere.json")
     monkeypatch.setenv("PYOPENGL_PLATFORM", "")
     chosen = choose_opengl()
     if chosen.platform == "osmesa":
-        pytest.skip("OSMesa is installed, and draws without a driver")
+        pytest.skip("OSMesa is installed and needs no driver")
     assert chosen.platform is None and "apt-get install libegl1 libgl1-mesa-dri" in chosen.problem
     with pytest.raises(UserError, match=r"Hopper-v4.*apt-get install libegl1 libgl1-mesa-dri"):
         RenderingEnv("Hopper-v4", {}, None, 60.0, 25, None)
 
 
-def test_what_the_user_says_of_opengl_is_respected(
+def test_the_user_s_choice_of_opengl_is_respected(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
@@ -130,10 +130,10 @@ def test_what_the_user_says_of_opengl_is_respected(
     monkeypatch.setenv("MUJOCO_GL", "glfw")
     with pytest.raises(UserError, match="MUJOCO_GL=glfw: does not work here; unset it and pgx chooses"):
         RenderingEnv("InvertedPendulum-v4", {}, None, 60.0, 25, None)
-    assert capfd.readouterr() == ("", "")  # GLFW's own warnings say less
+    assert capfd.readouterr() == ("", "")  # no warnings of GLFW
 
 
-def test_the_camera_goes_with_a_robot_unless_another_was_chosen() -> None:
+def test_the_camera_follows_a_robot_unless_another_was_chosen() -> None:
     def camera(env_id: str, **kwargs: Any) -> int:
         env = make_single(env_id, {"render_mode": "rgb_array", **kwargs})
         track_robot(env)
@@ -145,11 +145,11 @@ def test_the_camera_goes_with_a_robot_unless_another_was_chosen() -> None:
     assert camera("InvertedPendulum-v4") == -1
 
 
-def test_a_walker_is_recorded_in_the_size_that_was_asked_for(
+def test_a_walker_is_recorded_in_the_requested_size(
     make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if choose_opengl().platform is None:
-        pytest.skip("nothing here draws for MuJoCo")
+        pytest.skip("MuJoCo cannot render here")
     av = pytest.importorskip("av")
     make("algo=a2c", "env=Walker2d-v4", "env.backend=gymnasium", "trainer.total_steps=256").train()
     out = tmp_path / "walker.mp4"
@@ -168,7 +168,7 @@ def test_a_walker_is_recorded_in_the_size_that_was_asked_for(
     ) == 2
 
 
-def test_a_gif_is_recorded_without_a_library_for_it(make: Make, tmp_path: Path) -> None:
+def test_a_gif_is_recorded_without_pyav(make: Make, tmp_path: Path) -> None:
     make(*TINY).train()
     out = tmp_path / "square.gif"
     record(str(tmp_path / "run"), "last", 2, False, str(out), None, None, None, 0, trust=True)
@@ -183,14 +183,14 @@ def test_a_gif_is_recorded_without_a_library_for_it(make: Make, tmp_path: Path) 
 
 
 def videos(run: Path) -> dict[int, Image.Image]:
-    """Those in a run's TensorBoard events, by step."""
+    """Return the videos in a run's TensorBoard events, by step."""
     events = EventAccumulator(str(run), size_guidance={"images": 0})
     events.Reload()
     found = events.Images("eval/episode") if "eval/episode" in events.Tags()["images"] else []
     return {int(each.step): Image.open(io.BytesIO(each.encoded_image_string)) for each in found}
 
 
-def test_videos_are_made_while_training_and_change_nothing(
+def test_videos_during_training_do_not_change_the_run(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "av", None)  # these are GIFs, which need no more than Pillow
@@ -218,7 +218,7 @@ def test_a_video_that_fails_does_not_end_the_run(
     assert "no video at 32 steps" in capsys.readouterr().err and videos(tmp_path / "run") == {}
 
 
-def test_a_run_that_shall_be_filmed_and_cannot_be_is_refused_before_it_begins(make: Make) -> None:
+def test_a_run_whose_environment_cannot_be_rendered_is_refused(make: Make) -> None:
     films = ["logger.tensorboard=true", "trainer.record_every=32"]
     with pytest.raises(UserError, match=r"trainer.record_every=32: .*render_mode"):
         make(*TINY, *films, "env=tests.environments:Counter-v0")
@@ -228,7 +228,7 @@ LYING = ["env=tests.environments:Lying-v0", "logger.tensorboard=true", "trainer.
 
 
 @pytest.mark.parametrize("lie", ["nothing", "numbers", "empty"])
-def test_an_environment_that_only_says_that_it_draws_is_refused_before_training(
+def test_an_environment_whose_render_returns_no_image_is_refused(
     make: Make, tmp_path: Path, lie: str
 ) -> None:
     with pytest.raises(
@@ -240,7 +240,7 @@ def test_an_environment_that_only_says_that_it_draws_is_refused_before_training(
 
 
 @pytest.mark.parametrize("lie", ["later", "grow", "metadata", "fast", "negative", "endless"])
-def test_what_an_environment_s_metadata_hide_does_not_end_the_run(
+def test_invalid_metadata_do_not_end_the_run(
     make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], lie: str
 ) -> None:
     trainer = make(*TINY, *LYING, f"env.kwargs.lie={lie}", "trainer.total_steps=48")
@@ -250,7 +250,7 @@ def test_what_an_environment_s_metadata_hide_does_not_end_the_run(
     assert warned == (lie == "later") != bool(videos(tmp_path / "run"))
 
 
-def test_nothing_is_left_of_a_camera() -> None:
+def test_a_closed_rendering_env_leaves_no_process_or_file() -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(3):
         camera = RenderingEnv(PAINTED, {}, None, 60.0, 25, None)
@@ -259,17 +259,17 @@ def test_nothing_is_left_of_a_camera() -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_an_environment_without_pictures_is_refused_with_the_render_modes_that_it_has() -> None:
+def test_an_environment_without_rgb_array_is_refused_with_its_render_modes() -> None:
     with pytest.raises(UserError, match=r"metadata\['render_modes'\] is \[\]; a video needs 'rgb_array'"):
         RenderingEnv("tests.environments:Counter-v0", {}, None, 60.0, 25, None)
 
 
-@pytest.mark.filterwarnings("ignore")  # of Gymnasium, which a camera's process does not show
+@pytest.mark.filterwarnings("ignore")  # of Gymnasium
 @pytest.mark.parametrize(
     ("metadata", "said"),
     [({}, "[]"), ({"render_modes": None}, "[]"), ({"render_modes": ["human", "ansi"]}, "['human', 'ansi']")],
 )
-def test_whatever_an_environment_s_metadata_say_the_refusal_names_its_modes(
+def test_the_refusal_names_the_render_modes_of_any_metadata(
     monkeypatch: pytest.MonkeyPatch, metadata: dict[str, Any], said: str
 ) -> None:
     monkeypatch.setattr(Painted, "metadata", metadata)
@@ -281,7 +281,7 @@ def test_whatever_an_environment_s_metadata_say_the_refusal_names_its_modes(
     assert _render_problem(RenderSettings(PAINTED, pickle_env(PAINTED, {}), None, 25, None)) is None
 
 
-def test_pygame_draws_without_a_word_where_there_is_no_screen(
+def test_pygame_renders_without_a_screen_and_without_output(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("pygame")
@@ -292,7 +292,7 @@ def test_pygame_draws_without_a_word_where_there_is_no_screen(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_run_that_pygame_is_to_draw_is_refused_without_it(
+def test_a_run_that_needs_pygame_for_videos_is_refused_without_it(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "pygame").mkdir()

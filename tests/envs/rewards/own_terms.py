@@ -1,4 +1,4 @@
-"""Terms of a user's own, in a module that pgx imports when it is named."""
+"""User-defined reward terms, in a module that pgx imports by name."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A run that is paid another reward: what it logs, goes on from, evaluates and hands on."""
+"""Runs with a shaped reward: metrics, resume, evaluation and collected datasets."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ CARTPOLE = [
 ]
 
 
-def test_the_parts_of_every_row_are_its_return(make: Make, tmp_path: Path) -> None:
+def test_the_parts_of_the_reward_sum_to_the_return(make: Make, tmp_path: Path) -> None:
     make(
         *small("a2c"), "reward=thrifty", "logger.every=1", "trainer.eval_every=256", "reward.environment=0.1"
     ).train()
@@ -41,8 +41,8 @@ def test_the_parts_of_every_row_are_its_return(make: Make, tmp_path: Path) -> No
         assert ("eval/unshaped_return" in row) == ("eval/episode_return" in row)
 
 
-def test_the_unshaped_return_is_that_of_a_run_without_the_reward(make: Make) -> None:
-    """Of the first rollout, before what is learned differs."""
+def test_the_unshaped_return_equals_that_of_a_run_without_shaping(make: Make) -> None:
+    """Only the first rollout is compared, before the policies differ."""
     found = []
     for reward in ("none", "backward"):
         trainer = make(*small("a2c"), f"reward={reward}", "env.backend=gymnasium", name=reward)
@@ -57,8 +57,8 @@ def test_the_unshaped_return_is_that_of_a_run_without_the_reward(make: Make) -> 
 
 
 @pytest.mark.system
-def test_a_run_resumed_ends_with_the_bits_of_one_that_went_on(make: Make, tmp_path: Path) -> None:
-    """Terms remember the last action and the time in the air, and a checkpoint is where all begin anew."""
+def test_a_resumed_run_equals_an_uninterrupted_one(make: Make, tmp_path: Path) -> None:
+    """Terms keep the previous action and the time in the air, which a checkpoint resets."""
     settings = [
         *small("a2c"),
         "env=Hopper-v4",
@@ -78,7 +78,7 @@ def test_a_run_resumed_ends_with_the_bits_of_one_that_went_on(make: Make, tmp_pa
 
 
 @pytest.mark.system
-def test_environments_of_actors_are_paid_the_same_way(make: Make, tmp_path: Path) -> None:
+def test_actors_use_the_shaped_reward(make: Make, tmp_path: Path) -> None:
     few = ["runner.workers=1", "runner.rollout_steps=64", "logger.every=1"]
     make("algo=impala", "env=CartPole-v1", *few, *OPPOSITE).train()
     rows = [row for row in read(tmp_path / "run" / "metrics.jsonl") if "rollout/episode_return" in row]

@@ -1,4 +1,4 @@
-"""What shaped environments pay is what their terms say of the step, on every backend, and nothing where one resets."""
+"""Shaped rewards are the weighted sum of their terms on every backend, and 0 in reset rows."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ OWN_TERMS = "tests.envs.rewards.own_terms"
 N, STEPS = 3, 120
 
 
-def plan(environment: float = 0.0, **terms: Any) -> RewardSpec:
+def spec(environment: float = 0.0, **terms: Any) -> RewardSpec:
     return RewardSpec("test", environment, terms)
 
 
@@ -27,7 +27,7 @@ def make(backend: Any, reward: RewardSpec, env_id: str = "Walker2d-v5", **kwargs
 
 
 def actions(size: int = 6) -> np.ndarray[Any, Any]:
-    """Beyond the bounds of -1 and 1 as well, where the environment clips."""
+    """Return random actions, some beyond the bounds of -1 and 1."""
     return np.random.default_rng(1).normal(0.0, 0.8, (STEPS, N, size)).astype(np.float32)
 
 
@@ -40,15 +40,15 @@ def played(envs: VectorEnv, seed: int = 7) -> list[Step]:
 
 
 def resets(steps: list[Step]) -> np.ndarray[Any, Any]:
-    """[T, N] where a step only reset its environment."""
+    """Return [T, N] whether a step only reset its environment."""
     done = np.array([s.terminated | s.truncated for s in steps])
     return np.concatenate([np.zeros((1, N), bool), done[:-1]])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_walker_s_own_reward_made_of_terms_is_its_own_reward(backend: str) -> None:
-    """Walker2d pays its forward velocity, 1 for being healthy, and takes 0.001 of the squared action."""
-    reward = plan(forward_velocity={"weight": 1}, alive={"weight": 1}, energy={"weight": -0.001})
+def test_terms_reproduce_the_walker_s_own_reward(backend: str) -> None:
+    """Walker2d's reward is its forward velocity, plus 1 if healthy, minus 0.001 times the squared action."""
+    reward = spec(forward_velocity={"weight": 1}, alive={"weight": 1}, energy={"weight": -0.001})
     steps = played(make(backend, reward))
     only_reset = resets(steps)
     assert only_reset.sum() > 5
@@ -60,9 +60,9 @@ def test_the_walker_s_own_reward_made_of_terms_is_its_own_reward(backend: str) -
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_what_is_paid_changes_nothing_else(backend: str) -> None:
-    plain = played(make(backend, plan(1.0)))
-    other = played(make(backend, plan(0.5, upright={"weight": 2}, height={"weight": 1, "above": 1.0})))
+def test_the_reward_changes_nothing_else_in_a_step(backend: str) -> None:
+    plain = played(make(backend, spec(1.0)))
+    other = played(make(backend, spec(0.5, upright={"weight": 2}, height={"weight": 1, "above": 1.0})))
     for one, two in zip(plain, other, strict=True):
         assert one.reward_parts is None and two.reward_parts is not None
         assert all(
@@ -73,8 +73,8 @@ def test_what_is_paid_changes_nothing_else(backend: str) -> None:
 
 
 @pytest.mark.system
-def test_processes_pay_the_bits_of_one_process() -> None:
-    reward = plan(
+def test_rewards_of_worker_processes_equal_those_of_one_process() -> None:
+    reward = spec(
         1.0,
         air_time={"weight": 1, "longest": 0.2},
         smoothness={"weight": 1},
@@ -87,9 +87,9 @@ def test_processes_pay_the_bits_of_one_process() -> None:
             assert (paid == two.reward_parts.parts[name]).all(), name
 
 
-def test_what_terms_remember_is_of_the_episode_alone() -> None:
-    """Smoothness and time in the air, beside what another hand works out from each environment by itself."""
-    steps = played(make("gymnasium", plan(smoothness={"weight": 1}, air_time={"weight": 1, "longest": 100})))
+def test_state_of_terms_ends_with_the_episode() -> None:
+    """Smoothness and time in the air equal values computed here from each environment alone."""
+    steps = played(make("gymnasium", spec(smoothness={"weight": 1}, air_time={"weight": 1, "longest": 100})))
     flown = 0.0
     for i in range(N):
         env: Any = make_single("Walker2d-v5", {})
@@ -111,21 +111,21 @@ def test_what_terms_remember_is_of_the_episode_alone() -> None:
             assert np.isclose(paid["smoothness"], changed) and np.isclose(paid["air_time"], air / 100)
             ended, before, flown = terminated or truncated, action, max(flown, air)
         env.close()
-    assert flown >= 0.024, "nothing was ever in the air for some steps"
+    assert flown >= 0.024, "no environment was in the air for several steps"
 
 
-def test_a_reset_of_all_begins_all_anew() -> None:
-    envs = make("gymnasium", plan(smoothness={"weight": 1}, air_time={"weight": 1, "longest": 100}))
-    lives = []
+def test_a_reset_discards_the_state_of_terms() -> None:
+    envs = make("gymnasium", spec(smoothness={"weight": 1}, air_time={"weight": 1, "longest": 100}))
+    rewards = []
     for _ in range(2):
         envs.reset(3)
-        lives.append([step(envs, action).reward for action in actions()[5:25]])
+        rewards.append([step(envs, action).reward for action in actions()[5:25]])
     envs.close()
-    assert np.array_equal(*lives)
+    assert np.array_equal(*rewards)
 
 
-def test_a_term_may_be_of_discrete_actions() -> None:
-    envs = make("gymnasium", plan(pressed={"function": f"{OWN_TERMS}.pressed", "weight": 2}), "CartPole-v1")
+def test_a_term_may_use_discrete_actions() -> None:
+    envs = make("gymnasium", spec(pressed={"function": f"{OWN_TERMS}.pressed", "weight": 2}), "CartPole-v1")
     envs.reset(0)
     assert (step(envs, np.array([0, 1, 1])).reward == [0.0, 2.0, 2.0]).all()
     envs.close()
@@ -139,8 +139,8 @@ def test_a_term_may_be_of_discrete_actions() -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*encountered in log:RuntimeWarning")
-def test_a_term_that_gives_no_numbers_is_named(function: str, said: str) -> None:
-    envs = make("gymnasium", plan(mine={"function": f"{OWN_TERMS}.{function}", "weight": 1}))
+def test_the_error_of_a_term_without_numbers_names_it(function: str, said: str) -> None:
+    envs = make("gymnasium", spec(mine={"function": f"{OWN_TERMS}.{function}", "weight": 1}))
     envs.reset(0)
     with pytest.raises(RunError, match=said):
         step(envs, actions()[0])
@@ -151,12 +151,12 @@ def chosen(reward: RewardSpec, env_id: str = "Walker2d-v4", backend: Any = "auto
     return choose_backend(env_id, backend, {}, 4, 1, reward)
 
 
-def test_the_fast_backend_is_left_only_where_it_does_not_show_what_is_needed() -> None:
-    assert chosen(plan(backward_velocity={"weight": 1}, height={"weight": 1, "above": 1})).name == "envpool"
-    hop = plan(air_time={"weight": 1, "longest": 0.3})
+def test_envpool_is_not_used_if_it_lacks_a_quantity() -> None:
+    assert chosen(spec(backward_velocity={"weight": 1}, height={"weight": 1, "above": 1})).name == "envpool"
+    hop = spec(air_time={"weight": 1, "longest": 0.3})
     choice = chosen(hop)
     assert choice.name != "envpool" and "EnvPool does not return the simulator's flight" in choice.reason
-    assert chosen(plan(air_time={"weight": 0, "longest": 0.3})).name == "envpool", "what weighs nothing"
+    assert chosen(spec(air_time={"weight": 0, "longest": 0.3})).name == "envpool", "what weighs nothing"
     with pytest.raises(
         UserError, match=r"env\.backend=envpool: EnvPool does not return the simulator's flight"
     ):
@@ -171,13 +171,11 @@ def test_the_fast_backend_is_left_only_where_it_does_not_show_what_is_needed() -
         ("Pendulum-v1", {"target_speed": {"weight": 1, "speed": 1, "tolerance": 1}}, "has no 'x_velocity'"),
     ],
 )
-def test_what_an_environment_has_not_is_refused_before_a_run(
-    env_id: str, terms: dict[str, Any], said: str
-) -> None:
+def test_a_missing_quantity_is_refused_before_a_run(env_id: str, terms: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        chosen(plan(**terms), env_id)
+        chosen(spec(**terms), env_id)
 
 
-def test_a_term_of_continuous_actions_is_refused_where_they_are_not() -> None:
+def test_a_term_of_continuous_actions_is_refused_for_discrete_ones() -> None:
     with pytest.raises(UserError, match=r"reward\.terms\.energy: needs continuous actions.*takes action"):
-        make("gymnasium", plan(energy={"weight": 1}), "CartPole-v1")
+        make("gymnasium", spec(energy={"weight": 1}), "CartPole-v1")

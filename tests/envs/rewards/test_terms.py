@@ -1,4 +1,4 @@
-"""Each term obeys the law that its docstring states, and robots are as high and as upright as their simulator says."""
+"""Each term obeys the law in its docstring, and heights and tilts of robots equal those of the simulator."""
 
 import inspect
 import math
@@ -35,7 +35,7 @@ from pgx.envs.rewards.terms import (
 SPEEDS = np.linspace(-4.0, 4.0, 33)
 
 
-def test_every_term_takes_a_quantity_and_says_what_it_is() -> None:
+def test_every_term_takes_a_quantity_and_has_a_docstring() -> None:
     for term in TERMS.values():
         assert any(map(is_quantity, inspect.signature(term).parameters)) and inspect.getdoc(term)
     assert all("[N" in quantity.meaning for quantity in QUANTITIES.values())
@@ -47,19 +47,19 @@ def test_the_page_has_every_term_quantity_and_reward() -> None:
         assert re.search(rf"\b{name}\b", page), name
 
 
-def test_backward_is_forward_turned_round() -> None:
+def test_backward_velocity_is_minus_forward_velocity() -> None:
     assert (backward_velocity(SPEEDS) == -forward_velocity(SPEEDS)).all()
 
 
 @given(st.floats(-3.0, 3.0), st.floats(0.1, 2.0))
-def test_target_speed_pays_one_there_and_1_e_a_tolerance_off(speed: float, tolerance: float) -> None:
+def test_target_speed_is_one_at_the_target_and_1_e_at_the_tolerance(speed: float, tolerance: float) -> None:
     at = np.array([speed, speed - tolerance, speed + tolerance])
     assert np.allclose(target_speed(at, speed, tolerance), [1.0, math.exp(-1), math.exp(-1)])
     paid = target_speed(np.sort(SPEEDS + speed), speed, tolerance)
     assert paid.argmax() == 16 and (np.diff(paid[:17]) >= 0).all() and (np.diff(paid[16:]) <= 0).all()
 
 
-def test_efforts_are_quadratic_and_a_steady_action_is_smooth() -> None:
+def test_energy_is_quadratic_and_a_constant_action_is_smooth() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 7, 6))
     assert np.allclose(energy(3.0 * a), 9.0 * energy(a)) and (energy(a) > 0).all()
@@ -68,19 +68,19 @@ def test_efforts_are_quadratic_and_a_steady_action_is_smooth() -> None:
     assert np.allclose(smoothness(a, a + 2.0 * (b - a)), 4.0 * smoothness(a, b))
 
 
-def test_air_time_grows_to_one_and_no_further() -> None:
+def test_air_time_grows_to_one() -> None:
     paid = air_time(np.array([0.0, 0.1, 0.2, 0.4, 9.0]), longest=0.4)
     assert np.allclose(paid, [0.0, 0.25, 0.5, 1.0, 1.0])
 
 
-def test_the_rest_is_what_it_is_called() -> None:
+def test_height_upright_and_alive() -> None:
     assert (alive(np.array([False, True])) == [1.0, 0.0]).all()
     assert np.allclose(height(np.array([1.0, 1.5]), above=1.25), [-0.25, 0.25])
     assert (upright(np.array([1.0, -1.0])) == [1.0, -1.0]).all()
 
 
 def shown_and_true(env: "gymnasium.Env[Any, Any]", rng: np.random.Generator) -> tuple[Any, float, float]:
-    """The observation in a random position, and height and upward direction of the torso by the simulator."""
+    """Return an observation in a random position, and the simulator's height and uprightness of the torso."""
     env.reset(seed=0)
     bare: Any = env.unwrapped
     qpos = rng.normal(size=bare.model.nq)
@@ -96,7 +96,9 @@ def shown_and_true(env: "gymnasium.Env[Any, Any]", rng: np.random.Generator) -> 
     ("version", "kwargs"),
     [("v4", {}), ("v5", {}), ("v5", {"exclude_current_positions_from_observation": False})],
 )
-def test_height_and_tilt_are_those_of_the_simulator(robot: str, kwargs: dict[str, Any], version: str) -> None:
+def test_height_and_tilt_equal_those_of_the_simulator(
+    robot: str, kwargs: dict[str, Any], version: str
+) -> None:
     env_id, rng = f"{robot}-{version}", np.random.default_rng(3)
     env = make_single(env_id, kwargs)
     for _ in range(5):
