@@ -1,4 +1,4 @@
-"""What steps environments has a core of its own where there is one for each, and goes where there is room elsewhere."""
+"""Cores: threads and processes that step environments are pinned if there is one for each core."""
 
 import os
 import time
@@ -15,13 +15,13 @@ CORES = os.cpu_count() or 1
 ALL = set(range(CORES))
 
 pytestmark = [
-    pytest.mark.skipif(os.sched_getaffinity(0) != ALL, reason="not every core of the machine is ours"),
-    pytest.mark.skipif(CORES > 16, reason="as many worker processes as there are cores here take minutes"),
+    pytest.mark.skipif(os.sched_getaffinity(0) != ALL, reason="this process may not use every core"),
+    pytest.mark.skipif(CORES > 16, reason="one worker process per core takes minutes here"),
 ]
 
 
-def of_threads(number: int, **kwargs: int) -> list[set[int]]:
-    """The cores that each of EnvPool's threads may use, with those that step nothing."""
+def affinities_of_threads(number: int, **kwargs: int) -> list[set[int]]:
+    """Return the affinities of EnvPool's threads, including those that do not step environments."""
     before = set(Path("/proc/self/task").iterdir())
     envs = EnvPoolVector("CartPole-v1", CORES, kwargs, number)
     new = [int(task.name) for task in set(Path("/proc/self/task").iterdir()) - before]
@@ -30,50 +30,50 @@ def of_threads(number: int, **kwargs: int) -> list[set[int]]:
     return found
 
 
-def of_workers(number: int) -> list[set[int]]:
-    """The cores that each worker process may use."""
+def affinities_of_workers(number: int) -> list[set[int]]:
+    """Return the affinities of the worker processes."""
     envs = ProcessVector("CartPole-v1", CORES, {}, number, timeout=60.0)
     found = [os.sched_getaffinity(worker.process.pid) for worker in envs._workers]
     envs.close()
     return found
 
 
-@pytest.mark.skipif(CORES == 1, reason="one core is all cores")
-@pytest.mark.parametrize("of", [of_threads, of_workers])
-def test_one_for_each_core_has_a_core_each(of: Callable[[int], list[set[int]]]) -> None:
+@pytest.mark.skipif(CORES == 1, reason="needs several cores")
+@pytest.mark.parametrize("of", [affinities_of_threads, affinities_of_workers])
+def test_one_thread_per_core_is_pinned_to_a_core_each(of: Callable[[int], list[set[int]]]) -> None:
     found = of(CORES)
     assert all(cores == ALL or len(cores) == 1 for cores in found)
     assert all(found.count({core}) == 1 for core in ALL)
 
 
-@pytest.mark.skipif(CORES == 1, reason="fewer than one thread step nothing")
-@pytest.mark.parametrize("of", [of_threads, of_workers])
-def test_fewer_may_use_every_core(of: Callable[[int], list[set[int]]]) -> None:
+@pytest.mark.skipif(CORES == 1, reason="needs several cores")
+@pytest.mark.parametrize("of", [affinities_of_threads, affinities_of_workers])
+def test_fewer_threads_than_cores_are_not_pinned(of: Callable[[int], list[set[int]]]) -> None:
     found = of(CORES - 1)
     assert len(found) >= CORES - 1 and all(cores == ALL for cores in found)
 
 
-def test_what_the_user_says_of_envpool_s_threads_holds() -> None:
-    assert all(cores == ALL for cores in of_threads(CORES, thread_affinity_offset=-1))
+def test_the_user_s_thread_affinity_is_kept() -> None:
+    assert all(cores == ALL for cores in affinities_of_threads(CORES, thread_affinity_offset=-1))
 
 
-def test_the_caller_stays_free() -> None:
-    of_threads(CORES)
+def test_the_caller_is_not_pinned() -> None:
+    affinities_of_threads(CORES)
     assert os.sched_getaffinity(0) == ALL
 
 
-def processor_time(pid: int) -> int:
-    """Ticks that a process has run for."""
+def cpu_time(pid: int) -> int:
+    """Return the clock ticks of CPU time of a process."""
     of = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(of[11]) + int(of[12])
 
 
-def test_workers_that_nobody_asks_fall_asleep() -> None:
+def test_idle_workers_sleep() -> None:
     envs = ProcessVector("CartPole-v1", CORES, {}, CORES, timeout=60.0)
     envs.reset(0)
 
     def ran() -> list[int]:
-        return [processor_time(worker.process.pid) for worker in envs._workers]
+        return [cpu_time(worker.process.pid) for worker in envs._workers]
 
     before, now, deadline = [0], ran(), time.monotonic() + 30
     while before != now:
@@ -82,12 +82,12 @@ def test_workers_that_nobody_asks_fall_asleep() -> None:
         before, now = now, ran()
     assert all(
         len(os.sched_getaffinity(worker.pid)) == 1 for worker in envs._workers
-    )  # those that busy-wait first
+    )  # pinned workers, which busy-wait at first
     envs.close()
 
 
-@pytest.mark.skipif(CORES == 1, reason="there is no part of one core")
-def test_a_part_of_the_machine_is_not_divided() -> None:
+@pytest.mark.skipif(CORES == 1, reason="needs several cores")
+def test_nothing_is_pinned_on_a_part_of_the_machine() -> None:
     os.sched_setaffinity(0, {0})
     try:
         assert not has_one_core_each(1) and not has_one_core_each(CORES)
@@ -98,7 +98,7 @@ def test_a_part_of_the_machine_is_not_divided() -> None:
 @pytest.mark.parametrize(
     ("written", "granted"), [("max 100000", None), ("50000 100000", 1), ("150000 100000", 2), ("", None)]
 )
-def test_threads_follow_the_quota_of_a_container(
+def test_available_cores_follow_the_quota_of_a_container(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str, granted: int | None
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))

@@ -1,4 +1,4 @@
-"""What two ranks compute, each from its own rows, is what one process computes from all of them."""
+"""Ranks: two ranks, each with its own rows, compute what one process computes from all rows."""
 
 from dataclasses import replace
 
@@ -23,7 +23,10 @@ from pgx.ops.stats import standardize
 from tests.conftest import seen
 from tests.thread_ranks import on_ranks
 
-NO_SHAPING = [torch.tensor([0, 2, 5]), torch.tensor([1, 3, 4, 6, 7])]  # the rows of each rank among all eight
+ROWS_OF_RANKS = [
+    torch.tensor([0, 2, 5]),
+    torch.tensor([1, 3, 4, 6, 7]),
+]  # the rows of each rank among all eight
 ROWS = 8
 
 
@@ -33,7 +36,7 @@ def critic() -> nn.Module:
 
 
 def batch() -> Batch:
-    """Eight rows whose halves have means and spreads of their own."""
+    """Return eight rows whose halves have different means and deviations."""
     generator = torch.Generator().manual_seed(1)
     obs = torch.randn(ROWS, 2, generator=generator, dtype=torch.float64)
     target = torch.arange(ROWS, dtype=torch.float64) ** 2
@@ -42,8 +45,8 @@ def batch() -> Batch:
 
 
 def part(ranks: Ranks) -> Batch:
-    """The rows of one rank, and where they stand among those of both."""
-    own = NO_SHAPING[ranks.rank]
+    """Return the rows of one rank, with their positions among those of both."""
+    own = ROWS_OF_RANKS[ranks.rank]
     return replace(batch().rows(own), shard=Shard(ranks, ROWS, own))
 
 
@@ -85,19 +88,19 @@ def test_a_fisher_product_is_over_the_rows_of_all_ranks() -> None:
         torch.testing.assert_close(found, expected)
 
 
-def test_numbers_are_standardised_over_the_rows_of_all_ranks() -> None:
+def test_numbers_are_standardized_over_the_rows_of_all_ranks() -> None:
     expected = standardize(batch().advantage)
 
     def standardized(ranks: Ranks) -> Tensor:
         rows = part(ranks)
         return standardize(rows.advantage, rows.mean)
 
-    for own, found in zip(NO_SHAPING, on_ranks(2, standardized), strict=True):
+    for own, found in zip(ROWS_OF_RANKS, on_ranks(2, standardized), strict=True):
         torch.testing.assert_close(found, expected[own])
 
 
 def rollout(envs: slice, ranks: Ranks) -> Rollout:
-    """Three steps of some of four environments, one of whose rows is no data."""
+    """Return three steps of some of four environments; one row is invalid."""
     generator = torch.Generator().manual_seed(2)
     obs = torch.randn(4, 4, 2, generator=generator)
     never, time = torch.zeros(3, 4, dtype=torch.bool), torch.arange(3).unsqueeze(1).expand(3, 4)
@@ -119,7 +122,7 @@ def rollout(envs: slice, ranks: Ranks) -> Rollout:
     return replace(own, shard=shard_of(ranks, own.valid))
 
 
-def test_advantages_of_ranks_are_those_of_one_process_and_know_their_place() -> None:
+def test_advantages_of_ranks_are_those_of_one_process() -> None:
     generator = torch.Generator().manual_seed(0)
     policy = MLPPolicy([], "tanh", 1.0, 1.0, 0.0, "gaussian").make(Continuous((2,)), Discrete(2), generator)
     agent = Agent(

@@ -1,4 +1,4 @@
-"""Who is in one call for too long is found, and nobody else."""
+"""Watchdog: finds workers that are in one call for too long, and no others."""
 
 import numpy as np
 
@@ -7,18 +7,18 @@ from pgx.envs.gymnasium_backend import GymnasiumVector
 from pgx.envs.make import CallCountingEnv
 
 
-def test_only_time_that_is_waited_within_one_call_counts() -> None:
+def test_only_waiting_time_within_one_call_counts() -> None:
     watch = Watchdog(3, timeout=2.0)
     calls = attach_call_counts(watch.memory, 3)
-    calls += [1, 1, 0]  # the third is in no call
-    assert watch.hanging(5.0) is None  # they were not seen in it before
+    calls += [1, 1, 0]  # the third worker is in no call
+    assert watch.hanging(5.0) is None  # the first look at these calls
     assert watch.hanging(1.9) is None
-    calls[0] += 2  # out of it, and in another
+    calls[0] += 2  # returned, and in another call
     assert watch.hanging(0.0) is None
     assert watch.hanging(0.2) == 1
 
 
-def test_one_that_takes_the_place_of_another_is_not_held_to_what_that_one_did() -> None:
+def test_a_restarted_worker_starts_with_a_new_count() -> None:
     watch = Watchdog(1, timeout=2.0)
     calls = attach_call_counts(watch.memory, 1)
     calls += 1
@@ -31,7 +31,7 @@ def test_one_that_takes_the_place_of_another_is_not_held_to_what_that_one_did() 
     assert watch.hanging(1.5) is None
 
 
-def test_a_counter_is_odd_within_calls_alone() -> None:
+def test_counters_are_odd_only_within_calls() -> None:
     calls = np.zeros(1, np.int64)
     envs = GymnasiumVector("CartPole-v1", 2, {}, first_index=0)
     seen: list[int] = []

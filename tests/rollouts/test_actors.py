@@ -1,4 +1,4 @@
-"""What actors store of a rollout is what the learner makes of it."""
+"""Trajectories in shared memory: what actors write is what the learner reads."""
 
 from dataclasses import fields, replace
 
@@ -37,7 +37,7 @@ def rollout(seed: int, masked: bool, state_size: int) -> Rollout:
 
 @pytest.mark.parametrize("state_size", [0, 6])
 @pytest.mark.parametrize("masked", [False, True])
-def test_trajectories_side_by_side_are_the_rollouts_that_were_stored(masked: bool, state_size: int) -> None:
+def test_concatenated_trajectories_are_the_stored_rollouts(masked: bool, state_size: int) -> None:
     parts, stored = [rollout(seed, masked, state_size) for seed in range(3)], []
     for part in parts:
         columns = {
@@ -48,12 +48,12 @@ def test_trajectories_side_by_side_are_the_rollouts_that_were_stored(masked: boo
         stored.append(columns)
     whole = concatenate(stored, torch.device("cpu"))
     for field in fields(Rollout):
-        own = [getattr(part, field.name) for part in parts]
+        columns = [getattr(part, field.name) for part in parts]
         found = getattr(whole, field.name)
-        assert found is own[0] is None or torch.equal(found, torch.cat(own, 1)), field.name
+        assert found is columns[0] is None or torch.equal(found, torch.cat(columns, 1)), field.name
 
 
-def test_actors_that_show_no_mask_allow_everything_beside_those_that_do() -> None:
+def test_actors_without_masks_allow_every_action() -> None:
     parts, stored = [rollout(0, True, 0), replace(rollout(1, False, 0))], []
     for part in parts:
         columns = {

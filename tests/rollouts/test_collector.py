@@ -1,4 +1,4 @@
-"""What a rollout says is what happened, each row is noted once, and as much as can be while environments move."""
+"""RolloutCollector and its buffer: rollouts are what happened, and each row is stored once, while environments step."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -39,8 +39,8 @@ def numbers(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("capacity", [1, 2, 7, 64])
-def test_rows_come_back_as_they_were_written(capacity: int) -> None:
-    """Bit for bit and in their own types, in a buffer that is too small or too large at first."""
+def test_the_buffer_returns_rows_as_written(capacity: int) -> None:
+    """Bit for bit and with their dtypes, in a buffer that is too small or too large at first."""
     rng = np.random.default_rng(0)
     buffer = RolloutBuffer(capacity)
     written = {name: numbers(rng, 41, 5, *shape).astype(kind) for name, (shape, kind) in COLUMNS.items()}
@@ -55,7 +55,7 @@ def test_rows_come_back_as_they_were_written(capacity: int) -> None:
         assert torch.equal(tensor, torch.from_numpy(values))
 
 
-def test_a_recording_keeps_what_values_were_when_they_were_written() -> None:
+def test_the_buffer_copies_values() -> None:
     buffer, values = RolloutBuffer(capacity=4), np.zeros(2)
     buffer.write("reward", 0, values)
     values += 7
@@ -63,7 +63,7 @@ def test_a_recording_keeps_what_values_were_when_they_were_written() -> None:
     assert buffer["reward"].tolist() == [[0.0, 0.0]]
 
 
-def test_as_many_rows_come_back_as_steps_were_taken_and_more_where_asked_for() -> None:
+def test_the_buffer_returns_complete_rows_and_extra_rows() -> None:
     buffer = RolloutBuffer(capacity=8)
     for t in range(6):
         buffer.write("obs", t, np.array([t]))
@@ -74,27 +74,27 @@ def test_as_many_rows_come_back_as_steps_were_taken_and_more_where_asked_for() -
 
 
 @pytest.mark.parametrize("capacity", [1, 2, 64])
-def test_what_was_not_written_is_ones(capacity: int) -> None:
-    """Masks of environments that show theirs at times: all is allowed where nothing was said."""
+def test_rows_not_written_are_ones(capacity: int) -> None:
+    """For environments that have masks only at times: without a mask every action is allowed."""
     buffer = RolloutBuffer(capacity)
-    said = np.zeros((3, 4), dtype=bool)
-    buffer.write("action_mask", 5, said)
-    buffer.write("action_mask", 30, said)
+    mask = np.zeros((3, 4), dtype=bool)
+    buffer.write("action_mask", 5, mask)
+    buffer.write("action_mask", 30, mask)
     buffer.steps = 31
     expected = np.ones((31, 3, 4), dtype=bool)
     expected[[5, 30]] = False
     assert np.array_equal(buffer["action_mask"], expected)
 
 
-def test_a_recording_says_which_columns_it_has() -> None:
+def test_the_buffer_contains_written_columns() -> None:
     buffer = RolloutBuffer(capacity=1)
     assert "reward" not in buffer
     buffer.write("reward", 0, np.zeros(1))
     assert "reward" in buffer and "recurrent_state" not in buffer
 
 
-def test_rows_can_be_marked_where_they_stand() -> None:
-    """What a runner finds out after a step: that it was beyond what was asked for."""
+def test_rows_can_be_changed_in_place() -> None:
+    """A runner marks rows after a step, for example those after the last requested episode."""
     buffer = RolloutBuffer(capacity=1)
     for t in range(3):
         buffer.write("valid", t, np.ones(2, dtype=bool))
@@ -143,7 +143,7 @@ def agent_for(envs: VectorEnv, policy: str, seed: int = 0) -> Agent:
     generator = torch.Generator().manual_seed(seed)
     made = POLICIES[policy](**POLICY[policy]).make(envs.obs_spec, envs.action_spec, generator)
     if policy == "tabular":
-        with torch.no_grad():  # it starts uniform, and so as any other
+        with torch.no_grad():  # it starts uniform, like any other
             for table in made.parameters():
                 table.normal_(generator=generator)
     return Agent(made, Zero(), normalizer_of(envs.obs_spec))
@@ -160,11 +160,11 @@ def collected(made: Kind, policy: str, rollouts: int = 1) -> tuple[list[Rollout]
     return [runner.collect(agent) for _ in range(rollouts)], collector
 
 
-# --- what happened is what was recorded ---
+# --- contents of rollouts ---
 
 
-def test_every_observation_is_what_the_environment_showed_after_the_action_before() -> None:
-    """Echo shows which episode it is in, its step and the action that it was given."""
+def test_observations_follow_their_actions() -> None:
+    """Echo observes the number of its episode, its step and the last action."""
     (rollout, following), _ = collected(gymnasium("Echo-v0"), "mlp", rollouts=2)
     assert torch.equal(rollout.obs[1:], rollout.next_obs[:-1])
     assert torch.equal(following.obs[0], rollout.next_obs[-1])
@@ -173,17 +173,17 @@ def test_every_observation_is_what_the_environment_showed_after_the_action_befor
     assert torch.equal(after[valid][:, 1], obs[valid][:, 1] + 1)
     assert torch.equal(after[valid][:, 0], obs[valid][:, 0])
     assert torch.equal(obs[valid][:, 1].long(), rollout.time[valid])
-    # A reset shows the start of another episode, whatever action was drawn for it.
+    # A reset observes the start of another episode, whatever the action.
     assert int((~valid).sum()) > N
     assert not after[~valid][:, 1:].any() and bool((after[~valid][:, 0] != obs[~valid][:, 0]).all())
     names = obs[..., 0].T
-    shown = [set(column.tolist()) for column in names]
-    assert len(set.union(*shown)) == sum(map(len, shown))  # no episode is in two columns
+    episodes = [set(column.tolist()) for column in names]
+    assert len(set.union(*episodes)) == sum(map(len, episodes))  # no episode is in two columns
 
 
 @pytest.mark.parametrize("cut", [False, True])
-def test_each_environment_is_counted_by_itself(cut: bool) -> None:
-    """Counter shows k and pays k + 1 for the step to k + 1."""
+def test_environments_are_counted_separately(cut: bool) -> None:
+    """Counter observes k; the step to k + 1 has reward k + 1."""
     collector = collector_for(gymnasium("Counter-v0", cut=cut))
     rollout = SyncRunner(collector, T, lag=0).collect(agent_for(collector.envs, "mlp"))
     valid, now = rollout.valid, rollout.obs[..., 0]
@@ -207,8 +207,8 @@ CASES: dict[str, tuple[Kind, str]] = {
 
 
 @pytest.mark.parametrize(("made", "policy"), CASES.values(), ids=CASES)
-def test_recorded_log_probs_are_of_the_agent_that_acted(made: Kind, policy: str) -> None:
-    """Also of another agent than the one before, and after a normaliser has moved."""
+def test_log_probs_are_those_of_the_acting_agent(made: Kind, policy: str) -> None:
+    """Also after a change of the agent or of the normalizer."""
     collector = collector_for(made)
     runner = SyncRunner(collector, T, lag=0)
     first, second = (agent_for(collector.envs, policy, seed) for seed in (0, 1))
@@ -219,8 +219,8 @@ def test_recorded_log_probs_are_of_the_agent_that_acted(made: Kind, policy: str)
         agent.normalizer.observe(5.0 + rollout.obs[rollout.valid])
 
 
-def test_chance_is_new_at_every_step_of_every_environment() -> None:
-    """What remains of actions without mean and deviation: standard normal, and no two of it depend on each other."""
+def test_action_noise_is_independent_over_steps_and_environments() -> None:
+    """Actions minus mean, divided by the deviation, are independent and standard normal."""
     collector = collector_for(gymnasium("Echo-v0"))
     agent, runner = agent_for(collector.envs, "mlp"), SyncRunner(collector, 200, lag=0)
     noise = []
@@ -248,8 +248,8 @@ def test_a_recurrent_policy_begins_each_episode_with_state_zero() -> None:
 
 
 @pytest.mark.parametrize("cut", [False, True])
-def test_a_boundary_forgets_the_returns_of_the_episodes_under_way(cut: bool) -> None:
-    """An episode that a boundary broke off earned what it did; the one after begins at 0, and so after any end."""
+def test_a_boundary_resets_running_returns(cut: bool) -> None:
+    """The discounted return restarts at 0 after a boundary and after any end of an episode."""
     collector, discount = collector_for(gymnasium("Counter-v0", cut=cut), scaled=True), 0.9
     agent, returns = agent_for(collector.envs, "mlp"), list[float]()
     assert collector.reward_scaler is not None
@@ -264,7 +264,7 @@ def test_a_boundary_forgets_the_returns_of_the_episodes_under_way(cut: bool) -> 
                     continue
                 running = discount * running + float(
                     rollout.next_obs[t, n, 0]
-                )  # Counter pays what it shows next
+                )  # the reward of Counter is its next observation
                 returns.append(running)
     state, expected = collector.reward_scaler.state_dict(), torch.tensor(returns, dtype=torch.float64)
     assert int(state["count"]) == len(returns)
@@ -300,7 +300,7 @@ BOTH = {
     ],
 )
 def test_environments_in_worker_processes_give_the_same_rollouts(env_id: str, policy: str) -> None:
-    """Bit for bit: no row is of another step or environment because it came from elsewhere."""
+    """Bit for bit: worker processes do not mix up steps or environments."""
     whole, here = collected(kind("gymnasium", env_id), policy, rollouts=2)
     parted, there = collected(kind("processes", env_id), policy, rollouts=2)
     there.envs.close()
@@ -312,31 +312,31 @@ def test_environments_in_worker_processes_give_the_same_rollouts(env_id: str, po
     assert here.episodes == there.episodes and len(here.episodes) == sum(int(r.done.sum()) for r in whole)
 
 
-# --- the order of things, and how often ---
+# --- order and number of calls ---
 
 
 def watched(collector: RolloutCollector, buffer: RolloutBuffer, events: list[tuple[str, int]]) -> None:
-    """Have these note what they are asked for, and the row that is written."""
+    """Record calls of send and receive, and the column and row of each write."""
     send, receive, write = collector.envs.send, collector.envs.receive, buffer.write
 
-    def noted_send(action: AnyArray) -> None:
+    def recorded_send(action: AnyArray) -> None:
         events.append(("send", -1))
         send(action)
 
-    def noted_receive() -> Step:
+    def recorded_receive() -> Step:
         events.append(("receive", -1))
         return receive()
 
-    def noted_write(name: str, t: int, values: AnyArray) -> None:
+    def recorded_write(name: str, t: int, values: AnyArray) -> None:
         events.append((name, t))
         write(name, t, values)
 
-    collector.envs.send, collector.envs.receive = noted_send, noted_receive  # type: ignore[method-assign]
-    buffer.write = noted_write  # type: ignore[method-assign]
+    collector.envs.send, collector.envs.receive = recorded_send, recorded_receive  # type: ignore[method-assign]
+    buffer.write = recorded_write  # type: ignore[method-assign]
 
 
-def test_what_can_be_noted_while_the_environments_move_is() -> None:
-    """What was drawn for a step, during it; what it led to, during the next."""
+def test_results_are_stored_while_environments_step() -> None:
+    """Actions are stored during their step, its results during the next step."""
     collector, buffer, events = (
         collector_for(gymnasium("Masked-v0")),
         RolloutBuffer(T + 1),
@@ -351,7 +351,7 @@ def test_what_can_be_noted_while_the_environments_move_is() -> None:
         {"reward", "terminated", "truncated", "obs"},
     )
     moving, step, noted = False, -1, Counter[str]()
-    for what, row in events[1:]:  # the first of all is the observation that was there before any step
+    for what, row in events[1:]:  # except the first event, the initial observation
         if what in ("send", "receive"):
             assert moving == (what == "receive")
             moving, step = not moving, step + (what == "send")
@@ -381,14 +381,14 @@ def test_each_row_is_copied_once(capacity: int) -> None:
     assert set(written) == rows and set(written.values()) == {1}
 
 
-def test_the_policy_is_asked_once_a_step() -> None:
-    """But for the very first question: what shape its noise has."""
+def test_the_policy_is_evaluated_once_per_step() -> None:
+    """Except for one evaluation at the start, which finds the shape of the noise."""
     collector = collector_for(gymnasium("Echo-v0"))
-    agent, asked = agent_for(collector.envs, "mlp"), list[int]()
+    agent, rows = agent_for(collector.envs, "mlp"), list[int]()
     assert isinstance(agent.policy, torch.nn.Module)
-    agent.policy.register_forward_hook(lambda module, given, result: asked.append(len(given[0])))
+    agent.policy.register_forward_hook(lambda module, given, result: rows.append(len(given[0])))
     runner = SyncRunner(collector, T, lag=0)
     for rollout in range(3):
         runner.collect(agent)
-        assert asked == [N] * ((rollout == 0) + T)
-        asked.clear()
+        assert rows == [N] * ((rollout == 0) + T)
+        rows.clear()

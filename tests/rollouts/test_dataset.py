@@ -1,4 +1,4 @@
-"""Rollouts of recorded episodes: passes, streams, rewards, and that they are the recorded policy's."""
+"""DatasetRunner: passes, random streams and rewards of rollouts of recorded episodes."""
 
 import copy
 from collections import Counter
@@ -29,8 +29,8 @@ def runner_of(trainer: Trainer) -> DatasetRunner:
     return trainer.runner
 
 
-def recorded_returns(rollout: Rollout) -> list[tuple[float, ...]]:
-    """Something that tells an episode from others: its first observation."""
+def first_observations(rollout: Rollout) -> list[tuple[float, ...]]:
+    """Return the first observation of each episode, which identifies it."""
     return [tuple(x.tolist()) for x in rollout.obs[0]]
 
 
@@ -43,7 +43,7 @@ def test_a_pass_gives_every_episode_once(make: Make, episodes_per_rollout: int) 
     seen: Counter[tuple[float, ...]] = Counter()
     order = []
     for _ in range(16 * passes // episodes_per_rollout):
-        order += recorded_returns(runner.collect(trainer.agent))
+        order += first_observations(runner.collect(trainer.agent))
     seen.update(order[: 16 * passes])
     assert len(seen) == 16 and set(seen.values()) == {passes}
     assert order[:16] != order[16:32]
@@ -54,12 +54,12 @@ def test_a_rollout_has_the_recorded_policy_s_probabilities_and_raw_rewards_when_
     runner = runner_of(trainer)
     rollout = runner.collect(trainer.agent)
     by_start = {tuple(e.obs[0].tolist()): e for e in runner.recorded}
-    for i, start in enumerate(recorded_returns(rollout)):
+    for i, start in enumerate(first_observations(rollout)):
         episode = by_start[start]
         own = rollout.valid[:, i]
         assert torch.equal(rollout.log_prob[own, i], episode.log_prob)
         assert torch.equal(rollout.reward[own, i], episode.reward)
-    assert runner.episodes == []  # the returns are no success of the learner
+    assert runner.episodes == []  # recorded returns are not those of the learner
 
 
 def test_rewards_are_scaled_by_the_deviation_of_recorded_returns(make: Make) -> None:
@@ -76,7 +76,7 @@ def test_rewards_are_scaled_by_the_deviation_of_recorded_returns(make: Make) -> 
 
 
 def recorded(length: int, reward: float, seed: int) -> RecordedEpisode:
-    """An episode of so many steps, each of which pays the same."""
+    """Return an episode with equal rewards at all steps."""
     generator = torch.Generator().manual_seed(seed)
     return RecordedEpisode(
         obs=torch.randn(length + 1, 2, generator=generator),
@@ -88,8 +88,8 @@ def recorded(length: int, reward: float, seed: int) -> RecordedEpisode:
     )
 
 
-def test_returns_of_one_rollout_do_not_run_on_into_the_next() -> None:
-    """Rollouts of four and of two columns, padded to the longest: each episode's discounted returns are its own."""
+def test_returns_do_not_continue_in_the_next_rollout() -> None:
+    """Rollouts with four and two columns, padded to the longest: discounted returns restart in each episode."""
     episodes = [recorded(length, float(length), seed=length) for length in (3, 9, 2, 7, 5, 4)]
     scaler, discount = RewardScaler(0.9, float("inf")), 0.9
     runner = DatasetRunner(SimpleNamespace(), scaler, episodes, 4, 0, torch.device("cpu"))  # type: ignore[arg-type]
@@ -101,13 +101,13 @@ def test_returns_of_one_rollout_do_not_run_on_into_the_next() -> None:
     assert int(state["count"]) == len(returns)
     assert torch.allclose(state["mean"], expected.mean())
     assert torch.allclose(state["squares"], (expected - expected.mean()).square().sum())
-    # The last rollout was scaled by the deviation of all; an episode pays its length.
+    # The last rollout is scaled by the deviation over all; each reward is the length of its episode.
     raw = last.valid.sum(0) / expected.std(correction=0)
     assert torch.allclose(last.reward.double(), torch.where(last.valid, raw, 0.0), rtol=1e-4)
     assert runner.collect(SimpleNamespace()).valid.shape[1] == 4  # type: ignore[arg-type]
 
 
-def test_the_shuffles_are_no_stream_of_others() -> None:
+def test_shuffles_have_a_separate_stream() -> None:
     episodes = [recorded(2, 1.0, seed) for seed in range(40)]
     runner = DatasetRunner(SimpleNamespace(), None, episodes, 40, 7, torch.device("cpu"))  # type: ignore[arg-type]
     first = runner.collect(SimpleNamespace()).obs  # type: ignore[arg-type]
@@ -116,9 +116,9 @@ def test_the_shuffles_are_no_stream_of_others() -> None:
         assert not torch.equal(first[0], torch.stack([episodes[i].obs[0] for i in order]))
 
 
-def test_its_stream_depends_on_the_seed_and_is_saved_and_restored(make: Make) -> None:
+def test_shuffles_depend_on_the_seed_and_are_restored(make: Make) -> None:
     one, two = make(*SETTINGS), make(*SETTINGS, "seed=1", name="two")
-    first = [recorded_returns(t.runner.collect(t.agent)) for t in (one, two)]
+    first = [first_observations(t.runner.collect(t.agent)) for t in (one, two)]
     assert first[0] != first[1]
     two.runner.load_state_dict(copy.deepcopy(one.runner.state_dict()))
     for _ in range(6):
@@ -128,9 +128,7 @@ def test_its_stream_depends_on_the_seed_and_is_saved_and_restored(make: Make) ->
         )
 
 
-def test_a_run_reports_no_returns_of_the_recorded_policy_and_evaluates_its_own(
-    make: Make, tmp_path: Path
-) -> None:
+def test_only_the_learned_policy_has_reported_returns(make: Make, tmp_path: Path) -> None:
     trainer = make(*SETTINGS, "trainer.eval_every=100", "trainer.eval_episodes=2")
     summary = trainer.train()
     assert summary["final_return"] is None and summary["best_return"] is None
@@ -140,20 +138,20 @@ def test_a_run_reports_no_returns_of_the_recorded_policy_and_evaluates_its_own(
     assert all(0 < row["algo/weight_ess"] <= 1 and row["algo/weight_max"] > 0 for row in rows)
 
 
-def test_more_episodes_than_there_are_are_refused(make: Make) -> None:
+def test_more_episodes_than_recorded_are_refused(make: Make) -> None:
     with pytest.raises(
         UserError, match=r"runner.episodes=17: the dataset .* has 16 episodes; set at most 16"
     ):
         make(*SETTINGS, "runner.episodes=17")
 
 
-def test_a_dataset_that_is_not_there_is_an_error_before_anything_is_made(tmp_path: Path) -> None:
+def test_a_missing_dataset_is_refused_before_anything_is_built(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         build(validate(compose([*SETTINGS, f"dataset={tmp_path / 'none'}", f"run_dir={tmp_path / 'run'}"])))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_learner_starts_from_its_own_weights_whatever_was_recorded(make: Make) -> None:
+def test_initial_weights_do_not_depend_on_the_dataset(make: Make) -> None:
     one, two = (
         make(*SETTINGS),
         make("algo=off_policy_reinforce", "env=CartPole-v1", "runner=episodes", name="two"),

@@ -1,4 +1,4 @@
-"""Datasets: what is written comes back, in a layout that Minari reads and writes too."""
+"""Datasets: written and read without change, in Minari's layout."""
 
 import json
 import shutil
@@ -78,7 +78,7 @@ def assert_same(one: list[RecordedEpisode], two: list[RecordedEpisode]) -> None:
 # --- episodes and rollouts
 
 
-def test_the_episodes_of_a_rollout_are_whole_and_put_together_again_they_are_the_rollout(make: Make) -> None:
+def test_split_and_joined_episodes_are_the_rollout(make: Make) -> None:
     rollout = played(make, "CartPole-v1", "runner.episodes_per_env=3")
     episodes = split_episodes(rollout)
     assert len(episodes) == 12 and sum(len(e) for e in episodes) == rollout.steps
@@ -94,15 +94,15 @@ def test_the_episodes_of_a_rollout_are_whole_and_put_together_again_they_are_the
         assert torch.equal(joined.next_obs[steps - 1, i], episode.obs[-1])
 
 
-# --- there and back
+# --- writing and reading
 
 
 @pytest.mark.parametrize("kind", ENVS)
-def test_what_is_written_is_read_to_the_bit(make: Make, tmp_path: Path, kind: str) -> None:
+def test_datasets_are_read_as_written(make: Make, tmp_path: Path, kind: str) -> None:
     episodes = split_episodes(played(make, ENVS[kind]))
-    said = written(tmp_path / "d", ENVS[kind], episodes)
+    summary = written(tmp_path / "d", ENVS[kind], episodes)
     returns = [float(e.reward.sum()) for e in episodes]
-    assert said == (4, sum(len(e) for e in episodes), pytest.approx(np.mean(returns), rel=1e-5))
+    assert summary == (4, sum(len(e) for e in episodes), pytest.approx(np.mean(returns), rel=1e-5))
     assert_same(read(tmp_path / "d", ENVS[kind]), episodes)
     assert_same(read(tmp_path / "d" / "data", ENVS[kind]), episodes)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["d", "run"]
@@ -116,7 +116,9 @@ def test_action_masks_are_kept(make: Make, tmp_path: Path) -> None:
     written(tmp_path / "d", "CartPole-v1", episodes)
     assert_same(read(tmp_path / "d", "CartPole-v1"), episodes)
     mask = join_episodes(episodes).action_mask
-    assert mask is not None and bool(mask[~join_episodes(episodes).valid].all())  # padding forbids nothing
+    assert mask is not None and bool(
+        mask[~join_episodes(episodes).valid].all()
+    )  # padding allows every action
 
 
 def test_the_file_has_the_environment_s_own_numbers_in_minari_s_layout(make: Make, tmp_path: Path) -> None:
@@ -152,11 +154,11 @@ def test_the_file_has_the_environment_s_own_numbers_in_minari_s_layout(make: Mak
         spaces.MultiDiscrete([[3, 2], [2, 4]], start=[[1, 0], [0, 2]]),
     ],
 )
-def test_a_space_survives_its_words(space: "gymnasium.Space[Any]") -> None:
+def test_spaces_survive_json(space: "gymnasium.Space[Any]") -> None:
     assert space_from_json(space_to_json(space)) == space
 
 
-def test_choices_of_several_dimensions_are_read_as_they_were_taken() -> None:
+def test_multidimensional_choices_are_read_as_written() -> None:
     space = spaces.MultiDiscrete([[2, 3], [4, 5]], start=[[0, 1], [2, 3]])
     taken = torch.tensor([[0, 1, 2, 3], [1, 0, 3, 4], [1, 2, 0, 0]])
     stored = _to_space(space, taken)
@@ -164,10 +166,10 @@ def test_choices_of_several_dimensions_are_read_as_they_were_taken() -> None:
     assert torch.equal(_numbers("here", stored, space, MultiDiscrete((2, 3, 4, 5)), 3), taken)
 
 
-# --- what goes wrong
+# --- errors
 
 
-def test_nothing_is_written_over_and_a_failure_leaves_nothing(make: Make, tmp_path: Path) -> None:
+def test_writing_never_overwrites_and_a_failure_leaves_nothing(make: Make, tmp_path: Path) -> None:
     episodes = split_episodes(played(make, "CartPole-v1"))
     (tmp_path / "there").mkdir()
     with pytest.raises(UserError, match="already exists"):
@@ -187,7 +189,7 @@ def test_nothing_is_written_over_and_a_failure_leaves_nothing(make: Make, tmp_pa
 
 
 def change(path: str, value: Any) -> Callable[[Path], None]:
-    """Replace a dataset of the HDF5 file; None only removes it."""
+    """Return a function that replaces a dataset of the HDF5 file; None removes it."""
 
     def damage(folder: Path) -> None:
         with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
@@ -240,7 +242,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_what_is_no_dataset_is_refused_by_name(make: Make, tmp_path: Path, kind: str) -> None:
+def test_invalid_datasets_are_refused(make: Make, tmp_path: Path, kind: str) -> None:
     damage, words = DAMAGE[kind]
     written(tmp_path / "d", "CartPole-v1", split_episodes(played(make, "CartPole-v1")))
     damage(tmp_path / "d")
@@ -256,7 +258,7 @@ def test_a_dataset_of_other_observations_or_actions_is_refused(make: Make, tmp_p
     assert "its observations are" in caught.value.problems[0] and "Pendulum-v1" in caught.value.problems[1]
 
 
-def test_without_h5py_it_says_what_to_install(
+def test_a_missing_h5py_is_named_with_its_extra(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
@@ -266,7 +268,7 @@ def test_without_h5py_it_says_what_to_install(
         read(tmp_path / "d", "CartPole-v1")
 
 
-# --- Minari itself, where it is installed
+# --- Minari
 
 
 def test_minari_reads_what_is_written(make: Make, tmp_path: Path) -> None:
@@ -276,12 +278,15 @@ def test_minari_reads_what_is_written(make: Make, tmp_path: Path) -> None:
         written(path, env_id, episodes, algorithm_name="reinforce")
         dataset = minari.MinariDataset(path / "data")
         assert dataset.total_episodes == 4 and dataset.total_steps == sum(len(e) for e in episodes)
-        for ours, theirs in zip(episodes, dataset, strict=True):
-            assert all(dataset.observation_space.contains(x) for x in theirs.observations)
-            assert all(dataset.action_space.contains(a) for a in theirs.actions)
-            assert theirs.rewards.tolist() == ours.reward.tolist()
-            assert theirs.infos["log_prob"].tolist() == ours.log_prob.tolist()
-            assert (theirs.terminations[-1], theirs.truncations[-1]) == (ours.terminated, ours.truncated)
+        for episode, read_back in zip(episodes, dataset, strict=True):
+            assert all(dataset.observation_space.contains(x) for x in read_back.observations)
+            assert all(dataset.action_space.contains(a) for a in read_back.actions)
+            assert read_back.rewards.tolist() == episode.reward.tolist()
+            assert read_back.infos["log_prob"].tolist() == episode.log_prob.tolist()
+            assert (read_back.terminations[-1], read_back.truncations[-1]) == (
+                episode.terminated,
+                episode.truncated,
+            )
 
 
 def test_what_minari_writes_is_read(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +309,7 @@ def test_what_minari_writes_is_read(make: Make, tmp_path: Path, monkeypatch: pyt
     assert_same(read(tmp_path / "cartpole" / "random-v0", "CartPole-v1"), episodes)
 
 
-def test_minari_lists_what_is_written_into_its_folder_whatever_the_namespace(
+def test_minari_lists_datasets_in_its_folder(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
@@ -316,7 +321,7 @@ def test_minari_lists_what_is_written_into_its_folder_whatever_the_namespace(
         written(path, "CartPole-v1", episodes, algorithm_name="reinforce")
     assert sorted(minari.list_local_datasets()) == sorted(
         names
-    )  # a warning, which is an error, for any other
+    )  # Minari would warn of others, and warnings are errors
     assert list_local_namespaces() == ["one", "one/two", "three", "three/four"]
     assert minari.load_dataset("one/two/of-v0").total_episodes == len(episodes)
     written(tmp_path / "elsewhere-v0", "CartPole-v1", episodes)

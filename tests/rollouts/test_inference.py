@@ -1,4 +1,4 @@
-"""Actions chosen in the learner's process: they are the policy's, for whoever asks, however many ask at once."""
+"""Central inference: every actor receives the policy's actions, also with simultaneous requests."""
 
 import os
 import select
@@ -30,25 +30,25 @@ MLP = MLPPolicy(
 )
 
 
-def made(seed: int) -> Agent:
-    plan = AgentSpec(MLP, NoCritic(), normalize_obs=True, obs_clip=10.0, seed=seed)
-    return plan.make(Continuous((4,)), Discrete(5), CPU)
+def make_agent(seed: int) -> Agent:
+    spec = AgentSpec(MLP, NoCritic(), normalize_obs=True, obs_clip=10.0, seed=seed)
+    return spec.make(Continuous((4,)), Discrete(5), CPU)
 
 
 @pytest.fixture
-def service() -> Iterator[InferenceServer]:
-    agent = made(0)
+def server() -> Iterator[InferenceServer]:
+    agent = make_agent(0)
     given = example_inputs(agent, ArraySpec("obs", (9, N, 4), "float32"), N)
-    service = InferenceServer(agent, Eager(), given, choices=5, actors=2)
-    service.publish(1, inference_tensors(made(0)))
-    yield service
-    service.close()
+    server = InferenceServer(agent, Eager(), given, choices=5, actors=2)
+    server.publish(1, inference_tensors(make_agent(0)))
+    yield server
+    server.close()
 
 
-def asked(seed: int) -> tuple[torch.Tensor, ...]:
-    """obs, time and noise of three environments."""
+def inputs(seed: int) -> tuple[torch.Tensor, ...]:
+    """Return obs, time and noise of three environments."""
     generator = torch.Generator().manual_seed(seed)
-    noise = example_inputs(made(0), ArraySpec("obs", (9, N, 4), "float32"), N)[2]
+    noise = example_inputs(make_agent(0), ArraySpec("obs", (9, N, 4), "float32"), N)[2]
     return (
         torch.randn(N, 4, generator=generator),
         torch.arange(N),
@@ -56,27 +56,27 @@ def asked(seed: int) -> tuple[torch.Tensor, ...]:
     )
 
 
-def own(agent: Agent, question: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+def expected(agent: Agent, tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     with torch.inference_mode():
-        return respond(agent.policy, agent.normalizer.normalize_fn, False, *question)
+        return respond(agent.policy, agent.normalizer.normalize_fn, False, *tensors)
 
 
 def same(one: tuple[torch.Tensor, ...], two: tuple[torch.Tensor, ...]) -> bool:
     return all(torch.allclose(a.to(b.dtype), b, atol=1e-6) for a, b in zip(one, two, strict=True))
 
 
-def test_results_are_the_published_policy_s_for_each_who_asks(service: InferenceServer) -> None:
-    """Two ask at once, again and again; none gets the other's."""
+def test_each_actor_gets_actions_of_the_published_policy(server: InferenceServer) -> None:
+    """Two actors request repeatedly at the same time; neither receives the other's actions."""
     right: list[bool] = []
 
-    def ask(number: int) -> None:
-        channel = RemotePolicy(service.channels[number])
-        bound = channel.bind(respond, None, None, False)
+    def ask(index: int) -> None:
+        policy = RemotePolicy(server.channels[index])
+        bound = policy.bind(respond, None, None, False)
         for i in range(50):
-            question = asked(1000 * number + i)
-            right.append(same(bound(*question), own(made(0), question)))
+            tensors = inputs(1000 * index + i)
+            right.append(same(bound(*tensors), expected(make_agent(0), tensors)))
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(2)]
+    threads = [threading.Thread(target=ask, args=(index,)) for index in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -84,26 +84,24 @@ def test_results_are_the_published_policy_s_for_each_who_asks(service: Inference
     assert len(right) == 100 and all(right)
 
 
-def test_the_version_is_that_of_the_first_answer(service: InferenceServer) -> None:
-    channel = RemotePolicy(service.channels[0])
-    bound = channel.bind(respond, None, None, False)
-    bound(*asked(0))
-    service.publish(2, inference_tensors(made(1)))
-    assert same(bound(*asked(0)), own(made(1), asked(0)))
-    assert channel.take_version() == 1
-    bound(*asked(0))
-    assert channel.take_version() == 2
+def test_the_version_is_that_of_the_first_response(server: InferenceServer) -> None:
+    policy = RemotePolicy(server.channels[0])
+    bound = policy.bind(respond, None, None, False)
+    bound(*inputs(0))
+    server.publish(2, inference_tensors(make_agent(1)))
+    assert same(bound(*inputs(0)), expected(make_agent(1), inputs(0)))
+    assert policy.take_version() == 1
+    bound(*inputs(0))
+    assert policy.take_version() == 2
 
 
-def test_what_one_asked_for_and_did_not_live_to_hear_is_not_told_to_the_next(
-    service: InferenceServer,
+def test_a_restarted_actor_gets_no_responses_to_its_predecessor(
+    server: InferenceServer,
 ) -> None:
     for _ in range(2):
-        os.write(service.channels[1].socket_fd, REQUEST)
-    channel = RemotePolicy(service.channels[1])
-    bound = channel.bind(respond, None, None, False)
+        os.write(server.channels[1].socket_fd, REQUEST)
+    policy = RemotePolicy(server.channels[1])
+    bound = policy.bind(respond, None, None, False)
     for i in range(5):
-        assert same(bound(*asked(i)), own(made(0), asked(i)))
-    assert not select.select([service.channels[1].socket_fd], [], [], 0.5)[
-        0
-    ]  # an answer each, and none too many
+        assert same(bound(*inputs(i)), expected(make_agent(0), inputs(i)))
+    assert not select.select([server.channels[1].socket_fd], [], [], 0.5)[0]  # no response is left

@@ -1,4 +1,4 @@
-"""A lagging runner: who acted in a rollout, and that nothing waiting is lost or counted twice."""
+"""SyncRunner with policy lag: the behaviour policy of a rollout, and the queue of waiting rollouts."""
 
 import copy
 from pathlib import Path
@@ -25,7 +25,7 @@ def log_prob(agent: Agent, rollout: Rollout) -> Tensor:
 
 
 def iterate(trainer: Trainer) -> Rollout:
-    """One iteration as the trainer does it; the rollout that it was given."""
+    """Run one iteration as the trainer does, and return its rollout."""
     rollout = trainer.runner.collect(trainer.agent)
     trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
     trainer.agent.normalizer.observe(rollout.obs[rollout.valid])
@@ -34,8 +34,8 @@ def iterate(trainer: Trainer) -> Rollout:
 
 @pytest.mark.parametrize("lag", LAGS)
 @pytest.mark.parametrize("env", ["env=CartPole-v1", "env=Pendulum-v1"])
-def test_a_rollout_was_acted_by_the_agent_of_lag_updates_ago(make: Make, env: str, lag: int) -> None:
-    """Policy and normaliser both; the first lag + 1 rollouts by the agent that was there at the start."""
+def test_a_rollout_is_from_the_agent_of_lag_updates_ago(make: Make, env: str, lag: int) -> None:
+    """Both policy and normalizer; the first lag + 1 rollouts are from the initial agent."""
     trainer = make(*SMALL, env, f"runner.lag={lag}")
     agents: list[Agent] = []
     for i in range(7):
@@ -49,21 +49,21 @@ def test_a_rollout_was_acted_by_the_agent_of_lag_updates_ago(make: Make, env: st
 
 
 def test_a_lag_changes_nothing_before_the_first_update_and_loses_no_step(make: Make) -> None:
-    prompt, late = (make(*SMALL, "env=CartPole-v1", f"runner.lag={lag}", name=f"{lag}") for lag in (0, 3))
-    first, same = (trainer.runner.collect(trainer.agent) for trainer in (prompt, late))
+    no_lag, lagging = (make(*SMALL, "env=CartPole-v1", f"runner.lag={lag}", name=f"{lag}") for lag in (0, 3))
+    first, same = (trainer.runner.collect(trainer.agent) for trainer in (no_lag, lagging))
     assert all(
         torch.equal(a, b)
         for a, b in zip(vars(first).values(), vars(same).values(), strict=True)
         if a is not None
     )
     for _ in range(6):
-        following = late.runner.collect(late.agent)
+        following = lagging.runner.collect(lagging.agent)
         assert torch.equal(same.next_obs[-1], following.obs[0])
         same = following
 
 
 @pytest.mark.parametrize("lag", LAGS)
-def test_the_first_collection_gathers_what_later_ones_wait_for(make: Make, lag: int) -> None:
+def test_the_first_collection_fills_the_queue(make: Make, lag: int) -> None:
     trainer = make(*SMALL, "env=CartPole-v1", f"runner.lag={lag}")
     taken, send = [0], trainer.runner.envs.send
 
@@ -82,24 +82,22 @@ def test_the_first_collection_gathers_what_later_ones_wait_for(make: Make, lag: 
 @pytest.mark.parametrize("lag", LAGS)
 def test_steps_count_when_they_are_learned_from(make: Make, tmp_path: Path, lag: int) -> None:
     trainer = make(*SMALL, "env=Pendulum-v1", f"runner.lag={lag}", "logger.every=1")
-    given, collect = [], trainer.runner.collect
+    returned, collect = [], trainer.runner.collect
 
     def keeping(agent: Agent) -> Rollout:
-        given.append(collect(agent))
-        return given[-1]
+        returned.append(collect(agent))
+        return returned[-1]
 
     trainer.runner.collect = keeping
     summary = trainer.train()
-    assert summary["steps"] == sum(rollout.steps for rollout in given)
-    assert summary["iterations"] == len(given) == 8  # 512 steps, 64 an iteration
+    assert summary["steps"] == sum(rollout.steps for rollout in returned)
+    assert summary["iterations"] == len(returned) == 8  # 512 steps, 64 an iteration
     assert [row["step"] for row in read(tmp_path / "run" / "metrics.jsonl")] == [64 * i for i in range(1, 9)]
     assert float(trainer.agent.normalizer.moments.count) == summary["steps"]
 
 
 @pytest.mark.parametrize("name", [pytest.param("vtrace", marks=pytest.mark.system), "a2c"])
-def test_a_lagging_run_resumed_from_a_checkpoint_ends_with_the_bits_of_one_that_went_on(
-    make: Make, tmp_path: Path, name: str
-) -> None:
+def test_a_resumed_run_with_lag_ends_with_the_same_bits(make: Make, tmp_path: Path, name: str) -> None:
     settings = [
         f"algo={name}",
         "env=Hopper-v4",
@@ -133,7 +131,7 @@ def test_waiting_rollouts_of_older_checkpoints_have_their_recurrent_state(make: 
     assert waiting["recurrent_state"] is not None and torch.equal(loaded, waiting["recurrent_state"])
 
 
-def test_a_lag_is_a_whole_number_from_0(make: Make) -> None:
+def test_a_negative_or_fractional_lag_is_refused(make: Make) -> None:
     for wrong in ("-1", "1.5"):
         with pytest.raises(UserError, match=r"runner\.lag"):
             make(*SMALL, "env=CartPole-v1", f"runner.lag={wrong}")

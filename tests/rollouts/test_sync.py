@@ -1,4 +1,4 @@
-"""What a rollout says of the environment is what happened there."""
+"""SyncRunner: rollouts contain what happened in the environments."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ BACKENDS = ["env.backend=gymnasium", "env.backend=envpool"]
 
 
 def rows(rollout: Rollout, n: int) -> list[tuple[float, ...]]:
-    """(shown, reward, shown next, terminated, truncated) of the valid rows of environment n."""
+    """Return (obs, reward, next_obs, terminated, truncated) of the valid rows of environment n."""
     columns = (
         rollout.obs[..., 0],
         rollout.reward,
@@ -26,7 +26,7 @@ def rows(rollout: Rollout, n: int) -> list[tuple[float, ...]]:
 
 @pytest.mark.parametrize("cut", ["false", "true"])
 def test_valid_rows_are_the_steps_of_the_episodes_and_nothing_else(make: Make, cut: str) -> None:
-    """The counter shows k, pays k + 1 for the next step and shows k + 1: resets in between must not be rows."""
+    """Counter observes k, and its next step has reward k + 1 and observes k + 1; resets must not be rows."""
     trainer = make(*SMALL, *COUNTER, f"env.kwargs.cut={cut}")
     ended = 0
     for _ in range(2):
@@ -77,7 +77,7 @@ def test_rollouts_continue_each_other(make: Make) -> None:
 
 
 def test_episode_returns_are_raw_and_whole(make: Make) -> None:
-    """A counter that stops at k paid 1 + 2 + ... + k, whatever was scaled or in how many rollouts it fell."""
+    """An episode of Counter that ends at k returns 1 + 2 + ... + k, without scaling, also over several rollouts."""
     trainer = make(*SMALL, COUNTER[0], "env.scale_reward=true", "runner.rollout_steps=16")
     for _ in range(5):
         trainer.runner.collect(trainer.agent)
@@ -114,7 +114,7 @@ def test_values_of_an_endless_task_need_the_true_successor_at_the_time_limit(
 ) -> None:
     """Reward 1 forever, cut every 16 steps, discount 0.9: V = 1 / (1 - 0.9) = 10 with bootstrapping at the cut.
 
-    Two-sided: when the cut is taken for an end, no critic that cannot see time comes near 10.
+    Two-sided: if the cut is treated as a termination, a critic that does not observe time cannot approach 10.
     """
     trainer = make(
         *SMALL,
@@ -135,7 +135,7 @@ def test_values_of_an_endless_task_need_the_true_successor_at_the_time_limit(
     assert value == pytest.approx(10, abs=0.3) if handled else value < 8
 
 
-def test_the_normaliser_stands_still_within_a_rollout(make: Make) -> None:
+def test_the_normalizer_is_constant_within_a_rollout(make: Make) -> None:
     trainer = make(*SMALL, "env=Walker2d-v4")
     for _ in range(2):
         before = trainer.agent.normalizer(torch.ones(1, 17))
@@ -147,7 +147,7 @@ def test_the_normaliser_stands_still_within_a_rollout(make: Make) -> None:
         assert not torch.equal(before, trainer.agent.normalizer(torch.ones(1, 17)))
 
 
-def test_a_boundary_is_the_same_whatever_came_before(make: Make) -> None:
+def test_a_boundary_does_not_depend_on_earlier_rollouts(make: Make) -> None:
     one, two = make(*SMALL, "env=Walker2d-v4"), make(*SMALL, "env=Walker2d-v4")
     one.runner.collect(one.agent)
     state = one.runner.state_dict()
@@ -160,8 +160,8 @@ def test_a_boundary_is_the_same_whatever_came_before(make: Make) -> None:
     )
 
 
-def test_each_boundary_starts_episodes_of_its_own(make: Make) -> None:
-    """Environments that began alike at every checkpoint would show a run the same few starts again and again."""
+def test_each_boundary_starts_different_episodes(make: Make) -> None:
+    """Otherwise a run with checkpoints would see the same few initial states again and again."""
     trainer = make(*SMALL, "env=Walker2d-v4")
     starts = []
     for iteration in (0, 5, 5):
@@ -170,7 +170,7 @@ def test_each_boundary_starts_episodes_of_its_own(make: Make) -> None:
     assert torch.equal(starts[1], starts[2]) and not torch.equal(starts[0], starts[1])
 
 
-def test_rollouts_refuse_shapes_and_types_by_name() -> None:
+def test_errors_of_rollouts_name_the_column() -> None:
     good = {
         "obs": torch.zeros(2, 3, 4),
         "action": torch.zeros(2, 3),
@@ -199,7 +199,7 @@ def test_rollouts_refuse_shapes_and_types_by_name() -> None:
             Rollout(**{**good, name: value})
 
 
-def test_a_critic_that_learns_explains_more(make: Make) -> None:
+def test_training_a_critic_raises_explained_variance(make: Make) -> None:
     trainer = make(
         *SMALL,
         *COUNTER,
@@ -228,8 +228,8 @@ ONE_STEP = ["env=tests.environments:CoinFlip-v0", "env.backend=gymnasium", "env.
     ],
     ids=lambda s: " ".join(s[:2]),
 )
-def test_a_step_in_which_all_environments_reset_is_no_rollout(make: Make, settings: list[str]) -> None:
-    """The next one is: every update learns from at least one row, and no reset row counts."""
+def test_rollouts_of_resets_only_are_skipped(make: Make, settings: list[str]) -> None:
+    """Every update uses at least one row, and reset rows are not counted."""
     trainer = make(*settings, "runner.rollout_steps=1", "trainer.total_steps=80", "logger.every=1")
     num_envs = trainer.runner.envs.num_envs
     summary = trainer.train()

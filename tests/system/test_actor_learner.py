@@ -85,7 +85,7 @@ def test_one_number_divides_all_rewards_of_a_rollout(start: Callable[..., Traine
 @pytest.mark.parametrize(
     "env", ["env=CartPole-v1", "env=Pendulum-v1", pytest.param("env=Hopper-v4", marks=pytest.mark.slow)]
 )
-def test_one_actor_without_lag_is_the_synchronous_runner_to_the_bit(
+def test_one_actor_without_lag_equals_the_sync_runner(
     make: Make, start: Callable[..., Trainer], env: str
 ) -> None:
     """From a warm-up of 64 steps on, and over checkpoints, where environments begin anew."""
@@ -103,9 +103,7 @@ def test_one_actor_without_lag_is_the_synchronous_runner_to_the_bit(
     assert torch.equal(parameters(there), parameters(here))
 
 
-def test_without_lag_and_with_bars_of_one_it_learns_what_a2c_learns(
-    make: Make, start: Callable[..., Trainer]
-) -> None:
+def test_without_lag_and_with_clips_of_one_it_equals_a2c(make: Make, start: Callable[..., Trainer]) -> None:
     settings = ["env=CartPole-v1", "algo.entropy_coefficient=0.01"]
     settings += ["optimizer=rmsprop", "critic_optimizer=rmsprop"]
     one = ["runner.workers=1", "runner.trajectories=1", "runner.queue=1"]
@@ -135,7 +133,7 @@ def test_without_lag_and_with_bars_of_one_it_learns_what_a2c_learns(
     ],
     ids=str,
 )
-def test_without_lag_every_step_is_of_the_policy_that_learns(
+def test_without_lag_every_step_is_of_the_current_policy(
     start: Callable[..., Trainer], inference: str, setting: list[str]
 ) -> None:
     trainer = start(*setting, *PROMPT, *STEEP, f"runner.inference={inference}")
@@ -183,7 +181,7 @@ def test_compiled_actors_act_as_the_policy_does(
         pytest.param(1, 4, 3, "learner", marks=pytest.mark.slow),
     ],
 )
-def test_the_lag_is_that_of_the_policy_that_acted_and_the_queue_bounds_it(
+def test_the_lag_is_measured_and_bounded_by_the_queue(
     start: Callable[..., Trainer], trajectories: int, queue: int, most: int, inference: str
 ) -> None:
     """A learner slower than its actors finds all of the queue finished, and then the bound is reached."""
@@ -207,7 +205,7 @@ def test_the_lag_is_that_of_the_policy_that_acted_and_the_queue_bounds_it(
     assert largest == most
 
 
-def test_the_learner_answers_with_the_newest_parameters_within_a_trajectory(
+def test_the_inference_server_uses_the_latest_parameters_within_a_trajectory(
     start: Callable[..., Trainer],
 ) -> None:
     """Whichever answered a step gave its log-probability; the lag is counted from the first."""
@@ -248,7 +246,7 @@ def test_trajectories_follow_each_other_without_a_gap(start: Callable[..., Train
 
 
 @pytest.mark.parametrize("inference", ["actor", "learner"])
-def test_a_killed_actor_is_started_again_and_no_step_is_given_out_twice(
+def test_a_killed_actor_is_restarted_and_no_step_is_returned_twice(
     start: Callable[..., Trainer], inference: str
 ) -> None:
     """It is stopped, told to go on, and killed: one trajectory at least is begun and never finished."""
@@ -278,7 +276,7 @@ def test_a_killed_actor_is_started_again_and_no_step_is_given_out_twice(
     assert len(seen) == len(set(seen)) == sum(rollout.steps for rollout in rollouts)
 
 
-def test_another_life_draws_other_numbers(start: Callable[..., Trainer]) -> None:
+def test_a_restarted_actor_uses_new_random_streams(start: Callable[..., Trainer]) -> None:
     trainer = start(*ECHO, *PROMPT)
     runner = actors_of(trainer)
     first = runner.collect(trainer.agent)
@@ -290,7 +288,7 @@ def test_another_life_draws_other_numbers(start: Callable[..., Trainer]) -> None
     assert int(second.time[0, :2].max()) == 0  # actor 0 begins anew
 
 
-def test_a_new_beginning_drops_what_is_under_way(start: Callable[..., Trainer]) -> None:
+def test_a_reset_drops_unfinished_trajectories(start: Callable[..., Trainer]) -> None:
     """Streams go on from what was given out: those who resume there, and those who never stopped, draw the same."""
     trainer = start(*ECHO, *EAGER)
     runner = actors_of(trainer)
@@ -310,7 +308,7 @@ def test_a_new_beginning_drops_what_is_under_way(start: Callable[..., Trainer]) 
 # --- how it ends
 
 
-def test_when_restarts_are_used_up_the_run_ends_with_a_checkpoint_and_without_orphans(
+def test_without_restarts_left_the_run_ends_with_a_checkpoint_and_no_actors(
     start: Callable[..., Trainer], tmp_path: Path
 ) -> None:
     settings = ["env=CartPole-v1", *EAGER, "runner.max_restarts=1", "trainer.total_steps=1000000"]
@@ -335,7 +333,9 @@ def test_when_restarts_are_used_up_the_run_ends_with_a_checkpoint_and_without_or
     trainer.load_state_dict(state)  # it is whole
 
 
-def test_what_an_environment_raises_ends_the_run_with_its_traceback(start: Callable[..., Trainer]) -> None:
+def test_an_exception_of_an_environment_ends_the_run_with_its_traceback(
+    start: Callable[..., Trainer],
+) -> None:
     kwargs = "env.kwargs={at: step, what: raise, number: 0}"
     trainer = start("env=tests.envs.troubles:Trouble-v0", kwargs, *PROMPT)
     with pytest.raises(RunError, match=r"robot \d+ fell.*actor \d") as caught:
@@ -344,7 +344,7 @@ def test_what_an_environment_raises_ends_the_run_with_its_traceback(start: Calla
 
 
 @pytest.mark.parametrize("inference", [pytest.param("actor", marks=pytest.mark.slow), "learner"])
-def test_an_environment_that_hangs_ends_the_run_with_its_place_and_no_actor_is_left(
+def test_a_hanging_environment_ends_the_run_with_its_location_and_no_actors(
     start: Callable[..., Trainer], inference: str
 ) -> None:
     env = ["env=tests.envs.troubles:Trouble-v0", "env.kwargs={at: step, what: hold}", "env.backend=gymnasium"]
@@ -385,9 +385,7 @@ def test_closing_leaves_no_process_and_no_open_file(start: Callable[..., Trainer
 @pytest.mark.parametrize(
     ("num_envs", "cores", "workers"), [(16, 2, 2), (16, 7, 4), (6, 4, 3), (7, 4, 1), (1, 8, 1)]
 )
-def test_auto_takes_a_divisor_of_the_environments_that_the_cores_allow(
-    num_envs: int, cores: int, workers: int
-) -> None:
+def test_auto_is_the_largest_divisor_within_the_cores(num_envs: int, cores: int, workers: int) -> None:
     chosen = resolve_sizes(num_envs, "auto", "auto", "auto", cores)
     assert (chosen.workers, chosen.trajectories, chosen.queue) == (workers, workers, 2 * workers)
     assert chosen.trajectories * chosen.envs_per_actor == num_envs and size_problems(chosen) == []
@@ -431,19 +429,19 @@ def test_what_does_not_go_together_is_refused_in_one_message(overrides: list[str
         ("runner.address=ray://head:10001", "not an address; set host:port, auto or null"),
     ],
 )
-def test_what_ray_s_actors_cannot_do_is_refused(override: str, said: str) -> None:
+def test_unsupported_options_of_ray_actors_are_refused(override: str, said: str) -> None:
     pytest.importorskip("ray", reason="its absence is told as well where the extra `ray` is not installed")
     (problem,) = problems_of(compose(["algo=impala", "runner.backend=ray", override]))
     assert said in problem
 
 
-def test_a_ray_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_ray_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)  # how Python notes that an import finds nothing
     (problem,) = problems_of(compose(["algo=impala", "runner.backend=ray"]))
     assert problem == "runner.backend=ray: the package ray is not installed; pip install 'pgx-rl[ray]'"
 
 
-def test_ray_is_imported_by_those_alone_who_ask_for_it() -> None:
+def test_ray_is_imported_only_on_request() -> None:
     said = "import sys; import pgx.cli.train, pgx.rollouts.actor_learner; print('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", said], capture_output=True, check=True).stdout == b"False\n"
 

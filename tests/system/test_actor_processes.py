@@ -60,9 +60,7 @@ def training(run: Path, *overrides: str) -> Iterator[tuple["subprocess.Popen[str
 
 
 @pytest.mark.parametrize("inference", [pytest.param("actor", marks=pytest.mark.slow), "learner"])
-def test_an_interrupt_of_the_terminal_ends_a_run_with_a_checkpoint_and_no_traceback(
-    tmp_path: Path, inference: str
-) -> None:
+def test_ctrl_c_ends_a_run_with_a_checkpoint_and_no_traceback(tmp_path: Path, inference: str) -> None:
     with training(tmp_path / "run", f"runner.inference={inference}") as (process, below):
         assert len(below) == 2
         os.killpg(process.pid, signal.SIGINT)
@@ -73,7 +71,7 @@ def test_an_interrupt_of_the_terminal_ends_a_run_with_a_checkpoint_and_no_traceb
     assert (tmp_path / "run" / "checkpoints" / "last.pt").exists()
 
 
-def test_actors_and_the_processes_of_their_environments_end_with_a_learner_that_was_killed(
+def test_actors_and_their_environment_processes_exit_with_a_killed_learner(
     tmp_path: Path,
 ) -> None:
     nested = ["env.backend=processes", "env.num_threads=4"]
@@ -84,7 +82,7 @@ def test_actors_and_the_processes_of_their_environments_end_with_a_learner_that_
         assert process.stderr is not None and process.stderr.read() == ""
 
 
-def test_parameters_are_whole_while_another_process_writes_them() -> None:
+def test_parameters_are_read_as_a_whole_during_writes() -> None:
     tensors = {name: torch.zeros(size) for name, size in SIZES.items()}
     columns, memory = parameter_specs(tensors), allocate()
     workers = WorkerPool(partial(publishes, memory, columns), 1, 0, (memory,), None)

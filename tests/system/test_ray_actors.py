@@ -99,7 +99,7 @@ def keep(trainer: Trainer, before: Callable[[], None]) -> list[Rollout]:
 
 @slow
 @pytest.mark.parametrize(("workers", "env"), [(1, "CartPole-v1"), (2, "Pendulum-v1")])
-def test_without_lag_they_act_as_local_actors_do_to_the_bit(
+def test_without_lag_they_equal_local_actors(
     cluster: Any, start: Callable[..., Trainer], workers: int, env: str
 ) -> None:
     """Over a new beginning too, which takes the streams along."""
@@ -136,7 +136,7 @@ def test_the_lag_is_bounded_by_the_queue_and_reaches_its_bound(
 
 
 @pytest.mark.parametrize("steps", [16, pytest.param(1500, marks=slow)])
-def test_a_node_removed_in_mid_run_costs_no_step_and_gives_none_twice(
+def test_a_node_removed_during_a_run_loses_and_repeats_no_step(
     cluster: Any, start: Callable[..., Trainer], steps: int, tmp_path: Path
 ) -> None:
     """Trajectories of 1500 steps lie in the store of the node that made them, and what nobody took is lost with it."""
@@ -164,7 +164,7 @@ def test_a_node_removed_in_mid_run_costs_no_step_and_gives_none_twice(
 
 
 @slow
-def test_another_life_draws_other_numbers_and_the_others_go_on(
+def test_a_restarted_actor_uses_new_random_streams_and_others_continue(
     cluster: Any, start: Callable[..., Trainer]
 ) -> None:
     trainer = start(*ECHO, *PROMPT, *on(cluster))
@@ -179,7 +179,7 @@ def test_another_life_draws_other_numbers_and_the_others_go_on(
 
 
 @slow
-def test_when_restarts_are_used_up_the_run_ends_with_a_checkpoint_and_without_actors(
+def test_without_restarts_left_the_run_ends_with_a_checkpoint(
     cluster: Any, start: Callable[..., Trainer]
 ) -> None:
     """Two actors that die once each are two deaths, though Ray counts them apart."""
@@ -200,7 +200,7 @@ def test_when_restarts_are_used_up_the_run_ends_with_a_checkpoint_and_without_ac
 
 
 @slow
-def test_an_actor_that_may_not_be_started_again_ends_the_run(
+def test_an_actor_that_must_not_be_restarted_ends_the_run(
     cluster: Any, start: Callable[..., Trainer]
 ) -> None:
     trainer = start("env=CartPole-v1", *PROMPT, *on(cluster), "runner.max_restarts=0")
@@ -212,7 +212,7 @@ def test_an_actor_that_may_not_be_started_again_ends_the_run(
 
 
 @slow
-def test_a_node_that_nothing_replaces_ends_the_run_when_patience_ends(
+def test_a_lost_node_without_replacement_ends_the_run_after_the_time_limit(
     cluster: Any, start: Callable[..., Trainer]
 ) -> None:
     trainer = start("env=CartPole-v1", *PROMPT, *on(cluster), "runner.connect_seconds=20")
@@ -227,7 +227,7 @@ def test_a_node_that_nothing_replaces_ends_the_run_when_patience_ends(
 
 
 @slow
-def test_what_an_environment_raises_ends_the_run_with_its_traceback(
+def test_an_exception_of_an_environment_ends_the_run_with_its_traceback(
     cluster: Any, start: Callable[..., Trainer]
 ) -> None:
     kwargs = "env.kwargs={at: step, what: raise, number: 0}"
@@ -242,7 +242,7 @@ def test_what_an_environment_raises_ends_the_run_with_its_traceback(
 
 
 @slow
-def test_a_cluster_without_room_for_all_actors_says_how_much_there_is(
+def test_a_cluster_without_room_for_all_actors_is_refused_with_its_cpus(
     cluster: Any, start: Callable[..., Trainer]
 ) -> None:
     with pytest.raises(
@@ -254,7 +254,7 @@ def test_a_cluster_without_room_for_all_actors_says_how_much_there_is(
 
 @slow
 @pytest.mark.parametrize("answers", [False, True])
-def test_an_address_that_does_not_answer_is_one_error(tmp_path: Path, answers: bool) -> None:
+def test_an_address_without_answer_is_one_error(tmp_path: Path, answers: bool) -> None:
     with socket.socket() as listener:  # it takes connections, and then says nothing
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -268,7 +268,7 @@ def test_an_address_that_does_not_answer_is_one_error(tmp_path: Path, answers: b
 
 
 @slow
-def test_a_run_says_nothing_of_ray_s_on_the_cluster_that_auto_finds(
+def test_a_run_on_the_auto_cluster_prints_no_messages_of_ray(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even when an actor dies: the metrics tell of it."""
@@ -286,7 +286,7 @@ def test_a_run_says_nothing_of_ray_s_on_the_cluster_that_auto_finds(
 
 
 @slow
-def test_an_interrupt_of_the_terminal_ends_a_ray_of_the_run_s_own(tmp_path: Path) -> None:
+def test_ctrl_c_stops_a_ray_that_the_run_started(tmp_path: Path) -> None:
     with training(tmp_path / "run", ON_RAY) as (process, below):
         assert sum(b"RayActor" in command(pid) for pid in below) == 2
         os.killpg(process.pid, signal.SIGINT)
@@ -298,7 +298,7 @@ def test_an_interrupt_of_the_terminal_ends_a_ray_of_the_run_s_own(tmp_path: Path
 
 
 @slow
-def test_a_ray_of_the_run_s_own_ends_with_a_learner_that_was_killed(tmp_path: Path) -> None:
+def test_a_ray_that_the_run_started_stops_with_a_killed_learner(tmp_path: Path) -> None:
     """All at once but for Ray's agents, which look for a minute for those whom they could tell."""
     with training(tmp_path / "run", ON_RAY) as (process, below):
         agents = {pid for pid in below if b"Agent" in command(pid)}

@@ -40,7 +40,7 @@ def hear(workers: WorkerPool, count: int) -> list[tuple[int, Any]]:
     return heard
 
 
-def test_each_worker_is_told_and_heard_by_its_number() -> None:
+def test_messages_go_to_and_come_from_workers_by_index() -> None:
     with running(echo, 3) as workers:
         assert workers.receive(0) == []
         for index in (2, 0, 1, 1):
@@ -51,7 +51,7 @@ def test_each_worker_is_told_and_heard_by_its_number() -> None:
 
 
 @pytest.mark.parametrize("word", ["die after an answer", "exit"])
-def test_a_worker_that_died_is_started_again_and_what_it_said_before_is_heard(word: str) -> None:
+def test_an_exited_worker_is_restarted_and_its_messages_arrive(word: str) -> None:
     with running(echo, 2, max_restarts=1) as workers:
         first = workers.pids
         workers.send(1, word)
@@ -66,7 +66,7 @@ def test_a_worker_that_died_is_started_again_and_what_it_said_before_is_heard(wo
         assert sorted(hear(workers, 2)) == [(0, (0, "still")), (1, (1, "again"))]
 
 
-def test_one_that_is_killed_while_another_never_answers_is_noticed() -> None:
+def test_a_killed_worker_is_noticed_while_another_hangs() -> None:
     with running(echo, 2, max_restarts=1) as workers:
         workers.send(0, "sleep")
         os.kill(workers.pids[1], signal.SIGKILL)
@@ -76,7 +76,7 @@ def test_one_that_is_killed_while_another_never_answers_is_noticed() -> None:
 @pytest.mark.parametrize(
     ("word", "how"), [("exit", "exit code 7"), ("die after an answer", r"signal 9 \(Killed\)")]
 )
-def test_when_restarts_are_used_up_the_error_says_who_and_how(word: str, how: str) -> None:
+def test_without_restarts_left_the_error_names_the_worker(word: str, how: str) -> None:
     with running(echo, 2, max_restarts=1) as workers:
         for _ in range(2):
             workers.send(1, word)
@@ -91,7 +91,7 @@ def test_when_restarts_are_used_up_the_error_says_who_and_how(word: str, how: st
                 workers.restarted.clear()
 
 
-def test_workers_that_die_at_once_do_not_start_for_ever() -> None:
+def test_workers_that_exit_at_once_are_not_restarted_forever() -> None:
     with running(dies_at_once, 2, max_restarts=3) as workers:
         with pytest.raises(RunError, match="exit code 5"):
             while True:
@@ -108,14 +108,14 @@ def test_an_exception_is_not_restarted_and_its_traceback_is_the_cause() -> None:
         assert workers.restarts == 0
 
 
-def test_a_mistake_of_the_user_stays_one() -> None:
+def test_a_user_error_stays_a_user_error() -> None:
     with running(echo, 1) as workers:
         workers.send(0, "complain")
         with pytest.raises(UserError, match="nothing of the kind"):
             hear(workers, 1)
 
 
-def test_memory_is_found_under_its_number(tmp_path: Path) -> None:
+def test_workers_inherit_descriptors(tmp_path: Path) -> None:
     descriptor = os.memfd_create("pgx")
     os.write(descriptor, b"seen")
     try:
@@ -125,7 +125,7 @@ def test_memory_is_found_under_its_number(tmp_path: Path) -> None:
         os.close(descriptor)
 
 
-def test_closing_lets_a_worker_end_by_itself_and_kills_one_that_does_not(tmp_path: Path) -> None:
+def test_closing_waits_for_workers_and_kills_those_that_hang(tmp_path: Path) -> None:
     gc.collect()
     before = names("/proc/self/fd")
     workers = WorkerPool(partial(leaves_word, str(tmp_path)), 1, 0, (), None)
@@ -153,7 +153,7 @@ time.sleep(1e6)
 """
 
 
-def test_workers_end_with_a_parent_that_was_killed() -> None:
+def test_workers_exit_with_a_killed_parent() -> None:
     """One waits for a message, the other sleeps. The script has no `if __name__ == "__main__"`."""
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -171,7 +171,7 @@ def test_workers_end_with_a_parent_that_was_killed() -> None:
     parent.communicate()
 
 
-def test_the_terminal_s_interrupt_does_not_reach_workers() -> None:
+def test_workers_do_not_receive_the_terminal_s_interrupt() -> None:
     with running(echo, 1) as workers:
         workers.send(0, "a")
         assert hear(workers, 1) == [(0, (0, "a"))]

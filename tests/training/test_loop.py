@@ -34,7 +34,7 @@ def synchronous(trainer: Trainer) -> SyncLoop:
     return trainer.iterations
 
 
-def test_progress_is_the_share_of_the_budget_that_was_used_before_and_1_at_most(make: Make) -> None:
+def test_progress_is_the_used_fraction_of_the_budget(make: Make) -> None:
     trainer = make(*A2C, "trainer.total_steps=1000")
     iterations, seen, update = synchronous(trainer), list[float](), trainer.algorithm.update
 
@@ -56,7 +56,7 @@ def test_gradient_steps_are_of_one_update(make: Make) -> None:
     assert len(counts) == 3 and len(set(counts)) == 1 and sum(counts) == trainer.learner.gradient_steps
 
 
-def test_the_statistics_move_after_the_update_and_the_look_at_its_health_before_it(make: Make) -> None:
+def test_statistics_change_after_the_update_and_health_is_measured_around_it(make: Make) -> None:
     trainer = make(*A2C)
     agent, algorithm, order = trainer.agent, trainer.algorithm, list[tuple[str, int | None, torch.Tensor]]()
 
@@ -79,7 +79,7 @@ def test_the_statistics_move_after_the_update_and_the_look_at_its_health_before_
     assert report.metrics is not None and report.metrics["kl"] > 0 and report.metrics["step_norm"] > 0
 
 
-def test_every_so_manyth_update_is_looked_at_and_the_last(make: Make) -> None:
+def test_every_nth_update_and_the_last_are_measured(make: Make) -> None:
     trainer = make(*A2C, "logger.every=3", "trainer.total_steps=100000")
     looked = []
     for trainer.counters.iterations in range(8):
@@ -88,7 +88,7 @@ def test_every_so_manyth_update_is_looked_at_and_the_last(make: Make) -> None:
     assert looked == [False, False, True, False, False, True, False, True]
 
 
-def test_an_update_that_is_skipped_has_no_health_and_changes_nothing(make: Make) -> None:
+def test_a_skipped_update_has_no_metrics_and_changes_nothing(make: Make) -> None:
     trainer = make(*A2C, "trainer.on_nan=skip_update")
     before, update = parameters(trainer), trainer.algorithm.update
 
@@ -104,7 +104,7 @@ def test_an_update_that_is_skipped_has_no_health_and_changes_nothing(make: Make)
     assert torch.equal(parameters(trainer), before)
 
 
-def test_an_iteration_that_is_undone_leaves_no_episode_and_no_draw(make: Make) -> None:
+def test_a_rolled_back_iteration_leaves_no_episodes_and_no_draws(make: Make) -> None:
     trainer, straight = make(*A2C, name="undone"), make(*A2C, name="straight")
     iterations, update = synchronous(trainer), trainer.algorithm.update
     for each in (trainer, straight):
@@ -136,7 +136,7 @@ def count(trainer: Trainer) -> int | None:
 
 
 @pytest.mark.parametrize("rule", ["ppo", "reinforce"])
-def test_the_statistics_exist_before_the_first_update(make: Make, rule: str) -> None:
+def test_statistics_are_warmed_up_before_the_first_update(make: Make, rule: str) -> None:
     trainer = make(*PPO[1:3], f"algo={rule}", "env.normalizer_warmup_steps=50")
     start = parameters(trainer)
     report = synchronous(trainer).next(trainer.counters)
@@ -151,7 +151,7 @@ def test_the_statistics_exist_before_the_first_update(make: Make, rule: str) -> 
     assert not torch.equal(parameters(trainer), start)
 
 
-def test_recorded_observations_warm_the_statistics_up_without_steps(make: Make) -> None:
+def test_a_dataset_warms_statistics_up_without_steps(make: Make) -> None:
     trainer = make(
         "algo=off_policy_reinforce", "env=CartPole-v1", "runner.episodes=4", "env.normalizer_warmup_steps=50"
     )
@@ -172,7 +172,7 @@ def test_a_warm_up_counts_as_steps_and_not_as_an_update(make: Make) -> None:
     assert trainer.counters.iterations == 2
 
 
-def test_the_first_update_moves_the_statistics_little(make: Make) -> None:
+def test_after_a_warm_up_the_first_update_changes_statistics_little(make: Make) -> None:
     counter = ["env=tests.environments:Counter-v0", "optimizer.learning_rate=0.01"]  # observations of 0 to 8
     moved = {}
     for steps in (0, 400):
@@ -184,7 +184,7 @@ def test_the_first_update_moves_the_statistics_little(make: Make) -> None:
     assert 0 < moved[400] < 0.05 * moved[0]
 
 
-def test_a_run_that_goes_on_right_after_the_warm_up_has_the_same_bits(make: Make) -> None:
+def test_a_run_resumed_after_the_warm_up_ends_with_the_same_bits(make: Make) -> None:
     settings = [*PPO, "env.normalizer_warmup_steps=50", "trainer.checkpoint_every=40"]
     straight = make(*settings, name="straight")
     straight.train()
@@ -193,7 +193,7 @@ def test_a_run_that_goes_on_right_after_the_warm_up_has_the_same_bits(make: Make
     assert torch.equal(parameters(again), parameters(straight))
 
 
-def test_observations_as_they_come_need_no_warm_up(make: Make) -> None:
+def test_raw_observations_need_no_warm_up(make: Make) -> None:
     trainer = make(*PPO, "env.normalize_obs=false", "env.normalizer_warmup_steps=50")
     report = synchronous(trainer).next(trainer.counters)
     assert report.updated and report.metrics is not None and "normalizer_kl" not in report.metrics
@@ -214,7 +214,7 @@ class Clock:
         return result
 
 
-def test_shares_of_time_are_of_what_they_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_fractions_are_those_of_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """Collecting takes 30 s, of which 16 environments and 8 the policy; the look 5 s, the update 40, health 25."""
     clock, agent, rollout = (
         Clock(),
@@ -274,7 +274,7 @@ class Slow:
         """Nothing was opened."""
 
 
-def test_the_environments_and_the_policy_take_the_time_that_each_takes(
+def test_times_of_environments_and_policy_are_measured_separately(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = Clock()
