@@ -1,11 +1,11 @@
-"""The command as tests call it: how it ended and what it wrote."""
+"""Result of a command of pgx in tests."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 
-class Said(NamedTuple):
-    """How a command ended and what it wrote."""
+class CommandResult(NamedTuple):
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -13,7 +13,7 @@ class Said(NamedTuple):
 
     @property
     def problems(self) -> list[str]:
-        """The lines of its one error message."""
+        """Lines of the error message."""
         assert "Traceback" not in self.out + self.err
         first, *rest = self.err.splitlines()
         if not rest:
@@ -23,4 +23,4 @@ class Said(NamedTuple):
         return [line.removeprefix("  ") for line in rest]
 
 
-Command = Callable[..., Said]
+Command = Callable[..., CommandResult]

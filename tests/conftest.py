@@ -1,4 +1,4 @@
-"""Building blocks that tests share: trainers from real configs, on real environments."""
+"""Shared fixtures: trainers from real configs, the command line, datasets."""
 
 import gc
 import os
@@ -30,19 +30,19 @@ from pgx.rollouts.sources import Episode
 from pgx.training.build import build
 from pgx.training.callbacks import STOP, PeriodicEvaluation, Stop, TrainingState, as_callback
 from pgx.training.trainer import Trainer
-from tests.command import Command, Said
+from tests.command import Command, CommandResult
 
 torch.set_num_threads(1)
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # As in a job that a shell started in the background: what is started here would never hear of a Ctrl-C.
+    # A shell ignores SIGINT in background jobs, and child processes would inherit this.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as under nohup, whose runs go on by themselves
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores SIGHUP
 
 Make = Callable[..., Trainer]
 
-# What a rule needs to learn from the 256 rows that `make` collects where its own values ask for more, in few passes.
+# Overrides with which a rule learns from the 256 rows of `make`, in few passes.
 SMALL = {
     "trpo": ["algo.critic_minibatch_size=64", "algo.critic_epochs=2"],
     "npg": ["algo.critic_minibatch_size=64", "algo.critic_epochs=2"],
@@ -57,29 +57,29 @@ SMALL = {
     ],
 }
 
-# What no default of a rule's can say.
+# Overrides that a rule requires.
 NEEDED = {"off_policy_reinforce": ["dataset=somewhere"]}
 
 QUIET = ["logger.console=off", "logger.tensorboard=false", "env.num_threads=1"]
 
 
-TIERS = {"system": pytest.mark.system, "learning": pytest.mark.slow}  # of all tests in a folder
+TIERS = {"system": pytest.mark.system, "learning": pytest.mark.slow}  # folder: marker of its tests
 
 
-# Modules and collected tests are never freed. The garbage collector would traverse them again and again, which takes a
-# third of the time of a collection.
+# Modules and collected tests are never freed. Without this, the garbage collector traverses them repeatedly, which
+# takes a third of the time of a collection.
 gc.disable()
 
 
 def pytest_collection_finish() -> None:
-    """Enable the garbage collector for the objects that tests make."""
+    """Enable the garbage collector for the objects of tests."""
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
     gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of each tier's folder; single tests of other folders are marked where they are."""
+    """Mark the tests of each tier's folder. Single tests in other folders have explicit marks."""
     for item in items:
         folder = item.path.relative_to(item.config.rootpath).parts[1]
         if folder in TIERS:
@@ -88,9 +88,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def make(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """A trainer from overrides, small and silent unless they say otherwise; runs go to tmp_path/<name>.
+    """Return a function that builds a small trainer without output from overrides; its run is in tmp_path/<name>.
 
-    One that learns from recorded episodes, and is not told from which, gets some of its environment.
+    With runner=dataset and without dataset=..., the trainer gets recorded episodes of its environment.
     """
 
     def trainer(*overrides: str, name: str = "run") -> Trainer:
@@ -101,7 +101,7 @@ def make(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Make:
             few.append("runner.rollout_steps=64")
         elif runner == "dataset" and not any(o.startswith("dataset=") for o in overrides):
             env = tuple(o for o in overrides if o.startswith("env"))
-            few.append(f"dataset={recorded(tmp_path_factory.getbasetemp(), env)}")
+            few.append(f"dataset={recorded_dataset(tmp_path_factory.getbasetemp(), env)}")
         cfg = composed(*QUIET, *few, "run_dir=???", *overrides)
         if OmegaConf.is_missing(cfg, "run_dir"):
             cfg.run_dir = str(tmp_path / name)
@@ -111,9 +111,9 @@ def make(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Make:
 
 
 def composed(*overrides: str) -> DictConfig:
-    """A config of the test's own: what `compose` makes of these overrides, in a fraction of the time.
+    """Return a new config equal to `compose(overrides)`, in a fraction of the time.
 
-    Choices of groups are composed once in a session; keys that are there are set on a copy, as Hydra would.
+    Each combination of groups is composed once per session; other keys are set on a copy, as Hydra sets them.
     """
     try:
         parsed = [(text, _parsed(text)) for text in overrides]
@@ -123,9 +123,9 @@ def composed(*overrides: str) -> DictConfig:
         chosen = [text for text, o in parsed if takes_any_key(o) or ":" in text]
         cfg = _copy(tuple("env=default" if text in named else text for text in chosen))
     except UserError:
-        return compose(list(overrides))  # which tells of all that is wrong
+        return compose(list(overrides))  # raises with all problems
     keys = [o for text, o in parsed if text not in chosen]
-    if any(o.is_delete() or not _is_there(cfg, o.key_or_group) for o in keys):
+    if any(o.is_delete() or not _exists(cfg, o.key_or_group) for o in keys):
         return _copy(overrides)
     for o in named.values():
         cfg.env.id = o.value()
@@ -155,7 +155,7 @@ def _parsed(text: str) -> Override:
 
 
 def _needs_no_file(o: Override) -> bool:
-    """Whether it chooses an environment that has the values of configs/env/default.yaml."""
+    """Return whether an override chooses an environment with the values of configs/env/default.yaml."""
     name = None if o.is_delete() else o.value()
     return isinstance(name, str) and name not in choices("env") and id_problem(name) is None
 
@@ -164,7 +164,7 @@ def _is_open(key: str) -> bool:
     return key.startswith("env.kwargs.")
 
 
-def _is_there(cfg: DictConfig, key: str) -> bool:
+def _exists(cfg: DictConfig, key: str) -> bool:
     if _is_open(key):
         return True
     section, _, name = key.rpartition(".")
@@ -174,27 +174,27 @@ def _is_there(cfg: DictConfig, key: str) -> bool:
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The command in this process, in an empty folder: the same code without seconds of imports."""
+    """Return a function that runs a command of pgx in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["pgx"])
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     monkeypatch.delenv("PGX_DEBUG", raising=False)
 
-    def run(*arguments: str) -> Said:
+    def run(*arguments: str) -> CommandResult:
         capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as exit_info:
             main(arguments)
-        said = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Said(ended.value.code, said.out, said.err)
+        output = capsys.readouterr()
+        assert isinstance(exit_info.value.code, int)
+        return CommandResult(exit_info.value.code, output.out, output.err)
 
     return run
 
 
 @pytest.fixture
 def programs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where compiled runs keep their programs: one folder for all tests of a session, in whichever of its processes."""
+    """Folder for compiled programs, shared by all tests and processes of a session."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "programs"
     monkeypatch.setenv("PGX_CACHE", str(folder))
@@ -202,8 +202,8 @@ def programs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 
 
 @cache
-def recorded(folder: Path, env: tuple[str, ...]) -> Path:
-    """A dataset of sixteen or more episodes of a policy that has learned nothing, some of them rewarded."""
+def recorded_dataset(folder: Path, env: tuple[str, ...]) -> Path:
+    """Return a dataset of at least 16 episodes of an initial policy, some with rewards."""
     path = folder / "-".join(["recorded", *re.findall(r"[\w.]+", " ".join(env))])
     settings = [
         "algo=reinforce",
@@ -234,30 +234,30 @@ def evaluate(trainer: Trainer, iteration: int) -> list[Episode]:
     return callback.evaluate(iteration, lambda: False)
 
 
-def resumed(make: Make, *settings: str, at: int) -> Trainer:
-    """A run that ended after `at` steps, where it writes a checkpoint, and went on from there in another life."""
+def resumed_run(make: Make, *settings: str, at: int) -> Trainer:
+    """Train until a checkpoint after `at` steps, then resume with a new trainer until the end; return that trainer."""
     cut = make(*settings, name="cut")
     stop_when(cut, lambda state: state.step >= at)
     cut.train()
     assert cut.counters.steps < cut.total_steps
-    again = make(*settings, name="cut")
-    again.load_state_dict(again.checkpoints.load("last"))
-    again.train()
-    return again
+    resumed = make(*settings, name="cut")
+    resumed.load_state_dict(resumed.checkpoints.load("last"))
+    resumed.train()
+    return resumed
 
 
 def small(name: str) -> list[str]:
-    """Overrides that choose a rule, in a size that `make` can feed."""
+    """Return overrides that select a rule and with which it learns from the rows of `make`."""
     return [f"algo={name}", *SMALL.get(name, [])]
 
 
-def seen(features: torch.Tensor, action_mask: torch.Tensor | None = None) -> Observations:
-    """Features [B, ...] as the first observations of B episodes."""
+def as_observations(features: torch.Tensor, action_mask: torch.Tensor | None = None) -> Observations:
+    """Return features [B, ...] as the first observations of B episodes."""
     return Observations(features, torch.zeros(len(features), dtype=torch.int64), action_mask)
 
 
 def parameters(trainer: Trainer) -> torch.Tensor:
-    """All parameters of policy and critic as one vector, a copy."""
+    """Return a copy of all parameters of policy and critic as one vector."""
     agent = trainer.agent
     return torch.cat(
         [p.detach().reshape(-1) for net in (agent.policy, agent.critic) for p in net.parameters()]
@@ -265,5 +265,5 @@ def parameters(trainer: Trainer) -> torch.Tensor:
 
 
 def double(obs: Observations) -> Observations:
-    """The same observations in double precision."""
+    """Return the observations in double precision."""
     return replace(obs, features=obs.features.double())

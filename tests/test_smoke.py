@@ -7,7 +7,7 @@ from signal import SIGKILL
 from pgx.cli.main import main
 from scripts.kill_runs import differences, remains
 from tests.command import Command
-from tests.processes import until
+from tests.processes import wait_until
 from tests.warm import context
 
 SIZES = ["env=CartPole-v1", "env.num_envs=4", "runner.rollout_steps=32", "trainer.compile=false"]
@@ -32,7 +32,7 @@ def test_a_run_that_is_killed_and_resumed_is_the_run_that_was_left_alone(
     assert command("train", *settings, "run_dir=whole").code == 0
     training = context().Process(target=_train_in, args=(tmp_path, [*settings, "run_dir=killed"]))
     training.start()
-    until(lambda: len(list((tmp_path / "killed" / "checkpoints").glob("step_*.pt"))) > 1)
+    wait_until(lambda: len(list((tmp_path / "killed" / "checkpoints").glob("step_*.pt"))) > 1)
     training.kill()
     training.join()
     assert training.exitcode == -SIGKILL

@@ -1,4 +1,4 @@
-"""Several ranks in one process, each in a thread of its own."""
+"""Several ranks in one process, one thread each."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,16 +12,16 @@ from torch import Tensor
 from pgx.core.ranks import Ranks, RankValue
 
 Result = TypeVar("Result")
-PATIENCE = 60  # seconds that a rank waits for one that failed
+TIMEOUT = 60  # seconds that a rank waits for the others
 
 
 @dataclass(frozen=True)
 class ThreadRank:
-    """One of several ranks that wait for each other at a barrier."""
+    """Rank in a thread; ranks wait for each other at a barrier."""
 
     rank: int
     size: int
-    given: list[Any]  # by each rank
+    values: list[Any]  # one per rank
     barrier: Barrier
 
     @property
@@ -31,19 +31,22 @@ class ThreadRank:
     def mean(self, rows: Tensor, *means: Tensor) -> tuple[Tensor, ...]:
         parts = self.gather((len(rows), [mean.detach() for mean in means]))
         total = sum(count for count, _ in parts)
-        sums = zip(*([count * mean for mean in own] for count, own in parts if count), strict=True)
+        sums = zip(
+            *([count * mean for mean in means_of_rank] for count, means_of_rank in parts if count),
+            strict=True,
+        )
         return tuple(torch.stack(terms).sum(0) / total for terms in sums)
 
     def gather(self, value: RankValue) -> list[RankValue]:
-        self.given[self.rank] = value
-        self.barrier.wait(PATIENCE)
-        everything = list(self.given)
-        self.barrier.wait(PATIENCE)
-        return everything
+        self.values[self.rank] = value
+        self.barrier.wait(TIMEOUT)
+        gathered = list(self.values)
+        self.barrier.wait(TIMEOUT)
+        return gathered
 
 
 def on_ranks(size: int, job: Callable[[Ranks], Result]) -> list[Result]:
-    """Return what the job returns on each of `size` ranks, in their order."""
-    given, barrier = [None] * size, Barrier(size)
+    """Run a job on each of `size` ranks; return the results in the order of ranks."""
+    values, barrier = [None] * size, Barrier(size)
     with ThreadPoolExecutor(size) as pool:
-        return list(pool.map(lambda rank: job(ThreadRank(rank, size, given, barrier)), range(size)))
+        return list(pool.map(lambda rank: job(ThreadRank(rank, size, values, barrier)), range(size)))

@@ -1,4 +1,4 @@
-"""The command in a process of its own without the seconds of imports: forked from one that has everything imported."""
+"""Run commands in processes that are forked from one with all imports, which saves seconds per command."""
 
 import multiprocessing
 import os
@@ -16,44 +16,54 @@ PRELOADED = [
     "pgx.algos",
     "gymnasium.envs.classic_control",
 ]
-PATIENCE = 900  # seconds for what takes some ten: the machine may be busy with other things
+TIMEOUT = 900  # seconds; commands take about ten, but the machine may be busy
 
 
 @cache
 def context() -> Any:
-    """Where processes come from: a server that has imported pgx and run nothing. Made once, costs 4 s of a core."""
+    """Return the context of processes: a fork server that has imported pgx. Starting it takes 4 s of a core."""
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload(PRELOADED)
     return found
 
 
 def pgx(*arguments: str, cwd: Path, **variables: str) -> "CompletedProcess[str]":
-    """Run a command to its end, its output as in a pipe; variables of its environment may be set.
+    """Run a command with its output in a pipe, optionally with environment variables.
 
-    What a variable decides at import alone needs a real `python -m pgx`.
+    A variable that is read during imports has no effect here; use `python -m pgx` for it.
     """
-    said = {name: Path(tempfile.mkstemp(prefix="pgx-said-")[1]) for name in ("out", "err")}
-    process = context().Process(target=_live, args=(arguments, cwd, environment(**variables), said))
+    outputs = {name: Path(tempfile.mkstemp(prefix="pgx-output-")[1]) for name in ("out", "err")}
+    process = context().Process(target=_run_command, args=(arguments, cwd, environment(**variables), outputs))
     process.start()
-    process.join(PATIENCE)
+    process.join(TIMEOUT)
     if process.exitcode is None:
         process.kill()
-        raise TimeoutExpired(["pgx", *arguments], PATIENCE)
-    out, err = (path.read_text() for path in said.values())
-    for path in said.values():
+        raise TimeoutExpired(["pgx", *arguments], TIMEOUT)
+    out, err = (path.read_text() for path in outputs.values())
+    for path in outputs.values():
         path.unlink()
     return CompletedProcess(["pgx", *arguments], process.exitcode, out, err)
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's variables without those that colour output or show tracebacks, and with others."""
-    loud = {"PGX_DEBUG", "HYDRA_FULL_ERROR", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "COLUMNS", "LINES"}
-    return {key: value for key, value in os.environ.items() if key not in loud} | variables
+    """Return the environment variables without those that change output, and with the given ones."""
+    excluded = {
+        "PGX_DEBUG",
+        "HYDRA_FULL_ERROR",
+        "FORCE_COLOR",
+        "NO_COLOR",
+        "TTY_COMPATIBLE",
+        "COLUMNS",
+        "LINES",
+    }
+    return {key: value for key, value in os.environ.items() if key not in excluded} | variables
 
 
-def _live(arguments: tuple[str, ...], cwd: Path, environment: dict[str, str], said: dict[str, Path]) -> None:
-    """Be `pgx` with these arguments."""
-    for number, path in enumerate(said.values(), start=1):
+def _run_command(
+    arguments: tuple[str, ...], cwd: Path, environment: dict[str, str], outputs: dict[str, Path]
+) -> None:
+    """Run `pgx` in this process, with stdout and stderr in files."""
+    for number, path in enumerate(outputs.values(), start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
     os.environ.clear()
     os.environ.update(environment)

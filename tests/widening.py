@@ -1,4 +1,4 @@
-"""An optimizer whose steps are known beforehand: each sweep widens a Gaussian policy by a given factor."""
+"""Optimizer with known steps: each epoch widens a Gaussian policy by a given factor."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from pgx.ops.optim import NoSteps
 
 
 class Widening(NoSteps):
-    """Adds one number to a log std in every sweep, whatever the loss."""
+    """Optimizer that adds a constant to a log std in every epoch, for any loss."""
 
     def __init__(self, network: nn.Module, log_std: nn.Parameter, by: float) -> None:
         super().__init__(network)
@@ -24,6 +24,6 @@ class Widening(NoSteps):
 
 
 def kl_of_widening(by: float) -> float:
-    """KL(old || new) in one dimension, after the log std grew by a number."""
+    """Return KL(old || new) in one dimension after the log std grew by `by`."""
     old, new = torch.distributions.Normal(0.0, 1.0), torch.distributions.Normal(0.0, torch.tensor(by).exp())
     return float(torch.distributions.kl_divergence(old, new))

@@ -12,7 +12,7 @@ from pgx.core.algorithm import Setting
 from pgx.core.data import Batch, Rollout
 from pgx.ops.params import flatten, gradient
 from pgx.training.trainer import Trainer
-from tests.conftest import Make, seen
+from tests.conftest import Make, as_observations
 
 ENVS = ["env=CartPole-v1", "env=Pendulum-v1"]
 
@@ -157,7 +157,7 @@ def test_each_row_of_a_minibatch_meets_its_own_old_distribution(make: Make) -> N
 def test_each_pass_over_the_minibatches_deals_out_every_row_in_a_new_order() -> None:
     rule = MDPO(0.99, 0.95, False, steps=6, minibatch_size=4, critic_epochs=0, critic_minibatch_size=4)
     rows = torch.zeros(12)
-    batch = Batch(seen(rows.unsqueeze(1)), rows, rows, rows, rows, rows)
+    batch = Batch(as_observations(rows.unsqueeze(1)), rows, rows, rows, rows, rows)
     parts = rule._minibatches(batch, torch.Generator().manual_seed(0))
     first, second = torch.cat(parts[:3]).tolist(), torch.cat(parts[3:]).tolist()
     assert sorted(first) == sorted(second) == list(range(12))

@@ -27,7 +27,7 @@ from pgx.ops.stats import explained_variance
 from pgx.runs.checkpoints import packed
 from pgx.runs.metrics import tagged, tags_of
 from pgx.training.trainer import Trainer
-from tests.conftest import Make, parameters, seen
+from tests.conftest import Make, as_observations, parameters
 from tests.widening import Widening, kl_of_widening
 
 SHARED = ["algo.network=shared", "critic=none", "critic_optimizer=none"]
@@ -257,7 +257,7 @@ def test_the_divergence_reported_is_from_the_old_policy_to_the_new(by: float) ->
     learner = Learner(optimizer, NoSteps(Zero()), Eager(), torch.Generator())
     rule = PPG(0.99, 0.95, "off", 0.2, 0.0, "shared", 1, 1, 1, 4, 1, 4, 1.0)
     agent = Agent(policy, Zero(), Identity())
-    metrics = rule._auxiliary_phase(agent, learner, seen(torch.zeros(4, 1)), torch.zeros(4))
+    metrics = rule._auxiliary_phase(agent, learner, as_observations(torch.zeros(4, 1)), torch.zeros(4))
     assert metrics["auxiliary_kl"] == pytest.approx(kl_of_widening(by))
 
 

@@ -16,7 +16,7 @@ from pgx.networks.tabular import Zero
 from pgx.ops.optim import NoSteps
 from pgx.ops.params import flatten, gradient
 from pgx.training.trainer import Trainer
-from tests.conftest import Make, parameters, seen
+from tests.conftest import Make, as_observations, parameters
 from tests.widening import Widening, kl_of_widening
 
 ENVS = ["env=CartPole-v1", "env=Pendulum-v1"]
@@ -93,7 +93,7 @@ def test_epochs_end_with_the_first_whose_kl_from_the_old_policy_exceeds_target_k
     """KL(old || new), and not the reverse, which differs where the deviation moves."""
     target_kl = factor * kl_of_widening(3 * by)
     policy = GaussianPolicy(torch.nn.Linear(1, 1), 1, log_std_init=0.0)
-    obs, ones = seen(torch.zeros(4, 1)), torch.ones(4)
+    obs, ones = as_observations(torch.zeros(4, 1)), torch.ones(4)
     batch = Batch(obs, torch.zeros(4, 1), ones, ones, ones, ones)
     rule = PPO(0.99, 0.95, "off", 0.2, 10, 4, False, 0.0, None, target_kl)
     rule.estimate = lambda agent, rollout: batch

@@ -15,7 +15,7 @@ from pgx.ops.losses import surrogate
 from pgx.ops.params import assign, flatten, gradient
 from pgx.ops.solvers import conjugate_gradient
 from pgx.training.trainer import Trainer
-from tests.conftest import Make, double, seen
+from tests.conftest import Make, as_observations, double
 
 ENVS = ["env=CartPole-v1", "env=Pendulum-v1"]
 SMALL = ["algo=trpo", "algo.critic_minibatch_size=64", "algo.critic_epochs=2"]
@@ -78,7 +78,7 @@ def test_the_line_search_takes_the_first_fraction_that_improves_within_the_bound
     policy = GaussianPolicy(torch.nn.Linear(1, 1), 1, log_std_init=0.0)
     with torch.no_grad():
         policy.net.weight.zero_(), policy.net.bias.zero_()
-    obs, taken = seen(torch.zeros(4, 1)), torch.full((4, 1), action)
+    obs, taken = as_observations(torch.zeros(4, 1)), torch.full((4, 1), action)
     old = policy(obs).detach()
     ones = torch.ones(4)
     batch = Batch(obs, taken, old.log_prob(taken), ones, ones, ones)

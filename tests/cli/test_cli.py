@@ -26,11 +26,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from pgx.core.stopping import QuietInterrupt
-from tests.command import Command, Said
+from tests.command import Command, CommandResult
 from tests.warm import environment, pgx
 
 PGX = [sys.executable, "-m", "pgx"]
-PATIENCE = 120  # seconds for a process that should take a few
+TIMEOUT = 120  # seconds for a process that should take a few
 SMALL = [
     "env=CartPole-v1",
     "env.backend=gymnasium",
@@ -41,7 +41,7 @@ SMALL = [
 ESCAPE = re.compile(r"\x1b[\[(][0-9;?]*[a-zA-Z]")
 
 
-def real(*arguments: str, cwd: Path, **variables: str) -> Said:
+def real(*arguments: str, cwd: Path, **variables: str) -> CommandResult:
     """The command as a shell starts it, its output piped."""
     ended = subprocess.run(
         [*PGX, *arguments],
@@ -49,16 +49,16 @@ def real(*arguments: str, cwd: Path, **variables: str) -> Said:
         env=environment(**variables),
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
-    return Said(ended.returncode, ended.stdout, ended.stderr)
+    return CommandResult(ended.returncode, ended.stdout, ended.stderr)
 
 
-def shell(*arguments: str, cwd: Path, **variables: str) -> Said:
+def shell(*arguments: str, cwd: Path, **variables: str) -> CommandResult:
     """The command in a process of its own, its output piped."""
     ended = pgx(*arguments, cwd=cwd, **variables)
-    return Said(ended.returncode, ended.stdout, ended.stderr)
+    return CommandResult(ended.returncode, ended.stdout, ended.stderr)
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
@@ -75,7 +75,7 @@ def checkpoint(run: Path, name: str = "last") -> dict[str, Any]:
     return read
 
 
-def assert_one_message(said: Said) -> None:
+def assert_one_message(said: CommandResult) -> None:
     """One error on stderr in pgx's own words: a line, or a heading with a line for each mistake."""
     assert "Traceback" not in said.out + said.err
     lines = said.err.splitlines()
@@ -85,7 +85,7 @@ def assert_one_message(said: Said) -> None:
         assert all(line.startswith("  ") for line in lines[1:])
 
 
-def assert_one_message_and_what_is_kept(said: Said) -> None:
+def assert_one_message_and_what_is_kept(said: CommandResult) -> None:
     """The same, after the line that says how to resume from the last finished iteration, where there is one."""
     lines = said.err.splitlines(keepends=True)
     others = [line for line in lines if not line.startswith("pgx: the last finished iteration is kept: ")]
@@ -127,7 +127,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=True,
     )
     assert ended.stdout.splitlines()[-1] == "[]"
@@ -294,7 +294,9 @@ def test_a_folder_that_cannot_be_made_is_named(command: Command, tmp_path: Path)
 
 
 @pytest.fixture(scope="module", params=["trpo", "ppo"])
-def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Said]:
+def finished(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, CommandResult]:
     """A short run of a rule by the real command: its folder, and what it said."""
     cwd = tmp_path_factory.mktemp(request.param)
     said = shell("train", f"algo={request.param}", *SMALL, "trainer.checkpoint_every=256", cwd=cwd)
@@ -305,12 +307,12 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="module")
-def run(finished: tuple[Path, Said]) -> Path:
+def run(finished: tuple[Path, CommandResult]) -> Path:
     return finished[0]
 
 
 @pytest.mark.system
-def test_a_run_ends_well_and_says_where_it_is(finished: tuple[Path, Said]) -> None:
+def test_a_run_ends_well_and_says_where_it_is(finished: tuple[Path, CommandResult]) -> None:
     run, said = finished
     assert said.code == 0
     assert said.err == ""
@@ -319,7 +321,7 @@ def test_a_run_ends_well_and_says_where_it_is(finished: tuple[Path, Said]) -> No
     assert f"pgx eval {run.relative_to(run.parents[3])}" in said.out
 
 
-def test_piped_output_has_no_escape_codes(finished: tuple[Path, Said]) -> None:
+def test_piped_output_has_no_escape_codes(finished: tuple[Path, CommandResult]) -> None:
     said = finished[1]
     assert "\x1b" not in said.out + said.err
     assert "\r" not in said.out + said.err
@@ -467,7 +469,7 @@ def test_the_values_that_a_resumed_run_may_change_are_checked(command: Command, 
 @dataclass(frozen=True)
 class Interrupted:
     run: Path
-    said: Said
+    said: CommandResult
     seen: list[dict[str, Any]]  # rows of metrics.jsonl when the run had stopped
 
 
@@ -485,16 +487,16 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
         text=True,
     )
     try:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while not ((run / "metrics.jsonl").is_file() and (run / "metrics.jsonl").read_text().endswith("\n")):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=PATIENCE)
+        out, err = process.communicate(timeout=TIMEOUT)
     finally:
         process.kill()
-    return Interrupted(run, Said(process.returncode, out, err), rows(run))
+    return Interrupted(run, CommandResult(process.returncode, out, err), rows(run))
 
 
 @pytest.mark.system
@@ -736,7 +738,7 @@ def test_on_a_terminal_it_shows_a_live_panel_and_then_the_summary(tmp_path: Path
     except OSError:  # how Linux says that the last writer has closed the terminal
         pass
     finally:
-        code = process.wait(PATIENCE)
+        code = process.wait(TIMEOUT)
         os.close(controller)
     assert code == 0
     assert ESCAPE.search(shown.decode())

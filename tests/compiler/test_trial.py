@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pgx.compiler.choose import compiler_problem
-from tests.command import Command, Said
+from tests.command import Command, CommandResult
 from tests.system.command import PGX
 from tests.warm import environment
 
@@ -121,11 +121,11 @@ def test_a_compiler_that_fails_on_a_program_of_the_run(compiler: Path, tmp_path:
     assert "eager mode" in said.out
 
 
-def _called(folder: Path, *arguments: str) -> Said:
+def _called(folder: Path, *arguments: str) -> CommandResult:
     done = subprocess.run(
         [*PGX, *arguments], cwd=folder, env=environment(), capture_output=True, text=True, check=False
     )
-    return Said(done.returncode, done.stdout, done.stderr)
+    return CommandResult(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")

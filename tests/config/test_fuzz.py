@@ -21,7 +21,7 @@ from pgx.core.paths import choices, groups
 from tests.command import Command
 from tests.conftest import composed
 
-PATIENCE = 120  # seconds for what takes some hundredths
+TIMEOUT = 120  # seconds for what takes some hundredths
 
 ROOTS = [
     "algo=trpo",
@@ -122,10 +122,10 @@ def patience() -> Iterator[None]:
     """An error in place of a hang."""
 
     def too_long(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"no answer after {PATIENCE} s")
+        raise TimeoutError(f"no answer after {TIMEOUT} s")
 
     previous = signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(PATIENCE)
+    signal.alarm(TIMEOUT)
     try:
         yield
     finally:

@@ -20,7 +20,7 @@ from pgx.ops.fisher import gauss_newton_product, over_ranks
 from pgx.ops.optim import LBFGS, SGD
 from pgx.ops.params import flatten
 from pgx.ops.stats import standardize
-from tests.conftest import seen
+from tests.conftest import as_observations
 from tests.thread_ranks import on_ranks
 
 ROWS_OF_RANKS = [
@@ -41,7 +41,7 @@ def batch() -> Batch:
     obs = torch.randn(ROWS, 2, generator=generator, dtype=torch.float64)
     target = torch.arange(ROWS, dtype=torch.float64) ** 2
     empty = torch.zeros(ROWS, dtype=torch.float64)
-    return Batch(seen(obs), empty, empty, empty, target, target)
+    return Batch(as_observations(obs), empty, empty, empty, target, target)
 
 
 def part(ranks: Ranks) -> Batch:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pgx.core.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
 from pgx.networks.action_values import QCritic
 from pgx.networks.mlp import MLPCritic
-from tests.conftest import seen
+from tests.conftest import as_observations
 
 VECTOR = Continuous((3,))
 OBSERVATIONS = [VECTOR, Continuous((2, 4)), Discrete(5), Image((6, 5, 2))]
@@ -55,14 +55,22 @@ def layer_of(module: nn.Module) -> nn.Linear:
 @pytest.mark.parametrize("action", ACTIONS)
 def test_both_values_are_one_a_row_and_of_that_row_alone(obs: ObsSpec, action: ActionSpec) -> None:
     critic, features, actions = critic_for(obs, action), samples(obs), samples(action)
-    value, action_value = critic(seen(features)), critic.action_value(seen(features), actions)
+    value, action_value = (
+        critic(as_observations(features)),
+        critic.action_value(as_observations(features), actions),
+    )
     assert value.shape == action_value.shape == (ROWS,)
     alone = [
-        critic.action_value(seen(row), a) for row, a in zip(features.split(1), actions.split(1), strict=True)
+        critic.action_value(as_observations(row), a)
+        for row, a in zip(features.split(1), actions.split(1), strict=True)
     ]
     assert torch.allclose(action_value, torch.cat(alone), atol=1e-6)
-    assert not torch.allclose(action_value, critic.action_value(seen(features), samples(action, seed=2)))
-    assert not torch.allclose(action_value, critic.action_value(seen(samples(obs, seed=2)), actions))
+    assert not torch.allclose(
+        action_value, critic.action_value(as_observations(features), samples(action, seed=2))
+    )
+    assert not torch.allclose(
+        action_value, critic.action_value(as_observations(samples(obs, seed=2)), actions)
+    )
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -82,19 +90,21 @@ def test_without_hidden_layers_q_is_linear_in_what_it_sees_of_state_and_action(
             expected = torch.cat([vectors, *parts], -1) @ layer.weight[0] + layer.bias
         case Continuous():
             expected = torch.cat([vectors, actions], -1) @ layer.weight[0] + layer.bias
-    assert torch.allclose(critic.action_value(seen(features), actions), expected, atol=1e-5)
+    assert torch.allclose(critic.action_value(as_observations(features), actions), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_the_state_value_is_that_of_the_critic_of_states(action: ActionSpec) -> None:
     plain = MLPCritic([8, 7], "tanh", 1.3, 0.5).make(VECTOR, action, torch.Generator().manual_seed(0))
     features = samples(VECTOR)
-    assert torch.equal(critic_for(VECTOR, action)(seen(features)), plain(seen(features)))
+    assert torch.equal(
+        critic_for(VECTOR, action)(as_observations(features)), plain(as_observations(features))
+    )
 
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_the_two_values_share_no_weight(action: ActionSpec) -> None:
-    critic, obs = critic_for(VECTOR, action), seen(samples(VECTOR))
+    critic, obs = critic_for(VECTOR, action), as_observations(samples(VECTOR))
     state, pair = list(critic.state.parameters()), list(critic.action.parameters())
     assert len(state) + len(pair) == len(list(critic.parameters())) and len(state) == len(pair) == 6
     critic(obs).sum().backward()

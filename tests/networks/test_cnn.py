@@ -13,7 +13,7 @@ from pgx.envs.normalizers import Identity
 from pgx.networks.cnn import CNNCritic, CNNPolicy, Layout, Stack
 from pgx.networks.distributions import Categorical, DiagonalGaussian, SquashedGaussian
 from pgx.ops.fisher import gauss_newton_product, kl_hessian_product, scores
-from tests.conftest import Make, seen
+from tests.conftest import Make, as_observations
 
 LEFT_STAY_RIGHT = Discrete(3)
 STACKS = ["nature", "impala"]
@@ -84,7 +84,7 @@ def test_channels_first_and_last_are_the_same_function_of_transposed_images(
         guessed = make(Image(shape), stack), make(Image(tuple(first.shape[1:])), stack)
         outputs = []
         for one, other in (told, guessed):
-            a, b = one(seen(last)), other(seen(first))
+            a, b = one(as_observations(last)), other(as_observations(first))
             outputs += [a.logits, b.logits] if isinstance(a, Categorical) else [a, b]
         assert all(torch.allclose(outputs[0], other, rtol=1e-4, atol=1e-5) for other in outputs)
         assert not torch.allclose(outputs[0][0], outputs[0][1], rtol=1e-3)
@@ -94,9 +94,9 @@ def test_channels_first_and_last_are_the_same_function_of_transposed_images(
 def test_an_image_is_answered_to_by_itself_and_scaled_to_one(stack: Stack) -> None:
     """Row by row as in a batch; a first layer that takes 255 times as much of pixels that are 255 times smaller."""
     net, rows = critic(Image((3, 40, 36)), stack), images(3, 40, 36)
-    values = net(seen(rows))
+    values = net(as_observations(rows))
     assert values.shape == (5,)
-    one_by_one = torch.cat([net(seen(row)) for row in rows.split(1)])
+    one_by_one = torch.cat([net(as_observations(row)) for row in rows.split(1)])
     assert torch.allclose(values, one_by_one, atol=1e-5)
     inside = nn.Sequential(*list(net.net)[1:])
     assert torch.allclose(values, inside(rows / 255.0).squeeze(-1), atol=1e-6)
@@ -127,15 +127,18 @@ def test_building_one_draws_from_its_own_stream_alone() -> None:
 
 def test_continuous_actions_get_their_heads() -> None:
     obs, action = Image((36, 36, 3)), Continuous((2,), (-1.0, 0.0), (1.0, 5.0))
-    assert isinstance(policy(obs, action=action)(seen(images(36, 36, 3))), DiagonalGaussian)
+    assert isinstance(policy(obs, action=action)(as_observations(images(36, 36, 3))), DiagonalGaussian)
     squashed = policy(obs, action=action, continuous="squashed_gaussian")
-    assert isinstance(squashed(seen(images(36, 36, 3))), SquashedGaussian)
+    assert isinstance(squashed(as_observations(images(36, 36, 3))), SquashedGaussian)
 
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_both_fisher_products_and_the_scores_go_through_convolutions_and_pools(stack: Stack) -> None:
     side = 36 if stack == "nature" else 9
-    net, obs = policy(Image((side, side, 1)), stack, hidden=4).double(), seen(images(side, side, 1))
+    net, obs = (
+        policy(Image((side, side, 1)), stack, hidden=4).double(),
+        as_observations(images(side, side, 1)),
+    )
     net.net.insert(0, Doubled())
     vector = torch.randn(size(net), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     product = gauss_newton_product(net, obs)(vector)
@@ -168,7 +171,10 @@ def test_images_too_small_for_the_nature_stack_are_refused_with_the_arithmetic(s
     for shape in ((side, 84, 3), (84, side, 3)):
         with pytest.raises(UserError, match=f"policy.stack=nature.*{side} pixels.*{steps}.*impala.*mlp"):
             policy(Image(shape), layout="last")
-        assert policy(Image(shape), "impala", "last")(seen(images(*shape))).logits.shape == (5, 3)
+        assert policy(Image(shape), "impala", "last")(as_observations(images(*shape))).logits.shape == (
+            5,
+            3,
+        )
     policy(Image((36, 36, 3)))
 
 

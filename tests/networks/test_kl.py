@@ -13,7 +13,7 @@ from pgx.networks.distributions import Categorical, DiagonalGaussian, MultiCateg
 from pgx.networks.heads import masked
 from pgx.networks.mlp import MLPPolicy
 from pgx.ops.fisher import gauss_newton_product, kl_hessian_product
-from tests.conftest import seen
+from tests.conftest import as_observations
 
 ROWS, SIZES = 64, (3, 4)
 MASK = torch.tensor([True, False, True, True, True, False, True])
@@ -150,7 +150,9 @@ def test_the_second_derivative_at_an_unmoved_policy_is_the_fisher_matrix(action:
     net = MLPPolicy([8], "tanh", 1.4, 1.0, 0.0, "gaussian").make(
         Continuous((3,)), action, torch.Generator().manual_seed(0)
     )
-    obs = seen(normal(2, ROWS, 3), None if isinstance(action, Continuous) else MASK.expand(ROWS, -1))
+    obs = as_observations(
+        normal(2, ROWS, 3), None if isinstance(action, Continuous) else MASK.expand(ROWS, -1)
+    )
     vector = normal(3, sum(p.numel() for p in net.parameters()))
     exact, twice = gauss_newton_product(net, obs)(vector), kl_hessian_product(net, obs)(vector)
     assert float((exact - twice).norm() / exact.norm()) < 1e-5

@@ -11,7 +11,7 @@ from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete
 from pgx.networks import CRITICS, POLICIES
 from pgx.networks.heads import GaussianPolicy, SquashedGaussianPolicy
 from pgx.ops.fisher import scores
-from tests.conftest import Make, seen
+from tests.conftest import Make, as_observations
 
 VECTOR = Continuous((3,))
 KEYS: dict[str, dict[str, float]] = {
@@ -64,7 +64,7 @@ def phi_and_weight(network: nn.Module) -> tuple[Callable[[Tensor], Tensor], Tens
 def test_a_policy_starts_at_zero_with_one_weight_a_feature_and_no_bias(kind: str, action: ActionSpec) -> None:
     policy = policy_of(kind, action)
     outputs = {Discrete: 4, MultiDiscrete: 5, Continuous: 2}[type(action)]
-    first, *_ = distribution = policy(seen(rows())).params
+    first, *_ = distribution = policy(as_observations(rows())).params
     assert not first.any()
     assert sum(p.numel() for p in policy.parameters()) == outputs * SIZES[kind] + 2 * (len(distribution) - 1)
 
@@ -72,9 +72,9 @@ def test_a_policy_starts_at_zero_with_one_weight_a_feature_and_no_bias(kind: str
 @over_kinds
 def test_a_critic_starts_at_zero_and_is_linear_in_the_features(kind: str) -> None:
     critic, x = critic_of(kind), rows()
-    assert torch.equal(critic(seen(x)), torch.zeros(ROWS))
+    assert torch.equal(critic(as_observations(x)), torch.zeros(ROWS))
     phi, weight = phi_and_weight(moved(critic))
-    torch.testing.assert_close(critic(seen(x)), (phi(x) * weight).sum(-1))
+    torch.testing.assert_close(critic(as_observations(x)), (phi(x) * weight).sum(-1))
 
 
 @over_kinds
@@ -82,10 +82,10 @@ def test_the_score_of_a_softmax_is_the_feature_less_its_expectation(kind: str) -
     """∇_{W_b} log π(a|s) = φ(s) (1[a = b] - π(b|s))."""
     policy, x = moved(policy_of(kind, Discrete(4))), rows()
     action = torch.tensor([0, 1, 2, 3, 1, 0])
-    probs = policy(seen(x)).logits.softmax(-1)
+    probs = policy(as_observations(x)).logits.softmax(-1)
     phi, _ = phi_and_weight(policy)
     expected = torch.einsum("bk,bf->bkf", torch.eye(4)[action] - probs, phi(x))
-    torch.testing.assert_close(scores(policy, seen(x), action), expected.flatten(1))
+    torch.testing.assert_close(scores(policy, as_observations(x), action), expected.flatten(1))
 
 
 @over_kinds
@@ -94,20 +94,20 @@ def test_the_score_of_a_gaussian_is_the_feature_times_the_deviation(kind: str) -
     policy, x = moved(policy_of(kind, Continuous((2,)))), rows()
     assert isinstance(policy, GaussianPolicy)
     action = torch.randn(ROWS, 2, generator=stream(2))
-    at, variance = policy(seen(x)), (2 * policy.log_std).exp()
+    at, variance = policy(as_observations(x)), (2 * policy.log_std).exp()
     phi, _ = phi_and_weight(policy)
     through_weight = torch.einsum("ba,bf->baf", (action - at.mean) / variance, phi(x)).flatten(1)
     through_log_std = (action - at.mean).square() / variance - 1
     named = dict(policy.named_parameters())
     assert list(named) == ["log_std", "net.1.weight"]
     expected = torch.cat([through_log_std, through_weight], 1)
-    torch.testing.assert_close(scores(policy, seen(x), action), expected)
+    torch.testing.assert_close(scores(policy, as_observations(x), action), expected)
 
 
 @over_kinds
 @over_actions
 def test_scores_of_many_rows_at_once_are_those_of_each_row(kind: str, action: ActionSpec) -> None:
-    policy, obs = moved(policy_of(kind, action)), seen(rows())
+    policy, obs = moved(policy_of(kind, action)), as_observations(rows())
     taken = policy(obs).sample(stream(4)).detach()
     together = scores(policy, obs, taken)
     for row in range(ROWS):
@@ -120,10 +120,10 @@ def test_scores_of_many_rows_at_once_are_those_of_each_row(kind: str, action: Ac
 def test_what_a_mask_forbids_is_never_taken(kind: str) -> None:
     policy = moved(policy_of(kind, Discrete(4)))
     mask = torch.tensor([[True, False, True, False]]).expand(ROWS, -1)
-    distribution = policy(seen(rows(), mask))
+    distribution = policy(as_observations(rows(), mask))
     probs = distribution.logits.softmax(-1)
     assert not probs[:, [1, 3]].any()
-    free = policy(seen(rows())).logits.softmax(-1)[:, [0, 2]]
+    free = policy(as_observations(rows())).logits.softmax(-1)[:, [0, 2]]
     torch.testing.assert_close(probs[:, [0, 2]], free / free.sum(-1, keepdim=True))
 
 
@@ -134,7 +134,7 @@ def test_a_policy_loaded_into_another_seeds_sees_the_same_features(make: Make, k
     moved(one.agent.policy)
     moved(one.agent.critic)
     two.load_state_dict(one.state_dict())
-    obs = seen(rows())
+    obs = as_observations(rows())
     assert torch.equal(one.agent.policy(obs).mean, two.agent.policy(obs).mean)
     assert torch.equal(one.agent.critic(obs), two.agent.critic(obs))
 

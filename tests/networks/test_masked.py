@@ -11,7 +11,7 @@ from pgx.networks.distributions import Categorical, MultiCategorical
 from pgx.networks.heads import masked
 from pgx.networks.mlp import MLPPolicy
 from pgx.ops.fisher import gauss_newton_product, kl_hessian_product, scores
-from tests.conftest import seen
+from tests.conftest import as_observations
 
 ROWS, SIZES = 40, (4, 3)
 ACTIONS: list[ActionSpec] = [Discrete(7), MultiDiscrete(SIZES)]
@@ -97,7 +97,7 @@ def test_a_network_behind_a_mask_has_both_fisher_products_and_scores(action: Act
     mask = masks()
     mask[:, 6] = False  # in no row
     mask[:, 5] |= ~mask[:, 4:].any(1)
-    obs = seen(normal(4, ROWS, 3), mask)
+    obs = as_observations(normal(4, ROWS, 3), mask)
     size = sum(p.numel() for p in net.parameters())
     vector = normal(5, size)
     product = gauss_newton_product(net, obs)(vector)

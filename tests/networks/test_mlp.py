@@ -10,7 +10,7 @@ from pgx.core.data import Observations
 from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete, ObsSpec
 from pgx.networks.distributions import Categorical, DiagonalGaussian, MultiCategorical
 from pgx.networks.mlp import Activation, MLPCritic, MLPPolicy
-from tests.conftest import seen
+from tests.conftest import as_observations
 
 VECTOR = Continuous((3,))
 OBSERVATIONS = [VECTOR, Continuous((2, 4)), Discrete(5)]
@@ -45,8 +45,8 @@ def critic_for(obs: ObsSpec, seed: int = 0) -> nn.Module:
 def observations(obs: ObsSpec) -> Observations:
     generator = torch.Generator().manual_seed(1)
     if isinstance(obs, Discrete):
-        return seen(torch.randint(obs.n, (ROWS,), generator=generator))
-    return seen(torch.randn((ROWS, *obs.shape), generator=generator))
+        return as_observations(torch.randint(obs.n, (ROWS,), generator=generator))
+    return as_observations(torch.randn((ROWS, *obs.shape), generator=generator))
 
 
 def linear_layers(module: nn.Module) -> list[nn.Linear]:
@@ -108,20 +108,20 @@ def test_discrete_observations_are_unit_vectors() -> None:
     policy = policy_for(Discrete(5), Discrete(4), hidden=[])
     (layer,) = linear_layers(policy)
     obs = torch.tensor([3, 0, 4, 3, 2, 1])
-    assert torch.equal(policy(seen(obs)).logits, layer.weight.T[obs])
+    assert torch.equal(policy(as_observations(obs)).logits, layer.weight.T[obs])
 
 
 def test_continuous_observations_are_flattened_in_order() -> None:
     critic = critic_for(Continuous((2, 4)))
     flat = critic_for(Continuous((8,)))
     obs = observations(Continuous((2, 4)))
-    assert torch.equal(critic(obs), flat(seen(obs.features.flatten(1))))
+    assert torch.equal(critic(obs), flat(as_observations(obs.features.flatten(1))))
 
 
 def test_the_log_std_does_not_depend_on_the_state() -> None:
     policy = policy_for(VECTOR, Continuous((2,)))
     obs = observations(VECTOR).features.requires_grad_()
-    d = policy(seen(obs))
+    d = policy(as_observations(obs))
     assert d.log_std.shape == d.mean.shape
     assert torch.equal(d.log_std, torch.full((ROWS, 2), -0.7))
     (through_log_std,) = torch.autograd.grad(d.log_std.sum(), obs, allow_unused=True, retain_graph=True)

@@ -14,7 +14,7 @@ from pgx.networks.distributions import DiagonalGaussian, SquashedGaussian
 from pgx.networks.mlp import MLPPolicy
 from pgx.ops.fisher import gauss_newton_product, kl_hessian_product, scores
 from pgx.training.evaluation import never, play, unwatched
-from tests.conftest import Make, seen
+from tests.conftest import Make, as_observations
 
 WIDE = torch.float64
 LOG_STDS = [-2.0, 0.0, 1.0, 2.0]
@@ -163,7 +163,7 @@ def features(rows: int = 40) -> Tensor:
 
 
 def test_the_head_squashes_into_the_bounds_of_each_component() -> None:
-    d = policy()(seen(features(3000)))
+    d = policy()(as_observations(features(3000)))
     executed = d.executed(d.sample(torch.Generator().manual_seed(0)))
     low, high = torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 5.0])
     assert bool((executed >= low - 1e-6).all()) and bool((executed <= high + 1e-6).all())
@@ -173,7 +173,7 @@ def test_the_head_squashes_into_the_bounds_of_each_component() -> None:
 
 
 def test_both_fisher_products_and_the_scores_go_through_the_head() -> None:
-    net, obs = policy(), seen(features())
+    net, obs = policy(), as_observations(features())
     size = sum(p.numel() for p in net.parameters())
     vector = torch.randn(size, generator=torch.Generator().manual_seed(2))
     assert torch.allclose(
@@ -236,7 +236,7 @@ def test_rules_run_with_it_and_the_first_ratio_is_one_at_the_bounds_too(make: Ma
 def test_evaluation_plays_the_median(make: Make) -> None:
     trainer = make("algo=ppo", *PENDULUM)
     agent, envs = trainer.agent, trainer.runner.envs
-    obs = seen(features(4))
+    obs = as_observations(features(4))
     act, d = agent.act_greedily(obs), agent.policy(obs)
     assert torch.equal(act.action, d.mode())
     assert torch.equal(act.executed, 2 * d.mode().tanh())

@@ -12,7 +12,7 @@ from pgx.networks.heads import CategoricalPolicy
 from pgx.networks.tabular import TabularCritic, TabularPolicy
 from pgx.ops.fisher import dense, gauss_newton_product, kl_hessian_product, scores
 from tests import oracle
-from tests.conftest import Make, seen
+from tests.conftest import Make, as_observations
 from tests.oracle import TabularMDP, chain, gridworld, random_mdp
 
 STREAM = torch.Generator()
@@ -38,7 +38,7 @@ def visited(mdp: TabularMDP) -> tuple[Observations, Tensor]:
     live = (~mdp.terminal).nonzero().flatten()
     times = 1 + torch.arange(len(live)) % 3
     states = live.repeat_interleave(times)
-    return seen(states), torch.bincount(states, minlength=mdp.states).double() / len(states)
+    return as_observations(states), torch.bincount(states, minlength=mdp.states).double() / len(states)
 
 
 def surrogate_gradient(policy: nn.Module, obs: Observations, advantage: Tensor) -> Tensor:
@@ -58,8 +58,8 @@ def test_a_table_starts_uniform_and_its_values_at_zero() -> None:
         TabularCritic().make(Discrete(5), Discrete(3), STREAM),
     )
     states = torch.arange(5)
-    torch.testing.assert_close(policy(seen(states)).logits.softmax(-1), torch.full((5, 3), 1 / 3))
-    assert torch.equal(critic(seen(states)), torch.zeros(5))
+    torch.testing.assert_close(policy(as_observations(states)).logits.softmax(-1), torch.full((5, 3), 1 / 3))
+    assert torch.equal(critic(as_observations(states)), torch.zeros(5))
     assert [p.shape for p in policy.parameters()] == [(5, 3)]
     assert [p.shape for p in critic.parameters()] == [(5, 1)]
 
@@ -68,13 +68,13 @@ def test_each_state_has_a_value_of_its_own() -> None:
     critic = TabularCritic().make(Discrete(5), Discrete(3), STREAM)
     with torch.no_grad():
         critic.net.theta[3] = 7.0
-    assert critic(seen(torch.tensor([3, 0, 3]))).tolist() == [7.0, 0.0, 7.0]
+    assert critic(as_observations(torch.tensor([3, 0, 3]))).tolist() == [7.0, 0.0, 7.0]
 
 
 @over_mdps
 def test_the_policy_is_the_softmax_of_its_row(mdp: TabularMDP) -> None:
     theta = logits(mdp)
-    probs = policy_at(theta)(seen(torch.arange(mdp.states))).logits.softmax(-1)
+    probs = policy_at(theta)(as_observations(torch.arange(mdp.states))).logits.softmax(-1)
     torch.testing.assert_close(probs, oracle.softmax_policy(theta))
 
 
@@ -82,14 +82,14 @@ def test_several_actions_have_a_softmax_each() -> None:
     policy = TabularPolicy().make(Discrete(4), MultiDiscrete((3, 2)), STREAM)
     with torch.no_grad():
         policy.net.theta[2] = torch.tensor([0.0, 1.0, 2.0, 3.0, 5.0])
-    distribution = policy(seen(torch.tensor([2])))
+    distribution = policy(as_observations(torch.tensor([2])))
     expected = torch.tensor([0.0, 1.0, 2.0]).log_softmax(0)[2] + torch.tensor([3.0, 5.0]).log_softmax(0)[0]
     torch.testing.assert_close(distribution.log_prob(torch.tensor([[2, 0]])).squeeze(), expected)
 
 
 def test_scores_of_many_rows_at_once_are_those_of_each_row() -> None:
     policy = policy_at(logits(gridworld()))
-    obs = seen(torch.tensor([0, 3, 3, 14]))
+    obs = as_observations(torch.tensor([0, 3, 3, 14]))
     for action in (torch.tensor([0, 1, 2, 3]), torch.tensor([2, 2, 0, 1])):
         together = scores(policy, obs, action)
         for row in range(4):
@@ -100,7 +100,7 @@ def test_scores_of_many_rows_at_once_are_those_of_each_row() -> None:
 
 def test_a_distribution_kept_from_before_a_step_does_not_move_with_the_table() -> None:
     policy = policy_at(logits(chain()))
-    kept = policy(seen(torch.arange(5)))
+    kept = policy(as_observations(torch.arange(5)))
     before = kept.logits.clone()
     with torch.no_grad():
         policy.net.theta += 1.0
@@ -156,7 +156,7 @@ def test_the_surrogate_gradient_at_the_visitation_is_the_policy_gradient(mdp: Ta
     advantage, policy = oracle.advantages(mdp, pi, discount), policy_at(theta)
     weight = oracle.visitation(mdp, pi, discount)
     total = sum(
-        weight[s] * surrogate_gradient(policy, seen(torch.tensor([s])), advantage)
+        weight[s] * surrogate_gradient(policy, as_observations(torch.tensor([s])), advantage)
         for s in (~mdp.terminal).nonzero().flatten().tolist()
     )
     torch.testing.assert_close(total.view_as(theta), oracle.policy_gradient(mdp, theta, discount))

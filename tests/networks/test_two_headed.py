@@ -8,7 +8,7 @@ from pgx.core.data import Observations
 from pgx.core.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
 from pgx.networks.mlp import MLPPolicy
 from pgx.networks.two_headed import TwoHeaded, TwoHeadedPolicy
-from tests.conftest import seen
+from tests.conftest import as_observations
 
 OBSERVATIONS = [Continuous((3,)), Continuous((2, 4)), Discrete(5), Image((2, 3, 3))]
 ACTIONS = [Discrete(4), MultiDiscrete((2, 3)), Continuous((2,))]
@@ -34,10 +34,10 @@ def observations(obs: ObsSpec) -> Observations:
     generator = torch.Generator().manual_seed(1)
     match obs:
         case Discrete(n):
-            return seen(torch.randint(n, (ROWS,), generator=generator))
+            return as_observations(torch.randint(n, (ROWS,), generator=generator))
         case Image(shape):
-            return seen(torch.randint(256, (ROWS, *shape), generator=generator, dtype=torch.uint8))
-    return seen(torch.randn((ROWS, *obs.shape), generator=generator))
+            return as_observations(torch.randint(256, (ROWS, *shape), generator=generator, dtype=torch.uint8))
+    return as_observations(torch.randn((ROWS, *obs.shape), generator=generator))
 
 
 def reached(policy: TwoHeaded, output: Tensor) -> set[str]:
@@ -92,6 +92,6 @@ def test_without_hidden_layers_both_heads_read_the_observation() -> None:
 def test_an_action_that_cannot_be_taken_has_probability_zero_and_the_value_does_not_care() -> None:
     policy, rows = policy_for(Continuous((3,)), Discrete(4)), observations(Continuous((3,)))
     mask = torch.tensor([True, False, True, True]).expand(ROWS, 4)
-    masked = seen(rows.features, mask)
+    masked = as_observations(rows.features, mask)
     assert bool((policy(masked).log_prob(torch.ones(ROWS, dtype=torch.int64)) == -torch.inf).all())
     assert torch.equal(policy.value(masked), policy.value(rows))

@@ -27,7 +27,7 @@ from pgx.ops.fisher import (
     scores,
 )
 from pgx.ops.params import gradient, split
-from tests.conftest import seen
+from tests.conftest import as_observations
 
 ACTIONS = [Discrete(3), MultiDiscrete((2, 3)), Continuous((2,))]
 STATES = 5
@@ -111,7 +111,7 @@ def explicit_fisher(policy: nn.Module, obs: Observations, action: ActionSpec) ->
 @pytest.mark.parametrize("hidden", [[], [4], [3, 3]], ids=["linear", "one layer", "two layers"])
 @pytest.mark.parametrize("action", ACTIONS)
 def test_the_product_is_that_with_the_explicit_matrix(action: ActionSpec, hidden: list[int]) -> None:
-    policy, obs = small_policy(action, hidden), seen(normal(1, STATES, 2))
+    policy, obs = small_policy(action, hidden), as_observations(normal(1, STATES, 2))
     fisher = explicit_fisher(policy, obs, action)
     for seed in range(3):
         v = normal(seed + 10, size(policy))
@@ -120,7 +120,7 @@ def test_the_product_is_that_with_the_explicit_matrix(action: ActionSpec, hidden
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_gauss_newton_and_the_hessian_of_the_kl_are_one_matrix(action: ActionSpec) -> None:
-    policy, obs = small_policy(action), seen(normal(1, STATES, 2))
+    policy, obs = small_policy(action), as_observations(normal(1, STATES, 2))
     gauss_newton, hessian = gauss_newton_product(policy, obs), kl_hessian_product(policy, obs)
     for seed in range(3):  # the same graph serves any number of products
         v = normal(seed, size(policy))
@@ -132,7 +132,7 @@ def test_the_product_works_for_discrete_observations() -> None:
     policy = MLPPolicy([4], "tanh", 1.0, 1.0, 0.0, "gaussian").make(
         Discrete(4), Discrete(3), torch.Generator().manual_seed(0)
     )
-    obs, v = seen(torch.tensor([0, 3, 1, 1])), normal(0, size(policy)).float()
+    obs, v = as_observations(torch.tensor([0, 3, 1, 1])), normal(0, size(policy)).float()
     actual = fisher_vector_product(policy, obs, v)
     assert actual.abs().max() > 1e-3
     assert torch.allclose(actual, kl_hessian_product(policy, obs)(v), rtol=1e-4, atol=1e-6)
@@ -141,7 +141,7 @@ def test_the_product_works_for_discrete_observations() -> None:
 @pytest.mark.parametrize("action", ACTIONS)
 def test_the_kl_of_a_small_step_is_half_its_length_in_the_metric(action: ActionSpec) -> None:
     """KL(π_θ || π_{θ+εv}) = ε²/2 vᵀFv + O(ε³): the error per ε² shrinks with ε."""
-    policy, obs = small_policy(action), seen(normal(1, STATES, 2))
+    policy, obs = small_policy(action), as_observations(normal(1, STATES, 2))
     v = normal(2, size(policy)) / size(policy) ** 0.5
     expected = float(v @ fisher_vector_product(policy, obs, v)) / 2
     weights = dict(policy.named_parameters())
@@ -157,7 +157,7 @@ def test_the_kl_of_a_small_step_is_half_its_length_in_the_metric(action: ActionS
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_the_matrix_is_symmetric_and_positive_semidefinite(action: ActionSpec) -> None:
-    policy, obs = small_policy(action), seen(normal(1, STATES, 2))
+    policy, obs = small_policy(action), as_observations(normal(1, STATES, 2))
     product = gauss_newton_product(policy, obs)
     u, v = normal(2, size(policy)), normal(3, size(policy))
     assert float(u @ product(v)) == pytest.approx(float(v @ product(u)), rel=1e-10)
@@ -169,7 +169,7 @@ def test_the_matrix_is_symmetric_and_positive_semidefinite(action: ActionSpec) -
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_the_product_is_linear_and_averages_over_observations(action: ActionSpec) -> None:
-    policy, obs = small_policy(action), seen(normal(1, 4, 2))
+    policy, obs = small_policy(action), as_observations(normal(1, 4, 2))
     u, v = normal(2, size(policy)), normal(3, size(policy))
     product = gauss_newton_product(policy, obs)
     assert torch.allclose(product(2 * u - 3 * v), 2 * product(u) - 3 * product(v), rtol=1e-9, atol=1e-11)
@@ -178,7 +178,7 @@ def test_the_product_is_linear_and_averages_over_observations(action: ActionSpec
 
 
 def test_the_product_leaves_no_gradients_behind() -> None:
-    policy, obs = small_policy(Continuous((2,))), seen(normal(1, STATES, 2))
+    policy, obs = small_policy(Continuous((2,))), as_observations(normal(1, STATES, 2))
     v = fisher_vector_product(policy, obs, normal(2, size(policy)))
     assert not v.requires_grad
     assert all(p.grad is None for p in policy.parameters())
@@ -197,7 +197,7 @@ def sampled_product(policy: nn.Module, obs: Observations, v: Tensor, generator: 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_products_of_sampled_scores_converge_at_the_rate_of_a_mean(action: ActionSpec) -> None:
     """The error of n samples is c / √n: a hundred times the samples, a tenth of the error."""
-    policy, obs = small_policy(action, hidden=[]), seen(normal(1, STATES, 2))
+    policy, obs = small_policy(action, hidden=[]), as_observations(normal(1, STATES, 2))
     v = normal(2, size(policy))
     expected = fisher_vector_product(policy, obs, v)
     generator = torch.Generator().manual_seed(3)
@@ -220,7 +220,7 @@ def sampled(policy: nn.Module, obs: Observations, seed: int) -> Tensor:
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_scores_are_the_gradients_of_the_log_probability_row_by_row(action: ActionSpec) -> None:
-    policy, obs = small_policy(action), seen(normal(1, STATES, 2))
+    policy, obs = small_policy(action), as_observations(normal(1, STATES, 2))
     taken = sampled(policy, obs, 2)
     log_prob = policy(obs).log_prob(taken)
     rows = torch.stack([gradient_of(row, list(policy.parameters())) for row in log_prob])
@@ -233,7 +233,7 @@ def test_scores_work_for_discrete_observations() -> None:
     policy = MLPPolicy([4], "tanh", 1.0, 1.0, 0.0, "gaussian").make(
         Discrete(4), Discrete(3), torch.Generator().manual_seed(0)
     )
-    obs, taken = seen(torch.tensor([0, 3, 1, 1])), torch.tensor([0, 1, 2, 2])
+    obs, taken = as_observations(torch.tensor([0, 3, 1, 1])), torch.tensor([0, 1, 2, 2])
     actual = scores(policy, obs, taken)
     expected = gradient(policy(obs).log_prob(taken).sum(), list(policy.parameters()))
     assert torch.allclose(actual.sum(0), expected, atol=1e-6)
@@ -261,7 +261,7 @@ def test_scores_see_the_time_of_each_row() -> None:
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_the_empirical_product_is_that_with_the_mean_square_of_the_scores(action: ActionSpec) -> None:
-    policy, obs = small_policy(action), seen(normal(1, STATES, 2))
+    policy, obs = small_policy(action), as_observations(normal(1, STATES, 2))
     taken = sampled(policy, obs, 2)
     psi = scores(policy, obs, taken)
     product = empirical_fisher_product(policy, obs, taken)
@@ -274,7 +274,7 @@ def test_the_empirical_product_is_that_with_the_mean_square_of_the_scores(action
 def test_the_empirical_matrix_approaches_that_of_the_kl_as_one_over_the_square_root_of_the_samples(
     action: ActionSpec,
 ) -> None:
-    policy, obs = small_policy(action), seen(normal(1, STATES, 2))
+    policy, obs = small_policy(action), as_observations(normal(1, STATES, 2))
     v = normal(2, size(policy))
     expected = kl_hessian_product(policy, obs)(v)
 
@@ -293,7 +293,7 @@ def test_the_empirical_matrix_approaches_that_of_the_kl_as_one_over_the_square_r
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_a_product_made_dense_is_its_matrix_and_damping_is_added_to_its_diagonal(action: ActionSpec) -> None:
-    policy, obs = small_policy(action), seen(normal(1, STATES, 2))
+    policy, obs = small_policy(action), as_observations(normal(1, STATES, 2))
     product, v = gauss_newton_product(policy, obs), normal(3, size(policy))
     fisher = explicit_fisher(policy, obs, action)
     assert torch.allclose(dense(product, v), fisher, rtol=1e-9, atol=1e-11)
@@ -307,7 +307,7 @@ def test_products_over_chunks_are_products_over_all_rows(
 ) -> None:
     """Of chunks that do not divide the rows, each counting by its size; and one chunk is the product itself."""
     monkeypatch.setattr(fisher, "CHUNK", 7)
-    policy, obs = small_policy(Continuous((2,))), seen(normal(1, 31, 2))
+    policy, obs = small_policy(Continuous((2,))), as_observations(normal(1, 31, 2))
     vector = normal(2, size(policy))
     asked: list[int] = []
 

@@ -18,7 +18,7 @@ from pgx.ops.losses import (
     value_loss,
 )
 from pgx.ops.params import gradient
-from tests.conftest import seen
+from tests.conftest import as_observations
 
 CLIP = 0.2
 
@@ -43,7 +43,7 @@ def small_policy(action: ActionSpec) -> nn.Module:
 @pytest.mark.parametrize("action", [Discrete(4), MultiDiscrete((2, 3)), Continuous((2,))])
 def test_at_equal_policies_the_surrogate_has_the_gradient_of_reinforce(action: ActionSpec) -> None:
     """∇ L = E[ A ∇ log π(a|s) ], summed here row by row."""
-    policy, obs, advantage = small_policy(action), seen(normal(1, 8, 3)), normal(2, 8)
+    policy, obs, advantage = small_policy(action), as_observations(normal(1, 8, 3)), normal(2, 8)
     parameters = list(policy.parameters())
     with torch.no_grad():
         old = policy(obs)

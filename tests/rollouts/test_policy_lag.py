@@ -13,7 +13,7 @@ from pgx.core.data import Rollout
 from pgx.core.errors import UserError
 from pgx.runs.loggers.jsonl import read
 from pgx.training.trainer import Trainer
-from tests.conftest import Make, parameters, resumed
+from tests.conftest import Make, parameters, resumed_run
 
 SMALL = ["algo=a2c", "runner.rollout_steps=16", "optimizer.learning_rate=1e-2"]
 LAGS = [0, 1, 3]
@@ -109,7 +109,7 @@ def test_a_resumed_run_with_lag_ends_with_the_same_bits(make: Make, tmp_path: Pa
     ]
     whole = make(*settings, name="whole")
     whole.train()
-    again = resumed(make, *settings, at=500)
+    again = resumed_run(make, *settings, at=500)
     assert len(again.checkpoints.load("last")["runner"]["waiting"]) == 2
     assert torch.equal(parameters(whole), parameters(again))
     rows = [read(tmp_path / run / "metrics.jsonl") for run in ("whole", "cut")]

@@ -5,7 +5,7 @@ import torch
 
 from pgx.core.data import Batch, Rollout
 from pgx.ops.stats import explained_variance
-from tests.conftest import Make, seen
+from tests.conftest import Make, as_observations
 
 COUNTER = ["env=tests.environments:Counter-v0", "env.normalize_obs=false", "env.scale_reward=false"]
 SMALL = ["algo=trpo", "algo.critic_minibatch_size=64"]
@@ -103,7 +103,7 @@ def test_stored_actions_are_the_samples_and_their_log_probs_belong_to_them(make:
     trainer = make(*SMALL, *COUNTER, "policy.log_std_init=1.5")
     rollout = trainer.runner.collect(trainer.agent)
     assert float(rollout.action.max()) > 2.0 and float(rollout.action.min()) < -0.5  # beyond the bounds
-    policy = trainer.agent.policy(seen(rollout.obs.flatten(0, 1)))
+    policy = trainer.agent.policy(as_observations(rollout.obs.flatten(0, 1)))
     log_prob = policy.log_prob(rollout.action.flatten(0, 1)).detach().view(64, 4)
     assert torch.allclose(log_prob, rollout.log_prob, atol=1e-5)
 
@@ -131,7 +131,7 @@ def test_values_of_an_endless_task_need_the_true_successor_at_the_time_limit(
             ended = rollout.terminated | rollout.truncated
             rollout = Rollout(**{**vars(rollout), "terminated": ended, "truncated": torch.zeros_like(ended)})
         trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
-    value = float(trainer.agent.critic(seen(torch.zeros(1, 2))).detach())
+    value = float(trainer.agent.critic(as_observations(torch.zeros(1, 2))).detach())
     assert value == pytest.approx(10, abs=0.3) if handled else value < 8
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tests.warm import PATIENCE, environment
+from tests.warm import TIMEOUT, environment
 
 PGX = [sys.executable, "-m", "pgx"]
 SMALL = ["env.num_envs=2", "runner.rollout_steps=32", "logger.tensorboard=false", "env.backend=gymnasium"]
@@ -33,7 +33,7 @@ def begin(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
 
 def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
     """Until something has happened; a process that ends before it is an error."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not happened():
         assert process is None or process.poll() is None, "it ended before"
         assert time.monotonic() < deadline

@@ -22,7 +22,7 @@ from pgx.runs.writer import PendingCheckpoint
 from pgx.training.a3c import A3C, StartCommand, Worker
 from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters
-from tests.processes import runs, until
+from tests.processes import is_running, wait_until
 
 CARTPOLE = ["env=CartPole-v1", "trainer.compile=false"]
 AS_IT_COMES = [
@@ -166,7 +166,7 @@ def test_a_killed_worker_is_replaced_and_the_run_ends_as_if_nothing_had_happened
     assert int(common.updates.sum()) == counters.iterations
     rows = read(trainer.run_dir / "metrics.jsonl")
     assert rows[-1]["rollout/worker_restarts"] == 2
-    assert not any(map(runs, killed))
+    assert not any(map(is_running, killed))
 
 
 def test_when_restarts_are_used_up_the_run_ends_with_an_error_a_checkpoint_and_no_orphans(
@@ -182,7 +182,7 @@ def test_when_restarts_are_used_up_the_run_ends_with_an_error_a_checkpoint_and_n
     at_iteration(trainer, 40, kill)
     with pytest.raises(WorkersLost, match=r"signal 9.*no restarts left, runner\.max_restarts=0"):
         trainer.train()
-    until(lambda: not any(map(runs, alive)))
+    wait_until(lambda: not any(map(is_running, alive)))
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "failed" and "WorkersLost" in summary["error"]
     state = trainer.checkpoints.load("last")
@@ -277,7 +277,7 @@ def test_a_stop_request_ends_the_run_with_a_checkpoint_and_no_orphans(make: Make
     summary = trainer.train()
     assert summary["status"] == "interrupted" and summary["steps"] == int(company(trainer).common.steps.sum())
     assert trainer.checkpoints.load("last")["counters"]["steps"] == summary["steps"] < 40000
-    assert len(alive) == 2 and not any(map(runs, alive))
+    assert len(alive) == 2 and not any(map(is_running, alive))
 
 
 def test_an_environment_that_hangs_ends_the_run_with_its_place(make: Make) -> None:

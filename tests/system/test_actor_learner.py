@@ -26,7 +26,7 @@ from pgx.rollouts.sizes import resolve_sizes, size_problems
 from pgx.runs.loggers.jsonl import read
 from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters
-from tests.processes import runs, until
+from tests.processes import is_running, wait_until
 
 ACTORS = ["algo=vtrace", "runner=actor_learner"]
 PROMPT = ["runner.workers=2", "runner.trajectories=2", "runner.queue=2"]  # nothing is old
@@ -200,7 +200,7 @@ def test_the_lag_is_measured_and_bounded_by_the_queue(
             if inference == "actor":
                 assert [k for k, match in enumerate(matches) if match] == [len(agents) - 1 - lag]
         largest = max(largest, *lags)
-        until(lambda: runner.actors.finished() == queue - trajectories)
+        wait_until(lambda: runner.actors.finished() == queue - trajectories)
         update(trainer, rollout)
     assert largest == most
 
@@ -254,11 +254,11 @@ def test_a_killed_actor_is_restarted_and_no_step_is_returned_twice(
     runner = actors_of(trainer)
     rollouts = [runner.collect(trainer.agent) for _ in range(2)]
     pid = runner.actors.pids[1]
-    until(lambda: runner.actors.finished() == 4)
+    wait_until(lambda: runner.actors.finished() == 4)
     os.kill(pid, signal.SIGSTOP)
     rollouts.append(runner.collect(trainer.agent))
     os.kill(pid, signal.SIGKILL)
-    until(
+    wait_until(
         lambda: runner.actors.finished() > 0 and runner.actors.restarts == 1
     )  # one of its own is done by now
     rollouts += [runner.collect(trainer.agent) for _ in range(5)]
@@ -270,7 +270,7 @@ def test_a_killed_actor_is_restarted_and_no_step_is_returned_twice(
         int(rollouts[died[0] + 1].time[0, 2:].max()) == 0
     )  # what its successor does first is what was left undone
     assert sum(bool(row[2:].all()) for row in goes_on) == len(goes_on) - 1
-    assert runner.metrics()["worker_restarts"] == 1 and not runs(pid)
+    assert runner.metrics()["worker_restarts"] == 1 and not is_running(pid)
     assert all(bool(rollout.valid.any(0).all()) for rollout in rollouts)
     seen = told(rollouts)
     assert len(seen) == len(set(seen)) == sum(rollout.steps for rollout in rollouts)
@@ -329,7 +329,7 @@ def test_without_restarts_left_the_run_ends_with_a_checkpoint_and_no_actors(
     assert rows[-1]["rollout/worker_restarts"] == 1
     state = trainer.checkpoints.load("last")
     assert state["counters"]["steps"] == trainer.counters.steps == rows[-1]["step"] > 0
-    assert not any(map(runs, pids))
+    assert not any(map(is_running, pids))
     trainer.load_state_dict(state)  # it is whole
 
 
@@ -355,7 +355,7 @@ def test_a_hanging_environment_ends_the_run_with_its_location_and_no_actors(
     assert 'troubles.py", line' in str(caught.value.__cause__)
     pids = actors_of(trainer).actors.pids
     trainer.runner.close()
-    assert len(pids) == 2 and not any(map(runs, pids))
+    assert len(pids) == 2 and not any(map(is_running, pids))
 
 
 def open_files() -> set[str]:
@@ -375,7 +375,7 @@ def test_closing_leaves_no_process_and_no_open_file(start: Callable[..., Trainer
         pids = actors_of(trainer).actors.pids
         trainer.runner.close()
         trainer.runner.close()
-        assert not any(map(runs, pids))
+        assert not any(map(is_running, pids))
         assert open_files() <= before
 
 

@@ -15,7 +15,7 @@ import torch
 from pgx.distributed.shared_memory import allocate
 from pgx.distributed.worker_pool import WorkerPool
 from pgx.rollouts.shared_parameters import SharedParameters, parameter_specs
-from tests.processes import assert_only_stopping, runs, until
+from tests.processes import assert_only_stopping, is_running, wait_until
 from tests.system.targets import SIZES, publishes
 
 ROOT = Path(__file__).parents[2]
@@ -50,11 +50,11 @@ def training(run: Path, *overrides: str) -> Iterator[tuple["subprocess.Popen[str
     below: list[int] = []
     try:
         metrics = run / "metrics.jsonl"
-        until(lambda: process.poll() is not None or (metrics.exists() and metrics.stat().st_size > 0))
+        wait_until(lambda: process.poll() is not None or (metrics.exists() and metrics.stat().st_size > 0))
         below = children(process.pid)
         yield process, below
     finally:  # a failure is to leave none behind either
-        for pid in filter(runs, [process.pid, *below]):
+        for pid in filter(is_running, [process.pid, *below]):
             os.kill(pid, signal.SIGKILL)
         process.communicate()
 
@@ -67,7 +67,7 @@ def test_ctrl_c_ends_a_run_with_a_checkpoint_and_no_traceback(tmp_path: Path, in
         assert process.wait(120) == 130
         assert process.stderr is not None
         assert_only_stopping(process.stderr.read())
-        assert not any(map(runs, below))
+        assert not any(map(is_running, below))
     assert (tmp_path / "run" / "checkpoints" / "last.pt").exists()
 
 
@@ -78,7 +78,7 @@ def test_actors_and_their_environment_processes_exit_with_a_killed_learner(
     with training(tmp_path / "run", *nested) as (process, below):
         assert len(below) == 2 + 4 + 1  # the learner's own environment tells of spaces alone
         process.kill()
-        until(lambda: not any(map(runs, below)))
+        wait_until(lambda: not any(map(is_running, below)))
         assert process.stderr is not None and process.stderr.read() == ""
 
 
@@ -88,7 +88,7 @@ def test_parameters_are_read_as_a_whole_during_writes() -> None:
     workers = WorkerPool(partial(publishes, memory, columns), 1, 0, (memory,), None)
     try:
         shared, seen = SharedParameters(memory, columns), set()
-        until(lambda: shared.read(tensors) > 0)
+        wait_until(lambda: shared.read(tensors) > 0)
         for _ in range(2000):
             version = shared.read(tensors)
             assert all(bool((tensor == version).all()) for tensor in tensors.values())

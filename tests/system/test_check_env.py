@@ -14,7 +14,7 @@ from pgx.core.errors import UserError
 from pgx.core.specs import Continuous, Image
 from pgx.envs.checks.suite import CHECKS
 from pgx.networks.agents import flat_image_hint
-from tests.processes import runs
+from tests.processes import is_running
 
 ROOT = Path(__file__).parents[2]
 BROKEN = "env=tests.envs.broken:Broken-v0"
@@ -34,7 +34,7 @@ def check(capsys: pytest.CaptureFixture[str], *overrides: str) -> tuple[int, str
 
 def children() -> set[int]:
     listed = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-    return set(filter(runs, map(int, listed)))
+    return set(filter(is_running, map(int, listed)))
 
 
 def results_of(out: str) -> dict[str, str]:

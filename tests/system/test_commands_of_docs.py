@@ -30,7 +30,7 @@ from pgx.training.build import check_ranks
 from tests.docs_places import OF_THE_MODULE, STAND_FOR, make_places
 from tests.system.docs_commands import ROOT, Shown, shown
 
-PATIENCE = 600  # seconds for a process
+TIMEOUT = 600  # seconds for a process
 Pgx = Callable[..., int]
 MODULES = ("my_module", "spo")
 
@@ -204,7 +204,7 @@ def process(command: Shown) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
@@ -301,7 +301,7 @@ def packages(command: Shown) -> None:
 def target(command: Shown) -> None:
     """make knows how."""
     subprocess.run(
-        ["make", "--dry-run", *command.words[1:]], cwd=ROOT, capture_output=True, check=True, timeout=PATIENCE
+        ["make", "--dry-run", *command.words[1:]], cwd=ROOT, capture_output=True, check=True, timeout=TIMEOUT
     )
 
 
@@ -321,7 +321,7 @@ def batch_script(command: Shown) -> None:
     """bash understands the script that it is a line of, and pgx both commands that it may come to."""
     (found,) = re.findall(r"^    #!/bin/bash\n(?:    .*\n)+", (ROOT / command.page).read_text(), re.MULTILINE)
     subprocess.run(
-        ["bash", "-n"], input=found.replace("\n    ", "\n"), text=True, check=True, timeout=PATIENCE
+        ["bash", "-n"], input=found.replace("\n    ", "\n"), text=True, check=True, timeout=TIMEOUT
     )
     (overrides,) = re.findall(r'command="(algo=[^"]+)"', found)
     validate(compose(overrides.replace("$RUN", "outputs/walker").split()))

@@ -17,7 +17,7 @@ from pgx.core.data import Observations
 from pgx.core.errors import UserError
 from pgx.ops.fisher import gauss_newton_product
 from pgx.ops.optim import Adam
-from tests.conftest import Make, parameters, resumed, small
+from tests.conftest import Make, parameters, resumed_run, small
 
 pytestmark = pytest.mark.skipif(why_not("cpu") is not None, reason=f"nothing compiles here: {why_not('cpu')}")
 
@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("programs")
 
 
-class Said(list[str]):
+class CommandResult(list[str]):
     """What an engine reports."""
 
     @property
@@ -69,7 +69,7 @@ def bound(
 
 
 def test_one_program_serves_any_rows_networks_and_weights_of_a_kind(folder: Path) -> None:
-    said = Said()
+    said = CommandResult()
     engine, network = ahead_of_time(folder, said.append), net()
     for rows, picked in ((50, 7), (64, 64), (31, 1), (2000, 997), (1009, 30)):
         index = torch.arange(picked) * 3 % rows
@@ -86,7 +86,7 @@ def test_one_program_serves_any_rows_networks_and_weights_of_a_kind(folder: Path
 
 @pytest.mark.slow
 def test_another_value_is_another_program(folder: Path) -> None:
-    said = Said()
+    said = CommandResult()
     engine, index = ahead_of_time(folder, said.append), torch.arange(5)
     assert close(bound(engine, net(), 20, index, slope=-3.0), bound(Eager(), net(), 20, index, slope=-3.0))
     assert close(bound(engine, net(), 20, index), bound(Eager(), net(), 20, index))
@@ -95,7 +95,7 @@ def test_another_value_is_another_program(folder: Path) -> None:
 
 def test_a_program_on_disk_is_used_without_the_compiler(folder: Path) -> None:
     """In another process, which never imports torch's compiler: that alone takes a second or two."""
-    bound(ahead_of_time(folder, Said().append), net(), 20, torch.arange(5))
+    bound(ahead_of_time(folder, CommandResult().append), net(), 20, torch.arange(5))
     code = (
         "import sys\nfrom pathlib import Path\nimport torch\ntorch.set_num_threads(1)\n"
         "from pgx.compiler import ahead_of_time\nfrom tests.system.test_compiled import bound, net\n"
@@ -115,7 +115,7 @@ def test_a_program_on_disk_is_used_without_the_compiler(folder: Path) -> None:
 def test_a_program_cut_short_is_made_again(folder: Path, tmp_path: Path) -> None:
     for path in folder.glob("*.so"):
         (tmp_path / path.name).write_bytes(path.read_bytes()[:1000])
-    said = Said()
+    said = CommandResult()
     index = torch.arange(5)
     assert close(
         bound(ahead_of_time(tmp_path, said.append), net(), 20, index), bound(Eager(), net(), 20, index)
@@ -135,14 +135,14 @@ def distinct(x: Tensor) -> tuple[Tensor, ...]:
 
 
 def test_no_program_is_made_of_what_has_as_many_rows_as_a_tensor_says(folder: Path) -> None:
-    said = Said()
+    said = CommandResult()
     x = torch.tensor([3.0, 1.0, 3.0])
     assert ahead_of_time(folder, said.append).bind(distinct)(x)[0].tolist() == [1.0, 3.0]
     assert "runs in eager mode" in said[-1]
 
 
 def test_what_cannot_be_compiled_runs_as_it_is_written_and_is_said_once(folder: Path) -> None:
-    said = Said()
+    said = CommandResult()
     engine = ahead_of_time(folder, said.append)
     for x in (torch.ones(3), -torch.ones(3)):
         for _ in range(2):
@@ -185,7 +185,7 @@ def test_a_compilation_says_nothing_but_that_it_compiles(folder: Path, tmp_path:
 
 def test_sweeps_compiled_are_sweeps_as_written(folder: Path) -> None:
     """Whoever compiled them."""
-    assert close(swept(Eager()), swept(ahead_of_time(folder, Said().append)))
+    assert close(swept(Eager()), swept(ahead_of_time(folder, CommandResult().append)))
 
 
 def test_products_prepared_are_products(folder: Path, make: Make) -> None:
@@ -194,7 +194,7 @@ def test_products_prepared_are_products(folder: Path, make: Make) -> None:
     seen = Observations(torch.randn(40, 4), torch.zeros(40, dtype=torch.int64))
     vector = torch.randn(sum(p.numel() for p in policy.parameters()))
     plain = Eager().prepare(gauss_newton_product, policy, seen, rows=40)(vector)
-    said = Said()
+    said = CommandResult()
     compiled = ahead_of_time(folder, said.append).prepare(gauss_newton_product, policy, seen, rows=40)(vector)
     assert said.compiled == 1 and len(said) == 2  # it was not refused
     assert torch.allclose(plain, compiled, rtol=1e-4, atol=1e-6)
@@ -270,4 +270,4 @@ def test_a_compiled_run_resumed_ends_with_the_bits_of_one_that_went_on(
     settings = [env, "trainer.compile=true", "trainer.total_steps=1200", "trainer.checkpoint_every=600"]
     whole = make(*small(algo), *settings, name="whole")
     whole.train()
-    assert torch.equal(parameters(whole), parameters(resumed(make, *small(algo), *settings, at=600)))
+    assert torch.equal(parameters(whole), parameters(resumed_run(make, *small(algo), *settings, at=600)))

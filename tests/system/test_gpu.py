@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.conftest import Make, parameters, resumed, small
+from tests.conftest import Make, parameters, resumed_run, small
 from tests.pretended_gpu import OnGPU, pretended
 
 WALKER = "env=Walker2d-v4"
@@ -52,5 +52,5 @@ def test_a_run_on_the_gpu_resumes_with_the_bits_of_one_that_went_on(
     with pretended(monkeypatch):
         whole = make(*overrides, name="whole")
         whole.train()
-        again = resumed(make, *overrides, at=256)
+        again = resumed_run(make, *overrides, at=256)
         assert torch.equal(parameters(whole).cpu(), parameters(again).cpu())

@@ -12,7 +12,7 @@ from pgx.core.data import Observations
 from pgx.core.errors import UserError
 from pgx.ops.fisher import gauss_newton_product
 from tests.conftest import Make, small
-from tests.system.test_compiled import Said, bound, close, net, swept, undecided
+from tests.system.test_compiled import CommandResult, bound, close, net, swept, undecided
 
 needs_compiler = pytest.mark.skipif(
     why_not("cpu") is not None, reason=f"nothing compiles here: {why_not('cpu')}"
@@ -29,7 +29,7 @@ def once() -> AbstractContextManager[None]:
 
 @needs_compiler
 def test_one_kernel_serves_any_rows_networks_and_weights_of_a_kind(tmp_path: Path) -> None:
-    said = Said()
+    said = CommandResult()
     engine, network = just_in_time(tmp_path, said.append), net()
     for rows, picked in ((50, 7), (64, 64), (31, 2), (2000, 997), (1009, 30)):
         index = torch.arange(picked) * 3 % rows
@@ -46,7 +46,7 @@ def test_one_kernel_serves_any_rows_networks_and_weights_of_a_kind(tmp_path: Pat
 
 @needs_compiler
 def test_a_gpu_gets_kernels_and_what_has_none_runs_as_it_is_written() -> None:
-    said = Said()
+    said = CommandResult()
     engine = make_engine(EngineChoice(True, "asked for"), "cuda", said.append)
     for x in (torch.ones(3), -torch.ones(3)):
         assert torch.equal(engine.bind(undecided)(x)[0], undecided(x)[0])
@@ -55,13 +55,13 @@ def test_a_gpu_gets_kernels_and_what_has_none_runs_as_it_is_written() -> None:
 
 @needs_compiler
 def test_sweeps_of_kernels_are_sweeps_as_written(tmp_path: Path) -> None:
-    assert close(swept(Eager()), swept(just_in_time(tmp_path, Said().append)))
+    assert close(swept(Eager()), swept(just_in_time(tmp_path, CommandResult().append)))
 
 
 @needs_compiler
 def test_products_of_kernels_are_products_for_any_rows(make: Make, tmp_path: Path) -> None:
     trainer = make(*small("trpo"), "env=CartPole-v1")
-    policy, said = trainer.agent.policy, Said()
+    policy, said = trainer.agent.policy, CommandResult()
     engine = just_in_time(tmp_path, said.append)
     for rows in (40, 41, 1250):
         seen = Observations(torch.randn(rows, 4), torch.zeros(rows, dtype=torch.int64))

@@ -29,7 +29,7 @@ from pgx.envs.process_backend import ProcessVector, _env_slices, _request_close,
 from pgx.envs.rewards.spec import NO_SHAPING
 from pgx.envs.vector import AnyArray, VectorEnv, step
 from tests.conftest import Make, parameters
-from tests.processes import names, runs, until
+from tests.processes import file_names, is_running, wait_until
 
 ROOT = Path(__file__).parents[2]
 TROUBLE = "tests.envs.troubles:Trouble-v0"
@@ -175,7 +175,7 @@ def test_environments_that_differ_are_refused_and_none_is_left(tmp_path: Path) -
     with pytest.raises(UserError, match=r"one environment has .*, another ") as caught:
         ProcessVector("tests.envs.troubles:Fickle-v0", 2, {"path": str(tmp_path / "made")}, 2, BOUND)
     frame = caught.traceback[-2].frame.f_locals["self"]  # which keeps it from being dropped
-    assert len(pids(frame)) == 2 and not any(map(runs, pids(frame)))
+    assert len(pids(frame)) == 2 and not any(map(is_running, pids(frame)))
 
 
 @pytest.mark.parametrize("at", ["constructor", "reset", "step"])
@@ -196,7 +196,7 @@ def test_a_killed_worker_is_noticed_though_another_never_answers(moment: str) ->
         envs.send(idle(envs)) if moment == "during" else None
         os.kill(pids(envs)[1], signal.SIGKILL)
         if moment == "before":
-            until(lambda: not runs(pids(envs)[1]))
+            wait_until(lambda: not is_running(pids(envs)[1]))
             envs.send(idle(envs))
         with pytest.raises(RunError, match=rf"{pids(envs)[1]} \(environment 1\) was ended by signal 9 "):
             envs.receive()
@@ -222,14 +222,14 @@ def test_a_worker_that_hangs_is_killed_and_the_line_named_at_which_it_was(
         with pytest.raises(RunError) as caught:
             envs.reset(0)
             step(envs, idle(envs))
-        assert not runs(hung)
+        assert not is_running(hung)
         assert str(caught.value) == (
             f"{TROUBLE}: worker process {hung} (environments 1 to 2) has not answered for 0.5 s, in _meet "
             f"(troubles.py:{line_of(code)}); if it needs more time, raise env.worker_timeout=0.5"
         )
         trace = str(caught.value.__cause__)
         assert f'troubles.py", line {line_of(code)} in _meet\n' in trace and f" in {at}\n" in trace
-    assert not any(map(runs, pids(envs)))
+    assert not any(map(is_running, pids(envs)))
 
 
 def test_an_environment_that_is_never_made_is_named_and_no_worker_is_left() -> None:
@@ -238,7 +238,7 @@ def test_an_environment_that_is_never_made_is_named_and_no_worker_is_left() -> N
     ) as caught:
         ProcessVector(TROUBLE, 4, {"at": "constructor", "what": "sleep"}, 2, timeout=5.0)
     frame = next(e.frame.f_locals["self"] for e in caught.traceback if "_ready" in str(e.frame.code.name))
-    assert len(pids(frame)) == 2 and not any(map(runs, pids(frame)))
+    assert len(pids(frame)) == 2 and not any(map(is_running, pids(frame)))
 
 
 def test_the_bound_is_on_all_workers_together() -> None:
@@ -277,7 +277,7 @@ def work():
 )
 def test_workers_end_with_a_parent_that_was_killed_and_leave_nothing(start: str, what: str) -> None:
     """One of them sits idle, the other deep in a step. There is no `if __name__ == "__main__"` in the script."""
-    before = names("/dev/shm")  # semaphores there belong to other tests: workers have none
+    before = file_names("/dev/shm")  # semaphores there belong to other tests: workers have none
     parent = subprocess.Popen(
         [sys.executable, "-c", f"WHAT = {what!r}\n{PARENT}{start}"],
         cwd=ROOT,
@@ -287,16 +287,16 @@ def test_workers_end_with_a_parent_that_was_killed_and_leave_nothing(start: str,
     )
     assert parent.stdout is not None and parent.stderr is not None
     workers = list(map(int, parent.stdout.readline().split()))
-    assert len(workers) == 2 and all(map(runs, workers))
+    assert len(workers) == 2 and all(map(is_running, workers))
     parent.kill()
     try:
-        until(lambda: not any(map(runs, workers)))
+        wait_until(lambda: not any(map(is_running, workers)))
     finally:  # a failure is to leave none behind either
-        for pid in filter(runs, workers):
+        for pid in filter(is_running, workers):
             os.kill(pid, signal.SIGKILL)
     assert parent.stderr.read() == ""
     parent.communicate()
-    assert {name for name in names("/dev/shm") - before if not name.startswith("sem.")} == set()
+    assert {name for name in file_names("/dev/shm") - before if not name.startswith("sem.")} == set()
 
 
 def test_workers_outlive_the_thread_that_started_them() -> None:
@@ -307,22 +307,22 @@ def test_workers_outlive_the_thread_that_started_them() -> None:
     for _ in range(20):  # the kernel takes its time to end a thread
         time.sleep(0.01)
         made[0].reset(0)
-    assert all(map(runs, pids(made[0])))
+    assert all(map(is_running, pids(made[0])))
     made[0].close()
 
 
 def test_closing_ends_the_workers_whatever_they_are_doing_and_again_does_nothing() -> None:
     gc.collect()
-    open_files = names("/proc/self/fd")
+    open_files = file_names("/proc/self/fd")
     envs = ProcessVector(TROUBLE, 2, {"at": "step", "what": "sleep", "number": 1}, 2, BOUND)
     envs.reset(0)
     envs.send(idle(envs))
     envs.close()
-    assert not any(map(runs, pids(envs)))
+    assert not any(map(is_running, pids(envs)))
     envs.close()
     del envs
     gc.collect()
-    assert names("/proc/self/fd") <= open_files
+    assert file_names("/proc/self/fd") <= open_files
 
 
 def test_workers_close_their_environments_and_end_by_themselves() -> None:
@@ -334,10 +334,10 @@ def test_workers_close_their_environments_and_end_by_themselves() -> None:
 def test_workers_of_what_is_dropped_end() -> None:
     envs = ProcessVector(TROUBLE, 2, {}, 2, BOUND)
     left = pids(envs)
-    assert all(map(runs, left))
+    assert all(map(is_running, left))
     del envs
     gc.collect()
-    assert not any(map(runs, left))
+    assert not any(map(is_running, left))
 
 
 def test_an_interrupt_is_the_parent_s_to_answer() -> None:

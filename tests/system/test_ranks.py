@@ -17,7 +17,7 @@ from torch import Tensor
 from pgx.core.agent import State
 from pgx.core.seeding import derive
 
-PATIENCE = 900  # seconds for what should take twenty
+TIMEOUT = 900  # seconds for what should take twenty
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 HERE = Path(__file__).parents[2]
 
@@ -66,7 +66,7 @@ def ended(command: list[str], cwd: Path | None = None) -> "subprocess.CompletedP
     """A command that came to its end; its processes find what this one finds."""
     variables = os.environ | {"PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        command, env=variables, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE, check=False
+        command, env=variables, cwd=cwd, capture_output=True, text=True, timeout=TIMEOUT, check=False
     )
 
 
@@ -242,7 +242,7 @@ def started(tmp_path: Path) -> "subprocess.Popen[str]":
         stderr=subprocess.PIPE,
         text=True,
     )
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + TIMEOUT
     while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.1)
@@ -259,7 +259,7 @@ def ranks_of(process: "subprocess.Popen[str]") -> list[int]:
 def test_a_rank_that_is_killed_ends_the_run_with_one_message(tmp_path: Path) -> None:
     process = started(tmp_path)
     os.kill(ranks_of(process)[1], signal.SIGKILL)
-    _, err = process.communicate(timeout=PATIENCE)
+    _, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode != 0
     assert err.count("pgx: error: ") == 1
     assert "pgx: error: another rank exited or does not answer (" in err
@@ -277,7 +277,7 @@ def test_a_signal_to_torchrun_ends_all_ranks_with_a_checkpoint(
     process = started(tmp_path)
     pids = ranks_of(process)
     process.send_signal(number)
-    out, err = process.communicate(timeout=PATIENCE)
+    out, err = process.communicate(timeout=TIMEOUT)
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     assert "pgx: error" not in err
     assert "pgx/" not in err  # torchrun shows where it was itself, the ranks do not

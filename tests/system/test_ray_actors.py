@@ -19,7 +19,7 @@ from pgx.distributed.ray_cluster import LOG_FILTER_VARIABLE
 from pgx.runs.loggers.jsonl import read
 from pgx.training.trainer import Trainer
 from tests.conftest import Make
-from tests.processes import assert_only_stopping, runs, until
+from tests.processes import assert_only_stopping, is_running, wait_until
 from tests.system.test_actor_learner import EAGER, ECHO, PROMPT, STEEP, actors_of, update
 from tests.system.test_actor_processes import children, training
 from tests.warm import pgx
@@ -127,7 +127,7 @@ def test_the_lag_is_bounded_by_the_queue_and_reaches_its_bound(
     for _ in range(6):
         rollout = runner.collect(trainer.agent)
         lags.append(runner.metrics()["policy_lag_max"])
-        until(lambda: runner.actors.finished() == 4)
+        wait_until(lambda: runner.actors.finished() == 4)
         update(trainer, rollout)
     assert max(lags) == lags[-1] == 2
 
@@ -160,7 +160,7 @@ def test_a_node_removed_during_a_run_loses_and_repeats_no_step(
     assert summary["steps"] == sum(rollout.steps for rollout in kept) == len(seen) == len(set(seen))
     rows = read(tmp_path / "run" / "metrics.jsonl")
     assert rows[-1]["rollout/worker_restarts"] == 1
-    until(lambda: not acting())  # Ray ends a process in its own time
+    wait_until(lambda: not acting())  # Ray ends a process in its own time
 
 
 @slow
@@ -196,7 +196,7 @@ def test_without_restarts_left_the_run_ends_with_a_checkpoint(
         trainer.train()
     state = trainer.checkpoints.load("last")
     assert state["counters"]["steps"] == trainer.counters.steps > 0
-    until(lambda: not acting())
+    wait_until(lambda: not acting())
 
 
 @slow
@@ -249,7 +249,7 @@ def test_a_cluster_without_room_for_all_actors_is_refused_with_its_cpus(
         UserError, match=r"runner.workers=4: .*=15 Ray found room for 2; .* the cluster has 2"
     ):
         start("env=CartPole-v1", "runner.workers=4", *on(cluster), "runner.connect_seconds=15")
-    until(lambda: not acting())
+    wait_until(lambda: not acting())
 
 
 @slow
@@ -276,13 +276,13 @@ def test_a_run_on_the_auto_cluster_prints_no_messages_of_ray(
     with training(tmp_path / "run", ON_RAY, "runner.address=auto", "logger.console=plain") as (process, _):
         os.kill(min(acting()), signal.SIGKILL)
         metrics = tmp_path / "run" / "metrics.jsonl"
-        until(lambda: read(metrics)[-1]["rollout/worker_restarts"] == 1)
+        wait_until(lambda: read(metrics)[-1]["rollout/worker_restarts"] == 1)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert_only_stopping(err)
     assert "raylet" not in out and "RayActor" not in out
-    until(lambda: not acting())
+    wait_until(lambda: not acting())
 
 
 @slow
@@ -293,7 +293,7 @@ def test_ctrl_c_stops_a_ray_that_the_run_started(tmp_path: Path) -> None:
         assert process.wait(120) == 130
         assert process.stderr is not None
         assert_only_stopping(process.stderr.read())
-        until(lambda: not any(map(runs, below)))
+        wait_until(lambda: not any(map(is_running, below)))
     assert (tmp_path / "run" / "checkpoints" / "last.pt").exists()
 
 
@@ -303,9 +303,9 @@ def test_a_ray_that_the_run_started_stops_with_a_killed_learner(tmp_path: Path) 
     with training(tmp_path / "run", ON_RAY) as (process, below):
         agents = {pid for pid in below if b"Agent" in command(pid)}
         process.kill()
-        until(lambda: not any(runs(pid) for pid in below if pid not in agents))
+        wait_until(lambda: not any(is_running(pid) for pid in below if pid not in agents))
         for _ in range(3):
             with suppress(AssertionError):
-                until(lambda: not any(map(runs, agents)))
-        assert not any(map(runs, below))
+                wait_until(lambda: not any(map(is_running, agents)))
+        assert not any(map(is_running, below))
         assert process.stderr is not None and process.stderr.read() == ""

@@ -12,7 +12,7 @@ from typing import IO
 import torch
 
 from pgx.core.errors import Preempted
-from tests.processes import until
+from tests.processes import wait_until
 
 SMALL = ["env=CartPole-v1", "env.backend=gymnasium", "env.num_envs=4", "algo=a2c", "trainer.compile=false"]
 
@@ -72,7 +72,7 @@ def steps(run: Path) -> int:
 def test_sigterm_leaves_a_checkpoint_and_the_code_of_a_process_that_it_ended(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with training(run, "trainer.total_steps=100000000") as process:
-        until(lambda: (run / "metrics.jsonl").is_file() and (run / "metrics.jsonl").stat().st_size > 0)
+        wait_until(lambda: (run / "metrics.jsonl").is_file() and (run / "metrics.jsonl").stat().st_size > 0)
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate()
     assert process.returncode == Preempted.exit_code == 128 + signal.SIGTERM
@@ -103,7 +103,7 @@ def test_ctrl_c_ends_a_run_in_the_middle_of_an_iteration(tmp_path: Path) -> None
     (tmp_path / "telling.py").write_text(TELLING)
     long = "runner.rollout_steps=10000000"  # the iteration takes minutes
     with training(run, "env=telling:Telling-v0", long, "trainer.total_steps=100000000") as process:
-        until((tmp_path / "under_way").is_file)
+        wait_until((tmp_path / "under_way").is_file)
         process.send_signal(signal.SIGINT)
         read_until(process.stderr, "stopping (Ctrl-C again: exit at once)")
         assert process.wait(timeout=60) == 130  # seconds, of which it needs one

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 # What a browser fetches by itself, as `href` of a link to elsewhere is not.
 FETCHED = {"script": "src", "img": "src", "iframe": "src", "link": "href", "source": "src", "video": "src"}
 
-PATIENCE = 60  # seconds for a browser
+TIMEOUT = 60  # seconds for a browser
 # Types a word into the field of the search.
 SEARCH = """
 (() => {
@@ -186,7 +186,7 @@ def test_a_browser_shows_it_from_a_folder_and_searches_in_it(site: Path, tmp_pat
 
 
 def _until(happened: Callable[[], object]) -> None:
-    for _ in range(PATIENCE * 10):
+    for _ in range(TIMEOUT * 10):
         if happened():
             return
         time.sleep(0.1)

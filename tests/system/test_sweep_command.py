@@ -18,7 +18,7 @@ from pgx.runs.lock import hold
 from pgx.sweeps.progress import look
 from tests.command import Command
 from tests.system.command import SMALL, TINY, begin, jobs, same, summary, wait_for
-from tests.warm import PATIENCE, pgx
+from tests.warm import TIMEOUT, pgx
 
 NO_SHAPING = '''
 import os, signal
@@ -172,7 +172,7 @@ def test_ctrl_c_ends_it_and_resumed_it_ends_with_the_same_bits(tmp_path: Path, l
         started = tmp_path / "cut" / "sweep.json"
         wait_for(lambda: started.is_file() and look(jobs(tmp_path / "cut")[0]).steps > 600, process)
         os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(PATIENCE) == 130
+        assert process.wait(TIMEOUT) == 130
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -214,7 +214,7 @@ def test_concurrent_processes_create_different_folders(tmp_path: Path) -> None:
         )
         for _ in range(4)
     ]
-    claimed = [process.communicate("\n", timeout=PATIENCE)[0].strip() for process in racing]
+    claimed = [process.communicate("\n", timeout=TIMEOUT)[0].strip() for process in racing]
     assert sorted(claimed) == [str(tmp_path / name) for name in ("run", "run-2", "run-3", "run-4")]
     assert create_unique_folder(tmp_path / "run") == tmp_path / "run-5"
 

@@ -38,10 +38,10 @@ from tests.conftest import Make, small
 from tests.system.browser import Page, chromium
 
 LITTLE = ["env=CartPole-v1", "env.backend=gymnasium", "logger.tensorboard=true"]
-PATIENCE = 90.0
+TIMEOUT = 90.0
 
 
-def until(true: Any, seconds: float = PATIENCE) -> Any:
+def until(true: Any, seconds: float = TIMEOUT) -> Any:
     """What becomes of it once it is true."""
     end = time.monotonic() + seconds
     while not (found := true()):
@@ -206,7 +206,7 @@ def server(make: Make, tmp_path: Path) -> Iterator[tuple[str, Path, Path]]:
         found = until(lambda: re.search(r"at (http://\S+)", (tmp_path / "said").read_text()))
         yield found[1], tmp_path / "outputs", scratch
         process.send_signal(signal.SIGTERM)
-        process.wait(PATIENCE)
+        process.wait(TIMEOUT)
         assert not any(path.name.startswith("pgx-") for path in scratch.iterdir())
     finally:
         process.kill()
@@ -218,7 +218,7 @@ def _least(algo: str) -> list[str]:
 
 
 def told(address: str, route: str) -> Any:
-    with urllib.request.urlopen(address.rstrip("/") + route, timeout=PATIENCE) as answer:
+    with urllib.request.urlopen(address.rstrip("/") + route, timeout=TIMEOUT) as answer:
         return json.load(answer)
 
 

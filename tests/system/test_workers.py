@@ -15,7 +15,7 @@ import pytest
 
 from pgx.core.errors import RunError, UserError
 from pgx.distributed.worker_pool import Target, WorkerPool
-from tests.processes import names, runs, until
+from tests.processes import file_names, is_running, wait_until
 from tests.system.targets import dies_at_once, echo, leaves_word, reads_a_file
 
 ROOT = Path(__file__).parents[2]
@@ -55,11 +55,11 @@ def test_an_exited_worker_is_restarted_and_its_messages_arrive(word: str) -> Non
     with running(echo, 2, max_restarts=1) as workers:
         first = workers.pids
         workers.send(1, word)
-        until(lambda: not runs(first[1]))  # before anybody listens
+        wait_until(lambda: not is_running(first[1]))  # before anybody listens
         heard = hear(workers, 2)
         assert heard == ([(1, (1, word))] if word != "exit" else [])
         assert (workers.restarted, workers.restarts) == ([1], 1)
-        assert workers.pids[0] == first[0] and workers.pids[1] != first[1] and not runs(first[1])
+        assert workers.pids[0] == first[0] and workers.pids[1] != first[1] and not is_running(first[1])
         workers.restarted.clear()
         workers.send(1, "again")
         workers.send(0, "still")
@@ -127,7 +127,7 @@ def test_workers_inherit_descriptors(tmp_path: Path) -> None:
 
 def test_closing_waits_for_workers_and_kills_those_that_hang(tmp_path: Path) -> None:
     gc.collect()
-    before = names("/proc/self/fd")
+    before = file_names("/proc/self/fd")
     workers = WorkerPool(partial(leaves_word, str(tmp_path)), 1, 0, (), None)
     stuck = WorkerPool(echo, 1, 0, (), None)
     stuck.send(0, "sleep")
@@ -136,8 +136,8 @@ def test_closing_waits_for_workers_and_kills_those_that_hang(tmp_path: Path) -> 
     for each in (workers, stuck, workers):
         each.close()
     assert (tmp_path / "0").exists()
-    assert not any(map(runs, pids))
-    assert names("/proc/self/fd") <= before
+    assert not any(map(is_running, pids))
+    assert file_names("/proc/self/fd") <= before
 
 
 PARENT = """
@@ -160,12 +160,12 @@ def test_workers_exit_with_a_killed_parent() -> None:
     )
     assert parent.stdout is not None and parent.stderr is not None
     pids = list(map(int, parent.stdout.readline().split()))
-    assert len(pids) == 2 and all(map(runs, pids))
+    assert len(pids) == 2 and all(map(is_running, pids))
     parent.kill()
     try:
-        until(lambda: not any(map(runs, pids)))
+        wait_until(lambda: not any(map(is_running, pids)))
     finally:  # a failure is to leave none behind either
-        for pid in filter(runs, pids):
+        for pid in filter(is_running, pids):
             os.kill(pid, signal.SIGKILL)
     assert parent.stderr.read() == ""
     parent.communicate()

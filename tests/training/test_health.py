@@ -29,7 +29,7 @@ from pgx.training.loop import Counters
 from pgx.training.trainer import Trainer
 from tests.algos.common.test_advantages import VECTOR as OBS
 from tests.algos.common.test_advantages import agent_for, rollout_with_reset_rows
-from tests.conftest import Make, seen, small
+from tests.conftest import Make, as_observations, small
 
 
 def looked(
@@ -90,7 +90,7 @@ def gaussian_agent() -> Agent:
 def test_every_health_metric_is_its_own_definition() -> None:
     """After changes of policy, critic and advantages that no two metrics tell alike, by torch's own distributions."""
     agent, generator = gaussian_agent(), torch.Generator().manual_seed(1)
-    obs = seen(torch.randn(ROWS, 3, generator=generator))
+    obs = as_observations(torch.randn(ROWS, 3, generator=generator))
     with torch.no_grad():
         old, value = agent.policy(obs).detach(), agent.critic(obs)
         action = old.sample(generator)

@@ -23,7 +23,7 @@ from pgx.training import loop as iterations
 from pgx.training.loop import SyncLoop, iterate
 from pgx.training.trainer import Trainer
 from tests.algos.common import test_advantages
-from tests.conftest import Make, parameters, resumed
+from tests.conftest import Make, parameters, resumed_run
 from tests.rollouts.test_collector import agent_for
 
 A2C = ["algo=a2c", "env=CartPole-v1", "env.backend=gymnasium", "runner.rollout_steps=16", "logger.every=1"]
@@ -188,7 +188,7 @@ def test_a_run_resumed_after_the_warm_up_ends_with_the_same_bits(make: Make) -> 
     settings = [*PPO, "env.normalizer_warmup_steps=50", "trainer.checkpoint_every=40"]
     straight = make(*settings, name="straight")
     straight.train()
-    again = resumed(make, *settings, at=1)
+    again = resumed_run(make, *settings, at=1)
     assert again.counters.steps == straight.counters.steps
     assert torch.equal(parameters(again), parameters(straight))
 

@@ -16,7 +16,7 @@ from pgx.envs.normalizers import Identity, ObservationNormalizer
 from pgx.networks.distributions import DiagonalGaussian
 from pgx.networks.mlp import MLPCritic, MLPPolicy
 from pgx.ops.returns import gae
-from tests.conftest import seen
+from tests.conftest import as_observations
 
 STEPS, ENVS = 12, 5
 SEEDS = [0, 1, 2]
@@ -104,8 +104,10 @@ def rollout_with_reset_rows(seed: int) -> Rollout:
 
 def values_one_by_one(agent: Agent, rollout: Rollout) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
-        value = torch.stack([agent.critic(seen(agent.normalizer(row))) for row in rollout.obs])
-        next_value = torch.stack([agent.critic(seen(agent.normalizer(row))) for row in rollout.next_obs])
+        value = torch.stack([agent.critic(as_observations(agent.normalizer(row))) for row in rollout.obs])
+        next_value = torch.stack(
+            [agent.critic(as_observations(agent.normalizer(row))) for row in rollout.next_obs]
+        )
     return value, next_value
 
 
@@ -185,7 +187,11 @@ def test_log_ratios_are_of_the_policy_to_the_one_that_acted_and_zero_where_nothi
 ) -> None:
     agent, rollout = agent_for(VECTOR), rollout_with_reset_rows(seed)
     valid, log_ratio = rollout.valid, rollout_log_ratio(agent, rollout)
-    now = agent.policy(seen(agent.normalizer(rollout.obs[valid]))).log_prob(rollout.action[valid]).detach()
+    now = (
+        agent.policy(as_observations(agent.normalizer(rollout.obs[valid])))
+        .log_prob(rollout.action[valid])
+        .detach()
+    )
     assert torch.allclose(log_ratio[valid], now - rollout.log_prob[valid], atol=1e-6)
     assert not log_ratio[~valid].any() and not log_ratio.requires_grad
 
@@ -193,13 +199,13 @@ def test_log_ratios_are_of_the_policy_to_the_one_that_acted_and_zero_where_nothi
 def test_estimating_changes_neither_agent_nor_rollout() -> None:
     agent, rollout = agent_for(VECTOR), rollout_with_ends(0)
     probe = normal(5, 4, 3)
-    before = agent.normalizer(probe), agent.critic(seen(agent.normalizer(probe)))
+    before = agent.normalizer(probe), agent.critic(as_observations(agent.normalizer(probe)))
     gae_batch(agent, rollout, 0.9, 0.8, normalize=True)
     untouched = rollout_with_ends(0)
     for name, column in columns(rollout).items():
         assert torch.equal(column, columns(untouched)[name]), name
     assert torch.equal(agent.normalizer(probe), before[0])
-    assert torch.equal(agent.critic(seen(agent.normalizer(probe))), before[1])
+    assert torch.equal(agent.critic(as_observations(agent.normalizer(probe))), before[1])
     assert all(p.grad is None for p in agent.critic.parameters())
 
 

@@ -14,7 +14,7 @@ from pgx.core.specs import Continuous, Discrete
 from pgx.networks.mlp import MLPCritic
 from pgx.ops.optim import SGD, NoSteps
 from pgx.ops.params import flatten
-from tests.conftest import seen
+from tests.conftest import as_observations
 
 
 def linear_task() -> tuple[torch.nn.Module, Batch]:
@@ -24,7 +24,7 @@ def linear_task() -> tuple[torch.nn.Module, Batch]:
     obs = torch.randn(64, 3, generator=generator)
     target = obs @ torch.tensor([1.0, -2.0, 0.5]) + 0.3
     empty = torch.zeros(64)
-    return critic, Batch(seen(obs), empty, empty, empty, empty, target)
+    return critic, Batch(as_observations(obs), empty, empty, empty, empty, target)
 
 
 def learner(critic: torch.nn.Module) -> Learner:

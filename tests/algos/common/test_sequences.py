@@ -18,7 +18,7 @@ from pgx.core.data import Observations, Rollout
 from pgx.networks.distributions import Categorical
 from pgx.training.evaluation import never, play, unwatched
 from pgx.training.trainer import Trainer
-from tests.conftest import QUIET, Make, composed, parameters, resumed, small
+from tests.conftest import QUIET, Make, composed, parameters, resumed_run, small
 
 # Episodes of 9 to 15 steps: within a sequence they end, and are cut.
 TASK = ["env=CartPole-v1", "env.kwargs.max_episode_steps=15", "policy.output_gain=3.0"]
@@ -278,7 +278,7 @@ def test_a_resumed_run_ends_with_the_bits_of_one_that_went_on(make: Make, rule: 
     ]
     whole = make(*settings, name="whole")
     whole.train()
-    assert torch.equal(parameters(whole), parameters(resumed(make, *settings, at=500)))
+    assert torch.equal(parameters(whole), parameters(resumed_run(make, *settings, at=500)))
 
 
 def test_an_evaluated_episode_is_an_unroll_from_state_zero(make: Make) -> None:

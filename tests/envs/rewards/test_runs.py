@@ -9,7 +9,7 @@ import torch
 
 from pgx.runs.loggers.jsonl import read
 from tests.command import Command
-from tests.conftest import Make, parameters, resumed, small
+from tests.conftest import Make, parameters, resumed_run, small
 
 OWN_TERMS = "tests.envs.rewards.own_terms"
 OPPOSITE = [
@@ -71,7 +71,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(make: Make, tmp_path: Path) -
     ]
     whole = make(*settings, name="whole")
     whole.train()
-    assert torch.equal(parameters(whole), parameters(resumed(make, *settings, at=500)))
+    assert torch.equal(parameters(whole), parameters(resumed_run(make, *settings, at=500)))
     rows = [read(tmp_path / run / "metrics.jsonl")[-1] for run in ("whole", "cut")]
     told = [{tag: value for tag, value in row.items() if not tag.startswith("time/")} for row in rows]
     assert told[0] == told[1] and "reward/smoothness" in told[0]

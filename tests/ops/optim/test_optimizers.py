@@ -16,7 +16,7 @@ from pgx.networks.mlp import MLPCritic
 from pgx.ops.optim import LBFGS, SGD, Adam, AdamW, GradientSteps, NoSteps, RMSprop
 from pgx.ops.optim.formulas import SCHEDULES, ScheduleName
 from pgx.ops.params import assign, flatten
-from tests.conftest import seen
+from tests.conftest import as_observations
 
 GRADIENTS = [torch.tensor([3.0, -4.0]), torch.tensor([[12.0]])]  # of norm 13 together
 RATE = 0.1
@@ -315,7 +315,9 @@ def task() -> tuple[nn.Module, Batch]:
     generator = torch.Generator().manual_seed(0)
     critic = MLPCritic([8], "tanh", 1.0, 1.0).make(Continuous((3,)), Discrete(2), generator)
     empty, target = torch.zeros(50), torch.randn(50, generator=generator)
-    return critic, Batch(seen(torch.randn(50, 3, generator=generator)), empty, empty, empty, empty, target)
+    return critic, Batch(
+        as_observations(torch.randn(50, 3, generator=generator)), empty, empty, empty, empty, target
+    )
 
 
 def weighted(critic: nn.Module, rows: Batch, weight: Tensor, price: Tensor) -> Tensor:
