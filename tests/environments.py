@@ -1,4 +1,4 @@
-"""Environments for tests, registered with Gymnasium under names of their own."""
+"""Environments for tests, registered with Gymnasium."""
 
 import os
 from typing import Any
@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 
 class Endless(gymnasium.Env[Any, Any]):
-    """A chain without an end: every step earns 1. Its value is 1 / (1 - discount) wherever it is cut."""
+    """Chain without an end and a reward of 1 per step: the value of every state is 1 / (1 - discount)."""
 
     observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
     action_space = spaces.Discrete(2)
@@ -25,7 +25,7 @@ class Endless(gymnasium.Env[Any, Any]):
 
 
 class Counter(gymnasium.Env[Any, Any]):
-    """Shows its own step count; ends or is cut at a step that its seed decides."""
+    """Environment whose observation is its step count; terminates (or truncates, with `cut`) at a random step."""
 
     observation_space = spaces.Box(-1e6, 1e6, (1,), np.float32)
     action_space = spaces.Box(-0.5, 2.0, (2,), np.float32)
@@ -54,7 +54,7 @@ class Counter(gymnasium.Env[Any, Any]):
 
 
 class CoinFlip(gymnasium.Env[Any, Any]):
-    """Shows nothing and pays 1 a step; an episode ends after 1 or `long` steps, as a coin of its own says."""
+    """Environment with constant observations, a reward of 1 per step, and random episode lengths of 1 or `long`."""
 
     observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
     action_space = spaces.Discrete(2)
@@ -75,7 +75,7 @@ class CoinFlip(gymnasium.Env[Any, Any]):
 
 
 class Echo(gymnasium.Env[Any, Any]):
-    """Shows (a number of the episode's own, its step, the action just taken), and pays the action's first component."""
+    """Environment that observes (id of the episode, step, last action); the reward is the action's first component."""
 
     observation_space = spaces.Box(-1e6, 1e6, (4,), np.float32)
     action_space = spaces.Box(-100.0, 100.0, (2,), np.float32)
@@ -97,7 +97,7 @@ class Echo(gymnasium.Env[Any, Any]):
 
 
 class TwoButtons(gymnasium.Env[Any, Any]):
-    """MultiDiscrete actions: press the shown digit with the first finger, anything with the second."""
+    """MultiDiscrete task: the first component must equal the observed digit; the second has no effect."""
 
     observation_space = spaces.Discrete(3, start=5)
     action_space = spaces.MultiDiscrete([3, 2])
@@ -121,22 +121,24 @@ class TwoButtons(gymnasium.Env[Any, Any]):
 
 
 class Gifted(Endless):
-    """Takes a keyword of any kind."""
+    """Environment with a keyword of any type."""
 
     def __init__(self, goal: Any = None) -> None:
         self.goal = goal
 
 
 class Unmakeable(gymnasium.Env[Any, Any]):
-    """For what must be refused before an environment is made."""
+    """Environment whose constructor raises, for configs that must be refused before it is created."""
 
     def __init__(self) -> None:
         raise RuntimeError("Unmakeable was made")
 
 
 class Catch(gymnasium.Env[Any, Any]):
-    """A ball falls straight down a 12 x 12 board, drawn in blocks of 3 x 3 pixels; a paddle three fields wide is moved
-    under it (left, stay, right) for +1, and -1 is paid for a miss. Ball in red, paddle in green."""
+    """Image task: move a paddle of three fields (left, stay, right) under a ball that falls down a 12 x 12 board.
+
+    The reward is +1 for a catch and -1 for a miss. A field has 3 x 3 pixels; the ball is red, the paddle green.
+    """
 
     action_space = spaces.Discrete(3)
 
@@ -167,15 +169,15 @@ class Catch(gymnasium.Env[Any, Any]):
 
 
 class Masked(gymnasium.Env[Any, Any]):
-    """Shows (step, phase), allows some actions by both, and asserts that it is given no other.
+    """Environment with action masks that depend on its observation (step, phase); it raises at forbidden actions.
 
-    Two consecutive steps, or two consecutive episodes, never allow the same, and after an end nothing is allowed.
+    Masks of consecutive steps and of consecutive episodes differ. After an end, the mask forbids all actions.
 
     Args:
-        several: two choices, of 3 and 4, with a mask for each; else one of 5.
-        cut: episodes are truncated; else they terminate.
-        shows: the mask "always", at "even" steps only (all is allowed at odd ones), too "short", "nothing" (no
-            action is allowed at step 2), or as a "tuple" of masks.
+        several: whether actions have two components, of 3 and 4 choices; else one of 5.
+        cut: whether episodes are truncated; else they terminate.
+        shows: whether the mask is returned "always", at "even" steps only (odd ones allow all actions), too "short",
+            with "nothing" allowed at step 2, or as a "tuple" of masks.
     """
 
     observation_space = spaces.Box(0.0, 100.0, (2,), np.float32)
@@ -188,7 +190,7 @@ class Masked(gymnasium.Env[Any, Any]):
 
     @staticmethod
     def allowed(step: int, phase: int, sizes: list[int]) -> list[Any]:
-        """Of each choice the (step + phase)-th alternative and that two further on, modulo their number."""
+        """Allow in each component of n choices (step + phase) mod n and (step + phase + 2) mod n."""
         return [np.isin(np.arange(n), [(step + phase) % n, (step + phase + 2) % n]) for n in sizes]
 
     def reset(
@@ -229,8 +231,9 @@ class Masked(gymnasium.Env[Any, Any]):
 
 
 class Recall(gymnasium.Env[Any, Any]):
-    """Shows -1 or 1 at the first step and 0 at the next `blanks`; at the last it pays 1 for having been told which
-    it was, and -1 otherwise. Whoever sees the present alone earns 0 on average.
+    """Memory task: the first observation is -1 or 1, the next `blanks` are 0, and the last action must name the first.
+
+    The reward of the last step is 1 if it does, else -1; a policy without memory gets 0 on average.
     """
 
     observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
@@ -254,7 +257,7 @@ class Recall(gymnasium.Env[Any, Any]):
 
 
 def blind_cartpole(**kwargs: Any) -> gymnasium.Env[Any, Any]:
-    """CartPole that shows position and angle without their velocities."""
+    """Return CartPole with observations without velocities."""
     shown, env = [0, 2], gymnasium.make("CartPole-v1", **kwargs)
     box = env.observation_space
     assert isinstance(box, spaces.Box)
@@ -263,19 +266,20 @@ def blind_cartpole(**kwargs: Any) -> gymnasium.Env[Any, Any]:
 
 
 def paid_cartpole(pay: float) -> gymnasium.Env[Any, Any]:
-    """CartPole that pays so much for a step."""
+    """Return CartPole with a reward of `pay` per step."""
     return gymnasium.wrappers.TransformReward(
         gymnasium.make("CartPole-v1"), lambda reward: pay * float(reward)
     )
 
 
 class Judged(gymnasium.Env[Any, Any]):
-    """Shows a digit; an episode of some steps earns 1, and says that its task is done, if its last action is the digit
-    shown. What it says at earlier steps is the opposite of what comes of it.
+    """Task that reports success: the last action of an episode must equal the observed digit.
+
+    The reward of the last step is 1 if it does. The success reported at earlier steps is the opposite.
 
     Args:
-        key: of info, under which it says so.
-        silent: says nothing in episodes whose digit is 0.
+        key: of info, under which success is reported.
+        silent: whether episodes with the digit 0 report nothing.
     """
 
     observation_space = spaces.Discrete(3)
@@ -301,12 +305,12 @@ class Judged(gymnasium.Env[Any, Any]):
 
 
 class Painted(gymnasium.Env[Any, Any]):
-    """Draws its step count as the grey of a square; each step earns 1, and an episode has so many of them.
+    """Environment that renders its step count as a shade of grey; the reward is 1 per step.
 
     Args:
         render_mode: None, or "rgb_array".
         steps: of an episode.
-        breaks: step at whose drawing it raises; a negative one ends the process there.
+        breaks: step at which rendering raises; if negative, minus the step at which it ends the process.
     """
 
     observation_space = spaces.Box(-1e6, 1e6, (1,), np.float32)
@@ -337,11 +341,11 @@ class Painted(gymnasium.Env[Any, Any]):
 
 
 class Lying(Painted):
-    """Says of its pictures what is not so.
+    """Environment with invalid images or metadata.
 
     Args:
-        lie: "nothing" or "numbers" are drawn; "later" nothing, from the second step on; pictures "grow" with each step,
-            or are "empty"; its "metadata" are missing, or its frames a second are "fast", "negative" or "endless".
+        lie: render() returns "nothing", "numbers", or nothing "later", from the second step on; images "grow" with each
+            step, or are "empty"; the "metadata" are None, or render_fps is "fast", "negative" or "endless".
     """
 
     def __init__(self, lie: str, render_mode: str | None = None) -> None:
@@ -366,7 +370,7 @@ class Lying(Painted):
 
 
 class Coin(gymnasium.Env[Any, Any]):
-    """Ends after five steps or never, as its seed decides; every step earns 1."""
+    """Environment whose episodes end after five steps or never, at random; the reward is 1 per step."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
     observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)

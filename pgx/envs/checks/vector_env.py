@@ -140,11 +140,11 @@ def check_rows(target: EnvUnderTest) -> CheckResult:
         trace = target.cached(_run_traces).full
     except (RunError, UserError) as error:
         return fails(str(error))
-    for number, taken in enumerate(trace.steps):
-        lengths = [len(column) for column in taken.columns.values()]
+    for number, result in enumerate(trace.steps):
+        lengths = [len(column) for column in result.columns.values()]
         if set(lengths) != {n}:
             return fails(f"step {number + 1}: {lengths} rows, expected {n} of each")
-        for what, column in (("observation", taken.obs), ("reward", taken.reward)):
+        for what, column in (("observation", result.obs), ("reward", result.reward)):
             wrong = np.flatnonzero(~np.isfinite(column.reshape(n, -1)).all(axis=1))
             if wrong.size:
                 return fails(f"step {number + 1}: the {what} of environment {wrong[0]} is not finite")
@@ -160,8 +160,8 @@ def reset_rows_result(trace: VectorTrace) -> CheckResult:
     """Check that the row of an end has the true successor, and that the next row only resets."""
     ended = [
         (t, i)
-        for t, taken in enumerate(trace.steps[:-1])
-        for i in np.flatnonzero(taken.terminated | taken.truncated)
+        for t, result in enumerate(trace.steps[:-1])
+        for i in np.flatnonzero(result.terminated | result.truncated)
     ]
     if not ended:
         raise Inconclusive("no episode ended")
@@ -171,7 +171,7 @@ def reset_rows_result(trace: VectorTrace) -> CheckResult:
         if after.reward[i] != 0 or after.terminated[i] or after.truncated[i]:
             return fails(f"step {t + 2}: the reset row of environment {i} has a reward or an end")
         equal += bit_equal(last.obs[i], after.obs[i])
-    changes = any(not bit_equal(trace.first_obs[0], taken.obs[0]) for taken in trace.steps)
+    changes = any(not bit_equal(trace.first_obs[0], result.obs[0]) for result in trace.steps)
     if equal == len(ended) and changes:
         return fails(f"at {equal} of {equal} ends the last observation is the first of the next episode")
     return holds(f"{len(ended):,} ends")
@@ -200,7 +200,7 @@ def check_distinct(target: EnvUnderTest) -> CheckResult:
     if n == 1:
         raise Inconclusive("there is one environment")
     masked = any(mask is not None for mask in trace.masks)
-    compared = [trace.first_obs] if masked else [trace.first_obs, *(taken.obs for taken in trace.steps)]
+    compared = [trace.first_obs] if masked else [trace.first_obs, *(result.obs for result in trace.steps)]
     different = len({b"".join(column[i].tobytes() for column in compared) for i in range(n)})
     if different > 1:
         return holds(f"{different} of {n} differ")
