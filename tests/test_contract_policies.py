@@ -83,7 +83,7 @@ def test_a_rule_learns_by_any_policy_that_it_takes(
     if name not in OFF_POLICY:
         log_ratio = agent.policy(batch.obs).log_prob(batch.action).detach() - batch.log_prob
         assert float(log_ratio.abs().max()) < 2e-5
-        assert effective_sample_size(log_ratio) == pytest.approx(1)
+        assert float(effective_sample_size(log_ratio)) == pytest.approx(1)
     before = flatten(agent.policy.parameters())
     algorithm.update(agent, trainer.learner, rollout, 0.0)
     after = flatten(agent.policy.parameters())

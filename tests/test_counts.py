@@ -93,7 +93,7 @@ def test_a_trust_region_step_takes_no_products_but_those_of_conjugate_gradient(
     import pgx.algos.trpo as trpo
 
     calls: Counter[str] = Counter()
-    original = trpo.FISHER["gauss_newton"]
+    original = trpo.FISHER_PRODUCTS["gauss_newton"]
 
     def product(*arguments: Any) -> Callable[[Tensor], Tensor]:
         calls["prepared"] += 1
@@ -105,7 +105,7 @@ def test_a_trust_region_step_takes_no_products_but_those_of_conjugate_gradient(
 
         return times
 
-    monkeypatch.setitem(trpo.FISHER, "gauss_newton", product)
+    monkeypatch.setitem(trpo.FISHER_PRODUCTS, "gauss_newton", product)
     small = ["algo=trpo", *SIZES, f"algo.cg_steps={cg_steps}", "algo.critic_minibatch_size=64"]
     one_iteration(make(*small, "trainer.compile=false"))
     assert calls == {"prepared": 1, "products": cg_steps}

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, cast
 import torch
 from torch import Tensor
 
-from pgx.algos.common.advantages import flatten, rollout_values
+from pgx.algos.common.advantages import make_batch, rollout_values
 from pgx.algos.common.critic_fit import CRITIC_LOSS, critic_loss
 from pgx.core.agent import ActionValueCritic, Agent, Critic, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
@@ -71,7 +71,7 @@ class ActorCritic:
     def estimate(self, agent: Agent, rollout: Rollout) -> Batch:
         value, next_value = rollout_values(agent.critic, agent.normalizer, rollout)
         advantage = self._td_advantage(rollout, value, next_value)
-        batch = flatten(agent, rollout, value, advantage, advantage + value)
+        batch = make_batch(agent, rollout, value, advantage, advantage + value)
         weight = self._weight(agent, batch)
         return replace(
             batch, advantage=standardize(weight, batch.mean) if self.normalize_advantage else weight

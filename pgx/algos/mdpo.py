@@ -19,7 +19,7 @@ from pgx.core.data import Batch, Rollout
 from pgx.core.metrics import Metric
 from pgx.core.schema import Count, Fraction, Index, validate
 from pgx.ops.losses import kl_penalized_surrogate
-from pgx.ops.optim.formulas import linear
+from pgx.ops.optim.formulas import linear_schedule
 
 # t_k = 1 - progress reaches 0 at the end of training; held at this the penalty stays at most 1000 per nat.
 STEP_SIZE_MIN = 1e-3
@@ -66,7 +66,7 @@ class MDPO:
     def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:
         batch = self.estimate(agent, rollout)
         rates = learner.anneal(progress)
-        step_size = max(linear(progress), STEP_SIZE_MIN)  # t_k
+        step_size = max(linear_schedule(progress), STEP_SIZE_MIN)  # t_k
         with torch.no_grad():
             old = agent.policy(batch.obs)  # pi_k
 

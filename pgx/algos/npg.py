@@ -8,7 +8,7 @@ import torch
 
 from pgx.algos.common.advantages import gae_batch
 from pgx.algos.common.critic_fit import CRITIC_LOSS, critic_minibatch_conflicts, fit_critic
-from pgx.algos.common.surrogate import CG_METRICS, NO_STEP_METRICS, no_step, surrogate_slope
+from pgx.algos.common.surrogate import CG_METRICS, NO_STEP_METRICS, no_step_metrics, surrogate_and_gradient
 from pgx.core.agent import Agent, Metrics, Policy
 from pgx.core.algorithm import Engine, Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
@@ -17,18 +17,18 @@ from pgx.core.schema import Count, Fraction, Index, NonNegative, Positive, valid
 from pgx.ops.fisher import (
     MatVec,
     damped,
-    dense,
+    dense_matrix,
     empirical_fisher_product,
     gauss_newton_product,
     kl_hessian_product,
-    over_chunks,
-    over_ranks,
+    mean_over_chunks,
+    mean_over_ranks,
     scores,
 )
 from pgx.ops.params import assign, flatten
 from pgx.ops.solvers import conjugate_gradient, ridge_regression
 
-LARGEST = 20_000**2  # numbers in a matrix that a solver forms: 1.6 GB in single precision
+_MAX_MATRIX_SIZE = 20_000**2  # numbers in a matrix that a solver forms: 1.6 GB in single precision
 
 
 @dataclass
@@ -98,7 +98,7 @@ class NPG:
             fit_critic, batch, learner, self.critic_epochs, self.critic_minibatch_size
         )
 
-        _, g = surrogate_slope(policy, batch, policy(batch.obs))
+        _, g = surrogate_and_gradient(policy, batch, policy(batch.obs))
 
         match self.solver:
             case "cg":
@@ -108,10 +108,12 @@ class NPG:
                 x = cg.x
                 metrics |= {"cg_steps": float(cg.steps), "cg_residual": cg.residual}
             case "exact":
-                _require(len(g), len(g), "parameters squared")
-                x = torch.linalg.solve(dense(self._damped_product(policy, batch, learner.engine), g), g)
+                _check_matrix_size(len(g), len(g), "parameters squared")
+                x = torch.linalg.solve(
+                    dense_matrix(self._damped_product(policy, batch, learner.engine), g), g
+                )
             case "compatible":
-                _require(len(batch), len(g), "rows times parameters")
+                _check_matrix_size(len(batch), len(g), "rows times parameters")
                 x = ridge_regression(scores(policy, batch.obs, batch.action), batch.advantage, self.damping)
             case "euclidean":
                 x = g
@@ -126,7 +128,7 @@ class NPG:
         parameters = list(policy.parameters())
         assign(parameters, flatten(parameters) + scale * x)
 
-        return metrics | no_step(g, slope) | critic_fit()
+        return metrics | no_step_metrics(g, slope) | critic_fit()
 
     def _damped_product(self, policy: Policy, batch: Batch, engine: Engine) -> MatVec:
         """v -> F v + damping v."""
@@ -135,17 +137,17 @@ class NPG:
             product = engine.prepare(empirical_fisher_product, policy, batch.obs, actions, rows=len(batch))
         else:
             exact = gauss_newton_product if self.fisher == "gauss_newton" else kl_hessian_product
-            product = over_chunks(
+            product = mean_over_chunks(
                 lambda obs: engine.prepare(exact, policy, obs, rows=len(obs)), batch.obs, engine
             )
-        return damped(over_ranks(product, batch), self.damping)
+        return damped(mean_over_ranks(product, batch), self.damping)
 
 
-def _require(rows: int, columns: int, words: str) -> None:
-    """That a matrix is small enough to be formed."""
-    if rows * columns > LARGEST:
+def _check_matrix_size(rows: int, columns: int, shape: str) -> None:
+    """Raise ValueError where a matrix is too large to form."""
+    if rows * columns > _MAX_MATRIX_SIZE:
+        gigabytes, limit = (4 * size / 1e9 for size in (rows * columns, _MAX_MATRIX_SIZE))
         raise ValueError(
-            f"algo.solver: a matrix of {words}, {rows} x {columns} x 4 bytes = {rows * columns * 4 / 1e9:.1f} GB, is "
-            f"too large to form (limit {LARGEST * 4 / 1e9:.1f} GB); use algo.solver=cg, which needs products alone, "
-            "or a smaller policy"
+            f"algo.solver: a matrix of {shape}, {rows} x {columns} x 4 bytes = {gigabytes:.1f} GB, is too large "
+            f"to form (limit {limit:.1f} GB); use algo.solver=cg, which needs only products, or a smaller policy"
         )

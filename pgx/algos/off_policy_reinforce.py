@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from pgx.algos.common.advantages import flatten, rollout_log_ratio
+from pgx.algos.common.advantages import make_batch, rollout_log_ratio
 from pgx.core.agent import Agent, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
@@ -103,7 +103,7 @@ class OffPolicyREINFORCE:
         returns = discounted_returns(
             rollout.reward, nothing, rollout.terminated, rollout.truncated, self.discount
         )
-        return flatten(agent, rollout, nothing, advantage.to(nothing.dtype), returns)
+        return make_batch(agent, rollout, nothing, advantage.to(nothing.dtype), returns)
 
     def _gain(self, log_ratio: Tensor, reward: Tensor, lasts: Tensor) -> Tensor:
         """g_t, less a baseline; all [L, E]: every episode in a column, 0 past its end; reward is discounted by time."""
@@ -143,6 +143,6 @@ def _weight_metrics(agent: Agent, rollout: Rollout) -> Metrics:
     log_weight = to_grid(log_ratio, rollout.time, rollout.valid).sum(0)  # [E]
     return {
         "weight_variance": float(log_weight.exp().var(correction=0)),
-        "weight_ess": effective_sample_size(log_weight),
+        "weight_ess": float(effective_sample_size(log_weight)),
         "weight_max": float(log_weight.max().exp()),
     }

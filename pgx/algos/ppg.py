@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, cast
 import torch
 from torch import Tensor
 
-from pgx.algos.common.advantages import flatten, rollout_values
+from pgx.algos.common.advantages import make_batch, rollout_values
 from pgx.algos.common.critic_fit import CRITIC_LOSS, minibatch_conflicts
 from pgx.core.agent import Agent, Critic, Distribution, Metrics, Policy, State, ValueHeadPolicy
 from pgx.core.algorithm import Learner, Setting, Use
@@ -93,7 +93,7 @@ class PPG:
         value, next_value = rollout_values(value_of, agent.normalizer, rollout)
         ends = rollout.terminated, rollout.truncated
         advantage = gae(rollout.reward, value, next_value, *ends, self.discount, self.gae_lambda)
-        batch = flatten(agent, rollout, value, advantage, advantage + value)
+        batch = make_batch(agent, rollout, value, advantage, advantage + value)
         if self.normalize_advantage == "batch":
             return replace(batch, advantage=standardize(batch.advantage))
         return batch
@@ -111,12 +111,12 @@ class PPG:
 
         metrics = rates | {"critic_loss": critic_loss, "auxiliary_phase": 0.0}
         # A new list: the old one may be part of a checkpoint that is still to be written.
-        phase = [*learner.state.get("phase", []), _seen(rollout, batch)]
+        phase = [*learner.state.get("phase", []), _stored_rows(rollout, batch)]
         if len(phase) < self.policy_iterations:
             learner.state["phase"] = phase
             return metrics
         learner.state["phase"] = []
-        return metrics | self._auxiliary_phase(agent, learner, *_recalled(agent, rollout, phase))
+        return metrics | self._auxiliary_phase(agent, learner, *_phase_data(agent, rollout, phase))
 
     def _auxiliary_phase(
         self, agent: Agent, learner: Learner, obs: Observations, value_target: Tensor
@@ -174,7 +174,7 @@ def _value_head_loss(policy: ValueHeadPolicy, obs: Observations, value_target: T
     return value_loss(policy.value_detached(obs), value_target)
 
 
-def _seen(rollout: Rollout, batch: Batch) -> State:
+def _stored_rows(rollout: Rollout, batch: Batch) -> State:
     """What the auxiliary phase will want of a rollout's valid rows.
 
     Observations are kept raw. The normaliser moves between the rollouts of a phase, and what has to stay the same is
@@ -189,7 +189,7 @@ def _seen(rollout: Rollout, batch: Batch) -> State:
     return kept if mask is None else kept | {"action_mask": mask}
 
 
-def _recalled(agent: Agent, rollout: Rollout, phase: list[State]) -> tuple[Observations, Tensor]:
+def _phase_data(agent: Agent, rollout: Rollout, phase: list[State]) -> tuple[Observations, Tensor]:
     """The observations of a whole phase through the normaliser of today, and their value targets."""
     device = rollout.obs.device  # where a checkpoint was loaded to may be another
     kept = {key: torch.cat([part[key].to(device) for part in phase]) for key in phase[0]}

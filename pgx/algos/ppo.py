@@ -67,11 +67,11 @@ class PPO:
                 batch = self.estimate(agent, rollout)
             minibatches = batch.minibatches(self.minibatch_size, learner.generator)
             # Networks apart: neither sweep sees what the other does.
-            critic_sweep = learner.engine.submit(
+            critic_result = learner.engine.submit(
                 learner.critic_optimizer.step_minibatches, self._critic_loss, (batch,), minibatches
             )
             learner.optimizer.step_minibatches(self._policy_loss, (batch,), minibatches)
-            critic_losses = critic_sweep()
+            critic_losses = critic_result()
             if old is not None:
                 with torch.no_grad():
                     kl = float(batch.mean(old.kl(agent.policy(batch.obs))))

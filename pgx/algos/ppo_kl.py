@@ -72,13 +72,13 @@ class PPOKL:
             if self.recompute_advantages and epoch > 1:
                 batch = self.estimate(agent, rollout)
             minibatches = batch.minibatches(self.minibatch_size, learner.generator)
-            critic_sweep = learner.engine.submit(
+            critic_result = learner.engine.submit(
                 learner.critic_optimizer.step_minibatches, critic_loss, (batch,), minibatches
             )
             learner.optimizer.step_minibatches(
                 self._policy_loss, (batch, old, torch.tensor(beta)), minibatches
             )
-            critic_losses = critic_sweep()
+            critic_losses = critic_result()
 
         if self.adapt_beta:
             with torch.no_grad():

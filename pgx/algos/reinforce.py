@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from pgx.algos.common.advantages import flatten, rollout_values
+from pgx.algos.common.advantages import make_batch, rollout_values
 from pgx.algos.common.critic_fit import CRITIC_LOSS, fit_critic
 from pgx.core.agent import Agent, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
@@ -77,7 +77,7 @@ class REINFORCE:
         )
         weight = self._weight(returns, rollout)
         advantage = weight - self._baseline(weight, value, rollout)
-        batch = flatten(agent, rollout, value, advantage, returns)
+        batch = make_batch(agent, rollout, value, advantage, returns)
         return replace(batch, advantage=standardize(batch.advantage)) if self.normalize_advantage else batch
 
     def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:

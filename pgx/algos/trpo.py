@@ -11,17 +11,30 @@ from torch import Tensor
 
 from pgx.algos.common.advantages import gae_batch
 from pgx.algos.common.critic_fit import CRITIC_LOSS, critic_minibatch_conflicts, fit_critic
-from pgx.algos.common.surrogate import CG_METRICS, NO_STEP_METRICS, no_step, surrogate_and_kl, surrogate_slope
+from pgx.algos.common.surrogate import (
+    CG_METRICS,
+    NO_STEP_METRICS,
+    no_step_metrics,
+    surrogate_and_gradient,
+    surrogate_and_kl,
+)
 from pgx.core.agent import Agent, Distribution, Metrics, Policy
 from pgx.core.algorithm import Engine, Learner, Setting, Use
 from pgx.core.data import Batch, Observations, Rollout
 from pgx.core.metrics import Metric
 from pgx.core.schema import Count, Fraction, Index, NonNegative, OpenFraction, Positive, validate
-from pgx.ops.fisher import MatVec, damped, gauss_newton_product, kl_hessian_product, over_chunks, over_ranks
+from pgx.ops.fisher import (
+    MatVec,
+    damped,
+    gauss_newton_product,
+    kl_hessian_product,
+    mean_over_chunks,
+    mean_over_ranks,
+)
 from pgx.ops.params import assign, flatten
 from pgx.ops.solvers import LineSearchResult, backtracking_line_search, conjugate_gradient
 
-FISHER: dict[str, Callable[[Policy, Observations], MatVec]] = {
+FISHER_PRODUCTS: dict[str, Callable[[Policy, Observations], MatVec]] = {
     "gauss_newton": gauss_newton_product,
     "kl_hessian": kl_hessian_product,
 }
@@ -85,10 +98,10 @@ class TRPO:
         )
 
         now = policy(batch.obs)
-        objective, g = surrogate_slope(policy, batch, now)
+        objective, g = surrogate_and_gradient(policy, batch, now)
 
-        product = over_chunks(partial(self._product, policy, learner.engine), batch.obs, learner.engine)
-        product = over_ranks(product, batch)
+        product = mean_over_chunks(partial(self._product, policy, learner.engine), batch.obs, learner.engine)
+        product = mean_over_ranks(product, batch)
         cg = conjugate_gradient(damped(product, self.damping), g, self.cg_steps, self.cg_tolerance)
         curvature = float(cg.x.dot(cg.product))  # xᵀHx
         if curvature > 0:
@@ -106,14 +119,14 @@ class TRPO:
                 "cg_residual": cg.residual,
                 "cg_steps": float(cg.steps),
             }
-            | no_step(g, curvature)
+            | no_step_metrics(g, curvature)
             | rates
             | critic_fit()
         )
 
     def _product(self, policy: Policy, engine: Engine, obs: Observations) -> MatVec:
         """v -> F v over these observations."""
-        return engine.prepare(FISHER[self.fisher], policy, obs, rows=len(obs))
+        return engine.prepare(FISHER_PRODUCTS[self.fisher], policy, obs, rows=len(obs))
 
     @torch.no_grad()
     def _line_search(

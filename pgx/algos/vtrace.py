@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pgx.algos.common.advantages import flatten, rollout_log_ratio, rollout_values
+from pgx.algos.common.advantages import make_batch, rollout_log_ratio, rollout_values
 from pgx.algos.common.critic_fit import CRITIC_LOSS, critic_loss
 from pgx.core.agent import Agent, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
@@ -77,7 +77,7 @@ class VTrace:
             _bound(self.c_clip),
             self.trace_lambda,
         )
-        batch = flatten(agent, rollout, value, advantage, value_target)
+        batch = make_batch(agent, rollout, value, advantage, value_target)
         return replace(batch, advantage=standardize(batch.advantage)) if self.normalize_advantage else batch
 
     def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:

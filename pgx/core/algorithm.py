@@ -93,7 +93,7 @@ class Optimizer(Protocol):
     """
 
     @property
-    def taken(self) -> int:
+    def steps_taken(self) -> int:
         """Steps that it has taken in this process: counted, and no part of its state."""
         ...
 
@@ -134,7 +134,7 @@ class Learner:
     @property
     def gradient_steps(self) -> int:
         """Steps that both optimizers have taken in this process."""
-        return self.optimizer.taken + self.critic_optimizer.taken
+        return self.optimizer.steps_taken + self.critic_optimizer.steps_taken
 
     def anneal(self, progress: float) -> Metrics:
         """Set the learning rates for this progress in [0, 1], and report those of networks that learn by steps."""

@@ -14,7 +14,7 @@ def to_grid(x: Tensor, time: Tensor, valid: Tensor) -> Tensor:
     Returns:
         [L, E], 0 past an episode's end.
     """
-    step, episode = _places(time, valid)
+    step, episode = _step_and_episode(time, valid)
     grid = x.new_zeros(int(step.max()) + 1, int(episode.max()) + 1)
     grid[step, episode] = x[valid]
     return grid
@@ -31,11 +31,11 @@ def from_grid(grid: Tensor, time: Tensor, valid: Tensor) -> Tensor:
         [T, N], 0 in rows that are not valid.
     """
     x = grid.new_zeros(valid.shape)
-    x[valid] = grid[_places(time, valid)]
+    x[valid] = grid[_step_and_episode(time, valid)]
     return x
 
 
-def _places(time: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+def _step_and_episode(time: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Step and episode of the B valid rows, [B] int64 each."""
     return time[valid], episode_numbers(time, valid)
 
@@ -146,7 +146,7 @@ def other_episodes_mean(x: Tensor, time: Tensor, valid: Tensor) -> Tensor:
     episode = episode_numbers(time, valid)
     rows = torch.bincount(episode)
     total = x.new_zeros(len(rows)).index_add(0, episode, x[valid])
-    return _spread(_mean(sum_of_others(total), sum_of_others(rows))[episode], valid)
+    return _scatter(_mean(sum_of_others(total), sum_of_others(rows))[episode], valid)
 
 
 def other_episodes_mean_at_step(x: Tensor, time: Tensor, valid: Tensor) -> Tensor:
@@ -175,6 +175,6 @@ def _mean(total: Tensor, count: Tensor) -> Tensor:
     return torch.where(count > 0, total / count.clamp(min=1), 0.0)
 
 
-def _spread(rows: Tensor, valid: Tensor) -> Tensor:
+def _scatter(rows: Tensor, valid: Tensor) -> Tensor:
     """[B] values of the valid rows as [T, N], 0 elsewhere."""
     return rows.new_zeros(valid.shape).masked_scatter(valid, rows)

@@ -22,7 +22,7 @@ from pgx.core.data import Batch, Observations
 from pgx.ops.params import split
 
 MatVec = Callable[[Tensor], Tensor]
-CHUNK = 1250  # rows, at most, that `over_chunks` takes at a time
+CHUNK_ROWS = 1250  # rows, at most, that `mean_over_chunks` takes at a time
 
 
 def fisher_vector_product(policy: Policy, obs: Observations, vector: Tensor) -> Tensor:
@@ -112,7 +112,9 @@ def kl_hessian_product(policy: Policy, obs: Observations) -> MatVec:
     return product
 
 
-def over_chunks(product_at: Callable[[Observations], MatVec], obs: Observations, engine: Engine) -> MatVec:
+def mean_over_chunks(
+    product_at: Callable[[Observations], MatVec], obs: Observations, engine: Engine
+) -> MatVec:
     """F v as the mean over chunks of the rows, each weighted by its share of them: the same F, in less memory.
 
     What a product goes through for a thousand rows stays in a core's cache; for ten times as many it takes
@@ -123,9 +125,9 @@ def over_chunks(product_at: Callable[[Observations], MatVec], obs: Observations,
         obs: B of them. In a history rows belong together, and there is one chunk.
         engine: runs the products.
     """
-    if obs.history is not None or len(obs) <= CHUNK:
+    if obs.history is not None or len(obs) <= CHUNK_ROWS:
         return product_at(obs)
-    parts = torch.arange(len(obs), device=obs.time.device).tensor_split(math.ceil(len(obs) / CHUNK))
+    parts = torch.arange(len(obs), device=obs.time.device).tensor_split(math.ceil(len(obs) / CHUNK_ROWS))
     shares = [len(part) / len(obs) for part in parts]
     *others, last = [product_at(obs[part]) for part in parts]
 
@@ -138,7 +140,7 @@ def over_chunks(product_at: Callable[[Observations], MatVec], obs: Observations,
     return product
 
 
-def over_ranks(product: MatVec, batch: Batch) -> MatVec:
+def mean_over_ranks(product: MatVec, batch: Batch) -> MatVec:
     """F v over the rows of all ranks, from the product over the rows of a batch here."""
 
     def mean_product(vector: Tensor) -> Tensor:
@@ -156,7 +158,7 @@ def damped(product: MatVec, damping: float) -> MatVec:
     return damped_product
 
 
-def dense(product: MatVec, like: Tensor) -> Tensor:
+def dense_matrix(product: MatVec, like: Tensor) -> Tensor:
     """The matrix [P, P] of a symmetric product, column by column: P products, for small policies.
 
     Args:

@@ -6,15 +6,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-CONSTANT = 1e-12  # standard deviation, relative to the root mean square, at or below which data are constant
+# Data are constant if their standard deviation relative to the root mean square is at most this.
+_CONSTANT_TOLERANCE = 1e-12
 
 
-def effective_sample_size(log_ratio: Tensor) -> float:
-    """Share of the samples that importance weights leave in effect: `effective_fraction` as a number."""
-    return float(effective_fraction(log_ratio))
-
-
-def effective_fraction(log_ratio: Tensor) -> Tensor:
+def effective_sample_size(log_ratio: Tensor) -> Tensor:
     """Share of the samples that importance weights leave in effect.
 
     ESS = (Σ w)² / (n Σ w²), with w = exp(log_ratio); 1 when all weights are equal, 1/n when one holds all.
@@ -34,12 +30,7 @@ def effective_fraction(log_ratio: Tensor) -> Tensor:
     )  # rounding may pass 1; NaN stays NaN
 
 
-def clip_fraction(log_ratio: Tensor, clip_range: float) -> float:
-    """Share of the samples whose probability ratio was clipped: `clipped_fraction` as a number."""
-    return float(clipped_fraction(log_ratio, clip_range))
-
-
-def clipped_fraction(log_ratio: Tensor, clip_range: float) -> Tensor:
+def clip_fraction(log_ratio: Tensor, clip_range: float) -> Tensor:
     """Share of the samples whose probability ratio left [1 - clip_range, 1 + clip_range]; scalar in [0, 1].
 
     Source: Schulman et al., "Proximal policy optimization algorithms", 2017, the interval of eq. 7.
@@ -61,7 +52,7 @@ def at_bound(x: Tensor, bound: float) -> Tensor:
     return (x.abs() >= bound).float()
 
 
-def outside(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+def fraction_outside(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Return the fraction of each row's components that lie outside [low, high] by more than rounding.
 
     A component is outside if clipping moves it by more than 1e-6 of high - low; where a bound is infinite, by anything.
@@ -77,12 +68,7 @@ def outside(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return ((x - x.clamp(low, high)).abs() > 1e-6 * reach).float().mean(-1)
 
 
-def explained_variance(prediction: Tensor, target: Tensor) -> float:
-    """Share of the target's variance that a prediction explains: `explained_fraction` as a number."""
-    return float(explained_fraction(prediction, target))
-
-
-def explained_fraction(prediction: Tensor, target: Tensor) -> Tensor:
+def explained_variance(prediction: Tensor, target: Tensor) -> Tensor:
     """1 - Var(target - prediction) / Var(target): 1 is perfect, 0 no better than the mean, below 0 worse.
 
     Args:
@@ -115,5 +101,5 @@ def standardize(x: Tensor, mean: Callable[[Tensor], Tensor] = Tensor.mean) -> Te
     variance = mean(deviation.square())
     # The deviations of a constant are the rounding errors of its mean, about 1e-16 of its size. Two different float32
     # numbers differ by more than 1e-8 of their size.
-    constant = variance <= CONSTANT**2 * (variance + center.square())
+    constant = variance <= _CONSTANT_TOLERANCE**2 * (variance + center.square())
     return torch.where(constant, 0.0, deviation / variance.sqrt()).to(x.dtype)

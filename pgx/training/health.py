@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from pgx.algos.common.advantages import observations
+from pgx.algos.common.advantages import rollout_observations
 from pgx.core.agent import Agent, Critic, Distribution, Metrics, Policy
 from pgx.core.algorithm import Engine
 from pgx.core.data import Batch, Rollout
@@ -16,7 +16,7 @@ from pgx.core.specs import ActionSpec, Continuous
 from pgx.core.tensor_tree import substituted
 from pgx.ops.losses import surrogate
 from pgx.ops.params import flatten, gradient, split
-from pgx.ops.stats import at_bound, clipped_fraction, effective_fraction, explained_fraction, outside
+from pgx.ops.stats import at_bound, clip_fraction, effective_sample_size, explained_variance, fraction_outside
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def look_through(agent: Agent, rollout: Rollout) -> Through | None:
         return None
     if agent.policy.recurrent_state is None:
         rollout = replace(rollout, valid=_thinned(rollout.valid))
-    return Through(rollout, agent.policy(observations(agent, rollout)))
+    return Through(rollout, agent.policy(rollout_observations(agent, rollout)))
 
 
 @torch.no_grad()
@@ -77,7 +77,7 @@ def normalizer_kl(before: Through, agent: Agent, ranks: Ranks) -> float:
         agent: after it, with the same policy.
         ranks: whose statistics moved alike.
     """
-    kl = before.policy.kl(agent.policy(observations(agent, before.rollout)))
+    kl = before.policy.kl(agent.policy(rollout_observations(agent, before.rollout)))
     return float(ranks.mean(kl, kl.mean())[0])
 
 
@@ -118,7 +118,7 @@ def clipping(
             one = torch.zeros(min(1, len(batch)), dtype=torch.int64, device=low.device)
             with torch.no_grad():
                 executed = agent.policy(batch.obs[one]).executed(batch.action)
-            found["clipped_action_fraction"] = float(batch.mean(outside(executed, low, high)))
+            found["clipped_action_fraction"] = float(batch.mean(fraction_outside(executed, low, high)))
     return found
 
 
@@ -189,8 +189,8 @@ def changes(
             kl.max(),
             reverse.mean(),
             entropy.mean(),
-            effective_fraction(log_ratio),
-            clipped_fraction(log_ratio, clip_range),
+            effective_sample_size(log_ratio),
+            clip_fraction(log_ratio, clip_range),
             log_ratio.min().exp(),
             log_ratio.max().exp(),
             surrogate(log_ratio, advantage) - objective,
@@ -207,7 +207,7 @@ def changes(
 
 def _explained(critic: Critic, value: Tensor, target: Tensor) -> Tensor:
     """Share of the targets' variance that values explain; NaN where there is no critic, and none of them is not 0."""
-    share = explained_fraction(value, target)
+    share = explained_variance(value, target)
     if next(critic.parameters(), None) is None:
         return torch.where(value.any(), share, math.nan)
     return share

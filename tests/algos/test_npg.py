@@ -247,7 +247,7 @@ def test_the_compatible_solver_asks_for_the_empirical_matrix_and_for_damping(mak
 def test_a_matrix_that_is_too_large_is_refused_with_the_arithmetic(
     make: Make, solver: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgx.algos.npg.LARGEST", 20**2)
+    monkeypatch.setattr("pgx.algos.npg._MAX_MATRIX_SIZE", 20**2)
     trainer = make(*TINY, "env=CartPole-v1", *WAYS[solver])
     rollout, _ = collected(trainer)
     start = policy_vector(trainer)

@@ -204,7 +204,7 @@ def test_the_auxiliary_phase_teaches_the_trunk_the_values(make: Make, env: str, 
     assert errors[1] < 0.3 * errors[0]
     assert moved[1] > moved[0] > 0
     with torch.no_grad():  # each state its own target, and not what all have in common
-        assert explained_variance(trainer.agent.policy.value(batch.obs), batch.value_target) > 0.1
+        assert float(explained_variance(trainer.agent.policy.value(batch.obs), batch.value_target)) > 0.1
 
 
 @pytest.mark.parametrize(("env", "network"), CASES)

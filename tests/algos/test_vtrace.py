@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pgx.algos.common.advantages import observations
-from pgx.algos.common.surrogate import surrogate_slope
+from pgx.algos.common.advantages import rollout_observations
+from pgx.algos.common.surrogate import surrogate_and_gradient
 from pgx.algos.vtrace import VTrace
 from pgx.compiler import Eager
 from pgx.core.agent import Agent
@@ -325,7 +325,7 @@ def test_unclipped_the_step_is_along_the_gradient_of_the_surrogate_that_health_w
     disturb(trainer)
     batch = trainer.algorithm.estimate(trainer.agent, rollout)
     before, policy = health.look(trainer.agent, batch), trainer.agent.policy
-    _, slope = surrogate_slope(policy, batch, policy(batch.obs))
+    _, slope = surrogate_and_gradient(policy, batch, policy(batch.obs))
     start = flatten(trainer.agent.policy.parameters())
     trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
     taken = flatten(trainer.agent.policy.parameters()) - start
@@ -447,7 +447,7 @@ def test_entropy_is_raised_by_its_bonus(make: Make) -> None:
         trainer = make(*SMALL, "env=Pendulum-v1", *PLAIN[:3], f"algo.entropy_coefficient={coefficient}")
         rollout = trainer.runner.collect(trainer.agent)
         trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
-        policy = trainer.agent.policy(observations(trainer.agent, rollout))
+        policy = trainer.agent.policy(rollout_observations(trainer.agent, rollout))
         entropies.append(float(policy.entropy().mean().detach()))
     assert entropies[1] > entropies[0] + 0.1
 

@@ -16,7 +16,7 @@ from pgx.core.ranks import SINGLE_PROCESS, Ranks, Shard, shard_of
 from pgx.core.specs import Continuous, Discrete
 from pgx.envs.normalizers import Identity
 from pgx.networks.mlp import MLPCritic, MLPPolicy
-from pgx.ops.fisher import gauss_newton_product, over_ranks
+from pgx.ops.fisher import gauss_newton_product, mean_over_ranks
 from pgx.ops.optim import LBFGS, SGD
 from pgx.ops.params import flatten
 from pgx.ops.stats import standardize
@@ -82,7 +82,7 @@ def test_a_fisher_product_is_over_the_rows_of_all_ranks() -> None:
 
     def product(ranks: Ranks) -> Tensor:
         rows = part(ranks)
-        return over_ranks(gauss_newton_product(policy, rows.obs), rows)(vector)
+        return mean_over_ranks(gauss_newton_product(policy, rows.obs), rows)(vector)
 
     for found in on_ranks(2, product):
         torch.testing.assert_close(found, expected)

@@ -10,7 +10,7 @@ from pgx.core.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscret
 from pgx.networks import CRITICS, POLICIES
 from pgx.networks.heads import CategoricalPolicy
 from pgx.networks.tabular import TabularCritic, TabularPolicy
-from pgx.ops.fisher import dense, gauss_newton_product, kl_hessian_product, scores
+from pgx.ops.fisher import dense_matrix, gauss_newton_product, kl_hessian_product, scores
 from tests import oracle
 from tests.conftest import Make, as_observations
 from tests.oracle import TabularMDP, chain, gridworld, random_mdp
@@ -112,7 +112,7 @@ def test_a_distribution_kept_from_before_a_step_does_not_move_with_the_table() -
 def test_its_fisher_matrix_is_the_oracles(mdp: TabularMDP, product: type) -> None:
     theta = logits(mdp)
     obs, share = visited(mdp)
-    actual = dense(product(policy_at(theta), obs), theta.flatten())
+    actual = dense_matrix(product(policy_at(theta), obs), theta.flatten())
     torch.testing.assert_close(actual, oracle.fisher(mdp, theta, share))
 
 
@@ -140,7 +140,7 @@ def test_the_natural_gradient_is_the_advantage_up_to_a_constant_in_every_state(m
     advantage = oracle.advantages(mdp, oracle.softmax_policy(theta), discount)
     obs, _ = visited(mdp)
     policy = policy_at(theta)
-    matrix = dense(gauss_newton_product(policy, obs), theta.flatten())
+    matrix = dense_matrix(gauss_newton_product(policy, obs), theta.flatten())
     natural = torch.linalg.pinv(matrix, hermitian=True, rtol=1e-9) @ surrogate_gradient(
         policy, obs, advantage
     )
@@ -189,7 +189,7 @@ def test_the_natural_gradient_does_not_depend_on_the_coordinates_and_the_gradien
     ):
         torch.testing.assert_close(policy(obs).logits, theta[obs.features])
         g = surrogate_gradient(policy, obs, advantage)
-        fisher = dense(gauss_newton_product(policy, obs), g)
+        fisher = dense_matrix(gauss_newton_product(policy, obs), g)
         natural = torch.linalg.pinv(fisher, hermitian=True, rtol=1e-9) @ g
         steps.append([centred((back @ step).view_as(theta)) for step in (natural, g)])
     (natural, plain), (other_natural, other_plain) = steps

@@ -18,12 +18,12 @@ from pgx.ops import fisher
 from pgx.ops.fisher import (
     MatVec,
     damped,
-    dense,
+    dense_matrix,
     empirical_fisher_product,
     fisher_vector_product,
     gauss_newton_product,
     kl_hessian_product,
-    over_chunks,
+    mean_over_chunks,
     scores,
 )
 from pgx.ops.params import gradient, split
@@ -296,9 +296,9 @@ def test_a_product_made_dense_is_its_matrix_and_damping_is_added_to_its_diagonal
     policy, obs = small_policy(action), as_observations(normal(1, STATES, 2))
     product, v = gauss_newton_product(policy, obs), normal(3, size(policy))
     fisher = explicit_fisher(policy, obs, action)
-    assert torch.allclose(dense(product, v), fisher, rtol=1e-9, atol=1e-11)
+    assert torch.allclose(dense_matrix(product, v), fisher, rtol=1e-9, atol=1e-11)
     assert torch.allclose(damped(product, 0.3)(v), fisher @ v + 0.3 * v, rtol=1e-9, atol=1e-11)
-    assert dense(product, v).dtype == v.dtype
+    assert dense_matrix(product, v).dtype == v.dtype
 
 
 @pytest.mark.parametrize("product_at", [gauss_newton_product, kl_hessian_product])
@@ -306,7 +306,7 @@ def test_products_over_chunks_are_products_over_all_rows(
     product_at: Callable[[Policy, Observations], MatVec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of chunks that do not divide the rows, each counting by its size; and one chunk is the product itself."""
-    monkeypatch.setattr(fisher, "CHUNK", 7)
+    monkeypatch.setattr(fisher, "CHUNK_ROWS", 7)
     policy, obs = small_policy(Continuous((2,))), as_observations(normal(1, 31, 2))
     vector = normal(2, size(policy))
     asked: list[int] = []
@@ -316,7 +316,7 @@ def test_products_over_chunks_are_products_over_all_rows(
         return product_at(policy, some)
 
     whole = product_at(policy, obs)(vector)
-    assert torch.allclose(over_chunks(at, obs, Eager())(vector), whole, rtol=1e-10, atol=1e-12)
+    assert torch.allclose(mean_over_chunks(at, obs, Eager())(vector), whole, rtol=1e-10, atol=1e-12)
     assert sum(asked) == len(obs) and max(asked) <= 7 and len(set(asked)) > 1
     few = obs[torch.arange(7)]
-    assert torch.equal(over_chunks(at, few, Eager())(vector), product_at(policy, few)(vector))
+    assert torch.equal(mean_over_chunks(at, few, Eager())(vector), product_at(policy, few)(vector))

@@ -11,7 +11,7 @@ from pgx.ops.stats import (
     clip_fraction,
     effective_sample_size,
     explained_variance,
-    outside,
+    fraction_outside,
     standardize,
 )
 
@@ -26,13 +26,13 @@ def test_ess_is_its_formula(seed: int, shape: tuple[int, ...]) -> None:
     log_ratio = normal(seed, *shape)
     w = log_ratio.exp()
     expected = float(w.sum() ** 2 / (w.numel() * w.square().sum()))
-    assert effective_sample_size(log_ratio) == pytest.approx(expected, rel=1e-12)
+    assert float(effective_sample_size(log_ratio)) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("log_weight", [0.0, -3.0, 500.0])
 @pytest.mark.parametrize("n", [1, 3, 1000])
 def test_ess_of_equal_weights_is_one(log_weight: float, n: int) -> None:
-    ess = effective_sample_size(torch.full((n,), log_weight))
+    ess = float(effective_sample_size(torch.full((n,), log_weight)))
     assert ess == pytest.approx(1.0, abs=1e-9)
     assert ess <= 1.0
 
@@ -41,40 +41,40 @@ def test_ess_of_equal_weights_is_one(log_weight: float, n: int) -> None:
 def test_ess_is_1_over_n_when_one_weight_dominates(n: int) -> None:
     log_ratio = torch.zeros(n)
     log_ratio[n // 2] = 200.0
-    assert effective_sample_size(log_ratio) == pytest.approx(1 / n)
+    assert float(effective_sample_size(log_ratio)) == pytest.approx(1 / n)
 
 
 @pytest.mark.parametrize("shift", [-800.0, -1.0, 2.0, 800.0])
 def test_ess_does_not_depend_on_the_scale_of_the_weights(shift: float) -> None:
     log_ratio = normal(0, 50)
-    assert effective_sample_size(log_ratio + shift) == pytest.approx(
-        effective_sample_size(log_ratio), rel=1e-9
+    assert float(effective_sample_size(log_ratio + shift)) == pytest.approx(
+        float(effective_sample_size(log_ratio)), rel=1e-9
     )
 
 
 @pytest.mark.parametrize("spread", [0.0, 1e-9, 1e-4, 1.0, 30.0])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_ess_lies_between_1_over_n_and_one(seed: int, spread: float) -> None:
-    ess = effective_sample_size(spread * normal(seed, 64, dtype=torch.float32))
+    ess = float(effective_sample_size(spread * normal(seed, 64, dtype=torch.float32)))
     assert 1 / 64 - 1e-12 <= ess <= 1.0
 
 
 def test_ess_falls_as_weights_spread() -> None:
     log_ratio = normal(0, 100)
-    ess = [effective_sample_size(spread * log_ratio) for spread in (0.0, 0.1, 0.5, 1.0, 3.0)]
+    ess = [float(effective_sample_size(spread * log_ratio)) for spread in (0.0, 0.1, 0.5, 1.0, 3.0)]
     assert ess == sorted(ess, reverse=True)
     assert len(set(ess)) == len(ess)
 
 
 def test_ess_of_nan_is_nan() -> None:
-    assert math.isnan(effective_sample_size(torch.tensor([0.0, math.nan])))
+    assert math.isnan(float(effective_sample_size(torch.tensor([0.0, math.nan]))))
 
 
 def test_clip_fraction_counts_ratios_outside_the_interval() -> None:
     ratio = torch.tensor([0.5, 0.79, 0.81, 1.0, 1.19, 1.21, 4.0, 1.0])
-    assert clip_fraction(ratio.log(), 0.2) == 4 / 8
-    assert clip_fraction(ratio.log(), 0.6) == 1 / 8
-    assert clip_fraction(ratio.log(), 3.5) == 0.0
+    assert float(clip_fraction(ratio.log(), 0.2)) == 4 / 8
+    assert float(clip_fraction(ratio.log(), 0.6)) == 1 / 8
+    assert float(clip_fraction(ratio.log(), 3.5)) == 0.0
 
 
 @pytest.mark.parametrize("clip_range", [0.1, 0.3])
@@ -82,22 +82,22 @@ def test_clip_fraction_is_its_definition(clip_range: float) -> None:
     log_ratio = normal(1, 40, 5) * 0.3
     outside = [not 1 - clip_range <= math.exp(x) <= 1 + clip_range for x in log_ratio.flatten()]
     assert 0 < sum(outside) < 200
-    assert clip_fraction(log_ratio, clip_range) == pytest.approx(sum(outside) / 200)
+    assert float(clip_fraction(log_ratio, clip_range)) == pytest.approx(sum(outside) / 200)
 
 
 def test_perfect_prediction_explains_everything() -> None:
     target = normal(0, 30)
-    assert explained_variance(target, target) == 1.0
+    assert float(explained_variance(target, target)) == 1.0
 
 
 def test_the_mean_explains_nothing() -> None:
     target = normal(0, 30)
-    assert explained_variance(target.mean().expand(30), target) == pytest.approx(0.0, abs=1e-12)
+    assert float(explained_variance(target.mean().expand(30), target)) == pytest.approx(0.0, abs=1e-12)
 
 
 def test_a_prediction_worse_than_the_mean_explains_less_than_nothing() -> None:
     target = normal(0, 30)
-    assert explained_variance(-target, target) == pytest.approx(-3.0)  # 1 - Var(2 y) / Var(y)
+    assert float(explained_variance(-target, target)) == pytest.approx(-3.0)  # 1 - Var(2 y) / Var(y)
 
 
 def test_explained_variance_is_its_definition() -> None:
@@ -109,25 +109,25 @@ def test_explained_variance_is_its_definition() -> None:
         mean = sum(x) / len(x)
         return sum((v - mean) ** 2 for v in x) / len(x)
 
-    assert explained_variance(prediction, target) == pytest.approx(1 - variance(error) / variance(y))
+    assert float(explained_variance(prediction, target)) == pytest.approx(1 - variance(error) / variance(y))
 
 
 @pytest.mark.parametrize("shift", [-50.0, 3.0])
 @pytest.mark.parametrize("scale", [0.01, 20.0])
 def test_explained_variance_ignores_a_constant_error_and_the_unit(shift: float, scale: float) -> None:
     prediction, target = normal(0, 30), normal(1, 30)
-    expected = explained_variance(prediction, target)
-    assert explained_variance(prediction + shift, target) == pytest.approx(expected)
-    assert explained_variance(scale * prediction, scale * target) == pytest.approx(expected)
+    expected = float(explained_variance(prediction, target))
+    assert float(explained_variance(prediction + shift, target)) == pytest.approx(expected)
+    assert float(explained_variance(scale * prediction, scale * target)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("constant", [0.0, 5.0, -0.25, 0.1])
 def test_explained_variance_of_a_constant_target_is_undefined(constant: float) -> None:
-    assert math.isnan(explained_variance(normal(0, 30).float(), torch.full((30,), constant)))
+    assert math.isnan(float(explained_variance(normal(0, 30).float(), torch.full((30,), constant))))
 
 
 def test_explained_variance_of_a_constant_float64_target_is_undefined() -> None:
-    assert math.isnan(explained_variance(normal(0, 7), torch.full((7,), 0.1, dtype=torch.float64)))
+    assert math.isnan(float(explained_variance(normal(0, 7), torch.full((7,), 0.1, dtype=torch.float64))))
 
 
 @pytest.mark.parametrize("shape", [(50,), (8, 4)])
@@ -196,9 +196,11 @@ def test_the_fraction_outside_is_of_components_that_clipping_moves() -> None:
     rows = torch.tensor(
         [[0.0, 0.0, 0.0], [1.0, 2.0, 4.0], [1.1, 0.0, 2.0], [-1.1, 2.1, 2.0], [-9.0, 3.0, 5.0]]
     )
-    assert torch.allclose(outside(rows, low, high), torch.tensor([0.0, 0.0, 1 / 3, 2 / 3, 1.0]))
+    assert torch.allclose(fraction_outside(rows, low, high), torch.tensor([0.0, 0.0, 1 / 3, 2 / 3, 1.0]))
     # Rounding is relative to the reach: the same in any unit, and none of it counts.
     unit = 1e-8
-    assert torch.equal(outside(unit * rows, unit * low, unit * high), outside(rows, low, high))
+    assert torch.equal(
+        fraction_outside(unit * rows, unit * low, unit * high), fraction_outside(rows, low, high)
+    )
     rounded = torch.tensor([[1.0 + 1e-7, -1e20, 4.0 + 1e-6]])
-    assert outside(rounded, low, high).tolist() == [0.0]
+    assert fraction_outside(rounded, low, high).tolist() == [0.0]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import tests.environments  # noqa: F401, registers ids
-from pgx.algos.common.advantages import observations
+from pgx.algos.common.advantages import rollout_observations
 from pgx.compiler import Eager
 from pgx.core.agent import Agent, Normalizer
 from pgx.core.data import Rollout
@@ -214,7 +214,7 @@ def test_log_probs_are_those_of_the_acting_agent(made: Kind, policy: str) -> Non
     first, second = (agent_for(collector.envs, policy, seed) for seed in (0, 1))
     for agent in (first, second, first):
         rollout = runner.collect(agent)
-        log_prob = agent.policy(observations(agent, rollout)).log_prob(rollout.action[rollout.valid])
+        log_prob = agent.policy(rollout_observations(agent, rollout)).log_prob(rollout.action[rollout.valid])
         assert torch.allclose(log_prob, rollout.log_prob[rollout.valid], atol=1e-5)
         agent.normalizer.observe(5.0 + rollout.obs[rollout.valid])
 
@@ -226,7 +226,7 @@ def test_action_noise_is_independent_over_steps_and_environments() -> None:
     noise = []
     for _ in range(2):
         rollout = replace(runner.collect(agent), valid=torch.ones(200, N, dtype=torch.bool))
-        mean, log_std = agent.policy(observations(agent, rollout)).params
+        mean, log_std = agent.policy(rollout_observations(agent, rollout)).params
         z = (rollout.action.flatten(0, 1) - mean) / log_std.exp()
         noise.append(z.detach().view(200, -1))
     z = torch.cat(noise)  # [400, N * 2]

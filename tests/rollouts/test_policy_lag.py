@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgx.algos.common.advantages import observations
+from pgx.algos.common.advantages import rollout_observations
 from pgx.core.agent import Agent
 from pgx.core.data import Rollout
 from pgx.core.errors import UserError
@@ -20,7 +20,7 @@ LAGS = [0, 1, 3]
 
 
 def log_prob(agent: Agent, rollout: Rollout) -> Tensor:
-    distribution = agent.policy(observations(agent, rollout))
+    distribution = agent.policy(rollout_observations(agent, rollout))
     return distribution.log_prob(rollout.action[rollout.valid]).detach()
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgx.algos.common.advantages import observations
+from pgx.algos.common.advantages import rollout_observations
 from pgx.config.compose import compose
 from pgx.config.validate import problems_of
 from pgx.core.agent import Agent
@@ -54,7 +54,7 @@ def actors_of(trainer: Trainer) -> ActorLearner:
 
 
 def log_prob(agent: Agent, rollout: Rollout) -> Tensor:
-    distribution = agent.policy(observations(agent, rollout))
+    distribution = agent.policy(rollout_observations(agent, rollout))
     return distribution.log_prob(rollout.action[rollout.valid]).detach()
 
 

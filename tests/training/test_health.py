@@ -13,8 +13,8 @@ from gymnasium import spaces
 from torch import Tensor
 
 from pgx.algos import rules
-from pgx.algos.common.advantages import gae_batch, observations
-from pgx.algos.common.surrogate import surrogate_slope
+from pgx.algos.common.advantages import gae_batch, rollout_observations
+from pgx.algos.common.surrogate import surrogate_and_gradient
 from pgx.compiler import Eager
 from pgx.core.agent import Agent
 from pgx.core.data import Batch, Rollout
@@ -65,7 +65,7 @@ def test_predicted_gain_is_the_first_order_of_the_actual_gain(make: Make) -> Non
     policy = trainer.agent.policy
     parameters = list(policy.parameters())
     start = flatten(parameters)
-    _, slope = surrogate_slope(policy, batch, policy(batch.obs))
+    _, slope = surrogate_and_gradient(policy, batch, policy(batch.obs))
     differences = []
     for size in (1.0, 0.1):
         assign(parameters, start + size * slope)
@@ -147,9 +147,9 @@ def test_every_health_metric_is_its_own_definition() -> None:
 def test_the_normaliser_s_kl_is_of_the_old_statistics_to_the_present_ones() -> None:
     agent, rollout = agent_for(OBS), rollout_with_reset_rows(0)
     through = health.look_through(agent, rollout)
-    old = agent.policy(observations(agent, rollout))
+    old = agent.policy(rollout_observations(agent, rollout))
     agent.normalizer.observe(5.0 + 3.0 * rollout.obs[rollout.valid])
-    new = agent.policy(observations(agent, rollout))
+    new = agent.policy(rollout_observations(agent, rollout))
     there, back = (float(kl.mean().detach()) for kl in (old.kl(new), new.kl(old)))
     assert through is not None
     assert health.normalizer_kl(through, agent, SINGLE_PROCESS) == pytest.approx(there, rel=1e-4)

@@ -40,7 +40,7 @@ def rollout_values(
 
 
 @torch.no_grad()
-def observations(agent: Agent, rollout: Rollout) -> Observations:
+def rollout_observations(agent: Agent, rollout: Rollout) -> Observations:
     """The valid rows of a rollout as the networks see them, time-major."""
     rows, mask = valid_rows(rollout), rollout.action_mask
     history = None if agent.policy.recurrent_state is None else cut_sequences(agent, rollout)
@@ -62,18 +62,20 @@ def valid_rows(rollout: Rollout) -> Callable[[Tensor], Tensor]:
 def rollout_log_ratio(agent: Agent, rollout: Rollout) -> Tensor:
     """log π(a|s) - log μ(a|s), the agent's policy to the one that acted, nats; [T, N], 0 in rows that are not data."""
     valid = rollout.valid
-    log_prob = agent.policy(observations(agent, rollout)).log_prob(rollout.action[valid])
+    log_prob = agent.policy(rollout_observations(agent, rollout)).log_prob(rollout.action[valid])
     log_ratio = torch.zeros_like(rollout.log_prob)
     log_ratio[valid] = log_prob - rollout.log_prob[valid]
     return log_ratio
 
 
 @torch.no_grad()
-def flatten(agent: Agent, rollout: Rollout, value: Tensor, advantage: Tensor, value_target: Tensor) -> Batch:
+def make_batch(
+    agent: Agent, rollout: Rollout, value: Tensor, advantage: Tensor, value_target: Tensor
+) -> Batch:
     """The valid rows of a rollout and of [T, N] estimates over it, time-major, observations normalised."""
     rows = valid_rows(rollout)
     return Batch(
-        obs=observations(agent, rollout),
+        obs=rollout_observations(agent, rollout),
         action=rows(rollout.action),
         log_prob=rows(rollout.log_prob),
         value=rows(value),
@@ -94,5 +96,5 @@ def gae_batch(agent: Agent, rollout: Rollout, discount: float, gae_lambda: float
     advantage = gae(
         rollout.reward, value, next_value, rollout.terminated, rollout.truncated, discount, gae_lambda
     )
-    batch = flatten(agent, rollout, value, advantage, advantage + value)
+    batch = make_batch(agent, rollout, value, advantage, advantage + value)
     return replace(batch, advantage=standardize(batch.advantage, batch.mean)) if normalize else batch

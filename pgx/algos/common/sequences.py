@@ -6,7 +6,7 @@ from torch import Tensor
 from pgx.core.agent import Agent
 from pgx.core.data import History, Rollout
 
-LONGEST = 10_000  # bound on the search for a length to suggest in an error
+_MAX_SUGGESTED_LENGTH = 10_000  # bound on the search for a length to suggest in an error
 
 
 def cut_sequences(agent: Agent, rollout: Rollout) -> History:
@@ -58,7 +58,7 @@ def sequence_conflicts(rollout_steps: int | None, sequence_length: int, burn_in:
         return []
     found = []
     if rollout_steps % sequence_length:
-        tried = range(1, min(sequence_length, LONGEST) + 1)
+        tried = range(1, min(sequence_length, _MAX_SUGGESTED_LENGTH) + 1)
         shorter = max(n for n in tried if rollout_steps % n == 0)
         found.append(
             f"policy.sequence_length: a rollout, runner.rollout_steps {rollout_steps} steps, does not divide into "

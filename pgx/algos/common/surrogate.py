@@ -34,7 +34,7 @@ NO_STEP_METRICS = (
 )
 
 
-def surrogate_slope(policy: Policy, batch: Batch, now: Distribution) -> tuple[Tensor, Tensor]:
+def surrogate_and_gradient(policy: Policy, batch: Batch, now: Distribution) -> tuple[Tensor, Tensor]:
     """The surrogate on a batch, scalar, and its gradient by the policy's parameters, [P]; detached, over all ranks.
 
     Args:
@@ -62,7 +62,7 @@ def surrogate_and_kl(policy: Policy, batch: Batch, old: Distribution) -> tuple[T
     return gain, kl
 
 
-def no_step(gradient: Tensor, curvature: float) -> Metrics:
+def no_step_metrics(gradient: Tensor, curvature: float) -> Metrics:
     """Return why a trust region has no step, as metrics that are 0 where it has one.
 
     Args:

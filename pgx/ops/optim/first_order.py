@@ -154,7 +154,7 @@ class SGD(FirstOrder):
 class NoSteps:
     """Optimizer of a network that does not change, such as one without parameters."""
 
-    taken = 0
+    steps_taken = 0
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network

@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor
 
 
-def clipped(gradient: Tensor, max_norm: float) -> Tensor:
+def clip_by_norm(gradient: Tensor, max_norm: float) -> Tensor:
     """gradient * min(1, max_norm / |gradient|), with the 2-norm over all of it.
 
     Source: Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", 2013, algorithm 1.
@@ -76,29 +76,29 @@ Schedule = Callable[[float], float]
 ScheduleName = Literal["constant", "linear", "cosine", "inverse_sqrt"]
 
 
-def constant(progress: float) -> float:
+def constant_schedule(progress: float) -> float:
     """1 throughout."""
     return 1.0
 
 
-def linear(progress: float) -> float:
+def linear_schedule(progress: float) -> float:
     """1 - progress: from 1 down to 0."""
     return 1.0 - progress
 
 
-def cosine(progress: float) -> float:
+def cosine_schedule(progress: float) -> float:
     """(1 + cos(π progress)) / 2: flat at both ends, from 1 down to 0."""
     return 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def inverse_sqrt(progress: float) -> float:
+def inverse_sqrt_schedule(progress: float) -> float:
     """1 / √(1 + 99 progress): like 1/√t over training, from 1 down to a tenth."""
     return 1.0 / math.sqrt(1.0 + 99.0 * progress)
 
 
 SCHEDULES: dict[str, Schedule] = {
-    "constant": constant,
-    "linear": linear,
-    "cosine": cosine,
-    "inverse_sqrt": inverse_sqrt,
+    "constant": constant_schedule,
+    "linear": linear_schedule,
+    "cosine": cosine_schedule,
+    "inverse_sqrt": inverse_sqrt_schedule,
 }

@@ -15,7 +15,7 @@ from pgx.core.algorithm import Engine, Loss
 from pgx.core.data import rows_of
 from pgx.core.ranks import SINGLE_PROCESS, Ranks
 from pgx.core.tensor_tree import leaves, substituted
-from pgx.ops.optim.formulas import Schedule, clipped
+from pgx.ops.optim.formulas import Schedule, clip_by_norm
 from pgx.ops.params import assign, flatten, split
 
 
@@ -68,7 +68,7 @@ class GradientSteps:
         weights = flatten(self.parameters)
         self.rate = weights.new_full((), learning_rate)  # annealed
         self.moments: Sequence[Tensor] = [torch.zeros_like(weights) for _ in range(transform.moments)]
-        self.taken = 0
+        self.steps_taken = 0
 
     def anneal(self, progress: float) -> float:
         """Set the learning rate for this progress in [0, 1]; returns it."""
@@ -79,24 +79,30 @@ class GradientSteps:
     def step(self, loss: Loss, *data: Any) -> Tensor:
         """One step down the gradient of loss(network, *data); returns the loss before the step, detached scalar."""
         step = self.engine.bind(
-            self.gradient_step.on_all, loss, self.network, data, self.rate, rows=count_rows(data)
+            self.gradient_step.step, loss, self.network, data, self.rate, rows=row_count(data)
         )
         loss_before, *state = step(flatten(self.parameters), *self.moments)
-        self._move(state)
-        self.taken += 1
+        self._set_state(state)
+        self.steps_taken += 1
         return loss_before
 
     def step_minibatches(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
         """A step for each minibatch of rows; returns the losses before them, [len(minibatches)]."""
         step = self.engine.bind(
-            self.gradient_step.on_rows, loss, self.network, data, self.rate, rows=count_rows(data), ragged=[0]
+            self.gradient_step.minibatch_step,
+            loss,
+            self.network,
+            data,
+            self.rate,
+            rows=row_count(data),
+            ragged=[0],
         )
         losses, state = step.scan(minibatches, (flatten(self.parameters), *self.moments))
-        self._move(state)
-        self.taken += len(minibatches)
+        self._set_state(state)
+        self.steps_taken += len(minibatches)
         return torch.stack(losses)
 
-    def _move(self, state: Sequence[Tensor]) -> None:
+    def _set_state(self, state: Sequence[Tensor]) -> None:
         weights, *self.moments = state
         assign(self.parameters, weights)
 
@@ -108,12 +114,12 @@ class GradientSteps:
         self.moments = [moment.to(self.rate.device) for moment in state["moments"]]
 
 
-def count_rows(data: tuple[Any, ...]) -> int | None:
+def row_count(data: tuple[Any, ...]) -> int | None:
     """How many rows the data of a loss have; None where they have none."""
     return next((len(leaf) for leaf in leaves(data) if leaf.dim() > 0), None)
 
 
-def one_of_rows(data: tuple[Any, ...], value: Tensor) -> Tensor:
+def rows_tensor(data: tuple[Any, ...], value: Tensor) -> Tensor:
     """A tensor of the data with their rows; for data without any, the value of their loss as one."""
     return next((leaf for leaf in leaves(data) if leaf.dim() > 0), value.detach()[None])
 
@@ -126,7 +132,7 @@ class GradientStep:
     max_grad_norm: float | None
     ranks: Ranks
 
-    def on_rows(
+    def minibatch_step(
         self,
         loss: Loss,
         network: nn.Module,
@@ -135,10 +141,10 @@ class GradientStep:
         index: Tensor,
         *state: Tensor,
     ) -> tuple[Tensor, ...]:
-        """The same as `on_all` for some of the rows; index [b] int64."""
-        return self.on_all(loss, network, rows_of(data, index), rate, *state)
+        """The same as `step` for some of the rows; index [b] int64."""
+        return self.step(loss, network, rows_of(data, index), rate, *state)
 
-    def on_all(
+    def step(
         self,
         loss: Loss,
         network: nn.Module,
@@ -160,13 +166,13 @@ class GradientStep:
             The loss, scalar, and weights and moments after the step.
         """
         value, *found = self.gradient(loss, network, data, weights)
-        change, *moments_after = self.descent(found, rate, weights, moments)
+        change, *moments_after = self.transformed(found, rate, weights, moments)
         return (value, weights - change, *moments_after)
 
     def gradient(
         self, loss: Loss, network: nn.Module, data: tuple[Any, ...], weights: Tensor
     ) -> tuple[Tensor, ...]:
-        """Where a step begins: means over the rows of all ranks. Args as in `on_all`.
+        """Where a step begins: means over the rows of all ranks. Args as in `step`.
 
         Returns:
             The loss, scalar; its clipped gradient [P]; and where it does not depend on all parameters: on which [P].
@@ -177,22 +183,22 @@ class GradientStep:
         found = torch.autograd.grad(value, parts, allow_unused=True)
         gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parts, strict=True)]
         gradient = torch.cat([g.reshape(-1) for g in gradients])
-        value, gradient = self.ranks.mean(one_of_rows(data, value), value.detach(), gradient)
+        value, gradient = self.ranks.mean(rows_tensor(data, value), value.detach(), gradient)
         if self.max_grad_norm is not None:
-            gradient = clipped(gradient, self.max_grad_norm)
+            gradient = clip_by_norm(gradient, self.max_grad_norm)
         if all(g is not None for g in found):
             return value, gradient
         touched = [torch.full((p.numel(),), g is not None) for g, p in zip(found, parts, strict=True)]
         return value, gradient, torch.cat(touched).to(weights.device)
 
-    def descent(
+    def transformed(
         self, found: Sequence[Tensor], rate: Tensor, weights: Tensor, moments: Sequence[Tensor]
     ) -> tuple[Tensor, ...]:
         """Where a step ends.
 
         Args:
             found: the gradient, and which parameters it is of where that is not all: what `gradient` returns.
-            rate, weights, moments: as in `on_all`.
+            rate, weights, moments: as in `step`.
 
         Returns:
             What is taken off the weights, and the moments after the step; [P] each.
@@ -209,7 +215,7 @@ class GradientStep:
 
 
 class SharedSteps:
-    """Steps of shared weights, each along the gradient at a copy of one's own.
+    """Steps of shared weights, each along the gradient at a copy of the process itself.
 
     With g the clipped gradient of a loss at the copy θ', and the optimizer's moments shared as well,
 
@@ -223,43 +229,47 @@ class SharedSteps:
     "Optimization", Shared RMSProp; Recht et al., "Hogwild!", 2011, for steps without locks.
 
     Args:
-        own: steps of the copy: its network, rule, learning rate and engine; its moments are not looked at.
+        local: steps of the copy: its network, rule, learning rate and engine; its moments are not looked at.
         weights: θ [P], shared.
         moments: s, [P] each, shared.
     """
 
-    def __init__(self, own: GradientSteps, weights: Tensor, moments: Sequence[Tensor]) -> None:
-        self.own = own
+    def __init__(self, local: GradientSteps, weights: Tensor, moments: Sequence[Tensor]) -> None:
+        self.local = local
         self.weights = weights
         self.moments = moments
 
     @property
-    def taken(self) -> int:
+    def steps_taken(self) -> int:
         """Steps of this process."""
-        return self.own.taken
+        return self.local.steps_taken
 
     def anneal(self, progress: float) -> float:
         """Set the learning rate for this progress in [0, 1]; returns it."""
-        return self.own.anneal(progress)
+        return self.local.anneal(progress)
 
     def step(self, loss: Loss, *data: Any) -> Tensor:
         """One step of weights and copy; returns the loss at the copy before it, detached scalar."""
-        own = self.own
-        gradient = own.engine.bind(own.gradient_step.gradient, loss, own.network, data, rows=count_rows(data))
-        copy = flatten(own.parameters)
+        local = self.local
+        gradient = local.engine.bind(
+            local.gradient_step.gradient, loss, local.network, data, rows=row_count(data)
+        )
+        copy = flatten(local.parameters)
         loss_before, *found = gradient(copy)
-        self._descend(found, copy)
-        own.taken += 1
+        self._apply(found, copy)
+        local.steps_taken += 1
         return loss_before
 
     @torch.no_grad()
-    def _descend(self, found: Sequence[Tensor], copy: Tensor) -> None:
+    def _apply(self, found: Sequence[Tensor], copy: Tensor) -> None:
         # As it is written: shortly after the moments were read they are written, with no program to look up between.
-        change, *moments = self.own.gradient_step.descent(found, self.own.rate, self.weights, self.moments)
+        change, *moments = self.local.gradient_step.transformed(
+            found, self.local.rate, self.weights, self.moments
+        )
         self.weights.sub_(change)
         for shared, new in zip(self.moments, moments, strict=True):
             shared.copy_(new)
-        assign(self.own.parameters, copy - change)
+        assign(self.local.parameters, copy - change)
 
     def step_minibatches(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
         """A step for each minibatch of rows; returns the losses before them, [len(minibatches)]."""

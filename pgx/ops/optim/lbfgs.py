@@ -13,7 +13,7 @@ from pgx.core.data import rows_of
 from pgx.core.ranks import SINGLE_PROCESS, Ranks
 from pgx.core.schema import Count, Positive, Validated
 from pgx.ops.optim.formulas import SCHEDULES, Schedule, ScheduleName
-from pgx.ops.optim.gradient_steps import one_of_rows
+from pgx.ops.optim.gradient_steps import rows_tensor
 
 
 class LBFGSSteps:
@@ -41,7 +41,7 @@ class LBFGSSteps:
         self.learning_rate = learning_rate
         self.schedule = schedule
         self.ranks = ranks
-        self.taken = 0  # quasi-Newton iterations
+        self.steps_taken = 0  # quasi-Newton iterations
 
     def anneal(self, progress: float) -> float:
         """Set the learning rate for this progress in [0, 1]; returns it."""
@@ -58,14 +58,14 @@ class LBFGSSteps:
             value.backward()  # type: ignore[no-untyped-call]
             gradients = [(p, p.grad) for p in self.network.parameters() if p.grad is not None]
             own = (gradient for _, gradient in gradients)
-            value, *means = self.ranks.mean(one_of_rows(data, value), value.detach(), *own)
+            value, *means = self.ranks.mean(rows_tensor(data, value), value.detach(), *own)
             for (parameter, _), mean in zip(gradients, means, strict=True):
                 parameter.grad = mean
             return value
 
         self.inner.state.clear()
         before: Tensor = self.inner.step(closure)  # type: ignore[no-untyped-call]
-        self.taken += sum(state["n_iter"] for state in self.inner.state.values())
+        self.steps_taken += sum(state["n_iter"] for state in self.inner.state.values())
         return before.detach()
 
     def step_minibatches(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:

@@ -42,7 +42,7 @@ class Birth:
             return "estimate"
         if "gradient" in names:
             inside = names[names.index("gradient") + 1 :]
-            return "loss" if any(name != "clipped" for name in inside) else "gradient"
+            return "loss" if any(name != "clip_by_norm" for name in inside) else "gradient"
         return "step"
 
 

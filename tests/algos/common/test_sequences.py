@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pgx.algos import rules
-from pgx.algos.common.advantages import observations
+from pgx.algos.common.advantages import rollout_observations
 from pgx.algos.common.sequences import cut_sequences, sequence_conflicts
 from pgx.config.validate import problems_of
 from pgx.core.agent import Act, Agent, RecurrentPolicy, RecurrentState
@@ -62,7 +62,7 @@ def moved(agent: Agent, scale: float) -> Agent:
 @torch.no_grad()
 def logits(agent: Agent, rollout: Rollout) -> Tensor:
     """[T, N, K] as learning sees them; 0 in rows that are not data."""
-    distribution = agent.policy(observations(agent, rollout))
+    distribution = agent.policy(rollout_observations(agent, rollout))
     assert isinstance(distribution, Categorical)
     out = torch.zeros(*rollout.valid.shape, distribution.logits.shape[-1])
     out[rollout.valid] = distribution.logits
@@ -110,7 +110,7 @@ def test_the_first_ratio_is_one_in_rollouts_that_go_on_from_each_other(
         assert float((log_prob - batch.log_prob).abs().max()) <= ROUNDING
         forgetful = replace(rollout, recurrent_state=torch.zeros_like(rollout.recurrent_state))
         if burn_in == 0 and (iteration > 0 or length < 64):  # what was remembered makes a difference
-            without = agent.policy(observations(agent, forgetful)).log_prob(batch.action).detach()
+            without = agent.policy(rollout_observations(agent, forgetful)).log_prob(batch.action).detach()
             assert float((without - batch.log_prob).abs().max()) > 1e-3
         trainer.algorithm.update(agent, trainer.learner, rollout, 0.0)
         agent.normalizer.observe(rollout.obs[rollout.valid])

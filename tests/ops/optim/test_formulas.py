@@ -33,7 +33,7 @@ def adam(slopes: Tensor, beta1: float, beta2: float, epsilon: float) -> Tensor:
 @pytest.mark.parametrize("max_norm", [1e-3, 0.5, 1.0, 20.0])
 def test_what_is_clipped_is_never_longer_than_allowed_and_points_where_it_did(max_norm: float) -> None:
     for gradient in gradients(9):
-        clipped = formulas.clipped(gradient, max_norm)
+        clipped = formulas.clip_by_norm(gradient, max_norm)
         assert float(clipped.norm()) <= max_norm
         assert torch.allclose(clipped / clipped.norm(), gradient / gradient.norm(), rtol=1e-12)
         if float(gradient.norm()) < 0.99 * max_norm:
@@ -43,7 +43,7 @@ def test_what_is_clipped_is_never_longer_than_allowed_and_points_where_it_did(ma
 
 
 def test_a_zero_gradient_is_clipped_to_itself() -> None:
-    assert formulas.clipped(torch.zeros(3), 0.5).tolist() == [0.0, 0.0, 0.0]
+    assert formulas.clip_by_norm(torch.zeros(3), 0.5).tolist() == [0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])

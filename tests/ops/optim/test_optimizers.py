@@ -346,7 +346,7 @@ def test_a_sweep_is_a_descent_on_the_rows_of_each_minibatch(make: Callable[[nn.M
         each = [stepping.step(weighted, rows.rows(index), weight[index], price) for index in minibatches]
         assert torch.equal(losses, torch.stack(each)) and not losses.requires_grad
         assert torch.equal(flatten(swept.parameters()), flatten(stepped.parameters()))
-        assert sweeping.taken == stepping.taken
+        assert sweeping.steps_taken == stepping.steps_taken
 
 
 def test_the_losses_of_a_sweep_are_those_before_each_of_its_steps() -> None:
@@ -355,7 +355,7 @@ def test_the_losses_of_a_sweep_are_those_before_each_of_its_steps() -> None:
     before = [critic_loss(critic, rows.rows(index)).detach() for index in minibatches]
     steps = gradient_descent(critic)
     losses = steps.step_minibatches(critic_loss, (rows,), minibatches)
-    assert steps.taken == 2
+    assert steps.steps_taken == 2
     assert torch.equal(losses[0], before[0]) and not torch.equal(losses[1], before[1])
     assert sorted(torch.cat([first, second]).tolist()) == list(range(50))
 

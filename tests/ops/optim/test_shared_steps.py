@@ -49,11 +49,11 @@ def test_workers_that_take_turns_make_the_steps_and_moments_of_one(transform: Gr
     workers = [SharedSteps(own(transform), weights, moments) for _ in range(2)]
     for turn, x in enumerate(data(12)):
         worker = workers[turn % 2]
-        assign(worker.own.parameters, weights)
+        assign(worker.local.parameters, weights)
         assert worker.anneal(turn / 12) == alone.anneal(turn / 12)
         assert torch.equal(worker.step(loss, x), alone.step(loss, x))
         assert torch.equal(weights, flatten(alone.parameters))
-        assert torch.equal(weights, flatten(worker.own.parameters))
+        assert torch.equal(weights, flatten(worker.local.parameters))
         assert all(map(torch.equal, moments, alone.moments))
     assert bool(moments[0].any())
 
@@ -75,7 +75,7 @@ def test_a_step_from_an_old_copy_takes_its_gradient_there_and_undoes_nothing_of_
     assert torch.equal(after_one, start + alone[0]) or torch.allclose(after_one, start + alone[0], atol=1e-7)
     assert torch.allclose(weights, start + alone[0] + alone[1], atol=1e-6)
     assert torch.allclose(
-        flatten(two.own.parameters), start + alone[1], atol=1e-6
+        flatten(two.local.parameters), start + alone[1], atol=1e-6
     )  # the copy: its own step alone
 
 
@@ -89,8 +89,8 @@ def test_shared_moments_see_the_gradients_of_all() -> None:
             own(transform, None), weights, moments
         )  # both copies are where the weights were at first
         gradients.append(
-            worker.own.gradient_step.gradient(
-                loss, worker.own.network, (x,), flatten(network().parameters())
+            worker.local.gradient_step.gradient(
+                loss, worker.local.network, (x,), flatten(network().parameters())
             )[1]
         )
         worker.step(loss, x)
