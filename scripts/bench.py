@@ -1,13 +1,13 @@
-"""How fast pgx is on this machine, beside the simulator alone and, where they are given, beside its peers.
+"""Measure the speed of pgx on this machine, of the simulator alone and, optionally, of other libraries.
 
     python scripts/bench.py --rounds 3 --peer-python /path/to/venv/bin/python --tianshou-python /path/to/...
-    python scripts/bench.py --quick                 one small round, as many parts at once as there are
-                                                    cores: shows that they work; its figures mean nothing
+    python scripts/bench.py --quick                 one small round with one part per core at once: tests the parts;
+                                                    its figures mean nothing
     python scripts/bench.py --only until --rounds 3 --peer-python ...     hours; a round is a seed
 
-All parts run in turn, A B C A B C ..., so that a machine whose speed drifts treats them alike. Each number is a JSON
-line on standard output as soon as it is there; the table of medians, ranges and ratios comes last. docs/performance.md
-says what each row means.
+All parts alternate, A B C A B C ..., so that a drift in the speed of the machine affects all alike. Each number is
+printed at once as a JSON line; the table of medians, ranges and ratios is printed at the end. docs/performance.md
+explains the rows.
 
 jobs: {jobs}
 """
@@ -32,7 +32,7 @@ from benchmark.table import number, table
 
 
 def names(text: str) -> list[str]:
-    """Of jobs, from `--only`."""
+    """Parse the job names of `--only`."""
     chosen = text.split(",")
     for name in chosen:
         if name not in JOBS:
@@ -43,7 +43,7 @@ def names(text: str) -> list[str]:
 
 
 def python(text: str) -> str:
-    """A Python to run, from an option."""
+    """Parse the path of a Python interpreter."""
     found = shutil.which(text)
     if found is None:
         raise argparse.ArgumentTypeError(
@@ -61,40 +61,44 @@ def positive(text: str) -> int:
 def command_line() -> argparse.ArgumentParser:
     doc = (__doc__ or "").format(jobs="".join(f"\n  {name:13}{what}" for name, what in JOBS.items()))
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", type=names, default=list(BY_DEFAULT), help="jobs by name, with commas")
-    parser.add_argument("--rounds", type=positive, default=3, help="how often each part runs (3)")
     parser.add_argument(
-        "--quick", action="store_true", help="one small round, parts at once, to see that they work"
+        "--only", type=names, default=list(BY_DEFAULT), help="names of jobs, separated by commas"
+    )
+    parser.add_argument("--rounds", type=positive, default=3, help="runs of each part (3)")
+    parser.add_argument(
+        "--quick", action="store_true", help="one small round, parts concurrently, to test them"
     )
     parser.add_argument(
-        "--peer-python", type=python, help="of an environment with SB3, sb3-contrib and EnvPool"
+        "--peer-python", type=python, help="Python of an environment with SB3, sb3-contrib and EnvPool"
     )
-    parser.add_argument("--tianshou-python", type=python, help="of an environment with Tianshou and EnvPool")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="append the JSON lines to it")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table to it")
+    parser.add_argument(
+        "--tianshou-python", type=python, help="Python of an environment with Tianshou and EnvPool"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file to append the JSON lines to")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="file to write the table to")
     return parser
 
 
 class Progress:
-    """What is under way and how long it will take, on standard error."""
+    """Progress and remaining time, printed to standard error."""
 
     def __init__(self, schedule: list[tuple[int, Part]], at_once: int) -> None:
         self.schedule = schedule
         self.at_once = at_once
-        self.seconds: dict[tuple[str, str], float] = {}  # a part took, the last time
+        self.seconds: dict[tuple[str, str], float] = {}  # (job, part): duration of its last run
         self.done = 0
 
-    def note(self, part: Part, seconds: float, said: str) -> None:
+    def note(self, part: Part, seconds: float, result: str) -> None:
         self.seconds[part.job, part.name] = seconds
         self.done += 1
         print(
-            f"[{self.done}/{len(self.schedule)}] {part.job}: {part.name}: {said} ({seconds:.0f} s; {self._left()})",
+            f"[{self.done}/{len(self.schedule)}] {part.job}: {part.name}: {result} ({seconds:.0f} s; {self._left()})",
             file=sys.stderr,
             flush=True,
         )
 
     def _left(self) -> str:
-        """Each part again as long as the last time, one that has not run yet as long as others on average."""
+        """Return the estimated time left. A part takes as long as its last run, a new one as long as the average."""
         usual = sum(self.seconds.values()) / len(self.seconds)
         rest = [self.seconds.get((part.job, part.name), usual) for _, part in self.schedule[self.done :]]
         minutes, seconds = divmod(round(sum(rest) / self.at_once), 60)
@@ -104,8 +108,8 @@ class Progress:
 Outcome = list[Row] | PartFailed
 
 
-def outcome(scheduled: tuple[int, Part]) -> tuple[Outcome, float]:
-    """A part's rows, or how it failed; and the seconds that it took."""
+def run_part(scheduled: tuple[int, Part]) -> tuple[Outcome, float]:
+    """Measure a part; return its rows or its failure, and its duration in seconds."""
     number_of_round, part = scheduled
     started = time.monotonic()
     try:
@@ -118,14 +122,14 @@ def outcome(scheduled: tuple[int, Part]) -> tuple[Outcome, float]:
 def measure(
     schedule: list[tuple[int, Part]], at_once: int, emit: list[TextIO]
 ) -> tuple[list[Row], list[str]]:
-    """Run every part, writing lines as they come; the rows, and what did not go well in words."""
+    """Run all parts and write a line for each result; return the rows and the failures as text."""
     rows: list[Row] = []
     failed: list[str] = []
     progress = Progress(schedule, at_once)
     pool = ThreadPoolExecutor(at_once)  # it only waits for processes
     try:
         for (number_of_round, part), (found, seconds) in zip(
-            schedule, pool.map(outcome, schedule), strict=True
+            schedule, pool.map(run_part, schedule), strict=True
         ):
             if isinstance(found, PartFailed):
                 failed.append(f"failed: {part.job}, {part.name}, round {number_of_round}: {found}")
@@ -135,7 +139,7 @@ def measure(
             else:
                 rows += found
                 write([to_json(row) for row in found], emit)
-                progress.note(part, seconds, ", ".join(said(row) for row in found))
+                progress.note(part, seconds, ", ".join(value_text(row) for row in found))
     except KeyboardInterrupt:
         failed.append(f"interrupted after {progress.done} of {len(schedule)} parts")
     finally:
@@ -143,7 +147,7 @@ def measure(
     return rows, failed
 
 
-def said(row: Row) -> str:
+def value_text(row: Row) -> str:
     return "not reached" if row.value is None else f"{number(row.value, row.unit)} {row.unit}"
 
 

@@ -1,4 +1,4 @@
-"""Steps per second of a3c beside a2c, on the same cores, in alternation so that a drift of the machine meets both.
+"""Compare the steps per second of a3c and a2c on the same cores. The runs alternate, so that a drift affects both.
 
 python scripts/bench_a3c.py --env CartPole-v1 --steps 200000
 """
@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "outputs" / "bench_a3c"
 
 
-def measured(algo: str, env: str, steps: int, turn: int) -> float:
-    """Steps per second over the second half of a run."""
+def measure(algo: str, env: str, steps: int, turn: int) -> float:
+    """Train, and return the steps per second over the second half of the run."""
     folder = RUNS / f"{algo}{turn}"
     shutil.rmtree(folder, ignore_errors=True)
     command = [sys.executable, "-m", "pgx", "train", f"algo={algo}", f"env={env}", f"seed={turn}"]
@@ -33,7 +33,7 @@ def main(env: str, steps: int, turns: int) -> None:
     found: dict[str, list[float]] = {"a2c": [], "a3c": []}
     for turn in range(turns):
         for algo, values in found.items():
-            values.append(measured(algo, env, steps, turn))
+            values.append(measure(algo, env, steps, turn))
     for algo, values in found.items():
         each = ", ".join(f"{value:,.0f}" for value in values)
         print(f"{algo} on {env}: {statistics.median(values):,.0f} steps/s ({each})")
@@ -45,7 +45,7 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--env", default="CartPole-v1")
-    parser.add_argument("--steps", type=int, default=200_000, help="of a run (200,000)")
-    parser.add_argument("--turns", type=int, default=3, help="runs of each (3)")
+    parser.add_argument("--steps", type=int, default=200_000, help="steps per run (200,000)")
+    parser.add_argument("--turns", type=int, default=3, help="runs per rule (3)")
     arguments = parser.parse_args()
     main(arguments.env, arguments.steps, arguments.turns)

@@ -1,7 +1,7 @@
-"""How fast environments step that only Python has: Gymnasium's SyncVectorEnv, and pgx in one process and in several.
+"""Measure Python environments in Gymnasium's SyncVectorEnv, and in pgx in one process and in several.
 
-They run in turn, A B C A B C ..., so that a machine whose speed drifts treats them alike; a line of JSON for each
-backend with its median over the rounds, and its ratio to SyncVectorEnv in the same round. Run it on an idle machine.
+The backends alternate, A B C A B C ..., so that a drift in the speed of the machine affects all alike. A JSON line for
+each backend has the median over rounds and the ratio to SyncVectorEnv in the same round. Run it on an idle machine.
 
     PYTHONPATH=. python scripts/bench_envs.py --num-envs 16 --workers 2 --rounds 5
 """
@@ -25,26 +25,26 @@ Actions = NDArray[np.float32]  # [T, N, ...]
 
 
 def processes_vs_sync(env_id: str, num_envs: int, workers: int, seconds: float, rounds: int) -> None:
-    """Print a line of JSON for each backend: steps per second of num_envs environments under random actions.
+    """Print a JSON line for each backend: steps per second of num_envs environments with random actions.
 
     Args:
-        env_id: of an environment with continuous actions.
-        num_envs: N.
-        workers: of the processes backend.
-        seconds: that each backend steps for in a round.
-        rounds: >= 3 for a median.
+        env_id: id of an environment with continuous actions.
+        num_envs: number of environments.
+        workers: worker processes of the backend `processes`.
+        seconds: duration of each measurement.
+        rounds: measurements per backend.
     """
-    theirs = SyncVectorEnv([lambda: make_single(env_id, {})] * num_envs)
-    ours = GymnasiumVector(env_id, num_envs, {}, first_index=0)
-    shared = ProcessVector(env_id, num_envs, {}, workers, timeout=60.0)
-    space = theirs.single_action_space
+    sync = SyncVectorEnv([lambda: make_single(env_id, {})] * num_envs)
+    single = GymnasiumVector(env_id, num_envs, {}, first_index=0)
+    processes = ProcessVector(env_id, num_envs, {}, workers, timeout=60.0)
+    space = sync.single_action_space
     assert isinstance(space, gymnasium.spaces.Box)
     rng = np.random.default_rng(0)
     actions = rng.uniform(space.low, space.high, (64, num_envs, *space.shape)).astype(np.float32)
     measures: dict[str, Callable[[], float]] = {
-        "gymnasium SyncVectorEnv": lambda: _rate_of_gymnasium(theirs, actions, seconds),
-        "pgx gymnasium": lambda: _rate(ours, actions, seconds),
-        f"pgx processes, {workers} workers": lambda: _rate(shared, actions, seconds),
+        "gymnasium SyncVectorEnv": lambda: _rate_of_gymnasium(sync, actions, seconds),
+        "pgx gymnasium": lambda: _rate(single, actions, seconds),
+        f"pgx processes, {workers} workers": lambda: _rate(processes, actions, seconds),
     }
     rates: dict[str, list[float]] = {name: [] for name in measures}
     for _ in range(rounds):
@@ -52,7 +52,7 @@ def processes_vs_sync(env_id: str, num_envs: int, workers: int, seconds: float, 
             rates[name].append(measure())
     first = rates["gymnasium SyncVectorEnv"]
     for name, values in rates.items():
-        ratios = [value / sync for value, sync in zip(values, first, strict=True)]
+        ratios = [value / base for value, base in zip(values, first, strict=True)]
         line = {
             "env": env_id,
             "num_envs": num_envs,
@@ -62,9 +62,9 @@ def processes_vs_sync(env_id: str, num_envs: int, workers: int, seconds: float, 
             "over_sync": round(statistics.median(ratios), 2),
         }
         print(json.dumps(line), flush=True)
-    shared.close()
-    ours.close()
-    theirs.close()
+    processes.close()
+    single.close()
+    sync.close()
 
 
 def _rate(envs: VectorEnv, actions: Actions, seconds: float) -> float:

@@ -1,4 +1,4 @@
-"""pgx's side of what `pgx train` cannot show from outside: one JSON line. Called by scripts/bench.py.
+"""Measure parts of pgx that `pgx train` does not report; print a JSON line. Called by scripts/bench.py.
 
 python scripts/bench_pgx.py update --algo trpo --batch 20000 --updates 5
 """
@@ -16,7 +16,7 @@ from benchmark.pgx_losses import differences
 
 
 def bare(options: argparse.Namespace) -> dict[str, object]:
-    """EnvPool alone under random actions; a row in which an environment only resets itself is no step."""
+    """Measure EnvPool alone with random actions. Reset rows do not count as steps."""
     import envpool
     import numpy as np
 
@@ -41,12 +41,12 @@ def bare(options: argparse.Namespace) -> dict[str, object]:
             steps += options.num_envs * len(actions)
         return (steps - resets) / took
 
-    rate(options.seconds / 5)  # threads awake, episodes under way
+    rate(options.seconds / 5)  # warm-up of threads, into the middle of episodes
     return {"steps_per_second": rate(options.seconds)}
 
 
 def update(options: argparse.Namespace) -> dict[str, object]:
-    """Seconds of `algorithm.update`: estimates, policy, critic; on rollouts of the policy as it learns."""
+    """Measure `algorithm.update` (estimates, policy, critic) on rollouts of the current policy; seconds."""
     from pgx.config.compose import compose
     from pgx.config.validate import validate
     from pgx.training.build import build
@@ -73,7 +73,7 @@ def update(options: argparse.Namespace) -> dict[str, object]:
 
 
 def modules(options: argparse.Namespace) -> dict[str, object]:
-    """What a run of `pgx train` imports, all told, into --file."""
+    """Write the names of all modules that a run of `pgx train` imports to --file."""
     from pgx.cli.main import main as pgx
 
     overrides = ["train", f"algo={options.algo}", f"env={options.env}", "trainer.total_steps=2048"]
@@ -85,39 +85,41 @@ def modules(options: argparse.Namespace) -> dict[str, object]:
         except SystemExit as end:
             if end.code:
                 raise
-    ours = Path(__file__).parent.name
-    names = [name for name in sys.modules if name.split(".")[0] not in ("__main__", "benchmark", ours)]
+    scripts = Path(__file__).parent.name
+    names = [name for name in sys.modules if name.split(".")[0] not in ("__main__", "benchmark", scripts)]
     Path(options.file).write_text(json.dumps(names))
     return {"names": len(names)}
 
 
 def losses(options: argparse.Namespace) -> dict[str, object]:
-    """The largest differences of pgx's losses from those that a peer left in --file."""
+    """Compute the largest differences of pgx's losses from those of SB3 in --file."""
     return dict(differences(Path(options.file), options.env))
 
 
-WHAT = {function.__name__: function for function in (bare, update, modules, losses)}
+MEASURES = {function.__name__: function for function in (bare, update, modules, losses)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=WHAT)
+    parser.add_argument("what", choices=MEASURES)
     parser.add_argument("--env", default="Walker2d-v4")
     parser.add_argument("--algo", choices=["ppo", "trpo"], default="ppo")
-    parser.add_argument("--num-envs", type=int, default=8, help="of bare")
-    parser.add_argument("--threads", type=int, default=1, help="of EnvPool, for bare")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of stepping, for bare")
-    parser.add_argument("--batch", type=int, default=2048, help="rows of an update")
-    parser.add_argument("--minibatch", type=int, default=128, help="rows of a step of TRPO's critic")
+    parser.add_argument("--num-envs", type=int, default=8, help="bare: environments")
+    parser.add_argument("--threads", type=int, default=1, help="bare: threads of EnvPool")
+    parser.add_argument("--seconds", type=float, default=3.0, help="bare: seconds of stepping")
+    parser.add_argument("--batch", type=int, default=2048, help="update: rows")
     parser.add_argument(
-        "--updates", type=int, default=5, help="how many are timed, after a first one that is not"
+        "--minibatch", type=int, default=128, help="update: rows of a minibatch of TRPO's critic"
     )
-    parser.add_argument("--file", help="of modules and losses")
+    parser.add_argument(
+        "--updates", type=int, default=5, help="update: timed updates, after an untimed first one"
+    )
+    parser.add_argument("--file", help="modules, losses: file")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    print(json.dumps(WHAT[options.what](options)))
+    print(json.dumps(MEASURES[options.what](options)))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""The same work in Stable-Baselines3 and sb3-contrib, for comparison: one JSON line.
+"""Measure Stable-Baselines3 and sb3-contrib on the same work as pgx; print a JSON line.
 
-Needs an environment of its own:
+It needs a separate environment:
 
     pip install 'stable-baselines3==2.9.2' 'sb3-contrib==2.9.2' 'gymnasium[mujoco]' 'envpool==1.2.5'
     python scripts/bench_sb3.py run --algo trpo --vec envpool --num-envs 8 --steps 40960 --seed 0
 
-run: environment steps per second. update: seconds of one `train()`. until: when a training return is reached.
-memory: peak memory, and into --file what was imported. startup: when the first step is about to be taken.
-losses: into --file, 20 minibatch steps with their losses.
+run: environment steps per second. update: seconds of one `train()`. until: time to reach a training return.
+memory: peak memory; writes the imported modules to --file. startup: time of the first step.
+losses: writes 20 minibatch steps with their losses to --file.
 """
 
 import argparse
@@ -32,9 +32,9 @@ RECENT = 20  # episodes in the mean that is the training return, as in pgx
 
 
 class Watch(BaseCallback):
-    """When each iteration ended, and the raw returns of the last episodes.
+    """Callback that records when each iteration ended and the raw returns of the last episodes.
 
-    A rollout begins where the iteration before it, update included, has ended.
+    A rollout begins when the previous iteration, including its update, has ended.
     """
 
     def __init__(self, enough: Callable[["Watch"], bool]) -> None:
@@ -45,7 +45,7 @@ class Watch(BaseCallback):
         self.stop = False
 
     def _stamp(self) -> None:
-        if self.stop:  # the step that ends the training belongs to no iteration
+        if self.stop:  # the step that ends training belongs to no iteration
             return
         self.stamps.append((self.num_timesteps, time.monotonic()))
         self.stop = self.enough(self)
@@ -135,35 +135,37 @@ def losses(options: argparse.Namespace) -> dict[str, object]:
     return write(Path(options.file), options.env, options.threads, options.seed)
 
 
-WHAT = {function.__name__: function for function in (run, update, until, memory, startup, losses)}
+MEASURES = {function.__name__: function for function in (run, update, until, memory, startup, losses)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=WHAT)
+    parser.add_argument("what", choices=MEASURES)
     parser.add_argument("--algo", choices=["ppo", "trpo", "a2c"], default="ppo")
     parser.add_argument("--env", default="Walker2d-v4")
     parser.add_argument("--vec", choices=["dummy", "envpool"], default="dummy")
     parser.add_argument("--num-envs", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=cores(), help="of EnvPool")
+    parser.add_argument("--threads", type=int, default=cores(), help="threads of EnvPool")
     parser.add_argument("--batch", type=int, default=2048, help="rows of an update")
-    parser.add_argument("--minibatch", type=int, default=64, help="rows of a step of PPO, of TRPO's critic")
+    parser.add_argument(
+        "--minibatch", type=int, default=64, help="rows of a minibatch of PPO or of TRPO's critic"
+    )
     parser.add_argument("--steps", type=int, default=40_960, help="environment steps")
-    parser.add_argument("--warm-up", type=int, default=4096, help="environment steps before the clock of run")
     parser.add_argument(
-        "--updates", type=int, default=5, help="how many are timed, after a first one that is not"
+        "--warm-up", type=int, default=4096, help="run: environment steps before the clock starts"
     )
-    parser.add_argument("--reach", type=float, default=1500.0, help="the return that until ends with")
     parser.add_argument(
-        "--seconds", type=float, default=1800.0, help="that until ends after, whatever the return"
+        "--updates", type=int, default=5, help="update: timed updates, after an untimed first one"
     )
-    parser.add_argument("--file", help="of memory and losses")
+    parser.add_argument("--reach", type=float, default=1500.0, help="until: return to reach")
+    parser.add_argument("--seconds", type=float, default=1800.0, help="until: time limit")
+    parser.add_argument("--file", help="memory, losses: file")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    print(json.dumps(WHAT[options.what](options)), flush=True)
-    os._exit(0)  # EnvPool's threads may outlive an orderly end
+    print(json.dumps(MEASURES[options.what](options)), flush=True)
+    os._exit(0)  # EnvPool's threads may block a normal exit
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The same work in Tianshou, for comparison: one JSON line with the environment steps per second of its loop.
+"""Measure Tianshou on the same work as pgx; print a JSON line with its environment steps per second.
 
-Needs an environment of its own:
+It needs a separate environment:
 
     pip install 'tianshou==2.0.1' 'gymnasium[mujoco]' 'envpool==1.2.5'
     python scripts/bench_tianshou.py --algo ppo --vec envpool --num-envs 8 --steps 40960 --seed 0
@@ -30,7 +30,7 @@ from torch.distributions import Distribution, Independent, Normal
 
 
 def environments(env_id: str, vec: str, num_envs: int, threads: int, seed: int) -> Any:
-    """N environments with observations normalised."""
+    """Return environments with normalized observations."""
     if vec == "envpool":
         import envpool
 
@@ -52,7 +52,7 @@ def gaussian(mean_and_std: tuple[torch.Tensor, torch.Tensor]) -> Distribution:
 
 
 def learner(algo: str, space: gymnasium.Space[Any], actions: gymnasium.Space[Any]) -> Any:
-    """Separate 64 x 64 tanh networks, and the values of pgx's configs/algo where they mean the same."""
+    """Return a learner with separate 64 x 64 tanh networks and the hyperparameters of pgx, as far as they match."""
     actor = ContinuousActorProbabilistic(
         preprocess_net=network(space.shape), action_shape=actions.shape, unbounded=True
     )

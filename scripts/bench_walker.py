@@ -1,4 +1,4 @@
-"""An environment that only Python has, for scripts/bench_envs.py: a walker whose reward was rewritten by a wrapper."""
+"""Python environment for scripts/bench_envs.py: a walker with a wrapper that changes the reward."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ import numpy as np
 
 
 class Efficient(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Forward speed less the square root of the work of the joints, as a user would write it.
+    """Wrapper with reward: forward speed minus a multiple of the square root of the joints' work.
 
     Args:
         env: a walker.
-        cost: of a unit.
+        cost: factor of the square root.
     """
 
     def __init__(self, env: "gymnasium.Env[Any, Any]", cost: float) -> None:
@@ -25,7 +25,7 @@ class Efficient(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 def make(cost: float = 0.05, **kwargs: Any) -> "gymnasium.Env[Any, Any]":
-    """A walker whose steps are paid by Efficient."""
+    """Return a walker with the reward of Efficient."""
     return Efficient(gymnasium.make("Walker2d-v5", disable_env_checker=True, **kwargs), cost)
 
 

@@ -1,7 +1,7 @@
-"""Every key of a config as a page: `python -m scripts.config_reference > docs/config.md`.
+"""Print the reference of all config keys: `python -m scripts.config_reference > docs/config.md`.
 
-Type and range stand where a value is read, the value and most meanings in configs/, a rule's meanings in its dataclass:
-the page is put together from these, and says nothing of its own but how they are used.
+Types and ranges are from annotations, values and most meanings from configs/, meanings of a rule's keys from its
+dataclass.
 """
 
 import sys
@@ -19,28 +19,27 @@ CONFIGS = config_dir()
 HEADING = """\
 # Config
 
-Made by `python -m scripts.config_reference > docs/config.md` from configs/ and from the types of what reads the values.
+`python -m scripts.config_reference > docs/config.md` generates this page from configs/ and from types in the code.
 
-A run's config is composed of one file of each group, and any value of it can be changed on the command line:
+The config of a run is composed of one file from each group. Every value can be changed on the command line:
 
     pgx train algo=ppo policy.hidden=[32,32] algo.clip_range=0.1 env=Hopper-v5 env.num_envs=32
 
-`group=choice` takes another file, `group.key=value` another value. The command line beats `experiment=NAME`,
-which beats what the algo's file prefers elsewhere (rollout length, optimizer, ...), which beats the rest. Values
-stand in these files and nowhere else. `pgx train --cfg job ...` prints what a command line comes to,
-`pgx train --help ...` every key of it with its value and its meaning.
-An unknown key, a value out of its range, a key that nothing would read
-beside the others, and values that contradict each other are refused, all at once, before anything starts.
+`group=choice` selects another file, `group.key=value` sets a value. The command line takes precedence over
+`experiment=NAME`, which takes precedence over what the file of the algo sets for other groups (rollout length,
+optimizer, ...), which takes precedence over all other files. `pgx train --cfg job ...` prints the composed config,
+`pgx train --help ...` every key with its value and meaning. Before anything starts, pgx reports all unknown keys,
+values out of range, contradictions, and keys that the other choices leave unused, in one message.
 
-`???`: has to be given. `${env.discount}`: whatever that key is, unless this one is set. `null`: as the meaning says.
+A value `???` must be given. `${env.discount}` is the value of that key. The meaning of a key explains `null`.
 """
 TABLE = ["| key | takes | value | meaning |", "|---|---|---|---|"]
 
 
 def page() -> str:
-    """docs/config.md."""
+    """Return the text of docs/config.md."""
     train = CONFIGS / "train.yaml"
-    lines = [HEADING, "## Of the run", ""]
+    lines = [HEADING, "## Run", ""]
     lines += _rows("", signature(Top), train)
     for section in ("trainer", "health"):
         lines += ["", f"## {section}", "", *_rows(section, signature(FIXED[section]), train, below=section)]
@@ -58,10 +57,10 @@ def _environments() -> list[str]:
     return [
         "## env",
         "",
-        "`env=ID` takes any id registered with Gymnasium, `env=module:ID` one that a module of yours registers. These",
-        "have a file of their own, and others the values below.",
+        "`env=ID` takes any id that is registered with Gymnasium, `env=module:ID` one that your module registers. The",
+        "environments of this table have a file; all others use the values below.",
         "",
-        "| file | sets | why |",
+        "| file | sets | reason |",
         "|---|---|---|",
         *(
             f"| `env={path.stem}` | {_sets(path)} | {_cell(head(path))} |"
@@ -78,9 +77,9 @@ def _rewards() -> list[str]:
     return [
         "## reward",
         "",
-        "`reward=NAME` says [what is paid for a step](rewards.md). The values below are those of `reward=none`.",
+        "`reward=NAME` selects [the reward of a step](rewards.md). The values below are those of `reward=none`.",
         "",
-        "| file | what it is |",
+        "| file | description |",
         "|---|---|",
         *(f"| `reward={name}` | {_cell(head(own.with_stem(name)))} |" for name in choices("reward")),
         "",
@@ -92,12 +91,12 @@ def _rules() -> list[str]:
     lines = [
         "## algo",
         "",
-        "`algo=NAME` takes a rule of these, `algo=module:Class` [one of your own](tutorials/own_rule.md).",
+        "`algo=NAME` selects one of these rules, `algo=module:Class` [your own](tutorials/own_rule.md).",
     ]
     for name in choices("algo"):
         path = CONFIGS / "algo" / f"{name}.yaml"
         lines += ["", f"### algo={name}", "", f"{head(path)} [Page](algorithms/{name}.md)."]
-        lines += ["", f"Sets beside its own values: {_sets(path, but='algo')}."]
+        lines += ["", f"Values in other groups: {_sets(path, but='algo')}."]
         if name in rules():
             lines += ["", *_rows("algo", signature(rule(name)), path, below="algo", source=rule(name))]
     return lines
@@ -118,10 +117,10 @@ def _experiments() -> list[str]:
     lines = [
         "## experiment",
         "",
-        "`experiment=NAME` sets several things at once; the command line beats it.",
+        "`experiment=NAME` sets several groups and keys; the command line takes precedence.",
         "",
     ]
-    lines += ["| file | what it is | sets |", "|---|---|---|"]
+    lines += ["| file | description | sets |", "|---|---|---|"]
     for name in choices("experiment"):
         path = CONFIGS / "experiment" / f"{name}.yaml"
         lines.append(f"| `experiment={name}` | {_cell(head(path))} | {_sets(path)} |")
@@ -132,7 +131,7 @@ def _searches() -> list[str]:
     lines = [
         "## sweep",
         "",
-        "`pgx train -m sweep=NAME` [searches for hyperparameters](sweeps.md). There are:",
+        "`pgx train -m sweep=NAME` [searches for hyperparameters](sweeps.md). The searches are:",
         "",
     ]
     for name in choices("sweep"):
@@ -146,7 +145,7 @@ def _launchers() -> list[str]:
     lines = [
         "## hydra/launcher",
         "",
-        "`hydra/launcher=NAME` says where [the runs of a sweep](sweeps.md) run.",
+        "`hydra/launcher=NAME` selects where [the runs of a sweep](sweeps.md) run.",
     ]
     for path in sorted((CONFIGS / "hydra" / "launcher").glob("*.yaml")):
         written = comments(path)
@@ -169,34 +168,36 @@ def _launchers() -> list[str]:
 def _rows(
     section: str, keys: Mapping[str, Any], path: Path, below: str = "", source: type | None = None
 ) -> list[str]:
-    """A table of keys.
+    """Return a table of keys.
 
     Args:
-        section: of the config; empty: the keys are not in one.
+        section: of the config; empty for top-level keys.
         keys: with their annotations.
         path: of the file with their values and comments.
-        below: where they are in that file.
-        source: the dataclass whose comments come first; None: only where the file has none.
+        below: section of the keys in that file.
+        source: dataclass whose comments come first; None: its comments are used only if the file has none.
     """
     prefix = f"{below}." if below else ""
     values, written = dict(leaves(values_of(path))), comments(path)
     read = field_comments(source or FIXED.get(section) or Top)
     lines = list(TABLE)
     for key, annotation in keys.items():
-        here, there = written.get(prefix + key, ""), read.get(key, "")
-        said = "; ".join(dict.fromkeys(filter(None, [there, here]))) if source else here or there
-        if not said:
+        in_file, in_class = written.get(prefix + key, ""), read.get(key, "")
+        meaning = (
+            "; ".join(dict.fromkeys(filter(None, [in_class, in_file]))) if source else in_file or in_class
+        )
+        if not meaning:
             raise ValueError(
-                f"{path}: {prefix + key}: no comment there or beside its type says what it means"
+                f"{path}: {prefix + key}: has no comment; add its meaning there or after its type"
             )
         name = f"{section}.{key}" if section else key
         value = _text(values[prefix + key])
-        lines.append(f"| `{name}` | {_cell(describe(annotation))} | `{value}` | {_cell(said)} |")
+        lines.append(f"| `{name}` | {_cell(describe(annotation))} | `{value}` | {_cell(meaning)} |")
     return lines
 
 
 def _sets(path: Path, but: str = "") -> str:
-    """What a file sets, of itself and of other groups, as on a command line."""
+    """Return the overrides that a file amounts to, in its own and in other groups."""
     values = values_of(path)
     chosen = []
     for entry in values.pop("defaults", []):
@@ -204,7 +205,7 @@ def _sets(path: Path, but: str = "") -> str:
             ((group, choice),) = entry.items()
             chosen.append(f"{str(group).removeprefix('override ').lstrip('/')}={choice}")
         elif entry not in ("_self_", "default"):
-            chosen.append(f"what {entry} sets")
+            chosen.append(f"the values of {entry}")
     values.pop(but, None)
     own = [
         f"`{key}={_text(value)}`"
@@ -215,7 +216,7 @@ def _sets(path: Path, but: str = "") -> str:
 
 
 def _text(value: Any) -> str:
-    """A value as one writes it on the command line."""
+    """Return a value in the syntax of the command line."""
     if isinstance(value, list):
         return f"[{','.join(map(_text, value))}]"
     if isinstance(value, str):

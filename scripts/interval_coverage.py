@@ -1,4 +1,4 @@
-"""How often the bootstrap's 95% interval of the IQM holds the truth, by number of runs (docs/compare.md)."""
+"""Measure the coverage of the bootstrap's 95% interval of the IQM, by number of runs (docs/compare.md)."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ RUNS = (3, 4, 5, 7, 10, 20, 50)
 
 
 def coverage(runs: int) -> float:
-    """Share of samples of a standard normal distribution, whose IQM is 0, whose interval holds 0."""
+    """Return the fraction of samples of a standard normal distribution (IQM 0) whose interval contains 0."""
     generator = np.random.default_rng(0)
     hits = 0
     for seed in range(DRAWS):

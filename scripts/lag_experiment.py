@@ -1,4 +1,4 @@
-"""Measure the cost of stale data with and without V-trace's correction, and the gain in speed by actors.
+"""Measure the effect of policy lag with and without V-trace's correction, and the speed gained by actors.
 
 python scripts/lag_experiment.py lags    train missing runs below outputs/lags; print the table of impala.md
 python scripts/lag_experiment.py speed   steps per second of a2c and vtrace in one process, of impala with two actors
@@ -20,7 +20,7 @@ RUNS = ROOT / "outputs" / "lags"
 
 ENV, STEPS, RATE = "CartPole-v1", 100_000, 2e-3
 LAGS, SEEDS = (0, 1, 4, 16), (0, 1, 2)
-# The same gradient steps on the same rows: with every weight 1 the first is the second.
+# With all importance weights 1, both rules take the same gradient steps.
 RULES = {
     "corrected": ("algo=vtrace", "algo.rho_clip=1.0", "algo.c_clip=1.0", "algo.trace_lambda=1.0"),
     "uncorrected": ("algo=a2c", "algo.gae_lambda=1.0"),
@@ -29,7 +29,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class Job:
-    """One run of the table."""
+    """Run of the table."""
 
     rule: str
     lag: int
@@ -40,7 +40,7 @@ class Job:
         return RUNS / f"{ENV}_{RATE:g}_{STEPS}" / self.rule / f"lag{self.lag}_seed{self.seed}"
 
     def train(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)  # what an interrupted call left
+        shutil.rmtree(self.folder, ignore_errors=True)  # files of an interrupted call
         command = [sys.executable, "-m", "pgx", "train", f"env={ENV}", f"seed={self.seed}", *RULES[self.rule]]
         command += [f"{group}.learning_rate={RATE}" for group in ("optimizer", "critic_optimizer")]
         command += [f"runner.lag={self.lag}", "runner.rollout_steps=20", f"trainer.total_steps={STEPS}"]
@@ -48,14 +48,14 @@ class Job:
         subprocess.run([*command, f"run_dir={self.folder}"], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 
     def returns(self) -> float:
-        """Mean over the run of the running mean of the last 20 training returns."""
+        """Return the mean over the run of the mean of the last 20 training returns."""
         rows = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
         recent = [(r["step"], r["rollout/episode_return_recent"]) for r in rows if "rollout/episodes" in r]
         steps, values = zip(*((step, value) for step, value in recent), strict=True)
         return float(np.interp(np.linspace(0, STEPS, 200), steps, values).mean())
 
     def divergence(self) -> float:
-        """Mean over the run of KL(mu || pi), nats; nothing where the rule does not measure it."""
+        """Return the mean over the run of KL(mu || pi) in nats; NaN if the rule does not measure it."""
         rows = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
         return float(np.mean([row.get("algo/behaviour_kl", np.nan) for row in rows]))
 
@@ -65,7 +65,7 @@ class Job:
 
 
 def lags(jobs: int) -> None:
-    """Train what is missing, `jobs` at a time, and print the table."""
+    """Train the missing runs, `jobs` at a time, and print the table."""
     wanted = [Job(rule, lag, seed) for rule in RULES for lag in LAGS for seed in SEEDS]
     todo = [job for job in wanted if not (job.folder / "summary.json").is_file()]
     with ThreadPoolExecutor(jobs) as pool:
@@ -89,7 +89,7 @@ def lags(jobs: int) -> None:
 
 
 def speed(env: str, steps: int) -> None:
-    """Medians of the second half of a run each, in alternation, so that a drift of the machine meets all."""
+    """Print median speeds over the second halves of runs, which alternate so that a drift affects all alike."""
     settings = {
         "a2c": ("algo=a2c", "runner.rollout_steps=20", "logger.every=10"),
         "vtrace": ("algo=vtrace",),
@@ -97,7 +97,7 @@ def speed(env: str, steps: int) -> None:
     }
     found: dict[str, list[float]] = {name: [] for name in settings}
     for turn in range(3):
-        for name, own in settings.items():
+        for name, overrides in settings.items():
             folder = RUNS / "speed" / f"{name}{turn}"
             shutil.rmtree(folder, ignore_errors=True)
             command = [
@@ -107,7 +107,7 @@ def speed(env: str, steps: int) -> None:
                 "train",
                 f"env={env}",
                 f"trainer.total_steps={steps}",
-                *own,
+                *overrides,
             ]
             command += ["logger.console=off", "logger.tensorboard=false", f"run_dir={folder}"]
             subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -125,8 +125,8 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=["lags", "speed"])
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (1), of lags")
-    parser.add_argument("--env", default="Walker2d-v4", help="of speed (Walker2d-v4)")
-    parser.add_argument("--steps", type=int, default=60_000, help="of a run of speed (60,000)")
+    parser.add_argument("--jobs", type=int, default=1, help="lags: concurrent runs (1)")
+    parser.add_argument("--env", default="Walker2d-v4", help="speed: environment (Walker2d-v4)")
+    parser.add_argument("--steps", type=int, default=60_000, help="speed: steps per run (60,000)")
     arguments = parser.parse_args()
     lags(arguments.jobs) if arguments.what == "lags" else speed(arguments.env, arguments.steps)
