@@ -1,4 +1,4 @@
-"""Actors and a learner: what acted, how old it was, what a death costs, and that nothing is learned from twice."""
+"""ActorLearner: behaviour policies, policy lag, restarts, and that no step is learned from twice."""
 
 import copy
 import os
@@ -29,23 +29,23 @@ from tests.conftest import Make, parameters
 from tests.processes import is_running, wait_until
 
 ACTORS = ["algo=vtrace", "runner=actor_learner"]
-PROMPT = ["runner.workers=2", "runner.trajectories=2", "runner.queue=2"]  # nothing is old
-EAGER = ["runner.workers=2", "runner.trajectories=2", "runner.queue=6"]  # at most 2 updates old
-STEEP = ["optimizer.learning_rate=1e-2"]  # every update tells policies apart
+NO_LAG = ["runner.workers=2", "runner.trajectories=2", "runner.queue=2"]  # policy lag 0
+LAGGING = ["runner.workers=2", "runner.trajectories=2", "runner.queue=6"]  # policy lag of at most 2
+LARGE_STEPS = ["optimizer.learning_rate=1e-2"]  # so that every update changes log-probabilities visibly
 
 
 @pytest.fixture
 def start(make: Make) -> Iterator[Callable[..., Trainer]]:
-    """Trainers whose actors end with the test."""
-    made: list[Trainer] = []
+    """Make trainers whose actors are stopped after the test."""
+    trainers: list[Trainer] = []
 
     def trainer(*overrides: str, name: str = "run") -> Trainer:
-        made.append(make(*ACTORS, "runner.rollout_steps=16", *overrides, name=name))
-        return made[-1]
+        trainers.append(make(*ACTORS, "runner.rollout_steps=16", *overrides, name=name))
+        return trainers[-1]
 
     yield trainer
-    for each in made:
-        each.runner.close()
+    for started in trainers:
+        started.runner.close()
 
 
 def actors_of(trainer: Trainer) -> ActorLearner:
@@ -59,10 +59,10 @@ def log_prob(agent: Agent, rollout: Rollout) -> Tensor:
 
 
 def acted(agent: Agent, rollout: Rollout, column: int = 0, width: int | None = None) -> bool:
-    """Whether the agent gave the log-probabilities of some columns of a rollout."""
+    """Return whether some columns of a rollout have the log-probabilities of the agent."""
     names = [n for n, c in vars(rollout).items() if c is not None]
-    some = {n: getattr(rollout, n)[:, column : column + (width or rollout.reward.shape[1])] for n in names}
-    part = Rollout(**some)
+    columns = {n: getattr(rollout, n)[:, column : column + (width or rollout.reward.shape[1])] for n in names}
+    part = Rollout(**columns)
     return bool((log_prob(agent, part) - part.log_prob[part.valid]).abs().max() < 2e-5)
 
 
@@ -71,12 +71,12 @@ def update(trainer: Trainer, rollout: Rollout) -> None:
     trainer.agent.normalizer.observe(rollout.obs[rollout.valid])
 
 
-# --- what acted
+# --- behaviour policies
 
 
 def test_one_number_divides_all_rewards_of_a_rollout(start: Callable[..., Trainer]) -> None:
-    """In CartPole every step earns 1, whoever of the actors took it."""
-    trainer = start("env=CartPole-v1", *PROMPT)
+    """In CartPole every step of every actor has reward 1."""
+    trainer = start("env=CartPole-v1", *NO_LAG)
     for _ in range(2):
         rollout = trainer.runner.collect(trainer.agent)
         assert len(rollout.reward[rollout.valid].unique()) == 1
@@ -88,7 +88,7 @@ def test_one_number_divides_all_rewards_of_a_rollout(start: Callable[..., Traine
 def test_one_actor_without_lag_equals_the_sync_runner(
     make: Make, start: Callable[..., Trainer], env: str
 ) -> None:
-    """From a warm-up of 64 steps on, and over checkpoints, where environments begin anew."""
+    """After a warm-up of 64 steps, and over checkpoints, where environments are reset."""
     shared = [
         env,
         "env.normalizer_warmup_steps=64",
@@ -136,7 +136,7 @@ def test_without_lag_and_with_clips_of_one_it_equals_a2c(make: Make, start: Call
 def test_without_lag_every_step_is_of_the_current_policy(
     start: Callable[..., Trainer], inference: str, setting: list[str]
 ) -> None:
-    trainer = start(*setting, *PROMPT, *STEEP, f"runner.inference={inference}")
+    trainer = start(*setting, *NO_LAG, *LARGE_STEPS, f"runner.inference={inference}")
     before = copy.deepcopy(trainer.agent)
     for i in range(3):
         rollout = trainer.runner.collect(trainer.agent)
@@ -147,7 +147,7 @@ def test_without_lag_every_step_is_of_the_current_policy(
 
 
 def test_several_actors_without_lag_give_the_same_bits_again(start: Callable[..., Trainer]) -> None:
-    runs = [start("env=Pendulum-v1", *PROMPT, name=str(i)) for i in range(2)]
+    runs = [start("env=Pendulum-v1", *NO_LAG, name=str(i)) for i in range(2)]
     for trainer in runs:
         trainer.train()
     assert torch.equal(*map(parameters, runs))
@@ -158,10 +158,10 @@ def test_several_actors_without_lag_give_the_same_bits_again(start: Callable[...
 def test_compiled_actors_act_as_the_policy_does(
     start: Callable[..., Trainer], inference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One environment each is the smallest batch. Actors find what the learner compiled, and compile nothing."""
+    """One environment per actor is the smallest batch. Actors load the learner's programs and compile nothing."""
     monkeypatch.setenv("PGX_CACHE", str(tmp_path / "programs"))
     few = ["env.num_envs=2", "trainer.compile=true", f"runner.inference={inference}"]
-    trainer = start("env=CartPole-v1", *PROMPT, *STEEP, *few)
+    trainer = start("env=CartPole-v1", *NO_LAG, *LARGE_STEPS, *few)
     for _ in range(3):
         rollout = trainer.runner.collect(trainer.agent)
         assert acted(trainer.agent, rollout)
@@ -169,7 +169,7 @@ def test_compiled_actors_act_as_the_policy_does(
         update(trainer, rollout)
 
 
-# --- how old it was
+# --- policy lag
 
 
 @pytest.mark.parametrize(
@@ -184,9 +184,9 @@ def test_compiled_actors_act_as_the_policy_does(
 def test_the_lag_is_measured_and_bounded_by_the_queue(
     start: Callable[..., Trainer], trajectories: int, queue: int, most: int, inference: str
 ) -> None:
-    """A learner slower than its actors finds all of the queue finished, and then the bound is reached."""
+    """If the learner is slower than its actors, the queue is always full and the bound is reached."""
     sized = ["runner.workers=2", f"runner.trajectories={trajectories}", f"runner.queue={queue}"]
-    trainer = start("env=Pendulum-v1", *sized, *STEEP, f"runner.inference={inference}")
+    trainer = start("env=Pendulum-v1", *sized, *LARGE_STEPS, f"runner.inference={inference}")
     runner, agents, largest = actors_of(trainer), [], 0
     for _ in range(10):
         agents.append(copy.deepcopy(trainer.agent))
@@ -208,8 +208,8 @@ def test_the_lag_is_measured_and_bounded_by_the_queue(
 def test_the_inference_server_uses_the_latest_parameters_within_a_trajectory(
     start: Callable[..., Trainer],
 ) -> None:
-    """Whichever answered a step gave its log-probability; the lag is counted from the first."""
-    trainer = start("env=tests.envs.troubles:Slow-v0", *EAGER, *STEEP, "runner.inference=learner")
+    """Each step has the log-probability of some version; the lag is that of the first step."""
+    trainer = start("env=tests.envs.troubles:Slow-v0", *LAGGING, *LARGE_STEPS, "runner.inference=learner")
     runner, agents, mixed = actors_of(trainer), [], 0
     for _ in range(8):
         agents.append(copy.deepcopy(trainer.agent))
@@ -228,8 +228,8 @@ def test_the_inference_server_uses_the_latest_parameters_within_a_trajectory(
 # --- no step twice
 
 
-def told(rollouts: list[Rollout]) -> list[tuple[float, ...]]:
-    """The steps of Echo that were given out, each by its episode and its number."""
+def steps_of(rollouts: list[Rollout]) -> list[tuple[float, ...]]:
+    """Return the steps of Echo in rollouts, as (episode, step)."""
     return [tuple(row.tolist()) for r in rollouts for row in r.next_obs[r.valid][:, :2]]
 
 
@@ -237,11 +237,11 @@ ECHO = ["env=tests.environments:Echo-v0", "env.normalize_obs=false", "env.scale_
 
 
 def test_trajectories_follow_each_other_without_a_gap(start: Callable[..., Trainer]) -> None:
-    trainer = start(*ECHO, *EAGER)
+    trainer = start(*ECHO, *LAGGING)
     rollouts = [trainer.runner.collect(trainer.agent) for _ in range(5)]
     for one, next_one in pairwise(rollouts):
         assert torch.equal(one.next_obs[-1], next_one.obs[0])
-    seen = told(rollouts)
+    seen = steps_of(rollouts)
     assert len(seen) == len(set(seen)) == sum(rollout.steps for rollout in rollouts)
 
 
@@ -249,8 +249,8 @@ def test_trajectories_follow_each_other_without_a_gap(start: Callable[..., Train
 def test_a_killed_actor_is_restarted_and_no_step_is_returned_twice(
     start: Callable[..., Trainer], inference: str
 ) -> None:
-    """It is stopped, told to go on, and killed: one trajectory at least is begun and never finished."""
-    trainer = start(*ECHO, *EAGER, f"runner.inference={inference}")
+    """The actor is suspended, requested to continue, and killed, so at least one trajectory is unfinished."""
+    trainer = start(*ECHO, *LAGGING, f"runner.inference={inference}")
     runner = actors_of(trainer)
     rollouts = [runner.collect(trainer.agent) for _ in range(2)]
     pid = runner.actors.pids[1]
@@ -260,69 +260,69 @@ def test_a_killed_actor_is_restarted_and_no_step_is_returned_twice(
     os.kill(pid, signal.SIGKILL)
     wait_until(
         lambda: runner.actors.finished() > 0 and runner.actors.restarts == 1
-    )  # one of its own is done by now
+    )  # the restarted actor has finished a trajectory
     rollouts += [runner.collect(trainer.agent) for _ in range(5)]
-    goes_on = [(one.next_obs[-1] == two.obs[0]).all(-1) for one, two in pairwise(rollouts)]
-    assert all(bool(row[:2].all()) for row in goes_on)  # of actor 0, without a gap
-    died = [i for i, row in enumerate(goes_on) if not row[2:].any()]  # of actor 1
-    assert len(died) == 1
+    continues = [(one.next_obs[-1] == two.obs[0]).all(-1) for one, two in pairwise(rollouts)]
+    assert all(bool(row[:2].all()) for row in continues)  # actor 0, without a gap
+    restarts = [i for i, row in enumerate(continues) if not row[2:].any()]  # actor 1
+    assert len(restarts) == 1
     assert (
-        int(rollouts[died[0] + 1].time[0, 2:].max()) == 0
-    )  # what its successor does first is what was left undone
-    assert sum(bool(row[2:].all()) for row in goes_on) == len(goes_on) - 1
+        int(rollouts[restarts[0] + 1].time[0, 2:].max()) == 0
+    )  # the restarted actor first repeats the unfinished request
+    assert sum(bool(row[2:].all()) for row in continues) == len(continues) - 1
     assert runner.metrics()["worker_restarts"] == 1 and not is_running(pid)
     assert all(bool(rollout.valid.any(0).all()) for rollout in rollouts)
-    seen = told(rollouts)
+    seen = steps_of(rollouts)
     assert len(seen) == len(set(seen)) == sum(rollout.steps for rollout in rollouts)
 
 
 def test_a_restarted_actor_uses_new_random_streams(start: Callable[..., Trainer]) -> None:
-    trainer = start(*ECHO, *PROMPT)
+    trainer = start(*ECHO, *NO_LAG)
     runner = actors_of(trainer)
     first = runner.collect(trainer.agent)
     os.kill(runner.actors.pids[0], signal.SIGKILL)
     second = runner.collect(trainer.agent)
-    assert not torch.equal(first.action[:, :2], first.action[:, 2:])  # nor do two actors draw the same
+    assert not torch.equal(first.action[:, :2], first.action[:, 2:])  # actors have different streams
     assert not torch.equal(first.action[:, :2], second.action[:, :2])
-    assert torch.equal(first.next_obs[-1, 2:], second.obs[0, 2:])  # actor 1 goes on
-    assert int(second.time[0, :2].max()) == 0  # actor 0 begins anew
+    assert torch.equal(first.next_obs[-1, 2:], second.obs[0, 2:])  # actor 1 continues
+    assert int(second.time[0, :2].max()) == 0  # actor 0 starts new episodes
 
 
 def test_a_reset_drops_unfinished_trajectories(start: Callable[..., Trainer]) -> None:
-    """Streams go on from what was given out: those who resume there, and those who never stopped, draw the same."""
-    trainer = start(*ECHO, *EAGER)
+    """Streams continue from the last returned trajectories, in a run that resumes as in one that continues."""
+    trainer = start(*ECHO, *LAGGING)
     runner = actors_of(trainer)
     for _ in range(3):
         runner.collect(trainer.agent)
     state = copy.deepcopy(runner.state_dict())
     runner.begin(7)
-    on = runner.collect(trainer.agent)
-    assert int(on.time[0].max()) == 0 and runner.metrics()["policy_lag_max"] == 0
-    other = start(*ECHO, *EAGER, name="other")
+    continued = runner.collect(trainer.agent)
+    assert int(continued.time[0].max()) == 0 and runner.metrics()["policy_lag_max"] == 0
+    other = start(*ECHO, *LAGGING, name="other")
     other.runner.load_state_dict(state)
     other.runner.begin(7)
-    again = other.runner.collect(trainer.agent)
-    assert torch.equal(on.obs, again.obs) and torch.equal(on.action, again.action)
+    resumed = other.runner.collect(trainer.agent)
+    assert torch.equal(continued.obs, resumed.obs) and torch.equal(continued.action, resumed.action)
 
 
-# --- how it ends
+# --- how runs end
 
 
 def test_without_restarts_left_the_run_ends_with_a_checkpoint_and_no_actors(
     start: Callable[..., Trainer], tmp_path: Path
 ) -> None:
-    settings = ["env=CartPole-v1", *EAGER, "runner.max_restarts=1", "trainer.total_steps=1000000"]
+    settings = ["env=CartPole-v1", *LAGGING, "runner.max_restarts=1", "trainer.total_steps=1000000"]
     trainer = start(*settings, "trainer.checkpoint_every=null", "logger.every=1")
     runner, pids = actors_of(trainer), []
     collect = runner.collect
 
-    def unlucky(agent: Agent) -> Rollout:
+    def kill_and_collect(agent: Agent) -> Rollout:
         if trainer.counters.iterations in (3, 6):
             pids.extend(runner.actors.pids)
             os.kill(runner.actors.pids[1], signal.SIGKILL)
         return collect(agent)
 
-    runner.collect = unlucky  # type: ignore[method-assign]
+    runner.collect = kill_and_collect  # type: ignore[method-assign]
     with pytest.raises(WorkersLost, match=r"signal 9 \(Killed\).*max_restarts=1"):
         trainer.train()
     rows = read(tmp_path / "run" / "metrics.jsonl")
@@ -330,14 +330,14 @@ def test_without_restarts_left_the_run_ends_with_a_checkpoint_and_no_actors(
     state = trainer.checkpoints.load("last")
     assert state["counters"]["steps"] == trainer.counters.steps == rows[-1]["step"] > 0
     assert not any(map(is_running, pids))
-    trainer.load_state_dict(state)  # it is whole
+    trainer.load_state_dict(state)  # it can be loaded
 
 
 def test_an_exception_of_an_environment_ends_the_run_with_its_traceback(
     start: Callable[..., Trainer],
 ) -> None:
     kwargs = "env.kwargs={at: step, what: raise, number: 0}"
-    trainer = start("env=tests.envs.troubles:Trouble-v0", kwargs, *PROMPT)
+    trainer = start("env=tests.envs.troubles:Trouble-v0", kwargs, *NO_LAG)
     with pytest.raises(RunError, match=r"robot \d+ fell.*actor \d") as caught:
         trainer.runner.collect(trainer.agent)
     assert 'troubles.py", line' in str(caught.value.__cause__)
@@ -348,9 +348,9 @@ def test_a_hanging_environment_ends_the_run_with_its_location_and_no_actors(
     start: Callable[..., Trainer], inference: str
 ) -> None:
     env = ["env=tests.envs.troubles:Trouble-v0", "env.kwargs={at: step, what: hold}", "env.backend=gymnasium"]
-    trainer = start(*env, *PROMPT, "env.worker_timeout=2", f"runner.inference={inference}")
-    says = r"worker process \d+ \(number \d\) has been in one call .* for 2 s, in _meet \(troubles.py:\d+\); .*=2$"
-    with pytest.raises(RunError, match=says) as caught:
+    trainer = start(*env, *NO_LAG, "env.worker_timeout=2", f"runner.inference={inference}")
+    pattern = r"worker process \d+ \(number \d\) has been in one call .* for 2 s, in _meet \(troubles.py:\d+\); .*=2$"
+    with pytest.raises(RunError, match=pattern) as caught:
         trainer.runner.collect(trainer.agent)
     assert 'troubles.py", line' in str(caught.value.__cause__)
     pids = actors_of(trainer).actors.pids
@@ -359,10 +359,10 @@ def test_a_hanging_environment_ends_the_run_with_its_location_and_no_actors(
 
 
 def open_files() -> set[str]:
-    """Descriptors but for those of memory, which goes with the tensors that show it."""
+    """Return open descriptors except those of shared memory, which is released with its tensors."""
     found = set()
     for path in Path("/proc/self/fd").iterdir():
-        with suppress(FileNotFoundError):  # the one that lists them
+        with suppress(FileNotFoundError):  # the descriptor of this listing
             found |= {path.name} if "memfd" not in str(path.readlink()) else set()
     return found
 
@@ -370,7 +370,7 @@ def open_files() -> set[str]:
 def test_closing_leaves_no_process_and_no_open_file(start: Callable[..., Trainer]) -> None:
     for inference in ("actor", "learner"):
         before = open_files()
-        trainer = start("env=CartPole-v1", *EAGER, f"runner.inference={inference}", name=inference)
+        trainer = start("env=CartPole-v1", *LAGGING, f"runner.inference={inference}", name=inference)
         trainer.runner.collect(trainer.agent)
         pids = actors_of(trainer).actors.pids
         trainer.runner.close()
@@ -392,7 +392,7 @@ def test_auto_is_the_largest_divisor_within_the_cores(num_envs: int, cores: int,
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         (["runner.workers=32"], "more than env.num_envs=16"),
         (["runner.workers=3"], "16 / 3 = 5.33 environments each; set one of 1, 2, 4, 8, 16"),
@@ -415,38 +415,40 @@ def test_auto_is_the_largest_divisor_within_the_cores(num_envs: int, cores: int,
         (["runner.workers=0"], "runner.workers"),
     ],
 )
-def test_what_does_not_go_together_is_refused_in_one_message(overrides: list[str], said: str) -> None:
+def test_what_does_not_go_together_is_refused_in_one_message(overrides: list[str], message: str) -> None:
     algo = [] if overrides[0].startswith("algo=") else ["algo=impala"]
     (problem,) = problems_of(compose([*algo, "env.num_envs=16", *overrides]))
-    assert said in problem
+    assert message in problem
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("runner.inference=learner", "with runner.backend=ray they share none; runner.inference=actor"),
         ("runner.address=head", "runner.address=head: not an address; set host:port, auto or null"),
         ("runner.address=ray://head:10001", "not an address; set host:port, auto or null"),
     ],
 )
-def test_unsupported_options_of_ray_actors_are_refused(override: str, said: str) -> None:
-    pytest.importorskip("ray", reason="its absence is told as well where the extra `ray` is not installed")
+def test_unsupported_options_of_ray_actors_are_refused(override: str, message: str) -> None:
+    pytest.importorskip("ray", reason="the extra `ray` is not installed, which is another problem")
     (problem,) = problems_of(compose(["algo=impala", "runner.backend=ray", override]))
-    assert said in problem
+    assert message in problem
 
 
 def test_a_missing_ray_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)  # how Python notes that an import finds nothing
+    monkeypatch.setitem(sys.modules, "ray", None)  # makes the import fail
     (problem,) = problems_of(compose(["algo=impala", "runner.backend=ray"]))
     assert problem == "runner.backend=ray: the package ray is not installed; pip install 'pgx-rl[ray]'"
 
 
 def test_ray_is_imported_only_on_request() -> None:
-    said = "import sys; import pgx.cli.train, pgx.rollouts.actor_learner; print('ray' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", said], capture_output=True, check=True).stdout == b"False\n"
+    script = "import sys; import pgx.cli.train, pgx.rollouts.actor_learner; print('ray' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout == b"False\n"
+    )
 
 
 def test_inference_tensors_are_those_of_policy_and_normalizer(start: Callable[..., Trainer]) -> None:
-    named = inference_tensors(start("env=Pendulum-v1", *PROMPT).agent)
+    named = inference_tensors(start("env=Pendulum-v1", *NO_LAG).agent)
     assert {name.split(".")[0] for name in named} == {"policy", "normalizer"}
     assert {"normalizer.mean", "normalizer.scale"} <= named.keys()

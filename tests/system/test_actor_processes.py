@@ -1,4 +1,4 @@
-"""A run with actors, as the shell sees it: interrupted, killed; and parameters that other processes write."""
+"""Runs with actors in a shell: Ctrl-C and SIGKILL; and shared parameters with a writing process."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def children(pid: int) -> list[int]:
-    """Processes below a process, and below those."""
+    """Return the descendants of a process."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -36,7 +36,7 @@ def children(pid: int) -> list[int]:
 
 @contextmanager
 def training(run: Path, *overrides: str) -> Iterator[tuple["subprocess.Popen[str]", list[int]]]:
-    """A run under way, in a group of its own as a terminal gives one, and the processes below it."""
+    """Start a run in its own process group, as a terminal does; yield it and its descendants."""
     few = ["env.num_envs=4", "runner.workers=2", "trainer.total_steps=100000000", "trainer.compile=false"]
     quiet = ["logger.console=off", "logger.tensorboard=false", "logger.every=1", f"run_dir={run}"]
     process = subprocess.Popen(
@@ -53,7 +53,7 @@ def training(run: Path, *overrides: str) -> Iterator[tuple["subprocess.Popen[str
         wait_until(lambda: process.poll() is not None or (metrics.exists() and metrics.stat().st_size > 0))
         below = children(process.pid)
         yield process, below
-    finally:  # a failure is to leave none behind either
+    finally:  # also after a failure
         for pid in filter(is_running, [process.pid, *below]):
             os.kill(pid, signal.SIGKILL)
         process.communicate()
@@ -76,7 +76,7 @@ def test_actors_and_their_environment_processes_exit_with_a_killed_learner(
 ) -> None:
     nested = ["env.backend=processes", "env.num_threads=4"]
     with training(tmp_path / "run", *nested) as (process, below):
-        assert len(below) == 2 + 4 + 1  # the learner's own environment tells of spaces alone
+        assert len(below) == 2 + 4 + 1  # the learner's environment only provides the spaces
         process.kill()
         wait_until(lambda: not any(map(is_running, below)))
         assert process.stderr is not None and process.stderr.read() == ""

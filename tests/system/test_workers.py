@@ -1,4 +1,4 @@
-"""Workers are heard, watched, started again, and never left behind."""
+"""WorkerPool: messages, restarts, and no processes left."""
 
 import gc
 import os
@@ -32,12 +32,12 @@ def running(
         workers.close()
 
 
-def hear(workers: WorkerPool, count: int) -> list[tuple[int, Any]]:
-    """So many messages, or whatever else happens first."""
-    heard: list[tuple[int, Any]] = []
-    while len(heard) < count and not workers.restarted:
-        heard += workers.receive(60)
-    return heard
+def receive(workers: WorkerPool, count: int) -> list[tuple[int, Any]]:
+    """Return `count` messages, or fewer if a worker is restarted before."""
+    received: list[tuple[int, Any]] = []
+    while len(received) < count and not workers.restarted:
+        received += workers.receive(60)
+    return received
 
 
 def test_messages_go_to_and_come_from_workers_by_index() -> None:
@@ -45,9 +45,9 @@ def test_messages_go_to_and_come_from_workers_by_index() -> None:
         assert workers.receive(0) == []
         for index in (2, 0, 1, 1):
             workers.send(index, 10 * index)
-        assert sorted(hear(workers, 4)) == [(0, (0, 0)), (1, (1, 10)), (1, (1, 10)), (2, (2, 20))]
+        assert sorted(receive(workers, 4)) == [(0, (0, 0)), (1, (1, 10)), (1, (1, 10)), (2, (2, 20))]
         workers.send(0, "threads")
-        assert hear(workers, 1) == [(0, 1)]
+        assert receive(workers, 1) == [(0, 1)]
 
 
 @pytest.mark.parametrize("word", ["die after an answer", "exit"])
@@ -55,22 +55,22 @@ def test_an_exited_worker_is_restarted_and_its_messages_arrive(word: str) -> Non
     with running(echo, 2, max_restarts=1) as workers:
         first = workers.pids
         workers.send(1, word)
-        wait_until(lambda: not is_running(first[1]))  # before anybody listens
-        heard = hear(workers, 2)
-        assert heard == ([(1, (1, word))] if word != "exit" else [])
+        wait_until(lambda: not is_running(first[1]))  # before the parent receives
+        received = receive(workers, 2)
+        assert received == ([(1, (1, word))] if word != "exit" else [])
         assert (workers.restarted, workers.restarts) == ([1], 1)
         assert workers.pids[0] == first[0] and workers.pids[1] != first[1] and not is_running(first[1])
         workers.restarted.clear()
         workers.send(1, "again")
         workers.send(0, "still")
-        assert sorted(hear(workers, 2)) == [(0, (0, "still")), (1, (1, "again"))]
+        assert sorted(receive(workers, 2)) == [(0, (0, "still")), (1, (1, "again"))]
 
 
 def test_a_killed_worker_is_noticed_while_another_hangs() -> None:
     with running(echo, 2, max_restarts=1) as workers:
         workers.send(0, "sleep")
         os.kill(workers.pids[1], signal.SIGKILL)
-        assert hear(workers, 1) == [] and workers.restarted == [1]
+        assert receive(workers, 1) == [] and workers.restarted == [1]
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_without_restarts_left_the_error_names_the_worker(word: str, how: str) -
                 with pytest.raises(
                     RunError, match=rf"{pid} \(number 1\) .*{how}.*no restarts left, runner.max_restarts=1"
                 ):
-                    hear(workers, 2)
+                    receive(workers, 2)
             else:
-                hear(workers, 2)
+                receive(workers, 2)
                 workers.restarted.clear()
 
 
@@ -103,7 +103,7 @@ def test_an_exception_is_not_restarted_and_its_traceback_is_the_cause() -> None:
     with running(echo, 2, max_restarts=5) as workers:
         workers.send(0, "raise")
         with pytest.raises(RunError, match="KeyError: 'what was lost'") as caught:
-            hear(workers, 1)
+            receive(workers, 1)
         assert "targets.py" in str(caught.value.__cause__) and "KeyError" in str(caught.value.__cause__)
         assert workers.restarts == 0
 
@@ -112,7 +112,7 @@ def test_a_user_error_stays_a_user_error() -> None:
     with running(echo, 1) as workers:
         workers.send(0, "complain")
         with pytest.raises(UserError, match="nothing of the kind"):
-            hear(workers, 1)
+            receive(workers, 1)
 
 
 def test_workers_inherit_descriptors(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_workers_inherit_descriptors(tmp_path: Path) -> None:
     os.write(descriptor, b"seen")
     try:
         with running(partial(reads_a_file, descriptor), 2, descriptors=(descriptor,)) as workers:
-            assert sorted(hear(workers, 2)) == [(0, b"seen"), (1, b"seen")]
+            assert sorted(receive(workers, 2)) == [(0, b"seen"), (1, b"seen")]
     finally:
         os.close(descriptor)
 
@@ -131,7 +131,7 @@ def test_closing_waits_for_workers_and_kills_those_that_hang(tmp_path: Path) -> 
     workers = WorkerPool(partial(leaves_word, str(tmp_path)), 1, 0, (), None)
     stuck = WorkerPool(echo, 1, 0, (), None)
     stuck.send(0, "sleep")
-    assert hear(workers, 1) == [(0, "here")]
+    assert receive(workers, 1) == [(0, "here")]
     pids = workers.pids + stuck.pids
     for each in (workers, stuck, workers):
         each.close()
@@ -154,7 +154,7 @@ time.sleep(1e6)
 
 
 def test_workers_exit_with_a_killed_parent() -> None:
-    """One waits for a message, the other sleeps. The script has no `if __name__ == "__main__"`."""
+    """One worker waits for a message, the other sleeps. The script has no `if __name__ == "__main__"`."""
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -164,7 +164,7 @@ def test_workers_exit_with_a_killed_parent() -> None:
     parent.kill()
     try:
         wait_until(lambda: not any(map(is_running, pids)))
-    finally:  # a failure is to leave none behind either
+    finally:  # also after a failure
         for pid in filter(is_running, pids):
             os.kill(pid, signal.SIGKILL)
     assert parent.stderr.read() == ""
@@ -174,8 +174,8 @@ def test_workers_exit_with_a_killed_parent() -> None:
 def test_workers_do_not_receive_the_terminal_s_interrupt() -> None:
     with running(echo, 1) as workers:
         workers.send(0, "a")
-        assert hear(workers, 1) == [(0, (0, "a"))]
+        assert receive(workers, 1) == [(0, (0, "a"))]
         os.kill(workers.pids[0], signal.SIGINT)
         workers.send(0, "b")
-        assert hear(workers, 1) == [(0, (0, "b"))]
+        assert receive(workers, 1) == [(0, (0, "b"))]
         assert os.getpgid(workers.pids[0]) != os.getpgid(0)

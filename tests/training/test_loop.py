@@ -49,7 +49,7 @@ def test_progress_is_the_used_fraction_of_the_budget(make: Make) -> None:
 
 
 def test_gradient_steps_are_of_one_update(make: Make) -> None:
-    """However many updates came before: a2c takes the same few in each."""
+    """Independent of earlier updates: a2c takes the same number in each."""
     trainer = make(*A2C)
     reports = [synchronous(trainer).next(trainer.counters) for _ in range(3)]
     counts = [report.metrics["gradient_steps"] for report in reports if report.metrics]
@@ -81,11 +81,11 @@ def test_statistics_change_after_the_update_and_health_is_measured_around_it(mak
 
 def test_every_nth_update_and_the_last_are_measured(make: Make) -> None:
     trainer = make(*A2C, "logger.every=3", "trainer.total_steps=100000")
-    looked = []
+    measured = []
     for trainer.counters.iterations in range(8):
         trainer.counters.steps = 99_999 if trainer.counters.iterations == 7 else 0
-        looked.append(synchronous(trainer).next(trainer.counters).metrics is not None)
-    assert looked == [False, False, True, False, False, True, False, True]
+        measured.append(synchronous(trainer).next(trainer.counters).metrics is not None)
+    assert measured == [False, False, True, False, False, True, False, True]
 
 
 def test_a_skipped_update_has_no_metrics_and_changes_nothing(make: Make) -> None:
@@ -166,7 +166,7 @@ def test_a_warm_up_counts_as_steps_and_not_as_an_update(make: Make) -> None:
     trainer.train()
     rows = read(trainer.run_dir / "metrics.jsonl")
     assert [row["time/iteration"] for row in rows] == [1.0, 2.0]
-    # A tenth of 512 steps at most, and then two rollouts of 4 x 64.
+    # At most a tenth of 512 steps, then two rollouts of 4 x 64.
     first = 52 + 256
     assert first - 30 < rows[0]["step"] <= first
     assert trainer.counters.iterations == 2
@@ -200,7 +200,7 @@ def test_raw_observations_need_no_warm_up(make: Make) -> None:
 
 
 class Clock:
-    """Seconds that pass where a test says so."""
+    """Clock that a test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -209,13 +209,13 @@ class Clock:
         return self.now
 
     def after(self, seconds: float, result: Any) -> Any:
-        """Give a result that took so long."""
+        """Advance the clock and return a result."""
         self.now += seconds
         return result
 
 
 def test_time_fractions_are_those_of_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Collecting takes 30 s, of which 16 environments and 8 the policy; the look 5 s, the update 40, health 25."""
+    """Collection takes 30 s (environments 16, policy 8), the estimate 5 s, the update 40 s, health 25 s."""
     clock, agent, rollout = (
         Clock(),
         test_advantages.agent_for(Continuous((3,))),
@@ -251,7 +251,7 @@ def test_time_fractions_are_those_of_their_names(monkeypatch: pytest.MonkeyPatch
 
 
 class Slow:
-    """Two environments: taking an action lasts 1 s, what it leads to 10 s more."""
+    """Two environments: sending an action takes 1 s, receiving the step 10 s."""
 
     id, backend, num_envs = "Slow-v0", "test", 2
     obs_spec, action_spec = Continuous((3,)), Discrete(2)
@@ -271,7 +271,7 @@ class Slow:
         return self.clock.after(10.0, Step(np.zeros((2, 3), np.float32), np.zeros(2), never, never))  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        """Nothing was opened."""
+        """Do nothing."""
 
 
 def test_times_of_environments_and_policy_are_measured_separately(
@@ -280,11 +280,19 @@ def test_times_of_environments_and_policy_are_measured_separately(
     clock = Clock()
     monkeypatch.setattr(collector, "time", clock)
     envs: Any = Slow(clock)
-    agent, taken = agent_for(envs, "mlp"), RolloutCollector(envs, None, 0, 0, torch.device("cpu"), Eager())
-    taken.begin(0)
-    taken.advance(agent, RolloutBuffer(capacity=9), 1)  # the first step also asks for the shape of the noise
-    began = taken.env_seconds, taken.policy_seconds
+    agent, rollout_collector = (
+        agent_for(envs, "mlp"),
+        RolloutCollector(envs, None, 0, 0, torch.device("cpu"), Eager()),
+    )
+    rollout_collector.begin(0)
+    rollout_collector.advance(
+        agent, RolloutBuffer(capacity=9), 1
+    )  # the first step also finds the shape of the noise
+    before = rollout_collector.env_seconds, rollout_collector.policy_seconds
     assert isinstance(agent.policy, torch.nn.Module)
     agent.policy.register_forward_hook(lambda module, given, result: clock.after(100.0, result))
-    taken.advance(agent, RolloutBuffer(capacity=9), 3)
-    assert (taken.env_seconds - began[0], taken.policy_seconds - began[1]) == (33.0, 300.0)
+    rollout_collector.advance(agent, RolloutBuffer(capacity=9), 3)
+    assert (rollout_collector.env_seconds - before[0], rollout_collector.policy_seconds - before[1]) == (
+        33.0,
+        300.0,
+    )
