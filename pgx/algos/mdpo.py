@@ -91,7 +91,7 @@ class MDPO:
         return minibatches[: self.steps]
 
     def _policy_loss(self, policy: Policy, rows: Batch, old: Distribution, step_size: Tensor) -> Tensor:
-        """-Ψ: the negative of the objective that mirror descent maximises in iteration k."""
+        """-Ψ: the negative of the objective that mirror descent maximizes in iteration k."""
         new = policy(rows.obs)
         log_ratio = new.log_prob(rows.action) - rows.log_prob
         return -kl_penalized_surrogate(log_ratio, rows.advantage, new.kl(old), 1 / step_size)

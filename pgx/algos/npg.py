@@ -37,7 +37,7 @@ class NPG:
 
     Source: Kakade, "A natural policy gradient", 2001: the direction F⁻¹g, and its theorem 1 for the solver
     compatible. Rajeswaran et al., "Towards generalization and simplicity in continuous control", 2017: the
-    normalised step √(2δ / gᵀF⁻¹g) F⁻¹g of algorithm 1 (their δ is 2δ here). F is F + damping I throughout.
+    normalized step √(2δ / gᵀF⁻¹g) F⁻¹g of algorithm 1 (their δ is 2δ here). F is F + damping I throughout.
     """
 
     metrics: ClassVar[tuple[Metric, ...]] = (*CG_METRICS, *NO_STEP_METRICS, CRITIC_LOSS)

@@ -177,8 +177,8 @@ def _value_head_loss(policy: ValueHeadPolicy, obs: Observations, value_target: T
 def _stored_rows(rollout: Rollout, batch: Batch) -> State:
     """What the auxiliary phase will want of a rollout's valid rows.
 
-    Observations are kept raw. The normaliser moves between the rollouts of a phase, and what has to stay the same is
-    the policy as a function of the raw state, through the normaliser that it acts through by then.
+    Observations are kept raw. The normalizer moves between the rollouts of a phase, and what has to stay the same is
+    the policy as a function of the raw state, through the normalizer that it acts through by then.
     """
     kept = {
         "obs": rollout.obs[rollout.valid],
@@ -190,7 +190,7 @@ def _stored_rows(rollout: Rollout, batch: Batch) -> State:
 
 
 def _phase_data(agent: Agent, rollout: Rollout, phase: list[State]) -> tuple[Observations, Tensor]:
-    """The observations of a whole phase through the normaliser of today, and their value targets."""
+    """The observations of a whole phase through the normalizer of today, and their value targets."""
     device = rollout.obs.device  # where a checkpoint was loaded to may be another
     kept = {key: torch.cat([part[key].to(device) for part in phase]) for key in phase[0]}
     obs = Observations(agent.normalizer(kept["obs"]), kept["time"], kept.get("action_mask"))

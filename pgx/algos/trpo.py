@@ -42,7 +42,7 @@ FISHER_PRODUCTS: dict[str, Callable[[Policy, Observations], MatVec]] = {
 
 @dataclass
 class TRPO:
-    """Maximise the surrogate subject to a bound on the mean KL(pi_old || pi_new) of each update.
+    """Maximize the surrogate subject to a bound on the mean KL(pi_old || pi_new) of each update.
 
     Source: Schulman et al., "Trust region policy optimization", 2015: the problem is eq. 14, the practical
     algorithm section 6 and appendix C. Advantages by Schulman et al., 2016 (GAE), which with gae_lambda = 1

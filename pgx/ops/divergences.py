@@ -14,7 +14,7 @@ def categorical_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     Source: Schulman, "Approximating KL divergence", 2020, the estimator k3 with r = q / p, here as an exact sum.
 
     Args:
-        log_p, log_q: [..., K] normalised, nats, float64; -inf where a probability is 0.
+        log_p, log_q: [..., K] normalized, nats, float64; -inf where a probability is 0.
 
     Returns:
         [...] nats; inf where q excludes what p allows.

@@ -87,7 +87,7 @@ def trajectory_objective(log_prob: Tensor, weight: Tensor, episodes: Tensor) -> 
         episodes: n >= 1, scalar.
 
     Returns:
-        Scalar, to be maximised; only its gradient means anything.
+        Scalar, to be maximized; only its gradient means anything.
     """
     return (log_prob * weight).sum() / episodes
 

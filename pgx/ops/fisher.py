@@ -5,7 +5,7 @@ parameters and M the Fisher metric in those coordinates. F is also the Hessian o
 π = π_old: two ways to the same product.
 
 Source: Schulman et al., "Trust region policy optimization", 2015, appendix C.1; Martens, "New insights and
-perspectives on the natural gradient method", 2020, section 9 (generalised Gauss-Newton).
+perspectives on the natural gradient method", 2020, section 9 (generalized Gauss-Newton).
 """
 
 import math

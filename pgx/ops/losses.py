@@ -1,4 +1,4 @@
-"""Objectives and losses, each a mean over the batch. Objectives are maximised, losses minimised."""
+"""Objectives and losses, each a mean over the batch. Objectives are maximized, losses minimized."""
 
 import torch
 from torch import Tensor
@@ -17,13 +17,13 @@ def policy_gradient(log_prob: Tensor, advantage: Tensor) -> Tensor:
         advantage: [B].
 
     Returns:
-        Scalar, to be maximised; only its gradient means anything.
+        Scalar, to be maximized; only its gradient means anything.
     """
     return (log_prob * advantage).mean()
 
 
 def surrogate(log_ratio: Tensor, advantage: Tensor) -> Tensor:
-    """Importance-sampled improvement over the behaviour policy.
+    """Importance-sampled improvement over the behavior policy.
 
     L = E[ π(a|s)/μ(a|s) A ]; its gradient at π = μ is the policy gradient E[ ∇ log π(a|s) A ].
 
@@ -34,7 +34,7 @@ def surrogate(log_ratio: Tensor, advantage: Tensor) -> Tensor:
         advantage: [B].
 
     Returns:
-        Scalar, to be maximised; in the advantage's units.
+        Scalar, to be maximized; in the advantage's units.
     """
     return (log_ratio.exp() * advantage).mean()
 
@@ -53,7 +53,7 @@ def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip_range: float) -
         clip_range: ε > 0.
 
     Returns:
-        Scalar, to be maximised.
+        Scalar, to be maximized.
     """
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
@@ -78,7 +78,7 @@ def kl_penalized_surrogate(
         coefficient: β >= 0, in units of the advantage per nat.
 
     Returns:
-        Scalar, to be maximised; in the advantage's units.
+        Scalar, to be maximized; in the advantage's units.
     """
     return surrogate(log_ratio, advantage) - coefficient * kl.mean()
 
@@ -101,7 +101,7 @@ def joint_loss(value: Tensor, target: Tensor, kl: Tensor, clone_coefficient: flo
         clone_coefficient: β >= 0, value² per nat.
 
     Returns:
-        Scalar, to be minimised; in units of value².
+        Scalar, to be minimized; in units of value².
     """
     return value_loss(value, target) + clone_coefficient * kl.mean()
 

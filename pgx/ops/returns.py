@@ -123,7 +123,7 @@ def gae(
     discount: float | Tensor,
     gae_lambda: float,
 ) -> Tensor:
-    """Generalised advantage estimation.
+    """Generalized advantage estimation.
 
     A_t = Σ_l (γ λ)^l δ_{t+l} over the rest of the episode, with δ_t = r_t + γ V(s_{t+1}) - V(s_t).
     λ = 0 gives the TD error, λ = 1 the discounted return minus V(s_t).

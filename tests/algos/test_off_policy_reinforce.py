@@ -168,7 +168,7 @@ def test_episodes_of_any_behaviour_give_the_gradient_of_pi_without_bias(
     assert float(((found.mean(0) - exact).abs() / error)[live].max()) < 4
     assert float((exact.abs() / error)[live].max()) > 10  # the error bars are short enough to say something
     on_mu = oracle.finite_horizon_gradient(CHANCY, mu, HORIZON, 0.9).flatten()
-    assert float(((found.mean(0) - on_mu).abs() / error)[live].max()) > 5  # and it is not the behaviour's
+    assert float(((found.mean(0) - on_mu).abs() / error)[live].max()) > 5  # and it is not the behavior's
 
 
 @pytest.mark.parametrize("self_normalize", [False, True])

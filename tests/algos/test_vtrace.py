@@ -101,7 +101,7 @@ def reached(mu: Tensor, pi: Tensor, rho_clip: float | None) -> Tensor:
 
 
 def between(mu: Tensor, pi: Tensor, rho_clip: float | None) -> Tensor:
-    """The policy whose values V-trace learns, min(rho_clip mu, pi) normalised [S, A]: eq. 3 of the paper."""
+    """The policy whose values V-trace learns, min(rho_clip mu, pi) normalized [S, A]: eq. 3 of the paper."""
     weights = reached(mu, pi, rho_clip)
     return weights / weights.sum(-1, keepdim=True)
 

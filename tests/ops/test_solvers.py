@@ -94,7 +94,7 @@ def test_each_cg_step_brings_x_nearer_in_the_norm_of_a(seed: int) -> None:
 
 @pytest.mark.parametrize("k", [1, 2, 4])
 def test_cg_is_optimal_over_the_krylov_space(k: int) -> None:
-    """x_k minimises 1/2 xᵀAx - bᵀx over span(b, Ab, ..., A^{k-1} b), so the residual is orthogonal to it."""
+    """x_k minimizes 1/2 xᵀAx - bᵀx over span(b, Ab, ..., A^{k-1} b), so the residual is orthogonal to it."""
     a, b = spd(10, 3), normal(4, 10)
     x = conjugate_gradient(a.mv, b, k, 0.0).x
     power = b

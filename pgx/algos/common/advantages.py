@@ -72,7 +72,7 @@ def rollout_log_ratio(agent: Agent, rollout: Rollout) -> Tensor:
 def make_batch(
     agent: Agent, rollout: Rollout, value: Tensor, advantage: Tensor, value_target: Tensor
 ) -> Batch:
-    """The valid rows of a rollout and of [T, N] estimates over it, time-major, observations normalised."""
+    """The valid rows of a rollout and of [T, N] estimates over it, time-major, observations normalized."""
     rows = valid_rows(rollout)
     return Batch(
         obs=rollout_observations(agent, rollout),
@@ -86,7 +86,7 @@ def make_batch(
 
 
 def gae_batch(agent: Agent, rollout: Rollout, discount: float, gae_lambda: float, normalize: bool) -> Batch:
-    """Generalised advantages, and the λ-returns A + V as value targets.
+    """Generalized advantages, and the λ-returns A + V as value targets.
 
     Args:
         discount, gae_lambda: γ and λ in [0, 1].

@@ -50,7 +50,7 @@ class LBFGSSteps:
         return rate
 
     def step(self, loss: Loss, *data: Any) -> Tensor:
-        """Minimise the loss by as many iterations as configured; returns the loss before them, detached scalar."""
+        """Minimize the loss by as many iterations as configured; returns the loss before them, detached scalar."""
 
         def closure() -> Tensor:
             self.inner.zero_grad(set_to_none=True)
@@ -69,7 +69,7 @@ class LBFGSSteps:
         return before.detach()
 
     def step_minibatches(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
-        """A minimisation for each minibatch."""
+        """A minimization for each minibatch."""
         return torch.stack([self.step(loss, *rows_of(data, index)) for index in minibatches])
 
     def state_dict(self) -> State:
