@@ -1,1 +1,1 @@
-"""Every formula of the field, once: pure functions of tensors."""
+"""Pure functions of tensors: each formula is defined here once."""

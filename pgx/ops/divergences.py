@@ -1,11 +1,11 @@
-"""KL divergences, in forms that do not cancel where two distributions are close."""
+"""KL divergences in forms without cancellation for close distributions."""
 
 import torch
 from torch import Tensor
 
 
 def categorical_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Return KL(p || q) of each row: never negative, 0 for equal rows, exact for rows that differ little.
+    """Return KL(p || q) of each row: never negative, 0 for equal rows, accurate for rows that differ little.
 
     KL = Σ_a p_a (e^d_a - 1 - d_a) + Σ_{a: p_a = 0} q_a, with d_a = log q_a - log p_a. No term is negative. It equals
     Σ_a p_a (log p_a - log q_a), because p and q sum to 1; that sum has terms of both signs, which cancel where p and q
@@ -17,18 +17,19 @@ def categorical_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
         log_p, log_q: [..., K] normalized, nats, float64; -inf where a probability is 0.
 
     Returns:
-        [...] nats; inf where q excludes what p allows.
+        [...] nats; inf where q is 0 and p is not.
     """
     p, q = log_p.exp(), log_q.exp()
     difference = torch.where(p > 0, log_q - log_p, 0.0)
     close = (p > 0) & (difference.abs() < 1)
-    # Far apart nothing cancels, and expm1 would overflow. Each branch sees finite numbers only, also in its gradient.
+    # For large differences nothing cancels, and expm1 would overflow. Each branch receives finite numbers only, so that
+    # its gradient is finite too.
     near = torch.where(close, difference, 0.0)
     return torch.where(close, p * expm1_minus(near), q - p - p * difference).sum(-1)
 
 
 def gaussian_kl(mean: Tensor, log_std: Tensor, other_mean: Tensor, other_log_std: Tensor) -> Tensor:
-    """Return KL(N(μ, σ²) || N(μ', σ'²)) of diagonal Gaussians: never negative, exact for those that differ little.
+    """Return KL(N(μ, σ²) || N(μ', σ'²)) of diagonal Gaussians: never negative, accurate where they differ little.
 
     KL = ½ Σ_i [ e^d_i - 1 - d_i + (μ_i - μ'_i)² / σ'_i² ] with d_i = 2 (log σ_i - log σ'_i). No term is negative. It
     equals Σ_i [ log σ'_i - log σ_i + (σ_i² + (μ_i - μ'_i)²) / 2σ'_i² - 1/2 ], whose terms cancel where the two are
@@ -37,8 +38,8 @@ def gaussian_kl(mean: Tensor, log_std: Tensor, other_mean: Tensor, other_log_std
     Source: the closed form of two Gaussians, with σ_i² / σ'_i² = e^d_i.
 
     Args:
-        mean, log_std: [..., A] of the first, float64; log_std in nats.
-        other_mean, other_log_std: [..., A] of the second.
+        mean, log_std: [..., A] μ and log σ, float64; log_std in nats.
+        other_mean, other_log_std: [..., A] μ' and log σ'.
 
     Returns:
         [...] nats.

@@ -1,8 +1,8 @@
-"""Products with the Fisher information matrix of a policy, without ever forming it.
+"""Products with the Fisher information matrix F of a policy, computed without forming F.
 
-F = E_s[ J(s)ᵀ M(s) J(s) ], where J is the Jacobian of the distribution's coordinates with respect to the
-parameters and M the Fisher metric in those coordinates. F is also the Hessian of the mean KL(π_old || π) at
-π = π_old: two ways to the same product.
+F = E_s[ J(s)ᵀ M(s) J(s) ], where J is the Jacobian of the distribution's params with respect to the policy's
+parameters, and M is the Fisher metric in those params. F is also the Hessian of the mean KL(π_old || π) at
+π = π_old, so that the same product can be computed in two ways.
 
 Source: Schulman et al., "Trust region policy optimization", 2015, appendix C.1; Martens, "New insights and
 perspectives on the natural gradient method", 2020, section 9 (generalized Gauss-Newton).
@@ -22,14 +22,14 @@ from pgx.core.data import Batch, Observations
 from pgx.ops.params import split
 
 MatVec = Callable[[Tensor], Tensor]
-CHUNK_ROWS = 1250  # rows, at most, that `mean_over_chunks` takes at a time
+CHUNK_ROWS = 1250  # largest number of rows in a chunk of `mean_over_chunks`
 
 
 def fisher_vector_product(policy: Policy, obs: Observations, vector: Tensor) -> Tensor:
-    """F v, averaged over the observations.
+    """Return F v, averaged over the observations.
 
     Args:
-        policy: its parameters, in their own order, are the coordinates of `vector`.
+        policy: π; its parameters, in order, are the coordinates of `vector`.
         obs: B observations.
         vector: [P].
 
@@ -40,14 +40,14 @@ def fisher_vector_product(policy: Policy, obs: Observations, vector: Tensor) -> 
 
 
 def gauss_newton_product(policy: Policy, obs: Observations) -> MatVec:
-    """v -> Jᵀ M J v, with the forward pass done once for any number of products.
+    """Return v -> Jᵀ M J v, with one forward pass for any number of products.
 
-    J v is the derivative of w -> Jᵀ w, which is linear in w, in the direction v: differentiating the backward
-    pass is cheaper here than a fresh forward-mode pass per product.
+    J v is computed as the derivative of w -> Jᵀ w, which is linear in w, in the direction v: differentiating the
+    backward pass once costs less than a forward-mode pass for each product.
 
     Args:
-        policy: parameters in their own order are the coordinates of the vectors.
-        obs: B of them.
+        policy: π; its parameters, in order, are the coordinates of the vectors.
+        obs: B observations.
 
     Returns:
         [P] -> [P].
@@ -57,17 +57,17 @@ def gauss_newton_product(policy: Policy, obs: Observations) -> MatVec:
 
 
 def empirical_fisher_product(policy: Policy, obs: Observations, action: Tensor) -> MatVec:
-    """v -> 1/B Σ ψ (ψ · v), with ψ = ∇ log π(a|s) the scores of the actions that were taken.
+    """Return v -> 1/B Σ ψ (ψ · v), with the scores ψ = ∇ log π(a|s) of the given actions.
 
-    It has the mean of F where the actions are drawn from π, and their noise: F itself needs no actions. No score
-    is formed; B of them would be [B, P].
+    For actions drawn from π its expectation is F v; unlike F v it has the noise of the actions. The scores, [B, P], are
+    not formed.
 
-    Source: Kakade, "A natural policy gradient", 2001, section 2, with its expectations taken over a sample.
+    Source: Kakade, "A natural policy gradient", 2001, section 2, with expectations replaced by means over a sample.
 
     Args:
-        policy: parameters in their own order are the coordinates of the vectors.
-        obs: B of them.
-        action: [B, ...].
+        policy: π; its parameters, in order, are the coordinates of the vectors.
+        obs: B observations.
+        action: [B, ...] actions taken at them.
 
     Returns:
         [P] -> [P].
@@ -81,7 +81,7 @@ def _sandwich(
     metric: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]],
     parameters: list[nn.Parameter],
 ) -> MatVec:
-    """v -> 1/B Jᵀ M J v, with J the Jacobian of B rows of outputs and M a metric of each row."""
+    """Return v -> 1/B Jᵀ M J v, with J the Jacobian of B rows of outputs and M a metric of each row."""
     cotangent = tuple(torch.zeros_like(output, requires_grad=True) for output in outputs)
     pullback = torch.autograd.grad(outputs, parameters, cotangent, create_graph=True)
 
@@ -95,9 +95,9 @@ def _sandwich(
 
 
 def kl_hessian_product(policy: Policy, obs: Observations) -> MatVec:
-    """v -> ∇(∇ mean KL(π_old || π) · v) at π = π_old, by differentiating twice.
+    """Return v -> ∇(∇ mean KL(π_old || π) · v) at π = π_old, by differentiating twice.
 
-    Args and Returns as in `gauss_newton_product`, which it equals.
+    It equals `gauss_newton_product`, with the same arguments and result.
     """
     parameters = list(policy.parameters())
     distribution = policy(obs)
@@ -115,33 +115,43 @@ def kl_hessian_product(policy: Policy, obs: Observations) -> MatVec:
 def mean_over_chunks(
     product_at: Callable[[Observations], MatVec], obs: Observations, engine: Engine
 ) -> MatVec:
-    """F v as the mean over chunks of the rows, each weighted by its share of them: the same F, in less memory.
+    """Return v -> F v as the mean over chunks of the rows, each weighted by its fraction of the rows.
 
-    What a product goes through for a thousand rows stays in a core's cache; for ten times as many it takes
-    thirteen times as long. And chunks can be had beside each other.
+    The product is the same, and faster: the data of a thousand rows fit a core's cache, while ten times as many rows
+    take thirteen times as long. The chunks can also run in parallel.
 
     Args:
-        product_at: the product F v of some of the rows.
-        obs: B of them. In a history rows belong together, and there is one chunk.
+        product_at: returns v -> F v for some of the observations.
+        obs: B observations. With a history they are one chunk, because its rows depend on each other.
         engine: runs the products.
+
+    Returns:
+        [P] -> [P].
     """
     if obs.history is not None or len(obs) <= CHUNK_ROWS:
         return product_at(obs)
     parts = torch.arange(len(obs), device=obs.time.device).tensor_split(math.ceil(len(obs) / CHUNK_ROWS))
-    shares = [len(part) / len(obs) for part in parts]
+    fractions = [len(part) / len(obs) for part in parts]
     *others, last = [product_at(obs[part]) for part in parts]
 
     def product(vector: Tensor) -> Tensor:
-        begun = [engine.submit(times, vector) for times in others]
-        end = last(vector)
-        products = [*(result() for result in begun), end]
-        return torch.stack([share * part for share, part in zip(shares, products, strict=True)]).sum(0)
+        pending = [engine.submit(chunk_product, vector) for chunk_product in others]
+        last_result = last(vector)
+        results = [*(result() for result in pending), last_result]
+        return torch.stack([fraction * part for fraction, part in zip(fractions, results, strict=True)]).sum(
+            0
+        )
 
     return product
 
 
 def mean_over_ranks(product: MatVec, batch: Batch) -> MatVec:
-    """F v over the rows of all ranks, from the product over the rows of a batch here."""
+    """Return v -> F v over the rows of all ranks.
+
+    Args:
+        product: v -> F v over the rows of `batch`.
+        batch: the rows of this rank.
+    """
 
     def mean_product(vector: Tensor) -> Tensor:
         return batch.averaged(product(vector))[0]
@@ -150,7 +160,7 @@ def mean_over_ranks(product: MatVec, batch: Batch) -> MatVec:
 
 
 def damped(product: MatVec, damping: float) -> MatVec:
-    """v -> F v + damping v."""
+    """Return v -> F v + damping v."""
 
     def damped_product(vector: Tensor) -> Tensor:
         return product(vector) + damping * vector
@@ -159,25 +169,28 @@ def damped(product: MatVec, damping: float) -> MatVec:
 
 
 def dense_matrix(product: MatVec, like: Tensor) -> Tensor:
-    """The matrix [P, P] of a symmetric product, column by column: P products, for small policies.
+    """Form the matrix of a symmetric product by P products, for small policies.
 
     Args:
         product: [P] -> [P].
-        like: [P], of the dtype and device that the matrix is to have.
+        like: [P], with the dtype and device of the matrix.
+
+    Returns:
+        [P, P].
     """
     return torch.stack([product(column) for column in torch.eye(len(like)).to(like)])
 
 
 def scores(policy: Policy, obs: Observations, action: Tensor) -> Tensor:
-    """ψ = ∇ log π(a|s) of every row, detached.
+    """Return the score ψ = ∇ log π(a|s) of every row.
 
     Args:
-        policy: a feed-forward module; its parameters, in their own order, are the columns.
-        obs: B of them.
-        action: [B, ...].
+        policy: a feed-forward module; its parameters, in order, are the columns.
+        obs: B observations.
+        action: [B, ...] actions taken at them.
 
     Returns:
-        [B, P].
+        [B, P], detached.
     """
     module = cast(nn.Module, policy)
     weights = {name: weight.detach() for name, weight in module.named_parameters()}

@@ -1,4 +1,4 @@
-"""Likelihood ratios along trajectories, from per-step log ratios log π(a|s) - log μ(a|s)."""
+"""Importance weights of trajectories, computed from per-step log ratios log π(a|s) - log μ(a|s)."""
 
 import math
 
@@ -11,7 +11,7 @@ from pgx.ops.returns import backward_recurrence
 def per_decision_weights(log_ratio: Tensor, terminated: Tensor, truncated: Tensor) -> Tensor:
     """Product of the ratios from the start of the episode up to and including step t.
 
-    w_t = Π_{k<=t} π(a_k|s_k) / μ(a_k|s_k), over the steps of t's episode that lie in the rollout.
+    w_t = Π_{k<=t} π(a_k|s_k) / μ(a_k|s_k), over the steps of the episode that are in the rollout.
 
     Source: Precup, Sutton and Singh, "Eligibility traces for off-policy policy evaluation", 2000, section 3.
 
@@ -26,12 +26,12 @@ def per_decision_weights(log_ratio: Tensor, terminated: Tensor, truncated: Tenso
 
 
 def log_per_decision_weights(log_ratio: Tensor, terminated: Tensor, truncated: Tensor) -> Tensor:
-    """log of `per_decision_weights`, which a product of hundreds of ratios neither overflows nor turns to 0."""
+    """Log of `per_decision_weights`, which neither overflows nor underflows for hundreds of ratios."""
     return _log_product_so_far(log_ratio, terminated | truncated)
 
 
 def trajectory_weights(log_ratio: Tensor, terminated: Tensor, truncated: Tensor) -> Tensor:
-    """Product of the ratios over the whole episode, the same number in each of its rows.
+    """Product of the ratios over the whole episode, the same value in each of its rows.
 
     w(τ) = Π_t π(a_t|s_t) / μ(a_t|s_t).
 
@@ -48,24 +48,24 @@ def trajectory_weights(log_ratio: Tensor, terminated: Tensor, truncated: Tensor)
 
 
 def log_trajectory_weights(log_ratio: Tensor, terminated: Tensor, truncated: Tensor) -> Tensor:
-    """log of `trajectory_weights`."""
+    """Log of `trajectory_weights`."""
     done = terminated | truncated
     so_far = _log_product_so_far(log_ratio, done)
     from_here = backward_recurrence(log_ratio, (~done).to(log_ratio.dtype))
-    still_to_come = torch.cat([from_here[1:], torch.zeros_like(from_here[:1])])
-    return so_far + torch.where(done, 0.0, still_to_come)
+    after_here = torch.cat([from_here[1:], torch.zeros_like(from_here[:1])])
+    return so_far + torch.where(done, 0.0, after_here)
 
 
 def log_truncated_weights(log_weight: Tensor, bound: float) -> Tensor:
-    """Weights cut at a bound: less variance, and a bias towards the policy that acted.
+    """Log of weights truncated at a bound: less variance, and a bias towards the behavior policy.
 
     w' = min(w, c).
 
-    Source: Ionides, "Truncated importance sampling", 2008; there c grows with the square root of the number of samples,
-    so that the bias vanishes. Here it is a number.
+    Source: Ionides, "Truncated importance sampling", 2008. There c grows with the square root of the number of samples,
+    so that the bias vanishes; here c is constant.
 
     Args:
-        log_weight: any shape, log w.
+        log_weight: log w, any shape.
         bound: c > 0.
 
     Returns:
@@ -75,17 +75,17 @@ def log_truncated_weights(log_weight: Tensor, bound: float) -> Tensor:
 
 
 def log_self_normalized_weights(log_weight: Tensor) -> Tensor:
-    """Weights divided by their mean over the samples: weighted importance sampling.
+    """Log of weights divided by their mean over the samples: weighted importance sampling.
 
-    w'_i = n w_i / Σ_j w_j, so that mean_i(w'_i x_i) = Σ_i w_i x_i / Σ_i w_i: an average of what was seen, biased by
-    O(1/n), consistent, and unchanged when all weights are multiplied by one number. In each row its own sum.
+    w'_i = n w_i / Σ_j w_j, so that mean_i(w'_i x_i) = Σ_i w_i x_i / Σ_i w_i: a weighted average of the samples, with a
+    bias of O(1/n), consistent, and independent of a common factor of all weights. Each row is normalized separately.
 
     Source: Precup, Sutton and Singh, 2000, section 2 (weighted importance sampling); for weights per decision, with a
     sum for each time step: Thomas, "Safe reinforcement learning", PhD thesis, 2015 (consistent weighted per-decision
     importance sampling).
 
     Args:
-        log_weight: [..., n] log w of n samples.
+        log_weight: log w of n samples, [..., n].
 
     Returns:
         log w', the same shape; the mean of w' over the last dimension is 1.

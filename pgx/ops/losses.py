@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def policy_gradient(log_prob: Tensor, advantage: Tensor) -> Tensor:
-    """The function whose gradient is the policy gradient.
+    """Objective whose gradient is the policy gradient.
 
     L = E[ log π(a|s) A ]; ∇L = E[ ∇ log π(a|s) A ].
 
@@ -17,13 +17,13 @@ def policy_gradient(log_prob: Tensor, advantage: Tensor) -> Tensor:
         advantage: [B].
 
     Returns:
-        Scalar, to be maximized; only its gradient means anything.
+        Scalar, to be maximized; only its gradient has a meaning.
     """
     return (log_prob * advantage).mean()
 
 
 def surrogate(log_ratio: Tensor, advantage: Tensor) -> Tensor:
-    """Importance-sampled improvement over the behavior policy.
+    """Surrogate objective: the importance-sampled improvement over the behavior policy.
 
     L = E[ π(a|s)/μ(a|s) A ]; its gradient at π = μ is the policy gradient E[ ∇ log π(a|s) A ].
 
@@ -40,10 +40,10 @@ def surrogate(log_ratio: Tensor, advantage: Tensor) -> Tensor:
 
 
 def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip_range: float) -> Tensor:
-    """The surrogate without reward for leaving the interval around ratio 1.
+    """Clipped surrogate: gives no incentive to move the ratio out of [1 - ε, 1 + ε].
 
-    L = E[ min(r A, clip(r, 1 - ε, 1 + ε) A) ], r = π(a|s)/μ(a|s). Its gradient vanishes where r > 1 + ε with
-    A > 0 and where r < 1 - ε with A < 0, and nowhere else.
+    L = E[ min(r A, clip(r, 1 - ε, 1 + ε) A) ], r = π(a|s)/μ(a|s). The gradient of a row vanishes where r > 1 + ε and
+    A > 0, where r < 1 - ε and A < 0, and nowhere else.
 
     Source: Schulman et al., "Proximal policy optimization algorithms", 2017, eq. 7.
 
@@ -63,9 +63,9 @@ def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip_range: float) -
 def kl_penalized_surrogate(
     log_ratio: Tensor, advantage: Tensor, kl: Tensor, coefficient: float | Tensor
 ) -> Tensor:
-    """The surrogate less a price on the distance from the policy it started from.
+    """Surrogate minus a penalty on the KL divergence from the policy before the update.
 
-    L = E[ π(a|s)/μ(a|s) A ] - β E[ KL ]. At π = μ the KL has no gradient, in either direction, and the gradient of L
+    L = E[ π(a|s)/μ(a|s) A ] - β E[ KL ]. At π = μ the gradient of the KL is 0 in both directions, and the gradient of L
     is the policy gradient.
 
     Source: Schulman et al., "Proximal policy optimization algorithms", 2017, eq. 8, with KL(μ || π); Tomar et al.,
@@ -74,7 +74,7 @@ def kl_penalized_surrogate(
     Args:
         log_ratio: [B] log π(a|s) - log μ(a|s), nats.
         advantage: [B].
-        kl: [B] nats, between π and μ in the direction that the rule has.
+        kl: [B] nats, KL(μ || π) or KL(π || μ), as the rule defines it.
         coefficient: β >= 0, in units of the advantage per nat.
 
     Returns:
@@ -84,16 +84,16 @@ def kl_penalized_surrogate(
 
 
 def value_loss(value: Tensor, target: Tensor) -> Tensor:
-    """Half the mean squared error, 1/2 E[(V - target)²], so that its gradient is the mean error; scalar."""
+    """Half the mean squared error, 1/2 E[(V - target)²], whose gradient in V is the mean error; scalar."""
     return 0.5 * (value - target).square().mean()
 
 
 def joint_loss(value: Tensor, target: Tensor, kl: Tensor, clone_coefficient: float) -> Tensor:
-    """Regression of a policy's value head, at a price for what it does to the policy.
+    """Loss of a policy's value head, with a penalty on the change of the policy.
 
     L = 1/2 E[(V - target)²] + β E[ KL(π_old || π) ].
 
-    Source: Cobbe et al., "Phasic policy gradient", 2020, L_joint of the auxiliary phase, with L_aux put in.
+    Source: Cobbe et al., "Phasic policy gradient", 2020, L_joint of the auxiliary phase, with L_aux inserted.
 
     Args:
         value, target: [B].
@@ -107,7 +107,7 @@ def joint_loss(value: Tensor, target: Tensor, kl: Tensor, clone_coefficient: flo
 
 
 def clipped_value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip_range: float) -> Tensor:
-    """The worse of the errors of V and of V held within clip_range of its old estimate.
+    """Clipped value loss: the larger of the errors of V and of V clipped to within clip_range of its old estimate.
 
     L = 1/2 E[ max((V - G)², (clip(V, V_old - ε, V_old + ε) - G)²) ].
 
@@ -121,5 +121,5 @@ def clipped_value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip_ra
     Returns:
         Scalar.
     """
-    held = old_value + (value - old_value).clamp(-clip_range, clip_range)
-    return 0.5 * torch.maximum((value - target).square(), (held - target).square()).mean()
+    clipped = old_value + (value - old_value).clamp(-clip_range, clip_range)
+    return 0.5 * torch.maximum((value - target).square(), (clipped - target).square()).mean()

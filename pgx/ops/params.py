@@ -1,4 +1,4 @@
-"""Parameters of a network as one flat vector, and back."""
+"""Conversion between the parameters of a network and one flat vector."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def flatten(tensors: Iterable[Tensor]) -> Tensor:
-    """Concatenate tensors into one vector [P], in order; detached, a copy."""
+    """Concatenate tensors in order into one vector [P], a detached copy."""
     return torch.cat([t.detach().reshape(-1) for t in tensors])
 
 
@@ -25,6 +25,6 @@ def assign(parameters: Sequence[Tensor], vector: Tensor) -> None:
 
 
 def gradient(objective: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """∇ objective as one vector [P]; zero for parameters that it does not depend on."""
+    """Return ∇ objective as one vector [P]; 0 for parameters that the objective does not depend on."""
     grads = torch.autograd.grad(objective, parameters, allow_unused=True)
     return flatten(torch.zeros_like(p) if g is None else g for p, g in zip(parameters, grads, strict=True))

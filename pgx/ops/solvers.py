@@ -1,4 +1,4 @@
-"""Conjugate gradients, ridge regression and backtracking line search."""
+"""Conjugate gradient, ridge regression and backtracking line search."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,23 +9,22 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ConjugateGradientResult:
-    """x with A x ≈ b, the norm of what is left of b relative to |b|, and the products with A it took."""
+    """Approximate solution of A x = b."""
 
     x: Tensor  # [P]
-    product: Tensor  # A x, [P]: b less what is left of it, so that nobody need ask for it again
-    residual: (
-        float  # |b - A x| / |b|; it may rise between steps (the error in the norm of A does not); 0 for b = 0
-    )
-    steps: int
+    product: Tensor  # A x, [P], from the recursion of the residual, without another product with A
+    # |b - A x| / |b|; 0 for b = 0. It may rise between steps; the error in the norm of A does not.
+    residual: float
+    steps: int  # products with A
 
 
 def conjugate_gradient(
     matvec: Callable[[Tensor], Tensor], b: Tensor, max_steps: int, tolerance: float
 ) -> ConjugateGradientResult:
-    """Solve A x = b for a symmetric positive definite A known by its products alone.
+    """Solve A x = b by products with A, for a symmetric positive definite A.
 
     Source: Hestenes and Stiefel, 1952; Nocedal and Wright, Numerical Optimization, algorithm 5.2 (their r is
-    -residual here). In exact arithmetic it ends after as many steps as A has distinct eigenvalues.
+    -residual here). In exact arithmetic it stops after at most as many steps as A has distinct eigenvalues.
 
     Args:
         matvec: v -> A v, [P] -> [P].
@@ -34,7 +33,7 @@ def conjugate_gradient(
         tolerance: stop once |b - A x| <= tolerance * |b|.
 
     Returns:
-        x and how well it solves; x = 0 for b = 0.
+        x, A x and the residual; x = 0 for b = 0.
     """
     x, residual, direction = torch.zeros_like(b), b.clone(), b.clone()
     scale = float(b.dot(b))
@@ -43,7 +42,7 @@ def conjugate_gradient(
     while steps < max_steps and left > tolerance**2 * scale:
         product = matvec(direction)
         curvature = float(direction.dot(product))
-        if not curvature > 0:  # A is singular along this direction: the step would be infinite
+        if not curvature > 0:  # A is not positive definite along this direction: the step would be infinite
             break
         rate = left / curvature
         x = x + rate * direction
@@ -55,17 +54,17 @@ def conjugate_gradient(
 
 
 def ridge_regression(features: Tensor, target: Tensor, ridge: float) -> Tensor:
-    """argmin_w of the mean over rows of (target - features · w)², plus ridge |w|².
+    """Minimize mean((target - features · w)²) + ridge |w|² over w.
 
-    That is w = (ΨᵀΨ / B + ridge I)⁻¹ Ψᵀ y / B = Ψᵀ (ΨΨᵀ / B + ridge I)⁻¹ y / B; the smaller system is solved.
-    There is no intercept.
+    w = (ΨᵀΨ / B + ridge I)⁻¹ Ψᵀ y / B = Ψᵀ (ΨΨᵀ / B + ridge I)⁻¹ y / B; the smaller of the two systems is solved. The
+    regression has no intercept.
 
     Source: Hoerl and Kennard, "Ridge regression", 1970.
 
     Args:
         features: Ψ, [B, P].
         target: y, [B].
-        ridge: > 0, or the system may be singular.
+        ridge: > 0; with 0 the system may be singular.
 
     Returns:
         w, [P].
@@ -84,10 +83,10 @@ def ridge_regression(features: Tensor, target: Tensor, ridge: float) -> Tensor:
 
 @dataclass(frozen=True)
 class LineSearchResult:
-    """The accepted fraction of the full step (0 when none was) and how many fractions were tried."""
+    """Result of a backtracking line search."""
 
-    fraction: float
-    steps: int
+    fraction: float  # of the full step that was accepted; 0: none
+    steps: int  # fractions tried
 
 
 def backtracking_line_search(
@@ -95,16 +94,16 @@ def backtracking_line_search(
 ) -> LineSearchResult:
     """Try the fractions shrink^j, j = 0, 1, ..., K, of a step until one is accepted.
 
-    Source: Nocedal and Wright, Numerical Optimization, algorithm 3.1, with the test left to the caller.
+    Source: Nocedal and Wright, Numerical Optimization, algorithm 3.1, with a condition supplied by the caller.
 
     Args:
-        accept: returns whether the step of this fraction is good. It may move parameters; after a search that fails
+        accept: returns True if this fraction of the step is acceptable. It may change parameters; after a failed search
             the caller restores them.
         shrink: in (0, 1).
-        backtracks: K >= 0, how often the step is shortened at most; K + 1 fractions are tried.
+        backtracks: K >= 0, the largest number of times that the step is shortened; at most K + 1 fractions are tried.
 
     Returns:
-        The first accepted fraction, or 0.
+        The first accepted fraction, or 0, and the number of fractions tried.
     """
     for j in range(backtracks + 1):
         if accept(shrink**j):

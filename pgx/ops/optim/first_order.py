@@ -21,13 +21,13 @@ from pgx.ops.optim.gradient_steps import GradientSteps, GradientTransform
 
 @dataclass(frozen=True)
 class AdamTransform:
-    """Transform of Adam; with weight_decay that of AdamW."""
+    """Gradient transform of Adam; with weight_decay > 0, of AdamW."""
 
     beta1: float
     beta2: float
     epsilon: float
     weight_decay: float
-    moments: ClassVar[int] = 4  # running means of g and g², and the sum of the weights in each mean
+    moments: ClassVar[int] = 4  # running means of g and g², and the sum of the weights of each mean
 
     def direction(
         self, weights: Tensor, gradient: Tensor, moments: Sequence[Tensor]
@@ -45,7 +45,7 @@ class AdamTransform:
 
 @dataclass(frozen=True)
 class RMSpropTransform:
-    """Transform of RMSprop with heavy-ball momentum."""
+    """Gradient transform of RMSprop with heavy-ball momentum."""
 
     decay: float
     epsilon: float
@@ -63,7 +63,7 @@ class RMSpropTransform:
 
 @dataclass(frozen=True)
 class HeavyBallTransform:
-    """Transform of gradient descent with heavy-ball momentum."""
+    """Gradient transform of stochastic gradient descent with heavy-ball momentum."""
 
     momentum: float
     moments: ClassVar[int] = 1  # velocity
@@ -77,7 +77,7 @@ class HeavyBallTransform:
 
 @dataclass(frozen=True)
 class FirstOrder(Validated, ABC):
-    """Optimizer that steps along a transform of the clipped gradient."""
+    """Base of first-order optimizers: a step follows a transform of the clipped gradient."""
 
     learning_rate: Positive  # α, before annealing
     schedule: ScheduleName  # annealing of learning_rate over training
@@ -117,7 +117,7 @@ class AdamW(FirstOrder):
     Source: Loshchilov and Hutter, "Decoupled weight decay regularization", 2019, algorithm 2.
     """
 
-    beta1: Fraction  # these three as in `Adam`
+    beta1: Fraction  # beta1, beta2 and epsilon as in `Adam`
     beta2: Fraction
     epsilon: Positive
     weight_decay: NonNegative  # fraction of each weight subtracted per step and unit of learning rate
@@ -128,7 +128,7 @@ class AdamW(FirstOrder):
 
 @dataclass(frozen=True)
 class RMSprop(FirstOrder):
-    """RMSprop: the gradient over the root of its running mean square.
+    """RMSprop: the gradient divided by the root of its running mean square.
 
     Source: see `pgx.ops.optim.formulas.rmsprop`.
     """

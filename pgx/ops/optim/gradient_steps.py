@@ -30,23 +30,23 @@ class GradientTransform(Protocol):
     def direction(
         self, weights: Tensor, gradient: Tensor, moments: Sequence[Tensor]
     ) -> tuple[Tensor, Sequence[Tensor]]:
-        """The direction, and the moments after this gradient; all [P]."""
+        """Return the direction, and the moments after this gradient; [P] each."""
         ...
 
 
 class GradientSteps:
     """Steps of a network along the clipped gradient of a loss, at learning_rate * schedule(progress).
 
-    A parameter that a loss does not depend on is left as it is, and so is all that is remembered of it.
+    A parameter that a loss does not depend on keeps its value and its moments.
 
     Args:
-        network: what it steps.
-        transform: turns a gradient into a direction.
+        network: network to optimize.
+        transform: map from a gradient to a direction.
         learning_rate: before annealing, > 0.
         schedule: factor of the learning rate as a function of progress in [0, 1].
-        max_grad_norm: a longer gradient (2-norm over all parameters) is scaled down to it; None leaves it be.
+        max_grad_norm: bound on the 2-norm of the gradient over all parameters; None for no clipping.
         engine: runs the steps.
-        ranks: who have the other rows of a loss, which is a mean over rows.
+        ranks: the ranks over whose rows a loss is the mean.
     """
 
     def __init__(
@@ -66,18 +66,18 @@ class GradientSteps:
         self.engine = engine
         self.gradient_step = GradientStep(transform, max_grad_norm, ranks)
         weights = flatten(self.parameters)
-        self.rate = weights.new_full((), learning_rate)  # annealed
+        self.rate = weights.new_full((), learning_rate)  # annealed learning rate
         self.moments: Sequence[Tensor] = [torch.zeros_like(weights) for _ in range(transform.moments)]
         self.steps_taken = 0
 
     def anneal(self, progress: float) -> float:
-        """Set the learning rate for this progress in [0, 1]; returns it."""
+        """Set and return the learning rate for this progress in [0, 1]."""
         rate = self.learning_rate * self.schedule(progress)
         self.rate.fill_(rate)
         return rate
 
     def step(self, loss: Loss, *data: Any) -> Tensor:
-        """One step down the gradient of loss(network, *data); returns the loss before the step, detached scalar."""
+        """Take one step on loss(network, *data); return the loss before the step, detached scalar."""
         step = self.engine.bind(
             self.gradient_step.step, loss, self.network, data, self.rate, rows=row_count(data)
         )
@@ -87,7 +87,7 @@ class GradientSteps:
         return loss_before
 
     def step_minibatches(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
-        """A step for each minibatch of rows; returns the losses before them, [len(minibatches)]."""
+        """Take a step on each minibatch of rows; return the losses before them, [len(minibatches)]."""
         step = self.engine.bind(
             self.gradient_step.minibatch_step,
             loss,
@@ -110,23 +110,23 @@ class GradientSteps:
         return {"moments": list(self.moments)}
 
     def load_state_dict(self, state: State) -> None:
-        # A checkpoint is read onto the processor, wherever the network is.
+        # The tensors of a checkpoint are on the CPU, and the network may be on a GPU.
         self.moments = [moment.to(self.rate.device) for moment in state["moments"]]
 
 
 def row_count(data: tuple[Any, ...]) -> int | None:
-    """How many rows the data of a loss have; None where they have none."""
+    """Return the number of rows of the data of a loss; None if no tensor has rows."""
     return next((len(leaf) for leaf in leaves(data) if leaf.dim() > 0), None)
 
 
 def rows_tensor(data: tuple[Any, ...], value: Tensor) -> Tensor:
-    """A tensor of the data with their rows; for data without any, the value of their loss as one."""
+    """Return a tensor with the rows of the data; without rows, the value of the loss as one row."""
     return next((leaf for leaf in leaves(data) if leaf.dim() > 0), value.detach()[None])
 
 
 @dataclass(frozen=True)
 class GradientStep:
-    """One step, as a pure function: from weights and moments to the loss before it and to new ones."""
+    """Gradient step as a pure function of weights and moments."""
 
     transform: GradientTransform
     max_grad_norm: float | None
@@ -141,7 +141,7 @@ class GradientStep:
         index: Tensor,
         *state: Tensor,
     ) -> tuple[Tensor, ...]:
-        """The same as `step` for some of the rows; index [b] int64."""
+        """Compute `step` on some of the rows; index [b] int64."""
         return self.step(loss, network, rows_of(data, index), rate, *state)
 
     def step(
@@ -153,13 +153,13 @@ class GradientStep:
         weights: Tensor,
         *moments: Tensor,
     ) -> tuple[Tensor, ...]:
-        """One step.
+        """Compute one step.
 
         Args:
             loss: (network, *data) -> scalar.
-            network: what is stepped; its own weights are not looked at.
-            data: of the loss.
-            rate: the learning rate, scalar.
+            network: the module to evaluate with `weights`; its own weights are not used.
+            data: arguments of the loss after the network.
+            rate: learning rate, scalar.
             weights, moments: before the step, [P] each.
 
         Returns:
@@ -172,10 +172,11 @@ class GradientStep:
     def gradient(
         self, loss: Loss, network: nn.Module, data: tuple[Any, ...], weights: Tensor
     ) -> tuple[Tensor, ...]:
-        """Where a step begins: means over the rows of all ranks. Args as in `step`.
+        """Compute the loss and its clipped gradient, as means over the rows of all ranks. Args as in `step`.
 
         Returns:
-            The loss, scalar; its clipped gradient [P]; and where it does not depend on all parameters: on which [P].
+            The loss, scalar; its clipped gradient [P]; and, only if the loss does not depend on all parameters, [P]
+            bool, True for those on which it depends.
         """
         parts = [part.detach().requires_grad_() for part in split(weights, list(network.parameters()))]
         names = [name for name, _ in network.named_parameters()]
@@ -194,42 +195,42 @@ class GradientStep:
     def transformed(
         self, found: Sequence[Tensor], rate: Tensor, weights: Tensor, moments: Sequence[Tensor]
     ) -> tuple[Tensor, ...]:
-        """Where a step ends.
+        """Compute the change of the weights from a gradient.
 
         Args:
-            found: the gradient, and which parameters it is of where that is not all: what `gradient` returns.
+            found: all that `gradient` returns except the loss.
             rate, weights, moments: as in `step`.
 
         Returns:
-            What is taken off the weights, and the moments after the step; [P] each.
+            The change to subtract from the weights, and the moments after the step; [P] each.
         """
         gradient, *touched = found
         direction, moments_after = self.transform.direction(weights, gradient, moments)
         if not touched:
             return (rate * direction, *moments_after)
-        still = [torch.zeros_like(weights), *moments]
+        unchanged = [torch.zeros_like(weights), *moments]
         return tuple(
             torch.where(touched[0], new, old)
-            for new, old in zip((rate * direction, *moments_after), still, strict=True)
+            for new, old in zip((rate * direction, *moments_after), unchanged, strict=True)
         )
 
 
 class SharedSteps:
-    """Steps of shared weights, each along the gradient at a copy of the process itself.
+    """Steps of shared weights without locks, each along the gradient at the local copy of a process.
 
-    With g the clipped gradient of a loss at the copy θ', and the optimizer's moments shared as well,
+    With the clipped gradient g of a loss at the copy θ', and shared moments s of the optimizer,
 
         (Δ, s) <- direction(g, s),    θ <- θ - α Δ,    θ' <- θ' - α Δ
 
-    for RMSprop s <- δ s + (1 - δ) g², Δ = g / (√s + ε). θ and s are changed in place, number by number: what others
-    take off θ between the copy and the step stays taken off. Moments that two processes write at the same moment may
-    keep one's gradient and lose the other's, which the source allows.
+    for RMSprop s <- δ s + (1 - δ) g², Δ = g / (√s + ε). θ and s are changed in place, element by element, so that steps
+    of other processes between the copy and the step are kept. If two processes write an element of s at the same time,
+    the gradient of one may be lost, which the source allows.
 
     Source: Mnih et al., "Asynchronous methods for deep reinforcement learning", 2016, algorithm S3 and section 4,
     "Optimization", Shared RMSProp; Recht et al., "Hogwild!", 2011, for steps without locks.
 
     Args:
-        local: steps of the copy: its network, rule, learning rate and engine; its moments are not looked at.
+        local: steps of the copy, with its network, transform, learning rate and engine; its moments are not used.
         weights: θ [P], shared.
         moments: s, [P] each, shared.
     """
@@ -241,15 +242,15 @@ class SharedSteps:
 
     @property
     def steps_taken(self) -> int:
-        """Steps of this process."""
+        """Number of steps of this process."""
         return self.local.steps_taken
 
     def anneal(self, progress: float) -> float:
-        """Set the learning rate for this progress in [0, 1]; returns it."""
+        """Set and return the learning rate for this progress in [0, 1]."""
         return self.local.anneal(progress)
 
     def step(self, loss: Loss, *data: Any) -> Tensor:
-        """One step of weights and copy; returns the loss at the copy before it, detached scalar."""
+        """Take one step of the weights and the copy; return the loss at the copy before, detached scalar."""
         local = self.local
         gradient = local.engine.bind(
             local.gradient_step.gradient, loss, local.network, data, rows=row_count(data)
@@ -262,7 +263,7 @@ class SharedSteps:
 
     @torch.no_grad()
     def _apply(self, found: Sequence[Tensor], copy: Tensor) -> None:
-        # As it is written: shortly after the moments were read they are written, with no program to look up between.
+        # Eager: the moments are written shortly after they were read, with no lookup of a program in between.
         change, *moments = self.local.gradient_step.transformed(
             found, self.local.rate, self.weights, self.moments
         )
@@ -272,7 +273,7 @@ class SharedSteps:
         assign(self.local.parameters, copy - change)
 
     def step_minibatches(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
-        """A step for each minibatch of rows; returns the losses before them, [len(minibatches)]."""
+        """Take a step on each minibatch of rows; return the losses before them, [len(minibatches)]."""
         return torch.stack([self.step(loss, *rows_of(data, index)) for index in minibatches])
 
     def state_dict(self) -> State:

@@ -1,4 +1,4 @@
-"""Quasi-Newton steps for a critic's regression."""
+"""L-BFGS: quasi-Newton steps for the regression of a critic."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ from pgx.ops.optim.gradient_steps import rows_tensor
 
 
 class LBFGSSteps:
-    """Quasi-Newton steps with a line search, each of several evaluations of the loss.
+    """Quasi-Newton steps with a line search; a step evaluates the loss several times.
 
     Args:
-        network: what it steps.
-        inner: torch's L-BFGS over its parameters; it starts from no curvature in every step, since the next loss is
-            another function.
+        network: network to optimize.
+        inner: torch's L-BFGS over its parameters; its curvature estimates are reset in every step, because the next
+            loss is a different function.
         schedule: factor of the learning rate as a function of progress in [0, 1].
-        learning_rate: first step length tried, before annealing.
-        ranks: who have the other rows of a loss.
+        learning_rate: first step length of the line search, before annealing.
+        ranks: the ranks over whose rows a loss is the mean.
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class LBFGSSteps:
         self.steps_taken = 0  # quasi-Newton iterations
 
     def anneal(self, progress: float) -> float:
-        """Set the learning rate for this progress in [0, 1]; returns it."""
+        """Set and return the learning rate for this progress in [0, 1]."""
         rate = self.learning_rate * self.schedule(progress)
         self.inner.param_groups[0]["lr"] = rate
         return rate
 
     def step(self, loss: Loss, *data: Any) -> Tensor:
-        """Minimize the loss by as many iterations as configured; returns the loss before them, detached scalar."""
+        """Minimize the loss by the configured number of iterations; return the loss before them, detached scalar."""
 
         def closure() -> Tensor:
             self.inner.zero_grad(set_to_none=True)
@@ -69,11 +69,11 @@ class LBFGSSteps:
         return before.detach()
 
     def step_minibatches(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
-        """A minimization for each minibatch."""
+        """Minimize the loss of each minibatch in turn; return the losses before, [len(minibatches)]."""
         return torch.stack([self.step(loss, *rows_of(data, index)) for index in minibatches])
 
     def state_dict(self) -> State:
-        """Nothing outlives a step."""
+        """Return an empty state: nothing is kept between steps."""
         return {}
 
     def load_state_dict(self, state: State) -> None:
@@ -96,7 +96,7 @@ class LBFGS(Validated):
     def make(self, network: nn.Module, engine: Engine, ranks: Ranks = SINGLE_PROCESS) -> LBFGSSteps:
         """Return an optimizer of the network.
 
-        The engine is unused: a line search branches on values of tensors, which compiled code cannot.
+        The engine is unused: a line search branches on the values of tensors, which compiled code cannot do.
         """
         inner = torch.optim.LBFGS(
             list(network.parameters()),
