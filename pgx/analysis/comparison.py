@@ -31,8 +31,9 @@ import numpy as np
 import yaml
 
 from pgx.analysis.foreign_runs import PEERS
-from pgx.analysis.reading import Array, Run, Series
+from pgx.analysis.reading import RecordedRun, Series
 from pgx.analysis.statistics import (
+    Array,
     Estimate,
     Resampling,
     Strata,
@@ -52,7 +53,7 @@ from pgx.core.schema import nearest
 from pgx.core.text import shown
 from pgx.runs.metrics import TABLE, tag
 
-POINTS = 101  # of a curve
+_POINTS = 101  # of a curve
 
 
 @dataclass(frozen=True)
@@ -63,25 +64,25 @@ class Axis:
     label: str
 
 
-STEPS = Axis("steps", "environment steps")
-SECONDS = Axis("seconds", "wall-clock seconds")
+_STEPS = Axis("steps", "environment steps")
+_SECONDS = Axis("seconds", "wall-clock seconds")
 GRADIENT_STEPS = Axis("gradient_steps", "gradient steps")
 FISHER_PRODUCTS = Axis("fisher_products", "Fisher-vector products")
-AXES = (STEPS, SECONDS, GRADIENT_STEPS, FISHER_PRODUCTS)
+AXES = (_STEPS, _SECONDS, GRADIENT_STEPS, FISHER_PRODUCTS)
 
 _EACH_UPDATE = {GRADIENT_STEPS: "gradient_steps", FISHER_PRODUCTS: "cg_steps"}  # keys of counts of one update
 
 
-def spent(run: Run, axis: Axis) -> Series | None:
+def spent(run: RecordedRun, axis: Axis) -> Series | None:
     """What a run has spent by each of its rows; None where it does not tell.
 
     A count that rows have of their own update is added up; where logger.every spaces rows out, each stands for the
     updates since the one before, so that the sum is an estimate then (`exact` tells).
     """
-    if axis == SECONDS:
+    if axis == _SECONDS:
         return run.series.get(tag("seconds"))
     iterations = run.series.get(tag("iteration"))
-    if axis == STEPS:
+    if axis == _STEPS:
         every = max(run.series.values(), key=lambda one: len(one.steps)).steps
         return Series(every, every)
     each = run.series.get(tag(_EACH_UPDATE[axis]))
@@ -94,14 +95,14 @@ def spent(run: Run, axis: Axis) -> Series | None:
     return Series(iterations.steps, np.cumsum(counts * np.diff(iterations.values, prepend=0.0)))
 
 
-def exact(run: Run, axis: Axis) -> bool:
+def exact(run: RecordedRun, axis: Axis) -> bool:
     """Whether what `spent` says was counted, rather than estimated between rows."""
     iterations = run.series.get(tag("iteration"))
     counted = axis not in _EACH_UPDATE
     return counted or (iterations is not None and bool((np.diff(iterations.values, prepend=0.0) == 1).all()))
 
 
-def spent_at(run: Run, axis: Axis, steps: Array) -> Array | None:
+def spent_at(run: RecordedRun, axis: Axis, steps: Array) -> Array | None:
     """What a run had spent at environment steps [G], evenly between two rows; None where it does not tell."""
     cost = spent(run, axis)
     if cost is None:
@@ -120,12 +121,12 @@ def on_grid(curves: Sequence[Series], end: float) -> tuple[Array, Array]:
     Returns:
         The steps [POINTS], from the first at which all have a value; and the values [n, POINTS].
     """
-    grid = np.linspace(max(float(one.steps[0]) for one in curves), end, POINTS)
+    grid = np.linspace(max(float(one.steps[0]) for one in curves), end, _POINTS)
     return grid, np.stack([one.interpolate(grid) for one in curves])
 
 
 @dataclass(frozen=True)
-class Curve:
+class GroupCurve:
     """A statistic over an axis, with its interval where there are runs enough for one."""
 
     x: Array  # [G]
@@ -147,17 +148,17 @@ class Group:
     """Runs that are taken for one thing, over seeds."""
 
     name: str
-    runs: Sequence[Run]
+    runs: Sequence[RecordedRun]
     scores: Strata  # [n] an environment
     iqm: Estimate
     median: Estimate
     mean: Estimate
     area: Estimate  # IQM over runs of each run's mean over training
-    curves: Mapping[Axis, Curve]  # IQM at each step, over the median cost until then
+    curves: Mapping[Axis, GroupCurve]  # IQM at each step, over the median cost until then
     run_curves: Strata  # [n, G] an environment: each run's metric, at the steps of curves[STEPS].x
-    profile: Curve  # share of runs above a score
+    profile: GroupCurve  # share of runs above a score
     health: Mapping[str, tuple[float, float]]  # by tag: mean over training, and over its last tenth
-    health_curves: Mapping[str, Curve]  # by tag: median over runs at each step
+    health_curves: Mapping[str, GroupCurve]  # by tag: median over runs at each step
     costs: Mapping[Axis, Cost]
 
 
@@ -253,7 +254,7 @@ _MATTERS = ("algo.", "policy.", "critic.", "optimizer.", "critic_optimizer.", "r
 _NOT = ("env.num_threads", "env.backend", "env.worker_timeout")
 
 
-def with_distinct_envs(runs: Sequence[Run]) -> list[Run]:
+def with_distinct_envs(runs: Sequence[RecordedRun]) -> list[RecordedRun]:
     """Return the runs with their environments' full ids where two modules have environments of one name.
 
     `a:Walker-v0` and `b:Walker-v0` are different environments; `a:Walker-v0` and `Walker-v0` are one.
@@ -269,13 +270,13 @@ def with_distinct_envs(runs: Sequence[Run]) -> list[Run]:
     ]
 
 
-def _module(run: Run) -> tuple[str, ...]:
+def _module(run: RecordedRun) -> tuple[str, ...]:
     """Return the module before the colon of an environment's id; empty without one, or where the user renamed it."""
     module, colon, name = str(run.config.get("env.id", "")).rpartition(":")
     return (module,) if colon and name == run.env else ()
 
 
-def check_keys(by: Sequence[str], runs: Sequence[Run]) -> None:
+def check_keys(by: Sequence[str], runs: Sequence[RecordedRun]) -> None:
     """Refuse keys to group by that no run has.
 
     Raises:
@@ -292,12 +293,12 @@ def check_keys(by: Sequence[str], runs: Sequence[Run]) -> None:
         raise UserError(*problems)
 
 
-def group_of(run: Run, by: Sequence[str]) -> str:
+def group_of(run: RecordedRun, by: Sequence[str]) -> str:
     """The name of the group that a run belongs to."""
     return ", ".join(run.algo if key == "algo" else f"{key}={run.config.get(key, '-')}" for key in by)
 
 
-def doubts(env: str, name: str, runs: Sequence[Run], by: Sequence[str]) -> list[str]:
+def doubts(env: str, name: str, runs: Sequence[RecordedRun], by: Sequence[str]) -> list[str]:
     """Lines about a group whose runs differ in more than their seeds, or not in them."""
     lines = []
     own = [run for run in runs if run.source == "pgx"]
@@ -318,12 +319,12 @@ def doubts(env: str, name: str, runs: Sequence[Run], by: Sequence[str]) -> list[
 
 
 THRESHOLDS = 101  # of a profile
-Curves = Mapping[Axis, Curve]
+Curves = Mapping[Axis, GroupCurve]
 
 
 def make_group(
     name: str,
-    runs: Sequence[Run],
+    runs: Sequence[RecordedRun],
     strata: Strata,
     curves: Curves,
     thresholds: Array,
@@ -344,19 +345,19 @@ def make_group(
         run_curves=strata,
         profile=_profile(scores, thresholds, how),
         health=health_of(runs, step) if step is not None else {},
-        health_curves=health_curves(runs, curves[STEPS].x) if step is not None else {},
+        health_curves=health_curves(runs, curves[_STEPS].x) if step is not None else {},
         costs=_costs(runs, step) if step is not None else {},
     )
 
 
-def curve_of(x: Array, strata: Strata, how: Resampling) -> Curve:
+def curve_of(x: Array, strata: Strata, how: Resampling) -> GroupCurve:
     centre = value(strata, iqm)
     if min(len(stratum) for stratum in strata) < 2:
-        return Curve(x, centre, None, None)
-    return Curve(x, centre, *interval(strata, iqm, how))
+        return GroupCurve(x, centre, None, None)
+    return GroupCurve(x, centre, *interval(strata, iqm, how))
 
 
-def over_costs(runs: Sequence[Run], curve: Curve) -> Curves:
+def over_costs(runs: Sequence[RecordedRun], curve: GroupCurve) -> Curves:
     """A curve over environment steps, and over each cost that all of its runs tell: their median at each step.
 
     The median, since a run that had to wait (for a compiler, for other runs) is not what the others cost.
@@ -365,16 +366,16 @@ def over_costs(runs: Sequence[Run], curve: Curve) -> Curves:
     for axis in AXES:
         told = [cost for run in runs if (cost := spent_at(run, axis, curve.x)) is not None]
         if len(told) == len(runs):
-            found[axis] = replace(curve, x=curve.x if axis == STEPS else np.median(told, axis=0))
+            found[axis] = replace(curve, x=curve.x if axis == _STEPS else np.median(told, axis=0))
     return found
 
 
-def _profile(scores: Strata, thresholds: Array, how: Resampling) -> Curve:
+def _profile(scores: Strata, thresholds: Array, how: Resampling) -> GroupCurve:
     above = profile(scores, thresholds)
     centre = value(above, mean)
     if min(len(stratum) for stratum in scores) < 2:
-        return Curve(thresholds, centre, None, None)
-    return Curve(thresholds, centre, *interval(above, mean, how))
+        return GroupCurve(thresholds, centre, None, None)
+    return GroupCurve(thresholds, centre, *interval(above, mean, how))
 
 
 def thresholds_for(scores: Sequence[float]) -> Array:
@@ -383,7 +384,7 @@ def thresholds_for(scores: Sequence[float]) -> Array:
     return np.linspace(low - margin, high + margin, THRESHOLDS)
 
 
-def _costs(runs: Sequence[Run], step: int) -> dict[Axis, Cost]:
+def _costs(runs: Sequence[RecordedRun], step: int) -> dict[Axis, Cost]:
     """What the runs had spent at a step, on the mean, of each cost that all of them tell; evenly between two rows."""
     found = {}
     for axis in AXES:
@@ -422,8 +423,8 @@ def _pair(first: Group, second: Group, how: Resampling) -> Pair:
     )
 
 
-ENDED = ("finished", "unknown")  # states that say how long a run was meant to be; foreign runs do not say
-NAMED = 3  # runs in a line that leaves some out
+_ENDED = ("finished", "unknown")  # states that say how long a run was meant to be; foreign runs do not say
+_NAMED = 3  # runs in a line that leaves some out
 # Tags that a run has from its first finished episode on.
 OF_EPISODES = tuple(
     tag(key)
@@ -438,12 +439,14 @@ class Scored:
 
     env: str
     step: int
-    runs: Sequence[Run]
+    runs: Sequence[RecordedRun]
     grid: Array  # [G] environment steps
     curves: Mapping[Path, Array]  # [G] of each run's folder; the last is its score
 
 
-def score(env: str, runs: Sequence[Run], metric: str, at: int | None) -> tuple[Scored | None, list[str]]:
+def score(
+    env: str, runs: Sequence[RecordedRun], metric: str, at: int | None
+) -> tuple[Scored | None, list[str]]:
     """Return the scores of an environment's runs at one step, and lines about the step and about runs left out.
 
     A run without a row at the step scores the value on the line between the rows before and after it.
@@ -477,21 +480,21 @@ def score(env: str, runs: Sequence[Run], metric: str, at: int | None) -> tuple[S
     return Scored(env, step, counted, grid, of_each), lines
 
 
-def shared_step(runs: Sequence[Run], metric: str) -> int:
+def shared_step(runs: Sequence[RecordedRun], metric: str) -> int:
     """Return the last step at which all finished runs of an environment have a value of the metric.
 
     Runs that are running, interrupted, failed or pruned do not limit it while others have finished. Neither does a run
     that ended before another had its first value: two such runs have no step in common.
     """
     ended = (
-        [run for run in runs if run.state in ENDED] or [run for run in runs if run.state != "failed"] or runs
+        [run for run in runs if run.state in _ENDED] or [run for run in runs if run.state != "failed"] or runs
     )
     begun = max(run.series[metric].steps[0] for run in ended)
     ends = [run.series[metric].steps[-1] for run in ended]
     return int(min(end for end in ends if end >= begun))
 
 
-def _alignment(env: str, runs: Sequence[Run], metric: str, step: int, asked: bool) -> str:
+def _alignment(env: str, runs: Sequence[RecordedRun], metric: str, step: int, asked: bool) -> str:
     """Return a line about the step of the scores, and how many of them lie between two rows."""
     between = sum(step not in run.series[metric].steps for run in runs)
     why = "--at" if asked else f"the last at which all finished runs have {metric}"
@@ -503,16 +506,16 @@ def _alignment(env: str, runs: Sequence[Run], metric: str, step: int, asked: boo
     return f"{env}: scores at step {step:,} ({why}); {how}"
 
 
-def _lines(env: str, left: Mapping[str, Sequence[Run]]) -> list[str]:
+def _lines(env: str, left: Mapping[str, Sequence[RecordedRun]]) -> list[str]:
     lines = []
     for why, some in left.items():
         if some:
-            names = ", ".join(run.name for run in some[:NAMED]) + (", ..." if len(some) > NAMED else "")
+            names = ", ".join(run.name for run in some[:_NAMED]) + (", ..." if len(some) > _NAMED else "")
             lines.append(f"{env}: {len(some)} run{'s' * (len(some) > 1)} left out, since {why}: {names}")
     return lines
 
 
-def _limits(env: str, runs: Sequence[Run], metric: str, step: int) -> list[str]:
+def _limits(env: str, runs: Sequence[RecordedRun], metric: str, step: int) -> list[str]:
     """Name the run that limits the step, if the others have more than twice as many."""
     typical = sorted(run.last_step for run in runs)[len(runs) // 2] if runs else 0
     if step * 2 > typical:
@@ -570,7 +573,7 @@ def read_reference(path: Path) -> dict[str, tuple[float, float]]:
     return found
 
 
-KEYS = (
+_KEYS = (
     "kl",
     "kl_max",
     "ess",
@@ -604,7 +607,7 @@ DRAWN: tuple[str, ...] = (
 )  # keys whose curves a report shows
 
 
-def health_of(runs: Sequence[Run], step: int) -> dict[str, tuple[float, float]]:
+def health_of(runs: Sequence[RecordedRun], step: int) -> dict[str, tuple[float, float]]:
     """Return the means over runs of each run's mean over training, and over its last tenth.
 
     A run without a row in the last tenth contributes the value between the rows before and after `step`.
@@ -618,7 +621,7 @@ def health_of(runs: Sequence[Run], step: int) -> dict[str, tuple[float, float]]:
         or later.
     """
     found = {}
-    for name in map(tag, KEYS):
+    for name in map(tag, _KEYS):
         everywhere, late = [], []
         for run in runs:
             if name in run.series:
@@ -637,7 +640,7 @@ def _last_tenth(one: Series, step: int) -> Array:
     return one.values[inside]
 
 
-def health_curves(runs: Sequence[Run], grid: Array) -> dict[str, Curve]:
+def health_curves(runs: Sequence[RecordedRun], grid: Array) -> dict[str, GroupCurve]:
     """Return the median over runs of the metrics in `DRAWN`, at environment steps `grid` [G]; by tag.
 
     Runs that do not have a metric at a step are left out of its median there.
@@ -651,7 +654,9 @@ def health_curves(runs: Sequence[Run], grid: Array) -> dict[str, Curve]:
             values = [
                 np.where(i, one.interpolate(grid), np.nan) for one, i in zip(having, inside, strict=True)
             ]
-            found[name] = Curve(grid[known], np.nanmedian(np.stack(values)[:, known], axis=0), None, None)
+            found[name] = GroupCurve(
+                grid[known], np.nanmedian(np.stack(values)[:, known], axis=0), None, None
+            )
     return found
 
 
@@ -799,7 +804,7 @@ class Request:
     how: Resampling
 
 
-def compare(runs: Sequence[Run], request: Request) -> Comparison:
+def compare(runs: Sequence[RecordedRun], request: Request) -> Comparison:
     """Runs in groups, environment by environment, and over all environments where there are several.
 
     Raises:
@@ -827,7 +832,7 @@ def compare(runs: Sequence[Run], request: Request) -> Comparison:
     )
 
 
-def _nothing(runs: Sequence[Run], request: Request) -> str:
+def _nothing(runs: Sequence[RecordedRun], request: Request) -> str:
     tags = {tag for run in runs for tag in run.series}
     if request.metric not in tags and request.metric in OF_EPISODES:
         furthest = max(run.last_step for run in runs)
@@ -852,7 +857,7 @@ def _nothing(runs: Sequence[Run], request: Request) -> str:
 
 
 def _environment(scored: Scored, request: Request) -> Panel:
-    names: dict[str, list[Run]] = {}
+    names: dict[str, list[RecordedRun]] = {}
     for run in scored.runs:
         names.setdefault(group_of(run, request.by), []).append(run)
     thresholds = thresholds_for([curve[-1] for curve in scored.curves.values()])
@@ -881,7 +886,7 @@ def _overall(
     if len(kept) < 2 or not everywhere:
         return None, None
     strata: dict[str, list[Array]] = {name: [] for name in sorted(everywhere)}
-    runs: dict[str, list[Run]] = {name: [] for name in strata}
+    runs: dict[str, list[RecordedRun]] = {name: [] for name in strata}
     for one, panel in kept:
         low, high = scale[one.env]
         for group in panel.groups:
@@ -896,7 +901,7 @@ def _overall(
             name,
             runs[name],
             curves,
-            {STEPS: curve_of(share, curves, request.how)},
+            {_STEPS: curve_of(share, curves, request.how)},
             thresholds,
             None,
             request.how,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pgx.runs.metrics import tag
 
-Numbers = NDArray[np.float64]
+CurveData = NDArray[np.float64]
 
 SMALLEST_WINDOW = 5  # looks: the fewest whose median one odd look does not move
 WINDOW = 0.1  # share of a run's looks that a median is taken over
@@ -20,13 +20,13 @@ class Curve:
     """One metric over environment steps."""
 
     key: str  # of pgx.runs.metrics
-    steps: Numbers  # [n]
-    values: Numbers  # [n]
+    steps: CurveData  # [n]
+    values: CurveData  # [n]
 
     def __len__(self) -> int:
         return len(self.values)
 
-    def medians(self) -> tuple[Numbers, Numbers, Numbers]:
+    def medians(self) -> tuple[CurveData, CurveData, CurveData]:
         """Medians over windows of a tenth of the looks, 5 at least; the steps at which each begins; and ends; [m]."""
         width = min(len(self), max(SMALLEST_WINDOW, round(WINDOW * len(self))))
         if width == 0:
@@ -36,7 +36,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedCurves:
     """A run, as far as its files tell."""
 
     rows: list[dict[str, Any]]  # of metrics.jsonl

@@ -16,17 +16,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pgx.analysis.curves import Curve, Numbers, Recorded
+from pgx.analysis.curves import Curve, CurveData, RecordedCurves
 
-State = Literal["failed", "killed", "interrupted", "pruned"]
-BAD: tuple[State, ...] = ("failed", "killed")
+EndState = Literal["failed", "killed", "interrupted", "pruned"]
+BAD: tuple[EndState, ...] = ("failed", "killed")
 
 
 @dataclass(frozen=True)
 class Ending:
     """The end of a run that did not reach its last step."""
 
-    state: State
+    state: EndState
     steps: int  # environment steps until then
     cause: str  # one line
 
@@ -50,7 +50,7 @@ NOT_FINITE = "NotFiniteError"  # how summary.json names it
 FROM_ENVIRONMENT = re.compile(r": the (observation|reward) of environment \d")
 
 
-def ending_of(run: Recorded) -> Ending | None:
+def ending_of(run: RecordedCurves) -> Ending | None:
     """Return how a run ended; None if it finished, is running, or does not say."""
     if run.running:
         return None
@@ -87,8 +87,8 @@ class Evidence:
     said: tuple[str, ...] = ()  # what belongs to it beside the metric
 
 
-Look = Callable[[Recorded, float], Evidence | None]
-Where = Callable[[Numbers], NDArray[np.bool_]]
+RunView = Callable[[RecordedCurves, float], Evidence | None]
+Where = Callable[[CurveData], NDArray[np.bool_]]
 
 
 def spell(curve: Curve, sick: Where, lasting: float) -> Evidence | None:
@@ -107,20 +107,20 @@ def spell(curve: Curve, sick: Where, lasting: float) -> Evidence | None:
     return Evidence(curve.key, int(begins[flagged][0]), int(ends[flagged][-1]), value, float(flagged.mean()))
 
 
-def stays_above(key: str, lasting: float = LASTING) -> Look:
+def stays_above(key: str, lasting: float = LASTING) -> RunView:
     """A metric is above the bound."""
     return lambda run, bound: spell(run.curve(key), lambda medians: medians > bound, lasting)
 
 
-def stays_below(key: str, lasting: float = LASTING) -> Look:
+def stays_below(key: str, lasting: float = LASTING) -> RunView:
     """A metric is below the bound."""
     return lambda run, bound: spell(run.curve(key), lambda medians: medians < bound, lasting)
 
 
-def times(key: str, look: Look) -> Look:
+def times(key: str, look: RunView) -> RunView:
     """The bound is so many times a value of the config."""
 
-    def looked(run: Recorded, bound: float) -> Evidence | None:
+    def looked(run: RecordedCurves, bound: float) -> Evidence | None:
         unit = run.number(key)
         seen = None if unit is None else look(run, bound * unit)
         return seen and replace(seen, said=(f"{key}={unit:g}",))
@@ -128,10 +128,10 @@ def times(key: str, look: Look) -> Look:
     return looked
 
 
-def setting(key: str, beyond: Callable[[float, float], bool], sign: Look, bound: float) -> Look:
+def setting(key: str, beyond: Callable[[float, float], bool], sign: RunView, bound: float) -> RunView:
     """A value of the config is beyond its bound, and a sign shows that it matters, by a bound of its own."""
 
-    def looked(run: Recorded, usual: float) -> Evidence | None:
+    def looked(run: RecordedCurves, usual: float) -> Evidence | None:
         value = run.number(key)
         if value is None or not beyond(value, usual):
             return None
@@ -141,16 +141,16 @@ def setting(key: str, beyond: Callable[[float, float], bool], sign: Look, bound:
     return looked
 
 
-def any_of(*looks: tuple[Look, float]) -> Look:
+def any_of(*looks: tuple[RunView, float]) -> RunView:
     """The first of several signs, each by its own bound, that shows."""
 
-    def looked(run: Recorded, bound: float) -> Evidence | None:
+    def looked(run: RecordedCurves, bound: float) -> Evidence | None:
         return next((seen for look, own in looks if (seen := look(run, own)) is not None), None)
 
     return looked
 
 
-def over_early_steps(run: Recorded, bound: float) -> Evidence | None:
+def over_early_steps(run: RecordedCurves, bound: float) -> Evidence | None:
     """Single updates move the policy by more than the bound, in nats, be it for a while alone.
 
     A policy that has become deterministic does not move any more, so the looks count up to the last that is over the
@@ -164,7 +164,7 @@ def over_early_steps(run: Recorded, bound: float) -> Evidence | None:
     return Evidence("kl", int(kl.steps[over[0]]), int(kl.steps[over[-1]]), value, share)
 
 
-def steps_too_long(run: Recorded, bound: float) -> Evidence | None:
+def steps_too_long(run: RecordedCurves, bound: float) -> Evidence | None:
     """KL is above the bound for half of the run, above twice that in single updates, or far above it in the first."""
     return (
         stays_above("kl", 0.5)(run, bound)
@@ -173,7 +173,7 @@ def steps_too_long(run: Recorded, bound: float) -> Evidence | None:
     )
 
 
-def first_step_above(run: Recorded, bound: float) -> Evidence | None:
+def first_step_above(run: RecordedCurves, bound: float) -> Evidence | None:
     """The first update, from the broadest policy of the run, moves it by more than the bound, in nats."""
     kl = run.curve("kl")
     if len(kl) == 0 or kl.values[0] <= bound:
@@ -181,7 +181,7 @@ def first_step_above(run: Recorded, bound: float) -> Evidence | None:
     return Evidence("kl", int(kl.steps[0]), int(kl.steps[0]), float(kl.values[0]), 1 / len(kl))
 
 
-def steps_too_short(run: Recorded, bound: float) -> Evidence | None:
+def steps_too_short(run: RecordedCurves, bound: float) -> Evidence | None:
     """Updates hardly move the policy, while the learning rate has not been annealed to a tenth of what it was."""
     kl, rate = run.curves("kl", "learning_rate")
     if len(kl) == 0:
@@ -195,7 +195,7 @@ def whole_run(key: str, curve: Curve, value: float) -> Evidence:
     return Evidence(key, int(curve.steps[0]), int(curve.steps[-1]), value, 1.0)
 
 
-def same_return(run: Recorded, bound: float) -> Evidence | None:
+def same_return(run: RecordedCurves, bound: float) -> Evidence | None:
     """The returns of all episodes of the run lie no further apart than the bound."""
     low, high = run.curves("episode_return_min", "episode_return_max")
     if len(low) == 0 or high.values.max() - low.values.min() > bound:
@@ -203,7 +203,7 @@ def same_return(run: Recorded, bound: float) -> Evidence | None:
     return whole_run("episode_return", low, float(low.values[0]))
 
 
-def typical_value(run: Recorded) -> tuple[Curve, float]:
+def typical_value(run: RecordedCurves) -> tuple[Curve, float]:
     """The scale of discounted returns, in reward: of a step, times the steps that the discount looks ahead."""
     returned, length = run.curves("episode_return", "episode_length")
     discount = run.number("algo.discount")
@@ -213,7 +213,7 @@ def typical_value(run: Recorded) -> tuple[Curve, float]:
     return returned, float(np.median(np.abs(returned.values) / length.values * horizon))
 
 
-def unscaled_values(run: Recorded, bound: float) -> Evidence | None:
+def unscaled_values(run: RecordedCurves, bound: float) -> Evidence | None:
     """The critic, or the advantages, are of numbers far larger than a network begins with."""
     returned, scale = typical_value(run)
     if run.value("env.scale_reward") is not False or not scale > bound:
@@ -222,7 +222,7 @@ def unscaled_values(run: Recorded, bound: float) -> Evidence | None:
     return replace(seen, said=("env.scale_reward=false", f"discounted returns of about {scale:,.0f}"))
 
 
-def few_rows(run: Recorded, bound: float) -> Evidence | None:
+def few_rows(run: RecordedCurves, bound: float) -> Evidence | None:
     """An update learns from few environment steps."""
     rows = run.rows_an_update()
     if rows is None or rows >= bound:
@@ -231,7 +231,7 @@ def few_rows(run: Recorded, bound: float) -> Evidence | None:
     return replace(seen, said=("environment steps an update",))
 
 
-def few_episodes(run: Recorded, bound: float) -> Evidence | None:
+def few_episodes(run: RecordedCurves, bound: float) -> Evidence | None:
     """An update learns from few episodes."""
     episodes, iteration = run.curves("episodes", "iteration")
     if len(iteration) < 2:
@@ -242,7 +242,7 @@ def few_episodes(run: Recorded, bound: float) -> Evidence | None:
     return replace(whole_run("episodes", episodes, an_update), said=("an update",))
 
 
-def uncorrected_lag(run: Recorded, bound: float) -> Evidence | None:
+def uncorrected_lag(run: RecordedCurves, bound: float) -> Evidence | None:
     """The acting policy is more updates behind than the bound, by what the runner says or was told."""
     lag = run.curve("policy_lag")
     if len(lag):
@@ -253,7 +253,7 @@ def uncorrected_lag(run: Recorded, bound: float) -> Evidence | None:
     return replace(whole_run("ess", ess, float(np.median(ess.values))), said=(f"runner.lag={told:g}",))
 
 
-def entropy_held_up(run: Recorded, bound: float) -> Evidence | None:
+def entropy_held_up(run: RecordedCurves, bound: float) -> Evidence | None:
     """In the later half of a run entropy is no lower than that share of what it began with."""
     entropy = run.curve("entropy")
     late = entropy.values[len(entropy) // 2 :]
@@ -262,7 +262,7 @@ def entropy_held_up(run: Recorded, bound: float) -> Evidence | None:
     return whole_run("entropy", entropy, float(np.median(late)))
 
 
-def narrow_start(run: Recorded, bound: float) -> Evidence | None:
+def narrow_start(run: RecordedCurves, bound: float) -> Evidence | None:
     """The first policy's standard deviation, as the config has it, is below the bound, in nats."""
     began, entropy = run.number("policy.log_std_init"), run.curve("entropy")
     if began is None or began >= bound or len(entropy) == 0:
@@ -271,10 +271,10 @@ def narrow_start(run: Recorded, bound: float) -> Evidence | None:
     return replace(seen, said=(f"policy.log_std_init={began:g}",))
 
 
-def once_above(key: str) -> Look:
+def once_above(key: str) -> RunView:
     """A metric is above the bound in a single look or more: what is too much to happen once."""
 
-    def looked(run: Recorded, bound: float) -> Evidence | None:
+    def looked(run: RecordedCurves, bound: float) -> Evidence | None:
         curve = run.curve(key)
         over = curve.values > bound
         if not over.any():
@@ -293,7 +293,7 @@ full_step_fails = any_of(
 )
 
 
-def damped_away(run: Recorded, bound: float) -> Evidence | None:
+def damped_away(run: RecordedCurves, bound: float) -> Evidence | None:
     """KL below the bound's share of the trust region, while no line search shortens the steps."""
     fraction = run.curve("line_search_fraction").values
     if len(fraction) and np.median(fraction) < 1:
@@ -306,7 +306,7 @@ over_its_bound = any_of(
 )
 
 
-def gradient_clipped(run: Recorded, bound: float) -> Evidence | None:
+def gradient_clipped(run: RecordedCurves, bound: float) -> Evidence | None:
     """The gradient is longer, by the bound's factor, than what the optimizer takes of it."""
     return times("optimizer.max_grad_norm", stays_above("gradient_norm", 0.9))(run, bound)
 
@@ -315,7 +315,7 @@ LONG = 1 / 3  # share of a run: a critic falls behind for a while whenever the p
 FIRST = 0.1  # share of a run that no critic is judged by
 
 
-def errors(run: Recorded, key: str) -> tuple[Curve, Numbers]:
+def errors(run: RecordedCurves, key: str) -> tuple[Curve, CurveData]:
     """An explained variance, and the critic's error in units of what it has to learn, each [n].
 
     Where all episodes return the same there is no variance to explain, and the explained share is noise below 0
@@ -329,14 +329,14 @@ def errors(run: Recorded, key: str) -> tuple[Curve, Numbers]:
     return Curve(key, explained.steps[start:], explained.values[start:]), error[start:]
 
 
-def explains_nothing(run: Recorded, bound: float) -> Evidence | None:
+def explains_nothing(run: RecordedCurves, bound: float) -> Evidence | None:
     """Explained variance at or below the bound for a third of the run, with errors that matter."""
     explained, error = errors(run, "explained_variance")
     wrong = Curve(explained.key, explained.steps, np.where(error > 0.1, explained.values, np.inf))
     return spell(wrong, lambda medians: medians <= bound, LONG)
 
 
-def diverges(run: Recorded, bound: float) -> Evidence | None:
+def diverges(run: RecordedCurves, bound: float) -> Evidence | None:
     """The critic's error is larger than the bound, in units of the return, and it explains less than nothing."""
     explained, error = errors(run, "explained_variance_after")
     wrong = Curve("critic_loss", explained.steps, np.where(explained.values < 0, error, 0.0))
@@ -344,7 +344,7 @@ def diverges(run: Recorded, bound: float) -> Evidence | None:
     return seen and replace(seen, said=("the error's size in units of the return",))
 
 
-def gains_apart(run: Recorded, bound: float) -> Evidence | None:
+def gains_apart(run: RecordedCurves, bound: float) -> Evidence | None:
     """The actual gain of the surrogate is less than the bound's share of the one predicted."""
     gained, predicted = run.curves("surrogate_gain", "predicted_gain")
     due = predicted.values > 0
@@ -353,7 +353,7 @@ def gains_apart(run: Recorded, bound: float) -> Evidence | None:
     return seen and replace(seen, said=("as a share of health/predicted_gain",))
 
 
-def search_rejects(run: Recorded, bound: float) -> Evidence | None:
+def search_rejects(run: RecordedCurves, bound: float) -> Evidence | None:
     """The line search finds no step in more than the bound's share of the looks."""
     fraction = run.curve("line_search_fraction")
     rejected = fraction.values == 0
@@ -363,14 +363,14 @@ def search_rejects(run: Recorded, bound: float) -> Evidence | None:
     return Evidence(fraction.key, int(steps[0]), int(steps[-1]), 0.0, float(rejected.mean()))
 
 
-def progress(run: Recorded) -> tuple[Curve, Numbers, Numbers]:
+def progress(run: RecordedCurves) -> tuple[Curve, CurveData, CurveData]:
     """The recent return, its medians, and the steps at which their windows end."""
     recent = run.curve("episode_return_recent")
     medians, _, ends = recent.medians()
     return recent, medians, ends
 
 
-def lost(run: Recorded, bound: float) -> Evidence | None:
+def lost(run: RecordedCurves, bound: float) -> Evidence | None:
     """More than the bound's share of what the return had gained is gone at the end."""
     recent, medians, ends = progress(run)
     if len(medians) == 0:
@@ -386,7 +386,7 @@ def lost(run: Recorded, bound: float) -> Evidence | None:
     return Evidence(recent.key, int(ends[best]), int(ends[-1]), float(medians[-1]), 1.0, said)
 
 
-def short_horizon(run: Recorded, bound: float) -> Evidence | None:
+def short_horizon(run: RecordedCurves, bound: float) -> Evidence | None:
     """More than the bound's share of the best return is gone while rewards a step rose and episodes became shorter.
 
     And episodes were longer at their best than the horizon 1 / (1 - discount): what the run gave up is mostly beyond
@@ -412,7 +412,7 @@ def short_horizon(run: Recorded, bound: float) -> Evidence | None:
     return Evidence(returns.key, int(ends[best]), int(ends[-1]), float(earned[-1]), 1.0, said)
 
 
-def stopped_exploring(run: Recorded, bound: float) -> Evidence | None:
+def stopped_exploring(run: RecordedCurves, bound: float) -> Evidence | None:
     """Entropy below the bound's share of what it began with, while the return is not at its best."""
     entropy = run.curve("entropy")
     if len(entropy) == 0:
@@ -428,7 +428,7 @@ def stopped_exploring(run: Recorded, bound: float) -> Evidence | None:
     return seen if stuck else None
 
 
-def undone(run: Recorded, bound: float) -> Evidence | None:
+def undone(run: RecordedCurves, bound: float) -> Evidence | None:
     """More updates than the bound made parameters NaN or infinite and were undone; or one ended the run."""
     skipped = run.curve("updates_skipped")
     if len(skipped) and skipped.values[-1] > bound:
@@ -442,7 +442,7 @@ def undone(run: Recorded, bound: float) -> Evidence | None:
     return Evidence("updates_skipped", ending.steps, ending.steps, 1.0, 1.0, ("it ended the run",))
 
 
-def environment_not_finite(run: Recorded, bound: float) -> Evidence | None:
+def environment_not_finite(run: RecordedCurves, bound: float) -> Evidence | None:
     """Return evidence if an observation or a reward was NaN or infinite and ended the run."""
     ending = ending_of(run)
     if ending is None or not ending.of_environment:
@@ -456,7 +456,7 @@ SMALLEST_ENTROPY = 0.1  # nats of one dimension, below which the number of dimen
 RISEN = 1.5  # standard deviations; thirds of a curve that rises evenly differ by 2.3
 
 
-def no_reward(run: Recorded, bound: float) -> Evidence | None:
+def no_reward(run: RecordedCurves, bound: float) -> Evidence | None:
     """All episodes of the run return the bound, 0."""
     low, high = run.curves("episode_return_min", "episode_return_max")
     if len(low) == 0 or low.values.min() != bound or high.values.max() != bound:
@@ -464,7 +464,7 @@ def no_reward(run: Recorded, bound: float) -> Evidence | None:
     return whole_run("episode_return", low, bound)
 
 
-def zero_advantages(run: Recorded, bound: float) -> Evidence | None:
+def zero_advantages(run: RecordedCurves, bound: float) -> Evidence | None:
     """Minibatches of one row are normalised, or the advantages do not differ where the returns do."""
     if run.number("algo.minibatch_size") == 1 and run.value("algo.normalize_advantage") == "minibatch":
         deviation = run.curve("advantage_std")
@@ -481,7 +481,7 @@ def zero_advantages(run: Recorded, bound: float) -> Evidence | None:
     return Evidence("advantage_std", int(steps[0]), int(steps[-1]), 0.0, float(zero.mean()), size)
 
 
-def outside_bounds(run: Recorded, bound: float) -> Evidence | None:
+def outside_bounds(run: RecordedCurves, bound: float) -> Evidence | None:
     """More than the bound's fraction of the actions is clipped while entropy does not fall."""
     entropy = run.curve("entropy")
     late = entropy.values[len(entropy) // 2 :]
@@ -491,7 +491,7 @@ def outside_bounds(run: Recorded, bound: float) -> Evidence | None:
     return seen and replace(seen, said=(f"entropy {entropy.values[0]:.3g} to {entropy.values[-1]:.3g} nats",))
 
 
-def deviation_explodes(run: Recorded, bound: float) -> Evidence | None:
+def deviation_explodes(run: RecordedCurves, bound: float) -> Evidence | None:
     """Entropy exceeds its beginning by the bound, in nats, for each dimension of the actions.
 
     The summary of a run has their number. Before its end, and in runs of earlier versions, it follows from the entropy
@@ -506,7 +506,7 @@ def deviation_explodes(run: Recorded, bound: float) -> Evidence | None:
     return seen and replace(seen, said=(f"{entropy.values[0]:.3g} at {int(entropy.steps[0]):,} steps",))
 
 
-def _action_dimensions(run: Recorded, entropy: float, log_std: float) -> int:
+def _action_dimensions(run: RecordedCurves, entropy: float, log_std: float) -> int:
     """The components of an action: those that the summary tells, or those of a Gaussian with this entropy."""
     told = run.summary.get("action_dimensions")
     if isinstance(told, int) and told >= 1:
@@ -515,7 +515,7 @@ def _action_dimensions(run: Recorded, entropy: float, log_std: float) -> int:
     return max(1, round(entropy / of_one)) if abs(of_one) > SMALLEST_ENTROPY else 1
 
 
-def stands_still(run: Recorded, bound: float) -> Evidence | None:
+def stands_still(run: RecordedCurves, bound: float) -> Evidence | None:
     """KL is below the bound, in nats, in half of the updates, and the return does not rise."""
     kl, recent = run.curves("kl", "episode_return_recent")
     rate = run.curve("learning_rate")

@@ -10,17 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pgx.analysis import detectors
-from pgx.analysis.curves import Recorded
-from pgx.analysis.detectors import Look, stays_above, stays_below
+from pgx.analysis.curves import RecordedCurves
+from pgx.analysis.detectors import RunView, stays_above, stays_below
 from pgx.runs.metrics import tag
 
 
 @dataclass(frozen=True)
-class Kind:
+class DiagnosisKind:
     """The runs that a sickness can befall."""
 
     words: str
-    holds: Callable[[Recorded], bool]
+    holds: Callable[[RecordedCurves], bool]
 
 
 @dataclass(frozen=True)
@@ -33,59 +33,59 @@ class Problem:
     bound: float
     source: str  # of the bound
     turn: tuple[str, ...]  # "lower key": knobs, those first that are likelier to help
-    of: Kind
-    look: Look
+    of: DiagnosisKind
+    look: RunView
     explains: tuple[str, ...] = ()  # what is no sickness of its own where this one is
     fewest: int = 5  # rows of metrics that it takes; fewer than 5 have no medians to speak of
 
 
-def _has(*keys: str) -> Callable[[Recorded], bool]:
+def _has(*keys: str) -> Callable[[RecordedCurves], bool]:
     return lambda run: any(run.value(key) is not None for key in keys)
 
 
-def _rule(run: Recorded, *names: str) -> bool:
+def _rule(run: RecordedCurves, *names: str) -> bool:
     return run.value("algo.name") in names
 
 
-ALL = Kind("all", lambda run: True)
-GRADIENT = Kind("rules with an `optimizer`", _has("optimizer.name"))
-SINGLE = Kind(
+ALL = DiagnosisKind("all", lambda run: True)
+GRADIENT = DiagnosisKind("rules with an `optimizer`", _has("optimizer.name"))
+SINGLE = DiagnosisKind(
     "a2c, actor_critic, reinforce, vtrace with `optimizer.max_grad_norm`",
     lambda run: _rule(run, "a2c", "actor_critic", "reinforce", "vtrace"),
 )
-CLIPPED = Kind("ppo, ppg", _has("algo.clip_range"))
-PASSES = Kind("ppo, ppg, ppo_kl, mdpo", lambda run: _rule(run, "ppo", "ppg", "ppo_kl", "mdpo"))
-TRUST = Kind("trpo, npg", _has("algo.max_kl"))
-BOUNDED = Kind("npg, ppo_kl", lambda run: _rule(run, "npg", "ppo_kl"))
-SEARCH = Kind("trpo", _has("algo.line_search_steps"))
-CONJUGATE = Kind(
+CLIPPED = DiagnosisKind("ppo, ppg", _has("algo.clip_range"))
+PASSES = DiagnosisKind("ppo, ppg, ppo_kl, mdpo", lambda run: _rule(run, "ppo", "ppg", "ppo_kl", "mdpo"))
+TRUST = DiagnosisKind("trpo, npg", _has("algo.max_kl"))
+BOUNDED = DiagnosisKind("npg, ppo_kl", lambda run: _rule(run, "npg", "ppo_kl"))
+SEARCH = DiagnosisKind("trpo", _has("algo.line_search_steps"))
+CONJUGATE = DiagnosisKind(
     "trpo, npg with `algo.solver=cg`",
     lambda run: TRUST.holds(run) and run.value("algo.solver") in (None, "cg"),
 )
-CRITIC = Kind("rules with a `critic_optimizer`", _has("critic_optimizer.name"))
-BONUS = Kind("rules with `algo.entropy_coefficient`", _has("algo.entropy_coefficient"))
-ONLINE = Kind("all but off_policy_reinforce", lambda run: not _rule(run, "off_policy_reinforce"))
-EPISODES = Kind("`runner=episodes`", lambda run: run.value("runner.name") == "episodes")
-STRETCHES = Kind(
+CRITIC = DiagnosisKind("rules with a `critic_optimizer`", _has("critic_optimizer.name"))
+BONUS = DiagnosisKind("rules with `algo.entropy_coefficient`", _has("algo.entropy_coefficient"))
+ONLINE = DiagnosisKind("all but off_policy_reinforce", lambda run: not _rule(run, "off_policy_reinforce"))
+EPISODES = DiagnosisKind("`runner=episodes`", lambda run: run.value("runner.name") == "episodes")
+STRETCHES = DiagnosisKind(
     "`runner=sync`, `runner=actor_learner`", lambda run: run.value("runner.name") in ("sync", "actor_learner")
 )
-UNCORRECTED = Kind(
+UNCORRECTED = DiagnosisKind(
     "all but vtrace, off_policy_reinforce and `runner=a3c`",
     lambda run: not _rule(run, "vtrace", "off_policy_reinforce") and run.value("runner.name") != "a3c",
 )
-CORRECTED = Kind("vtrace", lambda run: _rule(run, "vtrace"))
-CONTINUOUS = Kind("continuous actions", _has("policy.log_std_init"))
-GAUSSIAN = Kind(
+CORRECTED = DiagnosisKind("vtrace", lambda run: _rule(run, "vtrace"))
+CONTINUOUS = DiagnosisKind("continuous actions", _has("policy.log_std_init"))
+GAUSSIAN = DiagnosisKind(
     "continuous actions with `policy.continuous=gaussian`",
     lambda run: CONTINUOUS.holds(run) and run.value("policy.continuous") in (None, "gaussian"),
 )
 
 
-STEPS = (
+_STEPS = (
     "KL over its bound", "ESS collapse", "clip fraction high", "predicted and actual gain apart", "return lost",
 )  # fmt: skip
 DOWNSTREAM = (
-    *STEPS, "numbers not finite", "actions outside the bounds",
+    *_STEPS, "numbers not finite", "actions outside the bounds",
     "standard deviation explodes", "exploration lost", "critic diverging", "critic explains nothing",
     "gradient always clipped", "line search rejects", "policy does not move",
 )  # fmt: skip
@@ -162,7 +162,7 @@ PROBLEMS: tuple[Problem, ...] = (
         "policy lag cuts the weights", ("rho_clipped",), "above {} of the weights is cut off by `algo.rho_clip`", 0.2,
         "pgx's own (docs/algorithms/vtrace.md); what is learned then: Espeholt et al., 2018, section 4.1",
         ("lower runner.lag", "lower runner.queue", "lower optimizer.learning_rate", "raise algo.rho_clip"),
-        CORRECTED, stays_above("rho_clipped"), STEPS,
+        CORRECTED, stays_above("rho_clipped"), _STEPS,
     ),
     Problem(
         "entropy held up by its bonus", ("entropy",),
@@ -207,7 +207,7 @@ PROBLEMS: tuple[Problem, ...] = (
         "conjugate gradient does not converge", ("cg_residual",), "`algo/cg_residual` above {}", 0.7,
         "pgx's own; inexact Newton methods ask for 0.5 or less: Nocedal and Wright, 2006, section 7.1",
         ("raise algo.cg_steps", "raise algo.damping"),
-        CONJUGATE, stays_above("cg_residual"), ("line search rejects", "damping too large", *STEPS),
+        CONJUGATE, stays_above("cg_residual"), ("line search rejects", "damping too large", *_STEPS),
     ),
     Problem(
         "learning rate too high", ("kl",),
@@ -232,7 +232,7 @@ PROBLEMS: tuple[Problem, ...] = (
         "pgx's own; of a sound run entropy falls",
         ("lower optimizer.learning_rate", "lower algo.entropy_coefficient", "set policy.continuous=squashed_gaussian",
          "set algo.target_kl"),
-        CONTINUOUS, detectors.deviation_explodes, (*STEPS, "numbers not finite", "critic explains nothing"),
+        CONTINUOUS, detectors.deviation_explodes, (*_STEPS, "numbers not finite", "critic explains nothing"),
     ),
     Problem(
         "exploration lost", ("entropy", "episode_return_recent"),
@@ -274,7 +274,7 @@ PROBLEMS: tuple[Problem, ...] = (
         "pgx's own; explained variance below 0 is worse than a constant: OpenAI Baselines",
         ("lower critic_optimizer.learning_rate", "set critic_optimizer.max_grad_norm", "true env.scale_reward"),
         CRITIC, detectors.diverges,
-        ("critic explains nothing", "gradient always clipped", *STEPS),
+        ("critic explains nothing", "gradient always clipped", *_STEPS),
     ),
     Problem(
         "critic explains nothing", ("explained_variance", "critic_loss"),
@@ -289,7 +289,7 @@ PROBLEMS: tuple[Problem, ...] = (
         "KL over its bound", ("kl",), "KL above {} times `algo.max_kl` or `algo.kl_target`", 3.0,
         "pgx's own; Schulman et al., 2017, section 4, doubles the penalty from 1.5 on",
         ("raise algo.damping", "lower algo.max_kl", "lower optimizer.learning_rate", "lower algo.epochs"),
-        BOUNDED, detectors.over_its_bound, STEPS[1:],
+        BOUNDED, detectors.over_its_bound, _STEPS[1:],
     ),
     Problem(
         "line search rejects", ("line_search_fraction",), "no step is found in more than {} of the updates", 0.25,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pgx.analysis.curves import Recorded
+from pgx.analysis.curves import RecordedCurves
 from pgx.analysis.detectors import Ending, Evidence, ending_of
 from pgx.analysis.diagnostics import PROBLEMS, Problem
 from pgx.runs.metrics import tag
@@ -36,7 +36,7 @@ class Diagnosis:
         return bool(self.found) or (self.ending is not None and self.ending.bad)
 
 
-def examine(run: Recorded) -> Diagnosis:
+def examine(run: RecordedCurves) -> Diagnosis:
     """Look for every sickness that can befall a run.
 
     Args:
@@ -64,7 +64,7 @@ def examine(run: Recorded) -> Diagnosis:
     return Diagnosis(tuple(found), untold, short, ending_of(run))
 
 
-def advice(sickness: Problem, run: Recorded) -> list[str]:
+def advice(sickness: Problem, run: RecordedCurves) -> list[str]:
     """What to turn, with the values of the run; knobs that its config has not are left out."""
     said = []
     for turn in sickness.turn:
@@ -86,7 +86,7 @@ def advice(sickness: Problem, run: Recorded) -> list[str]:
     return said
 
 
-def _has_key(run: Recorded, key: str) -> bool:
+def _has_key(run: RecordedCurves, key: str) -> bool:
     section, _, name = key.rpartition(".")
     inside = run.value(section)
     return hasattr(inside, "__contains__") and name in inside

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pgx.analysis.foreign_runs import PATTERN, read_foreign
-from pgx.analysis.reading import KEYS, Run, UnreadableError, no_rows, read_own
+from pgx.analysis.reading import IDENTITY_KEYS, RecordedRun, UnreadableError, no_rows, read_own
 from pgx.config.stored import CONFIG
 from pgx.core.errors import UserError
 from pgx.core.schema import nearest
@@ -38,8 +38,9 @@ def parse_place(text: str) -> Place:
     said: dict[str, str] = {}
     for pair in found[2].split(",") if found else []:
         key, _, value = pair.partition("=")
-        if key not in KEYS or not value:
-            raise UserError(f"{text}: '{pair}': expected {', '.join(KEYS)} = a value{nearest(key, KEYS)}")
+        if key not in IDENTITY_KEYS or not value:
+            hint = nearest(key, IDENTITY_KEYS)
+            raise UserError(f"{text}: '{pair}': expected {', '.join(IDENTITY_KEYS)} = a value{hint}")
         said[key] = value
     return Place(folder, said)
 
@@ -67,9 +68,9 @@ def _folders(top: Path) -> Iterator[tuple[Path, bool]]:
             yield path, False
 
 
-def read_runs(places: Sequence[Place]) -> tuple[list[Run], list[str]]:
+def read_runs(places: Sequence[Place]) -> tuple[list[RecordedRun], list[str]]:
     """Every run below the places, once each, and a line about each that cannot be read."""
-    runs: dict[Path, Run] = {}
+    runs: dict[Path, RecordedRun] = {}
     problems = []
     for place in places:
         for folder, own in _folders(place.folder):
@@ -84,7 +85,7 @@ def read_runs(places: Sequence[Place]) -> tuple[list[Run], list[str]]:
     return list(runs.values()), problems
 
 
-def _read(folder: Path, own: bool, said: Mapping[str, str]) -> Run:
+def _read(folder: Path, own: bool, said: Mapping[str, str]) -> RecordedRun:
     if own and (folder / METRICS).is_file():
         return _as_said(read_own(folder), said)
     if any(folder.glob(PATTERN)):
@@ -92,7 +93,7 @@ def _read(folder: Path, own: bool, said: Mapping[str, str]) -> Run:
     raise UnreadableError(no_rows(folder))
 
 
-def _as_said(run: Run, said: Mapping[str, str]) -> Run:
+def _as_said(run: RecordedRun, said: Mapping[str, str]) -> RecordedRun:
     """A run of pgx under the names that the user gives it."""
     return replace(
         run,

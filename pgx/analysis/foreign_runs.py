@@ -15,14 +15,15 @@ import numpy as np
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from tensorboard.util import tensor_util
 
-from pgx.analysis.reading import Array, Run, Series, UnreadableError, identify
+from pgx.analysis.reading import RecordedRun, Series, UnreadableError, identify
+from pgx.analysis.statistics import Array
 from pgx.runs.metrics import tag
 
 PATTERN = "events.out.tfevents.*"
 
 
 @dataclass(frozen=True)
-class Recorded:
+class ForeignMetrics:
     """One tag, in the order of writing."""
 
     steps: Array  # [n]
@@ -43,7 +44,7 @@ class _Column:
             column[:] = [column[i] for i in keep]
 
 
-def read_events(folder: Path) -> tuple[dict[str, Recorded], dict[str, str]]:
+def read_events(folder: Path) -> tuple[dict[str, ForeignMetrics], dict[str, str]]:
     """Scalars and texts by tag, of all event files directly in a folder.
 
     A file that ends within a record is read up to there: it may be growing. Where a later file of the run begins at an
@@ -73,7 +74,7 @@ def read_events(folder: Path) -> tuple[dict[str, Recorded], dict[str, str]]:
                 column.clock.append(before + last)
         before += last
     return {
-        tag: Recorded(np.asarray(c.steps, dtype=np.float64), np.asarray(c.values), np.asarray(c.clock))
+        tag: ForeignMetrics(np.asarray(c.steps, dtype=np.float64), np.asarray(c.values), np.asarray(c.clock))
         for tag, c in columns.items()
     }, texts
 
@@ -89,7 +90,7 @@ def _scalar(entry: Any) -> float | None:
     return number if np.isfinite(number) else None
 
 
-RECENT = 20  # episodes in the running mean of the recent return, as in pgx's own runs
+_RECENT = 20  # episodes in the running mean of the recent return, as in pgx's own runs
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ _ROW = re.compile(r"^\|([^|]+)\|([^|]*)\|$", re.MULTILINE)
 _WRITTEN = {"env_id": "env", "exp_name": "algo", "seed": "seed"}  # CleanRL's names for what tells runs apart
 
 
-def read_foreign(folder: Path, said: Mapping[str, str]) -> Run:
+def read_foreign(folder: Path, said: Mapping[str, str]) -> RecordedRun:
     """The run whose event files are in a folder; tags that are not known are kept as they are.
 
     Args:
@@ -233,7 +234,7 @@ def read_foreign(folder: Path, said: Mapping[str, str]) -> Run:
     short = peer.short if peer else "tensorboard"
     told = {ours: config[theirs] for theirs, ours in _WRITTEN.items() if config.get(theirs)}
     identity = identify(folder, short, said, told)
-    return Run(
+    return RecordedRun(
         folder=folder,
         source=peer.name if peer else "TensorBoard",
         env=identity.env,
@@ -247,7 +248,7 @@ def read_foreign(folder: Path, said: Mapping[str, str]) -> Run:
     )
 
 
-def _translated(recorded: Mapping[str, Recorded], peer: Peer | None) -> dict[str, Series]:
+def _translated(recorded: Mapping[str, ForeignMetrics], peer: Peer | None) -> dict[str, Series]:
     """By pgx's tags where they have one, with the seconds and the recent return, which nobody else writes."""
     found: dict[str, Series] = {}
     clocks: list[Series] = []
@@ -276,7 +277,7 @@ def _ordered(steps: np.ndarray, values: np.ndarray) -> Series:
 
 
 def _env_steps(
-    name: str, column: Recorded, recorded: Mapping[str, Recorded], peer: Peer | None
+    name: str, column: ForeignMetrics, recorded: Mapping[str, ForeignMetrics], peer: Peer | None
 ) -> np.ndarray:
     """The environment steps of a tag's rows; where it is written over updates, those that were told of just before."""
     told = [recorded[known] for known in peer.env_steps if known in recorded] if peer else []
@@ -290,5 +291,5 @@ def _running_mean(values: np.ndarray) -> np.ndarray:
     """The mean of the last RECENT values at each."""
     total = np.concatenate([[0.0], np.cumsum(values)])
     end = np.arange(1, len(values) + 1)
-    begin = np.maximum(end - RECENT, 0)
+    begin = np.maximum(end - _RECENT, 0)
     return np.asarray((total[end] - total[begin]) / (end - begin))

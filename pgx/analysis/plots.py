@@ -19,9 +19,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from pgx.analysis.comparison import AXES, DRAWN, STEPS, Axis, Comparison, Curve, Panel, label, spent_at
-from pgx.analysis.reading import Array, Run
-from pgx.analysis.statistics import Estimate
+from pgx.analysis.comparison import _STEPS, AXES, DRAWN, Axis, Comparison, GroupCurve, Panel, label, spent_at
+from pgx.analysis.reading import RecordedRun
+from pgx.analysis.statistics import Array, Estimate
 from pgx.runs.metrics import tag
 
 STYLE = """
@@ -73,24 +73,24 @@ HEALTH = tuple(map(tag, DRAWN))
 LOGARITHMIC = (tag("kl"),)
 WORST_EXPLAINED = -1.0  # lower end of the axis: the first updates of a critic may be far below it
 MARGINS = (0.62, 0.12, 0.5, 0.15)  # inches left, right, below and above the axes of a single panel
-POINTS = 301  # of a thin curve, at most
+_POINTS = 301  # of a thin curve, at most
 
 
 @dataclass(frozen=True)
-class Look:
+class PlotStyle:
     """Colour and line style of a group, the same in all figures."""
 
     colour: str
     style: Style
 
 
-Looks = Mapping[str, Look]
+Looks = Mapping[str, PlotStyle]
 
 
-def looks(names: Sequence[str]) -> dict[str, Look]:
+def looks(names: Sequence[str]) -> dict[str, PlotStyle]:
     """Return a look for each group."""
     return {
-        name: Look(COLOURS[i % len(COLOURS)], STYLES[i // len(COLOURS) % len(STYLES)])
+        name: PlotStyle(COLOURS[i % len(COLOURS)], STYLES[i // len(COLOURS) % len(STYLES)])
         for i, name in enumerate(sorted(set(names)))
     }
 
@@ -149,7 +149,7 @@ def draw_health(axes: Axes, panel: Panel, metric: str, look: Looks) -> None:
     for group in panel.groups:
         if panel.step is not None and len(group.runs) > 1:
             for run in group.runs:
-                _draw_run(axes, run, metric, STEPS, panel.step, look[group.name])
+                _draw_run(axes, run, metric, _STEPS, panel.step, look[group.name])
         if metric in group.health_curves:
             _draw(axes, group.health_curves[metric], group.name, look[group.name])
     drawn = [np.asarray(line.get_ydata(), dtype=np.float64) for line in axes.get_lines()]
@@ -157,7 +157,7 @@ def draw_health(axes: Axes, panel: Panel, metric: str, look: Looks) -> None:
         axes.set_yscale("log", nonpositive="mask")
     if metric == tag("explained_variance"):
         axes.set_ylim(max(WORST_EXPLAINED, axes.get_ylim()[0]), 1.05)
-    axes.set_xlabel(STEPS.label)
+    axes.set_xlabel(_STEPS.label)
     axes.set_ylabel(label(metric).axis)
     _short_numbers(axes)
 
@@ -208,13 +208,13 @@ def draw_pairs(axes: Axes, panel: Panel) -> None:
     axes.set_xlabel("probability")
 
 
-def _draw(axes: Axes, curve: Curve, name: str, look: Look) -> None:
+def _draw(axes: Axes, curve: GroupCurve, name: str, look: PlotStyle) -> None:
     axes.plot(curve.x, curve.y, label=name, linewidth=1.8, color=look.colour, linestyle=look.style)
     if curve.low is not None and curve.high is not None:
         axes.fill_between(curve.x, curve.low, curve.high, color=look.colour, alpha=0.18, linewidth=0)
 
 
-def _draw_run(axes: Axes, run: Run, metric: str, axis: Axis, step: int, look: Look) -> None:
+def _draw_run(axes: Axes, run: RecordedRun, metric: str, axis: Axis, step: int, look: PlotStyle) -> None:
     """Draw a run's rows up to a step as a thin curve."""
     steps = _rows_until(run, metric, step)
     spent = spent_at(run, axis, steps)
@@ -223,7 +223,7 @@ def _draw_run(axes: Axes, run: Run, metric: str, axis: Axis, step: int, look: Lo
         axes.plot(spent, values, linewidth=0.7, alpha=0.4, color=look.colour, linestyle=look.style)
 
 
-def _rows_until(run: Run, metric: str, step: int) -> Array:
+def _rows_until(run: RecordedRun, metric: str, step: int) -> Array:
     """Return the steps of a run's finite rows up to a step, and the step itself; at most `POINTS` of them."""
     if metric not in run.series:
         return np.zeros(0)
@@ -231,9 +231,9 @@ def _rows_until(run: Run, metric: str, step: int) -> Array:
     steps = one.steps[(one.steps < step) & np.isfinite(one.values)]
     if len(one.steps) and one.steps[0] <= step <= one.steps[-1]:
         steps = np.append(steps, float(step))
-    if len(steps) <= POINTS:
+    if len(steps) <= _POINTS:
         return steps
-    return np.asarray(steps[np.linspace(0, len(steps) - 1, POINTS).round().astype(int)])
+    return np.asarray(steps[np.linspace(0, len(steps) - 1, _POINTS).round().astype(int)])
 
 
 def _short_numbers(axes: Axes) -> None:

@@ -16,14 +16,12 @@ from typing import Any
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 
+from pgx.analysis.statistics import Array
 from pgx.config.stored import CONFIG, LARGEST, present_key
 from pgx.runs.lock import holder
 from pgx.runs.loggers.jsonl import METRICS, read
 from pgx.runs.writer import read_summary
-
-Array = NDArray[np.float64]
 
 
 class UnreadableError(Exception):
@@ -54,7 +52,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Run:
+class RecordedRun:
     """One run, whoever wrote it."""
 
     folder: Path
@@ -80,19 +78,19 @@ def series(steps: list[float], values: list[float]) -> Series:
     return Series(at[order], np.asarray(values, dtype=np.float64)[order])
 
 
-def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+def flat_keys(values: Mapping[str, Any]) -> dict[str, Any]:
     """Nested values by dotted key."""
     found: dict[str, Any] = {}
     for key, inner in values.items():
         if isinstance(inner, Mapping) and inner:
-            found |= {f"{key}.{name}": leaf for name, leaf in flat(inner).items()}
+            found |= {f"{key}.{name}": leaf for name, leaf in flat_keys(inner).items()}
         else:
             found[str(key)] = inner
     return found
 
 
 UNKNOWN = "unknown"
-KEYS = ("env", "algo", "seed")
+IDENTITY_KEYS = ("env", "algo", "seed")
 
 _ENV = re.compile(r"[A-Za-z][\w.-]*-v\d+")
 _SEED = re.compile(r"(?:seed|s)[_=-]?(\d+)", re.IGNORECASE)
@@ -101,7 +99,7 @@ _NUMBERED = re.compile(r"([A-Za-z].*)_(\d{1,5})")
 
 
 @dataclass(frozen=True)
-class Identity:
+class RunIdentity:
     """What runs are grouped by."""
 
     env: str
@@ -109,7 +107,7 @@ class Identity:
     seed: str | None
 
 
-def identify(folder: Path, short: str, said: Mapping[str, str], told: Mapping[str, str]) -> Identity:
+def identify(folder: Path, short: str, said: Mapping[str, str], told: Mapping[str, str]) -> RunIdentity:
     """A foreign run's identity.
 
     What the user said comes first, then what the run wrote of itself, then its folder's name by the first rule that
@@ -127,7 +125,7 @@ def identify(folder: Path, short: str, said: Mapping[str, str], told: Mapping[st
     env = said.get("env") or told.get("env") or named.get("env") or UNKNOWN
     algo = said.get("algo") or f"{short}:{told.get('algo') or named.get('algo') or UNKNOWN}"
     seed = said.get("seed") or told.get("seed") or named.get("seed")
-    return Identity(env, algo, seed)
+    return RunIdentity(env, algo, seed)
 
 
 def _from_names(parts: tuple[str, ...]) -> dict[str, str]:
@@ -153,17 +151,17 @@ SOURCE = "pgx"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def read_own(folder: Path) -> Run:
+def read_own(folder: Path) -> RecordedRun:
     """The run in a folder.
 
     Raises:
         UnreadableError: no row of metrics, or a config that is none.
     """
     columns = _columns(folder / METRICS)
-    config = {present_key(key): value for key, value in flat(_config(folder / CONFIG)).items()}
+    config = {present_key(key): value for key, value in flat_keys(_config(folder / CONFIG)).items()}
     summary = read_summary(folder)
     state = "running" if holder(folder) is not None else summary.get("status", "interrupted")
-    return Run(
+    return RecordedRun(
         folder=folder,
         source=SOURCE,
         env=str(config.get("env.id", "unknown")).split(":")[-1],

@@ -18,7 +18,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from pgx.analysis.comparison import AXES, STEPS, Comparison, Curve, Group, Pair, Panel, label, verdict
+from pgx.analysis.comparison import _STEPS, AXES, Comparison, Group, GroupCurve, Pair, Panel, label, verdict
 from pgx.analysis.plots import (
     COLOURS,
     STYLE,
@@ -37,7 +37,7 @@ from pgx.analysis.plots import (
     single,
     svg,
 )
-from pgx.analysis.tables import Table, more_seeds, tables_of
+from pgx.analysis.tables import TextTable, more_seeds, tables_of
 from pgx.core.errors import UserError
 
 SMALL = (4.0, 2.9)  # inches; the page scales figures to its columns
@@ -63,7 +63,7 @@ class Chart:
     names: bool = False
 
 
-def page(comparison: Comparison, tables: Sequence[Table], command: str) -> str:
+def page(comparison: Comparison, tables: Sequence[TextTable], command: str) -> str:
     """Return the page.
 
     Args:
@@ -111,13 +111,13 @@ def _rows(comparison: Comparison, panel: Panel, look: Looks) -> list[tuple[str, 
     what = named.title if named else "Normalised score"
     curves = partial(draw_curves, panel=panel, metric=metric, look=look)
     main = [
-        Chart(f"{what} over {STEPS.label if panel.env else 'training'}", partial(curves, axis=STEPS), WIDE),
+        Chart(f"{what} over {_STEPS.label if panel.env else 'training'}", partial(curves, axis=_STEPS), WIDE),
         Chart("Scores", partial(draw_scores, panel=panel, metric=metric, look=look), TALL, names=True),
     ]
     costs = [
         Chart(f"{what} over {axis.label}", partial(curves, axis=axis))
         for axis in AXES
-        if axis != STEPS and any(axis in group.curves for group in panel.groups)
+        if axis != _STEPS and any(axis in group.curves for group in panel.groups)
     ]
     health = [
         Chart(label(tag).title, partial(draw_health, panel=panel, metric=tag, look=look))
@@ -174,7 +174,7 @@ def _legend(panel: Panel, look: Looks) -> str:
     return f'<ul class="legend">{"".join(items)}</ul>'
 
 
-def _table(table: Table) -> str:
+def _table(table: TextTable) -> str:
     def row(cells: Sequence[str], mark: str) -> str:
         kinds = [' class="text"' if i < table.left else "" for i in range(len(cells))]
         return "".join(f"<{mark}{k}>{escape(c)}</{mark}>" for k, c in zip(kinds, cells, strict=True))
@@ -191,7 +191,7 @@ def _notes(comparison: Comparison) -> str:
     return "<h2>Notes</h2>\n<ul>\n" + "\n".join(f"<li>{escape(line)}</li>" for line in lines) + "\n</ul>\n"
 
 
-def write(comparison: Comparison, folder: Path, command: str) -> list[Path]:
+def write_report(comparison: Comparison, folder: Path, command: str) -> list[Path]:
     """Write everything into a folder; returns the files, the page first.
 
     Raises:
@@ -200,7 +200,7 @@ def write(comparison: Comparison, folder: Path, command: str) -> list[Path]:
     plots, tables = plots_of(comparison), tables_of(comparison)
     texts = {
         "index.html": page(comparison, tables, command),
-        "comparison.md": markdown(comparison, tables, [plot.name for plot in plots], command),
+        "comparison.md": markdown_report(comparison, tables, [plot.name for plot in plots], command),
         "comparison.json": json.dumps(as_json(comparison), indent=2, allow_nan=False) + "\n",
         "runs.csv": _csv(_runs(comparison)),
         "groups.csv": _csv(_groups(comparison)),
@@ -219,7 +219,9 @@ def write(comparison: Comparison, folder: Path, command: str) -> list[Path]:
     return [folder / name for name in (*texts, *images)]
 
 
-def markdown(comparison: Comparison, tables: Sequence[Table], figures: Sequence[str], command: str) -> str:
+def markdown_report(
+    comparison: Comparison, tables: Sequence[TextTable], figures: Sequence[str], command: str
+) -> str:
     """The same as a page of Markdown."""
     lines = [f"# Comparison: {label(comparison.metric).phrase}", "", f"    {command}", ""]
     for panel in comparison.panels:
@@ -290,7 +292,7 @@ def _group(group: Group) -> dict[str, Any]:
     }
 
 
-def _curve(curve: Curve) -> dict[str, Any]:
+def _curve(curve: GroupCurve) -> dict[str, Any]:
     ends = {"low": curve.low, "high": curve.high}
     return {
         "x": curve.x.tolist(),

@@ -12,7 +12,7 @@ ABREAST = 6  # groups in a table of health
 
 
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     """Cells of text; all columns but the first `left` are numbers."""
 
     title: str
@@ -21,7 +21,7 @@ class Table:
     left: int = 1
 
 
-def tables_of(comparison: Comparison) -> list[Table]:
+def tables_of(comparison: Comparison) -> list[TextTable]:
     """Scores and pairs of each panel, then what they cost, then their health."""
     tables = []
     for panel in comparison.panels:
@@ -33,7 +33,7 @@ def tables_of(comparison: Comparison) -> list[Table]:
     return tables + [table for panel in environments for table in _health(panel)]
 
 
-def _scores(panel: Panel, comparison: Comparison) -> Table:
+def _scores(panel: Panel, comparison: Comparison) -> TextTable:
     interval = f"{comparison.level:.0%}"
     header = ["group", "runs"]
     for name in ("IQM", "median", "mean", "area"):
@@ -44,7 +44,7 @@ def _scores(panel: Panel, comparison: Comparison) -> Table:
         for estimate in (group.iqm, group.median, group.mean, group.area):
             row += [_score(panel, estimate.value), _interval(panel, estimate)]
         rows.append(row)
-    return Table(f"{panel.title}: {comparison.metric}", header, rows)
+    return TextTable(f"{panel.title}: {comparison.metric}", header, rows)
 
 
 def _score(panel: Panel, value: float) -> str:
@@ -57,7 +57,7 @@ def _interval(panel: Panel, estimate: Estimate) -> str:
     return f"{_score(panel, estimate.low)} .. {_score(panel, estimate.high)}"
 
 
-def _pairs(panel: Panel) -> Table:
+def _pairs(panel: Panel) -> TextTable:
     header = ["first", "second", "P(first > second)", "interval", "difference", "p", "more seeds each"]
     rows = []
     for pair in panel.pairs:
@@ -71,7 +71,7 @@ def _pairs(panel: Panel) -> Table:
                 more_seeds(pair),
             ]
         )
-    return Table(f"{panel.title}: two at a time", header, rows, left=2)
+    return TextTable(f"{panel.title}: two at a time", header, rows, left=2)
 
 
 def _probability(likely: Estimate | None) -> tuple[str, str]:
@@ -93,10 +93,12 @@ def more_seeds(pair: Pair) -> str:
     return f"{more:,}" if pair.needed <= ENOUGH else f"> {ENOUGH:,}"
 
 
-def _costs(panel: Panel) -> Table:
+def _costs(panel: Panel) -> TextTable:
     axes = [axis for axis in AXES if any(axis in group.costs for group in panel.groups)]
     rows = [[group.name, *(_cost(group, axis) for axis in axes)] for group in panel.groups]
-    return Table(f"{panel.title}: spent, mean of the runs", ["group", *(axis.label for axis in axes)], rows)
+    return TextTable(
+        f"{panel.title}: spent, mean of the runs", ["group", *(axis.label for axis in axes)], rows
+    )
 
 
 def _cost(group: Group, axis: Axis) -> str:
@@ -107,7 +109,7 @@ def _cost(group: Group, axis: Axis) -> str:
     return number if cost.exact else f"~{number}"
 
 
-def _health(panel: Panel) -> list[Table]:
+def _health(panel: Panel) -> list[TextTable]:
     """A row a metric, a column a group: the mean over training, and over its last tenth."""
     tables = []
     for start in range(0, len(panel.groups), ABREAST):
@@ -115,7 +117,7 @@ def _health(panel: Panel) -> list[Table]:
         tags = dict.fromkeys(tag for group in groups for tag in group.health)
         rows = [[tag, *(_means(group.health.get(tag)) for group in groups)] for tag in tags]
         title = f"{panel.title}: health, mean over training | over its last tenth"
-        tables.append(Table(title, ["metric", *(group.name for group in groups)], rows))
+        tables.append(TextTable(title, ["metric", *(group.name for group in groups)], rows))
     return [table for table in tables if table.rows]
 
 

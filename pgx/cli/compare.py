@@ -16,7 +16,7 @@ from pgx.core.imports import require
 if TYPE_CHECKING:
     from rich.table import Table as Drawn
 
-    from pgx.analysis.tables import Table
+    from pgx.analysis.tables import TextTable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -150,17 +150,17 @@ def compare_runs(
     for note in [*([found.rule] if found.rule else []), *found.notes]:
         console.print(Text(f"note: {note}"), soft_wrap=True)
     if out is not None:
-        from pgx.analysis.report import write
+        from pgx.analysis.report import write_report
 
         step = [] if at is None else ["--at", str(at)]
         repeat = command("compare", *places, "--by", by, "--metric", request.metric, *step)
         complete = replace(found, notes=[*found.notes, *(f"skipped: {line}" for line in problems)])
-        written = write(complete, Path(out), repeat)
+        written = write_report(complete, Path(out), repeat)
         console.print(Text(f"{len(written)} files in {out}; open {written[0]}"), soft_wrap=True)
     return 0
 
 
-def _drawn(table: Table) -> Drawn:
+def _drawn(table: TextTable) -> Drawn:
     from rich import box
     from rich.table import Table as Drawn
     from rich.text import Text

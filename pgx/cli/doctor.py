@@ -17,7 +17,7 @@ from pgx.core.text import override, shown
 from pgx.runs.lock import holder
 
 if TYPE_CHECKING:
-    from pgx.analysis.curves import Recorded
+    from pgx.analysis.curves import RecordedCurves
     from pgx.analysis.detectors import Ending
     from pgx.analysis.doctor import Diagnosis, Found
 
@@ -63,7 +63,7 @@ def doctor(folder: Path, as_json: bool) -> int:
     return RunError.exit_code if diagnosis.sick else 0
 
 
-def load(folder: Path) -> Recorded:
+def load(folder: Path) -> RecordedCurves:
     """Read a run's metrics, and its config and summary if they exist.
 
     Raises:
@@ -71,7 +71,7 @@ def load(folder: Path) -> Recorded:
     """
     from omegaconf import OmegaConf
 
-    from pgx.analysis.curves import Recorded
+    from pgx.analysis.curves import RecordedCurves
     from pgx.cli.run_folder import read_run_config
     from pgx.config.stored import CONFIG
     from pgx.runs.loggers.jsonl import METRICS, read
@@ -83,10 +83,10 @@ def load(folder: Path) -> Recorded:
     config: Mapping[str, Any] = {}
     if (folder / CONFIG).is_file():
         config = cast(Mapping[str, Any], OmegaConf.to_container(read_run_config(folder), resolve=False))
-    return Recorded(read(folder / METRICS), config, summary, holder(folder) is not None)
+    return RecordedCurves(read(folder / METRICS), config, summary, holder(folder) is not None)
 
 
-def _report(folder: Path, run: Recorded, diagnosis: Diagnosis) -> list[str]:
+def _report(folder: Path, run: RecordedCurves, diagnosis: Diagnosis) -> list[str]:
     from pgx.config.stored import CONFIG
     from pgx.runs.loggers.jsonl import METRICS
 
@@ -121,7 +121,7 @@ def _report(folder: Path, run: Recorded, diagnosis: Diagnosis) -> list[str]:
     return lines
 
 
-def _ended(ending: Ending | None, folder: Path, run: Recorded) -> list[str]:
+def _ended(ending: Ending | None, folder: Path, run: RecordedCurves) -> list[str]:
     """Return lines that describe how a run ended; none for a finished run."""
     from pgx.config.stored import command
     from pgx.sweeps.progress import resumable
@@ -138,7 +138,7 @@ def _ended(ending: Ending | None, folder: Path, run: Recorded) -> list[str]:
     return lines
 
 
-def _environment(run: Recorded) -> list[str]:
+def _environment(run: RecordedCurves) -> list[str]:
     """Return the overrides that select a run's environment and its keyword arguments."""
     kwargs = run.value("env.kwargs") or {}
     given = [override(f"env.kwargs.{name}", value) for name, value in kwargs.items()]
@@ -149,7 +149,7 @@ def _updates(count: int) -> str:
     return f"{count} logged update{'s' * (count != 1)}"
 
 
-def _headline(run: Recorded) -> str:
+def _headline(run: RecordedCurves) -> str:
     """Return the run's label, environment, progress and returns."""
     run_name = f"{run.value('label') or 'a run'} on {run.value('env.id') or 'an unknown environment'}"
     steps, every = int(run.rows[-1]["step"]) if run.rows else 0, run.number("logger.every") or 1
@@ -159,7 +159,7 @@ def _headline(run: Recorded) -> str:
     return f"{run_name}, {steps:,} steps, {updates}, {returns}"
 
 
-def _problem_lines(found: Found, run: Recorded) -> list[str]:
+def _problem_lines(found: Found, run: RecordedCurves) -> list[str]:
     """Return the lines of a problem: name, criterion, evidence, and what to try."""
     from pgx.analysis.doctor import advice
 
@@ -182,7 +182,7 @@ def _evidence(found: Found) -> str:
     return ", ".join([text, *seen.said])
 
 
-def _page(run: Recorded) -> str:
+def _page(run: RecordedCurves) -> str:
     name = run.value("algo.name")
     return f"docs/algorithms/{name}.md, Health" if name else "docs/algorithms"
 
@@ -205,7 +205,7 @@ def _columns() -> int:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else _MAX_COLUMNS
 
 
-def _record(folder: Path, run: Recorded, diagnosis: Diagnosis) -> dict[str, Any]:
+def _record(folder: Path, run: RecordedCurves, diagnosis: Diagnosis) -> dict[str, Any]:
     """Return the diagnosis as a JSON record."""
     from pgx.analysis.doctor import advice
     from pgx.runs.metrics import tag

@@ -54,7 +54,7 @@ def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bo
     from pgx.envs.rewards.spec import NO_SHAPING
     from pgx.envs.spaces import action_spec
     from pgx.envs.tensor_spaces import first_observation, tensor_action
-    from pgx.networks.export.formats import compare, read, refuse_missing, write
+    from pgx.networks.export.formats import compare_actions, load_exported, refuse_missing, write_exported
     from pgx.networks.export.network import Deterministic, observed, with_outliers
     from pgx.training.build import load_agent
 
@@ -84,9 +84,9 @@ def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bo
     inputs = sample.inputs(network.first)
     part = path.with_name(f".{path.name}.part")
     try:
-        write(network, [each[:2] for each in inputs], to, part)
-        convert, run_file = action_spec(envs.id, actions)[1], read(to, part, network.inputs)
-        difference = compare(agent, convert, run_file, sample, inputs)
+        write_exported(network, [each[:2] for each in inputs], to, part)
+        convert, run_file = action_spec(envs.id, actions)[1], load_exported(to, part, network.inputs)
+        difference = compare_actions(agent, convert, run_file, sample, inputs)
         if not difference.acceptable:
             raise RunError(f"{out}: not written, because it acts differently from {run}: {difference}")
         part.replace(path)

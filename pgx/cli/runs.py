@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console, Group
     from rich.text import Text
 
-    from pgx.sweeps.progress import State
+    from pgx.sweeps.progress import JobState
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +72,7 @@ class RunRow:
     env: str | None
     algo: str | None
     seed: int | None
-    state: State | str  # a state of pgx.sweeps.progress, or "unreadable"
+    state: JobState | str  # a state of pgx.sweeps.progress, or "unreadable"
     steps: int
     total_steps: int | None
     recent_return: float | None  # mean of the last 20 episodes
@@ -164,11 +164,11 @@ def _read_row(path: Path, folder: Path) -> RunRow:
     from pgx.runs.loggers.jsonl import METRICS, read
     from pgx.runs.metrics import tag
     from pgx.runs.writer import read_summary
-    from pgx.sweeps.progress import look
+    from pgx.sweeps.progress import read_progress
 
     name = str(path.relative_to(folder)) if path != folder else str(path)
     try:
-        progress = look(path)
+        progress = read_progress(path)
         rows = read(path / METRICS)
         best = None if progress.state == "running" else read_summary(path).get("best_return")
     except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:

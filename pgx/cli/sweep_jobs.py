@@ -40,8 +40,18 @@ from pgx.core.schema import nearest
 from pgx.core.stopping import QuietInterrupt, StopAtCheckpoint
 from pgx.core.streams import guarded, report_and_go_on
 from pgx.runs.lock import HeldError, hold
-from pgx.sweeps.plan import PLAN, STOP, Job, Plan, key_of, read_plan, refuse_other, unfinished, write_plan
-from pgx.sweeps.progress import KEPT, clear, look, resumable, write_failure
+from pgx.sweeps.plan import (
+    PLAN,
+    STOP_FILE,
+    Job,
+    Plan,
+    key_of,
+    read_plan,
+    refuse_other,
+    unfinished,
+    write_plan,
+)
+from pgx.sweeps.progress import KEPT, clear, read_progress, resumable, write_failure
 from pgx.sweeps.report import closing
 from pgx.sweeps.search import Trial, corners, forget_unwritten, open_study, settle
 from pgx.sweeps.trust import of_runs, resume_command, would_do
@@ -239,7 +249,7 @@ def _stop_on_interrupt(folder: Path) -> Iterator[Path]:
     Yields:
         The file whose existence stops the jobs.
     """
-    stop = folder / STOP
+    stop = folder / STOP_FILE
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
         if stop.exists():
@@ -306,7 +316,7 @@ def run_job(folder: Path, launcher: str, cfg: DictConfig) -> None:
     plan, run_dir = read_plan(folder), Path(cfg.run_dir)
     number = next(i for i, job in enumerate(plan.jobs) if job.run_dir == run_dir)
     separate = launcher != _process_name()
-    if (folder / STOP).exists() or look(run_dir).state in ("running", *KEPT):
+    if (folder / STOP_FILE).exists() or read_progress(run_dir).state in ("running", *KEPT):
         return
     with guarded(report_and_go_on):
         _run_job(plan, folder, number, separate, cfg)
@@ -340,7 +350,7 @@ def _run_job(plan: Plan, folder: Path, number: int, separate: bool, cfg: DictCon
         if os.environ.get("PGX_DEBUG") == "1":
             traceback.print_exc()
         result = f"failed: {error}"
-        if look(run_dir).state != "failed":
+        if read_progress(run_dir).state != "failed":
             write_failure(run_dir, f"{type(error).__name__}: {error}")
     # If this machine has no Optuna, the process that started the sweep reports the result to the study.
     if plan.search and not result.startswith("stopped") and import_problem("optuna") is None:
@@ -364,7 +374,7 @@ def _train_job(plan: Plan, folder: Path, number: int, launched: DictConfig) -> s
     cfg.run_dir, cfg.env.num_threads = launched.run_dir, launched.env.num_threads
     config = validate(cfg)
     trainer = resumed_trainer(config) if resumes else build(config)
-    trainer.callbacks.append(as_callback(SweepStop(folder / STOP)))
+    trainer.callbacks.append(as_callback(SweepStop(folder / STOP_FILE)))
     if trial:
         trainer.callbacks.append(as_callback(trial.pruning()))
     print_run_settings(trainer, config)

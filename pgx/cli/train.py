@@ -39,7 +39,7 @@ from pgx.distributed.torchrun import join_process_group
 from pgx.runs.checkpoints import LAST, Checkpoints
 from pgx.runs.lock import hold
 from pgx.sweeps.plan import key_of
-from pgx.sweeps.progress import clear, look
+from pgx.sweeps.progress import clear, read_progress
 
 # Hydra's flags, except those that read a config from elsewhere, which pgx could not validate.
 _HYDRA_FLAGS: dict[tuple[str, ...], dict[str, Any]] = {
@@ -220,7 +220,7 @@ def resume_run(arguments: list[str], launcher: RunLauncher) -> int:
         # "auto" may decide differently for a longer run or on another machine.
         config = with_values(config, {"trainer.compile": state["compiled"]})
     steps: int = state["counters"]["steps"]
-    if steps >= config.trainer.total_steps and look(request.run_dir).state == "finished":
+    if steps >= config.trainer.total_steps and read_progress(request.run_dir).state == "finished":
         print(
             f"{request.run_dir} is finished: {steps:,} of {config.trainer.total_steps:,} steps; "
             "to extend it, set a larger trainer.total_steps"

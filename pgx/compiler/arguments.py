@@ -29,7 +29,7 @@ class NotDescribable(Exception):
     """An argument that no code can be kept for."""
 
 
-def describe(value: Any) -> str:
+def describe_arguments(value: Any) -> str:
     """Everything about a value but what its tensors hold, in words that are the same in every process.
 
     Raises:
@@ -42,14 +42,15 @@ def describe(value: Any) -> str:
     if isinstance(value, nn.Module):
         return f"{_name(type(value))}{{{_module(value)}}}"
     if is_dataclass(value) and not isinstance(value, type):
-        inside = (f"{field.name}={describe(getattr(value, field.name))}" for field in fields(value))
+        inside = (f"{field.name}={describe_arguments(getattr(value, field.name))}" for field in fields(value))
         return f"{_name(type(value))}({', '.join(inside)})"
     if isinstance(value, tuple | list):
-        return f"[{', '.join(map(describe, value))}]"
+        return f"[{', '.join(map(describe_arguments, value))}]"
     if isinstance(value, partial):
-        return f"partial({describe(value.func)}, {describe(value.args)}, {describe(sorted(value.keywords.items()))})"
+        parts = (value.func, value.args, sorted(value.keywords.items()))
+        return f"partial({', '.join(map(describe_arguments, parts))})"
     if inspect.ismethod(value):
-        return f"{describe(value.__self__)}.{value.__name__}"
+        return f"{describe_arguments(value.__self__)}.{value.__name__}"
     if (
         inspect.isfunction(value) and "<" not in value.__qualname__
     ):  # a closure has values that a name does not tell
@@ -62,11 +63,11 @@ def describe(value: Any) -> str:
 def _module(network: nn.Module) -> str:
     """The attributes of a network and of those inside it, but for what every nn.Module has."""
     own = [
-        f"{name}={describe(attribute)}"
+        f"{name}={describe_arguments(attribute)}"
         for name, attribute in sorted(vars(network).items())
         if name not in _MODULE_INTERNALS
     ]
-    inner = [f"{name}={describe(child)}" for name, child in network.named_children()]
+    inner = [f"{name}={describe_arguments(child)}" for name, child in network.named_children()]
     return ", ".join([*own, *inner])
 
 
@@ -117,8 +118,8 @@ class Call:
         Raises:
             NotDescribable: there are none for some of it.
         """
-        values = [describe(self.function), *map(describe, self.fixed)]
-        signatures = [repr(signature(leaf, free is not None)) for leaf, free in self.sizes()]
+        values = [describe_arguments(self.function), *map(describe_arguments, self.fixed)]
+        signatures = [repr(call_signature(leaf, free is not None)) for leaf, free in self.sizes()]
         return "\n".join([*values, *signatures, _surroundings()])
 
 
@@ -133,7 +134,7 @@ class Curried:
         return (self.function(*arguments[: self.outer])(*arguments[self.outer :]),)
 
 
-def signature(tensor: Tensor, free: bool) -> tuple[object, ...]:
+def call_signature(tensor: Tensor, free: bool) -> tuple[object, ...]:
     """What of a tensor goes into the code: its type and constant sizes."""
     return (tensor.dtype, tensor.device, free, tensor.shape[1:] if free else tensor.shape)
 

@@ -20,7 +20,7 @@ from pgx.core.algorithm import Engine
 from pgx.core.cpu import available_cores
 from pgx.core.errors import UserError
 
-SECONDS = 60  # that the attempt may take
+_SECONDS = 60  # that the attempt may take
 INSTALL = "install one (apt-get install g++) or set CXX"
 # A shared library with threads and the standard library's headers, as torch's compiler makes it.
 _SOURCE = """
@@ -79,7 +79,7 @@ def _failure(compiler: str) -> str | None:
         command = [compiler, "-shared", "-fPIC", "-fopenmp", "-std=c++20", str(source), "-o", str(library)]
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False
+                command, capture_output=True, text=True, errors="replace", timeout=_SECONDS, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             return f"{type(error).__name__} of {shlex.join(command[:1])}"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pgx.compiler.arguments import Call, Curried, signature
+from pgx.compiler.arguments import Call, Curried, call_signature
 from pgx.compiler.program_cache import Code, ProgramCache, Programs
 from pgx.core.algorithm import Bound, _Result
 from pgx.core.tensor_tree import leaves
@@ -152,7 +152,7 @@ class Compiled:
         tensors, key = self._parts((function, *fixed), rows)
 
         def programs(varying: tuple[Tensor, ...]) -> Programs | None:
-            signatures = [signature(tensor, free=i in ragged) for i, tensor in enumerate(varying)]
+            signatures = [call_signature(tensor, free=i in ragged) for i, tensor in enumerate(varying)]
             return self._known.programs(
                 Call(function, fixed, varying, rows, tuple(ragged)), (*ragged, *key, *signatures)
             )
@@ -167,7 +167,7 @@ class Compiled:
 
         def programs(argument: Tensor) -> Programs | None:
             call = Call(whole, fixed, (argument,), rows, ())
-            return self._known.programs(call, (*key, signature(argument, free=False)))
+            return self._known.programs(call, (*key, call_signature(argument, free=False)))
 
         return _Prepared(programs, tensors, lambda: function(*fixed))
 
@@ -183,7 +183,7 @@ class Compiled:
         """Append a value's tensors, and what tells it apart within a process: networks and rules by identity."""
         if isinstance(value, Tensor):
             tensors.append(value.contiguous())  # rows are as the code expects them
-            key.append(signature(value, free=rows is not None and value.shape[:1] == (rows,)))
+            key.append(call_signature(value, free=rows is not None and value.shape[:1] == (rows,)))
         elif isinstance(value, nn.Module):
             if id(value) not in self._networks:
                 # Detached, parameters are what the network has at each call.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pgx.core.data import Observations
 from pgx.core.schema import Count, Positive, Validated
 from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete, ObsSpec
-from pgx.networks.heads import Value
+from pgx.networks.heads import ValueFunction
 from pgx.networks.mlp import Activation, OneHot, encoder, perceptron
 
 
@@ -109,7 +109,7 @@ class QCritic(Validated):
                 nn.Sequential(*layers), encode_action, net(Continuous((width + action_width,)), 1)
             )
 
-        state = Value(net(obs, 1))
+        state = ValueFunction(net(obs, 1))
         match action:
             case Discrete(n):
                 return StateAndActionValue(state, GatheredActionValue(net(obs, n)))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pgx.core.errors import UserError
 from pgx.core.schema import Count, Positive, Validated
 from pgx.core.specs import ActionSpec, Image, ObsSpec
-from pgx.networks.heads import ContinuousHead, LogStd, Value, policy_for
+from pgx.networks.heads import ContinuousHead, LogStd, ValueFunction, policy_for
 from pgx.networks.mlp import Flat, Scaled
 
 Stack = Literal["nature", "impala"]
@@ -204,7 +204,7 @@ class CNNCritic(Validated):
 
     def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
         """Return the critic with initial weights drawn from the generator; the action space is unused."""
-        return Value(
+        return ValueFunction(
             convolutional(
                 "critic",
                 obs,

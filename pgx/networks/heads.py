@@ -85,7 +85,7 @@ class SquashedGaussianPolicy(nn.Module):
         return SquashedGaussian(gaussian, self.center, self.half_range)
 
 
-class Value(nn.Module):
+class ValueFunction(nn.Module):
     """V(s) = net(s), [B]."""
 
     def __init__(self, net: nn.Module) -> None:

@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from pgx.core.errors import UserError
 from pgx.core.schema import Count, Positive, Range, Validated
 from pgx.core.specs import ActionSpec, Discrete, ObsSpec
-from pgx.networks.heads import ContinuousHead, LogStd, Value, policy_for
+from pgx.networks.heads import ContinuousHead, LogStd, ValueFunction, policy_for
 from pgx.networks.mlp import encoder
 
-LARGEST = 100_000  # features of one map
-FeatureCount = Annotated[int, Range(1, LARGEST)]
+_MAX_FEATURES = 100_000  # features of one map
+FeatureCount = Annotated[int, Range(1, _MAX_FEATURES)]
 
 
 class Monomials(nn.Module):
@@ -162,9 +162,9 @@ def _numbers(section: str, name: str, obs: ObsSpec) -> tuple[list[nn.Module], in
 
 def _limit(before: str, count: int, after: str) -> None:
     """That features are few enough to be formed."""
-    if count > LARGEST:
+    if count > _MAX_FEATURES:
         shown = f"{count:,}" if count < 10**15 else "more than 10^15"
-        raise UserError(f"{before}{shown} features; the limit is {LARGEST:,}{after}")
+        raise UserError(f"{before}{shown} features; the limit is {_MAX_FEATURES:,}{after}")
 
 
 Features = tuple[nn.Module, int]  # phi, and how many numbers it gives
@@ -186,7 +186,7 @@ def _policy(
 
 
 def _critic(features: Features) -> nn.Module:
-    return Value(_readout(features, 1))
+    return ValueFunction(_readout(features, 1))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pgx.core.schema import Count, Positive, Validated
 from pgx.core.specs import ActionSpec, Discrete, Image, ObsSpec
-from pgx.networks.heads import ContinuousHead, LogStd, Value, policy_for
+from pgx.networks.heads import ContinuousHead, LogStd, ValueFunction, policy_for
 
 Activation = Literal["tanh", "relu", "elu", "gelu"]
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "gelu": nn.GELU}
@@ -56,7 +56,7 @@ def trunk(
     """A perceptron but for its last layer, and how many numbers it gives; args as in `perceptron`."""
     layers, width = encoder(obs)
     for size in hidden:
-        layers += [linear(width, size, hidden_gain, generator), _ACTIVATIONS[activation]()]
+        layers += [linear_layer(width, size, hidden_gain, generator), _ACTIVATIONS[activation]()]
         width = size
     return nn.Sequential(*layers), width
 
@@ -84,10 +84,10 @@ def perceptron(
         generator: the stream that initial weights are drawn from.
     """
     layers, width = trunk(obs, hidden, activation, hidden_gain, generator)
-    return layers.append(linear(width, outputs, output_gain, generator))
+    return layers.append(linear_layer(width, outputs, output_gain, generator))
 
 
-def linear(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Linear:
+def linear_layer(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Linear:
     """One layer, orthogonally initialised, its bias zero."""
     # The default initialisation draws from the global random stream. (skip_init, made for this, imports sympy.)
     with torch.random.fork_rng(devices=[]):
@@ -133,6 +133,6 @@ class MLPCritic(Validated):
 
     def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
         """Return the critic with initial weights drawn from the generator; the action space is unused."""
-        return Value(
+        return ValueFunction(
             perceptron(obs, 1, self.hidden, self.activation, self.hidden_gain, self.output_gain, generator)
         )

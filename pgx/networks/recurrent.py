@@ -10,7 +10,7 @@ from pgx.core.data import History, Observations
 from pgx.core.schema import Count, Index, Positive, Validated
 from pgx.core.specs import ActionSpec, ObsSpec
 from pgx.networks.heads import ContinuousHead, LogStd, policy_for
-from pgx.networks.mlp import Activation, linear, trunk
+from pgx.networks.mlp import Activation, linear_layer, trunk
 
 
 class GRUCell(nn.Module):
@@ -96,7 +96,7 @@ class LSTMCell(nn.Module):
 def _stacked(gates: int, inputs: int, units: int, generator: torch.Generator) -> nn.Parameter:
     """The weights [gates * H, inputs] of several gates, each orthogonal by itself."""
     return nn.Parameter(
-        torch.cat([linear(inputs, units, 1.0, generator).weight.detach() for _ in range(gates)])
+        torch.cat([linear_layer(inputs, units, 1.0, generator).weight.detach() for _ in range(gates)])
     )
 
 
@@ -169,7 +169,7 @@ class GRUPolicy(Validated):
         cell = GRUCell(width, self.memory_units, generator)
         head = policy_for(
             action,
-            lambda outputs: linear(self.memory_units, outputs, self.output_gain, generator),
+            lambda outputs: linear_layer(self.memory_units, outputs, self.output_gain, generator),
             self.log_std_init,
             self.continuous,
         )
@@ -202,7 +202,7 @@ class LSTMPolicy(Validated):
         cell = LSTMCell(width, self.memory_units, self.forget_bias, generator)
         head = policy_for(
             action,
-            lambda outputs: linear(self.memory_units, outputs, self.output_gain, generator),
+            lambda outputs: linear_layer(self.memory_units, outputs, self.output_gain, generator),
             self.log_std_init,
             self.continuous,
         )

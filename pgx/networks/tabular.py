@@ -9,7 +9,7 @@ from pgx.core.data import Observations
 from pgx.core.errors import UserError
 from pgx.core.schema import Count, Validated
 from pgx.core.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
-from pgx.networks.heads import CategoricalPolicy, MultiCategoricalPolicy, Value
+from pgx.networks.heads import CategoricalPolicy, MultiCategoricalPolicy, ValueFunction
 
 
 class Zero(nn.Module):
@@ -28,7 +28,7 @@ class NoCritic:
         return Zero()
 
 
-class Table(nn.Module):
+class ParameterTable(nn.Module):
     """Row s of theta [S, K], which starts at zero."""
 
     def __init__(self, observations: int, outputs: int) -> None:
@@ -58,9 +58,9 @@ class TabularPolicy:
         states = _states("policy", obs)
         match action:
             case Discrete(n):
-                return CategoricalPolicy(Table(states, n))
+                return CategoricalPolicy(ParameterTable(states, n))
             case MultiDiscrete(sizes):
-                return MultiCategoricalPolicy(Table(states, sum(sizes)), sizes)
+                return MultiCategoricalPolicy(ParameterTable(states, sum(sizes)), sizes)
         raise UserError(
             f"policy=tabular: needs discrete actions, got {_shown(action)}; policy=linear or mlp takes these"
         )
@@ -76,7 +76,7 @@ class TabularCritic:
         Raises:
             UserError: the observations are not Discrete.
         """
-        return Value(Table(_states("critic", obs), 1))
+        return ValueFunction(ParameterTable(_states("critic", obs), 1))
 
 
 def _states(section: str, obs: ObsSpec) -> int:

@@ -10,7 +10,7 @@ from pgx.core.data import Observations
 from pgx.core.schema import Count, Positive, Validated
 from pgx.core.specs import ActionSpec, ObsSpec
 from pgx.networks.heads import ContinuousHead, LogStd, policy_for
-from pgx.networks.mlp import Activation, linear, trunk
+from pgx.networks.mlp import Activation, linear_layer, trunk
 
 
 class TwoHeaded(nn.Module):
@@ -65,7 +65,7 @@ class TwoHeadedPolicy(Validated):
         body, width = trunk(obs, self.hidden, self.activation, self.hidden_gain, generator)
 
         def head(outputs: int) -> nn.Linear:
-            return linear(width, outputs, self.output_gain, generator)
+            return linear_layer(width, outputs, self.output_gain, generator)
 
         actor = policy_for(action, head, self.log_std_init, self.continuous)
-        return TwoHeaded(body, actor, linear(width, 1, self.value_gain, generator))
+        return TwoHeaded(body, actor, linear_layer(width, 1, self.value_gain, generator))

@@ -14,10 +14,10 @@ from pgx.core.errors import UserError
 from pgx.core.schema import problems, signature
 from pgx.runs.checkpoints import write_atomically
 from pgx.runs.lock import last_holder
-from pgx.sweeps.progress import ENDED, KEPT, look, write_failure
+from pgx.sweeps.progress import ENDED, KEPT, read_progress, write_failure
 
 PLAN = "sweep.json"
-STOP = "stop"  # a file whose presence asks every job to end
+STOP_FILE = "stop"  # a file whose presence asks every job to end
 FORMAT = 1
 
 
@@ -144,11 +144,11 @@ def refuse_other(folder: Path, planned: Plan, asked: Plan, again: str) -> None:
     if different:
         raise UserError(
             f"hydra.sweep.dir={folder}: holds another sweep; choose another folder, or resume that one with "
-            f"`{again}`. {shown(different)}"
+            f"`{again}`. {_format_value(different)}"
         )
 
 
-def shown(items: Sequence[str], most: int = 4) -> str:
+def _format_value(items: Sequence[str], most: int = 4) -> str:
     """The first few of a list, and how many more there are."""
     more = f"; and {len(items) - most} more" if len(items) > most else ""
     return "; ".join(items[:most]) + more
@@ -157,7 +157,7 @@ def shown(items: Sequence[str], most: int = 4) -> str:
 def unfinished(plan: Plan) -> list[Job]:
     """The jobs to run: neither at their end nor in the hands of another process. A trial that failed is a result."""
     kept = ENDED if plan.search else KEPT
-    return [job for job in plan.jobs if look(job.run_dir).state not in (*kept, "running")]
+    return [job for job in plan.jobs if read_progress(job.run_dir).state not in (*kept, "running")]
 
 
 def launched(plan: Plan, job: Job, threads: int | None) -> list[str]:
@@ -200,19 +200,22 @@ def dispatch(folder: Path, jobs: Sequence[Job], launch: Launch) -> None:
         launch: runs jobs, and returns when no process of theirs is left. How they ended stands in their folders.
     """
     left = list(jobs)
-    while left and not (folder / STOP).exists():
+    while left and not (folder / STOP_FILE).exists():
         before = {job: last_holder(job.run_dir) for job in left}
         launch(left)
-        unfinished = [job for job in left if look(job.run_dir).state not in (*ENDED, "running")]
+        unfinished = [job for job in left if read_progress(job.run_dir).state not in (*ENDED, "running")]
         suspects = [job for job in unfinished if last_holder(job.run_dir) != before[job]]
         for job in suspects:
-            if (folder / STOP).exists():
+            if (folder / STOP_FILE).exists():
                 return
             launch([job])
-            if not (folder / STOP).exists() and look(job.run_dir).state not in (*ENDED, "running"):
+            if not (folder / STOP_FILE).exists() and read_progress(job.run_dir).state not in (
+                *ENDED,
+                "running",
+            ):
                 write_failure(job.run_dir, LOST)
         rest = [job for job in unfinished if job not in suspects]
-        if len(rest) == len(left) and not (folder / STOP).exists():
+        if len(rest) == len(left) and not (folder / STOP_FILE).exists():
             for job in rest:
                 write_failure(job.run_dir, "the launcher returned without having begun it")
             return

@@ -14,7 +14,7 @@ from pgx.runs.loggers.jsonl import finite, read
 from pgx.runs.metrics import tag
 from pgx.runs.writer import SUMMARY, read_summary
 
-State = Literal["waiting", "running", "interrupted", "finished", "pruned", "failed"]
+JobState = Literal["waiting", "running", "interrupted", "finished", "pruned", "failed"]
 ENDED = ("finished", "pruned", "failed")  # until the sweep is started again, which tries again what failed
 KEPT = ("finished", "pruned")  # what no start of a sweep repeats
 
@@ -23,7 +23,7 @@ KEPT = ("finished", "pruned")  # what no start of a sweep repeats
 class Progress:
     """A run as its folder shows it."""
 
-    state: State
+    state: JobState
     env: str | None  # None before it began
     steps: int  # of a run that has not ended: those of its last row of metrics
     total_steps: int | None  # None before it began
@@ -34,13 +34,13 @@ class Progress:
     seed: int | None = None
 
 
-def look(run_dir: Path) -> Progress:
+def read_progress(run_dir: Path) -> Progress:
     """The state of one run; a run that was killed is "interrupted", one that never began is "waiting"."""
     summary = read_summary(run_dir)
     running = holder(run_dir) is not None
     config = read_config(run_dir / CONFIG) if (run_dir / CONFIG).is_file() else None
     steps, seconds = (summary["steps"], summary["seconds"]) if summary else _reached(run_dir)
-    state: State = "interrupted" if config is not None else "waiting"
+    state: JobState = "interrupted" if config is not None else "waiting"
     if running:
         state = "running"
     elif summary:

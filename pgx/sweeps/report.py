@@ -8,14 +8,14 @@ from pgx.core.imports import import_problem
 from pgx.core.text import shown
 from pgx.runs.loggers.console import clock_face
 from pgx.sweeps.plan import Job, Plan
-from pgx.sweeps.progress import Progress, look, seconds_left
+from pgx.sweeps.progress import Progress, read_progress, seconds_left
 from pgx.sweeps.search import STUDY, importances, open_study, trial_noted
 from pgx.sweeps.trust import resume_command
 
 
 def overview(folder: Path, plan: Plan) -> list[str]:
     """Return the lines of `pgx sweep status`: counts, ETA, each job, the best runs and the failures."""
-    seen = [(job, look(job.run_dir)) for job in plan.jobs]
+    seen = [(job, read_progress(job.run_dir)) for job in plan.jobs]
     counts = Counter(run.state for _, run in seen)
     lines = [
         f"{folder}: {len(seen)} jobs: " + ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
@@ -33,7 +33,7 @@ def overview(folder: Path, plan: Plan) -> list[str]:
 
 def closing(folder: Path, plan: Plan) -> tuple[list[str], list[str]]:
     """Return the lines printed at the end of a sweep, and the lines of its error, empty if no run failed."""
-    seen = [(job, look(job.run_dir)) for job in plan.jobs]
+    seen = [(job, read_progress(job.run_dir)) for job in plan.jobs]
     counts = Counter(run.state for _, run in seen)
     lines = [f"sweep {folder}: " + ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))]
     lines += _best(folder, plan, seen)

@@ -21,7 +21,7 @@ from pgx.core.schema import Index, problems
 from pgx.runs.checkpoints import write_atomically
 from pgx.runs.writer import read_summary
 from pgx.sweeps.plan import Job
-from pgx.sweeps.progress import look
+from pgx.sweeps.progress import read_progress
 from pgx.training.callbacks import Stop, TrainingState
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ def settle(folder: Path, search: SearchConfig, jobs: Sequence[Job]) -> None:
         run_dir = runs.get(trial.number)
         if run_dir is None:
             continue
-        state = states.get(look(run_dir).state)
+        state = states.get(read_progress(run_dir).state)
         if state is None:
             continue
         value = read_summary(run_dir).get(search.objective)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from pgx.analysis.comparison import (
+    _SECONDS,
+    _STEPS,
     AXES,
     FISHER_PRODUCTS,
     GRADIENT_STEPS,
-    SECONDS,
-    STEPS,
     Comparison,
     Group,
     Request,
@@ -23,7 +23,7 @@ from pgx.analysis.comparison import (
     spent,
 )
 from pgx.analysis.find import Place, read_runs
-from pgx.analysis.reading import Run, Series
+from pgx.analysis.reading import RecordedRun, Series
 from pgx.analysis.statistics import Resampling
 from pgx.analysis.tables import more_seeds, tables_of
 from pgx.core.errors import UserError
@@ -43,11 +43,11 @@ def run(
     steps: Any = STEPS_OF_ROWS,
     config: dict[str, Any] | None = None,
     others: dict[str, Series] | None = None,
-) -> Run:
+) -> RecordedRun:
     """A run with a return at each of its rows."""
     steps = np.asarray(steps, dtype=np.float64)
     returns = Series(steps, np.broadcast_to(np.asarray(values, dtype=np.float64), steps.shape).copy())
-    return Run(
+    return RecordedRun(
         folder=Path(f"{env}/{algo}/{state}{seed}{steps[-1]:.0f}"),
         source="pgx",
         env=env,
@@ -61,7 +61,7 @@ def run(
     )
 
 
-def compared(*runs: Run, **wishes: Any) -> Comparison:
+def compared(*runs: RecordedRun, **wishes: Any) -> Comparison:
     defaults: dict[str, Any] = {"metric": METRIC, "by": ("algo",), "at": None, "reference": None, "how": HOW}
     return compare(runs, Request(**(defaults | wishes)))
 
@@ -215,7 +215,7 @@ def test_the_order_of_runs_changes_nothing() -> None:
     for name, group in groups(there).items():
         other = groups(back)[name]
         assert (group.iqm, group.area) == (other.iqm, other.area)
-        np.testing.assert_allclose(group.curves[STEPS].low, other.curves[STEPS].low)
+        np.testing.assert_allclose(group.curves[_STEPS].low, other.curves[_STEPS].low)
     assert there.panels[0].pairs == back.panels[0].pairs
 
 
@@ -328,9 +328,9 @@ def test_what_real_runs_cost(make: Make, tmp_path: Path) -> None:
     assert 0.5 * min(products) < trpo.costs[FISHER_PRODUCTS].value <= max(products)
     assert trpo.costs[GRADIENT_STEPS].value < ppo.costs[GRADIENT_STEPS].value
     for group in (ppo, trpo):
-        assert 0 < group.costs[SECONDS].value <= max(r.series["time/seconds"].values[-1] for r in group.runs)
+        assert 0 < group.costs[_SECONDS].value <= max(r.series["time/seconds"].values[-1] for r in group.runs)
         assert set(group.costs) <= set(AXES) and all(cost.exact for cost in group.costs.values())
-        assert {STEPS, SECONDS, GRADIENT_STEPS} <= set(group.curves)
+        assert {_STEPS, _SECONDS, GRADIENT_STEPS} <= set(group.curves)
     assert "health/kl" in ppo.health and "algo/line_search_steps" in trpo.health
 
 

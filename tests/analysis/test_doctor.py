@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from pgx.analysis.curves import Curve, Recorded
+from pgx.analysis.curves import Curve, RecordedCurves
 from pgx.analysis.detectors import spell
 from pgx.analysis.diagnostics import PROBLEMS, table
 from pgx.analysis.doctor import Diagnosis, advice, examine
@@ -93,7 +93,7 @@ HEALTHY = [
 ]
 
 
-def diagnosed(make: Make, overrides: list[str]) -> tuple[Recorded, Diagnosis]:
+def diagnosed(make: Make, overrides: list[str]) -> tuple[RecordedCurves, Diagnosis]:
     """A real run, and what is found in its folder."""
     trainer = make(*overrides)
     trainer.train()
@@ -151,7 +151,7 @@ CONFIG = {"algo": {"name": "trpo", "max_kl": 0.1, "damping": 0.6, "line_search_s
 
 
 def test_metrics_that_a_run_lacks_are_told_of_and_the_rest_is_looked_at() -> None:
-    run = Recorded(walker(kl=0.9, ess=0.9), CONFIG)
+    run = RecordedCurves(walker(kl=0.9, ess=0.9), CONFIG)
     diagnosis = examine(run)
     assert [found.sickness.name for found in diagnosis.found] == ["trust region too wide"]
     assert diagnosis.untold["line search rejects"] == ("algo/line_search_fraction",)
@@ -159,17 +159,17 @@ def test_metrics_that_a_run_lacks_are_told_of_and_the_rest_is_looked_at() -> Non
 
 
 def test_a_cause_takes_its_symptoms_with_it() -> None:
-    found = examine(Recorded(walker(kl=0.9, ess=0.1), CONFIG)).found
+    found = examine(RecordedCurves(walker(kl=0.9, ess=0.1), CONFIG)).found
     assert [(one.sickness.name, one.follows_from) for one in found] == [
         ("trust region too wide", None),
         ("ESS collapse", "trust region too wide"),
     ]
-    (alone,) = examine(Recorded(walker(kl=0.05, ess=0.1), CONFIG)).found
+    (alone,) = examine(RecordedCurves(walker(kl=0.05, ess=0.1), CONFIG)).found
     assert alone.sickness.name == "ESS collapse" and alone.follows_from is None
 
 
 def names(rows: list[dict[str, Any]], config: dict[str, Any], **summary: Any) -> list[str]:
-    return [found.sickness.name for found in examine(Recorded(rows, config, summary)).found]
+    return [found.sickness.name for found in examine(RecordedCurves(rows, config, summary)).found]
 
 
 def rising(key: str, values: list[float], **metrics: float) -> list[dict[str, Any]]:
@@ -186,7 +186,7 @@ FALLS, RISES = [2.0 - 0.1 * i for i in range(10)], [2.0 + 0.1 * i for i in range
 def test_a_policy_that_does_not_move_is_named_unless_its_return_rises() -> None:
     still = {"kl": 1e-9, "learning_rate": 0.01, "episode_return_min": 0.0, "episode_return_max": 0.0}
     poor = rising("episode_return_recent", [0.0, 0.05] * 5, **still | {"episode_return_max": 1.0})
-    run = Recorded(poor, REINFORCE)
+    run = RecordedCurves(poor, REINFORCE)
     (found,) = examine(run).found
     assert found.sickness.name == "policy does not move"
     # An unset limit of the gradient's norm cannot be raised.
@@ -200,7 +200,7 @@ def test_a_policy_that_does_not_move_is_named_unless_its_return_rises() -> None:
              for i, row in enumerate(walker(episode_return_recent=1.0))]  # fmt: skip
     assert names(moved, REINFORCE) == []
     ppo = {"algo": {"name": "ppo"}, "optimizer": {"name": "adam", "learning_rate": 1e-9}}
-    first, second = examine(Recorded(poor, ppo)).found
+    first, second = examine(RecordedCurves(poor, ppo)).found
     assert (first.sickness.name, second.follows_from) == ("steps too short", "steps too short")
 
 
@@ -238,10 +238,10 @@ def test_zero_advantages_are_no_reason_for_a_higher_learning_rate() -> None:
         (walker(**metrics | {"advantage_std": 0.7}), config),  # by the config: the batch has a deviation
         (walker(**metrics | {"advantage_std": 0.7})[:2], config),  # for which two rows are enough
     ]:
-        first, *others = examine(Recorded(rows, values)).found
+        first, *others = examine(RecordedCurves(rows, values)).found
         assert first.sickness.name == "advantages are all zero"
         assert {other.follows_from for other in others} <= {"advantages are all zero"}
-        said = advice(first.sickness, Recorded(rows, values))
+        said = advice(first.sickness, RecordedCurves(rows, values))
         assert not any("learning_rate" in one for one in said)
     assert "raise algo.minibatch_size (now 1)" in said
     # Without a reward in an update all of its advantages are 0 as well; that is another cause.
@@ -269,9 +269,9 @@ def test_a_return_that_falls_while_rewards_a_step_rise_is_a_matter_of_the_horizo
     """At a discount of 0.99, 1,000 steps at 1 a step are worth 100, and 170 steps at 2.2 are worth 180."""
     stood, lunged = ([1000.0] * 6, [1000.0] * 6), ([370.0] * 4, [170.0] * 4)
     returns, lengths = (one + other for one, other in zip(stood, lunged, strict=True))
-    (found,) = examine(Recorded(lasting(returns, lengths), CONFIG)).found
+    (found,) = examine(RecordedCurves(lasting(returns, lengths), CONFIG)).found
     assert found.sickness.name == "horizon too short"
-    assert advice(found.sickness, Recorded(walker(), CONFIG)) == ["raise algo.discount (now 0.99)"]
+    assert advice(found.sickness, RecordedCurves(walker(), CONFIG)) == ["raise algo.discount (now 0.99)"]
     far = CONFIG | {"algo": CONFIG["algo"] | {"discount": 0.999}}
     assert names(lasting(returns, lengths), far) == []  # it sees as far as the episodes last
     assert names(lasting(returns, [1000.0] * 6 + [500.0] * 4), CONFIG) == []  # rewards a step fell
@@ -280,13 +280,13 @@ def test_a_return_that_falls_while_rewards_a_step_rise_is_a_matter_of_the_horizo
 
 def test_actions_outside_the_bounds_are_named_where_entropy_rises() -> None:
     gaussian = CONFIG | {"policy": {"log_std_init": 0.0, "continuous": "gaussian"}}
-    run = Recorded(rising("entropy", RISES, clipped_action_fraction=0.9), gaussian)
+    run = RecordedCurves(rising("entropy", RISES, clipped_action_fraction=0.9), gaussian)
     (found,) = examine(run).found
     assert found.sickness.name == "actions outside the bounds"
     assert "set policy.continuous=squashed_gaussian (now gaussian)" in advice(found.sickness, run)
     assert names(rising("entropy", FALLS, clipped_action_fraction=0.9), gaussian) == []  # bang-bang control
     assert names(rising("entropy", RISES, clipped_action_fraction=0.1), gaussian) == []
-    diagnosis = examine(Recorded(rising("entropy", RISES), gaussian))  # an earlier version wrote it
+    diagnosis = examine(RecordedCurves(rising("entropy", RISES), gaussian))  # an earlier version wrote it
     assert not diagnosis.found and "actions outside the bounds" not in diagnosis.untold
     assert names(walker(clipped_reward_fraction=0.5), gaussian) == ["rewards are clipped"]
 
@@ -377,21 +377,21 @@ def test_a_killed_run_is_told_from_one_that_is_running(
 
 def test_four_looks_are_too_few() -> None:
     rows = walker(kl=0.9, ess=0.1)
-    assert examine(Recorded(rows[:4], CONFIG)) == Diagnosis((), {}, too_short=True)
-    assert examine(Recorded(rows[:5], CONFIG)).found
+    assert examine(RecordedCurves(rows[:4], CONFIG)) == Diagnosis((), {}, too_short=True)
+    assert examine(RecordedCurves(rows[:5], CONFIG)).found
 
 
 def test_a_solved_task_has_nothing_for_its_critic_to_explain() -> None:
     """Where every episode returns the same a critic that is right to a hundredth explains less than nothing."""
     critic = {"critic_optimizer": {"name": "adam"}}
-    small = examine(Recorded(walker(explained_variance=-2, critic_loss=1e-4), CONFIG | critic))
-    large = examine(Recorded(walker(explained_variance=-2, critic_loss=0.5), CONFIG | critic))
+    small = examine(RecordedCurves(walker(explained_variance=-2, critic_loss=1e-4), CONFIG | critic))
+    large = examine(RecordedCurves(walker(explained_variance=-2, critic_loss=0.5), CONFIG | critic))
     assert not small.found
     assert [found.sickness.name for found in large.found] == ["critic explains nothing"]
 
 
 def test_advice_names_the_knobs_that_the_run_has_with_their_values() -> None:
-    run = Recorded(walker(kl=0.9), CONFIG)
+    run = RecordedCurves(walker(kl=0.9), CONFIG)
     (found,) = examine(run).found
     assert advice(found.sickness, run) == ["lower algo.max_kl (now 0.1)", "raise algo.damping (now 0.6)"]
 

@@ -9,7 +9,7 @@ import pytest
 
 from pgx.analysis.find import Place, parse_place, read_runs
 from pgx.analysis.foreign_runs import read_events, read_foreign
-from pgx.analysis.reading import Identity, Run, UnreadableError, identify, read_own
+from pgx.analysis.reading import RecordedRun, RunIdentity, UnreadableError, identify, read_own
 from pgx.core.errors import UserError
 from pgx.runs.lock import hold
 from pgx.sweeps.progress import write_failure
@@ -20,7 +20,7 @@ CARTPOLE = ["env=CartPole-v1", "algo=ppo"]
 RISING = np.arange(1.0, 31.0)
 
 
-def only(place: Path) -> Run:
+def only(place: Path) -> RecordedRun:
     runs, problems = read_runs([Place(place)])
     assert problems == []
     (run,) = runs
@@ -174,14 +174,14 @@ def test_a_resumed_run_s_second_file_replaces_what_the_first_had_from_there_on(t
 @pytest.mark.parametrize(
     ("folder", "expected"),
     [
-        ("logs/Walker2d-v4/PPO_12", Identity("Walker2d-v4", "x:PPO", "12")),
-        ("log/Ant-v3/ppo/0/221201-101010", Identity("Ant-v3", "x:ppo", "0")),
-        ("a/Pendulum-v1/mine/s3", Identity("Pendulum-v1", "x:mine", "3")),
-        ("runs/ALE/Breakout-v5__ppo_atari__1__1700000000", Identity("Breakout-v5", "x:ppo_atari", "1")),
-        ("mine/experiment/seed_8", Identity("unknown", "x:experiment", "8")),
+        ("logs/Walker2d-v4/PPO_12", RunIdentity("Walker2d-v4", "x:PPO", "12")),
+        ("log/Ant-v3/ppo/0/221201-101010", RunIdentity("Ant-v3", "x:ppo", "0")),
+        ("a/Pendulum-v1/mine/s3", RunIdentity("Pendulum-v1", "x:mine", "3")),
+        ("runs/ALE/Breakout-v5__ppo_atari__1__1700000000", RunIdentity("Breakout-v5", "x:ppo_atari", "1")),
+        ("mine/experiment/seed_8", RunIdentity("unknown", "x:experiment", "8")),
     ],
 )
-def test_identities_from_folders(folder: str, expected: Identity) -> None:
+def test_identities_from_folders(folder: str, expected: RunIdentity) -> None:
     assert identify(Path("/data") / folder, "x", {}, {}) == expected
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from pgx.analysis.comparison import STEPS, Pair, Verdict, _separated, verdict
+from pgx.analysis.comparison import _STEPS, Pair, Verdict, _separated, verdict
 from pgx.analysis.plots import HEALTH, draw_curves, draw_health, looks, new_axes
 from pgx.analysis.reading import Series
 from pgx.analysis.report import page
@@ -84,7 +84,7 @@ def test_every_run_has_a_thin_curve_of_its_own_rows() -> None:
     runs = [run(algo, seed, values + seed) for algo in ("ppo", "trpo") for seed in range(3)]
     panel = compared(*runs).panels[0]
     axes = new_axes(Figure(), 1, 1, 1)
-    draw_curves(axes, panel, STEPS, METRIC, looks(["ppo", "trpo"]))
+    draw_curves(axes, panel, _STEPS, METRIC, looks(["ppo", "trpo"]))
     thin = [np.asarray(line.get_ydata()) for line in axes.get_lines() if line.get_linewidth() < 1]
     assert sorted(tuple(each) for each in thin) == sorted(tuple(one.series[METRIC].values) for one in runs)
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("environment steps", "return (reward)")

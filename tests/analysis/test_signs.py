@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pgx.analysis.curves import Recorded
+from pgx.analysis.curves import RecordedCurves
 from pgx.analysis.detectors import (
     gains_apart,
     lost,
@@ -18,7 +18,7 @@ from pgx.analysis.detectors import (
 from pgx.runs.metrics import tag
 
 
-def run(config: dict[str, Any] | None = None, **columns: Any) -> Recorded:
+def run(config: dict[str, Any] | None = None, **columns: Any) -> RecordedCurves:
     """A run whose rows have these metrics, every 100 environment steps."""
     length = max(np.size(values) for values in columns.values())
     full = {tag(key): np.broadcast_to(values, length) for key, values in columns.items()}
@@ -26,10 +26,10 @@ def run(config: dict[str, Any] | None = None, **columns: Any) -> Recorded:
         {"step": 100 * (i + 1)} | {name: float(values[i]) for name, values in full.items()}
         for i in range(length)
     ]
-    return Recorded(rows, config or {})
+    return RecordedCurves(rows, config or {})
 
 
-def peak(top: float, end: float, start: float = 100.0) -> Recorded:
+def peak(top: float, end: float, start: float = 100.0) -> RecordedCurves:
     """A return that rises to the top in the middle of a run, and ends elsewhere."""
     return run(episode_return_recent=np.concatenate([np.linspace(start, top, 30), np.linspace(top, end, 30)]))
 

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from pgx.algos.ppo import PPO
-from pgx.compiler.arguments import NotDescribable, describe
+from pgx.compiler.arguments import NotDescribable, describe_arguments
 from pgx.config.run_config import spec_of
 from pgx.core.data import Batch, Observations
 from pgx.core.specs import Continuous, Discrete, Image
@@ -43,7 +43,7 @@ def test_a_value_taken_apart_and_rebuilt_is_itself() -> None:
     tensors = list(leaves(value))
     assert len(tensors) == 3 + 7 + 1
     again = rebuilt(value, iter(tensors))
-    assert describe(again) == describe(value)
+    assert describe_arguments(again) == describe_arguments(value)
     assert all(a is b for a, b in zip(leaves(again), tensors, strict=True))
 
 
@@ -57,7 +57,7 @@ def test_a_network_substituted_computes_with_the_other_weights_and_keeps_its_own
 
 
 def test_tensors_describe_alike_whatever_they_hold() -> None:
-    assert describe(batch(3)) == describe(replace(batch(3), value=numbers(3) * 7))
+    assert describe_arguments(batch(3)) == describe_arguments(replace(batch(3), value=numbers(3) * 7))
 
 
 def ppo(**changes: object) -> PPO:
@@ -71,12 +71,12 @@ def ppo(**changes: object) -> PPO:
     [{"clip_range": 0.1}, {"entropy_coefficient": 0.01}, {"normalize_advantage": "off"}, {"value_clip": 1.0}],
 )
 def test_a_rule_of_another_value_has_another_description(change: dict[str, object]) -> None:
-    assert describe(ppo()._policy_loss) == describe(ppo()._policy_loss)
-    assert describe(ppo()._policy_loss) != describe(ppo(**change)._policy_loss)
+    assert describe_arguments(ppo()._policy_loss) == describe_arguments(ppo()._policy_loss)
+    assert describe_arguments(ppo()._policy_loss) != describe_arguments(ppo(**change)._policy_loss)
 
 
 def test_methods_of_one_object_are_told_apart() -> None:
-    assert describe(ppo()._policy_loss) != describe(ppo()._critic_loss)
+    assert describe_arguments(ppo()._policy_loss) != describe_arguments(ppo()._critic_loss)
 
 
 class Scaled(nn.Module):
@@ -95,19 +95,19 @@ def test_plain_numbers_inside_networks_count() -> None:
         return nn.Sequential(nn.Linear(2, 2), nn.Sequential(Scaled(scale)))
 
     assert repr(net(1.0)) == repr(net(2.0))
-    assert describe(net(1.0)) == describe(net(1.0))
-    assert describe(net(1.0)) != describe(net(2.0))
+    assert describe_arguments(net(1.0)) == describe_arguments(net(1.0))
+    assert describe_arguments(net(1.0)) != describe_arguments(net(2.0))
 
 
 def test_the_make_of_a_network_counts() -> None:
     nets = [nn.Sequential(nn.Linear(2, 2), layer) for layer in (nn.Tanh(), nn.ReLU(), nn.ELU(), nn.ELU(0.5))]
-    assert len({describe(net) for net in nets}) == len(nets)
+    assert len({describe_arguments(net) for net in nets}) == len(nets)
 
 
 @pytest.mark.parametrize("what", [lambda x: x, object(), partial(max, object())])
 def test_what_has_no_description_says_so(what: Callable[..., object]) -> None:
     with pytest.raises(NotDescribable):
-        describe(what)
+        describe_arguments(what)
 
 
 @pytest.mark.parametrize("name", sorted(POLICIES) + [f"critic {name}" for name in sorted(CRITICS)])

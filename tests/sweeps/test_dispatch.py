@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from pgx.runs.lock import hold
-from pgx.sweeps.plan import LOST, STOP, Job, Plan, dispatch, write_plan
-from pgx.sweeps.progress import look, write_failure
+from pgx.sweeps.plan import LOST, STOP_FILE, Job, Plan, dispatch, write_plan
+from pgx.sweeps.progress import read_progress, write_failure
 from pgx.sweeps.report import closing
 from tests.command import Command
 
@@ -58,7 +58,7 @@ def jobs(folder: Path, *names: str) -> list[Job]:
 def test_one_deadly_job_costs_no_other_its_end(tmp_path: Path, pool: Pool, launches: list[list[str]]) -> None:
     all_jobs = jobs(tmp_path, "a", "deadly", "b", "c", "deadly2", "d")
     dispatch(tmp_path, all_jobs, pool)
-    assert {job.run_dir.name: look(job.run_dir).error for job in all_jobs} == {
+    assert {job.run_dir.name: read_progress(job.run_dir).error for job in all_jobs} == {
         name: LOST if "deadly" in name else "as it should"
         for name in ("a", "deadly", "b", "c", "deadly2", "d")
     }
@@ -79,7 +79,7 @@ def test_a_killed_job_is_named_and_the_others_end(command: Command, tmp_path: Pa
             process.join()
 
     dispatch(tmp_path, plan.jobs, launch)
-    assert {job.run_dir.name: look(job.run_dir).error for job in plan.jobs} == {
+    assert {job.run_dir.name: read_progress(job.run_dir).error for job in plan.jobs} == {
         "a": "as it should", "deadly": LOST, "b": "as it should"
     }  # fmt: skip
     assert any(line.startswith(f"deadly: {LOST}") for line in closing(tmp_path, plan)[1])
@@ -97,13 +97,13 @@ def test_a_job_that_ended_is_not_launched_again(
 
 def test_a_launcher_that_begins_nothing_is_not_asked_for_ever(tmp_path: Path) -> None:
     dispatch(tmp_path, jobs(tmp_path, "a"), lambda jobs: None)
-    run = look(tmp_path / "a")
+    run = read_progress(tmp_path / "a")
     assert run.state == "failed" and "without having begun" in str(run.error)
 
 
 def test_nothing_is_launched_once_a_stop_is_asked_for(tmp_path: Path) -> None:
     def launch(jobs: Sequence[Job]) -> None:
-        (tmp_path / STOP).touch()
+        (tmp_path / STOP_FILE).touch()
 
     dispatch(tmp_path, jobs(tmp_path, "a", "b"), launch)
-    assert look(tmp_path / "a").state == "waiting"  # nor is it called failed
+    assert read_progress(tmp_path / "a").state == "waiting"  # nor is it called failed

@@ -8,7 +8,7 @@ import pytest
 from pgx.core.stopping import StopAtCheckpoint
 from pgx.runs.lock import hold
 from pgx.runs.writer import refuse_used
-from pgx.sweeps.progress import Progress, clear, look, resumable, seconds_left, write_failure
+from pgx.sweeps.progress import Progress, clear, read_progress, resumable, seconds_left, write_failure
 from pgx.training.callbacks import Stop, TrainingState
 from tests.conftest import Make, small, stop_when
 
@@ -22,17 +22,19 @@ RUN = [
 
 
 def test_a_folder_that_is_not_there_waits(tmp_path: Path) -> None:
-    assert look(tmp_path / "nowhere").state == "waiting"
+    assert read_progress(tmp_path / "nowhere").state == "waiting"
     assert not resumable(tmp_path / "nowhere")
 
 
 def test_a_run_is_running_while_it_runs_and_finished_after(make: Make, tmp_path: Path) -> None:
     trainer, seen = make(*RUN), []
-    stop_when(trainer, lambda state: seen.append((look(tmp_path / "run"), state.previous_step)) or False)
+    stop_when(
+        trainer, lambda state: seen.append((read_progress(tmp_path / "run"), state.previous_step)) or False
+    )
     trainer.train()
     assert [run.state for run, _ in seen] == ["running"] * len(seen) and len(seen) >= 3
     assert [run.steps for run, _ in seen] == [steps for _, steps in seen]
-    ended = look(tmp_path / "run")
+    ended = read_progress(tmp_path / "run")
     assert (ended.state, ended.env, ended.total_steps) == ("finished", "CartPole-v1", 600)
     assert ended.steps >= 600 and ended.seconds > 0 and ended.final_return is not None
 
@@ -43,7 +45,7 @@ def test_a_run_that_is_killed_is_interrupted_whatever_its_earlier_life_ended_in(
     first = make(*RUN)
     stop_when(first, lambda state: state.step > 256, Stop("pruned"))
     assert first.train()["status"] == "pruned"
-    assert look(tmp_path / "run").state == "pruned"
+    assert read_progress(tmp_path / "run").state == "pruned"
     again = make(*RUN)
     again.load_state_dict(again.checkpoints.load("last"))
     seen = []
@@ -53,7 +55,7 @@ def test_a_run_that_is_killed_is_interrupted_whatever_its_earlier_life_ended_in(
         seen
     )  # a process killed now would leave no word, and in particular not that of its earlier life
     (tmp_path / "run" / "summary.json").unlink()
-    assert look(tmp_path / "run").state == "interrupted"
+    assert read_progress(tmp_path / "run").state == "interrupted"
 
 
 def test_a_run_that_is_given_up_has_a_checkpoint_of_where_it_was(make: Make, tmp_path: Path) -> None:
@@ -76,7 +78,7 @@ def test_a_second_trainer_in_the_folder_is_refused_and_harms_nothing(make: Make,
 
 def test_a_failure_before_the_beginning_is_noted_and_leaves_room_for_another_try(tmp_path: Path) -> None:
     write_failure(tmp_path / "run", "no such robot")
-    run = look(tmp_path / "run")
+    run = read_progress(tmp_path / "run")
     assert (run.state, run.error, run.steps) == ("failed", "no such robot", 0)
     refuse_used(tmp_path / "run")
 
@@ -92,7 +94,7 @@ def test_what_died_before_its_first_checkpoint_can_begin_anew(make: Make, tmp_pa
         trainer.train()
     assert not resumable(tmp_path / "run")
     clear(tmp_path / "run")
-    assert look(tmp_path / "run").state == "waiting"
+    assert read_progress(tmp_path / "run").state == "waiting"
     make(*RUN).train()
     steps = [
         json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()

@@ -17,7 +17,7 @@ from pgx.core.errors import RunError, UserError
 from pgx.envs.spaces import action_spec
 from pgx.envs.tensor_spaces import first_observation, tensor_action
 from pgx.networks.export import formats as comparison
-from pgx.networks.export.formats import Format, compare, read, write
+from pgx.networks.export.formats import Format, compare_actions, load_exported, write_exported
 from pgx.networks.export.network import Deterministic, _whole, observed
 from pgx.training.build import load_agent
 from tests.conftest import Make
@@ -85,8 +85,10 @@ def exported(make: Make, tmp_path: Path, to: Format, name: str, *overrides: str)
     spaces_of = single.observation_space, single.action_space
     envs.close()
     network = Deterministic(agent, first_observation(spaces_of[0]), tensor_action(spaces_of[1]), masked=False)
-    write(network, [each[:2] for each in sample.inputs(network.first)], to, tmp_path / f"{name}.file")
-    return agent, sample, spaces_of[1], read(to, tmp_path / f"{name}.file", network.inputs)
+    write_exported(
+        network, [each[:2] for each in sample.inputs(network.first)], to, tmp_path / f"{name}.file"
+    )
+    return agent, sample, spaces_of[1], load_exported(to, tmp_path / f"{name}.file", network.inputs)
 
 
 @pytest.mark.parametrize("to", FORMATS)
@@ -124,8 +126,10 @@ def test_bounds_are_inside_and_reached(make: Make, tmp_path: Path) -> None:
     with torch.no_grad():
         agent.policy.net[-1].bias.copy_(torch.tensor([100.0, -100.0]))
     network = Deterministic(agent, 0, tensor_action(space), masked=False)
-    write(network, [each[:2] for each in sample.inputs(network.first)], "torchscript", tmp_path / "far.file")
-    (action,) = read("torchscript", tmp_path / "far.file", network.inputs)([sample.obs])
+    write_exported(
+        network, [each[:2] for each in sample.inputs(network.first)], "torchscript", tmp_path / "far.file"
+    )
+    (action,) = load_exported("torchscript", tmp_path / "far.file", network.inputs)([sample.obs])
     assert (action == [2.0, -0.5]).all() and action.dtype == np.float32
 
 
@@ -139,13 +143,16 @@ def test_choices_of_several_dimensions_have_the_shape_and_numbers_of_their_space
 def test_actions_are_numbered_as_the_environment_does(make: Make, tmp_path: Path) -> None:
     agent, sample, _, own = exported(make, tmp_path, "torchscript", "pole", "env=CartPole-v1")
     late = spaces.Discrete(2, start=5)
-    write(
+    write_exported(
         Deterministic(agent, 0, tensor_action(late), masked=False),
         [sample.obs[:2]],
         "torchscript",
         tmp_path / "late",
     )
-    (plain,), (moved,) = own([sample.obs]), read("torchscript", tmp_path / "late", ["obs"])([sample.obs])
+    (plain,), (moved,) = (
+        own([sample.obs]),
+        load_exported("torchscript", tmp_path / "late", ["obs"])([sample.obs]),
+    )
     assert (moved == plain + 5).all()
 
 
@@ -154,8 +161,8 @@ def test_the_file_of_another_run_is_noticed(make: Make, tmp_path: Path) -> None:
         agent, sample, space, own = exported(make, tmp_path, "torchscript", "a", *overrides, "seed=1")
         *_, other = exported(make, tmp_path, "torchscript", "b", *overrides, "seed=2")
         convert = action_spec("", space)[1]
-        assert compare(agent, convert, own, sample, sample.inputs(0)).acceptable
-        assert not compare(agent, convert, other, sample, sample.inputs(0)).acceptable
+        assert compare_actions(agent, convert, own, sample, sample.inputs(0)).acceptable
+        assert not compare_actions(agent, convert, other, sample, sample.inputs(0)).acceptable
         for name in ("a", "b"):
             (tmp_path / name).rename(tmp_path / f"{name}-{len(overrides)}")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pgx.sweeps.progress import look, resumable
+from pgx.sweeps.progress import read_progress, resumable
 from tests.system.command import SMALL, begin, jobs, same, state, summary, wait_for
 from tests.warm import pgx
 
@@ -74,7 +74,7 @@ def test_killed_half_way_and_resumed_it_ends_with_the_same_bits(
     def half_way() -> bool:
         if not (folder / "sweep.json").is_file():
             return False
-        seen = [look(run) for run in jobs(folder)]
+        seen = [read_progress(run) for run in jobs(folder)]
         finished = sum(run.state == "finished" for run in seen)
         return finished >= 3 and any(run.state == "running" and 512 < run.steps < 1536 for run in seen)
 
@@ -82,10 +82,12 @@ def test_killed_half_way_and_resumed_it_ends_with_the_same_bits(
         wait_for(half_way, process)
     finally:
         kill(process, how)
-    wait_for(lambda: not any(look(run).state == "running" for run in jobs(folder)))  # workers find out
+    wait_for(
+        lambda: not any(read_progress(run).state == "running" for run in jobs(folder))
+    )  # workers find out
     if launcher == "joblib":
         wait_for(lambda: not session(process.pid))
-    before = {run: look(run) for run in jobs(folder)}
+    before = {run: read_progress(run) for run in jobs(folder)}
     finished = {run: (run / "summary.json").read_bytes() for run in before if before[run].state == "finished"}
     cut = [run for run in before if before[run].state == "interrupted" and resumable(run)]
     assert 3 <= len(finished) < 12 and cut

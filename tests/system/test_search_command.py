@@ -10,7 +10,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from pgx.sweeps.progress import look, resumable
+from pgx.sweeps.progress import read_progress, resumable
 from tests.command import Command
 from tests.system.command import begin, jobs, summary, wait_for
 from tests.warm import pgx
@@ -64,7 +64,10 @@ def test_a_search_ends_with_the_best_the_command_that_repeats_it_and_the_importa
     ended = trials(folder)
     assert len(ended) == 6 and all(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in ended)
     best = max(t.value for t in ended if t.state == TrialState.COMPLETE and t.value is not None)
-    assert max(summary(run)["final_return"] for run in jobs(folder) if look(run).state == "finished") == best
+    assert (
+        max(summary(run)["final_return"] for run in jobs(folder) if read_progress(run).state == "finished")
+        == best
+    )
     assert "best final_return: " in said and "importance: " in said
     command = shlex.split(re.findall(r"repeat +(.*)", said)[-1])
     repeated = pgx(*command[1:], "run_dir=again", cwd=folder.parent)
@@ -83,7 +86,7 @@ def test_a_search_that_is_killed_goes_on_with_the_trials_that_it_had_begun(
     def half_way() -> bool:
         if not (folder / "sweep.json").is_file():
             return False
-        seen = [look(run) for run in jobs(folder)]
+        seen = [read_progress(run) for run in jobs(folder)]
         ended = sum(run.state in ("finished", "pruned") for run in seen)
         return ended >= 2 and any(run.state == "running" and 1024 < run.steps < 3072 for run in seen)
 
@@ -92,7 +95,7 @@ def test_a_search_that_is_killed_goes_on_with_the_trials_that_it_had_begun(
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    before = {run: look(run) for run in jobs(folder)}
+    before = {run: read_progress(run) for run in jobs(folder)}
     cut = [run for run in before if before[run].state == "interrupted" and resumable(run)]
     noted = {run: (run / "trial.json").read_bytes() for run in before if (run / "trial.json").is_file()}
     assert cut

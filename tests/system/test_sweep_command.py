@@ -15,7 +15,7 @@ from pgx.cli.run_folder import create_unique_folder
 from pgx.cli.sweep_jobs import _plan, _with_folders
 from pgx.core.errors import UserError
 from pgx.runs.lock import hold
-from pgx.sweeps.progress import look
+from pgx.sweeps.progress import read_progress
 from tests.command import Command
 from tests.system.command import SMALL, TINY, begin, jobs, same, summary, wait_for
 from tests.warm import TIMEOUT, pgx
@@ -170,7 +170,7 @@ def test_ctrl_c_ends_it_and_resumed_it_ends_with_the_same_bits(tmp_path: Path, l
     process = begin("train", *sweep, "hydra.sweep.dir=cut", f"hydra/launcher={launcher}", cwd=tmp_path)
     try:
         started = tmp_path / "cut" / "sweep.json"
-        wait_for(lambda: started.is_file() and look(jobs(tmp_path / "cut")[0]).steps > 600, process)
+        wait_for(lambda: started.is_file() and read_progress(jobs(tmp_path / "cut")[0]).steps > 600, process)
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(TIMEOUT) == 130
     finally:
@@ -178,7 +178,7 @@ def test_ctrl_c_ends_it_and_resumed_it_ends_with_the_same_bits(tmp_path: Path, l
             os.killpg(process.pid, signal.SIGKILL)
     said = (tmp_path / "said.txt").read_text()
     assert "pgx sweep resume" in said and "Traceback" not in said
-    cut = [look(run).state for run in jobs(tmp_path / "cut")]
+    cut = [read_progress(run).state for run in jobs(tmp_path / "cut")]
     assert cut[0] == "interrupted" and "failed" not in cut
     assert pgx("sweep", "resume", "cut", "hydra/launcher=joblib", cwd=tmp_path).returncode == 0
     assert (

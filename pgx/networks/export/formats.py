@@ -21,7 +21,7 @@ from pgx.core.imports import require
 from pgx.networks.export.network import Deterministic, Sample
 
 Format = Literal["onnx", "torchscript"]
-Run = Callable[[Sequence[Tensor]], list[NDArray[Any]]]
+RunExported = Callable[[Sequence[Tensor]], list[NDArray[Any]]]
 NEEDED: dict[Format, tuple[str, ...]] = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torchscript": ()}
 
 
@@ -34,7 +34,7 @@ def refuse_missing(to: Format) -> None:
     require(f"--to {to}", *NEEDED[to])
 
 
-def write(network: Deterministic, inputs: Sequence[Tensor], to: Format, path: Path) -> None:
+def write_exported(network: Deterministic, inputs: Sequence[Tensor], to: Format, path: Path) -> None:
     """Write a network's file.
 
     Args:
@@ -81,7 +81,7 @@ def _write_onnx(network: Deterministic, inputs: Sequence[Tensor], path: Path) ->
     )
 
 
-def read(to: Format, path: Path, names: Sequence[str]) -> Run:
+def load_exported(to: Format, path: Path, names: Sequence[str]) -> RunExported:
     """What a file does, by the library that runs it.
 
     Args:
@@ -129,10 +129,10 @@ class Difference:
         return f"largest difference {self.largest:.1e} over {self.rows:,} observations{chosen}"
 
 
-def compare(
+def compare_actions(
     agent: Agent,
     convert: Callable[[NDArray[Any]], NDArray[Any]],
-    run: Run,
+    run: RunExported,
     sample: Sample,
     inputs: Sequence[Tensor],
 ) -> Difference:
