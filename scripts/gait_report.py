@@ -1,9 +1,9 @@
-"""How trained robots move: a strip of pictures of each run, its curve, and what is measured of its gait.
+"""Report the gaits of trained robots: a strip of images, a learning curve and a table of measurements.
 
 python scripts/gait_report.py outputs/.../RUN... --out docs/tutorials/walker
 
-writes OUT/<reward>.png for each run and OUT/curves.svg of all, and prints a table. What is measured are terms of a
-reward, summed over deterministic episodes; of MuJoCo's robots whose height is known (docs/rewards.md).
+It writes OUT/<reward>.png for each run and OUT/curves.svg, and prints the table. The measurements are reward terms,
+summed over deterministic episodes of MuJoCo robots whose height is known (docs/rewards.md).
 """
 
 import argparse
@@ -35,17 +35,17 @@ from pgx.runs.loggers.jsonl import METRICS, read
 from pgx.training.build import load_agent_for
 from pgx.training.evaluation import never, play, unwatched
 
-PICTURES = 9
-SIZE = (150, 210)  # pixels of a picture
+IMAGES = 9
+SIZE = (150, 210)  # pixels of an image
 COLOURS = 48
-ATTEMPTS = 10  # episodes, for one that lasts
-SLOW = 0.1  # m/s below which effort a metre says nothing
+ATTEMPTS = 10  # episodes to play until one is long enough
+SLOW = 0.1  # m/s; below it the effort per metre is not shown
 CPU = torch.device("cpu")
-LONGEST = 30_000  # steps of an episode
+LONGEST = 30_000  # maximum steps of an episode
 
 
 def airborne(time_in_air: AnyArray) -> AnyArray:
-    """1 in the air, 0 on the ground [N]."""
+    """Return 1 in the air, 0 on the ground [N]."""
     return (time_in_air > 0).astype(np.float64)
 
 
@@ -64,6 +64,8 @@ MEASURES = RewardSpec(
 
 @dataclass(frozen=True)
 class Run:
+    """Run with the reward that its robot was trained on."""
+
     folder: Path
     checkpoint: str
     config: RunConfig
@@ -73,7 +75,7 @@ class Run:
         return str(self.config.reward.name)
 
     def played(self, envs: VectorEnv, episodes: int) -> list[Episode]:
-        """Deterministic episodes of its agent, whatever the environments pay."""
+        """Play deterministic episodes of the agent."""
         agent = load_agent_for(self.config, self.folder, self.checkpoint, envs.obs_spec, envs.action_spec)
         return play(
             agent, agent.act_greedily, envs, episodes, derive(0, "evaluation"), CPU, LONGEST, never, unwatched
@@ -89,11 +91,11 @@ def closing(envs: Any) -> Iterator[Any]:
 
 
 def row(run: Run, episodes: int) -> str:
-    """A row of the table: what is measured of a run."""
+    """Measure a run; return its row of the table."""
     env_id, kwargs = run.config.env.id, dict(run.config.env.kwargs)
     with closing(make_single(env_id, kwargs)) as single:
         seconds = float(single.unwrapped.dt)
-    choice = BackendChoice("gymnasium", "it shows the simulator")
+    choice = BackendChoice("gymnasium", "it gives access to the simulator")
     with closing(make_envs(choice, env_id, episodes, kwargs, 1, 60.0, MEASURES)) as envs:
         played = run.played(envs, episodes)
     steps = sum(episode.length for episode in played)
@@ -107,37 +109,35 @@ def row(run: Run, episodes: int) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-class Enough(Exception):
-    """All pictures are taken."""
+class AllImagesTaken(Exception):
+    """Raised when all images are taken."""
 
 
 def strip(run: Run, first: int, every: int, path: Path) -> None:
-    """Pictures side by side, from left to right: one every so many steps of the first episode that lasts so long."""
-    wanted, taken = range(first, first + every * PICTURES, every), dict[tuple[int, int], AnyArray]()
+    """Write a strip of images, taken at intervals from the first episode that is long enough."""
+    wanted, taken = range(first, first + every * IMAGES, every), dict[tuple[int, int], AnyArray]()
 
     def show(frame: Frame) -> None:
         if frame.step in wanted:
             taken[frame.episode, frame.step] = frame.image
         if frame.step == wanted[-1]:
-            raise Enough(frame.episode)
+            raise AllImagesTaken(frame.episode)
 
-    camera = RenderingEnv(
-        run.config.env.id, dict(run.config.env.kwargs), SIZE, 60.0, max_fps=1000, seconds=None
-    )
-    with closing(camera):
-        camera.on_frame = show
+    env = RenderingEnv(run.config.env.id, dict(run.config.env.kwargs), SIZE, 60.0, max_fps=1000, seconds=None)
+    with closing(env):
+        env.on_frame = show
         try:
-            run.played(camera, ATTEMPTS)
-        except Enough as done:
+            run.played(env, ATTEMPTS)
+        except AllImagesTaken as done:
             (episode,) = done.args
         else:
             raise SystemExit(f"{run.folder}: no episode reaches step {wanted[-1]}; a smaller --first")
-    pictures = [taken[episode, step] for step in wanted]
-    Image.fromarray(np.concatenate(pictures, axis=1)).quantize(COLOURS).save(path, optimize=True)
+    images = [taken[episode, step] for step in wanted]
+    Image.fromarray(np.concatenate(images, axis=1)).quantize(COLOURS).save(path, optimize=True)
 
 
 def curves(runs: list[Run], path: Path) -> None:
-    """A panel for each run: its return in what it is paid, and in the environment's own reward."""
+    """Plot a panel for each run: its return in the shaped and in the environment's own reward."""
     columns = min(3, len(runs))
     lines = -(-len(runs) // columns)
     figure, axes = pyplot.subplots(
@@ -174,16 +174,16 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--checkpoint", default="last")
     parser.add_argument("--episodes", type=int, default=10)
-    parser.add_argument("--first", type=int, default=300, help="step of the first picture (300)")
-    parser.add_argument("--every", type=int, default=8, help="steps between pictures (8)")
-    asked = parser.parse_args()
+    parser.add_argument("--first", type=int, default=300, help="step of the first image (300)")
+    parser.add_argument("--every", type=int, default=8, help="steps between images (8)")
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    found = [Run(path, asked.checkpoint, load_trusted_config(path, trust=False)) for path in asked.runs]
+    found = [Run(path, options.checkpoint, load_trusted_config(path, trust=False)) for path in options.runs]
     print(
         "| reward | m/s | height, m | in the air | effort a step | effort a metre | change a step | s | own return |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
     for each in found:
-        print(row(each, asked.episodes), flush=True)
-        strip(each, asked.first, asked.every, asked.out / f"{each.name}.png")
-    curves(found, asked.out / "curves.svg")
+        print(row(each, options.episodes), flush=True)
+        strip(each, options.first, options.every, options.out / f"{each.name}.png")
+    curves(found, options.out / "curves.svg")

@@ -1,11 +1,11 @@
-"""Runs that are killed (SIGKILL) at chosen points, resumed, and compared with runs that were left alone.
+"""Kill runs (SIGKILL) at chosen points, resume them, and compare them with uninterrupted runs.
 
     python scripts/kill_runs.py --points 200             kills at random points, over all rules and both backends
-    python scripts/kill_runs.py --refusals               a disk that refuses each write of a run, one at a time
+    python scripts/kill_runs.py --refusals               a full disk at each write of a run in turn
 
 A point is a call of a Python or a C function (a write, an fsync, a rename among them) in one of four phases of a run:
-collecting, updating, writing a checkpoint, writing metrics. Each run is a process of its own; docs/reliability.md has
-what was found.
+collecting, updating, writing a checkpoint, writing metrics. Each run is a separate process. docs/reliability.md has
+results.
 """
 
 import argparse
@@ -29,9 +29,9 @@ from typing import Any, Literal
 Phase = Literal["collect", "update", "checkpoint", "metrics"]
 PHASES: tuple[Phase, ...] = ("collect", "update", "checkpoint", "metrics")
 BACKENDS = ("gymnasium", "envpool")
-WRITES = {"write", "fsync", "open", "replace", "mkdir", "ftruncate"}  # what a disk can refuse
+WRITES = {"write", "fsync", "open", "replace", "mkdir", "ftruncate"}  # calls that a full disk makes fail
 
-# What a rule needs to learn from 128 rows, where its own values ask for more.
+# Overrides with which a rule learns from 128 rows.
 SMALL = {
     "trpo": ["algo.critic_minibatch_size=64"],
     "npg": ["algo.critic_minibatch_size=64"],
@@ -42,14 +42,14 @@ SMALL = {
 
 @dataclass(frozen=True)
 class Point:
-    """The `event`th call in a phase, over the whole life, from 1."""
+    """Call number `event` (from 1) in a phase, counted over the whole process."""
 
     phase: Phase
     event: int
 
 
 def overrides(rule: str, backend: str, dataset: Path | None) -> list[str]:
-    """A run of some seconds with three checkpoints and looks at health that fall between them."""
+    """Return overrides of a run of some seconds, with three checkpoints and health metrics between them."""
     chosen = [f"algo={rule}", "env=Hopper-v4", f"env.backend={backend}", "env.num_envs=4"]
     budget = ["trainer.total_steps=700", "trainer.checkpoint_every=200", "logger.every=2"]
     silent = ["logger.console=off", "trainer.compile=false"]
@@ -62,11 +62,11 @@ def overrides(rule: str, backend: str, dataset: Path | None) -> list[str]:
     return [*chosen, *budget, *silent, *SMALL.get(rule, [])]
 
 
-# --- in the process that lives, and may die
+# --- in the process of the run
 
 
-class Watch:
-    """Counts calls in each phase, and does something at one of them."""
+class CallCounter:
+    """Counter of calls in each phase that invokes `act` at each call."""
 
     def __init__(self, act: Callable[[Phase, int, str], None]) -> None:
         self.act = act
@@ -74,20 +74,20 @@ class Watch:
         self._phase: Phase = "collect"
 
     def begin(self) -> None:
-        """Look at the methods that the phases are, in this process."""
+        """Start counting calls inside the methods of the phases."""
         from pgx.algos import rule, rules
         from pgx.rollouts.dataset import DatasetRunner
         from pgx.rollouts.sync import EpisodeRunner, SyncRunner
         from pgx.runs.writer import Records
 
-        self._look_at(Records, "_write_checkpoint", "checkpoint")
-        self._look_at(Records, "row", "metrics")
+        self._watch_method(Records, "_write_checkpoint", "checkpoint")
+        self._watch_method(Records, "row", "metrics")
         for runner in (SyncRunner, EpisodeRunner, DatasetRunner):
-            self._look_at(runner, "collect", "collect")
+            self._watch_method(runner, "collect", "collect")
         for name in rules():
-            self._look_at(rule(name), "update", "update")
+            self._watch_method(rule(name), "update", "update")
 
-    def _look_at(self, owner: Any, name: str, phase: Phase) -> None:
+    def _watch_method(self, owner: Any, name: str, phase: Phase) -> None:
         method = getattr(owner, name)
 
         def watched(*arguments: Any) -> Any:
@@ -105,14 +105,16 @@ class Watch:
         self.act(self._phase, self.counts[self._phase], arg.__name__ if event == "c_call" else "")
 
 
-def live(arguments: list[str], console: Path, act: Callable[[Phase, int, str], None], counts: Any) -> None:
-    """Run the command in this process, watched; the calls of each phase go to `counts`."""
+def run_watched(
+    arguments: list[str], console: Path, act: Callable[[Phase, int, str], None], counts: Any
+) -> None:
+    """Run a command in this process; put the number of calls of each phase into the queue `counts`, if any."""
     import torch
 
     from pgx.cli.main import main
 
     torch.set_num_threads(1)
-    watch = Watch(act)
+    watch = CallCounter(act)
     watch.begin()
     with console.open("a") as file, redirect_stdout(file), redirect_stderr(file):
         try:
@@ -124,7 +126,7 @@ def live(arguments: list[str], console: Path, act: Callable[[Phase, int, str], N
 
 @dataclass(frozen=True)
 class Kill:
-    """At a point, die."""
+    """Action that kills this process at a point."""
 
     point: Point
 
@@ -134,7 +136,7 @@ class Kill:
 
 
 class Refuse:
-    """At the `number`th call that writes, while the run's records are written, the disk is full."""
+    """Action that simulates a full disk at the `number`th call that writes records of the run."""
 
     def __init__(self, number: int, found: Any) -> None:
         self.number = number
@@ -149,11 +151,11 @@ class Refuse:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def nothing(phase: Phase, number: int, called: str) -> None:
-    """Let it live."""
+def ignore_call(phase: Phase, number: int, called: str) -> None:
+    """Do nothing."""
 
 
-# --- in the process that watches
+# --- in the parent process
 
 
 def _context() -> Any:
@@ -173,16 +175,16 @@ def _context() -> Any:
     return context
 
 
-class Lives:
-    """Starts processes that run a command, forked from one that has everything imported and has run nothing."""
+class RunProcesses:
+    """Runs in processes that are forked from one with all imports."""
 
     def __init__(self) -> None:
         self._context = _context()
 
-    def left_alone(self, arguments: list[str], console: Path) -> Counter[Phase]:
-        """A whole life; returns how many calls each phase has."""
+    def run(self, arguments: list[str], console: Path) -> Counter[Phase]:
+        """Run a command to its end; return the number of calls in each phase."""
         counts = self._context.Queue()
-        process = self._context.Process(target=live, args=(arguments, console, nothing, counts))
+        process = self._context.Process(target=run_watched, args=(arguments, console, ignore_call, counts))
         process.start()
         found: dict[Phase, int] = counts.get(timeout=300)
         process.join()
@@ -190,17 +192,19 @@ class Lives:
             raise RuntimeError(f"{' '.join(arguments)} ended with {process.exitcode}: {console.read_text()}")
         return Counter(found)
 
-    def killed(self, arguments: list[str], console: Path, point: Point) -> bool:
-        """A life that ends at a point; False: it ended before it came to it."""
-        process = self._context.Process(target=live, args=(arguments, console, Kill(point), None))
+    def run_killed(self, arguments: list[str], console: Path, point: Point) -> bool:
+        """Run a command and kill it at a point; return False if it ended before."""
+        process = self._context.Process(target=run_watched, args=(arguments, console, Kill(point), None))
         process.start()
         process.join()
         return bool(process.exitcode == -signal.SIGKILL)
 
-    def refused(self, arguments: list[str], console: Path, number: int) -> str | None:
-        """A whole life in which a call that writes is refused once; returns which, None if there was none."""
+    def run_refused(self, arguments: list[str], console: Path, number: int) -> str | None:
+        """Run a command to its end with one failing write; return the name of the call, None if there was none."""
         found = self._context.Queue()
-        process = self._context.Process(target=live, args=(arguments, console, Refuse(number, found), None))
+        process = self._context.Process(
+            target=run_watched, args=(arguments, console, Refuse(number, found), None)
+        )
         process.start()
         process.join()
         if process.exitcode != 0:
@@ -208,8 +212,8 @@ class Lives:
         return None if found.empty() else str(found.get())
 
 
-def remains(run: Path) -> dict[str, Any]:
-    """All of a run that is to be the same: its last state, its rows and its events, but for what the clock says."""
+def read_run(run: Path) -> dict[str, Any]:
+    """Read what must be equal in two runs: last and best state, rows and events, without durations."""
     import torch
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -242,7 +246,7 @@ def remains(run: Path) -> dict[str, Any]:
 
 
 def differences(one: Any, other: Any, where: str) -> list[str]:
-    """Where two states differ, to the bit."""
+    """Return the places where two states differ, compared bit by bit."""
     import torch
 
     if isinstance(one, torch.Tensor):
@@ -269,29 +273,29 @@ def differences(one: Any, other: Any, where: str) -> list[str]:
 
 
 def kill_and_resume(
-    lives: Lives, folder: Path, settings: Sequence[str], points: Sequence[Point]
+    processes: RunProcesses, folder: Path, settings: Sequence[str], points: Sequence[Point]
 ) -> list[str]:
-    """Kill a run at each of these points in turn, resume it after each, and let it end; where it is a different run.
+    """Kill a run at each point in turn, resume it each time, and let it end; return its differences from `whole`.
 
     Args:
-        lives: who starts the processes.
-        folder: for the run; the run that was left alone is in `whole` beside it.
+        processes: starts the runs.
+        folder: for the run. The uninterrupted run is in the folder `whole` next to it.
         settings: of the run.
-        points: the second is a point of the second life, and so on.
+        points: the second one counts calls of the second process, and so on.
     """
     console = folder / "console.log"
     arguments = ["train", *settings, f"run_dir={folder / 'run'}"]
     for point in points:
-        if not lives.killed(arguments, console, point):
+        if not processes.run_killed(arguments, console, point):
             break
         arguments = ["train", "--resume", str(folder / "run"), "logger.console=off"]
     else:
-        lives.left_alone(arguments, console)
-    return differences(remains(folder.parent / "whole"), remains(folder / "run"), "run")
+        processes.run(arguments, console)
+    return differences(read_run(folder.parent / "whole"), read_run(folder / "run"), "run")
 
 
 def draw(counts: Counter[Phase], phase: Phase, random: random.Random) -> Point:
-    """A point of a phase, each of its calls as likely as the others."""
+    """Return a random point of a phase, uniform over its calls."""
     return Point(phase, random.randint(1, counts[phase]))
 
 
@@ -301,8 +305,8 @@ def _rules() -> list[str]:
     return list(rules())
 
 
-def record(folder: Path) -> Path:
-    """A dataset for the rule that learns from one."""
+def record_dataset(folder: Path) -> Path:
+    """Write a dataset for off_policy_reinforce; return its folder."""
     from pgx.cli.main import main
 
     run, dataset = folder / "recorded", folder / "dataset"
@@ -326,9 +330,9 @@ def record(folder: Path) -> Path:
     return dataset
 
 
-def _kill(lives: Lives, folder: Path, points: int, seed: int) -> int:
+def _kill(processes: RunProcesses, folder: Path, points: int, seed: int) -> int:
     chance = random.Random(seed)
-    dataset = record(folder)
+    dataset = record_dataset(folder)
     cases = [(rule, backend) for rule in _rules() for backend in BACKENDS]
     wholes: dict[tuple[str, str], Counter[Phase]] = {}
     done: Counter[Phase] = Counter()
@@ -340,12 +344,12 @@ def _kill(lives: Lives, folder: Path, points: int, seed: int) -> int:
         settings = overrides(rule, backend, dataset)
         if (rule, backend) not in wholes:
             home.mkdir()
-            wholes[rule, backend] = lives.left_alone(
+            wholes[rule, backend] = processes.run(
                 ["train", *settings, f"run_dir={home / 'whole'}"], home / "console.log"
             )
         point = draw(wholes[rule, backend], phase, chance)
         (home / str(number)).mkdir()
-        found = kill_and_resume(lives, home / str(number), settings, [point])
+        found = kill_and_resume(processes, home / str(number), settings, [point])
         done[phase] += 1
         wrong += bool(found)
         left = (time.monotonic() - started) / (number + 1) * (points - number - 1)
@@ -362,19 +366,21 @@ def _kill(lives: Lives, folder: Path, points: int, seed: int) -> int:
     return int(wrong > 0)
 
 
-def _refuse(lives: Lives, folder: Path) -> int:
+def _refuse(processes: RunProcesses, folder: Path) -> int:
     settings = overrides("ppo", "gymnasium", None)
-    lives.left_alone(["train", *settings, f"run_dir={folder / 'whole'}"], folder / "console.log")
-    whole, refused, wrong = remains(folder / "whole"), Counter[str](), 0
+    processes.run(["train", *settings, f"run_dir={folder / 'whole'}"], folder / "console.log")
+    whole, refused, wrong = read_run(folder / "whole"), Counter[str](), 0
     while True:
         number = refused.total() + 1
         home = folder / str(number)
         home.mkdir()
-        called = lives.refused(["train", *settings, f"run_dir={home / 'run'}"], home / "console.log", number)
+        called = processes.run_refused(
+            ["train", *settings, f"run_dir={home / 'run'}"], home / "console.log", number
+        )
         if called is None:
             break
         refused[called] += 1
-        found = differences(whole, remains(home / "run"), "run")
+        found = differences(whole, read_run(home / "run"), "run")
         wrong += bool(found)
         print(
             f"[{number}] {called} refused: {'the same' if not found else f'DIFFERS: {found[0]}'}", flush=True
@@ -391,13 +397,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--points", type=int, default=200, help="runs to kill (200)")
-    parser.add_argument("--seed", type=int, default=0, help="of the points (0)")
-    parser.add_argument("--refusals", action="store_true", help="refuse writes instead")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the points (0)")
+    parser.add_argument("--refusals", action="store_true", help="make writes fail instead")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.refusals:
-            return _refuse(Lives(), Path(folder))
-        return _kill(Lives(), Path(folder), options.points, options.seed)
+            return _refuse(RunProcesses(), Path(folder))
+        return _kill(RunProcesses(), Path(folder), options.points, options.seed)
 
 
 if __name__ == "__main__":

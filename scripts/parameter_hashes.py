@@ -1,4 +1,4 @@
-"""Hash the final parameters of short runs of every rule: a change that moves code must leave them as they are.
+"""Hash the final parameters of short runs of every rule. A change that only moves code must not change them.
 
 python scripts/parameter_hashes.py record            run all, write scripts/parameter_hashes.json
 python scripts/parameter_hashes.py check             run all, compare with the file; exit code 1 if one differs
@@ -6,7 +6,7 @@ python scripts/parameter_hashes.py check --only ppo  runs whose name contains a 
 
 Every rule trains 20,000 steps on CartPole-v1 and Walker2d-v4 (seed 0, not compiled), A3C with one worker and
 IMPALA with lag 0; TRPO and PPO train on Walker2d-v4 compiled as well. Hashes depend on the processor and on the
-versions of torch and the simulators; the file says for which it was recorded.
+versions of torch and the simulators, which the file records.
 """
 
 import argparse
@@ -35,7 +35,7 @@ RULES = (
 )  # fmt: skip
 ENVS = ("CartPole-v1", "Walker2d-v4")
 DETERMINISTIC = {
-    # The statistics are learned by another process, when its turn comes.
+    # Another process updates the normalizer statistics, at times that vary.
     "a3c": ("runner.workers=1", "env.normalize_obs=false", "env.scale_reward=false"),
     "impala": ("runner.trajectories=1", "runner.queue=1", "runner.workers=1"),  # lag 0
 }
@@ -44,15 +44,15 @@ COMMON = ("seed=0", "trainer.total_steps=20000", "logger.tensorboard=false", "lo
 
 @dataclass(frozen=True)
 class Run:
-    """One training run whose final parameters are hashed."""
+    """Training run whose final parameters are hashed."""
 
     name: str
     overrides: tuple[str, ...]
-    dataset_of: str | None = None  # the environment whose recorded episodes it learns from
+    dataset_of: str | None = None  # id of the environment of its dataset
 
 
 def runs() -> list[Run]:
-    """Return all runs, those that others need first."""
+    """Return all runs, in an order in which datasets exist before they are used."""
     plain = [
         Run(
             f"{env}/{rule}",
@@ -73,7 +73,7 @@ def runs() -> list[Run]:
 
 
 def pgx(arguments: list[str], log: Path) -> int:
-    """Run `pgx` in a forked process that shares this one's imports; returns its exit code."""
+    """Run `pgx` in a fork of this process; return its exit code."""
     child = os.fork()
     if child == 0:
         with log.open("a") as out:
@@ -88,7 +88,7 @@ def pgx(arguments: list[str], log: Path) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def finished(run: Run, folder: Path) -> Path:
+def train(run: Run, folder: Path) -> Path:
     """Train, and return the run's folder.
 
     Raises:
@@ -111,7 +111,7 @@ def _succeed(arguments: list[str], log: Path) -> None:
 
 
 def digest(run_dir: Path) -> str:
-    """Return a hash of every number of the agent in a run's last checkpoint, in their order and without their names."""
+    """Return a hash of all tensors of the agent in a run's last checkpoint, in order and without names."""
     saved = torch.load(run_dir / "checkpoints" / "last.pt", weights_only=True)
     found = hashlib.sha256()
     for tensor in _tensors(saved["agent"]):
@@ -129,7 +129,7 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
 
 
 def machine() -> dict[str, str]:
-    """Return what the hashes depend on besides the code."""
+    """Return the processor and the versions on which hashes depend."""
     cpu = platform.processor() or platform.machine()
     if (info := Path("/proc/cpuinfo")).exists():
         cpu = next(line for line in info.read_text().splitlines() if "model name" in line).split(": ")[1]
@@ -143,22 +143,22 @@ def main() -> int:
     )
     parser.add_argument("action", choices=["record", "check"])
     parser.add_argument("--only", default="", help="runs whose name contains this text")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     recorded = json.loads(RECORD.read_text()) if RECORD.exists() else {"machine": machine(), "hashes": {}}
-    if asked.action == "check" and recorded["machine"] != machine():
+    if options.action == "check" and recorded["machine"] != machine():
         print(f"recorded on another machine, hashes may differ: {recorded['machine']}", file=sys.stderr)
-    chosen = [run for run in runs() if asked.only in run.name or run.name.endswith("/reinforce")]
+    chosen = [run for run in runs() if options.only in run.name or run.name.endswith("/reinforce")]
     folder, different = Path(tempfile.mkdtemp(prefix="pgx-hashes-")), 0
     for run in chosen:
         began = time.monotonic()
-        found = digest(finished(run, folder))
+        found = digest(train(run, folder))
         equal = recorded["hashes"].get(run.name) == found
-        verdict = "recorded" if asked.action == "record" else "equal" if equal else "DIFFERENT"
+        verdict = "recorded" if options.action == "record" else "equal" if equal else "DIFFERENT"
         different += verdict == "DIFFERENT"
         print(f"{run.name:34} {found}  {verdict}  {time.monotonic() - began:.1f} s", flush=True)
-        if asked.action == "record":
+        if options.action == "record":
             recorded["hashes"][run.name] = found
-    if asked.action == "record":
+    if options.action == "record":
         RECORD.write_text(json.dumps(recorded | {"machine": machine()}, indent=2, allow_nan=False) + "\n")
     shutil.rmtree(folder)
     return 1 if different else 0

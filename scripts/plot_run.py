@@ -1,4 +1,4 @@
-"""Curves of runs over environment steps, a panel for each metric or for a few that belong together.
+"""Plot metrics of runs over environment steps, with one or several metrics per panel.
 
 python scripts/plot_run.py RUN [RUN ...] --panels health/kl health/surrogate_gain,health/predicted_gain --out a.svg
 """
@@ -13,18 +13,18 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-matplotlib.rcParams["svg.hashsalt"] = "pgx"  # the same figure, the same file
-WIDTH, HEIGHT = 3.6, 2.5  # inches of a panel
-STYLES = ("-", "--", ":")  # of the metrics of a panel; colours are those of runs
+matplotlib.rcParams["svg.hashsalt"] = "pgx"  # makes files reproducible
+WIDTH, HEIGHT = 3.6, 2.5  # of a panel, inches
+STYLES = ("-", "--", ":")  # of the metrics of a panel; each run has a colour
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
-    """What a run logged, a row for each look."""
+    """Read the rows of a run's metrics.jsonl."""
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def smoothed(values: list[float], weight: float) -> list[float]:
-    """Exponential running mean, begun at the first value; weight 0 leaves values as they are."""
+    """Return the exponential moving average of values, starting at the first; weight 0 returns them unchanged."""
     mean, found = values[0], []
     for value in values:
         mean = weight * mean + (1 - weight) * value
@@ -33,7 +33,7 @@ def smoothed(values: list[float], weight: float) -> list[float]:
 
 
 def draw(axes: Axes, runs: dict[str, list[dict[str, Any]]], tags: list[str], weight: float) -> None:
-    """The metrics of one panel, of all runs."""
+    """Draw the metrics of one panel for all runs."""
     for number, (name, logged) in enumerate(runs.items()):
         for tag, style in zip(tags, cycle(STYLES)):
             points = [(row["step"], row[tag]) for row in logged if tag in row]
@@ -60,19 +60,24 @@ def draw(axes: Axes, runs: dict[str, list[dict[str, Any]]], tags: list[str], wei
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-    parser.add_argument("--panels", nargs="+", required=True, metavar="TAG[,TAG]", help="of metrics.jsonl")
     parser.add_argument(
-        "--smooth", type=float, default=0.8, help="weight of what was before, in [0, 1) (0.8)"
+        "--panels", nargs="+", required=True, metavar="TAG[,TAG]", help="tags of metrics.jsonl"
     )
-    parser.add_argument("--out", type=Path, required=True, help=".svg, .png or .pdf")
-    asked = parser.parse_args()
-    runs = {run.name: rows(run) for run in asked.runs}
-    columns = min(2, len(asked.panels))
-    lines = -(-len(asked.panels) // columns)
+    parser.add_argument(
+        "--smooth",
+        type=float,
+        default=0.8,
+        help="weight of previous values in the moving average, in [0, 1) (0.8)",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="file: .svg, .png or .pdf")
+    options = parser.parse_args()
+    runs = {run.name: rows(run) for run in options.runs}
+    columns = min(2, len(options.panels))
+    lines = -(-len(options.panels) // columns)
     figure = Figure(figsize=(WIDTH * columns, HEIGHT * lines), layout="constrained")
-    for number, panel in enumerate(asked.panels):
-        draw(figure.add_subplot(lines, columns, number + 1), runs, panel.split(","), asked.smooth)
-    figure.savefig(asked.out, metadata={"Date": None} if asked.out.suffix == ".svg" else None)
+    for number, panel in enumerate(options.panels):
+        draw(figure.add_subplot(lines, columns, number + 1), runs, panel.split(","), options.smooth)
+    figure.savefig(options.out, metadata={"Date": None} if options.out.suffix == ".svg" else None)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
-"""Where the time of an iteration goes, beside the least that each part can take on this machine: the account of
-docs/performance.md, as Markdown.
+"""Measure the parts of an iteration and lower bounds of their times; print the table of docs/performance.md.
 
-    python scripts/profile_iteration.py --algo ppo --iterations 20
+python scripts/profile_iteration.py --algo ppo --iterations 20
 """
 
 import argparse
@@ -25,7 +24,7 @@ Seconds = dict[str, list[float]]
 
 
 def timed(owner: Any, name: str, label: str, seconds: Seconds) -> None:
-    """Note how long each call of a method, or of a function of a module, takes."""
+    """Replace a method, or a function of a module, by one that records the duration of each call."""
     original: Callable[..., Any] = getattr(owner, name)
 
     def call(*arguments: Any, **options: Any) -> Any:
@@ -38,7 +37,7 @@ def timed(owner: Any, name: str, label: str, seconds: Seconds) -> None:
 
 
 def parts(trainer: Any, iterations: int) -> dict[str, float]:
-    """Milliseconds of an iteration, by part; each the median over the iterations."""
+    """Return the milliseconds of each part of an iteration, as medians over iterations."""
     seconds: Seconds = defaultdict(list)
     rule = trainer.iterations.algorithm
     for owner, name, label in (
@@ -64,7 +63,7 @@ def parts(trainer: Any, iterations: int) -> dict[str, float]:
         spent["environments"], spent["policy"] = runner.env_seconds - env, runner.policy_seconds - policy
         env, policy = runner.env_seconds, runner.policy_seconds
         seconds.clear()
-        if counters.iterations > 3:  # programs are loaded, caches are warm
+        if counters.iterations > 3:  # programs are loaded and caches are warm
             for label, value in spent.items():
                 rows[label].append(1000 * value)
         trainer.stop_requested = counters.iterations == 3 + iterations
@@ -75,7 +74,7 @@ def parts(trainer: Any, iterations: int) -> dict[str, float]:
 
 
 def physics(num_envs: int, steps: int) -> float:
-    """Milliseconds that EnvPool alone takes for so many steps of all environments under random actions."""
+    """Return the milliseconds of `steps` steps of all environments in EnvPool alone, with random actions."""
     import envpool
     import numpy as np
 
@@ -93,7 +92,7 @@ def physics(num_envs: int, steps: int) -> float:
 
 
 def products(rows: int, passes: int) -> float:
-    """Milliseconds of the matrix products alone of so many passes forward and back through a network 17-64-64-6."""
+    """Return the milliseconds of the matrix products of `passes` training passes of a 17-64-64-6 network."""
     shapes = [(17, 64), (64, 64), (64, 6)]
     pairs = [(torch.randn(rows, a), torch.randn(a, b), torch.empty(rows, b)) for a, b in shapes]
     took = []
@@ -111,7 +110,7 @@ def main() -> None:
     )
     parser.add_argument("--algo", choices=["ppo", "trpo"], default="ppo")
     parser.add_argument("--iterations", type=int, default=20)
-    parser.add_argument("--num-envs", type=int, default=32, help="that share 2,048 rows")
+    parser.add_argument("--num-envs", type=int, default=32, help="environments that share 2,048 rows")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         overrides = [f"algo={options.algo}", f"env={ENV}", f"run_dir={folder}/run", "logger.console=off"]

@@ -1,6 +1,6 @@
-"""Runs the experiments behind docs/results.md and makes its table and curves from what they wrote.
+"""Run the experiments of docs/results.md, and generate its table and curves.
 
-python scripts/results.py run     trains whatever is missing below outputs/results; --jobs 2 on two cores
+python scripts/results.py run     trains the missing runs below outputs/results; use --jobs 2 on two cores
 python scripts/results.py report  writes docs/results.md and docs/curves/*.svg from outputs/results
 """
 
@@ -27,7 +27,7 @@ RUNS = ROOT / "outputs" / "results"
 
 @dataclass(frozen=True)
 class Experiment:
-    """A rule on an environment for a budget, over seeds; with values other than the defaults where it says so."""
+    """Runs of a rule on an environment over seeds, with optional overrides."""
 
     algo: str
     env: str
@@ -37,7 +37,7 @@ class Experiment:
 
     @property
     def label(self) -> str:
-        """Its rule, and its values but for where files are."""
+        """Rule and overrides, without the path of a dataset."""
         return " ".join([self.algo, *(o for o in self.overrides if not o.startswith("dataset="))])
 
     @property
@@ -69,7 +69,7 @@ EXPERIMENTS = (
 
 
 def record() -> None:
-    """What off_policy_reinforce learns from: 2,000 episodes of CartPole-v1 by a policy that has learned nothing yet."""
+    """Write the dataset of off_policy_reinforce: 2,000 episodes of CartPole-v1 with an initial policy."""
     dataset = RUNS / "recorded"
     if dataset.is_dir():
         return
@@ -93,9 +93,9 @@ def record() -> None:
 
 
 def train(experiment: Experiment, seed: int) -> None:
-    """One run, and its evaluation."""
+    """Train one run and evaluate it."""
     folder = experiment.folder(seed)
-    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted call left
+    shutil.rmtree(folder, ignore_errors=True)  # files of an interrupted call
     command = [sys.executable, "-m", "pgx", "train", f"algo={experiment.algo}", f"env={experiment.env}"]
     command += [f"trainer.total_steps={experiment.steps}", f"seed={seed}", f"run_dir={folder}"]
     command += ["logger.console=off", "env.num_threads=1", "trainer.compile=true"]
@@ -111,7 +111,7 @@ def train(experiment: Experiment, seed: int) -> None:
 
 
 def run(jobs: int) -> None:
-    """Train and evaluate every experiment that has not finished yet, `jobs` at a time."""
+    """Train and evaluate all unfinished runs, `jobs` at a time."""
     todo = [(e, s) for e in EXPERIMENTS for s in e.seeds if not (e.folder(s) / "evaluation.txt").is_file()]
     print(f"{len(todo)} runs to do, {jobs} at a time", flush=True)
     record()
@@ -121,7 +121,7 @@ def run(jobs: int) -> None:
 
 
 def curve(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and the running mean of the last 20 training returns; evaluations where no training episode is its own."""
+    """Return steps and mean returns of the last 20 training episodes, or of evaluations if the run has no episodes."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for tag in ("rollout/episode_return_recent", "eval/episode_return"):
         if found := [row for row in rows if tag in row]:
@@ -130,20 +130,20 @@ def curve(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw(axes: Axes, experiment: Experiment, seeds_too: bool) -> None:
-    """The mean over seeds, and every seed as a thin line."""
+    """Draw the mean over seeds, and optionally each seed as a thin line."""
     grid = np.linspace(0, experiment.steps, 200)
     curves = [np.interp(grid, *curve(experiment.folder(seed))) for seed in experiment.seeds]
     (line,) = axes.plot(grid, np.mean(curves, axis=0), label=experiment.label)
     for one in curves if seeds_too else []:
         axes.plot(grid, one, color=line.get_color(), alpha=0.4, linewidth=0.8)
-    own = experiment.algo in ON_POLICY
-    axes.set(title=experiment.env_name, xlabel="environment steps" if own else "recorded steps")
-    axes.set_ylabel("return, mean of last 20 episodes" if own else "return of evaluations")
+    on_policy = experiment.algo in ON_POLICY
+    axes.set(title=experiment.env_name, xlabel="environment steps" if on_policy else "recorded steps")
+    axes.set_ylabel("return, mean of last 20 episodes" if on_policy else "return of evaluations")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def plot(name: str, panels: list[list[Experiment]]) -> Path:
-    """A figure with a panel for each list of experiments; with every seed where a panel shows one rule alone."""
+    """Plot a panel for each list of experiments; a panel with one experiment shows every seed."""
     figure, axes = pyplot.subplots(
         1, len(panels), figsize=(5.2 * len(panels), 3.4), layout="constrained", squeeze=False
     )
@@ -159,26 +159,30 @@ def plot(name: str, panels: list[list[Experiment]]) -> Path:
 
 
 def report() -> None:
-    """docs/results.md from the summaries; only experiments of which every seed has finished."""
+    """Write docs/results.md from experiments whose seeds have all finished."""
     done = [e for e in EXPERIMENTS if all((e.folder(s) / "evaluation.txt").is_file() for s in e.seeds)]
     lines = [
         "# Results",
         "",
-        "Made by `python scripts/results.py run` and `report` with the default configs. Training return: mean of the",
-        "last 20 training episodes (sampled actions). Evaluation: mean of 20 deterministic episodes, last checkpoint.",
-        "off_policy_reinforce learns from 2,000 recorded episodes of an untrained policy, again and again: its steps",
-        "are recorded ones, and only evaluations are its own.",
+        "`python scripts/results.py run` and `report` generate this page with the default configs. Training return:",
+        "mean of the last 20 training episodes (sampled actions). Evaluation: mean of 20 deterministic episodes, last",
+        "checkpoint. `off_policy_reinforce` learns repeatedly from 2,000 recorded episodes of an untrained policy: its",
+        "steps are recorded steps, and it plays episodes in evaluations only.",
         "",
         "| rule | environment | steps | seeds | training return, each seed | mean | evaluation, each seed | mean |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for e in done:
         finals = [json.loads((e.folder(s) / "summary.json").read_text())["final_return"] for s in e.seeds]
-        own = all(final is not None for final in finals)
+        has_returns = all(final is not None for final in finals)
         played = [(e.folder(s) / "evaluation.txt").read_text().split("return")[1].split()[0] for s in e.seeds]
         lines.append(
             f"| {e.label} | {e.env_name} | {e.steps:,} | {', '.join(map(str, e.seeds))} | "
-            + (f"{', '.join(f'{x:,.0f}' for x in finals)} | {np.mean(finals):,.0f} | " if own else "- | - | ")
+            + (
+                f"{', '.join(f'{x:,.0f}' for x in finals)} | {np.mean(finals):,.0f} | "
+                if has_returns
+                else "- | - | "
+            )
             + f"{', '.join(played)} | {np.mean([float(x.replace(',', '')) for x in played]):,.0f} |"
         )
     for env in dict.fromkeys(e.env_name for e in done):
@@ -195,6 +199,6 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=["run", "report"])
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each on one core (1)")
+    parser.add_argument("--jobs", type=int, default=1, help="concurrent runs, each on one core (1)")
     arguments = parser.parse_args()
     run(arguments.jobs) if arguments.what == "run" else report()

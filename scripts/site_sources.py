@@ -1,10 +1,11 @@
 """MkDocs hook: pages for source files that the docs link to, and figures for the dark scheme.
 
-On disk a link to code leads to the file itself (`../../pgx/algos/trpo.py#L57`); in the site it leads to a page with the
-file's text and an anchor for each line.
+On disk a link to code points to the file (`../../pgx/algos/trpo.py#L57`). In the site it points to a page with the text
+of the file and an anchor for each line.
 
-Figures on disk are SVG files on white. The site shows each with a transparent background, in two versions: dark ink for
-the light scheme, light ink for the dark one. Material hides one of them by the end of its address (`#only-dark`).
+Figures on disk are SVG files with a white background. The site has two versions of each with a transparent background:
+dark lines for the light scheme, light lines for the dark one. Material hides one by the end of its address
+(`#only-dark`).
 """
 
 import posixpath
@@ -17,7 +18,7 @@ from mkdocs.structure.files import File, Files
 LINK = re.compile(r"\]\(((?:\.\./)+[^)#\s]+)(?:#L(\d+))?\)")
 FIGURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\.svg\)")
 INK = {"light": "#1b1f24", "dark": "#e6edf3"}
-# Curves of the docs' figures that are too dark on a dark background, and what stands for them there.
+# Colours of curves that are too dark for a dark background, and their replacements.
 LIGHTER = {
     "#0072b2": "#4aa8e0",
     "#1f77b4": "#5aa9e6",
@@ -44,7 +45,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Point links to source files at their pages, and show the version of a figure that fits the scheme."""
+    """Point links to source files to their pages, and show the version of a figure that fits the scheme."""
     here = page.file.src_uri
 
     def renamed(link: re.Match[str]) -> str:
@@ -63,14 +64,14 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
-    """Let mkdocs know of the lines' anchors, which it looks for in prose alone."""
+    """Register the anchors of lines, which mkdocs only finds in prose."""
     if page.file.src_uri.startswith("source/"):
         page.present_anchor_ids |= set(re.findall(r'id="(__codelineno-[\d-]+)"', html))
     return html
 
 
 def recoloured(text: str, scheme: str) -> str:
-    """Return a figure of matplotlib's without its white background, with ink for a scheme."""
+    """Return a matplotlib figure without its white background, in the colours of a scheme."""
     text = text.replace("fill: #ffffff", "fill: none")
     text = text.replace("#000000", INK[scheme]).replace("<svg ", f'<svg fill="{INK[scheme]}" ', 1)
     if scheme == "dark":
@@ -84,13 +85,13 @@ def _version(name: str, scheme: str) -> str:
 
 
 def _outside(file: File) -> list[str]:
-    """Files of the repository that a page links to."""
+    """Return the files of the repository that a page links to."""
     names = (_name(file.src_uri, link[1]) for link in LINK.finditer(file.content_string))
     return [name for name in names if name is not None]
 
 
 def _name(here: str, link: str) -> str | None:
-    """A link of a page as a path in the repository; None: it stays within docs/."""
+    """Return a link of a page as a path in the repository; None if it stays within docs/."""
     path = posixpath.normpath(posixpath.join("docs", posixpath.dirname(here), link))
     return None if path.startswith(("docs/", "../")) else path
 
@@ -98,7 +99,7 @@ def _name(here: str, link: str) -> str | None:
 def _listing(path: Path, name: str) -> str:
     fence = "`" * 4
     language = LANGUAGES.get(path.suffix, "text")
-    # Line numbers beside the code are what links lead to.
+    # Links point to the line numbers next to the code.
     return (
         f"---\nsearch:\n  exclude: true\n---\n\n# {name}\n\n"
         f'{fence}{language} linenums="1"\n{path.read_text()}{fence}\n'

@@ -1,7 +1,7 @@
-"""A long run, watched from outside: does its memory grow, does it slow down, how large are its files.
+"""Monitor a long run: growth of memory, speed over time, size of files.
 
-python scripts/soak.py run --steps 10_000_000          PPO on CartPole-v1, and what was seen of it
-python scripts/soak.py sweep --runs 64                 so many runs started at once: folders and seeds
+python scripts/soak.py run --steps 10_000_000          PPO on CartPole-v1, and a report
+python scripts/soak.py sweep --runs 64                 many runs at once: checks their folders and seeds
 """
 
 import argparse
@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-LOOK = 2.0  # seconds between looks
-WARM = 0.2  # of the run: before that, caches fill
+INTERVAL_SECONDS = 2.0  # between samples
+WARM_UP = 0.2  # fraction of the run in which caches fill
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was seen at a moment."""
+class Sample:
+    """State of a run at one moment."""
 
     step: int
     seconds: float
@@ -32,8 +32,8 @@ class Look:
     checkpoints: int  # files
 
 
-def _look(pid: int, run: Path, started: float) -> Look | None:
-    """None: the run is not there yet, or no longer."""
+def _sample(pid: int, run: Path, started: float) -> Sample | None:
+    """Return a sample; None if the run has not started or has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
         rss = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
@@ -43,7 +43,7 @@ def _look(pid: int, run: Path, started: float) -> Look | None:
     events = sum(path.stat().st_size for path in run.glob("events.out.tfevents.*"))
     kept = len(list((run / "checkpoints").glob("*.pt"))) if (run / "checkpoints").is_dir() else 0
     size = (run / "metrics.jsonl").stat().st_size
-    return Look(step, time.monotonic() - started, rss / 1024, size, events, kept)
+    return Sample(step, time.monotonic() - started, rss / 1024, size, events, kept)
 
 
 def _last_step(path: Path) -> int:
@@ -53,32 +53,32 @@ def _last_step(path: Path) -> int:
 
 
 def soak(steps: int, overrides: list[str]) -> int:
-    """Train, look, and print what was seen."""
+    """Train, take samples, and print a report; return the exit code."""
     with tempfile.TemporaryDirectory() as folder:
-        run, looks = Path(folder) / "run", []
+        run, samples = Path(folder) / "run", []
         command = [sys.executable, "-m", "pgx", "train", "algo=ppo", "env=CartPole-v1", f"run_dir={run}"]
         command += [f"trainer.total_steps={steps}", "logger.console=off", *overrides]
         started = time.monotonic()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         while process.poll() is None:
-            time.sleep(LOOK)
-            seen = _look(process.pid, run, started)
-            if seen is not None and (not looks or seen.step > looks[-1].step):
-                looks.append(seen)
-                left = (steps - seen.step) * seen.seconds / max(1, seen.step)
+            time.sleep(INTERVAL_SECONDS)
+            sample = _sample(process.pid, run, started)
+            if sample is not None and (not samples or sample.step > samples[-1].step):
+                samples.append(sample)
+                left = (steps - sample.step) * sample.seconds / max(1, sample.step)
                 print(
-                    f"{seen.step:,} steps, {seen.rss:,.0f} MB, {left:,.0f} s left",
+                    f"{sample.step:,} steps, {sample.rss:,.0f} MB, {left:,.0f} s left",
                     file=sys.stderr,
                     flush=True,
                 )
-        _report(looks, json.loads((run / "summary.json").read_text()))
+        _report(samples, json.loads((run / "summary.json").read_text()))
         return process.returncode
 
 
-def _report(looks: list[Look], summary: dict[str, object]) -> None:
-    steps, seconds = np.array([x.step for x in looks]), np.array([x.seconds for x in looks])
-    rss = np.array([x.rss for x in looks])
-    warm = steps >= WARM * steps[-1]
+def _report(samples: list[Sample], summary: dict[str, object]) -> None:
+    steps, seconds = np.array([x.step for x in samples]), np.array([x.seconds for x in samples])
+    rss = np.array([x.rss for x in samples])
+    warm = steps >= WARM_UP * steps[-1]
     slope = float(np.polyfit(steps[warm], rss[warm], 1)[0]) * 1e6
     tenths = np.linspace(0, steps[-1], 11)
     rates = np.diff(tenths) / np.diff(np.interp(tenths, steps, seconds))
@@ -87,15 +87,15 @@ def _report(looks: list[Look], summary: dict[str, object]) -> None:
         f"memory: {rss[warm][0]:,.1f} MB after a fifth, {rss[-1]:,.1f} MB at the end, {slope:+.3f} MB a million steps"
     )
     print("steps/s in each tenth: " + ", ".join(f"{rate:,.0f}" for rate in rates))
-    half, last = looks[len(looks) // 2], looks[-1]
+    half, last = samples[len(samples) // 2], samples[-1]
     for name, a, b in (("metrics.jsonl", half.rows, last.rows), ("events", half.events, last.events)):
         grown = f"{a / half.step:.1f} bytes a step at half, {b / last.step:.1f} at the end"
         print(f"{name}: {grown}, {b / 1e6:,.1f} MB in all")
-    print(f"checkpoints: {max(look.checkpoints for look in looks)} files at most")
+    print(f"checkpoints: {max(sample.checkpoints for sample in samples)} files at most")
 
 
 def sweep(runs: int, jobs: int) -> int:
-    """So many runs of one sweep, and so many commands at the same moment: each its folder, each its seed's numbers."""
+    """Run a sweep, and check that each run has its own folder, seed and curve; return the exit code."""
     few = ["env=CartPole-v1", "trainer.total_steps=512", "runner.rollout_steps=32", "env.num_envs=4"]
     few += ["algo=a2c", "env.num_threads=1", "logger.every=1", "logger.console=off", "trainer.compile=false"]
     with tempfile.TemporaryDirectory() as folder:
@@ -136,7 +136,7 @@ def _seed(run: Path) -> str:
 
 
 def _curve(run: Path) -> str:
-    """What a run logged, but for what the clock says."""
+    """Return the logged rows of a run as text, without durations."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return json.dumps([{tag: x for tag, x in row.items() if not tag.startswith("time/")} for row in rows])
 
@@ -148,10 +148,10 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("run")
     one.add_argument("--steps", type=int, default=10_000_000)
-    one.add_argument("overrides", nargs="*", help="of the run")
+    one.add_argument("overrides", nargs="*", help="overrides of the run")
     many = commands.add_parser("sweep")
     many.add_argument("--runs", type=int, default=64)
-    many.add_argument("--jobs", type=int, default=2, help="at a time (2)")
+    many.add_argument("--jobs", type=int, default=2, help="concurrent runs (2)")
     options = parser.parse_args()
     return (
         soak(options.steps, options.overrides)

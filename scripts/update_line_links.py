@@ -17,7 +17,7 @@ def definitions(path: Path) -> dict[str, int]:
 
 
 def with_lines(page: str, name: str) -> str:
-    """Return a page with a link to its line after each function of pgx/algos/<name>.py in the table of steps."""
+    """Return a page whose table of steps has a link to the line of each function of pgx/algos/<name>.py."""
     header = f"| step | in `pgx/algos/{name}.py` |"
     before, found, rest = page.partition(header)
     table, _, after = rest.partition("\n\n")

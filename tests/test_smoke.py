@@ -5,7 +5,7 @@ from pathlib import Path
 from signal import SIGKILL
 
 from pgx.cli.main import main
-from scripts.kill_runs import differences, remains
+from scripts.kill_runs import differences, read_run
 from tests.command import Command
 from tests.processes import wait_until
 from tests.warm import context
@@ -37,7 +37,7 @@ def test_a_run_that_is_killed_and_resumed_is_the_run_that_was_left_alone(
     training.join()
     assert training.exitcode == -SIGKILL
     assert command("train", "--resume", "killed").code == 0
-    assert differences(remains(tmp_path / "whole"), remains(tmp_path / "killed"), "run") == []
+    assert differences(read_run(tmp_path / "whole"), read_run(tmp_path / "killed"), "run") == []
 
 
 def _train_in(folder: Path, settings: list[str]) -> None:

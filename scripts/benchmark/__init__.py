@@ -1,1 +1,1 @@
-"""What scripts/bench.py is made of. Nothing here imports more than Python's own library, but where a file says so."""
+"""Parts of scripts/bench.py. They import only the standard library, unless a module says otherwise."""

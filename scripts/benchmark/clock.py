@@ -1,18 +1,18 @@
-"""How a loop's rate is taken: one rule for pgx and for its peers, which run in environments of their own."""
+"""Rate of a training loop, computed alike for pgx and for other libraries."""
 
 from collections.abc import Sequence
 
-Stamp = tuple[int, float]  # environment steps so far and seconds on the clock, where an iteration ends
+Stamp = tuple[int, float]  # environment steps and time in seconds at the end of an iteration
 
 
 def steps_per_second(stamps: Sequence[Stamp], warm_up: int) -> float:
     """Environment steps per second between the end of the warm-up and the end of the last iteration.
 
-    Start-up, compilation and whatever else only a first iteration does lie before the first stamp that counts.
+    Start-up, compilation and other work of the first iterations are before the first counted stamp.
 
     Args:
-        stamps: the ends of iterations, in order.
-        warm_up: the clock starts at the first stamp with as many steps.
+        stamps: ends of iterations, in order.
+        warm_up: steps at which the clock starts.
 
     Raises:
         ValueError: no iteration ended after the warm-up.

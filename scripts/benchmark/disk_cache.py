@@ -1,4 +1,4 @@
-"""Making files cold again, without the rights of an administrator and without touching anyone else's files."""
+"""Remove files from the page cache without administrator rights."""
 
 import contextlib
 import os
@@ -7,11 +7,11 @@ from pathlib import Path
 
 
 def forget(folders: Iterable[Path]) -> None:
-    """Ask the kernel to drop these folders' files from memory, so that the next process reads them from disk.
+    """Drop the files of folders from the page cache, so that the next process reads them from disk.
 
-    Pages that a process has mapped just now stay: nothing else should run from these folders.
+    Pages that a process has mapped stay, so no other process should use these folders.
     """
-    os.sync()  # what is not written yet cannot be dropped
+    os.sync()  # unwritten pages cannot be dropped
     for folder in folders:
         for path in folder.rglob("*"):
             if path.is_file() and not path.is_symlink():

@@ -1,4 +1,4 @@
-"""How much memory a process holds that has imported what a run imports, and done nothing else: one JSON line.
+"""Measure the memory of a process that only imports the modules of a run; print a JSON line.
 
 python imports.py FILE    FILE holds a JSON list of module names, in the order in which a run imported them
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def resident_mb(key: str) -> float:
-    """VmRSS (now) or VmHWM (at most so far) of this process, MB of 2**20 bytes."""
+    """Return VmRSS (current) or VmHWM (peak) of this process, MB of 2**20 bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(key):
             return int(line.split()[1]) / 1024
@@ -22,7 +22,7 @@ def main() -> None:
     sys.path.insert(0, "")  # as `python -m` does
     names = json.loads(Path(sys.argv[1]).read_text())
     for name in names:
-        # Some names in sys.modules are no modules that can be imported by themselves.
+        # Some names in sys.modules cannot be imported.
         with contextlib.suppress(Exception):
             importlib.import_module(name)
     imported = sum(name in sys.modules for name in names)

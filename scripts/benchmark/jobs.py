@@ -1,4 +1,4 @@
-"""The jobs: what each measures, cut into parts that are run in turn."""
+"""Jobs of the benchmark, and the parts of each job."""
 
 import sys
 from collections.abc import Callable
@@ -20,7 +20,7 @@ JOBS = {
     "envs": "environments, by scripts/bench_envs.py",
     "memory": "peak memory of a PPO run",
     "startup": "from the command to the first environment step",
-    "losses": "the first minibatch steps beside SB3's",
+    "losses": "the first minibatch steps, compared with SB3's",
     "until": "PPO to a training return (hours; a round is a seed)",
 }
 BY_DEFAULT = tuple(name for name in JOBS if name != "until")
@@ -29,24 +29,24 @@ ENVS_SCRIPT = SCRIPTS / "bench_envs.py"
 
 @dataclass(frozen=True)
 class Part:
-    """What runs at one go: a process or a few."""
+    """Part of a job: one or a few processes."""
 
     job: str
     name: str
-    measure: Callable[[int], list[Row]]  # from the number of the round, which is the seed too
+    measure: Callable[[int], list[Row]]  # argument: number of the round, also used as seed
 
 
 @dataclass(frozen=True)
 class Pythons:
-    """Those of the peers' environments; None: the peer is left out."""
+    """Python interpreters of other libraries; None: the library is omitted."""
 
     sb3: str | None
     tianshou: str | None
 
 
 def parts(names: list[str], sizes: Sizes, pythons: Pythons, quick: bool) -> list[Part]:
-    """The parts of some jobs, in the order in which a round runs them."""
-    few = 1 if quick else None  # settings of each kind: to show that a job works one is enough
+    """Return the parts of jobs, in the order of a round."""
+    few = 1 if quick else None  # settings of each kind; one is enough to test a job
     make: dict[str, Callable[[], list[Part]]] = {
         "bare": lambda: [
             Part("bare", f"{n} environments", partial(pgx_parts.bare, n, sizes)) for n in BARE_ENVS[:few]
@@ -66,7 +66,7 @@ def parts(names: list[str], sizes: Sizes, pythons: Pythons, quick: bool) -> list
 
 
 def left_out(names: list[str], pythons: Pythons) -> list[str]:
-    """What is not measured for want of a peer or a script, in words."""
+    """Return messages on what is not measured because a library or a script is missing."""
     said = []
     if pythons.sb3 is None:
         said.append("Stable-Baselines3 and sb3-contrib are left out (--peer-python)")
@@ -82,7 +82,7 @@ def left_out(names: list[str], pythons: Pythons) -> list[str]:
 def _rates(
     algo: str, ours: tuple[int, ...], dummies: int, pools: tuple[int, ...], sizes: Sizes, pythons: Pythons
 ) -> list[Part]:
-    """Whole loops: of pgx and of SB3 on numbers of environments, and of SB3 on its own vector environment."""
+    """Return parts for whole loops: pgx and SB3 with EnvPool, and SB3 with its own vector environment."""
     batch = pgx_parts.ROWS[algo]
     found = [Part(algo, f"pgx, {n} environments", partial(pgx_parts.rate, algo, n, sizes)) for n in ours]
     if pythons.sb3:
@@ -141,7 +141,7 @@ def _environments(quick: bool) -> list[Part]:
 
 
 def _environment_rows(num_envs: int, quick: bool, seed: int) -> list[Row]:
-    """What scripts/bench_envs.py prints: a JSON line for each backend, of environments of its own."""
+    """Run scripts/bench_envs.py; return a row for each of its JSON lines."""
     size: list[str | float] = ["--rounds", 3, "--seconds", 0.2] if quick else ["--rounds", 1]
     found = []
     for line in answers(sys.executable, ENVS_SCRIPT.name, "--num-envs", num_envs, *size):

@@ -1,4 +1,4 @@
-"""Where and with what the numbers were taken."""
+"""Machine and package versions of a measurement."""
 
 import json
 import os
@@ -14,12 +14,12 @@ TIANSHOU = ("tianshou", *OURS)
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def installed(packages: tuple[str, ...]) -> dict[str, str]:
-    """Versions of those packages that this Python has."""
+    """Return the versions of those packages that are installed."""
     found = {"python": platform.python_version()}
     for package in packages:
         try:
@@ -30,7 +30,7 @@ def installed(packages: tuple[str, ...]) -> dict[str, str]:
 
 
 def installed_elsewhere(python: str, packages: tuple[str, ...]) -> dict[str, str]:
-    """The same of another Python."""
+    """Return the versions of packages in another Python."""
     program = (
         f"import sys, json; sys.path.insert(0, {str(Path(__file__).parents[1])!r}); "
         f"from benchmark.machine import installed; print(json.dumps(installed({packages!r})))"
@@ -41,7 +41,7 @@ def installed_elsewhere(python: str, packages: tuple[str, ...]) -> dict[str, str
 
 
 def _after(path: str, key: str) -> str:
-    """What follows `key:` in a file of /proc."""
+    """Return the text after `key:` in a file of /proc."""
     for line in Path(path).read_text().splitlines():
         if line.startswith(key):
             return line.partition(":")[2].strip()
@@ -56,11 +56,11 @@ def _commit(root: Path) -> str:
 
 
 def describe(root: Path, others: dict[str, dict[str, str]]) -> dict[str, object]:
-    """The first JSON line: machine, date, versions.
+    """Return the first JSON record: machine, date, versions.
 
     Args:
         root: of the repository.
-        others: versions in the peers' environments, by peer.
+        others: versions of other libraries, by library.
     """
     kilobytes = int(_after("/proc/meminfo", "MemTotal").split()[0])
     return {
@@ -77,7 +77,7 @@ def describe(root: Path, others: dict[str, dict[str, str]]) -> dict[str, object]
 
 
 def in_words(machine: dict[str, object]) -> str:
-    """The machine's line for people, for above the table."""
+    """Return the description of the machine as a sentence."""
     versions = machine["versions"]
     assert isinstance(versions, dict)
     environments = "; ".join(

@@ -1,4 +1,4 @@
-"""What each job asks of the peers, each in its own Python."""
+"""Measurements of other libraries, each in its own Python."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ VECS = {"dummy": "DummyVecEnv", "envpool": "EnvPool"}
 
 
 def rate(python: str, algo: str, vec: str, num_envs: int, batch: int, sizes: Sizes, seed: int) -> list[Row]:
-    """Environment steps per second of SB3's or sb3-contrib's `learn`."""
+    """Measure the environment steps per second of `learn` in SB3 or sb3-contrib."""
     found = answer(
         python, "bench_sb3.py", "run", "--env", ENV, "--algo", algo, "--vec", vec, "--num-envs", num_envs,
         "--batch", batch, "--minibatch", 64 if algo == "ppo" else 128, "--steps", sizes.steps_of(algo),
@@ -30,7 +30,7 @@ def rate(python: str, algo: str, vec: str, num_envs: int, batch: int, sizes: Siz
 
 
 def tianshou_rate(python: str, algo: str, num_envs: int, sizes: Sizes, seed: int) -> list[Row]:
-    """Environment steps per second of Tianshou's `run_training`."""
+    """Measure the environment steps per second of Tianshou's `run_training`."""
     found = answer(
         python, "bench_tianshou.py", "--env", ENV, "--algo", algo, "--vec", "envpool", "--num-envs", num_envs,
         "--steps", sizes.steps_of(algo), "--warm-up", sizes.warm_up, "--seed", seed,
@@ -40,7 +40,7 @@ def tianshou_rate(python: str, algo: str, num_envs: int, sizes: Sizes, seed: int
 
 
 def update(python: str, job: str, algo: str, batch: int, sizes: Sizes, seed: int) -> list[Row]:
-    """Seconds of one `train()`."""
+    """Measure the seconds of one `train()`."""
     found = answer(
         python, "bench_sb3.py", "update", "--env", ENV, "--algo", algo, "--batch", batch,
         "--minibatch", 64 if algo == "ppo" else minibatch(batch), "--updates", sizes.updates, "--seed", seed,
@@ -73,7 +73,7 @@ def _folders(python: str) -> list[Path]:
 
 
 def startup(python: str, seed: int) -> list[Row]:
-    """Seconds from the command to the first environment step, files cold, then warm."""
+    """Measure the seconds from the command to the first environment step, with cold and with warm files."""
     disk_cache.forget(_folders(python))
     rows = []
     for case in ("cold files", "warm files"):
@@ -84,7 +84,7 @@ def startup(python: str, seed: int) -> list[Row]:
 
 
 def until(python: str, sizes: Sizes, seed: int) -> list[Row]:
-    """Seconds from the command to a training return: mean of the last 20 episodes."""
+    """Measure the seconds from the command to a training return (mean of the last 20 episodes)."""
     launched = time.monotonic()
     found = answer(
         python, "bench_sb3.py", "until", "--env", ENV, "--reach", sizes.reach, "--steps", sizes.until_steps,
@@ -96,7 +96,7 @@ def until(python: str, sizes: Sizes, seed: int) -> list[Row]:
 
 
 def losses(pgx_python: str, python: str, seed: int) -> list[Row]:
-    """How far pgx's losses are from SB3's over the same minibatch steps from the same weights."""
+    """Compare the losses of pgx and SB3 over the same minibatch steps from the same weights."""
     with tempfile.TemporaryDirectory() as folder:
         file = f"{folder}/steps.npz"
         theirs = answer(python, "bench_sb3.py", "losses", "--env", ENV, "--file", file, "--seed", seed)

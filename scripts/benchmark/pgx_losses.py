@@ -1,4 +1,4 @@
-"""The minibatch steps that a peer took, taken again with pgx's losses and pgx's optimizer. Imports torch and pgx."""
+"""Repeat the minibatch steps of SB3 with the losses and optimizers of pgx. It imports torch and pgx."""
 
 from __future__ import annotations
 
@@ -22,30 +22,27 @@ OVERRIDES = (
 
 
 def steps(trainer: Trainer, batch: Batch, minibatches: list[Any]) -> tuple[Any, Any]:
-    """A step of policy and of critic for each minibatch; their losses before them, [steps] each.
-
-    All that this file asks of the rule and of the optimizers is here.
-    """
+    """Take a step of policy and critic for each minibatch; return their losses before the steps, [steps] each."""
     import torch
 
     index = [torch.from_numpy(minibatch) for minibatch in minibatches]
     learner = trainer.learner
-    rule: Any = trainer.algorithm  # PPO: its losses are its own affair
+    rule: Any = trainer.algorithm  # PPO, whose losses are private
     policy = learner.optimizer.step_minibatches(rule._policy_loss, (batch,), index)
     value = learner.critic_optimizer.step_minibatches(rule._critic_loss, (batch,), index)
-    # Policy and critic share nothing, so all steps of the one may come before those of the other.
+    # Policy and critic share no parameters, so the order of their steps does not matter.
     return policy.numpy(), value.numpy()
 
 
 def differences(path: Path, env: str) -> dict[str, dict[str, float]]:
-    """The largest differences of the policy's and of the critic's losses over the steps of a file.
+    """Return the largest differences of the policy and critic losses over the steps of a file.
 
-    Each relative to the peer's loss at the same step, and relative to the mean size of the losses: a policy loss is a
-    mean of numbers of either sign, and where it happens to be nearly 0 the last bits of its terms are much of it.
+    They are relative to SB3's loss at the same step, and to the mean size of the losses: rounding errors are large
+    relative to a policy loss that is nearly 0.
 
     Args:
         path: written by `scripts/bench_sb3.py losses`.
-        env: of which observations and actions are.
+        env: id of the environment.
     """
     from pgx.config.compose import compose
     from pgx.config.validate import validate
@@ -75,7 +72,7 @@ def _largest(ours: Any, theirs: Any) -> dict[str, float]:
 
 
 def _load(network: Any, dumped: dict[str, Any], prefix: str) -> None:
-    """The peer's weights into a perceptron, layer by layer."""
+    """Load SB3's weights into a perceptron, layer by layer."""
     import torch
 
     layers = [module for module in network.modules() if isinstance(module, torch.nn.Linear)]

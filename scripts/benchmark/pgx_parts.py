@@ -1,4 +1,4 @@
-"""What each job asks of pgx, and of EnvPool alone."""
+"""Measurements of pgx, and of EnvPool alone."""
 
 import statistics
 import sys
@@ -15,12 +15,12 @@ from .rows import BARE, LOOP, PGX, Detail, Row
 from .sizes import ENV, Sizes
 
 ROWS = {"ppo": 2048, "trpo": 2048, "a2c": 80}  # of a rollout
-DEFAULT = 16  # environments, of all three
-COMPILED = "trainer.compile=true"  # which runs as short as these are by default not
+DEFAULT = 16  # number of environments of all three
+COMPILED = "trainer.compile=true"  # by default, runs as short as these are not compiled
 
 
 def _shape(algo: str, num_envs: int) -> tuple[str, str]:
-    """How an algorithm's rows are collected."""
+    """Return the overrides that set the shape of a rollout."""
     return f"env.num_envs={num_envs}", f"runner.rollout_steps={ROWS[algo] // num_envs}"
 
 
@@ -29,12 +29,12 @@ def _setting(num_envs: int) -> str:
 
 
 def minibatch(batch: int) -> int:
-    """Rows of a step of TRPO's critic: 128 where the batch divides by it, else 125; the same for the peer."""
+    """Return the minibatch size of TRPO's critic, also for SB3: 128 if it divides the batch, else 125."""
     return 128 if batch % 128 == 0 else 125
 
 
 def bare(num_envs: int, sizes: Sizes, seed: int) -> list[Row]:
-    """EnvPool alone."""
+    """Measure EnvPool alone."""
     threads = cores()
     found = answer(
         sys.executable, "bench_pgx.py", "bare", "--env", ENV, "--num-envs", num_envs,
@@ -45,7 +45,7 @@ def bare(num_envs: int, sizes: Sizes, seed: int) -> list[Row]:
 
 
 def rate(algo: str, num_envs: int, sizes: Sizes, seed: int) -> list[Row]:
-    """Environment steps per second of `pgx train`, from the moments at which rows of its metrics appear."""
+    """Measure the environment steps per second of `pgx train`, by the times at which rows of its metrics appear."""
     _make_programs(algo, num_envs)
     overrides = [f"algo={algo}", f"env={ENV}", f"seed={seed}", f"trainer.total_steps={sizes.steps_of(algo)}"]
     run = watched_run([*overrides, *_shape(algo, num_envs), COMPILED], lambda row, seconds: False)
@@ -63,7 +63,7 @@ def rate(algo: str, num_envs: int, sizes: Sizes, seed: int) -> list[Row]:
 
 
 def update(job: str, algo: str, batch: int, sizes: Sizes, seed: int) -> list[Row]:
-    """Seconds of one update."""
+    """Measure the seconds of one update."""
     found = answer(
         sys.executable, "bench_pgx.py", "update", "--env", ENV, "--algo", algo, "--batch", batch,
         "--minibatch", minibatch(batch), "--updates", sizes.updates, "--seed", seed,
@@ -75,7 +75,7 @@ def update(job: str, algo: str, batch: int, sizes: Sizes, seed: int) -> list[Row
 
 
 def _briefly(algo: str, num_envs: int, rows: int, *overrides: str) -> Run:
-    """A run of one rollout, or of two where episodes end in the first."""
+    """Train for one rollout, or for two if episodes end in the first."""
     return watched_run(
         [
             f"algo={algo}",
@@ -91,13 +91,13 @@ def _briefly(algo: str, num_envs: int, rows: int, *overrides: str) -> Run:
 
 @cache
 def _make_programs(algo: str, num_envs: int) -> None:
-    """Let a run compile what pgx keeps on disk from one run to the next, so that it is there for those measured."""
+    """Compile and store the programs of a run, so that measured runs find them."""
     _briefly(algo, num_envs, ROWS[algo])
 
 
 @cache
 def _imports_mb() -> float:
-    """Memory of a process that has imported what a run imports. The list of modules is that of a real run."""
+    """Return the memory of a process that imports all modules of a real run, MB."""
     with tempfile.TemporaryDirectory() as folder:
         names = f"{folder}/modules.json"
         answer(sys.executable, "bench_pgx.py", "modules", "--env", ENV, "--algo", "ppo", "--file", names)
@@ -106,7 +106,7 @@ def _imports_mb() -> float:
 
 
 def memory(sizes: Sizes, seed: int) -> list[Row]:
-    """Peak memory of `pgx train` over what its imports alone take."""
+    """Measure the peak memory of `pgx train` minus that of its imports."""
     _make_programs("ppo", DEFAULT)
     overrides = ["algo=ppo", f"env={ENV}", f"seed={seed}", f"trainer.total_steps={sizes.memory_steps}"]
     overrides += [COMPILED, *_shape("ppo", DEFAULT)]
@@ -118,7 +118,7 @@ def memory(sizes: Sizes, seed: int) -> list[Row]:
 
 
 def startup(seed: int) -> list[Row]:
-    """Seconds from the command to the first environment step, files cold, then warm."""
+    """Measure the seconds from the command to the first environment step, with cold and with warm files."""
     _make_programs("ppo", DEFAULT)
     folders = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib")]
     disk_cache.forget([*folders, ROOT / "pgx", ROOT / "configs"])
@@ -127,7 +127,7 @@ def startup(seed: int) -> list[Row]:
         one_step = "runner.rollout_steps=1", "algo.minibatch_size=16"
         run = _briefly("ppo", DEFAULT, DEFAULT, f"seed={seed}", *one_step)
         moment, row = _first(run)
-        # The iteration of one step, whose own seconds its row holds, began when everything else was ready.
+        # The row has the seconds of the iteration of one step, which began after the start-up.
         value = moment - run.launched - row["time/seconds"]
         details: dict[str, Detail] = {"to the first row": moment - run.launched}
         rows.append(Row("startup", case, PGX, _setting(DEFAULT), "s", value, DEFAULT, details))
@@ -141,7 +141,7 @@ def _first(run: Run) -> tuple[float, dict[str, float]]:
 
 
 def until(sizes: Sizes, seed: int) -> list[Row]:
-    """Seconds from the command to a training return: mean of the last 20 episodes."""
+    """Measure the seconds from the command to a training return (mean of the last 20 episodes)."""
     episodes = 0.0
 
     def reached(row: dict[str, float]) -> bool:
@@ -155,7 +155,7 @@ def until(sizes: Sizes, seed: int) -> list[Row]:
     overrides = ["algo=ppo", f"env={ENV}", f"seed={seed}", f"trainer.total_steps={sizes.until_steps}"]
     _make_programs("ppo", DEFAULT)
     run = watched_run(overrides, enough)
-    # What the run wrote between the signal to stop and its end is none of it.
+    # Rows after the stop signal do not count.
     episodes, found = 0.0, None
     for moment, row in run.seen:
         episodes += row["rollout/episodes"]

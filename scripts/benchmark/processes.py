@@ -1,4 +1,4 @@
-"""Running what is measured in processes of its own, and `pgx train` under watch."""
+"""Processes of measurements, and monitored runs of `pgx train`."""
 
 import json
 import os
@@ -14,17 +14,17 @@ from typing import Any
 
 SCRIPTS = Path(__file__).parents[1]
 ROOT = SCRIPTS.parent
-LOOK_EVERY = 0.01  # seconds between looks at a run's metrics: the error of a moment taken from outside
+POLL_SECONDS = 0.01  # between reads of a run's metrics; the error of measured times
 
 Metrics = dict[str, Any]  # a row of metrics.jsonl
 
 
 class PartFailed(Exception):
-    """A process of a part ended badly; the message ends with the last that it said."""
+    """A process of a part failed; the message ends with its last line of output."""
 
 
 def environment() -> dict[str, str]:
-    """That of a child: pgx is the one beside this script, wherever another may be installed."""
+    """Return the environment of a child process, which imports pgx from this repository."""
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     return {
         **os.environ,
@@ -35,10 +35,10 @@ def environment() -> dict[str, str]:
 
 
 def answers(python: str, script: str, *arguments: str | int | float) -> list[dict[str, Any]]:
-    """The JSON lines that a script of this folder prints.
+    """Run a script of this folder; return the JSON lines that it prints.
 
     Raises:
-        PartFailed: it ended with an error, or printed none.
+        PartFailed: it failed or printed none.
     """
     command = [python, str(SCRIPTS / script), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment())
@@ -49,7 +49,7 @@ def answers(python: str, script: str, *arguments: str | int | float) -> list[dic
 
 
 def answer(python: str, script: str, *arguments: str | int | float) -> dict[str, Any]:
-    """The last of the `answers`."""
+    """Run a script; return its last JSON line."""
     return answers(python, script, *arguments)[-1]
 
 
@@ -60,19 +60,21 @@ def _last_words(text: str) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """A run of `pgx train`, as seen from outside."""
+    """Monitored run of `pgx train`."""
 
     launched: float  # time.monotonic()
-    seen: list[tuple[float, Metrics]]  # rows of metrics.jsonl, and when each was there; time.monotonic()
-    peak_mb: float  # the most memory it ever had resident, MB of 2**20 bytes
+    seen: list[
+        tuple[float, Metrics]
+    ]  # rows of metrics.jsonl with the time of their appearance, time.monotonic()
+    peak_mb: float  # peak resident memory, MB of 2**20 bytes
 
 
 def watched_run(overrides: Sequence[str], enough: Callable[[Metrics, float], bool]) -> Run:
-    """Run `pgx train` in a folder that is thrown away after, noting when each row of its metrics is there.
+    """Run `pgx train` in a temporary folder, and record when each row of its metrics appears.
 
     Args:
-        overrides: of its config.
-        enough: asked with each new row and the seconds since the launch; True ends the run.
+        overrides: of the config.
+        enough: called with each new row and the seconds since the launch; True stops the run.
 
     Raises:
         PartFailed: the run failed.
@@ -81,7 +83,7 @@ def watched_run(overrides: Sequence[str], enough: Callable[[Metrics, float], boo
         metrics = Path(folder) / "run" / "metrics.jsonl"
         command = [sys.executable, "-m", "pgx", "train", *overrides, f"run_dir={metrics.parent}"]
         launched = time.monotonic()
-        # Silent, but otherwise as users run it: health, metrics, TensorBoard and checkpoints are written.
+        # Only the console is off: health metrics, TensorBoard and checkpoints are written as usual.
         process = subprocess.Popen(
             [*command, "logger.console=off"],
             cwd=ROOT,
@@ -101,7 +103,7 @@ def watched_run(overrides: Sequence[str], enough: Callable[[Metrics, float], boo
                     stopped = True
                     process.send_signal(signal.SIGINT)
             if not ended:
-                time.sleep(LOOK_EVERY)
+                time.sleep(POLL_SECONDS)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode != 0 and not stopped:
             stderr.seek(0)
@@ -111,7 +113,7 @@ def watched_run(overrides: Sequence[str], enough: Callable[[Metrics, float], boo
 
 
 def _new_rows(path: Path, offset: int) -> tuple[list[Metrics], int]:
-    """Whole lines written since `offset`, and where the next ones will begin."""
+    """Return the complete lines written since `offset`, and the offset of the next line."""
     try:
         if path.stat().st_size == offset:
             return [], offset

@@ -1,4 +1,4 @@
-"""What is measured: one row a round, and one JSON line a row."""
+"""Results: one row per measurement and round, written as JSON lines."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -10,21 +10,21 @@ Detail = float | str | None
 BARE: Side = "bare"
 PGX: Side = "pgx"
 
-LOOP = "training loop"  # the case of the rates that are set beside the simulator's bare one
+LOOP = "training loop"  # case of the rates that are compared with the bare simulator
 
-MORE_IS_BETTER = frozenset({"steps/s"})  # units; of the others less is better
+MORE_IS_BETTER = frozenset({"steps/s"})  # units; for other units less is better
 
 
 @dataclass(frozen=True)
 class Row:
-    """One number of one round. Rows that share job and case, but not side, do the same work."""
+    """Result of one measurement in one round. Rows with equal job and case do the same work on different sides."""
 
     job: str
     case: str
     side: Side
-    setting: str  # how this side does it
+    setting: str  # settings of this side
     unit: str
-    value: float | None  # None: it did not come to it, e.g. a return that was not reached
+    value: float | None  # None: not reached, e.g. a return
     num_envs: int | None = None
     details: dict[str, Detail] = field(default_factory=dict)
     round: int = 0
@@ -35,6 +35,6 @@ def to_json(row: Row) -> str:
 
 
 def from_json(line: str) -> Row | None:
-    """The row of a line; None where the line is of another kind (the machine's, a failure's)."""
+    """Return the row of a JSON line; None for a line of another kind (machine, failure)."""
     fields: dict[str, Any] = json.loads(line)
     return Row(**fields) if fields.pop("kind", None) == "row" else None

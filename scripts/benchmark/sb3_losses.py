@@ -1,4 +1,4 @@
-"""Minibatch steps of SB3's PPO, written down so that another can take them again; needs an environment that has SB3."""
+"""Record minibatch steps of SB3's PPO, which pgx can repeat. It needs an environment with SB3."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +10,14 @@ from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
 from .sb3_models import environments, model
 
-ROWS, MINIBATCH, STEPS = 320, 64, 20  # four passes: ratios leave 1, and some of them the clip range
+ROWS, MINIBATCH, STEPS = 320, 64, 20  # in four epochs, ratios leave 1 and some the clip range
 
 
 def write(path: Path, env_id: str, threads: int, seed: int) -> dict[str, object]:
-    """Collect one rollout and take the steps with SB3's own `train`, one call a minibatch.
+    """Collect one rollout and take the steps with SB3's `train`, one call per minibatch.
 
-    Written: initial weights, the rollout's rows, which rows each step took, and SB3's two losses before each step.
+    The file contains the initial weights, the rows of the rollout, the rows of each step, and SB3's two losses before
+    each step.
     """
     envs = environments(env_id, "dummy", 8, threads, seed)
     ppo = model(
@@ -60,7 +61,7 @@ def write(path: Path, env_id: str, threads: int, seed: int) -> dict[str, object]
 
 
 def _only(rows: RolloutBufferSamples, index: Any) -> Any:
-    """A rollout buffer's `get` that gives one minibatch: these rows."""
+    """Return a rollout buffer's `get` that yields one minibatch with these rows."""
 
     def get(batch_size: int | None = None) -> Iterator[RolloutBufferSamples]:
         yield RolloutBufferSamples(*(column[index] for column in rows))

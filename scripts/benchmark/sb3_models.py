@@ -1,4 +1,4 @@
-"""Stable-Baselines3 and sb3-contrib at pgx's settings; needs an environment that has them."""
+"""Models of Stable-Baselines3 and sb3-contrib with pgx's settings. It needs an environment with both."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, Ve
 
 
 class EnvPoolVec(VecEnv):
-    """EnvPool as SB3 wants its environments: one that ends shows its first observation in the same step.
+    """EnvPool as an SB3 vector environment, which returns the first observation in the step that ends an episode.
 
-    EnvPool would reset it in the step after, so it is told to at once; the last observation goes into `info`, where
-    SB3 looks for it to bootstrap from at a time limit.
+    EnvPool resets in the next step, so this class resets at once. The last observation is in `info`, from which SB3
+    bootstraps at a time limit.
     """
 
     def __init__(self, env_id: str, num_envs: int, threads: int, seed: int) -> None:
@@ -71,7 +71,7 @@ class EnvPoolVec(VecEnv):
 
 
 def environments(env_id: str, vec: str, num_envs: int, threads: int, seed: int) -> VecNormalize:
-    """N environments with observations and rewards normalised, in this process ("dummy") or EnvPool's ("envpool")."""
+    """Return environments with normalized observations and rewards: DummyVecEnv ("dummy") or EnvPool ("envpool")."""
     inner: VecEnv = (
         VecMonitor(EnvPoolVec(env_id, num_envs, threads, seed))
         if vec == "envpool"
@@ -81,7 +81,7 @@ def environments(env_id: str, vec: str, num_envs: int, threads: int, seed: int) 
 
 
 def model(algo: str, envs: VecEnv, batch: int, minibatch: int, seed: int, **losses: Any) -> Any:
-    """A learner: separate 64 x 64 tanh networks, and the values of pgx's configs/algo where they mean the same.
+    """Return a model with separate 64 x 64 tanh networks and the hyperparameters of pgx, as far as they match.
 
     Args:
         algo: ppo, trpo or a2c.
@@ -89,7 +89,7 @@ def model(algo: str, envs: VecEnv, batch: int, minibatch: int, seed: int, **loss
         batch: rows of an update.
         minibatch: rows of a gradient step, of PPO and of TRPO's critic.
         seed: of weights, actions and shuffles.
-        losses: further keywords of the model.
+        losses: other keyword arguments of the model.
     """
     torch.set_num_threads(1)  # as fast as any number for networks of this size
     common: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""How much of everything: enough for figures, or just enough to see that every job works."""
+"""Sizes of the jobs: for measurements, or small ones that only test the jobs."""
 
 from dataclasses import dataclass
 
@@ -8,18 +8,18 @@ BARE_ENVS = (8, 16, 32, 64)
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the jobs are given."""
+    """Sizes of all jobs."""
 
     bare_seconds: float  # of stepping
-    warm_up: int  # environment steps before the clock of a rate
-    steps: int  # environment steps of a rate, the warm-up included
-    a2c_steps: int  # the same of A2C, of which pgx writes a row each 2,000 steps
-    updates: int  # timed, after a first one that is not
+    warm_up: int  # environment steps before the clock of a rate starts
+    steps: int  # environment steps of a rate, including the warm-up
+    a2c_steps: int  # the same for A2C, for which pgx writes a row every 2,000 steps
+    updates: int  # timed updates, after an untimed first one
     batches: tuple[int, int]  # rows of trpo_update
     memory_steps: int  # environment steps
-    reach: float  # training return of until
-    until_steps: int  # environment steps that until ends after
-    until_seconds: float  # that until ends after, start-up included
+    reach: float  # training return to reach in `until`
+    until_steps: int  # maximum environment steps of `until`
+    until_seconds: float  # maximum seconds of `until`, including start-up
 
     def steps_of(self, algo: str) -> int:
         return self.a2c_steps if algo == "a2c" else self.steps

@@ -1,4 +1,4 @@
-"""From rows to the table: medians, ranges and ratios, computed from the rows alone."""
+"""Table of medians, ranges and ratios, computed from rows."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -15,9 +15,9 @@ TITLES = {"bare": "EnvPool alone", "pgx": "pgx", "sb3": "SB3", "tianshou": "Tian
 class Line:
     """All rounds of one job, case, side and setting."""
 
-    first: Row  # for what all its rows share
-    values: tuple[float, ...]  # infinite where it did not come to it
-    details: dict[str, Detail]  # medians of numbers; of the rest, the last
+    first: Row  # for the fields that all rows share
+    values: tuple[float, ...]  # infinite: not reached
+    details: dict[str, Detail]  # medians of numbers, last values of others
 
     @property
     def median(self) -> float:
@@ -25,7 +25,7 @@ class Line:
 
 
 def lines(rows: Iterable[Row]) -> list[Line]:
-    """The rows of each thing measured, brought together in the order in which things first came."""
+    """Group the rows of each measurement, in the order of their first rows."""
     groups: dict[tuple[str, str, str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.job, row.case, row.side, row.setting), []).append(row)
@@ -45,9 +45,9 @@ def _typical(values: Sequence[Detail]) -> Detail:
 
 
 def over_peer(line: Line, among: Sequence[Line], peer: Side) -> float | None:
-    """How many times better than the peer's best setting at the same work, by medians; None where there is none.
+    """Return the ratio of medians to the other library's best setting of the same work; None if there is none.
 
-    Above 1 pgx is better, whether more or less of the unit is.
+    Above 1 pgx is better, in every unit.
     """
     theirs = [
         other.median
@@ -64,7 +64,7 @@ def over_peer(line: Line, among: Sequence[Line], peer: Side) -> float | None:
 
 
 def of_bare(line: Line, among: Sequence[Line], num_envs: int | None) -> float | None:
-    """Share of the simulator's bare rate, by medians: with num_envs environments, or None: with its best number."""
+    """Return the fraction of the bare simulator's median rate with num_envs environments, or (None) its best rate."""
     bare = [
         other.median
         for other in among
@@ -76,7 +76,7 @@ def of_bare(line: Line, among: Sequence[Line], num_envs: int | None) -> float | 
 
 
 def growth(among: Sequence[Line]) -> list[str]:
-    """How much longer the largest batch takes than the smallest, beside how much larger it is; a sentence each."""
+    """Return sentences that compare the times of the largest and the smallest batch with their sizes."""
     groups: dict[tuple[str, str], dict[float, float]] = {}
     for line in among:
         batch = line.details.get("batch")
@@ -94,7 +94,7 @@ def growth(among: Sequence[Line]) -> list[str]:
 
 
 def number(value: float, unit: str) -> str:
-    """A value as the table shows it."""
+    """Return a value as the table shows it."""
     if math.isinf(value):
         return "not reached"
     match unit:
@@ -106,7 +106,7 @@ def number(value: float, unit: str) -> str:
 
 
 def table(rows: Iterable[Row]) -> str:
-    """A Markdown table, a line for each thing measured, with what follows from several of them below it."""
+    """Return a Markdown table with a line for each measurement, and notes below it."""
     among = lines(rows)
     peers = [peer for peer in PEERS if any(line.first.side == peer for line in among)]
     head = ["job", "what", "who", "setting", "unit", "median", "min to max", "rounds"]
@@ -122,7 +122,7 @@ def _cells(line: Line, among: Sequence[Line], peers: Sequence[Side]) -> list[str
     row, unit = line.first, line.first.unit
     low, high = number(min(line.values), unit), number(max(line.values), unit)
     ratios = [over_peer(line, among, peer) for peer in peers]
-    # Without this guard a row with no number of environments would be set beside the best bare rate twice.
+    # Without this check, a row without a number of environments would be compared with the best bare rate twice.
     same = None if row.num_envs is None else of_bare(line, among, row.num_envs)
     best = of_bare(line, among, None)
     return [
