@@ -24,64 +24,64 @@ class RecurrentState:
 
 
 class Distribution(Protocol):
-    """Action distributions at B observations, in coordinates of their own (logits; mean and log std).
+    """Action distributions at B observations, in their parameters (logits; mean and log std).
 
-    All densities are in nats. Nothing is validated per call: a network that gives NaN is found by the checks
-    around an update, not by each of its thousands of evaluations.
+    All densities are in nats. Calls do not validate: NaN is found by the checks around an update, not in each of its
+    thousands of evaluations.
     """
 
     @property
     def params(self) -> tuple[Tensor, ...]:
-        """The numbers that the network gives, each [B, ...]."""
+        """Parameters, the outputs of the network, each [B, ...]."""
         ...
 
     def detach(self) -> Self:
-        """The same distributions, cut from the autograd graph."""
+        """Return the distributions without autograd graph."""
         ...
 
     def rows(self, index: Tensor) -> Self:
-        """Those of some of the B observations; index [b] int64."""
+        """Return the distributions at some of the observations; index [b] int64."""
         ...
 
     def noise(self, steps: int, generator: torch.Generator) -> Tensor:
-        """What the samples of so many steps are made of, [steps, B, ...]; of these coordinates only shape counts."""
+        """Draw the noise for samples of several steps, [steps, B, ...]; of the parameters only shapes are used."""
         ...
 
     def sampled(self, noise: Tensor) -> Tensor:
-        """One action per row, [B, ...], from the noise [B, ...] of a step."""
+        """Return one action per row, [B, ...], computed from the noise [B, ...] of a step."""
         ...
 
     def sample(self, generator: torch.Generator) -> Tensor:
-        """One action per row, [B, ...], from noise drawn now."""
+        """Sample one action per row, [B, ...]."""
         ...
 
     def mode(self) -> Tensor:
-        """The most probable action per row, [B, ...]."""
+        """Return the most probable action per row, [B, ...]."""
         ...
 
     def executed(self, action: Tensor) -> Tensor:
-        """What the environment is given for these actions, [B, ...]: themselves, but where a map lies between."""
+        """Return the actions that the environment executes, [B, ...]: equal, or their image if squashed."""
         ...
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """log pi(a | s), [B], nats."""
+        """Return log pi(a | s), [B], nats."""
         ...
 
     def entropy(self) -> Tensor:
-        """[B], nats."""
+        """Return the entropies, [B], nats."""
         ...
 
     def kl(self, other: Self) -> Tensor:
-        """KL(self || other), [B], nats."""
+        """Return KL(self || other), [B], nats."""
         ...
 
     def fisher(self, tangent: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The Fisher metric of each row in these coordinates, applied to a tangent of the same shapes."""
+        """Apply the Fisher metric of each row, in these parameters, to a tangent with their shapes."""
         ...
 
 
 class Policy(Protocol):
-    """A network from observations to action distributions."""
+    """Network from observations to action distributions."""
 
     recurrent_state: RecurrentState | None  # None: a feed-forward policy
 
@@ -92,7 +92,7 @@ class Policy(Protocol):
 
 
 class RecurrentPolicy(Policy, Protocol):
-    """A recurrent policy."""
+    """Policy with a recurrent state."""
 
     def advance(self, obs: Observations) -> tuple[Distribution, Tensor]:
         """Return the distributions, and the recurrent state [S, M] after the last step of each sequence."""
@@ -100,19 +100,19 @@ class RecurrentPolicy(Policy, Protocol):
 
 
 class ValueHeadPolicy(Policy, Protocol):
-    """A policy that values states as well, with a head on the network of its actions."""
+    """Policy with a second head, which estimates state values."""
 
     def value(self, obs: Observations) -> Tensor:
-        """V(s), [B]."""
+        """Return V(s), [B]."""
         ...
 
     def value_detached(self, obs: Observations) -> Tensor:
-        """V(s), [B], of which a gradient reaches the value head alone."""
+        """Return V(s), [B], with gradients of the value head only."""
         ...
 
 
 class Critic(Protocol):
-    """A network from observations to state values [B]."""
+    """Network from observations to state values [B]."""
 
     def __call__(self, obs: Observations) -> Tensor: ...
     def parameters(self) -> Iterator[nn.Parameter]: ...
@@ -121,10 +121,10 @@ class Critic(Protocol):
 
 
 class ActionValueCritic(Critic, Protocol):
-    """A critic that values actions too."""
+    """Critic that also estimates action values."""
 
     def action_value(self, obs: Observations, action: Tensor) -> Tensor:
-        """Q(s, a), [B]; action [B, ...] as the policy sampled it."""
+        """Return Q(s, a), [B]; action [B, ...] as the policy sampled it."""
         ...
 
 
@@ -145,11 +145,11 @@ class CriticSpec(Protocol):
 
 
 class Normalizer(Protocol):
-    """A fixed map from raw observations to what the networks see; it moves between rollouts only."""
+    """Map from raw observations to features of the networks. It changes between rollouts only."""
 
     @property
     def normalize_fn(self) -> Callable[[Tensor], Tensor]:
-        """The map: a dataclass of tensors, rewritten in place when the normaliser moves, and numbers."""
+        """The map: a dataclass of numbers and of tensors, which change in place with the statistics."""
         ...
 
     @property
@@ -159,11 +159,11 @@ class Normalizer(Protocol):
 
     def __call__(self, obs: Tensor) -> Tensor: ...
     def observe(self, obs: Tensor) -> None:
-        """Learn from the observations [B, ...] of a finished rollout: merge(moments_of(obs))."""
+        """Update the statistics with the observations [B, ...] of a finished rollout: merge(moments_of(obs))."""
         ...
 
     def moments_of(self, obs: Tensor) -> State:
-        """What there is to learn from observations [B, ...], for whoever is to learn it: tensors. Changes nothing."""
+        """Return the moments of observations [B, ...] as tensors, for `merge`. Changes nothing."""
         ...
 
     def merge(self, moments: State) -> None: ...
@@ -174,8 +174,8 @@ class Normalizer(Protocol):
 class Act(NamedTuple):
     """Actions of an agent at N observations."""
 
-    action: Tensor  # [N, ...] the policy's own
-    executed: Tensor  # [N, ...] what the environment is given for it
+    action: Tensor  # [N, ...] as the policy sampled it
+    executed: Tensor  # [N, ...] as the environment executes it
     log_prob: Tensor  # [N] nats
     recurrent_state: Tensor | None  # [N, M] after the step; None: a feed-forward policy
 
@@ -196,7 +196,7 @@ class Agent:
     def observe(
         self, obs: Tensor, time: Tensor, action_mask: Tensor | None, recurrent_state: Tensor | None
     ) -> Observations:
-        """N raw observations [N, ...] of one moment, as the networks see them."""
+        """Return N raw observations [N, ...] of one time step in the form that networks take."""
         return step_observations(self.normalizer.normalize_fn, obs, time, action_mask, recurrent_state)
 
     @torch.inference_mode()
@@ -233,7 +233,7 @@ def step_observations(
     action_mask: Tensor | None,
     recurrent_state: Tensor | None,
 ) -> Observations:
-    """Return N raw observations [N, ...] of one time step in the form that the networks take."""
+    """Return N raw observations [N, ...] of one time step in the form that networks take."""
     features = normalize_fn(obs)
     if recurrent_state is None:
         return Observations(features, time, action_mask)

@@ -17,17 +17,17 @@ _Result = TypeVar("_Result")
 
 
 class Bound(Protocol):
-    """A function some of whose arguments are given; the others are tensors."""
+    """Function with bound first arguments; the remaining arguments are tensors."""
 
-    def __call__(self, *varying: Tensor) -> tuple[Tensor, ...]: ...
+    def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]: ...
 
     def scan(self, items: Sequence[Tensor], state: Sequence[Tensor]) -> tuple[list[Tensor], Sequence[Tensor]]:
-        """result, *state = function(item, *state) for each item in turn; returns the results and the last state."""
+        """Compute result, *state = function(item, *state) for each item, and return the results and the last state."""
         ...
 
 
 class SupportsBind(Protocol):
-    """Part of an engine that rollout collectors use."""
+    """Part of an engine that rollout collectors use: binding of arguments."""
 
     def bind(
         self,
@@ -36,18 +36,18 @@ class SupportsBind(Protocol):
         rows: int | None = None,
         ragged: Sequence[int] = (),
     ) -> Bound:
-        """The function with its first arguments given; the others, tensors all, are what it is then called with.
+        """Return the function with its first arguments bound; it is then called with the remaining ones, all tensors.
 
         Args:
-            function: pure; a function of a module, or a method of a dataclass of plain values. What Python decides in
-                it may depend on shapes and plain values, not on what tensors hold.
-            fixed: networks (as they are at each call), data classes, tuples, tensors and plain values.
-            rows: B, where tensors among `fixed` (networks apart) whose first size is B may have another in the next
-                call; the code is the same for all of them. None: every size is a constant of the code.
-            ragged: which of the other arguments, by position, may likewise have any first size, the same for all.
+            function: pure function of a module, or method of a dataclass of plain values. Its control flow may depend
+                on shapes and plain values, but not on values of tensors.
+            fixed: networks (with their parameters at each call), dataclasses, tuples, tensors and plain values.
+            rows: B, if the first size of tensors in `fixed` (except networks) with B rows varies between calls: the
+                compiled code then accepts any number of rows. None: all sizes are constants of the code.
+            ragged: positions of the remaining arguments whose first size varies likewise; it is the same for all.
 
         Returns:
-            (*tensors) -> tuple of tensors, outside of autograd where it is compiled.
+            Function of tensors to a tuple of tensors; compiled functions are outside of autograd.
         """
         ...
 
@@ -58,55 +58,53 @@ class Engine(SupportsBind, Protocol):
     def prepare(
         self, function: Callable[..., Callable[[Tensor], Tensor]], *fixed: Any, rows: int | None = None
     ) -> Callable[[Tensor], Tensor]:
-        """function(*fixed), which is itself a function, of a tensor to a tensor.
+        """Return function(*fixed), which is itself a function of a tensor to a tensor.
 
-        Where nothing is compiled, what the outer function does is done once, before the inner one is called.
-
-        Args as in `bind`.
+        In eager mode the outer function is executed once, before the calls of the inner one. Args as in `bind`.
         """
         ...
 
     def submit(self, function: Callable[..., _Result], *arguments: Any) -> Callable[[], _Result]:
-        """function(*arguments), begun now, and beside what follows where that is of use; call what is returned for it.
+        """Start function(*arguments), possibly in parallel, and return a function that waits for its result.
 
-        Until then nothing may touch what the function changes, nor change what it reads.
+        Until then the caller must not use what the function changes, or change what it reads.
         """
         ...
 
     def settle(self) -> None:
-        """Wait until no function that `submit` began is running; its result, or what it raised, is dropped.
+        """Wait for functions that `submit` started, and drop their results and exceptions.
 
-        A caller that ends between `submit` and the call for the result leaves the function running.
+        A caller that is interrupted between `submit` and the call for the result leaves the function running.
         """
         ...
 
 
-# (network, *data) -> scalar: a function of a module or a method of a rule, of nothing but its arguments.
+# (network, *data) -> scalar: a pure function of a module, or a pure method of a rule.
 Loss = Callable[..., Tensor]
 
 
 class Optimizer(Protocol):
-    """Descends losses of one network: gradient, clipping by norm, one step at the annealed learning rate.
+    """Optimizer of one network: gradient of a loss, clipping by norm, step with the annealed learning rate.
 
-    The data of a loss are batches, distributions, observations or tensors of as many rows, and tensors without
-    dimensions, which belong to all rows.
+    The data of a loss are batches, distributions, observations and tensors with equal numbers of rows, and tensors
+    without dimensions, which belong to all rows.
     """
 
     @property
     def steps_taken(self) -> int:
-        """Steps that it has taken in this process: counted, and no part of its state."""
+        """Steps taken in this process; not part of the state."""
         ...
 
     def anneal(self, progress: float) -> float:
-        """Set the learning rate for this progress in [0, 1]; returns it."""
+        """Set the learning rate for a progress in [0, 1], and return it."""
         ...
 
     def step(self, loss: Loss, *data: Any) -> Tensor:
-        """One step down loss(network, *data); returns the loss before it, detached scalar."""
+        """Take one step on loss(network, *data), and return the loss before it, a detached scalar."""
         ...
 
     def step_minibatches(self, loss: Loss, data: tuple[Any, ...], minibatches: Sequence[Tensor]) -> Tensor:
-        """A step for each minibatch of rows, indices [b] int64; returns the losses before them, [len(minibatches)]."""
+        """Take a step for each minibatch (row indices [b] int64), and return the losses before them, one each."""
         ...
 
     def state_dict(self) -> State: ...
@@ -128,16 +126,16 @@ class Learner:
     optimizer: Optimizer  # of the policy
     critic_optimizer: Optimizer
     engine: Engine
-    generator: torch.Generator  # of shuffles, and of whatever else a rule draws
+    generator: torch.Generator  # of shuffles and other random numbers of the rule
     state: State = field(default_factory=dict)  # of the rule: numbers and tensors by name
 
     @property
     def gradient_steps(self) -> int:
-        """Steps that both optimizers have taken in this process."""
+        """Steps of both optimizers in this process."""
         return self.optimizer.steps_taken + self.critic_optimizer.steps_taken
 
     def anneal(self, progress: float) -> Metrics:
-        """Set the learning rates for this progress in [0, 1], and report those of networks that learn by steps."""
+        """Set the learning rates for a progress in [0, 1], and return those of networks that are trained by steps."""
         rates = {
             "learning_rate": self.optimizer.anneal(progress),
             "critic_learning_rate": self.critic_optimizer.anneal(progress),
@@ -163,30 +161,28 @@ class Learner:
 class Setting:
     """Values of a config that an update rule may conflict with."""
 
-    rollout_steps: int | None  # T; None: whole episodes, however long they last
+    rollout_steps: int | None  # T; None: whole episodes of any length
     num_envs: int  # N
     policy: str  # its name
     critic: str  # its name
-    sequence_length: (
-        int | None
-    )  # of the sequences that a recurrent policy learns from; None: a feed-forward policy
+    sequence_length: int | None  # of sequences that train a recurrent policy; None: a feed-forward policy
 
     @property
     def is_recurrent(self) -> bool:
-        """Whether the policy is recurrent."""
+        """Return whether the policy is recurrent."""
         return self.sequence_length is not None
 
 
-# Capabilities of a rule. A config that offers what its rule does not use, or lacks what it uses, is refused; rules with
-# one of the last four also work without it.
-#   optimizer, critic_optimizer: takes steps of the policy's, of the critic's optimizer
+# Capabilities of a rule. A config that provides what its rule does not use, or lacks what it uses, is refused. The last
+# four are optional: rules with one of them also work without it.
+#   optimizer, critic_optimizer: takes steps of the optimizer of the policy or the critic
 #   action_values: needs a critic of (observation, action)
 #   value_head: needs a policy with a value head
 #   recorded: learns from recorded steps of another policy
-#   off_policy: learns from steps that its own policy took some updates ago
-#   shared_parameters: other processes change the parameters during an update, so a rule moves them by steps of its
-#       optimizers alone and keeps no state
-#   ranks: other processes have a part of the rows, so means over rows are those of its optimizers or of its batch
+#   off_policy: learns from steps of its own policy of some updates ago
+#   shared_parameters: other processes may change the parameters during an update; the rule changes them only by steps
+#       of its optimizers and has no state
+#   ranks: other processes may have a part of the rows; the rule takes means over rows by its optimizers or its batch
 Use = Literal[
     "optimizer",
     "critic_optimizer",
@@ -200,9 +196,9 @@ Use = Literal[
 
 
 class Algorithm(Protocol):
-    """An update rule. Its dataclass fields are its hyperparameters and the keys of its YAML file.
+    """Update rule. Its dataclass fields are its hyperparameters and the keys of its YAML file.
 
-    It has no state: what it is_recurrent from one update to the next is in `Learner.state`.
+    A rule has no state: values that it keeps between updates are in `Learner.state`.
     """
 
     discount: float
@@ -214,7 +210,7 @@ class Algorithm(Protocol):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """Definitions of what `update` reports in addition to the learning rates, shown as algo/<key>."""
+        """Definitions of the metrics of `update`, except the learning rates; shown as algo/<key>."""
         ...
 
     def conflicts(self, setting: Setting) -> list[str]:
@@ -222,14 +218,14 @@ class Algorithm(Protocol):
         ...
 
     def estimate(self, agent: Agent, rollout: Rollout) -> Batch:
-        """The batch that the rule learns from: its advantages and value targets. Changes nothing."""
+        """Return the batch that the rule learns from, with advantages and value targets. Changes nothing."""
         ...
 
     def update(self, agent: Agent, learner: Learner, rollout: Rollout, progress: float) -> Metrics:
-        """Do one iteration of the rule, and return what it reports: `metrics` and the learning rates.
+        """Do one iteration of the rule, and return its metrics and the learning rates.
 
         Args:
-            agent: whose parameters change.
+            agent: its parameters change.
             learner: optimizers, engine, random stream and state of the rule.
             rollout: rows [T, N].
             progress: in [0, 1], the fraction of the step budget used so far.

@@ -14,19 +14,19 @@ from pgx.core.ranks import Shard
 class History:
     """Sequences that a recurrent policy unrolls, and the position of each row in them.
 
-    `features` holds L steps of S sequences, those before the rows' own included (burn-in). Row b of the
-    observations is step `step[b]` of sequence `sequence[b]`.
+    `features` contains L steps of S sequences, including burn-in steps, which are not rows. Row b of the observations
+    is step `step[b]` of sequence `sequence[b]`.
     """
 
-    features: Tensor  # [L, S, ...] normalised
-    begins: Tensor  # [L, S] bool: an episode begins with this step, and the recurrent state is zero before it
+    features: Tensor  # [L, S, ...] normalized
+    begins: Tensor  # [L, S] bool: first step of an episode; the recurrent state before it is zero
     recurrent_state: Tensor  # [S, M] before the first step
-    burn_in: Tensor  # [L, S] bool: steps that only warm the recurrent state up; no gradient flows out of them
+    burn_in: Tensor  # [L, S] bool: steps that only recompute the recurrent state, without gradients
     step: Tensor  # [B] int64
     sequence: Tensor  # [B] int64
 
     def __getitem__(self, index: Tensor) -> "History":
-        """The rows of index [b], with no more sequences than they lie in."""
+        """Return the rows with index [b] and their sequences."""
         used, sequence = torch.unique(self.sequence[index], return_inverse=True)
         return History(
             self.features[:, used],
@@ -40,18 +40,18 @@ class History:
 
 @dataclass(frozen=True)
 class Observations:
-    """B observations as the networks see them."""
+    """B observations in the form that networks take."""
 
-    features: Tensor  # [B, ...] normalised numbers; int64 [B] where discrete; uint8 where images
+    features: Tensor  # [B, ...] normalized numbers; int64 [B] where discrete; uint8 where images
     time: Tensor  # [B] int64, steps of the episode before this one
-    action_mask: Tensor | None = None  # [B, K] bool, the actions that can be taken; None: all
+    action_mask: Tensor | None = None  # [B, K] bool, available actions; None: all
     history: History | None = None  # for a recurrent policy
 
     def __len__(self) -> int:
         return len(self.time)
 
     def __getitem__(self, index: Tensor) -> "Observations":
-        """Some of the rows; index [b] int64."""
+        """Return some of the rows; index [b] int64."""
         return Observations(
             self.features[index],
             self.time[index],
@@ -62,26 +62,24 @@ class Observations:
 
 @dataclass(frozen=True)
 class Rollout:
-    """T steps of N environments, as they happened.
+    """T steps of N environments.
 
-    `next_obs` is the true successor of each step, before any reset. `terminated` (the task ended: V = 0 there)
-    and `truncated` (a time limit cut it: V goes on) never merge. `valid` is False for a row that is not data: one in
-    which a vector environment only reset itself, or one past what was asked for. Nothing may learn from it or count it.
+    `next_obs` is the true successor of each step, before any reset. `terminated` (the task ended: the successor has
+    V = 0) and `truncated` (a limit cut the episode: V of the successor is estimated) are separate. `valid` is False for
+    rows that are not data: resets, and rows after the requested ones. They must not be learned from or counted.
     """
 
-    obs: Tensor  # [T, N, ...] raw, as the environment gave it
-    action: Tensor  # [T, N, ...] the policy's own sample, before squashing or clipping to the action space
-    log_prob: Tensor  # [T, N] log mu(a | s) of the policy that acted, nats
+    obs: Tensor  # [T, N, ...] raw
+    action: Tensor  # [T, N, ...] as the policy sampled it, before squashing or clipping
+    log_prob: Tensor  # [T, N] log mu(a | s) of the behaviour policy, nats
     reward: Tensor  # [T, N]
     next_obs: Tensor  # [T, N, ...]
     terminated: Tensor  # [T, N] bool
     truncated: Tensor  # [T, N] bool
     valid: Tensor  # [T, N] bool
     time: Tensor  # [T, N] int64, steps of the episode before this one
-    action_mask: Tensor | None = None  # [T, N, K] bool, the actions that could be taken; None: all
-    recurrent_state: Tensor | None = (
-        None  # [T, N, M] of the policy before each step; None: a feed-forward policy
-    )
+    action_mask: Tensor | None = None  # [T, N, K] bool, available actions; None: all
+    recurrent_state: Tensor | None = None  # [T, N, M] before each step; None: a feed-forward policy
     shard: Shard | None = None  # positions of the valid rows among those of all ranks; None: one rank
 
     def __post_init__(self) -> None:
@@ -118,48 +116,46 @@ class Rollout:
 
     @property
     def done(self) -> Tensor:
-        """Where an episode ended, either way; [T, N] bool."""
+        """Ends of episodes, terminated or truncated, [T, N] bool."""
         return self.terminated | self.truncated
 
     @property
     def steps(self) -> int:
-        """Environment steps really taken: the number of valid rows."""
+        """Number of valid rows: environment steps."""
         return int(self.valid.sum())
 
     @property
     def rows_of_all_ranks(self) -> int:
-        """Valid rows, over all ranks."""
+        """Number of valid rows of all ranks."""
         return self.steps if self.shard is None else self.shard.total
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The valid rows of a rollout, flattened, with what an update rule learns from."""
+    """Valid rows of a rollout, flattened, with advantages and value targets."""
 
-    obs: Observations  # B of them
+    obs: Observations  # B rows
     action: Tensor  # [B, ...]
     log_prob: Tensor  # [B] of the behaviour policy, nats
-    value: Tensor  # [B] the critic's estimate before the update
+    value: Tensor  # [B] of the critic before the update
     advantage: Tensor  # [B]
-    value_target: Tensor  # [B] what the critic regresses on
+    value_target: Tensor  # [B] regression target of the critic
     shard: Shard | None = None  # positions of the rows among those of all ranks; None: one rank
 
     def __len__(self) -> int:
         return int(self.log_prob.shape[0])
 
     def minibatches(self, size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """The batch once, shuffled, in parts of nearly equal length, as indices [b] of its rows.
+        """Shuffle the rows and divide them into minibatches, returned as indices [b].
 
-        Over several ranks it is the rows of all that are shuffled, alike on all; of each part a rank has those that are
-        its own, perhaps none.
-
-        Reset rows make a batch slightly shorter than T * N; the parts then differ by one row instead of
-        leaving a remnant of a few rows to take a step as large as the others. Under a recurrent policy it is
-        sequences that are shuffled, each of which keeps its rows together.
+        The sizes of minibatches differ by one row at most, so that no small remainder takes a step as large as the
+        others; reset rows make a batch slightly smaller than T * N. For a recurrent policy whole sequences are
+        shuffled. With several ranks the rows of all ranks are shuffled, equally on each rank, and a rank gets its
+        rows of each minibatch, possibly none.
 
         Args:
-            size: rows aimed at per part, over all ranks; round(B / size) parts are made, at least one.
-            generator: the stream that the shuffle is drawn from.
+            size: target size over all ranks; there are round(B / size) minibatches, at least one.
+            generator: random stream of the shuffle.
         """
         total = len(self) if self.shard is None else self.shard.total
         device = self.value.device
@@ -175,43 +171,43 @@ class Batch:
         return tuple(torch.isin(sequence, some).nonzero().squeeze(-1) for some in order)
 
     def rows(self, index: Tensor) -> "Batch":
-        """Some of the rows; index [b] int64."""
+        """Return some of the rows; index [b] int64."""
         shard = None if self.shard is None else self.shard.rows(index)
         columns = {c.name: getattr(self, c.name)[index] for c in fields(self) if c.name != "shard"}
         return Batch(**columns, shard=shard)
 
     def averaged(self, *means: Tensor) -> tuple[Tensor, ...]:
-        """Means over these rows, made means over the rows of all ranks."""
+        """Turn means over these rows into means over the rows of all ranks."""
         return means if self.shard is None else self.shard.ranks.mean(self.log_prob, *means)
 
     def mean(self, x: Tensor) -> Tensor:
-        """The mean of x [B] over the rows of all ranks, scalar."""
+        """Return the mean of x [B] over the rows of all ranks, scalar."""
         return self.averaged(x.mean())[0]
 
     def gather(self, columns: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Columns [B] with the rows of all ranks, detached."""
+        """Return columns [B] joined with those of all ranks, detached."""
         return columns if self.shard is None else self.shard.gather(columns)
 
 
 def shuffled_parts(
     total: int, size: int, generator: torch.Generator, device: torch.device
 ) -> tuple[Tensor, ...]:
-    """The rows 0 .. total - 1 in random order, in round(total / size) parts, at least one; [b] int64 each.
+    """Return the indices 0 .. total - 1 in random order, in round(total / size) parts, at least one; [b] int64 each.
 
     Args:
-        total: rows.
-        size: rows aimed at per part.
-        generator: the stream that the order is drawn from.
-        device: where the rows are.
+        total: number of rows.
+        size: target size of a part.
+        generator: random stream of the order.
+        device: device of the result.
     """
     shuffled = torch.randperm(total, generator=generator).to(device)
     return shuffled.tensor_split(max(1, round(total / size)))
 
 
 def rows_of(data: tuple[Any, ...], index: Tensor) -> tuple[Any, ...]:
-    """Some of the rows of batches, distributions, observations and tensors; index [b] int64.
+    """Return some of the rows of batches, distributions, observations and tensors; index [b] int64.
 
-    A tensor without dimensions belongs to all rows and stays.
+    Tensors without dimensions belong to all rows and are returned as they are.
     """
 
     def some(item: Any) -> Any:
