@@ -86,27 +86,42 @@ def read_plan(folder: Path) -> Plan:
                 f"{path}: format {content.get('format')}, written by another pgx; expected {FORMAT}"
             )
         plan = Plan(
-            jobs=tuple(
-                Job(tuple(map(current_override, job["overrides"])), Path(job["run_dir"]))
-                for job in content["jobs"]
-            ),
-            hydra=tuple(content["hydra"]),
+            jobs=tuple(_read_job(path, job) for job in content["jobs"]),
+            hydra=_texts(path, "hydra", content["hydra"]),
             cwd=Path(content["cwd"]),
-            search=_search(content["search"]) if content["search"] else None,
+            search=_read_search(path, content["search"]) if content["search"] else None,
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: not as pgx writes it: {type(error).__name__}: {error}") from error
-    texts = [*plan.hydra, *(override for job in plan.jobs for override in job.overrides)]
-    if not all(isinstance(text, str) for text in texts):
-        raise UserError(f"{path}: not as pgx writes it: an override that is no text")
-    if plan.search and (found := problems("search", signature(SearchConfig), asdict(plan.search))):
-        raise UserError(*(f"{path}: {problem}" for problem in found))
     return plan
 
 
-def _search(content: dict[str, Any]) -> SearchConfig:
-    """Return a search with the present names of keys."""
+def _read_job(path: Path, content: dict[str, Any]) -> Job:
+    overrides = map(current_override, _texts(path, "overrides", content["overrides"]))
+    return Job(tuple(overrides), Path(content["run_dir"]))
+
+
+def _texts(path: Path, key: str, values: Sequence[Any]) -> tuple[str, ...]:
+    """Return the entries of a list.
+
+    Raises:
+        UserError: an entry is not text.
+    """
+    for number, value in enumerate(values, start=1):
+        if not isinstance(value, str):
+            raise UserError(f"{path}: {key}: entry {number} must be text, got {value!r}; write it in quotes")
+    return tuple(values)
+
+
+def _read_search(path: Path, content: dict[str, Any]) -> SearchConfig:
+    """Return a search with the present names of keys.
+
+    Raises:
+        UserError: a value is invalid.
+    """
     search = SearchConfig(**content)
+    if found := problems("search", signature(SearchConfig), asdict(search)):
+        raise UserError(*(f"{path}: {problem}" for problem in found))
     overrides = [current_override(override) for override in search.overrides]
     space = {present_key(key): values for key, values in search.space.items()}
     return replace(search, overrides=overrides, space=space)

@@ -1,5 +1,7 @@
 """What a sweep is stands in its file: the same jobs and folders whoever reads it."""
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,29 @@ def test_a_plan_of_another_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "sweep.json"
     path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
     with pytest.raises(UserError, match="format 2"):
+        read_plan(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        (("jobs", 0, "overrides"), "overrides: entry 3 must be text, got 5; write it in quotes"),
+        (("hydra",), "hydra: entry 2 must be text, got 5; write it in quotes"),
+        (("search", "overrides"), "search.overrides: "),
+    ],
+)
+def test_an_entry_of_a_plan_that_is_not_text_is_refused(
+    tmp_path: Path, path: tuple[str | int, ...], problem: str
+) -> None:
+    write_plan(tmp_path, plan(("seed=0", "algo=ppo"), search=SEARCH))
+    file = tmp_path / "sweep.json"
+    content = json.loads(file.read_text())
+    entries = content
+    for key in path:
+        entries = entries[key]
+    entries.append(5)
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=re.escape(f"{file}: {problem}")):
         read_plan(tmp_path)
 
 
