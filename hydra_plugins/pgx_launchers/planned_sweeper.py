@@ -24,20 +24,20 @@ class PlannedSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Dispatch the jobs. `arguments` is empty: Hydra finds no overrides to sweep over."""
         from pgx.runs.writer import complain
-        from pgx.sweeps.plan import Job, dispatch, launched, read_plan, unfinished
+        from pgx.sweeps.plan import Job, launch_overrides, launch_until_ended, read_plan, unfinished_jobs
 
         assert self.config is not None and not arguments
         folder = Path(self.config.hydra.sweep.dir)
         plan = read_plan(folder)
-        launcher, cores, todo = self.config.hydra.launcher, available_cores(), unfinished(plan)
+        launcher, cores, todo = self.config.hydra.launcher, available_cores(), unfinished_jobs(plan)
         threads = threads_per_job(launcher, cores)
         if line := crowded(launcher, len(todo), cores):
             complain(line)
 
         def launch(jobs: Sequence[Job]) -> None:
-            self.launcher.launch([launched(plan, job, threads) for job in jobs], 0)
+            self.launcher.launch([launch_overrides(plan, job, threads) for job in jobs], 0)
 
-        dispatch(folder, todo, launch)
+        launch_until_ended(folder, todo, launch)
 
 
 def threads_per_job(launcher: DictConfig, cores: int) -> int | None:

@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from pgx.analysis.foreign_runs import PEERS
+from pgx.analysis.foreign_runs import LIBRARIES
 from pgx.analysis.reading import RecordedRun, Series
 from pgx.analysis.statistics import (
     Array,
@@ -53,7 +53,7 @@ from pgx.core.schema import nearest
 from pgx.core.text import shown
 from pgx.runs.metrics import TABLE, tag
 
-_POINTS = 101  # of a curve
+_CURVE_POINTS = 101  # of a curve
 
 
 @dataclass(frozen=True)
@@ -64,25 +64,28 @@ class Axis:
     label: str
 
 
-_STEPS = Axis("steps", "environment steps")
-_SECONDS = Axis("seconds", "wall-clock seconds")
-GRADIENT_STEPS = Axis("gradient_steps", "gradient steps")
-FISHER_PRODUCTS = Axis("fisher_products", "Fisher-vector products")
-AXES = (_STEPS, _SECONDS, GRADIENT_STEPS, FISHER_PRODUCTS)
+STEPS_AXIS = Axis("steps", "environment steps")
+SECONDS_AXIS = Axis("seconds", "wall-clock seconds")
+GRADIENT_STEPS_AXIS = Axis("gradient_steps", "gradient steps")
+FISHER_PRODUCTS_AXIS = Axis("fisher_products", "Fisher-vector products")
+AXES = (STEPS_AXIS, SECONDS_AXIS, GRADIENT_STEPS_AXIS, FISHER_PRODUCTS_AXIS)
 
-_EACH_UPDATE = {GRADIENT_STEPS: "gradient_steps", FISHER_PRODUCTS: "cg_steps"}  # keys of counts of one update
+_EACH_UPDATE = {
+    GRADIENT_STEPS_AXIS: "gradient_steps",
+    FISHER_PRODUCTS_AXIS: "cg_steps",
+}  # keys of counts of one update
 
 
-def spent(run: RecordedRun, axis: Axis) -> Series | None:
+def cumulative_cost(run: RecordedRun, axis: Axis) -> Series | None:
     """What a run has spent by each of its rows; None where it does not tell.
 
     A count that rows have of their own update is added up; where logger.every spaces rows out, each stands for the
     updates since the one before, so that the sum is an estimate then (`exact` tells).
     """
-    if axis == _SECONDS:
+    if axis == SECONDS_AXIS:
         return run.series.get(tag("seconds"))
     iterations = run.series.get(tag("iteration"))
-    if axis == _STEPS:
+    if axis == STEPS_AXIS:
         every = max(run.series.values(), key=lambda one: len(one.steps)).steps
         return Series(every, every)
     each = run.series.get(tag(_EACH_UPDATE[axis]))
@@ -95,16 +98,16 @@ def spent(run: RecordedRun, axis: Axis) -> Series | None:
     return Series(iterations.steps, np.cumsum(counts * np.diff(iterations.values, prepend=0.0)))
 
 
-def exact(run: RecordedRun, axis: Axis) -> bool:
+def is_exact(run: RecordedRun, axis: Axis) -> bool:
     """Whether what `spent` says was counted, rather than estimated between rows."""
     iterations = run.series.get(tag("iteration"))
     counted = axis not in _EACH_UPDATE
     return counted or (iterations is not None and bool((np.diff(iterations.values, prepend=0.0) == 1).all()))
 
 
-def spent_at(run: RecordedRun, axis: Axis, steps: Array) -> Array | None:
+def cost_at(run: RecordedRun, axis: Axis, steps: Array) -> Array | None:
     """What a run had spent at environment steps [G], evenly between two rows; None where it does not tell."""
-    cost = spent(run, axis)
+    cost = cumulative_cost(run, axis)
     if cost is None:
         return None
     rows, values = (np.concatenate([[0.0], column]) for column in (cost.steps, cost.values))
@@ -121,7 +124,7 @@ def on_grid(curves: Sequence[Series], end: float) -> tuple[Array, Array]:
     Returns:
         The steps [POINTS], from the first at which all have a value; and the values [n, POINTS].
     """
-    grid = np.linspace(max(float(one.steps[0]) for one in curves), end, _POINTS)
+    grid = np.linspace(max(float(one.steps[0]) for one in curves), end, _CURVE_POINTS)
     return grid, np.stack([one.interpolate(grid) for one in curves])
 
 
@@ -293,12 +296,12 @@ def check_keys(by: Sequence[str], runs: Sequence[RecordedRun]) -> None:
         raise UserError(*problems)
 
 
-def group_of(run: RecordedRun, by: Sequence[str]) -> str:
+def group_name(run: RecordedRun, by: Sequence[str]) -> str:
     """The name of the group that a run belongs to."""
     return ", ".join(run.algo if key == "algo" else f"{key}={run.config.get(key, '-')}" for key in by)
 
 
-def doubts(env: str, name: str, runs: Sequence[RecordedRun], by: Sequence[str]) -> list[str]:
+def grouping_warnings(env: str, name: str, runs: Sequence[RecordedRun], by: Sequence[str]) -> list[str]:
     """Lines about a group whose runs differ in more than their seeds, or not in them."""
     lines = []
     own = [run for run in runs if run.source == "pgx"]
@@ -318,11 +321,11 @@ def doubts(env: str, name: str, runs: Sequence[RecordedRun], by: Sequence[str]) 
     return lines
 
 
-THRESHOLDS = 101  # of a profile
-Curves = Mapping[Axis, GroupCurve]
+_THRESHOLDS = 101  # of a profile
+Curves = Mapping[Axis, Curve]
 
 
-def make_group(
+def summarize_group(
     name: str,
     runs: Sequence[RecordedRun],
     strata: Strata,
@@ -344,29 +347,29 @@ def make_group(
         curves=curves,
         run_curves=strata,
         profile=_profile(scores, thresholds, how),
-        health=health_of(runs, step) if step is not None else {},
-        health_curves=health_curves(runs, curves[_STEPS].x) if step is not None else {},
+        health=health_means(runs, step) if step is not None else {},
+        health_curves=health_curves(runs, curves[STEPS_AXIS].x) if step is not None else {},
         costs=_costs(runs, step) if step is not None else {},
     )
 
 
-def curve_of(x: Array, strata: Strata, how: Resampling) -> GroupCurve:
+def iqm_curve(x: Array, strata: Strata, how: Resampling) -> Curve:
     centre = value(strata, iqm)
     if min(len(stratum) for stratum in strata) < 2:
         return GroupCurve(x, centre, None, None)
     return GroupCurve(x, centre, *interval(strata, iqm, how))
 
 
-def over_costs(runs: Sequence[RecordedRun], curve: GroupCurve) -> Curves:
+def curves_over_costs(runs: Sequence[RecordedRun], curve: Curve) -> Curves:
     """A curve over environment steps, and over each cost that all of its runs tell: their median at each step.
 
     The median, since a run that had to wait (for a compiler, for other runs) is not what the others cost.
     """
     found = {}
     for axis in AXES:
-        told = [cost for run in runs if (cost := spent_at(run, axis, curve.x)) is not None]
+        told = [cost for run in runs if (cost := cost_at(run, axis, curve.x)) is not None]
         if len(told) == len(runs):
-            found[axis] = replace(curve, x=curve.x if axis == _STEPS else np.median(told, axis=0))
+            found[axis] = replace(curve, x=curve.x if axis == STEPS_AXIS else np.median(told, axis=0))
     return found
 
 
@@ -378,32 +381,32 @@ def _profile(scores: Strata, thresholds: Array, how: Resampling) -> GroupCurve:
     return GroupCurve(thresholds, centre, *interval(above, mean, how))
 
 
-def thresholds_for(scores: Sequence[float]) -> Array:
+def score_thresholds(scores: Sequence[float]) -> Array:
     low, high = min(scores), max(scores)
     margin = 0.02 * (high - low) or 1.0
-    return np.linspace(low - margin, high + margin, THRESHOLDS)
+    return np.linspace(low - margin, high + margin, _THRESHOLDS)
 
 
 def _costs(runs: Sequence[RecordedRun], step: int) -> dict[Axis, Cost]:
     """What the runs had spent at a step, on the mean, of each cost that all of them tell; evenly between two rows."""
     found = {}
     for axis in AXES:
-        told = [cost for run in runs if (cost := spent_at(run, axis, np.array([step]))) is not None]
+        told = [cost for run in runs if (cost := cost_at(run, axis, np.array([step]))) is not None]
         if len(told) == len(runs):
-            found[axis] = Cost(float(np.mean(told)), all(exact(run, axis) for run in runs))
+            found[axis] = Cost(float(np.mean(told)), all(is_exact(run, axis) for run in runs))
     return found
 
 
-ALPHA = 0.05  # two-sided significance of tests
-POWER = 0.8  # of the plan for more seeds
-DEALS = 20_000  # ways of dealing runs to two groups that the permutation test tries
-ALL_PAIRS = 6  # groups; of more, each is held against the best alone
+_ALPHA = 0.05  # two-sided significance of tests
+_POWER = 0.8  # of the plan for more seeds
+_PERMUTATIONS = 20_000  # ways of dealing runs to two groups that the permutation test tries
+_MAX_GROUPS_IN_ALL_PAIRS = 6  # groups; of more, each is held against the best alone
 
 
-def pairs_of(groups: Sequence[Group], how: Resampling) -> list[Pair]:
+def compare_pairs(groups: Sequence[Group], how: Resampling) -> list[Pair]:
     """Each two groups, or each and the best where these were too many to read."""
     chosen = [(i, j) for i in range(len(groups)) for j in range(i + 1, len(groups))]
-    if len(groups) > ALL_PAIRS:
+    if len(groups) > _MAX_GROUPS_IN_ALL_PAIRS:
         chosen = [(0, j) for j in range(1, len(groups))]
     return [_pair(groups[i], groups[j], how) for i, j in chosen]
 
@@ -417,16 +420,19 @@ def _pair(first: Group, second: Group, how: Resampling) -> Pair:
         second=second.name,
         probability=None if lone else probability_of_improvement(x, y, how),
         gap=float(np.mean([a.mean() - b.mean() for a, b in zip(x, y, strict=True)])),
-        p=None if lone else permutation_test(x, y, DEALS, how.seed),
+        p=None if lone else permutation_test(x, y, _PERMUTATIONS, how.seed),
         runs=sizes,
-        needed=seeds_to_separate(x[0], y[0], ALPHA, POWER) if len(x) == 1 and not lone else None,
+        needed=seeds_to_separate(x[0], y[0], _ALPHA, _POWER) if len(x) == 1 and not lone else None,
     )
 
 
-_ENDED = ("finished", "unknown")  # states that say how long a run was meant to be; foreign runs do not say
-_NAMED = 3  # runs in a line that leaves some out
+_COMPLETE_STATES = (
+    "finished",
+    "unknown",
+)  # states that say how long a run was meant to be; foreign runs do not say
+_MAX_NAMED = 3  # runs in a line that leaves some out
 # Tags that a run has from its first finished episode on.
-OF_EPISODES = tuple(
+_EPISODE_TAGS = tuple(
     tag(key)
     for key in ("episode_return", "episode_return_recent", "episode_return_min", "episode_return_max",
                 "episode_length")
@@ -434,7 +440,7 @@ OF_EPISODES = tuple(
 
 
 @dataclass(frozen=True)
-class Scored:
+class EnvScores:
     """The runs of an environment that have come to a step, with their values on the way there."""
 
     env: str
@@ -444,9 +450,9 @@ class Scored:
     curves: Mapping[Path, Array]  # [G] of each run's folder; the last is its score
 
 
-def score(
+def score_runs(
     env: str, runs: Sequence[RecordedRun], metric: str, at: int | None
-) -> tuple[Scored | None, list[str]]:
+) -> tuple[EnvScores | None, list[str]]:
     """Return the scores of an environment's runs at one step, and lines about the step and about runs left out.
 
     A run without a row at the step scores the value on the line between the rows before and after it.
@@ -458,7 +464,7 @@ def score(
         at: the step; None: `shared_step`.
     """
     told = [run for run in runs if metric in run.series]
-    no_episode = metric in OF_EPISODES
+    no_episode = metric in _EPISODE_TAGS
     lacking = "no episode has ended in them" if no_episode else f"they have no {metric}"
     left = {lacking: [run for run in runs if run not in told]}
     if not told:
@@ -477,7 +483,7 @@ def score(
     lines += [] if at is not None else _limits(env, counted, metric, step)
     grid, values = on_grid([run.series[metric] for run in counted], end=step)
     of_each = {run.folder: curve for run, curve in zip(counted, values, strict=True)}
-    return Scored(env, step, counted, grid, of_each), lines
+    return EnvScores(env, step, counted, grid, of_each), lines
 
 
 def shared_step(runs: Sequence[RecordedRun], metric: str) -> int:
@@ -487,7 +493,9 @@ def shared_step(runs: Sequence[RecordedRun], metric: str) -> int:
     that ended before another had its first value: two such runs have no step in common.
     """
     ended = (
-        [run for run in runs if run.state in _ENDED] or [run for run in runs if run.state != "failed"] or runs
+        [run for run in runs if run.state in _COMPLETE_STATES]
+        or [run for run in runs if run.state != "failed"]
+        or runs
     )
     begun = max(run.series[metric].steps[0] for run in ended)
     ends = [run.series[metric].steps[-1] for run in ended]
@@ -510,7 +518,9 @@ def _lines(env: str, left: Mapping[str, Sequence[RecordedRun]]) -> list[str]:
     lines = []
     for why, some in left.items():
         if some:
-            names = ", ".join(run.name for run in some[:_NAMED]) + (", ..." if len(some) > _NAMED else "")
+            names = ", ".join(run.name for run in some[:_MAX_NAMED]) + (
+                ", ..." if len(some) > _MAX_NAMED else ""
+            )
             lines.append(f"{env}: {len(some)} run{'s' * (len(some) > 1)} left out, since {why}: {names}")
     return lines
 
@@ -527,8 +537,8 @@ def _limits(env: str, runs: Sequence[RecordedRun], metric: str, step: int) -> li
     ]
 
 
-def scales(
-    scored: Sequence[Scored], reference: Mapping[str, tuple[float, float]] | None
+def score_ranges(
+    scored: Sequence[EnvScores], reference: Mapping[str, tuple[float, float]] | None
 ) -> dict[str, tuple[float, float]]:
     """What is 0 and what is 1 of each environment: given, or the lowest and highest that any run compared has been.
 
@@ -573,7 +583,7 @@ def read_reference(path: Path) -> dict[str, tuple[float, float]]:
     return found
 
 
-_KEYS = (
+_HEALTH_KEYS = (
     "kl",
     "kl_max",
     "ess",
@@ -596,8 +606,8 @@ _KEYS = (
     "policy_lag",
     "steps_per_second",
 )
-LAST = 0.1  # fraction of training in the second column
-DRAWN: tuple[str, ...] = (
+_LAST_FRACTION = 0.1  # fraction of training in the second column
+PLOTTED_HEALTH_KEYS: tuple[str, ...] = (
     "kl",
     "ess",
     "clip_fraction",
@@ -607,7 +617,7 @@ DRAWN: tuple[str, ...] = (
 )  # keys whose curves a report shows
 
 
-def health_of(runs: Sequence[RecordedRun], step: int) -> dict[str, tuple[float, float]]:
+def health_means(runs: Sequence[RecordedRun], step: int) -> dict[str, tuple[float, float]]:
     """Return the means over runs of each run's mean over training, and over its last tenth.
 
     A run without a row in the last tenth contributes the value between the rows before and after `step`.
@@ -621,7 +631,7 @@ def health_of(runs: Sequence[RecordedRun], step: int) -> dict[str, tuple[float, 
         or later.
     """
     found = {}
-    for name in map(tag, _KEYS):
+    for name in map(tag, _HEALTH_KEYS):
         everywhere, late = [], []
         for run in runs:
             if name in run.series:
@@ -634,19 +644,19 @@ def health_of(runs: Sequence[RecordedRun], step: int) -> dict[str, tuple[float, 
 
 
 def _last_tenth(one: Series, step: int) -> Array:
-    inside = (one.steps <= step) & (one.steps > (1 - LAST) * step)
+    inside = (one.steps <= step) & (one.steps > (1 - _LAST_FRACTION) * step)
     if not inside.any() and one.steps[0] <= step <= one.steps[-1]:
         return one.interpolate(np.array([float(step)]))
     return one.values[inside]
 
 
-def health_curves(runs: Sequence[RecordedRun], grid: Array) -> dict[str, GroupCurve]:
+def health_curves(runs: Sequence[RecordedRun], grid: Array) -> dict[str, Curve]:
     """Return the median over runs of the metrics in `DRAWN`, at environment steps `grid` [G]; by tag.
 
     Runs that do not have a metric at a step are left out of its median there.
     """
     found = {}
-    for name in map(tag, DRAWN):
+    for name in map(tag, PLOTTED_HEALTH_KEYS):
         having = [run.series[name] for run in runs if name in run.series]
         inside = [(one.steps[0] <= grid) & (grid <= one.steps[-1]) for one in having]
         known = np.any(inside, axis=0) if having else np.zeros(len(grid), dtype=bool)
@@ -665,7 +675,7 @@ def _mean_of_means(parts: Sequence[np.ndarray]) -> float:
     return float(np.mean(means)) if means else float("nan")
 
 
-LEAST = 4  # runs a group below which the permutation test cannot reach ALPHA
+_MIN_RUNS = 4  # runs a group below which the permutation test cannot reach ALPHA
 
 
 @dataclass(frozen=True)
@@ -735,21 +745,21 @@ def _scored(panel: Panel, metric: str) -> str:
 def _certainty(pair: Pair, best: Group, second: Group, level: float) -> list[str]:
     if pair.probability is None or pair.p is None:
         return [
-            f"A single run says nothing about the spread over seeds: run {LEAST} seeds or more of each group."
+            f"A single run says nothing about the spread over seeds: run {_MIN_RUNS} seeds or more of each group."
         ]
     likely = f"A run of {best.name} scores more than a run of {second.name} with probability "
     likely += f"{pair.probability.value:.2f}{_interval(pair.probability, level, '.2f')}."
     test = f"Permutation test of the difference of the means: p = {pair.p:.2g}"
     if _separated(pair):
-        return [likely, f"{test}, below {ALPHA}."]
-    lines = [likely, f"{test}, not below {ALPHA}."]
+        return [likely, f"{test}, below {_ALPHA}."]
+    lines = [likely, f"{test}, not below {_ALPHA}."]
     x, y = pair.runs
     least = (2 if x == y else 1) / comb(x + y, x)
-    if len(best.scores) == 1 and least >= ALPHA:
+    if len(best.scores) == 1 and least >= _ALPHA:
         lines.append(
-            f"With {x} and {y} runs this test cannot reach p < {ALPHA}: run {LEAST} seeds or more of each group."
+            f"With {x} and {y} runs this test cannot reach p < {_ALPHA}: run {_MIN_RUNS} seeds or more of each group."
         )
-    elif pair.needed is not None and ENOUGH >= pair.needed > min(pair.runs):
+    elif pair.needed is not None and MAX_PLANNED_RUNS >= pair.needed > min(pair.runs):
         more = pair.needed - min(pair.runs)
         lines.append(
             f"About {more:,} more run{'s' * (more > 1)} of each would separate them, if the true difference is the "
@@ -773,7 +783,7 @@ def _pair_of(panel: Panel, first: str, second: str) -> Pair:
 
 
 def _separated(pair: Pair) -> bool:
-    return pair.p is not None and pair.p < ALPHA and pair.gap > 0
+    return pair.p is not None and pair.p < _ALPHA and pair.gap > 0
 
 
 def _with_interval(panel: Panel, group: Group, level: float) -> str:
@@ -816,7 +826,7 @@ def compare(runs: Sequence[RecordedRun], request: Request) -> Comparison:
     notes += [f"{run.name}: still running" for run in runs if run.state == "running"]
     scored = []
     for env in sorted({run.env for run in runs}):
-        found, lines = score(env, [run for run in runs if run.env == env], request.metric, request.at)
+        found, lines = score_runs(env, [run for run in runs if run.env == env], request.metric, request.at)
         notes += lines
         scored += [found] if found else []
     if not scored:
@@ -824,7 +834,7 @@ def compare(runs: Sequence[RecordedRun], request: Request) -> Comparison:
     panels = [_environment(one, request) for one in scored]
     for one, panel in zip(scored, panels, strict=True):
         for group in panel.groups:
-            notes += doubts(one.env, group.name, group.runs, request.by)
+            notes += grouping_warnings(one.env, group.name, group.runs, request.by)
     overall, rule = _overall(scored, panels, request) if len(scored) > 1 else (None, None)
     notes += _foreign(scored) + _few(panels)
     return Comparison(
@@ -834,7 +844,7 @@ def compare(runs: Sequence[RecordedRun], request: Request) -> Comparison:
 
 def _nothing(runs: Sequence[RecordedRun], request: Request) -> str:
     tags = {tag for run in runs for tag in run.series}
-    if request.metric not in tags and request.metric in OF_EPISODES:
+    if request.metric not in tags and request.metric in _EPISODE_TAGS:
         furthest = max(run.last_step for run in runs)
         return (
             f"no episode has ended yet in {_count(len(runs))} (the furthest is at step {furthest:,}), so there is no "
@@ -856,31 +866,31 @@ def _nothing(runs: Sequence[RecordedRun], request: Request) -> str:
     return f"--at {request.at}: {problem}; {request.metric} was logged from step {first:,} to {last:,}"
 
 
-def _environment(scored: Scored, request: Request) -> Panel:
+def _environment(scored: EnvScores, request: Request) -> Panel:
     names: dict[str, list[RecordedRun]] = {}
     for run in scored.runs:
-        names.setdefault(group_of(run, request.by), []).append(run)
-    thresholds = thresholds_for([curve[-1] for curve in scored.curves.values()])
+        names.setdefault(group_name(run, request.by), []).append(run)
+    thresholds = score_thresholds([curve[-1] for curve in scored.curves.values()])
     groups = []
     for name, runs in names.items():
         curves = np.stack([scored.curves[run.folder] for run in runs])
-        drawn = over_costs(runs, curve_of(scored.grid, [curves], request.how))
-        groups.append(make_group(name, runs, [curves], drawn, thresholds, scored.step, request.how))
+        drawn = curves_over_costs(runs, iqm_curve(scored.grid, [curves], request.how))
+        groups.append(summarize_group(name, runs, [curves], drawn, thresholds, scored.step, request.how))
     groups.sort(key=lambda group: -group.iqm.value)
     return Panel(
         title=f"{scored.env} at step {scored.step:,}",
         env=scored.env,
         step=scored.step,
         groups=groups,
-        pairs=pairs_of(groups, request.how),
+        pairs=compare_pairs(groups, request.how),
     )
 
 
 def _overall(
-    scored: Sequence[Scored], panels: Sequence[Panel], request: Request
+    scored: Sequence[EnvScores], panels: Sequence[Panel], request: Request
 ) -> tuple[Panel | None, str | None]:
     """All environments in normalised scores, for the groups that have runs on each of them."""
-    scale = scales(scored, request.reference)
+    scale = score_ranges(scored, request.reference)
     kept = [(one, panel) for one, panel in zip(scored, panels, strict=True) if one.env in scale]
     everywhere = set.intersection(*({g.name for g in panel.groups} for _, panel in kept)) if kept else set()
     if len(kept) < 2 or not everywhere:
@@ -894,14 +904,16 @@ def _overall(
                 curves = np.stack([one.curves[run.folder] for run in group.runs])
                 strata[group.name].append((curves - low) / (high - low))
                 runs[group.name] += group.runs
-    thresholds = thresholds_for([float(v) for stratum in strata.values() for c in stratum for v in c[:, -1]])
+    thresholds = score_thresholds(
+        [float(v) for stratum in strata.values() for c in stratum for v in c[:, -1]]
+    )
     share = np.linspace(0.0, 1.0, strata[next(iter(strata))][0].shape[1])
     groups = [
-        make_group(
+        summarize_group(
             name,
             runs[name],
             curves,
-            {_STEPS: curve_of(share, curves, request.how)},
+            {STEPS_AXIS: iqm_curve(share, curves, request.how)},
             thresholds,
             None,
             request.how,
@@ -920,13 +932,13 @@ def _overall(
     left = sorted({one.env for one in scored} - set(scale))
     rule += f"; left out, since nothing ever changes there: {', '.join(left)}" if left else ""
     return Panel(
-        f"{len(kept)} environments, normalised", None, None, groups, pairs_of(groups, request.how)
+        f"{len(kept)} environments, normalised", None, None, groups, compare_pairs(groups, request.how)
     ), rule
 
 
-def _foreign(scored: Sequence[Scored]) -> list[str]:
+def _foreign(scored: Sequence[EnvScores]) -> list[str]:
     sources = {run.source for one in scored for run in one.runs}
-    return [f"{peer.name}: {peer.differs}" for peer in PEERS if peer.name in sources]
+    return [f"{peer.name}: {peer.differs}" for peer in LIBRARIES if peer.name in sources]
 
 
 def _few(panels: Sequence[Panel]) -> list[str]:
@@ -960,4 +972,4 @@ def _count(runs: int) -> str:
     return f"{runs} run{'s' * (runs > 1)}"
 
 
-ENOUGH = 1000  # runs: nobody makes more to tell two groups apart
+MAX_PLANNED_RUNS = 1000  # runs: nobody makes more to tell two groups apart

@@ -5,30 +5,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pgx.analysis.statistics import Array
 from pgx.runs.metrics import tag
 
-CurveData = NDArray[np.float64]
-
-SMALLEST_WINDOW = 5  # looks: the fewest whose median one odd look does not move
-WINDOW = 0.1  # share of a run's looks that a median is taken over
+_SMALLEST_WINDOW = 5  # looks: the fewest whose median one odd look does not move
+_WINDOW_FRACTION = 0.1  # share of a run's looks that a median is taken over
 
 
 @dataclass(frozen=True)
-class Curve:
+class MetricCurve:
     """One metric over environment steps."""
 
     key: str  # of pgx.runs.metrics
-    steps: CurveData  # [n]
-    values: CurveData  # [n]
+    steps: Array  # [n]
+    values: Array  # [n]
 
     def __len__(self) -> int:
         return len(self.values)
 
-    def medians(self) -> tuple[CurveData, CurveData, CurveData]:
+    def medians(self) -> tuple[Array, Array, Array]:
         """Medians over windows of a tenth of the looks, 5 at least; the steps at which each begins; and ends; [m]."""
-        width = min(len(self), max(SMALLEST_WINDOW, round(WINDOW * len(self))))
+        width = min(len(self), max(_SMALLEST_WINDOW, round(_WINDOW_FRACTION * len(self))))
         if width == 0:
             return self.values, self.steps, self.steps
         windows = np.lib.stride_tricks.sliding_window_view(self.values, width)
@@ -36,7 +34,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class RecordedCurves:
+class DiagnosedRun:
     """A run, as far as its files tell."""
 
     rows: list[dict[str, Any]]  # of metrics.jsonl
@@ -58,25 +56,25 @@ class RecordedCurves:
         found = self.value(key)
         return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
 
-    def curve(self, key: str) -> Curve:
+    def curve(self, key: str) -> MetricCurve:
         """A metric by its key in pgx.runs.metrics, at the looks that have it."""
         return self.curves(key)[0]
 
-    def curves(self, *keys: str) -> list[Curve]:
+    def curves(self, *keys: str) -> list[MetricCurve]:
         """Several metrics, at the looks that have all of them."""
         tags = [tag(key) for key in keys]
         rows = [row for row in self.rows if all(isinstance(row.get(name), int | float) for name in tags)]
         steps = np.array([row["step"] for row in rows], dtype=float)
         return [
-            Curve(key, steps, np.array([row[name] for row in rows], dtype=float))
+            MetricCurve(key, steps, np.array([row[name] for row in rows], dtype=float))
             for key, name in zip(keys, tags, strict=True)
         ]
 
-    def looks(self) -> int:
+    def logged_updates(self) -> int:
         """Updates whose health was measured."""
         return len(self.curve("kl"))
 
-    def rows_an_update(self) -> float | None:
+    def steps_per_update(self) -> float | None:
         """Environment steps that an update learned from, in the middle of the run; None: not known."""
         iteration = self.curve("iteration")
         if len(iteration) < 2:

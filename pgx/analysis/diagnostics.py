@@ -10,17 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pgx.analysis import detectors
-from pgx.analysis.curves import RecordedCurves
-from pgx.analysis.detectors import RunView, stays_above, stays_below
+from pgx.analysis.curves import DiagnosedRun
+from pgx.analysis.detectors import Detector, stays_above, stays_below
 from pgx.runs.metrics import tag
 
 
 @dataclass(frozen=True)
-class DiagnosisKind:
-    """The runs that a sickness can befall."""
+class RunFilter:
+    """The runs that a problem can befall."""
 
-    words: str
-    holds: Callable[[RecordedCurves], bool]
+    description: str
+    matches: Callable[[DiagnosedRun], bool]
 
 
 @dataclass(frozen=True)
@@ -28,69 +28,69 @@ class Problem:
     """Something that goes wrong in a run."""
 
     name: str
-    metrics: tuple[str, ...]  # keys of pgx.runs.metrics that it is seen by
-    sign: str  # what is seen; {} is the bound
+    metrics: tuple[str, ...]
+    criterion: str
     bound: float
-    source: str  # of the bound
-    turn: tuple[str, ...]  # "lower key": knobs, those first that are likelier to help
-    of: DiagnosisKind
-    look: RunView
-    explains: tuple[str, ...] = ()  # what is no sickness of its own where this one is
-    fewest: int = 5  # rows of metrics that it takes; fewer than 5 have no medians to speak of
+    source: str
+    remedies: tuple[str, ...]
+    applies_to: RunFilter
+    detector: Detector
+    consequences: tuple[str, ...] = ()
+    min_rows: int = 5
 
 
-def _has(*keys: str) -> Callable[[RecordedCurves], bool]:
+def _has(*keys: str) -> Callable[[DiagnosedRun], bool]:
     return lambda run: any(run.value(key) is not None for key in keys)
 
 
-def _rule(run: RecordedCurves, *names: str) -> bool:
+def _rule(run: DiagnosedRun, *names: str) -> bool:
     return run.value("algo.name") in names
 
 
-ALL = DiagnosisKind("all", lambda run: True)
-GRADIENT = DiagnosisKind("rules with an `optimizer`", _has("optimizer.name"))
-SINGLE = DiagnosisKind(
+ALL = RunFilter("all", lambda run: True)
+GRADIENT = RunFilter("rules with an `optimizer`", _has("optimizer.name"))
+SINGLE = RunFilter(
     "a2c, actor_critic, reinforce, vtrace with `optimizer.max_grad_norm`",
     lambda run: _rule(run, "a2c", "actor_critic", "reinforce", "vtrace"),
 )
-CLIPPED = DiagnosisKind("ppo, ppg", _has("algo.clip_range"))
-PASSES = DiagnosisKind("ppo, ppg, ppo_kl, mdpo", lambda run: _rule(run, "ppo", "ppg", "ppo_kl", "mdpo"))
-TRUST = DiagnosisKind("trpo, npg", _has("algo.max_kl"))
-BOUNDED = DiagnosisKind("npg, ppo_kl", lambda run: _rule(run, "npg", "ppo_kl"))
-SEARCH = DiagnosisKind("trpo", _has("algo.line_search_steps"))
-CONJUGATE = DiagnosisKind(
+CLIPPED = RunFilter("ppo, ppg", _has("algo.clip_range"))
+PASSES = RunFilter("ppo, ppg, ppo_kl, mdpo", lambda run: _rule(run, "ppo", "ppg", "ppo_kl", "mdpo"))
+TRUST = RunFilter("trpo, npg", _has("algo.max_kl"))
+BOUNDED = RunFilter("npg, ppo_kl", lambda run: _rule(run, "npg", "ppo_kl"))
+SEARCH = RunFilter("trpo", _has("algo.line_search_steps"))
+CONJUGATE = RunFilter(
     "trpo, npg with `algo.solver=cg`",
-    lambda run: TRUST.holds(run) and run.value("algo.solver") in (None, "cg"),
+    lambda run: TRUST.matches(run) and run.value("algo.solver") in (None, "cg"),
 )
-CRITIC = DiagnosisKind("rules with a `critic_optimizer`", _has("critic_optimizer.name"))
-BONUS = DiagnosisKind("rules with `algo.entropy_coefficient`", _has("algo.entropy_coefficient"))
-ONLINE = DiagnosisKind("all but off_policy_reinforce", lambda run: not _rule(run, "off_policy_reinforce"))
-EPISODES = DiagnosisKind("`runner=episodes`", lambda run: run.value("runner.name") == "episodes")
-STRETCHES = DiagnosisKind(
+CRITIC = RunFilter("rules with a `critic_optimizer`", _has("critic_optimizer.name"))
+BONUS = RunFilter("rules with `algo.entropy_coefficient`", _has("algo.entropy_coefficient"))
+ONLINE = RunFilter("all but off_policy_reinforce", lambda run: not _rule(run, "off_policy_reinforce"))
+EPISODES = RunFilter("`runner=episodes`", lambda run: run.value("runner.name") == "episodes")
+STEPWISE = RunFilter(
     "`runner=sync`, `runner=actor_learner`", lambda run: run.value("runner.name") in ("sync", "actor_learner")
 )
-UNCORRECTED = DiagnosisKind(
+UNCORRECTED = RunFilter(
     "all but vtrace, off_policy_reinforce and `runner=a3c`",
     lambda run: not _rule(run, "vtrace", "off_policy_reinforce") and run.value("runner.name") != "a3c",
 )
-CORRECTED = DiagnosisKind("vtrace", lambda run: _rule(run, "vtrace"))
-CONTINUOUS = DiagnosisKind("continuous actions", _has("policy.log_std_init"))
-GAUSSIAN = DiagnosisKind(
+CORRECTED = RunFilter("vtrace", lambda run: _rule(run, "vtrace"))
+CONTINUOUS = RunFilter("continuous actions", _has("policy.log_std_init"))
+GAUSSIAN = RunFilter(
     "continuous actions with `policy.continuous=gaussian`",
-    lambda run: CONTINUOUS.holds(run) and run.value("policy.continuous") in (None, "gaussian"),
+    lambda run: CONTINUOUS.matches(run) and run.value("policy.continuous") in (None, "gaussian"),
 )
 
 
-_STEPS = (
+_STEP_PROBLEMS = (
     "KL over its bound", "ESS collapse", "clip fraction high", "predicted and actual gain apart", "return lost",
 )  # fmt: skip
-DOWNSTREAM = (
-    *_STEPS, "numbers not finite", "actions outside the bounds",
+_DOWNSTREAM = (
+    *_STEP_PROBLEMS, "numbers not finite", "actions outside the bounds",
     "standard deviation explodes", "exploration lost", "critic diverging", "critic explains nothing",
     "gradient always clipped", "line search rejects", "policy does not move",
 )  # fmt: skip
 
-SOLVER = "conjugate gradient does not converge"
+_CG_PROBLEM = "conjugate gradient does not converge"
 
 PROBLEMS: tuple[Problem, ...] = (
     Problem(
@@ -101,9 +101,9 @@ PROBLEMS: tuple[Problem, ...] = (
         ("raise algo.minibatch_size", "raise env.num_envs", "raise runner.rollout_steps",
          "set algo.normalize_advantage"),
         ONLINE, detectors.zero_advantages,
-        (*DOWNSTREAM, "no signal", "too few steps in an update", "learning rate too high", "steps too short",
+        (*_DOWNSTREAM, "no signal", "too few steps in an update", "learning rate too high", "steps too short",
          "damping too large", "entropy held up by its bonus"),
-        fewest=1,
+        min_rows=1,
     ),
     Problem(
         "no reward was ever seen", ("episode_return_min", "episode_return_max"),
@@ -112,7 +112,7 @@ PROBLEMS: tuple[Problem, ...] = (
         ("look env.id: pgx check shows its rewards", "raise trainer.total_steps", "raise algo.entropy_coefficient",
          "raise policy.log_std_init"),
         ONLINE, detectors.no_reward,
-        (*DOWNSTREAM, "no signal", "learning rate too high", "steps too short", "damping too large",
+        (*_DOWNSTREAM, "no signal", "learning rate too high", "steps too short", "damping too large",
          "entropy held up by its bonus"),
     ),
     Problem(
@@ -120,8 +120,8 @@ PROBLEMS: tuple[Problem, ...] = (
         "all episodes of the run return the same, to within {}", 0.0,
         "pgx's own: without differences every advantage is noise",
         ("look env.id: pgx check shows its rewards", "raise policy.log_std_init", "raise algo.entropy_coefficient"),
-        ONLINE, detectors.same_return,
-        (*DOWNSTREAM, "steps too short", "learning rate too high", "entropy held up by its bonus"),
+        ONLINE, detectors.identical_returns,
+        (*_DOWNSTREAM, "steps too short", "learning rate too high", "entropy held up by its bonus"),
     ),
     Problem(
         "reward scale", ("episode_return", "episode_length"),
@@ -130,7 +130,7 @@ PROBLEMS: tuple[Problem, ...] = (
         "pgx's own: Adam at 3e-4 moves the output of a layer of 64 by some 0.02 a step; that scale matters: "
         "Henderson et al., 2018, section 4.4; van Hasselt et al., 2016",
         ("true env.scale_reward",),
-        ONLINE, detectors.unscaled_values, (*DOWNSTREAM, "learning rate too high", "steps too short"),
+        ONLINE, detectors.large_unscaled_returns, (*_DOWNSTREAM, "learning rate too high", "steps too short"),
     ),
     Problem(
         "rewards are clipped", ("clipped_reward_fraction",),
@@ -143,34 +143,34 @@ PROBLEMS: tuple[Problem, ...] = (
         "too few episodes in an update", ("episodes", "iteration"), "fewer than {}", 4.0,
         "pgx's own: with n episodes a baseline of the others' mean rests on n - 1",
         ("raise env.num_envs", "raise runner.episodes_per_env"),
-        EPISODES, detectors.few_episodes, (*DOWNSTREAM, "learning rate too high"),
+        EPISODES, detectors.few_episodes, (*_DOWNSTREAM, "learning rate too high"),
     ),
     Problem(
         "too few steps in an update", ("iteration",), "fewer than {} environment steps", 32.0,
         "RL Baselines3 Zoo's smallest rollouts and minibatches; why noise grows: McCandlish et al., 2018",
         ("raise env.num_envs", "raise runner.rollout_steps"),
-        STRETCHES, detectors.few_rows, (*DOWNSTREAM, "learning rate too high", "steps too short"),
+        STEPWISE, detectors.few_rows, (*_DOWNSTREAM, "learning rate too high", "steps too short"),
     ),
     Problem(
         "policy lag without correction", ("ess",),
         "the acting policy is more than {} updates behind, and nothing weighs its actions", 2.0,
         "pgx's own measurement: a lag of 1 costs nothing, 4 half of the return (docs/algorithms/impala.md)",
         ("lower runner.lag", "lower runner.queue", "take algo=vtrace"),
-        UNCORRECTED, detectors.uncorrected_lag, (*DOWNSTREAM, "learning rate too high", "steps too short"),
+        UNCORRECTED, detectors.uncorrected_lag, (*_DOWNSTREAM, "learning rate too high", "steps too short"),
     ),
     Problem(
         "policy lag cuts the weights", ("rho_clipped",), "above {} of the weights is cut off by `algo.rho_clip`", 0.2,
         "pgx's own (docs/algorithms/vtrace.md); what is learned then: Espeholt et al., 2018, section 4.1",
         ("lower runner.lag", "lower runner.queue", "lower optimizer.learning_rate", "raise algo.rho_clip"),
-        CORRECTED, stays_above("rho_clipped"), _STEPS,
+        CORRECTED, stays_above("rho_clipped"), _STEP_PROBLEMS,
     ),
     Problem(
         "entropy held up by its bonus", ("entropy",),
         "with `algo.entropy_coefficient` above 0.1: entropy in the later half at {} of its beginning or more", 0.98,
         "RL Baselines3 Zoo searches coefficients up to 0.1; Mnih et al., 2016: 0.01",
         ("lower algo.entropy_coefficient",),
-        BONUS, detectors.setting("algo.entropy_coefficient", operator.gt, detectors.entropy_held_up, 0.1),
-        (*DOWNSTREAM, "learning rate too high", "steps too short"),
+        BONUS, detectors.with_setting("algo.entropy_coefficient", operator.gt, detectors.entropy_held_up, 0.1),
+        (*_DOWNSTREAM, "learning rate too high", "steps too short"),
     ),
     Problem(
         "begins without exploring", ("entropy",),
@@ -178,15 +178,15 @@ PROBLEMS: tuple[Problem, ...] = (
         "RL Baselines3 Zoo searches from -4 on; pgx and Stable-Baselines3 take 0",
         ("raise policy.log_std_init",),
         CONTINUOUS, detectors.narrow_start,
-        (*DOWNSTREAM, "learning rate too high", "trust region too wide", "steps too short", "damping too small",
-         SOLVER),
+        (*_DOWNSTREAM, "learning rate too high", "trust region too wide", "steps too short", "damping too small",
+         _CG_PROBLEM),
     ),
     Problem(
         "clip range too wide", ("kl",), "`algo.clip_range` above {}, and KL above 0.05", 0.4,
         "RL Baselines3 Zoo searches up to 0.4, Schulman et al., 2017, table 1, to 0.3; the KL: docs/algorithms/ppo.md",
         ("lower algo.clip_range", "set algo.target_kl"),
-        CLIPPED, detectors.setting("algo.clip_range", operator.gt, stays_above("kl"), 0.05),
-        (*DOWNSTREAM, "learning rate too high"),
+        CLIPPED, detectors.with_setting("algo.clip_range", operator.gt, stays_above("kl"), 0.05),
+        (*_DOWNSTREAM, "learning rate too high"),
     ),
     Problem(
         "damping too small", ("cg_residual", "kl"),
@@ -194,20 +194,20 @@ PROBLEMS: tuple[Problem, ...] = (
         "times `algo.max_kl` in any update", 1e-3,
         "a tenth of the smallest that RL Baselines3 Zoo lists; modular_rl and pgx take 0.1 and more",
         ("raise algo.damping",),
-        CONJUGATE, detectors.setting("algo.damping", operator.lt, detectors.full_step_fails, 0.0),
-        (*DOWNSTREAM, "trust region too wide", SOLVER),
+        CONJUGATE, detectors.with_setting("algo.damping", operator.lt, detectors.full_step_fails, 0.0),
+        (*_DOWNSTREAM, "trust region too wide", _CG_PROBLEM),
     ),
     Problem(
         "trust region too wide", ("kl",), "KL of an update above {} nats", 0.3,
         "three times the largest that RL Baselines3 Zoo lists and pgx takes, 0.1; Schulman et al., 2015: 0.01",
         ("lower algo.max_kl", "raise algo.damping"),
-        TRUST, stays_above("kl"), (*DOWNSTREAM, "damping too large", SOLVER),
+        TRUST, stays_above("kl"), (*_DOWNSTREAM, "damping too large", _CG_PROBLEM),
     ),
     Problem(
         "conjugate gradient does not converge", ("cg_residual",), "`algo/cg_residual` above {}", 0.7,
         "pgx's own; inexact Newton methods ask for 0.5 or less: Nocedal and Wright, 2006, section 7.1",
         ("raise algo.cg_steps", "raise algo.damping"),
-        CONJUGATE, stays_above("cg_residual"), ("line search rejects", "damping too large", *_STEPS),
+        CONJUGATE, stays_above("cg_residual"), ("line search rejects", "damping too large", *_STEP_PROBLEMS),
     ),
     Problem(
         "learning rate too high", ("kl",),
@@ -216,7 +216,7 @@ PROBLEMS: tuple[Problem, ...] = (
         "docs/algorithms/ppo.md; Spinning Up calls targets of 0.01 to 0.05 usual",
         ("lower optimizer.learning_rate", "lower algo.epochs", "lower algo.steps", "set algo.target_kl",
          "set optimizer.max_grad_norm"),
-        GRADIENT, detectors.steps_too_long, DOWNSTREAM,
+        GRADIENT, detectors.updates_too_large, _DOWNSTREAM,
     ),
     Problem(
         "actions outside the bounds", ("clipped_action_fraction", "entropy"),
@@ -224,7 +224,7 @@ PROBLEMS: tuple[Problem, ...] = (
         "pgx's own: actions that are clipped to the same bound earn the same, so nothing keeps the standard deviation "
         "from growing",
         ("set policy.continuous=squashed_gaussian", "lower algo.entropy_coefficient", "lower policy.log_std_init"),
-        GAUSSIAN, detectors.outside_bounds, ("standard deviation explodes", "return lost"),
+        GAUSSIAN, detectors.actions_outside_bounds, ("standard deviation explodes", "return lost"),
     ),
     Problem(
         "standard deviation explodes", ("entropy",),
@@ -232,7 +232,7 @@ PROBLEMS: tuple[Problem, ...] = (
         "pgx's own; of a sound run entropy falls",
         ("lower optimizer.learning_rate", "lower algo.entropy_coefficient", "set policy.continuous=squashed_gaussian",
          "set algo.target_kl"),
-        CONTINUOUS, detectors.deviation_explodes, (*_STEPS, "numbers not finite", "critic explains nothing"),
+        CONTINUOUS, detectors.deviation_explodes, (*_STEP_PROBLEMS, "numbers not finite", "critic explains nothing"),
     ),
     Problem(
         "exploration lost", ("entropy", "episode_return_recent"),
@@ -240,41 +240,41 @@ PROBLEMS: tuple[Problem, ...] = (
         "pgx's own; Schulman, 2016 (talk): watch entropy",
         ("raise algo.entropy_coefficient", "lower optimizer.learning_rate", "lower policy.output_gain",
          "raise policy.log_std_init", "lower algo.max_kl"),
-        ONLINE, detectors.stopped_exploring,
+        ONLINE, detectors.exploration_lost,
         ("steps too short", "damping too large", "policy does not move", "return lost"),
     ),
     Problem(
         "damping too large", ("kl",), "KL below {} of `algo.max_kl`", 0.1,
         "docs/algorithms/trpo.md: damping takes most of the bound",
         ("lower algo.damping", "raise algo.max_kl"),
-        TRUST, detectors.damped_away, ("policy does not move",),
+        TRUST, detectors.overdamped, ("policy does not move",),
     ),
     Problem(
         "steps too short", ("kl", "learning_rate"),
         "KL below {} nats before the learning rate is annealed to a tenth", 1e-5,
         "pgx's own: a thousandth of Spinning Up's smallest usual target",
         ("raise optimizer.learning_rate", "raise algo.epochs", "raise algo.steps", "raise optimizer.max_grad_norm"),
-        PASSES, detectors.steps_too_short, ("policy does not move",),
+        PASSES, detectors.updates_too_small, ("policy does not move",),
     ),
     Problem(
         "environment not finite", ("updates_skipped",),
         "more than {} observations or rewards are NaN or infinite: the first ends the run", 0.0,
         "docs/reliability.md", ("look env.id: pgx check shows its observations and rewards",),
-        ALL, detectors.environment_not_finite, fewest=0,
+        ALL, detectors.environment_not_finite, min_rows=0,
     ),
     Problem(
         "numbers not finite", ("updates_skipped",),
         "more than {} updates made parameters NaN or infinite, or one ended the run", 0.0,
         "docs/reliability.md", ("lower optimizer.learning_rate", "lower critic_optimizer.learning_rate"),
-        ALL, detectors.undone, ("return lost",), fewest=0,
+        ALL, detectors.nonfinite_updates, ("return lost",), min_rows=0,
     ),
     Problem(
         "critic diverging", ("explained_variance_after", "critic_loss"),
         "the critic's error above {} in units of the return, explaining less than nothing", 3.0,
         "pgx's own; explained variance below 0 is worse than a constant: OpenAI Baselines",
         ("lower critic_optimizer.learning_rate", "set critic_optimizer.max_grad_norm", "true env.scale_reward"),
-        CRITIC, detectors.diverges,
-        ("critic explains nothing", "gradient always clipped", *_STEPS),
+        CRITIC, detectors.critic_diverges,
+        ("critic explains nothing", "gradient always clipped", *_STEP_PROBLEMS),
     ),
     Problem(
         "critic explains nothing", ("explained_variance", "critic_loss"),
@@ -283,19 +283,19 @@ PROBLEMS: tuple[Problem, ...] = (
         "OpenAI Baselines: 0 is no better than a constant; Schulman, 2016 (talk): watch it",
         ("raise critic_optimizer.learning_rate", "raise algo.critic_epochs", "raise algo.critic_steps",
          "lower algo.gae_lambda", "true env.scale_reward"),
-        CRITIC, detectors.explains_nothing, ("predicted and actual gain apart", "gradient always clipped"),
+        CRITIC, detectors.critic_explains_nothing, ("predicted and actual gain apart", "gradient always clipped"),
     ),
     Problem(
         "KL over its bound", ("kl",), "KL above {} times `algo.max_kl` or `algo.kl_target`", 3.0,
         "pgx's own; Schulman et al., 2017, section 4, doubles the penalty from 1.5 on",
         ("raise algo.damping", "lower algo.max_kl", "lower optimizer.learning_rate", "lower algo.epochs"),
-        BOUNDED, detectors.over_its_bound, _STEPS[1:],
+        BOUNDED, detectors.kl_above_bound, _STEP_PROBLEMS[1:],
     ),
     Problem(
         "line search rejects", ("line_search_fraction",), "no step is found in more than {} of the updates", 0.25,
         "pgx's own",
         ("raise algo.damping", "lower algo.max_kl", "raise algo.line_search_steps", "raise runner.rollout_steps"),
-        SEARCH, detectors.search_rejects, ("predicted and actual gain apart", "policy does not move"),
+        SEARCH, detectors.line_search_rejects, ("predicted and actual gain apart", "policy does not move"),
     ),
     Problem(
         "policy does not move", ("kl", "episode_return_recent"),
@@ -304,14 +304,14 @@ PROBLEMS: tuple[Problem, ...] = (
         "pgx's own: a thousandth of Spinning Up's smallest usual target",
         ("raise optimizer.learning_rate", "true algo.normalize_advantage", "raise runner.episodes_per_env",
          "raise optimizer.max_grad_norm", "raise algo.max_kl"),
-        ONLINE, detectors.stands_still, ("return lost",),
+        ONLINE, detectors.policy_static, ("return lost",),
     ),
     Problem(
         "predicted and actual gain apart", ("surrogate_gain", "predicted_gain"),
         "the surrogate gains less than {} of what its slope predicts, in half of the run", 0.25,
         "Nocedal and Wright, 2006, algorithm 4.1: a trust region shrinks below 1/4",
         ("lower algo.max_kl", "raise algo.damping"),
-        TRUST, detectors.gains_apart, ("return lost",),
+        TRUST, detectors.gain_below_prediction, ("return lost",),
     ),
     Problem(
         "ESS collapse", ("ess",), "effective sample size below {} of the batch", 0.5,
@@ -346,23 +346,25 @@ PROBLEMS: tuple[Problem, ...] = (
         "pgx's own; drawdown as a measure: Chan et al., 2020",
         ("take checkpoints/best.pt", "lower optimizer.learning_rate", "set optimizer.schedule=linear",
          "lower algo.max_kl"),
-        ONLINE, detectors.lost, (),
+        ONLINE, detectors.return_lost, (),
     ),
 )  # fmt: skip
 
 
-def table() -> str:
+def problem_table() -> str:
     """The table as docs/doctor.md shows it."""
     lines = [
-        "| sickness | seen by | sign | source of the bound | turn | of |",
+        "| problem | seen by | sign | source of the bound | turn | of |",
         "|---|---|---|---|---|---|",
     ]
     for one in PROBLEMS:
         tags = ", ".join(f"`{tag(key)}`" for key in one.metrics)
-        sign, turn = one.sign.replace("{}", f"{one.bound:g}"), "; ".join(one.turn)
-        lines.append(f"| {one.name} | {tags} | {sign} | {one.source} | {turn} | {one.of.words} |")
+        sign, turn = one.criterion.replace("{}", f"{one.bound:g}"), "; ".join(one.remedies)
+        lines.append(
+            f"| {one.name} | {tags} | {sign} | {one.source} | {turn} | {one.applies_to.description} |"
+        )
     return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
-    print(table(), end="")
+    print(problem_table(), end="")

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pgx.analysis.foreign_runs import PATTERN, read_foreign
-from pgx.analysis.reading import IDENTITY_KEYS, RecordedRun, UnreadableError, no_rows, read_own
+from pgx.analysis.foreign_runs import EVENT_FILES, read_foreign
+from pgx.analysis.reading import LABEL_KEYS, RecordedRun, UnreadableError, no_rows_message, read_pgx_run
 from pgx.config.stored import CONFIG
 from pgx.core.errors import UserError
 from pgx.core.schema import nearest
@@ -18,14 +18,14 @@ _SAID = re.compile(r"(.+?):(\w+=.*)")
 
 
 @dataclass(frozen=True)
-class Place:
+class RunFolder:
     """A folder to look below, and what the user says of the runs there."""
 
     folder: Path
     said: Mapping[str, str] = field(default_factory=dict)  # of KEYS
 
 
-def parse_place(text: str) -> Place:
+def parse_run_folder(text: str) -> RunFolder:
     """`DIR` or `DIR:env=Walker2d-v4,algo=mine,seed=3`.
 
     Raises:
@@ -38,19 +38,20 @@ def parse_place(text: str) -> Place:
     said: dict[str, str] = {}
     for pair in found[2].split(",") if found else []:
         key, _, value = pair.partition("=")
-        if key not in IDENTITY_KEYS or not value:
-            hint = nearest(key, IDENTITY_KEYS)
-            raise UserError(f"{text}: '{pair}': expected {', '.join(IDENTITY_KEYS)} = a value{hint}")
+        if key not in LABEL_KEYS or not value:
+            raise UserError(
+                f"{text}: '{pair}': expected {', '.join(LABEL_KEYS)} = a value{nearest(key, LABEL_KEYS)}"
+            )
         said[key] = value
-    return Place(folder, said)
+    return RunFolder(folder, said)
 
 
-def is_own(folder: Path) -> bool:
+def is_pgx_run(folder: Path) -> bool:
     """A run of pgx has this folder, or had begun to."""
     return any((folder / name).is_file() for name in (METRICS, CONFIG, SUMMARY))
 
 
-def own_folders(folder: Path) -> Iterator[Path]:
+def pgx_run_folders(folder: Path) -> Iterator[Path]:
     """The folders of pgx's runs at and below a folder."""
     return (path for path, own in _folders(folder) if own)
 
@@ -59,16 +60,16 @@ def _folders(top: Path) -> Iterator[tuple[Path, bool]]:
     """Each folder with a run, and whether it is pgx's; what is inside of a run of pgx is the run's own affair."""
     for where, inner, names in os.walk(top):
         path = Path(where)
-        if is_own(path):
+        if is_pgx_run(path):
             inner.clear()
             yield path, True
             continue
         inner[:] = sorted(name for name in inner if not name.startswith("."))
-        if any(name.startswith(PATTERN.rstrip("*")) for name in names):
+        if any(name.startswith(EVENT_FILES.rstrip("*")) for name in names):
             yield path, False
 
 
-def read_runs(places: Sequence[Place]) -> tuple[list[RecordedRun], list[str]]:
+def read_runs(places: Sequence[RunFolder]) -> tuple[list[RecordedRun], list[str]]:
     """Every run below the places, once each, and a line about each that cannot be read."""
     runs: dict[Path, RecordedRun] = {}
     problems = []
@@ -87,10 +88,10 @@ def read_runs(places: Sequence[Place]) -> tuple[list[RecordedRun], list[str]]:
 
 def _read(folder: Path, own: bool, said: Mapping[str, str]) -> RecordedRun:
     if own and (folder / METRICS).is_file():
-        return _as_said(read_own(folder), said)
-    if any(folder.glob(PATTERN)):
+        return _as_said(read_pgx_run(folder), said)
+    if any(folder.glob(EVENT_FILES)):
         return read_foreign(folder, said)
-    raise UnreadableError(no_rows(folder))
+    raise UnreadableError(no_rows_message(folder))
 
 
 def _as_said(run: RecordedRun, said: Mapping[str, str]) -> RecordedRun:

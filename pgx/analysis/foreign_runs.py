@@ -19,11 +19,11 @@ from pgx.analysis.reading import RecordedRun, Series, UnreadableError, identify
 from pgx.analysis.statistics import Array
 from pgx.runs.metrics import tag
 
-PATTERN = "events.out.tfevents.*"
+EVENT_FILES = "events.out.tfevents.*"
 
 
 @dataclass(frozen=True)
-class ForeignMetrics:
+class EventSeries:
     """One tag, in the order of writing."""
 
     steps: Array  # [n]
@@ -44,7 +44,7 @@ class _Column:
             column[:] = [column[i] for i in keep]
 
 
-def read_events(folder: Path) -> tuple[dict[str, ForeignMetrics], dict[str, str]]:
+def read_events(folder: Path) -> tuple[dict[str, EventSeries], dict[str, str]]:
     """Scalars and texts by tag, of all event files directly in a folder.
 
     A file that ends within a record is read up to there: it may be growing. Where a later file of the run begins at an
@@ -53,7 +53,7 @@ def read_events(folder: Path) -> tuple[dict[str, ForeignMetrics], dict[str, str]
     columns: dict[str, _Column] = {}
     texts: dict[str, str] = {}
     before = 0.0  # seconds that earlier files took
-    for path in sorted(folder.glob(PATTERN)):
+    for path in sorted(folder.glob(EVENT_FILES)):
         opened, last, new = None, 0.0, set[str]()
         for event in LegacyEventFileLoader(str(path)).Load():
             opened = event.wall_time if opened is None else opened
@@ -74,7 +74,7 @@ def read_events(folder: Path) -> tuple[dict[str, ForeignMetrics], dict[str, str]
                 column.clock.append(before + last)
         before += last
     return {
-        tag: ForeignMetrics(np.asarray(c.steps, dtype=np.float64), np.asarray(c.values), np.asarray(c.clock))
+        tag: EventSeries(np.asarray(c.steps, dtype=np.float64), np.asarray(c.values), np.asarray(c.clock))
         for tag, c in columns.items()
     }, texts
 
@@ -90,11 +90,11 @@ def _scalar(entry: Any) -> float | None:
     return number if np.isfinite(number) else None
 
 
-_RECENT = 20  # episodes in the running mean of the recent return, as in pgx's own runs
+_RECENT_EPISODES = 20  # episodes in the running mean of the recent return, as in pgx's own runs
 
 
 @dataclass(frozen=True)
-class Alias:
+class TagMapping:
     """A metric under another name."""
 
     key: str  # of pgx/runs/metrics.py
@@ -102,13 +102,13 @@ class Alias:
 
 
 @dataclass(frozen=True)
-class Peer:
+class Library:
     """A library's tags."""
 
     name: str
     short: str  # what its runs' algorithms are told apart by
     told_by: frozenset[str]  # tags that no other library writes
-    tags: Mapping[str, Alias]
+    tags: Mapping[str, TagMapping]
     each_episode: str | None  # the tag of single episodes' returns, of which pgx's running mean can be made
     by_update: tuple[
         str, ...
@@ -117,23 +117,23 @@ class Peer:
     differs: str  # what is not quite pgx's
 
 
-SB3 = Peer(
+SB3 = Library(
     name="Stable-Baselines3",
     short="sb3",
     told_by=frozenset({"rollout/ep_rew_mean", "time/fps"}),
     tags={
-        "rollout/ep_rew_mean": Alias("episode_return_recent"),
-        "rollout/ep_len_mean": Alias("episode_length"),
-        "eval/mean_reward": Alias("eval_episode_return"),
-        "eval/mean_ep_length": Alias("eval_episode_length"),
-        "time/fps": Alias("steps_per_second"),
-        "train/approx_kl": Alias("kl"),
-        "train/kl_divergence_loss": Alias("kl"),
-        "train/clip_fraction": Alias("clip_fraction"),
-        "train/explained_variance": Alias("explained_variance"),
-        "train/entropy_loss": Alias("entropy", -1.0),
-        "train/learning_rate": Alias("learning_rate"),
-        "train/value_loss": Alias("critic_loss", 0.5),
+        "rollout/ep_rew_mean": TagMapping("episode_return_recent"),
+        "rollout/ep_len_mean": TagMapping("episode_length"),
+        "eval/mean_reward": TagMapping("eval_episode_return"),
+        "eval/mean_ep_length": TagMapping("eval_episode_length"),
+        "time/fps": TagMapping("steps_per_second"),
+        "train/approx_kl": TagMapping("kl"),
+        "train/kl_divergence_loss": TagMapping("kl"),
+        "train/clip_fraction": TagMapping("clip_fraction"),
+        "train/explained_variance": TagMapping("explained_variance"),
+        "train/entropy_loss": TagMapping("entropy", -1.0),
+        "train/learning_rate": TagMapping("learning_rate"),
+        "train/value_loss": TagMapping("critic_loss", 0.5),
     },
     each_episode=None,
     by_update=(),
@@ -142,20 +142,20 @@ SB3 = Peer(
     "and clip fraction the mean over minibatches while they are learned from; an update stands one rollout later",
 )
 
-CLEANRL = Peer(
+CLEANRL = Library(
     name="CleanRL",
     short="cleanrl",
     told_by=frozenset({"charts/episodic_return", "charts/SPS"}),
     tags={
-        "charts/episodic_return": Alias("episode_return"),
-        "charts/episodic_length": Alias("episode_length"),
-        "charts/SPS": Alias("steps_per_second"),
-        "charts/learning_rate": Alias("learning_rate"),
-        "losses/approx_kl": Alias("kl"),
-        "losses/clipfrac": Alias("clip_fraction"),
-        "losses/explained_variance": Alias("explained_variance"),
-        "losses/entropy": Alias("entropy"),
-        "losses/value_loss": Alias("critic_loss"),
+        "charts/episodic_return": TagMapping("episode_return"),
+        "charts/episodic_length": TagMapping("episode_length"),
+        "charts/SPS": TagMapping("steps_per_second"),
+        "charts/learning_rate": TagMapping("learning_rate"),
+        "losses/approx_kl": TagMapping("kl"),
+        "losses/clipfrac": TagMapping("clip_fraction"),
+        "losses/explained_variance": TagMapping("explained_variance"),
+        "losses/entropy": TagMapping("entropy"),
+        "losses/value_loss": TagMapping("critic_loss"),
     },
     each_episode="charts/episodic_return",
     by_update=(),
@@ -164,7 +164,7 @@ CLEANRL = Peer(
     "last minibatch alone",
 )
 
-TIANSHOU = Peer(
+TIANSHOU = Library(
     name="Tianshou",
     short="tianshou",
     told_by=frozenset(
@@ -172,7 +172,7 @@ TIANSHOU = Peer(
     ),
     tags={
         **{
-            f"{training}/{tag}": Alias(key)
+            f"{training}/{tag}": TagMapping(key)
             for training in ("training", "train")  # of version 2, and before it
             for tag, key in {
                 "returns_stat/mean": "episode_return_recent",
@@ -184,15 +184,15 @@ TIANSHOU = Peer(
                 "length": "episode_length",
             }.items()
         },
-        "test/returns_stat/mean": Alias("eval_episode_return"),
-        "test/returns_stat/std": Alias("eval_episode_return_std"),
-        "test/lens_stat/mean": Alias("eval_episode_length"),
-        "test/reward": Alias("eval_episode_return"),
-        "test/reward_std": Alias("eval_episode_return_std"),
-        "test/length": Alias("eval_episode_length"),
-        "update/kl/mean": Alias("kl"),
-        "update/ent_loss/mean": Alias("entropy"),
-        "update/vf_loss/mean": Alias("critic_loss", 0.5),
+        "test/returns_stat/mean": TagMapping("eval_episode_return"),
+        "test/returns_stat/std": TagMapping("eval_episode_return_std"),
+        "test/lens_stat/mean": TagMapping("eval_episode_length"),
+        "test/reward": TagMapping("eval_episode_return"),
+        "test/reward_std": TagMapping("eval_episode_return_std"),
+        "test/length": TagMapping("eval_episode_length"),
+        "update/kl/mean": TagMapping("kl"),
+        "update/ent_loss/mean": TagMapping("entropy"),
+        "update/vf_loss/mean": TagMapping("critic_loss", 0.5),
     },
     each_episode=None,
     by_update=("update/", "info/"),
@@ -201,12 +201,12 @@ TIANSHOU = Peer(
     "placed at the environment steps of that moment",
 )
 
-PEERS = (SB3, CLEANRL, TIANSHOU)
+LIBRARIES = (SB3, CLEANRL, TIANSHOU)
 
 
-def written_by(tags: frozenset[str]) -> Peer | None:
+def detect_library(tags: frozenset[str]) -> Library | None:
     """The library that writes such tags; None: none that is known."""
-    return next((peer for peer in PEERS if peer.told_by & tags), None)
+    return next((peer for peer in LIBRARIES if peer.told_by & tags), None)
 
 
 _ROW = re.compile(r"^\|([^|]+)\|([^|]*)\|$", re.MULTILINE)
@@ -224,7 +224,7 @@ def read_foreign(folder: Path, said: Mapping[str, str]) -> RecordedRun:
         UnreadableError: no scalar over environment steps.
     """
     recorded, texts = read_events(folder)
-    peer = written_by(frozenset(recorded))
+    peer = detect_library(frozenset(recorded))
     config = {name.strip(): value.strip() for text in texts.values() for name, value in _ROW.findall(text)}
     found = _translated(recorded, peer)
     known = {own for own in found if own not in recorded}
@@ -248,7 +248,7 @@ def read_foreign(folder: Path, said: Mapping[str, str]) -> RecordedRun:
     )
 
 
-def _translated(recorded: Mapping[str, ForeignMetrics], peer: Peer | None) -> dict[str, Series]:
+def _translated(recorded: Mapping[str, EventSeries], peer: Library | None) -> dict[str, Series]:
     """By pgx's tags where they have one, with the seconds and the recent return, which nobody else writes."""
     found: dict[str, Series] = {}
     clocks: list[Series] = []
@@ -277,7 +277,7 @@ def _ordered(steps: np.ndarray, values: np.ndarray) -> Series:
 
 
 def _env_steps(
-    name: str, column: ForeignMetrics, recorded: Mapping[str, ForeignMetrics], peer: Peer | None
+    name: str, column: EventSeries, recorded: Mapping[str, EventSeries], peer: Library | None
 ) -> np.ndarray:
     """The environment steps of a tag's rows; where it is written over updates, those that were told of just before."""
     told = [recorded[known] for known in peer.env_steps if known in recorded] if peer else []
@@ -291,5 +291,5 @@ def _running_mean(values: np.ndarray) -> np.ndarray:
     """The mean of the last RECENT values at each."""
     total = np.concatenate([[0.0], np.cumsum(values)])
     end = np.arange(1, len(values) + 1)
-    begin = np.maximum(end - _RECENT, 0)
+    begin = np.maximum(end - _RECENT_EPISODES, 0)
     return np.asarray((total[end] - total[begin]) / (end - begin))

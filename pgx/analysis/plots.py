@@ -19,12 +19,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from pgx.analysis.comparison import _STEPS, AXES, DRAWN, Axis, Comparison, GroupCurve, Panel, label, spent_at
+from pgx.analysis.comparison import (
+    AXES,
+    PLOTTED_HEALTH_KEYS,
+    STEPS_AXIS,
+    Axis,
+    Comparison,
+    Curve,
+    Panel,
+    cost_at,
+    label,
+)
 from pgx.analysis.reading import RecordedRun
 from pgx.analysis.statistics import Array, Estimate
 from pgx.runs.metrics import tag
 
-STYLE = """
+STYLE_SHEET = """
 :root { color-scheme: light dark; --ink: #1b1f24; --dim: #59636e; --line: #d1d9e0; --ground: #ffffff; --head: #f6f8fa;
   --group-0: #0072b2; --group-1: #c84f00; --group-2: #00805c; --group-3: #b8578f; --group-4: #b37400;
   --group-5: #2a8fc4;
@@ -66,31 +76,31 @@ th.text, td.text { text-align: left; }
 # The palette of Okabe and Ito, which colour-blind readers can tell apart, without black and yellow, which are hard to
 # see on a white or a dark background. After six groups the colours repeat with another line style.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-STYLES: tuple["Style", ...] = ("-", "--", ":", "-.")
-Style = Literal["-", "--", ":", "-."]
+_LINE_STYLES: tuple["LineStyle", ...] = ("-", "--", ":", "-.")
+LineStyle = Literal["-", "--", ":", "-."]
 
-HEALTH = tuple(map(tag, DRAWN))
-LOGARITHMIC = (tag("kl"),)
-WORST_EXPLAINED = -1.0  # lower end of the axis: the first updates of a critic may be far below it
-MARGINS = (0.62, 0.12, 0.5, 0.15)  # inches left, right, below and above the axes of a single panel
-_POINTS = 301  # of a thin curve, at most
+HEALTH_TAGS = tuple(map(tag, PLOTTED_HEALTH_KEYS))
+_LOGARITHMIC = (tag("kl"),)
+_MIN_EXPLAINED_VARIANCE = -1.0  # lower end of the axis: the first updates of a critic may be far below it
+_MARGINS = (0.62, 0.12, 0.5, 0.15)  # inches left, right, below and above the axes of a single panel
+_MAX_RUN_POINTS = 301  # of a thin curve, at most
 
 
 @dataclass(frozen=True)
-class PlotStyle:
+class GroupStyle:
     """Colour and line style of a group, the same in all figures."""
 
     colour: str
-    style: Style
+    style: LineStyle
 
 
-Looks = Mapping[str, PlotStyle]
+GroupStyles = Mapping[str, GroupStyle]
 
 
-def looks(names: Sequence[str]) -> dict[str, PlotStyle]:
+def group_styles(names: Sequence[str]) -> dict[str, GroupStyle]:
     """Return a look for each group."""
     return {
-        name: PlotStyle(COLOURS[i % len(COLOURS)], STYLES[i // len(COLOURS) % len(STYLES)])
+        name: GroupStyle(COLOURS[i % len(COLOURS)], _LINE_STYLES[i // len(COLOURS) % len(_LINE_STYLES)])
         for i, name in enumerate(sorted(set(names)))
     }
 
@@ -104,7 +114,7 @@ def new_axes(figure: Figure, rows: int, columns: int, number: int) -> Axes:
     return axes
 
 
-def single(draw: Callable[[Axes], None], size: tuple[float, float], names: bool) -> Figure:
+def draw_figure(draw: Callable[[Axes], None], size: tuple[float, float], names: bool) -> Figure:
     """Return a figure of one panel.
 
     Args:
@@ -118,7 +128,7 @@ def single(draw: Callable[[Axes], None], size: tuple[float, float], names: bool)
         if names:
             fix_layout(figure)
         else:
-            left, right, bottom, top = MARGINS
+            left, right, bottom, top = _MARGINS
             width, height = size
             figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
     return figure
@@ -130,7 +140,7 @@ def fix_layout(figure: Figure) -> None:
     figure.set_layout_engine("none")
 
 
-def draw_curves(axes: Axes, panel: Panel, axis: Axis, metric: str, look: Looks) -> None:
+def draw_curves(axes: Axes, panel: Panel, axis: Axis, metric: str, look: GroupStyles) -> None:
     """Draw the interquartile mean of each group with its interval, and a thin curve for each run."""
     for group in panel.groups:
         if axis not in group.curves:
@@ -144,25 +154,25 @@ def draw_curves(axes: Axes, panel: Panel, axis: Axis, metric: str, look: Looks) 
     _short_numbers(axes)
 
 
-def draw_health(axes: Axes, panel: Panel, metric: str, look: Looks) -> None:
+def draw_health(axes: Axes, panel: Panel, metric: str, look: GroupStyles) -> None:
     """Draw a health metric over environment steps: the median of each group's runs, and a thin curve for each run."""
     for group in panel.groups:
         if panel.step is not None and len(group.runs) > 1:
             for run in group.runs:
-                _draw_run(axes, run, metric, _STEPS, panel.step, look[group.name])
+                _draw_run(axes, run, metric, STEPS_AXIS, panel.step, look[group.name])
         if metric in group.health_curves:
             _draw(axes, group.health_curves[metric], group.name, look[group.name])
     drawn = [np.asarray(line.get_ydata(), dtype=np.float64) for line in axes.get_lines()]
-    if metric in LOGARITHMIC and any(bool((values > 0).any()) for values in drawn):
+    if metric in _LOGARITHMIC and any(bool((values > 0).any()) for values in drawn):
         axes.set_yscale("log", nonpositive="mask")
     if metric == tag("explained_variance"):
-        axes.set_ylim(max(WORST_EXPLAINED, axes.get_ylim()[0]), 1.05)
-    axes.set_xlabel(_STEPS.label)
+        axes.set_ylim(max(_MIN_EXPLAINED_VARIANCE, axes.get_ylim()[0]), 1.05)
+    axes.set_xlabel(STEPS_AXIS.label)
     axes.set_ylabel(label(metric).axis)
     _short_numbers(axes)
 
 
-def draw_scores(axes: Axes, panel: Panel, metric: str, look: Looks) -> None:
+def draw_scores(axes: Axes, panel: Panel, metric: str, look: GroupStyles) -> None:
     """Draw each run's score as a dot, and the interquartile mean of each group with its interval."""
     for row, group in enumerate(reversed(panel.groups)):
         colour = look[group.name].colour
@@ -176,7 +186,7 @@ def draw_scores(axes: Axes, panel: Panel, metric: str, look: Looks) -> None:
     axes.set_xlabel(label(metric).axis if panel.env else "normalised score")
 
 
-def draw_profiles(axes: Axes, panel: Panel, metric: str, look: Looks) -> None:
+def draw_profiles(axes: Axes, panel: Panel, metric: str, look: GroupStyles) -> None:
     """Draw the share of each group's runs that score more than a threshold."""
     for group in panel.groups:
         _draw(axes, group.profile, group.name, look[group.name])
@@ -185,7 +195,7 @@ def draw_profiles(axes: Axes, panel: Panel, metric: str, look: Looks) -> None:
     axes.set_ylim(-0.03, 1.03)
 
 
-def estimated(panel: Panel) -> list[tuple[str, Estimate]]:
+def pair_probabilities(panel: Panel) -> list[tuple[str, Estimate]]:
     """Return the pairs whose probability is known, each with its label."""
     return [
         (f"{pair.first} > {pair.second}", pair.probability)
@@ -196,7 +206,7 @@ def estimated(panel: Panel) -> list[tuple[str, Estimate]]:
 
 def draw_pairs(axes: Axes, panel: Panel) -> None:
     """Draw the probability that a run of the first group scores more than a run of the second."""
-    shown = estimated(panel)[::-1]
+    shown = pair_probabilities(panel)[::-1]
     for row, (_, likely) in enumerate(shown):
         if likely.low is not None and likely.high is not None:
             axes.plot([likely.low, likely.high], [row, row], color=COLOURS[0], linewidth=5, alpha=0.35)
@@ -208,16 +218,16 @@ def draw_pairs(axes: Axes, panel: Panel) -> None:
     axes.set_xlabel("probability")
 
 
-def _draw(axes: Axes, curve: GroupCurve, name: str, look: PlotStyle) -> None:
+def _draw(axes: Axes, curve: Curve, name: str, look: GroupStyle) -> None:
     axes.plot(curve.x, curve.y, label=name, linewidth=1.8, color=look.colour, linestyle=look.style)
     if curve.low is not None and curve.high is not None:
         axes.fill_between(curve.x, curve.low, curve.high, color=look.colour, alpha=0.18, linewidth=0)
 
 
-def _draw_run(axes: Axes, run: RecordedRun, metric: str, axis: Axis, step: int, look: PlotStyle) -> None:
+def _draw_run(axes: Axes, run: RecordedRun, metric: str, axis: Axis, step: int, look: GroupStyle) -> None:
     """Draw a run's rows up to a step as a thin curve."""
     steps = _rows_until(run, metric, step)
-    spent = spent_at(run, axis, steps)
+    spent = cost_at(run, axis, steps)
     if spent is not None:
         values = run.series[metric].interpolate(steps)
         axes.plot(spent, values, linewidth=0.7, alpha=0.4, color=look.colour, linestyle=look.style)
@@ -231,9 +241,9 @@ def _rows_until(run: RecordedRun, metric: str, step: int) -> Array:
     steps = one.steps[(one.steps < step) & np.isfinite(one.values)]
     if len(one.steps) and one.steps[0] <= step <= one.steps[-1]:
         steps = np.append(steps, float(step))
-    if len(steps) <= _POINTS:
+    if len(steps) <= _MAX_RUN_POINTS:
         return steps
-    return np.asarray(steps[np.linspace(0, len(steps) - 1, _POINTS).round().astype(int)])
+    return np.asarray(steps[np.linspace(0, len(steps) - 1, _MAX_RUN_POINTS).round().astype(int)])
 
 
 def _short_numbers(axes: Axes) -> None:
@@ -243,55 +253,57 @@ def _short_numbers(axes: Axes) -> None:
             axis.set_major_formatter(EngFormatter(sep=""))
 
 
-HEIGHT = 3.4  # inches of a panel
-COLUMNS = 2
+_PANEL_HEIGHT = 3.4  # inches of a panel
+_PANEL_COLUMNS = 2
 
 
 @dataclass(frozen=True)
-class Plot:
+class NamedFigure:
     """A figure with the name of its files."""
 
     name: str
     figure: Figure
 
 
-def plots_of(comparison: Comparison) -> list[Plot]:
+def comparison_plots(comparison: Comparison) -> list[NamedFigure]:
     """Return the figures of a comparison, each with a panel for every environment."""
     panels, metric = comparison.panels, comparison.metric
-    look = looks([group.name for panel in panels for group in panel.groups])
+    look = group_styles([group.name for panel in panels for group in panel.groups])
     plots = []
     for axis in AXES:
         having = [panel for panel in panels if any(axis in group.curves for group in panel.groups)]
         if having:
             draw = partial(draw_curves, axis=axis, metric=metric, look=look)
             plots.append(
-                Plot(f"curves_{axis.key}", _grid([(p.title, partial(draw, panel=p)) for p in having]))
+                NamedFigure(f"curves_{axis.key}", _grid([(p.title, partial(draw, panel=p)) for p in having]))
             )
     plots.append(_one_each("scores", panels, partial(draw_scores, metric=metric, look=look)))
     plots.append(_one_each("profiles", panels, partial(draw_profiles, metric=metric, look=look)))
-    if paired := [panel for panel in panels if estimated(panel)]:
-        height = max(0.32 * max(len(estimated(panel)) for panel in paired) + 1.1, 1.8)
+    if paired := [panel for panel in panels if pair_probabilities(panel)]:
+        height = max(0.32 * max(len(pair_probabilities(panel)) for panel in paired) + 1.1, 1.8)
         plots.append(_one_each("improvement", paired, draw_pairs, height))
     health = [
         (f"{panel.env}: {label(tag).phrase}", partial(draw_health, panel=panel, metric=tag, look=look))
         for panel in panels
         for tag in health_tags(panel)
     ]
-    return [*plots, Plot("health", _grid(health))] if health else plots
+    return [*plots, NamedFigure("health", _grid(health))] if health else plots
 
 
 def health_tags(panel: Panel) -> list[str]:
     """Return the health metrics that some run of a panel has."""
-    return [tag for tag in HEALTH if any(tag in group.health_curves for group in panel.groups)]
+    return [tag for tag in HEALTH_TAGS if any(tag in group.health_curves for group in panel.groups)]
 
 
-def _one_each(name: str, panels: Sequence[Panel], draw: Callable[..., None], height: float = HEIGHT) -> Plot:
-    return Plot(name, _grid([(panel.title, partial(draw, panel=panel)) for panel in panels], height))
+def _one_each(
+    name: str, panels: Sequence[Panel], draw: Callable[..., None], height: float = _PANEL_HEIGHT
+) -> NamedFigure:
+    return NamedFigure(name, _grid([(panel.title, partial(draw, panel=panel)) for panel in panels], height))
 
 
-def _grid(drawn: Sequence[tuple[str, Callable[[Axes], None]]], height: float = HEIGHT) -> Figure:
+def _grid(drawn: Sequence[tuple[str, Callable[[Axes], None]]], height: float = _PANEL_HEIGHT) -> Figure:
     """Return a figure of panels with titles, two in a row, with one legend below."""
-    columns = min(COLUMNS, len(drawn))
+    columns = min(_PANEL_COLUMNS, len(drawn))
     rows = -(-len(drawn) // columns)
     figure = Figure(figsize=(5.2 * columns, height * rows), layout="constrained")
     for number, (title, draw) in enumerate(drawn):

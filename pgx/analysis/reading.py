@@ -71,26 +71,26 @@ class RecordedRun:
         return str(self.folder)
 
 
-def series(steps: list[float], values: list[float]) -> Series:
+def sorted_series(steps: list[float], values: list[float]) -> Series:
     """A series from rows in the order of writing."""
     at = np.asarray(steps, dtype=np.float64)
     order = np.argsort(at, kind="stable")
     return Series(at[order], np.asarray(values, dtype=np.float64)[order])
 
 
-def flat_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+def flatten_config(values: Mapping[str, Any]) -> dict[str, Any]:
     """Nested values by dotted key."""
     found: dict[str, Any] = {}
     for key, inner in values.items():
         if isinstance(inner, Mapping) and inner:
-            found |= {f"{key}.{name}": leaf for name, leaf in flat_keys(inner).items()}
+            found |= {f"{key}.{name}": leaf for name, leaf in flatten_config(inner).items()}
         else:
             found[str(key)] = inner
     return found
 
 
-UNKNOWN = "unknown"
-IDENTITY_KEYS = ("env", "algo", "seed")
+_UNKNOWN = "unknown"
+LABEL_KEYS = ("env", "algo", "seed")
 
 _ENV = re.compile(r"[A-Za-z][\w.-]*-v\d+")
 _SEED = re.compile(r"(?:seed|s)[_=-]?(\d+)", re.IGNORECASE)
@@ -122,8 +122,8 @@ def identify(folder: Path, short: str, said: Mapping[str, str], told: Mapping[st
         told: by the run, of KEYS.
     """
     named = _from_names(folder.resolve().parts)
-    env = said.get("env") or told.get("env") or named.get("env") or UNKNOWN
-    algo = said.get("algo") or f"{short}:{told.get('algo') or named.get('algo') or UNKNOWN}"
+    env = said.get("env") or told.get("env") or named.get("env") or _UNKNOWN
+    algo = said.get("algo") or f"{short}:{told.get('algo') or named.get('algo') or _UNKNOWN}"
     seed = said.get("seed") or told.get("seed") or named.get("seed")
     return RunIdentity(env, algo, seed)
 
@@ -147,23 +147,23 @@ def _from_names(parts: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-SOURCE = "pgx"
+_SOURCE = "pgx"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def read_own(folder: Path) -> RecordedRun:
+def read_pgx_run(folder: Path) -> RecordedRun:
     """The run in a folder.
 
     Raises:
         UnreadableError: no row of metrics, or a config that is none.
     """
     columns = _columns(folder / METRICS)
-    config = {present_key(key): value for key, value in flat_keys(_config(folder / CONFIG)).items()}
+    config = {present_key(key): value for key, value in flatten_config(_config(folder / CONFIG)).items()}
     summary = read_summary(folder)
     state = "running" if holder(folder) is not None else summary.get("status", "interrupted")
     return RecordedRun(
         folder=folder,
-        source=SOURCE,
+        source=_SOURCE,
         env=str(config.get("env.id", "unknown")).split(":")[-1],
         algo=str(config.get("label", config.get("algo.name", "unknown"))),
         seed=str(config["seed"]) if "seed" in config else None,
@@ -187,11 +187,11 @@ def _columns(path: Path) -> dict[str, Series]:
                 steps.append(step)
                 values.append(value)
     if not columns:
-        raise UnreadableError(no_rows(path.parent))
-    return {tag: series(steps, values) for tag, (steps, values) in columns.items()}
+        raise UnreadableError(no_rows_message(path.parent))
+    return {tag: sorted_series(steps, values) for tag, (steps, values) in columns.items()}
 
 
-def no_rows(folder: Path) -> str:
+def no_rows_message(folder: Path) -> str:
     """Return a line about a run without a row of metrics, with the reason if it failed."""
     error = read_summary(folder).get("error")
     return f"{folder}: no row of metrics" + (f"; it failed: {' '.join(str(error).split())}" if error else "")

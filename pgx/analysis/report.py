@@ -18,32 +18,32 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from pgx.analysis.comparison import _STEPS, AXES, Comparison, Group, GroupCurve, Pair, Panel, label, verdict
+from pgx.analysis.comparison import AXES, STEPS_AXIS, Comparison, Curve, Group, Pair, Panel, label, verdict
 from pgx.analysis.plots import (
     COLOURS,
-    STYLE,
-    Looks,
+    STYLE_SHEET,
+    GroupStyles,
+    comparison_plots,
     draw_curves,
+    draw_figure,
     draw_health,
     draw_pairs,
     draw_profiles,
     draw_scores,
-    estimated,
+    group_styles,
     health_tags,
     inline_svg,
-    looks,
-    plots_of,
+    pair_probabilities,
     png,
-    single,
     svg,
 )
-from pgx.analysis.tables import TextTable, more_seeds, tables_of
+from pgx.analysis.tables import TextTable, comparison_tables, more_seeds
 from pgx.core.errors import UserError
 
-SMALL = (4.0, 2.9)  # inches; the page scales figures to its columns
-TALL = (4.0, 3.9)
-WIDE = (8.0, 3.9)  # two columns
-DASHES = {"-": "none", "--": "6 3", ":": "2 2", "-.": "6 2 2 2"}
+_SMALL = (4.0, 2.9)  # inches; the page scales figures to its columns
+_TALL = (4.0, 3.9)
+_WIDE = (8.0, 3.9)  # two columns
+_DASHES = {"-": "none", "--": "6 3", ":": "2 2", "-.": "6 2 2 2"}
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class Chart:
 
     title: str
     draw: Callable[[Axes], None]
-    size: tuple[float, float] = SMALL
+    size: tuple[float, float] = _SMALL
     names: bool = False
 
 
-def page(comparison: Comparison, tables: Sequence[TextTable], command: str) -> str:
+def html_report(comparison: Comparison, tables: Sequence[TextTable], command: str) -> str:
     """Return the page.
 
     Args:
@@ -71,7 +71,7 @@ def page(comparison: Comparison, tables: Sequence[TextTable], command: str) -> s
         tables: shown below the sections.
         command: the command line that made it.
     """
-    look = looks([group.name for panel in comparison.panels for group in panel.groups])
+    look = group_styles([group.name for panel in comparison.panels for group in panel.groups])
     title = verdict(comparison.panels[0], comparison.metric, comparison.level).headline
     sections = "".join(
         _section(comparison, panel, look, number) for number, panel in enumerate(comparison.panels)
@@ -81,14 +81,14 @@ def page(comparison: Comparison, tables: Sequence[TextTable], command: str) -> s
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE_SHEET}</style>\n</head>\n<body>\n"
         f'<p class="kicker">pgx compare: {runs} runs, {escape(label(comparison.metric).phrase)}</p>\n'
         f"{sections}{shown}{_notes(comparison)}<h2>Command</h2>\n<p><code>{escape(command)}</code></p>\n"
         "</body>\n</html>\n"
     )
 
 
-def _section(comparison: Comparison, panel: Panel, look: Looks, number: int) -> str:
+def _section(comparison: Comparison, panel: Panel, look: GroupStyles, number: int) -> str:
     """Return a panel: verdict, legend, figures."""
     found = verdict(panel, comparison.metric, comparison.level)
     mark = "h1" if number == 0 else "h2"
@@ -104,20 +104,24 @@ def _section(comparison: Comparison, panel: Panel, look: Looks, number: int) -> 
     return "\n".join(parts) + "\n</section>\n"
 
 
-def _rows(comparison: Comparison, panel: Panel, look: Looks) -> list[tuple[str, str, list[Chart]]]:
+def _rows(comparison: Comparison, panel: Panel, look: GroupStyles) -> list[tuple[str, str, list[Chart]]]:
     """Return the rows of figures of a panel: heading, explanation, charts."""
     metric, level = comparison.metric, f"{comparison.level:.0%}"
     named = label(metric) if panel.env else None
     what = named.title if named else "Normalised score"
     curves = partial(draw_curves, panel=panel, metric=metric, look=look)
     main = [
-        Chart(f"{what} over {_STEPS.label if panel.env else 'training'}", partial(curves, axis=_STEPS), WIDE),
-        Chart("Scores", partial(draw_scores, panel=panel, metric=metric, look=look), TALL, names=True),
+        Chart(
+            f"{what} over {STEPS_AXIS.label if panel.env else 'training'}",
+            partial(curves, axis=STEPS_AXIS),
+            _WIDE,
+        ),
+        Chart("Scores", partial(draw_scores, panel=panel, metric=metric, look=look), _TALL, names=True),
     ]
     costs = [
         Chart(f"{what} over {axis.label}", partial(curves, axis=axis))
         for axis in AXES
-        if axis != _STEPS and any(axis in group.curves for group in panel.groups)
+        if axis != STEPS_AXIS and any(axis in group.curves for group in panel.groups)
     ]
     health = [
         Chart(label(tag).title, partial(draw_health, panel=panel, metric=tag, look=look))
@@ -127,8 +131,8 @@ def _rows(comparison: Comparison, panel: Panel, look: Looks) -> list[tuple[str, 
     spread = [
         Chart("Runs that score more than this", partial(draw_profiles, panel=panel, metric=metric, look=look))
     ]
-    if pairs := estimated(panel):
-        size = (SMALL[0], max(0.3 * len(pairs) + 1.1, 2.0))
+    if pairs := pair_probabilities(panel):
+        size = (_SMALL[0], max(0.3 * len(pairs) + 1.1, 2.0))
         title = "Probability that a run of the first scores more than one of the second"
         spread.append(Chart(title, partial(draw_pairs, panel=panel), size, names=True))
     band = f"interquartile mean over runs; bands and bars: {level} bootstrap intervals"
@@ -151,23 +155,23 @@ def _rows(comparison: Comparison, panel: Panel, look: Looks) -> list[tuple[str, 
 
 def _figure(chart: Chart, name: str) -> str:
     """Return a figure; a wide one in two shapes, of which the style sheet shows the one that fits."""
-    drawn = inline_svg(single(chart.draw, chart.size, chart.names), name, chart.title)
+    drawn = inline_svg(draw_figure(chart.draw, chart.size, chart.names), name, chart.title)
     kind = ""
-    if chart.size == WIDE:
+    if chart.size == _WIDE:
         kind = ' class="two"'
-        small = inline_svg(single(chart.draw, SMALL, chart.names), f"{name}_small", chart.title)
+        small = inline_svg(draw_figure(chart.draw, _SMALL, chart.names), f"{name}_small", chart.title)
         drawn = f'<div class="large">{drawn}</div><div class="small">{small}</div>'
     return f"<figure{kind}><figcaption>{escape(chart.title)}</figcaption>{drawn}</figure>\n"
 
 
-def _legend(panel: Panel, look: Looks) -> str:
+def _legend(panel: Panel, look: GroupStyles) -> str:
     items = []
     for group in panel.groups:
         colour = COLOURS.index(look[group.name].colour)
         line = (
             '<svg viewBox="0 0 28 6" width="28" height="6" aria-hidden="true"><line x1="0" y1="3" x2="28" y2="3" '
             f'style="stroke: var(--group-{colour}); stroke-width: 3" '
-            f'stroke-dasharray="{DASHES[look[group.name].style]}"/></svg>'
+            f'stroke-dasharray="{_DASHES[look[group.name].style]}"/></svg>'
         )
         runs = sum(map(len, group.scores))
         items.append(f"<li>{line} {escape(group.name)} <small>{runs} run{'s' * (runs > 1)}</small></li>")
@@ -197,11 +201,11 @@ def write_report(comparison: Comparison, folder: Path, command: str) -> list[Pat
     Raises:
         UserError: it cannot be written.
     """
-    plots, tables = plots_of(comparison), tables_of(comparison)
+    plots, tables = comparison_plots(comparison), comparison_tables(comparison)
     texts = {
-        "index.html": page(comparison, tables, command),
+        "index.html": html_report(comparison, tables, command),
         "comparison.md": markdown_report(comparison, tables, [plot.name for plot in plots], command),
-        "comparison.json": json.dumps(as_json(comparison), indent=2, allow_nan=False) + "\n",
+        "comparison.json": json.dumps(json_report(comparison), indent=2, allow_nan=False) + "\n",
         "runs.csv": _csv(_runs(comparison)),
         "groups.csv": _csv(_groups(comparison)),
         "curves.csv": _csv(_curves(comparison)),
@@ -241,7 +245,7 @@ def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def as_json(comparison: Comparison) -> dict[str, Any]:
+def json_report(comparison: Comparison) -> dict[str, Any]:
     """Everything that was found, as plain values."""
     return {
         "metric": comparison.metric,

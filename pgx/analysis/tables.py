@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pgx.analysis.comparison import AXES, ENOUGH, Axis, Comparison, Group, Pair, Panel
+from pgx.analysis.comparison import AXES, MAX_PLANNED_RUNS, Axis, Comparison, Group, Pair, Panel
 from pgx.analysis.statistics import Estimate
 from pgx.core.text import shown
 
-ABREAST = 6  # groups in a table of health
+_MAX_COLUMNS = 6  # groups in a table of health
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class TextTable:
     left: int = 1
 
 
-def tables_of(comparison: Comparison) -> list[TextTable]:
+def comparison_tables(comparison: Comparison) -> list[TextTable]:
     """Scores and pairs of each panel, then what they cost, then their health."""
     tables = []
     for panel in comparison.panels:
@@ -90,7 +90,7 @@ def more_seeds(pair: Pair) -> str:
     more = pair.needed - min(pair.runs)
     if more <= 0:
         return "enough"
-    return f"{more:,}" if pair.needed <= ENOUGH else f"> {ENOUGH:,}"
+    return f"{more:,}" if pair.needed <= MAX_PLANNED_RUNS else f"> {MAX_PLANNED_RUNS:,}"
 
 
 def _costs(panel: Panel) -> TextTable:
@@ -112,8 +112,8 @@ def _cost(group: Group, axis: Axis) -> str:
 def _health(panel: Panel) -> list[TextTable]:
     """A row a metric, a column a group: the mean over training, and over its last tenth."""
     tables = []
-    for start in range(0, len(panel.groups), ABREAST):
-        groups = panel.groups[start : start + ABREAST]
+    for start in range(0, len(panel.groups), _MAX_COLUMNS):
+        groups = panel.groups[start : start + _MAX_COLUMNS]
         tags = dict.fromkeys(tag for group in groups for tag in group.health)
         rows = [[tag, *(_means(group.health.get(tag)) for group in groups)] for tag in tags]
         title = f"{panel.title}: health, mean over training | over its last tenth"

@@ -115,16 +115,16 @@ def compare_runs(
     from rich.text import Text
 
     from pgx.analysis.comparison import Request, compare, read_reference
-    from pgx.analysis.find import parse_place, read_runs
+    from pgx.analysis.find import parse_run_folder, read_runs
     from pgx.analysis.statistics import Resampling
-    from pgx.analysis.tables import tables_of
+    from pgx.analysis.tables import comparison_tables
     from pgx.config.stored import command, present_key
     from pgx.runs.metrics import present_tag, tag
 
     if out is not None:
         require("--out", "matplotlib")
     reference_scores = read_reference(Path(reference)) if reference else None
-    runs, problems = read_runs([parse_place(place) for place in places])
+    runs, problems = read_runs([parse_run_folder(place) for place in places])
     for line in problems:
         print(f"pgx: {line}", file=sys.stderr)
     if not runs and problems:
@@ -144,7 +144,7 @@ def compare_runs(
     )
     found = compare(runs, request)
     console = Console() if sys.stdout.isatty() else Console(width=_PIPE_COLUMNS, color_system=None)
-    for table in tables_of(found):
+    for table in comparison_tables(found):
         console.print(Text(table.title, style="bold"), soft_wrap=True)
         console.print(_drawn(table))
     for note in [*([found.rule] if found.rule else []), *found.notes]:

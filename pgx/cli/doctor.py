@@ -17,9 +17,9 @@ from pgx.core.text import override, shown
 from pgx.runs.lock import holder
 
 if TYPE_CHECKING:
-    from pgx.analysis.curves import RecordedCurves
-    from pgx.analysis.detectors import Ending
-    from pgx.analysis.doctor import Diagnosis, Found
+    from pgx.analysis.curves import DiagnosedRun
+    from pgx.analysis.detectors import RunEnd
+    from pgx.analysis.doctor import Diagnosis, Finding
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,20 +50,20 @@ def doctor(folder: Path, as_json: bool) -> int:
     Raises:
         UserError: the folder has no metrics, or its config cannot be read.
     """
-    from pgx.analysis.doctor import examine
+    from pgx.analysis.doctor import diagnose
     from pgx.runs.loggers.jsonl import finite
 
     run = load(folder)
-    diagnosis = examine(run)
+    diagnosis = diagnose(run)
     if as_json:
         print(json.dumps(finite(_record(folder, run, diagnosis)), indent=2, allow_nan=False))
     else:
         for line in _report(folder, run, diagnosis):
             print(line)
-    return RunError.exit_code if diagnosis.sick else 0
+    return RunError.exit_code if diagnosis.has_problem else 0
 
 
-def load(folder: Path) -> RecordedCurves:
+def load(folder: Path) -> DiagnosedRun:
     """Read a run's metrics, and its config and summary if they exist.
 
     Raises:
@@ -71,7 +71,7 @@ def load(folder: Path) -> RecordedCurves:
     """
     from omegaconf import OmegaConf
 
-    from pgx.analysis.curves import RecordedCurves
+    from pgx.analysis.curves import DiagnosedRun
     from pgx.cli.run_folder import read_run_config
     from pgx.config.stored import CONFIG
     from pgx.runs.loggers.jsonl import METRICS, read
@@ -83,34 +83,36 @@ def load(folder: Path) -> RecordedCurves:
     config: Mapping[str, Any] = {}
     if (folder / CONFIG).is_file():
         config = cast(Mapping[str, Any], OmegaConf.to_container(read_run_config(folder), resolve=False))
-    return RecordedCurves(read(folder / METRICS), config, summary, holder(folder) is not None)
+    return DiagnosedRun(read(folder / METRICS), config, summary, holder(folder) is not None)
 
 
-def _report(folder: Path, run: RecordedCurves, diagnosis: Diagnosis) -> list[str]:
+def _report(folder: Path, run: DiagnosedRun, diagnosis: Diagnosis) -> list[str]:
     from pgx.config.stored import CONFIG
     from pgx.runs.loggers.jsonl import METRICS
 
-    lines = [f"{folder}: {_headline(run)}", *_ended(diagnosis.ending, folder, run)]
-    causes = [found for found in diagnosis.found if found.follows_from is None]
-    until = " before the end" if diagnosis.ending else ""
+    lines = [f"{folder}: {_headline(run)}", *_ended(diagnosis.end, folder, run)]
+    causes = [found for found in diagnosis.found if found.caused_by is None]
+    until = " before the end" if diagnosis.end else ""
     if not causes and diagnosis.too_short:
         return [
             *lines,
-            f"too short to diagnose: {_updates(run.looks())} with health metrics, and 5 are needed",
+            f"too short to diagnose: {_updates(run.logged_updates())} with health metrics, and 5 are needed",
         ]
-    if not causes and diagnosis.ending and diagnosis.ending.bad:
+    if not causes and diagnosis.end and diagnosis.end.is_failure:
         lines.append(f"no problem found in the metrics{until}")
     elif not causes:
         lines.append(f"healthy{until}: no problem found")
     for found in causes:
         lines += _problem_lines(found, run)
-        after = [f for f in diagnosis.found if f.follows_from == found.sickness.name]
+        after = [f for f in diagnosis.found if f.caused_by == found.problem.name]
         if after:
-            lines += _wrapped("Consequences", "; ".join(f"{f.sickness.name} ({_evidence(f)})" for f in after))
-    if diagnosis.untold:
-        missing = sorted({name for names in diagnosis.untold.values() for name in names})
+            lines += _wrapped("Consequences", "; ".join(f"{f.problem.name} ({_evidence(f)})" for f in after))
+    if diagnosis.missing_metrics:
+        missing = sorted({name for names in diagnosis.missing_metrics.values() for name in names})
         lines += _wrapped(
-            "Not checked", f"{', '.join(diagnosis.untold)}: {METRICS} has no {', '.join(missing)}", indent=0
+            "Not checked",
+            f"{', '.join(diagnosis.missing_metrics)}: {METRICS} has no {', '.join(missing)}",
+            indent=0,
         )
     if not run.config:
         lines += _wrapped(
@@ -121,24 +123,24 @@ def _report(folder: Path, run: RecordedCurves, diagnosis: Diagnosis) -> list[str
     return lines
 
 
-def _ended(ending: Ending | None, folder: Path, run: RecordedCurves) -> list[str]:
+def _ended(end: RunEnd | None, folder: Path, run: DiagnosedRun) -> list[str]:
     """Return lines that describe how a run ended; none for a finished run."""
     from pgx.config.stored import command
     from pgx.sweeps.progress import resumable
 
-    if ending is None:
+    if end is None:
         return []
-    lines = _wrapped(ending.state, f"at {ending.steps:,} steps: {ending.cause}", indent=0)
-    if ending.of_numbers or ending.state == "pruned":
+    lines = _wrapped(end.state, f"at {end.steps:,} steps: {end.cause}", indent=0)
+    if end.from_update or end.state == "pruned":
         return lines
-    if ending.state == "failed" and run.value("env.id"):
+    if end.state == "failed" and run.value("env.id"):
         lines.append("  Check the environment: " + command("check", *_environment(run)))
     if resumable(folder):
         lines.append("  Resume: " + command("train", "--resume", folder, of=folder))
     return lines
 
 
-def _environment(run: RecordedCurves) -> list[str]:
+def _environment(run: DiagnosedRun) -> list[str]:
     """Return the overrides that select a run's environment and its keyword arguments."""
     kwargs = run.value("env.kwargs") or {}
     given = [override(f"env.kwargs.{name}", value) for name, value in kwargs.items()]
@@ -149,40 +151,42 @@ def _updates(count: int) -> str:
     return f"{count} logged update{'s' * (count != 1)}"
 
 
-def _headline(run: RecordedCurves) -> str:
+def _headline(run: DiagnosedRun) -> str:
     """Return the run's label, environment, progress and returns."""
     run_name = f"{run.value('label') or 'a run'} on {run.value('env.id') or 'an unknown environment'}"
     steps, every = int(run.rows[-1]["step"]) if run.rows else 0, run.number("logger.every") or 1
-    updates = _updates(run.looks()) + (f" (one in {every:g})" if every > 1 else "")
+    updates = _updates(run.logged_updates()) + (f" (one in {every:g})" if every > 1 else "")
     recent = run.curve("episode_return_recent").values
     returns = f"return {shown(recent[0])} to {shown(recent[-1])}" if len(recent) else "no episode has ended"
     return f"{run_name}, {steps:,} steps, {updates}, {returns}"
 
 
-def _problem_lines(found: Found, run: RecordedCurves) -> list[str]:
+def _problem_lines(found: Finding, run: DiagnosedRun) -> list[str]:
     """Return the lines of a problem: name, criterion, evidence, and what to try."""
     from pgx.analysis.doctor import advice
 
-    sickness = found.sickness
-    sign = sickness.sign.replace("{}", f"{sickness.bound:g}")
+    problem = found.problem
+    criterion = problem.criterion.replace("{}", f"{problem.bound:g}")
     return [
-        f"Problem: {sickness.name}",
-        *_wrapped("Criterion", sign.replace("`", "")),
+        f"Problem: {problem.name}",
+        *_wrapped("Criterion", criterion.replace("`", "")),
         *_wrapped("Evidence", _evidence(found)),
-        *_wrapped("Try", "; ".join(advice(sickness, run))),
+        *_wrapped("Try", "; ".join(advice(problem, run))),
     ]
 
 
-def _evidence(found: Found) -> str:
+def _evidence(found: Finding) -> str:
     from pgx.runs.metrics import tag
 
     seen = found.evidence
-    when = f"at {seen.first:,}" if seen.first == seen.last else f"from {seen.first:,} to {seen.last:,}"
-    text = f"{tag(seen.key)} {seen.value:.3g} {when} steps, {100 * seen.share:.0f}% of the run"
-    return ", ".join([text, *seen.said])
+    when = f"from {seen.first_step:,} to {seen.last_step:,}"
+    if seen.first_step == seen.last_step:
+        when = f"at {seen.first_step:,}"
+    text = f"{tag(seen.key)} {seen.value:.3g} {when} steps, {100 * seen.fraction:.0f}% of the run"
+    return ", ".join([text, *seen.details])
 
 
-def _page(run: RecordedCurves) -> str:
+def _page(run: DiagnosedRun) -> str:
     name = run.value("algo.name")
     return f"docs/algorithms/{name}.md, Health" if name else "docs/algorithms"
 
@@ -205,7 +209,7 @@ def _columns() -> int:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else _MAX_COLUMNS
 
 
-def _record(folder: Path, run: RecordedCurves, diagnosis: Diagnosis) -> dict[str, Any]:
+def _record(folder: Path, run: DiagnosedRun, diagnosis: Diagnosis) -> dict[str, Any]:
     """Return the diagnosis as a JSON record."""
     from pgx.analysis.doctor import advice
     from pgx.runs.metrics import tag
@@ -215,31 +219,31 @@ def _record(folder: Path, run: RecordedCurves, diagnosis: Diagnosis) -> dict[str
         "rule": run.value("algo.name"),
         "env": run.value("env.id"),
         "steps": int(run.rows[-1]["step"]) if run.rows else 0,
-        "looks": run.looks(),
+        "logged_updates": run.logged_updates(),
         "ended": None
-        if diagnosis.ending is None
+        if diagnosis.end is None
         else {
-            "state": diagnosis.ending.state,
-            "steps": diagnosis.ending.steps,
-            "cause": diagnosis.ending.cause,
+            "state": diagnosis.end.state,
+            "steps": diagnosis.end.steps,
+            "cause": diagnosis.end.cause,
         },
-        "healthy": False if diagnosis.sick else None if diagnosis.too_short else True,
-        "sick": [
+        "healthy": False if diagnosis.has_problem else None if diagnosis.too_short else True,
+        "problems": [
             {
-                "name": found.sickness.name,
-                "follows_from": found.follows_from,
+                "name": found.problem.name,
+                "caused_by": found.caused_by,
                 "metric": tag(found.evidence.key),
-                "first_step": found.evidence.first,
-                "last_step": found.evidence.last,
+                "first_step": found.evidence.first_step,
+                "last_step": found.evidence.last_step,
                 "value": found.evidence.value,
-                "share": found.evidence.share,
-                "said": list(found.evidence.said),
-                "sign": found.sickness.sign.replace("{}", f"{found.sickness.bound:g}"),
-                "bound": found.sickness.bound,
-                "source": found.sickness.source,
-                "turn": advice(found.sickness, run),
+                "fraction": found.evidence.fraction,
+                "details": list(found.evidence.details),
+                "criterion": found.problem.criterion.replace("{}", f"{found.problem.bound:g}"),
+                "bound": found.problem.bound,
+                "source": found.problem.source,
+                "advice": advice(found.problem, run),
             }
             for found in diagnosis.found
         ],
-        "not_told": {name: list(tags) for name, tags in diagnosis.untold.items()},
+        "not_checked": {name: list(tags) for name, tags in diagnosis.missing_metrics.items()},
     }

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console, Group
     from rich.text import Text
 
-    from pgx.sweeps.progress import JobState
+    from pgx.sweeps.progress import RunState
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +72,7 @@ class RunRow:
     env: str | None
     algo: str | None
     seed: int | None
-    state: JobState | str  # a state of pgx.sweeps.progress, or "unreadable"
+    state: RunState | str  # a state of pgx.sweeps.progress, or "unreadable"
     steps: int
     total_steps: int | None
     recent_return: float | None  # mean of the last 20 episodes
@@ -139,10 +139,10 @@ def find_rows(folder: Path, cache: _Cache) -> list[RunRow]:
         folder: searched for runs.
         cache: rows of earlier calls, updated in place; only runs whose files have changed are read again.
     """
-    from pgx.analysis.find import own_folders
+    from pgx.analysis.find import pgx_run_folders
 
     lines = []
-    for path in own_folders(folder):
+    for path in pgx_run_folders(folder):
         state = _file_state(path)
         if path not in cache or cache[path][0] != state:
             cache[path] = state, _read_row(path, folder)

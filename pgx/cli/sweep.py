@@ -47,8 +47,8 @@ COMMAND = Command(
 def status(folder: Path) -> int:
     """Print the progress of a sweep from its files; return the exit code."""
     from pgx.sweeps.plan import read_plan
-    from pgx.sweeps.report import overview
+    from pgx.sweeps.report import status_lines
 
     plan = read_plan(folder)
-    print("\n".join(overview(folder, plan)))
+    print("\n".join(status_lines(folder, plan)))
     return 0

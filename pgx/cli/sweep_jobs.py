@@ -41,20 +41,20 @@ from pgx.core.stopping import QuietInterrupt, StopAtCheckpoint
 from pgx.core.streams import guarded, report_and_go_on
 from pgx.runs.lock import HeldError, hold
 from pgx.sweeps.plan import (
-    PLAN,
+    PLAN_FILE,
     STOP_FILE,
     Job,
     Plan,
     key_of,
     read_plan,
-    refuse_other,
-    unfinished,
+    refuse_other_sweep,
+    unfinished_jobs,
     write_plan,
 )
-from pgx.sweeps.progress import KEPT, clear, read_progress, resumable, write_failure
-from pgx.sweeps.report import closing
-from pgx.sweeps.search import Trial, corners, forget_unwritten, open_study, settle
-from pgx.sweeps.trust import of_runs, resume_command, would_do
+from pgx.sweeps.progress import DONE_STATES, clear_run, read_progress, resumable, write_failure
+from pgx.sweeps.report import result_lines
+from pgx.sweeps.search import Trial, boundary_overrides, fail_unrecorded_trials, open_study, update_study
+from pgx.sweeps.trust import resume_command, untrusted_actions, untrusted_actions_of_runs
 from pgx.training.build import build
 from pgx.training.callbacks import TrainingState, as_callback
 
@@ -76,12 +76,12 @@ def start_sweep(flags: list[str], overrides: list[str]) -> int:
     plan = (_search_plan if "sweep" in map(key_of, run_overrides) else _plan)(run_overrides, hydra)
     folder_given = "hydra.sweep.dir" in map(key_of, hydra)
     folder = Path(hydra_config(hydra).sweep.dir)
-    if folder_given and (folder / PLAN).is_file():
+    if folder_given and (folder / PLAN_FILE).is_file():
         planned = read_plan(folder)
-        refuse_other(folder, planned, plan, resume_command(folder.absolute(), planned))
+        refuse_other_sweep(folder, planned, plan, resume_command(folder.absolute(), planned))
         plan = replace(planned, cwd=plan.cwd, search=plan.search)
         given = plan.search.overrides if plan.search else [o for job in plan.jobs for o in job.overrides]
-        refuse_untrusted(of_runs(plan, frozenset(named_imports(given))), trust=False)
+        refuse_untrusted(untrusted_actions_of_runs(plan, frozenset(named_imports(given))), trust=False)
     else:
         plan = _with_folders(plan)
         folder = _create_folder(folder) if folder_given else create_unique_folder(folder)
@@ -112,7 +112,7 @@ def resume_sweep(folder: Path, overrides: list[str], trust: bool) -> int:
     hydra = [*(o for o in plan.hydra if key_of(o) not in changed), *overrides]
     _refuse_missing(hydra, plan.search)
     plan = replace(plan, hydra=tuple(hydra))
-    refuse_untrusted([] if trust else would_do(folder, plan, overrides), trust)
+    refuse_untrusted([] if trust else untrusted_actions(folder, plan, overrides), trust)
     if plan.cwd.is_dir():
         os.chdir(plan.cwd)
     return _run_jobs(folder, plan)
@@ -177,7 +177,7 @@ def _search_plan(overrides: list[str], hydra: list[str]) -> Plan:
         overrides=[*fixed, *(f"{key}={lines[key]}" for key in lines if key not in swept)],
         space=space | {key: lines[key] for key in lines if key in swept},
     )
-    for corner in corners(search):
+    for corner in boundary_overrides(search):
         compose_valid(corner)
     return Plan((), tuple(hydra), Path.cwd(), search)
 
@@ -225,15 +225,17 @@ def _run_jobs(folder: Path, plan: Plan) -> int:
         stop.unlink(missing_ok=True)
         if plan.search:
             open_study(folder, plan.search)
-            settle(folder, plan.search, plan.jobs)
-            forget_unwritten(folder, plan.search, plan.jobs)
-        print(f"sweep {folder}: {len(plan.jobs)} jobs, {len(unfinished(plan))} to run", flush=True)
+            update_study(folder, plan.search, plan.jobs)
+            fail_unrecorded_trials(folder, plan.search, plan.jobs)
+        print(f"sweep {folder}: {len(plan.jobs)} jobs, {len(unfinished_jobs(plan))} to run", flush=True)
         where = f"hydra.sweep.dir={quoted(str(folder))}"
         run_hydra(["-m", *plan.hydra, where], partial(run_job, folder, _process_name()))
         stopped = stop.exists()
         if plan.search:
-            settle(folder, plan.search, plan.jobs)  # for jobs that crashed before they reported to the study
-    lines, failed = closing(folder, plan)
+            update_study(
+                folder, plan.search, plan.jobs
+            )  # for jobs that crashed before they reported to the study
+    lines, failed = result_lines(folder, plan)
     print("\n".join(lines), flush=True)
     if stopped:
         raise QuietInterrupt
@@ -316,7 +318,7 @@ def run_job(folder: Path, launcher: str, cfg: DictConfig) -> None:
     plan, run_dir = read_plan(folder), Path(cfg.run_dir)
     number = next(i for i, job in enumerate(plan.jobs) if job.run_dir == run_dir)
     separate = launcher != _process_name()
-    if (folder / STOP_FILE).exists() or read_progress(run_dir).state in ("running", *KEPT):
+    if (folder / STOP_FILE).exists() or read_progress(run_dir).state in ("running", *DONE_STATES):
         return
     with guarded(report_and_go_on):
         _run_job(plan, folder, number, separate, cfg)
@@ -354,7 +356,7 @@ def _run_job(plan: Plan, folder: Path, number: int, separate: bool, cfg: DictCon
             write_failure(run_dir, f"{type(error).__name__}: {error}")
     # If this machine has no Optuna, the process that started the sweep reports the result to the study.
     if plan.search and not result.startswith("stopped") and import_problem("optuna") is None:
-        settle(folder, plan.search, [job])
+        update_study(folder, plan.search, [job])
     print(f"[{number + 1}/{len(plan.jobs)}] {plan.label(job)}: {result}", flush=True)
 
 
@@ -366,7 +368,7 @@ def _train_job(plan: Plan, folder: Path, number: int, launched: DictConfig) -> s
     if resumes:
         cfg = read_run_config(run_dir)
     else:
-        clear(run_dir)
+        clear_run(run_dir)
         cfg = compose(list(trial.overrides)) if trial else launched
     if trial:
         trial.describe(cfg.seed)

@@ -39,7 +39,7 @@ from pgx.distributed.torchrun import join_process_group
 from pgx.runs.checkpoints import LAST, Checkpoints
 from pgx.runs.lock import hold
 from pgx.sweeps.plan import key_of
-from pgx.sweeps.progress import clear, read_progress
+from pgx.sweeps.progress import clear_run, read_progress
 
 # Hydra's flags, except those that read a config from elsewhere, which pgx could not validate.
 _HYDRA_FLAGS: dict[tuple[str, ...], dict[str, Any]] = {
@@ -239,7 +239,7 @@ def resume_run(arguments: list[str], launcher: RunLauncher) -> int:
 def _restart(run_dir: Path, config: RunConfig, launcher: RunLauncher) -> int:
     """Restart a run that ended before its first checkpoint."""
     with hold(run_dir):
-        clear(run_dir)
+        clear_run(run_dir)
     print(f"{run_dir}: has no checkpoint; restarting from step 0")
     return _train_resumed(config, None, launcher)
 

@@ -14,11 +14,11 @@ from pgx.core.errors import UserError
 from pgx.core.schema import problems, signature
 from pgx.runs.checkpoints import write_atomically
 from pgx.runs.lock import last_holder
-from pgx.sweeps.progress import ENDED, KEPT, read_progress, write_failure
+from pgx.sweeps.progress import DONE_STATES, ENDED_STATES, read_progress, write_failure
 
-PLAN = "sweep.json"
+PLAN_FILE = "sweep.json"
 STOP_FILE = "stop"  # a file whose presence asks every job to end
-FORMAT = 1
+_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ class Plan:
 
 def write_plan(folder: Path, plan: Plan) -> None:
     content = {
-        "format": FORMAT,
+        "format": _FORMAT,
         "cwd": str(plan.cwd),
         "hydra": plan.hydra,
         "search": asdict(plan.search) if plan.search else None,
         "jobs": [{"overrides": job.overrides, "run_dir": str(job.run_dir)} for job in plan.jobs],
     }
-    write_atomically(folder / PLAN, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+    write_atomically(folder / PLAN_FILE, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_plan(folder: Path) -> Plan:
@@ -76,14 +76,14 @@ def read_plan(folder: Path) -> Plan:
     Raises:
         UserError: the folder is not that of a sweep, or its plan is not as pgx writes it.
     """
-    path = folder / PLAN
+    path = folder / PLAN_FILE
     if not path.is_file():
-        raise UserError(f"{folder}: not the folder of a sweep (it has no {PLAN})")
+        raise UserError(f"{folder}: not the folder of a sweep (it has no {PLAN_FILE})")
     try:
         content = json.loads(path.read_text())
-        if content.get("format") != FORMAT:
+        if content.get("format") != _FORMAT:
             raise UserError(
-                f"{path}: format {content.get('format')}, written by another pgx; expected {FORMAT}"
+                f"{path}: format {content.get('format')}, written by another pgx; expected {_FORMAT}"
             )
         plan = Plan(
             jobs=tuple(_read_job(path, job) for job in content["jobs"]),
@@ -127,7 +127,7 @@ def _read_search(path: Path, content: dict[str, Any]) -> SearchConfig:
     return replace(search, overrides=overrides, space=space)
 
 
-def refuse_other(folder: Path, planned: Plan, asked: Plan, again: str) -> None:
+def refuse_other_sweep(folder: Path, planned: Plan, asked: Plan, again: str) -> None:
     """Refuse another sweep in a folder that holds one; a search may have more trials.
 
     Args:
@@ -159,23 +159,23 @@ def refuse_other(folder: Path, planned: Plan, asked: Plan, again: str) -> None:
     if different:
         raise UserError(
             f"hydra.sweep.dir={folder}: holds another sweep; choose another folder, or resume that one with "
-            f"`{again}`. {_format_value(different)}"
+            f"`{again}`. {first_items(different)}"
         )
 
 
-def _format_value(items: Sequence[str], most: int = 4) -> str:
+def first_items(items: Sequence[str], most: int = 4) -> str:
     """The first few of a list, and how many more there are."""
     more = f"; and {len(items) - most} more" if len(items) > most else ""
     return "; ".join(items[:most]) + more
 
 
-def unfinished(plan: Plan) -> list[Job]:
+def unfinished_jobs(plan: Plan) -> list[Job]:
     """The jobs to run: neither at their end nor in the hands of another process. A trial that failed is a result."""
-    kept = ENDED if plan.search else KEPT
+    kept = ENDED_STATES if plan.search else DONE_STATES
     return [job for job in plan.jobs if read_progress(job.run_dir).state not in (*kept, "running")]
 
 
-def launched(plan: Plan, job: Job, threads: int | None) -> list[str]:
+def launch_overrides(plan: Plan, job: Job, threads: int | None) -> list[str]:
     """The overrides that a launcher is given for a job.
 
     Args:
@@ -199,10 +199,10 @@ def key_of(override: str) -> str:
 Launch = Callable[[Sequence[Job]], None]
 
 
-LOST = "its process ended without a word, launched alone as well (killed from outside, perhaps for want of memory)"
+KILLED = "its process ended without a word, launched alone as well (killed from outside, perhaps for want of memory)"
 
 
-def dispatch(folder: Path, jobs: Sequence[Job], launch: Launch) -> None:
+def launch_until_ended(folder: Path, jobs: Sequence[Job], launch: Launch) -> None:
     """Launch jobs until each has ended or a stop is asked for.
 
     A process that is killed (for want of memory, most often) takes others with it in some launchers, and its run
@@ -218,18 +218,20 @@ def dispatch(folder: Path, jobs: Sequence[Job], launch: Launch) -> None:
     while left and not (folder / STOP_FILE).exists():
         before = {job: last_holder(job.run_dir) for job in left}
         launch(left)
-        unfinished = [job for job in left if read_progress(job.run_dir).state not in (*ENDED, "running")]
-        suspects = [job for job in unfinished if last_holder(job.run_dir) != before[job]]
+        unfinished_jobs = [
+            job for job in left if read_progress(job.run_dir).state not in (*ENDED_STATES, "running")
+        ]
+        suspects = [job for job in unfinished_jobs if last_holder(job.run_dir) != before[job]]
         for job in suspects:
             if (folder / STOP_FILE).exists():
                 return
             launch([job])
             if not (folder / STOP_FILE).exists() and read_progress(job.run_dir).state not in (
-                *ENDED,
+                *ENDED_STATES,
                 "running",
             ):
-                write_failure(job.run_dir, LOST)
-        rest = [job for job in unfinished if job not in suspects]
+                write_failure(job.run_dir, KILLED)
+        rest = [job for job in unfinished_jobs if job not in suspects]
         if len(rest) == len(left) and not (folder / STOP_FILE).exists():
             for job in rest:
                 write_failure(job.run_dir, "the launcher returned without having begun it")

@@ -14,16 +14,20 @@ from pgx.runs.loggers.jsonl import finite, read
 from pgx.runs.metrics import tag
 from pgx.runs.writer import SUMMARY, read_summary
 
-JobState = Literal["waiting", "running", "interrupted", "finished", "pruned", "failed"]
-ENDED = ("finished", "pruned", "failed")  # until the sweep is started again, which tries again what failed
-KEPT = ("finished", "pruned")  # what no start of a sweep repeats
+RunState = Literal["waiting", "running", "interrupted", "finished", "pruned", "failed"]
+ENDED_STATES = (
+    "finished",
+    "pruned",
+    "failed",
+)  # until the sweep is started again, which tries again what failed
+DONE_STATES = ("finished", "pruned")  # what no start of a sweep repeats
 
 
 @dataclass(frozen=True)
 class Progress:
     """A run as its folder shows it."""
 
-    state: JobState
+    state: RunState
     env: str | None  # None before it began
     steps: int  # of a run that has not ended: those of its last row of metrics
     total_steps: int | None  # None before it began
@@ -40,7 +44,7 @@ def read_progress(run_dir: Path) -> Progress:
     running = holder(run_dir) is not None
     config = read_config(run_dir / CONFIG) if (run_dir / CONFIG).is_file() else None
     steps, seconds = (summary["steps"], summary["seconds"]) if summary else _reached(run_dir)
-    state: JobState = "interrupted" if config is not None else "waiting"
+    state: RunState = "interrupted" if config is not None else "waiting"
     if running:
         state = "running"
     elif summary:
@@ -73,7 +77,7 @@ def write_failure(run_dir: Path, error: str) -> None:
     )
 
 
-def clear(run_dir: Path) -> None:
+def clear_run(run_dir: Path) -> None:
     """Remove what a run left that died before its first checkpoint, so that it can begin anew."""
     for name in ("metrics.jsonl", CONFIG, SUMMARY):
         (run_dir / name).unlink(missing_ok=True)
@@ -97,7 +101,7 @@ def seconds_left(runs: Sequence[Progress], at_once: int) -> float | None:
     length = sum(run.total_steps or 0 for run in begun) / len(begun)
     left = 0.0
     for run in runs:
-        if run.state not in ENDED:
+        if run.state not in ENDED_STATES:
             own = run.seconds / run.steps if run in begun else pace
             left += own * max(0.0, (run.total_steps or length) - run.steps)
     return left / at_once

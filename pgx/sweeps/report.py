@@ -9,11 +9,11 @@ from pgx.core.text import shown
 from pgx.runs.loggers.console import clock_face
 from pgx.sweeps.plan import Job, Plan
 from pgx.sweeps.progress import Progress, read_progress, seconds_left
-from pgx.sweeps.search import STUDY, importances, open_study, trial_noted
+from pgx.sweeps.search import STUDY_FILE, importances, open_study, read_trial
 from pgx.sweeps.trust import resume_command
 
 
-def overview(folder: Path, plan: Plan) -> list[str]:
+def status_lines(folder: Path, plan: Plan) -> list[str]:
     """Return the lines of `pgx sweep status`: counts, ETA, each job, the best runs and the failures."""
     seen = [(job, read_progress(job.run_dir)) for job in plan.jobs]
     counts = Counter(run.state for _, run in seen)
@@ -31,7 +31,7 @@ def overview(folder: Path, plan: Plan) -> list[str]:
     return [*lines, *_best(folder, plan, seen), *_failed(plan, seen)]
 
 
-def closing(folder: Path, plan: Plan) -> tuple[list[str], list[str]]:
+def result_lines(folder: Path, plan: Plan) -> tuple[list[str], list[str]]:
     """Return the lines printed at the end of a sweep, and the lines of its error, empty if no run failed."""
     seen = [(job, read_progress(job.run_dir)) for job in plan.jobs]
     counts = Counter(run.state for _, run in seen)
@@ -56,7 +56,7 @@ def _failed(plan: Plan, seen: list[tuple[Job, Progress]]) -> list[str]:
 def _best(folder: Path, plan: Plan, seen: list[tuple[Job, Progress]]) -> list[str]:
     """Return lines on the run with the highest final return per environment, or on the best trial of a search."""
     if plan.search:
-        return _found(folder, plan) if (folder / STUDY).is_file() else []
+        return _found(folder, plan) if (folder / STUDY_FILE).is_file() else []
     lines = []
     for env in dict.fromkeys(run.env for _, run in seen):
         ended = [(job, run) for job, run in seen if run.env == env and run.final_return is not None]
@@ -82,7 +82,7 @@ def _found(folder: Path, plan: Plan) -> list[str]:
         return ["no trial has finished"]
     best = study.best_trial
     assert best.value is not None
-    (job,) = [job for job in plan.jobs if (n := trial_noted(job.run_dir)) and n["number"] == best.number]
+    (job,) = [job for job in plan.jobs if (n := read_trial(job.run_dir)) and n["number"] == best.number]
     lines = [
         f"best {plan.search.objective}: {shown(best.value)}, {plan.label(job)}",
         f"  repeat       {_command(job)}",
@@ -94,5 +94,5 @@ def _found(folder: Path, plan: Plan) -> list[str]:
 
 def _command(job: Job) -> str:
     """Return the command that repeats one job; for a trial, with its sampled values."""
-    noted = trial_noted(job.run_dir)
+    noted = read_trial(job.run_dir)
     return command("train", *noted["overrides"]) if noted else job.command

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
 
-STUDY, TRIAL = "study.db", "trial.json"
-WAIT = 120  # seconds that a job waits for others that write to the study
+STUDY_FILE, TRIAL_FILE = "study.db", "trial.json"
+_LOCK_SECONDS = 120  # seconds that a job waits for others that write to the study
 
 
 def distributions(search: SearchConfig) -> "dict[str, BaseDistribution]":
@@ -71,7 +71,7 @@ def _distribution(override: Override) -> "BaseDistribution":
     )
 
 
-def corners(search: SearchConfig) -> list[list[str]]:
+def boundary_overrides(search: SearchConfig) -> list[list[str]]:
     """For each key, overrides with its smallest, largest or each of its choices: what must be valid before a search."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -103,7 +103,8 @@ def open_study(folder: Path, search: SearchConfig, number: int = 0) -> "optuna.S
         "none": optuna.pruners.NopPruner(),
     }
     storage = RDBStorage(
-        f"sqlite:///{(folder / STUDY).absolute()}", engine_kwargs={"connect_args": {"timeout": WAIT}}
+        f"sqlite:///{(folder / STUDY_FILE).absolute()}",
+        engine_kwargs={"connect_args": {"timeout": _LOCK_SECONDS}},
     )
     # The one that is there keeps its name: earlier versions had another, and the folder may have been renamed.
     there = optuna.get_all_study_names(storage)
@@ -135,7 +136,7 @@ class Trial:
 
         self.search, self.run_dir = search, run_dir
         self.study = open_study(folder, search, number)
-        noted = trial_noted(run_dir)
+        noted = read_trial(run_dir)
         if noted is not None and not self._frozen(noted["number"]).state.is_finished():
             self.trial = optuna.trial.Trial(self.study, self._frozen(noted["number"])._trial_id)
             self.overrides = tuple(noted["overrides"])
@@ -146,7 +147,9 @@ class Trial:
         self.overrides = (*search.overrides, *(f"{key}={self.trial.params[key]}" for key in space))
         content = {"number": self.trial.number, "overrides": self.overrides}
         run_dir.mkdir(parents=True, exist_ok=True)
-        write_atomically(run_dir / TRIAL, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+        write_atomically(
+            run_dir / TRIAL_FILE, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
+        )
 
     def describe(self, seed: int) -> None:
         """Note the run's folder and seed in the study, for whoever opens it with Optuna's own tools."""
@@ -199,7 +202,7 @@ class Pruning:
         return self._trial.should_prune()
 
 
-def trial_noted(run_dir: Path) -> dict[str, Any] | None:
+def read_trial(run_dir: Path) -> dict[str, Any] | None:
     """What a run's folder says of its trial: its number and all of its overrides; None before it began.
 
     Raises:
@@ -207,18 +210,18 @@ def trial_noted(run_dir: Path) -> dict[str, Any] | None:
     """
     expected = {"number": Index, "overrides": list[str]}
     try:
-        noted: dict[str, Any] = json.loads((run_dir / TRIAL).read_text())
+        noted: dict[str, Any] = json.loads((run_dir / TRIAL_FILE).read_text())
         found = problems("", expected, noted)
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, RecursionError) as error:
         found = [f"{type(error).__name__}: {error}"]
     if found:
-        raise UserError(*(f"{run_dir / TRIAL}: {problem}" for problem in found))
+        raise UserError(*(f"{run_dir / TRIAL_FILE}: {problem}" for problem in found))
     return noted | {"overrides": [current_override(override) for override in noted["overrides"]]}
 
 
-def settle(folder: Path, search: SearchConfig, jobs: Sequence[Job]) -> None:
+def update_study(folder: Path, search: SearchConfig, jobs: Sequence[Job]) -> None:
     """Tell the study what the runs' folders say: of trials that ended, and of those whose run was never written down.
 
     The folders are what is true; a job may die between the two. Call it while no job runs, or for one's own job.
@@ -228,7 +231,7 @@ def settle(folder: Path, search: SearchConfig, jobs: Sequence[Job]) -> None:
 
     states = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
     trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    runs = {noted["number"]: job.run_dir for job in jobs if (noted := trial_noted(job.run_dir))}
+    runs = {noted["number"]: job.run_dir for job in jobs if (noted := read_trial(job.run_dir))}
     for trial in trials:
         run_dir = runs.get(trial.number)
         if run_dir is None:
@@ -243,12 +246,12 @@ def settle(folder: Path, search: SearchConfig, jobs: Sequence[Job]) -> None:
             study.tell(trial.number, state=state if state != TrialState.COMPLETE else TrialState.FAIL)
 
 
-def forget_unwritten(folder: Path, search: SearchConfig, jobs: Sequence[Job]) -> None:
+def fail_unrecorded_trials(folder: Path, search: SearchConfig, jobs: Sequence[Job]) -> None:
     """Mark as failed the trials that were asked for by jobs that died before they wrote it down."""
     study = open_study(folder, search)
     from optuna.trial import TrialState
 
-    known = {noted["number"] for job in jobs if (noted := trial_noted(job.run_dir))}
+    known = {noted["number"] for job in jobs if (noted := read_trial(job.run_dir))}
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if trial.number not in known:
             study.tell(trial.number, state=TrialState.FAIL)

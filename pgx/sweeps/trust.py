@@ -7,18 +7,18 @@ from pathlib import Path
 from pgx.config.compose import compose
 from pgx.config.overrides import named_imports, named_modules
 from pgx.config.stored import ADAPTERS, CONFIG, command, imports_of, joins_of, module_of, read_config
-from pgx.sweeps.plan import PLAN, Plan, key_of
-from pgx.sweeps.search import TRIAL, corners, trial_noted
+from pgx.sweeps.plan import PLAN_FILE, Plan, key_of
+from pgx.sweeps.search import TRIAL_FILE, boundary_overrides, read_trial
 
 # Hydra's part of a plan can name any class to construct, file to read and command for a cluster; these are numbers.
 _NUMBERS = frozenset(
     f"hydra.launcher.{key}"
     for key in ("n_jobs", "cpus_per_job", "gpus_per_job", "connect_seconds", "parameters.timeout_min")
 )
-PICKLES = "submitit"  # where submitit keeps what it unpickles, in the sweep's folder
+_PICKLES = "submitit"  # where submitit keeps what it unpickles, in the sweep's folder
 
 
-def would_do(folder: Path, plan: Plan, typed: Sequence[str]) -> list[str]:
+def untrusted_actions(folder: Path, plan: Plan, typed: Sequence[str]) -> list[str]:
     """A line for everything that running the plan would import, construct, join or unpickle; empty for plain runs.
 
     Args:
@@ -26,15 +26,17 @@ def would_do(folder: Path, plan: Plan, typed: Sequence[str]) -> list[str]:
         plan: as it is to be run.
         typed: what of Hydra's part of it the user has just typed.
     """
-    asked = [list(job.overrides) for job in plan.jobs] if plan.search is None else corners(plan.search)
+    asked = (
+        [list(job.overrides) for job in plan.jobs] if plan.search is None else boundary_overrides(plan.search)
+    )
     planned = frozenset(name for overrides in asked for name in named_imports(overrides))
     found: dict[str, None] = {}  # a set that keeps its order
     for overrides in asked:
-        found |= dict.fromkeys(_of_run(folder / PLAN, overrides, frozenset()))
-    return [*_of_hydra(folder, plan.hydra, typed), *found, *of_runs(plan, planned)]
+        found |= dict.fromkeys(_of_run(folder / PLAN_FILE, overrides, frozenset()))
+    return [*_of_hydra(folder, plan.hydra, typed), *found, *untrusted_actions_of_runs(plan, planned)]
 
 
-def of_runs(plan: Plan, named: frozenset[str]) -> list[str]:
+def untrusted_actions_of_runs(plan: Plan, named: frozenset[str]) -> list[str]:
     """What going on with runs that were begun would import or join, by what stands in their folders.
 
     Args:
@@ -49,8 +51,8 @@ def of_runs(plan: Plan, named: frozenset[str]) -> list[str]:
             cfg = read_config(config)
             found |= dict.fromkeys(imports_of(cfg, config, named))
             found |= dict.fromkeys(joins_of(cfg, config))
-        if plan.search and (noted := trial_noted(job.run_dir)):
-            source = job.run_dir / TRIAL
+        if plan.search and (noted := read_trial(job.run_dir)):
+            source = job.run_dir / TRIAL_FILE
             found |= dict.fromkeys(_of_run(source, noted["overrides"], named))
     return list(found)
 
@@ -64,7 +66,7 @@ def resume_command(folder: Path, plan: Plan) -> str:
         asked = [list(job.overrides) for job in plan.jobs]
     else:
         asked = [[*plan.search.overrides, *(f"{key}={values}" for key, values in plan.search.space.items())]]
-    trust = bool(_of_hydra(folder, plan.hydra, ()) or of_runs(plan, frozenset()))
+    trust = bool(_of_hydra(folder, plan.hydra, ()) or untrusted_actions_of_runs(plan, frozenset()))
     for overrides in asked:
         adapted = any(name in override for override in overrides for name in ADAPTERS)
         joins = any(key_of(override) == "runner.address" for override in overrides)
@@ -88,8 +90,8 @@ def _of_hydra(folder: Path, hydra: Sequence[str], typed: Sequence[str]) -> list[
     for text in hydra:
         key, _, value = text.partition("=")
         if key == "hydra/launcher":
-            if value.startswith("submitit") and (folder / PICKLES).exists():
-                found.append(f"{folder / PICKLES}: {text} would unpickle what is there")
+            if value.startswith("submitit") and (folder / _PICKLES).exists():
+                found.append(f"{folder / _PICKLES}: {text} would unpickle what is there")
         elif text not in typed and not (key in _NUMBERS and re.fullmatch(r"\d+(\.\d+)?", value)):
-            found.append(f"{folder / PLAN}: {text} would be handed to Hydra")
+            found.append(f"{folder / PLAN_FILE}: {text} would be handed to Hydra")
     return found

@@ -11,21 +11,23 @@ from pgx.analysis.comparison import (
     _SECONDS,
     _STEPS,
     AXES,
-    FISHER_PRODUCTS,
-    GRADIENT_STEPS,
+    FISHER_PRODUCTS_AXIS,
+    GRADIENT_STEPS_AXIS,
+    SECONDS_AXIS,
+    STEPS_AXIS,
     Comparison,
     Group,
     Request,
     compare,
-    exact,
+    cumulative_cost,
+    is_exact,
     on_grid,
     read_reference,
-    spent,
 )
-from pgx.analysis.find import Place, read_runs
+from pgx.analysis.find import RunFolder, read_runs
 from pgx.analysis.reading import RecordedRun, Series
 from pgx.analysis.statistics import Resampling
-from pgx.analysis.tables import more_seeds, tables_of
+from pgx.analysis.tables import comparison_tables, more_seeds
 from pgx.core.errors import UserError
 from tests.conftest import Make
 
@@ -94,8 +96,8 @@ def test_runs_whose_rows_are_at_other_steps_rank_as_they_would_at_the_same_steps
     (panel,) = comparison.panels
     assert panel.step == 12_000 and [group.name for group in panel.groups] == ["fast", "middle", "slow"]
     for group in panel.groups:  # a chord of a parabola lies above it by at most (spacing / 2)^2
-        exact = grows[group.name] * 12.0**2
-        assert np.all(group.scores[0] >= exact) and np.all(group.scores[0] <= exact + grows[group.name])
+        is_exact = grows[group.name] * 12.0**2
+        assert np.all(group.scores[0] >= is_exact) and np.all(group.scores[0] <= is_exact + grows[group.name])
     assert any("8 of 9 runs have no row there" in note for note in comparison.notes)
 
 
@@ -215,7 +217,7 @@ def test_the_order_of_runs_changes_nothing() -> None:
     for name, group in groups(there).items():
         other = groups(back)[name]
         assert (group.iqm, group.area) == (other.iqm, other.area)
-        np.testing.assert_allclose(group.curves[_STEPS].low, other.curves[_STEPS].low)
+        np.testing.assert_allclose(group.curves[STEPS_AXIS].low, other.curves[STEPS_AXIS].low)
     assert there.panels[0].pairs == back.panels[0].pairs
 
 
@@ -265,7 +267,7 @@ def test_nothing_is_said_of_one_seed() -> None:
     comparison = compared(run("ppo", 0, 2.0), run("trpo", 0, 1.0), run("trpo", 1, 1.5))
     (pair,) = comparison.panels[0].pairs
     assert (pair.probability, pair.p, pair.needed) == (None, None, None)
-    table = next(table for table in tables_of(comparison) if "two at a time" in table.title)
+    table = next(table for table in comparison_tables(comparison) if "two at a time" in table.title)
     assert table.rows == [["ppo", "trpo", "-", "-", "0.75", "-", "-"]]
     assert any("one run of ppo: nothing can be said of one seed" in note for note in comparison.notes)
     assert any("different numbers of runs (ppo 1, trpo 2)" in note for note in comparison.notes)
@@ -295,16 +297,18 @@ def test_counts_of_updates_add_up_and_rows_stand_for_those_that_were_not_logged(
         "algo/gradient_steps": Series(rows, np.array([4.0, 5.0, 6.0])),
     }
     one = run("ppo", 0, 1.0, steps=rows, others=every)
-    cost = spent(one, GRADIENT_STEPS)
-    assert cost is not None and cost.values.tolist() == [4, 9, 15] and exact(one, GRADIENT_STEPS)
+    cost = cumulative_cost(one, GRADIENT_STEPS_AXIS)
+    assert cost is not None and cost.values.tolist() == [4, 9, 15] and is_exact(one, GRADIENT_STEPS_AXIS)
     spaced = every | {"time/iteration": Series(rows, np.array([10.0, 20.0, 30.0]))}
     ten = run("ppo", 0, 1.0, steps=rows, others=spaced)
-    cost = spent(ten, GRADIENT_STEPS)
-    assert cost is not None and cost.values.tolist() == [40, 90, 150] and not exact(ten, GRADIENT_STEPS)
+    cost = cumulative_cost(ten, GRADIENT_STEPS_AXIS)
+    assert (
+        cost is not None and cost.values.tolist() == [40, 90, 150] and not is_exact(ten, GRADIENT_STEPS_AXIS)
+    )
     skipped = every | {"algo/gradient_steps": Series(rows[[0, 2]], np.array([4.0, 6.0]))}
-    cost = spent(run("ppo", 0, 1.0, steps=rows, others=skipped), GRADIENT_STEPS)
+    cost = cumulative_cost(run("ppo", 0, 1.0, steps=rows, others=skipped), GRADIENT_STEPS_AXIS)
     assert cost is not None and cost.values.tolist() == [4, 4, 10]
-    assert spent(one, FISHER_PRODUCTS) is None
+    assert cumulative_cost(one, FISHER_PRODUCTS_AXIS) is None
 
 
 @pytest.mark.system
@@ -315,22 +319,26 @@ def test_what_real_runs_cost(make: Make, tmp_path: Path) -> None:
         make(
             "env=CartPole-v1", "algo=trpo", "algo.critic_minibatch_size=64", f"seed={seed}", name=f"t{seed}"
         ).train()
-    runs, _ = read_runs([Place(tmp_path)])
+    runs, _ = read_runs([RunFolder(tmp_path)])
     found = groups(compared(*runs), "CartPole-v1")
     ppo, trpo = found["ppo"], found["trpo"]
     # 10 epochs of 256 / 64 minibatches, of the policy and of the critic, in each iteration.
     for one in ppo.runs:
-        cost = spent(one, GRADIENT_STEPS)
+        cost = cumulative_cost(one, GRADIENT_STEPS_AXIS)
         assert cost is not None
         np.testing.assert_array_equal(cost.values, 80 * one.series["time/iteration"].values)
-    assert FISHER_PRODUCTS not in ppo.costs
+    assert FISHER_PRODUCTS_AXIS not in ppo.costs
     products = [run.series["algo/cg_steps"].values.sum() for run in trpo.runs]
-    assert 0.5 * min(products) < trpo.costs[FISHER_PRODUCTS].value <= max(products)
-    assert trpo.costs[GRADIENT_STEPS].value < ppo.costs[GRADIENT_STEPS].value
+    assert 0.5 * min(products) < trpo.costs[FISHER_PRODUCTS_AXIS].value <= max(products)
+    assert trpo.costs[GRADIENT_STEPS_AXIS].value < ppo.costs[GRADIENT_STEPS_AXIS].value
     for group in (ppo, trpo):
-        assert 0 < group.costs[_SECONDS].value <= max(r.series["time/seconds"].values[-1] for r in group.runs)
+        assert (
+            0
+            < group.costs[SECONDS_AXIS].value
+            <= max(r.series["time/seconds"].values[-1] for r in group.runs)
+        )
         assert set(group.costs) <= set(AXES) and all(cost.exact for cost in group.costs.values())
-        assert {_STEPS, _SECONDS, GRADIENT_STEPS} <= set(group.curves)
+        assert {STEPS_AXIS, SECONDS_AXIS, GRADIENT_STEPS_AXIS} <= set(group.curves)
     assert "health/kl" in ppo.health and "algo/line_search_steps" in trpo.health
 
 

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from pgx.analysis.curves import Curve, RecordedCurves
-from pgx.analysis.detectors import spell
-from pgx.analysis.diagnostics import PROBLEMS, table
-from pgx.analysis.doctor import Diagnosis, advice, examine
+from pgx.analysis.curves import DiagnosedRun, MetricCurve
+from pgx.analysis.detectors import detect_lasting
+from pgx.analysis.diagnostics import PROBLEMS, problem_table
+from pgx.analysis.doctor import Diagnosis, advice, diagnose
 from pgx.cli.doctor import load
 from pgx.cli.main import main
 from pgx.config.compose import compose
@@ -93,12 +93,12 @@ HEALTHY = [
 ]
 
 
-def diagnosed(make: Make, overrides: list[str]) -> tuple[RecordedCurves, Diagnosis]:
+def diagnosed(make: Make, overrides: list[str]) -> tuple[DiagnosedRun, Diagnosis]:
     """A real run, and what is found in its folder."""
     trainer = make(*overrides)
     trainer.train()
     run = load(trainer.run_dir)
-    return run, examine(run)
+    return run, diagnose(run)
 
 
 HERE = ("steps too short", "no reward was ever seen", "entropy held up by its bonus", "numbers not finite")
@@ -110,12 +110,12 @@ CASES = [
 @pytest.mark.parametrize(("name", "overrides"), CASES, ids=lambda x: x if isinstance(x, str) else "")
 def test_what_a_run_was_made_sick_with_is_named_first(make: Make, name: str, overrides: list[str]) -> None:
     run, diagnosis = diagnosed(make, overrides)
-    assert [found.sickness.name for found in diagnosis.found][:1] == [name], diagnosis
+    assert [found.problem.name for found in diagnosis.found][:1] == [name], diagnosis
     first, *others = diagnosis.found
-    assert all(other.follows_from == name for other in others), diagnosis
-    assert 0 <= first.evidence.first <= first.evidence.last <= run.rows[-1]["step"]
-    assert 0 < first.evidence.share <= 1
-    assert advice(first.sickness, run)
+    assert all(other.caused_by == name for other in others), diagnosis
+    assert 0 <= first.evidence.first_step <= first.evidence.last_step <= run.rows[-1]["step"]
+    assert 0 < first.evidence.fraction <= 1
+    assert advice(first.problem, run)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_what_a_run_was_made_sick_with_is_named_first(make: Make, name: str, ove
 def test_a_healthy_run_gets_a_clean_bill(make: Make, overrides: list[str]) -> None:
     run, diagnosis = diagnosed(make, overrides)
     assert diagnosis == Diagnosis((), {}, too_short=False)
-    assert run.looks() >= 5
+    assert run.logged_updates() >= 5
 
 
 @pytest.mark.slow
@@ -151,25 +151,25 @@ CONFIG = {"algo": {"name": "trpo", "max_kl": 0.1, "damping": 0.6, "line_search_s
 
 
 def test_metrics_that_a_run_lacks_are_told_of_and_the_rest_is_looked_at() -> None:
-    run = RecordedCurves(walker(kl=0.9, ess=0.9), CONFIG)
-    diagnosis = examine(run)
-    assert [found.sickness.name for found in diagnosis.found] == ["trust region too wide"]
-    assert diagnosis.untold["line search rejects"] == ("algo/line_search_fraction",)
-    assert "ESS collapse" not in diagnosis.untold
+    run = DiagnosedRun(walker(kl=0.9, ess=0.9), CONFIG)
+    diagnosis = diagnose(run)
+    assert [found.problem.name for found in diagnosis.found] == ["trust region too wide"]
+    assert diagnosis.missing_metrics["line search rejects"] == ("algo/line_search_fraction",)
+    assert "ESS collapse" not in diagnosis.missing_metrics
 
 
 def test_a_cause_takes_its_symptoms_with_it() -> None:
-    found = examine(RecordedCurves(walker(kl=0.9, ess=0.1), CONFIG)).found
-    assert [(one.sickness.name, one.follows_from) for one in found] == [
+    found = diagnose(DiagnosedRun(walker(kl=0.9, ess=0.1), CONFIG)).found
+    assert [(one.problem.name, one.caused_by) for one in found] == [
         ("trust region too wide", None),
         ("ESS collapse", "trust region too wide"),
     ]
-    (alone,) = examine(RecordedCurves(walker(kl=0.05, ess=0.1), CONFIG)).found
-    assert alone.sickness.name == "ESS collapse" and alone.follows_from is None
+    (alone,) = diagnose(DiagnosedRun(walker(kl=0.05, ess=0.1), CONFIG)).found
+    assert alone.problem.name == "ESS collapse" and alone.caused_by is None
 
 
 def names(rows: list[dict[str, Any]], config: dict[str, Any], **summary: Any) -> list[str]:
-    return [found.sickness.name for found in examine(RecordedCurves(rows, config, summary)).found]
+    return [found.problem.name for found in diagnose(DiagnosedRun(rows, config, summary)).found]
 
 
 def rising(key: str, values: list[float], **metrics: float) -> list[dict[str, Any]]:
@@ -186,11 +186,11 @@ FALLS, RISES = [2.0 - 0.1 * i for i in range(10)], [2.0 + 0.1 * i for i in range
 def test_a_policy_that_does_not_move_is_named_unless_its_return_rises() -> None:
     still = {"kl": 1e-9, "learning_rate": 0.01, "episode_return_min": 0.0, "episode_return_max": 0.0}
     poor = rising("episode_return_recent", [0.0, 0.05] * 5, **still | {"episode_return_max": 1.0})
-    run = RecordedCurves(poor, REINFORCE)
-    (found,) = examine(run).found
-    assert found.sickness.name == "policy does not move"
+    run = DiagnosedRun(poor, REINFORCE)
+    (found,) = diagnose(run).found
+    assert found.problem.name == "policy does not move"
     # An unset limit of the gradient's norm cannot be raised.
-    assert advice(found.sickness, run) == [
+    assert advice(found.problem, run) == [
         "raise optimizer.learning_rate (now 0.01)", "algo.normalize_advantage=true"
     ]  # fmt: skip
     assert names(rising("episode_return_recent", FALLS[::-1], kl=1e-9, learning_rate=0.01), REINFORCE) == []
@@ -200,8 +200,8 @@ def test_a_policy_that_does_not_move_is_named_unless_its_return_rises() -> None:
              for i, row in enumerate(walker(episode_return_recent=1.0))]  # fmt: skip
     assert names(moved, REINFORCE) == []
     ppo = {"algo": {"name": "ppo"}, "optimizer": {"name": "adam", "learning_rate": 1e-9}}
-    first, second = examine(RecordedCurves(poor, ppo)).found
-    assert (first.sickness.name, second.follows_from) == ("steps too short", "steps too short")
+    first, second = diagnose(DiagnosedRun(poor, ppo)).found
+    assert (first.problem.name, second.caused_by) == ("steps too short", "steps too short")
 
 
 def test_the_annealed_end_of_a_run_says_nothing_of_its_steps_and_the_rest_does() -> None:
@@ -238,10 +238,10 @@ def test_zero_advantages_are_no_reason_for_a_higher_learning_rate() -> None:
         (walker(**metrics | {"advantage_std": 0.7}), config),  # by the config: the batch has a deviation
         (walker(**metrics | {"advantage_std": 0.7})[:2], config),  # for which two rows are enough
     ]:
-        first, *others = examine(RecordedCurves(rows, values)).found
-        assert first.sickness.name == "advantages are all zero"
-        assert {other.follows_from for other in others} <= {"advantages are all zero"}
-        said = advice(first.sickness, RecordedCurves(rows, values))
+        first, *others = diagnose(DiagnosedRun(rows, values)).found
+        assert first.problem.name == "advantages are all zero"
+        assert {other.caused_by for other in others} <= {"advantages are all zero"}
+        said = advice(first.problem, DiagnosedRun(rows, values))
         assert not any("learning_rate" in one for one in said)
     assert "raise algo.minibatch_size (now 1)" in said
     # Without a reward in an update all of its advantages are 0 as well; that is another cause.
@@ -269,9 +269,9 @@ def test_a_return_that_falls_while_rewards_a_step_rise_is_a_matter_of_the_horizo
     """At a discount of 0.99, 1,000 steps at 1 a step are worth 100, and 170 steps at 2.2 are worth 180."""
     stood, lunged = ([1000.0] * 6, [1000.0] * 6), ([370.0] * 4, [170.0] * 4)
     returns, lengths = (one + other for one, other in zip(stood, lunged, strict=True))
-    (found,) = examine(RecordedCurves(lasting(returns, lengths), CONFIG)).found
-    assert found.sickness.name == "horizon too short"
-    assert advice(found.sickness, RecordedCurves(walker(), CONFIG)) == ["raise algo.discount (now 0.99)"]
+    (found,) = diagnose(DiagnosedRun(lasting(returns, lengths), CONFIG)).found
+    assert found.problem.name == "horizon too short"
+    assert advice(found.problem, DiagnosedRun(walker(), CONFIG)) == ["raise algo.discount (now 0.99)"]
     far = CONFIG | {"algo": CONFIG["algo"] | {"discount": 0.999}}
     assert names(lasting(returns, lengths), far) == []  # it sees as far as the episodes last
     assert names(lasting(returns, [1000.0] * 6 + [500.0] * 4), CONFIG) == []  # rewards a step fell
@@ -280,14 +280,14 @@ def test_a_return_that_falls_while_rewards_a_step_rise_is_a_matter_of_the_horizo
 
 def test_actions_outside_the_bounds_are_named_where_entropy_rises() -> None:
     gaussian = CONFIG | {"policy": {"log_std_init": 0.0, "continuous": "gaussian"}}
-    run = RecordedCurves(rising("entropy", RISES, clipped_action_fraction=0.9), gaussian)
-    (found,) = examine(run).found
-    assert found.sickness.name == "actions outside the bounds"
-    assert "set policy.continuous=squashed_gaussian (now gaussian)" in advice(found.sickness, run)
+    run = DiagnosedRun(rising("entropy", RISES, clipped_action_fraction=0.9), gaussian)
+    (found,) = diagnose(run).found
+    assert found.problem.name == "actions outside the bounds"
+    assert "set policy.continuous=squashed_gaussian (now gaussian)" in advice(found.problem, run)
     assert names(rising("entropy", FALLS, clipped_action_fraction=0.9), gaussian) == []  # bang-bang control
     assert names(rising("entropy", RISES, clipped_action_fraction=0.1), gaussian) == []
-    diagnosis = examine(RecordedCurves(rising("entropy", RISES), gaussian))  # an earlier version wrote it
-    assert not diagnosis.found and "actions outside the bounds" not in diagnosis.untold
+    diagnosis = diagnose(DiagnosedRun(rising("entropy", RISES), gaussian))  # an earlier version wrote it
+    assert not diagnosis.found and "actions outside the bounds" not in diagnosis.missing_metrics
     assert names(walker(clipped_reward_fraction=0.5), gaussian) == ["rewards are clipped"]
 
 
@@ -377,23 +377,23 @@ def test_a_killed_run_is_told_from_one_that_is_running(
 
 def test_four_looks_are_too_few() -> None:
     rows = walker(kl=0.9, ess=0.1)
-    assert examine(RecordedCurves(rows[:4], CONFIG)) == Diagnosis((), {}, too_short=True)
-    assert examine(RecordedCurves(rows[:5], CONFIG)).found
+    assert diagnose(DiagnosedRun(rows[:4], CONFIG)) == Diagnosis((), {}, too_short=True)
+    assert diagnose(DiagnosedRun(rows[:5], CONFIG)).found
 
 
 def test_a_solved_task_has_nothing_for_its_critic_to_explain() -> None:
     """Where every episode returns the same a critic that is right to a hundredth explains less than nothing."""
     critic = {"critic_optimizer": {"name": "adam"}}
-    small = examine(RecordedCurves(walker(explained_variance=-2, critic_loss=1e-4), CONFIG | critic))
-    large = examine(RecordedCurves(walker(explained_variance=-2, critic_loss=0.5), CONFIG | critic))
+    small = diagnose(DiagnosedRun(walker(explained_variance=-2, critic_loss=1e-4), CONFIG | critic))
+    large = diagnose(DiagnosedRun(walker(explained_variance=-2, critic_loss=0.5), CONFIG | critic))
     assert not small.found
-    assert [found.sickness.name for found in large.found] == ["critic explains nothing"]
+    assert [found.problem.name for found in large.found] == ["critic explains nothing"]
 
 
 def test_advice_names_the_knobs_that_the_run_has_with_their_values() -> None:
-    run = RecordedCurves(walker(kl=0.9), CONFIG)
-    (found,) = examine(run).found
-    assert advice(found.sickness, run) == ["lower algo.max_kl (now 0.1)", "raise algo.damping (now 0.6)"]
+    run = DiagnosedRun(walker(kl=0.9), CONFIG)
+    (found,) = diagnose(run).found
+    assert advice(found.problem, run) == ["lower algo.max_kl (now 0.1)", "raise algo.damping (now 0.6)"]
 
 
 @given(
@@ -404,31 +404,31 @@ def test_advice_names_the_knobs_that_the_run_has_with_their_values() -> None:
 def test_a_spell_lies_in_the_run_and_is_as_long_as_it_says(
     values: list[float], bound: float, lasting: float
 ) -> None:
-    curve = Curve("kl", np.arange(1.0, len(values) + 1), np.array(values))
-    seen = spell(curve, lambda medians: medians > bound, lasting)
+    curve = MetricCurve("kl", np.arange(1.0, len(values) + 1), np.array(values))
+    seen = detect_lasting(curve, lambda medians: medians > bound, lasting)
     medians, begins, ends = curve.medians()
     assert np.all(medians >= min(values)) and np.all(medians <= max(values))
     assert begins[0] == 1 and ends[-1] == len(values) and np.all(begins < ends)
     share = float((medians > bound).mean())
     assert (seen is not None) == (share > 0 and share >= lasting)
     if seen is not None:
-        assert 1 <= seen.first < seen.last <= len(values) and seen.value > bound
-        assert math.isclose(seen.share, share)
+        assert 1 <= seen.first_step < seen.last_step <= len(values) and seen.value > bound
+        assert math.isclose(seen.fraction, share)
 
 
 def test_one_odd_look_is_no_sickness() -> None:
     values = np.full(30, 0.01)
     values[10] = 1e6
-    curve = Curve("kl", np.arange(30.0), values)
-    assert spell(curve, lambda medians: medians > 0.1, 0.01) is None
+    curve = MetricCurve("kl", np.arange(30.0), values)
+    assert detect_lasting(curve, lambda medians: medians > 0.1, 0.01) is None
 
 
 def test_causes_stand_before_what_they_explain() -> None:
-    names = [sickness.name for sickness in PROBLEMS]
+    names = [problem.name for problem in PROBLEMS]
     assert len(set(names)) == len(names)
-    for place, sickness in enumerate(PROBLEMS):
-        for explained in sickness.explains:
-            assert explained in names[place + 1 :], f"{sickness.name} explains {explained}"
+    for place, problem in enumerate(PROBLEMS):
+        for explained in problem.consequences:
+            assert explained in names[place + 1 :], f"{problem.name} explains {explained}"
 
 
 def test_every_sickness_that_can_be_made_here_is_made() -> None:
@@ -438,12 +438,12 @@ def test_every_sickness_that_can_be_made_here_is_made() -> None:
             "gradient always clipped", "horizon too short",
             "return lost", "no signal", "advantages are all zero", "rewards are clipped",
             "actions outside the bounds", "standard deviation explodes", "environment not finite"}  # fmt: skip
-    assert {name for name, _ in SICK} | rest == {sickness.name for sickness in PROBLEMS}
+    assert {name for name, _ in SICK} | rest == {problem.name for problem in PROBLEMS}
 
 
 def test_the_page_holds_the_table() -> None:
     """`python -m pgx.analysis.diagnostics` prints it."""
-    assert table() in PAGE.read_text()
+    assert problem_table() in PAGE.read_text()
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -474,8 +474,10 @@ def test_words_name_the_sickness_its_evidence_and_the_knob(
     assert "docs/algorithms/trpo.md" in lines[-1]
     code, out, _ = told(capsys, str(trainer.run_dir), "--json")
     record = json.loads(out)
-    assert code == 1 and record["healthy"] is False and record["sick"][0]["name"] == "trust region too wide"
-    assert record["sick"][0]["value"] > record["sick"][0]["bound"]
+    assert (
+        code == 1 and record["healthy"] is False and record["problems"][0]["name"] == "trust region too wide"
+    )
+    assert record["problems"][0]["value"] > record["problems"][0]["bound"]
 
 
 def test_a_foreign_run_is_looked_at_as_far_as_its_files_go(

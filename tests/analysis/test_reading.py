@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pgx.analysis.find import Place, parse_place, read_runs
+from pgx.analysis.find import RunFolder, parse_run_folder, read_runs
 from pgx.analysis.foreign_runs import read_events, read_foreign
-from pgx.analysis.reading import RecordedRun, RunIdentity, UnreadableError, identify, read_own
+from pgx.analysis.reading import RecordedRun, RunIdentity, UnreadableError, identify, read_pgx_run
 from pgx.core.errors import UserError
 from pgx.runs.lock import hold
 from pgx.sweeps.progress import write_failure
@@ -21,7 +21,7 @@ RISING = np.arange(1.0, 31.0)
 
 
 def only(place: Path) -> RecordedRun:
-    runs, problems = read_runs([Place(place)])
+    runs, problems = read_runs([RunFolder(place)])
     assert problems == []
     (run,) = runs
     return run
@@ -72,7 +72,7 @@ def test_a_config_that_is_more_or_less_than_values_is_one_bad_run(
     make(*CARTPOLE).train()
     shutil.copytree(tmp_path / "run", tmp_path / "bad")
     (tmp_path / "bad" / "config.yaml").write_text(config)
-    runs, problems = read_runs([Place(tmp_path)])
+    runs, problems = read_runs([RunFolder(tmp_path)])
     assert [run.folder.name for run in runs] == ["run"]
     (line,) = problems
     assert "bad" in line and "config.yaml" in line and "\n" not in line
@@ -82,12 +82,12 @@ def test_a_run_without_rows_is_told(make: Make, tmp_path: Path) -> None:
     make(*CARTPOLE).train()
     (tmp_path / "run" / "metrics.jsonl").write_text("")
     with pytest.raises(UnreadableError, match="no row"):
-        read_own(tmp_path / "run")
+        read_pgx_run(tmp_path / "run")
 
 
 def test_a_run_s_events_tell_the_same_as_its_rows(make: Make, tmp_path: Path) -> None:
     make(*CARTPOLE, "logger.tensorboard=true").train()
-    rows, events = read_own(tmp_path / "run"), read_foreign(tmp_path / "run", {})
+    rows, events = read_pgx_run(tmp_path / "run"), read_foreign(tmp_path / "run", {})
     for tag, series in rows.series.items():
         np.testing.assert_array_equal(events.series[tag].steps, series.steps)
         np.testing.assert_allclose(events.series[tag].values, series.values, rtol=1e-6)
@@ -187,21 +187,23 @@ def test_identities_from_folders(folder: str, expected: RunIdentity) -> None:
 
 def test_what_the_user_says_beats_what_the_run_says_beats_its_folder(tmp_path: Path) -> None:
     cleanrl(tmp_path / "Ant-v4" / "PPO_1", RISING, "Hopper-v4", 5)
-    said, _ = read_runs([parse_place(f"{tmp_path}:env=Swimmer-v4,algo=mine")])
+    said, _ = read_runs([parse_run_folder(f"{tmp_path}:env=Swimmer-v4,algo=mine")])
     assert (said[0].env, said[0].algo, said[0].seed) == ("Swimmer-v4", "mine", "5")
     assert only(tmp_path).env == "Hopper-v4"
 
 
 def test_places_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
-        parse_place(str(tmp_path / "nowhere"))
+        parse_run_folder(str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="did you mean 'env'"):
-        parse_place(f"{tmp_path}:envv=Ant-v4")
+        parse_run_folder(f"{tmp_path}:envv=Ant-v4")
 
 
 def test_a_folder_named_twice_is_read_once(make: Make, tmp_path: Path) -> None:
     make(*CARTPOLE).train()
-    runs, _ = read_runs([Place(tmp_path), Place(tmp_path / "run"), Place(tmp_path / "run" / ".." / "run")])
+    runs, _ = read_runs(
+        [RunFolder(tmp_path), RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run" / ".." / "run")]
+    )
     assert len(runs) == 1
 
 

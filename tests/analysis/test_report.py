@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from pgx.analysis.comparison import _STEPS, Pair, Verdict, _separated, verdict
-from pgx.analysis.plots import HEALTH, draw_curves, draw_health, looks, new_axes
+from pgx.analysis.comparison import STEPS_AXIS, Pair, Verdict, _separated, verdict
+from pgx.analysis.plots import HEALTH_TAGS, draw_curves, draw_health, group_styles, new_axes
 from pgx.analysis.reading import Series
-from pgx.analysis.report import page
-from pgx.analysis.tables import tables_of
+from pgx.analysis.report import html_report
+from pgx.analysis.tables import comparison_tables
 from tests.analysis.test_compare import METRIC, STEPS_OF_ROWS, compared, run
 from tests.system.browser import Page, chromium
 
@@ -84,7 +84,7 @@ def test_every_run_has_a_thin_curve_of_its_own_rows() -> None:
     runs = [run(algo, seed, values + seed) for algo in ("ppo", "trpo") for seed in range(3)]
     panel = compared(*runs).panels[0]
     axes = new_axes(Figure(), 1, 1, 1)
-    draw_curves(axes, panel, _STEPS, METRIC, looks(["ppo", "trpo"]))
+    draw_curves(axes, panel, STEPS_AXIS, METRIC, group_styles(["ppo", "trpo"]))
     thin = [np.asarray(line.get_ydata()) for line in axes.get_lines() if line.get_linewidth() < 1]
     assert sorted(tuple(each) for each in thin) == sorted(tuple(one.series[METRIC].values) for one in runs)
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("environment steps", "return (reward)")
@@ -94,10 +94,10 @@ def test_health_is_drawn_where_values_are_zero_or_infinite() -> None:
     """A policy that does not move has a KL of 0, which a logarithmic axis cannot show."""
     for values in (0.0, [*np.full(9, 0.01), np.inf], np.linspace(0.0, 0.1, 10)):
         kl = Series(STEPS_OF_ROWS, np.broadcast_to(np.asarray(values), STEPS_OF_ROWS.shape))
-        panel = compared(run("ppo", 0, 1.0, others={HEALTH[0]: kl})).panels[0]
+        panel = compared(run("ppo", 0, 1.0, others={HEALTH_TAGS[0]: kl})).panels[0]
         figure = Figure()
         axes = new_axes(figure, 1, 1, 1)
-        draw_health(axes, panel, HEALTH[0], looks(["ppo"]))
+        draw_health(axes, panel, HEALTH_TAGS[0], group_styles(["ppo"]))
         figure.draw_without_rendering()
         assert axes.get_ylabel() == "mean KL(old || new) (nats)"
 
@@ -126,13 +126,13 @@ GROUP = "getComputedStyle(document.querySelector('.legend line')).stroke"
 @pytest.mark.system
 @pytest.mark.skipif(chromium() is None, reason="needs Chromium (apt-get install chromium)")
 def test_the_page_uses_the_width_and_both_colour_schemes(tmp_path: Path) -> None:
-    health = {name: Series(STEPS_OF_ROWS, np.linspace(0.1, 0.2, 10)) for name in HEALTH[:2]}
+    health = {name: Series(STEPS_OF_ROWS, np.linspace(0.1, 0.2, 10)) for name in HEALTH_TAGS[:2]}
     runs = [
         run(algo, seed, score, others=health) for algo, each in FAR.items() for seed, score in enumerate(each)
     ]
     comparison = compared(*runs)
     report = tmp_path / "index.html"
-    report.write_text(page(comparison, tables_of(comparison), "pgx compare outputs"))
+    report.write_text(html_report(comparison, comparison_tables(comparison), "pgx compare outputs"))
     with Page(tmp_path / "profile", size=(1400, 900)) as browser:
         browser.resize(1400, 900)
         browser.open(report.as_uri())

@@ -5,20 +5,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pgx.analysis.curves import RecordedCurves
+from pgx.analysis.curves import DiagnosedRun
 from pgx.analysis.detectors import (
-    gains_apart,
-    lost,
-    search_rejects,
+    gain_below_prediction,
+    line_search_rejects,
+    relative_to,
+    return_lost,
     stays_above,
-    times,
-    typical_value,
+    typical_return,
     uncorrected_lag,
 )
 from pgx.runs.metrics import tag
 
 
-def run(config: dict[str, Any] | None = None, **columns: Any) -> RecordedCurves:
+def run(config: dict[str, Any] | None = None, **columns: Any) -> DiagnosedRun:
     """A run whose rows have these metrics, every 100 environment steps."""
     length = max(np.size(values) for values in columns.values())
     full = {tag(key): np.broadcast_to(values, length) for key, values in columns.items()}
@@ -26,25 +26,25 @@ def run(config: dict[str, Any] | None = None, **columns: Any) -> RecordedCurves:
         {"step": 100 * (i + 1)} | {name: float(values[i]) for name, values in full.items()}
         for i in range(length)
     ]
-    return RecordedCurves(rows, config or {})
+    return DiagnosedRun(rows, config or {})
 
 
-def peak(top: float, end: float, start: float = 100.0) -> RecordedCurves:
+def peak(top: float, end: float, start: float = 100.0) -> DiagnosedRun:
     """A return that rises to the top in the middle of a run, and ends elsewhere."""
     return run(episode_return_recent=np.concatenate([np.linspace(start, top, 30), np.linspace(top, end, 30)]))
 
 
 def test_a_return_is_lost_that_had_been_gained_and_no_other() -> None:
-    assert lost(peak(1000.0, 100.0), 0.75) is not None
-    assert lost(peak(1000.0, 900.0), 0.75) is None
-    assert lost(peak(1000.0, 2000.0), 0.75) is None
-    assert lost(peak(120.0, 100.0), 0.75) is None  # a gain of a sixth is noise
-    found = lost(peak(1000.0, 100.0), 0.75)
-    assert found is not None and found.first < found.last == 6000 and found.value < 300
+    assert return_lost(peak(1000.0, 100.0), 0.75) is not None
+    assert return_lost(peak(1000.0, 900.0), 0.75) is None
+    assert return_lost(peak(1000.0, 2000.0), 0.75) is None
+    assert return_lost(peak(120.0, 100.0), 0.75) is None  # a gain of a sixth is noise
+    found = return_lost(peak(1000.0, 100.0), 0.75)
+    assert found is not None and found.first_step < found.last_step == 6000 and found.value < 300
 
 
 def test_a_bound_of_the_config_is_multiplied() -> None:
-    look = times("algo.max_kl", stays_above("kl"))
+    look = relative_to("algo.max_kl", stays_above("kl"))
     config = {"algo": {"max_kl": 0.01}}
     assert look(run(config, kl=np.full(10, 0.04)), 3.0) is not None
     assert look(run(config, kl=np.full(10, 0.02)), 3.0) is None
@@ -53,17 +53,17 @@ def test_a_bound_of_the_config_is_multiplied() -> None:
 
 
 def test_a_step_that_was_shortened_is_not_rejected() -> None:
-    assert search_rejects(run(line_search_fraction=[0.5, 0.8, 0.25, 1.0]), 0.25) is None
-    assert search_rejects(run(line_search_fraction=[0.0, 0.5, 0.5, 0.5]), 0.25) is None
-    found = search_rejects(run(line_search_fraction=[0.0, 0.0, 0.5, 0.5]), 0.25)
-    assert found is not None and (found.first, found.last, found.share) == (100, 200, 0.5)
+    assert line_search_rejects(run(line_search_fraction=[0.5, 0.8, 0.25, 1.0]), 0.25) is None
+    assert line_search_rejects(run(line_search_fraction=[0.0, 0.5, 0.5, 0.5]), 0.25) is None
+    found = line_search_rejects(run(line_search_fraction=[0.0, 0.0, 0.5, 0.5]), 0.25)
+    assert found is not None and (found.first_step, found.last_step, found.fraction) == (100, 200, 0.5)
 
 
 def test_gains_are_apart_where_the_actual_one_falls_short() -> None:
-    assert gains_apart(run(surrogate_gain=np.full(10, 0.1), predicted_gain=1.0), 0.25) is not None
-    assert gains_apart(run(surrogate_gain=np.full(10, 0.9), predicted_gain=1.0), 0.25) is None
-    assert gains_apart(run(surrogate_gain=np.full(10, 9.0), predicted_gain=1.0), 0.25) is None
-    assert gains_apart(run(surrogate_gain=np.full(10, -1.0), predicted_gain=-1.0), 0.25) is None
+    assert gain_below_prediction(run(surrogate_gain=np.full(10, 0.1), predicted_gain=1.0), 0.25) is not None
+    assert gain_below_prediction(run(surrogate_gain=np.full(10, 0.9), predicted_gain=1.0), 0.25) is None
+    assert gain_below_prediction(run(surrogate_gain=np.full(10, 9.0), predicted_gain=1.0), 0.25) is None
+    assert gain_below_prediction(run(surrogate_gain=np.full(10, -1.0), predicted_gain=-1.0), 0.25) is None
 
 
 def test_a_lag_that_was_measured_beats_one_that_was_asked_for() -> None:
@@ -74,8 +74,8 @@ def test_a_lag_that_was_measured_beats_one_that_was_asked_for() -> None:
 
 
 def test_rows_of_an_update_are_not_those_of_the_updates_between_two_looks() -> None:
-    assert run(iteration=np.arange(1, 9)).rows_an_update() == 100
-    assert run(iteration=10 * np.arange(1, 9)).rows_an_update() == 10
+    assert run(iteration=np.arange(1, 9)).steps_per_update() == 100
+    assert run(iteration=10 * np.arange(1, 9)).steps_per_update() == 10
 
 
 @pytest.mark.parametrize(("length", "horizon"), [(20.0, 20.0), (1000.0, 100.0)])
@@ -84,4 +84,4 @@ def test_a_return_is_no_longer_than_its_episode_nor_than_the_discount_sees(
 ) -> None:
     """Of 3 a step, at a discount of 0.99."""
     recorded = run({"algo": {"discount": 0.99}}, episode_return=np.full(8, 3 * length), episode_length=length)
-    assert typical_value(recorded)[1] == pytest.approx(3 * horizon)
+    assert typical_return(recorded)[1] == pytest.approx(3 * horizon)

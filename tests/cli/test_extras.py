@@ -13,7 +13,7 @@ from pgx.config.compose import compose
 from pgx.config.run_config import SearchConfig
 from pgx.core.imports import EXTRAS, import_problem
 from pgx.sweeps.plan import Job, Plan, write_plan
-from pgx.sweeps.search import STUDY
+from pgx.sweeps.search import STUDY_FILE
 from tests.command import Command
 
 ROOT = Path(__file__).parents[2]
@@ -138,7 +138,7 @@ def test_a_search_is_seen_and_not_resumed_without_optuna(
     search = tmp_path / "search"
     search.mkdir()
     write_plan(search, Plan((Job((), search / "trial_000"),), (), tmp_path, SearchConfig(**section)))  # type: ignore[arg-type]
-    (search / STUDY).touch()
+    (search / STUDY_FILE).touch()
     says = absent("optuna", True)
     seen = command("sweep", "status", "search")
     assert seen.code == 0 and f"best trial: unknown: {says}" in seen.out

@@ -17,7 +17,7 @@ from pgx.config.stored import read_config
 from pgx.config.validate import validate
 from pgx.core.errors import UserError
 from pgx.sweeps.plan import read_plan
-from pgx.sweeps.trust import of_runs, would_do
+from pgx.sweeps.trust import untrusted_actions, untrusted_actions_of_runs
 from tests.command import Command
 from tests.conftest import composed
 
@@ -173,7 +173,7 @@ SEARCH = {
 
 def test_a_plain_plan_asks_for_nothing(tmp_path: Path) -> None:
     folder = plain(tmp_path, hydra=["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"])
-    assert would_do(folder, read_plan(folder), typed=[]) == []
+    assert untrusted_actions(folder, read_plan(folder), typed=[]) == []
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_pickles_in_a_sweep_s_folder_are_seen_whoever_named_the_launcher(
 
 def test_what_the_user_has_typed_for_hydra_is_nobody_else_s(tmp_path: Path) -> None:
     plan = read_plan(folder := plain(tmp_path, hydra=["hydra.launcher.address=head:6379"]))
-    assert would_do(folder, plan, typed=["hydra.launcher.address=head:6379"]) == []
+    assert untrusted_actions(folder, plan, typed=["hydra.launcher.address=head:6379"]) == []
 
 
 def test_a_cluster_that_a_begun_trial_names_is_seen_beside_a_module_that_the_user_named(
@@ -276,7 +276,7 @@ def test_a_cluster_that_a_begun_trial_names_is_seen_beside_a_module_that_the_use
     (tmp_path / "job").mkdir()
     asked = ["algo=impala", f"env={NAMED}", "runner.backend=ray", "runner.address=stranger:6379"]
     (tmp_path / "job" / "trial.json").write_text(json.dumps({"number": 0, "overrides": asked}))
-    (line,) = of_runs(read_plan(folder), frozenset({NAMED}))
+    (line,) = untrusted_actions_of_runs(read_plan(folder), frozenset({NAMED}))
     assert "would join that Ray cluster" in line
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from pgx.runs.lock import hold
-from pgx.sweeps.plan import LOST, STOP_FILE, Job, Plan, dispatch, write_plan
+from pgx.sweeps.plan import KILLED, STOP_FILE, Job, Plan, launch_until_ended, write_plan
 from pgx.sweeps.progress import read_progress, write_failure
-from pgx.sweeps.report import closing
+from pgx.sweeps.report import result_lines
 from tests.command import Command
 
 
@@ -57,9 +57,9 @@ def jobs(folder: Path, *names: str) -> list[Job]:
 @pytest.mark.slow
 def test_one_deadly_job_costs_no_other_its_end(tmp_path: Path, pool: Pool, launches: list[list[str]]) -> None:
     all_jobs = jobs(tmp_path, "a", "deadly", "b", "c", "deadly2", "d")
-    dispatch(tmp_path, all_jobs, pool)
+    launch_until_ended(tmp_path, all_jobs, pool)
     assert {job.run_dir.name: read_progress(job.run_dir).error for job in all_jobs} == {
-        name: LOST if "deadly" in name else "as it should"
+        name: KILLED if "deadly" in name else "as it should"
         for name in ("a", "deadly", "b", "c", "deadly2", "d")
     }
     assert ["deadly"] in launches and ["deadly2"] in launches  # each was found out alone
@@ -78,25 +78,25 @@ def test_a_killed_job_is_named_and_the_others_end(command: Command, tmp_path: Pa
             process.start()
             process.join()
 
-    dispatch(tmp_path, plan.jobs, launch)
+    launch_until_ended(tmp_path, plan.jobs, launch)
     assert {job.run_dir.name: read_progress(job.run_dir).error for job in plan.jobs} == {
-        "a": "as it should", "deadly": LOST, "b": "as it should"
+        "a": "as it should", "deadly": KILLED, "b": "as it should"
     }  # fmt: skip
-    assert any(line.startswith(f"deadly: {LOST}") for line in closing(tmp_path, plan)[1])
+    assert any(line.startswith(f"deadly: {KILLED}") for line in result_lines(tmp_path, plan)[1])
     said = command("sweep", "status", ".")
-    assert said.code == 0 and f"deadly: {LOST}" in said.out and "3 failed" in said.out
+    assert said.code == 0 and f"deadly: {KILLED}" in said.out and "3 failed" in said.out
 
 
 @pytest.mark.system
 def test_a_job_that_ended_is_not_launched_again(
     tmp_path: Path, pool: Pool, launches: list[list[str]]
 ) -> None:
-    dispatch(tmp_path, jobs(tmp_path, "a", "b"), pool)
+    launch_until_ended(tmp_path, jobs(tmp_path, "a", "b"), pool)
     assert launches == [["a", "b"]]
 
 
 def test_a_launcher_that_begins_nothing_is_not_asked_for_ever(tmp_path: Path) -> None:
-    dispatch(tmp_path, jobs(tmp_path, "a"), lambda jobs: None)
+    launch_until_ended(tmp_path, jobs(tmp_path, "a"), lambda jobs: None)
     run = read_progress(tmp_path / "a")
     assert run.state == "failed" and "without having begun" in str(run.error)
 
@@ -105,5 +105,5 @@ def test_nothing_is_launched_once_a_stop_is_asked_for(tmp_path: Path) -> None:
     def launch(jobs: Sequence[Job]) -> None:
         (tmp_path / STOP_FILE).touch()
 
-    dispatch(tmp_path, jobs(tmp_path, "a", "b"), launch)
+    launch_until_ended(tmp_path, jobs(tmp_path, "a", "b"), launch)
     assert read_progress(tmp_path / "a").state == "waiting"  # nor is it called failed

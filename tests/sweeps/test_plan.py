@@ -16,7 +16,7 @@ from pgx.config.compose import compose
 from pgx.config.overrides import parse
 from pgx.config.run_config import SearchConfig
 from pgx.core.errors import UserError
-from pgx.sweeps.plan import Job, Plan, launched, quoted, read_plan, refuse_other, write_plan
+from pgx.sweeps.plan import Job, Plan, launch_overrides, quoted, read_plan, refuse_other_sweep, write_plan
 
 SEARCH = SearchConfig(
     ["algo=ppo"], {"algo.clip_range": "interval(0.1, 0.3)"}, 3, 0, "final_return", "median", 10, 0, 0
@@ -86,22 +86,22 @@ def test_an_entry_of_a_plan_that_is_not_text_is_refused(
 
 def test_another_sweep_is_refused_with_what_differs(tmp_path: Path) -> None:
     there = plan(("seed=0",), ("seed=1",))
-    refuse_other(tmp_path, there, there, "pgx sweep resume here")
+    refuse_other_sweep(tmp_path, there, there, "pgx sweep resume here")
     with pytest.raises(UserError, match="not asked for: seed=1; not there: seed=2"):
-        refuse_other(tmp_path, there, plan(("seed=0",), ("seed=2",)), "pgx sweep resume here")
+        refuse_other_sweep(tmp_path, there, plan(("seed=0",), ("seed=2",)), "pgx sweep resume here")
     with pytest.raises(UserError, match="another order"):
-        refuse_other(tmp_path, there, plan(("seed=1",), ("seed=0",)), "pgx sweep resume here")
+        refuse_other_sweep(tmp_path, there, plan(("seed=1",), ("seed=0",)), "pgx sweep resume here")
     with pytest.raises(UserError, match="one is a search"):
-        refuse_other(tmp_path, there, plan(search=SEARCH), "pgx sweep resume here")
+        refuse_other_sweep(tmp_path, there, plan(search=SEARCH), "pgx sweep resume here")
 
 
 def test_a_search_may_have_more_trials_and_nothing_else(tmp_path: Path) -> None:
     there = plan(search=SEARCH)
-    refuse_other(tmp_path, there, plan(search=replace(SEARCH, trials=9)), "pgx sweep resume here")
+    refuse_other_sweep(tmp_path, there, plan(search=replace(SEARCH, trials=9)), "pgx sweep resume here")
     with pytest.raises(UserError, match="trials: 3 there, 2 asked for"):
-        refuse_other(tmp_path, there, plan(search=replace(SEARCH, trials=2)), "pgx sweep resume here")
+        refuse_other_sweep(tmp_path, there, plan(search=replace(SEARCH, trials=2)), "pgx sweep resume here")
     with pytest.raises(UserError, match="seed: 0 there, 1 asked for"):
-        refuse_other(tmp_path, there, plan(search=replace(SEARCH, seed=1)), "pgx sweep resume here")
+        refuse_other_sweep(tmp_path, there, plan(search=replace(SEARCH, seed=1)), "pgx sweep resume here")
 
 
 def test_a_job_is_told_from_the_others_by_what_they_do_not_share() -> None:
@@ -113,11 +113,11 @@ def test_a_job_is_told_from_the_others_by_what_they_do_not_share() -> None:
 
 def test_a_job_has_its_folder_and_its_share_of_threads_unless_it_says_so() -> None:
     asked = plan(("seed=0", "run_dir=elsewhere/${seed}"), ("seed=1", "env.num_threads=7"))
-    first, second = (launched(asked, job, threads=2) for job in asked.jobs)
+    first, second = (launch_overrides(asked, job, threads=2) for job in asked.jobs)
     cfg = compose(first)
     assert (cfg.run_dir, cfg.env.num_threads, cfg.seed) == ("/runs/0", 2, 0)
     assert compose(second).env.num_threads == 7
-    assert compose(launched(asked, asked.jobs[0], threads=None)).env.num_threads is None
+    assert compose(launch_overrides(asked, asked.jobs[0], threads=None)).env.num_threads is None
 
 
 def test_the_command_that_repeats_a_job_leaves_out_the_folder_and_is_fit_for_a_shell() -> None:

@@ -8,7 +8,7 @@ import pytest
 from pgx.core.stopping import StopAtCheckpoint
 from pgx.runs.lock import hold
 from pgx.runs.writer import refuse_used
-from pgx.sweeps.progress import Progress, clear, read_progress, resumable, seconds_left, write_failure
+from pgx.sweeps.progress import Progress, clear_run, read_progress, resumable, seconds_left, write_failure
 from pgx.training.callbacks import Stop, TrainingState
 from tests.conftest import Make, small, stop_when
 
@@ -93,7 +93,7 @@ def test_what_died_before_its_first_checkpoint_can_begin_anew(make: Make, tmp_pa
     with pytest.raises(StopAtCheckpoint):
         trainer.train()
     assert not resumable(tmp_path / "run")
-    clear(tmp_path / "run")
+    clear_run(tmp_path / "run")
     assert read_progress(tmp_path / "run").state == "waiting"
     make(*RUN).train()
     steps = [

@@ -19,7 +19,14 @@ from pgx.core.paths import choices
 from pgx.runs.writer import SUMMARY
 from pgx.sweeps.plan import Job
 from pgx.sweeps.progress import write_failure
-from pgx.sweeps.search import Trial, corners, distributions, forget_unwritten, open_study, settle
+from pgx.sweeps.search import (
+    Trial,
+    boundary_overrides,
+    distributions,
+    fail_unrecorded_trials,
+    open_study,
+    update_study,
+)
 
 SEARCH = SearchConfig(
     overrides=["algo=ppo", "env=CartPole-v1"],
@@ -65,7 +72,7 @@ def test_every_search_that_is_offered_is_valid_at_its_corners(name: str) -> None
     cfg = compose([f"sweep={name}"])
     validate(cfg)
     search = SearchConfig(**{str(k): v for k, v in OmegaConf.to_container(cfg.sweep).items()})
-    found = corners(search)
+    found = boundary_overrides(search)
     assert len(found) >= 2 * len(search.space)
     for overrides in found:
         validate(compose(overrides))
@@ -132,7 +139,7 @@ def test_a_trial_worse_than_the_median_at_the_same_step_is_given_up_after_the_wa
         report = Trial(tmp_path, SEARCH, tmp_path / f"{n}", n).pruning().rejects
         assert not any(report(steps, level) for steps in (130, 230, 330))
         end(tmp_path / f"{n}", "finished", level)
-        settle(tmp_path, SEARCH, [Job((), tmp_path / f"{n}")])
+        update_study(tmp_path, SEARCH, [Job((), tmp_path / f"{n}")])
     bad = Trial(tmp_path, SEARCH, tmp_path / "bad", 2).pruning().rejects
     assert not bad(110, 1.0)  # within warmup_steps
     assert not bad(205, None)  # no episode has ended
@@ -160,7 +167,7 @@ def test_the_study_is_told_once_what_the_folders_say(tmp_path: Path) -> None:
     write_failure(jobs[2].run_dir, "it fell")
     end(jobs[3].run_dir, "finished", None)  # no episode ended: there is nothing to compare
     for _ in range(2):
-        settle(tmp_path, SEARCH, jobs)
+        update_study(tmp_path, SEARCH, jobs)
         trials = open_study(tmp_path, SEARCH).trials
         assert [trial.state for trial in trials] == [
             TrialState.COMPLETE,
@@ -175,7 +182,7 @@ def test_the_study_is_told_once_what_the_folders_say(tmp_path: Path) -> None:
 def test_a_trial_whose_job_died_before_it_noted_it_is_forgotten(tmp_path: Path) -> None:
     lost = open_study(tmp_path, SEARCH).ask(distributions(SEARCH))
     kept = Trial(tmp_path, SEARCH, tmp_path / "run", 0)
-    forget_unwritten(tmp_path, SEARCH, [Job((), tmp_path / "run")])
+    fail_unrecorded_trials(tmp_path, SEARCH, [Job((), tmp_path / "run")])
     states = {
         trial.number: trial.state
         for trial in optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path}/study.db").trials
@@ -190,7 +197,7 @@ def _several(folder: Path, first: int, number: int) -> None:
         trial.describe(0)
         trial.pruning().rejects(130, 1.0)
         end(folder / f"{n}", "finished", float(n))
-        settle(folder, SEARCH, [Job((), folder / f"{n}")])
+        update_study(folder, SEARCH, [Job((), folder / f"{n}")])
 
 
 @pytest.mark.system
