@@ -129,7 +129,7 @@ def on_grid(curves: Sequence[Series], end: float) -> tuple[Array, Array]:
 
 
 @dataclass(frozen=True)
-class GroupCurve:
+class Curve:
     """A statistic over an axis, with its interval where there are runs enough for one."""
 
     x: Array  # [G]
@@ -157,11 +157,11 @@ class Group:
     median: Estimate
     mean: Estimate
     area: Estimate  # IQM over runs of each run's mean over training
-    curves: Mapping[Axis, GroupCurve]  # IQM at each step, over the median cost until then
+    curves: Mapping[Axis, Curve]  # IQM at each step, over the median cost until then
     run_curves: Strata  # [n, G] an environment: each run's metric, at the steps of curves[STEPS].x
-    profile: GroupCurve  # share of runs above a score
+    profile: Curve  # share of runs above a score
     health: Mapping[str, tuple[float, float]]  # by tag: mean over training, and over its last tenth
-    health_curves: Mapping[str, GroupCurve]  # by tag: median over runs at each step
+    health_curves: Mapping[str, Curve]  # by tag: median over runs at each step
     costs: Mapping[Axis, Cost]
 
 
@@ -356,8 +356,8 @@ def summarize_group(
 def iqm_curve(x: Array, strata: Strata, how: Resampling) -> Curve:
     centre = value(strata, iqm)
     if min(len(stratum) for stratum in strata) < 2:
-        return GroupCurve(x, centre, None, None)
-    return GroupCurve(x, centre, *interval(strata, iqm, how))
+        return Curve(x, centre, None, None)
+    return Curve(x, centre, *interval(strata, iqm, how))
 
 
 def curves_over_costs(runs: Sequence[RecordedRun], curve: Curve) -> Curves:
@@ -373,12 +373,12 @@ def curves_over_costs(runs: Sequence[RecordedRun], curve: Curve) -> Curves:
     return found
 
 
-def _profile(scores: Strata, thresholds: Array, how: Resampling) -> GroupCurve:
+def _profile(scores: Strata, thresholds: Array, how: Resampling) -> Curve:
     above = profile(scores, thresholds)
     centre = value(above, mean)
     if min(len(stratum) for stratum in scores) < 2:
-        return GroupCurve(thresholds, centre, None, None)
-    return GroupCurve(thresholds, centre, *interval(above, mean, how))
+        return Curve(thresholds, centre, None, None)
+    return Curve(thresholds, centre, *interval(above, mean, how))
 
 
 def score_thresholds(scores: Sequence[float]) -> Array:
@@ -664,9 +664,7 @@ def health_curves(runs: Sequence[RecordedRun], grid: Array) -> dict[str, Curve]:
             values = [
                 np.where(i, one.interpolate(grid), np.nan) for one, i in zip(having, inside, strict=True)
             ]
-            found[name] = GroupCurve(
-                grid[known], np.nanmedian(np.stack(values)[:, known], axis=0), None, None
-            )
+            found[name] = Curve(grid[known], np.nanmedian(np.stack(values)[:, known], axis=0), None, None)
     return found
 
 

@@ -1,4 +1,4 @@
-"""What a run wrote, as a doctor looks at it: curves of metrics, values of the config, how it ended."""
+"""Metrics, config and summary of a run, as the diagnosis reads them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,23 +9,33 @@ import numpy as np
 from pgx.analysis.statistics import Array
 from pgx.runs.metrics import tag
 
-_SMALLEST_WINDOW = 5  # looks: the fewest whose median one odd look does not move
-_WINDOW_FRACTION = 0.1  # share of a run's looks that a median is taken over
+_SMALLEST_WINDOW = 5  # logged updates: a single outlier does not change the median of five
+_WINDOW_FRACTION = 0.1  # of a run's logged updates
 
 
 @dataclass(frozen=True)
 class MetricCurve:
-    """One metric over environment steps."""
+    """One metric over environment steps.
 
-    key: str  # of pgx.runs.metrics
-    steps: Array  # [n]
-    values: Array  # [n]
+    Args:
+        key: of pgx.runs.metrics.
+        steps: environment steps [n].
+        values: in the metric's unit [n].
+    """
+
+    key: str
+    steps: Array
+    values: Array
 
     def __len__(self) -> int:
         return len(self.values)
 
     def medians(self) -> tuple[Array, Array, Array]:
-        """Medians over windows of a tenth of the looks, 5 at least; the steps at which each begins; and ends; [m]."""
+        """Return medians over sliding windows of a tenth of the rows, at least 5.
+
+        Returns:
+            Medians [m], and the steps at which each window begins and ends [m].
+        """
         width = min(len(self), max(_SMALLEST_WINDOW, round(_WINDOW_FRACTION * len(self))))
         if width == 0:
             return self.values, self.steps, self.steps
@@ -35,15 +45,22 @@ class MetricCurve:
 
 @dataclass(frozen=True)
 class DiagnosedRun:
-    """A run, as far as its files tell."""
+    """Contents of a run's files.
 
-    rows: list[dict[str, Any]]  # of metrics.jsonl
-    config: Mapping[str, Any]  # as it was resolved; empty: not known
-    summary: Mapping[str, Any] = field(default_factory=dict)  # how it ended; empty: it has not
-    running: bool | None = None  # whether a process holds its lock; None: not known
+    Args:
+        rows: of metrics.jsonl.
+        config: resolved config; empty: unknown.
+        summary: of summary.json; empty: the run has not ended.
+        running: a process holds the run's lock; None: unknown.
+    """
+
+    rows: list[dict[str, Any]]
+    config: Mapping[str, Any]
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    running: bool | None = None
 
     def value(self, key: str) -> Any:
-        """A value of the config by its key, `algo.max_kl`; None: it has none of that name."""
+        """Return a value of the config by its dotted key, for example algo.max_kl; None if it does not exist."""
         found: Any = self.config
         for name in key.split("."):
             if not isinstance(found, Mapping):
@@ -52,16 +69,16 @@ class DiagnosedRun:
         return found
 
     def number(self, key: str) -> float | None:
-        """The same where it is a number; None: it is something else."""
+        """Return a value of the config that is a number; None if it is not."""
         found = self.value(key)
         return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
 
     def curve(self, key: str) -> MetricCurve:
-        """A metric by its key in pgx.runs.metrics, at the looks that have it."""
+        """Return a metric by its key in pgx.runs.metrics, from the rows that have it."""
         return self.curves(key)[0]
 
     def curves(self, *keys: str) -> list[MetricCurve]:
-        """Several metrics, at the looks that have all of them."""
+        """Return several metrics, from the rows that have all of them."""
         tags = [tag(key) for key in keys]
         rows = [row for row in self.rows if all(isinstance(row.get(name), int | float) for name in tags)]
         steps = np.array([row["step"] for row in rows], dtype=float)
@@ -71,11 +88,11 @@ class DiagnosedRun:
         ]
 
     def logged_updates(self) -> int:
-        """Updates whose health was measured."""
+        """Return the number of updates whose health was measured."""
         return len(self.curve("kl"))
 
     def steps_per_update(self) -> float | None:
-        """Environment steps that an update learned from, in the middle of the run; None: not known."""
+        """Return the median number of environment steps per update; None if unknown."""
         iteration = self.curve("iteration")
         if len(iteration) < 2:
             return None

@@ -1,8 +1,6 @@
-"""A row of the doctor's table, and the kinds of runs that rows apply to.
+"""Table of the problems that `pgx doctor` knows, causes before consequences.
 
-THE table of what `pgx doctor` knows: signs, bounds with their sources, and what to turn.
-
-Causes come before what follows from them. `python -m pgx.analysis.diagnostics` prints the table of docs/doctor.md.
+`python -m pgx.analysis.diagnostics` prints the table of docs/doctor.md.
 """
 
 import operator
@@ -17,7 +15,7 @@ from pgx.runs.metrics import tag
 
 @dataclass(frozen=True)
 class RunFilter:
-    """The runs that a problem can befall."""
+    """Runs in which a problem can occur."""
 
     description: str
     matches: Callable[[DiagnosedRun], bool]
@@ -25,7 +23,21 @@ class RunFilter:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that goes wrong in a run."""
+    """Row of the table.
+
+    Args:
+        name: of the problem.
+        metrics: keys in pgx.runs.metrics that the detector reads.
+        criterion: text; {} stands for the bound.
+        bound: argument of the detector.
+        source: of the bound.
+        remedies: "ACTION KEY" or "ACTION KEY=VALUE", the most promising first. ACTION is raise, lower, set, use or
+            check.
+        applies_to: runs in which the problem can occur.
+        detector: returns the evidence, or None.
+        consequences: names of problems that this one explains.
+        min_rows: rows of metrics that the detector needs.
+    """
 
     name: str
     metrics: tuple[str, ...]
@@ -82,7 +94,7 @@ GAUSSIAN = RunFilter(
 
 
 _STEP_PROBLEMS = (
-    "KL over its bound", "ESS collapse", "clip fraction high", "predicted and actual gain apart", "return lost",
+    "KL over its bound", "ESS collapse", "clip fraction high", "gain below prediction", "return lost",
 )  # fmt: skip
 _DOWNSTREAM = (
     *_STEP_PROBLEMS, "numbers not finite", "actions outside the bounds",
@@ -95,87 +107,87 @@ _CG_PROBLEM = "conjugate gradient does not converge"
 PROBLEMS: tuple[Problem, ...] = (
     Problem(
         "advantages are all zero", ("advantage_std",),
-        "each minibatch is one row whose advantage is normalised, or the standard deviation of the advantages is {} "
-        "in half of the updates whose returns differ", 0.0,
-        "(A - mean) / std of a single row is 0 / 0, which is taken as 0: such an update has no gradient",
+        "each minibatch is one row and its advantage is normalized, or the standard deviation of the advantages is "
+        "{} in half of the updates whose returns differ", 0.0,
+        "(A - mean) / std of a single row is 0 / 0 and counts as 0, so the update has no gradient",
         ("raise algo.minibatch_size", "raise env.num_envs", "raise runner.rollout_steps",
          "set algo.normalize_advantage"),
         ONLINE, detectors.zero_advantages,
         (*_DOWNSTREAM, "no signal", "too few steps in an update", "learning rate too high", "steps too short",
-         "damping too large", "entropy held up by its bonus"),
+         "damping too large", "entropy bonus too large"),
         min_rows=1,
     ),
     Problem(
-        "no reward was ever seen", ("episode_return_min", "episode_return_max"),
+        "no reward", ("episode_return_min", "episode_return_max"),
         "every episode of the run returns {}", 0.0,
-        "pgx's own: without a reward there is nothing to learn from",
-        ("look env.id: pgx check shows its rewards", "raise trainer.total_steps", "raise algo.entropy_coefficient",
+        "pgx: without rewards there is nothing to learn",
+        ("check env.id: pgx check shows its rewards", "raise trainer.total_steps", "raise algo.entropy_coefficient",
          "raise policy.log_std_init"),
         ONLINE, detectors.no_reward,
         (*_DOWNSTREAM, "no signal", "learning rate too high", "steps too short", "damping too large",
-         "entropy held up by its bonus"),
+         "entropy bonus too large"),
     ),
     Problem(
         "no signal", ("episode_return_min", "episode_return_max"),
-        "all episodes of the run return the same, to within {}", 0.0,
-        "pgx's own: without differences every advantage is noise",
-        ("look env.id: pgx check shows its rewards", "raise policy.log_std_init", "raise algo.entropy_coefficient"),
+        "the returns of all episodes differ by at most {}", 0.0,
+        "pgx: if all returns are equal, advantages are noise",
+        ("check env.id: pgx check shows its rewards", "raise policy.log_std_init", "raise algo.entropy_coefficient"),
         ONLINE, detectors.identical_returns,
-        (*_DOWNSTREAM, "steps too short", "learning rate too high", "entropy held up by its bonus"),
+        (*_DOWNSTREAM, "steps too short", "learning rate too high", "entropy bonus too large"),
     ),
     Problem(
         "reward scale", ("episode_return", "episode_length"),
-        "with `env.scale_reward=false`: discounted returns above {} (reward a step times the steps that the discount "
-        "looks ahead)", 1000.0,
-        "pgx's own: Adam at 3e-4 moves the output of a layer of 64 by some 0.02 a step; that scale matters: "
+        "with `env.scale_reward=false`: discounted returns above {} (reward per step times min(episode length, "
+        "1 / (1 - discount)))", 1000.0,
+        "pgx: Adam at 3e-4 changes the output of a layer of 64 units by about 0.02 per step; effect of the scale: "
         "Henderson et al., 2018, section 4.4; van Hasselt et al., 2016",
-        ("true env.scale_reward",),
+        ("set env.scale_reward=true",),
         ONLINE, detectors.large_unscaled_returns, (*_DOWNSTREAM, "learning rate too high", "steps too short"),
     ),
     Problem(
         "rewards are clipped", ("clipped_reward_fraction",),
-        "above {} of the scaled rewards exceed `env.reward_clip`", 0.1,
-        "pgx's own: what is clipped away cannot be learned from",
-        ("raise env.reward_clip", "true env.scale_reward"),
+        "more than {} of the scaled rewards exceed `env.reward_clip`", 0.1,
+        "pgx: clipped rewards carry no information",
+        ("raise env.reward_clip", "set env.scale_reward=true"),
         ONLINE, stays_above("clipped_reward_fraction"), ("critic explains nothing",),
     ),
     Problem(
-        "too few episodes in an update", ("episodes", "iteration"), "fewer than {}", 4.0,
-        "pgx's own: with n episodes a baseline of the others' mean rests on n - 1",
+        "too few episodes in an update", ("episodes", "iteration"), "fewer than {} episodes", 4.0,
+        "pgx: with n episodes, a leave-one-out baseline averages n - 1",
         ("raise env.num_envs", "raise runner.episodes_per_env"),
         EPISODES, detectors.few_episodes, (*_DOWNSTREAM, "learning rate too high"),
     ),
     Problem(
         "too few steps in an update", ("iteration",), "fewer than {} environment steps", 32.0,
-        "RL Baselines3 Zoo's smallest rollouts and minibatches; why noise grows: McCandlish et al., 2018",
+        "the smallest rollouts and minibatches of RL Baselines3 Zoo; gradient noise: McCandlish et al., 2018",
         ("raise env.num_envs", "raise runner.rollout_steps"),
         STEPWISE, detectors.few_rows, (*_DOWNSTREAM, "learning rate too high", "steps too short"),
     ),
     Problem(
         "policy lag without correction", ("ess",),
-        "the acting policy is more than {} updates behind, and nothing weighs its actions", 2.0,
-        "pgx's own measurement: a lag of 1 costs nothing, 4 half of the return (docs/algorithms/impala.md)",
-        ("lower runner.lag", "lower runner.queue", "take algo=vtrace"),
+        "the behaviour policy is more than {} updates old, and the rule has no importance weights", 2.0,
+        "pgx, measured: a lag of 1 has no effect, a lag of 4 halves the return (docs/algorithms/impala.md)",
+        ("lower runner.lag", "lower runner.queue", "use algo=vtrace"),
         UNCORRECTED, detectors.uncorrected_lag, (*_DOWNSTREAM, "learning rate too high", "steps too short"),
     ),
     Problem(
-        "policy lag cuts the weights", ("rho_clipped",), "above {} of the weights is cut off by `algo.rho_clip`", 0.2,
-        "pgx's own (docs/algorithms/vtrace.md); what is learned then: Espeholt et al., 2018, section 4.1",
+        "policy lag truncates the weights", ("rho_clipped",), "`algo.rho_clip` truncates more than {} of the weights", 0.2,
+        "pgx (docs/algorithms/vtrace.md); the policy that is then evaluated: Espeholt et al., 2018, section 4.1",
         ("lower runner.lag", "lower runner.queue", "lower optimizer.learning_rate", "raise algo.rho_clip"),
         CORRECTED, stays_above("rho_clipped"), _STEP_PROBLEMS,
     ),
     Problem(
-        "entropy held up by its bonus", ("entropy",),
-        "with `algo.entropy_coefficient` above 0.1: entropy in the later half at {} of its beginning or more", 0.98,
+        "entropy bonus too large", ("entropy",),
+        "with `algo.entropy_coefficient` above 0.1: entropy in the second half is at least {} of its initial value", 0.98,
         "RL Baselines3 Zoo searches coefficients up to 0.1; Mnih et al., 2016: 0.01",
         ("lower algo.entropy_coefficient",),
         BONUS, detectors.with_setting("algo.entropy_coefficient", operator.gt, detectors.entropy_held_up, 0.1),
         (*_DOWNSTREAM, "learning rate too high", "steps too short"),
     ),
     Problem(
-        "begins without exploring", ("entropy",),
-        "`policy.log_std_init` below {}: actions begin within a fiftieth of their unit", -4.0,
-        "RL Baselines3 Zoo searches from -4 on; pgx and Stable-Baselines3 take 0",
+        "initial policy too narrow", ("entropy",),
+        "`policy.log_std_init` below {}: the initial standard deviation is below 0.02", -4.0,
+        "RL Baselines3 Zoo searches from -4; pgx and Stable-Baselines3 use 0",
         ("raise policy.log_std_init",),
         CONTINUOUS, detectors.narrow_start,
         (*_DOWNSTREAM, "learning rate too high", "trust region too wide", "steps too short", "damping too small",
@@ -190,29 +202,29 @@ PROBLEMS: tuple[Problem, ...] = (
     ),
     Problem(
         "damping too small", ("cg_residual", "kl"),
-        "`algo.damping` below {}, and the full step is not taken, or CG leaves half of the gradient, or KL is ten "
-        "times `algo.max_kl` in any update", 1e-3,
-        "a tenth of the smallest that RL Baselines3 Zoo lists; modular_rl and pgx take 0.1 and more",
+        "`algo.damping` below {}, and the line search shortens steps, or the CG residual is above half of the gradient, "
+        "or KL of any update is above ten times `algo.max_kl`", 1e-3,
+        "a tenth of the smallest value in RL Baselines3 Zoo; modular_rl and pgx use 0.1 or more",
         ("raise algo.damping",),
         CONJUGATE, detectors.with_setting("algo.damping", operator.lt, detectors.full_step_fails, 0.0),
         (*_DOWNSTREAM, "trust region too wide", _CG_PROBLEM),
     ),
     Problem(
         "trust region too wide", ("kl",), "KL of an update above {} nats", 0.3,
-        "three times the largest that RL Baselines3 Zoo lists and pgx takes, 0.1; Schulman et al., 2015: 0.01",
+        "three times the largest value in RL Baselines3 Zoo and pgx, 0.1; Schulman et al., 2015: 0.01",
         ("lower algo.max_kl", "raise algo.damping"),
         TRUST, stays_above("kl"), (*_DOWNSTREAM, "damping too large", _CG_PROBLEM),
     ),
     Problem(
         "conjugate gradient does not converge", ("cg_residual",), "`algo/cg_residual` above {}", 0.7,
-        "pgx's own; inexact Newton methods ask for 0.5 or less: Nocedal and Wright, 2006, section 7.1",
+        "pgx; inexact Newton methods require at most 0.5: Nocedal and Wright, 2006, section 7.1",
         ("raise algo.cg_steps", "raise algo.damping"),
         CONJUGATE, stays_above("cg_residual"), ("line search rejects", "damping too large", *_STEP_PROBLEMS),
     ),
     Problem(
         "learning rate too high", ("kl",),
         "KL above {} nats in half of the run, or above twice that in a quarter of the updates, or above twenty times "
-        "that in the first", 0.05,
+        "that in the first update", 0.05,
         "docs/algorithms/ppo.md; Spinning Up calls targets of 0.01 to 0.05 usual",
         ("lower optimizer.learning_rate", "lower algo.epochs", "lower algo.steps", "set algo.target_kl",
          "set optimizer.max_grad_norm"),
@@ -220,24 +232,23 @@ PROBLEMS: tuple[Problem, ...] = (
     ),
     Problem(
         "actions outside the bounds", ("clipped_action_fraction", "entropy"),
-        "above {} of the actions lie outside the bounds and are clipped, and entropy is not below its beginning", 0.5,
-        "pgx's own: actions that are clipped to the same bound earn the same, so nothing keeps the standard deviation "
-        "from growing",
+        "more than {} of the actions are outside the bounds and clipped, and entropy is not below its initial value",
+        0.5, "pgx: all actions beyond a bound have the same effect, so no gradient limits the standard deviation",
         ("set policy.continuous=squashed_gaussian", "lower algo.entropy_coefficient", "lower policy.log_std_init"),
         GAUSSIAN, detectors.actions_outside_bounds, ("standard deviation explodes", "return lost"),
     ),
     Problem(
         "standard deviation explodes", ("entropy",),
-        "entropy {} nats above its beginning for each dimension of the actions: ten times the standard deviation", 2.3,
-        "pgx's own; of a sound run entropy falls",
+        "entropy {} nats per action dimension above its initial value: ten times the standard deviation", 2.3,
+        "pgx; entropy falls in healthy runs",
         ("lower optimizer.learning_rate", "lower algo.entropy_coefficient", "set policy.continuous=squashed_gaussian",
          "set algo.target_kl"),
         CONTINUOUS, detectors.deviation_explodes, (*_STEP_PROBLEMS, "numbers not finite", "critic explains nothing"),
     ),
     Problem(
         "exploration lost", ("entropy", "episode_return_recent"),
-        "entropy below {} of its beginning, and the return not near its best", 0.02,
-        "pgx's own; Schulman, 2016 (talk): watch entropy",
+        "entropy below {} of its initial value, and the return not near its best", 0.02,
+        "pgx; Schulman, 2016 (talk)",
         ("raise algo.entropy_coefficient", "lower optimizer.learning_rate", "lower policy.output_gain",
          "raise policy.log_std_init", "lower algo.max_kl"),
         ONLINE, detectors.exploration_lost,
@@ -245,70 +256,71 @@ PROBLEMS: tuple[Problem, ...] = (
     ),
     Problem(
         "damping too large", ("kl",), "KL below {} of `algo.max_kl`", 0.1,
-        "docs/algorithms/trpo.md: damping takes most of the bound",
+        "docs/algorithms/trpo.md: damping uses up most of the bound",
         ("lower algo.damping", "raise algo.max_kl"),
         TRUST, detectors.overdamped, ("policy does not move",),
     ),
     Problem(
         "steps too short", ("kl", "learning_rate"),
         "KL below {} nats before the learning rate is annealed to a tenth", 1e-5,
-        "pgx's own: a thousandth of Spinning Up's smallest usual target",
+        "pgx: a thousandth of the smallest target that Spinning Up calls usual",
         ("raise optimizer.learning_rate", "raise algo.epochs", "raise algo.steps", "raise optimizer.max_grad_norm"),
         PASSES, detectors.updates_too_small, ("policy does not move",),
     ),
     Problem(
         "environment not finite", ("updates_skipped",),
         "more than {} observations or rewards are NaN or infinite: the first ends the run", 0.0,
-        "docs/reliability.md", ("look env.id: pgx check shows its observations and rewards",),
+        "docs/reliability.md", ("check env.id: pgx check shows its observations and rewards",),
         ALL, detectors.environment_not_finite, min_rows=0,
     ),
     Problem(
         "numbers not finite", ("updates_skipped",),
-        "more than {} updates made parameters NaN or infinite, or one ended the run", 0.0,
+        "more than {} updates made parameters NaN or infinite, or such an update ended the run", 0.0,
         "docs/reliability.md", ("lower optimizer.learning_rate", "lower critic_optimizer.learning_rate"),
         ALL, detectors.nonfinite_updates, ("return lost",), min_rows=0,
     ),
     Problem(
         "critic diverging", ("explained_variance_after", "critic_loss"),
-        "the critic's error above {} in units of the return, explaining less than nothing", 3.0,
-        "pgx's own; explained variance below 0 is worse than a constant: OpenAI Baselines",
-        ("lower critic_optimizer.learning_rate", "set critic_optimizer.max_grad_norm", "true env.scale_reward"),
+        "the critic's error is above {} in units of the return, and its explained variance is negative", 3.0,
+        "pgx; explained variance below 0 is worse than a constant: OpenAI Baselines",
+        ("lower critic_optimizer.learning_rate", "set critic_optimizer.max_grad_norm", "set env.scale_reward=true"),
         CRITIC, detectors.critic_diverges,
         ("critic explains nothing", "gradient always clipped", *_STEP_PROBLEMS),
     ),
     Problem(
         "critic explains nothing", ("explained_variance", "critic_loss"),
-        "explained variance at most {} for a third of the run, after its first tenth, with errors above a tenth of "
-        "the return's unit", 0.0,
-        "OpenAI Baselines: 0 is no better than a constant; Schulman, 2016 (talk): watch it",
+        "explained variance at most {} in a third of the run, after its first tenth, with errors above 0.1 in units of "
+        "the return", 0.0,
+        "OpenAI Baselines: 0 is no better than a constant; Schulman, 2016 (talk)",
         ("raise critic_optimizer.learning_rate", "raise algo.critic_epochs", "raise algo.critic_steps",
-         "lower algo.gae_lambda", "true env.scale_reward"),
-        CRITIC, detectors.critic_explains_nothing, ("predicted and actual gain apart", "gradient always clipped"),
+         "lower algo.gae_lambda", "set env.scale_reward=true"),
+        CRITIC, detectors.critic_explains_nothing, ("gain below prediction", "gradient always clipped"),
     ),
     Problem(
         "KL over its bound", ("kl",), "KL above {} times `algo.max_kl` or `algo.kl_target`", 3.0,
-        "pgx's own; Schulman et al., 2017, section 4, doubles the penalty from 1.5 on",
+        "pgx; Schulman et al., 2017, section 4, doubles the penalty from 1.5 on",
         ("raise algo.damping", "lower algo.max_kl", "lower optimizer.learning_rate", "lower algo.epochs"),
         BOUNDED, detectors.kl_above_bound, _STEP_PROBLEMS[1:],
     ),
     Problem(
-        "line search rejects", ("line_search_fraction",), "no step is found in more than {} of the updates", 0.25,
-        "pgx's own",
+        "line search rejects", ("line_search_fraction",),
+        "the line search finds no step in more than {} of the updates", 0.25,
+        "pgx",
         ("raise algo.damping", "lower algo.max_kl", "raise algo.line_search_steps", "raise runner.rollout_steps"),
-        SEARCH, detectors.line_search_rejects, ("predicted and actual gain apart", "policy does not move"),
+        SEARCH, detectors.line_search_rejects, ("gain below prediction", "policy does not move"),
     ),
     Problem(
         "policy does not move", ("kl", "episode_return_recent"),
         "KL below {} nats in half of the updates before the learning rate is annealed to a tenth, and the mean return "
         "of the last third of the run exceeds that of the first by less than 1.5 standard deviations", 1e-5,
-        "pgx's own: a thousandth of Spinning Up's smallest usual target",
-        ("raise optimizer.learning_rate", "true algo.normalize_advantage", "raise runner.episodes_per_env",
+        "pgx: a thousandth of the smallest target that Spinning Up calls usual",
+        ("raise optimizer.learning_rate", "set algo.normalize_advantage=true", "raise runner.episodes_per_env",
          "raise optimizer.max_grad_norm", "raise algo.max_kl"),
         ONLINE, detectors.policy_static, ("return lost",),
     ),
     Problem(
-        "predicted and actual gain apart", ("surrogate_gain", "predicted_gain"),
-        "the surrogate gains less than {} of what its slope predicts, in half of the run", 0.25,
+        "gain below prediction", ("surrogate_gain", "predicted_gain"),
+        "the surrogate's gain is below {} of the predicted gain in half of the run", 0.25,
         "Nocedal and Wright, 2006, algorithm 4.1: a trust region shrinks below 1/4",
         ("lower algo.max_kl", "raise algo.damping"),
         TRUST, detectors.gain_below_prediction, ("return lost",),
@@ -320,31 +332,31 @@ PROBLEMS: tuple[Problem, ...] = (
         ONLINE, stays_below("ess"), ("return lost",),
     ),
     Problem(
-        "clip fraction high", ("clip_fraction",), "above {} in half of the run", 0.35,
-        "docs/algorithms/ppo.md says 0.3, which pgx's own ppg passes for a while on Walker2d",
+        "clip fraction high", ("clip_fraction",), "clip fraction above {} in half of the run", 0.35,
+        "docs/algorithms/ppo.md says 0.3, which pgx's ppg exceeds for a while on Walker2d",
         ("lower optimizer.learning_rate", "lower algo.epochs", "lower algo.policy_epochs", "set algo.target_kl"),
         CLIPPED, stays_above("clip_fraction", 0.5), ("return lost",),
     ),
     Problem(
         "gradient always clipped", ("gradient_norm",),
-        "above {} times `optimizer.max_grad_norm` in nine tenths of the run", 10.0,
-        "pgx's own; Adam and RMSprop hardly mind a constant factor, which is why it is not 1",
-        ("true env.scale_reward", "true algo.normalize_advantage", "raise optimizer.max_grad_norm"),
+        "gradient norm above {} times `optimizer.max_grad_norm` in nine tenths of the run", 10.0,
+        "pgx; the bound is above 1 because Adam and RMSprop are nearly invariant to a constant factor",
+        ("set env.scale_reward=true", "set algo.normalize_advantage=true", "raise optimizer.max_grad_norm"),
         SINGLE, detectors.gradient_clipped, (),
     ),
     Problem(
         "horizon too short", ("episode_return_recent", "episode_length"),
-        "more than {} of the best return is gone, while rewards a step rose and episodes, longer than twice "
-        "1 / (1 - discount) at their best, became shorter", 0.3,
-        "pgx's own: docs/algorithms/vtrace.md has five runs whose return falls and whose discounted return rises",
+        "more than {} of the best return is lost, while rewards per step rose and episodes became shorter; at the best "
+        "return they were longer than 2 / (1 - discount)", 0.3,
+        "pgx: docs/algorithms/vtrace.md shows five runs whose return falls while the discounted return rises",
         ("raise algo.discount",),
         ONLINE, detectors.short_horizon, ("return lost",),
     ),
     Problem(
         "return lost", ("episode_return_recent",),
-        "more than {} of what was gained, if that was half of the return or more, is gone at the end", 0.75,
-        "pgx's own; drawdown as a measure: Chan et al., 2020",
-        ("take checkpoints/best.pt", "lower optimizer.learning_rate", "set optimizer.schedule=linear",
+        "more than {} of the gain in return is lost at the end; the gain must be at least half of the return", 0.75,
+        "pgx; drawdown: Chan et al., 2020",
+        ("use checkpoints/best.pt", "lower optimizer.learning_rate", "set optimizer.schedule=linear",
          "lower algo.max_kl"),
         ONLINE, detectors.return_lost, (),
     ),
@@ -352,17 +364,16 @@ PROBLEMS: tuple[Problem, ...] = (
 
 
 def problem_table() -> str:
-    """The table as docs/doctor.md shows it."""
+    """Return the table of docs/doctor.md in Markdown."""
     lines = [
-        "| problem | seen by | sign | source of the bound | turn | of |",
+        "| problem | metrics | criterion | source of the bound | try | applies to |",
         "|---|---|---|---|---|---|",
     ]
-    for one in PROBLEMS:
-        tags = ", ".join(f"`{tag(key)}`" for key in one.metrics)
-        sign, turn = one.criterion.replace("{}", f"{one.bound:g}"), "; ".join(one.remedies)
-        lines.append(
-            f"| {one.name} | {tags} | {sign} | {one.source} | {turn} | {one.applies_to.description} |"
-        )
+    for problem in PROBLEMS:
+        tags = ", ".join(f"`{tag(key)}`" for key in problem.metrics)
+        criterion = problem.criterion.replace("{}", f"{problem.bound:g}")
+        cells = [problem.name, tags, criterion, problem.source, "; ".join(problem.remedies)]
+        lines.append(f"| {' | '.join(cells)} | {problem.applies_to.description} |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""What went wrong in a run: every problem of the table looked for, causes before what follows from them."""
+"""Diagnosis of a run: search for every problem of the table, causes before consequences."""
 
 from dataclasses import dataclass
 
@@ -7,44 +7,50 @@ from pgx.analysis.detectors import Detection, RunEnd, run_end
 from pgx.analysis.diagnostics import PROBLEMS, Problem
 from pgx.runs.metrics import tag
 
-# Keys that only some runs have, without which there is nothing to report.
+# Keys of metrics that only some runs have. A run without them cannot have the problems that they show.
 _OPTIONAL = {"updates_skipped", "clipped_action_fraction", "clipped_reward_fraction"}
-_MIN_UPDATES = 5  # fewer have no medians to speak of
+_MIN_UPDATES = 5  # medians of fewer updates mean little
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A problem that a run has."""
+    """Problem of a run.
+
+    Args:
+        problem: row of the table.
+        evidence: metric values that met the problem's criterion.
+        caused_by: name of an earlier finding that explains this one; None: none does.
+    """
 
     problem: Problem
     evidence: Detection
-    caused_by: str | None  # the name of a problem found before it that explains it
+    caused_by: str | None
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All that was found, and what could not be looked for."""
+    """Result of a diagnosis.
 
-    found: tuple[Finding, ...]  # causes first
-    missing_metrics: dict[str, tuple[str, ...]]  # problem: tags that it is seen by and that the run has not
-    too_short: bool  # to say that a run without findings is healthy
-    end: RunEnd | None = None  # of a run that did not finish
+    Args:
+        found: problems of the run, causes first.
+        missing_metrics: tags that the run lacks, by the name of the problem that needs them.
+        too_short: the run has too few updates to be called healthy.
+        end: how the run ended before its last step; None: it finished, or is running.
+    """
+
+    found: tuple[Finding, ...]
+    missing_metrics: dict[str, tuple[str, ...]]
+    too_short: bool
+    end: RunEnd | None = None
 
     @property
     def has_problem(self) -> bool:
-        """Whether something was found, or the run failed."""
+        """True if a problem was found or the run failed."""
         return bool(self.found) or (self.end is not None and self.end.is_failure)
 
 
 def diagnose(run: DiagnosedRun) -> Diagnosis:
-    """Look for every problem that can befall a run.
-
-    Args:
-        run: what is known of it.
-
-    Returns:
-        What it has. A problem that one found before it explains says so; the table is in the order of causes.
-    """
+    """Search for every problem that applies to a run, in the order of the table, which is the order of causes."""
     short = run.logged_updates() < _MIN_UPDATES and len(run.rows) < _MIN_UPDATES
     found: list[Finding] = []
     missing_metrics: dict[str, tuple[str, ...]] = {}
@@ -65,25 +71,25 @@ def diagnose(run: DiagnosedRun) -> Diagnosis:
 
 
 def advice(problem: Problem, run: DiagnosedRun) -> list[str]:
-    """What to turn, with the values of the run; knobs that its config has not are left out."""
-    said = []
-    for turn in problem.remedies:
-        action, _, what = turn.partition(" ")
+    """Return the remedies for a problem, with the run's values; keys that its config does not have are left out."""
+    lines = []
+    for remedy in problem.remedies:
+        action, _, what = remedy.partition(" ")
         key, _, wanted = what.partition("=")
-        if "." not in key or "/" in key or action == "look":
-            said.append(turn)
-        elif action == "true":
+        if "." not in key or "/" in key or action == "check":
+            lines.append(remedy)
+        elif wanted == "true":
             if run.value(key) is False:
-                said.append(f"{key}=true")
+                lines.append(remedy)
         elif _has_key(run, key):
             value = run.value(key)
             if value is None and action in ("raise", "lower"):
-                continue  # an unset limit cannot be moved
+                continue  # an unset limit can be neither raised nor lowered
             now = "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-            said.append(f"{action} {key}{'=' + wanted if wanted else ''} (now {now})")
+            lines.append(f"{action} {key}{'=' + wanted if wanted else ''} (now {now})")
         elif not run.config:
-            said.append(turn)
-    return said
+            lines.append(remedy)
+    return lines
 
 
 def _has_key(run: DiagnosedRun, key: str) -> bool:

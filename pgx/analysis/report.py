@@ -296,7 +296,7 @@ def _group(group: Group) -> dict[str, Any]:
     }
 
 
-def _curve(curve: GroupCurve) -> dict[str, Any]:
+def _curve(curve: Curve) -> dict[str, Any]:
     ends = {"low": curve.low, "high": curve.high}
     return {
         "x": curve.x.tolist(),

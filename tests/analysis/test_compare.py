@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 
 from pgx.analysis.comparison import (
-    _SECONDS,
-    _STEPS,
     AXES,
     FISHER_PRODUCTS_AXIS,
     GRADIENT_STEPS_AXIS,
