@@ -171,15 +171,16 @@ PROBLEMS: tuple[Problem, ...] = (
         UNCORRECTED, detectors.uncorrected_lag, (*_DOWNSTREAM, "learning rate too high", "steps too short"),
     ),
     Problem(
-        "policy lag truncates the weights", ("rho_clipped",), "`algo.rho_clip` truncates more than {} of the weights", 0.2,
+        "policy lag truncates the weights", ("rho_clipped",),
+        "`algo.rho_clip` truncates more than {} of the weights", 0.2,
         "pgx (docs/algorithms/vtrace.md); the policy that is then evaluated: Espeholt et al., 2018, section 4.1",
         ("lower runner.lag", "lower runner.queue", "lower optimizer.learning_rate", "raise algo.rho_clip"),
         CORRECTED, stays_above("rho_clipped"), _STEP_PROBLEMS,
     ),
     Problem(
         "entropy bonus too large", ("entropy",),
-        "with `algo.entropy_coefficient` above 0.1: entropy in the second half is at least {} of its initial value", 0.98,
-        "RL Baselines3 Zoo searches coefficients up to 0.1; Mnih et al., 2016: 0.01",
+        "with `algo.entropy_coefficient` above 0.1: entropy in the second half is at least {} of its initial value",
+        0.98, "RL Baselines3 Zoo searches coefficients up to 0.1; Mnih et al., 2016: 0.01",
         ("lower algo.entropy_coefficient",),
         BONUS, detectors.with_setting("algo.entropy_coefficient", operator.gt, detectors.entropy_held_up, 0.1),
         (*_DOWNSTREAM, "learning rate too high", "steps too short"),
@@ -202,8 +203,8 @@ PROBLEMS: tuple[Problem, ...] = (
     ),
     Problem(
         "damping too small", ("cg_residual", "kl"),
-        "`algo.damping` below {}, and the line search shortens steps, or the CG residual is above half of the gradient, "
-        "or KL of any update is above ten times `algo.max_kl`", 1e-3,
+        "`algo.damping` below {}, and the line search shortens steps, or the CG residual is "
+        "above half of the gradient, or KL of any update is above ten times `algo.max_kl`", 1e-3,
         "a tenth of the smallest value in RL Baselines3 Zoo; modular_rl and pgx use 0.1 or more",
         ("raise algo.damping",),
         CONJUGATE, detectors.with_setting("algo.damping", operator.lt, detectors.full_step_fails, 0.0),
