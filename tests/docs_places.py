@@ -1,4 +1,4 @@
-"""What the commands of the docs name: runs, sweeps, a dataset, modules of somebody's own; small, made once."""
+"""Runs, sweeps, a dataset and modules that the commands of the docs name; small, created once."""
 
 import re
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def my_term(obs):
 
 register("MyEnv-v0", MyEnv, max_episode_steps=50)
 """
-SIZE = [  # of a run: 4 x 64 steps an iteration, a checkpoint and an evaluation after each
+SIZE = [  # of a run: iterations of 4 x 64 steps, with a checkpoint and an evaluation after each
     "env.num_envs=4",
     "runner.rollout_steps=64",
     "trainer.total_steps=512",
@@ -38,7 +38,7 @@ SIZE = [  # of a run: 4 x 64 steps an iteration, a checkpoint and an evaluation 
 ]
 DIVERGING = ["critic_optimizer=sgd", "critic_optimizer.learning_rate=1e38", "logger.tensorboard=false"]
 
-# What stands for what. RUN and the like are what a reader puts in; the rest are folders of the examples.
+# Replacements for words in commands of the docs: placeholders, and folders of examples.
 CARTPOLE, WALKER, SWEEP = (
     "outputs/CartPole-v1/ppo/made",
     "outputs/Walker2d-v4/trpo/made",
@@ -66,11 +66,11 @@ STAND_FOR = {
     "env.id=module:Id": "env.id=my_module:MyEnv-v0",
     "env=...": "env=CartPole-v1",
 }
-OF_THE_MODULE = "outputs/mine"  # the run of my_module's environment
+OF_THE_MODULE = "outputs/mine"  # run in the environment of my_module
 
 
 def modules(folder: Path) -> None:
-    """An environment of somebody's own, and the rule that its tutorial writes, as it stands on the page."""
+    """Write a module with an environment, and the rule of the tutorial as it is on the page."""
     (folder / "my_module.py").write_text(MODULE)
     for language, name in (("python", "spo.py"), ("yaml", "spo.yaml")):
         found = re.search(rf"```{language}\n(.*?)```", PAGE.read_text(), re.DOTALL)
@@ -79,11 +79,11 @@ def modules(folder: Path) -> None:
 
 
 def make_places(folder: Path, pgx: Callable[..., int]) -> None:
-    """All of them, below a folder.
+    """Create all of them below a folder.
 
     Args:
-        folder: empty.
-        pgx: the command, in that folder; gives its exit code.
+        folder: an empty folder.
+        pgx: runs a command in that folder and returns its exit code.
     """
     modules(folder)
     for run, overrides in {

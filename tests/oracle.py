@@ -1,4 +1,4 @@
-"""The exact oracle: small decision processes whose values and gradients are known by linear algebra.
+"""Exact oracle: finite MDPs whose values and gradients are computed by linear algebra.
 
 Shapes: a policy is `pi` [S, A], rows summing to one; logits are `theta` [S, A]; all is float64. Every
 function of `pi` is differentiable, so that a closed form can be compared with autograd through the same
@@ -19,14 +19,14 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class TabularMDP:
-    """A finite decision process; the reward is a function of (s, a), whatever state follows."""
+    """Finite MDP whose reward is a function of (s, a)."""
 
     name: str
     transition: Tensor  # [S, A, S], P(s' | s, a)
     reward: Tensor  # [S, A]
     start: Tensor  # [S], the distribution of s_0
     terminal: Tensor  # bool [S]; entering one ends the episode
-    horizon: int | None = None  # the environment's time limit; the functions here do not read it
+    horizon: int | None = None  # time limit of the environment; the functions here do not read it
 
     def __post_init__(self) -> None:
         absorbing = torch.eye(self.states, dtype=torch.float64)[:, None].expand(-1, self.actions, -1)
@@ -46,7 +46,7 @@ class TabularMDP:
 
 
 def chain(n: int = 5, slip: float = 0.1, step_reward: float = -0.1, horizon: int | None = 30) -> TabularMDP:
-    """n states in a row, from the left end to +1 at the terminal right one; P(opposite step) = slip."""
+    """Return a chain of n states from the left end to the terminal right end (+1); P(opposite step) = slip."""
     transition = torch.zeros(n, 2, n, dtype=torch.float64)
     for state in range(n - 1):
         for action in (0, 1):
@@ -65,7 +65,7 @@ def gridworld(
     pits: tuple[tuple[int, int], ...] = ((1, 1),),
     horizon: int | None = 50,
 ) -> TabularMDP:
-    """From one corner to the goal (+1) in the other, past pits (-1); P(sideways move) = slip.
+    """Return a gridworld from one corner to the goal (+1) in the other, with pits (-1); P(sideways move) = slip.
 
     Actions are up, right, down, left; a move off the grid stays where it is.
     """
@@ -89,7 +89,7 @@ def gridworld(
 
 
 def random_mdp(states: int, actions: int, seed: int) -> TabularMDP:
-    """Dense random transitions and start, standard normal rewards, no end."""
+    """Return an MDP with dense random transitions and start, standard normal rewards, and no terminal states."""
     generator = torch.Generator().manual_seed(seed)
     transition = torch.rand(states, actions, states, generator=generator, dtype=torch.float64)
     start = torch.rand(states, generator=generator, dtype=torch.float64)
@@ -110,7 +110,7 @@ def _with_terminals(
     terminal: list[int],
     horizon: int | None,
 ) -> TabularMDP:
-    """Start in state 0; R(s, a) = step_reward + E[prize of the entered state]; terminal states absorb."""
+    """Return an MDP that starts in state 0: R(s, a) = step_reward + E[prize of s']; terminal states absorb."""
     ended = torch.zeros(len(prizes), dtype=torch.bool)
     ended[terminal] = True
     reward = step_reward + transition @ prizes
@@ -125,43 +125,43 @@ def _with_terminals(
 
 
 def softmax_policy(theta: Tensor) -> Tensor:
-    """pi(a|s) = exp theta(s, a) / sum_b exp theta(s, b)."""
+    """Return pi(a|s) = exp theta(s, a) / sum_b exp theta(s, b)."""
     return theta.softmax(-1)
 
 
 def state_values(mdp: TabularMDP, pi: Tensor, discount: float) -> Tensor:
-    """V [S] = (I - discount P_pi)^-1 r_pi; discount 1 needs a policy that surely terminates."""
+    """Return V [S] = (I - discount P_pi)^-1 r_pi; discount 1 requires a policy that always terminates."""
     return torch.linalg.solve(_resolvent(mdp, pi, discount), (pi * mdp.reward).sum(-1))
 
 
 def action_values(mdp: TabularMDP, pi: Tensor, discount: float) -> Tensor:
-    """Q [S, A] = R(s, a) + discount E[V(s')]."""
+    """Return Q [S, A] = R(s, a) + discount E[V(s')]."""
     return mdp.reward + discount * mdp.transition @ state_values(mdp, pi, discount)
 
 
 def advantages(mdp: TabularMDP, pi: Tensor, discount: float) -> Tensor:
-    """A [S, A] = Q(s, a) - V(s)."""
+    """Return A [S, A] = Q(s, a) - V(s)."""
     return action_values(mdp, pi, discount) - state_values(mdp, pi, discount)[:, None]
 
 
 def visitation(mdp: TabularMDP, pi: Tensor, discount: float) -> Tensor:
-    """d [S] = sum_t discount^t P(s_t = s), unnormalised."""
+    """Return d [S] = sum_t discount^t P(s_t = s), not normalized."""
     return torch.linalg.solve(_resolvent(mdp, pi, discount).T, mdp.start)
 
 
 def objective(mdp: TabularMDP, pi: Tensor, discount: float) -> Tensor:
-    """J = E[V(s_0)]."""
+    """Return J = E[V(s_0)]."""
     return mdp.start @ state_values(mdp, pi, discount)
 
 
 def policy_gradient(mdp: TabularMDP, theta: Tensor, discount: float) -> Tensor:
-    """dJ / dtheta(s, a) = d(s) pi(a|s) A(s, a), the policy gradient theorem."""
+    """Return dJ / dtheta(s, a) = d(s) pi(a|s) A(s, a), the policy gradient theorem."""
     pi = softmax_policy(theta)
     return visitation(mdp, pi, discount)[:, None] * pi * advantages(mdp, pi, discount)
 
 
 def fisher(mdp: TabularMDP, theta: Tensor, weights: Tensor) -> Tensor:
-    """F [SA, SA], one block w(s) (diag pi_s - pi_s pi_s^T) for every state; terminal states weigh nothing."""
+    """Return F [SA, SA], one block w(s) (diag pi_s - pi_s pi_s^T) for every state; w = 0 at terminal states."""
     pi = softmax_policy(theta)
     blocks = torch.diag_embed(pi) - pi[:, :, None] * pi[:, None, :]
     places = torch.diag(weights * ~mdp.terminal)
@@ -169,7 +169,7 @@ def fisher(mdp: TabularMDP, theta: Tensor, weights: Tensor) -> Tensor:
 
 
 def _live_transition(mdp: TabularMDP, pi: Tensor) -> Tensor:
-    """P_pi [S, S] among the states that are no end: an absorbing 1 would make discount 1 singular."""
+    """Return P_pi [S, S] among non-terminal states: an absorbing 1 would be singular with discount 1."""
     live = (~mdp.terminal).to(pi.dtype)
     return torch.einsum("sa,sat->st", pi, mdp.transition) * live[:, None] * live
 
@@ -184,7 +184,7 @@ def _resolvent(mdp: TabularMDP, pi: Tensor, discount: float) -> Tensor:
 def finite_horizon_values(
     mdp: TabularMDP, pi: Tensor, horizon: int, discount: float
 ) -> tuple[Tensor, Tensor]:
-    """V [horizon + 1, S], Q [horizon, S, A]: Q_t = R + discount P V_{t+1}, V_t = E_pi[Q_t], V_horizon = 0."""
+    """Return V [horizon + 1, S], Q [horizon, S, A]: Q_t = R + discount P V_{t+1}, V_t = E_pi[Q_t], V_horizon = 0."""
     values, actions = [torch.zeros(mdp.states, dtype=pi.dtype)], []
     for _ in range(horizon):
         actions.append(mdp.reward + discount * mdp.transition @ values[-1])
@@ -193,7 +193,7 @@ def finite_horizon_values(
 
 
 def finite_horizon_visitation(mdp: TabularMDP, pi: Tensor, horizon: int, discount: float) -> Tensor:
-    """d [horizon, S] = discount^t P(s_t = s)."""
+    """Return d [horizon, S] = discount^t P(s_t = s)."""
     step, visits = discount * _live_transition(mdp, pi), [mdp.start]
     for _ in range(horizon - 1):
         visits.append(visits[-1] @ step)
@@ -201,13 +201,13 @@ def finite_horizon_visitation(mdp: TabularMDP, pi: Tensor, horizon: int, discoun
 
 
 def finite_horizon_objective(mdp: TabularMDP, pi: Tensor, horizon: int, discount: float) -> Tensor:
-    """J = E[sum_{t < horizon} discount^t r_t]."""
+    """Return J = E[sum_{t < horizon} discount^t r_t]."""
     values, _ = finite_horizon_values(mdp, pi, horizon, discount)
     return mdp.start @ values[0]
 
 
 def finite_horizon_gradient(mdp: TabularMDP, theta: Tensor, horizon: int, discount: float) -> Tensor:
-    """dJ / dtheta(s, a) = sum_t d_t(s) pi(a|s) (Q_t(s, a) - V_t(s)); pi does not see the time."""
+    """Return dJ / dtheta(s, a) = sum_t d_t(s) pi(a|s) (Q_t(s, a) - V_t(s)) of a pi that does not depend on time."""
     pi = softmax_policy(theta)
     values, actions = finite_horizon_values(mdp, pi, horizon, discount)
     visits = finite_horizon_visitation(mdp, pi, horizon, discount)
@@ -218,12 +218,12 @@ def finite_horizon_gradient(mdp: TabularMDP, theta: Tensor, horizon: int, discou
 
 
 def optimal_policy(mdp: TabularMDP, discount: float) -> Tensor:
-    """A deterministic pi* [S, A], by policy iteration."""
+    """Return a deterministic pi* [S, A] by policy iteration."""
     pi = torch.full((mdp.states, mdp.actions), 1 / mdp.actions, dtype=torch.float64)
     for _ in range(1000):
         values, actions = state_values(mdp, pi, discount), action_values(mdp, pi, discount)
         greedy = torch.nn.functional.one_hot(actions.argmax(-1), mdp.actions).to(pi.dtype)
-        # A state changes only for a real gain: ties broken by rounding could go round for ever.
+        # Actions change only for a real gain: ties that rounding breaks could alternate forever.
         gains = actions.amax(-1) > values + 1e-12
         if not gains.any():
             return greedy
@@ -232,12 +232,12 @@ def optimal_policy(mdp: TabularMDP, discount: float) -> Tensor:
 
 
 def optimal_value(mdp: TabularMDP, discount: float) -> Tensor:
-    """V* [S]; the best objective is mdp.start @ V*."""
+    """Return V* [S]; the best objective is mdp.start @ V*."""
     return state_values(mdp, optimal_policy(mdp, discount), discount)
 
 
 def finite_horizon_optimum(mdp: TabularMDP, horizon: int, discount: float) -> tuple[Tensor, Tensor]:
-    """V* [horizon + 1, S] and the policy that attains it, pi* [horizon, S, A], which sees the time."""
+    """Return V* [horizon + 1, S] and the time-dependent optimal policy pi* [horizon, S, A]."""
     values, policies = [torch.zeros(mdp.states, dtype=torch.float64)], []
     for _ in range(horizon):
         actions = mdp.reward + discount * mdp.transition @ values[-1]
@@ -253,9 +253,9 @@ def finite_horizon_optimum(mdp: TabularMDP, horizon: int, discount: float) -> tu
 def simulate(
     mdp: TabularMDP, pi: Tensor, episodes: int, max_steps: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """One episode in every column of [max_steps, episodes]; rows after its end are not `valid`.
+    """Simulate one episode in each column of [max_steps, episodes]; rows after its end are not `valid`.
 
-    What never happened reads action 0, reward 0, log_prob 0 and stays in the terminal state.
+    Those rows have action 0, reward 0, log_prob 0 and the terminal state.
     """
     start, policy, transition = _cumulative(mdp.start), _cumulative(pi), _cumulative(mdp.transition)
     state = _draw(start[None].repeat(episodes, 1), generator)
@@ -283,13 +283,13 @@ def simulate(
 
 
 def _cumulative(probabilities: Tensor) -> Tensor:
-    """The distribution function of every row, ending in exactly 1 so that no draw falls past the last."""
+    """Return the cumulative distribution of each row, which ends in exactly 1 so that each draw has an index."""
     sums = probabilities.cumsum(-1)
     return sums / sums[..., -1:]
 
 
 def _draw(cumulative: Tensor, generator: torch.Generator) -> Tensor:
-    """One index per row: the first whose cumulative probability exceeds a uniform draw, so never P = 0."""
+    """Draw one index per row: the first whose cumulative probability exceeds a uniform draw, so P > 0."""
     uniform = torch.rand(len(cumulative), 1, generator=generator, dtype=cumulative.dtype)
     return torch.searchsorted(cumulative, uniform, right=True).squeeze(-1)
 
@@ -298,7 +298,7 @@ def _draw(cumulative: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class TabularEnv(gymnasium.Env[Any, Any]):
-    """A TabularMDP as an environment; its horizon is the business of Gymnasium's TimeLimit."""
+    """Environment of a TabularMDP; Gymnasium's TimeLimit applies the horizon."""
 
     def __init__(self, mdp: TabularMDP) -> None:
         self.mdp = mdp
@@ -322,14 +322,14 @@ class TabularEnv(gymnasium.Env[Any, Any]):
 
 
 class GridworldEnv(TabularEnv):
-    """gridworld() with its defaults."""
+    """Environment of gridworld() with its defaults."""
 
     def __init__(self) -> None:
         super().__init__(gridworld())
 
 
 class ChainEnv(TabularEnv):
-    """chain() with its defaults."""
+    """Environment of chain() with its defaults."""
 
     def __init__(self) -> None:
         super().__init__(chain())

@@ -1,7 +1,7 @@
-"""A GPU for machines without one: tensors that say they are on it, refuse others, and are computed by the processor.
+"""Simulated GPU: tensors that report a GPU as their device, reject those on other devices, and compute on the CPU.
 
-So the way of a run under device=cuda can be gone where there is none: a tensor that was left behind, or is used where
-it is not, fails as it would there. Of speed, and of what kernels round, it says nothing.
+It tests runs with device=cuda on machines without one: an operation on tensors of different devices fails as on a GPU.
+It tests neither speed nor the rounding of kernels.
 """
 
 import sys
@@ -15,15 +15,15 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-GPU = torch.device("meta")  # a name that every build of torch has room for
+GPU = torch.device("meta")  # a device name that every build of torch has
 _MOVES = {"_to_copy", "copy_", "_pin_memory"}  # from one device to another
 
 
 class OnGPU(Tensor):
-    """A tensor on the GPU that is not there."""
+    """Tensor on the simulated GPU."""
 
     held: Tensor
-    is_meta = False  # but for its name
+    is_meta = False  # except for its name
 
     @staticmethod
     def __new__(cls, held: Tensor) -> "OnGPU":
@@ -38,7 +38,7 @@ class OnGPU(Tensor):
         return f"OnGPU({self.held!r})"
 
     def tolist(self) -> Any:
-        return self.cpu().tolist()  # which torch does not do for a subclass
+        return self.cpu().tolist()  # torch does not do this for a subclass
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.cpu().__reduce_ex__(protocol)  # type: ignore[no-untyped-call]  # in a file a tensor has no class of its own
@@ -51,7 +51,7 @@ class OnGPU(Tensor):
 
 
 class _Everywhere(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees operations without such tensors too: those that make or move one."""
+    """Mode that also intercepts operations that create or move simulated tensors."""
 
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -60,11 +60,11 @@ class _Everywhere(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _run(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """An operation, by the processor, on the device where torch would do it."""
+    """Run an operation on the CPU; its result is on the device where torch would put it."""
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     there = [tensor for tensor in tensors if isinstance(tensor, OnGPU)]
     name = operation._schema.name.removeprefix("aten::")
-    # A number may stay where it is; anything else has to be brought.
+    # A scalar may stay on its device; other tensors must be moved.
     left_behind = [tensor for tensor in tensors if not isinstance(tensor, OnGPU) and tensor.dim() > 0]
     if there and left_behind and name not in _MOVES:
         raise RuntimeError(f"{name}: expected all tensors to be on one device, found GPU and cpu")
@@ -82,23 +82,23 @@ def _run(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     if not onto:
         return result
 
-    def brought(leaf: Any) -> Any:
+    def moved(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
             return leaf
-        return known[id(leaf)] if id(leaf) in known else OnGPU(leaf)  # in place: the tensor that was given
+        return known[id(leaf)] if id(leaf) in known else OnGPU(leaf)  # in place: return the same tensor
 
-    return tree_map(brought, result)
+    return tree_map(moved, result)
 
 
 class _Generator(torch.Generator):
-    """Of the processor's numbers, wherever it is asked for."""
+    """Generator with the random numbers of the CPU on any device."""
 
     def __new__(cls, device: torch.device | str = "cpu") -> "_Generator":
         return super().__new__(cls, "cpu")  # type: ignore[call-arg]
 
 
 class _Renaming:
-    """torch, but for the name of the device."""
+    """Module torch with another name of the device."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(torch, name)
@@ -114,20 +114,20 @@ def _tensor(
     _made: Callable[..., Tensor] = torch.tensor,
     **kwargs: Any,
 ) -> Tensor:
-    """torch.tensor, which forgets the data of a tensor with this name of a device."""
+    """Replace torch.tensor, which drops the data of a tensor on this device."""
     made = _made(data, **kwargs)
     return made if device is None else made.to(device)
 
 
 @contextmanager
 def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """While this lasts, device=cuda works."""
+    """Make device=cuda work within the context."""
     with monkeypatch.context() as patch:
         patch.setattr(torch.cuda, "is_available", lambda: True)
         patch.setattr(sys.modules["pgx.training.build"], "torch", _Renaming())
         patch.setattr(torch, "Generator", _Generator)
         patch.setattr(torch, "tensor", _tensor)
-        # Parameters that change their class cannot be changed in place.
+        # Parameters whose class changes cannot be modified in place.
         patch.setattr(torch.__future__, "_swap_module_params_on_conversion", True)
         with _Everywhere():  # type: ignore[no-untyped-call]
             yield

@@ -26,12 +26,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def part(path: Path) -> str:
-    """The first name below pgx/: ops for pgx/ops/returns.py."""
+    """Return the first name below pgx/: ops for pgx/ops/returns.py."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imports(path: Path) -> set[str]:
-    """Every module that a file imports, wherever in the file."""
+    """Yield all modules that a file imports, also inside functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -66,7 +66,7 @@ def test_rules_do_not_import_each_other() -> None:
         assert not others, f"{path} imports {others}"
 
 
-def test_every_rule_has_its_page_and_its_file() -> None:
+def test_every_rule_has_a_page_and_a_file() -> None:
     rules = {path.stem for path in (PACKAGE / "algos").glob("*.py")} - {"__init__"}
     files = {path.stem for path in (ROOT / "configs" / "algo").glob("*.yaml")}
     assert rules <= files  # others set what is around a rule
@@ -74,7 +74,7 @@ def test_every_rule_has_its_page_and_its_file() -> None:
 
 
 def test_json_is_strict() -> None:
-    """Readers in other languages refuse NaN and Infinity. Spaces are as Minari writes them, bounds without end too."""
+    """JSON readers in other languages refuse NaN and Infinity. Minari's format of spaces has infinite bounds."""
     minari = PACKAGE / "rollouts" / "dataset_files.py", "space_to_json"
     for path in FILES:
         tree = ast.parse(path.read_text())

@@ -1,4 +1,4 @@
-"""What every update rule keeps to. Rules are found by their files in configs/algo; none is listed here."""
+"""Laws of all update rules, which are found by their files in configs/algo."""
 
 import copy
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from pgx.runs.metrics import tagged, tags_of
 from tests.conftest import Make, parameters, small
 
 RULES = rules()
-OF_ANOTHER_POLICY = {"off_policy_reinforce"}  # what these learn from was acted by no policy of theirs
+OF_ANOTHER_POLICY = {"off_policy_reinforce"}  # their data is from another policy
 ENVS = {
     "discrete": ["env=CartPole-v1"],
     "continuous": ["env=Pendulum-v1"],
@@ -32,7 +32,7 @@ ENVS = {
 }
 
 
-# Each rule with two kinds, each kind with every other rule; the others in `make test-all`.
+# Each rule with two kinds, each kind with every other rule; `make test-all` has the others.
 PAIRS = [
     pytest.param(name, kind, id=f"{name}-{kind}", marks=[] if (i + j) % 2 else pytest.mark.system)
     for i, name in enumerate(RULES)
@@ -47,7 +47,7 @@ def test_an_update_changes_the_policy_stays_finite_and_reports_known_metrics(
     trainer = make(*small(name), *ENVS[kind])
     rollout = trainer.runner.collect(trainer.agent)
     while not trainer.algorithm.estimate(trainer.agent, rollout).advantage.std() > 0:
-        rollout = trainer.runner.collect(trainer.agent)  # a task of rare rewards may give a batch without any
+        rollout = trainer.runner.collect(trainer.agent)  # a batch of a task with rare rewards may have none
     before = parameters(trainer)
     metrics = trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
     after = parameters(trainer)
@@ -62,7 +62,7 @@ def test_an_update_changes_the_policy_stays_finite_and_reports_known_metrics(
 )
 def test_the_first_ratio_is_one(make: Make, name: str, kind: str) -> None:
     trainer = make(*small(name), *ENVS[kind])
-    for _ in range(2):  # the second time with a normaliser that has moved
+    for _ in range(2):  # the second time after the normalizer has changed
         rollout = trainer.runner.collect(trainer.agent)
         batch = trainer.algorithm.estimate(trainer.agent, rollout)
         log_ratio = trainer.agent.policy(batch.obs).log_prob(batch.action).detach() - batch.log_prob
@@ -76,7 +76,7 @@ def test_the_first_ratio_is_one(make: Make, name: str, kind: str) -> None:
 def test_where_the_schedule_ends_the_rates_are_zero_and_the_optimizers_move_nothing(
     make: Make, name: str
 ) -> None:
-    """A rule that does not anneal, does so after its steps or for another progress, moves something."""
+    """A rule that anneals too late, for another progress, or not at all changes parameters here."""
     uses = make(*small(name), "env=CartPole-v1").algorithm.uses
     used = sorted(uses & {"optimizer", "critic_optimizer"})
     trainer = make(*small(name), "env=CartPole-v1", *(f"{group}.schedule=linear" for group in used))
@@ -84,7 +84,7 @@ def test_where_the_schedule_ends_the_rates_are_zero_and_the_optimizers_move_noth
     nets = {"optimizer": agent.policy, "critic_optimizer": agent.critic}
     before = [flatten(nets[group].parameters()) for group in used]
     rollout = trainer.runner.collect(agent)
-    for _ in range(3):  # a phase of PPG's is as long
+    for _ in range(3):  # a phase of PPG has this length
         metrics = trainer.algorithm.update(agent, trainer.learner, rollout, 1.0)
     rates = {key: value for key, value in metrics.items() if key.endswith("learning_rate")}
     assert rates == {group.replace("optimizer", "learning_rate"): 0.0 for group in used}
@@ -94,17 +94,15 @@ def test_where_the_schedule_ends_the_rates_are_zero_and_the_optimizers_move_noth
 
 @dataclass(eq=False)
 class Steps:
-    """Steps that an optimizer took."""
+    """Recorded steps of an optimizer."""
 
-    asked: list[tuple[Loss, tuple[Any, ...]]] = field(
-        default_factory=list
-    )  # losses to descend, with their data
-    losses: list[Tensor] = field(default_factory=list)  # what it reported of each
-    orders: list[list[int]] = field(default_factory=list)  # the rows of each sweep
+    asked: list[tuple[Loss, tuple[Any, ...]]] = field(default_factory=list)  # losses with their data
+    losses: list[Tensor] = field(default_factory=list)  # reported loss of each
+    orders: list[list[int]] = field(default_factory=list)  # rows of each epoch
 
 
 def recorded_steps(optimizer: Optimizer) -> Steps:
-    """Return the steps that an optimizer takes from now on."""
+    """Record the steps of an optimizer; return the growing record."""
     steps, step, sweep = Steps(), optimizer.step, optimizer.step_minibatches
 
     def recorded_descend(loss: Loss, *data: Any) -> Tensor:
@@ -140,11 +138,9 @@ def test_a_pass_takes_every_row_once_in_a_new_order_and_the_last_ones_mean_loss_
         assert "critic_optimizer" not in trainer.algorithm.uses
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in RULES if name != "reinforce"]
-)  # which sums over an episode
+@pytest.mark.parametrize("name", [name for name in RULES if name != "reinforce"])  # it sums over an episode
 def test_each_loss_is_a_mean_over_rows(make: Make, name: str) -> None:
-    """A batch twice has the loss of the batch: a step does not grow with the number of rows."""
+    """Repeating the rows of a batch does not change its loss, so steps do not grow with the number of rows."""
     bonus = ["algo.entropy_coefficient=0.1"] if "entropy_coefficient" in signature(rule(name)) else []
     trainer = make(*small(name), *bonus, "env=CartPole-v1")
     agent, learner = trainer.agent, trainer.learner

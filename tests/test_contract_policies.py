@@ -1,4 +1,4 @@
-"""Every rule with every policy: it learns from it, or it is refused before any environment exists."""
+"""Every rule works with every policy, or refuses it before an environment exists."""
 
 from dataclasses import replace
 
@@ -33,14 +33,14 @@ PLAYGROUNDS = {
     "gru": [CARTPOLE, PENDULUM],
     "lstm": [CARTPOLE, BUTTONS],
 }
-# A recurrent policy reads its own history; PPG stores observations without it, and is the one with a value head.
+# PPG stores observations without the history that a recurrent policy reads. It alone uses a value head.
 REFUSED = {
     *(("ppg", policy) for policy in PLAYGROUNDS if policy != "two_headed"),
     *((name, "two_headed") for name in RULES if name != "ppg"),
     ("off_policy_reinforce", "gru"),
     ("off_policy_reinforce", "lstm"),
 }
-# Learns from another policy's steps: its first ratios are what they are.
+# It learns from steps of another policy, so its first ratios differ from 1.
 OFF_POLICY = {"off_policy_reinforce"}
 
 
@@ -52,7 +52,7 @@ def named(env: list[str]) -> str:
     return env[0].split("=")[1].split(":")[-1]
 
 
-# Each rule with each policy. Here each rule with every fourth policy, on the playgrounds in turn.
+# The first tier tests each rule with every fourth policy, on alternating environments.
 PAIRS = [
     pytest.param(
         name,
@@ -77,7 +77,7 @@ def test_a_rule_learns_by_any_policy_that_it_takes(
     agent, algorithm = trainer.agent, trainer.algorithm
     rollout = trainer.runner.collect(agent)
     while not algorithm.estimate(agent, rollout).advantage.abs().max() > 0:
-        rollout = trainer.runner.collect(agent)  # a task of rare rewards may give a batch without any
+        rollout = trainer.runner.collect(agent)  # a batch of a task with rare rewards may have none
     batch = algorithm.estimate(agent, rollout)
     assert len(batch) == rollout.steps and bool(batch.advantage.isfinite().all())
     if name not in OFF_POLICY:
@@ -131,10 +131,10 @@ def test_without_advantage_and_entropy_bonus_the_policy_stays(make: Make, name: 
     quiet = {
         "entropy_coefficient": "0",
         "policy_iterations": "100",
-    }  # and no auxiliary phase, which moves the trunk
+    }  # and no auxiliary phase, which changes the shared layers
     overrides = [f"algo.{key}={value}" for key, value in quiet.items() if key in keys]
     if "optimizer" in make(*small(name), "env=CartPole-v1").algorithm.uses:
-        overrides.append("optimizer=sgd")  # others scale the rounding in a gradient of 0 up to a whole step
+        overrides.append("optimizer=sgd")  # others scale rounding errors of a zero gradient up to a full step
     trainer = make(*small(name), "env=CartPole-v1", *overrides)
     rollout = trainer.runner.collect(trainer.agent)
     batch = trainer.algorithm.estimate(trainer.agent, rollout)

@@ -1,4 +1,4 @@
-"""How often things are done in an iteration: what speed is made of, without a clock."""
+"""Numbers of calls in an iteration, which determine the speed, independent of the machine."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -18,7 +18,7 @@ STEPS, ENVS, EPOCHS, MINIBATCH = (
     4,
     3,
     64,
-)  # the sizes of tests/compiler, whose programs serve here as well
+)  # the sizes of tests/compiler, whose programs are reused here
 SIZES = [
     "env=Walker2d-v4",
     f"env.num_envs={ENVS}",
@@ -29,7 +29,7 @@ PPO = ["algo=ppo", *SIZES, f"algo.epochs={EPOCHS}", f"algo.minibatch_size={MINIB
 
 
 def one_iteration(trainer: Trainer) -> dict[str, Any]:
-    """Train for one rollout, however few of its rows are steps; returns the summary."""
+    """Train for one rollout; return the summary."""
     trainer.total_steps = 1
     return trainer.train()
 
@@ -58,10 +58,10 @@ def test_networks_are_evaluated_no_more_often_than_the_rule_says(make: Make) -> 
 
 @pytest.mark.system
 @pytest.mark.skipif(why_not("cpu") is not None, reason=f"nothing compiles here: {why_not('cpu')}")
-def test_compiled_an_iteration_leaves_python_once_a_sweep_and_once_a_step(
+def test_a_compiled_iteration_calls_one_program_per_epoch_and_step(
     make: Make, programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Acting is one program a step, health one an iteration, a pass over the minibatches one loop for each network."""
+    """A step of acting calls one program, health one per iteration, an epoch one loop for each network."""
     calls: Counter[str] = Counter()
     run, scan = Program.__call__, Program.scan
 
@@ -89,7 +89,7 @@ def test_compiled_an_iteration_leaves_python_once_a_sweep_and_once_a_step(
 def test_a_trust_region_step_takes_no_products_but_those_of_conjugate_gradient(
     make: Make, monkeypatch: pytest.MonkeyPatch, cg_steps: int
 ) -> None:
-    """And the forward pass behind the products is made once, where nothing is compiled."""
+    """In eager mode, the forward pass of the products runs once."""
     import pgx.algos.trpo as trpo
 
     calls: Counter[str] = Counter()

@@ -21,13 +21,13 @@ def page(name: str) -> str:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_links_lead_somewhere(path: Path) -> None:
+def test_links_point_to_existing_files(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
         if "://" not in target:
             assert (path.parent / target).exists(), target
 
 
-def test_diffs_that_contributing_shows_apply() -> None:
+def test_the_diffs_of_contributing_apply() -> None:
     diffs = re.findall(r"```diff\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
     assert len(diffs) == 3
     for diff in diffs:

@@ -15,7 +15,7 @@ def script() -> ModuleType:
     spec = importlib.util.spec_from_file_location("mutate", ROOT / "scripts" / "mutate.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
-    sys.modules["mutate"] = module  # dataclasses look up their module there
+    sys.modules["mutate"] = module  # dataclasses look up their module in sys.modules
     spec.loader.exec_module(module)
     return module
 

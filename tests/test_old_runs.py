@@ -1,4 +1,4 @@
-"""Runs written by pgx 0.1 can be read, played and resumed by the commands of today."""
+"""The current commands read, evaluate and resume runs written by pgx 0.1."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ RUNS = ("trpo_walker2d", "ppo_cartpole")
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
-    """Copies of the runs, in a folder that commands may write to."""
+    """Copies of the runs in a writable folder."""
     shutil.copytree(WRITTEN, tmp_path / "old")
     return tmp_path / "old"
 
@@ -103,7 +103,7 @@ def test_present_names_are_of_this_version() -> None:
 
 
 def tags(rows: list[str]) -> set[str]:
-    """The tags that occur in any of the rows."""
+    """Return all tags that occur in rows."""
     return set().union(*(json.loads(row) for row in rows))
 
 

@@ -1,4 +1,4 @@
-"""The oracle proves the estimators; these laws prove the oracle."""
+"""Laws of the oracle, against which other tests compare estimators."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from tests.oracle import TabularMDP, chain, gridworld, random_mdp
 
 MDPS = [chain(), gridworld(), random_mdp(6, 3, seed=0)]
 ENDING = [mdp for mdp in MDPS if mdp.terminal.any()]
-# Discount 1 only where every policy comes to an end.
+# Discount 1 only where every policy terminates.
 CASES = [(mdp, 0.9) for mdp in MDPS] + [(mdp, 1.0) for mdp in ENDING]
 HORIZON = 12
 
@@ -38,7 +38,7 @@ def autograd(scalar: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
 
 
 def differences(scalar: Callable[[Tensor], Tensor], at: Tensor, step: float = 1e-5) -> Tensor:
-    """(f(x + h e_i) - f(x - h e_i)) / 2h for every entry i."""
+    """Return (f(x + h e_i) - f(x - h e_i)) / 2h for every entry i."""
     bumps = step * torch.eye(at.numel(), dtype=at.dtype).view(-1, *at.shape)
     slopes = [(scalar(at + bump) - scalar(at - bump)) / (2 * step) for bump in bumps]
     return torch.stack(slopes).view_as(at)
@@ -49,7 +49,7 @@ def close(left: Tensor, right: Tensor, tolerance: float = 1e-10) -> None:
 
 
 def within_errors(samples: Tensor, expected: Tensor, errors: float = 4.0) -> None:
-    """The mean over the first dimension lies within so many standard errors of what is expected."""
+    """Return whether the mean over the first dimension is within a number of standard errors of the expectation."""
     spread = samples.std(0) / len(samples) ** 0.5
     assert ((samples.mean(0) - expected).abs() <= errors * spread + 1e-12).all()
 
@@ -63,13 +63,13 @@ def test_chain_moves_where_it_says_and_slips_the_other_way() -> None:
     close(left, torch.tensor([0.75, 0, 0.25, 0], dtype=torch.float64))
     close(right, torch.tensor([0.25, 0, 0.75, 0], dtype=torch.float64))
     close(mdp.transition[0, 0, 0], torch.tensor(0.75, dtype=torch.float64))
-    # One step from the end, the prize comes with the chance to get there.
+    # One step from the end, the expected prize is the probability of reaching it.
     close(mdp.reward[2], torch.tensor([0.25 - 0.5, 0.75 - 0.5], dtype=torch.float64))
     close(mdp.reward[:2], torch.full((2, 2), -0.5, dtype=torch.float64))
 
 
 def test_gridworld_moves_slip_sideways_and_walls_hold() -> None:
-    mdp = gridworld(3, 4, slip=0.2, step_reward=0.0)  # state 2 lies on the upper wall
+    mdp = gridworld(3, 4, slip=0.2, step_reward=0.0)  # state 2 is next to the upper wall
     reached = [law.nonzero().flatten().tolist() for law in mdp.transition[2]]
     assert reached == [[1, 2, 3], [2, 3, 6], [1, 3, 6], [1, 2, 6]]
     close(mdp.transition[2, 1, [3, 2, 6]], torch.tensor([0.8, 0.1, 0.1], dtype=torch.float64))
@@ -95,8 +95,8 @@ def test_values_solve_the_bellman_equations(mdp: TabularMDP, discount: float) ->
 
 
 @over_cases
-def test_visitation_flows(mdp: TabularMDP, discount: float) -> None:
-    """d(s') = start(s') + discount sum_{s, a} d(s) pi(a|s) P(s'|s, a) wherever s' is no end; J = sum d r."""
+def test_visitation_satisfies_the_flow_equations(mdp: TabularMDP, discount: float) -> None:
+    """d(s') = start(s') + discount sum_{s, a} d(s) pi(a|s) P(s'|s, a) at non-terminal s'; J = sum d r."""
     pi = policy(mdp)
     visits = oracle.visitation(mdp, pi, discount)
     inflow = mdp.start + discount * torch.einsum("s,sa,sat->t", visits, pi, mdp.transition)
@@ -114,7 +114,7 @@ def test_visitation_sums_to_the_geometric_series_without_an_end(discount: float)
 
 
 @pytest.mark.parametrize("mdp", ENDING, ids=lambda mdp: mdp.name)
-def test_an_episode_that_surely_ends_enters_an_end_once(mdp: TabularMDP) -> None:
+def test_an_episode_that_always_terminates_enters_one_terminal_state(mdp: TabularMDP) -> None:
     pi = policy(mdp)
     entered = torch.einsum("s,sa,sat->t", oracle.visitation(mdp, pi, 1.0), pi, mdp.transition)
     close(entered[mdp.terminal].sum(), torch.tensor(1.0, dtype=torch.float64))
@@ -160,7 +160,7 @@ def test_finite_horizon_gradient_is_the_gradient_through_the_recursion(
 
 @over_mdps
 def test_fisher_is_the_curvature_of_the_mean_divergence(mdp: TabularMDP) -> None:
-    """F = Hessian at theta' = theta of E_{s ~ w}[KL(pi_theta(.|s), pi_theta'(.|s))], w without the ends."""
+    """F = Hessian at theta' = theta of E_{s ~ w}[KL(pi_theta(.|s), pi_theta'(.|s))], w = 0 at terminal states."""
     theta, pi = logits(mdp), policy(mdp)
     visits = oracle.visitation(mdp, pi, 0.9)
     weights = visits / visits.sum()
@@ -188,7 +188,7 @@ def test_fisher_times_advantages_is_the_policy_gradient(mdp: TabularMDP) -> None
 
 
 @over_cases
-def test_finite_horizon_values_are_backed_up_from_nothing(mdp: TabularMDP, discount: float) -> None:
+def test_finite_horizon_values_are_zero_at_the_horizon(mdp: TabularMDP, discount: float) -> None:
     pi = policy(mdp)
     values, actions = oracle.finite_horizon_values(mdp, pi, HORIZON, discount)
     assert values.shape == (HORIZON + 1, mdp.states) and not values[HORIZON].any()
@@ -203,7 +203,7 @@ def test_finite_horizon_values_are_backed_up_from_nothing(mdp: TabularMDP, disco
 
 
 @over_cases
-def test_a_far_time_limit_is_none(mdp: TabularMDP, discount: float) -> None:
+def test_a_distant_time_limit_has_no_effect(mdp: TabularMDP, discount: float) -> None:
     theta, pi, far = logits(mdp), policy(mdp), 1500
     values, actions = oracle.finite_horizon_values(mdp, pi, far, discount)
     close(values[0], oracle.state_values(mdp, pi, discount), 1e-7)
@@ -257,7 +257,7 @@ def episodes(mdp: TabularMDP, number: int = 20_000, steps: int = 30) -> dict[str
 
 
 def discounted(rows: dict[str, Tensor], discount: float) -> Tensor:
-    """The return of every episode."""
+    """Return the discounted return of each episode."""
     return (discount ** rows["time"].double() * rows["reward"]).sum(0)
 
 
@@ -283,7 +283,7 @@ def test_score_function_estimate_agrees_with_the_gradient(mdp: TabularMDP) -> No
         scores[column, obs] -= pi[obs] * valid[:, None]
         scores[column, obs, action] += valid
     estimate = scores * discounted(rows, 0.9)[:, None, None]
-    # Dozens of entries are compared at once; the largest of that many normals may pass 4.
+    # The maximum of dozens of normal variables may exceed 4.
     within_errors(estimate, oracle.finite_horizon_gradient(mdp, logits(mdp), HORIZON, 0.9), errors=5.0)
 
 
@@ -380,6 +380,6 @@ def test_registered_environments_show_their_mdp_and_its_horizon(name: str, mdp: 
     roaming = [walk(seed, moves=mdp.actions) for seed in range(50)]
     assert roaming[7] == walk(7, moves=mdp.actions) != roaming[8]
     assert any(rows[-1][2] for rows in roaming)
-    # The first move alone, up or left, leads away from the end, until the time limit cuts the episode.
+    # Repeating the first move, up or left, never reaches the end before the time limit.
     stubborn = [walk(seed, moves=1) for seed in range(10)]
     assert {len(rows) for rows in stubborn if not rows[-1][2]} == {mdp.horizon}

@@ -1,4 +1,4 @@
-"""One short run from the command line to a comparison, and one that is killed and goes on."""
+"""A short run from the command line to a comparison, and a run that is killed and resumed."""
 
 import os
 from pathlib import Path
@@ -24,10 +24,10 @@ def test_a_run_is_trained_evaluated_diagnosed_and_compared(command: Command, tmp
     assert compared.code == 0 and "ppo" in compared.out and "trpo" in compared.out
 
 
-def test_a_run_that_is_killed_and_resumed_is_the_run_that_was_left_alone(
+def test_a_run_that_is_killed_and_resumed_equals_an_uninterrupted_run(
     command: Command, tmp_path: Path
 ) -> None:
-    """The process is forked from one without threads, which has everything imported."""
+    """The process is forked from one without threads and with all imports."""
     settings = ["algo=a2c", *SIZES, "trainer.total_steps=4000", "trainer.checkpoint_every=256"]
     assert command("train", *settings, "run_dir=whole").code == 0
     training = context().Process(target=_train_in, args=(tmp_path, [*settings, "run_dir=killed"]))

@@ -30,7 +30,7 @@ from tests.command import Command, CommandResult
 from tests.warm import environment, pgx
 
 PGX = [sys.executable, "-m", "pgx"]
-TIMEOUT = 120  # seconds for a process that should take a few
+TIMEOUT = 120  # seconds; processes take a few
 SMALL = [
     "env=CartPole-v1",
     "env.backend=gymnasium",
@@ -42,7 +42,7 @@ ESCAPE = re.compile(r"\x1b[\[(][0-9;?]*[a-zA-Z]")
 
 
 def real(*arguments: str, cwd: Path, **variables: str) -> CommandResult:
-    """The command as a shell starts it, its output piped."""
+    """Run `python -m pgx` with its output in a pipe."""
     ended = subprocess.run(
         [*PGX, *arguments],
         cwd=cwd,
@@ -56,7 +56,7 @@ def real(*arguments: str, cwd: Path, **variables: str) -> CommandResult:
 
 
 def shell(*arguments: str, cwd: Path, **variables: str) -> CommandResult:
-    """The command in a process of its own, its output piped."""
+    """Run a command in a forked process with its output in a pipe."""
     ended = pgx(*arguments, cwd=cwd, **variables)
     return CommandResult(ended.returncode, ended.stdout, ended.stderr)
 
@@ -76,7 +76,7 @@ def checkpoint(run: Path, name: str = "last") -> dict[str, Any]:
 
 
 def assert_one_message(said: CommandResult) -> None:
-    """One error on stderr in pgx's own words: a line, or a heading with a line for each mistake."""
+    """Assert that stderr has one error message of pgx: a line, or a heading and a line for each problem."""
     assert "Traceback" not in said.out + said.err
     lines = said.err.splitlines()
     assert lines[0].startswith("pgx: ")
@@ -86,7 +86,7 @@ def assert_one_message(said: CommandResult) -> None:
 
 
 def assert_one_message_and_what_is_kept(said: CommandResult) -> None:
-    """The same, after the line that says how to resume from the last finished iteration, where there is one."""
+    """Assert the same of the lines after an optional one that says how to resume the run."""
     lines = said.err.splitlines(keepends=True)
     others = [line for line in lines if not line.startswith("pgx: the last finished iteration is kept: ")]
     assert len(lines) - len(others) <= 1
@@ -272,7 +272,7 @@ def test_several_values_without_m_are_refused_with_a_hint(command: Command) -> N
     assert "-m" in command("train", "seed=0,1").err
 
 
-def test_the_debug_variable_shows_where(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_debug_variable_shows_a_traceback(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGX_DEBUG", "1")
     said = command("train", "algo.max_kl=-1")
     assert said.code == 2
@@ -297,7 +297,7 @@ def test_a_folder_that_cannot_be_made_is_named(command: Command, tmp_path: Path)
 def finished(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, CommandResult]:
-    """A short run of a rule by the real command: its folder, and what it said."""
+    """Run a short training as a separate process; return its folder and its result."""
     cwd = tmp_path_factory.mktemp(request.param)
     said = shell("train", f"algo={request.param}", *SMALL, "trainer.checkpoint_every=256", cwd=cwd)
     found = sorted(cwd.glob("outputs/CartPole-v1/*/*"))
@@ -312,7 +312,7 @@ def run(finished: tuple[Path, CommandResult]) -> Path:
 
 
 @pytest.mark.system
-def test_a_run_ends_well_and_says_where_it_is(finished: tuple[Path, CommandResult]) -> None:
+def test_a_run_exits_with_0_and_prints_its_folder(finished: tuple[Path, CommandResult]) -> None:
     run, said = finished
     assert said.code == 0
     assert said.err == ""
@@ -335,7 +335,7 @@ def test_a_run_leaves_its_folder_complete(run: Path) -> None:
     assert not list(run.rglob("*.tmp"))
 
 
-def test_the_config_left_is_resolved(run: Path) -> None:
+def test_the_stored_config_is_resolved(run: Path) -> None:
     text = (run / "config.yaml").read_text()
     assert "${" not in text
     cfg = OmegaConf.create(text)
@@ -418,7 +418,7 @@ def test_eval_takes_an_earlier_checkpoint(command: Command, run: Path) -> None:
     assert name in said.out
 
 
-def test_eval_of_a_checkpoint_that_is_not_there_lists_those_that_are(command: Command, run: Path) -> None:
+def test_eval_of_a_missing_checkpoint_lists_the_existing_ones(command: Command, run: Path) -> None:
     said = command("eval", str(run), "--checkpoint", "nope")
     assert said.code == 2
     assert_one_message(said)
@@ -427,7 +427,7 @@ def test_eval_of_a_checkpoint_that_is_not_there_lists_those_that_are(command: Co
 
 
 @pytest.mark.parametrize("folder", [".", "nowhere"])
-def test_eval_of_what_is_no_run_says_so(command: Command, folder: str) -> None:
+def test_eval_refuses_a_folder_without_a_run(command: Command, folder: str) -> None:
     said = command("eval", folder)
     assert said.code == 2
     assert_one_message(said)
@@ -437,7 +437,7 @@ def test_eval_of_what_is_no_run_says_so(command: Command, folder: str) -> None:
 # --- resume
 
 
-def test_resuming_a_finished_run_says_so(command: Command, run: Path) -> None:
+def test_resuming_a_finished_run_prints_that_it_is_finished(command: Command, run: Path) -> None:
     before = (run / "metrics.jsonl").read_bytes()
     said = command("train", "--resume", str(run))
     assert said.code == 0
@@ -470,12 +470,12 @@ def test_the_values_that_a_resumed_run_may_change_are_checked(command: Command, 
 class Interrupted:
     run: Path
     said: CommandResult
-    seen: list[dict[str, Any]]  # rows of metrics.jsonl when the run had stopped
+    seen: list[dict[str, Any]]  # rows of metrics.jsonl when the run stopped
 
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
-    """A long run that was sent Ctrl-C after its first line of metrics."""
+    """Start a long run and send SIGINT after its first row of metrics."""
     cwd = tmp_path_factory.mktemp("interrupted")
     run = cwd / "run"
     process = subprocess.Popen(
@@ -511,7 +511,7 @@ def test_an_interrupted_run_ends_with_a_checkpoint_of_where_it_was(interrupted: 
 
 
 @pytest.mark.system
-def test_an_interrupted_run_says_how_to_go_on(interrupted: Interrupted) -> None:
+def test_an_interrupted_run_prints_how_to_resume_it(interrupted: Interrupted) -> None:
     assert f"pgx train --resume {interrupted.run.name}" in interrupted.said.out
 
 
@@ -524,7 +524,7 @@ def test_an_interrupted_run_can_be_evaluated(interrupted: Interrupted) -> None:
 
 
 @pytest.mark.system
-def test_a_resumed_run_goes_on_to_the_end(command: Command, interrupted: Interrupted) -> None:
+def test_a_resumed_run_trains_to_the_end(command: Command, interrupted: Interrupted) -> None:
     run, stopped = interrupted.run, interrupted.seen[-1]["step"]
     said = command("train", "--resume", str(run), f"trainer.total_steps={stopped + 512}")
     assert said.code == 0, said.err
@@ -568,7 +568,7 @@ def test_a_sweep_into_one_folder_does_not_write_one_run_over_another(
 
 
 @pytest.mark.system
-def test_a_run_of_a_sweep_is_as_complete_as_a_run_alone(command: Command, tmp_path: Path) -> None:
+def test_a_run_of_a_sweep_writes_the_same_files_as_a_single_run(command: Command, tmp_path: Path) -> None:
     command("train", "-m", "seed=0", *SMALL, "trainer.total_steps=256")
     assert len(runs(tmp_path)) == 1
     for run in runs(tmp_path):
@@ -620,7 +620,7 @@ TINY = ["env.num_envs=2", "runner.rollout_steps=32", "algo.critic_minibatch_size
 
 @pytest.fixture
 def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of a module of environments, on this process's path."""
+    """Folder of a module with environments, on sys.path."""
     folder = tmp_path / "modules"
     folder.mkdir()
     (folder / "brokenenvs.py").write_text(NO_SHAPING)
@@ -640,7 +640,7 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
         ("reward", "reward of environment 0, 1 is not a finite number"),
     ],
 )
-def test_a_run_whose_environment_fails_says_so_and_keeps_what_it_has(
+def test_a_run_whose_environment_fails_reports_it_and_keeps_its_files(
     command: Command, own_module: Path, tmp_path: Path, fault: str, says: str
 ) -> None:
     run = tmp_path / "run"
@@ -707,7 +707,7 @@ def test_a_run_on_a_module_s_environment_can_be_evaluated_in_another_process(
         "train", "env=brokenenvs:Faulty-none-v0", *TINY, "trainer.total_steps=64", f"run_dir={run}"
     )
     assert said.code == 0, said.err
-    # Another process has the run's folder and a registry that has never seen the module.
+    # Another process has a registry without the module's environments.
     del sys.modules["brokenenvs"]
     for env_id in IDS:
         del gymnasium.registry[env_id]
@@ -735,7 +735,7 @@ def test_on_a_terminal_it_shows_a_live_panel_and_then_the_summary(tmp_path: Path
     try:
         while chunk := os.read(controller, 65536):
             shown += chunk
-    except OSError:  # how Linux says that the last writer has closed the terminal
+    except OSError:  # Linux: the last writer has closed the terminal
         pass
     finally:
         code = process.wait(TIMEOUT)
@@ -752,7 +752,7 @@ def test_on_a_terminal_it_shows_a_live_panel_and_then_the_summary(tmp_path: Path
 @pytest.mark.parametrize(
     ("raised", "line"), [(KeyboardInterrupt, "pgx: interrupted\n"), (QuietInterrupt, "")]
 )
-def test_an_interrupted_command_says_so_once(
+def test_an_interrupted_command_prints_one_message(
     command: Command, monkeypatch: pytest.MonkeyPatch, raised: type[BaseException], line: str
 ) -> None:
     def interrupted(arguments: list[str]) -> int:

@@ -47,12 +47,12 @@ def test_a_run_is_collected_from_learned_from_resumed_and_evaluated(command: Com
     )
     assert command(*learn, "trainer.total_steps=700", "run_dir=cut", "trainer.checkpoint_every=700")[0] == 0
     (tmp_path / "elsewhere").mkdir()
-    os.chdir(tmp_path / "elsewhere")  # the run knows where its dataset is from any folder
+    os.chdir(tmp_path / "elsewhere")  # the run finds its dataset from any folder
     assert command("train", "--resume", "../cut", "trainer.total_steps=1500")[0] == 0
     os.chdir(tmp_path)
     assert torch.equal(parameters(tmp_path / "whole"), parameters(tmp_path / "cut"))
 
-    (tmp_path / "data").rename(tmp_path / "moved")  # who only plays needs no data
+    (tmp_path / "data").rename(tmp_path / "moved")  # evaluation needs no dataset
     assert command("eval", "whole", "--episodes", "2")[0] == 0
     code, _, err = command("train", "--resume", "whole", "trainer.total_steps=3000")
     assert code == 2 and "no such folder" in err
@@ -61,7 +61,7 @@ def test_a_run_is_collected_from_learned_from_resumed_and_evaluated(command: Com
 def test_the_recorded_probabilities_are_those_of_the_policy_that_acted(
     make: Make, command: Command, tmp_path: Path
 ) -> None:
-    """The normaliser's too: π/μ of the same agent is 1 at every step."""
+    """π/μ of the same agent is 1 at every step, including its normalizer."""
     trainer = make("algo=reinforce", "env=Pendulum-v1", "trainer.total_steps=900", name="mu")
     trainer.train()
     assert command("collect", "mu", "--episodes", "3", "--out", "d", "--seed", "4")[0] == 0
@@ -100,9 +100,9 @@ def test_mistakes_are_named_and_leave_nothing(command: Command, make: Make, tmp_
 
 
 def read_to_the_end(terminal: int) -> str:
-    """All that is written to a pseudo-terminal until its other end is closed."""
+    """Read a pseudo-terminal until its other end is closed."""
     parts = []
-    with suppress(OSError):  # Linux answers EIO then
+    with suppress(OSError):  # Linux returns EIO then
         while part := os.read(terminal, 65536):
             parts.append(part)
     return b"".join(parts).decode()
@@ -131,7 +131,7 @@ def test_progress_is_redrawn_on_a_terminal_and_without_codes_in_a_pipe(make: Mak
         [*command, *arguments, "b"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=secondary
     ) as process:
         os.close(secondary)
-        drawn = read_to_the_end(primary)  # at once: a terminal that nobody reads blocks who writes to it
+        drawn = read_to_the_end(primary)  # a terminal that is not read blocks its writer
     os.close(primary)
     assert process.returncode == 0
     assert drawn.count("\r") > 1 and "\n" not in drawn and drawn.endswith("\r\x1b[K")

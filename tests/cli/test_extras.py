@@ -27,7 +27,7 @@ TINY += [
     "run_dir=run",
 ]
 
-# What needs each package, as a user types it. None of them may write anything before it refuses.
+# Commands that need each package. They must write nothing before they refuse.
 NEEDED_BY = {
     "optuna": [
         ["train", "-m", "sweep=ppo_cartpole"],

@@ -21,7 +21,7 @@ RUN = [
 ]  # fmt: skip
 
 
-def test_the_commands_that_a_run_ends_with_work_when_pasted(command: Command, tmp_path: Path) -> None:
+def test_the_commands_after_a_run_work_when_pasted(command: Command, tmp_path: Path) -> None:
     out = command(*RUN, f"run_dir='{tmp_path}/all runs/it is 1'").out
     said = dict(re.findall(r"^  (\w+) +(pgx .+)$", out, re.MULTILINE))
     assert list(said) == ["view", "diagnose", "evaluate", "record", "compare"]
@@ -48,7 +48,7 @@ def test_a_folder_elsewhere_is_named_in_full_and_an_interrupted_run_can_be_resum
     assert next_commands(Path("-run"), "CartPole-v1", "finished")[1] == "  diagnose  pgx doctor ./-run"
 
 
-def test_a_video_is_offered_where_the_environment_says_that_it_draws() -> None:
+def test_a_video_is_offered_if_the_environment_declares_rgb_array() -> None:
     assert has_video("CartPole-v1") and has_video("Walker2d-v4") and has_video("package:FrozenLake-v1")
     assert not has_video("unknown:Nowhere-v0")
 
@@ -60,10 +60,10 @@ class NotDescribable(gymnasium.Env[int, int]):
 @pytest.mark.parametrize(
     "made", [gymnasium.Wrapper, NotDescribable, lambda: NotDescribable(), "tests.nowhere:Env"]
 )
-def test_no_video_is_offered_where_a_class_does_not_say_that_it_draws(
+def test_no_video_is_offered_if_a_class_declares_no_render_mode(
     monkeypatch: pytest.MonkeyPatch, made: Any
 ) -> None:
-    """The metadata of a Wrapper are known of its objects alone."""
+    """The metadata of a Wrapper exist on its instances only."""
     spec = EnvSpec("Odd-v0", entry_point=made)
     monkeypatch.setitem(gymnasium.registry, "Odd-v0", spec)
     assert not has_video("Odd-v0")

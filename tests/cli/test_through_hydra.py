@@ -39,7 +39,7 @@ def test_a_job_gets_the_config_that_was_validated(tmp_path: Path, monkeypatch: p
     assert seen == [compose_valid(overrides).values, "here", str(tmp_path / "run")]
 
 
-def test_hydra_notes_the_overrides_and_config_of_a_run(command: Command) -> None:
+def test_hydra_writes_the_overrides_and_config_of_a_run(command: Command) -> None:
     assert command("train", *SMALL, *QUIET).code == 0
     (config,) = Path().glob(f"outputs/*/*/*/{CONFIG}")
     noted = config.parent / ".hydra"
@@ -53,7 +53,7 @@ def test_the_mode_of_hydra_starts_no_sweep(command: Command) -> None:
     assert Path("run", CONFIG).is_file() and not Path("outputs").exists()
 
 
-def test_what_a_job_raises_comes_out_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exception_of_a_job_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.setattr("sys.argv", ["pgx"])
@@ -66,7 +66,7 @@ def test_what_a_job_raises_comes_out_of_it(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("flag", [["--resolve"], ["--package", "algo"], ["-p", "_global_"]])
-def test_flags_of_what_is_printed_need_something_to_print(command: Command, flag: list[str]) -> None:
+def test_flags_for_printing_require_cfg(command: Command, flag: list[str]) -> None:
     (problem,) = command("train", *flag, *SMALL).problems
     name = "--resolve" if flag == ["--resolve"] else "--package"
     assert problem == f"{name}: is unused without --cfg; add --cfg job or remove it"

@@ -1,4 +1,4 @@
-"""Pixels are learned from: a game whose score says whether the network sees. A minute; run by `make test-all`."""
+"""A policy learns a game from images. Takes a minute."""
 
 from pathlib import Path
 
@@ -30,8 +30,8 @@ OVERRIDES = [
 ]
 
 
-def test_catch_is_played_from_its_pixels_within_10_000_steps(tmp_path: Path) -> None:
-    """Nine of ten balls (a return of 0.8) by deterministic play, where the first policy catches few."""
+def test_catch_is_learned_from_images_within_10_000_steps(tmp_path: Path) -> None:
+    """The deterministic policy catches nine of ten balls (return 0.8); the initial policy catches few."""
     trainer = build(validate(compose([*QUIET, *OVERRIDES, f"run_dir={tmp_path}"])))
 
     def mean_return() -> float:

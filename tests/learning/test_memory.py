@@ -1,4 +1,4 @@
-"""A recurrent policy solves a task of memory; a feed-forward policy cannot. Minutes: run by `make test-all`."""
+"""A recurrent policy solves a memory task; a feed-forward policy cannot. Takes minutes."""
 
 from pathlib import Path
 

@@ -84,7 +84,7 @@ def test_a_run_that_is_killed_repeatedly_ends_with_the_same_bits(
 
 
 @pytest.mark.parametrize("torn", ["last", "last and the newest", "rows"])
-def test_a_damaged_file_is_detected_and_the_previous_one_used(
+def test_a_truncated_file_is_detected_and_the_previous_one_used(
     processes: RunProcesses, tmp_path: Path, torn: str
 ) -> None:
     settings = overrides("ppo", "envpool", None)
