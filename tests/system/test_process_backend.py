@@ -1,4 +1,4 @@
-"""Environments in worker processes are those of this process, to the last bit and word; and nothing is left behind."""
+"""Backend `processes`: results and messages equal those of `gymnasium`, and no process or file is left."""
 
 import gc
 import os
@@ -33,12 +33,12 @@ from tests.processes import file_names, is_running, wait_until
 
 ROOT = Path(__file__).parents[2]
 TROUBLE = "tests.envs.troubles:Trouble-v0"
-BOUND = 60.0  # seconds in which workers answer that do
+TIMEOUT = 60.0  # seconds, for workers that answer
 
 
 @contextmanager
 def processes(env_id: str, n: int, workers: int, **kwargs: Any) -> Iterator[ProcessVector]:
-    envs = ProcessVector(env_id, n, kwargs, workers, BOUND)
+    envs = ProcessVector(env_id, n, kwargs, workers, TIMEOUT)
     try:
         yield envs
     finally:
@@ -49,12 +49,12 @@ def pids(envs: ProcessVector) -> list[int]:
     return [worker.process.pid for worker in envs._workers]
 
 
-def idle(envs: VectorEnv) -> AnyArray:
+def zero_actions(envs: VectorEnv) -> AnyArray:
     return np.zeros(envs.num_envs, np.int64)
 
 
-def some(rng: np.random.Generator, envs: VectorEnv) -> AnyArray:
-    """Random actions that are allowed; continuous ones go beyond their bounds."""
+def random_actions(rng: np.random.Generator, envs: VectorEnv) -> AnyArray:
+    """Return random allowed actions; continuous ones exceed their bounds."""
     if isinstance(envs.action_spec, Continuous):
         return rng.uniform(-3, 3, (envs.num_envs, *envs.action_spec.shape)).astype(np.float32)
     sizes = choices(envs.action_spec)
@@ -65,7 +65,7 @@ def some(rng: np.random.Generator, envs: VectorEnv) -> AnyArray:
     return action if len(sizes) > 1 else action[:, 0]
 
 
-def same(one: Any, two: Any) -> bool:
+def equal(one: Any, two: Any) -> bool:
     if one is None or two is None:
         return one is two
     return bool(one.dtype == two.dtype and one.shape == two.shape and (one == two).all())
@@ -84,7 +84,7 @@ def same(one: Any, two: Any) -> bool:
         ("FrozenLake-v1", {}, 4, 2),
     ],
 )
-def test_the_bits_are_those_of_environments_in_this_process(
+def test_results_equal_those_of_gymnasium_vector_to_the_bit(
     env_id: str, kwargs: dict[str, Any], n: int, workers: int
 ) -> None:
     here, rng, ends = GymnasiumVector(env_id, n, kwargs, first_index=0), np.random.default_rng(1), 0
@@ -94,19 +94,19 @@ def test_the_bits_are_those_of_environments_in_this_process(
         for seed in (3, 8):
             first = there.reset(seed)
             kept = first.copy()
-            assert same(first, here.reset(seed)) and same(there.action_mask, here.action_mask)
+            assert equal(first, here.reset(seed)) and equal(there.action_mask, here.action_mask)
             for _ in range(300):
-                action = some(rng, here)
+                action = random_actions(rng, here)
                 one, two = step(there, action), step(here, action)
-                assert all(same(a, b) for a, b in zip(one, two, strict=True))
-                assert same(there.action_mask, here.action_mask)
+                assert all(equal(a, b) for a, b in zip(one, two, strict=True))
+                assert equal(there.action_mask, here.action_mask)
                 ends += int((two.terminated | two.truncated).sum())
-            assert same(first, kept)  # what was given out does not move
+            assert equal(first, kept)  # returned arrays are not overwritten
     assert ends > 10
 
 
 @pytest.mark.parametrize("env", ["Walker2d-v5", "tests.environments:Masked-v0", "FrozenLake-v1"])
-def test_a_run_learns_the_same_parameters_on_either_backend(make: Make, env: str) -> None:
+def test_a_run_has_the_same_parameters_with_both_backends(make: Make, env: str) -> None:
     learned = []
     for number, where in enumerate(
         (["env.backend=gymnasium"], ["env.backend=processes", "env.num_threads=2"])
@@ -118,51 +118,51 @@ def test_a_run_learns_the_same_parameters_on_either_backend(make: Make, env: str
 
 
 @pytest.mark.parametrize(("at", "what"), [("reset", "raise"), ("step", "raise"), ("step", "mask")])
-def test_an_environment_that_fails_says_the_same_on_either_backend(at: str, what: str) -> None:
-    """Environments 3 and 4 fail, in workers of their own; 3 is named."""
-    said = []
+def test_a_failing_environment_has_the_same_message_with_both_backends(at: str, what: str) -> None:
+    """Environments 3 and 4 fail, in different workers; the message names 3."""
+    messages = []
     kwargs = {"at": at, "what": what, "number": 3}
     with processes(TROUBLE, 5, 5, **kwargs) as there:
         for envs in (GymnasiumVector(TROUBLE, 5, kwargs, first_index=0), there):
             with pytest.raises(RunError) as caught:
                 envs.reset(100)
-                step(envs, idle(envs))
-            said.append(str(caught.value))
+                step(envs, zero_actions(envs))
+            messages.append(str(caught.value))
             if what == "raise":
                 assert envs is not there or 'troubles.py", line' in str(caught.value.__cause__)
                 assert "robot 3 fell" in str(caught.value.__cause__)
-    assert said[0] == said[1]
-    assert "3" in said[0]
+    assert messages[0] == messages[1]
+    assert "3" in messages[0]
 
 
-def test_after_a_failed_step_a_reset_begins_anew() -> None:
+def test_a_reset_after_a_failed_step_restarts_all_environments() -> None:
     with processes(TROUBLE, 3, 2, at="step", number=2) as envs:
         for _ in range(2):
             envs.reset(0)
             with pytest.raises(RunError, match="robot 2 fell"):
-                step(envs, idle(envs))
+                step(envs, zero_actions(envs))
 
 
-def test_a_constructor_that_fails_says_the_same_on_either_backend() -> None:
-    said = []
+def test_a_failing_constructor_has_the_same_message_with_both_backends() -> None:
+    messages = []
     for make_them in (
         lambda: GymnasiumVector(TROUBLE, 3, {"at": "constructor"}, first_index=0),
-        lambda: ProcessVector(TROUBLE, 3, {"at": "constructor"}, 2, BOUND),
+        lambda: ProcessVector(TROUBLE, 3, {"at": "constructor"}, 2, TIMEOUT),
     ):
         with pytest.raises(UserError) as caught:
             make_them()
-        said.append(str(caught.value))
-    assert said[0] == said[1] and "robot 0 fell" in said[0]
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1] and "robot 0 fell" in messages[0]
     assert 'troubles.py", line' in str(caught.value.__cause__)
 
 
-def test_a_worker_whose_environments_cannot_be_made_stays_until_it_is_heard() -> None:
+def test_a_worker_that_cannot_create_environments_stays_until_its_message_is_read() -> None:
     memory = allocate()
     (share,) = _env_slices(TROUBLE, {"at": "constructor"}, 1, 1, ())
     worker = _start(share, memory)
     try:
-        worker.wait(BOUND, group=[worker])
-        with pytest.raises(subprocess.TimeoutExpired):  # whoever waits for another would take it for dead
+        worker.wait(TIMEOUT, group=[worker])
+        with pytest.raises(subprocess.TimeoutExpired):  # an exited worker would be reported as crashed
             worker.process.wait(0.5)
         assert "robot 0 fell" in worker.receive().problem
     finally:
@@ -171,39 +171,39 @@ def test_a_worker_whose_environments_cannot_be_made_stays_until_it_is_heard() ->
     assert worker.process.returncode == 0
 
 
-def test_environments_that_differ_are_refused_and_none_is_left(tmp_path: Path) -> None:
+def test_different_environments_are_refused_and_all_workers_end(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"one environment has .*, another ") as caught:
-        ProcessVector("tests.envs.troubles:Fickle-v0", 2, {"path": str(tmp_path / "made")}, 2, BOUND)
-    frame = caught.traceback[-2].frame.f_locals["self"]  # which keeps it from being dropped
+        ProcessVector("tests.envs.troubles:Fickle-v0", 2, {"path": str(tmp_path / "made")}, 2, TIMEOUT)
+    frame = caught.traceback[-2].frame.f_locals["self"]  # keeps it from being garbage-collected
     assert len(pids(frame)) == 2 and not any(map(is_running, pids(frame)))
 
 
 @pytest.mark.parametrize("at", ["constructor", "reset", "step"])
-def test_an_environment_that_ends_its_process_is_named_with_the_exit_code(at: str) -> None:
+def test_an_exit_of_a_worker_is_reported_with_its_environments_and_exit_code(at: str) -> None:
     with (
         pytest.raises(RunError, match=r"worker process \d+ \(environments? .*2\) ended with exit code 3$"),
         processes(TROUBLE, 3, 3 if at == "reset" else 1, at=at, what="exit", number=2) as envs,
     ):
         envs.reset(0)
-        step(envs, idle(envs))
+        step(envs, zero_actions(envs))
 
 
 @pytest.mark.parametrize("moment", ["before", "during"])
-def test_a_killed_worker_is_noticed_though_another_never_answers(moment: str) -> None:
-    """Of two workers the first sleeps in its step; the second is killed."""
+def test_a_killed_worker_is_reported_while_another_hangs(moment: str) -> None:
+    """The first of two workers sleeps in its step; the second is killed."""
     with processes(TROUBLE, 2, 2, at="step", what="sleep", number=0) as envs:
         envs.reset(0)
-        envs.send(idle(envs)) if moment == "during" else None
+        envs.send(zero_actions(envs)) if moment == "during" else None
         os.kill(pids(envs)[1], signal.SIGKILL)
         if moment == "before":
             wait_until(lambda: not is_running(pids(envs)[1]))
-            envs.send(idle(envs))
+            envs.send(zero_actions(envs))
         with pytest.raises(RunError, match=rf"{pids(envs)[1]} \(environment 1\) was ended by signal 9 "):
             envs.receive()
 
 
 def line_of(code: str) -> int:
-    """Where it stands in troubles.py."""
+    """Return the line number of code in troubles.py."""
     assert tests.envs.troubles.__file__ is not None
     return Path(tests.envs.troubles.__file__).read_text().partition(code)[0].count("\n") + 1
 
@@ -212,16 +212,14 @@ def line_of(code: str) -> int:
     ("at", "what", "code"),
     [("reset", "sleep", "time.sleep(1e6)"), ("step", "hold", "ctypes.PyDLL(None).pause()")],
 )
-def test_a_worker_that_hangs_is_killed_and_the_line_named_at_which_it_was(
-    at: str, what: str, code: str
-) -> None:
-    """Asleep, and deep in code that keeps the interpreter's lock; the first worker answers, the second hangs."""
+def test_a_worker_that_hangs_is_killed_and_its_line_reported(at: str, what: str, code: str) -> None:
+    """The first worker answers; the second sleeps, or holds the interpreter's lock."""
     with processes(TROUBLE, 3, 2, at=at, what=what, number=1) as envs:
         envs._timeout = 0.5
         hung = pids(envs)[1]
         with pytest.raises(RunError) as caught:
             envs.reset(0)
-            step(envs, idle(envs))
+            step(envs, zero_actions(envs))
         assert not is_running(hung)
         assert str(caught.value) == (
             f"{TROUBLE}: worker process {hung} (environments 1 to 2) has not answered for 0.5 s, in _meet "
@@ -232,7 +230,7 @@ def test_a_worker_that_hangs_is_killed_and_the_line_named_at_which_it_was(
     assert not any(map(is_running, pids(envs)))
 
 
-def test_an_environment_that_is_never_made_is_named_and_no_worker_is_left() -> None:
+def test_a_constructor_that_hangs_is_reported_and_all_workers_end() -> None:
     with pytest.raises(
         RunError, match=r"\(environments 0 to 1\) has not .*, in _meet \(troubles.py:\d+\)"
     ) as caught:
@@ -241,8 +239,8 @@ def test_an_environment_that_is_never_made_is_named_and_no_worker_is_left() -> N
     assert len(pids(frame)) == 2 and not any(map(is_running, pids(frame)))
 
 
-def test_the_bound_is_on_all_workers_together() -> None:
-    """Three that answer one after another, each within it, do not make it three times as long."""
+def test_the_timeout_applies_to_all_workers_together() -> None:
+    """Three workers that answer one after another do not triple it."""
     with processes(TROUBLE, 1, 1) as envs:
         (worker,) = envs._workers
         with pytest.raises(RunError, match="has not answered for 1 s"):
@@ -250,13 +248,13 @@ def test_the_bound_is_on_all_workers_together() -> None:
         assert worker.process.returncode == -signal.SIGKILL
 
 
-def test_one_worker_does_not_get_the_time_that_another_took() -> None:
-    """The first answers after 1.9 s, the second after another 1.9 s; both have 2."""
+def test_time_spent_waiting_for_one_worker_counts_for_the_next() -> None:
+    """The first worker answers after 1.9 s, the second would after 3.8 s; the timeout is 2 s."""
     with processes(TROUBLE, 2, 2, at="step", what="nap") as envs:
         envs._timeout = 2.0
         envs.reset(0)
         with pytest.raises(RunError, match=r"\(environment 1\) has not answered for 2 s"):
-            step(envs, idle(envs))
+            step(envs, zero_actions(envs))
 
 
 PARENT = """
@@ -275,9 +273,9 @@ def work():
     ("start", "what"),
     [("work()", "sleep"), ("work()", "hold"), ("threading.Thread(target=work).start()", "sleep")],
 )
-def test_workers_end_with_a_parent_that_was_killed_and_leave_nothing(start: str, what: str) -> None:
-    """One of them sits idle, the other deep in a step. There is no `if __name__ == "__main__"` in the script."""
-    before = file_names("/dev/shm")  # semaphores there belong to other tests: workers have none
+def test_workers_exit_when_their_parent_is_killed(start: str, what: str) -> None:
+    """One worker is idle, the other within a step. The script has no `if __name__ == "__main__"`."""
+    before = file_names("/dev/shm")  # workers have no semaphores; those of other tests are ignored below
     parent = subprocess.Popen(
         [sys.executable, "-c", f"WHAT = {what!r}\n{PARENT}{start}"],
         cwd=ROOT,
@@ -291,7 +289,7 @@ def test_workers_end_with_a_parent_that_was_killed_and_leave_nothing(start: str,
     parent.kill()
     try:
         wait_until(lambda: not any(map(is_running, workers)))
-    finally:  # a failure is to leave none behind either
+    finally:  # end the workers even if the test fails
         for pid in filter(is_running, workers):
             os.kill(pid, signal.SIGKILL)
     assert parent.stderr.read() == ""
@@ -299,24 +297,24 @@ def test_workers_end_with_a_parent_that_was_killed_and_leave_nothing(start: str,
     assert {name for name in file_names("/dev/shm") - before if not name.startswith("sem.")} == set()
 
 
-def test_workers_outlive_the_thread_that_started_them() -> None:
+def test_workers_continue_after_the_thread_that_started_them_ends() -> None:
     made: list[ProcessVector] = []
-    thread = threading.Thread(target=lambda: made.append(ProcessVector(TROUBLE, 2, {}, 2, BOUND)))
+    thread = threading.Thread(target=lambda: made.append(ProcessVector(TROUBLE, 2, {}, 2, TIMEOUT)))
     thread.start()
     thread.join()
-    for _ in range(20):  # the kernel takes its time to end a thread
+    for _ in range(20):  # the kernel ends a thread with a delay
         time.sleep(0.01)
         made[0].reset(0)
     assert all(map(is_running, pids(made[0])))
     made[0].close()
 
 
-def test_closing_ends_the_workers_whatever_they_are_doing_and_again_does_nothing() -> None:
+def test_close_ends_busy_workers_and_may_be_called_twice() -> None:
     gc.collect()
     open_files = file_names("/proc/self/fd")
-    envs = ProcessVector(TROUBLE, 2, {"at": "step", "what": "sleep", "number": 1}, 2, BOUND)
+    envs = ProcessVector(TROUBLE, 2, {"at": "step", "what": "sleep", "number": 1}, 2, TIMEOUT)
     envs.reset(0)
-    envs.send(idle(envs))
+    envs.send(zero_actions(envs))
     envs.close()
     assert not any(map(is_running, pids(envs)))
     envs.close()
@@ -325,14 +323,14 @@ def test_closing_ends_the_workers_whatever_they_are_doing_and_again_does_nothing
     assert file_names("/proc/self/fd") <= open_files
 
 
-def test_workers_close_their_environments_and_end_by_themselves() -> None:
-    envs = ProcessVector(TROUBLE, 3, {}, 2, BOUND)
+def test_closed_workers_exit_with_code_zero() -> None:
+    envs = ProcessVector(TROUBLE, 3, {}, 2, TIMEOUT)
     envs.close()
     assert [worker.process.returncode for worker in envs._workers] == [0, 0]
 
 
-def test_workers_of_what_is_dropped_end() -> None:
-    envs = ProcessVector(TROUBLE, 2, {}, 2, BOUND)
+def test_workers_end_when_their_environments_are_garbage_collected() -> None:
+    envs = ProcessVector(TROUBLE, 2, {}, 2, TIMEOUT)
     left = pids(envs)
     assert all(map(is_running, left))
     del envs
@@ -340,33 +338,33 @@ def test_workers_of_what_is_dropped_end() -> None:
     assert not any(map(is_running, left))
 
 
-def test_an_interrupt_is_the_parent_s_to_answer() -> None:
+def test_workers_ignore_interrupts() -> None:
     with processes(TROUBLE, 4, 2) as envs:
         envs.reset(0)
         for pid in pids(envs):
-            assert os.getpgid(pid) != os.getpgid(0)  # a terminal's Ctrl-C goes to a group
+            assert os.getpgid(pid) != os.getpgid(0)  # a terminal sends Ctrl-C to a process group
             os.kill(pid, signal.SIGINT)
-        assert list(step(envs, idle(envs)).obs[:, 0]) == [0, 1, 2, 3]
+        assert list(step(envs, zero_actions(envs)).obs[:, 0]) == [0, 1, 2, 3]
 
 
-def test_a_caller_is_free_between_sending_and_receiving(tmp_path: Path) -> None:
-    """The environment waits for what its caller does after it has sent."""
+def test_send_returns_before_the_step_ends(tmp_path: Path) -> None:
+    """The environment waits for a file that the caller creates after `send`."""
     path = tmp_path / "here"
     with processes(TROUBLE, 2, 2, at="step", what="wait", path=str(path)) as envs:
         envs.reset(0)
-        envs.send(idle(envs))
+        envs.send(zero_actions(envs))
         path.touch()
         assert (envs.receive().reward == 1).all()
 
 
-def test_workers_do_without_torch() -> None:
+def test_workers_do_not_import_torch() -> None:
     with processes(TROUBLE, 2, 2) as envs:
         assert (envs.reset(0)[:, 1] == 0).all()
     assert "torch" in sys.modules
 
 
 @pytest.mark.parametrize("flags", [[], ["-O"]])
-def test_workers_check_what_their_parent_checks(flags: list[str]) -> None:
+def test_workers_have_the_optimization_level_of_their_parent(flags: list[str]) -> None:
     script = (
         "from pgx.envs.process_backend import ProcessVector\n"
         f"print(ProcessVector({TROUBLE!r}, 2, {{}}, 2, 60.0).reset(0)[:, 2].tolist())"
@@ -376,14 +374,14 @@ def test_workers_check_what_their_parent_checks(flags: list[str]) -> None:
     assert done.stdout == f"{2 * [float(len(flags))]}\n"
 
 
-def test_an_environment_is_what_it_was_registered_as_here() -> None:
-    """Another time limit under a known id, known to this process alone."""
+def test_workers_use_the_registration_of_their_parent() -> None:
+    """Only this process registered the id with this time limit."""
     was = gymnasium.registry["CartPole-v1"]
     gymnasium.registry["CartPole-v1"] = replace(was, max_episode_steps=4)
     try:
         with processes("CartPole-v1", 2, 2) as envs:
             envs.reset(0)
-            assert [bool(step(envs, idle(envs)).truncated.all()) for _ in range(4)] == [
+            assert [bool(step(envs, zero_actions(envs)).truncated.all()) for _ in range(4)] == [
                 False,
                 False,
                 False,
@@ -397,7 +395,9 @@ def test_an_environment_is_what_it_was_registered_as_here() -> None:
     ("entry", "why"),
     [(lambda: tests.envs.troubles.Trouble(), "cannot be sent"), ("__main__:X", "the script itself")],
 )
-def test_what_cannot_reach_a_worker_is_refused_and_runs_here(entry: Any, why: str) -> None:
+def test_an_environment_that_cannot_be_pickled_is_refused_and_runs_with_gymnasium(
+    entry: Any, why: str
+) -> None:
     gymnasium.register("Local-v0", entry)
     try:
         with pytest.raises(UserError, match=rf"{why}.*env\.id=module:Local-v0; set env\.backend=gymnasium"):
@@ -417,13 +417,13 @@ def test_what_cannot_reach_a_worker_is_refused_and_runs_here(entry: Any, why: st
         ("tests.environments:Unmakeable-v0", 4, 2, "gymnasium"),
     ],
 )
-def test_auto_shares_the_steps_that_are_worth_it(env_id: str, n: int, threads: int, name: str) -> None:
+def test_auto_uses_processes_for_slow_steps(env_id: str, n: int, threads: int, name: str) -> None:
     choice = choose_backend(env_id, "auto", {}, n, threads, NO_SHAPING)
     assert choice.name == name and "EnvPool has no" in choice.reason
     assert ("a step takes" in choice.reason) == (name == "processes")
 
 
-def test_the_command_line_trains_on_workers(tmp_path: Path) -> None:
+def test_the_command_line_trains_with_worker_processes(tmp_path: Path) -> None:
     small = ["env.num_envs=4", "runner.rollout_steps=32", "algo.minibatch_size=32", "trainer.total_steps=256"]
     command = [sys.executable, "-m", "pgx", "train", "algo=ppo", f"env={TROUBLE}", "env.backend=processes"]
     done = subprocess.run(
@@ -436,7 +436,7 @@ def test_the_command_line_trains_on_workers(tmp_path: Path) -> None:
     assert "backend processes (as configured)" in done.stdout and done.stderr == ""
 
 
-def test_the_command_line_says_where_an_environment_hangs(tmp_path: Path) -> None:
+def test_the_command_line_reports_where_an_environment_hangs(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pgx", "train", "algo=ppo", f"env={TROUBLE}", "env.backend=processes"]
     small = ["env.num_envs=2", "runner.rollout_steps=32", "algo.minibatch_size=32", "trainer.compile=false"]
     trouble = ["env.kwargs.at=step", "env.kwargs.what=sleep", "env.kwargs.number=1", "env.worker_timeout=3"]
