@@ -1,4 +1,4 @@
-"""Train on an environment of your own: a point that learns to reach the origin.
+"""Train on your own environment: a point that learns to reach the origin.
 
     pgx check env=custom_environment:Point-v0
     pgx train algo=ppo env=custom_environment:Point-v0 trainer.total_steps=100_000
@@ -28,14 +28,14 @@ class Point(gymnasium.Env[Obs, Obs]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Obs, dict[str, Any]]:
-        super().reset(seed=seed)  # seeds self.np_random: draw from nothing else, so that runs can be repeated
+        super().reset(seed=seed)  # seeds self.np_random; use no other source of randomness
         self.position = self.np_random.uniform(-1.0, 1.0, 2)
         return self.position.astype(np.float32), {}
 
     def step(self, action: Obs) -> tuple[Obs, float, bool, bool, dict[str, Any]]:
         self.position = self.position + self.speed * action
         distance = float(np.linalg.norm(self.position))
-        reached = distance < 0.1  # terminated: the task is over, and nothing can be earned after it
+        reached = distance < 0.1  # terminated: the task is over, and later rewards are 0
         return self.position.astype(np.float32), -distance, reached, False, {"is_success": reached}
 
 

@@ -1,4 +1,4 @@
-"""Train by an update rule of your own: one step up the policy gradient, then a few passes of the critic.
+"""Train with your own update rule: one step up the policy gradient, then a few passes of the critic.
 
     pgx train algo=custom_rule:PolicyGradient env=CartPole-v1 trainer.total_steps=100_000
 
