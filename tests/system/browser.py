@@ -1,4 +1,4 @@
-"""Chromium without a screen, spoken to in its own protocol over a pipe."""
+"""Headless Chromium, controlled by its DevTools protocol over a pipe."""
 
 import base64
 import json
@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, Self
 
-# All text and elements of a page, those of web components with them, which no selector of the page's own reaches.
+# All text and elements of a page, including web components, which selectors of the page do not reach.
 WALK = """
 (function () {
   const texts = [], elements = [];
@@ -28,16 +28,16 @@ WALK = """
 
 
 def chromium() -> str | None:
-    """The browser's program; None: it is not installed."""
+    """Return the path of the browser; None if it is not installed."""
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 class Page:
-    """One page of a browser that ends with it.
+    """Page of a browser that closes with it.
 
     Args:
-        profile: a folder for what the browser writes.
-        size: of its window, in pixels.
+        profile: folder for the files of the browser.
+        size: of the window, in pixels.
     """
 
     def __init__(self, profile: Path, size: tuple[int, int] = (1280, 900)) -> None:
@@ -46,7 +46,7 @@ class Page:
         (theirs, self._orders), (self._answers, their_answers) = os.pipe(), os.pipe()
         options = [
             "--headless=new",
-            "--no-sandbox",  # which needs what a container seldom gives
+            "--no-sandbox",  # the sandbox needs privileges that containers rarely have
             "--disable-gpu",
             "--disable-dev-shm-usage",
             "--remote-debugging-pipe",
@@ -54,7 +54,7 @@ class Page:
             f"--window-size={size[0]},{size[1]}",
             "about:blank",
         ]
-        # It reads orders from descriptor 3 and answers on 4.
+        # Chromium reads commands from descriptor 3 and writes answers to 4.
         command = f"exec {shlex.join([program, *options])} 3<&{theirs} 4>&{their_answers}"
         self._process = subprocess.Popen(
             ["bash", "-c", command], pass_fds=[theirs, their_answers], stderr=subprocess.DEVNULL
@@ -86,7 +86,7 @@ class Page:
         self._ask("Page.navigate", url=address)
 
     def evaluate(self, script: str) -> Any:
-        """What a script comes to."""
+        """Return the value of a script."""
         return self._ask("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
 
     def resize(self, width: int, height: int) -> None:
@@ -100,21 +100,21 @@ class Page:
         )
 
     def prefer(self, scheme: str) -> None:
-        """Set the reader's colour scheme: light or dark."""
+        """Set the preferred colour scheme: light or dark."""
         self._ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def text(self) -> str:
-        """All that can be read, a line for each piece."""
+        """Return all visible text, one line per element."""
         return str(self.evaluate(WALK % 'texts.join("\\n")'))
 
     def count(self, selector: str) -> int:
-        """Elements that match."""
+        """Return the number of matching elements."""
         return int(
             self.evaluate(WALK % f"elements.filter((e) => e.matches({json.dumps(selector)})).length") or 0
         )
 
     def screenshot(self) -> bytes:
-        """A PNG of what is seen."""
+        """Return a PNG of the viewport."""
         return base64.b64decode(self._ask("Page.captureScreenshot", format="png")["data"])
 
     def __enter__(self) -> Self:

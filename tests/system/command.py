@@ -1,4 +1,4 @@
-"""The real command on small sweeps, in processes that tests can kill."""
+"""Small sweeps in processes that tests can kill."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ TINY = [*SMALL, "algo=a2c", "env=CartPole-v1", "trainer.total_steps=128"]
 
 
 def begin(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
-    """Start a command in a session of its own, so that a signal to its group reaches nobody else."""
+    """Start a command in a new session, so that a signal to its group reaches no other process."""
     with (cwd / "said.txt").open("a") as said:
         return subprocess.Popen(
             [*PGX, *arguments],
@@ -32,7 +32,7 @@ def begin(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
 
 
 def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
-    """Until something has happened; a process that ends before it is an error."""
+    """Wait for a condition; raise if the process ends before."""
     deadline = time.monotonic() + TIMEOUT
     while not happened():
         assert process is None or process.poll() is None, "it ended before"
@@ -41,7 +41,7 @@ def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str] | None
 
 
 def jobs(folder: Path) -> list[Path]:
-    """The runs' folders of a sweep, in the order of its plan."""
+    """Return the folders of a sweep's runs, in the order of its plan."""
     return [Path(job["run_dir"]) for job in json.loads((folder / "sweep.json").read_text())["jobs"]]
 
 
@@ -51,13 +51,13 @@ def summary(run: Path) -> dict[str, Any]:
 
 
 def state(run: Path) -> list[tuple[str, Any]]:
-    """All that a run has learned, by name: networks, normalisers, optimizers, streams."""
+    """Return the learned state of a run by name: networks, normalizers, optimizers, random streams."""
     saved = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
     return list(_leaves({key: saved[key] for key in ("agent", "learner", "runner")}, ""))
 
 
 def same(one: Path, other: Path) -> bool:
-    """Whether two runs have learned the same, to the bit."""
+    """Return whether the learned states of two runs are equal to the bit."""
     pairs = list(zip(state(one), state(other), strict=True))
     return all(
         a == b and (torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y) for (a, x), (b, y) in pairs

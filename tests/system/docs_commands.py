@@ -1,4 +1,4 @@
-"""Commands that README.md, CONTRIBUTING.md and docs/ show, each with its place and the output that follows."""
+"""Commands shown in README.md, CONTRIBUTING.md and docs/, with their places and outputs."""
 
 import re
 import shlex
@@ -9,18 +9,18 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md"]
 PROGRAMS = ("pgx", "torchrun", "make", "python", "python3", "pip", "srun")
-LANGUAGES = ("", "bash", "sh", "console", "text")  # of fenced blocks that may hold commands
+LANGUAGES = ("", "bash", "sh", "console", "text")  # of fenced blocks that may contain commands
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A command as a page shows it.
+    """Command shown on a page.
 
     Args:
-        page: where it stands.
+        page: path of the page.
         line: of the page.
-        words: as a shell would split it, without the folder that a program is in and without redirections.
-        output: the lines below a command that was written with a prompt.
+        words: as a shell splits them, without the folder of the program and without redirections.
+        output: lines below a command with a prompt.
     """
 
     page: str
@@ -34,7 +34,7 @@ class Shown:
 
 
 def shown() -> list[Shown]:
-    """Every command of every page, each text once."""
+    """Return all commands of all pages, each text once."""
     found: dict[str, Shown] = {}
     for path in PAGES:
         name = str(path.relative_to(ROOT))
@@ -46,7 +46,7 @@ def shown() -> list[Shown]:
 
 
 def _lines(page: str) -> Iterator[tuple[int, str, list[str]]]:
-    """Lines of code blocks, those that are continued as one, and pieces of code within prose."""
+    """Yield lines of code blocks (continued lines joined) and code within prose."""
     lines = page.splitlines()
     fence, number = None, 0
     while number < len(lines):
@@ -81,7 +81,7 @@ def _lines(page: str) -> Iterator[tuple[int, str, list[str]]]:
 
 
 def _after_blank(lines: list[str], number: int) -> bool:
-    """Whether an indented line is of a block of code, which a blank line comes before, and no list goes on with."""
+    """Return whether an indented line belongs to a code block, which follows a blank line, and not to a list."""
     while number >= 0 and lines[number].startswith("    "):
         number -= 1
     return number < 0 or not lines[number].strip()
@@ -95,7 +95,7 @@ def _length(lines: list[str]) -> int:
 
 
 def _commands(text: str) -> Iterator[list[str]]:
-    """The commands of a line: what follows two blanks or a # is said of them."""
+    """Yield the commands of a line; text after two blanks or a # is a comment."""
     said = re.split(r"\s{2,}(?![^']*'(?:[^']*'[^']*')*[^']*$)|\s#", text)[0]
     for part in said.split("&&"):
         try:

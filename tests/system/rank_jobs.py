@@ -1,7 +1,7 @@
-"""Runs that tests compare, made one after another by whatever ranks torchrun starts this on, or by one process.
+"""Train runs one after another, on the ranks of torchrun or in one process, for tests that compare them.
 
-[torchrun ...] rank_jobs.py FOLDER    reads FOLDER/jobs.json, {name: overrides}; leaves FOLDER/NAME/ and
-                                      FOLDER/NAME.RANK.pt, what each rank holds at the end
+[torchrun ...] rank_jobs.py FOLDER    reads FOLDER/jobs.json, {name: overrides}; writes FOLDER/NAME/ and
+                                      FOLDER/NAME.RANK.pt, the final state of each rank
 """
 
 import json
@@ -21,7 +21,7 @@ from pgx.training.trainer import Trainer
 
 
 def rows_seen(trainer: Trainer) -> list[int]:
-    """Filled with the rows here of every batch that the rule estimates from now on."""
+    """Record the number of rows of this rank in each estimated batch; return the growing list."""
     seen: list[int] = []
     inner = trainer.algorithm.estimate
 
@@ -47,6 +47,6 @@ def work(ranks: Ranks, folder: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    torch.set_default_dtype(torch.float64)  # sums in another order differ by less than anything else could
+    torch.set_default_dtype(torch.float64)  # rounding of sums in another order is smaller
     work(join_process_group(), Path(sys.argv[1]))
     leave_process_group()

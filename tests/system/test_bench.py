@@ -1,4 +1,4 @@
-"""The benchmark's table: medians, ranges and ratios from rows; and that the script answers. Nothing here is timed."""
+"""Table of the benchmark: medians, ranges and ratios of rows; and the script starts. Nothing is timed."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def rates(side: str, setting: str, values: list[float], num_envs: int, job: str = "ppo") -> list[Row]:
-    """One rate a round."""
+    """Return one rate per round."""
     case = "stepping alone" if side == "bare" else "training loop"
     return [
         Row(job, case, side, setting, "steps/s", value, num_envs, {}, i)  # type: ignore[arg-type]
@@ -37,7 +37,7 @@ def line(side: str, setting: str) -> int:
     return [(found.first.side, found.first.setting) for found in lines(ROWS)].index((side, setting))  # type: ignore[arg-type]
 
 
-def test_lines_keep_rounds_together_whatever_the_order_they_came_in() -> None:
+def test_lines_group_rounds_in_any_order() -> None:
     interleaved = [row for number in range(3) for row in ROWS if row.round == number]
     found = {(found.first.job, found.first.setting, found.first.side): found for found in lines(interleaved)}
     assert len(found) == 6
@@ -45,15 +45,17 @@ def test_lines_keep_rounds_together_whatever_the_order_they_came_in() -> None:
     assert found["ppo", "8 environments", "pgx"].median == 3000.0
 
 
-def test_a_rate_is_set_beside_the_best_setting_of_the_peer_by_medians() -> None:
+def test_a_rate_is_divided_by_the_best_median_of_the_other_library() -> None:
     among = lines(ROWS)
     assert over_peer(among[line("pgx", "8 environments")], among, "sb3") == pytest.approx(3000 / 1500)
     assert over_peer(among[line("pgx", "8 environments")], among, "tianshou") is None
     assert over_peer(among[line("sb3", "8 EnvPool")], among, "sb3") is None
-    assert over_peer(among[line("pgx", "16 environments")], among, "sb3") is None  # none did that job
+    assert (
+        over_peer(among[line("pgx", "16 environments")], among, "sb3") is None
+    )  # no other library did that job
 
 
-def test_a_rate_is_a_share_of_the_bare_rate_of_as_many_environments_and_of_the_best_one() -> None:
+def test_a_rate_is_divided_by_the_bare_rate_of_the_same_number_and_by_the_best() -> None:
     among = lines(ROWS)
     ours = among[line("pgx", "8 environments")]
     assert of_bare(ours, among, 8) == pytest.approx(3000 / 10000)
@@ -61,10 +63,10 @@ def test_a_rate_is_a_share_of_the_bare_rate_of_as_many_environments_and_of_the_b
     assert of_bare(ours, among, 32) is None
     assert of_bare(among[0], among, 8) is None
     other = lines([Row("envs", "CartPole-v1", "pgx", "8 environments", "steps/s", 50000.0, 8)])[0]
-    assert of_bare(other, among, 8) is None  # another simulator's rate is no share of this one's
+    assert of_bare(other, among, 8) is None  # rates of different simulators are not compared
 
 
-def test_of_seconds_fewer_are_better_and_what_was_not_reached_has_no_ratio() -> None:
+def test_fewer_seconds_are_better_and_an_unreached_value_has_no_ratio() -> None:
     rows = [
         Row("until", "to return 1,500", "pgx", "8 environments", "s", 100.0, 8),
         Row("until", "to return 1,500", "sb3", "8 DummyVecEnv", "s", 300.0, 8),
@@ -79,7 +81,7 @@ def test_of_seconds_fewer_are_better_and_what_was_not_reached_has_no_ratio() -> 
     assert "not reached" in table([rows[0], Row("until", "to", "sb3", "8", "s", None, 8)])
 
 
-def test_growth_is_that_of_medians_beside_that_of_the_batch() -> None:
+def test_growth_compares_medians_with_batch_sizes() -> None:
     rows = [
         Row("trpo_update", f"{batch}", "pgx", "update", "s", seconds, None, {"batch": batch}, i)
         for batch, times in ((2048.0, [0.1, 0.3, 0.2]), (20000.0, [3.0, 2.0, 1.0]))
@@ -99,12 +101,12 @@ def test_the_table_shows_medians_ranges_and_ratios() -> None:
     assert shown["min to max"] == "2,000 to 9,000"
     assert shown["rounds"] == "3"
     assert shown["over SB3"] == "2.00 x"
-    assert "over Tianshou" not in shown  # no row of it: no column
+    assert "over Tianshou" not in shown  # no row, so no column
     assert shown["of bare, same number"] == "30%"
     assert shown["of best bare"] == "19%"
 
 
-def test_a_row_comes_back_from_its_line_and_other_lines_are_no_rows() -> None:
+def test_a_row_is_read_back_from_its_line_and_other_lines_are_skipped() -> None:
     row = Row("memory", "peak", "pgx", "8 environments", "MB", 50.5, 8, {"peak": 480.0, "how": "x"}, 2)
     assert from_json(to_json(row)) == row
     assert from_json(json.dumps({"kind": "machine", "cores": 2})) is None
@@ -118,7 +120,7 @@ def test_the_clock_of_a_rate_starts_where_the_warm_up_ends() -> None:
         steps_per_second(stamps, 8000)
 
 
-# Of losses nothing is left without a peer, so that what should be refused would run nothing if it were not.
+# Without another library, `losses` has no parts, so an argument that is wrongly accepted would run nothing.
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -132,7 +134,7 @@ def test_the_clock_of_a_rate_starts_where_the_warm_up_ends() -> None:
         (["--only", "losses", "--rounds", "0"], 2, "expected a whole number >= 1, got '0'"),
     ],
 )
-def test_the_script_answers(arguments: list[str], code: int, words: str) -> None:
+def test_the_script_parses_its_arguments(arguments: list[str], code: int, words: str) -> None:
     command = [sys.executable, str(ROOT / "scripts" / "bench.py"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == code

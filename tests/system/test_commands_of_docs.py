@@ -35,7 +35,7 @@ Pgx = Callable[..., int]
 MODULES = ("my_module", "spo")
 
 
-# --- the folder that commands are given in
+# --- the folder in which commands run
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _pgx(folder: Path, patch: pytest.MonkeyPatch) -> Pgx:
-    """The command in this process, in a folder."""
+    """Return a function that runs a command in this process, in a folder."""
     patch.chdir(folder)
     patch.setattr(sys, "argv", ["pgx"])
     patch.setattr(sys, "path", [*sys.path, ""])
@@ -66,26 +66,26 @@ def _pgx(folder: Path, patch: pytest.MonkeyPatch) -> Pgx:
 
 
 @pytest.fixture
-def desk(places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pgx]:
-    """The command in a folder with all that commands of the docs name; each test has its own."""
-    folder = tmp_path / "desk"
+def run_in_folder(places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pgx]:
+    """Return a function that runs a command in a new folder with everything that commands of the docs name."""
+    folder = tmp_path / "run_in_folder"
     shutil.copytree(places, folder)
     yield _pgx(folder, monkeypatch)
     _forget()
 
 
 def _forget() -> None:
-    """The modules of another test's folder."""
+    """Remove the modules of another test's folder."""
     for module in MODULES:
         sys.modules.pop(module, None)
     gymnasium.registry.pop("MyEnv-v0", None)
 
 
-# --- a command as it is run here
+# --- changes to commands
 
 
 def _meant(command: Shown) -> list[str]:
-    """Its words, with what a reader would put in."""
+    """Return the words of a command with placeholders replaced."""
     if command.words[:2] == ("pgx", "train") and "-m" in command.words:
         return ["algo=a2c" if word == "..." else word for word in command.words]
     words = [STAND_FOR.get(word, word) for word in command.words]
@@ -98,7 +98,7 @@ def _meant(command: Shown) -> list[str]:
 
 
 def _cleared(words: list[str]) -> list[str]:
-    """The same, with nothing yet where it is to write."""
+    """Remove the output of a command if it exists; return the words."""
     for word, following in itertools.pairwise([*words, ""]):
         target = (
             following if word == "--out" else word.partition("=")[2] if word.startswith("run_dir=") else ""
@@ -109,7 +109,7 @@ def _cleared(words: list[str]) -> list[str]:
 
 
 def _few(overrides: list[str]) -> list[str]:
-    """What is appended to a training command, which else takes minutes."""
+    """Return overrides that make a training command short."""
     runner = _runner(tuple(o for o in overrides if o.startswith(("algo=", "runner", "experiment="))))
     few = ["trainer.compile=false", "logger.console=plain"]
     if runner.name == "dataset":
@@ -124,13 +124,13 @@ def _few(overrides: list[str]) -> list[str]:
 
 @cache
 def _runner(chosen: tuple[str, ...]) -> DictConfig:
-    """The runner of a config, by what chooses it: composing takes longer than a short run."""
+    """Return the runner of a config. Cached, because composing takes longer than a short run."""
     section: DictConfig = compose(list(chosen)).runner
     return section
 
 
 def _short(words: list[str]) -> list[str]:
-    """Ranges and lists of seeds as their first two, numbers of episodes and steps small."""
+    """Return words with fewer seeds, episodes and steps."""
     text = [re.sub(r"^seed=range\((\d+),\d+\)$", r"seed=\1", word) for word in words]
     text = [re.sub(r"^seed=(\d+),.*", r"seed=\1", word) for word in text]
     text = [re.sub(r"^trainer.total_steps=.*", "trainer.total_steps=1536", word) for word in text]
@@ -145,7 +145,7 @@ def _is_override(word: str) -> bool:
     return "=" in word and not word.startswith("-")
 
 
-# --- ways of being run: with `pgx` in this process, in a process, not at all
+# --- run commands, in this process or in a new one
 
 
 def train(command: Shown, pgx: Pgx) -> None:
@@ -171,15 +171,15 @@ def sweep(command: Shown, pgx: Pgx) -> None:
 
 
 def show(command: Shown, pgx: Pgx) -> None:
-    """A command that looks at runs; of these the doctor alone has two good ends: healthy and sick."""
+    """Run a command that reads runs. Only the doctor may exit with 1, which means that it found a problem."""
     if command.words[1] in [known.name for known in COMMANDS]:
-        options(command)  # as it stands, before numbers are made small
+        options(command)  # unchanged, before numbers are reduced
     words = _cleared(_short(_meant(command)))
     assert pgx(*words[1:]) in ((0, 1) if words[1] == "doctor" else (0,))
 
 
 def refused(command: Shown, pgx: Pgx, capsys: pytest.CaptureFixture[str]) -> None:
-    """The docs show a mistake, and perhaps what is said of it."""
+    """Check that a command is refused with the message shown, if any."""
     assert pgx(*command.words[1:]) == 2
     said = capsys.readouterr().err
     for line in command.output:
@@ -187,7 +187,7 @@ def refused(command: Shown, pgx: Pgx, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def process(command: Shown) -> None:
-    """A program other than pgx, shortened where it trains."""
+    """Run a program other than pgx, shortened if it trains."""
     words = _cleared(_short(_meant(command)))
     if words[0] == "torchrun":
         at = words.index("train") + 1
@@ -211,14 +211,14 @@ def process(command: Shown) -> None:
 
 
 def page(command: Shown, capsys: pytest.CaptureFixture[str]) -> None:
-    """What prints a page of docs/, or a part of one, prints what is there."""
+    """Check that a module prints a page of docs/ or a part of one."""
     file = ROOT / f"{command.words[2].replace('.', '/')}.py"
     runpy.run_path(str(file), run_name="__main__")
     assert capsys.readouterr().out.strip() in (ROOT / command.page).read_text()
 
 
 def tensorboard(command: Shown) -> None:
-    """A server, until it says where it is to be found."""
+    """Start the server and wait until it prints its address."""
     with subprocess.Popen(
         [sys.executable, "-m", *_meant(command), "--port", "0"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -232,7 +232,7 @@ def tensorboard(command: Shown) -> None:
 
 
 def drawn_by_pygame(command: Shown, pgx: Pgx, capsys: pytest.CaptureFixture[str]) -> None:
-    """CartPole's video; without pygame, that it is missing."""
+    """Record CartPole; without pygame, check the message."""
     words = _cleared(_meant(command))
     if find_spec("pygame") is None:
         assert pgx(*words[1:]) == 2
@@ -241,11 +241,11 @@ def drawn_by_pygame(command: Shown, pgx: Pgx, capsys: pytest.CaptureFixture[str]
         assert pgx(*words[1:]) == 0
 
 
-# --- ways of being looked at, where a command is not run, or by `make test-all` alone
+# --- checks of commands that are not run, or only by slow tests
 
 
 def options(command: Shown) -> None:
-    """A command takes these arguments."""
+    """Check that a command accepts the arguments."""
     words = _meant(command)
     (known,) = [known for known in COMMANDS if known.name == words[1]]
     parser = argparse.ArgumentParser(exit_on_error=False)
@@ -254,17 +254,17 @@ def options(command: Shown) -> None:
 
 
 def mentioned(command: Shown) -> None:
-    """A command by its name alone."""
+    """Check that a command of this name exists."""
     assert command.words[1] in ["train", *(known.name for known in COMMANDS)]
 
 
 def config(command: Shown) -> None:
-    """A run that could begin, where a training command is too much for a test."""
+    """Check that the config of a run is valid."""
     validate(compose(_meant(command)[2:]))
 
 
 def planned(command: Shown) -> None:
-    """A sweep whose first and last run could begin, on a launcher that there is."""
+    """Check that the launcher exists and that the first and last jobs of a sweep are valid."""
     overrides = [word for word in _meant(command)[2:] if _is_override(word)]
     hydra = [o for o in overrides if o.lstrip("+").startswith("hydra")]
     assert hydra_config(hydra).launcher
@@ -277,7 +277,7 @@ def planned(command: Shown) -> None:
 
 
 def ranks(command: Shown) -> None:
-    """torchrun takes its arguments, and the ranks a config."""
+    """Check the arguments of torchrun and the config for its ranks."""
     asked = get_args_parser().parse_args(list(command.words[1:]))
     if "--resume" not in command.words:
         count = int(asked.nproc_per_node) * int(asked.nnodes.rpartition(":")[2])
@@ -285,9 +285,9 @@ def ranks(command: Shown) -> None:
 
 
 def packages(command: Shown) -> None:
-    """pip understands the names, and pgx has the extras.
+    """Check that names of packages are valid and that pgx has the extras.
 
-    No package index has pgx: it is installed from a clone (`.`) or from git, and by name only an extra is added to it.
+    pgx is on no package index: it is installed from a clone (`.`) or from git, and only extras are added by name.
     """
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for word in command.words[2:]:
@@ -299,16 +299,16 @@ def packages(command: Shown) -> None:
 
 
 def target(command: Shown) -> None:
-    """make knows how."""
+    """Check that make knows the target."""
     subprocess.run(
         ["make", "--dry-run", *command.words[1:]], cwd=ROOT, capture_output=True, check=True, timeout=TIMEOUT
     )
 
 
 def script(command: Shown, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The script knows the flags and words."""
+    """Check that the help of a script has the flags and words."""
     monkeypatch.setattr(sys, "argv", [command.words[1], "--help"])
-    monkeypatch.syspath_prepend(ROOT / "scripts")  # where it looks for its own parts
+    monkeypatch.syspath_prepend(ROOT / "scripts")  # for its modules
     with pytest.raises(SystemExit):
         runpy.run_path(str(ROOT / command.words[1]), run_name="__main__")
     told = capsys.readouterr().out
@@ -318,7 +318,7 @@ def script(command: Shown, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
 
 
 def batch_script(command: Shown) -> None:
-    """bash understands the script that it is a line of, and pgx both commands that it may come to."""
+    """Check the syntax of the batch script and its pgx command."""
     (found,) = re.findall(r"^    #!/bin/bash\n(?:    .*\n)+", (ROOT / command.page).read_text(), re.MULTILINE)
     subprocess.run(
         ["bash", "-n"], input=found.replace("\n    ", "\n"), text=True, check=True, timeout=TIMEOUT
@@ -328,25 +328,25 @@ def batch_script(command: Shown) -> None:
 
 
 def nothing(command: Shown) -> None:
-    """There is nothing of pgx's in it."""
+    """Check nothing: pgx is not involved."""
 
 
 def _first_job(overrides: list[str]) -> list[str]:
     return jobs([o for o in overrides if not o.lstrip("+").startswith("hydra")])[0]
 
 
-# --- THE table: each command belongs to the one row that fits it
+# --- the table: each command matches exactly one row
 
 
 @dataclass(frozen=True)
 class Way:
-    """What is done with commands that fit a pattern.
+    """Handling of commands that match a pattern.
 
     Args:
-        fits: the whole of a command's text.
-        run: runs it; None: it is not run, for the reason.
-        reason: why it is not run at every test, or at all.
-        looked_at: what is looked at instead, where there is a reason.
+        fits: pattern of the whole text of a command.
+        run: runs the command; None: it is never run.
+        reason: why it is not run in every test run, or never.
+        looked_at: check to use instead.
     """
 
     fits: str
@@ -441,30 +441,32 @@ def test_every_command_belongs_to_one_way(command: Shown) -> None:
     assert len(_ways(command)) == 1, f"{[way.fits for way in _ways(command)]}: write a row for it in WAYS"
 
 
-def test_every_way_is_that_of_some_command() -> None:
+def test_every_way_matches_a_command() -> None:
     assert {way.fits for command in SHOWN for way in _ways(command)} == {way.fits for way in WAYS}
 
 
-def _called(function: Callable[..., None], command: Shown, desk: Pgx, request: pytest.FixtureRequest) -> None:
-    """A way with what it asks for: the command, `pgx`, and fixtures of pytest's."""
-    known = {"command": command, "pgx": desk}
+def _called(
+    function: Callable[..., None], command: Shown, run_in_folder: Pgx, request: pytest.FixtureRequest
+) -> None:
+    """Call a function with the arguments that it names: the command, `pgx`, or fixtures of pytest."""
+    known = {"command": command, "pgx": run_in_folder}
     wanted = inspect.signature(function).parameters
     function(**{name: known[name] if name in known else request.getfixturevalue(name) for name in wanted})
 
 
 @pytest.mark.parametrize("command", _those(lambda way: way.run is not None and not way.reason), ids=_where)
-def test_it_runs(command: Shown, desk: Pgx, request: pytest.FixtureRequest) -> None:
+def test_it_runs(command: Shown, run_in_folder: Pgx, request: pytest.FixtureRequest) -> None:
     (way,) = _ways(command)
     assert way.run is not None
-    _called(way.run, command, desk, request)
+    _called(way.run, command, run_in_folder, request)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", _those(lambda way: way.run is not None and bool(way.reason)), ids=_where)
-def test_it_runs_in_its_time(command: Shown, desk: Pgx, request: pytest.FixtureRequest) -> None:
+def test_it_runs_slowly(command: Shown, run_in_folder: Pgx, request: pytest.FixtureRequest) -> None:
     (way,) = _ways(command)
     assert way.run is not None
-    _called(way.run, command, desk, request)
+    _called(way.run, command, run_in_folder, request)
 
 
 @pytest.mark.parametrize("command", _those(lambda way: bool(way.reason)), ids=_where)

@@ -1,4 +1,4 @@
-"""Compiled is as written: the same numbers to rounding, for any number of rows, kept from one process to the next."""
+"""Compiled and eager execution are equal to rounding, for any number of rows, and programs are reused by processes."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(why_not("cpu") is not None, reason=f"nothing com
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Programs of this file's tests, kept for its later ones."""
+    """Folder of programs for all tests of this file."""
     return tmp_path_factory.mktemp("programs")
 
 
@@ -85,16 +85,16 @@ def test_one_program_serves_any_rows_networks_and_weights_of_a_kind(folder: Path
 
 
 @pytest.mark.slow
-def test_another_value_is_another_program(folder: Path) -> None:
+def test_another_constant_is_another_program(folder: Path) -> None:
     said = CommandResult()
     engine, index = ahead_of_time(folder, said.append), torch.arange(5)
     assert close(bound(engine, net(), 20, index, slope=-3.0), bound(Eager(), net(), 20, index, slope=-3.0))
     assert close(bound(engine, net(), 20, index), bound(Eager(), net(), 20, index))
-    assert said.compiled == 1  # the second was made by the test before, and is on disk
+    assert said.compiled == 1  # the previous test compiled the second, which is on disk
 
 
 def test_a_program_on_disk_is_used_without_the_compiler(folder: Path) -> None:
-    """In another process, which never imports torch's compiler: that alone takes a second or two."""
+    """The other process does not import torch's compiler, which takes seconds."""
     bound(ahead_of_time(folder, CommandResult().append), net(), 20, torch.arange(5))
     code = (
         "import sys\nfrom pathlib import Path\nimport torch\ntorch.set_num_threads(1)\n"
@@ -112,7 +112,7 @@ def test_a_program_on_disk_is_used_without_the_compiler(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_program_cut_short_is_made_again(folder: Path, tmp_path: Path) -> None:
+def test_a_truncated_program_is_compiled_again(folder: Path, tmp_path: Path) -> None:
     for path in folder.glob("*.so"):
         (tmp_path / path.name).write_bytes(path.read_bytes()[:1000])
     said = CommandResult()
@@ -125,23 +125,23 @@ def test_a_program_cut_short_is_made_again(folder: Path, tmp_path: Path) -> None
 
 
 def undecided(x: Tensor) -> tuple[Tensor, ...]:
-    """What Python decides here depends on what the tensor holds."""
+    """Branch in Python on the content of a tensor."""
     return (x + 1,) if bool(x.sum() > 0) else (x - 1,)
 
 
 def distinct(x: Tensor) -> tuple[Tensor, ...]:
-    """As many rows as the tensor's contents say."""
+    """Return a tensor whose number of rows depends on the content of another."""
     return (torch.unique(x),)
 
 
-def test_no_program_is_made_of_what_has_as_many_rows_as_a_tensor_says(folder: Path) -> None:
+def test_a_function_whose_shape_depends_on_data_is_not_compiled(folder: Path) -> None:
     said = CommandResult()
     x = torch.tensor([3.0, 1.0, 3.0])
     assert ahead_of_time(folder, said.append).bind(distinct)(x)[0].tolist() == [1.0, 3.0]
     assert "runs in eager mode" in said[-1]
 
 
-def test_what_cannot_be_compiled_runs_as_it_is_written_and_is_said_once(folder: Path) -> None:
+def test_a_function_that_cannot_be_compiled_runs_eagerly_with_one_message(folder: Path) -> None:
     said = CommandResult()
     engine = ahead_of_time(folder, said.append)
     for x in (torch.ones(3), -torch.ones(3)):
@@ -156,18 +156,18 @@ def regression(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def swept(engine: Engine) -> tuple[Tensor, ...]:
-    """Losses and weights of 20 steps of Adam, on minibatches of unequal size, with clipping that bites."""
+    """Return losses and weights of 20 steps of Adam on minibatches of different sizes, with active clipping."""
     network = net()
     steps = Adam(1e-2, "linear", 0.5, beta1=0.9, beta2=0.99, epsilon=1e-8).make(network, engine)
     steps.anneal(0.5)
     losses = steps.step_minibatches(
         regression, pair(100), [torch.arange(20 + k) * (k + 1) % 100 for k in range(20)]
     )
-    assert losses.max() - losses.min() > 0.01  # it learned something
+    assert losses.max() - losses.min() > 0.01  # parameters have changed
     return (losses, *(p.detach() for p in network.parameters()))
 
 
-def test_a_compilation_says_nothing_but_that_it_compiles(folder: Path, tmp_path: Path) -> None:
+def test_a_compilation_prints_only_that_it_compiles(folder: Path, tmp_path: Path) -> None:
     """In another process, where a CUDA toolkit is and no GPU, as on the login node of a cluster. (Of that only torch's
     CUDA build would speak.)"""
     code = (
@@ -183,12 +183,12 @@ def test_a_compilation_says_nothing_but_that_it_compiles(folder: Path, tmp_path:
     assert done.stderr == ""
 
 
-def test_sweeps_compiled_are_sweeps_as_written(folder: Path) -> None:
-    """Whoever compiled them."""
+def test_compiled_epochs_equal_eager_epochs(folder: Path) -> None:
+    """The programs may be compiled here or earlier."""
     assert close(swept(Eager()), swept(ahead_of_time(folder, CommandResult().append)))
 
 
-def test_products_prepared_are_products(folder: Path, make: Make) -> None:
+def test_prepared_products_equal_eager_products(folder: Path, make: Make) -> None:
     trainer = make(*small("trpo"), "env=CartPole-v1")
     policy = trainer.agent.policy
     seen = Observations(torch.randn(40, 4), torch.zeros(40, dtype=torch.int64))
@@ -223,23 +223,23 @@ def trained(make: Make, overrides: list[str], compile: str) -> Tensor:
         pytest.param("vtrace", "CartPole-v1", marks=pytest.mark.slow),
     ],
 )
-def test_a_run_compiled_is_the_run_as_written(
+def test_a_compiled_run_equals_an_eager_run(
     algo: str,
     env: str,
     make: Make,
     programs: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """After two iterations; rounding grows with every step through the environment, so not after many."""
+    """Compare after two iterations, because the environment amplifies rounding with every step."""
     overrides = [*small(algo), f"env={env}", "trainer.total_steps=300", "logger.console=plain"]
     compiled = trained(make, overrides, "true")
     assert "runs in eager mode" not in capsys.readouterr().out
     written = trained(make, overrides, "false")
     assert torch.allclose(compiled, written, atol=2e-4)
-    assert not torch.equal(compiled, written)  # as they would be if nothing had been compiled
+    assert not torch.equal(compiled, written)  # as in eager mode
 
 
-def test_auto_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_gives_the_reason_for_not_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_engine("auto", 10_000, 10_000, "cpu").compiled
     assert not choose_engine("auto", 9_999, 10_000, "cpu").compiled
     assert choose_engine(True, 1, 10_000, "cpu").compiled
@@ -251,7 +251,7 @@ def test_auto_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
         choose_engine(True, 1, 0, "cpu")
 
 
-def test_a_run_without_a_compiler_says_so_in_one_line_and_runs(tmp_path: Path) -> None:
+def test_a_run_without_a_compiler_prints_one_line_and_trains(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pgx", "train", "env=CartPole-v1", "algo=a2c", "trainer.total_steps=200"]
     command += [f"run_dir={tmp_path / 'run'}", "trainer.compile_min_steps=0", "logger.console=plain"]
     done = subprocess.run(
@@ -262,10 +262,10 @@ def test_a_run_without_a_compiler_says_so_in_one_line_and_runs(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("algo", ["ppo", pytest.param("trpo", marks=pytest.mark.slow)])
-def test_a_compiled_run_resumed_ends_with_the_bits_of_one_that_went_on(
+def test_a_resumed_compiled_run_ends_with_the_bits_of_an_uninterrupted_one(
     algo: str, make: Make, programs: Path
 ) -> None:
-    """Two threads of it, and whatever the compiler did: the same program on the same numbers gives the same bits."""
+    """The same program on the same numbers gives the same bits, also with two threads."""
     env = "env=Walker2d-v4" if algo == "ppo" else "env=CartPole-v1"
     settings = [env, "trainer.compile=true", "trainer.total_steps=1200", "trainer.checkpoint_every=600"]
     whole = make(*small(algo), *settings, name="whole")

@@ -1,4 +1,4 @@
-"""docs/config.md is what configs/ and the types say, and says something of every key."""
+"""docs/config.md agrees with configs/ and the types, and describes every key."""
 
 import re
 from collections.abc import Iterator
@@ -19,11 +19,11 @@ PAGE = (ROOT / "docs" / "config.md").read_text()
 ROWS = re.findall(r"^\| `([\w.]+)` \|(.*)\|$", PAGE, re.MULTILINE)
 
 
-def test_the_page_is_that_of_the_files() -> None:
+def test_the_page_is_up_to_date() -> None:
     assert page() == PAGE, "python -m scripts.config_reference > docs/config.md"
 
 
-def test_the_names_of_other_libraries_are_those_that_pgx_knows() -> None:
+def test_the_table_of_names_in_other_libraries_is_up_to_date() -> None:
     assert table() in (ROOT / "docs" / "migrating.md").read_text(), "python -m scripts.migration_table"
 
 
@@ -37,7 +37,7 @@ def test_every_key_has_a_type_a_value_and_a_meaning() -> None:
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_key_of_every_choice_is_there(group: str) -> None:
     named = {key for key, _ in ROWS}
-    # Files of environments are made upon one that has all their keys; it has no id, and is none to choose.
+    # default.yaml has all keys of environments; it has no id and cannot be chosen.
     for name in ["CartPole-v1", "Swimmer-v5"] if group == "env" else choices(group):
         composed = OmegaConf.to_container(compose([f"{group}={name}"]), resolve=False)
         missing = set(_keys(composed)) - named
@@ -58,7 +58,7 @@ def test_every_key_of_every_search_and_launcher_is_there() -> None:
 
 
 def _keys(values: Any, prefix: str = "") -> Iterator[str]:
-    """Dotted keys, but for the names by which a section is chosen and what a sweep's own test looks at."""
+    """Return dotted keys, without names of choices and without keys of sweeps, which have another test."""
     for key, value in values.items():
         if isinstance(value, dict) and value and key != "sweep":
             yield from _keys(value, f"{prefix}{key}.")
@@ -76,7 +76,7 @@ def test_a_comment_belongs_to_the_key_beside_it_or_below(tmp_path: Path) -> None
 
 
 class Fields:
-    """A dataclass's body, for the next test."""
+    """Dataclass with comments, for the next test."""
 
     # over
     # two lines

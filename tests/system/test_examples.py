@@ -1,4 +1,4 @@
-"""Each file of examples/ runs by the command at its top, and does what it says."""
+"""Each file of examples/ works with the command at its top."""
 
 import json
 import re
@@ -20,7 +20,7 @@ RETURN = "rollout/episode_return"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A copy of examples/, in which commands may write."""
+    """Writable copy of examples/."""
     return Path(shutil.copytree(EXAMPLES, tmp_path / "examples"))
 
 
@@ -77,5 +77,5 @@ def test_the_reward_term_is_one_for_straight_knees_and_part_of_the_return(
 
     qpos = np.zeros((3, 9))
     qpos[1, [4, 7]] = -0.5  # both knees bent by `bend`
-    qpos[2, :4] = 1.0  # everything else moved
+    qpos[2, :4] = 1.0  # all other joints moved
     assert straight_knees(qpos, bend=0.5) == pytest.approx([1.0, np.exp(-1.0), 1.0])

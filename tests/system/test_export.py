@@ -1,4 +1,4 @@
-"""Files of policies act as the policies do, whoever runs them."""
+"""Exported files act like their policies."""
 
 import re
 import subprocess
@@ -25,7 +25,7 @@ from tests.conftest import Make
 ROOT = Path(__file__).parents[2]
 FORMATS: list[Format] = ["onnx", "torchscript"]
 
-# Bounds and a normaliser; a squashed head; numbers that do not begin at 0; images; recurrent; masks.
+# Bounds and a normalizer; a squashed head; actions that do not start at 0; images; recurrent; masks.
 KINDS = {
     "bounded": ["env=tests.environments:Counter-v0", "policy.log_std_init=1.0"],
     "squashed": ["env=tests.environments:Counter-v0", "policy.continuous=squashed_gaussian"],
@@ -48,14 +48,14 @@ def needs(to: Format) -> None:
 
 @pytest.mark.parametrize(
     ("to", "kind"),
-    # An ONNX file takes seconds to make: the fast tests make those that differ in what a file takes and gives.
+    # Writing an ONNX file takes seconds; tests that are not slow cover the different inputs and outputs.
     [
         pytest.param(to, kind, marks=pytest.mark.slow if to == "onnx" and kind not in QUICK else ())
         for to in FORMATS
         for kind in KINDS
     ],
 )
-def test_a_file_acts_as_the_run_does(
+def test_a_file_acts_like_the_run(
     make: Make, tmp_path: Path, to: Format, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     needs(to)
@@ -76,7 +76,7 @@ def test_a_file_acts_as_the_run_does(
 
 
 def exported(make: Make, tmp_path: Path, to: Format, name: str, *overrides: str):
-    """An agent, its sample, and the file of its policy."""
+    """Return an agent, its sample, and the file of its policy."""
     make(*LITTLE, *overrides, name=name).train()
     cfg = validate(read_run_config(tmp_path / name))
     agent, envs, _ = load_agent(cfg, tmp_path / name, "last", max_envs=4)
@@ -121,7 +121,7 @@ def test_a_step_without_a_mask_is_a_row_that_allows_everything(make: Make) -> No
 
 
 def test_bounds_are_inside_and_reached(make: Make, tmp_path: Path) -> None:
-    """Of actions in [-0.5, 2] a policy whose mean is far outside gives the bounds themselves."""
+    """With actions in [-0.5, 2], a policy whose mean is far outside returns the bounds."""
     agent, sample, space, _ = exported(make, tmp_path, "torchscript", "bounded", *KINDS["bounded"])
     with torch.no_grad():
         agent.policy.net[-1].bias.copy_(torch.tensor([100.0, -100.0]))
@@ -156,7 +156,7 @@ def test_actions_are_numbered_as_the_environment_does(make: Make, tmp_path: Path
     assert (moved == plain + 5).all()
 
 
-def test_the_file_of_another_run_is_noticed(make: Make, tmp_path: Path) -> None:
+def test_the_file_of_another_run_is_detected(make: Make, tmp_path: Path) -> None:
     for overrides in (KINDS["bounded"], ["env=CartPole-v1"]):
         agent, sample, space, own = exported(make, tmp_path, "torchscript", "a", *overrides, "seed=1")
         *_, other = exported(make, tmp_path, "torchscript", "b", *overrides, "seed=2")

@@ -1,4 +1,4 @@
-"""A run with its networks on a GPU goes the way of one without, number for number; the GPU here is pretended."""
+"""A run with device=cuda, on a simulated GPU, equals the run on the CPU to the bit."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ RUNS = [
 
 
 @pytest.mark.parametrize("run", RUNS, ids=" ".join)
-def test_a_run_on_the_gpu_is_the_run_on_the_processor(
+def test_a_run_on_the_gpu_equals_the_run_on_the_cpu(
     run: list[str], make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = ["env=CartPole-v1", *small(run[0].removeprefix("algo=")), *run]
@@ -45,7 +45,7 @@ def test_a_run_on_the_gpu_is_the_run_on_the_processor(
     assert torch.equal(found, parameters(plain))
 
 
-def test_a_run_on_the_gpu_resumes_with_the_bits_of_one_that_went_on(
+def test_a_resumed_run_on_the_gpu_ends_with_the_bits_of_an_uninterrupted_one(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = [*small("ppo"), "env=CartPole-v1", "device=cuda", "trainer.checkpoint_every=256"]

@@ -1,4 +1,4 @@
-"""What a GPU runs is compiled just in time: the same code path, here for the processor, is what is written."""
+"""Just-in-time compilation, as for GPUs but on the CPU, equals eager execution."""
 
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -20,7 +20,7 @@ needs_compiler = pytest.mark.skipif(
 
 
 def once() -> AbstractContextManager[None]:
-    """An error where the compiler would quietly compile again what it has compiled, for another size."""
+    """Raise an error if the compiler recompiles a function for another size."""
     import torch._dynamo
 
     context: AbstractContextManager[None] = torch._dynamo.config.patch(error_on_recompile=True)
@@ -45,7 +45,7 @@ def test_one_kernel_serves_any_rows_networks_and_weights_of_a_kind(tmp_path: Pat
 
 
 @needs_compiler
-def test_a_gpu_gets_kernels_and_what_has_none_runs_as_it_is_written() -> None:
+def test_a_gpu_gets_kernels_and_other_functions_run_eagerly() -> None:
     said = CommandResult()
     engine = make_engine(EngineChoice(True, "asked for"), "cuda", said.append)
     for x in (torch.ones(3), -torch.ones(3)):
@@ -54,12 +54,12 @@ def test_a_gpu_gets_kernels_and_what_has_none_runs_as_it_is_written() -> None:
 
 
 @needs_compiler
-def test_sweeps_of_kernels_are_sweeps_as_written(tmp_path: Path) -> None:
+def test_compiled_epochs_equal_eager_epochs(tmp_path: Path) -> None:
     assert close(swept(Eager()), swept(just_in_time(tmp_path, CommandResult().append)))
 
 
 @needs_compiler
-def test_products_of_kernels_are_products_for_any_rows(make: Make, tmp_path: Path) -> None:
+def test_compiled_products_equal_eager_products_for_any_rows(make: Make, tmp_path: Path) -> None:
     trainer = make(*small("trpo"), "env=CartPole-v1")
     policy, said = trainer.agent.policy, CommandResult()
     engine = just_in_time(tmp_path, said.append)
@@ -74,7 +74,7 @@ def test_products_of_kernels_are_products_for_any_rows(make: Make, tmp_path: Pat
     trainer.runner.close()
 
 
-def test_a_gpu_without_triton_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_without_triton_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     chosen = choose_engine("auto", 10, 1, "cuda")
     assert not chosen.compiled and "Triton" in chosen.reason

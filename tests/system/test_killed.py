@@ -1,4 +1,4 @@
-"""A sweep that is killed half way and resumed ends as one that was left alone, to the bit."""
+"""A sweep that is killed and resumed ends with the same bits as an uninterrupted one."""
 
 import json
 import os
@@ -29,7 +29,7 @@ SWEEP = [
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The runs of the sweep when it is left alone, one after another in one process."""
+    """Run the sweep without interruption, one run after another in one process; return its runs."""
     cwd = tmp_path_factory.mktemp("whole")
     said = pgx("train", *SWEEP, "hydra.sweep.dir=sweep", cwd=cwd)
     assert said.returncode == 0, said.stderr
@@ -41,7 +41,7 @@ def rows(run: Path) -> list[dict[str, Any]]:
 
 
 def session(leader: int) -> list[Path]:
-    """The processes that are left of a session."""
+    """Return the remaining processes of a session."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -52,7 +52,7 @@ def session(leader: int) -> list[Path]:
 
 
 def kill(process: "subprocess.Popen[str]", how: str) -> None:
-    """The process that was started, alone or with all of its group."""
+    """Kill the process, alone or with its group."""
     if how == "group":
         os.killpg(process.pid, signal.SIGKILL)
     else:
@@ -65,7 +65,7 @@ def kill(process: "subprocess.Popen[str]", how: str) -> None:
     ("launcher", "how"),
     [("joblib", "group"), ("joblib", "alone"), ("ray", "alone"), ("submitit_local", "group")],
 )
-def test_killed_half_way_and_resumed_it_ends_with_the_same_bits(
+def test_a_sweep_that_is_killed_and_resumed_ends_with_the_same_bits(
     whole: list[Path], tmp_path: Path, launcher: str, how: str
 ) -> None:
     folder = tmp_path / "sweep"
@@ -82,9 +82,7 @@ def test_killed_half_way_and_resumed_it_ends_with_the_same_bits(
         wait_for(half_way, process)
     finally:
         kill(process, how)
-    wait_for(
-        lambda: not any(read_progress(run).state == "running" for run in jobs(folder))
-    )  # workers find out
+    wait_for(lambda: not any(read_progress(run).state == "running" for run in jobs(folder)))  # workers notice
     if launcher == "joblib":
         wait_for(lambda: not session(process.pid))
     before = {run: read_progress(run) for run in jobs(folder)}
@@ -99,9 +97,11 @@ def test_killed_half_way_and_resumed_it_ends_with_the_same_bits(
     assert said.returncode == 0, said.stdout + said.stderr
     assert "12 finished" in said.stdout
     assert {run: (run / "summary.json").read_bytes() for run in finished} == finished  # not run again
-    for run in cut:  # gone on with rather than begun again: a row's times are of the life that wrote it
+    for (
+        run
+    ) in cut:  # resumed rather than restarted: the times of rows are those of the process that wrote them
         assert rows(run)[0] == kept[run][0]
     for alone, resumed in zip(whole, jobs(folder), strict=True):
         assert same(alone, resumed)
         assert summary(alone)["final_return"] == summary(resumed)["final_return"]
-    assert state(whole[0]) and not same(whole[0], whole[1])  # or `same` would say nothing
+    assert state(whole[0]) and not same(whole[0], whole[1])  # otherwise `same` compares nothing

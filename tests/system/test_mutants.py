@@ -1,4 +1,4 @@
-"""The tests of `make test` notice what is broken: ten mutations of the table, drawn by the code they are made in."""
+"""The tests of `make test` fail for ten mutations, which are chosen by a hash of the code."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_ten_mutations_are_caught() -> None:
-    """The same ten until the code changes; `make mutants` tries all of them."""
+    """The choice changes with the code; `make mutants` tries all mutations."""
     code = b"".join(path.read_bytes() for path in sorted((ROOT / "pgx").rglob("*.py")))
     seed = zlib.crc32(code)
     command = [sys.executable, "scripts/mutate.py", "--sample", "10", "--seed", str(seed)]

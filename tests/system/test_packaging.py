@@ -1,4 +1,4 @@
-"""A wheel carries its configs: built, installed into another environment, run there."""
+"""A wheel contains its configs and runs in another environment."""
 
 import os
 import subprocess
@@ -21,8 +21,8 @@ def test_pgx_runs_from_a_wheel_far_from_its_checkout(tmp_path: Path) -> None:
     python = home / "bin" / "python"
     pip = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
     subprocess.run(pip, check=True, capture_output=True)
-    # The dependencies are those of this environment: a plain path in a .pth file brings them without the
-    # editable install of pgx, which a .pth of its own makes and which is not followed from there.
+    # The dependencies are those of this environment. A path in a .pth file adds them without the editable
+    # install of pgx, whose .pth file is not read from there.
     (site,) = home.glob("lib/python*/site-packages")
     dependencies = next(p for p in sys.path if p.endswith("site-packages"))
     (site / "dependencies.pth").write_text(dependencies + "\n")
@@ -57,7 +57,7 @@ def test_pgx_runs_from_a_wheel_far_from_its_checkout(tmp_path: Path) -> None:
         "logger.tensorboard=false",
     )
     assert (far / "run" / "summary.json").is_file()
-    # Hydra finds pgx's plugins where the wheel has put them: a sweep runs through one, whatever its launcher.
+    # Hydra finds pgx's plugins in the wheel: every sweep uses one.
     pgx(
         "train",
         "-m",

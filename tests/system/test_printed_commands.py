@@ -51,10 +51,10 @@ SHORT = ["trainer.total_steps=100", "env.num_envs=2", "trainer.compile=false", "
 
 
 def printed(text: str) -> list[list[str]]:
-    """The commands in what pgx wrote, as a shell splits them, without the program."""
+    """Return the commands in output of pgx, split as by a shell, without the program."""
     found = re.findall(r"`(pgx [a-z].+?)`|(?:^|\s{2,})(pgx [a-z].*)$", text, re.MULTILINE)
     commands = [shlex.split(quoted or bare, comments=True)[1:] for quoted, bare in found]
-    return [words for words in commands if words[0] != "tensorboard"]  # a server, which goes on
+    return [words for words in commands if words[0] != "tensorboard"]  # a server, which does not exit
 
 
 def test_what_runs_print_can_be_pasted(command: Command, tmp_path: Path) -> None:

@@ -17,18 +17,18 @@ from torch import Tensor
 from pgx.core.agent import State
 from pgx.core.seeding import derive
 
-TIMEOUT = 900  # seconds for what should take twenty
+TIMEOUT = 900  # seconds; commands take about twenty
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 HERE = Path(__file__).parents[2]
 
 CARTPOLE = ["env=CartPole-v1", "env.num_envs=8", "trainer.total_steps=1500", "runner.rollout_steps=32"]
 PENDULUM = ["env=Pendulum-v1", "env.num_envs=4", "trainer.total_steps=1600", "runner.rollout_steps=100"]
-# Conjugate gradient magnifies what rounding leaves, more with every step.
+# Conjugate gradient amplifies rounding errors with every step.
 FIT = ["algo.critic_epochs=2", "algo.critic_minibatch_size=8", "algo.cg_steps=4"]
 JOBS = {
     "a2c": ["algo=a2c", *CARTPOLE, "env.backend=envpool", "algo.normalize_advantage=true"],
     "a2c_continuous": ["algo=a2c", *PENDULUM, "env.backend=gymnasium"],
-    # Minibatches so small that a rank has nothing of some.
+    # Minibatches so small that a rank has no rows of some.
     "ppo": ["algo=ppo", *CARTPOLE, "env.backend=gymnasium", "algo.minibatch_size=4", "algo.epochs=2"],
     "ppo_continuous": [
         "algo=ppo", *PENDULUM, "env.backend=envpool", "algo.minibatch_size=40", "algo.epochs=12",
@@ -46,7 +46,7 @@ JOBS = {
     "ppo_kl": ["algo=ppo_kl", *CARTPOLE, "algo.minibatch_size=64", "algo.epochs=2"],
     "mdpo": ["algo=mdpo", *PENDULUM, "algo.critic_minibatch_size=80"],
     "actor_critic": ["algo=actor_critic", *CARTPOLE, "algo.normalize_advantage=true"],
-    # Rollouts of one step: often a rank has only a reset row where the other has data.
+    # Rollouts of one step, so that a rank often has reset rows only.
     "one_step": [
         "algo=trpo", "env=tests.environments:Echo-v0", "env.num_envs=2", "runner.rollout_steps=1",
         "trainer.total_steps=16", "algo.critic_epochs=1", "algo.critic_minibatch_size=2", "algo.cg_steps=2",
@@ -63,7 +63,7 @@ QUIET = [
 
 
 def ended(command: list[str], cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
-    """A command that came to its end; its processes find what this one finds."""
+    """Run a command; its processes import the same modules as this one."""
     variables = os.environ | {"PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         command, env=variables, cwd=cwd, capture_output=True, text=True, timeout=TIMEOUT, check=False
@@ -71,7 +71,7 @@ def ended(command: list[str], cwd: Path | None = None) -> "subprocess.CompletedP
 
 
 def made_in(folder: Path, names: Iterable[str], *more: str) -> tuple[Path, Path]:
-    """The folders of these jobs, made by one process and by two ranks; `more` overrides all of them."""
+    """Train jobs in one process and on two ranks, with the overrides `more`; return both folders."""
     folders = folder / "one", folder / "two"
     for launcher, own in zip(([sys.executable], [*TORCHRUN, "2"]), folders, strict=True):
         own.mkdir()
@@ -100,7 +100,7 @@ def lines(folder: Path, name: str) -> list[dict[str, float]]:
 
 
 def test_two_ranks_of_ppo_and_trpo_learn_what_one_process_learns(tmp_path: Path) -> None:
-    """The quick one of those below. Of each run only the last update is logged."""
+    """Short version of the next test. Only the last update of each run is logged."""
     names = ["ppo", "trpo", "one_step"]
     one, two = made_in(tmp_path, names, "logger.every=1000")
     assert all(0 in held(two, "one_step", rank)["rows"] for rank in (0, 1))
@@ -159,7 +159,7 @@ def test_two_ranks_report_what_one_process_reports(made: tuple[Path, Path], name
 
 @pytest.mark.slow
 def test_ranks_had_batches_of_different_lengths(made: tuple[Path, Path]) -> None:
-    """Without which the tests above say nothing of weights."""
+    """Otherwise the tests above do not test the weights of means."""
     shares = [held(made[1], "trpo", rank)["rows"] for rank in (0, 1)]
     whole = held(made[0], "trpo", 0)["rows"]
     assert [sum(pair) for pair in zip(*shares, strict=True)] == whole
@@ -173,7 +173,7 @@ def test_rank_0_alone_writes(made: tuple[Path, Path]) -> None:
     assert len(lines(made[1], "trpo")) == len({line["step"] for line in lines(made[1], "trpo")})
 
 
-# By the command, as a person would.
+# With the command line.
 
 SMALL = [
     "logger.tensorboard=false", "logger.every=1", "algo=a2c", "env=CartPole-v1", "env.num_envs=4",
@@ -192,7 +192,7 @@ def final(run: Path) -> State:
 
 
 @pytest.mark.slow
-def test_a_run_of_two_ranks_goes_on_alone_and_on_four(tmp_path: Path) -> None:
+def test_a_run_of_two_ranks_resumes_on_one_and_on_four(tmp_path: Path) -> None:
     settings = [*SMALL, "trainer.checkpoint_every=400"]
     whole, two = tmp_path / "whole", tmp_path / "two"
     result = ended(command(1, *settings, "trainer.total_steps=1200", f"run_dir={whole}"))
@@ -215,7 +215,7 @@ def test_a_run_of_two_ranks_goes_on_alone_and_on_four(tmp_path: Path) -> None:
     assert steps == sorted(set(steps))
 
 
-def test_what_ranks_cannot_do_is_said_once_and_with_the_arithmetic(tmp_path: Path) -> None:
+def test_unsupported_configs_of_ranks_are_refused_once_with_the_arithmetic(tmp_path: Path) -> None:
     wrong = ["algo=vtrace", "env=CartPole-v1", "env.num_envs=5", "runner.rollout_steps=32", "runner.lag=1"]
     wrong += [
         "policy=gru",
@@ -233,7 +233,7 @@ def test_what_ranks_cannot_do_is_said_once_and_with_the_arithmetic(tmp_path: Pat
 
 
 def started(tmp_path: Path) -> "subprocess.Popen[str]":
-    """Two ranks of a run without an end, that have begun to learn."""
+    """Start two ranks of an endless run; yield them after the first update."""
     run = tmp_path / "run"
     process = subprocess.Popen(
         command(2, *SMALL, "trainer.total_steps=100_000_000", f"run_dir={run}"),
@@ -250,7 +250,7 @@ def started(tmp_path: Path) -> "subprocess.Popen[str]":
 
 
 def ranks_of(process: "subprocess.Popen[str]") -> list[int]:
-    """The processes that torchrun started, rank 0 first."""
+    """Return the processes that torchrun started, rank 0 first."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     return sorted(int(pid) for pid in children if "pgx" in Path(f"/proc/{pid}/cmdline").read_text())
 
@@ -280,7 +280,7 @@ def test_a_signal_to_torchrun_ends_all_ranks_with_a_checkpoint(
     out, err = process.communicate(timeout=TIMEOUT)
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     assert "pgx: error" not in err
-    assert "pgx/" not in err  # torchrun shows where it was itself, the ranks do not
+    assert "pgx/" not in err  # torchrun prints its own traceback, the ranks print none
     assert out.count("interrupted at") == 1
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
     assert final(tmp_path / "run")["counters"]["steps"] > 0
@@ -312,7 +312,7 @@ gymnasium.register("Brittle-v0", Brittle)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
-def test_what_one_rank_fails_of_ends_all_and_is_said_once(tmp_path: Path, rank: int) -> None:
+def test_a_failure_of_one_rank_ends_all_with_one_message(tmp_path: Path, rank: int) -> None:
     (tmp_path / "brittle.py").write_text(BRITTLE)
     fatal = derive(0, "environments", 0) + 2 * rank + 1  # of environment 1 or 3, of four
     environment = ["env=brittle:Brittle-v0", f"env.kwargs.seed={fatal}", *SMALL[-2:]]

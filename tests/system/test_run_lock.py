@@ -35,7 +35,7 @@ def held(tmp_path: Path) -> "subprocess.Popen[str]":
     process.communicate()
 
 
-def test_a_folder_that_another_process_holds_is_refused_by_its_name(
+def test_a_folder_that_another_process_holds_is_refused_with_the_name_of_the_process(
     tmp_path: Path, held: "subprocess.Popen[str]"
 ) -> None:
     who = Holder(os.uname().nodename, held.pid)
@@ -43,10 +43,10 @@ def test_a_folder_that_another_process_holds_is_refused_by_its_name(
     with pytest.raises(HeldError) as refused, hold(tmp_path):
         raise AssertionError("both hold it")
     assert str(held.pid) in str(refused.value) and str(tmp_path) in str(refused.value)
-    assert holder(tmp_path) == who  # who was refused has not written over it
+    assert holder(tmp_path) == who  # the refused process has not overwritten it
 
 
-def test_a_killed_process_holds_nothing(tmp_path: Path, held: "subprocess.Popen[str]") -> None:
+def test_a_killed_process_releases_the_lock(tmp_path: Path, held: "subprocess.Popen[str]") -> None:
     held.send_signal(signal.SIGKILL)
     held.wait()
     assert holder(tmp_path) is None
@@ -56,7 +56,7 @@ def test_a_killed_process_holds_nothing(tmp_path: Path, held: "subprocess.Popen[
     assert holder(tmp_path) is None
 
 
-def test_of_many_processes_at_once_one_holds_it(tmp_path: Path) -> None:
+def test_only_one_of_many_concurrent_processes_holds_the_lock(tmp_path: Path) -> None:
     script = HOLD.replace("time.sleep(600)", "input()")
     command = [sys.executable, "-c", script, str(tmp_path)]
     pipe = subprocess.PIPE
@@ -84,8 +84,8 @@ with open(sys.argv[1]) as file:
 """
 
 
-def test_who_looks_keeps_nobody_out(tmp_path: Path) -> None:
-    """Looking for the holder takes the lock for an instant, here a long one; who wants to work there waits for it."""
+def test_reading_the_holder_blocks_no_other_process(tmp_path: Path) -> None:
+    """Reading the holder takes the lock for an instant, here a long one; a process that needs the lock waits."""
     assert holder(tmp_path) is None and not (tmp_path / LOCK).exists()
     (tmp_path / LOCK).touch()
     command = [sys.executable, "-c", LOOK, str(tmp_path / LOCK)]

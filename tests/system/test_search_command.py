@@ -1,4 +1,4 @@
-"""`pgx train -m sweep=NAME`: a search by the real command, killed and resumed."""
+"""`pgx train -m sweep=NAME`: a search that is killed and resumed."""
 
 import os
 import re
@@ -37,7 +37,7 @@ def trials(folder: Path) -> list[FrozenTrial]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A search that was left alone, and what it said."""
+    """Run a search without interruption; return its folder and output."""
     cwd = tmp_path_factory.mktemp("whole")
     said = pgx("train", *SEARCH, "hydra.sweep.dir=search", cwd=cwd)
     assert said.returncode == 0, said.stderr
@@ -77,7 +77,7 @@ def test_a_search_ends_with_the_best_the_command_that_repeats_it_and_the_importa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
-def test_a_search_that_is_killed_goes_on_with_the_trials_that_it_had_begun(
+def test_a_killed_search_resumes_its_unfinished_trials(
     whole: tuple[Path, str], tmp_path: Path, launcher: str
 ) -> None:
     folder = tmp_path / "search"
@@ -104,7 +104,7 @@ def test_a_search_that_is_killed_goes_on_with_the_trials_that_it_had_begun(
     assert {run: (run / "trial.json").read_bytes() for run in noted} == noted
     ended = [t for t in trials(folder) if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     assert len(ended) == 6 and not [t for t in trials(folder) if t.state == TrialState.RUNNING]
-    if launcher == "basic":  # one after another, a search is the same however often it is killed
+    if launcher == "basic":  # with one trial after another, a search does not depend on kills
         pairs = zip(trials(folder), trials(whole[0]), strict=True)
         assert all((a.params, a.values, a.state) == (b.params, b.values, b.state) for a, b in pairs)
 

@@ -69,7 +69,7 @@ def steps(run: Path) -> int:
     return found
 
 
-def test_sigterm_leaves_a_checkpoint_and_the_code_of_a_process_that_it_ended(tmp_path: Path) -> None:
+def test_sigterm_stops_a_run_with_a_checkpoint_and_exit_code_143(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with training(run, "trainer.total_steps=100000000") as process:
         wait_until(lambda: (run / "metrics.jsonl").is_file() and (run / "metrics.jsonl").stat().st_size > 0)
@@ -106,7 +106,7 @@ def test_ctrl_c_ends_a_run_in_the_middle_of_an_iteration(tmp_path: Path) -> None
         wait_until((tmp_path / "under_way").is_file)
         process.send_signal(signal.SIGINT)
         read_until(process.stderr, "stopping (Ctrl-C again: exit at once)")
-        assert process.wait(timeout=60) == 130  # seconds, of which it needs one
+        assert process.wait(timeout=60) == 130  # seconds; it takes about one
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["status"], summary["steps"], summary["error"]) == ("interrupted", 0, None)
     assert steps(run) == 0

@@ -1,4 +1,4 @@
-"""docs/ as a site: built strictly, whole, and of nothing but its own files."""
+"""The site of docs/ builds without warnings, is complete, and loads nothing from other sites."""
 
 import html
 import json
@@ -20,11 +20,11 @@ from scripts.site_sources import INK
 from tests.system.browser import Page, chromium
 
 ROOT = Path(__file__).parents[2]
-# What a browser fetches by itself, as `href` of a link to elsewhere is not.
+# Attributes that a browser loads by itself, unlike the `href` of a link.
 FETCHED = {"script": "src", "img": "src", "iframe": "src", "link": "href", "source": "src", "video": "src"}
 
 TIMEOUT = 60  # seconds for a browser
-# Types a word into the field of the search.
+# Type a word into the search field.
 SEARCH = """
 (() => {
   const field = document.querySelector(".md-search__input");
@@ -36,14 +36,14 @@ SEARCH = """
 """
 
 
-# Of each line of a source page: the heights in pixels of its number and of its text.
+# Heights in pixels of the number and of the text of each line of a source page.
 HEIGHTS = """
 [...document.querySelectorAll(".linenos a")].map((number) => {
   const line = document.querySelector(".code " + number.getAttribute("href"));
   return [number.textContent.trim(), number.getBoundingClientRect().top, line.getBoundingClientRect().top];
 })
 """
-# Blocks of code whose lines do not fit.
+# Code blocks with lines that do not fit.
 CLIPPED = """
 [...document.querySelectorAll("pre > code")].filter((block) => !block.closest(".highlighttable"))
   .filter((block) => block.scrollWidth > block.clientWidth + 1).map((block) => block.textContent)
@@ -72,7 +72,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Found(HTMLParser):
-    """What a page fetches, where its links lead, and which places in it have a name."""
+    """Resources, links and anchors of a page."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ def test_every_page_of_docs_is_a_page_of_the_site(site: Path) -> None:
 
 
 def test_navigation_and_pages_have_the_same_titles() -> None:
-    """A page's title may go on after a colon: `TRPO: trust region policy optimization` is TRPO in the navigation."""
+    """The navigation has the title up to a colon: TRPO for `TRPO: trust region policy optimization`."""
     entries: list[Any] = list(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])
     titles: dict[str, str] = {}
     for entry in entries:
@@ -113,7 +113,7 @@ def test_navigation_and_pages_have_the_same_titles() -> None:
         assert found is not None and found[1].partition(":")[0] == title, page
 
 
-def test_figures_have_no_white_ground_in_either_scheme(site: Path) -> None:
+def test_figures_have_no_white_background_in_either_scheme(site: Path) -> None:
     page = (site / "algorithms" / "trpo.html").read_text()
     assert {"../curves/trpo.light.svg#only-light", "../curves/trpo.dark.svg#only-dark"} <= set(
         re.findall(r'src="([^"]+)"', page)
@@ -125,7 +125,7 @@ def test_figures_have_no_white_ground_in_either_scheme(site: Path) -> None:
             assert INK[scheme] in text and INK[other] not in text, figure
 
 
-def test_pages_fetch_nothing_from_elsewhere_and_links_within_lead_somewhere(site: Path) -> None:
+def test_pages_load_nothing_from_other_sites_and_internal_links_work(site: Path) -> None:
     pages = {path: Found(path) for path in site.rglob("*.html") if path.name != "404.html"}
     assert len(pages) > 50
     for path, found in pages.items():
@@ -145,7 +145,7 @@ def test_pages_fetch_nothing_from_elsewhere_and_links_within_lead_somewhere(site
 
 
 def test_code_that_a_page_refers_to_is_in_the_site_with_its_lines(site: Path) -> None:
-    """The page of a rule says `pgx/algos/trpo.py#L57`; there stands the line that the file has at 57."""
+    """The anchor of `pgx/algos/trpo.py#L57` shows line 57 of the file."""
     page = (site / "algorithms" / "trpo.html").read_text()
     lines = re.findall(r'href="\.\./source/pgx/algos/trpo\.py\.html#__codelineno-0-(\d+)"', page)
     assert lines == re.findall(
@@ -159,7 +159,7 @@ def test_code_that_a_page_refers_to_is_in_the_site_with_its_lines(site: Path) ->
 
 
 @pytest.mark.skipif(chromium() is None, reason="needs Chromium (apt-get install chromium)")
-def test_a_browser_shows_it_from_a_folder_and_searches_in_it(site: Path, tmp_path: Path) -> None:
+def test_a_browser_opens_the_site_from_a_folder_and_searches_it(site: Path, tmp_path: Path) -> None:
     with Page(tmp_path) as page:
         page.open((site / "algorithms" / "trpo.html").as_uri())
         _until(lambda: "TRPO: trust region policy optimization" in page.text())

@@ -81,12 +81,12 @@ def test_a_failed_job_is_listed_with_its_error_and_its_command_and_runs_again_on
 
     (tmp_path / "mended").touch()
     before = (works / "summary.json").read_bytes()
-    said = pgx("sweep", "resume", str(tmp_path / "sweep"), "--trust", cwd=tmp_path.parent)  # from wherever
+    said = pgx("sweep", "resume", str(tmp_path / "sweep"), "--trust", cwd=tmp_path.parent)  # from any folder
     assert said.returncode == 0, said.stderr
     assert summary(failed)["status"] == "finished" and (works / "summary.json").read_bytes() == before
 
 
-def test_a_job_that_cannot_begin_leaves_its_error_in_its_folder(tmp_path: Path) -> None:
+def test_a_job_that_cannot_start_writes_its_error_to_its_folder(tmp_path: Path) -> None:
     said = pgx(
         "train", "-m", *TINY, "env.kwargs.sutton_barto_reward=true,7,what", "env.kwargs.render_mode=null",
         "hydra.sweep.dir=sweep", "+env.kwargs.no_such=1", cwd=tmp_path,
@@ -99,7 +99,7 @@ def test_a_job_that_cannot_begin_leaves_its_error_in_its_folder(tmp_path: Path) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib", "ray"])
-def test_a_job_whose_process_is_killed_costs_no_other_its_end(tmp_path: Path, launcher: str) -> None:
+def test_a_job_whose_process_is_killed_does_not_stop_the_others(tmp_path: Path, launcher: str) -> None:
     (tmp_path / "broken.py").write_text(NO_SHAPING)
     envs = "env=broken:Faulty-works-v0,broken:Faulty-dies-v0"
     said = pgx(
@@ -118,10 +118,10 @@ def test_a_job_whose_process_is_killed_costs_no_other_its_end(tmp_path: Path, la
     assert said.stderr.count("its process ended without a word") == 2
 
 
-# --- started again
+# --- repeated
 
 
-def test_started_again_it_skips_what_is_finished(command: Command, tmp_path: Path) -> None:
+def test_a_repeated_sweep_skips_finished_jobs(command: Command, tmp_path: Path) -> None:
     asked = ["train", "-m", "seed=0,1", *TINY, "hydra.sweep.dir=sweep"]
     assert command(*asked)[0] == 0
     before = [(run / "summary.json").read_bytes() for run in jobs(tmp_path / "sweep")]
@@ -131,11 +131,11 @@ def test_started_again_it_skips_what_is_finished(command: Command, tmp_path: Pat
     assert len(list((tmp_path / "outputs" / "CartPole-v1" / "a2c").iterdir())) == 2
 
 
-def test_resumed_twice_a_sweep_has_the_same_folders(command: Command, tmp_path: Path) -> None:
+def test_a_sweep_that_is_resumed_twice_has_the_same_folders(command: Command, tmp_path: Path) -> None:
     assert command("train", "-m", "seed=0", *TINY, "hydra.sweep.dir=sweep")[0] == 0
     runs = jobs(tmp_path / "sweep")
     for _ in range(2):
-        (runs[0] / "summary.json").unlink()  # as of a job that was killed
+        (runs[0] / "summary.json").unlink()  # like those of a killed job
         said = command("sweep", "resume", "sweep")
         assert said.code == 0 and "1 jobs, 1 to run" in said.out and "1 finished" in said.out
         assert jobs(tmp_path / "sweep") == runs
@@ -150,7 +150,7 @@ def test_another_sweep_in_its_folder_is_refused_with_the_difference(command: Com
     assert (tmp_path / "sweep" / "sweep.json").read_bytes() == before
 
 
-def test_a_sweep_that_is_being_run_is_refused(command: Command, tmp_path: Path) -> None:
+def test_a_running_sweep_is_refused(command: Command, tmp_path: Path) -> None:
     assert command("train", "-m", "seed=0,1", *TINY, "hydra.sweep.dir=sweep")[0] == 0
     with hold(tmp_path / "sweep"):
         code, _, err = command("sweep", "resume", "sweep")
@@ -158,7 +158,9 @@ def test_a_sweep_that_is_being_run_is_refused(command: Command, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=pytest.mark.slow)])
-def test_ctrl_c_ends_it_and_resumed_it_ends_with_the_same_bits(tmp_path: Path, launcher: str) -> None:
+def test_a_sweep_that_ctrl_c_stopped_resumes_and_ends_with_the_same_bits(
+    tmp_path: Path, launcher: str
+) -> None:
     sweep = [
         "-m",
         "seed=0,1,2",
@@ -192,7 +194,7 @@ def test_ctrl_c_ends_it_and_resumed_it_ends_with_the_same_bits(tmp_path: Path, l
 
 
 @pytest.mark.slow
-def test_many_runs_of_a_second_have_folders_and_seeds_of_their_own(
+def test_runs_that_start_in_the_same_second_have_different_folders_and_seeds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -254,7 +256,7 @@ def test_a_mistake_is_one_message_and_leaves_no_folder(
 
 
 def test_jobs_that_share_a_folder_are_refused_with_a_pattern_that_works() -> None:
-    """Jobs that differ in a key that no pattern of label and seed shows."""
+    """The jobs differ in a key that is not part of the default folder names."""
     values = ["algo=trpo", "env=CartPole-v1", "algo.max_kl=0.01,0.05"]
     with pytest.raises(UserError, match="2 runs of the sweep would use this folder") as refused:
         _plan([*values, "run_dir=outputs/mine/${label}_${seed}"], [])
@@ -281,13 +283,13 @@ def test_a_resumed_sweep_keeps_its_jobs(command: Command, tmp_path: Path) -> Non
 def test_a_library_that_is_not_installed_is_named_with_its_extra(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, chosen: str, extra: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, package, None)  # how Python notes that an import finds nothing
+    monkeypatch.setitem(sys.modules, package, None)  # makes an import fail
     code, _, err = command("train", "-m", chosen)
     assert code == 2 and f"the package {package} is not installed" in err and extra in err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_machine_without_slurm_says_so(
+def test_a_machine_without_slurm_is_refused(
     command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     pytest.importorskip("submitit", reason="its message comes first where the extra `slurm` is not installed")
@@ -299,10 +301,8 @@ def test_a_machine_without_slurm_says_so(
 
 
 @pytest.mark.parametrize("answers", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_ray_that_does_not_answer_is_waited_for_so_long_and_no_longer(
-    tmp_path: Path, answers: bool
-) -> None:
-    with socket.socket() as listener:  # it takes connections, and then says nothing
+def test_the_connection_to_ray_has_a_timeout(tmp_path: Path, answers: bool) -> None:
+    with socket.socket() as listener:  # accepts connections and does not answer
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         if answers:

@@ -1,4 +1,4 @@
-"""`pgx tensorboard`: names, links, what the server tells, and what a browser shows of it."""
+"""`pgx tensorboard`: names, links, responses of the server, and the page in a browser."""
 
 import json
 import os
@@ -42,7 +42,7 @@ TIMEOUT = 90.0
 
 
 def until(true: Any, seconds: float = TIMEOUT) -> Any:
-    """What becomes of it once it is true."""
+    """Wait until a function returns a true value; return the value."""
     end = time.monotonic() + seconds
     while not (found := true()):
         assert time.monotonic() < end, "it never came"
@@ -75,8 +75,8 @@ def test_runs_are_named_by_environment_label_and_seed(make: Make, tmp_path: Path
     assert told == {run.name: names.of(run) for run in reversed(list(runs_below(tmp_path)))}
 
 
-def test_no_name_is_within_another_and_none_leads_elsewhere(tmp_path: Path) -> None:
-    """A link within a link would be made in a run's own folder."""
+def test_no_name_is_below_another_or_outside_the_folder(tmp_path: Path) -> None:
+    """A link within a link would be created in the folder of a run."""
     for folder in ("a", "b/c", "b/c/d", "e"):
         events(tmp_path / "runs" / folder)
     values = {"env": {"id": "a/../../x"}, "label": "..", "seed": 0}
@@ -103,7 +103,7 @@ def test_no_name_is_within_another_and_none_leads_elsewhere(tmp_path: Path) -> N
     assert [p for p in before if not p.exists()] == [tmp_path / "runs/a/events.out.tfevents.1.host"]
 
 
-def test_a_name_tells_what_changes_learning_and_the_length_only_where_nothing_else_differs(
+def test_names_contain_differences_in_learning_and_the_length_only_if_nothing_else_differs(
     make: Make, tmp_path: Path
 ) -> None:
     other_machine = ["torch_threads=2", "env.worker_timeout=99", "logger.every=3", "trainer.eval_episodes=7"]
@@ -119,10 +119,8 @@ def test_a_name_tells_what_changes_learning_and_the_length_only_where_nothing_el
     ]
 
 
-def test_hparams_has_a_row_for_every_run_of_the_view_with_the_main_columns_first(
-    make: Make, tmp_path: Path
-) -> None:
-    """Also for one without a value that others have, and one that was killed; by links, with the slower loader."""
+def test_hparams_has_a_row_for_every_run_with_the_main_columns_first(make: Make, tmp_path: Path) -> None:
+    """Runs without some values and killed runs have rows too. Uses links and the slower loader."""
     (tmp_path / "runs").mkdir()
     for algo, *more in (["ppo"], ["ppo", "algo.target_kl=0.5", "seed=1"], ["trpo"]):
         trainer = make(
@@ -155,7 +153,7 @@ def test_hparams_has_a_row_for_every_run_of_the_view_with_the_main_columns_first
 
 
 def hparams_of(folder: Path) -> tuple[Any, list[tuple[str, Any]]]:
-    """What TensorBoard's HParams tab asks for: its columns, and its rows by name."""
+    """Return the columns of TensorBoard's HParams tab, and its rows by name."""
     runs = EventMultiplexer()
     runs.AddRunsFromDirectory(str(folder))
     runs.Reload()
@@ -171,8 +169,8 @@ def hparams_of(folder: Path) -> tuple[Any, list[tuple[str, Any]]]:
     return experiment, [(row.name, row) for row in answer.session_groups]
 
 
-def test_every_chart_is_of_metrics_that_there_are() -> None:
-    """And of these alone: TensorBoard takes a tag for every pattern that it begins like."""
+def test_every_chart_shows_existing_metrics() -> None:
+    """Each chart shows only its metrics: in TensorBoard a pattern matches every tag that starts with it."""
     from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
     from pgx.runs.loggers.tensorboard import layout
@@ -188,7 +186,7 @@ def test_every_chart_is_of_metrics_that_there_are() -> None:
 
 @pytest.fixture
 def server(make: Make, tmp_path: Path) -> Iterator[tuple[str, Path, Path]]:
-    """The command on two runs, as a process: its address, the folder of runs, and that of temporary files."""
+    """Start the command on two runs; yield its address, the folder of runs, and the folder of temporary files."""
     for algo in ("trpo", "ppo"):
         make(
             *LITTLE, f"algo={algo}", "trainer.total_steps=1024", *_least(algo), name=f"outputs/{algo}"
@@ -222,7 +220,7 @@ def told(address: str, route: str) -> Any:
         return json.load(answer)
 
 
-def test_the_server_tells_of_runs_new_ones_and_charts(
+def test_the_server_lists_runs_new_runs_and_charts(
     server: tuple[str, Path, Path], make: Make, tmp_path: Path
 ) -> None:
     address, *_ = server
@@ -245,7 +243,7 @@ def test_a_browser_shows_runs_and_charts(server: tuple[str, Path, Path], tmp_pat
         text = until(lambda: (said := page.text()).count("seed0") >= 2 and "KL(old || new)" in said and said)
         assert "CartPole-v1/trpo/seed0" in text and "CartPole-v1/ppo/seed0" in text
         assert all(category in text for category in CHARTS)
-        # A line of each run on the chart of returns, which is open from the start.
+        # The chart of returns, which is open at the start, has a line for each run.
         until(lambda: page.count("path, canvas") > 0)
         picture = page.screenshot()
         assert picture.startswith(b"\x89PNG") and len(picture) > 20_000
