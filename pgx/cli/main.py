@@ -27,7 +27,7 @@ from pgx.cli.process_exit import INTERRUPTED
 from pgx.core.errors import Preempted, RunError, UserError
 from pgx.core.schema import nearest
 from pgx.core.stopping import QuietInterrupt
-from pgx.core.streams import guarded, report_and_go_on
+from pgx.core.streams import guarded, report_and_continue
 
 _TRAIN_HELP = "train a policy, e.g. pgx train algo=trpo env=Walker2d-v4; pgx train --help lists all keys"
 COMMANDS = tuple(
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 success, 1 failed run, 2 user error, 130 interrupted, 143 preempted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     writes_files = bool(arguments) and arguments[0] in _FILE_WRITERS
-    with guarded(report_and_go_on if writes_files else _fail_without_output):
+    with guarded(report_and_continue if writes_files else _fail_without_output):
         code = _run(arguments)
     sys.exit(code)
 

@@ -38,7 +38,7 @@ from pgx.core.errors import RunError, UserError
 from pgx.core.imports import import_problem, require
 from pgx.core.schema import nearest
 from pgx.core.stopping import QuietInterrupt, StopAtCheckpoint
-from pgx.core.streams import guarded, report_and_go_on
+from pgx.core.streams import guarded, report_and_continue
 from pgx.runs.lock import HeldError, hold
 from pgx.sweeps.plan import (
     PLAN_FILE,
@@ -320,7 +320,7 @@ def run_job(folder: Path, launcher: str, cfg: DictConfig) -> None:
     separate = launcher != _process_name()
     if (folder / STOP_FILE).exists() or read_progress(run_dir).state in ("running", *DONE_STATES):
         return
-    with guarded(report_and_go_on):
+    with guarded(report_and_continue):
         _run_job(plan, folder, number, separate, cfg)
 
 

@@ -54,10 +54,10 @@ def import_problem(package: str) -> str | None:
 
 
 def require(asked: str, *packages: str) -> None:
-    """Refuse what needs optional packages if one of them cannot be imported.
+    """Refuse an option whose optional packages cannot be imported.
 
     Args:
-        asked: what needs them, as the user typed it, e.g. "hydra/launcher=ray".
+        asked: the option, as the user typed it, e.g. "hydra/launcher=ray".
         packages: keys of `EXTRAS`.
 
     Raises:
@@ -71,11 +71,11 @@ def require(asked: str, *packages: str) -> None:
 def hidden_file(module: str) -> str:
     """Return a clause for a message if a file of the current folder is hidden by another module of its name, else "".
 
-    The current folder is the last place that is searched, so that none of its files replaces a library. A `test.py`
-    there is therefore never imported: the standard library has a module of that name.
+    Python searches the current folder last, so that its files replace no library. A `test.py` there is therefore never
+    imported: the standard library has a module of that name.
 
     Args:
-        module: the name that the user gave; it may have been imported or not.
+        module: name that the user gave, imported or not.
     """
     top = module.partition(".")[0]
     here = next((path for path in (Path(f"{top}.py"), Path(top) / "__init__.py") if path.is_file()), None)

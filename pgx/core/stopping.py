@@ -14,11 +14,11 @@ class IterationAbandoned(BaseException):
 
 
 class QuietInterrupt(KeyboardInterrupt):
-    """Ctrl-C for which nothing more is printed: a message was printed, or it is the normal end of the command."""
+    """Ctrl-C that prints nothing more: a message was printed, or Ctrl-C is the normal end of the command."""
 
 
 class StopAtCheckpoint(KeyboardInterrupt):
-    """Stops a run without a new checkpoint."""
+    """Request that stops a run without a new checkpoint."""
 
 
 class Abandonable:
@@ -28,7 +28,7 @@ class Abandonable:
         self._inside = False
 
     def run(self, work: Callable[[], _Result]) -> _Result | None:
-        """Do the work; returns None where `abandon` ended it."""
+        """Do the work; return its result, or None if `abandon` ended it."""
         try:
             try:
                 self._inside = True
@@ -40,10 +40,10 @@ class Abandonable:
         return result
 
     def abandon(self) -> None:
-        """End the work under way; does nothing where there is none.
+        """End the current work; do nothing if there is none.
 
         Raises:
-            IterationAbandoned: into the work.
+            IterationAbandoned: inside the work.
         """
         if self._inside:
             self._inside = False

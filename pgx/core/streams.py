@@ -94,10 +94,10 @@ def utf8(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def report_and_go_on(error: OSError) -> None:
+def report_and_continue(error: OSError) -> None:
     """Report on standard error that standard output failed."""
     reason = error.strerror or type(error).__name__
-    print(f"pgx: standard output cannot be written ({reason}); the run goes on without it", file=sys.stderr)
+    print(f"pgx: standard output cannot be written ({reason}); the run continues without it", file=sys.stderr)
 
 
 def ignore(error: OSError) -> None:

@@ -39,7 +39,7 @@ def named_tensors(network: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 class _Held(nn.Module):
-    """Networks, held so that all their tensors can be replaced at once."""
+    """Module of networks whose tensors are replaced in one call."""
 
     def __init__(self, networks: list[nn.Module]) -> None:
         super().__init__()

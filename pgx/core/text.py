@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def shown(value: float) -> str:
-    """A return or length for people: one decimal, and three digits that count where it is small."""
+    """Return a return or length as text: one decimal, or three significant digits below 10."""
     return f"{value:,.1f}" if abs(value) >= 10 or value == 0 else f"{value:.3g}"
 
 

@@ -1,4 +1,4 @@
-"""A critic that values actions too: V(s) and Q(s, a), each a perceptron of its own."""
+"""Critic with state values V(s) and action values Q(s, a)."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from pgx.networks.mlp import Activation, OneHot, encoder, perceptron
 
 
 class GatheredActionValue(nn.Module):
-    """Q(s, a) as output a of a network of the state alone; actions [B] int64."""
+    """Q(s, a): output a of a network of the state; actions [B] int64."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -25,12 +25,12 @@ class GatheredActionValue(nn.Module):
 
 
 class JoinedActionValue(nn.Module):
-    """Q(s, a) from state and action side by side; actions [B, m].
+    """Q(s, a): network of the concatenated state and action; actions [B, m].
 
     Args:
-        encode_obs: features [B, ...] to vectors.
-        encode_action: actions to vectors.
-        net: both vectors, joined in this order, to [B, 1].
+        encode_obs: map from features [B, ...] to vectors.
+        encode_action: map from actions to vectors.
+        net: network from both vectors, concatenated in this order, to [B, 1].
     """
 
     def __init__(self, encode_obs: nn.Module, encode_action: nn.Module, net: nn.Module) -> None:
@@ -46,7 +46,7 @@ class JoinedActionValue(nn.Module):
 
 
 class OneHots(nn.Module):
-    """Tuples of integers [B, m], the i-th in 0..sizes[i]-1, to unit vectors side by side, [B, sum(sizes)]."""
+    """Map from tuples of integers [B, m], the i-th in 0..sizes[i]-1, to concatenated unit vectors [B, sum(sizes)]."""
 
     def __init__(self, sizes: tuple[int, ...]) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class OneHots(nn.Module):
 
 
 class StateAndActionValue(nn.Module):
-    """V(s) when called, Q(s, a) when asked; they share no weight."""
+    """Critic of two networks without common weights: V(s) by calling it, Q(s, a) by `action_value`."""
 
     def __init__(self, state: nn.Module, action: nn.Module) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class StateAndActionValue(nn.Module):
         return value
 
     def action_value(self, obs: Observations, action: Tensor) -> Tensor:
-        """Q(s, a), [B]."""
+        """Return Q(s, a), [B]."""
         value: Tensor = self.action(obs.features, action)
         return value
 

@@ -20,7 +20,7 @@ class AgentSpec:
     policy: PolicySpec
     critic: CriticSpec
     normalize_obs: bool
-    obs_clip: float  # bound on each normalised component; infinity: no bound
+    obs_clip: float  # bound on each normalized component; infinity: no bound
     seed: int  # of the run
 
     def make(self, obs: ObsSpec, action: ActionSpec, device: torch.device) -> Agent:
@@ -34,18 +34,18 @@ class AgentSpec:
         return Agent(policy.to(device), critic.to(device), normalizer)
 
 
-FEW = 1000  # numbers of an image that a network may take one by one
+_FEW_PIXELS = 1000  # size up to which a perceptron is a reasonable choice
 
 
 def flat_image_hint(values: Mapping[str, Any], obs: ObsSpec) -> str | None:
-    """Return a hint at convolutions for networks that take every pixel of an image as an input; None: there are none.
+    """Return a hint to use convolutions if a perceptron takes large images as input; else None.
 
     Args:
         values: of a config: `policy` and `critic`, each with its name.
-        obs: what the environments show.
+        obs: spec of the observations.
     """
     flat = [section for section in ("policy", "critic") if values[section]["name"] == "mlp"]
-    if not isinstance(obs, Image) or not flat or prod(obs.shape) < FEW:
+    if not isinstance(obs, Image) or not flat or prod(obs.shape) < _FEW_PIXELS:
         return None
     shape = " x ".join(map(str, obs.shape))
     named = " ".join(f"{section}=mlp" for section in flat)

@@ -1,4 +1,4 @@
-"""Convolutional networks for images: the two stacks of the field, with the same heads as a perceptron."""
+"""Convolutional networks for images: the stacks of DQN and IMPALA, with the heads of perceptrons."""
 
 import math
 from dataclasses import dataclass
@@ -22,19 +22,19 @@ RESIDUALS = 2  # in each section
 
 
 class ChannelsFirst(nn.Module):
-    """Images [B, H, W, C] to [B, C, H, W]."""
+    """Map from images [B, H, W, C] to [B, C, H, W]."""
 
     def forward(self, images: Tensor) -> Tensor:
         return images.movedim(-1, 1)
 
 
 class Residual(nn.Module):
-    """x + conv(relu(conv(relu(x)))), both 3 x 3, of the same number of channels."""
+    """Residual block x + conv(relu(conv(relu(x)))) of two 3 x 3 convolutions with equal numbers of channels."""
 
     def __init__(self, channels: int, gain: float, generator: torch.Generator) -> None:
         super().__init__()
         self.first = _convolution(channels, channels, 3, 1, 1, gain, generator)
-        # What a residual adds is smaller the more there are: with full gains the signal would grow in every one.
+        # With full gains the signal would grow in every block, so the gain falls with the number of blocks.
         branch_gain = gain / math.sqrt(RESIDUALS * len(IMPALA))
         self.second = _convolution(channels, channels, 3, 1, 1, branch_gain, generator)
 
@@ -54,26 +54,25 @@ def convolutional(
     output_gain: float,
     generator: torch.Generator,
 ) -> nn.Sequential:
-    """Layers from images uint8 [B, ...] to [B, outputs]: pixels over 255, a stack, a dense layer, the outputs.
+    """Return layers from images uint8 [B, ...] to [B, outputs]: pixels / 255, a stack, a dense layer, the outputs.
 
     Source: Mnih et al., "Human-level control through deep reinforcement learning", 2015, methods, model architecture
-    (nature); Espeholt et al., "IMPALA", 2018, figure 3, the large network without its LSTM (impala). Theirs start from
-    other random weights; ours are orthogonal as in `perceptron`, with a window's weights as one row, and biases zero.
-    Residuals are scaled by the root of their number as in Zhang et al., "Fixup initialization", 2019.
+    (nature); Espeholt et al., "IMPALA", 2018, figure 3, the large network without its LSTM (impala). The initial
+    weights differ from theirs: orthogonal as in `perceptron`, with the weights of a window as one row, and zero biases.
+    Residual blocks are scaled by the root of their number as in Zhang et al., "Fixup initialization", 2019.
 
     Args:
         section: of the config, for messages.
         obs: images.
         outputs: width of the last layer.
-        stack: which of the two.
-        layout: which dimension of an image the channels are; auto: the last where it is
-            shorter than the first, else the first.
+        stack: convolutional layers.
+        layout: dimension of the channels; auto: the last if it is shorter than the first, else the first.
         hidden: width of the dense layer.
         hidden_gain, output_gain: scale of the orthogonal matrices.
-        generator: the stream that initial weights are drawn from.
+        generator: random stream of the initial weights.
 
     Raises:
-        UserError: the observations are no images, or too small for the stack.
+        UserError: the observations are not images, or too small for the stack.
     """
     if not isinstance(obs, Image):
         raise UserError(
@@ -114,7 +113,7 @@ def _impala(channels: int, gain: float, generator: torch.Generator) -> list[nn.M
 
 
 def _nature_size(section: str, size: int) -> int:
-    """Pixels along one side that are left of `size` after the three convolutions."""
+    """Return the pixels along one side after the three convolutions."""
     sizes = [size]
     for _, window, stride in NATURE:
         if sizes[-1] < window:
@@ -128,7 +127,7 @@ def _nature_size(section: str, size: int) -> int:
 
 
 def _impala_size(size: int) -> int:
-    """Pixels along one side that are left of `size`: each section halves them, rounding up."""
+    """Return the pixels along one side after all sections, each of which halves them, rounding up."""
     for _ in IMPALA:
         size = -(-size // 2)
     return size
@@ -143,7 +142,7 @@ def _convolution(
     gain: float,
     generator: torch.Generator,
 ) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):  # from which the default initialisation draws
+    with torch.random.fork_rng(devices=[]):  # the default initialization draws from it
         layer = nn.Conv2d(inputs, outputs, window, stride=stride, padding=padding)
     return _orthogonal(layer, gain, generator)
 

@@ -1,6 +1,6 @@
-"""Action distributions: small objects without per-call validation. All densities in nats.
+"""Action distributions (see `pgx.core.agent.Distribution`): small objects without per-call validation.
 
-A Gaussian squashed into bounds by tanh. All densities in nats.
+All densities are in nats.
 """
 
 import math
@@ -36,11 +36,11 @@ class Categorical:
         return self.logits.log_softmax(-1)
 
     def noise(self, steps: int, generator: torch.Generator) -> Tensor:
-        """Exponential clocks, in logarithms, [steps, B, K]."""
+        """Draw log E, [steps, B, K], of exponential variables E with rate 1."""
         return self.logits.new_empty(steps, *self.logits.shape).exponential_(generator=generator).log()
 
     def sampled(self, noise: Tensor) -> Tensor:
-        # The first of K exponential clocks with rates pi_a to ring is a with probability pi_a.
+        # The smallest of K exponential variables E_a / pi_a is that of a with probability pi_a.
         return (self.logits - noise).argmax(-1)
 
     def sample(self, generator: torch.Generator) -> Tensor:
@@ -56,7 +56,7 @@ class Categorical:
         return self._log_probs().gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
     def entropy(self) -> Tensor:
-        """-Σ_a π_a log π_a."""
+        """Return -Σ_a π_a log π_a."""
         log_probs = self._log_probs()
         return -_expectation(log_probs, log_probs)
 
@@ -66,22 +66,22 @@ class Categorical:
         return categorical_kl(log_probs, others).to(self.logits.dtype)
 
     def fisher(self, tangent: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """(diag(π) - π πᵀ) t, row by row."""
+        """Return (diag(π) - π πᵀ) t for each row."""
         probs = self.logits.softmax(-1)
         (t,) = tangent
         return (probs * (t - (probs * t).sum(-1, keepdim=True)),)
 
 
 def _expectation(log_probs: Tensor, x: Tensor) -> Tensor:
-    """Σ_a π_a x_a, with 0 for an impossible action whatever its x (0 log 0 = 0)."""
+    """Return Σ_a π_a x_a; actions with π_a = 0 count 0 for every x_a (0 log 0 = 0)."""
     probs = log_probs.exp()
-    # The mask goes inside the product: outside it would hide 0 * inf from the value and not from the gradient.
+    # Masking the product instead would hide 0 * inf from the value, but not from the gradient.
     return (probs * torch.where(probs > 0, x, 0.0)).sum(-1)
 
 
 @dataclass(frozen=True)
 class MultiCategorical:
-    """Independent categoricals side by side; logits [B, K_1 + ... + K_m], actions [B, m] int64."""
+    """Product of m independent categoricals; logits [B, K_1 + ... + K_m], actions [B, m] int64."""
 
     logits: Tensor
     sizes: tuple[int, ...]  # K_1, ..., K_m
@@ -100,7 +100,7 @@ class MultiCategorical:
         return type(self)(self.logits[index], self.sizes)
 
     def noise(self, steps: int, generator: torch.Generator) -> Tensor:
-        """That of each categorical side by side, [steps, B, K_1 + ... + K_m]."""
+        """Draw the noise of all categoricals, [steps, B, K_1 + ... + K_m]."""
         return torch.cat([part.noise(steps, generator) for part in self._parts()], -1)
 
     def sampled(self, noise: Tensor) -> Tensor:
@@ -117,21 +117,21 @@ class MultiCategorical:
         return action
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """Σ_i log π_i(a_i)."""
+        """Return Σ_i log π_i(a_i)."""
         pairs = zip(self._parts(), action.unbind(-1), strict=True)
         return torch.stack([part.log_prob(a) for part, a in pairs]).sum(0)
 
     def entropy(self) -> Tensor:
-        """Σ_i H(π_i)."""
+        """Return Σ_i H(π_i)."""
         return torch.stack([part.entropy() for part in self._parts()]).sum(0)
 
     def kl(self, other: Self) -> Tensor:
-        """Σ_i KL(π_i || π'_i)."""
+        """Return Σ_i KL(π_i || π'_i)."""
         pairs = zip(self._parts(), other._parts(), strict=True)
         return torch.stack([mine.kl(theirs) for mine, theirs in pairs]).sum(0)
 
     def fisher(self, tangent: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Block diagonal: each categorical's own metric."""
+        """Return the block-diagonal metric of the categoricals times the tangent."""
         tangents = torch.split(tangent[0], list(self.sizes), -1)
         pairs = zip(self._parts(), tangents, strict=True)
         return (torch.cat([part.fisher((t,))[0] for part, t in pairs], -1),)
@@ -155,7 +155,7 @@ class DiagonalGaussian:
         return type(self)(self.mean[index], self.log_std[index])
 
     def noise(self, steps: int, generator: torch.Generator) -> Tensor:
-        """Standard normal numbers, [steps, B, A]."""
+        """Draw standard normal numbers, [steps, B, A]."""
         return self.mean.new_empty(steps, *self.mean.shape).normal_(generator=generator)
 
     def sampled(self, noise: Tensor) -> Tensor:
@@ -171,12 +171,12 @@ class DiagonalGaussian:
         return action
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """-Σ_i [ (a_i - μ_i)² / 2σ_i² + log σ_i + log √(2π) ]."""
+        """Return -Σ_i [ (a_i - μ_i)² / 2σ_i² + log σ_i + log √(2π) ]."""
         z = (action - self.mean) * (-self.log_std).exp()
         return -(0.5 * z.square() + self.log_std + _HALF_LOG_2PI).sum(-1)
 
     def entropy(self) -> Tensor:
-        """Σ_i [ log σ_i + 1/2 + log √(2π) ]."""
+        """Return Σ_i [ log σ_i + 1/2 + log √(2π) ]."""
         return (self.log_std + (0.5 + _HALF_LOG_2PI)).sum(-1)
 
     def kl(self, other: Self) -> Tensor:
@@ -188,7 +188,7 @@ class DiagonalGaussian:
         return gaussian_kl(*params).to(self.mean.dtype)
 
     def fisher(self, tangent: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """diag(1/σ², 2) in (mean, log_std)."""
+        """Return diag(1/σ², 2) t, in the parameters (mean, log_std)."""
         mean_tangent, log_std_tangent = tangent
         return mean_tangent * (-2 * self.log_std).exp(), 2 * log_std_tangent
 
@@ -197,10 +197,10 @@ class DiagonalGaussian:
 class SquashedGaussian:
     """a = center + half_range tanh(u), u ~ N(mean, diag(exp(log_std))²): actions strictly within bounds.
 
-    The action that is sampled, stored and asked about is u [B, A]; `executed` gives the a of the environment.
-    Near a bound a has too few digits to tell u: in float32 all u > 9 give the bound itself, and an inverse that
-    stops short of it would make ratios and scores wrong for just those samples. With u both are exact, everywhere.
-    tanh loses nothing between the two, so that KL, ratios and Fisher metric are those of the Gaussian.
+    Samples, stored actions and arguments of `log_prob` are u [B, A]; `executed` maps u to the action a of the
+    environment. u cannot be computed from a near a bound: in float32 all u > 9 give the bound itself, and a clamped
+    inverse would make ratios and scores wrong for these samples. With u both are exact. tanh is invertible, so KL,
+    ratios and Fisher metric are those of the Gaussian.
 
     Source: Haarnoja et al., "Soft actor-critic", 2018, appendix C (enforcing action bounds), for the density.
     """
@@ -229,28 +229,28 @@ class SquashedGaussian:
         return self.gaussian.sample(generator)
 
     def mode(self) -> Tensor:
-        """The u whose a is the median of every component; the peaks of the density may be at the bounds."""
+        """Return the mean of u, for which each component of a is the median; the density of a may peak at a bound."""
         return self.gaussian.mode()
 
     def executed(self, action: Tensor) -> Tensor:
         return self.center + self.half_range * action.tanh()
 
     def _log_slope(self, action: Tensor) -> Tensor:
-        """log da/du = log half_range + 2 (log 2 - u - softplus(-2u)), per component."""
-        # log(1 - tanh(u)²) itself is log 0 from u = 9 on.
+        """Return log da/du = log half_range + 2 (log 2 - u - softplus(-2u)), per component."""
+        # In float32 log(1 - tanh(u)²) is log 0 for u > 9.
         return self.half_range.log() + 2 * (math.log(2) - action - softplus(-2 * action))
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """log N(u) - Σ_i log da_i/du_i: the density of the executed action."""
+        """Return log N(u) - Σ_i log da_i/du_i, the density of the executed action."""
         return self.gaussian.log_prob(action) - self._log_slope(action).sum(-1)
 
     def entropy(self) -> Tensor:
-        """H(u) + Σ_i E[log da_i/du_i], of the executed action.
+        """Return H(u) + Σ_i E[log da_i/du_i], the entropy of the executed action.
 
-        The expectations have no closed form; they are sums over 81 points spread evenly over six standard deviations
-        to both sides. For a smooth integrand such a sum converges exponentially in their spacing: it is right to 1e-4
-        for log_std <= 2, to 1e-7 for log_std <= 1. (As many Gauss-Hermite points are right to 1e-2 at log_std = 2: most
-        of them lie where there is next to no probability.)
+        The expectations have no closed form. They are computed as sums over 81 points at equal distances within six
+        standard deviations of the mean. For a smooth integrand the error of such a sum falls exponentially with the
+        number of points: it is 1e-4 for log_std <= 2 and 1e-7 for log_std <= 1. (81 Gauss-Hermite points have an error
+        of 1e-2 at log_std = 2, because most of them have almost no probability.)
         """
         mean, log_std = self.gaussian.params
         z = torch.linspace(-6, 6, 81, dtype=mean.dtype, device=mean.device).unsqueeze(-1)
@@ -259,9 +259,9 @@ class SquashedGaussian:
         return self.gaussian.entropy() + (weight * self._log_slope(points)).sum((-2, -1))
 
     def kl(self, other: Self) -> Tensor:
-        """That of the Gaussians."""
+        """Return the KL of the Gaussians of u."""
         return self.gaussian.kl(other.gaussian)
 
     def fisher(self, tangent: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """That of the Gaussian."""
+        """Return the Fisher metric of the Gaussian of u times the tangent."""
         return self.gaussian.fisher(tangent)

@@ -1,4 +1,4 @@
-"""From the outputs of a network to distributions and values: what every kind of network ends in."""
+"""Heads: modules that turn the outputs of a network into action distributions and values."""
 
 import math
 from collections.abc import Callable
@@ -15,16 +15,16 @@ from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete
 from pgx.networks.distributions import Categorical, DiagonalGaussian, MultiCategorical, SquashedGaussian
 
 ContinuousHead = Literal["gaussian", "squashed_gaussian"]
-LogStd = Annotated[float, Range(-20.0, 2.0)]  # nats; beyond it exp() is numerically a point or nonsense
+LogStd = Annotated[float, Range(-20.0, 2.0)]  # nats; outside, exp() underflows to a point or is useless
 
 
 def masked(logits: Tensor, mask: Tensor | None) -> Tensor:
-    """Logits [B, K] with those of actions that cannot be taken at minus infinity; mask [B, K] bool."""
+    """Return logits [B, K] with minus infinity for forbidden actions; mask [B, K] bool, the allowed ones."""
     return logits if mask is None else logits.masked_fill(~mask, -torch.inf)
 
 
 class CategoricalPolicy(nn.Module):
-    """pi(a|s) = softmax(net(s))."""
+    """Policy pi(a|s) = softmax(net(s))."""
 
     recurrent_state: RecurrentState | None = None
 
@@ -37,7 +37,7 @@ class CategoricalPolicy(nn.Module):
 
 
 class MultiCategoricalPolicy(nn.Module):
-    """One softmax per component of a MultiDiscrete action."""
+    """Policy with one softmax per component of a MultiDiscrete action."""
 
     recurrent_state: RecurrentState | None = None
 
@@ -51,7 +51,7 @@ class MultiCategoricalPolicy(nn.Module):
 
 
 class GaussianPolicy(nn.Module):
-    """pi(a|s) = N(net(s), diag(exp(log_std))²), with a log std that does not depend on the state."""
+    """Policy pi(a|s) = N(net(s), diag(exp(log_std))²), whose log_std does not depend on the state."""
 
     recurrent_state: RecurrentState | None = None
 
@@ -62,12 +62,12 @@ class GaussianPolicy(nn.Module):
 
     def forward(self, obs: Observations) -> DiagonalGaussian:
         mean = self.net(obs.features)
-        # A copy: a distribution that is kept from before an update must not move with the parameter.
+        # A copy, because distributions from before an update must not change with the parameter.
         return DiagonalGaussian(mean, self.log_std.clone().expand_as(mean))
 
 
 class SquashedGaussianPolicy(nn.Module):
-    """pi(a|s): a Gaussian as in GaussianPolicy, squashed into the bounds [A] of the actions."""
+    """Policy of `GaussianPolicy`, squashed into the bounds [A] of the actions."""
 
     recurrent_state: RecurrentState | None = None
 
@@ -76,7 +76,7 @@ class SquashedGaussianPolicy(nn.Module):
         self.gaussian = GaussianPolicy(net, len(low), log_std_init)
         self.center: Tensor
         self.half_range: Tensor
-        # Known from the environment, not learned: they move with the module and are in no checkpoint.
+        # Given by the environment: moved between devices with the module, but not part of checkpoints.
         self.register_buffer("center", (high + low) / 2, persistent=False)
         self.register_buffer("half_range", (high - low) / 2, persistent=False)
 
@@ -86,7 +86,7 @@ class SquashedGaussianPolicy(nn.Module):
 
 
 class ValueFunction(nn.Module):
-    """V(s) = net(s), [B]."""
+    """Critic V(s) = net(s), [B]."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -100,13 +100,17 @@ class ValueFunction(nn.Module):
 def policy_for(
     action: ActionSpec, net: Callable[[int], nn.Module], log_std_init: float, continuous: ContinuousHead
 ) -> nn.Module:
-    """The head that the actions ask for, on a network of as many outputs as it takes.
+    """Return a policy whose head fits the action space.
 
     Args:
-        action: what the environment takes; continuous actions have one dimension.
-        net: outputs -> a network from features [B, ...] to [B, outputs].
-        log_std_init: nats; read for continuous actions alone.
-        continuous: what the head is for continuous actions; a squashed one needs finite bounds.
+        action: spec of the actions; continuous ones have one dimension.
+        net: function from a number of outputs to a network from features [B, ...] to [B, outputs].
+        log_std_init: initial log standard deviation in nats, of continuous actions.
+        continuous: head for continuous actions; the squashed one needs finite bounds.
+
+    Raises:
+        UserError: the squashed head has no finite bounds.
+        ValueError: there is no head for these actions.
     """
     match action:
         case Discrete(n):
@@ -121,11 +125,11 @@ def policy_for(
 
 
 def _bounds(action: Continuous) -> tuple[Tensor, Tensor]:
-    """Low and high [A] of actions that are bounded on both sides."""
+    """Return the lower and upper bounds [A]; refuse infinite ones."""
     low = action.low or (-math.inf,) * action.shape[0]
     high = action.high or (math.inf,) * action.shape[0]
     pairs = list(zip(low, high, strict=True))
-    # Twice a bound of this size is no float32.
+    # Twice such a bound overflows float32.
     endless = [
         f"{i} is in [{lo:g}, {hi:g}]" for i, (lo, hi) in enumerate(pairs) if max(abs(lo), abs(hi)) > 1e38
     ]

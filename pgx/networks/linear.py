@@ -1,13 +1,10 @@
-"""Feature maps phi(s) without trainable parameters: what linear policies and critics are linear in.
+"""Policies and critics that are linear in fixed features phi(s), and these feature maps.
 
-Continuous observations are flattened, images scaled to [0, 1] and flattened: x below is what comes out, n numbers.
-Each function gives the map, observations [B, ...] to features [B, F], and F.
+Discrete actions have preferences W phi(s), continuous ones the mean W phi(s); a value is w · phi(s). W and w start at
+zero: all actions are equally likely, all means and values 0. There is no bias apart from a constant feature, so the
+score of a softmax policy is exactly phi(s, a) - E_pi[phi(s, .)].
 
-Policies and critics that are linear in features which do not learn.
-
-Discrete actions have preferences W phi(s), continuous ones the mean W phi(s); a value is w · phi(s). W and w start
-at zero: every action is as likely as another, every mean and value 0. There is no bias beside the features' own
-constant, so that the score of a softmax policy is phi(s, a) - E_pi[phi(s, .)] and nothing else.
+Below, x is the observation as n numbers: continuous observations flattened, images scaled to [0, 1] and flattened.
 
 Source: Sutton and Barto, "Reinforcement learning: an introduction", 2nd edition, 2018, section 13.1 (softmax in linear
 preferences), 13.7 (Gaussian, there with a learned standard deviation of the state), 9.4 and 9.5 (linear values).
@@ -32,20 +29,20 @@ FeatureCount = Annotated[int, Range(1, _MAX_FEATURES)]
 
 
 class Monomials(nn.Module):
-    """All products of `degree` components of (1, x), with repetition: every monomial up to that degree, once."""
+    """Map to all monomials of x up to a degree: the products of `degree` components of (1, x), with repetition."""
 
     def __init__(self, numbers: int, degree: int) -> None:
         super().__init__()
         factors = torch.tensor([*itertools.combinations_with_replacement(range(numbers + 1), degree)])
         self.register_buffer("factors", factors, persistent=False)
-        self.factors: Tensor  # [F, degree], which components of (1, x) are multiplied
+        self.factors: Tensor  # [F, degree], indices into (1, x)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([torch.ones_like(x[:, :1]), x], -1)[:, self.factors].prod(-1)
 
 
 class Cosines(nn.Module):
-    """cos(π c · u) for every c in {0, ..., order}^n, with x squashed into the unit cube as u."""
+    """Map to cos(π c · u) for every c in {0, ..., order}^n, where u is x clamped and scaled to the unit cube."""
 
     def __init__(self, numbers: int, order: int, scale: float) -> None:
         super().__init__()
@@ -60,7 +57,7 @@ class Cosines(nn.Module):
 
 
 class RandomCosines(nn.Module):
-    """√(2 / F) cos(ω x + b), with ω and b drawn once: they belong to the saved state."""
+    """Map to √(2 / F) cos(ω x + b); ω and b are drawn once and belong to the saved state."""
 
     def __init__(self, numbers: int, count: int, length_scale: float, generator: torch.Generator) -> None:
         super().__init__()
@@ -74,14 +71,14 @@ class RandomCosines(nn.Module):
 
 
 def plain(section: str, obs: ObsSpec) -> tuple[nn.Module, int]:
-    """(1, x); the unit vector e_s where observations are discrete, and then no constant beside it.
+    """Return the map to (1, x), or to the unit vector e_s of discrete observations; and the number of features.
 
     Args:
-        section: policy or critic, for messages; here and below.
-        obs: what the environment shows.
+        section: policy or critic, for messages.
+        obs: spec of the observations.
 
     Raises:
-        UserError: more than 100,000 features.
+        UserError: there are more than 100,000 features.
     """
     layers, n = encoder(obs)
     count = n if isinstance(obs, Discrete) else n + 1
@@ -90,14 +87,15 @@ def plain(section: str, obs: ObsSpec) -> tuple[nn.Module, int]:
 
 
 def polynomial(section: str, obs: ObsSpec, degree: int) -> tuple[nn.Module, int]:
-    """Every monomial of x up to a total degree d, the constant included: (n + d choose d) features.
+    """Return the map to all monomials of x up to degree d, including 1; and their number, (n + d choose d).
 
     Args:
-        obs: continuous or an image.
+        section: policy or critic, for messages.
+        obs: spec of continuous observations or images.
         degree: d >= 1.
 
     Raises:
-        UserError: discrete observations, or more than 100,000 features.
+        UserError: the observations are discrete, or there are more than 100,000 features.
     """
     layers, n = _numbers(section, "polynomial", obs)
     count = math.comb(n + degree, degree)
@@ -107,19 +105,22 @@ def polynomial(section: str, obs: ObsSpec, degree: int) -> tuple[nn.Module, int]
 
 
 def fourier(section: str, obs: ObsSpec, order: int, scale: float) -> tuple[nn.Module, int]:
-    """The cosine basis cos(π c · u), c in {0, ..., order}^n, of u = (clamp(x, -scale, scale) / scale + 1) / 2.
+    """Return the map to the cosine basis, and the number of features, (order + 1)^n.
+
+    cos(π c · u), c in {0, ..., order}^n, u = (clamp(x, -scale, scale) / scale + 1) / 2.
 
     Source: Konidaris, Osentoski and Thomas, "Value function approximation in reinforcement learning using the Fourier
-    basis", 2011. There the state is given in [0, 1]^n, and each feature's learning rate is divided by |c|: here
-    observations are clamped to [-scale, scale] and mapped to it, and all features share one learning rate.
+    basis", 2011. There states are in [0, 1]^n, and the learning rate of each feature is divided by |c|; here
+    observations are clamped to [-scale, scale] and scaled to [0, 1], and all features have the same learning rate.
 
     Args:
-        obs: continuous or an image.
-        order: the highest frequency, in half periods over the interval, >= 1; (order + 1)^n features.
-        scale: half width of the interval in units of the observation as the network sees it, > 0.
+        section: policy or critic, for messages.
+        obs: spec of continuous observations or images.
+        order: highest frequency in half periods over the interval, >= 1.
+        scale: half width of the interval, in units of the normalized observation, > 0.
 
     Raises:
-        UserError: discrete observations, or more than 100,000 features.
+        UserError: the observations are discrete, or there are more than 100,000 features.
     """
     layers, n = _numbers(section, "fourier", obs)
     count = (order + 1) ** n
@@ -131,27 +132,29 @@ def fourier(section: str, obs: ObsSpec, order: int, scale: float) -> tuple[nn.Mo
 def random_fourier(
     section: str, obs: ObsSpec, count: int, length_scale: float, generator: torch.Generator
 ) -> tuple[nn.Module, int]:
-    """√(2 / F) cos(ω x + b), ω ~ N(0, I / length_scale²), b uniform in [0, 2π).
+    """Return the map to random cosines, and the number of features, F.
 
-    The mean of phi(x) · phi(y) over the draws is the kernel exp(-|x - y|² / (2 length_scale²)).
+    √(2 / F) cos(ω x + b), ω ~ N(0, I / length_scale²), b uniform in [0, 2π). The expectation of phi(x) · phi(y) is the
+    kernel exp(-|x - y|² / (2 length_scale²)).
 
     Source: Rahimi and Recht, "Random features for large-scale kernel machines", 2007, algorithm 1.
 
     Args:
-        obs: continuous or an image.
+        section: policy or critic, for messages.
+        obs: spec of continuous observations or images.
         count: F, 1 to 100,000.
-        length_scale: the distance of observations over which the features change, > 0.
-        generator: the stream that ω and b are drawn from.
+        length_scale: distance between observations over which the features change, > 0.
+        generator: random stream of ω and b.
 
     Raises:
-        UserError: discrete observations.
+        UserError: the observations are discrete.
     """
     layers, n = _numbers(section, "random_fourier", obs)
     return nn.Sequential(*layers, RandomCosines(n, count, length_scale, generator)), count
 
 
 def _numbers(section: str, name: str, obs: ObsSpec) -> tuple[list[nn.Module], int]:
-    """The layers from observations to x [B, n], and n."""
+    """Return layers from observations to x [B, n], and n."""
     if isinstance(obs, Discrete):
         raise UserError(
             f"{section}={name}: needs observations that are arrays of numbers, got {obs.n:,} discrete ones; "
@@ -161,19 +164,19 @@ def _numbers(section: str, name: str, obs: ObsSpec) -> tuple[list[nn.Module], in
 
 
 def _limit(before: str, count: int, after: str) -> None:
-    """That features are few enough to be formed."""
+    """Refuse more features than the limit."""
     if count > _MAX_FEATURES:
         shown = f"{count:,}" if count < 10**15 else "more than 10^15"
         raise UserError(f"{before}{shown} features; the limit is {_MAX_FEATURES:,}{after}")
 
 
-Features = tuple[nn.Module, int]  # phi, and how many numbers it gives
+Features = tuple[nn.Module, int]  # phi, and its number of features
 
 
 def _readout(features: Features, outputs: int) -> nn.Sequential:
-    """W phi(s), W = 0."""
+    """Return the layer W phi(s) with W = 0."""
     phi, count = features
-    with torch.random.fork_rng(devices=[]):  # from which the default initialisation draws
+    with torch.random.fork_rng(devices=[]):  # the default initialization draws from it
         layer = nn.Linear(count, outputs, bias=False)
     nn.init.zeros_(layer.weight)
     return nn.Sequential(phi, layer)

@@ -16,35 +16,35 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "e
 
 
 class OneHot(nn.Module):
-    """Integers [B] in 0..n-1 to unit vectors [B, n]."""
+    """Map from integers [B] in 0..n-1 to unit vectors [B, n]."""
 
     def __init__(self, n: int) -> None:
         super().__init__()
         self.n = n
 
     def forward(self, obs: Tensor) -> Tensor:
-        # functional.one_hot has no rule for vmap, by which gradients of single rows are taken.
+        # functional.one_hot has no vmap rule, which per-row gradients need.
         number = torch.arange(self.n, device=obs.device)
         return (obs.unsqueeze(-1) == number).to(torch.get_default_dtype())
 
 
 class Scaled(nn.Module):
-    """Whole numbers 0..255 to [0, 1]."""
+    """Map from integers 0..255 to [0, 1]."""
 
     def forward(self, obs: Tensor) -> Tensor:
         return obs / 255.0
 
 
 class Flat(nn.Module):
-    """Arrays [B, ...] to vectors [B, n]; a number each [B] to [B, 1]."""
+    """Map from arrays [B, ...] to vectors [B, n]; scalars [B] to [B, 1]."""
 
     def forward(self, obs: Tensor) -> Tensor:
-        # len() would make the number a constant of compiled code; -1 means nothing where there are no rows.
+        # len() would be a constant of compiled code, and -1 is ambiguous without rows.
         return obs.reshape(obs.shape[0], math.prod(obs.shape[1:]))
 
 
 def encoder(obs: ObsSpec) -> tuple[list[nn.Module], int]:
-    """Layers from observations [B, ...] to vectors [B, width], and the width; nothing in them is learned."""
+    """Return layers without parameters from observations [B, ...] to vectors [B, width], and the width."""
     if isinstance(obs, Discrete):
         return [OneHot(obs.n)], obs.n
     return [Scaled(), Flat()] if isinstance(obs, Image) else [Flat()], math.prod(obs.shape)
@@ -53,7 +53,7 @@ def encoder(obs: ObsSpec) -> tuple[list[nn.Module], int]:
 def trunk(
     obs: ObsSpec, hidden: list[int], activation: Activation, hidden_gain: float, generator: torch.Generator
 ) -> tuple[nn.Sequential, int]:
-    """A perceptron but for its last layer, and how many numbers it gives; args as in `perceptron`."""
+    """Return a perceptron without its last layer, and its number of outputs. Args as in `perceptron`."""
     layers, width = encoder(obs)
     for size in hidden:
         layers += [linear_layer(width, size, hidden_gain, generator), _ACTIVATIONS[activation]()]
@@ -70,26 +70,26 @@ def perceptron(
     output_gain: float,
     generator: torch.Generator,
 ) -> nn.Sequential:
-    """Layers from observations [B, ...] to [B, outputs], orthogonally initialised, biases zero.
+    """Return layers from observations [B, ...] to [B, outputs]: orthogonal weights, zero biases.
 
-    Source of the initialisation: Saxe et al., "Exact solutions to the nonlinear dynamics of learning in deep
-    linear neural networks", 2014; the gains usual for policies are in Andrychowicz et al., 2021, section 3.2.
+    Source of the initialization: Saxe et al., "Exact solutions to the nonlinear dynamics of learning in deep
+    linear neural networks", 2014; Andrychowicz et al., 2021, section 3.2, has the usual gains of policies.
 
     Args:
-        obs: continuous observations are flattened, images scaled to [0, 1] first; discrete ones become unit vectors.
+        obs: spec; images are scaled to [0, 1], arrays flattened, and discrete observations become unit vectors.
         outputs: width of the last layer.
-        hidden: widths of the layers before it.
+        hidden: widths of the other layers.
         activation: between layers.
         hidden_gain, output_gain: scale of the orthogonal matrices.
-        generator: the stream that initial weights are drawn from.
+        generator: random stream of the initial weights.
     """
     layers, width = trunk(obs, hidden, activation, hidden_gain, generator)
     return layers.append(linear_layer(width, outputs, output_gain, generator))
 
 
 def linear_layer(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Linear:
-    """One layer, orthogonally initialised, its bias zero."""
-    # The default initialisation draws from the global random stream. (skip_init, made for this, imports sympy.)
+    """Return a layer with an orthogonal weight matrix, scaled by the gain, and zero biases."""
+    # The default initialization draws from the global random stream. (skip_init avoids this, but imports sympy.)
     with torch.random.fork_rng(devices=[]):
         layer = nn.Linear(inputs, outputs)
     nn.init.orthogonal_(layer.weight, gain, generator=generator)

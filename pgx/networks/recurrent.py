@@ -1,4 +1,4 @@
-"""Recurrent policies: a perceptron, a gated recurrent cell, and the head that the actions ask for."""
+"""Recurrent policies: a perceptron, a gated recurrent cell, and a head that fits the action space."""
 
 from dataclasses import dataclass, replace
 
@@ -14,19 +14,19 @@ from pgx.networks.mlp import Activation, linear_layer, trunk
 
 
 class GRUCell(nn.Module):
-    """A gated recurrent unit; its state is its output h.
+    """Gated recurrent unit; its state is its output h.
 
     r = σ(W_r x + b_r + U_r h), z = σ(W_z x + b_z + U_z h), n = tanh(W_n x + b_n + r ∘ U_n h)
     h' = (1 - z) ∘ n + z ∘ h
 
     Source: Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical machine translation",
-    2014, section 2.3. There the reset gate meets h before U_n; here after it, as in torch.nn.GRU, with whose second
-    biases at zero this agrees.
+    2014, section 2.3. There the reset gate multiplies h before U_n, here after it. This is torch.nn.GRU with its second
+    biases at zero.
 
     Args:
-        inputs: W, numbers in x.
-        units: H.
-        generator: the stream that initial weights are drawn from.
+        inputs: W, length of x.
+        units: H, length of h.
+        generator: random stream of the initial weights.
     """
 
     def __init__(self, inputs: int, units: int, generator: torch.Generator) -> None:
@@ -37,11 +37,11 @@ class GRUCell(nn.Module):
         self.bias = nn.Parameter(torch.zeros(3 * units))
 
     def drive(self, x: Tensor) -> Tensor:
-        """What inputs [B, W] add to the gates, [B, 3H]: of any number of steps at once."""
+        """Return the part of the gates that depends on inputs [B, W] alone, [B, 3H]; B may span many steps."""
         return nn.functional.linear(x, self.input, self.bias)
 
     def forward(self, drive: Tensor, state: Tensor) -> Tensor:
-        """Return the state [S, H] after one step, from the one before it."""
+        """Return the state [S, H] after one step."""
         reset, update, new = drive.chunk(3, -1)
         from_reset, from_update, from_new = (state @ self.recurrent.T).chunk(3, -1)
         candidate = (new + (reset + from_reset).sigmoid() * from_new).tanh()
@@ -53,20 +53,20 @@ class GRUCell(nn.Module):
 
 
 class LSTMCell(nn.Module):
-    """Long short-term memory; its state is h and c side by side, its output h.
+    """Long short-term memory; its state is (h, c), its output h.
 
-    i, f, o = σ(W x + b + U h) with W, b and U of their own, g = tanh(W_g x + b_g + U_g h)
+    i, f, o = σ(W x + b + U h), each with its own W, b and U; g = tanh(W_g x + b_g + U_g h)
     c' = f ∘ c + i ∘ g, h' = o ∘ tanh(c')
 
     Source: Hochreiter and Schmidhuber, "Long short-term memory", 1997; the forget gate f is from Gers, Schmidhuber and
-    Cummins, "Learning to forget: continual prediction with LSTM", 2000. With its second biases at zero torch.nn.LSTM
-    agrees with this.
+    Cummins, "Learning to forget: continual prediction with LSTM", 2000. This is torch.nn.LSTM with its second biases at
+    zero.
 
     Args:
-        inputs: W, numbers in x.
-        units: H.
-        forget_bias: b_f at first.
-        generator: the stream that initial weights are drawn from.
+        inputs: W, length of x.
+        units: H, length of h.
+        forget_bias: initial b_f.
+        generator: random stream of the initial weights.
     """
 
     def __init__(self, inputs: int, units: int, forget_bias: float, generator: torch.Generator) -> None:
@@ -79,11 +79,11 @@ class LSTMCell(nn.Module):
             self.bias[units : 2 * units] = forget_bias
 
     def drive(self, x: Tensor) -> Tensor:
-        """What inputs [B, W] add to the gates, [B, 4H]: of any number of steps at once."""
+        """Return the part of the gates that depends on inputs [B, W] alone, [B, 4H]; B may span many steps."""
         return nn.functional.linear(x, self.input, self.bias)
 
     def forward(self, drive: Tensor, state: Tensor) -> Tensor:
-        """Return the state [S, 2H] after one step, from the one before it."""
+        """Return the state [S, 2H] after one step."""
         h, c = state.chunk(2, -1)
         i, f, g, o = (drive + h @ self.recurrent.T).chunk(4, -1)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()
@@ -94,20 +94,20 @@ class LSTMCell(nn.Module):
 
 
 def _stacked(gates: int, inputs: int, units: int, generator: torch.Generator) -> nn.Parameter:
-    """The weights [gates * H, inputs] of several gates, each orthogonal by itself."""
+    """Return the weights [gates * H, inputs] of several gates, one orthogonal matrix each."""
     return nn.Parameter(
         torch.cat([linear_layer(inputs, units, 1.0, generator).weight.detach() for _ in range(gates)])
     )
 
 
 class RecurrentNetwork(nn.Module):
-    """pi(a_t | s_0, ..., s_t) = head(m_t), with m_t = cell(encoder(s_t), m_{t-1}) and m empty before an episode begins.
+    """Policy pi(a_t | s_0, ..., s_t) = head(m_t), m_t = cell(encoder(s_t), m_{t-1}); m = 0 before an episode begins.
 
     Args:
         encoder: from features [B, ...] to [B, W].
         cell: from inputs [S, W] and its state to its next state.
-        head: a policy that sees the cell's output as its features.
-        recurrent_state: its size, and how rollouts are cut into sequences.
+        head: policy whose features are the outputs of the cell.
+        recurrent_state: size of the state, and how rollouts are cut into sequences.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from pgx.networks.heads import CategoricalPolicy, MultiCategoricalPolicy, ValueF
 
 
 class Zero(nn.Module):
-    """V(s) = 0, without parameters: advantages are then returns, and nothing is bootstrapped."""
+    """Critic V(s) = 0 without parameters; advantages are returns, and nothing is bootstrapped."""
 
     def forward(self, obs: Observations) -> Tensor:
         return obs.time.new_zeros(obs.time.shape, dtype=torch.get_default_dtype())
@@ -21,7 +21,7 @@ class Zero(nn.Module):
 
 @dataclass(frozen=True)
 class NoCritic:
-    """V(s) = 0 in every environment."""
+    """Spec of the critic V(s) = 0."""
 
     def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
         """Return the critic; all arguments are unused."""
@@ -29,7 +29,7 @@ class NoCritic:
 
 
 class ParameterTable(nn.Module):
-    """Row s of theta [S, K], which starts at zero."""
+    """Map from s to row s of theta [S, K], initially 0."""
 
     def __init__(self, observations: int, outputs: int) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ def _shown(spec: Continuous | Image) -> str:
 
 
 class TimeDependent(nn.Module):
-    """V(t) = b[min(t, horizon - 1)], which starts at zero; t: steps of the episode before this one."""
+    """Critic V(t) = b[min(t, horizon - 1)], b initially 0; t: steps of the episode before this one."""
 
     def __init__(self, horizon: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Perceptrons with two heads on one trunk: actions, and the value of the state."""
+"""Policy with a second head for state values."""
 
 from dataclasses import dataclass, replace
 
@@ -14,12 +14,12 @@ from pgx.networks.mlp import Activation, linear_layer, trunk
 
 
 class TwoHeaded(nn.Module):
-    """pi(a|s) = actor(trunk(s)) and V(s) = value_head(trunk(s)).
+    """Policy pi(a|s) = actor(trunk(s)) with values V(s) = value_head(trunk(s)).
 
     Args:
-        trunk: from features [B, ...] to [B, W].
-        actor: a policy that sees the trunk's numbers as its features.
-        value_head: from [B, W] to [B, 1].
+        trunk: network from features [B, ...] to [B, W].
+        actor: policy whose features are the outputs of the trunk.
+        value_head: layer from [B, W] to [B, 1].
     """
 
     recurrent_state: RecurrentState | None = None
@@ -35,12 +35,12 @@ class TwoHeaded(nn.Module):
         return distribution
 
     def value(self, obs: Observations) -> Tensor:
-        """V(s), [B]."""
+        """Return V(s), [B]."""
         value: Tensor = self.value_head(self.trunk(obs.features)).squeeze(-1)
         return value
 
     def value_detached(self, obs: Observations) -> Tensor:
-        """V(s), [B], of which a gradient reaches the value head alone."""
+        """Return V(s), [B], with gradients that reach the value head alone."""
         value: Tensor = self.value_head(self.trunk(obs.features).detach()).squeeze(-1)
         return value
 

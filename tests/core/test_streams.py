@@ -45,7 +45,7 @@ def test_a_run_goes_on_without_a_console(
     with broken() as stream, redirect_stdout(stream):
         said = command(*RUN, style, "run_dir=run")
     assert said.code == 0
-    assert said.err == f"pgx: standard output cannot be written ({reason}); the run goes on without it\n"
+    assert said.err == f"pgx: standard output cannot be written ({reason}); the run continues without it\n"
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "finished" and summary["steps"] >= 512
 

@@ -1,1 +1,1 @@
-"""Policies as files that run without pgx."""
+"""Export of policies to files that run without pgx."""

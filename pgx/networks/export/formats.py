@@ -1,7 +1,4 @@
-"""Files of policies: written, and read again as whoever runs them would.
-
-Whether a file acts as the agent does that it was made of.
-"""
+"""Exported files: writing, loading with the library that users run, and comparison with the agent."""
 
 import logging
 import warnings
@@ -35,12 +32,12 @@ def refuse_missing(to: Format) -> None:
 
 
 def write_exported(network: Deterministic, inputs: Sequence[Tensor], to: Format, path: Path) -> None:
-    """Write a network's file.
+    """Write a network to a file.
 
     Args:
-        network: in the form that it is to act in.
-        inputs: two rows of each, as examples; a file takes any number of rows.
-        to: the format.
+        network: to export.
+        inputs: two example rows of each input; the file takes any number of rows.
+        to: format.
         path: of the file.
     """
     network.eval()
@@ -54,7 +51,7 @@ def write_exported(network: Deterministic, inputs: Sequence[Tensor], to: Format,
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Without what torch's exporters say about each other, and about libraries that are of no use here."""
+    """Suppress warnings of torch's exporters that users cannot act on."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -82,12 +79,12 @@ def _write_onnx(network: Deterministic, inputs: Sequence[Tensor], path: Path) ->
 
 
 def load_exported(to: Format, path: Path, names: Sequence[str]) -> RunExported:
-    """What a file does, by the library that runs it.
+    """Load a file with the library that runs it; return a function from inputs to outputs.
 
     Args:
-        to: its format.
+        to: format.
         path: of the file.
-        names: of its inputs.
+        names: of the inputs.
     """
     if to == "onnx":
         import onnxruntime
@@ -109,16 +106,16 @@ def load_exported(to: Format, path: Path, names: Sequence[str]) -> RunExported:
     return call
 
 
-TOLERANCE = 1e-4  # of max(1, |number|): sums of float32 are in another order there
+TOLERANCE = 1e-4  # relative to max(1, |number|); the file adds float32 numbers in another order
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What was compared, and how far apart it is at most."""
+    """Result of comparing a file with the agent."""
 
     rows: int
     largest: float  # of real numbers, |file - agent| / max(1, |agent|)
-    others: int  # rows in which a whole number is another one
+    others: int  # rows in which an integer differs
 
     @property
     def acceptable(self) -> bool:
@@ -136,14 +133,17 @@ def compare_actions(
     sample: Sample,
     inputs: Sequence[Tensor],
 ) -> Difference:
-    """Have both act at every row of a sample: all rows at once, and one alone, as whoever plays will.
+    """Compare the actions of a file with those of the agent, for all rows of a sample at once and for one row.
 
     Args:
-        agent: the original, on the CPU.
-        convert: from its actions to those of the environment (envs/spaces.py).
-        run: the file.
-        sample: R rows, as the agent sees them.
-        inputs: the same, as the file takes them.
+        agent: on the CPU.
+        convert: map from the agent's actions to those of the environment (envs/spaces.py).
+        run: loaded file.
+        sample: R rows for the agent.
+        inputs: the same rows as inputs of the file.
+
+    Raises:
+        ValueError: an output of the file has another shape.
     """
     rows = len(sample.obs)
     time = torch.zeros(rows, dtype=torch.int64)
@@ -159,7 +159,7 @@ def compare_actions(
                 raise ValueError(f"expected {ours.shape} from the file, got {theirs.shape}")
             if ours.dtype.kind == "f":
                 apart = np.abs(theirs.astype(float) - ours) / np.maximum(1.0, np.abs(ours))
-                # NaN is no number that a maximum would pass on from everywhere.
+                # max() does not propagate NaN reliably.
                 largest = max(largest, float(np.nan_to_num(apart, nan=np.inf).max()))
             else:
                 others = max(others, int((theirs != ours).reshape(len(ours), -1).any(axis=1).sum()))

@@ -40,13 +40,13 @@ class Deterministic(nn.Module):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Names of the inputs [B, ...], in order."""
+        """Return the names of the inputs [B, ...], in order."""
         used = {"obs": True, "action_mask": self.masked, "recurrent_state": self.recurrent_state is not None}
         return tuple(name for name, is_input in used.items() if is_input)
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the outputs [B, ...], in order."""
+        """Return the names of the outputs [B, ...], in order."""
         return ("action",) if self.recurrent_state is None else ("action", "next_recurrent_state")
 
     def forward(self, obs: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
@@ -56,7 +56,9 @@ class Deterministic(nn.Module):
         recurrent_state = more.pop(0) if self.recurrent_state is not None else None
         if self.first:
             obs = obs - self.first
-        time = torch.zeros_like(obs.reshape(obs.shape[0], -1)[:, 0], dtype=torch.int64)  # no policy reads it
+        time = torch.zeros_like(
+            obs.reshape(obs.shape[0], -1)[:, 0], dtype=torch.int64
+        )  # policies do not use it
         distribution, after = distribution_at(
             self.policy, step_observations(self._normalize_fn, obs, time, mask, recurrent_state)
         )
@@ -64,33 +66,33 @@ class Deterministic(nn.Module):
         return (action,) if after is None else (action, after)
 
 
-FAR = 100  # rows that are repeated far away, at most
+_MAX_OUTLIERS = 100  # rows that `with_outliers` repeats
 
 
 @dataclass(frozen=True)
 class Sample:
     """Rows from episodes of sampled actions."""
 
-    obs: Tensor  # [R, ...] raw; where discrete, from 0
-    action_mask: Tensor | None  # [R, K]; None: the environment says nothing of it
+    obs: Tensor  # [R, ...] raw; discrete ones start at 0
+    action_mask: Tensor | None  # [R, K]; None: the environment has no masks
     recurrent_state: Tensor | None  # [R, M] before the step; None: a feed-forward policy
 
     def inputs(self, first: int) -> tuple[Tensor, ...]:
-        """As the environment shows them, discrete ones from `first` on; in the order of `Deterministic.inputs`."""
-        shown = self.obs + first if first else self.obs
-        return tuple(part for part in (shown, self.action_mask, self.recurrent_state) if part is not None)
+        """Return the inputs of `Deterministic`; discrete observations start at `first`, as in the environment."""
+        obs = self.obs + first if first else self.obs
+        return tuple(part for part in (obs, self.action_mask, self.recurrent_state) if part is not None)
 
 
 def with_outliers(sample: Sample, deviations: float) -> Sample:
-    """Return the sample and some of its rows again, with observations that lie beyond the clip of the normaliser.
+    """Return the sample with additional rows whose observations the normalizer clips.
 
     Args:
-        sample: R rows. Observations that are whole numbers have no clip: such a sample is returned as it is.
-        deviations: how many standard deviations of the sample each component is moved, up in one copy, down in another.
+        sample: R rows; returned unchanged if the observations are integers, which are not clipped.
+        deviations: standard deviations of the sample by which some rows are moved, up in one copy, down in another.
     """
     if not sample.obs.is_floating_point():
         return sample
-    part = slice(0, min(FAR, len(sample.obs)))
+    part = slice(0, min(_MAX_OUTLIERS, len(sample.obs)))
     away = deviations * sample.obs.std(dim=0).clamp(min=1e-6)
     return Sample(
         torch.cat([sample.obs, sample.obs[part] + away, sample.obs[part] - away]),
@@ -102,12 +104,12 @@ def with_outliers(sample: Sample, deviations: float) -> Sample:
 
 
 def observed(agent: Agent, envs: VectorEnv, rows: int, seed: int) -> Sample:
-    """So many rows of episodes of the agent, who samples; on the CPU.
+    """Return rows from episodes in which the agent samples its actions; on the CPU.
 
     Args:
-        agent: who plays.
+        agent: to play.
         envs: N environments.
-        rows: R, at least; of whole steps of all environments.
+        rows: minimum number of rows R, which is a multiple of N.
         seed: of the environments and of sampling.
     """
     cpu, stream = torch.device("cpu"), generator(seed, "export actions")
@@ -136,7 +138,7 @@ def observed(agent: Agent, envs: VectorEnv, rows: int, seed: int) -> Sample:
 
 
 def _whole(masks: Sequence[Tensor | None]) -> Tensor | None:
-    """Return the masks of all steps, [R, K]; an environment that shows none at a step allows every action there."""
+    """Return the masks of all steps, [R, K]; a step without a mask allows all actions."""
     shown = next((mask for mask in masks if mask is not None), None)
     if shown is None:
         return None

@@ -21,7 +21,7 @@ STEP = "step"  # what the charts are drawn over; W&B's own step cannot go back t
 
 
 class WeightsAndBiases:
-    """Sends a run to a project. What W&B refuses is reported once, after which the run goes on without it.
+    """Sends a run to a project. What W&B refuses is reported once, after which the run continues without it.
 
     With WANDB_MODE=offline nothing is sent: `wandb sync RUN/wandb/offline-run-*` does so later.
 
@@ -73,7 +73,7 @@ class WeightsAndBiases:
             action()
         except Exception as error:
             self._run = None
-            self._warn(f"Weights & Biases: {type(error).__name__}: {error}; the run goes on without it")
+            self._warn(f"Weights & Biases: {type(error).__name__}: {error}; the run continues without it")
 
     def write(self, steps: int, metrics: Metrics) -> None:
         self._try(lambda: self._run.log({STEP: steps, **metrics}))

@@ -82,7 +82,7 @@ def test_a_service_that_fails_is_reported_once_and_the_run_goes_on(
     fake.fails_at = 1
     said = command(*RUN)
     assert said.code == 0 and len(read(tmp_path / "run" / "metrics.jsonl")) >= 2
-    assert said.err.count("Weights & Biases") == 1 and "the run goes on without it" in said.err
+    assert said.err.count("Weights & Biases") == 1 and "the run continues without it" in said.err
 
 
 def test_a_refusal_to_start_is_one_message_and_leaves_the_folder_free(
