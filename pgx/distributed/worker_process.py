@@ -232,7 +232,7 @@ class WorkerProcess:
 
     @property
     def owned(self) -> bool:
-        """Whether this process started the worker. A fork of that process must not end it."""
+        """Return whether this process started the worker. A fork of that process must not end it."""
         return self._owner == os.getpid()
 
 
