@@ -1,25 +1,4 @@
-"""Groups of runs side by side: what `pgx compare` says.
-
-What training costs, on axes that are fair to different rules; and a metric over each of them.
-
-What a comparison has found; plain values that tables, plots and files are made of.
-
-Titles and axis labels of metrics for figures and the report.
-
-Which runs are taken for one thing, and what gives reason to doubt it.
-
-A group of runs: statistics of its scores, its curves, what it cost.
-
-Two groups of runs beside each other.
-
-Scores: which runs count, at which step, on which scale.
-
-The health metrics of groups, for side by side.
-
-The result of a comparison in words: which group leads, by how much, and how certain that is.
-
-Runs in, a comparison out.
-"""
+"""Comparison of groups of runs: scores, curves, costs, health metrics, and a verdict in words."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -58,7 +37,7 @@ _CURVE_POINTS = 101  # of a curve
 
 @dataclass(frozen=True)
 class Axis:
-    """A cost."""
+    """Cost of training, as the x-axis of a curve."""
 
     key: str
     label: str
@@ -73,14 +52,14 @@ AXES = (STEPS_AXIS, SECONDS_AXIS, GRADIENT_STEPS_AXIS, FISHER_PRODUCTS_AXIS)
 _EACH_UPDATE = {
     GRADIENT_STEPS_AXIS: "gradient_steps",
     FISHER_PRODUCTS_AXIS: "cg_steps",
-}  # keys of counts of one update
+}  # keys of counts per update
 
 
 def cumulative_cost(run: RecordedRun, axis: Axis) -> Series | None:
-    """What a run has spent by each of its rows; None where it does not tell.
+    """Return what a run has spent by each of its rows; None if the run does not record it.
 
-    A count that rows have of their own update is added up; where logger.every spaces rows out, each stands for the
-    updates since the one before, so that the sum is an estimate then (`exact` tells).
+    Counts of single updates are added up. With logger.every > 1 a row stands for all updates since the previous row, so
+    the sum is an estimate (`is_exact`).
     """
     if axis == SECONDS_AXIS:
         return run.series.get(tag("seconds"))
@@ -99,14 +78,14 @@ def cumulative_cost(run: RecordedRun, axis: Axis) -> Series | None:
 
 
 def is_exact(run: RecordedRun, axis: Axis) -> bool:
-    """Whether what `spent` says was counted, rather than estimated between rows."""
+    """Return whether `cumulative_cost` is a count rather than an estimate between rows."""
     iterations = run.series.get(tag("iteration"))
     counted = axis not in _EACH_UPDATE
     return counted or (iterations is not None and bool((np.diff(iterations.values, prepend=0.0) == 1).all()))
 
 
 def cost_at(run: RecordedRun, axis: Axis, steps: Array) -> Array | None:
-    """What a run had spent at environment steps [G], evenly between two rows; None where it does not tell."""
+    """Return what a run has spent at environment steps [G], linear between rows; None if it does not record it."""
     cost = cumulative_cost(run, axis)
     if cost is None:
         return None
@@ -115,14 +94,14 @@ def cost_at(run: RecordedRun, axis: Axis, steps: Array) -> Array | None:
 
 
 def on_grid(curves: Sequence[Series], end: float) -> tuple[Array, Array]:
-    """Return the curves of several runs at the same steps, each linear between its rows.
+    """Return the curves of several runs at the same steps, linear between rows.
 
     Args:
         curves: of n runs.
-        end: the last step; no curve begins after it.
+        end: last step; no curve begins after it.
 
     Returns:
-        The steps [POINTS], from the first at which all have a value; and the values [n, POINTS].
+        The steps [101], from the first at which all curves have a value, and the values [n, 101].
     """
     grid = np.linspace(max(float(one.steps[0]) for one in curves), end, _CURVE_POINTS)
     return grid, np.stack([one.interpolate(grid) for one in curves])
@@ -130,76 +109,123 @@ def on_grid(curves: Sequence[Series], end: float) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Curve:
-    """A statistic over an axis, with its interval where there are runs enough for one."""
+    """Statistic over an axis, with its interval if there are enough runs.
 
-    x: Array  # [G]
-    y: Array  # [G]
+    Args:
+        x, y: points [G].
+        low, high: ends of the interval [G]; None: none.
+    """
+
+    x: Array
+    y: Array
     low: Array | None
     high: Array | None
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a group's runs spent, on the mean."""
+    """Mean cost of a group's runs.
+
+    Args:
+        value: in the unit of the axis.
+        exact: counted; otherwise estimated between rows.
+    """
 
     value: float
-    exact: bool  # else: estimated between rows
+    exact: bool
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that are taken for one thing, over seeds."""
+    """Runs that differ in their seeds only.
+
+    Args:
+        name: of the group.
+        runs: of the group.
+        scores: [n] per environment.
+        iqm, median, mean: of the scores.
+        area: IQM over runs of each run's mean over training.
+        curves: IQM at each step, over the median cost up to the step.
+        run_curves: the metric of each run at the steps of the curve over steps, [n, G] per environment.
+        profile: fraction of runs above a score.
+        health: mean over training and mean over its last tenth, by tag.
+        health_curves: median over runs at each step, by tag.
+        costs: by axis.
+    """
 
     name: str
     runs: Sequence[RecordedRun]
-    scores: Strata  # [n] an environment
+    scores: Strata
     iqm: Estimate
     median: Estimate
     mean: Estimate
-    area: Estimate  # IQM over runs of each run's mean over training
-    curves: Mapping[Axis, Curve]  # IQM at each step, over the median cost until then
-    run_curves: Strata  # [n, G] an environment: each run's metric, at the steps of curves[STEPS].x
-    profile: Curve  # share of runs above a score
-    health: Mapping[str, tuple[float, float]]  # by tag: mean over training, and over its last tenth
-    health_curves: Mapping[str, Curve]  # by tag: median over runs at each step
+    area: Estimate
+    curves: Mapping[Axis, Curve]
+    run_curves: Strata
+    profile: Curve
+    health: Mapping[str, tuple[float, float]]
+    health_curves: Mapping[str, Curve]
     costs: Mapping[Axis, Cost]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two groups beside each other, the first with the higher score."""
+    """Comparison of two groups, the first with the higher score.
+
+    Args:
+        first, second: names of the groups.
+        probability: that a run of the first scores more than a run of the second; None: a group has one run.
+        gap: difference of the means.
+        p: of that difference, by permutation; None: a group has one run on an environment.
+        runs: of each group.
+        needed: runs of each group that a test needs to detect the difference; None: unknown.
+    """
 
     first: str
     second: str
-    probability: (
-        Estimate | None
-    )  # that a run of the first scores more than one of the second; None: a lone run
-    gap: float  # difference of their means
-    p: float | None  # of that difference, by permutation; None: a group has a single run on an environment
+    probability: Estimate | None
+    gap: float
+    p: float | None
     runs: tuple[int, int]
-    needed: int | None  # runs each for a test to see the difference; None: not told
+    needed: int | None
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One environment, or all of them in normalised scores."""
+    """Results on one environment, or on all of them in normalized scores.
+
+    Args:
+        title: of the panel.
+        env: None: all environments.
+        step: environment step of the scores; None: differs.
+        groups: highest score first.
+        pairs: of groups.
+    """
 
     title: str
-    env: str | None  # None: all
-    step: int | None  # at which scores are taken
-    groups: Sequence[Group]  # highest score first
+    env: str | None
+    step: int | None
+    groups: Sequence[Group]
     pairs: Sequence[Pair]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All of it."""
+    """Result of a comparison: plain values, from which tables, figures and files are made.
+
+    Args:
+        metric: tag.
+        level: confidence level of the intervals.
+        panels: all environments first, if there are several.
+        notes: what a reader must know to interpret the numbers.
+        rule: how scores were normalized; None: they were not.
+    """
 
     metric: str
-    level: float  # of the intervals
+    level: float
     panels: Sequence[Panel]
-    notes: Sequence[str]  # what a reader has to know of it
-    rule: str | None  # by which scores were normalised
+    notes: Sequence[str]
+    rule: str | None
 
 
 @dataclass(frozen=True)
@@ -252,7 +278,7 @@ def label(tag: str) -> Label:
     return Label(words[:1].upper() + words[1:], words + unit)
 
 
-# What makes a run another experiment; the rest of a config is where and how it ran.
+# Sections of the config that define an experiment; the others say where and how it runs.
 _MATTERS = ("algo.", "policy.", "critic.", "optimizer.", "critic_optimizer.", "runner.", "env.", "reward.")
 _NOT = ("env.num_threads", "env.backend", "env.worker_timeout")
 
@@ -283,12 +309,12 @@ def check_keys(by: Sequence[str], runs: Sequence[RecordedRun]) -> None:
     """Refuse keys to group by that no run has.
 
     Raises:
-        UserError: naming the nearest.
+        UserError: with the nearest key.
     """
     keys = {"algo", *(key for run in runs for key in run.config)}
     problems = [f"--by {key}: no run has it{nearest(key, keys)}" for key in by if key not in keys]
     problems += [
-        f"--by {key}: environments stand apart, and seeds are what a group is over"
+        f"--by {key}: cannot define a group: environments are separate anyway, and a group is a set of seeds; remove it"
         for key in by
         if key in ("env.id", "seed")
     ]
@@ -297,27 +323,31 @@ def check_keys(by: Sequence[str], runs: Sequence[RecordedRun]) -> None:
 
 
 def group_name(run: RecordedRun, by: Sequence[str]) -> str:
-    """The name of the group that a run belongs to."""
+    """Return the name of the group that a run belongs to."""
     return ", ".join(run.algo if key == "algo" else f"{key}={run.config.get(key, '-')}" for key in by)
 
 
 def grouping_warnings(env: str, name: str, runs: Sequence[RecordedRun], by: Sequence[str]) -> list[str]:
-    """Lines about a group whose runs differ in more than their seeds, or not in them."""
+    """Return warnings if the runs of a group differ in more than their seeds, or share a seed."""
     lines = []
     own = [run for run in runs if run.source == "pgx"]
     keys = {key for run in own for key in run.config if key.startswith(_MATTERS) and key not in (*_NOT, *by)}
     values = {key: sorted({str(run.config.get(key)) for run in own}) for key in sorted(keys)}
     differing = {key: found for key, found in values.items() if len(found) > 1}
     if differing:
-        told = "; ".join(f"{key}: {', '.join(found[:4])}" for key, found in list(differing.items())[:3])
+        differences = "; ".join(
+            f"{key}: {', '.join(found[:4])}" for key, found in list(differing.items())[:3]
+        )
         lines.append(
-            f"{name} on {env}: its runs differ in more than seeds ({told}{'; ...' if len(differing) > 3 else ''}) and "
-            f"are taken for the same; --by {','.join([*by, next(iter(differing))])} tells them apart"
+            f"{name} on {env}: runs differ in more than their seeds ({differences}) "
+            f"but are one group; --by {','.join([*by, next(iter(differing))])} separates them"
         )
     elif again := [
         seed for seed, n in Counter(run.seed for run in own).items() if n > 1 and seed is not None
     ]:
-        lines.append(f"{name} on {env}: seed {', '.join(sorted(again))} more than once: no independent runs")
+        lines.append(
+            f"{name} on {env}: seed {', '.join(sorted(again))} more than once: these runs are not independent"
+        )
     return lines
 
 
@@ -334,7 +364,7 @@ def summarize_group(
     step: int | None,
     how: Resampling,
 ) -> Group:
-    """A group from its runs' curves [n, G], one stratum an environment."""
+    """Return a group, from its runs' curves: an array [n, G] per environment."""
     scores = [stratum[:, -1] for stratum in strata]
     return Group(
         name=name,
@@ -354,6 +384,7 @@ def summarize_group(
 
 
 def iqm_curve(x: Array, strata: Strata, how: Resampling) -> Curve:
+    """Return the interquartile mean of curves [n, G] per environment at each point x [G]."""
     centre = value(strata, iqm)
     if min(len(stratum) for stratum in strata) < 2:
         return Curve(x, centre, None, None)
@@ -361,15 +392,15 @@ def iqm_curve(x: Array, strata: Strata, how: Resampling) -> Curve:
 
 
 def curves_over_costs(runs: Sequence[RecordedRun], curve: Curve) -> Curves:
-    """A curve over environment steps, and over each cost that all of its runs tell: their median at each step.
+    """Return a curve over environment steps, and over each cost that all runs record: the median cost at each step.
 
-    The median, since a run that had to wait (for a compiler, for other runs) is not what the others cost.
+    The median, because a run that had to wait (for a compiler, for other runs) is not typical.
     """
     found = {}
     for axis in AXES:
-        told = [cost for run in runs if (cost := cost_at(run, axis, curve.x)) is not None]
-        if len(told) == len(runs):
-            found[axis] = replace(curve, x=curve.x if axis == STEPS_AXIS else np.median(told, axis=0))
+        costs = [cost for run in runs if (cost := cost_at(run, axis, curve.x)) is not None]
+        if len(costs) == len(runs):
+            found[axis] = replace(curve, x=curve.x if axis == STEPS_AXIS else np.median(costs, axis=0))
     return found
 
 
@@ -382,29 +413,31 @@ def _profile(scores: Strata, thresholds: Array, how: Resampling) -> Curve:
 
 
 def score_thresholds(scores: Sequence[float]) -> Array:
+    """Return evenly spaced thresholds that cover all scores."""
     low, high = min(scores), max(scores)
     margin = 0.02 * (high - low) or 1.0
     return np.linspace(low - margin, high + margin, _THRESHOLDS)
 
 
 def _costs(runs: Sequence[RecordedRun], step: int) -> dict[Axis, Cost]:
-    """What the runs had spent at a step, on the mean, of each cost that all of them tell; evenly between two rows."""
+    """Return the mean cost of the runs up to a step, for each cost that all runs record."""
     found = {}
     for axis in AXES:
-        told = [cost for run in runs if (cost := cost_at(run, axis, np.array([step]))) is not None]
-        if len(told) == len(runs):
-            found[axis] = Cost(float(np.mean(told)), all(is_exact(run, axis) for run in runs))
+        costs = [cost for run in runs if (cost := cost_at(run, axis, np.array([step]))) is not None]
+        if len(costs) == len(runs):
+            found[axis] = Cost(float(np.mean(costs)), all(is_exact(run, axis) for run in runs))
     return found
 
 
-_ALPHA = 0.05  # two-sided significance of tests
+_ALPHA = 0.05  # significance level of two-sided tests
+MAX_PLANNED_RUNS = 1000  # a plan for more runs is not shown as a number
 _POWER = 0.8  # of the plan for more seeds
-_PERMUTATIONS = 20_000  # ways of dealing runs to two groups that the permutation test tries
-_MAX_GROUPS_IN_ALL_PAIRS = 6  # groups; of more, each is held against the best alone
+_PERMUTATIONS = 20_000  # of the permutation test
+_MAX_GROUPS_IN_ALL_PAIRS = 6  # with more groups, each is compared with the best one only
 
 
 def compare_pairs(groups: Sequence[Group], how: Resampling) -> list[Pair]:
-    """Each two groups, or each and the best where these were too many to read."""
+    """Return all pairs of groups; with many groups, only pairs with the best one."""
     chosen = [(i, j) for i in range(len(groups)) for j in range(i + 1, len(groups))]
     if len(groups) > _MAX_GROUPS_IN_ALL_PAIRS:
         chosen = [(0, j) for j in range(1, len(groups))]
@@ -426,12 +459,10 @@ def _pair(first: Group, second: Group, how: Resampling) -> Pair:
     )
 
 
-_COMPLETE_STATES = (
-    "finished",
-    "unknown",
-)  # states that say how long a run was meant to be; foreign runs do not say
-_MAX_NAMED = 3  # runs in a line that leaves some out
-# Tags that a run has from its first finished episode on.
+# States in which a run has its full length; runs of other libraries do not record their state.
+_COMPLETE_STATES = ("finished", "unknown")
+_MAX_NAMED = 3  # runs named in a note
+# Tags that a run has once its first episode has ended.
 _EPISODE_TAGS = tuple(
     tag(key)
     for key in ("episode_return", "episode_return_recent", "episode_return_min", "episode_return_max",
@@ -441,13 +472,21 @@ _EPISODE_TAGS = tuple(
 
 @dataclass(frozen=True)
 class EnvScores:
-    """The runs of an environment that have come to a step, with their values on the way there."""
+    """Runs on one environment that reached a step, with their curves up to it.
+
+    Args:
+        env: the environment.
+        step: environment step of the scores.
+        runs: those that are compared.
+        grid: environment steps [G].
+        curves: values [G] by the run's folder; the last value is the score.
+    """
 
     env: str
     step: int
     runs: Sequence[RecordedRun]
-    grid: Array  # [G] environment steps
-    curves: Mapping[Path, Array]  # [G] of each run's folder; the last is its score
+    grid: Array
+    curves: Mapping[Path, Array]
 
 
 def score_runs(
@@ -463,19 +502,19 @@ def score_runs(
         metric: a tag.
         at: the step; None: `shared_step`.
     """
-    told = [run for run in runs if metric in run.series]
+    having = [run for run in runs if metric in run.series]
     no_episode = metric in _EPISODE_TAGS
-    lacking = "no episode has ended in them" if no_episode else f"they have no {metric}"
-    left = {lacking: [run for run in runs if run not in told]}
-    if not told:
+    reason = "no episode has ended" if no_episode else f"no {metric}"
+    left = {reason: [run for run in runs if run not in having]}
+    if not having:
         return None, _lines(env, left)
-    step = shared_step(told, metric) if at is None else at
-    left[f"they have not come to step {step:,}"] = [run for run in told if run.last_step < step]
-    left[f"their {metric} begins after step {step:,}"] = [
-        run for run in told if run.last_step >= step and run.series[metric].steps[0] > step
+    step = shared_step(having, metric) if at is None else at
+    left[f"step {step:,} not reached"] = [run for run in having if run.last_step < step]
+    left[f"{metric} begins after step {step:,}"] = [
+        run for run in having if run.last_step >= step and run.series[metric].steps[0] > step
     ]
     out = {run.folder for some in left.values() for run in some}
-    counted = [run for run in told if run.folder not in out]
+    counted = [run for run in having if run.folder not in out]
     lines = _lines(env, left)
     if not counted:
         return None, lines
@@ -521,7 +560,7 @@ def _lines(env: str, left: Mapping[str, Sequence[RecordedRun]]) -> list[str]:
             names = ", ".join(run.name for run in some[:_MAX_NAMED]) + (
                 ", ..." if len(some) > _MAX_NAMED else ""
             )
-            lines.append(f"{env}: {len(some)} run{'s' * (len(some) > 1)} left out, since {why}: {names}")
+            lines.append(f"{env}: {len(some)} run{'s' * (len(some) > 1)} left out ({why}): {names}")
     return lines
 
 
@@ -532,17 +571,17 @@ def _limits(env: str, runs: Sequence[RecordedRun], metric: str, step: int) -> li
         return []
     (short, *_) = (run.name for run in runs if int(run.series[metric].steps[-1]) == step)
     return [
-        f"{env}: compared at step {step:,}, since {short} has come no further "
-        f"(most: {typical:,}; --at leaves it out)"
+        f"{env}: compared at step {step:,}, the last of {short} (median of all runs: {typical:,}); "
+        "--at STEP leaves that run out"
     ]
 
 
 def score_ranges(
     scored: Sequence[EnvScores], reference: Mapping[str, tuple[float, float]] | None
 ) -> dict[str, tuple[float, float]]:
-    """What is 0 and what is 1 of each environment: given, or the lowest and highest that any run compared has been.
+    """Return the scores that become 0 and 1 on each environment: given, or the lowest and highest values of all runs.
 
-    Environments on which nothing ever changes separate nothing, and are left out.
+    Environments on which all values are equal are left out.
 
     Raises:
         UserError: the reference lacks an environment.
@@ -562,10 +601,10 @@ def score_ranges(
 
 
 def read_reference(path: Path) -> dict[str, tuple[float, float]]:
-    """`env: [score that is 0, score that is 1]`, a line an environment.
+    """Read a YAML file with a line `ENV: [LOW, HIGH]` per environment.
 
     Raises:
-        UserError: anything else.
+        UserError: the file is invalid.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -606,7 +645,7 @@ _HEALTH_KEYS = (
     "policy_lag",
     "steps_per_second",
 )
-_LAST_FRACTION = 0.1  # fraction of training in the second column
+_LAST_FRACTION = 0.1  # fraction of training in the second mean
 PLOTTED_HEALTH_KEYS: tuple[str, ...] = (
     "kl",
     "ess",
@@ -736,7 +775,7 @@ def _where(panel: Panel) -> str:
 
 
 def _scored(panel: Panel, metric: str) -> str:
-    unit = label(metric).title if panel.env else f"Normalised score ({label(metric).phrase})"
+    unit = label(metric).title if panel.env else f"Normalized score ({label(metric).phrase})"
     return f"{unit}, interquartile mean over runs"
 
 
@@ -803,24 +842,34 @@ def _number(panel: Panel, value: float) -> str:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for."""
+    """Parameters of a comparison.
 
-    metric: str  # a tag
-    by: Sequence[str]  # keys that make a group
-    at: int | None  # environment steps; None: the last that all runs of an environment share
-    reference: Mapping[str, tuple[float, float]] | None  # scores that are 0 and 1, by environment
+    Args:
+        metric: tag.
+        by: config keys that define a group.
+        at: environment step of the scores; None: the last that all runs of an environment share.
+        reference: scores that become 0 and 1, by environment; None: from the runs.
+        how: parameters of the intervals.
+    """
+
+    metric: str
+    by: Sequence[str]
+    at: int | None
+    reference: Mapping[str, tuple[float, float]] | None
     how: Resampling
 
 
 def compare(runs: Sequence[RecordedRun], request: Request) -> Comparison:
-    """Runs in groups, environment by environment, and over all environments where there are several.
+    """Compare groups of runs on each environment, and over all environments if there are several.
 
     Raises:
-        UserError: no run has the metric, or has come to the step, or is grouped by such a key.
+        UserError: no run has the metric, or reached the step, or has a key to group by.
     """
     runs = with_distinct_envs(sorted(runs, key=lambda run: str(run.folder)))
     check_keys(request.by, runs)
-    notes = [f"{run.name}: failed: {run.error or 'no word of why'}" for run in runs if run.state == "failed"]
+    notes = [
+        f"{run.name}: failed: {run.error or 'no error message'}" for run in runs if run.state == "failed"
+    ]
     notes += [f"{run.name}: still running" for run in runs if run.state == "running"]
     scored = []
     for env in sorted({run.env for run in runs}):
@@ -857,9 +906,9 @@ def _nothing(runs: Sequence[RecordedRun], request: Request) -> str:
     curves = [run.series[request.metric].steps for run in runs if request.metric in run.series]
     first, last = int(min(steps[0] for steps in curves)), int(max(steps[-1] for steps in curves))
     problem = (
-        "no run has come so far"
+        "no run has reached it"
         if request.at is not None and request.at > last
-        else "no run has a row by then"
+        else "no run has a row up to there"
     )
     return f"--at {request.at}: {problem}; {request.metric} was logged from step {first:,} to {last:,}"
 
@@ -887,7 +936,7 @@ def _environment(scored: EnvScores, request: Request) -> Panel:
 def _overall(
     scored: Sequence[EnvScores], panels: Sequence[Panel], request: Request
 ) -> tuple[Panel | None, str | None]:
-    """All environments in normalised scores, for the groups that have runs on each of them."""
+    """Return the panel of all environments in normalized scores, of the groups that have runs on each of them."""
     scale = score_ranges(scored, request.reference)
     kept = [(one, panel) for one, panel in zip(scored, panels, strict=True) if one.env in scale]
     everywhere = set.intersection(*({g.name for g in panel.groups} for _, panel in kept)) if kept else set()
@@ -920,17 +969,17 @@ def _overall(
     ]
     groups.sort(key=lambda group: -group.iqm.value)
     by = (
-        "the reference's scores"
+        "the scores of --reference"
         if request.reference
-        else "the lowest and highest that any run compared has been"
+        else "the lowest and highest values of the compared runs"
     )
-    rule = f"0 and 1 of each environment are {by}: " + ", ".join(
+    rule = f"scores are normalized so that 0 and 1 are {by}: " + ", ".join(
         f"{env} {low:,.6g} and {high:,.6g}" for env, (low, high) in scale.items()
     )
     left = sorted({one.env for one in scored} - set(scale))
-    rule += f"; left out, since nothing ever changes there: {', '.join(left)}" if left else ""
+    rule += f"; left out, because all values are equal: {', '.join(left)}" if left else ""
     return Panel(
-        f"{len(kept)} environments, normalised", None, None, groups, compare_pairs(groups, request.how)
+        f"{len(kept)} environments, normalized", None, None, groups, compare_pairs(groups, request.how)
     ), rule
 
 
@@ -951,12 +1000,12 @@ def _few(panels: Sequence[Panel]) -> list[str]:
         lone = [name for name, n in runs.items() if n == 1]
         if lone:
             lines.append(
-                f"{env}: one run of {', '.join(lone)}: nothing can be said of one seed, so its "
+                f"{env}: one run of {', '.join(lone)}: a single seed has no spread, so "
                 "intervals, P and p are '-'"
             )
         if len(set(runs.values())) > 1:
-            told = ", ".join(f"{name} {n}" for name, n in runs.items())
-            lines.append(f"{env}: groups have different numbers of runs ({told})")
+            sizes_text = ", ".join(f"{name} {n}" for name, n in runs.items())
+            lines.append(f"{env}: groups have different numbers of runs ({sizes_text})")
     fewest = min((n for _, runs in sizes for n in runs.values() if n > 1), default=10)
     if fewest < 10:
         lines.append(
@@ -968,6 +1017,3 @@ def _few(panels: Sequence[Panel]) -> list[str]:
 
 def _count(runs: int) -> str:
     return f"{runs} run{'s' * (runs > 1)}"
-
-
-MAX_PLANNED_RUNS = 1000  # runs: nobody makes more to tell two groups apart

@@ -150,7 +150,7 @@ def draw_curves(axes: Axes, panel: Panel, axis: Axis, metric: str, look: GroupSt
                 _draw_run(axes, run, metric, axis, panel.step, look[group.name])
         _draw(axes, group.curves[axis], group.name, look[group.name])
     axes.set_xlabel(axis.label if panel.env else "training (fraction)")
-    axes.set_ylabel(label(metric).axis if panel.env else "normalised score")
+    axes.set_ylabel(label(metric).axis if panel.env else "normalized score")
     _short_numbers(axes)
 
 
@@ -183,14 +183,14 @@ def draw_scores(axes: Axes, panel: Panel, metric: str, look: GroupStyles) -> Non
         axes.plot([group.iqm.value], [row], "|", color=colour, markersize=16, markeredgewidth=2.5)
     axes.set_yticks(range(len(panel.groups)), [group.name for group in reversed(panel.groups)])
     axes.set_ylim(-0.6, len(panel.groups) - 0.4)
-    axes.set_xlabel(label(metric).axis if panel.env else "normalised score")
+    axes.set_xlabel(label(metric).axis if panel.env else "normalized score")
 
 
 def draw_profiles(axes: Axes, panel: Panel, metric: str, look: GroupStyles) -> None:
     """Draw the share of each group's runs that score more than a threshold."""
     for group in panel.groups:
         _draw(axes, group.profile, group.name, look[group.name])
-    axes.set_xlabel(label(metric).axis if panel.env else "normalised score")
+    axes.set_xlabel(label(metric).axis if panel.env else "normalized score")
     axes.set_ylabel("runs above (fraction)")
     axes.set_ylim(-0.03, 1.03)
 

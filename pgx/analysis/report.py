@@ -108,7 +108,7 @@ def _rows(comparison: Comparison, panel: Panel, look: GroupStyles) -> list[tuple
     """Return the rows of figures of a panel: heading, explanation, charts."""
     metric, level = comparison.metric, f"{comparison.level:.0%}"
     named = label(metric) if panel.env else None
-    what = named.title if named else "Normalised score"
+    what = named.title if named else "Normalized score"
     curves = partial(draw_curves, panel=panel, metric=metric, look=look)
     main = [
         Chart(

@@ -8,12 +8,19 @@ from pgx.analysis.comparison import AXES, MAX_PLANNED_RUNS, Axis, Comparison, Gr
 from pgx.analysis.statistics import Estimate
 from pgx.core.text import shown
 
-_MAX_COLUMNS = 6  # groups in a table of health
+_MAX_COLUMNS = 6  # groups in a table of health metrics
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """Cells of text; all columns but the first `left` are numbers."""
+    """Table of text.
+
+    Args:
+        title: of the table.
+        header: of the columns.
+        rows: cells.
+        left: number of left-aligned columns; the others are numbers.
+    """
 
     title: str
     header: Sequence[str]
@@ -22,7 +29,7 @@ class TextTable:
 
 
 def comparison_tables(comparison: Comparison) -> list[TextTable]:
-    """Scores and pairs of each panel, then what they cost, then their health."""
+    """Return the tables of scores and pairs of each panel, then of costs, then of health metrics."""
     tables = []
     for panel in comparison.panels:
         tables.append(_scores(panel, comparison))
@@ -71,7 +78,7 @@ def _pairs(panel: Panel) -> TextTable:
                 more_seeds(pair),
             ]
         )
-    return TextTable(f"{panel.title}: two at a time", header, rows, left=2)
+    return TextTable(f"{panel.title}: pairs", header, rows, left=2)
 
 
 def _probability(likely: Estimate | None) -> tuple[str, str]:
@@ -84,7 +91,7 @@ def _probability(likely: Estimate | None) -> tuple[str, str]:
 
 
 def more_seeds(pair: Pair) -> str:
-    """How many more runs each of two groups needs, in words."""
+    """Return how many more runs each of two groups needs, in words."""
     if pair.needed is None:
         return "-"
     more = pair.needed - min(pair.runs)
@@ -96,9 +103,7 @@ def more_seeds(pair: Pair) -> str:
 def _costs(panel: Panel) -> TextTable:
     axes = [axis for axis in AXES if any(axis in group.costs for group in panel.groups)]
     rows = [[group.name, *(_cost(group, axis) for axis in axes)] for group in panel.groups]
-    return TextTable(
-        f"{panel.title}: spent, mean of the runs", ["group", *(axis.label for axis in axes)], rows
-    )
+    return TextTable(f"{panel.title}: costs, mean over runs", ["group", *(axis.label for axis in axes)], rows)
 
 
 def _cost(group: Group, axis: Axis) -> str:
@@ -110,7 +115,7 @@ def _cost(group: Group, axis: Axis) -> str:
 
 
 def _health(panel: Panel) -> list[TextTable]:
-    """A row a metric, a column a group: the mean over training, and over its last tenth."""
+    """Return tables with a row per metric and a column per group: the mean over training, and over its last tenth."""
     tables = []
     for start in range(0, len(panel.groups), _MAX_COLUMNS):
         groups = panel.groups[start : start + _MAX_COLUMNS]

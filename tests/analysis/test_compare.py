@@ -126,7 +126,7 @@ def test_a_failed_run_is_told_and_holds_nobody_back() -> None:
     comparison = compared(sound, burst)
     assert groups(comparison)["ppo"].scores[0].tolist() == [1.0]
     told = "\n".join(comparison.notes)
-    assert "failed: it burst" in told and "1 run left out, since they have not come to step 1,000" in told
+    assert "failed: it burst" in told and "1 run left out (step 1,000 not reached)" in told
     early = compared(sound, burst, at=200)
     assert sorted(groups(early)["ppo"].scores[0]) == [1.0, 2.0]
 
@@ -134,7 +134,7 @@ def test_a_failed_run_is_told_and_holds_nobody_back() -> None:
 def test_a_run_that_holds_the_others_back_is_named() -> None:
     runs = [run("ppo", seed, 1.0) for seed in range(3)]
     comparison = compared(*runs, run("ppo", 3, 1.0, steps=[100]))
-    assert any("has come no further" in note and "finished3" in note for note in comparison.notes)
+    assert any("leaves that run out" in note and "finished3" in note for note in comparison.notes)
     assert groups(comparison)["ppo"].scores[0].shape == (4,)
 
 
@@ -158,7 +158,7 @@ def test_groups_by_other_keys() -> None:
     assert set(found) == {"ppo, optimizer.lr=1.0", "ppo, optimizer.lr=2.0"}
     with pytest.raises(UserError, match=r"did you mean 'optimizer.lr'"):
         compared(*runs, by=("optimizer.rl",))
-    with pytest.raises(UserError, match="seeds are what a group is over"):
+    with pytest.raises(UserError, match="a group is a set of seeds"):
         compared(*runs, by=("seed",))
 
 
@@ -203,7 +203,7 @@ def test_an_environment_on_which_all_score_the_same_is_left_out_of_the_normalise
     comparison = compared(*runs)
     assert (
         comparison.rule is not None
-        and "left out, since nothing ever changes there: CartPole-v1" in comparison.rule
+        and "left out, because all values are equal: CartPole-v1" in comparison.rule
     )
     assert len(groups(comparison, None)["ppo"].scores) == 2
 
@@ -244,9 +244,9 @@ def test_what_it_takes_to_tell_two_groups_apart() -> None:
 def test_what_cannot_be_compared() -> None:
     with pytest.raises(UserError, match="did you mean 'rollout/episode_return_recent'"):
         compared(run("ppo", 0, 1.0), metric="rollout/episode_return_recnt")
-    with pytest.raises(UserError, match=r"no run has come so far; .* from step 100 to 1,000"):
+    with pytest.raises(UserError, match=r"no run has reached it; .* from step 100 to 1,000"):
         compared(run("ppo", 0, 1.0), at=5000)
-    with pytest.raises(UserError, match=r"no run has a row by then; .* from step 100 to 1,000"):
+    with pytest.raises(UserError, match=r"no run has a row up to there; .* from step 100 to 1,000"):
         compared(run("ppo", 0, 1.0), at=50)
 
 
@@ -258,16 +258,16 @@ def test_runs_without_an_ended_episode_blame_no_option() -> None:
     ):
         compared(unended)
     notes = compared(unended, run("ppo", 1, 1.0)).notes
-    assert any("1 run left out, since no episode has ended in them" in note for note in notes)
+    assert any("1 run left out (no episode has ended)" in note for note in notes)
 
 
 def test_nothing_is_said_of_one_seed() -> None:
     comparison = compared(run("ppo", 0, 2.0), run("trpo", 0, 1.0), run("trpo", 1, 1.5))
     (pair,) = comparison.panels[0].pairs
     assert (pair.probability, pair.p, pair.needed) == (None, None, None)
-    table = next(table for table in comparison_tables(comparison) if "two at a time" in table.title)
+    table = next(table for table in comparison_tables(comparison) if "pairs" in table.title)
     assert table.rows == [["ppo", "trpo", "-", "-", "0.75", "-", "-"]]
-    assert any("one run of ppo: nothing can be said of one seed" in note for note in comparison.notes)
+    assert any("one run of ppo: a single seed has no spread" in note for note in comparison.notes)
     assert any("different numbers of runs (ppo 1, trpo 2)" in note for note in comparison.notes)
 
 

@@ -121,7 +121,7 @@ def test_what_is_wrong_is_said_in_a_line(
     for arguments, line in [
         ((run, "--metric", "health/kll"), "did you mean 'health/kl'"),
         ((run, "--by", "algo.clip_rang"), "did you mean 'algo.clip_range'"),
-        ((run, "--at", "123456789"), "no run has come so far"),
+        ((run, "--at", "123456789"), "no run has reached it"),
         ((f"{run}/nowhere",), "no such folder"),
         ((run, "--reference", f"{run}/none.yaml"), "cannot be read"),
     ]:
