@@ -31,9 +31,9 @@ from pgx.envs.render.rendering_env import Frame, RenderingEnv
 from pgx.envs.rewards.spec import RewardSpec
 from pgx.envs.vector import AnyArray, VectorEnv
 from pgx.rollouts.sources import Episode
-from pgx.runs.loggers.jsonl import METRICS, read
+from pgx.runs.loggers.jsonl import METRICS, read_rows
 from pgx.training.build import load_agent_for
-from pgx.training.evaluation import never, play, unwatched
+from pgx.training.evaluation import ignore_progress, never_stop, play
 
 IMAGES = 9
 SIZE = (150, 210)  # pixels of an image
@@ -78,7 +78,15 @@ class Run:
         """Play deterministic episodes of the agent."""
         agent = load_agent_for(self.config, self.folder, self.checkpoint, envs.obs_spec, envs.action_spec)
         return play(
-            agent, agent.act_greedily, envs, episodes, derive(0, "evaluation"), CPU, LONGEST, never, unwatched
+            agent,
+            agent.act_greedily,
+            envs,
+            episodes,
+            derive(0, "evaluation"),
+            CPU,
+            LONGEST,
+            never_stop,
+            ignore_progress,
         )
 
 
@@ -144,7 +152,7 @@ def curves(runs: list[Run], path: Path) -> None:
         lines, columns, figsize=(3.6 * columns, 2.6 * lines), layout="constrained", squeeze=False
     )
     for panel, run in zip(axes.flat, runs, strict=False):
-        rows = read(run.folder / METRICS)
+        rows = read_rows(run.folder / METRICS)
         own = "rollout/unshaped_return"
         tags = {"paid": "rollout/episode_return", "environment's own": own}
         for label, tag in tags.items():

@@ -78,10 +78,10 @@ class CallCounter:
         from pgx.algos import rule, rules
         from pgx.rollouts.dataset import DatasetRunner
         from pgx.rollouts.sync import EpisodeRunner, SyncRunner
-        from pgx.runs.writer import Records
+        from pgx.runs.writer import RunWriter
 
-        self._watch_method(Records, "_write_checkpoint", "checkpoint")
-        self._watch_method(Records, "row", "metrics")
+        self._watch_method(RunWriter, "_write_pending", "checkpoint")
+        self._watch_method(RunWriter, "write_row", "metrics")
         for runner in (SyncRunner, EpisodeRunner, DatasetRunner):
             self._watch_method(runner, "collect", "collect")
         for name in rules():
@@ -217,7 +217,7 @@ def read_run(run: Path) -> dict[str, Any]:
     import torch
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from pgx.runs.loggers.jsonl import read
+    from pgx.runs.loggers.jsonl import read_rows
 
     state = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
     best = run / "checkpoints" / "best.pt"
@@ -228,7 +228,7 @@ def read_run(run: Path) -> dict[str, Any]:
         part.get("counters", {}).pop("seconds", None)
     rows = [
         {tag: x for tag, x in row.items() if not tag.startswith("time/")}
-        for row in read(run / "metrics.jsonl")
+        for row in read_rows(run / "metrics.jsonl")
     ]
     events = EventAccumulator(str(run), size_guidance={"scalars": 0})
     events.Reload()

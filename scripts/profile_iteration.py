@@ -39,7 +39,7 @@ def timed(owner: Any, name: str, label: str, seconds: Seconds) -> None:
 def parts(trainer: Any, iterations: int) -> dict[str, float]:
     """Return the milliseconds of each part of an iteration, as medians over iterations."""
     seconds: Seconds = defaultdict(list)
-    rule = trainer.iterations.algorithm
+    rule = trainer.loop.algorithm
     for owner, name, label in (
         (trainer.runner, "collect", "collect"),
         (rule, "update", "update"),

@@ -23,7 +23,7 @@ class PlannedSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Dispatch the jobs. `arguments` is empty: Hydra finds no overrides to sweep over."""
-        from pgx.runs.writer import complain
+        from pgx.runs.writer import print_warning
         from pgx.sweeps.plan import Job, launch_overrides, launch_until_ended, read_plan, unfinished_jobs
 
         assert self.config is not None and not arguments
@@ -32,7 +32,7 @@ class PlannedSweeper(Sweeper):
         launcher, cores, todo = self.config.hydra.launcher, available_cores(), unfinished_jobs(plan)
         threads = threads_per_job(launcher, cores)
         if line := crowded(launcher, len(todo), cores):
-            complain(line)
+            print_warning(line)
 
         def launch(jobs: Sequence[Job]) -> None:
             self.launcher.launch([launch_overrides(plan, job, threads) for job in jobs], 0)

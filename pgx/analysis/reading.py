@@ -20,7 +20,7 @@ import yaml
 from pgx.analysis.statistics import Array
 from pgx.config.stored import CONFIG, LARGEST, present_key
 from pgx.runs.lock import holder
-from pgx.runs.loggers.jsonl import METRICS, read
+from pgx.runs.loggers.jsonl import METRICS, read_rows
 from pgx.runs.writer import read_summary
 
 
@@ -177,7 +177,7 @@ def read_pgx_run(folder: Path) -> RecordedRun:
 
 def _columns(path: Path) -> dict[str, Series]:
     columns: dict[str, tuple[list[float], list[float]]] = {}
-    for row in read(path):
+    for row in read_rows(path):
         step = row["step"]
         if not _number(step):
             continue

@@ -70,12 +70,12 @@ def check_environment(overrides: list[str]) -> int:
     from pgx.envs.checks.env_under_test import CheckResult, fails, unknown
     from pgx.envs.checks.suite import CHECKS, BackendUnavailable, ChecksFinished, CheckStarted
     from pgx.envs.make import nan_kwargs_warnings
-    from pgx.runs.writer import complain
+    from pgx.runs.writer import print_warning
 
     values = _values(overrides)
     env = EnvConfig(**values["env"])
     for warning in nan_kwargs_warnings(env.kwargs):
-        complain(warning)
+        print_warning(warning)
     results: dict[str, CheckResult] = {}
     check, finished = next(iter(CHECKS)), ChecksFinished(None, None)
     with _check_process(_request(env), env.worker_timeout + _EXTRA_SECONDS) as messages:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pgx.core.agent import Agent
     from pgx.rollouts.collector import RolloutCollector
     from pgx.rollouts.dataset_files import RecordedEpisode
-    from pgx.training.evaluation import OnStep
+    from pgx.training.evaluation import ProgressCallback
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +63,7 @@ def collect(
     from pgx.rollouts.collector import RolloutCollector
     from pgx.rollouts.dataset_files import write_dataset
     from pgx.training.build import load_agent
-    from pgx.training.evaluation import live_progress
+    from pgx.training.evaluation import show_progress
 
     config = load_trusted_config(Path(run), trust)
     if config.values["policy"].get("continuous") == "squashed_gaussian":
@@ -82,13 +82,13 @@ def collect(
     single = make_single(envs.id, dict(config.env.kwargs))
     lengths: list[int] = []
 
-    def recorded_episodes(on_step: OnStep) -> Iterator[RecordedEpisode]:
+    def recorded_episodes(on_step: ProgressCallback) -> Iterator[RecordedEpisode]:
         for episode in _play(collector, agent, count, limit, on_step):
             lengths.append(len(episode))
             yield episode
 
     try:
-        with live_progress(count) as on_step:
+        with show_progress(count) as on_step:
             written = write_dataset(
                 Path(out),
                 recorded_episodes(on_step),
@@ -124,7 +124,7 @@ def _training_command(config: RunConfig, out: str, episodes: int) -> str:
 
 
 def _play(
-    collector: RolloutCollector, agent: Agent, count: int, max_steps: int, on_step: OnStep
+    collector: RolloutCollector, agent: Agent, count: int, max_steps: int, on_step: ProgressCallback
 ) -> Iterator[RecordedEpisode]:
     """Yield `count` episodes, one from each environment in every round.
 

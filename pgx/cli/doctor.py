@@ -51,12 +51,12 @@ def doctor(folder: Path, as_json: bool) -> int:
         UserError: the folder has no metrics, or its config cannot be read.
     """
     from pgx.analysis.doctor import diagnose
-    from pgx.runs.loggers.jsonl import finite
+    from pgx.runs.loggers.jsonl import encode_nonfinite
 
     run = load(folder)
     diagnosis = diagnose(run)
     if as_json:
-        print(json.dumps(finite(_record(folder, run, diagnosis)), indent=2, allow_nan=False))
+        print(json.dumps(encode_nonfinite(_record(folder, run, diagnosis)), indent=2, allow_nan=False))
     else:
         for line in _report(folder, run, diagnosis):
             print(line)
@@ -74,7 +74,7 @@ def load(folder: Path) -> DiagnosedRun:
     from pgx.analysis.curves import DiagnosedRun
     from pgx.cli.run_folder import read_run_config
     from pgx.config.stored import CONFIG
-    from pgx.runs.loggers.jsonl import METRICS, read
+    from pgx.runs.loggers.jsonl import METRICS, read_rows
     from pgx.runs.writer import read_summary
 
     summary = read_summary(folder)
@@ -83,7 +83,7 @@ def load(folder: Path) -> DiagnosedRun:
     config: Mapping[str, Any] = {}
     if (folder / CONFIG).is_file():
         config = cast(Mapping[str, Any], OmegaConf.to_container(read_run_config(folder), resolve=False))
-    return DiagnosedRun(read(folder / METRICS), config, summary, holder(folder) is not None)
+    return DiagnosedRun(read_rows(folder / METRICS), config, summary, holder(folder) is not None)
 
 
 def _report(folder: Path, run: DiagnosedRun, diagnosis: Diagnosis) -> list[str]:

@@ -114,7 +114,7 @@ def evaluate(
         as_json: print JSON records instead of text.
     """
     from pgx.config.run_config import with_values
-    from pgx.runs.loggers.jsonl import finite
+    from pgx.runs.loggers.jsonl import encode_nonfinite
 
     records: list[EvalRecord] = []
     for run, config in zip(runs, _configs(runs, overrides, trust), strict=True):
@@ -125,7 +125,7 @@ def evaluate(
             if not as_json:
                 _print_record(record)
     if as_json:
-        print(json.dumps([finite(record) for record in records], indent=2, allow_nan=False))
+        print(json.dumps([encode_nonfinite(record) for record in records], indent=2, allow_nan=False))
     return 0
 
 
@@ -156,7 +156,7 @@ def _evaluate_run(
 
     from pgx.core.seeding import derive
     from pgx.training.build import load_agent
-    from pgx.training.evaluation import live_progress, never, play
+    from pgx.training.evaluation import never_stop, play, show_progress
 
     count = episodes or config.trainer.eval_episodes
     agent, envs, device = load_agent(config, Path(run), checkpoint, max_envs=count)
@@ -165,10 +165,12 @@ def _evaluate_run(
         for mode in modes:
             started = time.monotonic()
             act = _act_function(agent, mode, seed, device)
-            with live_progress(count) as on_step:
+            with show_progress(count) as on_step:
                 start = derive(seed, "evaluation")
                 limit = config.trainer.eval_max_steps
-                played = play(agent, act, envs, count, start, torch.device(device), limit, never, on_step)
+                played = play(
+                    agent, act, envs, count, start, torch.device(device), limit, never_stop, on_step
+                )
             speed = sum(episode.length for episode in played) / (time.monotonic() - started)
             print(f"{run}: {len(played)} {mode} episodes, {speed:,.0f} steps/s", file=sys.stderr)
             where = {"run": run, "checkpoint": checkpoint, "env": envs.id, "backend": envs.backend}

@@ -84,7 +84,7 @@ def record(
     from pgx.envs.render.rendering_env import RenderingEnv
     from pgx.envs.render.videos import MAX_FPS, format_of
     from pgx.training.build import load_agent_for
-    from pgx.training.evaluation import live_progress, never, play
+    from pgx.training.evaluation import never_stop, play, show_progress
 
     path = Path(out)
     video_format = format_of(path)
@@ -108,9 +108,9 @@ def record(
 
         def play_episodes() -> list[Episode]:
             limit = max_steps or config.trainer.eval_max_steps
-            with live_progress(episodes) as on_step:
+            with show_progress(episodes) as on_step:
                 start = derive(seed, "evaluation")
-                return play(agent, act, env, episodes, start, device, limit, never, on_step)
+                return play(agent, act, env, episodes, start, device, limit, never_stop, on_step)
 
         played, frames = _write(env, play_episodes, path, video_format)
     finally:

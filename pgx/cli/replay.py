@@ -37,13 +37,13 @@ def replay(bundle: Path, trust: bool) -> int:
     """Reproduce and locate the failure of a post-mortem; return 0 if it fails again, else 1."""
     from pgx.cli.run_folder import load_trusted_config
     from pgx.runs.versions import differences
-    from pgx.runs.writer import complain
+    from pgx.runs.writer import print_warning
     from pgx.training.nan_debug.post_mortem import read_failure
 
     failure = read_failure(bundle)
     config = load_trusted_config(bundle, trust)
     for difference in differences(failure["versions"]):
-        complain(difference)
+        print_warning(difference)
     print(f"{config.label} on {config.env.id}: {failure['error']}")
     with TemporaryDirectory() as folder:
         trainer = _trainer(config, Path(folder) / "run")
@@ -79,12 +79,12 @@ def _update(trainer: Trainer, bundle: Path) -> str | None:
 def _run(trainer: Trainer, bundle: Path, failure: dict[str, Any]) -> str | None:
     """Repeat the run from its last checkpoint, or from scratch, to the failed iteration; return its failure, if any."""
     from pgx.core.nonfinite import NotFiniteError
-    from pgx.runs.checkpoints import unpacked
+    from pgx.runs.checkpoints import read_state
     from pgx.training.callbacks import STOP, as_callback
 
     checkpoint = bundle / "checkpoint.pt"
     if checkpoint.is_file():
-        trainer.load_state_dict(unpacked(checkpoint))
+        trainer.load_state_dict(read_state(checkpoint))
     done = trainer.counters.iterations
     print(f"running iterations {done + 1} to {failure['iteration']}", flush=True)
     trainer.callbacks.append(as_callback(lambda s: STOP if s.iteration >= failure["iteration"] else None))

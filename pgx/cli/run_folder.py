@@ -16,7 +16,7 @@ from pgx.core.agent import State
 from pgx.core.errors import UserError
 from pgx.runs.checkpoints import LAST, Checkpoints
 from pgx.runs.versions import differences
-from pgx.runs.writer import complain, refuse_used
+from pgx.runs.writer import print_warning, refuse_existing_run
 from pgx.sweeps.progress import resumable
 from pgx.training.build import build
 from pgx.training.trainer import Trainer
@@ -67,7 +67,7 @@ def refuse_unusable(run_dir: Path) -> None:
         UserError: the folder contains a run or cannot be written.
     """
     try:
-        refuse_used(run_dir)
+        refuse_existing_run(run_dir)
     except OSError as error:
         raise UserError(f"run_dir={run_dir}: cannot be written: {error.strerror}") from error
 
@@ -89,9 +89,9 @@ def load_resume_state(run_dir: Path, checkpoint: str = LAST) -> State | None:
     else:
         state, damaged = checkpoints.newest()
         for line in damaged:
-            complain(f"{line}; the previous one is used")
+            print_warning(f"{line}; the previous one is used")
     for difference in differences(state["versions"]):
-        complain(f"{difference}: results may differ in the last bits")
+        print_warning(f"{difference}: results may differ in the last bits")
     return state
 
 

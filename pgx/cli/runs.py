@@ -161,7 +161,7 @@ def _file_state(path: Path) -> RunFileState:
 
 
 def _read_row(path: Path, folder: Path) -> RunRow:
-    from pgx.runs.loggers.jsonl import METRICS, read
+    from pgx.runs.loggers.jsonl import METRICS, read_rows
     from pgx.runs.metrics import tag
     from pgx.runs.writer import read_summary
     from pgx.sweeps.progress import read_progress
@@ -169,7 +169,7 @@ def _read_row(path: Path, folder: Path) -> RunRow:
     name = str(path.relative_to(folder)) if path != folder else str(path)
     try:
         progress = read_progress(path)
-        rows = read(path / METRICS)
+        rows = read_rows(path / METRICS)
         best = None if progress.state == "running" else read_summary(path).get("best_return")
     except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = " ".join(str(error).split())
@@ -210,9 +210,9 @@ def _screen(lines: Sequence[RunRow], console: Console) -> Group:
 
 
 def _json(lines: Sequence[RunRow]) -> str:
-    from pgx.runs.loggers.jsonl import finite
+    from pgx.runs.loggers.jsonl import encode_nonfinite
 
-    return json.dumps([finite(asdict(line)) for line in lines], allow_nan=False)
+    return json.dumps([encode_nonfinite(asdict(line)) for line in lines], allow_nan=False)
 
 
 _COLUMN_GAP = 2  # spaces between columns
@@ -346,7 +346,7 @@ def _errors(lines: Sequence[RunRow], width: int | None) -> Iterator[str]:
 
 
 def _age(seconds: float) -> str:
-    from pgx.runs.loggers.console import clock_face
+    from pgx.runs.loggers.console import format_seconds
 
     days = int(seconds // 86400)
-    return f"{days} d" if days else clock_face(max(0.0, seconds))
+    return f"{days} d" if days else format_seconds(max(0.0, seconds))

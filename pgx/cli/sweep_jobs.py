@@ -39,7 +39,7 @@ from pgx.core.imports import import_problem, require
 from pgx.core.schema import nearest
 from pgx.core.stopping import QuietInterrupt, StopAtCheckpoint
 from pgx.core.streams import guarded, report_and_continue
-from pgx.runs.lock import HeldError, hold
+from pgx.runs.lock import RunLockedError, lock_run
 from pgx.sweeps.plan import (
     PLAN_FILE,
     STOP_FILE,
@@ -220,7 +220,7 @@ def _run_jobs(folder: Path, plan: Plan) -> int:
         QuietInterrupt: Ctrl-C stopped the sweep.
         RunError: jobs failed.
     """
-    with hold(folder), _stop_on_interrupt(folder) as stop:
+    with lock_run(folder), _stop_on_interrupt(folder) as stop:
         write_plan(folder, plan)
         stop.unlink(missing_ok=True)
         if plan.search:
@@ -344,7 +344,7 @@ def _run_job(plan: Plan, folder: Path, number: int, separate: bool, cfg: DictCon
                 stack.enter_context(redirect_stdout(console))
                 stack.enter_context(redirect_stderr(console))
             result = _train_job(plan, folder, number, cfg)
-    except HeldError as error:
+    except RunLockedError as error:
         result = str(error)
     except KeyboardInterrupt:
         pass

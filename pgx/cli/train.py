@@ -37,7 +37,7 @@ from pgx.core.schema import nearest
 from pgx.core.stopping import QuietInterrupt
 from pgx.distributed.torchrun import join_process_group
 from pgx.runs.checkpoints import LAST, Checkpoints
-from pgx.runs.lock import hold
+from pgx.runs.lock import lock_run
 from pgx.sweeps.plan import key_of
 from pgx.sweeps.progress import clear_run, read_progress
 
@@ -231,14 +231,14 @@ def resume_run(arguments: list[str], launcher: RunLauncher) -> int:
     for line in rate_changes(config, applied_changes, steps):
         print(line)
     if request.checkpoint != LAST:
-        with hold(request.run_dir):
-            Checkpoints(request.run_dir).go_back(request.checkpoint)
+        with lock_run(request.run_dir):
+            Checkpoints(request.run_dir).rewind(request.checkpoint)
     return _train_resumed(config, state, launcher)
 
 
 def _restart(run_dir: Path, config: RunConfig, launcher: RunLauncher) -> int:
     """Restart a run that ended before its first checkpoint."""
-    with hold(run_dir):
+    with lock_run(run_dir):
         clear_run(run_dir)
     print(f"{run_dir}: has no checkpoint; restarting from step 0")
     return _train_resumed(config, None, launcher)

@@ -10,7 +10,7 @@ from pgx.core.errors import RunError
 
 
 @dataclass(frozen=True)
-class Attempt:
+class FailedUpdate:
     """Failed update, with all data needed to reproduce it."""
 
     progress: float  # share of the step budget used before it
@@ -19,10 +19,10 @@ class Attempt:
 
 
 @dataclass
-class Evidence:
+class FailureRecord:
     """Data that a failed run writes for diagnosis."""
 
-    attempt: Attempt | None = None  # where an update failed
+    attempt: FailedUpdate | None = None  # where an update failed
     recorded: dict[str, Tensor] = field(
         default_factory=dict
     )  # [t, N, ...] where an environment did: its steps so far
@@ -31,6 +31,6 @@ class Evidence:
 class NotFiniteError(RunError):
     """A number became NaN or infinite; the message names the tensor and the iteration."""
 
-    def __init__(self, message: str, evidence: Evidence | None = None) -> None:
+    def __init__(self, message: str, record: FailureRecord | None = None) -> None:
         super().__init__(message)
-        self.evidence = Evidence() if evidence is None else evidence
+        self.record = FailureRecord() if record is None else record

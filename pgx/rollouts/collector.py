@@ -15,7 +15,7 @@ from torch import Tensor
 from pgx.core.agent import Agent, Distribution, Policy, State, distribution_at, step_observations
 from pgx.core.algorithm import Bound, SupportsBind
 from pgx.core.data import Rollout
-from pgx.core.nonfinite import Evidence, NotFiniteError
+from pgx.core.nonfinite import FailureRecord, NotFiniteError
 from pgx.core.ranks import SINGLE_PROCESS, Ranks, shard_of
 from pgx.core.seeding import derive, generator
 from pgx.envs.normalizers import RewardScaler
@@ -346,7 +346,7 @@ class RolloutCollector:
         raise NotFiniteError(
             f"{self.envs.id}: the {kind} of environment {', '.join(map(str, index))} is not a finite number "
             f"(step {step} of the rollout)",
-            Evidence(recorded=buffer.first_rows(step + 1)),
+            FailureRecord(recorded=buffer.first_rows(step + 1)),
         )
 
     def state_dict(self) -> State:

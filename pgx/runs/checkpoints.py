@@ -13,7 +13,7 @@ import torch
 from pgx.core.agent import State
 from pgx.core.errors import UserError
 
-LAST, BEST, STEP = "last", "best", "step_"
+LAST, BEST, STEP_PREFIX = "last", "best", "step_"
 
 
 class DamagedError(UserError):
@@ -54,14 +54,14 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.close(directory)
 
 
-def packed(state: State) -> bytes:
+def serialize(state: State) -> bytes:
     """A state as a checkpoint's file holds it: torch's own format, a zip archive with a checksum for each part."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getvalue()
 
 
-def unpacked(path: Path) -> State:
+def read_state(path: Path) -> State:
     """The state in a file; tensors and plain values only, so that loading runs no code.
 
     Raises:
@@ -86,7 +86,7 @@ def unpacked(path: Path) -> State:
 
 def numbered(steps: int) -> str:
     """The name of the checkpoint of so many environment steps; they sort as their steps do."""
-    return f"{STEP}{steps:012d}"
+    return f"{STEP_PREFIX}{steps:012d}"
 
 
 class Checkpoints:
@@ -117,7 +117,7 @@ class Checkpoints:
             for name in self._numbered()[: -self.keep]:
                 (self.folder / f"{name}.pt").unlink()
 
-    def go_back(self, name: str) -> None:
+    def rewind(self, name: str) -> None:
         """Make one of them the last, and let go of those of a later step.
 
         Raises:
@@ -130,7 +130,7 @@ class Checkpoints:
                 (self.folder / f"{later}.pt").unlink()
 
     def _numbered(self) -> list[str]:
-        return [name for name in self.names() if name.startswith(STEP)]
+        return [name for name in self.names() if name.startswith(STEP_PREFIX)]
 
     def names(self) -> list[str]:
         return sorted(path.stem for path in self.folder.glob("*.pt"))
@@ -141,7 +141,7 @@ class Checkpoints:
         Raises:
             UserError: there is none of that name, or it cannot be used.
         """
-        return unpacked(self.path(name))
+        return read_state(self.path(name))
 
     def path(self, name: str) -> Path:
         """The file of that name.

@@ -13,11 +13,11 @@ from pathlib import Path
 from pgx.core.errors import UserError
 
 LOCK = "run.lock"
-PATIENCE = 1.0  # seconds: who asks for the holder has the lock himself for an instant
+LOCK_TIMEOUT = 1.0  # seconds: who asks for the holder has the lock himself for an instant
 
 
 @dataclass(frozen=True)
-class Holder:
+class LockHolder:
     """The process that holds a lock, or held it last."""
 
     host: str
@@ -27,12 +27,12 @@ class Holder:
         return f"process {self.pid} on {self.host}"
 
 
-class HeldError(UserError):
+class RunLockedError(UserError):
     """Another process works in the folder."""
 
 
 @contextmanager
-def hold(folder: Path) -> Iterator[None]:
+def lock_run(folder: Path) -> Iterator[None]:
     """Be the only process that works in a folder, while the block lasts.
 
     The file stays when the lock is let go: a lock is what the system says it is, not the presence of a file, so that
@@ -42,10 +42,10 @@ def hold(folder: Path) -> Iterator[None]:
         HeldError: another process holds it; the message names it.
     """
     with (folder / LOCK).open("a+") as file:
-        give_up = time.monotonic() + PATIENCE
+        give_up = time.monotonic() + LOCK_TIMEOUT
         while not _taken(file.fileno(), fcntl.LOCK_EX):
             if time.monotonic() > give_up:
-                raise HeldError(f"{folder}: {_written(folder) or 'another process'} is at work there")
+                raise RunLockedError(f"{folder}: {_written(folder) or 'another process'} is at work there")
             time.sleep(0.05)
         file.truncate(0)
         file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}, allow_nan=False) + "\n")
@@ -53,7 +53,7 @@ def hold(folder: Path) -> Iterator[None]:
         yield
 
 
-def holder(folder: Path) -> Holder | None:
+def holder(folder: Path) -> LockHolder | None:
     """The process that works in a folder; None where there is none, or no longer."""
     try:
         file = (folder / LOCK).open()
@@ -62,10 +62,10 @@ def holder(folder: Path) -> Holder | None:
     with file:
         if _taken(file.fileno(), fcntl.LOCK_SH):
             return None
-    return _written(folder) or Holder("an unknown host", 0)
+    return _written(folder) or LockHolder("an unknown host", 0)
 
 
-def last_holder(folder: Path) -> Holder | None:
+def last_holder(folder: Path) -> LockHolder | None:
     """The process that works in a folder or was the last to do so."""
     return _written(folder)
 
@@ -78,9 +78,9 @@ def _taken(descriptor: int, kind: int) -> bool:
     return True
 
 
-def _written(folder: Path) -> Holder | None:
+def _written(folder: Path) -> LockHolder | None:
     try:
         said = json.loads((folder / LOCK).read_text())
-        return Holder(str(said["host"]), int(said["pid"]))
+        return LockHolder(str(said["host"]), int(said["pid"]))
     except (OSError, ValueError, KeyError):  # not there, or caught between truncation and writing
         return None

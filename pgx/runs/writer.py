@@ -12,11 +12,11 @@ from pgx.config.stored import command
 from pgx.core.agent import Metrics
 from pgx.core.errors import RunError, UserError
 from pgx.runs.checkpoints import BEST, LAST, Checkpoints, numbered, write_atomically
-from pgx.runs.loggers import Clip, Sink
-from pgx.runs.loggers.jsonl import METRICS, finite, parsed, read
+from pgx.runs.loggers import Logger, VideoClip
+from pgx.runs.loggers.jsonl import METRICS, decode_nonfinite, encode_nonfinite, read_rows
 
 SUMMARY = "summary.json"
-PAUSE = 1.0  # seconds between attempts to write what could not be written
+RETRY_INTERVAL = 1.0  # seconds between attempts to write what could not be written
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class PendingCheckpoint:
     best: bytes | None  # to be written with it
 
 
-class Records:
+class RunWriter:
     """The only writer of a run's folder. What a full disk refuses is kept and tried again; training goes on meanwhile.
 
     Args:
@@ -45,79 +45,79 @@ class Records:
         run_dir: Path,
         config: str,
         checkpoints: Checkpoints,
-        open_sinks: Callable[[int | None, int], Sequence[Sink]],
-        patience: float,
+        open_loggers: Callable[[int | None, int], Sequence[Logger]],
+        retry_seconds: float,
         warn: Callable[[str], None],
     ) -> None:
         self.run_dir = run_dir
         self.config = config
         self.checkpoints = checkpoints
-        self.open_sinks = open_sinks
-        self.patience = patience
+        self.open_loggers = open_loggers
+        self.retry_seconds = retry_seconds
         self.warn = warn
-        self._sinks: Sequence[Sink] = ()
-        self._unwritten: PendingCheckpoint | None = None
-        self._tried = 0.0  # when it was last tried
-        self._held_up = False
+        self._loggers: Sequence[Logger] = ()
+        self._pending: PendingCheckpoint | None = None
+        self._tried_at = 0.0  # when it was last tried
+        self._failing = False
 
-    def begin(self, steps: int | None, rows: int) -> None:
+    def open(self, steps: int | None, rows: int) -> None:
         """Open the folder of a run that has come so many steps (None: of a new one) and logged so many rows."""
         # A summary is of a run that has ended: one of an earlier life would speak for this one if it is killed.
         (self.run_dir / SUMMARY).unlink(missing_ok=True)
         write_atomically(self.run_dir / "config.yaml", self.config.encode())
-        self._sinks = self.open_sinks(steps, rows)
-        lost = rows - len(read(self.run_dir / METRICS))
+        self._loggers = self.open_loggers(steps, rows)
+        lost = rows - len(read_rows(self.run_dir / METRICS))
         if lost > 0:
             self.warn(
                 f"{METRICS}: {lost:,} of the {rows:,} rows up to the checkpoint are not there or damaged"
             )
 
-    def row(self, steps: int, metrics: Metrics) -> None:
+    def write_row(self, steps: int, metrics: Metrics) -> None:
         """Log an iteration's metrics, under their tags."""
-        for sink in self._sinks:
-            sink.write(steps, metrics)
+        for logger in self._loggers:
+            logger.write(steps, metrics)
 
-    def film(self, steps: int, clip: Clip) -> None:
+    def write_video(self, steps: int, clip: VideoClip) -> None:
         """Show a video where one can be shown."""
-        for sink in self._sinks:
-            sink.film(steps, clip)
+        for logger in self._loggers:
+            logger.write_video(steps, clip)
 
-    def checkpoint(self, unwritten: PendingCheckpoint) -> None:
+    def write_checkpoint(self, pending: PendingCheckpoint) -> None:
         """Write a checkpoint now, or as soon as the disk lets it; one that waits has a last chance before it."""
-        self._tried = 0.0
-        self.catch_up()
-        self._unwritten, self._tried = unwritten, 0.0
-        self.catch_up()
+        self._tried_at = 0.0
+        self.retry_checkpoint()
+        self._pending, self._tried_at = pending, 0.0
+        self.retry_checkpoint()
 
-    def catch_up(self) -> None:
+    def retry_checkpoint(self) -> None:
         """Write what waits, if it is time to try again."""
-        if self._unwritten is None or time.monotonic() - self._tried < PAUSE:
+        if self._pending is None or time.monotonic() - self._tried_at < RETRY_INTERVAL:
             return
-        self._tried = time.monotonic()
+        self._tried_at = time.monotonic()
         try:
-            self._write_checkpoint()
+            self._write_pending()
         except OSError as error:
-            if not self._held_up:
-                self._held_up = True
+            if not self._failing:
+                self._failing = True
                 self.warn(
                     f"checkpoint: cannot be written ({error.strerror}); training goes on, it is tried again"
                 )
 
-    def _write_checkpoint(self) -> None:
+    def _write_pending(self) -> None:
         """What `last` is, rows are settled up to, and the best is there: a resumed run lacks neither."""
-        if self._unwritten is None:
+        if self._pending is None:
             return
-        for sink in self._sinks:
-            sink.settle()
-        if self._unwritten.best is not None:
-            self.checkpoints.save(self._unwritten.best, [BEST])
-        self.checkpoints.save(self._unwritten.state, [numbered(self._unwritten.steps), LAST])
-        if self._held_up:
-            self._held_up = False
+        for logger in self._loggers:
+            logger.flush()
+        if self._pending.best is not None:
+            self.checkpoints.save(self._pending.best, [BEST])
+        self.checkpoints.save(self._pending.state, [numbered(self._pending.steps), LAST])
+        if self._failing:
+            self._failing = False
             self.warn("checkpoint: written after all")
-        self._unwritten = None
+        self._pending = None
 
-    def end(self, summary: dict[str, Any], patient: bool) -> None:
+    def finish(self, summary: dict[str, Any], wait_for_disk: bool) -> None:
         """Write all that is left, and how the run ended.
 
         Args:
@@ -128,20 +128,20 @@ class Records:
         Raises:
             RunError: it went on refusing.
         """
-        told = (json.dumps(finite(summary), indent=2, allow_nan=False) + "\n").encode()
-        todo: list[Callable[[], None]] = [self._write_checkpoint]
-        todo += [_finishing(sink, summary) for sink in self._sinks]
-        todo.append(lambda: write_atomically(self.run_dir / SUMMARY, told))
+        text = (json.dumps(encode_nonfinite(summary), indent=2, allow_nan=False) + "\n").encode()
+        todo: list[Callable[[], None]] = [self._write_pending]
+        todo += [_finishing(logger, summary) for logger in self._loggers]
+        todo.append(lambda: write_atomically(self.run_dir / SUMMARY, text))
         try:
-            if patient:
-                self._do(todo, time.monotonic() + self.patience)
+            if wait_for_disk:
+                self._retry(todo, time.monotonic() + self.retry_seconds)
             else:
-                self._attempt(todo)
+                self._try_once(todo)
         finally:
-            for sink in self._sinks:
-                sink.close()
+            for logger in self._loggers:
+                logger.close()
 
-    def _attempt(self, todo: list[Callable[[], None]]) -> None:
+    def _try_once(self, todo: list[Callable[[], None]]) -> None:
         """Each in turn, once."""
         try:
             for action in todo:
@@ -149,9 +149,9 @@ class Records:
         except OSError as error:
             self.warn(_refused(self.run_dir, error))
 
-    def _do(self, todo: list[Callable[[], None]], give_up: float) -> None:
+    def _retry(self, todo: list[Callable[[], None]], give_up: float) -> None:
         """Each in turn, again and again where the disk refuses it."""
-        told = False
+        warned = False
         while todo:
             try:
                 todo[0]()
@@ -160,21 +160,21 @@ class Records:
                 left = give_up - time.monotonic()
                 if left <= 0:
                     raise RunError(_refused(self.run_dir, error)) from error
-                if not told:
-                    told = True
+                if not warned:
+                    warned = True
                     self.warn(
                         f"{self.run_dir}: cannot be written ({error.strerror}); the run is over and waits for "
                         f"{left:,.0f} s (trainer.disk_retry_seconds), Ctrl-C gives up"
                     )
-                time.sleep(min(PAUSE, left))
+                time.sleep(min(RETRY_INTERVAL, left))
 
 
 def _refused(run_dir: Path, error: OSError) -> str:
     return f"{run_dir}: cannot be written ({error.strerror}); what it holds is whole, of an earlier moment of the run"
 
 
-def _finishing(sink: Sink, summary: dict[str, Any]) -> Callable[[], None]:
-    return lambda: sink.finish(summary)
+def _finishing(logger: Logger, summary: dict[str, Any]) -> Callable[[], None]:
+    return lambda: logger.finish(summary)
 
 
 def read_summary(run_dir: Path) -> dict[str, Any]:
@@ -183,15 +183,15 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
         found = json.loads((run_dir / SUMMARY).read_text())
     except (OSError, ValueError):
         return {}
-    return parsed(found) if isinstance(found, dict) else {}
+    return decode_nonfinite(found) if isinstance(found, dict) else {}
 
 
-def complain(line: str) -> None:
+def print_warning(line: str) -> None:
     """A warning on the error stream."""
     print(f"pgx: {line}", file=sys.stderr, flush=True)
 
 
-def refuse_used(run_dir: Path) -> None:
+def refuse_existing_run(run_dir: Path) -> None:
     """A new run must not write over an old one.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pgx.config.stored import CONFIG, read_config
 from pgx.runs.checkpoints import BEST, Checkpoints, write_atomically
 from pgx.runs.lock import holder
-from pgx.runs.loggers.jsonl import finite, read
+from pgx.runs.loggers.jsonl import encode_nonfinite, read_rows
 from pgx.runs.metrics import tag
 from pgx.runs.writer import SUMMARY, read_summary
 
@@ -73,7 +73,7 @@ def write_failure(run_dir: Path, error: str) -> None:
     steps, seconds = _reached(run_dir)
     summary = {"status": "failed", "error": error, "steps": steps, "seconds": seconds, "final_return": None}
     write_atomically(
-        run_dir / SUMMARY, (json.dumps(finite(summary), indent=2, allow_nan=False) + "\n").encode()
+        run_dir / SUMMARY, (json.dumps(encode_nonfinite(summary), indent=2, allow_nan=False) + "\n").encode()
     )
 
 
@@ -108,6 +108,6 @@ def seconds_left(runs: Sequence[Progress], at_once: int) -> float | None:
 
 
 def _reached(run_dir: Path) -> tuple[int, float]:
-    rows = read(run_dir / "metrics.jsonl")
+    rows = read_rows(run_dir / "metrics.jsonl")
     last: dict[str, Any] = rows[-1] if rows else {}
     return int(last.get("step", 0)), float(last.get(tag("seconds"), 0.0))

@@ -6,7 +6,7 @@ from pathlib import Path
 from pgx.config.stored import command
 from pgx.core.imports import import_problem
 from pgx.core.text import shown
-from pgx.runs.loggers.console import clock_face
+from pgx.runs.loggers.console import format_seconds
 from pgx.sweeps.plan import Job, Plan
 from pgx.sweeps.progress import Progress, read_progress, seconds_left
 from pgx.sweeps.search import STUDY_FILE, importances, open_study, read_trial
@@ -23,7 +23,7 @@ def status_lines(folder: Path, plan: Plan) -> list[str]:
     eta = seconds_left([run for _, run in seen], max(1, counts["running"]))
     if eta:
         at_once = f"{counts['running']} at a time" if counts["running"] else "one at a time, none is running"
-        lines.append(f"eta {clock_face(eta)}, {at_once}")
+        lines.append(f"eta {format_seconds(eta)}, {at_once}")
     for job, run in seen:
         of = f"{run.steps:,}/{run.total_steps:,} steps" if run.total_steps else ""
         earned = "" if run.final_return is None else f"  return {shown(run.final_return)}"

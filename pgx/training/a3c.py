@@ -40,11 +40,11 @@ from pgx.rollouts.collector import RolloutCollector
 from pgx.rollouts.shared_parameters import array_spec, as_tensors
 from pgx.rollouts.sources import Episode
 from pgx.rollouts.sync import SyncRunner
-from pgx.training.loop import Counters, Report, iterate
-from pgx.training.nan_debug.post_mortem import refuse_nonfinite
+from pgx.training.loop import Counters, IterationReport, iterate
+from pgx.training.nan_debug.post_mortem import raise_if_nonfinite
 
 
-class Common:
+class SharedState:
     """Memory that all see and change without locks. Every number has one writer, but for weights and moments.
 
     Args:
@@ -81,7 +81,7 @@ class Common:
         self.returns = shared["returns"]  # moments of RewardScaler: count, mean, squares
 
     @torch.no_grad()
-    def hold(self, agent: Agent, optimizers: Sequence[Optimizer]) -> None:
+    def move_to_shared(self, agent: Agent, optimizers: Sequence[Optimizer]) -> None:
         """From now on what these consist of is the common memory, which takes their numbers."""
         for parameters, weights in zip(_parameters(agent), self.weights, strict=True):
             if parameters:
@@ -109,7 +109,7 @@ class Common:
             count, mean, squares = self.returns.clone()
             scaler.moments.load_state_dict({"count": count, "mean": mean, "squares": squares})
 
-    def publish(self, scaler: RewardScaler) -> None:
+    def write_returns(self, scaler: RewardScaler) -> None:
         """Let all know of the returns that the run has seen."""
         moments = scaler.moments
         self.returns.copy_(torch.stack([moments.count, moments.mean, moments.squares]))
@@ -120,8 +120,8 @@ def _parameters(agent: Agent) -> list[list[nn.Parameter]]:
     return [list(agent.policy.parameters()), list(agent.critic.parameters())]
 
 
-CPU = torch.device("cpu")
-Numbers = Mapping[str, NDArray[np.float64]]  # moments, as they travel
+_CPU = torch.device("cpu")
+MomentArrays = Mapping[str, NDArray[np.float64]]  # moments, as they travel
 
 
 @dataclass(frozen=True)
@@ -160,11 +160,11 @@ class Update:
     episodes: list[Episode]
     metrics: Metrics | None
     updated: bool  # False: steps of a warm-up
-    observations: Numbers  # moments of what was observed, for the normaliser
-    returns: Numbers  # moments of what the reward scaler divides by; empty where there is none
+    observations: MomentArrays  # moments of what was observed, for the normaliser
+    returns: MomentArrays  # moments of what the reward scaler divides by; empty where there is none
 
 
-WorkerMessage = Update | Literal["ready", "resting"]
+WorkerMessage = Update | Literal["ready", "paused"]
 
 
 class Worker:
@@ -177,69 +177,69 @@ class Worker:
         calls: its counter of calls of its environments.
     """
 
-    def __init__(self, plan: A3CSpec, memory: int, index: int, calls: CallCounts) -> None:
-        self.plan = plan
+    def __init__(self, spec: A3CSpec, memory: int, index: int, calls: CallCounts) -> None:
+        self.spec = spec
         self.index = index
-        self.envs = make_counted_envs(plan.envs, calls)
-        self.engine = make_engine(plan.engine, "cpu", print_report if index == 0 else discard_report)
-        self.agent = plan.agent.make(self.envs.obs_spec, self.envs.action_spec, CPU)
+        self.envs = make_counted_envs(spec.envs, calls)
+        self.engine = make_engine(spec.engine, "cpu", print_report if index == 0 else discard_report)
+        self.agent = spec.agent.make(self.envs.obs_spec, self.envs.action_spec, _CPU)
         own = (
-            plan.optimizer.make(self.agent.policy, self.engine),
-            plan.critic_optimizer.make(self.agent.critic, self.engine),
+            spec.optimizer.make(self.agent.policy, self.engine),
+            spec.critic_optimizer.make(self.agent.critic, self.engine),
         )
-        self.common = Common(memory, self.agent, own, plan.workers)
-        steps = [_shared(optimizer, self.common, i) for i, optimizer in enumerate(own)]
+        self.shared = SharedState(memory, self.agent, own, spec.workers)
+        steps = [_shared_optimizer(optimizer, self.shared, i) for i, optimizer in enumerate(own)]
         self.learner = Learner(
-            steps[0], steps[1], self.engine, generator(plan.seed, "minibatches", index=index)
+            steps[0], steps[1], self.engine, generator(spec.seed, "minibatches", index=index)
         )
         self.scaler = None
-        if plan.reward_clip is not None:
-            self.scaler = RewardScaler(plan.algorithm.discount, plan.reward_clip)
+        if spec.reward_clip is not None:
+            self.scaler = RewardScaler(spec.algorithm.discount, spec.reward_clip)
 
     def begin(self, begin: StartCommand) -> None:
         """Start every environment anew; all that is drawn from here on depends on seed, number, iteration and life."""
-        seed = self.plan.seed if begin.generation == 0 else derive(self.plan.seed, "life", begin.generation)
+        seed = self.spec.seed if begin.generation == 0 else derive(self.spec.seed, "life", begin.generation)
         seed = seed if begin.iteration == 0 else derive(seed, "iteration", begin.iteration)
         seed = derive(seed, "warm-up") if begin.warmup_steps else seed
-        collector = RolloutCollector(self.envs, self.scaler, seed, self.index, CPU, self.engine)
+        collector = RolloutCollector(self.envs, self.scaler, seed, self.index, _CPU, self.engine)
         collector.begin(0)
-        self.runner = SyncRunner(collector, self.plan.rollout_steps, lag=0)
+        self.runner = SyncRunner(collector, self.spec.rollout_steps, lag=0)
 
     @property
-    def due(self) -> bool:
+    def steps_left(self) -> bool:
         """Whether there is more to do before all rest."""
-        return int(self.common.steps.sum()) < int(self.common.limit)
+        return int(self.shared.steps.sum()) < int(self.shared.limit)
 
     def warm_up(self, steps: int) -> Update:
         """Take so many steps of each environment with the initial policy."""
-        self.common.read(self.agent, self.scaler)
+        self.shared.read(self.agent, self.scaler)
         rollout = self.runner.collector.collect(self.agent, steps)
-        return self._noted(rollout, None, updated=False)
+        return self._report(rollout, None, updated=False)
 
     def update(self) -> Update:
         """One update of the parameters in common, along a gradient at a copy of them."""
-        common, plan = self.common, self.plan
-        common.read(self.agent, self.scaler)
-        copied = int(common.updates.sum())
-        progress = min(1.0, int(common.steps.sum()) / plan.total_steps)
+        shared, spec = self.shared, self.spec
+        shared.read(self.agent, self.scaler)
+        copied = int(shared.updates.sum())
+        progress = min(1.0, int(shared.steps.sum()) / spec.total_steps)
         rollout, metrics = iterate(
             self.agent,
-            plan.algorithm,
+            spec.algorithm,
             self.learner,
             self.runner,
             progress,
-            plan.clip_range,
-            plan.reward_clip,
+            spec.clip_range,
+            spec.reward_clip,
             self._measured,
         )
         # Of others alone: its own comes to the counter below.
-        lag = float(int(common.updates.sum()) - copied)
-        common.updates[self.index] += 1
-        return self._noted(rollout, None if metrics is None else metrics | {"policy_lag": lag}, updated=True)
+        lag = float(int(shared.updates.sum()) - copied)
+        shared.updates[self.index] += 1
+        return self._report(rollout, None if metrics is None else metrics | {"policy_lag": lag}, updated=True)
 
-    def _noted(self, rollout: Rollout, metrics: Metrics | None, updated: bool) -> Update:
+    def _report(self, rollout: Rollout, metrics: Metrics | None, updated: bool) -> Update:
         """Count the steps of a rollout; returns what the run is to know of it."""
-        self.common.steps[self.index] += rollout.steps
+        self.shared.steps[self.index] += rollout.steps
         episodes = list(self.runner.episodes)
         self.runner.episodes.clear()
         return Update(
@@ -247,8 +247,8 @@ class Worker:
             episodes,
             metrics,
             updated,
-            _numbers(self.agent.normalizer.moments_of(rollout.obs[rollout.valid])),
-            {} if self.scaler is None else _numbers(self.scaler.latest),
+            _to_arrays(self.agent.normalizer.moments_of(rollout.obs[rollout.valid])),
+            {} if self.scaler is None else _to_arrays(self.scaler.latest),
         )
 
     def _measured(self, rollout: Rollout) -> bool:
@@ -257,16 +257,16 @@ class Worker:
         The workers take turns. The last updates of the run are measured, too: those that spend the budget if each other
         worker finishes an update of this size first. Which one is the last depends on the timing of the workers.
         """
-        if int(self.common.steps.sum()) + self.plan.workers * rollout.steps >= self.plan.total_steps:
+        if int(self.shared.steps.sum()) + self.spec.workers * rollout.steps >= self.spec.total_steps:
             return True
-        every, turn = self.plan.log_every, self.index * self.plan.log_every // self.plan.workers
-        number = int(self.common.updates[self.index]) + 1
+        every, turn = self.spec.log_every, self.index * self.spec.log_every // self.spec.workers
+        number = int(self.shared.updates[self.index]) + 1
         return (number + turn) % every == 0
 
 
-def run_worker(plan: A3CSpec, memory: int, calls: int, index: int, channel: "Connection[Any, Any]") -> None:
+def run_worker(spec: A3CSpec, memory: int, calls: int, index: int, channel: "Connection[Any, Any]") -> None:
     """Do as the run says, until it is over; for `WorkerPool`."""
-    worker = Worker(plan, memory, index, attach_call_counts(calls, plan.workers)[index : index + 1])
+    worker = Worker(spec, memory, index, attach_call_counts(calls, spec.workers)[index : index + 1])
     try:
         channel.send("ready")
         while True:
@@ -274,25 +274,25 @@ def run_worker(plan: A3CSpec, memory: int, calls: int, index: int, channel: "Con
             worker.begin(begin)
             if begin.warmup_steps:
                 channel.send(worker.warm_up(begin.warmup_steps))
-            while worker.due and not begin.warmup_steps:
+            while worker.steps_left and not begin.warmup_steps:
                 channel.send(worker.update())
-            channel.send("resting")
+            channel.send("paused")
     finally:
         worker.envs.close()
 
 
-def _shared(own: Optimizer, common: Common, which: int) -> Optimizer:
+def _shared_optimizer(own: Optimizer, shared: SharedState, which: int) -> Optimizer:
     """Steps of what is in common, 0 for the policy and 1 for the critic; where there are none, none."""
     if not isinstance(own, GradientSteps):
         return own
-    return SharedSteps(own, common.weights[which], common.moments[which])
+    return SharedSteps(own, shared.weights[which], shared.moments[which])
 
 
-def _numbers(moments: State) -> Numbers:
+def _to_arrays(moments: State) -> MomentArrays:
     return {name: tensor.numpy() for name, tensor in moments.items()}
 
 
-def tensors(numbers: Numbers) -> State:
+def _to_tensors(numbers: MomentArrays) -> State:
     """Moments that have arrived."""
     return {name: torch.from_numpy(np.asarray(array)) for name, array in numbers.items()}
 
@@ -325,7 +325,7 @@ class A3C:
         learner: Learner,
         reward_scaler: RewardScaler | None,
         envs: VectorEnv,
-        plan: A3CSpec,
+        spec: A3CSpec,
         max_restarts: int,
         warmup_steps: int,
         checkpoint_every: int | None,
@@ -334,20 +334,20 @@ class A3C:
         self.learner = learner
         self.reward_scaler = reward_scaler
         self.envs = envs
-        self.plan = plan
+        self.spec = spec
         self.max_restarts = max_restarts
         self.warmup_steps = warmup_steps
         self.checkpoint_every = checkpoint_every
         self.workers: WorkerPool | None = None  # until the run begins
         self._iteration = 0
         self._warming = False  # the workers take the steps of a warm-up
-        self._steps = [0] * plan.workers  # reported by each; the first of them has those of earlier lives
-        self._updates = [0] * plan.workers
-        self._reports: deque[Report] = deque()
-        self._resting: set[int] = set()
+        self._steps = [0] * spec.workers  # reported by each; the first of them has those of earlier lives
+        self._updates = [0] * spec.workers
+        self._reports: deque[IterationReport] = deque()
+        self._paused: set[int] = set()
 
     def __str__(self) -> str:
-        return f"{self.plan.workers} workers x {self.plan.envs.num_envs} environments x {self.plan.rollout_steps} steps"
+        return f"{self.spec.workers} workers x {self.spec.envs.num_envs} environments x {self.spec.rollout_steps} steps"
 
     def begin(self, iteration: int) -> None:
         """Start every environment of every worker anew, and let them go on to the next checkpoint."""
@@ -359,13 +359,13 @@ class A3C:
 
     def _start_resting(self, workers: WorkerPool) -> None:
         """Have those that rest begin."""
-        self.common.limit.fill_(self._limit())
-        for index in sorted(self._resting):
+        self.shared.limit.fill_(self._limit())
+        for index in sorted(self._paused):
             workers.send(index, self._start_command(generation=0))
-        self._resting.clear()
+        self._paused.clear()
 
     def _start_command(self, generation: int) -> StartCommand:
-        num_envs = self.plan.workers * self.plan.envs.num_envs
+        num_envs = self.spec.workers * self.spec.envs.num_envs
         steps = math.ceil(self.warmup_steps / num_envs) if self._warming else 0
         return StartCommand(self._iteration, generation, steps)
 
@@ -374,30 +374,30 @@ class A3C:
         memory = allocate()
         weakref.finalize(self, os.close, memory)
         optimizers = self.learner.optimizer, self.learner.critic_optimizer
-        self.common = Common(memory, self.agent, optimizers, self.plan.workers)
-        self.common.hold(self.agent, optimizers)
+        self.shared = SharedState(memory, self.agent, optimizers, self.spec.workers)
+        self.shared.move_to_shared(self.agent, optimizers)
         if self.reward_scaler is not None:
-            self.common.publish(self.reward_scaler)
-        watchdog = Watchdog(self.plan.workers, self.plan.envs.worker_timeout)
-        target = partial(run_worker, self.plan, memory, watchdog.memory)
-        return WorkerPool(target, self.plan.workers, self.max_restarts, [memory, watchdog.memory], watchdog)
+            self.shared.write_returns(self.reward_scaler)
+        watchdog = Watchdog(self.spec.workers, self.spec.envs.worker_timeout)
+        target = partial(run_worker, self.spec, memory, watchdog.memory)
+        return WorkerPool(target, self.spec.workers, self.max_restarts, [memory, watchdog.memory], watchdog)
 
     def _limit(self) -> int:
         """Environment steps of the next checkpoint, or of the end."""
         if self.checkpoint_every is None:
-            return self.plan.total_steps
+            return self.spec.total_steps
         following = (sum(self._steps) // self.checkpoint_every + 1) * self.checkpoint_every
-        return min(self.plan.total_steps, following)
+        return min(self.spec.total_steps, following)
 
-    def next(self, counters: Counters) -> Report:
+    def next(self, counters: Counters) -> IterationReport:
         """The next update that a worker reports."""
         self._iteration = counters.iterations
         while not self._reports:
             self._receive()
-        refuse_nonfinite(self.agent, counters.iterations + 1)
+        raise_if_nonfinite(self.agent, counters.iterations + 1)
         return self._reports.popleft()
 
-    undoes = False  # workers learn meanwhile
+    can_roll_back = False  # workers learn meanwhile
 
     def roll_back(self, counters: Counters) -> int:
         """End the workers; what they learned stands, and what they reported is still told."""
@@ -406,16 +406,16 @@ class A3C:
             self.workers = None
         return 0
 
-    def pause(self) -> Sequence[Report]:
+    def pause(self) -> Sequence[IterationReport]:
         """Let all rest after the update that they are at; what they have reported since."""
         if self.workers is not None:
             self._warming = False  # all rest after their steps of it
-            self.common.limit.fill_(0)
-            while len(self._resting) < self.plan.workers:
+            self.shared.limit.fill_(0)
+            while len(self._paused) < self.spec.workers:
                 self._receive()
         reports = list(self._reports)
         self._reports.clear()
-        refuse_nonfinite(self.agent, self._iteration + len(reports))
+        raise_if_nonfinite(self.agent, self._iteration + len(reports))
         return reports
 
     def _receive(self) -> None:
@@ -429,27 +429,29 @@ class A3C:
             self._process(self.workers, index, message)
 
     def _process(self, workers: WorkerPool, index: int, message: WorkerMessage) -> None:
-        if message == "resting":
-            self._resting.add(index)
-            if self._warming and len(self._resting) == self.plan.workers:
+        if message == "paused":
+            self._paused.add(index)
+            if self._warming and len(self._paused) == self.spec.workers:
                 self._warming = False
                 self._start_resting(workers)
         elif isinstance(message, Update):
             self._steps[index] += message.steps
             self._updates[index] += message.updated
-            self.agent.normalizer.merge(tensors(message.observations))
+            self.agent.normalizer.merge(_to_tensors(message.observations))
             if self.reward_scaler is not None:
-                self.reward_scaler.moments.merge(tensors(message.returns))
-                self.common.publish(self.reward_scaler)
+                self.reward_scaler.moments.merge(_to_tensors(message.returns))
+                self.shared.write_returns(self.reward_scaler)
             metrics = message.metrics
             if metrics is not None:
                 metrics = metrics | {"worker_restarts": float(workers.restarts)}
-            self._reports.append(Report(message.steps, message.episodes, metrics, updated=message.updated))
+            self._reports.append(
+                IterationReport(message.steps, message.episodes, metrics, updated=message.updated)
+            )
         else:
             # One that took another's place: what that one did and could no longer report has not been.
-            self.common.steps[index] = self._steps[index]
-            self.common.updates[index] = self._updates[index]
-            self._resting.discard(index)
+            self.shared.steps[index] = self._steps[index]
+            self.shared.updates[index] = self._updates[index]
+            self._paused.discard(index)
             workers.send(index, self._start_command(generation=workers.restarts))
 
     def state_dict(self) -> State:

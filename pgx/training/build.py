@@ -29,7 +29,7 @@ from pgx.core.agent import Agent
 from pgx.core.algorithm import Engine, Learner
 from pgx.core.cpu import available_cores
 from pgx.core.errors import UserError
-from pgx.core.nonfinite import Attempt
+from pgx.core.nonfinite import FailedUpdate
 from pgx.core.periodic import PeriodicTrigger
 from pgx.core.ranks import SINGLE_PROCESS, Ranks
 from pgx.core.schema import fits, signature
@@ -48,20 +48,20 @@ from pgx.rollouts.sizes import resolve_workers
 from pgx.rollouts.sources import Episode, Runner
 from pgx.rollouts.sync import make_episode_runner, make_sync_runner
 from pgx.runs.checkpoints import Checkpoints
-from pgx.runs.loggers import Sink
+from pgx.runs.loggers import Logger
 from pgx.runs.loggers.console import make_console
 from pgx.runs.loggers.jsonl import METRICS, JsonLines
 from pgx.runs.loggers.retrying import RetryingLogger
-from pgx.runs.loggers.tensorboard import Column, TensorBoard, Value
+from pgx.runs.loggers.tensorboard import ColumnType, ConfigValue, TensorBoard
 from pgx.runs.loggers.weights_and_biases import WeightsAndBiases
-from pgx.runs.writer import Records, complain
+from pgx.runs.writer import RunWriter, print_warning
 from pgx.training.a3c import A3C, A3CSpec
 from pgx.training.callbacks import Evaluate, PeriodicEvaluation, as_callback
-from pgx.training.evaluation import INTERVAL, line_progress, play
-from pgx.training.loop import Iterations, SyncLoop
-from pgx.training.nan_debug.search import find_fault
+from pgx.training.evaluation import PROGRESS_INTERVAL, play, print_progress
+from pgx.training.loop import SyncLoop, TrainingLoop
+from pgx.training.nan_debug.search import find_first_nonfinite
 from pgx.training.trainer import Trainer
-from pgx.training.videos import periodic_video, refuse_unfilmable
+from pgx.training.videos import check_rendering, periodic_video
 
 
 def build(config: RunConfig, ranks: Ranks = SINGLE_PROCESS) -> Trainer:
@@ -80,9 +80,9 @@ def build(config: RunConfig, ranks: Ranks = SINGLE_PROCESS) -> Trainer:
     device = torch.device(config.device)
     if ranks.rank == 0:
         _make_writable(Path(config.run_dir))
-        refuse_unfilmable(config.env, config.trainer)
+        check_rendering(config.env, config.trainer)
         for warning in nan_kwargs_warnings(config.env.kwargs):
-            complain(warning)
+            print_warning(warning)
     torch.set_num_threads(config.torch_threads)
     chosen = choose_engine(
         config.trainer.compile,
@@ -103,25 +103,25 @@ def build(config: RunConfig, ranks: Ranks = SINGLE_PROCESS) -> Trainer:
     learner = _learner(config, agent, engine, ranks)
     scaler = _scaler(config, ranks)
     runner: Runner | A3C
-    iterations: Iterations
+    loop: TrainingLoop
     if isinstance(config.runner, A3CConfig):
-        runner = iterations = _a3c(config, config.runner, agent, learner, scaler, envs, chosen)
+        runner = loop = _a3c(config, config.runner, agent, learner, scaler, envs, chosen)
     else:
         source = _runner(config, config.runner, envs, scaler, device, engine, ranks, chosen)
-        runner, iterations = source, _sync_loop(config, agent, learner, source, ranks)
-    records = _records(config)
+        runner, loop = source, _sync_loop(config, agent, learner, source, ranks)
+    writer = _records(config)
     evaluation = PeriodicEvaluation(
         PeriodicTrigger(config.trainer.eval_every), _evaluator(config, agent, choice, device)
     )
-    video = periodic_video(agent, config.env, config.trainer, config.seed, device, records)
+    video = periodic_video(agent, config.env, config.trainer, config.seed, device, writer)
     return Trainer(
         agent=agent,
         algorithm=config.algo,
         learner=learner,
         runner=runner,
-        iterations=iterations,
+        loop=loop,
         ranks=ranks,
-        records=records,
+        writer=writer,
         total_steps=config.trainer.total_steps,
         checkpoint_every=config.trainer.checkpoint_every,
         backend_reason=choice.reason,
@@ -193,7 +193,7 @@ def _environments(config: RunConfig, num_envs: int, threads: int) -> tuple[Backe
     return choice, envs
 
 
-def _envs_plan(config: RunConfig, processes: int) -> EnvSpec:
+def _envs_spec(config: RunConfig, processes: int) -> EnvSpec:
     """Return the specification of the environments of one of so many processes."""
     env, each = config.env, config.env.num_envs // processes
     threads = max(1, threads_of(env) // processes)
@@ -248,15 +248,15 @@ def _actor_spec(
 ) -> ActorSpec:
     """Return the specification of each of so many actors; it has no critic."""
     agent = replace(agent_spec(config), critic=NoCritic())
-    return ActorSpec(agent, _envs_plan(config, actors), runner.rollout_steps, config.seed, engine)
+    return ActorSpec(agent, _envs_spec(config, actors), runner.rollout_steps, config.seed, engine)
 
 
-def a3c_plan(config: RunConfig, runner: A3CConfig, engine: EngineChoice) -> A3CSpec:
+def a3c_spec(config: RunConfig, runner: A3CConfig, engine: EngineChoice) -> A3CSpec:
     """Return the specification of each worker of an A3C run."""
     workers = resolve_workers(config.env.num_envs, runner.workers, available_cores())
     return A3CSpec(
         agent=agent_spec(config),
-        envs=_envs_plan(config, workers),
+        envs=_envs_spec(config, workers),
         algorithm=config.algo,
         optimizer=config.optimizer,
         critic_optimizer=config.critic_optimizer,
@@ -285,7 +285,7 @@ def _a3c(
         learner=learner,
         reward_scaler=scaler,
         envs=envs,
-        plan=a3c_plan(config, runner, engine),
+        spec=a3c_spec(config, runner, engine),
         max_restarts=runner.max_restarts,
         warmup_steps=_warmup_steps(config),
         checkpoint_every=config.trainer.checkpoint_every,
@@ -316,32 +316,34 @@ def _warmup_steps(config: RunConfig) -> int:
 # --- what a run writes
 
 
-def _records(config: RunConfig) -> Records:
+def _records(config: RunConfig) -> RunWriter:
     run_dir = Path(config.run_dir)
     text = OmegaConf.to_yaml(OmegaConf.create({**config.values, "run_dir": utf8(config.run_dir)}))
     checkpoints = Checkpoints(run_dir, config.trainer.keep_checkpoints)
-    open_sinks = partial(_open_sinks, config, run_dir)
-    return Records(run_dir, text, checkpoints, open_sinks, config.trainer.disk_retry_seconds, complain)
+    open_loggers = partial(_open_loggers, config, run_dir)
+    return RunWriter(
+        run_dir, text, checkpoints, open_loggers, config.trainer.disk_retry_seconds, print_warning
+    )
 
 
-def _open_sinks(config: RunConfig, run_dir: Path, steps: int | None, rows: int) -> Sequence[Sink]:
+def _open_loggers(config: RunConfig, run_dir: Path, steps: int | None, rows: int) -> Sequence[Logger]:
     """Open the loggers of a run after `steps` environment steps (None: a new run) and `rows` rows of metrics."""
     logger, values = config.logger, _flat(config.values)
-    sinks: list[Sink] = []
+    sinks: list[Logger] = []
     if logger.wandb is not None:  # first: where it refuses to start, nothing else has been written
-        sinks.append(WeightsAndBiases(logger.wandb, run_dir, values, complain))
-    sinks.append(RetryingLogger(JsonLines(run_dir / METRICS, steps, rows), METRICS, complain))
+        sinks.append(WeightsAndBiases(logger.wandb, run_dir, values, print_warning))
+    sinks.append(RetryingLogger(JsonLines(run_dir / METRICS, steps, rows), METRICS, print_warning))
     if logger.tensorboard:
         events = TensorBoard(run_dir, values, _columns(), keep_until=steps)
-        sinks.append(RetryingLogger(events, "TensorBoard's events", complain))
+        sinks.append(RetryingLogger(events, "TensorBoard's events", print_warning))
     total_steps = config.trainer.total_steps
     console = make_console(logger.console, logger.console_interval, steps or 0, total_steps)
     return [*sinks, console] if console else sinks
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Value | None]:
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, ConfigValue | None]:
     """Return nested values by dotted key; a list as text."""
-    flat: dict[str, Value | None] = {}
+    flat: dict[str, ConfigValue | None] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{key}.")
@@ -350,7 +352,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Value | None
     return flat
 
 
-def _columns() -> dict[str, Column]:
+def _columns() -> dict[str, ColumnType]:
     """Return the type of each key of every rule and every named choice, for TensorBoard's table."""
     hints = {f"algo.{key}": hint for name in rules() for key, hint in signature(rule(name)).items()}
     for section, registry in NAMED.items():
@@ -376,7 +378,7 @@ def _evaluator(config: RunConfig, agent: Agent, choice: BackendChoice, device: t
         try:
             first = derive(config.seed, "evaluation", iteration)
             act = still.act_greedily
-            on_step = line_progress("evaluation: ", count, INTERVAL)
+            on_step = print_progress("evaluation: ", count, PROGRESS_INTERVAL)
             played = play(still, act, envs, count, first, device, max_steps, should_stop, on_step)
         finally:
             envs.close()
@@ -384,7 +386,7 @@ def _evaluator(config: RunConfig, agent: Agent, choice: BackendChoice, device: t
             return []
         if (cut := sum(episode.cut for episode in played)) and not warned:
             warned = True
-            complain(
+            print_warning(
                 f"evaluation: {cut} of {count} episodes were cut at trainer.eval_max_steps={max_steps:,}"
             )
         return played
@@ -393,12 +395,12 @@ def _evaluator(config: RunConfig, agent: Agent, choice: BackendChoice, device: t
 
 
 def _diagnose(
-    config: RunConfig, specs: tuple[ObsSpec, ActionSpec], device: torch.device, attempt: Attempt
+    config: RunConfig, specs: tuple[ObsSpec, ActionSpec], device: torch.device, attempt: FailedUpdate
 ) -> str | None:
     """Return where in an update a number first becomes NaN or infinite, with an agent and a learner made for this."""
     agent = agent_spec(config).make(*specs, device)
     learner = _learner(config, agent, Eager(), SINGLE_PROCESS)
-    return find_fault(attempt, agent, config.algo, learner)
+    return find_first_nonfinite(attempt, agent, config.algo, learner)
 
 
 def load_agent(

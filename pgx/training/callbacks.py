@@ -12,7 +12,7 @@ from pgx.core.metrics import Metric
 from pgx.core.periodic import PeriodicTrigger
 from pgx.rollouts.sources import Episode
 from pgx.training.evaluation import evaluation_metrics
-from pgx.training.loop import Status
+from pgx.training.loop import RunStatus
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class TrainingState:
     rollout: Rollout | None
     run_dir: Path | None
     stop_requested: Callable[[], bool]
-    status: Status | None = None
+    status: RunStatus | None = None
     logged: Metrics = field(default_factory=dict)  # by `log`
 
     def log(self, key: str, value: float) -> None:

@@ -22,15 +22,15 @@ from pgx.rollouts.sources import Episode
 from pgx.runs.metrics import part_key
 
 # Told the episodes that have ended and the environment steps that were taken so far.
-OnStep = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 
 
-def never() -> bool:
+def never_stop() -> bool:
     """Return false: nothing asks to stop."""
     return False
 
 
-def unwatched(episodes: int, steps: int) -> None:
+def ignore_progress(episodes: int, steps: int) -> None:
     """Ignore the progress of an evaluation."""
 
 
@@ -43,7 +43,7 @@ def play(
     device: torch.device,
     max_steps: int,
     should_stop: Callable[[], bool],
-    on_step: OnStep,
+    on_step: ProgressCallback,
 ) -> list[Episode]:
     """Play episodes from freshly seeded environments.
 
@@ -177,12 +177,12 @@ def success_rate(episodes: Sequence[Episode]) -> float | None:
     return sum(said) / len(said) if said else None
 
 
-INTERVAL = 10.0  # seconds between lines where the error stream is not a terminal
-REDRAW = 0.2  # seconds between drawings of the line where it is one
+PROGRESS_INTERVAL = 10.0  # seconds between lines where the error stream is not a terminal
+REDRAW_INTERVAL = 0.2  # seconds between drawings of the line where it is one
 
 
 @contextmanager
-def live_progress(episodes: int) -> Iterator[OnStep]:
+def show_progress(episodes: int) -> Iterator[ProgressCallback]:
     """Show progress: one line that is redrawn on a terminal, elsewhere a line every 10 seconds.
 
     Args:
@@ -192,7 +192,7 @@ def live_progress(episodes: int) -> Iterator[OnStep]:
         What is told of each step.
     """
     if not sys.stderr.isatty():
-        yield line_progress("", episodes, INTERVAL)
+        yield print_progress("", episodes, PROGRESS_INTERVAL)
         return
     drawn = False
 
@@ -202,13 +202,13 @@ def live_progress(episodes: int) -> Iterator[OnStep]:
         drawn = True
 
     try:
-        yield _progress("", episodes, REDRAW, draw)
+        yield _progress("", episodes, REDRAW_INTERVAL, draw)
     finally:
         if drawn:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def line_progress(prefix: str, episodes: int, interval: float) -> OnStep:
+def print_progress(prefix: str, episodes: int, interval: float) -> ProgressCallback:
     """Return what prints a line of progress every `interval` seconds; nothing for what is over before."""
     return _progress(prefix, episodes, interval, _print)
 
@@ -217,7 +217,7 @@ def _print(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _progress(prefix: str, episodes: int, interval: float, write: Callable[[str], None]) -> OnStep:
+def _progress(prefix: str, episodes: int, interval: float, write: Callable[[str], None]) -> ProgressCallback:
     started = said = time.monotonic()
 
     def on_step(played: int, steps: int) -> None:

@@ -20,23 +20,23 @@ from pgx.ops.stats import at_bound, clip_fraction, effective_sample_size, explai
 
 
 @dataclass(frozen=True)
-class Before:
+class BeforeUpdate:
     """What is remembered of an agent before an update."""
 
     batch: Batch
     parameters: Tensor  # [P] of the policy
 
 
-def look(agent: Agent, batch: Batch) -> Before:
+def before_update(agent: Agent, batch: Batch) -> BeforeUpdate:
     """Remember an agent before the update that is about to learn from this batch."""
-    return Before(batch, flatten(agent.policy.parameters()))
+    return BeforeUpdate(batch, flatten(agent.policy.parameters()))
 
 
-def measure(before: Before, agent: Agent, engine: Engine, clip_range: float) -> Metrics:
+def measure(before: BeforeUpdate, agent: Agent, engine: Engine, clip_range: float) -> Metrics:
     """The update's health, by the keys of pgx.runs.metrics.
 
     Args:
-        before: from `look`, on the batch that the rule learned from.
+        before: from `before_update`, on the batch that the rule learned from.
         agent: after the update.
         engine: runs the arithmetic.
         clip_range: half width of the interval around ratio 1 that `clip_fraction` counts outside of.
@@ -45,13 +45,13 @@ def measure(before: Before, agent: Agent, engine: Engine, clip_range: float) -> 
         Metrics in nats, shares, and units of the advantage.
     """
     batch = before.batch
-    values = engine.bind(changes, agent.policy, agent.critic, batch, clip_range, rows=len(batch))
+    values = engine.bind(_update_metrics, agent.policy, agent.critic, batch, clip_range, rows=len(batch))
     (found,) = values(before.parameters)
-    return dict(zip(KEYS, found.tolist(), strict=True))
+    return dict(zip(_KEYS, found.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
-class Through:
+class BeforeNormalizerUpdate:
     """A policy on some of a rollout's observations, under the statistics of that rollout."""
 
     rollout: Rollout  # of which the valid rows are looked at
@@ -59,21 +59,21 @@ class Through:
 
 
 @torch.no_grad()
-def look_through(agent: Agent, rollout: Rollout) -> Through | None:
+def before_normalizer_update(agent: Agent, rollout: Rollout) -> BeforeNormalizerUpdate | None:
     """Remember what a policy does under the present statistics; None where the normaliser has none."""
     if agent.normalizer.count is None:
         return None
     if agent.policy.recurrent_state is None:
         rollout = replace(rollout, valid=_thinned(rollout.valid))
-    return Through(rollout, agent.policy(rollout_observations(agent, rollout)))
+    return BeforeNormalizerUpdate(rollout, agent.policy(rollout_observations(agent, rollout)))
 
 
 @torch.no_grad()
-def normalizer_kl(before: Through, agent: Agent, ranks: Ranks) -> float:
+def normalizer_kl(before: BeforeNormalizerUpdate, agent: Agent, ranks: Ranks) -> float:
     """Mean KL(pi under the old statistics || pi under the present ones), nats, over the rows of all ranks.
 
     Args:
-        before: from `look_through`, before the statistics moved.
+        before: from `before_normalizer_update`, before the statistics moved.
         agent: after it, with the same policy.
         ranks: whose statistics moved alike.
     """
@@ -85,11 +85,11 @@ def _thinned(valid: Tensor) -> Tensor:
     """valid [T, N] with at most about LOOKED rows left, evenly spaced in time-major order."""
     rows = valid.flatten().nonzero().squeeze(-1)
     kept = torch.zeros_like(valid).flatten()
-    kept[rows[:: max(1, len(rows) // LOOKED)]] = True
+    kept[rows[:: max(1, len(rows) // NORMALIZER_KL_ROWS)]] = True
     return kept.view(valid.shape)
 
 
-LOOKED = 2048  # rows that normalizer_kl is a mean of; its standard error is then a few percent
+NORMALIZER_KL_ROWS = 2048  # rows that normalizer_kl is a mean of; its standard error is then a few percent
 
 
 def clipping(
@@ -122,7 +122,7 @@ def clipping(
     return found
 
 
-KEYS = (
+_KEYS = (
     "kl",
     "kl_max",
     "kl_reverse",
@@ -142,7 +142,7 @@ KEYS = (
 )
 
 
-def changes(
+def _update_metrics(
     policy: Policy, critic: Critic, batch: Batch, clip_range: float, parameters: Tensor
 ) -> tuple[Tensor]:
     """What an update did to a policy and a critic, on the batch that it learned from, over all ranks.

@@ -16,16 +16,16 @@ from pgx.config.run_config import OnNaN
 from pgx.core.agent import Agent, Metrics, State
 from pgx.core.algorithm import Algorithm, Learner
 from pgx.core.data import Rollout
-from pgx.core.nonfinite import Attempt, Evidence, NotFiniteError
+from pgx.core.nonfinite import FailedUpdate, FailureRecord, NotFiniteError
 from pgx.core.ranks import Ranks
 from pgx.rollouts.sources import Episode, Runner
 from pgx.runs.checkpoints import snapshot
 from pgx.training import health
-from pgx.training.nan_debug.post_mortem import learned, nonfinite_network, nonfinite_update, rollback
+from pgx.training.nan_debug.post_mortem import learned_state, nonfinite_network, nonfinite_update, rollback
 
-RECENT = 20  # episodes in the running mean that "best" and "final" returns are taken from
+RECENT_EPISODES = 20  # episodes in the running mean that "best" and "final" returns are taken from
 
-Status = Literal["finished", "stopped", "interrupted", "pruned", "failed"]
+RunStatus = Literal["finished", "stopped", "interrupted", "pruned", "failed"]
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Counters:
         """Mean of `recent`; None before an episode ended."""
         return float(np.mean(self.recent)) if self.recent else None
 
-    def summary(self, status: Status, failure: str | None) -> dict[str, Any]:
+    def summary(self, status: RunStatus, failure: str | None) -> dict[str, Any]:
         """Return what summary.json holds of a run that ended so."""
         return {
             "status": status,
@@ -61,10 +61,10 @@ class Counters:
             "best_steps": self.best_steps,
         }
 
-    def note(self, returns: Sequence[float]) -> bool:
+    def add_returns(self, returns: Sequence[float]) -> bool:
         """Count the returns of ended episodes; returns whether the mean of a full `recent` is the best so far."""
-        self.recent = [*self.recent, *returns][-RECENT:]
-        mean = float(np.mean(self.recent)) if len(self.recent) == RECENT else -math.inf
+        self.recent = [*self.recent, *returns][-RECENT_EPISODES:]
+        mean = float(np.mean(self.recent)) if len(self.recent) == RECENT_EPISODES else -math.inf
         if mean <= (-math.inf if self.best_return is None else self.best_return):
             return False
         self.best_return, self.best_steps = mean, self.steps
@@ -72,7 +72,7 @@ class Counters:
 
 
 @dataclass(frozen=True)
-class Report:
+class IterationReport:
     """One iteration: what was collected, and what the update made of it."""
 
     steps: int  # environment steps
@@ -85,10 +85,10 @@ class Report:
     rollout: Rollout | None = None  # that was collected; None: by workers that update by themselves
 
 
-class Iterations(Protocol):
+class TrainingLoop(Protocol):
     """Gives iterations of a run, of its agent and by its rule, each as its report."""
 
-    def next(self, counters: Counters) -> Report:
+    def next(self, counters: Counters) -> IterationReport:
         """Wait for the next iteration of a run that has come so far.
 
         Raises:
@@ -98,7 +98,7 @@ class Iterations(Protocol):
         ...
 
     @property
-    def undoes(self) -> bool:
+    def can_roll_back(self) -> bool:
         """Whether an iteration may be ended in its middle, and undone."""
         ...
 
@@ -109,7 +109,7 @@ class Iterations(Protocol):
         """
         ...
 
-    def pause(self) -> Sequence[Report]:
+    def pause(self) -> Sequence[IterationReport]:
         """From now until the runner begins again nothing changes; the iterations that were not told of before."""
         ...
 
@@ -155,14 +155,14 @@ class SyncLoop:
         self.reward_clip = reward_clip
         self.on_nan = on_nan
         self.ranks = ranks
-        self._kept: Kept | None = None
+        self._kept: _Snapshot | None = None
 
-    def next(self, counters: Counters) -> Report:
+    def next(self, counters: Counters) -> IterationReport:
         """Collect, and learn from it; at the run's beginning, warm up the statistics."""
-        before = snapshot(learned(self.agent, self.learner))
-        self._kept = Kept(counters.steps, counters.iterations, before, self.runner.state_dict())
+        before = snapshot(learned_state(self.agent, self.learner))
+        self._kept = _Snapshot(counters.steps, counters.iterations, before, self.runner.state_dict())
         if self.warmup_steps and self.agent.normalizer.count == 0:
-            return self._warmed_up()
+            return self._warm_up()
         progress = min(1.0, counters.steps / self.total_steps)
 
         def measured(rollout: Rollout) -> bool:
@@ -178,36 +178,36 @@ class SyncLoop:
             self.reward_clip,
             measured,
         )
-        skipped = self._undone(Attempt(progress, before, rollout), counters.iterations + 1)
-        through = None if metrics is None else health.look_through(self.agent, rollout)
-        steps, episodes = self._noted(rollout)
+        skipped = self._undo_if_nonfinite(FailedUpdate(progress, before, rollout), counters.iterations + 1)
+        through = None if metrics is None else health.before_normalizer_update(self.agent, rollout)
+        steps, episodes = self._merge_ranks(rollout)
         if metrics is not None and through is not None:
             metrics["normalizer_kl"] = health.normalizer_kl(through, self.agent, self.ranks)
-        return Report(steps, episodes, None if skipped else metrics, skipped, rollout=rollout)
+        return IterationReport(steps, episodes, None if skipped else metrics, skipped, rollout=rollout)
 
-    def _warmed_up(self) -> Report:
+    def _warm_up(self) -> IterationReport:
         """Let the statistics learn from steps of the initial policy."""
         steps, episodes = 0, list[Episode]()
         for rollout in self.runner.warm_up(self.agent, self.warmup_steps):
-            taken, ended = self._noted(rollout)
+            taken, ended = self._merge_ranks(rollout)
             steps, episodes = steps + taken, episodes + ended
-        return Report(steps, episodes, metrics=None, updated=False)
+        return IterationReport(steps, episodes, metrics=None, updated=False)
 
-    def _noted(self, rollout: Rollout) -> tuple[int, list[Episode]]:
+    def _merge_ranks(self, rollout: Rollout) -> tuple[int, list[Episode]]:
         """Let the normaliser learn from a rollout; returns the steps and the ended episodes of all ranks."""
         normalizer, ended = self.agent.normalizer, list(self.runner.episodes)
         self.runner.episodes.clear()
         seen = normalizer.moments_of(rollout.obs[rollout.valid])
-        shares = self.ranks.gather(_Share(self.runner.steps, ended, seen, rollout.done.cpu()))
-        for share in shares:
-            normalizer.merge(share.seen)
-        return sum(share.steps for share in shares), _in_order(shares)
+        parts = self.ranks.gather(_RankResult(self.runner.steps, ended, seen, rollout.done.cpu()))
+        for part in parts:
+            normalizer.merge(part.seen)
+        return sum(part.steps for part in parts), _in_order(parts)
 
     def _is_last(self, rollout: Rollout, counters: Counters) -> bool:
         """Return whether the rollout spends the step budget of the run."""
         return counters.steps + sum(self.ranks.gather(self.runner.steps)) >= self.total_steps
 
-    def _undone(self, attempt: Attempt, iteration: int) -> bool:
+    def _undo_if_nonfinite(self, attempt: FailedUpdate, iteration: int) -> bool:
         """Undo an update that made parameters NaN or infinite; False: it did not.
 
         Raises:
@@ -216,11 +216,11 @@ class SyncLoop:
         if (network := nonfinite_network(self.agent)) is None:
             return False
         if self.on_nan == "stop":
-            raise NotFiniteError(nonfinite_update(network, iteration), Evidence(attempt))
+            raise NotFiniteError(nonfinite_update(network, iteration), FailureRecord(attempt))
         rollback(self.agent, self.learner, attempt.before)
         return True
 
-    undoes = True
+    can_roll_back = True
 
     def roll_back(self, counters: Counters) -> int:
         """Restore agent, learner and runner as they were before the iteration."""
@@ -228,29 +228,29 @@ class SyncLoop:
         if kept is None or (kept.steps, kept.iterations) != (counters.steps, counters.iterations):
             return 0  # none is under way
         self.learner.engine.settle()  # else the second thread would go on to change what is restored
-        rollback(self.agent, self.learner, kept.learned)
+        rollback(self.agent, self.learner, kept.learned_state)
         self.runner.load_state_dict(kept.runner)
         self.runner.episodes.clear()
         self._kept = None
         return self.runner.steps_taken
 
-    def pause(self) -> Sequence[Report]:
+    def pause(self) -> Sequence[IterationReport]:
         """Nothing goes on between two iterations."""
         return ()
 
 
 @dataclass(frozen=True)
-class Kept:
+class _Snapshot:
     """A run as it was before the iteration under way."""
 
     steps: int
     iterations: int
-    learned: State  # of agent and learner
+    learned_state: State  # of agent and learner
     runner: State
 
 
 @dataclass(frozen=True)
-class _Share:
+class _RankResult:
     """What one rank adds to an iteration."""
 
     steps: int
@@ -259,12 +259,12 @@ class _Share:
     done: Tensor  # [T, N] bool, where the episodes ended
 
 
-def _in_order(shares: Sequence[_Share]) -> list[Episode]:
+def _in_order(parts: Sequence[_RankResult]) -> list[Episode]:
     """The episodes of all ranks in the order of one process with all environments."""
-    if len(shares) == 1:
-        return list(shares[0].episodes)
-    steps = [int(t) for share in shares for t in share.done.nonzero()[:, 0]]
-    episodes = [episode for share in shares for episode in share.episodes]
+    if len(parts) == 1:
+        return list(parts[0].episodes)
+    steps = [int(t) for part in parts for t in part.done.nonzero()[:, 0]]
+    episodes = [episode for part in parts for episode in part.episodes]
     in_order = sorted(zip(steps, episodes, strict=True), key=lambda pair: pair[0])
     return [episode for _, episode in in_order]
 
@@ -294,7 +294,7 @@ def iterate(
     began, env, policy = time.perf_counter(), runner.env_seconds, runner.policy_seconds
     rollout = runner.collect(agent)
     collected = time.perf_counter()
-    before = health.look(agent, algorithm.estimate(agent, rollout)) if measured(rollout) else None
+    before = health.before_update(agent, algorithm.estimate(agent, rollout)) if measured(rollout) else None
     taken = learner.gradient_steps
     started = time.perf_counter()
     extras = algorithm.update(agent, learner, rollout, progress)

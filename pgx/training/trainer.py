@@ -10,22 +10,22 @@ from pgx.config.stored import command
 from pgx.core.agent import Agent, Metrics, State
 from pgx.core.algorithm import Algorithm, Learner
 from pgx.core.errors import RunError
-from pgx.core.nonfinite import Attempt, NotFiniteError
+from pgx.core.nonfinite import FailedUpdate, NotFiniteError
 from pgx.core.periodic import PeriodicTrigger
 from pgx.core.ranks import Ranks
 from pgx.core.specs import dimensions
 from pgx.core.stopping import Abandonable, StopAtCheckpoint
 from pgx.distributed.torchrun import RankMismatch, check_agreement
 from pgx.rollouts.sources import Episode, RolloutSource
-from pgx.runs.checkpoints import packed
-from pgx.runs.lock import hold
+from pgx.runs.checkpoints import serialize
+from pgx.runs.lock import lock_run
 from pgx.runs.metrics import tagged, tags_of
 from pgx.runs.versions import versions
-from pgx.runs.writer import PendingCheckpoint, Records, refuse_used
+from pgx.runs.writer import PendingCheckpoint, RunWriter, refuse_existing_run
 from pgx.training.callbacks import Callback, Stop, TrainingState
 from pgx.training.evaluation import episode_metrics
-from pgx.training.loop import Counters, Iterations, Report, Status
-from pgx.training.nan_debug.post_mortem import explained
+from pgx.training.loop import Counters, IterationReport, RunStatus, TrainingLoop
+from pgx.training.nan_debug.post_mortem import report_failure
 
 
 class Trainer:
@@ -50,26 +50,26 @@ class Trainer:
         algorithm: Algorithm,
         learner: Learner,
         runner: RolloutSource,
-        iterations: Iterations,
+        loop: TrainingLoop,
         ranks: Ranks,
-        records: Records,
+        writer: RunWriter,
         total_steps: int,
         checkpoint_every: int | None,
         backend_reason: str,
         engine: EngineChoice,
         callbacks: Sequence[Callback],
-        diagnose: Callable[[Attempt], str | None],
+        diagnose: Callable[[FailedUpdate], str | None],
     ) -> None:
         self.agent = agent
         self.algorithm = algorithm
         self.learner = learner
         self.runner = runner
-        self.iterations = iterations
+        self.loop = loop
         self.ranks = ranks
         self.writes = ranks.rank == 0
-        self.records = records
-        self.run_dir = records.run_dir
-        self.checkpoints = records.checkpoints
+        self.writer = writer
+        self.run_dir = writer.run_dir
+        self.checkpoints = writer.checkpoints
         self.total_steps = total_steps
         self.checkpoint_every = PeriodicTrigger(checkpoint_every)
         self.backend_reason = backend_reason
@@ -87,7 +87,7 @@ class Trainer:
         self._resumed = False
         self._best: bytes | None = None  # to be written with the next checkpoint
         self._finished: list[Episode] = []  # since the last logged iteration
-        self._clocked = (0, 0.0)  # steps and seconds at that
+        self._timed = (0, 0.0)  # steps and seconds at that
         self._saved_at = -1
         self._warned_of_cuts = False
 
@@ -101,18 +101,18 @@ class Trainer:
         if not self.writes:
             return self._train()
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        with hold(self.run_dir):
+        with lock_run(self.run_dir):
             self._open()
             return self._train()
 
     def _open(self) -> None:
         """Begin the run's folder, or go on with it."""
         if not self._resumed:
-            refuse_used(self.run_dir)
-        self.records.begin(self.counters.steps if self._resumed else None, self.counters.rows)
+            refuse_existing_run(self.run_dir)
+        self.writer.open(self.counters.steps if self._resumed else None, self.counters.rows)
 
     def _train(self) -> dict[str, Any]:
-        status: Status = "failed"
+        status: RunStatus = "failed"
         failure: str | None = None
         declared = [metric for callback in self.callbacks for metric in callback.metrics]
         self._tags = tags_of([*self.algorithm.metrics, *declared])
@@ -120,11 +120,11 @@ class Trainer:
         try:
             self.runner.begin(self.counters.iterations)
             self._call_callbacks("on_start", self._state(self.counters.steps, None, {}))
-            while self.counters.steps < self.total_steps and not self._stops():
+            while self.counters.steps < self.total_steps and not self._should_stop():
                 self._iterate()
             if self._saved_at != self.counters.steps:
                 self._save()
-            ended: Status = "interrupted" if self._stop is None else self._stop.status
+            ended: RunStatus = "interrupted" if self._stop is None else self._stop.status
             status = "finished" if self.counters.steps >= self.total_steps else ended
             self._call_callbacks("on_end", self._final_state(status))
             clean_exit = True
@@ -136,8 +136,8 @@ class Trainer:
             self._save_finished()
             raise
         except NotFiniteError as error:
-            records = self.records if self.writes else None
-            said = explained(error, self.counters.iterations + 1, records, self.diagnose)
+            writer = self.writer if self.writes else None
+            said = report_failure(error, self.counters.iterations + 1, writer, self.diagnose)
             failure = f"{type(error).__name__}: {said}"
             raise RunError(said) from error
         except RankMismatch as error:
@@ -156,7 +156,7 @@ class Trainer:
                     self._end_callbacks_of_failed_run(status)
                 if self.writes:
                     self._log_tail()
-                    self.records.end(summary, patient=clean_exit)
+                    self.writer.finish(summary, wait_for_disk=clean_exit)
             finally:
                 self.runner.close()
         return summary
@@ -164,23 +164,21 @@ class Trainer:
     def _stop_asked(self) -> bool:
         return self.stop_requested
 
-    def _stops(self) -> bool:
+    def _should_stop(self) -> bool:
         """Return whether any rank is to stop: all ranks stop after the same iteration."""
         requests = self.ranks.gather((self.stop_requested, self._stop))
         self._stop = next((stop for _, stop in requests if stop is not None), None)
         return self._stop is not None or any(requested for requested, _ in requests)
 
     def _iterate(self) -> None:
-        self.records.catch_up()
+        self.writer.retry_checkpoint()
         before, started = self.counters.steps, time.perf_counter()
-        report = self._abandonable.run(lambda: self.iterations.next(self.counters))
+        report = self._abandonable.run(lambda: self.loop.next(self.counters))
         if report is None:
-            if (lost := self.iterations.roll_back(self.counters)) and self.writes:
-                self.records.warn(
-                    f"stopped within an iteration; {lost:,} steps that it had taken are dropped"
-                )
+            if (lost := self.loop.roll_back(self.counters)) and self.writes:
+                self.writer.warn(f"stopped within an iteration; {lost:,} steps that it had taken are dropped")
             return
-        self._take(report, started)
+        self._process(report, started)
         if self.checkpoint_every.due(before, self.counters.steps) and self.counters.steps < self.total_steps:
             self._save()
             # A checkpoint is an episode boundary, in this life as in one that resumes from it.
@@ -196,26 +194,26 @@ class Trainer:
             IterationAbandoned: into the iteration.
         """
         self.stop_requested = True
-        if self.ranks.size == 1 and self.iterations.undoes:
+        if self.ranks.size == 1 and self.loop.can_roll_back:
             self._abandonable.abandon()
 
     def _save_finished(self) -> None:
         """Write a checkpoint of the last finished iteration where a run fails, without a word to other ranks."""
-        self.iterations.roll_back(self.counters)
+        self.loop.roll_back(self.counters)
         if self.writes and self.counters.steps > 0 and self._saved_at != self.counters.steps:
-            for report in self.iterations.pause():
-                self._take(report, time.perf_counter())
+            for report in self.loop.pause():
+                self._process(report, time.perf_counter())
             self._write_checkpoint()
             again = command("train", "--resume", self.run_dir, of=self.run_dir)
-            self.records.warn(f"the last finished iteration is kept: {again}")
+            self.writer.warn(f"the last finished iteration is kept: {again}")
 
-    def _take(self, report: Report, started: float) -> None:
+    def _process(self, report: IterationReport, started: float) -> None:
         """Count an iteration, for which time has been spent since `started`, and log it."""
         counters, before = self.counters, self.counters.steps
         counters.steps += report.steps
         counters.iterations += report.updated
         counters.skipped += report.skipped
-        self._note_episodes(report.episodes)
+        self._add_episodes(report.episodes)
         metrics: Metrics = {}
         if report.metrics is not None:
             metrics |= report.metrics | episode_metrics(self._finished, counters.recent)
@@ -229,12 +227,12 @@ class Trainer:
             counters.seconds += time.perf_counter() - started
             metrics |= state.logged
             if report.metrics is not None:
-                metrics |= self._clock()
+                metrics |= self._timing_metrics()
             if metrics:
                 counters.rows += 1
-                self.records.row(counters.steps, tagged(metrics, self._tags))
+                self.writer.write_row(counters.steps, tagged(metrics, self._tags))
 
-    def _state(self, before: int, report: Report | None, metrics: Metrics) -> TrainingState:
+    def _state(self, before: int, report: IterationReport | None, metrics: Metrics) -> TrainingState:
         return TrainingState(
             step=self.counters.steps,
             previous_step=before,
@@ -264,20 +262,20 @@ class Trainer:
                 raise
             self._stop = self._stop or stop
 
-    def _final_state(self, status: Status) -> TrainingState:
+    def _final_state(self, status: RunStatus) -> TrainingState:
         return replace(self._state(self.counters.steps, None, {}), status=status)
 
-    def _end_callbacks_of_failed_run(self, status: Status) -> None:
+    def _end_callbacks_of_failed_run(self, status: RunStatus) -> None:
         """Call on_end after a failure, which a failing callback must not hide."""
         try:
             self._call_callbacks("on_end", self._final_state(status))
         except Exception as error:
-            self.records.warn(f"on_end of a callback failed: {type(error).__name__}: {error}")
+            self.writer.warn(f"on_end of a callback failed: {type(error).__name__}: {error}")
 
-    def _clock(self) -> Metrics:
+    def _timing_metrics(self) -> Metrics:
         """How far the run is, and how fast it has been since this was last asked."""
-        counters, (steps, seconds) = self.counters, self._clocked
-        self._clocked = counters.steps, counters.seconds
+        counters, (steps, seconds) = self.counters, self._timed
+        self._timed = counters.steps, counters.seconds
         return {
             "steps_per_second": (counters.steps - steps) / (counters.seconds - seconds),
             "iteration": float(counters.iterations),
@@ -289,25 +287,25 @@ class Trainer:
 
         No checkpoint counts this row: a run that resumes drops it and logs the episodes in its next one.
         """
-        counters, (steps, seconds) = self.counters, self._clocked
+        counters, (steps, seconds) = self.counters, self._timed
         if counters.steps > steps and counters.seconds > seconds:
-            metrics = episode_metrics(self._finished, counters.recent) | self._clock()
-            self.records.row(counters.steps, tagged(metrics, self._tags))
+            metrics = episode_metrics(self._finished, counters.recent) | self._timing_metrics()
+            self.writer.write_row(counters.steps, tagged(metrics, self._tags))
 
-    def _note_episodes(self, episodes: Sequence[Episode]) -> None:
+    def _add_episodes(self, episodes: Sequence[Episode]) -> None:
         self._finished += episodes
         cut = sum(episode.cut for episode in episodes)
         if cut and self.writes and not self._warned_of_cuts:
             self._warned_of_cuts = True
-            self.records.warn(f"{cut} of {len(episodes)} episodes were cut at runner.max_episode_steps")
-        if self.counters.note([episode.episode_return for episode in episodes]):
-            self._best = packed(self.state_dict())
+            self.writer.warn(f"{cut} of {len(episodes)} episodes were cut at runner.max_episode_steps")
+        if self.counters.add_returns([episode.episode_return for episode in episodes]):
+            self._best = serialize(self.state_dict())
 
     def _save(self) -> None:
         """Write a checkpoint, after which the runner has to begin again."""
         started = time.perf_counter()
-        for report in self.iterations.pause():
-            self._take(report, started)
+        for report in self.loop.pause():
+            self._process(report, started)
             started = time.perf_counter()
         check_agreement(self.agent, self.ranks, self.counters.iterations)
         if self.writes:
@@ -316,8 +314,8 @@ class Trainer:
         self._saved_at = self.counters.steps
 
     def _write_checkpoint(self) -> None:
-        state = packed(self.state_dict())
-        self.records.checkpoint(PendingCheckpoint(self.counters.steps, state, self._best))
+        state = serialize(self.state_dict())
+        self.writer.write_checkpoint(PendingCheckpoint(self.counters.steps, state, self._best))
         self._best, self._saved_at = None, self.counters.steps
 
     def state_dict(self) -> State:
@@ -327,7 +325,7 @@ class Trainer:
             "runner": self.runner.state_dict(),
             "counters": asdict(self.counters),
             "unlogged": [asdict(episode) for episode in self._finished],
-            "config": self.records.config,
+            "config": self.writer.config,
             "versions": versions(),
             "compiled": self.engine.compiled,
         }
@@ -339,6 +337,6 @@ class Trainer:
         self.runner.load_state_dict(state["runner"])
         self.counters = Counters(**state["counters"])
         self._finished = [Episode(**episode) for episode in state["unlogged"]]
-        self._clocked = self.counters.steps, self.counters.seconds
+        self._timed = self.counters.steps, self.counters.seconds
         self._saved_at = self.counters.steps
         self._resumed = True

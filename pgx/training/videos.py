@@ -14,13 +14,13 @@ from pgx.core.periodic import PeriodicTrigger
 from pgx.core.seeding import derive
 from pgx.envs.render.rendering_env import Frame, RenderingEnv
 from pgx.envs.render.videos import GIF, MAX_FPS, add_caption
-from pgx.runs.loggers import Clip
-from pgx.runs.writer import Records
+from pgx.runs.loggers import VideoClip
+from pgx.runs.writer import RunWriter
 from pgx.training.callbacks import TrainingState
-from pgx.training.evaluation import play, unwatched
+from pgx.training.evaluation import ignore_progress, play
 
 
-def clip_of(
+def record_video(
     agent: Agent,
     open_camera: Callable[[], RenderingEnv],
     width: int,
@@ -28,7 +28,7 @@ def clip_of(
     device: torch.device,
     max_steps: int,
     should_stop: Callable[[], bool],
-) -> Clip:
+) -> VideoClip:
     """Film a deterministic episode.
 
     Args:
@@ -54,10 +54,10 @@ def clip_of(
         camera.on_frame = on_frame
         # What comes after the steps that are drawn is not in the clip.
         limit = max(1, int(min(max_steps, camera.rendered_steps)))
-        play(still, still.act_greedily, camera, 1, seed, device, limit, should_stop, unwatched)
+        play(still, still.act_greedily, camera, 1, seed, device, limit, should_stop, ignore_progress)
     finally:
         camera.close()
-    return Clip(gif.finish(), *gif.size)
+    return VideoClip(gif.finish(), *gif.size)
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class PeriodicVideo:
     """
 
     every: PeriodicTrigger
-    record: Callable[[int, Callable[[], bool]], Clip]
-    records: Records
+    record: Callable[[int, Callable[[], bool]], VideoClip]
+    writer: RunWriter
 
     def on_iteration(self, state: TrainingState) -> None:
         """Record a video if one is due; drop it if the run is to stop meanwhile."""
@@ -84,12 +84,12 @@ class PeriodicVideo:
         try:
             clip = self.record(state.iteration, state.stop_requested)
             if not state.stop_requested():
-                self.records.film(state.step, clip)
+                self.writer.write_video(state.step, clip)
         except RunError as error:
-            self.records.warn(f"no video at {state.step:,} steps: {error}")
+            self.writer.warn(f"no video at {state.step:,} steps: {error}")
 
 
-def refuse_unfilmable(env: EnvConfig, training: TrainerConfig) -> None:
+def check_rendering(env: EnvConfig, training: TrainerConfig) -> None:
     """Find out whether there can be videos, if there are to be any, before the first is due.
 
     Raises:
@@ -107,13 +107,13 @@ def _open_camera(env: EnvConfig, training: TrainerConfig) -> RenderingEnv:
 
 
 def periodic_video(
-    agent: Agent, env: EnvConfig, training: TrainerConfig, seed: int, device: torch.device, records: Records
+    agent: Agent, env: EnvConfig, training: TrainerConfig, seed: int, device: torch.device, writer: RunWriter
 ) -> PeriodicVideo:
     """Return a callback that records episodes, each in a new environment."""
     open_camera = partial(_open_camera, env, training)
 
-    def record(iteration: int, should_stop: Callable[[], bool]) -> Clip:
-        return clip_of(
+    def record(iteration: int, should_stop: Callable[[], bool]) -> VideoClip:
+        return record_video(
             agent,
             open_camera,
             training.record_width,
@@ -123,4 +123,4 @@ def periodic_video(
             should_stop,
         )
 
-    return PeriodicVideo(PeriodicTrigger(training.record_every), record, records)
+    return PeriodicVideo(PeriodicTrigger(training.record_every), record, writer)

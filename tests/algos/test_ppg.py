@@ -24,7 +24,7 @@ from pgx.ops.optim.first_order import AdamTransform
 from pgx.ops.optim.gradient_steps import GradientSteps
 from pgx.ops.params import flatten, split
 from pgx.ops.stats import explained_variance
-from pgx.runs.checkpoints import packed
+from pgx.runs.checkpoints import serialize
 from pgx.runs.metrics import tagged, tags_of
 from pgx.training.trainer import Trainer
 from tests.conftest import Make, as_observations, parameters
@@ -343,7 +343,9 @@ def test_a_run_resumed_in_mid_phase_goes_on_to_the_bit(make: Make, network: str)
     settings = [*FEW, *NETWORKS[network], "env=Pendulum-v1", "algo.policy_iterations=3"]
     one, two, forgetful = (make(*settings, f"seed={seed}", name=str(seed)) for seed in range(3))
     step(one)
-    one.checkpoints.save(packed(one.state_dict()), ["last"])  # through a file, tensors and plain values only
+    one.checkpoints.save(
+        serialize(one.state_dict()), ["last"]
+    )  # through a file, tensors and plain values only
     two.load_state_dict(one.checkpoints.load("last"))
     state = copy.deepcopy(one.state_dict())
     state["learner"]["memory"] = {

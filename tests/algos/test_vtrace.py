@@ -22,7 +22,7 @@ from pgx.envs.normalizers import Identity
 from pgx.networks.distributions import Categorical
 from pgx.ops.optim import SGD
 from pgx.ops.params import flatten
-from pgx.runs.loggers.jsonl import read
+from pgx.runs.loggers.jsonl import read_rows
 from pgx.training import health
 from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters
@@ -324,7 +324,7 @@ def test_unclipped_the_step_is_along_the_gradient_of_the_surrogate_that_health_w
     rollout = trainer.runner.collect(trainer.agent)
     disturb(trainer)
     batch = trainer.algorithm.estimate(trainer.agent, rollout)
-    before, policy = health.look(trainer.agent, batch), trainer.agent.policy
+    before, policy = health.before_update(trainer.agent, batch), trainer.agent.policy
     _, slope = surrogate_and_gradient(policy, batch, policy(batch.obs))
     start = flatten(trainer.agent.policy.parameters())
     trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
@@ -455,7 +455,7 @@ def test_entropy_is_raised_by_its_bonus(make: Make) -> None:
 def test_with_a_lag_the_policies_differ_from_the_second_update_on(make: Make, tmp_path: Path) -> None:
     for lag in (0, 2):
         make(*SMALL, "env=CartPole-v1", f"runner.lag={lag}", "logger.every=1", name=f"{lag}").train()
-        rows = read(tmp_path / f"{lag}" / "metrics.jsonl")
+        rows = read_rows(tmp_path / f"{lag}" / "metrics.jsonl")
         assert len(rows) > 3 and abs(rows[0]["algo/behaviour_kl"]) < 1e-6
         for row in rows[1:]:
             if lag:

@@ -19,7 +19,7 @@ from pgx.analysis.doctor import Diagnosis, advice, diagnose
 from pgx.cli.doctor import load
 from pgx.cli.main import main
 from pgx.config.compose import compose
-from pgx.runs.lock import hold
+from pgx.runs.lock import lock_run
 from pgx.runs.metrics import TABLE
 from tests.conftest import Make
 
@@ -370,7 +370,7 @@ def test_a_killed_run_is_told_from_one_that_is_running(
     code, out, _ = told(capsys, str(trainer.run_dir))
     assert code == 1 and out.splitlines()[1].startswith("killed: at ")
     assert f"  Resume: pgx train --resume {trainer.run_dir}" in out.splitlines()
-    with hold(trainer.run_dir):
+    with lock_run(trainer.run_dir):
         code, out, _ = told(capsys, str(trainer.run_dir))
     assert code == 0 and not any(line.startswith("killed") for line in out.splitlines())
 

@@ -11,7 +11,7 @@ from pgx.analysis.find import RunFolder, parse_run_folder, read_runs
 from pgx.analysis.foreign_runs import read_events, read_foreign
 from pgx.analysis.reading import RecordedRun, RunIdentity, UnreadableError, identify, read_pgx_run
 from pgx.core.errors import UserError
-from pgx.runs.lock import hold
+from pgx.runs.lock import lock_run
 from pgx.sweeps.progress import write_failure
 from tests.analysis.writers import LOSS, cleanrl, stable_baselines3, tianshou
 from tests.conftest import Make
@@ -56,7 +56,7 @@ def test_damaged_rows_are_skipped_and_a_torn_one_waited_for(make: Make, tmp_path
 
 def test_how_a_run_ended(make: Make, tmp_path: Path) -> None:
     make(*CARTPOLE).train()
-    with hold(tmp_path / "run"):
+    with lock_run(tmp_path / "run"):
         assert only(tmp_path).state == "running"
     write_failure(tmp_path / "run", "the simulator burst")
     failed = only(tmp_path)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pgx.cli.main import main
 from pgx.cli.runs import RunRow, draw_rows, find_rows, shorten
-from pgx.runs.lock import hold
+from pgx.runs.lock import lock_run
 from pgx.sweeps.progress import write_failure
 from tests.conftest import Make
 
@@ -40,7 +40,7 @@ def lines(folder: Path) -> dict[str, RunRow]:
 
 
 def test_each_state_is_told(folder: Path) -> None:
-    with hold(folder / "running"):
+    with lock_run(folder / "running"):
         found = lines(folder)
     assert set(found) == {"finished", "running", "failed", "interrupted", "unreadable"}
     assert {name for name, line in found.items() if line.state != name} == set()
@@ -71,7 +71,7 @@ def test_the_newest_come_first(folder: Path) -> None:
 def test_a_look_reads_again_what_has_changed_and_nothing_else(folder: Path) -> None:
     seen: dict = {}  # type: ignore[type-arg]
     first = {line.run: line for line in find_rows(folder, seen)}
-    with hold(folder / "interrupted"):
+    with lock_run(folder / "interrupted"):
         write_failure(folder / "finished", "after all")
         second = {line.run: line for line in find_rows(folder, seen)}
     assert (second["finished"].state, second["interrupted"].state) == ("failed", "running")

@@ -8,7 +8,7 @@ import pytest
 from pgx.compiler import EngineChoice
 from pgx.config.run_config import A3CConfig, with_values
 from pgx.config.validate import validate
-from pgx.training.build import a3c_plan, agent_spec, reward_clip
+from pgx.training.build import a3c_spec, agent_spec, reward_clip
 from pgx.training.loop import SyncLoop
 from pgx.training.trainer import Trainer
 from tests.conftest import Make, composed, evaluate
@@ -18,8 +18,8 @@ COUNTER = ["env=tests.environments:Counter-v0", "env.backend=gymnasium", "algo=a
 
 
 def synchronous(trainer: Trainer) -> SyncLoop:
-    assert isinstance(trainer.iterations, SyncLoop)
-    return trainer.iterations
+    assert isinstance(trainer.loop, SyncLoop)
+    return trainer.loop
 
 
 def test_bounds_and_statistics_of_observations_reach_the_agent() -> None:
@@ -44,7 +44,7 @@ def test_rewards_are_scaled_and_bounded_as_the_config_says() -> None:
 def test_workers_of_a3c_measure_health_by_the_config_s_clip_range(clip_range: float) -> None:
     config = validate(composed(*HERE, "algo=a3c", f"health.clip_range={clip_range}"))
     assert isinstance(config.runner, A3CConfig)
-    plan = a3c_plan(config, config.runner, EngineChoice(False, "test"))
+    plan = a3c_spec(config, config.runner, EngineChoice(False, "test"))
     assert plan.clip_range == clip_range
 
 

@@ -13,7 +13,7 @@ from pgx.core.specs import Continuous
 from pgx.networks.distributions import DiagonalGaussian, SquashedGaussian
 from pgx.networks.mlp import MLPPolicy
 from pgx.ops.fisher import gauss_newton_product, kl_hessian_product, scores
-from pgx.training.evaluation import never, play, unwatched
+from pgx.training.evaluation import ignore_progress, never_stop, play
 from tests.conftest import Make, as_observations
 
 WIDE = torch.float64
@@ -250,5 +250,5 @@ def test_evaluation_plays_the_median(make: Make) -> None:
         wanted.append(act.executed + 0.5)
         return act._replace(action=act.action + 30, executed=act.executed + 0.5)
 
-    play(agent, far, envs, 1, 0, torch.device("cpu"), 1000, never, unwatched)
+    play(agent, far, envs, 1, 0, torch.device("cpu"), 1000, never_stop, ignore_progress)
     assert torch.equal(torch.stack(given), torch.stack(wanted))

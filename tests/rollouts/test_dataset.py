@@ -16,7 +16,7 @@ from pgx.core.seeding import generator
 from pgx.envs.normalizers import RewardScaler
 from pgx.rollouts.dataset import DatasetRunner
 from pgx.rollouts.dataset_files import RecordedEpisode
-from pgx.runs.loggers.jsonl import read
+from pgx.runs.loggers.jsonl import read_rows
 from pgx.training.build import build
 from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters
@@ -132,7 +132,7 @@ def test_only_the_learned_policy_has_reported_returns(make: Make, tmp_path: Path
     trainer = make(*SETTINGS, "trainer.eval_every=100", "trainer.eval_episodes=2")
     summary = trainer.train()
     assert summary["final_return"] is None and summary["best_return"] is None
-    rows = read(tmp_path / "run" / "metrics.jsonl")
+    rows = read_rows(tmp_path / "run" / "metrics.jsonl")
     assert not any("rollout/episode_return" in row for row in rows)
     assert any("eval/episode_return" in row for row in rows)
     assert all(0 < row["algo/weight_ess"] <= 1 and row["algo/weight_max"] > 0 for row in rows)

@@ -11,7 +11,7 @@ from pgx.algos.common.advantages import rollout_observations
 from pgx.core.agent import Agent
 from pgx.core.data import Rollout
 from pgx.core.errors import UserError
-from pgx.runs.loggers.jsonl import read
+from pgx.runs.loggers.jsonl import read_rows
 from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters, resumed_run
 
@@ -92,7 +92,9 @@ def test_steps_count_when_they_are_learned_from(make: Make, tmp_path: Path, lag:
     summary = trainer.train()
     assert summary["steps"] == sum(rollout.steps for rollout in returned)
     assert summary["iterations"] == len(returned) == 8  # 512 steps, 64 an iteration
-    assert [row["step"] for row in read(tmp_path / "run" / "metrics.jsonl")] == [64 * i for i in range(1, 9)]
+    assert [row["step"] for row in read_rows(tmp_path / "run" / "metrics.jsonl")] == [
+        64 * i for i in range(1, 9)
+    ]
     assert float(trainer.agent.normalizer.moments.count) == summary["steps"]
 
 
@@ -112,7 +114,7 @@ def test_a_resumed_run_with_lag_ends_with_the_same_bits(make: Make, tmp_path: Pa
     again = resumed_run(make, *settings, at=500)
     assert len(again.checkpoints.load("last")["runner"]["waiting"]) == 2
     assert torch.equal(parameters(whole), parameters(again))
-    rows = [read(tmp_path / run / "metrics.jsonl") for run in ("whole", "cut")]
+    rows = [read_rows(tmp_path / run / "metrics.jsonl") for run in ("whole", "cut")]
     stripped = [[{k: v for k, v in row.items() if not k.startswith("time/")} for row in run] for run in rows]
     assert stripped[0] == stripped[1]
 

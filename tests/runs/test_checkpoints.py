@@ -7,12 +7,20 @@ import pytest
 import torch
 
 from pgx.core.errors import UserError
-from pgx.runs.checkpoints import LAST, Checkpoints, DamagedError, numbered, packed, snapshot, write_atomically
+from pgx.runs.checkpoints import (
+    LAST,
+    Checkpoints,
+    DamagedError,
+    numbered,
+    serialize,
+    snapshot,
+    write_atomically,
+)
 
 
 def test_saved_state_comes_back_under_each_name(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(packed({"x": torch.arange(3), "steps": 7}), ["last", "step_7"])
+    checkpoints.save(serialize({"x": torch.arange(3), "steps": 7}), ["last", "step_7"])
     assert checkpoints.names() == ["last", "step_7"]
     for name in checkpoints.names():
         state = checkpoints.load(name)
@@ -23,7 +31,7 @@ def test_a_missing_checkpoint_names_those_that_are_there(tmp_path: Path) -> None
     checkpoints = Checkpoints(tmp_path)
     with pytest.raises(UserError, match="none yet"):
         checkpoints.load("last")
-    checkpoints.save(packed({}), ["best"])
+    checkpoints.save(serialize({}), ["best"])
     with pytest.raises(UserError, match="holds: best"):
         checkpoints.load("last")
 
@@ -58,7 +66,7 @@ def test_a_rewrite_replaces_and_leaves_nothing_beside_it(tmp_path: Path) -> None
 
 
 def state(steps: int) -> bytes:
-    return packed(
+    return serialize(
         {"weights": torch.full((1000,), float(steps)), "steps": steps, "counters": {"steps": steps}}
     )
 
@@ -108,11 +116,11 @@ def test_going_back_to_one_makes_it_the_last_and_forgets_the_later(tmp_path: Pat
     checkpoints = Checkpoints(tmp_path)
     for steps in (1, 20, 300):
         checkpoints.save(state(steps), [numbered(steps), LAST])
-    checkpoints.go_back(numbered(20))
+    checkpoints.rewind(numbered(20))
     assert checkpoints.names() == [LAST, numbered(1), numbered(20)]
     assert checkpoints.load(LAST)["steps"] == checkpoints.newest()[0]["steps"] == 20
     with pytest.raises(UserError, match="no such checkpoint"):
-        checkpoints.go_back(numbered(300))
+        checkpoints.rewind(numbered(300))
 
 
 def test_a_snapshot_is_what_a_state_was() -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pgx.core.agent import Metrics
-from pgx.runs.checkpoints import Checkpoints, packed
-from pgx.runs.loggers import Clip
-from pgx.runs.writer import PendingCheckpoint, Records
+from pgx.runs.checkpoints import Checkpoints, serialize
+from pgx.runs.loggers import VideoClip
+from pgx.runs.writer import PendingCheckpoint, RunWriter
 
 Events = list[tuple[str, Any]]
 
@@ -24,11 +24,11 @@ class Noted:
     def write(self, steps: int, metrics: Metrics) -> None:
         self.events.append(("row", steps))
 
-    def film(self, steps: int, clip: Clip) -> None:
+    def write_video(self, steps: int, clip: VideoClip) -> None:
         """No test films."""
 
-    def settle(self) -> None:
-        self.events.append(("settle", None))
+    def flush(self) -> None:
+        self.events.append(("flush", None))
 
     def finish(self, summary: dict[str, Any]) -> None:
         self.events.append(("finish", summary["status"]))
@@ -52,33 +52,33 @@ class NotedCheckpoints(Checkpoints):
         super().save(state, names)
 
 
-Begun = Callable[..., tuple[Records, NotedCheckpoints, Events]]
+Begun = Callable[..., tuple[RunWriter, NotedCheckpoints, Events]]
 
 
 @pytest.fixture
 def begun(tmp_path: Path) -> Begun:
-    """Records of a new run with two sinks, and what happens to these and to its checkpoints."""
+    """Writer of a new run with two loggers, and the recorded calls of both and of its checkpoints."""
 
-    def begin() -> tuple[Records, NotedCheckpoints, Events]:
+    def begin() -> tuple[RunWriter, NotedCheckpoints, Events]:
         events = Events()
         checkpoints = NotedCheckpoints(tmp_path, events)
-        sinks = [Noted(events), Noted(events)]
-        records = Records(tmp_path, "a: 1\n", checkpoints, lambda *_: sinks, 0.0, lambda line: None)
-        records.begin(None, 0)
-        return records, checkpoints, events
+        loggers = [Noted(events), Noted(events)]
+        writer = RunWriter(tmp_path, "a: 1\n", checkpoints, lambda *_: loggers, 0.0, lambda line: None)
+        writer.open(None, 0)
+        return writer, checkpoints, events
 
     return begin
 
 
 def test_a_checkpoint_is_last_once_its_rows_are_on_the_disk_and_the_best_is_there(begun: Begun) -> None:
-    records, _, events = begun()
-    records.row(7, {})
-    state, best = packed({"steps": 7}), packed({"steps": 5})
-    records.checkpoint(PendingCheckpoint(7, state, best))
+    writer, _, events = begun()
+    writer.write_row(7, {})
+    state, best = serialize({"steps": 7}), serialize({"steps": 5})
+    writer.write_checkpoint(PendingCheckpoint(7, state, best))
     assert events[:2] == [("row", 7)] * 2
     assert events[2:] == [
-        ("settle", None),
-        ("settle", None),
+        ("flush", None),
+        ("flush", None),
         ("best", best),
         ("step_000000000007", state),
         ("last", state),
@@ -86,27 +86,27 @@ def test_a_checkpoint_is_last_once_its_rows_are_on_the_disk_and_the_best_is_ther
 
 
 def test_a_checkpoint_without_a_new_best_leaves_the_old_one(begun: Begun) -> None:
-    records, _, events = begun()
-    records.checkpoint(PendingCheckpoint(7, packed({}), None))
-    assert [name for name, _ in events] == ["settle", "settle", "step_000000000007", "last"]
+    writer, _, events = begun()
+    writer.write_checkpoint(PendingCheckpoint(7, serialize({}), None))
+    assert [name for name, _ in events] == ["flush", "flush", "step_000000000007", "last"]
 
 
 def test_a_checkpoint_that_waits_has_a_last_chance_before_the_next(begun: Begun) -> None:
-    records, checkpoints, events = begun()
+    writer, checkpoints, events = begun()
     checkpoints.full = True
-    records.checkpoint(PendingCheckpoint(7, packed({}), packed({})))
+    writer.write_checkpoint(PendingCheckpoint(7, serialize({}), serialize({})))
     checkpoints.full = False
-    records.checkpoint(PendingCheckpoint(9, packed({}), None))
-    saved = [name for name, _ in events if name != "settle"]
+    writer.write_checkpoint(PendingCheckpoint(9, serialize({}), None))
+    saved = [name for name, _ in events if name != "flush"]
     assert saved == ["best", "step_000000000007", "last", "step_000000000009", "last"]
 
 
 def test_a_checkpoint_is_tried_again_at_the_end_before_the_summary(begun: Begun, tmp_path: Path) -> None:
-    records, checkpoints, events = begun()
+    writer, checkpoints, events = begun()
     checkpoints.full = True
-    records.checkpoint(PendingCheckpoint(7, packed({}), None))
+    writer.write_checkpoint(PendingCheckpoint(7, serialize({}), None))
     checkpoints.full = False
-    records.end({"status": "finished"}, patient=True)
+    writer.finish({"status": "finished"}, wait_for_disk=True)
     assert [name for name, _ in events][-6:] == [
         "step_000000000007",
         "last",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pgx.runs.lock import hold
+from pgx.runs.lock import lock_run
 from pgx.sweeps.plan import KILLED, STOP_FILE, Job, Plan, launch_until_ended, write_plan
 from pgx.sweeps.progress import read_progress, write_failure
 from pgx.sweeps.report import result_lines
@@ -21,7 +21,7 @@ from tests.command import Command
 def work(run: Path, deadly: bool) -> None:
     """What a job does to its folder, or the first half of it. "failed" stands for any end that leaves a word."""
     run.mkdir(exist_ok=True)
-    with hold(run):
+    with lock_run(run):
         if deadly:
             os.kill(os.getpid(), signal.SIGKILL)
         write_failure(run, "as it should")

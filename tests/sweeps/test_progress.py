@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from pgx.core.stopping import StopAtCheckpoint
-from pgx.runs.lock import hold
-from pgx.runs.writer import refuse_used
+from pgx.runs.lock import lock_run
+from pgx.runs.writer import refuse_existing_run
 from pgx.sweeps.progress import Progress, clear_run, read_progress, resumable, seconds_left, write_failure
 from pgx.training.callbacks import Stop, TrainingState
 from tests.conftest import Make, small, stop_when
@@ -71,7 +71,7 @@ def test_a_second_trainer_in_the_folder_is_refused_and_harms_nothing(make: Make,
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*") if path.name != "run.lock"}
     again = make(*RUN, "trainer.total_steps=5000")
     again.load_state_dict(again.checkpoints.load("last"))
-    with hold(tmp_path / "run"), pytest.raises(Exception, match="is at work there"):
+    with lock_run(tmp_path / "run"), pytest.raises(Exception, match="is at work there"):
         again.train()
     assert {path: path.read_bytes() for path in before} == before
 
@@ -80,7 +80,7 @@ def test_a_failure_before_the_beginning_is_noted_and_leaves_room_for_another_try
     write_failure(tmp_path / "run", "no such robot")
     run = read_progress(tmp_path / "run")
     assert (run.state, run.error, run.steps) == ("failed", "no such robot", 0)
-    refuse_used(tmp_path / "run")
+    refuse_existing_run(tmp_path / "run")
 
 
 def test_what_died_before_its_first_checkpoint_can_begin_anew(make: Make, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pgx.config.compose import compose
 from pgx.config.validate import problems_of
 from pgx.core.errors import RunError, WorkersLost
 from pgx.distributed.shared_memory import allocate
-from pgx.runs.loggers.jsonl import read
+from pgx.runs.loggers.jsonl import read_rows
 from pgx.runs.writer import PendingCheckpoint
 from pgx.training.a3c import A3C, StartCommand, Worker
 from pgx.training.trainer import Trainer
@@ -44,14 +44,14 @@ def pids(trainer: Trainer) -> list[int]:
 
 def at_iteration(trainer: Trainer, number: int, do: Callable[[], None]) -> None:
     """Do something when so many iterations have been reported."""
-    original = trainer.iterations.next
+    original = trainer.loop.next
 
     def wrapped(counters: object) -> object:
         if trainer.counters.iterations == number:
             do()
         return original(counters)
 
-    trainer.iterations.next = wrapped
+    trainer.loop.next = wrapped
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_one_worker_is_the_synchronous_run_to_the_bit(make: Make, overrides: lis
     one, two = alone.learner.state_dict(), worker.learner.state_dict()
     for group in ("optimizer", "critic_optimizer"):
         assert all(map(torch.equal, one[group]["moments"], two[group]["moments"]))
-    rows = [read(trainer.run_dir / "metrics.jsonl") for trainer in (alone, worker)]
+    rows = [read_rows(trainer.run_dir / "metrics.jsonl") for trainer in (alone, worker)]
     own = {"rollout/policy_lag", "rollout/worker_restarts"}
     assert rows[1][0].keys() - rows[0][0].keys() == own
     assert all(row["rollout/policy_lag"] == 0 for row in rows[1])
@@ -108,13 +108,13 @@ def test_no_update_is_lost_or_counted_twice(make: Make) -> None:
 def test_workers_rest_at_each_checkpoint_however_late_it_is_noticed(make: Make) -> None:
     settings = ["trainer.total_steps=2000", "trainer.checkpoint_every=700", "runner.workers=2"]
     trainer = make("algo=a3c", *CARTPOLE, *settings)
-    following = trainer.iterations.next
+    following = trainer.loop.next
 
     def late(counters: object) -> object:
         time.sleep(0.01)  # a worker makes some updates meanwhile
         return following(counters)
 
-    trainer.iterations.next = late
+    trainer.loop.next = late
     trainer.train()
     saved = sorted(int(name.split("_")[1]) for name in trainer.checkpoints.names() if "step" in name)
     assert len(saved) == 3
@@ -127,7 +127,7 @@ def test_workers_learn_from_different_episodes_at_once(make: Make) -> None:
     """Every update is looked at: some come from parameters that others have left behind."""
     trainer = make("algo=a3c", *CARTPOLE, "trainer.total_steps=4000", "logger.every=1", "runner.workers=2")
     trainer.train()
-    rows = read(trainer.run_dir / "metrics.jsonl")
+    rows = read_rows(trainer.run_dir / "metrics.jsonl")
     assert len(rows) == trainer.counters.iterations
     lags = [row["rollout/policy_lag"] for row in rows]
     assert min(lags) >= 0 and sum(lags) > 0
@@ -140,7 +140,7 @@ def test_the_rate_falls_with_the_steps_of_all(make: Make) -> None:
     settings = ["trainer.total_steps=4000", "logger.every=1", "optimizer.schedule=linear"]
     trainer = make("algo=a3c", *CARTPOLE, *settings, "runner.workers=2")
     trainer.train()
-    rows = read(trainer.run_dir / "metrics.jsonl")
+    rows = read_rows(trainer.run_dir / "metrics.jsonl")
     full = 7e-4
     for row in rows:
         # A report is heard a little after its progress was asked for.
@@ -164,7 +164,7 @@ def test_a_killed_worker_is_replaced_and_the_run_ends_as_if_nothing_had_happened
     common, counters = company(trainer).common, trainer.counters
     assert int(common.steps.sum()) == counters.steps == int(trainer.agent.normalizer.moments.count)
     assert int(common.updates.sum()) == counters.iterations
-    rows = read(trainer.run_dir / "metrics.jsonl")
+    rows = read_rows(trainer.run_dir / "metrics.jsonl")
     assert rows[-1]["rollout/worker_restarts"] == 2
     assert not any(map(is_running, killed))
 
@@ -204,7 +204,7 @@ def test_what_is_saved_is_what_the_workers_made_and_a_resumed_run_begins_with_it
     second.load_state_dict(state)
     assert torch.equal(parameters(first), parameters(second))
     second.runner.begin(second.counters.iterations)
-    second.iterations.pause()
+    second.loop.pause()
     begun = company(second).common
     assert int(begun.steps.sum()) >= first.counters.steps
     second.runner.close()
@@ -213,7 +213,7 @@ def test_what_is_saved_is_what_the_workers_made_and_a_resumed_run_begins_with_it
     third.train()
     assert third.counters.steps >= 2000
     assert int(third.agent.normalizer.moments.count) == third.counters.steps
-    steps = [row["step"] for row in read(third.run_dir / "metrics.jsonl")]
+    steps = [row["step"] for row in read_rows(third.run_dir / "metrics.jsonl")]
     assert steps == sorted(set(steps)) and steps[-1] > 1000
 
 
@@ -223,13 +223,13 @@ def test_one_worker_resumed_ends_with_the_bits_of_one_that_went_on(make: Make) -
     whole = make(*settings, name="whole")
     whole.train()
     cut = make(*settings, name="cut")
-    saved = cut.records.checkpoint
+    saved = cut.writer.write_checkpoint
 
     def save_and_stop(unwritten: PendingCheckpoint) -> None:
         saved(unwritten)
         raise KeyboardInterrupt
 
-    cut.records.checkpoint = save_and_stop
+    cut.writer.write_checkpoint = save_and_stop
     with pytest.raises(KeyboardInterrupt):
         cut.train()
     assert cut.counters.steps < 400
@@ -317,7 +317,7 @@ def test_a_run_can_be_evaluated_like_any_other(
     run = [str(tmp_path / "run")]
     assert evaluate(run, [], "last", 4, None, ["deterministic"], 0, trust=False, as_json=False) == 0
     assert "4 deterministic episodes" in capsys.readouterr().out
-    rows = read(tmp_path / "run" / "metrics.jsonl")
+    rows = read_rows(tmp_path / "run" / "metrics.jsonl")
     assert sum("eval/episode_return" in row for row in rows) == trainer.counters.steps // 200
 
 

@@ -23,7 +23,7 @@ from pgx.core.errors import RunError, WorkersLost
 from pgx.rollouts.actor_learner import ActorLearner
 from pgx.rollouts.shared_parameters import inference_tensors
 from pgx.rollouts.sizes import resolve_sizes, size_problems
-from pgx.runs.loggers.jsonl import read
+from pgx.runs.loggers.jsonl import read_rows
 from pgx.training.trainer import Trainer
 from tests.conftest import Make, parameters
 from tests.processes import is_running, wait_until
@@ -325,7 +325,7 @@ def test_without_restarts_left_the_run_ends_with_a_checkpoint_and_no_actors(
     runner.collect = kill_and_collect  # type: ignore[method-assign]
     with pytest.raises(WorkersLost, match=r"signal 9 \(Killed\).*max_restarts=1"):
         trainer.train()
-    rows = read(tmp_path / "run" / "metrics.jsonl")
+    rows = read_rows(tmp_path / "run" / "metrics.jsonl")
     assert rows[-1]["rollout/worker_restarts"] == 1
     state = trainer.checkpoints.load("last")
     assert state["counters"]["steps"] == trainer.counters.steps == rows[-1]["step"] > 0

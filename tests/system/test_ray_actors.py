@@ -16,7 +16,7 @@ from pgx.core.agent import Agent
 from pgx.core.data import Rollout
 from pgx.core.errors import RunError, UserError, WorkersLost
 from pgx.distributed.ray_cluster import LOG_FILTER_VARIABLE
-from pgx.runs.loggers.jsonl import read
+from pgx.runs.loggers.jsonl import read_rows
 from pgx.training.trainer import Trainer
 from tests.conftest import Make
 from tests.processes import assert_only_stopping, is_running, wait_until
@@ -158,7 +158,7 @@ def test_a_node_removed_during_a_run_loses_and_repeats_no_step(
     seen = [tuple(row.tolist()) for rollout in rollouts for row in rollout.next_obs[rollout.valid]]
     assert summary["status"] == "finished" and len(first_actors) == 2
     assert summary["steps"] == sum(rollout.steps for rollout in rollouts) == len(seen) == len(set(seen))
-    rows = read(tmp_path / "run" / "metrics.jsonl")
+    rows = read_rows(tmp_path / "run" / "metrics.jsonl")
     assert rows[-1]["rollout/worker_restarts"] == 1
     wait_until(lambda: not actor_processes())  # Ray stops processes with a delay
 
@@ -276,7 +276,7 @@ def test_a_run_on_the_auto_cluster_prints_no_messages_of_ray(
     with training(tmp_path / "run", ON_RAY, "runner.address=auto", "logger.console=plain") as (process, _):
         os.kill(min(actor_processes()), signal.SIGKILL)
         metrics = tmp_path / "run" / "metrics.jsonl"
-        wait_until(lambda: read(metrics)[-1]["rollout/worker_restarts"] == 1)
+        wait_until(lambda: read_rows(metrics)[-1]["rollout/worker_restarts"] == 1)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=300)
     assert process.returncode == 130

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pgx.runs.lock import LOCK, HeldError, Holder, hold, holder, last_holder
+from pgx.runs.lock import LOCK, LockHolder, RunLockedError, holder, last_holder, lock_run
 
 HOLD = """
 import sys, time
@@ -38,9 +38,9 @@ def held(tmp_path: Path) -> "subprocess.Popen[str]":
 def test_a_folder_that_another_process_holds_is_refused_with_the_name_of_the_process(
     tmp_path: Path, held: "subprocess.Popen[str]"
 ) -> None:
-    who = Holder(os.uname().nodename, held.pid)
+    who = LockHolder(os.uname().nodename, held.pid)
     assert holder(tmp_path) == who
-    with pytest.raises(HeldError) as refused, hold(tmp_path):
+    with pytest.raises(RunLockedError) as refused, lock_run(tmp_path):
         raise AssertionError("both hold it")
     assert str(held.pid) in str(refused.value) and str(tmp_path) in str(refused.value)
     assert holder(tmp_path) == who  # the refused process has not overwritten it
@@ -50,9 +50,9 @@ def test_a_killed_process_releases_the_lock(tmp_path: Path, held: "subprocess.Po
     held.send_signal(signal.SIGKILL)
     held.wait()
     assert holder(tmp_path) is None
-    assert last_holder(tmp_path) == Holder(os.uname().nodename, held.pid)
-    with hold(tmp_path):
-        assert last_holder(tmp_path) == Holder(os.uname().nodename, os.getpid())
+    assert last_holder(tmp_path) == LockHolder(os.uname().nodename, held.pid)
+    with lock_run(tmp_path):
+        assert last_holder(tmp_path) == LockHolder(os.uname().nodename, os.getpid())
     assert holder(tmp_path) is None
 
 
@@ -91,5 +91,5 @@ def test_reading_the_holder_blocks_no_other_process(tmp_path: Path) -> None:
     command = [sys.executable, "-c", LOOK, str(tmp_path / LOCK)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as looking:
         assert looking.stdout is not None and looking.stdout.readline() == "looking\n"
-        with hold(tmp_path):
-            assert holder(tmp_path) == Holder(os.uname().nodename, os.getpid())
+        with lock_run(tmp_path):
+            assert holder(tmp_path) == LockHolder(os.uname().nodename, os.getpid())

@@ -14,7 +14,7 @@ import pytest
 from pgx.cli.run_folder import create_unique_folder
 from pgx.cli.sweep_jobs import _plan, _with_folders
 from pgx.core.errors import UserError
-from pgx.runs.lock import hold
+from pgx.runs.lock import lock_run
 from pgx.sweeps.progress import read_progress
 from tests.command import Command
 from tests.system.command import SMALL, TINY, begin, jobs, same, summary, wait_for
@@ -152,7 +152,7 @@ def test_another_sweep_in_its_folder_is_refused_with_the_difference(command: Com
 
 def test_a_running_sweep_is_refused(command: Command, tmp_path: Path) -> None:
     assert command("train", "-m", "seed=0,1", *TINY, "hydra.sweep.dir=sweep")[0] == 0
-    with hold(tmp_path / "sweep"):
+    with lock_run(tmp_path / "sweep"):
         code, _, err = command("sweep", "resume", "sweep")
     assert code == 2 and f"process {os.getpid()}" in err
 

@@ -31,7 +31,7 @@ from tensorboard.plugins.hparams.list_session_groups import Handler
 
 from pgx.cli.tensorboard import RunLinks
 from pgx.config.run_config import FIXED, NAMED
-from pgx.runs.loggers.tensorboard import CHARTS, MAIN
+from pgx.runs.loggers.tensorboard import CHARTS, MAIN_COLUMNS
 from pgx.runs.metrics import TABLE, tag
 from pgx.runs.names import Names, runs_below
 from tests.conftest import Make, small
@@ -135,7 +135,7 @@ def test_hparams_has_a_row_for_every_run_with_the_main_columns_first(make: Make,
     (tmp_path / "links").mkdir()
     RunLinks(tmp_path / "runs", tmp_path / "links").update()
     experiment, rows = hparams_of(tmp_path / "links")
-    assert [info.name for info in experiment.hparam_infos][:5] == list(MAIN)
+    assert [info.name for info in experiment.hparam_infos][:5] == list(MAIN_COLUMNS)
     columns = {info.name: info.type for info in experiment.hparam_infos}
     assert columns["algo.max_kl"] == columns["algo.target_kl"] == DATA_TYPE_FLOAT64
     metrics = [info.name.tag for info in experiment.metric_infos]

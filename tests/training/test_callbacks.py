@@ -7,7 +7,7 @@ import pytest
 
 from pgx.core.errors import RunError, UserError
 from pgx.core.metrics import Metric
-from pgx.runs.loggers.jsonl import read
+from pgx.runs.loggers.jsonl import read_rows
 from pgx.runs.writer import read_summary
 from pgx.training.callbacks import STOP, TrainingState, as_callback
 from tests.conftest import Make, parameters, small
@@ -52,9 +52,9 @@ def test_a_callback_sees_each_iteration_between_start_and_end_and_changes_nothin
         for state in states[1:-1]
         if state.metrics
     )
-    rows = read(tmp_path / "watched" / "metrics.jsonl")
+    rows = read_rows(tmp_path / "watched" / "metrics.jsonl")
     assert [row["mine/twice"] for row in rows] == [2 * row["step"] for row in rows]
-    plain_rows = read(tmp_path / "plain" / "metrics.jsonl")
+    plain_rows = read_rows(tmp_path / "plain" / "metrics.jsonl")
     assert {row["step"]: row["health/kl"] for row in plain_rows} == {
         state.step: state.metrics["health/kl"] for state in states if state.metrics
     }
@@ -106,7 +106,7 @@ def test_a_callback_that_fails_ends_the_run_as_failed_with_a_checkpoint_of_the_i
     assert summary["status"] == "failed" and summary["error"] == "ZeroDivisionError: mean of no episode"
     assert summary["iterations"] == 2
     assert trainer.checkpoints.load("last")["counters"]["iterations"] == 2
-    assert read(tmp_path / "run" / "metrics.jsonl")[-1]["step"] == summary["steps"]
+    assert read_rows(tmp_path / "run" / "metrics.jsonl")[-1]["step"] == summary["steps"]
 
 
 def test_on_end_sees_that_the_run_failed(make: Make) -> None:
@@ -116,7 +116,7 @@ def test_on_end_sees_that_the_run_failed(make: Make) -> None:
     def broken(counters: object) -> Any:
         raise RunError("no more environments")
 
-    trainer.iterations.next = broken  # type: ignore[method-assign]
+    trainer.loop.next = broken  # type: ignore[method-assign]
     with pytest.raises(RunError, match="no more environments"):
         trainer.train()
     assert [name for name, _ in recorder.calls] == ["start", "end"]

@@ -15,7 +15,7 @@ from pgx.config.compose import compose
 from pgx.config.validate import validate
 from pgx.rollouts.sources import Episode
 from pgx.training.build import load_agent
-from pgx.training.evaluation import OnStep, never, play, unwatched
+from pgx.training.evaluation import ProgressCallback, ignore_progress, never_stop, play
 from pgx.training.videos import PeriodicVideo
 from tests.command import Command
 from tests.conftest import Make
@@ -31,7 +31,15 @@ def coin_episodes(make: Make, tmp_path: Path, episodes: int, max_steps: int) -> 
     cfg = validate(compose([*COIN, f"run_dir={tmp_path / 'coin'}"]))
     agent, envs, _ = load_agent(cfg, tmp_path / "coin", "last", max_envs=4)
     played = play(
-        agent, agent.act_greedily, envs, episodes, 3, torch.device("cpu"), max_steps, never, unwatched
+        agent,
+        agent.act_greedily,
+        envs,
+        episodes,
+        3,
+        torch.device("cpu"),
+        max_steps,
+        never_stop,
+        ignore_progress,
     )
     envs.close()
     return played
@@ -85,14 +93,14 @@ def test_a_run_that_evaluates_an_endless_episode_stops_when_asked_and_keeps_its_
     trainer = make(*ENDLESS, *limits)
     asked: list[int] = []
 
-    def stopping(prefix: str, episodes: int, interval: float) -> OnStep:
+    def stopping(prefix: str, episodes: int, interval: float) -> ProgressCallback:
         def on_step(played: int, steps: int) -> None:
             asked.append(steps)
             trainer.stop_requested = len(asked) == 50
 
         return on_step
 
-    monkeypatch.setattr(sys.modules["pgx.training.build"], "line_progress", stopping)
+    monkeypatch.setattr(sys.modules["pgx.training.build"], "print_progress", stopping)
     assert trainer.train()["status"] == "interrupted"
     assert len(asked) == 50
     assert trainer.checkpoints.load("last")["counters"]["steps"] == 32
@@ -115,7 +123,7 @@ def test_training_says_what_its_evaluation_cut(
 def test_a_video_that_is_stopped_is_dropped(make: Make, tmp_path: Path) -> None:
     trainer = make(*ENDLESS, "trainer.record_every=32", "trainer.record_seconds=1")
     shown: list[object] = []
-    trainer.records.film = lambda *clip: shown.append(clip)  # type: ignore[method-assign]
+    trainer.writer.write_video = lambda *clip: shown.append(clip)  # type: ignore[method-assign]
     (video,) = [c.given for c in trainer.callbacks if isinstance(c.given, PeriodicVideo)]
     state = replace(trainer._state(0, None, {}), step=64, iteration=1)
     video.on_iteration(state)

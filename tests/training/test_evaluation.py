@@ -18,7 +18,14 @@ from pgx.core.seeding import derive
 from pgx.rollouts.sources import Episode
 from pgx.runs.checkpoints import Checkpoints
 from pgx.training.build import load_agent
-from pgx.training.evaluation import episode_metrics, evaluation_metrics, never, play, success_rate, unwatched
+from pgx.training.evaluation import (
+    episode_metrics,
+    evaluation_metrics,
+    ignore_progress,
+    never_stop,
+    play,
+    success_rate,
+)
 from pgx.training.nan_debug.post_mortem import write_bundle
 from tests.command import Command
 from tests.conftest import Make, composed
@@ -83,7 +90,7 @@ def test_an_episode_starts_without_the_recurrent_state_of_the_previous_one(make:
         return agent.act_greedily(obs)
 
     envs = trainer.runner.envs
-    played = play(agent, act, envs, 12, 0, torch.device("cpu"), 100, never, unwatched)
+    played = play(agent, act, envs, 12, 0, torch.device("cpu"), 100, never_stop, ignore_progress)
     assert len(played) == 12 and len(began) >= 12
 
 
@@ -104,11 +111,19 @@ def test_each_environment_plays_its_share(make: Make) -> None:
             5 + i,
             torch.device("cpu"),
             99,
-            never,
-            unwatched,
+            never_stop,
+            ignore_progress,
         )
     played = play(
-        trainer.agent, trainer.agent.act_greedily, envs, 6, 5, torch.device("cpu"), 99, never, unwatched
+        trainer.agent,
+        trainer.agent.act_greedily,
+        envs,
+        6,
+        5,
+        torch.device("cpu"),
+        99,
+        never_stop,
+        ignore_progress,
     )
     assert sorted(e.length for e in played) == sorted(e.length for e in expected)
 
@@ -122,7 +137,15 @@ def test_each_round_of_cut_episodes_has_starts_of_its_own(
     reset = envs.reset
     monkeypatch.setattr(envs, "reset", lambda seed: seeds.append(seed) or reset(seed))
     played = play(
-        trainer.agent, trainer.agent.act_greedily, envs, 12, 5, torch.device("cpu"), 3, never, unwatched
+        trainer.agent,
+        trainer.agent.act_greedily,
+        envs,
+        12,
+        5,
+        torch.device("cpu"),
+        3,
+        never_stop,
+        ignore_progress,
     )
     assert [(e.length, e.cut) for e in played] == [(3, True)] * 12
     assert seeds[0] == 5 and len(set(seeds)) == len(seeds) == 3
@@ -141,7 +164,15 @@ def test_an_episode_s_task_is_done_if_its_last_step_says_so(
     )
     sampling = torch.Generator().manual_seed(0)
     played = play(
-        agent, lambda obs: agent.act(obs, sampling), envs, 30, 7, torch.device("cpu"), 1000, never, unwatched
+        agent,
+        lambda obs: agent.act(obs, sampling),
+        envs,
+        30,
+        7,
+        torch.device("cpu"),
+        1000,
+        never_stop,
+        ignore_progress,
     )
     envs.close()
     assert {episode.success for episode in played} == {True, False}
@@ -157,7 +188,15 @@ def test_episodes_that_say_nothing_are_left_out(make: Make, tmp_path: Path, back
     )
     sampling = torch.Generator().manual_seed(0)
     played = play(
-        agent, lambda obs: agent.act(obs, sampling), envs, 40, 7, torch.device("cpu"), 1000, never, unwatched
+        agent,
+        lambda obs: agent.act(obs, sampling),
+        envs,
+        40,
+        7,
+        torch.device("cpu"),
+        1000,
+        never_stop,
+        ignore_progress,
     )
     envs.close()
     assert {episode.success for episode in played} == {True, False, None}
@@ -216,7 +255,15 @@ def test_episodes_of_any_length_count_alike(make: Make, tmp_path: Path, num_envs
     lengths: list[int] = []
     for seed in range(4):
         played = play(
-            agent, agent.act_greedily, envs, 16, 100 * seed, torch.device("cpu"), 1000, never, unwatched
+            agent,
+            agent.act_greedily,
+            envs,
+            16,
+            100 * seed,
+            torch.device("cpu"),
+            1000,
+            never_stop,
+            ignore_progress,
         )
         lengths += [episode.length for episode in played]
     envs.close()
@@ -243,7 +290,9 @@ def test_the_best_checkpoint_earns_what_was_logged_when_it_became_the_best(
     cfg = composed(*chosen, "env.num_envs=4", f"run_dir={tmp_path / 'run'}")
     agent, envs, _ = load_agent(validate(cfg), tmp_path / "run", "best", max_envs=4)
     start = derive(3, "evaluation", best["iterations"])
-    played = play(agent, agent.act_greedily, envs, 5, start, torch.device("cpu"), 1000, never, unwatched)
+    played = play(
+        agent, agent.act_greedily, envs, 5, start, torch.device("cpu"), 1000, never_stop, ignore_progress
+    )
     envs.close()
     assert logged["eval/episode_return"] == np.mean([episode.episode_return for episode in played])
 
@@ -267,7 +316,7 @@ def test_every_command_that_plays_has_the_torch_threads_of_the_run(
     trainer = make(*painted, "trainer.total_steps=64", "runner.rollout_steps=16", "torch_threads=2")
     trainer.train()
     failure = NotFiniteError("iteration 1: as if")
-    bundle = write_bundle(tmp_path, trainer.records.config, Checkpoints(tmp_path / "none"), 1, failure)
+    bundle = write_bundle(tmp_path, trainer.writer.config, Checkpoints(tmp_path / "none"), 1, failure)
     arguments = [str(bundle) if word == "BUNDLE" else word for word in line.split()]
     try:
         torch.set_num_threads(1)

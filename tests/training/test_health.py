@@ -34,11 +34,11 @@ from tests.conftest import Make, as_observations, small
 
 def looked(
     make: Make, name: str, env: str = "env=Pendulum-v1", policy: Sequence[str] = ()
-) -> tuple[Trainer, Batch, health.Before]:
+) -> tuple[Trainer, Batch, health.BeforeUpdate]:
     trainer = make(*small(name), env, *policy)
     rollout = trainer.runner.collect(trainer.agent)
     batch = trainer.algorithm.estimate(trainer.agent, rollout)
-    return trainer, batch, health.look(trainer.agent, batch)
+    return trainer, batch, health.before_update(trainer.agent, batch)
 
 
 def test_an_agent_that_did_not_move_is_at_rest(make: Make) -> None:
@@ -103,7 +103,7 @@ def test_every_health_metric_is_its_own_definition() -> None:
         value_target=value + torch.randn(ROWS, generator=generator),
     )
     advantage, target = batch.advantage, batch.value_target
-    before, parameters = health.look(agent, batch), list(agent.policy.parameters())
+    before, parameters = health.before_update(agent, batch), list(agent.policy.parameters())
     start = flatten(parameters)
     weighted = ((agent.policy(batch.obs).log_prob(batch.action) - batch.log_prob).exp() * advantage).mean()
     slope = torch.cat([part.flatten() for part in torch.autograd.grad(weighted, parameters)])
@@ -146,7 +146,7 @@ def test_every_health_metric_is_its_own_definition() -> None:
 
 def test_the_normaliser_s_kl_is_of_the_old_statistics_to_the_present_ones() -> None:
     agent, rollout = agent_for(OBS), rollout_with_reset_rows(0)
-    through = health.look_through(agent, rollout)
+    through = health.before_normalizer_update(agent, rollout)
     old = agent.policy(rollout_observations(agent, rollout))
     agent.normalizer.observe(5.0 + 3.0 * rollout.obs[rollout.valid])
     new = agent.policy(rollout_observations(agent, rollout))
@@ -164,7 +164,9 @@ def test_rows_that_are_looked_at_are_spread_over_the_rollout(steps: int) -> None
     rows = int(valid.sum())
     assert not (kept & ~valid).any()
     assert (
-        int(kept.sum()) == rows if rows <= health.LOOKED else health.LOOKED <= kept.sum() < 2 * health.LOOKED
+        int(kept.sum()) == rows
+        if rows <= health.NORMALIZER_KL_ROWS
+        else health.NORMALIZER_KL_ROWS <= kept.sum() < 2 * health.NORMALIZER_KL_ROWS
     )
     quarters = [int(quarter.sum()) for quarter in kept.tensor_split(4)]
     assert max(quarters) < 1.3 * min(quarters)
@@ -259,7 +261,7 @@ def test_clipped_rewards_and_actions_are_counted(
         return rollouts[-1]
 
     monkeypatch.setattr(trainer.runner, "collect", kept)
-    metrics = trainer.iterations.next(trainer.counters).metrics
+    metrics = trainer.loop.next(trainer.counters).metrics
     (rollout,) = rollouts
     action, reward = rollout.action[rollout.valid], rollout.reward[rollout.valid]
     outside = float((action.abs() > 1.0).float().mean()) if continuous == "gaussian" else 0.0

@@ -17,7 +17,7 @@ from pgx.core.specs import Continuous, Discrete
 from pgx.envs.vector import Step
 from pgx.rollouts import collector
 from pgx.rollouts.collector import RolloutBuffer, RolloutCollector
-from pgx.runs.loggers.jsonl import read
+from pgx.runs.loggers.jsonl import read_rows
 from pgx.training import health
 from pgx.training import loop as iterations
 from pgx.training.loop import SyncLoop, iterate
@@ -30,8 +30,8 @@ A2C = ["algo=a2c", "env=CartPole-v1", "env.backend=gymnasium", "runner.rollout_s
 
 
 def synchronous(trainer: Trainer) -> SyncLoop:
-    assert isinstance(trainer.iterations, SyncLoop)
-    return trainer.iterations
+    assert isinstance(trainer.loop, SyncLoop)
+    return trainer.loop
 
 
 def test_progress_is_the_used_fraction_of_the_budget(make: Make) -> None:
@@ -164,7 +164,7 @@ def test_a_dataset_warms_statistics_up_without_steps(make: Make) -> None:
 def test_a_warm_up_counts_as_steps_and_not_as_an_update(make: Make) -> None:
     trainer = make(*PPO, "env.normalizer_warmup_steps=2000")
     trainer.train()
-    rows = read(trainer.run_dir / "metrics.jsonl")
+    rows = read_rows(trainer.run_dir / "metrics.jsonl")
     assert [row["time/iteration"] for row in rows] == [1.0, 2.0]
     # At most a tenth of 512 steps, then two rollouts of 4 x 64.
     first = 52 + 256
@@ -180,7 +180,7 @@ def test_after_a_warm_up_the_first_update_changes_statistics_little(make: Make) 
         trainer = make(*PPO, *counter, *warmup, name=f"w{steps}")
         trainer.total_steps = 500
         trainer.train()
-        moved[steps] = read(trainer.run_dir / "metrics.jsonl")[0]["health/normalizer_kl"]
+        moved[steps] = read_rows(trainer.run_dir / "metrics.jsonl")[0]["health/normalizer_kl"]
     assert 0 < moved[400] < 0.05 * moved[0]
 
 

@@ -16,9 +16,9 @@ from pgx.core.agent import Policy
 from pgx.core.data import Batch, Rollout
 from pgx.core.errors import RunError
 from pgx.core.nonfinite import NotFiniteError
-from pgx.runs.checkpoints import packed, snapshot, unpacked
-from pgx.runs.loggers.jsonl import read
-from pgx.training.nan_debug.post_mortem import FAILURE, learned, read_attempt
+from pgx.runs.checkpoints import read_state, serialize, snapshot
+from pgx.runs.loggers.jsonl import read_rows
+from pgx.training.nan_debug.post_mortem import FAILURE_FILE, learned_state, read_attempt
 from tests.conftest import Make, parameters, small
 
 BROKEN = 3  # the iteration whose update fails
@@ -75,7 +75,7 @@ def test_an_update_that_fails_names_the_tensor_and_the_line_and_fails_again(
     assert summary["status"] == "failed" and f" {what}: " in summary["error"]
     assert all(bool(v.isfinite().all()) for v in trainer.checkpoints.load("last")["agent"]["policy"].values())
     (bundle,) = (tmp_path / "run" / "post_mortem").iterdir()
-    assert json.loads((bundle / FAILURE).read_text())["iteration"] == BROKEN
+    assert json.loads((bundle / FAILURE_FILE).read_text())["iteration"] == BROKEN
     attempt = read_attempt(bundle)
     assert float(attempt.rollout.reward.max()) == 1e9
     again = make(*SETTINGS, "algo.normalize_advantage=off", name="other")
@@ -93,7 +93,7 @@ def test_the_bundle_of_an_update_is_of_the_moment_before_it(
 
     def watched(agent: object, learner: object, rollout: Rollout, progress: float) -> dict[str, float]:
         moments.append(
-            (snapshot(learned(trainer.agent, trainer.learner)), snapshot(rollout.action), progress)
+            (snapshot(learned_state(trainer.agent, trainer.learner)), snapshot(rollout.action), progress)
         )
         return update(agent, learner, rollout, progress)
 
@@ -108,10 +108,10 @@ def test_the_bundle_of_an_update_is_of_the_moment_before_it(
             assert torch.equal(attempt.before["agent"][network][name], value)
     assert torch.equal(attempt.before["learner"]["generator"], before["learner"]["generator"])
     # Bundles of pgx 0.1 have `memory` instead of `recurrent_state`.
-    columns = unpacked(bundle / "batch.pt")
+    columns = read_state(bundle / "batch.pt")
     state = columns["memory"] = torch.ones(*columns["log_prob"].shape, 2)
     del columns["recurrent_state"]
-    (bundle / "batch.pt").write_bytes(packed(columns))
+    (bundle / "batch.pt").write_bytes(serialize(columns))
     assert torch.equal(read_attempt(bundle).rollout.recurrent_state, state)
 
 
@@ -121,20 +121,20 @@ def test_an_update_that_fails_can_be_skipped_as_if_it_had_not_been_made(
     trainer = make(*SETTINGS, "algo.normalize_advantage=off", "trainer.on_nan=skip_update")
     fail(trainer, monkeypatch, "loss")
     moments = []
-    undone = trainer.iterations._undone
+    undone = trainer.loop._undo_if_nonfinite
 
     def watched(attempt: object, iteration: int) -> bool:
         skipped = undone(attempt, iteration)
         moments.append((attempt, skipped, parameters(trainer)))
         return skipped
 
-    trainer.iterations._undone = watched
+    trainer.loop._undo_if_nonfinite = watched
     summary = trainer.train()
     assert summary["status"] == "finished" and bool(parameters(trainer).isfinite().all())
     assert [skipped for _, skipped, _ in moments] == [n == BROKEN for n in range(1, len(moments) + 1)]
     assert torch.equal(moments[BROKEN - 1][2], moments[BROKEN - 2][2])
     assert not torch.equal(moments[BROKEN][2], moments[BROKEN - 1][2])
-    rows = read(tmp_path / "run" / "metrics.jsonl")
+    rows = read_rows(tmp_path / "run" / "metrics.jsonl")
     assert [n for n, row in enumerate(rows, 1) if "algo/updates_skipped" in row] == [BROKEN]
     assert "health/kl" not in rows[BROKEN - 1] and trainer.counters.skipped == 1
     assert trainer.counters.steps == sum(attempt.rollout.steps for attempt, _, _ in moments)
@@ -210,7 +210,7 @@ def test_an_environment_that_gives_no_numbers_is_named_and_the_run_comes_to_it_a
     ):
         trainer.train()
     (bundle,) = (tmp_path / "run" / "post_mortem").iterdir()
-    batch = unpacked(bundle / "batch.pt")
+    batch = read_state(bundle / "batch.pt")
     column = {"observation": "obs", "reward": "reward"}[fault]
     assert not bool(batch[column][-1].isfinite().all()) and bool(batch[column][:-1].isfinite().all())
     assert (bundle / "checkpoint.pt").is_file() == (trainer.counters.steps >= 4 * checkpoint_every)

@@ -15,10 +15,10 @@ from pgx.core.algorithm import Learner
 from pgx.core.data import Rollout
 from pgx.core.periodic import PeriodicTrigger
 from pgx.rollouts.sources import Episode
-from pgx.runs.loggers.jsonl import read
+from pgx.runs.loggers.jsonl import read_rows
 from pgx.runs.writer import PendingCheckpoint
 from pgx.training.callbacks import STOP, Stop, TrainingState, as_callback
-from pgx.training.loop import RECENT, Counters, Report
+from pgx.training.loop import RECENT_EPISODES, Counters, IterationReport
 from pgx.training.trainer import Trainer
 from tests.conftest import Make, evaluate, parameters, small, stop_when
 
@@ -34,7 +34,7 @@ def test_a_run_leaves_what_is_needed_to_read_evaluate_and_resume_it(make: Make, 
     assert summary == json.loads((run / "summary.json").read_text())
     assert summary["status"] == "finished" and summary["error"] is None
     assert 1000 <= summary["steps"] < 1000 + 256
-    assert summary["iterations"] == len(read(run / "metrics.jsonl"))
+    assert summary["iterations"] == len(read_rows(run / "metrics.jsonl"))
     names = {p.stem for p in (run / "checkpoints").iterdir()}
     assert {"last", "best", f"step_{summary['steps']:012d}"} <= names
     assert len(names) >= 2 + 3  # one a multiple of 256 passed, one at the end
@@ -52,7 +52,7 @@ def build_config(run: Path) -> dict[str, object]:
 def test_metrics_are_of_the_environment_steps_and_raw_returns(make: Make, tmp_path: Path) -> None:
     trainer = make(*small("trpo"), "env=CartPole-v1", "env.scale_reward=true", "trainer.total_steps=1000")
     trainer.train()
-    rows = read(tmp_path / "run" / "metrics.jsonl")
+    rows = read_rows(tmp_path / "run" / "metrics.jsonl")
     assert [row["step"] for row in rows] == sorted({row["step"] for row in rows})
     for row in rows:
         # In CartPole a step earns 1: raw return and length are the same number.
@@ -86,7 +86,7 @@ def test_a_run_resumed_from_a_checkpoint_ends_with_the_bits_of_one_that_went_on(
     whole = make(*settings, name="whole")
     whole.train()
     cut = make(*settings, name="cut")
-    collect, saved = cut.runner.collect, cut.records.checkpoint
+    collect, saved = cut.runner.collect, cut.writer.write_checkpoint
 
     def save_once(unwritten: PendingCheckpoint) -> None:
         saved(unwritten)
@@ -95,7 +95,7 @@ def test_a_run_resumed_from_a_checkpoint_ends_with_the_bits_of_one_that_went_on(
     def stop(agent: object) -> None:
         raise KeyboardInterrupt
 
-    cut.records.checkpoint = save_once
+    cut.writer.write_checkpoint = save_once
     with pytest.raises(KeyboardInterrupt):
         cut.train()
     assert collect is not None and cut.counters.steps < 1000
@@ -103,7 +103,7 @@ def test_a_run_resumed_from_a_checkpoint_ends_with_the_bits_of_one_that_went_on(
     resumed.load_state_dict(resumed.checkpoints.load("last"))
     resumed.train()
     assert torch.equal(parameters(whole), parameters(resumed))
-    rows = [read(tmp_path / run / "metrics.jsonl") for run in ("whole", "cut")]
+    rows = [read_rows(tmp_path / run / "metrics.jsonl") for run in ("whole", "cut")]
     stripped = [[{k: v for k, v in row.items() if not k.startswith("time/")} for row in run] for run in rows]
     assert stripped[0] == stripped[1]
 
@@ -119,7 +119,7 @@ def test_an_update_is_told_the_share_of_the_step_budget_used_before_it(make: Mak
 
     trainer.algorithm.update = noted
     for steps in (0, 128, 448, 512, 600):  # the last iteration may overshoot
-        trainer.iterations.next(Counters(steps=steps))
+        trainer.loop.next(Counters(steps=steps))
     assert told == [0.0, 0.25, 0.875, 1.0, 1.0]
 
 
@@ -127,13 +127,13 @@ def test_rows_past_the_checkpoint_are_dropped_on_resume(make: Make, tmp_path: Pa
     settings = [*small("ppo"), "env=CartPole-v1", "trainer.total_steps=600", "logger.tensorboard=true"]
     make(*settings).train()
     path = tmp_path / "run" / "metrics.jsonl"
-    last = read(path)[-1]["step"]
+    last = read_rows(path)[-1]["step"]
     with path.open("a") as file:
         file.write(json.dumps({"step": last + 5000, "health/kl": 9.0}) + '\n{"step": 99')  # a torn last line
     longer = make(*settings, "trainer.total_steps=1200")
     longer.load_state_dict(longer.checkpoints.load("last"))
     longer.train()
-    steps = [row["step"] for row in read(path)]
+    steps = [row["step"] for row in read_rows(path)]
     assert steps == sorted(set(steps)) and last in steps and last + 5000 not in steps and steps[-1] >= 1200
 
 
@@ -173,11 +173,11 @@ def test_episodes_that_no_row_has_counted_are_in_a_checkpoint(make: Make) -> Non
     one, two = (
         make(*small("a2c"), "env=CartPole-v1", "env.backend=gymnasium", name=name) for name in ("a", "b")
     )
-    one._take(Report(100, [Episode(5.0, 2)] * 3, None), time.perf_counter())
+    one._process(IterationReport(100, [Episode(5.0, 2)] * 3, None), time.perf_counter())
     two.load_state_dict(one.state_dict())
     rows = list[dict[str, float]]()
-    two.records.row = lambda steps, metrics: rows.append(metrics)  # type: ignore[method-assign]
-    two._take(Report(100, [Episode(1.0, 2)], {}), time.perf_counter())
+    two.writer.write_row = lambda steps, metrics: rows.append(metrics)  # type: ignore[method-assign]
+    two._process(IterationReport(100, [Episode(1.0, 2)], {}), time.perf_counter())
     (row,) = rows
     assert (row["rollout/episodes"], row["rollout/episode_return"], row["time/iteration"]) == (4, 4.0, 2)
 
@@ -185,9 +185,11 @@ def test_episodes_that_no_row_has_counted_are_in_a_checkpoint(make: Make) -> Non
 def test_the_best_is_kept_as_it_was_until_it_is_written(make: Make) -> None:
     """Its checkpoint comes with the next one, when the run may be worse again."""
     trainer = make(*small("a2c"), "env=CartPole-v1", "env.backend=gymnasium")
-    trainer.records.row = lambda steps, metrics: None  # type: ignore[method-assign]
+    trainer.writer.write_row = lambda steps, metrics: None  # type: ignore[method-assign]
     for earned in (5.0, 1.0):
-        trainer._take(Report(100, [Episode(earned, 1)] * RECENT, None), time.perf_counter())
+        trainer._process(
+            IterationReport(100, [Episode(earned, 1)] * RECENT_EPISODES, None), time.perf_counter()
+        )
         with torch.no_grad():
             for part in trainer.agent.policy.parameters():
                 part += 1.0
@@ -207,7 +209,7 @@ def test_evaluation_plays_whole_deterministic_episodes_and_disturbs_nothing(
     without.train()
     with_evaluation.train()
     assert torch.equal(parameters(without), parameters(with_evaluation))
-    rows = [row for row in read(tmp_path / "b" / "metrics.jsonl") if "eval/episode_return" in row]
+    rows = [row for row in read_rows(tmp_path / "b" / "metrics.jsonl") if "eval/episode_return" in row]
     assert len(rows) == with_evaluation.counters.steps // 300
     assert all(row["eval/episode_return"] == row["eval/episode_length"] for row in rows)
     first, again, other = (evaluate(with_evaluation, iteration) for iteration in (1, 1, 2))
@@ -221,7 +223,7 @@ def test_health_can_be_looked_at_less_often_without_changing_the_run(make: Make,
     )
     summaries = [often.train(), seldom.train()]
     assert torch.equal(parameters(often), parameters(seldom))
-    rows = [read(tmp_path / str(n) / "metrics.jsonl") for n in (1, 3)]
+    rows = [read_rows(tmp_path / str(n) / "metrics.jsonl") for n in (1, 3)]
     assert len(rows[0]) % 3 != 0 and len(rows[1]) == len(rows[0]) // 3 + 1
     # No episode is lost: the rarer rows count those of the iterations between them, and the last update has one.
     assert sum(r["rollout/episodes"] for r in rows[1]) == sum(r["rollout/episodes"] for r in rows[0])
@@ -247,7 +249,7 @@ def test_a_run_of_fewer_updates_than_logger_every_has_a_row_of_its_last_update(
     own = rule.get(runner, ["algo=a2c", f"runner={runner}"])
     trainer = make(*own, "env=CartPole-v1", "trainer.total_steps=600", "logger.every=1000")
     summary = trainer.train()
-    last = read(tmp_path / "run" / "metrics.jsonl")[-1]
+    last = read_rows(tmp_path / "run" / "metrics.jsonl")[-1]
     assert last["step"] == summary["steps"] and last["time/iteration"] == summary["iterations"]
     assert "health/kl" in last and "rollout/episode_return" in last
 
@@ -260,13 +262,13 @@ def test_a_run_that_is_stopped_between_two_looks_logs_its_episodes_and_logs_them
     stop_when(cut, lambda state: state.step >= 500)
     cut.train()
     path = tmp_path / "run" / "metrics.jsonl"
-    (row,) = read(path)
+    (row,) = read_rows(path)
     assert row["step"] == cut.counters.steps and "health/kl" not in row
     ended = row["rollout/episodes"]
     resumed = make(*settings)
     resumed.load_state_dict(resumed.checkpoints.load("last"))
     resumed.train()
-    (row,) = read(path)
+    (row,) = read_rows(path)
     assert row["step"] == resumed.counters.steps and row["rollout/episodes"] > ended
 
 
@@ -274,17 +276,17 @@ def test_a_row_s_speed_is_since_the_row_before(make: Make) -> None:
     """Seconds of updates between two rows count, whether they were looked at or not; skipped updates add up."""
     trainer = make(*small("a2c"), "env=CartPole-v1", "env.backend=gymnasium")
     rows = list[tuple[int, dict[str, float]]]()
-    trainer.records.row = lambda steps, metrics: rows.append((steps, metrics))  # type: ignore[method-assign]
-    looked = Report(100, [], {})
+    trainer.writer.write_row = lambda steps, metrics: rows.append((steps, metrics))  # type: ignore[method-assign]
+    looked = IterationReport(100, [], {})
     for report, seconds in [(looked, 10.0), (replace(looked, metrics=None), 30.0), (looked, 10.0)]:
-        trainer._take(report, time.perf_counter() - seconds)
+        trainer._process(report, time.perf_counter() - seconds)
     (_, first), (_, second) = rows
     assert [steps for steps, _ in rows] == [100, 300]
     assert first["time/steps_per_second"] == pytest.approx(10.0, rel=0.05)
     assert second["time/steps_per_second"] == pytest.approx(5.0, rel=0.05)
     assert second["time/seconds"] == pytest.approx(50.0, rel=0.05) and second["time/iteration"] == 3
     for _ in range(2):
-        trainer._take(replace(looked, metrics=None, skipped=True), time.perf_counter())
+        trainer._process(replace(looked, metrics=None, skipped=True), time.perf_counter())
     assert [row["algo/updates_skipped"] for _, row in rows[2:]] == [1, 2]
 
 

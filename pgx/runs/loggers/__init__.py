@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Protocol
 from pgx.core.agent import Metrics
 
 
-class Clip(NamedTuple):
+class VideoClip(NamedTuple):
     """A short video."""
 
     gif: bytes  # animated
@@ -13,7 +13,7 @@ class Clip(NamedTuple):
     height: int
 
 
-class Sink(Protocol):
+class Logger(Protocol):
     """Takes the tagged metrics of an iteration, and at the end the summary of the run.
 
     Raises:
@@ -21,11 +21,11 @@ class Sink(Protocol):
     """
 
     def write(self, steps: int, metrics: Metrics) -> None: ...
-    def film(self, steps: int, clip: Clip) -> None:
+    def write_video(self, steps: int, clip: VideoClip) -> None:
         """Show a video of the agent after so many steps."""
         ...
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Have the disk hold what was written."""
         ...
 

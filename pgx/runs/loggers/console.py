@@ -14,7 +14,7 @@ from rich.text import Text
 from pgx.config.run_config import ConsoleStyle
 from pgx.core.agent import Metrics
 from pgx.core.text import shown
-from pgx.runs.loggers import Clip
+from pgx.runs.loggers import VideoClip
 
 Row = tuple[str, str, Callable[[float], str]]  # label, tag, and how its number is written
 
@@ -61,7 +61,7 @@ PANEL: dict[str, tuple[Row, ...]] = {
 # Blocks of each column, by whether the terminal has room for three.
 _WIDE = (("rollout", "share of time"), ("health",), ("rule",))
 _NARROW = (("rollout", "share of time", "rule"), ("health",))
-ROOM = 80  # characters
+WIDE_TERMINAL = 80  # characters
 
 _LINE: tuple[Row, ...] = (
     ("return", "rollout/episode_return_recent", shown),
@@ -95,7 +95,7 @@ class LiveConsole:
             f"{{task.fields[steps]:>{len(f'{total_steps:,}')},.0f}} / {{task.total:,.0f}} steps"
         )
         columns: tuple[ProgressColumn, ...] = (steps, _Rate(), _Eta())
-        if console.width >= ROOM:
+        if console.width >= WIDE_TERMINAL:
             percent = TextColumn("{task.percentage:>3.0f}%")
             columns = (steps, BarColumn(bar_width=None), percent, _Rate(), TimeElapsedColumn(), _Eta())
         self._progress = Progress(*columns, console=console, expand=True)
@@ -113,7 +113,7 @@ class LiveConsole:
 
     def _table(self) -> Table:
         grid = Table.grid(expand=True, padding=(0, 1))
-        columns = _WIDE if self._console.width >= ROOM else _NARROW
+        columns = _WIDE if self._console.width >= WIDE_TERMINAL else _NARROW
         for _ in columns:
             grid.add_column(ratio=1)
         grid.add_row(*(Group(*filter(None, map(self._block, names))) for names in columns))
@@ -136,10 +136,10 @@ class LiveConsole:
                 block.add_row(label, form(self._latest[tag]))
         return block if block.row_count else None
 
-    def film(self, steps: int, clip: Clip) -> None:
+    def write_video(self, steps: int, clip: VideoClip) -> None:
         """A terminal shows none."""
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Nothing stays of what is shown."""
 
     def finish(self, summary: dict[str, Any]) -> None:
@@ -155,8 +155,8 @@ class PlainConsole:
     def __init__(self, interval: float, first_step: int, total_steps: int) -> None:
         self._interval = interval
         self._clock = _Clock(first_step, total_steps)
-        self._spoke = -float("inf")
-        self._unsaid: str | None = None
+        self._printed_at = -float("inf")
+        self._pending_line: str | None = None
         self._latest: Metrics = {}
 
     def write(self, steps: int, metrics: Metrics) -> None:
@@ -164,26 +164,26 @@ class PlainConsole:
         rate, eta = self._clock.at(steps)
         total = self._clock.total_steps
         parts = [f"{label} {form(self._latest[tag])}" for label, tag, form in _LINE if tag in self._latest]
-        self._unsaid = (
+        self._pending_line = (
             f"{steps:>{len(f'{total:,}')},}/{total:,} {min(1.0, steps / total):>4.0%}  {'  '.join(parts)}  "
             f"{rate:,.0f} steps/s  {_eta(eta)}"
         )
-        if time.monotonic() - self._spoke >= self._interval:
-            self._say()
+        if time.monotonic() - self._printed_at >= self._interval:
+            self._print()
 
-    def _say(self) -> None:
-        if self._unsaid is not None:
-            print(self._unsaid, flush=True)
-            self._unsaid, self._spoke = None, time.monotonic()
+    def _print(self) -> None:
+        if self._pending_line is not None:
+            print(self._pending_line, flush=True)
+            self._pending_line, self._printed_at = None, time.monotonic()
 
-    def film(self, steps: int, clip: Clip) -> None:
+    def write_video(self, steps: int, clip: VideoClip) -> None:
         """A terminal shows none."""
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """What was said was flushed."""
 
     def finish(self, summary: dict[str, Any]) -> None:
-        self._say()
+        self._print()
 
     def close(self) -> None:
         """What is left to say was said by `finish`."""
@@ -227,10 +227,10 @@ class _Eta(ProgressColumn):
 
 
 def _eta(seconds: float | None) -> str:
-    return f"eta {'-' if seconds is None else clock_face(seconds)}"
+    return f"eta {'-' if seconds is None else format_seconds(seconds)}"
 
 
-def clock_face(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     minutes, second = divmod(int(seconds + 0.5), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

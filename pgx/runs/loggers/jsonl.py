@@ -14,11 +14,11 @@ from typing import Any
 
 from pgx.core.agent import Metrics
 from pgx.runs.checkpoints import write_atomically
-from pgx.runs.loggers import Clip
+from pgx.runs.loggers import VideoClip
 from pgx.runs.metrics import present_tag
 
 
-class AppendOnly:
+class AppendOnlyFile:
     """Appends records to a file: each is there in full, or nothing of it is.
 
     Nothing is held back in this process, so that a killed run keeps all that it had written.
@@ -30,7 +30,7 @@ class AppendOnly:
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._end = os.fstat(self._file).st_size  # of the last whole record
-        self._torn = False
+        self._partial = False
 
     def append(self, record: bytes) -> None:
         """Write a record.
@@ -38,27 +38,27 @@ class AppendOnly:
         Raises:
             OSError: it could not be written in full; what follows will stand where it began.
         """
-        if self._torn:
+        if self._partial:
             os.ftruncate(self._file, self._end)
-            self._torn = False
+            self._partial = False
         left = memoryview(record)
         while left:
             try:
                 left = left[os.write(self._file, left) :]
             except OSError:
-                self._torn = True
+                self._partial = True
                 raise
         self._end += len(record)
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Have the disk hold what was written.
 
         Raises:
             OSError: it does not.
         """
-        if self._torn:
+        if self._partial:
             os.ftruncate(self._file, self._end)
-            self._torn = False
+            self._partial = False
         os.fsync(self._file)
 
     def close(self) -> None:
@@ -83,18 +83,20 @@ class JsonLines:
         kept = [] if keep_until is None else [row for row in _rows(path) if row["step"] <= keep_until]
         kept = kept[:keep_rows]
         write_atomically(
-            path, "".join(json.dumps(finite(row), allow_nan=False) + "\n" for row in kept).encode()
+            path, "".join(json.dumps(encode_nonfinite(row), allow_nan=False) + "\n" for row in kept).encode()
         )
-        self._file = AppendOnly(path)
+        self._file = AppendOnlyFile(path)
 
     def write(self, steps: int, metrics: Metrics) -> None:
-        self._file.append((json.dumps(finite({"step": steps, **metrics}), allow_nan=False) + "\n").encode())
+        self._file.append(
+            (json.dumps(encode_nonfinite({"step": steps, **metrics}), allow_nan=False) + "\n").encode()
+        )
 
-    def film(self, steps: int, clip: Clip) -> None:
+    def write_video(self, steps: int, clip: VideoClip) -> None:
         """Rows are of numbers."""
 
-    def settle(self) -> None:
-        self._file.settle()
+    def flush(self) -> None:
+        self._file.flush()
 
     def finish(self, summary: dict[str, Any]) -> None:
         """The summary has a file of its own."""
@@ -103,7 +105,7 @@ class JsonLines:
         self._file.close()
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a metrics file, under the present names of their tags.
 
     Lines that a crash truncated or that a disk lost are left out. Rows are flushed to disk before a checkpoint is
@@ -119,7 +121,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return [row for line in lines[:-1] if (row := _row(line)) is not None]
 
 
-def finite(row: Mapping[str, Any]) -> dict[str, Any]:
+def encode_nonfinite(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row, or any record, that strict JSON can hold: numbers that are not finite as texts."""
     return {key: _finite(value) for key, value in row.items()}
 
@@ -128,7 +130,7 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return _text(value)
     if isinstance(value, Mapping):
-        return finite(value)
+        return encode_nonfinite(value)
     return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
@@ -138,8 +140,8 @@ def _text(value: float) -> float | str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def parsed(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Invert `finite`."""
+def decode_nonfinite(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Invert `encode_nonfinite`."""
     return {key: _TEXTS.get(value, value) if isinstance(value, str) else value for key, value in row.items()}
 
 
@@ -148,4 +150,4 @@ def _row(line: str) -> dict[str, Any] | None:
         row = json.loads(line)
     except ValueError:
         return None
-    return parsed(row) if isinstance(row, dict) and "step" in row else None
+    return decode_nonfinite(row) if isinstance(row, dict) and "step" in row else None

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 from pgx.core.agent import Metrics
-from pgx.runs.loggers import Clip, Sink
+from pgx.runs.loggers import Logger, VideoClip
 
-ROWS = 20_000  # kept in memory until they can be written, some 4 KB each; of more, the oldest are lost
+MAX_ROWS = 20_000  # kept in memory until they can be written, some 4 KB each; of more, the oldest are lost
 
 
 class RetryingLogger:
@@ -19,52 +19,52 @@ class RetryingLogger:
         warn: told when writing begins to fail, and when all is written.
     """
 
-    def __init__(self, sink: Sink, name: str, warn: Callable[[str], None]) -> None:
-        self._sink = sink
+    def __init__(self, logger: Logger, name: str, warn: Callable[[str], None]) -> None:
+        self._logger = logger
         self._name = name
         self._warn = warn
-        self._waiting: deque[tuple[int, Metrics]] = deque(maxlen=ROWS)
-        self._held_up = False
+        self._pending: deque[tuple[int, Metrics]] = deque(maxlen=MAX_ROWS)
+        self._failing = False
         self._lost = 0
 
     def write(self, steps: int, metrics: Metrics) -> None:
-        self._lost += len(self._waiting) == ROWS
-        self._waiting.append((steps, metrics))
+        self._lost += len(self._pending) == MAX_ROWS
+        self._pending.append((steps, metrics))
         try:
             self._drain()
         except OSError as error:
             self._begin_waiting(error)
 
     def _drain(self) -> None:
-        while self._waiting:
-            self._sink.write(*self._waiting[0])
-            self._waiting.popleft()
-        if self._held_up:
-            self._held_up = False
+        while self._pending:
+            self._logger.write(*self._pending[0])
+            self._pending.popleft()
+        if self._failing:
+            self._failing = False
             lost = f"; {self._lost:,} rows were lost meanwhile" if self._lost else ""
             self._lost = 0
             self._warn(f"{self._name}: written again{lost}")
 
     def _begin_waiting(self, error: OSError) -> None:
-        if not self._held_up:
-            self._held_up = True
+        if not self._failing:
+            self._failing = True
             self._warn(f"{self._name}: cannot be written ({error.strerror}); training goes on, rows are kept")
 
-    def film(self, steps: int, clip: Clip) -> None:
+    def write_video(self, steps: int, clip: VideoClip) -> None:
         """A video that cannot be written now is let go: it is as large as hundreds of rows, and no number is in it."""
         try:
             self._drain()
-            self._sink.film(steps, clip)
+            self._logger.write_video(steps, clip)
         except OSError as error:
             self._begin_waiting(error)
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         self._drain()
-        self._sink.settle()
+        self._logger.flush()
 
     def finish(self, summary: dict[str, Any]) -> None:
         self._drain()
-        self._sink.finish(summary)
+        self._logger.finish(summary)
 
     def close(self) -> None:
-        self._sink.close()
+        self._logger.close()

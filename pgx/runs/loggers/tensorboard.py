@@ -24,8 +24,8 @@ from torch.utils.tensorboard.summary import custom_scalars
 
 from pgx.core.agent import Metrics
 from pgx.core.streams import utf8
-from pgx.runs.loggers import Clip
-from pgx.runs.loggers.jsonl import AppendOnly
+from pgx.runs.loggers import VideoClip
+from pgx.runs.loggers.jsonl import AppendOnlyFile
 from pgx.runs.metrics import VIDEO, tag
 
 # Category: title of a chart: keys of pgx/runs/metrics.py
@@ -64,7 +64,7 @@ CHARTS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
-def layout() -> Summary:
+def custom_scalars_layout() -> Summary:
     """The record that TensorBoard reads it from; those of several runs become one."""
     charts = {
         category: {title: ["Multiline", [_only(key) for key in keys]] for title, keys in titles.items()}
@@ -79,12 +79,12 @@ def _only(key: str) -> str:
     return f"{re.escape(tag(key))}$"
 
 
-Value = bool | float | str
-Column = Literal["number", "text"]
+ConfigValue = bool | float | str
+ColumnType = Literal["number", "text"]
 
 # The tab shows five columns of each kind unless its user picks others: first those that are marked as different.
-MAIN = ("algo.name", "env.id", "optimizer.learning_rate", "seed", "trainer.total_steps")
-RESULTS = ("final_return", "best_return", "steps", "seconds")  # of summary.json
+MAIN_COLUMNS = ("algo.name", "env.id", "optimizer.learning_rate", "seed", "trainer.total_steps")
+RESULT_KEYS = ("final_return", "best_return", "steps", "seconds")  # of summary.json
 _TYPES = {"number": api_pb2.DATA_TYPE_FLOAT64, "text": api_pb2.DATA_TYPE_STRING}
 
 
@@ -93,7 +93,7 @@ def result_tag(key: str) -> str:
     return f"result/{key}"
 
 
-def columns(config: Mapping[str, Value | None], others: Mapping[str, Column]) -> Summary:
+def hparams_columns(config: Mapping[str, ConfigValue | None], others: Mapping[str, ColumnType]) -> Summary:
     """Declare the columns of the table.
 
     TensorBoard reads this record from one run and uses it for all, so it lists keys that only other runs have.
@@ -106,15 +106,16 @@ def columns(config: Mapping[str, Value | None], others: Mapping[str, Column]) ->
     own = {key: _column(value) for key, value in config.items() if value is not None}
     kinds = {**others, **own}
     hparams = [
-        api_pb2.HParamInfo(name=key, type=_TYPES[kinds[key]], differs=key in MAIN) for key in sorted(kinds)
+        api_pb2.HParamInfo(name=key, type=_TYPES[kinds[key]], differs=key in MAIN_COLUMNS)
+        for key in sorted(kinds)
     ]
-    tags = [tag("episode_return_recent"), *map(result_tag, RESULTS)]
+    tags = [tag("episode_return_recent"), *map(result_tag, RESULT_KEYS)]
     metrics = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=shown)) for shown in tags]
     experiment = api_pb2.Experiment(hparam_infos=hparams, metric_infos=metrics)
     return _record(metadata.EXPERIMENT_TAG, HParamsPluginData(experiment=experiment))
 
 
-def start(config: Mapping[str, Value | None]) -> Summary:
+def hparams_start(config: Mapping[str, ConfigValue | None]) -> Summary:
     """Give the run its row. A value that is null has an empty cell."""
     info = SessionStartInfo()
     for key, value in config.items():
@@ -130,7 +131,7 @@ def start(config: Mapping[str, Value | None]) -> Summary:
     return _record(metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=info))
 
 
-def end(failed: bool) -> Summary:
+def hparams_end(failed: bool) -> Summary:
     """Say that the run ended. TensorBoard keeps the first such record; a run that may still resume writes none."""
     status = api_pb2.STATUS_FAILURE if failed else api_pb2.STATUS_SUCCESS
     return _record(
@@ -138,7 +139,7 @@ def end(failed: bool) -> Summary:
     )
 
 
-def _column(value: Value) -> Column:
+def _column(value: ConfigValue) -> ColumnType:
     return "number" if isinstance(value, int | float) else "text"
 
 
@@ -168,11 +169,11 @@ class TensorBoard:
     def __init__(
         self,
         run_dir: Path,
-        config: Mapping[str, Value | None],
-        others: Mapping[str, Column],
+        config: Mapping[str, ConfigValue | None],
+        others: Mapping[str, ColumnType],
         keep_until: int | None,
     ) -> None:
-        self._file = AppendOnly(run_dir / _file_name())
+        self._file = AppendOnlyFile(run_dir / _file_name())
         self._append(Event(file_version=_FORMAT))
         if keep_until is None:
             self._append(_session(0))
@@ -181,28 +182,28 @@ class TensorBoard:
             # the second record is for runs whose first process did not write one.
             for _ in range(2):
                 self._append(_session(keep_until + 1))
-        for summary in (layout(), columns(config, others), start(config)):
+        for summary in (custom_scalars_layout(), hparams_columns(config, others), hparams_start(config)):
             self._append(Event(summary=summary))
 
     def write(self, steps: int, metrics: Metrics) -> None:
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in metrics.items()]
         self._append(Event(step=steps, summary=Summary(value=values)))
 
-    def film(self, steps: int, clip: Clip) -> None:
+    def write_video(self, steps: int, clip: VideoClip) -> None:
         # A browser plays an animated GIF wherever it shows an image.
         image = Summary.Image(
             width=clip.width, height=clip.height, colorspace=3, encoded_image_string=clip.gif
         )
         self._append(Event(step=steps, summary=Summary(value=[Summary.Value(tag=VIDEO, image=image)])))
 
-    def settle(self) -> None:
-        self._file.settle()
+    def flush(self) -> None:
+        self._file.flush()
 
     def finish(self, summary: dict[str, Any]) -> None:
-        found = {key: summary[key] for key in RESULTS if summary.get(key) is not None}
+        found = {key: summary[key] for key in RESULT_KEYS if summary.get(key) is not None}
         self.write(summary["steps"], {result_tag(key): float(value) for key, value in found.items()})
         if summary["status"] != "interrupted":
-            self._append(Event(summary=end(failed=summary["status"] == "failed")))
+            self._append(Event(summary=hparams_end(failed=summary["status"] == "failed")))
 
     def _append(self, event: Event) -> None:
         event.wall_time = time.time()

@@ -10,14 +10,14 @@ from typing import Any
 from pgx.core.agent import Metrics
 from pgx.core.errors import UserError
 from pgx.runs.checkpoints import write_atomically
-from pgx.runs.loggers import Clip
-from pgx.runs.loggers.tensorboard import RESULTS, Value, result_tag
+from pgx.runs.loggers import VideoClip
+from pgx.runs.loggers.tensorboard import RESULT_KEYS, ConfigValue, result_tag
 from pgx.runs.metrics import VIDEO
 
-IDENTITY = (
+_ID_FILE = (
     "wandb_id"  # file of a run's folder: under which id the run is sent, so that a resumed run goes on there
 )
-STEP = "step"  # what the charts are drawn over; W&B's own step cannot go back to a checkpoint
+_STEP = "step"  # what the charts are drawn over; W&B's own step cannot go back to a checkpoint
 
 
 class WeightsAndBiases:
@@ -36,7 +36,11 @@ class WeightsAndBiases:
     """
 
     def __init__(
-        self, project: str, run_dir: Path, config: Mapping[str, Value | None], warn: Callable[[str], None]
+        self,
+        project: str,
+        run_dir: Path,
+        config: Mapping[str, ConfigValue | None],
+        warn: Callable[[str], None],
     ) -> None:
         self._wandb = importlib.import_module("wandb")
         self._warn = warn
@@ -45,13 +49,13 @@ class WeightsAndBiases:
             self._run: Any = self._wandb.init(
                 project=project,
                 dir=str(run_dir),
-                id=self._identity(run_dir / IDENTITY),
+                id=self._identity(run_dir / _ID_FILE),
                 resume="allow",
                 name=run_dir.name,
                 config=dict(config),
                 settings=self._wandb.Settings(console="off"),
             )
-            self._run.define_metric("*", step_metric=STEP)
+            self._run.define_metric("*", step_metric=_STEP)
         except self._wandb.errors.Error as error:
             reason = " ".join(str(error).split())
             raise UserError(
@@ -76,19 +80,21 @@ class WeightsAndBiases:
             self._warn(f"Weights & Biases: {type(error).__name__}: {error}; the run continues without it")
 
     def write(self, steps: int, metrics: Metrics) -> None:
-        self._try(lambda: self._run.log({STEP: steps, **metrics}))
+        self._try(lambda: self._run.log({_STEP: steps, **metrics}))
 
-    def film(self, steps: int, clip: Clip) -> None:
+    def write_video(self, steps: int, clip: VideoClip) -> None:
         self._try(
-            lambda: self._run.log({STEP: steps, VIDEO: self._wandb.Video(BytesIO(clip.gif), format="gif")})
+            lambda: self._run.log(
+                {_STEP: steps, VIDEO: self._wandb.VideoClip(BytesIO(clip.gif), format="gif")}
+            )
         )
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """The rows are sent by a process of wandb's."""
 
     def finish(self, summary: dict[str, Any]) -> None:
         self._status = summary["status"]
-        found = {result_tag(key): summary[key] for key in RESULTS if summary.get(key) is not None}
+        found = {result_tag(key): summary[key] for key in RESULT_KEYS if summary.get(key) is not None}
         self._try(lambda: self._run.summary.update({"status": self._status, **found}))
 
     def close(self) -> None:

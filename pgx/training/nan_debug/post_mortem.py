@@ -14,12 +14,12 @@ from pgx.core.agent import Agent, State
 from pgx.core.algorithm import Learner
 from pgx.core.data import Rollout
 from pgx.core.errors import UserError
-from pgx.core.nonfinite import Attempt, NotFiniteError
+from pgx.core.nonfinite import FailedUpdate, NotFiniteError
 from pgx.ops.params import flatten
-from pgx.runs.checkpoints import LAST, Checkpoints, packed, unpacked, write_atomically
-from pgx.runs.loggers.jsonl import finite
+from pgx.runs.checkpoints import LAST, Checkpoints, read_state, serialize, write_atomically
+from pgx.runs.loggers.jsonl import encode_nonfinite
 from pgx.runs.versions import versions
-from pgx.runs.writer import Records
+from pgx.runs.writer import RunWriter
 
 
 def nonfinite_network(agent: Agent) -> str | None:
@@ -31,7 +31,7 @@ def nonfinite_network(agent: Agent) -> str | None:
     return None
 
 
-def learned(agent: Agent, learner: Learner) -> State:
+def learned_state(agent: Agent, learner: Learner) -> State:
     """All that an update reads and changes."""
     return {"agent": agent.state_dict(), "learner": learner.state_dict()}
 
@@ -42,7 +42,7 @@ def rollback(agent: Agent, learner: Learner, before: State) -> None:
     learner.load_state_dict(before["learner"])
 
 
-def refuse_nonfinite(agent: Agent, iteration: int) -> None:
+def raise_if_nonfinite(agent: Agent, iteration: int) -> None:
     """
     Raises:
         NotFiniteError: the parameters of a network are not finite after an update, the `iteration`th.
@@ -56,16 +56,16 @@ def nonfinite_update(network: str, iteration: int) -> str:
     return f"iteration {iteration}: the update made parameters of the {network} NaN or infinite"
 
 
-FOLDER = "post_mortem"
-FAILURE = "failure.json"
-Kind = Literal["update", "run"]
+POST_MORTEM = "post_mortem"
+FAILURE_FILE = "failure.json"
+FailureKind = Literal["update", "run"]
 
 
-def explained(
+def report_failure(
     error: NotFiniteError,
     iteration: int,
-    records: Records | None,
-    diagnose: Callable[[Attempt], str | None],
+    writer: RunWriter | None,
+    diagnose: Callable[[FailedUpdate], str | None],
 ) -> str:
     """A number that is not finite: what it is and where it came from; what there is to look at is written.
 
@@ -76,13 +76,13 @@ def explained(
         diagnose: where in an update that failed a number first ceased to be finite; None: nowhere when made again.
     """
     said = str(error) if str(error).startswith("iteration") else f"iteration {iteration}: {error}"
-    if records is None:
+    if writer is None:
         return said
-    if error.evidence.attempt is not None:
-        found = diagnose(error.evidence.attempt)
+    if error.record.attempt is not None:
+        found = diagnose(error.record.attempt)
         said += f"; {found or 'made again as it is written, without a compiler, it does not'}"
     try:
-        folder = write_bundle(records.run_dir, records.config, records.checkpoints, iteration, error)
+        folder = write_bundle(writer.run_dir, writer.config, writer.checkpoints, iteration, error)
     except OSError as problem:
         return f"{said}; its post-mortem cannot be written: {problem.strerror}"
     return f"{said}; {command('replay', folder, of=folder)} makes it again"
@@ -103,23 +103,26 @@ def write_bundle(
     Raises:
         OSError: it cannot be written.
     """
-    folder = run_dir / FOLDER / f"iteration_{iteration:09d}"
+    folder = run_dir / POST_MORTEM / f"iteration_{iteration:09d}"
     folder.mkdir(parents=True, exist_ok=True)
-    attempt, recorded = error.evidence.attempt, error.evidence.recorded
+    attempt, recorded = error.record.attempt, error.record.recorded
     last = checkpoints.folder / f"{LAST}.pt"
     if last.is_file():
         write_atomically(folder / "checkpoint.pt", last.read_bytes())
     if attempt is not None:
         columns = {c.name: getattr(attempt.rollout, c.name) for c in fields(Rollout) if c.name != "shard"}
-        write_atomically(folder / "batch.pt", packed(columns))
+        write_atomically(folder / "batch.pt", serialize(columns))
         before = {"before": attempt.before, "progress": attempt.progress}
-        write_atomically(folder / "before.pt", packed(before))
+        write_atomically(folder / "before.pt", serialize(before))
     elif recorded:
-        write_atomically(folder / "batch.pt", packed(dict(recorded)))
+        write_atomically(folder / "batch.pt", serialize(dict(recorded)))
     write_atomically(folder / "config.yaml", config.encode())
-    kind: Kind = "run" if attempt is None else "update"
-    told = {"kind": kind, "iteration": iteration, "error": str(error), "versions": versions()}
-    write_atomically(folder / FAILURE, (json.dumps(finite(told), indent=2, allow_nan=False) + "\n").encode())
+    kind: FailureKind = "run" if attempt is None else "update"
+    failure = {"kind": kind, "iteration": iteration, "error": str(error), "versions": versions()}
+    write_atomically(
+        folder / FAILURE_FILE,
+        (json.dumps(encode_nonfinite(failure), indent=2, allow_nan=False) + "\n").encode(),
+    )
     return folder
 
 
@@ -130,20 +133,21 @@ def read_failure(folder: Path) -> dict[str, Any]:
         UserError: the folder is no bundle.
     """
     try:
-        told = json.loads((folder / FAILURE).read_text())
+        failure = json.loads((folder / FAILURE_FILE).read_text())
         return {
-            "kind": str(told["kind"]),
-            "iteration": int(told["iteration"]),
-            "error": str(told["error"]),
-            "versions": dict(told["versions"]),
+            "kind": str(failure["kind"]),
+            "iteration": int(failure["iteration"]),
+            "error": str(failure["error"]),
+            "versions": dict(failure["versions"]),
         }
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
-            f"{folder}: no post-mortem of a run; they are in RUN/{FOLDER}/iteration_..., each with its {FAILURE}"
+            f"{folder}: no post-mortem of a run; they are in RUN/{POST_MORTEM}/iteration_..., each with its "
+            f"{FAILURE_FILE}"
         ) from None
 
 
-def read_attempt(folder: Path) -> Attempt:
+def read_attempt(folder: Path) -> FailedUpdate:
     """The update that failed, of a bundle.
 
     Raises:
@@ -152,6 +156,6 @@ def read_attempt(folder: Path) -> Attempt:
     for name in ("before.pt", "batch.pt"):
         if not (folder / name).is_file():
             raise UserError(f"{folder}: {name} is missing")
-    before = unpacked(folder / "before.pt")
-    columns: State = unpacked(folder / "batch.pt")
-    return Attempt(before["progress"], before["before"], Rollout.from_columns(columns))
+    before = read_state(folder / "before.pt")
+    columns: State = read_state(folder / "batch.pt")
+    return FailedUpdate(before["progress"], before["before"], Rollout.from_columns(columns))

@@ -13,15 +13,15 @@ import pgx
 from pgx.core.agent import Agent, State
 from pgx.core.algorithm import Algorithm, Learner
 from pgx.core.data import Rollout
-from pgx.core.nonfinite import Attempt
+from pgx.core.nonfinite import FailedUpdate
 from pgx.training.nan_debug.post_mortem import rollback
 
-ROOT = Path(pgx.__file__).parent
-SHOWN = 4  # functions of the chain that are named
+_PACKAGE = Path(pgx.__file__).parent
+_SHOWN_FRAMES = 4  # functions of the chain that are named
 
 
 @dataclass(frozen=True)
-class Birth:
+class FirstNonfinite:
     """An operation that gave what is not finite, of finite numbers."""
 
     operation: str
@@ -30,8 +30,8 @@ class Birth:
 
     def __str__(self) -> str:
         innermost = self.chain[-1]
-        within = " < ".join(frame.name for frame in reversed(self.chain[-SHOWN:]))
-        place = f"{Path(innermost.filename).relative_to(ROOT.parent)}:{innermost.lineno}"
+        within = " < ".join(frame.name for frame in reversed(self.chain[-_SHOWN_FRAMES:]))
+        place = f"{Path(innermost.filename).relative_to(_PACKAGE.parent)}:{innermost.lineno}"
         return f"{self.tensor}: {self.operation} at {place}, in {within}"
 
     @property
@@ -46,13 +46,13 @@ class Birth:
         return "step"
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _NonfiniteDetector(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Looks at every operation's arguments and results."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.nan: Birth | None = None
-        self.infinity: Birth | None = None
+        self.nan: FirstNonfinite | None = None
+        self.infinity: FirstNonfinite | None = None
         self._steps = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -62,15 +62,17 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._steps += 1
         found = list(_tensors(results))
         if self.nan is None and any(bool(x.isnan().any()) for x in found):
-            self.nan = self._birth(func)
+            self.nan = self._locate(func)
         elif self.infinity is None and finite_given and any(bool(x.isinf().any()) for x in found):
-            self.infinity = self._birth(func)
+            self.infinity = self._locate(func)
         return results
 
-    def _birth(self, operation: Any) -> Birth:
-        stack = [frame for frame in traceback.extract_stack() if Path(frame.filename).is_relative_to(ROOT)]
+    def _locate(self, operation: Any) -> FirstNonfinite:
+        stack = [
+            frame for frame in traceback.extract_stack() if Path(frame.filename).is_relative_to(_PACKAGE)
+        ]
         own = [frame for frame in stack if frame.filename != __file__]
-        return Birth(str(operation), self._steps, tuple(own))
+        return FirstNonfinite(str(operation), self._steps, tuple(own))
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
@@ -85,7 +87,9 @@ def _tensors(values: Any) -> Iterator[Tensor]:
         yield from _tensors(list(values.values()))
 
 
-def find_fault(attempt: Attempt, agent: Agent, algorithm: Algorithm, learner: Learner) -> str | None:
+def find_first_nonfinite(
+    attempt: FailedUpdate, agent: Agent, algorithm: Algorithm, learner: Learner
+) -> str | None:
     """Make an update again and say where a number first ceases to be finite; None: all stay so.
 
     Args:
@@ -99,20 +103,20 @@ def find_fault(attempt: Attempt, agent: Agent, algorithm: Algorithm, learner: Le
     if given is not None:
         return given
     rollback(agent, learner, attempt.before)
-    watch, raised = _Watch(), None
+    detector, raised = _NonfiniteDetector(), None
     try:
-        with watch:
+        with detector:
             algorithm.update(agent, learner, attempt.rollout, attempt.progress)
     except (
         Exception
     ) as error:  # what comes of a number that is not finite: it is the number that is looked for
         raised = f"{type(error).__name__}: {error}"
-    if watch.nan is None:
-        return raised if watch.infinity is None else f"infinite {watch.infinity}"
-    said = f"NaN {watch.nan}"
+    if detector.nan is None:
+        return raised if detector.infinity is None else f"infinite {detector.infinity}"
+    said = f"NaN {detector.nan}"
     # Masked choices have the logit -inf; what overflows and then becomes NaN is the finding.
-    if watch.infinity is not None and watch.infinity.step < watch.nan.step:
-        said += f"; infinite before that, {watch.infinity}"
+    if detector.infinity is not None and detector.infinity.step < detector.nan.step:
+        said += f"; infinite before that, {detector.infinity}"
     return said
 
 

@@ -16,7 +16,7 @@ from pgx.config.validate import problems_of
 from pgx.core.agent import Act, Agent, RecurrentPolicy, RecurrentState
 from pgx.core.data import Observations, Rollout
 from pgx.networks.distributions import Categorical
-from pgx.training.evaluation import never, play, unwatched
+from pgx.training.evaluation import ignore_progress, never_stop, play
 from pgx.training.trainer import Trainer
 from tests.conftest import QUIET, Make, composed, parameters, resumed_run, small
 
@@ -299,8 +299,8 @@ def test_an_evaluated_episode_is_an_unroll_from_state_zero(make: Make) -> None:
         seed=0,
         device=torch.device("cpu"),
         max_steps=1000,
-        should_stop=never,
-        on_step=unwatched,
+        should_stop=never_stop,
+        on_step=ignore_progress,
     )
     histories = [obs.history for obs, _ in seen if obs.history is not None]
     assert len(histories) == len(seen) > 30

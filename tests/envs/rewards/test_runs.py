@@ -7,7 +7,7 @@ import h5py
 import pytest
 import torch
 
-from pgx.runs.loggers.jsonl import read
+from pgx.runs.loggers.jsonl import read_rows
 from tests.command import Command
 from tests.conftest import Make, parameters, resumed_run, small
 
@@ -29,7 +29,7 @@ def test_the_parts_of_the_reward_sum_to_the_return(make: Make, tmp_path: Path) -
     make(
         *small("a2c"), "reward=thrifty", "logger.every=1", "trainer.eval_every=256", "reward.environment=0.1"
     ).train()
-    rows = [row for row in read(tmp_path / "run" / "metrics.jsonl") if "rollout/episode_return" in row]
+    rows = [row for row in read_rows(tmp_path / "run" / "metrics.jsonl") if "rollout/episode_return" in row]
     assert rows and any("eval/episode_return" in row for row in rows)
     for row in rows:
         parts = {tag: value for tag, value in row.items() if tag.startswith("reward/")}
@@ -72,7 +72,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(make: Make, tmp_path: Path) -
     whole = make(*settings, name="whole")
     whole.train()
     assert torch.equal(parameters(whole), parameters(resumed_run(make, *settings, at=500)))
-    rows = [read(tmp_path / run / "metrics.jsonl")[-1] for run in ("whole", "cut")]
+    rows = [read_rows(tmp_path / run / "metrics.jsonl")[-1] for run in ("whole", "cut")]
     told = [{tag: value for tag, value in row.items() if not tag.startswith("time/")} for row in rows]
     assert told[0] == told[1] and "reward/smoothness" in told[0]
 
@@ -81,7 +81,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(make: Make, tmp_path: Path) -
 def test_actors_use_the_shaped_reward(make: Make, tmp_path: Path) -> None:
     few = ["runner.workers=1", "runner.rollout_steps=64", "logger.every=1"]
     make("algo=impala", "env=CartPole-v1", *few, *OPPOSITE).train()
-    rows = [row for row in read(tmp_path / "run" / "metrics.jsonl") if "rollout/episode_return" in row]
+    rows = [row for row in read_rows(tmp_path / "run" / "metrics.jsonl") if "rollout/episode_return" in row]
     assert rows and all(row["reward/minus"] == row["rollout/episode_return"] for row in rows)
     assert all(row["rollout/unshaped_return"] == -row["rollout/episode_return"] > 0 for row in rows)
 

@@ -2,7 +2,7 @@
 
 import re
 
-from pgx.runs.loggers.tensorboard import CHARTS, layout
+from pgx.runs.loggers.tensorboard import CHARTS, custom_scalars_layout
 from pgx.runs.metrics import TABLE
 
 TAGS = {metric.tag for metric in TABLE}
@@ -10,7 +10,7 @@ TAGS = {metric.tag for metric in TABLE}
 
 def patterns() -> list[str]:
     """The tags of all charts, as TensorBoard is told to look for them."""
-    record = layout().SerializeToString()
+    record = custom_scalars_layout().SerializeToString()
     return [text.decode() for text in re.findall(rb"[a-z]+/[a-z_]+\$?", record)]
 
 

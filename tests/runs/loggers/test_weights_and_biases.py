@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pgx.core.imports import import_problem
-from pgx.runs.loggers.jsonl import read
+from pgx.runs.loggers.jsonl import read_rows
 from tests.command import Command
 
 RUN = [
@@ -70,7 +70,7 @@ def test_rows_config_and_summary_are_sent_and_a_resumed_run_keeps_its_id(
     (first, begun), (second, resumed) = fake.begun
     assert first["project"] == "project" and first["config"]["algo.name"] == "a2c"
     assert first["id"] == second["id"] and second["resume"] == "allow"
-    assert begun.rows + resumed.rows == read(tmp_path / "run" / "metrics.jsonl")
+    assert begun.rows + resumed.rows == read_rows(tmp_path / "run" / "metrics.jsonl")
     assert resumed.summary["status"] == "finished" and resumed.exit_code == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert resumed.summary["result/final_return"] == summary["final_return"]
@@ -81,7 +81,7 @@ def test_a_service_that_fails_is_reported_once_and_the_run_goes_on(
 ) -> None:
     fake.fails_at = 1
     said = command(*RUN)
-    assert said.code == 0 and len(read(tmp_path / "run" / "metrics.jsonl")) >= 2
+    assert said.code == 0 and len(read_rows(tmp_path / "run" / "metrics.jsonl")) >= 2
     assert said.err.count("Weights & Biases") == 1 and "the run continues without it" in said.err
 
 
@@ -103,5 +103,5 @@ def test_the_real_package_offline_holds_every_row(
     assert command(*RUN).code == 0
     (path,) = (tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb")
     # A log of protocol buffers that nothing compresses: each row names its tags.
-    rows = read(tmp_path / "run" / "metrics.jsonl")
+    rows = read_rows(tmp_path / "run" / "metrics.jsonl")
     assert len(rows) >= 2 and path.read_bytes().count(b"health/kl_reverse") >= len(rows)

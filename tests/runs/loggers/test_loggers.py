@@ -16,7 +16,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.util.tensor_util import make_ndarray
 
 from pgx.runs.loggers import tensorboard
-from pgx.runs.loggers.jsonl import AppendOnly, JsonLines, read
+from pgx.runs.loggers.jsonl import AppendOnlyFile, JsonLines, read_rows
 from pgx.runs.loggers.retrying import RetryingLogger
 from pgx.runs.loggers.tensorboard import TensorBoard
 
@@ -50,7 +50,7 @@ def scalars_of_the_server(run: Path) -> list[tuple[int, float]]:
 
 
 def test_a_record_that_does_not_fit_leaves_nothing_and_the_next_stands_where_it_began(tmp_path: Path) -> None:
-    file = AppendOnly(tmp_path / "file")
+    file = AppendOnlyFile(tmp_path / "file")
     file.append(b"first\n")
     with room(10):
         with pytest.raises(OSError, match="File too large"):
@@ -58,21 +58,21 @@ def test_a_record_that_does_not_fit_leaves_nothing_and_the_next_stands_where_it_
         assert (tmp_path / "file").stat().st_size == 10
         file.append(b"2\n")
     file.append(b"third\n")
-    file.settle()
+    file.flush()
     assert (tmp_path / "file").read_bytes() == b"first\n2\nthird\n"
 
 
 def test_settling_takes_away_what_was_torn(tmp_path: Path) -> None:
-    file = AppendOnly(tmp_path / "file")
+    file = AppendOnlyFile(tmp_path / "file")
     with room(3), pytest.raises(OSError):
         file.append(b"torn\n")
-    file.settle()
+    file.flush()
     assert (tmp_path / "file").read_bytes() == b""
 
 
 def test_a_file_that_is_opened_again_goes_on_at_its_end(tmp_path: Path) -> None:
     for text in (b"one\n", b"two\n"):
-        file = AppendOnly(tmp_path / "file")
+        file = AppendOnlyFile(tmp_path / "file")
         file.append(text)
         file.close()
     assert (tmp_path / "file").read_bytes() == b"one\ntwo\n"
@@ -87,10 +87,10 @@ def test_rows_wait_for_room_and_are_then_all_there_once_and_in_order(tmp_path: P
             patient.write(step, {TAG: float(step)})
         assert len(said) == 1 and "cannot be written (File too large)" in said[0]
         with pytest.raises(OSError):
-            patient.settle()
+            patient.flush()
     patient.write(5, {TAG: 5.0})
     assert len(said) == 2 and "written again" in said[1] and "lost" not in said[1]
-    assert [(row["step"], row[TAG]) for row in read(tmp_path / "metrics.jsonl")] == [
+    assert [(row["step"], row[TAG]) for row in read_rows(tmp_path / "metrics.jsonl")] == [
         (n, n) for n in range(1, 6)
     ]
 
@@ -109,14 +109,14 @@ def test_events_wait_for_room_and_are_then_all_there_once(tmp_path: Path) -> Non
 def test_what_a_killed_process_wrote_is_there(tmp_path: Path) -> None:
     child = os.fork()
     if child == 0:
-        sinks = [TensorBoard(tmp_path, {}, {}, None), JsonLines(tmp_path / "metrics.jsonl", None, 0)]
+        loggers = [TensorBoard(tmp_path, {}, {}, None), JsonLines(tmp_path / "metrics.jsonl", None, 0)]
         for step in range(1, 101):
-            for sink in sinks:
-                sink.write(step, {TAG: float(step)})
+            for logger in loggers:
+                logger.write(step, {TAG: float(step)})
         os.kill(os.getpid(), signal.SIGKILL)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert scalars(tmp_path) == [(n, n) for n in range(1, 101)]
-    assert [row["step"] for row in read(tmp_path / "metrics.jsonl")] == list(range(1, 101))
+    assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == list(range(1, 101))
 
 
 @pytest.mark.parametrize("read_by", [scalars, scalars_of_the_server])
@@ -150,17 +150,17 @@ def test_numbers_that_are_not_finite_are_strict_json_and_are_read_back(tmp_path:
 
     for line in path.read_text().splitlines():
         json.loads(line, parse_constant=refuse)
-    assert [(row["a"], row["b"]) for row in read(path)] == [(math.inf, -math.inf)] * 2
+    assert [(row["a"], row["b"]) for row in read_rows(path)] == [(math.inf, -math.inf)] * 2
 
 
 def test_lines_that_a_crash_tore_or_a_disk_lost_are_no_rows(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     whole = json.dumps({"step": 1, TAG: 1.0})
     path.write_bytes(f"{whole}\n".encode() + b"\0" * 30 + b'\n{"step": 2}\n[3]\n{"step": 4, "hea')
-    assert [row["step"] for row in read(path)] == [1, 2]
+    assert [row["step"] for row in read_rows(path)] == [1, 2]
     again = JsonLines(path, keep_until=1, keep_rows=1)
     again.write(2, {TAG: 2.0})
-    assert [(row["step"], row[TAG]) for row in read(path)] == [(1, 1.0), (2, 2.0)]
+    assert [(row["step"], row[TAG]) for row in read_rows(path)] == [(1, 1.0), (2, 2.0)]
 
 
 def test_a_resumed_run_keeps_the_rows_that_its_checkpoint_counts_and_no_other(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_resumed_run_keeps_the_rows_that_its_checkpoint_counts_and_no_other(tm
     def kept(keep_until: int | None, keep_rows: int) -> list[int]:
         path.write_text("".join(json.dumps({"step": step, TAG: 0.0}) + "\n" for step in steps))
         JsonLines(path, keep_until, keep_rows).close()
-        return [row["step"] for row in read(path)]
+        return [row["step"] for row in read_rows(path)]
 
     assert kept(2, 4) == [1, 2, 2]
     assert kept(2, 2) == [1, 2]
@@ -183,4 +183,4 @@ def test_a_line_without_its_end_is_no_row(tmp_path: Path) -> None:
     """It may lack digits of its last number."""
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}')
-    assert [row["step"] for row in read(path)] == [1]
+    assert [row["step"] for row in read_rows(path)] == [1]
