@@ -39,7 +39,7 @@ def lock_run(folder: Path) -> Iterator[None]:
     what a killed process leaves behind holds up nobody.
 
     Raises:
-        HeldError: another process holds it; the message names it.
+        RunLockedError: another process holds it; the message names it.
     """
     with (folder / LOCK).open("a+") as file:
         give_up = time.monotonic() + LOCK_TIMEOUT

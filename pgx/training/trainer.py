@@ -95,7 +95,7 @@ class Trainer:
         """Train until the budget is spent or a stop is requested; returns what summary.json holds.
 
         Raises:
-            HeldError: another process is at work in the run's folder.
+            RunLockedError: another process is at work in the run's folder.
             RunError: an environment or a number failed; the summary says so and the last checkpoint stands.
         """
         if not self.writes:

@@ -14,8 +14,8 @@ from pgx.runs.lock import LOCK, LockHolder, RunLockedError, holder, last_holder,
 HOLD = """
 import sys, time
 from pathlib import Path
-from pgx.runs.lock import hold
-with hold(Path(sys.argv[1])):
+from pgx.runs.lock import lock_run
+with lock_run(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """

@@ -273,7 +273,7 @@ def test_clipped_rewards_and_actions_are_counted(
 
 
 def test_nothing_without_a_bound_counts_as_clipped(make: Make) -> None:
-    iterations = make("algo=ppo", "env=CartPole-v1", "env.scale_reward=false").iterations
+    iterations = make("algo=ppo", "env=CartPole-v1", "env.scale_reward=false").loop
     metrics = iterations.next(Counters()).metrics
     assert metrics is not None and not {"clipped_action_fraction", "clipped_reward_fraction"} & metrics.keys()
 
