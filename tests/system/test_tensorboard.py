@@ -128,8 +128,8 @@ def test_hparams_has_a_row_for_every_run_with_the_main_columns_first(make: Make,
         )
         if algo == "trpo":  # killed after its first row
             trainer.run_dir.mkdir(parents=True, exist_ok=True)
-            trainer.records.begin(None, 0)
-            trainer.records.row(256, {"rollout/episode_return_recent": 21.0})
+            trainer.writer.open(None, 0)
+            trainer.writer.write_row(256, {"rollout/episode_return_recent": 21.0})
         else:
             trainer.train()
     (tmp_path / "links").mkdir()
@@ -173,9 +173,9 @@ def test_every_chart_shows_existing_metrics() -> None:
     """Each chart shows only its metrics: in TensorBoard a pattern matches every tag that starts with it."""
     from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
-    from pgx.runs.loggers.tensorboard import layout
+    from pgx.runs.loggers.tensorboard import custom_scalars_layout
 
-    read = Layout.FromString(layout().value[0].tensor.string_val[0])
+    read = Layout.FromString(custom_scalars_layout().value[0].tensor.string_val[0])
     assert [category.title for category in read.category] == list(CHARTS)
     for category in read.category:
         for chart in category.chart:
