@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pgx.analysis.curves import DiagnosedRun, MetricCurve
 from pgx.analysis.statistics import Array
 
-EndState = Literal["failed", "killed", "interrupted", "pruned"]
+EndState = Literal["failed", "killed", "interrupted", "stopped", "pruned"]
 _BAD_STATES: tuple[EndState, ...] = ("failed", "killed")
 
 
@@ -64,6 +64,8 @@ def run_end(run: DiagnosedRun) -> RunEnd | None:
             return RunEnd("failed", steps, cause)
         case "interrupted":
             return RunEnd("interrupted", steps, "stopped before trainer.total_steps, by Ctrl-C or a signal")
+        case "stopped":
+            return RunEnd("stopped", steps, "stopped before trainer.total_steps, by a callback")
         case "pruned":
             return RunEnd("pruned", steps, "stopped by the search, because other trials were better")
         case None if run.config and run.running is False:

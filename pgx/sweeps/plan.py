@@ -17,33 +17,33 @@ from pgx.runs.lock import last_holder
 from pgx.sweeps.progress import DONE_STATES, ENDED_STATES, read_progress, write_failure
 
 PLAN_FILE = "sweep.json"
-STOP_FILE = "stop"  # a file whose presence asks every job to end
+STOP_FILE = "stop"  # the jobs of a sweep stop while this file exists
 _FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep: what it was asked to be, and its folder, the same whoever begins or resumes it."""
+    """One run of a sweep: its overrides and its folder."""
 
     overrides: tuple[str, ...]
     run_dir: Path
 
     @property
     def command(self) -> str:
-        """What repeats it alone, in a folder of its own."""
+        """Return the command that repeats the run alone, in another folder."""
         kept = [o for o in self.overrides if key_of(o) != "run_dir"]
         return command("train", *kept)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep.
+    """Plan of a sweep.
 
     Args:
-        jobs: in the order in which they are begun.
+        jobs: in the order in which they start.
         hydra: Hydra's flags and overrides, such as the launcher.
-        cwd: where it was started: what relative paths and modules of environments are looked for from.
-        search: what chooses the jobs' further values as they begin; None where the overrides say everything.
+        cwd: folder in which the sweep was started; relative paths and modules of environments are found from there.
+        search: search that chooses values when a job starts; None: the overrides contain all values.
     """
 
     jobs: tuple[Job, ...]
@@ -52,7 +52,7 @@ class Plan:
     search: SearchConfig | None
 
     def label(self, job: Job) -> str:
-        """What tells a job from the others: the overrides that not all have, or a trial's folder."""
+        """Return the overrides of a job that not all jobs have, or the name of its folder."""
         shared = (
             set.intersection(*(set(other.overrides) for other in self.jobs)) if len(self.jobs) > 1 else set()
         )
@@ -60,6 +60,7 @@ class Plan:
 
 
 def write_plan(folder: Path, plan: Plan) -> None:
+    """Write the plan of a sweep to its folder."""
     content = {
         "format": _FORMAT,
         "cwd": str(plan.cwd),
@@ -71,10 +72,10 @@ def write_plan(folder: Path, plan: Plan) -> None:
 
 
 def read_plan(folder: Path) -> Plan:
-    """The plan of a sweep.
+    """Return the plan of a sweep.
 
     Raises:
-        UserError: the folder is not that of a sweep, or its plan is not as pgx writes it.
+        UserError: the folder contains no sweep, or its plan has another format.
     """
     path = folder / PLAN_FILE
     if not path.is_file():
@@ -128,16 +129,16 @@ def _read_search(path: Path, content: dict[str, Any]) -> SearchConfig:
 
 
 def refuse_other_sweep(folder: Path, planned: Plan, asked: Plan, again: str) -> None:
-    """Refuse another sweep in a folder that holds one; a search may have more trials.
+    """Refuse to start another sweep in the folder of a sweep; a search may get more trials.
 
     Args:
         folder: of the sweep.
-        planned: what it holds.
-        asked: what is to be run there.
-        again: the command that resumes what it holds.
+        planned: plan in the folder.
+        asked: plan that the user asked for.
+        again: command that resumes the plan in the folder.
 
     Raises:
-        UserError: showing what differs.
+        UserError: the plans differ; the message shows where.
     """
     if asked.search and planned.search:
         before, now = asdict(planned.search), asdict(asked.search)
@@ -164,24 +165,24 @@ def refuse_other_sweep(folder: Path, planned: Plan, asked: Plan, again: str) -> 
 
 
 def first_items(items: Sequence[str], most: int = 4) -> str:
-    """The first few of a list, and how many more there are."""
+    """Return the first items of a list as text, and the number of the others."""
     more = f"; and {len(items) - most} more" if len(items) > most else ""
     return "; ".join(items[:most]) + more
 
 
 def unfinished_jobs(plan: Plan) -> list[Job]:
-    """The jobs to run: neither at their end nor in the hands of another process. A trial that failed is a result."""
+    """Return the jobs that have not ended and that no process runs. Failed trials of a search have ended."""
     kept = ENDED_STATES if plan.search else DONE_STATES
     return [job for job in plan.jobs if read_progress(job.run_dir).state not in (*kept, "running")]
 
 
 def launch_overrides(plan: Plan, job: Job, threads: int | None) -> list[str]:
-    """The overrides that a launcher is given for a job.
+    """Return the overrides with which a launcher starts a job.
 
     Args:
-        plan: the job's.
-        job: one of it.
-        threads: for the environments of the job, where it does not say so itself; None leaves it to the config.
+        plan: of the sweep.
+        job: of the plan.
+        threads: value of env.num_threads for jobs that do not set it; None: the config decides.
     """
     asked = [o for o in (plan.search.overrides if plan.search else job.overrides) if key_of(o) != "run_dir"]
     shares = threads is not None and "env.num_threads" not in map(key_of, asked)
@@ -193,26 +194,27 @@ def launch_overrides(plan: Plan, job: Job, threads: int | None) -> list[str]:
 
 
 def key_of(override: str) -> str:
+    """Return the key of an override."""
     return override.lstrip("+").split("=", 1)[0]
 
 
 Launch = Callable[[Sequence[Job]], None]
 
 
-KILLED = "its process ended without a word, launched alone as well (killed from outside, perhaps for want of memory)"
+KILLED = "its process was killed twice, the second time when it ran alone (perhaps it needs too much memory)"
 
 
 def launch_until_ended(folder: Path, jobs: Sequence[Job], launch: Launch) -> None:
-    """Launch jobs until each has ended or a stop is asked for.
+    """Launch jobs until all have ended or the sweep is to stop.
 
-    A process that is killed (for want of memory, most often) takes others with it in some launchers, and its run
-    leaves no word. So jobs that had begun and left none are launched again one by one, each from its last checkpoint:
-    the one that dies alone is the one that failed.
+    In some launchers a process that is killed (usually for lack of memory) ends other jobs too, and none of them
+    records a failure. Jobs that started and have no result are therefore launched again one at a time, from their last
+    checkpoints. A job whose process is killed again has failed.
 
     Args:
-        folder: the sweep's.
-        jobs: which have not ended; a job that another process works on is left to it.
-        launch: runs jobs, and returns when no process of theirs is left. How they ended stands in their folders.
+        folder: of the sweep.
+        jobs: that have not ended; jobs that another process runs are left to it.
+        launch: runs jobs and returns when their processes have exited. The folders of the runs show the results.
     """
     left = list(jobs)
     while left and not (folder / STOP_FILE).exists():
@@ -234,6 +236,6 @@ def launch_until_ended(folder: Path, jobs: Sequence[Job], launch: Launch) -> Non
         rest = [job for job in unfinished_jobs if job not in suspects]
         if len(rest) == len(left) and not (folder / STOP_FILE).exists():
             for job in rest:
-                write_failure(job.run_dir, "the launcher returned without having begun it")
+                write_failure(job.run_dir, "the launcher returned without starting it")
             return
         left = rest

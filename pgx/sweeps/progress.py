@@ -14,32 +14,28 @@ from pgx.runs.loggers.jsonl import encode_nonfinite, read_rows
 from pgx.runs.metrics import tag
 from pgx.runs.writer import SUMMARY, read_summary
 
-RunState = Literal["waiting", "running", "interrupted", "finished", "pruned", "failed"]
-ENDED_STATES = (
-    "finished",
-    "pruned",
-    "failed",
-)  # until the sweep is started again, which tries again what failed
-DONE_STATES = ("finished", "pruned")  # what no start of a sweep repeats
+RunState = Literal["waiting", "running", "interrupted", "finished", "stopped", "pruned", "failed"]
+DONE_STATES = ("finished", "stopped", "pruned")  # never repeated
+ENDED_STATES = (*DONE_STATES, "failed")  # failed runs are repeated when the sweep is started again
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A run as its folder shows it."""
+    """Progress of one run, as its folder shows it."""
 
     state: RunState
-    env: str | None  # None before it began
-    steps: int  # of a run that has not ended: those of its last row of metrics
-    total_steps: int | None  # None before it began
-    seconds: float  # of training, over all its lives
+    env: str | None  # None before the start
+    steps: int  # environment steps; of an unfinished run, those of its last row of metrics
+    total_steps: int | None  # None before the start
+    seconds: float  # of training, summed over resumptions
     final_return: float | None
     error: str | None
-    algo: str | None = None  # its label
+    algo: str | None = None  # label
     seed: int | None = None
 
 
 def read_progress(run_dir: Path) -> Progress:
-    """The state of one run; a run that was killed is "interrupted", one that never began is "waiting"."""
+    """Return the progress of a run; a killed run is "interrupted", a run that has not started is "waiting"."""
     summary = read_summary(run_dir)
     running = holder(run_dir) is not None
     config = read_config(run_dir / CONFIG) if (run_dir / CONFIG).is_file() else None
@@ -63,12 +59,12 @@ def read_progress(run_dir: Path) -> Progress:
 
 
 def resumable(run_dir: Path) -> bool:
-    """A checkpoint stands from which it can go on; the best, which is written before it, is none."""
+    """Return whether the run has a checkpoint to resume from; `best` alone is not one."""
     return bool(set(Checkpoints(run_dir).names()) - {BEST})
 
 
 def write_failure(run_dir: Path, error: str) -> None:
-    """Note a failure that the run itself could not: before it began, or after its process was gone."""
+    """Record a failure that the run could not record itself: before its start, or after its process was killed."""
     run_dir.mkdir(parents=True, exist_ok=True)
     steps, seconds = _reached(run_dir)
     summary = {"status": "failed", "error": error, "steps": steps, "seconds": seconds, "final_return": None}
@@ -78,7 +74,7 @@ def write_failure(run_dir: Path, error: str) -> None:
 
 
 def clear_run(run_dir: Path) -> None:
-    """Remove what a run left that died before its first checkpoint, so that it can begin anew."""
+    """Remove the files of a run that ended before its first checkpoint, so that it can be restarted."""
     for name in ("metrics.jsonl", CONFIG, SUMMARY):
         (run_dir / name).unlink(missing_ok=True)
     for path in run_dir.glob("events.out.tfevents.*"):
@@ -88,11 +84,11 @@ def clear_run(run_dir: Path) -> None:
 
 
 def seconds_left(runs: Sequence[Progress], at_once: int) -> float | None:
-    """Seconds until all have ended, if steps go on taking what they took; None before any was taken.
+    """Estimate the seconds until all runs end from the speed so far; None before the first step.
 
     Args:
-        runs: all of a sweep.
-        at_once: how many are worked on at the same time, >= 1.
+        runs: all runs of a sweep.
+        at_once: number of runs that train at the same time, >= 1.
     """
     begun = [run for run in runs if run.steps > 0 and run.seconds > 0 and run.total_steps]
     if not begun:

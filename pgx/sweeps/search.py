@@ -1,7 +1,7 @@
-"""Search for hyperparameters with Optuna: each job asks the study for its values as it begins.
+"""Hyperparameter search with Optuna: each job asks the study for its values when it starts.
 
-The study is a file in the sweep's folder that jobs share, whichever process or machine they are on, so that what is
-found by one guides the next without anybody waiting for a batch to end.
+The study is a file in the folder of the sweep. Jobs of all processes and machines share it, so each result guides the
+next job.
 """
 
 import json
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 STUDY_FILE, TRIAL_FILE = "study.db", "trial.json"
-_LOCK_SECONDS = 120  # seconds that a job waits for others that write to the study
+_LOCK_SECONDS = 120  # a job waits so long for other jobs that write to the study
 
 
 def distributions(search: SearchConfig) -> "dict[str, BaseDistribution]":
-    """The search space: what each key is drawn from.
+    """Return the search space: the distribution of each key.
 
     Raises:
-        UserError: for each key whose values are not given in one of Hydra's ways; or Optuna cannot be imported.
+        UserError: the values of a key are not a sweep of Hydra's grammar, or Optuna cannot be imported.
     """
     require("sweep=...", "optuna")
     found, problems = {}, []
@@ -72,7 +72,7 @@ def _distribution(override: Override) -> "BaseDistribution":
 
 
 def boundary_overrides(search: SearchConfig) -> list[list[str]]:
-    """For each key, overrides with its smallest, largest or each of its choices: what must be valid before a search."""
+    """Return overrides with the smallest and largest value, or each choice, of each key; all must be valid."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     found = []
@@ -87,7 +87,7 @@ def boundary_overrides(search: SearchConfig) -> list[list[str]]:
 
 
 def open_study(folder: Path, search: SearchConfig, number: int = 0) -> "optuna.Study":
-    """The study of a sweep, made by the first who opens it. `number` sets the sampler's stream apart."""
+    """Return the study of a sweep; create it if there is none. `number` selects the sampler's random stream."""
     require("sweep=...", "optuna")
     import optuna
     from optuna.storages import RDBStorage
@@ -106,7 +106,7 @@ def open_study(folder: Path, search: SearchConfig, number: int = 0) -> "optuna.S
         f"sqlite:///{(folder / STUDY_FILE).absolute()}",
         engine_kwargs={"connect_args": {"timeout": _LOCK_SECONDS}},
     )
-    # The one that is there keeps its name: earlier versions had another, and the folder may have been renamed.
+    # An existing study keeps its name: earlier versions used another, and the folder may have been renamed.
     there = optuna.get_all_study_names(storage)
     return optuna.create_study(
         study_name=there[0] if there else folder.absolute().name,
@@ -121,12 +121,12 @@ def open_study(folder: Path, search: SearchConfig, number: int = 0) -> "optuna.S
 
 
 class Trial:
-    """One trial, begun or gone on with: the values that a run takes, and what the study is told of it.
+    """One trial of a search, new or resumed: the values of a run, and its reports to the study.
 
     Args:
-        folder: the sweep's.
-        search: what is searched for.
-        run_dir: the run's, which keeps the trial's number, so that whoever resumes the run resumes the trial.
+        folder: of the sweep.
+        search: config of the search.
+        run_dir: folder of the run; a file there holds the number of the trial, so that a resumed run resumes its trial.
         number: of the job.
     """
 
@@ -143,7 +143,7 @@ class Trial:
             return
         space = distributions(search)
         self.trial = self.study.ask(space)
-        # Of these keys alone: a study that came with a sweep's files may hold others.
+        # These keys only: a study from somebody else may contain others.
         self.overrides = (*search.overrides, *(f"{key}={self.trial.params[key]}" for key in space))
         content = {"number": self.trial.number, "overrides": self.overrides}
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -152,7 +152,7 @@ class Trial:
         )
 
     def describe(self, seed: int) -> None:
-        """Note the run's folder and seed in the study, for whoever opens it with Optuna's own tools."""
+        """Store the folder and seed of the run in the study, for Optuna's own tools."""
         self.trial.set_user_attr("run_dir", str(self.run_dir))
         self.trial.set_user_attr("seed", seed)
 
@@ -203,10 +203,10 @@ class Pruning:
 
 
 def read_trial(run_dir: Path) -> dict[str, Any] | None:
-    """What a run's folder says of its trial: its number and all of its overrides; None before it began.
+    """Return the number and the overrides of a run's trial; None before it started.
 
     Raises:
-        UserError: it says something else.
+        UserError: the file has another content.
     """
     expected = {"number": Index, "overrides": list[str]}
     try:
@@ -222,14 +222,19 @@ def read_trial(run_dir: Path) -> dict[str, Any] | None:
 
 
 def update_study(folder: Path, search: SearchConfig, jobs: Sequence[Job]) -> None:
-    """Tell the study what the runs' folders say: of trials that ended, and of those whose run was never written down.
+    """Report trials that have ended to the study, as the folders of their runs show.
 
-    The folders are what is true; a job may die between the two. Call it while no job runs, or for one's own job.
+    A job may be killed after its run ended and before its report. Call this while no job runs, or for the own job.
     """
     study = open_study(folder, search)
     from optuna.trial import TrialState
 
-    states = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+    states = {
+        "finished": TrialState.COMPLETE,
+        "stopped": TrialState.COMPLETE,
+        "pruned": TrialState.PRUNED,
+        "failed": TrialState.FAIL,
+    }
     trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     runs = {noted["number"]: job.run_dir for job in jobs if (noted := read_trial(job.run_dir))}
     for trial in trials:
@@ -247,7 +252,7 @@ def update_study(folder: Path, search: SearchConfig, jobs: Sequence[Job]) -> Non
 
 
 def fail_unrecorded_trials(folder: Path, search: SearchConfig, jobs: Sequence[Job]) -> None:
-    """Mark as failed the trials that were asked for by jobs that died before they wrote it down."""
+    """Mark trials as failed whose jobs were killed before they recorded the number of the trial."""
     study = open_study(folder, search)
     from optuna.trial import TrialState
 
@@ -258,14 +263,14 @@ def fail_unrecorded_trials(folder: Path, search: SearchConfig, jobs: Sequence[Jo
 
 
 def importances(study: "optuna.Study") -> dict[str, float]:
-    """Each key's share in how far the best trials' values differ from the others'; empty where too few have ended."""
+    """Return the importance of each key, as a fraction; empty if too few trials have ended."""
     import optuna
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of importances that are equal, which are shown as they are
+            warnings.simplefilter("ignore")  # about equal importances
             return optuna.importance.get_param_importances(
                 study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
             )
-    except (ValueError, RuntimeError):  # its words for: fewer than two trials, or all of one value
+    except (ValueError, RuntimeError):  # fewer than two trials, or equal values
         return {}

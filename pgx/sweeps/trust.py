@@ -1,4 +1,4 @@
-"""What the files of a sweep would have pgx do that their reader may not have written: --trust."""
+"""Actions in the files of a sweep that need --trust: imports, unpickling and options for Hydra."""
 
 import re
 from collections.abc import Sequence
@@ -10,39 +10,38 @@ from pgx.config.stored import ADAPTERS, CONFIG, command, imports_of, joins_of, m
 from pgx.sweeps.plan import PLAN_FILE, Plan, key_of
 from pgx.sweeps.search import TRIAL_FILE, boundary_overrides, read_trial
 
-# Hydra's part of a plan can name any class to construct, file to read and command for a cluster; these are numbers.
+# Hydra's options can construct any class, read any file and run any command; these keys are numbers.
 _NUMBERS = frozenset(
     f"hydra.launcher.{key}"
     for key in ("n_jobs", "cpus_per_job", "gpus_per_job", "connect_seconds", "parameters.timeout_min")
 )
-_PICKLES = "submitit"  # where submitit keeps what it unpickles, in the sweep's folder
+_PICKLES = "submitit"  # folder of submitit's pickles, in the folder of the sweep
 
 
 def untrusted_actions(folder: Path, plan: Plan, typed: Sequence[str]) -> list[str]:
-    """A line for everything that running the plan would import, construct, join or unpickle; empty for plain runs.
+    """Return a line for everything that running the plan would import, construct, join or unpickle.
 
     Args:
-        folder: the sweep's.
-        plan: as it is to be run.
-        typed: what of Hydra's part of it the user has just typed.
+        folder: of the sweep.
+        plan: to run.
+        typed: Hydra's options that the user typed now; these are trusted.
     """
     asked = (
         [list(job.overrides) for job in plan.jobs] if plan.search is None else boundary_overrides(plan.search)
     )
     planned = frozenset(name for overrides in asked for name in named_imports(overrides))
-    found: dict[str, None] = {}  # a set that keeps its order
+    found: dict[str, None] = {}  # an ordered set
     for overrides in asked:
         found |= dict.fromkeys(_of_run(folder / PLAN_FILE, overrides, frozenset()))
     return [*_of_hydra(folder, plan.hydra, typed), *found, *untrusted_actions_of_runs(plan, planned)]
 
 
 def untrusted_actions_of_runs(plan: Plan, named: frozenset[str]) -> list[str]:
-    """What going on with runs that were begun would import or join, by what stands in their folders.
+    """Return a line for everything that resuming started runs would import or join, as their folders show.
 
     Args:
-        plan: whose jobs they are.
-        named: module:Name and functions of rewards that need not be told: the user has named them, or they were told
-            of the plan.
+        plan: of the sweep.
+        named: module:Name, and functions of rewards, that are left out: the user named them, or the plan's lines do.
     """
     found: dict[str, None] = {}
     for job in plan.jobs:
@@ -58,9 +57,9 @@ def untrusted_actions_of_runs(plan: Plan, named: frozenset[str]) -> list[str]:
 
 
 def resume_command(folder: Path, plan: Plan) -> str:
-    """Return what resumes a sweep when pasted, with `--trust` where `would_do` names anything.
+    """Return the command that resumes a sweep, with `--trust` if `untrusted_actions` would return anything.
 
-    Only looks at texts and stored configs: composing every job would take seconds in a large sweep.
+    Reads texts and stored configs only, because composing every job of a large sweep takes seconds.
     """
     if plan.search is None:
         asked = [list(job.overrides) for job in plan.jobs]
@@ -81,7 +80,7 @@ def _of_run(source: Path, overrides: Sequence[str], named: frozenset[str]) -> li
             f"{source}: {keys.get(value, 'reward.terms')}={value} would import the module '{module_of(value)}'"
             for value in theirs
         ]
-    cfg = compose(list(overrides))  # which refuses choices of files that are not pgx's
+    cfg = compose(list(overrides))  # refuses config files that are not part of pgx
     return [*imports_of(cfg, source, named), *joins_of(cfg, source)]
 
 
@@ -91,7 +90,7 @@ def _of_hydra(folder: Path, hydra: Sequence[str], typed: Sequence[str]) -> list[
         key, _, value = text.partition("=")
         if key == "hydra/launcher":
             if value.startswith("submitit") and (folder / _PICKLES).exists():
-                found.append(f"{folder / _PICKLES}: {text} would unpickle what is there")
+                found.append(f"{folder / _PICKLES}: {text} would unpickle its files")
         elif text not in typed and not (key in _NUMBERS and re.fullmatch(r"\d+(\.\d+)?", value)):
-            found.append(f"{folder / PLAN_FILE}: {text} would be handed to Hydra")
+            found.append(f"{folder / PLAN_FILE}: {text} would be passed to Hydra")
     return found

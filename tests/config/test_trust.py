@@ -248,7 +248,7 @@ def test_what_a_plan_would_hand_to_hydra_is_seen(command: Command, tmp_path: Pat
     said = command("sweep", "resume", "sweep")
     assert said.code == 2 and not (tmp_path / "job").exists()
     (problem,) = said.problems
-    assert f"{text} would be handed to Hydra" in problem and "--trust" in problem
+    assert f"{text} would be passed to Hydra" in problem and "--trust" in problem
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_pickles_in_a_sweep_s_folder_are_seen_whoever_named_the_launcher(
     folder = plain(tmp_path, hydra=[f"hydra/launcher={planned}"])
     (folder / "submitit").mkdir()
     (problem,) = command("sweep", "resume", "sweep", f"hydra/launcher={typed}").problems
-    assert "would unpickle what is there" in problem
+    assert "would unpickle its files" in problem
 
 
 def test_what_the_user_has_typed_for_hydra_is_nobody_else_s(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_a_job_that_ended_is_not_launched_again(
 def test_a_launcher_that_begins_nothing_is_not_asked_for_ever(tmp_path: Path) -> None:
     launch_until_ended(tmp_path, jobs(tmp_path, "a"), lambda jobs: None)
     run = read_progress(tmp_path / "a")
-    assert run.state == "failed" and "without having begun" in str(run.error)
+    assert run.state == "failed" and "without starting" in str(run.error)
 
 
 def test_nothing_is_launched_once_a_stop_is_asked_for(tmp_path: Path) -> None:

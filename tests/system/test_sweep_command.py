@@ -115,7 +115,7 @@ def test_a_job_whose_process_is_killed_does_not_stop_the_others(tmp_path: Path, 
     assert said.returncode == 1, said.stdout + said.stderr
     ended = [summary(run)["status"] for run in jobs(tmp_path / "sweep")]
     assert ended == ["finished", "failed"] * 2
-    assert said.stderr.count("its process ended without a word") == 2
+    assert said.stderr.count("its process was killed twice") == 2
 
 
 # --- repeated
