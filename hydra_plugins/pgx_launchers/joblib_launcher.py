@@ -11,10 +11,10 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from hydra_plugins.pgx_launchers.jobs import place
+from hydra_plugins.pgx_launchers.jobs import compose_jobs
 from pgx.core.cpu import available_cores
 
-LOOK = 1.0  # seconds between checks that the sweep's process still exists
+_POLL_SECONDS = 1.0  # seconds between checks that the sweep's process still exists
 
 
 class JoblibLauncher(Launcher):
@@ -36,7 +36,7 @@ class JoblibLauncher(Launcher):
         from joblib.externals.loky import get_reusable_executor
         from joblib.externals.loky.process_executor import BrokenProcessPool
 
-        jobs = place(self.context, self.config, self.task, job_overrides, initial_job_idx)
+        jobs = compose_jobs(self.context, self.config, self.task, job_overrides, initial_job_idx)
         at_once = min(self.n_jobs, len(jobs))
         parallel = Parallel(
             n_jobs=max(2, at_once),  # with 1, joblib would run the jobs in this process
@@ -68,7 +68,7 @@ def _exit_with_sweep() -> None:
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(LOOK)
+            time.sleep(_POLL_SECONDS)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, open_dict
 
 
 @dataclass(frozen=True)
-class PlacedJob:
+class ComposedJob:
     """Picklable job with everything that another process needs to run it."""
 
     context: HydraContext
@@ -41,13 +41,13 @@ class PlacedJob:
         )
 
 
-def place(
+def compose_jobs(
     context: HydraContext,
     config: DictConfig,
     task: TaskFunction,
     job_overrides: Sequence[Sequence[str]],
     first: int,
-) -> list[PlacedJob]:
+) -> list[ComposedJob]:
     """Compose jobs for other processes.
 
     Args:
@@ -57,10 +57,12 @@ def place(
     """
     setup_globals()
     singletons = Singleton.get_state()
-    placed = []
+    composed_jobs = []
     for number, overrides in enumerate(job_overrides, first):
         composed = context.config_loader.load_sweep_config(config, list(overrides))
         with open_dict(composed):
             composed.hydra.job.id = composed.hydra.job.num = number
-        placed.append(PlacedJob(context, composed, task, singletons, str(Path.cwd()), tuple(sys.path)))
-    return placed
+        composed_jobs.append(
+            ComposedJob(context, composed, task, singletons, str(Path.cwd()), tuple(sys.path))
+        )
+    return composed_jobs

@@ -31,7 +31,7 @@ class PlannedSweeper(Sweeper):
         plan = read_plan(folder)
         launcher, cores, todo = self.config.hydra.launcher, available_cores(), unfinished_jobs(plan)
         threads = threads_per_job(launcher, cores)
-        if line := crowded(launcher, len(todo), cores):
+        if line := oversubscription_warning(launcher, len(todo), cores):
             print_warning(line)
 
         def launch(jobs: Sequence[Job]) -> None:
@@ -56,7 +56,7 @@ def threads_per_job(launcher: DictConfig, cores: int) -> int | None:
     return None
 
 
-def crowded(launcher: DictConfig, jobs: int, cores: int) -> str | None:
+def oversubscription_warning(launcher: DictConfig, jobs: int, cores: int) -> str | None:
     """Return a warning if a launcher runs more jobs at once on this machine than it has cores, else None.
 
     Args:

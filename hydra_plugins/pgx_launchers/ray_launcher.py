@@ -10,10 +10,10 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from hydra_plugins.pgx_launchers.jobs import PlacedJob, place
+from hydra_plugins.pgx_launchers.jobs import ComposedJob, compose_jobs
 from pgx.distributed.ray_cluster import check_cluster, python_path_env
 
-LOOK = 1.0  # seconds between polls of the tasks; Ctrl-C is handled in between
+_POLL_SECONDS = 1.0  # seconds between polls of the tasks; Ctrl-C is handled in between
 
 
 class RayLauncher(Launcher):
@@ -38,7 +38,7 @@ class RayLauncher(Launcher):
         """Run the jobs and return the results of those that ended; jobs whose process crashed are omitted."""
         import ray
 
-        jobs = place(self.context, self.config, self.task, job_overrides, initial_job_idx)
+        jobs = compose_jobs(self.context, self.config, self.task, job_overrides, initial_job_idx)
         if not ray.is_initialized():
             self._connect()
         # No retries by Ray: pgx restarts crashed jobs itself, from the checkpoints in their folders.
@@ -46,7 +46,7 @@ class RayLauncher(Launcher):
         pending: list[Any] = [task.remote(job) for job in jobs]
         ended: list[JobReturn] = []
         while pending:
-            ready, pending = ray.wait(pending, timeout=LOOK)
+            ready, pending = ray.wait(pending, timeout=_POLL_SECONDS)
             for reference in ready:
                 with suppress(ray.exceptions.RayError):
                     ended.append(ray.get(reference))
@@ -65,5 +65,5 @@ class RayLauncher(Launcher):
         )
 
 
-def _run(job: PlacedJob) -> JobReturn:
+def _run(job: ComposedJob) -> JobReturn:
     return job()

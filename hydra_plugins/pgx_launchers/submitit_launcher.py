@@ -11,10 +11,10 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from hydra_plugins.pgx_launchers.jobs import PlacedJob, place
+from hydra_plugins.pgx_launchers.jobs import ComposedJob, compose_jobs
 from pgx.core.errors import UserError
 
-LOOK = 2.0  # seconds between polls of the jobs; submitit asks Slurm less often
+_POLL_SECONDS = 2.0  # seconds between polls of the jobs; submitit asks Slurm less often
 
 
 class SubmititLauncher(Launcher):
@@ -42,24 +42,24 @@ class SubmititLauncher(Launcher):
         """Run the jobs and return the results of those that ended; jobs that Slurm killed for good are omitted."""
         import submitit
 
-        jobs = place(self.context, self.config, self.task, job_overrides, initial_job_idx)
+        jobs = compose_jobs(self.context, self.config, self.task, job_overrides, initial_job_idx)
         settings = dict(self.parameters)
         limits = {key: settings.pop(key) for key in self.parameters if key == "slurm_max_num_timeout"}
         executor = submitit.AutoExecutor(folder=self.folder, cluster=self.cluster, **limits)
         executor.update_parameters(name="pgx", cpus_per_task=self.cpus_per_job, **settings)
         submitted = executor.map_array(_Requeued(), jobs)
         while not all(job.done() for job in submitted):
-            time.sleep(LOOK)
+            time.sleep(_POLL_SECONDS)
         return [job.result() for job in submitted if job.exception() is None]
 
 
 class _Requeued:
     """Job that is requeued when its time limit is reached; its run then resumes."""
 
-    def __call__(self, job: PlacedJob) -> JobReturn:
+    def __call__(self, job: ComposedJob) -> JobReturn:
         return job()
 
-    def checkpoint(self, job: PlacedJob) -> Any:
+    def checkpoint(self, job: ComposedJob) -> Any:
         """Return the job to requeue; submitit calls this before the time limit."""
         from submitit.helpers import DelayedSubmission
 

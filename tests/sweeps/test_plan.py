@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from hydra_plugins.pgx_launchers.planned_sweeper import crowded, threads_per_job
+from hydra_plugins.pgx_launchers.planned_sweeper import oversubscription_warning, threads_per_job
 from pgx.config.compose import compose
 from pgx.config.overrides import parse
 from pgx.config.run_config import SearchConfig
@@ -156,7 +156,7 @@ def test_jobs_share_the_cores(launcher: dict[str, int | None], share: int | None
 def test_more_jobs_at_once_than_cores_are_told_once(
     launcher: dict[str, Any], jobs: int, says: str | None
 ) -> None:
-    line = crowded(OmegaConf.create(launcher), jobs, cores=2)
+    line = oversubscription_warning(OmegaConf.create(launcher), jobs, cores=2)
     assert line is None if says is None else says in str(line)
 
 
