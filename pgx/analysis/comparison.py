@@ -985,7 +985,7 @@ def _overall(
 
 def _foreign(scored: Sequence[EnvScores]) -> list[str]:
     sources = {run.source for one in scored for run in one.runs}
-    return [f"{peer.name}: {peer.differs}" for peer in LIBRARIES if peer.name in sources]
+    return [f"{library.name}: {library.differs}" for library in LIBRARIES if library.name in sources]
 
 
 def _few(panels: Sequence[Panel]) -> list[str]:

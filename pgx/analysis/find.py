@@ -1,4 +1,4 @@
-"""All runs below folders."""
+"""Search for runs below folders."""
 
 import os
 import re
@@ -14,50 +14,55 @@ from pgx.core.schema import nearest
 from pgx.runs.loggers.jsonl import METRICS
 from pgx.runs.writer import SUMMARY
 
-_SAID = re.compile(r"(.+?):(\w+=.*)")
+_LABELED = re.compile(r"(.+?):(\w+=.*)")
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A folder to look below, and what the user says of the runs there."""
+    """Folder to search for runs.
+
+    Args:
+        folder: to search.
+        labels: of all runs in it, given by the user, by LABEL_KEYS.
+    """
 
     folder: Path
-    said: Mapping[str, str] = field(default_factory=dict)  # of KEYS
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def parse_run_folder(text: str) -> RunFolder:
-    """`DIR` or `DIR:env=Walker2d-v4,algo=mine,seed=3`.
+    """Parse `DIR` or `DIR:env=Walker2d-v4,algo=mine,seed=3`.
 
     Raises:
-        UserError: no such folder, or a key that is none.
+        UserError: the folder does not exist, or a key is unknown.
     """
-    found = None if Path(text).exists() else _SAID.fullmatch(text)
+    found = None if Path(text).exists() else _LABELED.fullmatch(text)
     folder = Path(found[1] if found else text)
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected one with runs below it")
-    said: dict[str, str] = {}
+        raise UserError(f"{folder}: no such folder; name a folder that contains runs")
+    labels: dict[str, str] = {}
     for pair in found[2].split(",") if found else []:
         key, _, value = pair.partition("=")
         if key not in LABEL_KEYS or not value:
             raise UserError(
-                f"{text}: '{pair}': expected {', '.join(LABEL_KEYS)} = a value{nearest(key, LABEL_KEYS)}"
+                f"{text}: '{pair}': must be KEY=VALUE; keys: {', '.join(LABEL_KEYS)}{nearest(key, LABEL_KEYS)}"
             )
-        said[key] = value
-    return RunFolder(folder, said)
+        labels[key] = value
+    return RunFolder(folder, labels)
 
 
 def is_pgx_run(folder: Path) -> bool:
-    """A run of pgx has this folder, or had begun to."""
+    """Return whether a folder belongs to a run of pgx, even if the run has just started."""
     return any((folder / name).is_file() for name in (METRICS, CONFIG, SUMMARY))
 
 
 def pgx_run_folders(folder: Path) -> Iterator[Path]:
-    """The folders of pgx's runs at and below a folder."""
+    """Return the folders of runs of pgx at and below a folder."""
     return (path for path, own in _folders(folder) if own)
 
 
 def _folders(top: Path) -> Iterator[tuple[Path, bool]]:
-    """Each folder with a run, and whether it is pgx's; what is inside of a run of pgx is the run's own affair."""
+    """Return each folder with a run, and whether it is a run of pgx. Folders inside a run of pgx are not searched."""
     for where, inner, names in os.walk(top):
         path = Path(where)
         if is_pgx_run(path):
@@ -70,7 +75,7 @@ def _folders(top: Path) -> Iterator[tuple[Path, bool]]:
 
 
 def read_runs(places: Sequence[RunFolder]) -> tuple[list[RecordedRun], list[str]]:
-    """Every run below the places, once each, and a line about each that cannot be read."""
+    """Read each run below the folders once. Return the runs, and a line for each run that cannot be read."""
     runs: dict[Path, RecordedRun] = {}
     problems = []
     for place in places:
@@ -78,7 +83,7 @@ def read_runs(places: Sequence[RunFolder]) -> tuple[list[RecordedRun], list[str]
             if folder.resolve() in runs:
                 continue
             try:
-                runs[folder.resolve()] = _read(folder, own, place.said)
+                runs[folder.resolve()] = _read(folder, own, place.labels)
             except UnreadableError as error:
                 problems.append(str(error))
             except (OSError, ValueError, KeyError, TypeError) as error:
@@ -86,19 +91,19 @@ def read_runs(places: Sequence[RunFolder]) -> tuple[list[RecordedRun], list[str]
     return list(runs.values()), problems
 
 
-def _read(folder: Path, own: bool, said: Mapping[str, str]) -> RecordedRun:
+def _read(folder: Path, own: bool, labels: Mapping[str, str]) -> RecordedRun:
     if own and (folder / METRICS).is_file():
-        return _as_said(read_pgx_run(folder), said)
+        return _with_labels(read_pgx_run(folder), labels)
     if any(folder.glob(EVENT_FILES)):
-        return read_foreign(folder, said)
+        return read_foreign(folder, labels)
     raise UnreadableError(no_rows_message(folder))
 
 
-def _as_said(run: RecordedRun, said: Mapping[str, str]) -> RecordedRun:
-    """A run of pgx under the names that the user gives it."""
+def _with_labels(run: RecordedRun, labels: Mapping[str, str]) -> RecordedRun:
+    """Return a run of pgx with the labels that the user gave."""
     return replace(
         run,
-        env=said.get("env", run.env),
-        algo=said.get("algo", run.algo),
-        seed=said.get("seed", run.seed),
+        env=labels.get("env", run.env),
+        algo=labels.get("algo", run.algo),
+        seed=labels.get("seed", run.seed),
     )

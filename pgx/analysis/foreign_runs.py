@@ -1,9 +1,4 @@
-"""What TensorBoard's event files of a folder hold: scalars and texts.
-
-What other libraries call the metrics of pgx, and where theirs are something else.
-
-A run of another library, from its TensorBoard events.
-"""
+"""Runs of other libraries, read from TensorBoard event files, with their metrics under pgx's names."""
 
 import re
 from collections.abc import Mapping
@@ -24,11 +19,17 @@ EVENT_FILES = "events.out.tfevents.*"
 
 @dataclass(frozen=True)
 class EventSeries:
-    """One tag, in the order of writing."""
+    """Scalars of one tag, in the order in which they were written.
 
-    steps: Array  # [n]
-    values: Array  # [n]
-    clock: Array  # [n], seconds of writing: since its file was opened, and those that earlier files took
+    Args:
+        steps: [n].
+        values: [n].
+        clock: seconds since the file was opened, plus the seconds of earlier files [n].
+    """
+
+    steps: Array
+    values: Array
+    clock: Array
 
 
 @dataclass
@@ -38,21 +39,21 @@ class _Column:
     clock: list[float]
 
     def cut(self, step: float) -> None:
-        """Forget what was written of this step and later."""
+        """Remove the values at a step and later."""
         keep = [i for i, known in enumerate(self.steps) if known < step]
         for column in (self.steps, self.values, self.clock):
             column[:] = [column[i] for i in keep]
 
 
 def read_events(folder: Path) -> tuple[dict[str, EventSeries], dict[str, str]]:
-    """Scalars and texts by tag, of all event files directly in a folder.
+    """Return scalars and texts by tag, from all event files directly in a folder.
 
-    A file that ends within a record is read up to there: it may be growing. Where a later file of the run begins at an
-    earlier step than one before it ended, the run was resumed, and what the earlier has from there on is not of it.
+    A file that ends within a record is read up to that record, because it may be growing. If a file begins at an
+    earlier step than the previous one ended, the run was resumed, and the later part of the previous file is dropped.
     """
     columns: dict[str, _Column] = {}
     texts: dict[str, str] = {}
-    before = 0.0  # seconds that earlier files took
+    before = 0.0  # seconds of earlier files
     for path in sorted(folder.glob(EVENT_FILES)):
         opened, last, new = None, 0.0, set[str]()
         for event in LegacyEventFileLoader(str(path)).Load():
@@ -80,7 +81,7 @@ def read_events(folder: Path) -> tuple[dict[str, EventSeries], dict[str, str]]:
 
 
 def _scalar(entry: Any) -> float | None:
-    """A finite number, in the form of either generation of writers."""
+    """Return a finite number, as written by either generation of writers, or None."""
     if entry.HasField("simple_value"):
         number = float(entry.simple_value)
     elif entry.metadata.plugin_data.plugin_name == "scalars" and entry.HasField("tensor"):
@@ -90,37 +91,51 @@ def _scalar(entry: Any) -> float | None:
     return number if np.isfinite(number) else None
 
 
-_RECENT_EPISODES = 20  # episodes in the running mean of the recent return, as in pgx's own runs
+_RECENT_EPISODES = 20  # in the running mean of the recent return, as in pgx
 
 
 @dataclass(frozen=True)
 class TagMapping:
-    """A metric under another name."""
+    """Metric of pgx that a tag stands for.
 
-    key: str  # of pgx/runs/metrics.py
-    factor: float = 1.0  # what turns its values into pgx's
+    Args:
+        key: in pgx/runs/metrics.py.
+        factor: converts the values.
+    """
+
+    key: str
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)
 class Library:
-    """A library's tags."""
+    """Library whose tags are known.
+
+    Args:
+        name: of the library.
+        short: prefix of its algorithms' names.
+        unique_tags: tags that no other library writes.
+        tags: by the library's tag.
+        each_episode: tag of the returns of single episodes, from which pgx's running mean is made; None: no such tag.
+        by_update: prefixes of tags that are written over updates rather than environment steps.
+        env_steps: tags with the number of environment steps, for the tags above.
+        differs: how its metrics differ from pgx's.
+    """
 
     name: str
-    short: str  # what its runs' algorithms are told apart by
-    told_by: frozenset[str]  # tags that no other library writes
+    short: str
+    unique_tags: frozenset[str]
     tags: Mapping[str, TagMapping]
-    each_episode: str | None  # the tag of single episodes' returns, of which pgx's running mean can be made
-    by_update: tuple[
-        str, ...
-    ]  # beginnings of tags that are written over updates rather than environment steps
-    env_steps: frozenset[str]  # tags that say how many environment steps there were, for those above
-    differs: str  # what is not quite pgx's
+    each_episode: str | None
+    by_update: tuple[str, ...]
+    env_steps: frozenset[str]
+    differs: str
 
 
 SB3 = Library(
     name="Stable-Baselines3",
     short="sb3",
-    told_by=frozenset({"rollout/ep_rew_mean", "time/fps"}),
+    unique_tags=frozenset({"rollout/ep_rew_mean", "time/fps"}),
     tags={
         "rollout/ep_rew_mean": TagMapping("episode_return_recent"),
         "rollout/ep_len_mean": TagMapping("episode_length"),
@@ -138,14 +153,14 @@ SB3 = Library(
     each_episode=None,
     by_update=(),
     env_steps=frozenset(),
-    differs="returns are over the last 100 episodes (pgx: 20); KL is sampled, of the last epoch's minibatches, "
-    "and clip fraction the mean over minibatches while they are learned from; an update stands one rollout later",
+    differs="returns are means over the last 100 episodes (pgx: 20); KL is estimated from samples of the last epoch's "
+    "minibatches; clip fraction is the mean over minibatches during the update; updates are logged one rollout later",
 )
 
 CLEANRL = Library(
     name="CleanRL",
     short="cleanrl",
-    told_by=frozenset({"charts/episodic_return", "charts/SPS"}),
+    unique_tags=frozenset({"charts/episodic_return", "charts/SPS"}),
     tags={
         "charts/episodic_return": TagMapping("episode_return"),
         "charts/episodic_length": TagMapping("episode_length"),
@@ -160,27 +175,27 @@ CLEANRL = Library(
     each_episode="charts/episodic_return",
     by_update=(),
     env_steps=frozenset(),
-    differs="the mean over the last 20 episodes is made here of the single episodes it writes; KL is sampled, of the "
-    "last minibatch alone",
+    differs="the mean over the last 20 episodes is computed here from single episodes; KL is estimated from samples of "
+    "the last minibatch",
 )
 
 TIANSHOU = Library(
     name="Tianshou",
     short="tianshou",
-    told_by=frozenset(
+    unique_tags=frozenset(
         {"training/returns_stat/mean", "test/returns_stat/mean", "training/env_step", "train/env_step"}
     ),
     tags={
         **{
             f"{training}/{tag}": TagMapping(key)
-            for training in ("training", "train")  # of version 2, and before it
+            for training in ("training", "train")  # version 2, earlier versions
             for tag, key in {
                 "returns_stat/mean": "episode_return_recent",
                 "returns_stat/min": "episode_return_min",
                 "returns_stat/max": "episode_return_max",
                 "lens_stat/mean": "episode_length",
                 "n_collected_episodes": "episodes",
-                "reward": "episode_return_recent",  # of version 0
+                "reward": "episode_return_recent",  # version 0
                 "length": "episode_length",
             }.items()
         },
@@ -197,46 +212,46 @@ TIANSHOU = Library(
     each_episode=None,
     by_update=("update/", "info/"),
     env_steps=frozenset({"training/env_step", "train/env_step"}),
-    differs="returns are over the episodes of one collection (pgx: the last 20); what it writes over updates is "
-    "placed at the environment steps of that moment",
+    differs="returns are means over the episodes of one collection (pgx: the last 20); metrics of updates are placed "
+    "at the environment steps at which they were written",
 )
 
 LIBRARIES = (SB3, CLEANRL, TIANSHOU)
 
 
 def detect_library(tags: frozenset[str]) -> Library | None:
-    """The library that writes such tags; None: none that is known."""
-    return next((peer for peer in LIBRARIES if peer.told_by & tags), None)
+    """Return the library that writes such tags; None if it is unknown."""
+    return next((library for library in LIBRARIES if library.unique_tags & tags), None)
 
 
 _ROW = re.compile(r"^\|([^|]+)\|([^|]*)\|$", re.MULTILINE)
-_WRITTEN = {"env_id": "env", "exp_name": "algo", "seed": "seed"}  # CleanRL's names for what tells runs apart
+_WRITTEN = {"env_id": "env", "exp_name": "algo", "seed": "seed"}  # CleanRL's names of the labels
 
 
-def read_foreign(folder: Path, said: Mapping[str, str]) -> RecordedRun:
-    """The run whose event files are in a folder; tags that are not known are kept as they are.
+def read_foreign(folder: Path, labels: Mapping[str, str]) -> RecordedRun:
+    """Read the run whose event files are in a folder. Unknown tags keep their names.
 
     Args:
-        folder: it.
-        said: of the run by the user: env, algo, seed.
+        folder: of the run.
+        labels: given by the user: env, algo, seed.
 
     Raises:
-        UnreadableError: no scalar over environment steps.
+        UnreadableError: the folder has no scalars over environment steps.
     """
     recorded, texts = read_events(folder)
-    peer = detect_library(frozenset(recorded))
+    library = detect_library(frozenset(recorded))
     config = {name.strip(): value.strip() for text in texts.values() for name, value in _ROW.findall(text)}
-    found = _translated(recorded, peer)
+    found = _translated(recorded, library)
     known = {own for own in found if own not in recorded}
     counted = [found[own].steps[-1] for own in known or found]
     if not counted:
-        raise UnreadableError(f"{folder}: its event files hold no scalars")
-    short = peer.short if peer else "tensorboard"
-    told = {ours: config[theirs] for theirs, ours in _WRITTEN.items() if config.get(theirs)}
-    identity = identify(folder, short, said, told)
+        raise UnreadableError(f"{folder}: its event files contain no scalars")
+    short = library.short if library else "tensorboard"
+    from_config = {ours: config[theirs] for theirs, ours in _WRITTEN.items() if config.get(theirs)}
+    identity = identify(folder, short, labels, from_config)
     return RecordedRun(
         folder=folder,
-        source=peer.name if peer else "TensorBoard",
+        source=library.name if library else "TensorBoard",
         env=identity.env,
         algo=identity.algo,
         seed=identity.seed,
@@ -248,13 +263,13 @@ def read_foreign(folder: Path, said: Mapping[str, str]) -> RecordedRun:
     )
 
 
-def _translated(recorded: Mapping[str, EventSeries], peer: Library | None) -> dict[str, Series]:
-    """By pgx's tags where they have one, with the seconds and the recent return, which nobody else writes."""
+def _translated(recorded: Mapping[str, EventSeries], library: Library | None) -> dict[str, Series]:
+    """Return series by pgx's tags where they exist, with the seconds and the recent return, which no library writes."""
     found: dict[str, Series] = {}
     clocks: list[Series] = []
     for name, column in recorded.items():
-        steps = _env_steps(name, column, recorded, peer)
-        alias = peer.tags.get(name) if peer else None
+        steps = _env_steps(name, column, recorded, library)
+        alias = library.tags.get(name) if library else None
         if alias is None:
             found[name] = _ordered(steps, column.values)
             continue
@@ -265,8 +280,8 @@ def _translated(recorded: Mapping[str, EventSeries], peer: Library | None) -> di
             np.concatenate([c.steps for c in clocks]), np.concatenate([c.values for c in clocks])
         )
         found[tag("seconds")] = Series(clock.steps, np.maximum.accumulate(clock.values))
-    if peer and peer.each_episode is not None and peer.each_episode in recorded:
-        own = found[tag(peer.tags[peer.each_episode].key)]
+    if library and library.each_episode is not None and library.each_episode in recorded:
+        own = found[tag(library.tags[library.each_episode].key)]
         found[tag("episode_return_recent")] = Series(own.steps, _running_mean(own.values))
     return found
 
@@ -277,18 +292,18 @@ def _ordered(steps: np.ndarray, values: np.ndarray) -> Series:
 
 
 def _env_steps(
-    name: str, column: EventSeries, recorded: Mapping[str, EventSeries], peer: Library | None
+    name: str, column: EventSeries, recorded: Mapping[str, EventSeries], library: Library | None
 ) -> np.ndarray:
-    """The environment steps of a tag's rows; where it is written over updates, those that were told of just before."""
-    told = [recorded[known] for known in peer.env_steps if known in recorded] if peer else []
-    if not peer or not told or not name.startswith(peer.by_update):
+    """Return the environment steps of a tag's rows; for a tag over updates, the last steps recorded before each row."""
+    counts = [recorded[known] for known in library.env_steps if known in recorded] if library else []
+    if not library or not counts or not name.startswith(library.by_update):
         return column.steps
-    index = np.searchsorted(told[0].clock, column.clock, side="right") - 1
-    return told[0].steps[np.maximum(index, 0)]
+    index = np.searchsorted(counts[0].clock, column.clock, side="right") - 1
+    return counts[0].steps[np.maximum(index, 0)]
 
 
 def _running_mean(values: np.ndarray) -> np.ndarray:
-    """The mean of the last RECENT values at each."""
+    """Return the mean of the last _RECENT_EPISODES values at each value."""
     total = np.concatenate([[0.0], np.cumsum(values)])
     end = np.arange(1, len(values) + 1)
     begin = np.maximum(end - _RECENT_EPISODES, 0)

@@ -1,10 +1,6 @@
-"""Runs as their folders tell of them, whoever wrote these.
+"""Runs as plain data, read from their folders.
 
-A run: what it is, how it ended, and its metrics over environment steps.
-
-Which environment, algorithm and seed a run of another library is of, from the names of folders.
-
-A run of pgx, from its folder; one that is under way as far as it is.
+A run of another library is identified by the names of its folders.
 """
 
 import math
@@ -25,20 +21,25 @@ from pgx.runs.writer import read_summary
 
 
 class UnreadableError(Exception):
-    """A folder that tells of no run; the message says why. Others can be read all the same."""
+    """Folder without a readable run; the message says why. Other runs can still be read."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """One metric of a run."""
+    """One metric of a run.
 
-    steps: Array  # [n], ascending; where several rows share a step, in the order in which they were written
-    values: Array  # [n]
+    Args:
+        steps: environment steps [n], ascending; rows at the same step in the order in which they were written.
+        values: in the metric's unit [n].
+    """
+
+    steps: Array
+    values: Array
 
     def interpolate(self, at: Array) -> Array:
         """Return the values at given steps, linear between two rows.
 
-        Of several rows at one step the last one counts.
+        If several rows have the same step, the last one counts.
 
         Args:
             at: environment steps [G].
@@ -53,33 +54,47 @@ class Series:
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """One run, whoever wrote it."""
+    """Run of pgx or of another library.
+
+    Args:
+        folder: of the run.
+        source: "pgx", or the library that wrote it.
+        env: id of the environment.
+        algo: label of the algorithm.
+        seed: None: unknown.
+        config: values by dotted key; of other libraries, what they wrote.
+        state: as in pgx.sweeps.progress; "unknown" for other libraries.
+        error: of a failed run.
+        last_step: environment steps at its last row.
+        series: metrics by tag.
+    """
 
     folder: Path
-    source: str  # pgx, or the library that wrote it
+    source: str
     env: str
     algo: str
-    seed: str | None  # None: the folder does not tell
-    config: Mapping[str, Any]  # by dotted key; of a foreign run, what it wrote of it
-    state: str  # of pgx.sweeps.progress; "unknown" of a foreign run
+    seed: str | None
+    config: Mapping[str, Any]
+    state: str
     error: str | None
-    last_step: int  # environment steps of its last row
-    series: Mapping[str, Series]  # by tag
+    last_step: int
+    series: Mapping[str, Series]
 
     @property
     def name(self) -> str:
+        """The folder, as text."""
         return str(self.folder)
 
 
 def sorted_series(steps: list[float], values: list[float]) -> Series:
-    """A series from rows in the order of writing."""
+    """Return a series from rows in the order in which they were written."""
     at = np.asarray(steps, dtype=np.float64)
     order = np.argsort(at, kind="stable")
     return Series(at[order], np.asarray(values, dtype=np.float64)[order])
 
 
 def flatten_config(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested values by dotted key."""
+    """Return nested values by dotted key."""
     found: dict[str, Any] = {}
     for key, inner in values.items():
         if isinstance(inner, Mapping) and inner:
@@ -94,37 +109,37 @@ LABEL_KEYS = ("env", "algo", "seed")
 
 _ENV = re.compile(r"[A-Za-z][\w.-]*-v\d+")
 _SEED = re.compile(r"(?:seed|s)[_=-]?(\d+)", re.IGNORECASE)
-_NUMBER = re.compile(r"\d{1,5}")  # longer ones are dates
+_NUMBER = re.compile(r"\d{1,5}")  # longer numbers are dates
 _NUMBERED = re.compile(r"([A-Za-z].*)_(\d{1,5})")
 
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What runs are grouped by."""
+    """Environment, algorithm and seed of a run."""
 
     env: str
     algo: str
     seed: str | None
 
 
-def identify(folder: Path, short: str, said: Mapping[str, str], told: Mapping[str, str]) -> RunIdentity:
-    """A foreign run's identity.
+def identify(folder: Path, short: str, labels: Mapping[str, str], recorded: Mapping[str, str]) -> RunIdentity:
+    """Return the identity of a run of another library.
 
-    What the user said comes first, then what the run wrote of itself, then its folder's name by the first rule that
-    fits: `<env>__<algo>__<seed>__<time>` (CleanRL), `<env>/.../<algo>_<n>` (Stable-Baselines3, whose n numbers the
-    runs), and `<env>/<algo>/<seed>/...` (Tianshou; seed3, s3 or 3). An environment is what looks like an id: letters,
-    then -v and a number. Algorithms bear the library's name before their own, so that none is taken for pgx's.
+    Labels given by the user come first, then what the run recorded, then its folder's name by the first rule that fits:
+    `<env>__<algo>__<seed>__<time>` (CleanRL), `<env>/.../<algo>_<n>` (Stable-Baselines3, where n numbers the runs), and
+    `<env>/<algo>/<seed>/...` (Tianshou; seed3, s3 or 3). An environment's id is letters, then -v and a number.
+    Algorithms get the library's name as a prefix, so that they differ from pgx's.
 
     Args:
-        folder: the run's.
-        short: the library's name.
-        said: by the user, of KEYS.
-        told: by the run, of KEYS.
+        folder: of the run.
+        short: name of the library.
+        labels: given by the user, by LABEL_KEYS.
+        recorded: in the run, by LABEL_KEYS.
     """
-    named = _from_names(folder.resolve().parts)
-    env = said.get("env") or told.get("env") or named.get("env") or _UNKNOWN
-    algo = said.get("algo") or f"{short}:{told.get('algo') or named.get('algo') or _UNKNOWN}"
-    seed = said.get("seed") or told.get("seed") or named.get("seed")
+    from_names = _from_names(folder.resolve().parts)
+    env = labels.get("env") or recorded.get("env") or from_names.get("env") or _UNKNOWN
+    algo = labels.get("algo") or f"{short}:{recorded.get('algo') or from_names.get('algo') or _UNKNOWN}"
+    seed = labels.get("seed") or recorded.get("seed") or from_names.get("seed")
     return RunIdentity(env, algo, seed)
 
 
@@ -152,10 +167,10 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_pgx_run(folder: Path) -> RecordedRun:
-    """The run in a folder.
+    """Read a run of pgx.
 
     Raises:
-        UnreadableError: no row of metrics, or a config that is none.
+        UnreadableError: the run has no row of metrics, or its config is invalid.
     """
     columns = _columns(folder / METRICS)
     config = {present_key(key): value for key, value in flatten_config(_config(folder / CONFIG)).items()}
@@ -202,16 +217,16 @@ def _number(value: Any) -> bool:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    """A config as plain data. More lenient than one that a run is made from: other versions of pgx wrote some."""
+    """Read a config as plain data. Configs of other versions of pgx are valid here."""
     try:
         if path.stat().st_size > LARGEST:
-            raise UnreadableError(f"{path}: larger than {LARGEST:,} bytes, and no config is")
+            raise UnreadableError(f"{path}: has more than {LARGEST:,} bytes, which no config has")
         text = path.read_text(encoding="utf-8")
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=_Loader)):
-            raise UnreadableError(f"{path}: expected plain values, without YAML aliases")
+            raise UnreadableError(f"{path}: contains YAML aliases; expected plain values")
         values = yaml.load(text, Loader=_Loader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UnreadableError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
-        raise UnreadableError(f"{path}: not a config: expected keys and values")
+        raise UnreadableError(f"{path}: is not a config; expected keys and values")
     return values
