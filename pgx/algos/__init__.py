@@ -1,7 +1,8 @@
-"""Update rules: `pgx/algos/<name>.py` holds one rule, `configs/algo/<name>.yaml` its values. Nothing lists them.
+"""Update rules: `pgx/algos/<name>.py` has one rule, and `configs/algo/<name>.yaml` its values.
 
-Other files of configs/algo name a rule and set what is around it: `impala` is `vtrace` with actors of its own.
-A rule of somebody's own is `module:Class`, with its values in the YAML file beside the module.
+Rules are found by the names of these files; there is no list. Other files of configs/algo choose a rule and set the
+runner: `impala` is `vtrace` with actors. A rule outside pgx is named `module:Class`, with its values in the YAML file
+next to the module.
 """
 
 import importlib
@@ -13,16 +14,20 @@ from pgx.core.algorithm import Algorithm
 
 
 def rules() -> list[str]:
-    """Names of the rules that come with pgx."""
+    """Return the names of the rules in pgx."""
     return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem != "__init__")
 
 
 def rule(name: str) -> type[Any]:
-    """The update rule in pgx/algos/<name>.py: the one class there that has an `update`; or that of `module:Class`.
+    """Return the class of a rule.
+
+    Args:
+        name: of a module in pgx/algos, where the rule is the only class with a method `update`; or `module:Class`.
 
     Raises:
-        ImportError: there is no such file.
-        AttributeError: the module has no such class.
+        ImportError: if the module does not exist.
+        AttributeError: if the module has no such class.
+        TypeError: if the module in pgx/algos has no rule, or several.
     """
     module_name, colon, class_name = name.rpartition(":")
     if colon:

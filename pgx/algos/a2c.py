@@ -17,11 +17,12 @@ from pgx.ops.losses import policy_gradient
 
 @dataclass
 class A2C:
-    """One gradient step of policy and critic on each short rollout of all environments.
+    """Advantage actor-critic: one gradient step of policy and critic on each short rollout of all environments.
 
     Source: Mnih et al., "Asynchronous methods for deep reinforcement learning", 2016, algorithm S3, with its actors
-    stepped together and their gradients averaged. With gae_lambda = 1 the advantage is the paper's: rewards up to the
-    end of the rollout, then the critic, minus V(s_t). Policy and critic have networks and optimizers of their own.
+    stepped together and their gradients averaged. With gae_lambda = 1 the advantage is that of the paper: the rewards
+    to the end of the rollout, plus the critic's value there, minus V(s_t). Policy and critic have separate networks and
+    optimizers.
     """
 
     uses: ClassVar[frozenset[Use]] = frozenset(

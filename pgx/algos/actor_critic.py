@@ -1,4 +1,4 @@
-"""Actor-critic: three estimates of what an action was worth."""
+"""Actor-critic, with three forms of the weight of an action."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, cast
@@ -20,23 +20,23 @@ from pgx.ops.stats import standardize
 
 @dataclass
 class ActorCritic:
-    """One gradient step of the policy on each rollout, weighted by what the critic says of the actions in it.
+    """Actor-critic: one gradient step of the policy on each rollout, with each action weighted by a critic.
 
     Source: Sutton et al., "Policy gradient methods for reinforcement learning with function approximation", 2000,
-    theorem 1, which allows each of the three weights; Konda and Tsitsiklis, "Actor-critic algorithms", 2000, for a
-    critic that learns Q beside the policy; Sutton and Barto, Reinforcement Learning, 2nd ed., section 13.5, for the
-    TD error. States weigh as often as they are met: without the factor discount^t of the theorem's discounted case.
+    theorem 1, which permits each of the three weights; Konda and Tsitsiklis, "Actor-critic algorithms", 2000, for a
+    critic that learns Q together with the policy; Sutton and Barto, Reinforcement Learning, 2nd ed., section 13.5, for
+    the TD error. States are weighted by their visits, without the factor discount^t of the theorem's discounted case.
     """
 
     metrics: ClassVar[tuple[Metric, ...]] = (CRITIC_LOSS,)
 
     discount: Fraction  # gamma
-    # The weight of grad log pi(a|s). q: Q(s, a), learned. advantage: Q(s, a) - V(s), both learned. td: G - V(s), from V
-    # alone. All regress on one target G, so that the forms differ in the weight and in nothing else.
+    # Weight of grad log pi(a|s). q: a learned Q(s, a). advantage: Q(s, a) - V(s), both learned. td: G - V(s), from V
+    # only. Every form fits its critic to the same target G, so that the forms differ only in the weight.
     form: Literal["q", "advantage", "td"]
-    # G is either of two; the other is null.
-    n_steps: Count | None  # G: that many rewards, then V
-    gae_lambda: Fraction | None  # G: the lambda-return
+    # G is one of two returns; the other key is null.
+    n_steps: Count | None  # G is the n-step return: this many rewards, then V
+    gae_lambda: Fraction | None  # G is the lambda-return
     normalize_advantage: bool  # the weight to mean 0 and standard deviation 1 over the batch
     entropy_coefficient: NonNegative  # bonus per nat of entropy, in units of the weight
     critic_steps: Count  # gradient steps of the critic on each rollout
@@ -57,7 +57,7 @@ class ActorCritic:
         )
         return [
             f"algo.n_steps, algo.gae_lambda: the critic's target is the n-step return or the lambda-return; expected "
-            f"a number for one of them and null for the other, got {given}",
+            f"a number for one and null for the other, got {given}",
         ]
 
     def _length_conflicts(self, rollout_steps: int | None) -> list[str]:
@@ -65,7 +65,7 @@ class ActorCritic:
             return []
         return [
             f"algo.n_steps={self.n_steps}: a rollout is shorter, runner.rollout_steps {rollout_steps} < "
-            f"{self.n_steps}, so that no target has so many rewards; at most {rollout_steps}"
+            f"{self.n_steps}, so no target has this many rewards; set at most {rollout_steps}"
         ]
 
     def estimate(self, agent: Agent, rollout: Rollout) -> Batch:
@@ -86,7 +86,7 @@ class ActorCritic:
         return rates | {"critic_loss": float(loss)}
 
     def _td_advantage(self, rollout: Rollout, value: Tensor, next_value: Tensor) -> Tensor:
-        """G_t - V(s_t), [T, N]."""
+        """Return G_t - V(s_t), [T, N]."""
         ends = rollout.terminated, rollout.truncated
         if self.gae_lambda is not None:
             return gae(rollout.reward, value, next_value, *ends, self.discount, self.gae_lambda)
@@ -95,7 +95,7 @@ class ActorCritic:
 
     @torch.no_grad()
     def _weight(self, agent: Agent, batch: Batch) -> Tensor:
-        """What multiplies grad log pi(a|s), [B]."""
+        """Return the weight of grad log pi(a|s), [B]."""
         if self.form == "td":
             return batch.advantage
         action_value = cast(ActionValueCritic, agent.critic).action_value(batch.obs, batch.action)

@@ -21,16 +21,16 @@ from pgx.core.schema import Count, Fraction, Index, validate
 from pgx.ops.losses import kl_penalized_surrogate
 from pgx.ops.optim.formulas import linear_schedule
 
-# t_k = 1 - progress reaches 0 at the end of training; held at this the penalty stays at most 1000 per nat.
+# Lower bound on t_k = 1 - progress, which reaches 0 at the end of training. It bounds the penalty by 1000 per nat.
 STEP_SIZE_MIN = 1e-3
 
 
 @dataclass
 class MDPO:
-    """A few gradient steps of each mirror descent problem: the surrogate less KL(pi || pi_k) / t_k.
+    """Mirror descent policy optimization: a few gradient steps on the surrogate minus KL(pi || pi_k) / t_k.
 
     Source: Tomar et al., "Mirror descent policy optimization", 2020 (arXiv:2005.09814), section 4.1, on-policy
-    MDPO. The KL is that of mirror descent, KL(pi || pi_k): the reverse of the one in TRPO and PPO.
+    MDPO. The KL is that of mirror descent, KL(pi || pi_k), the reverse of the KL in TRPO and PPO.
     """
 
     uses: ClassVar[frozenset[Use]] = frozenset({"optimizer", "critic_optimizer", "ranks"})
@@ -83,7 +83,7 @@ class MDPO:
         return {"step_size": step_size} | rates | fit
 
     def _minibatches(self, batch: Batch, generator: torch.Generator) -> list[Tensor]:
-        """The rows of each gradient step, shuffled anew for every pass over the batch."""
+        """Return the rows of each gradient step; every pass over the batch is shuffled."""
         assert self.minibatch_size is not None
         minibatches: list[Tensor] = []
         while len(minibatches) < self.steps:
@@ -91,7 +91,7 @@ class MDPO:
         return minibatches[: self.steps]
 
     def _policy_loss(self, policy: Policy, rows: Batch, old: Distribution, step_size: Tensor) -> Tensor:
-        """-Ψ: the negative of the objective that mirror descent maximizes in iteration k."""
+        """Return -Ψ, the negative of the objective that mirror descent maximizes in iteration k."""
         new = policy(rows.obs)
         log_ratio = new.log_prob(rows.action) - rows.log_prob
         return -kl_penalized_surrogate(log_ratio, rows.advantage, new.kl(old), 1 / step_size)

@@ -33,11 +33,13 @@ _MAX_MATRIX_SIZE = 20_000**2  # numbers in a matrix that a solver forms: 1.6 GB 
 
 @dataclass
 class NPG:
-    """One step along the natural gradient, as long as the quadratic model of the KL allows; nothing tests it.
+    """Natural policy gradient: one step along F⁻¹g, scaled to max_kl in the quadratic model of the KL.
+
+    The step is taken without a line search. F means F + damping I throughout.
 
     Source: Kakade, "A natural policy gradient", 2001: the direction F⁻¹g, and its theorem 1 for the solver
     compatible. Rajeswaran et al., "Towards generalization and simplicity in continuous control", 2017: the
-    normalized step √(2δ / gᵀF⁻¹g) F⁻¹g of algorithm 1 (their δ is 2δ here). F is F + damping I throughout.
+    normalized step √(2δ / gᵀF⁻¹g) F⁻¹g of algorithm 1 (their δ is 2δ here).
     """
 
     metrics: ClassVar[tuple[Metric, ...]] = (*CG_METRICS, *NO_STEP_METRICS, CRITIC_LOSS)
@@ -46,14 +48,14 @@ class NPG:
     gae_lambda: Fraction  # lambda
     normalize_advantage: bool  # to mean 0 and standard deviation 1 over the batch
     max_kl: Positive  # delta, nats: the quadratic model of mean KL(pi_old || pi_new) of every step
-    # How F⁻¹g is found. cg: from products with F alone. exact: from F itself, for small policies: P parameters take
-    # P products and 4 P² bytes. compatible: as the weights that fit the advantage on the scores, from B scores of
-    # P numbers. euclidean: not at all, the step follows g (and max_kl, fisher and damping are not read).
+    # Computation of F⁻¹g. cg: conjugate gradient, from products with F. exact: from the matrix F, for small policies: P
+    # parameters need P products and 4 P² bytes. compatible: the weights of a regression of the advantage on the scores,
+    # from B scores of P numbers. euclidean: none, the step follows g (max_kl, fisher and damping are unused).
     solver: Literal["cg", "exact", "compatible", "euclidean"]
-    # gauss_newton and kl_hessian: two ways to one matrix; empirical: the scores of the sampled actions alone.
+    # gauss_newton and kl_hessian: two ways to compute the same matrix; empirical: from scores of the sampled actions.
     fisher: Literal["gauss_newton", "kl_hessian", "empirical"]
     damping: NonNegative  # added to the diagonal of F; larger is safer and slower
-    cg_steps: Count  # products with F at most (solver cg)
+    cg_steps: Count  # largest number of products with F (solver cg)
     cg_tolerance: Fraction  # conjugate gradient stops at this residual relative to |g| (solver cg)
     euclidean_radius: Positive  # 2-norm of every step in the parameters (solver euclidean)
     critic_epochs: Index  # passes of regression over the batch
@@ -64,7 +66,7 @@ class NPG:
 
     @property
     def uses(self) -> frozenset[Use]:
-        # The regression of solver compatible is on the rows here, and would need the scores of all ranks' rows.
+        # The regression of the solver compatible would need the scores of the rows of all ranks.
         return frozenset(
             {"critic_optimizer"} if self.solver == "compatible" else {"critic_optimizer", "ranks"}
         )
@@ -73,18 +75,20 @@ class NPG:
         found = critic_minibatch_conflicts(setting, self.critic_minibatch_size)
         if self.solver == "compatible" and self.fisher != "empirical":
             found.append(
-                f"algo.fisher: the solver compatible fits the advantage on the scores of the sampled actions, which "
-                f"gives the natural gradient under the empirical Fisher matrix and no other; got {self.fisher}"
+                f"algo.fisher={self.fisher}: the solver compatible fits the advantage on the scores of the sampled "
+                "actions, which gives the natural gradient of the empirical Fisher matrix only; set "
+                "algo.fisher=empirical"
             )
         if self.solver == "compatible" and setting.is_recurrent:
             found.append(
-                f"algo.solver: compatible needs the scores of single rows, and under policy={setting.policy}, which "
-                "is recurrent, a row depends on those before it; cg and exact need none"
+                f"algo.solver=compatible: needs the scores of single rows, and with policy={setting.policy}, which is "
+                "recurrent, a row depends on the rows before it; set algo.solver=cg or exact"
             )
         if self.solver in ("exact", "compatible") and self.damping == 0:
             found.append(
-                f"algo.damping: the solver {self.solver} solves a linear system that without damping is singular "
-                "(adding one number to all logits changes no policy, so F is 0 that way); expected a number > 0"
+                f"algo.damping=0: the solver {self.solver} solves a linear system that is singular without damping "
+                "(adding one number to all logits does not change the policy, so F is 0 in this direction); expected a "
+                "number > 0"
             )
         return found
 
@@ -119,7 +123,7 @@ class NPG:
                 x = g
 
         slope = float(g.dot(x))
-        if not slope > 0:  # x is 0, or F is not positive along it: there is no step
+        if not slope > 0:  # x is 0, or xᵀFx is not positive: there is no step
             scale = 0.0
         elif self.solver == "euclidean":
             scale = self.euclidean_radius / math.sqrt(slope)  # gᵀg
@@ -131,7 +135,7 @@ class NPG:
         return metrics | no_step_metrics(g, slope) | critic_fit()
 
     def _damped_product(self, policy: Policy, batch: Batch, engine: Engine) -> MatVec:
-        """v -> F v + damping v."""
+        """Return v -> F v + damping v."""
         if self.fisher == "empirical":
             actions = batch.action
             product = engine.prepare(empirical_fisher_product, policy, batch.obs, actions, rows=len(batch))

@@ -1,4 +1,4 @@
-"""REINFORCE from the episodes of another policy."""
+"""REINFORCE from episodes of a behavior policy."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -26,14 +26,14 @@ from pgx.ops.stats import effective_sample_size
 
 @dataclass
 class OffPolicyREINFORCE:
-    """The Monte Carlo policy gradient of π from whole episodes of μ, each weighted by how likely π is to repeat it.
+    """Off-policy REINFORCE: the Monte Carlo policy gradient of π from whole episodes of μ, by importance sampling.
 
     J = E_π[Σ_k γ^k r_k] = E_μ[Σ_k w_k γ^k r_k], with w_k the product of π/μ over the steps up to k, or over the whole
     episode; ∇J = E_μ[Σ_t ∇ log π(a_t|s_t) g_t], g_t = Σ_{k>=t} w_k γ^k r_k.
 
     Source: Precup, Sutton and Singh, "Eligibility traces for off-policy policy evaluation", 2000, for the weights of a
-    return; the gradient of its estimate is Williams' (1992). An episode ends at the environment's time limit, where
-    nothing is bootstrapped.
+    return; Williams, 1992, for the gradient of the weighted return. An episode ends at the environment's time limit,
+    without bootstrapping.
     """
 
     uses: ClassVar[frozenset[Use]] = frozenset({"optimizer", "recorded"})
@@ -51,17 +51,17 @@ class OffPolicyREINFORCE:
     )
 
     discount: Fraction  # gamma; 1 is the undiscounted objective
-    # w_k. trajectory: the product of all ratios of the episode, whatever k; per_decision: of those up to step k, since
-    # what comes after a reward does not change it: the same expectation with less variance.
+    # w_k. trajectory: the product of all ratios of the episode, for every k; per_decision: of the ratios up to step k,
+    # which has the same expectation and less variance, because later actions do not affect the reward.
     weights: Literal["trajectory", "per_decision"]
-    truncate: Positive | None  # weights are cut at this bound; null: they are not
-    # Divide by the sum of the weights (per_decision: of each time step), not by n episodes.
+    truncate: Positive | None  # upper bound on the weights; null: no bound
+    # Divide by the sum of the weights (per_decision: of each time step) instead of the number of episodes.
     self_normalize: bool
-    # g_t is made of rewards from step t on; false: of all, as in trajectory weights it may be.
+    # g_t contains the rewards from step t on; false: all rewards, possible with trajectory weights.
     reward_to_go: bool
-    # others: less w_t b_t, with b_t the weighted mean of what is to come in the other episodes that lasted so long
+    # others: subtract w_t b_t, with b_t the weighted mean of g_t over the other episodes that reach step t
     baseline: Literal["none", "others"]
-    # Gradient steps on a rollout, each with the weights of the policy that the one before it left.
+    # Gradient steps on a rollout; each uses the weights of the current policy.
     steps: Count
 
     def __post_init__(self) -> None:
@@ -71,26 +71,26 @@ class OffPolicyREINFORCE:
         found = []
         if setting.rollout_steps is not None:
             found.append(
-                f"runner.rollout_steps: off_policy_reinforce weighs whole episodes, and {setting.rollout_steps} steps "
-                "of each environment cut them; runner=dataset (or runner=episodes, where all weights are 1 at first)"
+                f"runner.rollout_steps: off_policy_reinforce needs whole episodes, and {setting.rollout_steps} steps "
+                "of each environment cut them; set runner=dataset (or runner=episodes, with all weights 1 at first)"
             )
         if setting.is_recurrent:
             found.append(
-                f"policy={setting.policy}: off_policy_reinforce has recorded episodes answered step by step, which a "
-                "recurrent policy cannot do; policy=mlp"
+                f"policy={setting.policy}: off_policy_reinforce evaluates the policy at single steps of recorded "
+                "episodes, which a recurrent policy does not support; set policy=mlp"
             )
         if self.weights == "per_decision" and not self.reward_to_go:
             found.append(
-                "algo.reward_to_go: expected true with algo.weights=per_decision: the weight of a reward ends with its "
-                "step, so that later actions have no part in it"
+                "algo.reward_to_go: expected true with algo.weights=per_decision: the weight of a reward contains no "
+                "ratios of later actions"
             )
         return found
 
     def estimate(self, agent: Agent, rollout: Rollout) -> Batch:
-        """The batch whose surrogate, mean(π/μ A), has the estimate of ∇J for its gradient.
+        """Return the batch whose surrogate, mean(π/μ A), has the estimate of ∇J as its gradient.
 
-        The rule's gradient is a sum over steps and a mean over n episodes of ∇ log π g; the surrogate's a mean over B
-        rows of π/μ ∇ log π A. So A = B/n g / (π/μ): the weights of all steps but the row's own, times the return.
+        The gradient of the rule is a sum over steps and a mean over n episodes of ∇ log π g; that of the surrogate is a
+        mean over B rows of π/μ ∇ log π A. So A = B/n g / (π/μ): the row's own ratio is divided out of g.
         """
         time, valid = rollout.time, rollout.valid
         log_ratio = rollout_log_ratio(agent, rollout).double()
@@ -106,8 +106,14 @@ class OffPolicyREINFORCE:
         return make_batch(agent, rollout, nothing, advantage.to(nothing.dtype), returns)
 
     def _gain(self, log_ratio: Tensor, reward: Tensor, lasts: Tensor) -> Tensor:
-        """g_t, less a baseline; all [L, E]: every episode in a column, 0 past its end; reward is discounted by time."""
-        never = torch.zeros_like(lasts)  # past its end an episode keeps its weight, and earns nothing
+        """Return g_t minus the baseline, [L, E].
+
+        Args:
+            log_ratio: [L, E] log π/μ, one column for each episode, 0 after its end.
+            reward: [L, E] γ^t r_t, 0 after the end.
+            lasts: [L, E] bool, True to the end of each episode.
+        """
+        never = torch.zeros_like(lasts)  # columns are single episodes: after its end, an episode has reward 0
         log_weights = log_trajectory_weights if self.weights == "trajectory" else log_per_decision_weights
         log_weight = log_weights(log_ratio, never, never)
         if self.truncate is not None:
@@ -138,7 +144,7 @@ def _loss(policy: Policy, batch: Batch) -> Tensor:
 
 
 def _weight_metrics(agent: Agent, rollout: Rollout) -> Metrics:
-    """How far the episodes' weights Π π/μ are from equal, whichever weights the rule takes."""
+    """Return statistics of the episodes' weights Π π/μ, for all choices of `weights`."""
     log_ratio = rollout_log_ratio(agent, rollout).double()
     log_weight = to_grid(log_ratio, rollout.time, rollout.valid).sum(0)  # [E]
     return {

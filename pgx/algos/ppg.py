@@ -21,11 +21,11 @@ from pgx.ops.stats import standardize
 
 @dataclass
 class PPG:
-    """PPO for a while, then a phase that teaches the policy's network the value targets seen meanwhile.
+    """Phasic policy gradient: updates of PPO, then an auxiliary phase that fits the policy's value head.
 
     Source: Cobbe, Hilton, Klimov and Schulman, "Phasic policy gradient", 2020, algorithm 1; for network=shared its
-    section on single-network PPG. Passes of policy and value function take turns, over the same minibatches, as
-    they do in PPO. What a phase has seen is kept in `Learner.state`, and so in every checkpoint.
+    section on single-network PPG. Passes of the policy and of the value function alternate over the same minibatches,
+    as in PPO. The data of a phase are kept in `Learner.state`, and so in every checkpoint.
     """
 
     metrics: ClassVar[tuple[Metric, ...]] = (
@@ -48,18 +48,18 @@ class PPG:
     gae_lambda: Fraction  # lambda
     # To mean 0 and standard deviation 1, over the whole batch or over each minibatch.
     normalize_advantage: Literal["off", "batch", "minibatch"]
-    clip_range: Positive  # epsilon: the ratio earns nothing beyond 1 +- epsilon
+    clip_range: Positive  # epsilon: the objective gives no incentive to move the ratio beyond 1 +- epsilon
     entropy_coefficient: NonNegative  # bonus per nat of entropy, in units of the advantage
-    # dual: a critic values states, and the policy's value head only shapes the policy's trunk. shared: that head is
-    # the value function; the policy phase moves it alone, the auxiliary phase the trunk below it as well.
+    # dual: the critic is the value function, and the policy's value head only trains the policy's trunk. shared: the
+    # value head is the value function; the policy phase trains only the head, the auxiliary phase also the trunk.
     network: Literal["dual", "shared"]
-    policy_iterations: Count  # N_pi: updates of one policy phase; an auxiliary phase ends the last of them
+    policy_iterations: Count  # N_pi: updates of one policy phase; an auxiliary phase follows the last
     policy_epochs: Count  # E_pi: passes of the policy over the batch
     value_epochs: Count  # E_V: passes of the value function over the batch
     minibatch_size: Count  # rows
-    auxiliary_epochs: Count  # E_aux: passes over all that the policy phase has seen
+    auxiliary_epochs: Count  # E_aux: passes over all data of the policy phase
     auxiliary_minibatch_size: Count  # rows
-    beta_clone: NonNegative  # price of a nat of KL(pi_old || pi) in the auxiliary phase, in units of value^2
+    beta_clone: NonNegative  # penalty per nat of KL(pi_old || pi) in the auxiliary phase, in units of value^2
 
     def __post_init__(self) -> None:
         validate(self)
@@ -73,8 +73,8 @@ class PPG:
         found = minibatch_conflicts(setting, self.minibatch_size, "algo.minibatch_size")
         if setting.is_recurrent:
             found.append(
-                f"policy={setting.policy}: the auxiliary phase of ppg takes stored observations one by one, and "
-                "this policy reads them in sequences; policy=two_headed"
+                f"policy={setting.policy}: the auxiliary phase of ppg uses single stored observations, and a recurrent "
+                "policy needs sequences; set policy=two_headed"
             )
         if setting.rollout_steps is None:
             return found
@@ -110,7 +110,7 @@ class PPG:
                 critic_loss = self._value_pass(learner, batch, minibatches)
 
         metrics = rates | {"critic_loss": critic_loss, "auxiliary_phase": 0.0}
-        # A new list: the old one may be part of a checkpoint that is still to be written.
+        # A new list, because the old one may belong to a checkpoint that is not yet written.
         phase = [*learner.state.get("phase", []), _stored_rows(rollout, batch)]
         if len(phase) < self.policy_iterations:
             learner.state["phase"] = phase
@@ -121,7 +121,7 @@ class PPG:
     def _auxiliary_phase(
         self, agent: Agent, learner: Learner, obs: Observations, value_target: Tensor
     ) -> Metrics:
-        """Fit the value head, and the critic, to the targets of a phase, holding the actions where they are."""
+        """Fit the value head and the critic to the value targets of a phase, and penalize changes of the policy."""
         policy = cast(ValueHeadPolicy, agent.policy)
         with torch.no_grad():
             old = policy(obs)
@@ -142,7 +142,7 @@ class PPG:
             }
 
     def _policy_loss(self, policy: Policy, rows: Batch) -> Tensor:
-        """-(L_clip + c S)."""
+        """Return -(L_clip + c S)."""
         distribution = policy(rows.obs)
         log_ratio = distribution.log_prob(rows.action) - rows.log_prob
         minibatch = self.normalize_advantage == "minibatch"
@@ -153,7 +153,7 @@ class PPG:
         return loss
 
     def _value_pass(self, learner: Learner, batch: Batch, minibatches: Sequence[Tensor]) -> float:
-        """A pass of the value function in the policy phase; of a shared network it moves the value head alone."""
+        """Train the value function for one pass of the policy phase; in a shared network only the value head."""
         data = batch.obs, batch.value_target
         if self.network == "dual":
             return float(learner.critic_optimizer.step_minibatches(_critic_loss, data, minibatches).mean())
@@ -162,7 +162,7 @@ class PPG:
     def _joint_loss(
         self, policy: ValueHeadPolicy, obs: Observations, old: Distribution, value_target: Tensor
     ) -> Tensor:
-        """L_joint, with the value head's regression as L_aux."""
+        """Return L_joint, with the regression of the value head as L_aux."""
         return joint_loss(policy.value(obs), value_target, old.kl(policy(obs)), self.beta_clone)
 
 
@@ -175,10 +175,10 @@ def _value_head_loss(policy: ValueHeadPolicy, obs: Observations, value_target: T
 
 
 def _stored_rows(rollout: Rollout, batch: Batch) -> State:
-    """What the auxiliary phase will want of a rollout's valid rows.
+    """Return the data of a rollout's valid rows that the auxiliary phase needs.
 
-    Observations are kept raw. The normalizer moves between the rollouts of a phase, and what has to stay the same is
-    the policy as a function of the raw state, through the normalizer that it acts through by then.
+    Observations are stored without normalization. The normalizer changes between the rollouts of a phase, and the
+    auxiliary phase must preserve the policy as a function of the raw observation under the current normalizer.
     """
     kept = {
         "obs": rollout.obs[rollout.valid],
@@ -190,8 +190,8 @@ def _stored_rows(rollout: Rollout, batch: Batch) -> State:
 
 
 def _phase_data(agent: Agent, rollout: Rollout, phase: list[State]) -> tuple[Observations, Tensor]:
-    """The observations of a whole phase through the normalizer of today, and their value targets."""
-    device = rollout.obs.device  # where a checkpoint was loaded to may be another
+    """Return the observations of a whole phase under the current normalizer, and their value targets."""
+    device = rollout.obs.device  # the state of a loaded checkpoint may be on another device
     kept = {key: torch.cat([part[key].to(device) for part in phase]) for key in phase[0]}
     obs = Observations(agent.normalizer(kept["obs"]), kept["time"], kept.get("action_mask"))
     return obs, kept["value_target"]

@@ -19,10 +19,10 @@ from pgx.ops.stats import standardize
 
 @dataclass
 class PPO:
-    """Several epochs of minibatch ascent on the clipped surrogate, the critic beside it.
+    """Proximal policy optimization: several epochs of minibatch ascent on the clipped surrogate.
 
-    Source: Schulman et al., "Proximal policy optimization algorithms", 2017, eq. 7 and algorithm 1. Policy and
-    critic have optimizers of their own, so the paper's value coefficient c1 is a ratio of learning rates here.
+    Source: Schulman et al., "Proximal policy optimization algorithms", 2017, eq. 7 and algorithm 1. Policy and critic
+    have separate optimizers, so that the paper's value coefficient c1 is a ratio of learning rates here.
     """
 
     uses: ClassVar[frozenset[Use]] = frozenset({"optimizer", "critic_optimizer", "ranks"})
@@ -35,15 +35,16 @@ class PPO:
     gae_lambda: Fraction  # lambda
     # To mean 0 and standard deviation 1, over the whole batch or over each minibatch.
     normalize_advantage: Literal["off", "batch", "minibatch"]
-    clip_range: Positive  # epsilon: the ratio earns nothing beyond 1 +- epsilon
+    clip_range: Positive  # epsilon: the objective gives no incentive to move the ratio beyond 1 +- epsilon
     epochs: Count  # passes over the batch
     minibatch_size: Count  # rows
-    recompute_advantages: bool  # before every pass but the first, from the critic as it has become
+    recompute_advantages: bool  # before every pass except the first, with the current critic
     entropy_coefficient: NonNegative  # bonus per nat of entropy, in units of the advantage
-    value_clip: (
+    # Bound on the change of a value in an update, beyond which the loss gives no incentive; null: no bound.
+    value_clip: Positive | None
+    target_kl: (
         Positive | None
-    )  # the critic earns nothing further than this from its old value; null: no clip
-    target_kl: Positive | None  # nats: no epoch once mean KL(pi_old || pi_new) exceeds it; null: never stops
+    )  # nats: stop once mean KL(pi_old || pi_new) after an epoch exceeds this; null: never
 
     def __post_init__(self) -> None:
         validate(self)
@@ -66,7 +67,7 @@ class PPO:
             if self.recompute_advantages and epoch > 1:
                 batch = self.estimate(agent, rollout)
             minibatches = batch.minibatches(self.minibatch_size, learner.generator)
-            # Networks apart: neither sweep sees what the other does.
+            # The networks are separate, so that the passes of policy and critic can run in parallel.
             critic_result = learner.engine.submit(
                 learner.critic_optimizer.step_minibatches, self._critic_loss, (batch,), minibatches
             )
@@ -84,7 +85,7 @@ class PPO:
         }
 
     def _policy_loss(self, policy: Policy, rows: Batch) -> Tensor:
-        """-(L_clip + c S): the negative of eq. 9 without its value term."""
+        """Return -(L_clip + c S), the negative of eq. 9 without its value term."""
         distribution = policy(rows.obs)
         log_ratio = distribution.log_prob(rows.action) - rows.log_prob
         minibatch = self.normalize_advantage == "minibatch"

@@ -16,18 +16,18 @@ from pgx.core.schema import Count, Fraction, NonNegative, Positive, validate
 from pgx.ops.losses import kl_penalized_surrogate
 from pgx.ops.stats import standardize
 
-# While the policy cannot move (a learning rate annealed to nothing) every update halves beta, and while no penalty can
-# hold it every update doubles beta. Beyond these bounds it would take as many updates to come back to where it
-# matters, and end in a zero or an infinity that no halving or doubling leaves.
+# While the policy cannot move (a learning rate annealed to 0) every update halves beta, and while no penalty limits the
+# KL every update doubles beta. Without bounds beta would need as many updates to return to a useful size, and would end
+# at zero or infinity, from which halving and doubling cannot return.
 BETA_MIN, BETA_MAX = 1e-4, 1e4
 
 
 @dataclass
 class PPOKL:
-    """Several epochs of minibatch ascent on the surrogate less beta times the KL; beta follows a target KL.
+    """Proximal policy optimization with a KL penalty: ascent on the surrogate minus beta KL, with an adaptive beta.
 
     Source: Schulman et al., "Proximal policy optimization algorithms", 2017, section 4 and eq. 8; algorithm 1 with
-    that objective. Policy and critic have optimizers of their own, as in PPO's clipped form.
+    this objective. Policy and critic have separate optimizers, as in `PPO`.
     """
 
     uses: ClassVar[frozenset[Use]] = frozenset({"optimizer", "critic_optimizer", "ranks"})
@@ -42,13 +42,13 @@ class PPOKL:
     normalize_advantage: Literal["off", "batch", "minibatch"]
     epochs: Count  # passes over the batch
     minibatch_size: Count  # rows
-    recompute_advantages: bool  # before every pass but the first, from the critic as it has become
+    recompute_advantages: bool  # before every pass except the first, with the current critic
     entropy_coefficient: NonNegative  # bonus per nat of entropy, in units of the advantage
-    # KL(pi_old || pi), the paper's, or KL(pi || pi_old): of the penalty, and of what beta is adapted by.
+    # KL(pi_old || pi), as in the paper, or KL(pi || pi_old): in the penalty and in the adaptation of beta.
     kl_direction: Literal["old_new", "new_old"]
-    beta: NonNegative  # price of a nat of KL in units of the advantage; where it starts if it is adapted
-    adapt_beta: bool  # doubled or halved after each update; false: fixed
-    kl_target: Positive  # d_targ, nats: mean KL of one update that beta is adapted towards
+    beta: NonNegative  # penalty per nat of KL in units of the advantage; the initial value if beta is adapted
+    adapt_beta: bool  # double or halve beta after an update far from kl_target; false: beta is fixed
+    kl_target: Positive  # d_targ, nats: target of the mean KL of one update, used to adapt beta
 
     def __post_init__(self) -> None:
         validate(self)
@@ -88,7 +88,7 @@ class PPOKL:
         return rates | {"beta": beta, "critic_loss": float(critic_losses.mean())}
 
     def _adapted(self, beta: float, kl: float) -> float:
-        """The beta of the next update, after one that moved by kl nats."""
+        """Return beta for the next update, after one with a mean KL of kl nats."""
         if kl > 1.5 * self.kl_target:
             return min(max(2 * beta, BETA_MIN), BETA_MAX)
         if kl < self.kl_target / 1.5:
@@ -96,7 +96,7 @@ class PPOKL:
         return beta
 
     def _policy_loss(self, policy: Policy, rows: Batch, old: Distribution, beta: Tensor) -> Tensor:
-        """-(L_KLPEN + c S): the negative of eq. 8 with an entropy bonus."""
+        """Return -(L_KLPEN + c S), the negative of eq. 8 with an entropy bonus."""
         new = policy(rows.obs)
         log_ratio = new.log_prob(rows.action) - rows.log_prob
         minibatch = self.normalize_advantage == "minibatch"

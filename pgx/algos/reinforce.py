@@ -26,22 +26,22 @@ from pgx.ops.stats import standardize
 
 @dataclass
 class REINFORCE:
-    """One gradient step on whole episodes: the log probability of each action, weighted by the return it was part of.
+    """REINFORCE: one gradient step on whole episodes, with the log probability of each action weighted by a return.
 
     Source: Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement learning",
-    1992; Sutton and Barto, Reinforcement Learning, 2nd ed., sections 13.3 and 13.4 (their G_t is made of rewards from
-    R_{t+1} on, our r_t). The horizon is the environment's time limit: nothing is bootstrapped there.
+    1992; Sutton and Barto, Reinforcement Learning, 2nd ed., sections 13.3 and 13.4 (their G_t starts at R_{t+1}, which
+    is r_t here). The horizon is the environment's time limit, without bootstrapping.
     """
 
     metrics: ClassVar[tuple[Metric, ...]] = (CRITIC_LOSS,)
 
     discount: Fraction  # gamma; 1 is the undiscounted objective
-    # The weight of ∇ log π(a_t|s_t), before a baseline. With G_t = Σ_{k>=t} γ^{k-t} r_k, trajectory: G_0, the return of
-    # the whole episode; discounted: γ^t G_t, the same expectation with less variance; reward_to_go: G_t, without γ^t,
-    # which for γ < 1 is the gradient of no objective and learns as much from late steps as from early ones.
+    # Weight of ∇ log π(a_t|s_t) before the baseline, with G_t = Σ_{k>=t} γ^{k-t} r_k. trajectory: G_0, the return of
+    # the whole episode; discounted: γ^t G_t, with the same expectation and less variance; reward_to_go: G_t, without
+    # γ^t, which for γ < 1 is not the gradient of an objective, and weights late steps as much as early ones.
     weighting: Literal["trajectory", "reward_to_go", "discounted"]
-    # What is subtracted from the weight. constant: its mean over the rows of the other episodes; time_dependent: its
-    # mean at the same step of the other episodes that lasted so long; value: what the critic predicts of it.
+    # Subtracted from the weight. constant: its mean over the rows of the other episodes; time_dependent: its mean at
+    # the same step of the other episodes that reach it; value: the prediction of the critic.
     baseline: Literal["none", "constant", "time_dependent", "value"]
     normalize_advantage: bool  # to mean 0 and standard deviation 1 over the batch
     critic_epochs: Index  # passes of regression over the batch (baseline value)
@@ -59,21 +59,20 @@ class REINFORCE:
         if setting.rollout_steps is not None:
             found.append(
                 f"runner.rollout_steps: reinforce learns from whole episodes, and {setting.rollout_steps} steps of "
-                "each environment cut them; runner=episodes"
+                "each environment cut them; set runner=episodes"
             )
         if self.baseline == "value" and setting.critic == "none":
             found.append(
-                "critic=none: the baseline value is what a critic predicts; critic=mlp critic_optimizer=adam"
+                "critic=none: algo.baseline=value needs a critic; set critic=mlp critic_optimizer=adam"
             )
         return found
 
     def estimate(self, agent: Agent, rollout: Rollout) -> Batch:
         _require_whole_episodes(rollout)
         value, _ = rollout_values(agent.critic, agent.normalizer, rollout)
-        # What comes after the last step, whichever way an episode ended.
-        nothing = torch.zeros_like(rollout.reward)
+        no_value = torch.zeros_like(rollout.reward)  # no bootstrapping at truncations either
         returns = discounted_returns(
-            rollout.reward, nothing, rollout.terminated, rollout.truncated, self.discount
+            rollout.reward, no_value, rollout.terminated, rollout.truncated, self.discount
         )
         weight = self._weight(returns, rollout)
         advantage = weight - self._baseline(weight, value, rollout)
@@ -99,7 +98,7 @@ class REINFORCE:
                 return returns
 
     def _baseline(self, weight: Tensor, value: Tensor, rollout: Rollout) -> Tensor:
-        """[T, N], independent of the row's own action given what came before it: no bias."""
+        """Return a baseline [T, N] that does not depend on the action of its row, and so adds no bias."""
         match self.baseline:
             case "none":
                 return torch.zeros_like(weight)
@@ -107,7 +106,7 @@ class REINFORCE:
                 return other_episodes_mean(weight, rollout.time, rollout.valid)
             case "time_dependent":
                 return other_episodes_mean_at_step(weight, rollout.time, rollout.valid)
-            case "value":  # V predicts G, of which the weight is made
+            case "value":  # V predicts G_t, from which the weight is computed
                 return self._weight(value, rollout)
 
     def _policy_loss(self, policy: Policy, batch: Batch, episodes: Tensor) -> Tensor:
@@ -116,11 +115,11 @@ class REINFORCE:
 
 
 def _require_whole_episodes(rollout: Rollout) -> None:
-    """That every row has its episode from the first step to the last."""
+    """Raise ValueError unless the rollout has every episode from the first step to the last."""
     onward = rollout.valid & ~rollout.done
     followed = torch.cat([rollout.valid[1:], torch.zeros_like(onward[:1])])
     row = torch.arange(len(onward), device=onward.device).unsqueeze(-1)
     if bool((onward & ~followed).any() | (rollout.valid & (rollout.time > row)).any()):
         raise ValueError(
-            "reinforce learns from whole episodes; this rollout has parts of some (runner=episodes)"
+            "reinforce learns from whole episodes, and this rollout has parts of episodes; set runner=episodes"
         )

@@ -42,11 +42,11 @@ FISHER_PRODUCTS: dict[str, Callable[[Policy, Observations], MatVec]] = {
 
 @dataclass
 class TRPO:
-    """Maximize the surrogate subject to a bound on the mean KL(pi_old || pi_new) of each update.
+    """Trust region policy optimization: maximize the surrogate subject to mean KL(pi_old || pi_new) <= max_kl.
 
-    Source: Schulman et al., "Trust region policy optimization", 2015: the problem is eq. 14, the practical
-    algorithm section 6 and appendix C. Advantages by Schulman et al., 2016 (GAE), which with gae_lambda = 1
-    are rewards-to-go minus the critic. H here is F + damping I, their A.
+    Source: Schulman et al., "Trust region policy optimization", 2015: the problem is eq. 14, the practical algorithm
+    section 6 and appendix C. Advantages follow Schulman et al., 2016 (GAE); with gae_lambda = 1 they are the returns
+    minus the critic's values. H is F + damping I, their A.
     """
 
     uses: ClassVar[frozenset[Use]] = frozenset({"critic_optimizer", "ranks"})
@@ -72,12 +72,14 @@ class TRPO:
     gae_lambda: Fraction  # lambda
     normalize_advantage: bool  # to mean 0 and standard deviation 1 over the batch
     max_kl: Positive  # delta, nats: bound on the mean KL(pi_old || pi_new) of one update
-    fisher: Literal["gauss_newton", "kl_hessian"]  # two ways to the same product F v
+    fisher: Literal["gauss_newton", "kl_hessian"]  # two ways to compute the same product F v
     damping: NonNegative  # added to the diagonal of F; larger is safer and slower
-    cg_steps: Count  # products with F at most
+    cg_steps: Count  # largest number of products with F
     cg_tolerance: Fraction  # conjugate gradient stops at this residual relative to |g|
-    line_search_steps: Index  # K: how often the step is shortened at most; K + 1 fractions of it are tried
-    line_search_shrink: OpenFraction  # each fraction relative to the one before
+    line_search_steps: (
+        Index  # K: largest number of times that the step is shortened; at most K + 1 fractions are tried
+    )
+    line_search_shrink: OpenFraction  # ratio of a fraction to the one before
     critic_epochs: Index  # passes of regression over the batch
     critic_minibatch_size: Count  # rows
 
@@ -109,7 +111,7 @@ class TRPO:
             search = self._line_search(
                 policy, batch, now.detach(), learner.engine, float(objective), full_step
             )
-        else:  # x is 0, or H is not positive along it: there is no step to search along
+        else:  # x is 0, or xᵀHx is not positive: there is no step
             search = LineSearchResult(math.nan, 0)
 
         return (
@@ -125,7 +127,7 @@ class TRPO:
         )
 
     def _product(self, policy: Policy, engine: Engine, obs: Observations) -> MatVec:
-        """v -> F v over these observations."""
+        """Return v -> F v, averaged over these observations."""
         return engine.prepare(FISHER_PRODUCTS[self.fisher], policy, obs, rows=len(obs))
 
     @torch.no_grad()
@@ -138,7 +140,10 @@ class TRPO:
         objective: float,
         full_step: Tensor,
     ) -> LineSearchResult:
-        """Move the policy by the first fraction that improves the surrogate within max_kl, or not at all."""
+        """Move the policy by the first fraction of the step that improves the surrogate within max_kl.
+
+        If no fraction does, the policy is unchanged.
+        """
         parameters = list(policy.parameters())
         start = flatten(parameters)
         found = engine.bind(surrogate_and_kl, policy, batch, old, rows=len(batch))

@@ -21,12 +21,12 @@ from pgx.ops.stats import standardize
 
 @dataclass
 class VTrace:
-    """One gradient step of policy and critic on a rollout that an older policy may have acted in.
+    """V-trace actor-critic: one gradient step of policy and critic on a rollout of a possibly older policy μ.
 
     Source: Espeholt et al., "IMPALA: scalable distributed deep-RL with importance weighted actor-learner
-    architectures", 2018, section 4. The targets are eq. 1. The weight min(rho_clip, π/μ) of each row's policy
-    gradient is applied in the loss, so that `advantage` is a difference of values here as in every other rule. In
-    rollouts of the policy itself every weight is 1, and with trace_lambda = 1 this is A2C with gae_lambda = 1.
+    architectures", 2018, section 4. The value targets are eq. 1. The weight min(rho_clip, π/μ) of each row's policy
+    gradient is applied in the loss, so that `advantage` is a difference of values as in every other rule. In rollouts
+    of the current policy every ratio is 1, and with trace_lambda = 1 this is A2C with gae_lambda = 1.
     """
 
     uses: ClassVar[frozenset[Use]] = frozenset(
@@ -46,8 +46,8 @@ class VTrace:
     )
 
     discount: Fraction  # gamma
-    rho_clip: Positive | None  # bound on pi/mu as weight of TD errors and policy gradient; null: none
-    c_clip: Positive | None  # bound on pi/mu in the traces, at most rho_clip; null: none
+    rho_clip: Positive | None  # bound on pi/mu as weight of TD errors and policy gradient; null: no bound
+    c_clip: Positive | None  # bound on pi/mu in the traces, at most rho_clip; null: no bound
     trace_lambda: Fraction  # lambda; 1 is the paper's n-step target
     normalize_advantage: bool  # to mean 0 and standard deviation 1 over the batch
     entropy_coefficient: NonNegative  # bonus per nat of entropy, in units of the advantage
@@ -60,7 +60,7 @@ class VTrace:
             return []
         return [
             f"algo.c_clip: expected at most algo.rho_clip, {self.rho_clip}, got {self.c_clip or 'null'}: with traces "
-            "larger than the weights of TD errors an update may take values further from what they should be",
+            "larger than the weights of TD errors an update may move values away from their fixed point",
         ]
 
     def estimate(self, agent: Agent, rollout: Rollout) -> Batch:
@@ -97,7 +97,7 @@ class VTrace:
         }
 
     def _policy_loss(self, policy: Policy, batch: Batch, rho: Tensor) -> Tensor:
-        """The negative of mean(ρ log π A) + c mean(entropy), with ρ and A constants of the gradient."""
+        """Return the negative of mean(ρ log π A) + c mean(entropy), with ρ and A constant in the gradient."""
         distribution = policy(batch.obs)
         gain = policy_gradient(distribution.log_prob(batch.action), rho * batch.advantage)
         return -(gain + self.entropy_coefficient * distribution.entropy().mean())

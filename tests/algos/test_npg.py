@@ -236,10 +236,12 @@ def test_the_natural_gradient_does_not_depend_on_the_coordinates_and_the_plain_o
 
 
 def test_the_compatible_solver_asks_for_the_empirical_matrix_and_for_damping(make: Make) -> None:
-    with pytest.raises(UserError, match=r"algo\.fisher: the solver compatible .* got gauss_newton"):
+    with pytest.raises(
+        UserError, match=r"algo\.fisher=gauss_newton: the solver compatible .* set algo\.fisher=empirical"
+    ):
         make(*SMALL, "env=CartPole-v1", "algo.solver=compatible")
     for solver in ("exact", "compatible"):
-        with pytest.raises(UserError, match=r"algo\.damping: the solver"):
+        with pytest.raises(UserError, match=r"algo\.damping=0: the solver"):
             make(*SMALL, "env=CartPole-v1", *WAYS[solver], "algo.damping=0")
 
 

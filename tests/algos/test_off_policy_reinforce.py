@@ -365,7 +365,7 @@ def test_weights_of_hundreds_of_steps_neither_overflow_nor_vanish() -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["runner=sync"], "128 steps of each environment cut them; runner=dataset"),
+        (["runner=sync"], "128 steps of each environment cut them; set runner=dataset"),
         (["runner=dataset", "dataset=x", "algo.reward_to_go=false"], "algo.reward_to_go: expected true"),
         (["runner=dataset"], "of which dataset? dataset=PATH"),
         (["runner=episodes", "dataset=x"], "dataset=x: runner=episodes does not read it; runner=dataset"),

@@ -1,4 +1,4 @@
-"""From a rollout to a batch: the critic's values, advantages and targets of its valid rows."""
+"""Conversion of a rollout to a batch: values, advantages and value targets of its valid rows."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,31 +17,33 @@ from pgx.ops.stats import standardize
 def rollout_values(
     value_of: Callable[[Observations], Tensor], normalizer: Normalizer, rollout: Rollout
 ) -> tuple[Tensor, Tensor]:
-    """V(s_t) and V(s_{t+1}) of every row, [T, N] each, with each observation passed through the critic once.
+    """Compute V(s_t) and V(s_{t+1}) of every row, with one evaluation of each observation.
 
-    At a terminated row the second number belongs to whatever came next; V = 0 there is the estimators' matter.
-    Inside an episode the successor of row t is the observation of row t + 1; only the successors after the
-    last row and at truncations are observations of their own.
+    Within an episode the successor of row t is the observation of row t + 1. Only the successors at truncations and
+    after the last row are separate observations.
 
     Args:
         value_of: the critic, or another function of B observations.
-        normalizer: what it looks through.
+        normalizer: normalizer of the observations.
         rollout: T steps of N environments.
+
+    Returns:
+        V(s_t) and V(s_{t+1}), [T, N] each. At a terminated row V(s_{t+1}) has no meaning; estimators use 0 there.
     """
-    own = rollout.truncated.clone()
-    own[-1] = True
-    obs = torch.cat([rollout.obs.flatten(0, 1), rollout.next_obs[own]])
-    time = torch.cat([rollout.time.flatten(), rollout.time[own] + 1])
+    separate = rollout.truncated.clone()
+    separate[-1] = True
+    obs = torch.cat([rollout.obs.flatten(0, 1), rollout.next_obs[separate]])
+    time = torch.cat([rollout.time.flatten(), rollout.time[separate] + 1])
     values = value_of(Observations(normalizer(obs), time))
-    value = values[: own.numel()].view(own.shape)
+    value = values[: separate.numel()].view(separate.shape)
     next_value = torch.cat([value[1:], value[-1:]])
-    next_value[own] = values[own.numel() :]
+    next_value[separate] = values[separate.numel() :]
     return value, next_value
 
 
 @torch.no_grad()
 def rollout_observations(agent: Agent, rollout: Rollout) -> Observations:
-    """The valid rows of a rollout as the networks see them, time-major."""
+    """Return the observations of the valid rows as input of the networks, time-major."""
     rows, mask = valid_rows(rollout), rollout.action_mask
     history = None if agent.policy.recurrent_state is None else cut_sequences(agent, rollout)
     return Observations(
@@ -53,14 +55,17 @@ def rollout_observations(agent: Agent, rollout: Rollout) -> Observations:
 
 
 def valid_rows(rollout: Rollout) -> Callable[[Tensor], Tensor]:
-    """x [T, N, ...] -> its valid rows, time-major: x[valid], but that the mask is searched once for many x."""
+    """Return x [T, N, ...] -> x[valid], time-major, which evaluates the mask once for many x."""
     index = rollout.valid.flatten().nonzero().squeeze(-1)
     return lambda x: x.flatten(0, 1).index_select(0, index)
 
 
 @torch.no_grad()
 def rollout_log_ratio(agent: Agent, rollout: Rollout) -> Tensor:
-    """log π(a|s) - log μ(a|s), the agent's policy to the one that acted, nats; [T, N], 0 in rows that are not data."""
+    """Return log π(a|s) - log μ(a|s) of the agent's policy π and the behavior policy μ.
+
+    The result is [T, N], in nats, and 0 in rows that are not valid.
+    """
     valid = rollout.valid
     log_prob = agent.policy(rollout_observations(agent, rollout)).log_prob(rollout.action[valid])
     log_ratio = torch.zeros_like(rollout.log_prob)
@@ -72,7 +77,7 @@ def rollout_log_ratio(agent: Agent, rollout: Rollout) -> Tensor:
 def make_batch(
     agent: Agent, rollout: Rollout, value: Tensor, advantage: Tensor, value_target: Tensor
 ) -> Batch:
-    """The valid rows of a rollout and of [T, N] estimates over it, time-major, observations normalized."""
+    """Make a batch of the valid rows of a rollout and of estimates [T, N] over it: time-major, normalized."""
     rows = valid_rows(rollout)
     return Batch(
         obs=rollout_observations(agent, rollout),

@@ -1,4 +1,4 @@
-"""Fitting a critic to its targets: the value half of the rules that learn it apart from the policy."""
+"""Regression of a critic on value targets, for rules with a separate critic."""
 
 from dataclasses import replace
 
@@ -20,14 +20,14 @@ def fit_critic(batch: Batch, learner: Learner, epochs: int, minibatch_size: int)
 
     Args:
         batch: B rows.
-        learner: its critic_optimizer steps the critic, its generator shuffles.
+        learner: with the critic's optimizer and the random stream of shuffles.
         epochs: passes over the batch.
-        minibatch_size: rows a step.
+        minibatch_size: rows of a gradient step.
 
     Returns:
         critic_loss: mean over the last epoch; NaN without epochs.
     """
-    # A critic reads no history, so its minibatches need not keep that of their rows together.
+    # A critic does not use the history, so its minibatches need not keep sequences together.
     batch = replace(batch, obs=replace(batch.obs, history=None))
     losses = batch.value.new_full((1,), float("nan"))
     for _ in range(epochs):
@@ -37,20 +37,28 @@ def fit_critic(batch: Batch, learner: Learner, epochs: int, minibatch_size: int)
 
 
 def critic_loss(critic: Critic, rows: Batch) -> Tensor:
-    """Half the mean squared error of the critic on the rows' value targets; scalar."""
+    """Return half the mean squared error of the critic on the rows' value targets; scalar."""
     return value_loss(critic(rows.obs), rows.value_target)
 
 
 def minibatch_conflicts(setting: Setting, minibatch_size: int, key: str) -> list[str]:
-    """One line with the arithmetic where a rollout does not divide into minibatches; else nothing.
+    """Return a message with the arithmetic if a rollout does not divide into minibatches.
 
-    How many rows whole episodes have is not known beforehand; they are cut into parts that differ by one row at most.
-    Under a recurrent policy it is whole sequences that minibatches are made of.
+    Whole episodes are never a conflict: their number of rows is unknown, and their minibatches differ by one row at
+    most. With a recurrent policy, minibatches consist of whole sequences.
+
+    Args:
+        setting: values of the config.
+        minibatch_size: rows.
+        key: config key of minibatch_size.
+
+    Returns:
+        One message, or none.
     """
     length = setting.sequence_length
     if length is not None and minibatch_size % length:
         return [
-            f"{key}: under a recurrent policy a minibatch is made of whole sequences of policy.sequence_length "
+            f"{key}: with a recurrent policy a minibatch consists of whole sequences of policy.sequence_length "
             f"{length} rows; expected a multiple of that, got {minibatch_size} ({minibatch_size} / {length} = "
             f"{minibatch_size / length:.4g})"
         ]
@@ -67,7 +75,7 @@ def minibatch_conflicts(setting: Setting, minibatch_size: int, key: str) -> list
 
 
 def critic_minibatch_conflicts(setting: Setting, minibatch_size: int) -> list[str]:
-    """The same for `fit_critic`, whose rows need no history."""
+    """Apply `minibatch_conflicts` to `fit_critic`, whose minibatches need no sequences."""
     return minibatch_conflicts(
         replace(setting, sequence_length=None), minibatch_size, "algo.critic_minibatch_size"
     )

@@ -18,17 +18,23 @@ def cut_sequences(agent: Agent, rollout: Rollout) -> History:
 
     Source: Kapturowski et al., "Recurrent experience replay in distributed reinforcement learning", 2019, section 3
     (stored state with burn-in).
+
+    Args:
+        agent: with a recurrent policy.
+        rollout: T steps of N environments.
+
+    Returns:
+        Sequence p N + n is piece p of environment n.
     """
     recurrent_state = agent.policy.recurrent_state
     assert recurrent_state is not None and rollout.recurrent_state is not None
     (steps, envs), device = rollout.valid.shape, rollout.valid.device
-    # Of each piece of time: the first step that is learned from, and the first of its burn-in.
+    # For each piece of time: its first step after the burn-in, and the first step of its burn-in.
     first = torch.arange(0, steps, recurrent_state.sequence_length, device=device)
     start = (first - recurrent_state.burn_in).clamp(min=0)
     length = int(((first + recurrent_state.sequence_length).clamp(max=steps) - start).max())
     within = torch.arange(length, device=device).unsqueeze(1)
     at = (start + within).clamp(max=steps - 1)  # [L, pieces]
-    # Sequence p * N + n is piece p of environment n.
     step_of = torch.arange(steps, device=device).unsqueeze(1).expand(steps, envs)
     piece_of = step_of // recurrent_state.sequence_length
     env_of = torch.arange(envs, device=device).expand(steps, envs)
@@ -47,7 +53,7 @@ def cut_sequences(agent: Agent, rollout: Rollout) -> History:
 
 
 def sequence_conflicts(rollout_steps: int | None, sequence_length: int, burn_in: int) -> list[str]:
-    """Return a message with the arithmetic for each reason why rollouts do not divide into such sequences.
+    """Return a message with the arithmetic for each reason why rollouts do not divide into sequences.
 
     Args:
         rollout_steps: T; None for whole episodes, whose last sequence may be shorter.
@@ -63,12 +69,12 @@ def sequence_conflicts(rollout_steps: int | None, sequence_length: int, burn_in:
         found.append(
             f"policy.sequence_length: a rollout, runner.rollout_steps {rollout_steps} steps, does not divide into "
             f"sequences of {sequence_length} ({rollout_steps} / {sequence_length} = "
-            f"{rollout_steps / sequence_length:.4g}); the longest below that it divides into have {shorter}"
+            f"{rollout_steps / sequence_length:.4g}); the longest shorter sequences have {shorter} steps"
         )
     before = max(0, rollout_steps - sequence_length)
     if burn_in > before:
         found.append(
-            f"policy.burn_in: no sequence of a rollout has more than runner.rollout_steps {rollout_steps} - "
-            f"policy.sequence_length {sequence_length} = {before} steps before it; expected at most that, got {burn_in}"
+            f"policy.burn_in: a sequence has at most runner.rollout_steps {rollout_steps} - policy.sequence_length "
+            f"{sequence_length} = {before} steps before it in a rollout; expected at most that, got {burn_in}"
         )
     return found

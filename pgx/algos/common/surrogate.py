@@ -1,4 +1,4 @@
-"""What a policy gains on a batch, as functions of a policy, a batch and what was before."""
+"""Surrogate objective, its gradient and the KL divergence of a policy on a batch."""
 
 from torch import Tensor
 
@@ -8,7 +8,7 @@ from pgx.core.metrics import Metric
 from pgx.ops.losses import surrogate
 from pgx.ops.params import gradient
 
-# What rules with a natural-gradient step report: of conjugate gradient, and why there is no step.
+# Metrics of rules with a natural-gradient step: of conjugate gradient, and reasons for an update without a step.
 CG_METRICS = (
     Metric("cg_steps", "count", "products with the Fisher matrix that conjugate gradient took"),
     Metric(
@@ -35,12 +35,15 @@ NO_STEP_METRICS = (
 
 
 def surrogate_and_gradient(policy: Policy, batch: Batch, now: Distribution) -> tuple[Tensor, Tensor]:
-    """The surrogate on a batch, scalar, and its gradient by the policy's parameters, [P]; detached, over all ranks.
+    """Compute the surrogate on a batch and its gradient in the policy's parameters, over the rows of all ranks.
 
     Args:
         policy: π.
         batch: B rows.
-        now: π at each of them, from which the gradient goes back to its parameters.
+        now: distributions of π at these rows, not detached.
+
+    Returns:
+        The surrogate, scalar, and its gradient, [P]; detached.
     """
     log_ratio = now.log_prob(batch.action) - batch.log_prob
     objective = surrogate(log_ratio, batch.advantage)
@@ -49,12 +52,15 @@ def surrogate_and_gradient(policy: Policy, batch: Batch, now: Distribution) -> t
 
 
 def surrogate_and_kl(policy: Policy, batch: Batch, old: Distribution) -> tuple[Tensor, Tensor]:
-    """The surrogate on a batch and the mean KL(π_old || π) over it, nats; scalars, detached, over all ranks.
+    """Compute the surrogate on a batch and the mean KL(π_old || π), over the rows of all ranks.
 
     Args:
         policy: π.
         batch: B rows.
-        old: π_old at each of them, detached.
+        old: distributions of π_old at these rows, detached.
+
+    Returns:
+        The surrogate and the KL in nats, scalars, detached.
     """
     new = policy(batch.obs)
     gain = surrogate(new.log_prob(batch.action) - batch.log_prob, batch.advantage)
@@ -63,11 +69,11 @@ def surrogate_and_kl(policy: Policy, batch: Batch, old: Distribution) -> tuple[T
 
 
 def no_step_metrics(gradient: Tensor, curvature: float) -> Metrics:
-    """Return why a trust region has no step, as metrics that are 0 where it has one.
+    """Return the reason for an update without a step, as metrics that are 0 if there is a step.
 
     Args:
-        gradient: g of the surrogate, [P].
-        curvature: xᵀHx of the step's direction x = H⁻¹g; the step's length is √(2δ / xᵀHx).
+        gradient: gradient g of the surrogate, [P].
+        curvature: xᵀHx of the direction x = H⁻¹g; the step is √(2δ / xᵀHx) x.
     """
     zero = not bool(gradient.any())
     return {"zero_gradient": float(zero), "no_curvature": float(not zero and not curvature > 0)}
