@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from pgx.compiler.choose import why_not
+from pgx.compiler.choose import compilation_problem
 from pgx.compiler.program import Program
 from pgx.training.trainer import Trainer
 from tests.conftest import Make
@@ -57,7 +57,9 @@ def test_networks_are_evaluated_no_more_often_than_the_rule_says(make: Make) -> 
 
 
 @pytest.mark.system
-@pytest.mark.skipif(why_not("cpu") is not None, reason=f"nothing compiles here: {why_not('cpu')}")
+@pytest.mark.skipif(
+    compilation_problem("cpu") is not None, reason=f"nothing compiles here: {compilation_problem('cpu')}"
+)
 def test_a_compiled_iteration_calls_one_program_per_epoch_and_step(
     make: Make, programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

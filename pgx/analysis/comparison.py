@@ -29,7 +29,7 @@ from pgx.analysis.statistics import (
 )
 from pgx.core.errors import UserError
 from pgx.core.schema import nearest
-from pgx.core.text import shown
+from pgx.core.text import format_number
 from pgx.runs.metrics import TABLE, tag
 
 _CURVE_POINTS = 101  # of a curve
@@ -837,7 +837,7 @@ def _interval(found: Estimate, level: float, places: str) -> str:
 
 
 def _number(panel: Panel, value: float) -> str:
-    return shown(value) if panel.env else f"{value:.3f}"
+    return format_number(value) if panel.env else f"{value:.3f}"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pgx.analysis.comparison import AXES, MAX_PLANNED_RUNS, Axis, Comparison, Group, Pair, Panel
 from pgx.analysis.statistics import Estimate
-from pgx.core.text import shown
+from pgx.core.text import format_number
 
 _MAX_COLUMNS = 6  # groups in a table of health metrics
 
@@ -55,7 +55,7 @@ def _scores(panel: Panel, comparison: Comparison) -> TextTable:
 
 
 def _score(panel: Panel, value: float) -> str:
-    return shown(value) if panel.env else f"{value:.3f}"
+    return format_number(value) if panel.env else f"{value:.3f}"
 
 
 def _interval(panel: Panel, estimate: Estimate) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgx.cli.arguments import Command, add_checkpoint, add_max_steps, add_run, count
 from pgx.core.errors import UserError
-from pgx.core.text import override, shown
+from pgx.core.text import format_number, override
 
 if TYPE_CHECKING:
     from pgx.config.run_config import RunConfig
@@ -100,8 +100,8 @@ def collect(
         single.close()
         envs.close()
     print(
-        f"{out}: {written.episodes:,} episodes, {written.steps:,} steps, mean return {shown(written.mean_return)}, "
-        f"of {run}, checkpoint {checkpoint}"
+        f"{out}: {written.episodes:,} episodes, {written.steps:,} steps, "
+        f"mean return {format_number(written.mean_return)}, of {run}, checkpoint {checkpoint}"
     )
     if cut := sum(length == limit for length in lengths):
         print(f"  {cut:,} episodes were truncated after {limit:,} steps (--max-steps)")

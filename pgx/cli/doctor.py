@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pgx.cli.arguments import Command, add_run
 from pgx.core.errors import RunError, UserError
-from pgx.core.text import override, shown
+from pgx.core.text import format_number, override
 from pgx.runs.lock import holder
 
 if TYPE_CHECKING:
@@ -157,7 +157,11 @@ def _headline(run: DiagnosedRun) -> str:
     steps, every = int(run.rows[-1]["step"]) if run.rows else 0, run.number("logger.every") or 1
     updates = _updates(run.logged_updates()) + (f" (one in {every:g})" if every > 1 else "")
     recent = run.curve("episode_return_recent").values
-    returns = f"return {shown(recent[0])} to {shown(recent[-1])}" if len(recent) else "no episode has ended"
+    returns = (
+        f"return {format_number(recent[0])} to {format_number(recent[-1])}"
+        if len(recent)
+        else "no episode has ended"
+    )
     return f"{run_name}, {steps:,} steps, {updates}, {returns}"
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pgx.cli.arguments import Command, add_checkpoint, add_max_steps, add_sampling, count, split_overrides
 from pgx.core.errors import UserError
-from pgx.core.text import shown
+from pgx.core.text import format_number
 
 if TYPE_CHECKING:
     from pgx.analysis.statistics import Array, Resampling, Statistic
@@ -235,13 +235,13 @@ def _print_record(record: EvalRecord) -> None:
         f"on {record['env']} ({record['backend']})"
     )
     print(
-        f"  return  {shown(record['mean'])} +- {shown(record['std'])}   min {shown(min(returns))}  "
-        f"max {shown(max(returns))}"
+        f"  return  {format_number(record['mean'])} +- {format_number(record['std'])}   "
+        f"min {format_number(min(returns))}  max {format_number(max(returns))}"
     )
-    print(f"  mean    {shown(record['mean'])}{_bounds(record['mean_interval'])}")
-    print(f"  IQM     {shown(record['iqm'])}{_bounds(record['iqm_interval'])}")
+    print(f"  mean    {format_number(record['mean'])}{_bounds(record['mean_interval'])}")
+    print(f"  IQM     {format_number(record['iqm'])}{_bounds(record['iqm_interval'])}")
     if record["unshaped_mean"] is not None:
-        own = f"{shown(record['unshaped_mean'])}{_bounds(record['unshaped_mean_interval'])}"
+        own = f"{format_number(record['unshaped_mean'])}{_bounds(record['unshaped_mean_interval'])}"
         print(f"  mean in the environment's own reward  {own}")
     if record["success_rate"] is not None:
         print(f"  success {record['success_rate']:.1%}")
@@ -253,4 +253,4 @@ def _print_record(record: EvalRecord) -> None:
 
 
 def _bounds(ends: tuple[float, float] | None) -> str:
-    return "" if ends is None else f"   95% interval {shown(ends[0])} to {shown(ends[1])}"
+    return "" if ends is None else f"   95% interval {format_number(ends[0])} to {format_number(ends[1])}"

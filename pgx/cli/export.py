@@ -55,7 +55,7 @@ def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bo
     from pgx.envs.spaces import action_spec
     from pgx.envs.tensor_spaces import first_observation, tensor_action
     from pgx.networks.export.formats import compare_actions, load_exported, refuse_missing, write_exported
-    from pgx.networks.export.network import Deterministic, observed, with_outliers
+    from pgx.networks.export.network import Deterministic, collect_sample, with_outliers
     from pgx.training.build import load_agent
 
     refuse_missing(to)
@@ -68,7 +68,7 @@ def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bo
     agent, envs, _ = load_agent(config, Path(run), checkpoint, max_envs=config.env.num_envs)
     single = make_single(envs.id, dict(config.env.kwargs))
     try:
-        sample = observed(agent, envs, _CHECK_OBSERVATIONS, derive(seed, "export"))
+        sample = collect_sample(agent, envs, _CHECK_OBSERVATIONS, derive(seed, "export"))
         clip = config.env.obs_clip if config.env.normalize_obs else None
         sample = with_outliers(sample, 2 * (clip or _DEFAULT_CLIP))
         observations, actions = single.observation_space, single.action_space

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pgx.core.text import shown
+from pgx.core.text import format_number
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -55,9 +55,9 @@ def outcome_line(summary: dict[str, Any], seconds: float) -> str:
     returned = "no episode ended"
     if summary["final_return"] is not None:
         episodes = summary["final_return_episodes"]
-        returned = f"return {shown(summary['final_return'])} (mean of the last {episodes} episodes)"
+        returned = f"return {format_number(summary['final_return'])} (mean of the last {episodes} episodes)"
     if summary["best_return"] is not None:
-        returned += f", best {shown(summary['best_return'])} at {summary['best_steps']:,} steps"
+        returned += f", best {format_number(summary['best_return'])} at {summary['best_steps']:,} steps"
     done = f"{summary['steps']:,} steps ({summary['iterations']:,} updates)"
     return f"{summary['status']} at {done} after {seconds:,.1f} s: {returned}"
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pgx.cli.arguments import Command, add_checkpoint, add_max_steps, add_run, add_sampling, count
 from pgx.core.errors import UserError
-from pgx.core.text import shown
+from pgx.core.text import format_number
 
 if TYPE_CHECKING:
     from pgx.envs.render.rendering_env import Frame, RenderingEnv
@@ -115,7 +115,7 @@ def record(
         played, frames = _write(env, play_episodes, path, video_format)
     finally:
         env.close()
-    returns = ", ".join(shown(episode.episode_return) for episode in played)
+    returns = ", ".join(format_number(episode.episode_return) for episode in played)
     print(f"{out}: {frames:,} frames, {frames / env.fps:,.1f} s at {env.fps:.3g} frames per second")
     # The video uses a separate environment, without a shaped reward.
     is_shaped = config.reward.is_shaped

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from pgx.cli.arguments import Command
 from pgx.core.errors import UserError
 from pgx.core.stopping import QuietInterrupt
-from pgx.core.text import shown
+from pgx.core.text import format_number
 from pgx.runs.lock import LOCK, holder
 
 if TYPE_CHECKING:
@@ -277,7 +277,7 @@ def _columns(lines: Sequence[RunRow]) -> list[_Column]:
         return ["-" if value is None else str(value) for value in values]
 
     def numbers(values: Sequence[float | None]) -> list[str]:
-        return ["-" if value is None else shown(value) for value in values]
+        return ["-" if value is None else format_number(value) for value in values]
 
     totals = [line.total_steps for line in lines]
     fractions = [

@@ -3,11 +3,11 @@
 from pgx.compiler.choose import (
     Compile,
     EngineChoice,
-    ahead_of_time,
     choose_engine,
     discard_report,
-    just_in_time,
+    make_aot_engine,
     make_engine,
+    make_jit_engine,
     print_report,
 )
 from pgx.compiler.compiled import Compiled, Eager
@@ -17,10 +17,10 @@ __all__ = [
     "Compiled",
     "Eager",
     "EngineChoice",
-    "ahead_of_time",
     "choose_engine",
     "discard_report",
-    "just_in_time",
+    "make_aot_engine",
     "make_engine",
+    "make_jit_engine",
     "print_report",
 ]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import pgx
-from pgx.core.tensor_tree import leaves
+from pgx.core.tensor_tree import tensor_leaves
 
 _PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device)
 _MODULE_INTERNALS = frozenset(vars(nn.Module()))
@@ -87,7 +87,7 @@ def _source(module: str) -> str:
 
 
 @dataclass(frozen=True)
-class Call:
+class FunctionCall:
     """A function and the arguments of one call of it, as what a program is made from."""
 
     function: Callable[..., tuple[Tensor, ...]]
@@ -100,7 +100,7 @@ class Call:
         """Every tensor of the call, and by which name its first size is free; None: it is a constant."""
         for argument in self.fixed:
             network = isinstance(argument, nn.Module)
-            for leaf in leaves(argument):
+            for leaf in tensor_leaves(argument):
                 free = not network and self.rows is not None and leaf.shape[:1] == (self.rows,)
                 yield leaf, "rows" if free else None
         for position, tensor in enumerate(self.varying):
@@ -108,7 +108,7 @@ class Call:
 
     def name(self) -> str:
         """The function, and those among its arguments, for people."""
-        function = self.function.function if isinstance(self.function, Curried) else self.function
+        function = self.function.function if isinstance(self.function, CurriedFunction) else self.function
         names = [getattr(argument, "__qualname__", None) for argument in (function, *self.fixed)]
         return " of ".join(name for name in names if name)
 
@@ -124,7 +124,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Curried:
+class CurriedFunction:
     """function(a, b)(c) as a function of a, b and c."""
 
     function: Callable[..., Callable[[Tensor], Tensor]]

@@ -15,13 +15,13 @@ from typing import Literal
 
 from pgx.compiler.compiled import Compiled, Eager
 from pgx.compiler.jit import JitCompiler
-from pgx.compiler.program_cache import Store
+from pgx.compiler.program_cache import ProgramFolder
 from pgx.core.algorithm import Engine
 from pgx.core.cpu import available_cores
 from pgx.core.errors import UserError
 
 _SECONDS = 60  # that the attempt may take
-INSTALL = "install one (apt-get install g++) or set CXX"
+_INSTALL = "install one (apt-get install g++) or set CXX"
 # A shared library with threads and the standard library's headers, as torch's compiler makes it.
 _SOURCE = """
 #include <omp.h>
@@ -42,7 +42,7 @@ def compiler_problem(folder: Path) -> str | None:
     name = os.environ.get("CXX", "g++")
     found = shutil.which(name)
     if found is None:
-        return f"there is no C++ compiler ({name}); {INSTALL}"
+        return f"there is no C++ compiler ({name}); {_INSTALL}"
     if " " in found:  # torch splits it there
         return f"torch cannot run a compiler with a space in its path ({found}); set CXX to another path"
     if problem := _unwritable(folder):
@@ -53,7 +53,7 @@ def compiler_problem(folder: Path) -> str | None:
     if noted.exists():
         return None
     if problem := _failure(found):
-        return f"the C++ compiler {found} does not work ({problem}); {INSTALL}"
+        return f"the C++ compiler {found} does not work ({problem}); {_INSTALL}"
     with suppress(OSError):  # then the next run tries it again
         noted.touch()
     return None
@@ -120,7 +120,7 @@ def choose_engine(
         return EngineChoice(False, "as configured")
     if compile == "auto" and total_steps < min_steps:
         return EngineChoice(False, f"auto: a run of fewer than {min_steps:,} steps")
-    refusal = why_not(device, ranks)
+    refusal = compilation_problem(device, ranks)
     if compile is True:
         if refusal is not None:
             raise UserError(f"trainer.compile=true: {refusal}; trainer.compile=auto runs without")
@@ -130,7 +130,7 @@ def choose_engine(
     return EngineChoice(True, "auto")
 
 
-def why_not(device: str, ranks: int = 1) -> str | None:
+def compilation_problem(device: str, ranks: int = 1) -> str | None:
     """Return why nothing can be compiled on this machine; None if it can."""
     if ranks > 1:
         return f"{ranks} ranks average every gradient between its two halves, which no program can wait for"
@@ -145,20 +145,20 @@ def make_engine(choice: EngineChoice, device: str, report: Callable[[str], None]
     """Return the chosen engine for networks on a device; `report` receives lines about compilation."""
     if not choice.compiled:
         return Eager()
-    make = just_in_time if device == "cuda" else ahead_of_time
+    make = make_jit_engine if device == "cuda" else make_aot_engine
     return make(program_folder(), report, choice.required)
 
 
-def ahead_of_time(folder: Path, report: Callable[[str], None], required: bool = False) -> Compiled:
+def make_aot_engine(folder: Path, report: Callable[[str], None], required: bool = False) -> Compiled:
     """Programs are libraries, kept in a folder from one run to the next.
 
     One is found again by a description of all that it was made from, without tracing anything: a run whose programs
     are there never imports the compiler.
     """
-    return Compiled(Store(folder, report, required).programs, available_cores())
+    return Compiled(ProgramFolder(folder, report, required).programs, available_cores())
 
 
-def just_in_time(folder: Path, report: Callable[[str], None], required: bool = False) -> Compiled:
+def make_jit_engine(folder: Path, report: Callable[[str], None], required: bool = False) -> Compiled:
     """Programs are of this process; what the compiler keeps in the folder saves it work in the next."""
     # A GPU takes one call after another, whoever makes it.
     return Compiled(JitCompiler(folder, report, required).programs, processors=1)

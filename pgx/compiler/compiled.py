@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pgx.compiler.arguments import Call, Curried, call_signature
+from pgx.compiler.arguments import CurriedFunction, FunctionCall, call_signature
 from pgx.compiler.program_cache import Code, ProgramCache, Programs
 from pgx.core.algorithm import Bound, _Result
-from pgx.core.tensor_tree import leaves
+from pgx.core.tensor_tree import tensor_leaves
 
 
 class EagerFunction:
@@ -136,7 +136,7 @@ class Compiled:
         processors: that one function can run beside another on.
     """
 
-    def __init__(self, make: Callable[[Call], Programs | None], processors: int) -> None:
+    def __init__(self, make: Callable[[FunctionCall], Programs | None], processors: int) -> None:
         self._known = ProgramCache(make)
         self._networks: dict[int, tuple[nn.Module, list[Tensor]]] = {}
         self._aside = _second_thread() if processors > 1 else None
@@ -154,7 +154,7 @@ class Compiled:
         def programs(varying: tuple[Tensor, ...]) -> Programs | None:
             signatures = [call_signature(tensor, free=i in ragged) for i, tensor in enumerate(varying)]
             return self._known.programs(
-                Call(function, fixed, varying, rows, tuple(ragged)), (*ragged, *key, *signatures)
+                FunctionCall(function, fixed, varying, rows, tuple(ragged)), (*ragged, *key, *signatures)
             )
 
         return _Bound(programs, tensors, EagerFunction(function, fixed))
@@ -162,11 +162,11 @@ class Compiled:
     def prepare(
         self, function: Callable[..., Callable[[Tensor], Tensor]], *fixed: Any, rows: int | None = None
     ) -> Callable[[Tensor], Tensor]:
-        whole = Curried(function, len(fixed))
+        whole = CurriedFunction(function, len(fixed))
         tensors, key = self._parts((whole, *fixed), rows)
 
         def programs(argument: Tensor) -> Programs | None:
-            call = Call(whole, fixed, (argument,), rows, ())
+            call = FunctionCall(whole, fixed, (argument,), rows, ())
             return self._known.programs(call, (*key, call_signature(argument, free=False)))
 
         return _Prepared(programs, tensors, lambda: function(*fixed))
@@ -187,7 +187,7 @@ class Compiled:
         elif isinstance(value, nn.Module):
             if id(value) not in self._networks:
                 # Detached, parameters are what the network has at each call.
-                self._networks[id(value)] = (value, [leaf.detach() for leaf in leaves(value)])
+                self._networks[id(value)] = (value, [leaf.detach() for leaf in tensor_leaves(value)])
             tensors += self._networks[id(value)][1]
             key.append(id(value))
         elif hasattr(value, "__dataclass_fields__"):

@@ -34,13 +34,13 @@ from torch.fx.experimental.symbolic_shapes import (
     StatelessSymbolicContext,
 )
 
-from pgx.compiler.arguments import Call, Curried, NotDescribable
-from pgx.compiler.program import keep
-from pgx.compiler.program_cache import Attempts, Programs
-from pgx.core.tensor_tree import named_tensors, rebuilt, substituted
+from pgx.compiler.arguments import CurriedFunction, FunctionCall, NotDescribable
+from pgx.compiler.program import write_library
+from pgx.compiler.program_cache import CompilerGuard, Programs
+from pgx.core.tensor_tree import call_with_tensors, named_tensors, replace_tensors
 
 
-class Kernels:
+class JitProgram:
     """A compiled function of tensors.
 
     Args:
@@ -75,10 +75,10 @@ class JitCompiler:
 
     def __init__(self, folder: Path, report: Callable[[str], None], required: bool) -> None:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "kernels"))
-        self._attempts = Attempts(report, required)
+        self._attempts = CompilerGuard(report, required)
         self._made: dict[str, Programs | None] = {}  # by descriptions of calls
 
-    def programs(self, call: Call) -> Programs | None:
+    def programs(self, call: FunctionCall) -> Programs | None:
         """The code of such calls, two of a curried function: of what is given first, and of what is left.
 
         None where there can be none.
@@ -94,12 +94,12 @@ class JitCompiler:
             self._made[description] = self._make(call)
         return self._made[description]
 
-    def _make(self, call: Call) -> Programs | None:
+    def _make(self, call: FunctionCall) -> Programs | None:
         return self._attempts.programs(call, lambda: self._compile(call), "")
 
-    def _compile(self, call: Call) -> Programs:
+    def _compile(self, call: FunctionCall) -> Programs:
 
-        return tuple(map(Kernels, compile_kernels(call)))
+        return tuple(map(JitProgram, compile_in_process(call)))
 
 
 def partition(graph: GraphModule, last: int) -> tuple[GraphModule, GraphModule, list[Tensor]]:
@@ -178,7 +178,7 @@ class CompilerFailed(Exception):
     """The compiler failed on a function that it should compile."""
 
 
-def compile_libraries(call: Call, paths: Sequence[Path]) -> None:
+def compile_libraries(call: FunctionCall, paths: Sequence[Path]) -> None:
     """Compile a function for all calls of this kind, each of its parts (see `_parts`) into a file.
 
     Raises:
@@ -193,7 +193,7 @@ def compile_libraries(call: Call, paths: Sequence[Path]) -> None:
                 raise CompilerFailed(f"torch's compiler failed{_detail(error)}") from error
 
 
-def compile_kernels(call: Call) -> list[Callable[..., Sequence[Tensor]]]:
+def compile_in_process(call: FunctionCall) -> list[Callable[..., Sequence[Tensor]]]:
     """Compile a function for all calls of this kind, each of its parts (see `_parts`) for this process alone.
 
     Raises:
@@ -229,7 +229,7 @@ class _Part(NamedTuple):
     free: Sequence[tuple[int, ...]]  # of each, the axes whose size may be any
 
 
-def _parts(call: Call) -> list[_Part]:
+def _parts(call: FunctionCall) -> list[_Part]:
     """A function is one part; a function(a)(b), written as one of both, is two: what a alone decides, and what is left.
 
     The first is of the tensors of a, to those that are worth keeping; the second of the tensors of a, what was kept,
@@ -240,7 +240,7 @@ def _parts(call: Call) -> list[_Part]:
     """
     graph, examples = _traced(call)
     free = [(0,) if name else () for _, name in call.sizes()]
-    if not isinstance(call.function, Curried):
+    if not isinstance(call.function, CurriedFunction):
         return [_Part(graph, examples, free)]
     early, late, kept = partition(graph, len(call.varying))
     begin = len(examples) - len(call.varying)
@@ -269,7 +269,7 @@ def _make_library(part: _Part, path: Path) -> None:
         torch._inductor.aoti_compile_and_package(exported, package_path=package, inductor_configs=_OPTIONS)
         with zipfile.ZipFile(package) as made:
             library = next(name for name in made.namelist() if name.endswith(".so"))
-            keep(made.read(library), path)
+            write_library(made.read(library), path)
 
 
 def _make_kernels(part: _Part) -> Callable[..., Sequence[Tensor]]:
@@ -282,7 +282,7 @@ def _make_kernels(part: _Part) -> Callable[..., Sequence[Tensor]]:
     return code
 
 
-def _traced(call: Call) -> tuple[GraphModule, list[Tensor]]:
+def _traced(call: FunctionCall) -> tuple[GraphModule, list[Tensor]]:
     """The function's graph, from tensors to tensors, and tensors of the sizes that it was traced with."""
     # What has as many rows as a tensor's contents say (the sequences of a recurrent policy) is no program's matter.
     shapes = ShapeEnv(duck_shape=True, allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
@@ -315,7 +315,7 @@ def _example(leaf: Tensor, free: str | None) -> Tensor:
     return torch.zeros(shape, dtype=leaf.dtype, device=leaf.device)
 
 
-def _of_tensors(call: Call) -> Callable[..., tuple[Tensor, ...]]:
+def _of_tensors(call: FunctionCall) -> Callable[..., tuple[Tensor, ...]]:
     """The function of all its tensors, networks' parameters and buffers among them."""
 
     def function(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -326,8 +326,8 @@ def _of_tensors(call: Call) -> Callable[..., tuple[Tensor, ...]]:
             if isinstance(argument, nn.Module):
                 own = {name: _like(old, next(remaining)) for name, old in named_tensors(argument)}
                 networks.append((argument, own))
-            arguments.append(rebuilt(argument, remaining))
-        outputs: tuple[Tensor, ...] = substituted(networks, call.function, *arguments, *remaining)
+            arguments.append(replace_tensors(argument, remaining))
+        outputs: tuple[Tensor, ...] = call_with_tensors(networks, call.function, *arguments, *remaining)
         return tuple(output.detach() for output in outputs)
 
     return function

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 _SOURCE = Path(__file__).with_name("scan.cpp")
-AT_ONCE = 2  # calls of one program outside of Python: a third would wait for the first to end
+_MAX_CONCURRENT_CALLS = 2  # calls of one program outside of Python: a third would wait for the first to end
 
 
-def keep(library: bytes, path: Path) -> None:
+def write_library(library: bytes, path: Path) -> None:
     """Put a shared library at a path, in one piece, with its checksum behind it, where no loader looks."""
     scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     scratch.write_bytes(library + hashlib.sha256(library).digest())
@@ -76,7 +76,7 @@ class Program:
     def _container(self) -> ctypes.c_void_p:
         container = ctypes.c_void_p()
         error = self._library.AOTInductorModelContainerCreateWithDevice(
-            ctypes.byref(container), ctypes.c_size_t(AT_ONCE), b"cpu", None
+            ctypes.byref(container), ctypes.c_size_t(_MAX_CONCURRENT_CALLS), b"cpu", None
         )
         if error:
             raise RuntimeError(f"{self.path}: cannot be loaded (code {error})")

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from pgx.compiler.arguments import Call, Curried, NotDescribable
+from pgx.compiler.arguments import CurriedFunction, FunctionCall, NotDescribable
 from pgx.compiler.program import Program
 from pgx.core.errors import RunError
 
@@ -41,13 +41,13 @@ class ProgramCache:
         make: finds or makes those of a call; None where there can be none.
     """
 
-    def __init__(self, make: Callable[[Call], Programs | None]) -> None:
+    def __init__(self, make: Callable[[FunctionCall], Programs | None]) -> None:
         self._make = make
         self._programs: dict[object, Programs | None] = {}
         self._one_at_a_time = threading.Lock()
         self._alive: list[object] = []  # what `_programs` knows by identity, which must not pass to another
 
-    def programs(self, call: Call, key: tuple[object, ...]) -> Programs | None:
+    def programs(self, call: FunctionCall, key: tuple[object, ...]) -> Programs | None:
         """The code of such a call; None where there can be none.
 
         Args:
@@ -62,7 +62,7 @@ class ProgramCache:
             return self._programs[key]
 
 
-class Attempts:
+class CompilerGuard:
     """Compiles programs until the compiler fails for the first time.
 
     Args:
@@ -75,7 +75,7 @@ class Attempts:
         self.required = required
         self._failed = False
 
-    def programs(self, call: Call, compile: Callable[[], Programs], kept: str) -> Programs | None:
+    def programs(self, call: FunctionCall, compile: Callable[[], Programs], kept: str) -> Programs | None:
         """New programs of a call, with a word about them before and after; None where there can be none.
 
         Args:
@@ -95,7 +95,7 @@ class Attempts:
         try:
             programs = compile()
         except Uncompilable as error:
-            self.report(refusal(call, str(error)))
+            self.report(not_compiled_message(call, str(error)))
             return None
         except CompilerFailed as error:
             if self.required:
@@ -109,12 +109,12 @@ class Attempts:
         return programs
 
 
-def refusal(call: Call, reason: str) -> str:
+def not_compiled_message(call: FunctionCall, reason: str) -> str:
     """Say in one line that a call has no program and why."""
     return f"{call.name()} is not compiled and runs in eager mode: {reason}"
 
 
-class Store:
+class ProgramFolder:
     """Programs from a folder, or new.
 
     Args:
@@ -126,9 +126,9 @@ class Store:
     def __init__(self, folder: Path, report: Callable[[str], None], required: bool) -> None:
         self.folder = folder
         self.report = report
-        self._attempts = Attempts(report, required)
+        self._attempts = CompilerGuard(report, required)
 
-    def programs(self, call: Call) -> Programs | None:
+    def programs(self, call: FunctionCall) -> Programs | None:
         """The code of such calls, two of a curried function: of what is given first, and of what is left.
 
         None where there can be none.
@@ -139,10 +139,12 @@ class Store:
         try:
             description = call.description()
         except NotDescribable as error:
-            self.report(refusal(call, f"{error} is an argument whose values have no description"))
+            self.report(
+                not_compiled_message(call, f"{error} is an argument whose values have no description")
+            )
             return None
         stem = hashlib.sha256(description.encode()).hexdigest()[:32]
-        names = ["_first", "_second"] if isinstance(call.function, Curried) else [""]
+        names = ["_first", "_second"] if isinstance(call.function, CurriedFunction) else [""]
         paths = [self.folder / f"{stem}{name}.so" for name in names]
         if all(path.exists() for path in paths):
             return self._found(call, paths)
@@ -151,18 +153,18 @@ class Store:
                 self._found(call, paths) if all(path.exists() for path in paths) else self._made(call, paths)
             )
 
-    def _found(self, call: Call, paths: list[Path]) -> Programs | None:
+    def _found(self, call: FunctionCall, paths: list[Path]) -> Programs | None:
         try:
             return tuple(map(Program, paths))
         except RuntimeError as error:  # cut short by a full disk, or of another kind of machine
             self.report(f"{paths[0]} cannot be loaded ({_first_line(error)}): compiling it again")
             return self._made(call, paths)
 
-    def _made(self, call: Call, paths: list[Path]) -> Programs | None:
+    def _made(self, call: FunctionCall, paths: list[Path]) -> Programs | None:
         kept = f" (once; kept in {self.folder})"
         return self._attempts.programs(call, lambda: self._compile(call, paths), kept)
 
-    def _compile(self, call: Call, paths: list[Path]) -> Programs:
+    def _compile(self, call: FunctionCall, paths: list[Path]) -> Programs:
         from pgx.compiler.jit import CompilerFailed, compile_libraries
 
         compile_libraries(call, paths)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pgx.algos import rule, rules
 from pgx.algos.common.sequences import sequence_conflicts
-from pgx.compiler.choose import why_not
+from pgx.compiler.choose import compilation_problem
 from pgx.config.overrides import parse
 from pgx.config.run_config import NAMED, A3CConfig, ActorLearnerConfig, DatasetConfig, RunConfig, SyncConfig
 from pgx.core.algorithm import Setting
@@ -293,7 +293,9 @@ def rank_problems(config: RunConfig, size: int) -> list[str]:
             "sequences; a feed-forward policy"
         )
     if config.trainer.compile is True:
-        found.append(f"trainer.compile=true: {why_not('cpu', size)}; trainer.compile=auto runs without")
+        found.append(
+            f"trainer.compile=true: {compilation_problem('cpu', size)}; trainer.compile=auto runs without"
+        )
     return found
 
 

@@ -57,7 +57,7 @@ def dimensions(action: ActionSpec) -> int | None:
     return action.shape[0] if isinstance(action, Continuous) else None
 
 
-def choices(action: ActionSpec) -> tuple[int, ...]:
+def choice_sizes(action: ActionSpec) -> tuple[int, ...]:
     """Return the sizes of the discrete choices of an action; empty for a continuous one."""
     match action:
         case Discrete(n):

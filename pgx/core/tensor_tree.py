@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 
-def leaves(value: Any) -> Iterator[Tensor]:
+def tensor_leaves(value: Any) -> Iterator[Tensor]:
     """Yield the tensors in a value, in a fixed order; a network's are its parameters, then its buffers."""
     if isinstance(value, Tensor):
         yield value
@@ -16,20 +16,20 @@ def leaves(value: Any) -> Iterator[Tensor]:
         yield from (tensor for _, tensor in named_tensors(value))
     elif is_dataclass(value) and not isinstance(value, type):
         for field in fields(value):
-            yield from leaves(getattr(value, field.name))
+            yield from tensor_leaves(getattr(value, field.name))
     elif isinstance(value, tuple | list):
         for item in value:
-            yield from leaves(item)
+            yield from tensor_leaves(item)
 
 
-def rebuilt(value: Any, tensors: Iterator[Tensor]) -> Any:
+def replace_tensors(value: Any, tensors: Iterator[Tensor]) -> Any:
     """Return the value with other tensors; networks are kept (see `substituted`)."""
     if isinstance(value, Tensor):
         return next(tensors)
     if is_dataclass(value) and not isinstance(value, type):
-        return type(value)(*(rebuilt(getattr(value, field.name), tensors) for field in fields(value)))
+        return type(value)(*(replace_tensors(getattr(value, field.name), tensors) for field in fields(value)))
     if isinstance(value, tuple | list):
-        return tuple(rebuilt(item, tensors) for item in value)
+        return tuple(replace_tensors(item, tensors) for item in value)
     return value
 
 
@@ -49,7 +49,7 @@ class _Held(nn.Module):
         return function(*arguments)
 
 
-def substituted(
+def call_with_tensors(
     networks: Sequence[tuple[nn.Module, Mapping[str, Tensor]]], function: Callable[..., Any], *arguments: Any
 ) -> Any:
     """Return function(*arguments) with parameters or buffers of networks replaced, by name."""

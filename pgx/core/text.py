@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-def shown(value: float) -> str:
+def format_number(value: float) -> str:
     """Return a return or length as text: one decimal, or three significant digits below 10."""
     return f"{value:,.1f}" if abs(value) >= 10 or value == 0 else f"{value:.3g}"
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pgx.core.errors import RunError, UserError
 from pgx.core.schema import nearest
-from pgx.core.specs import choices
+from pgx.core.specs import choice_sizes
 from pgx.envs import spaces
 from pgx.envs.registry import later_version
 from pgx.envs.results import describe_failure, stack_observations, to_scalar, unpack_reset, unpack_step
@@ -239,7 +239,7 @@ class GymnasiumVector:
         masks = {i: info["action_mask"] for i, info in enumerate(infos) if "action_mask" in info}
         if not masks:
             return
-        sizes = choices(self.action_spec)
+        sizes = choice_sizes(self.action_spec)
         if not sizes:
             raise RunError(
                 f'{self.id}: info["action_mask"] for actions {self.action_spec}; a mask needs discrete actions'

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pgx.core.cpu import has_one_core_each
 from pgx.core.errors import RunError, UserError
-from pgx.core.specs import ActionSpec, Continuous, Discrete, ObsSpec, choices, obs_dtype
+from pgx.core.specs import ActionSpec, Continuous, Discrete, ObsSpec, choice_sizes, obs_dtype
 from pgx.distributed.shared_memory import ArraySpec, allocate, attach
 from pgx.distributed.worker_process import WorkerProcess, WorkerTraceback, stop
 from pgx.envs.gymnasium_backend import GymnasiumVector
@@ -92,7 +92,7 @@ class _SharedRows(NamedTuple):
         """Map the arrays to the memory of a file descriptor; `signals_width` is R."""
         # float64 holds every float32 and float64, so the worker clips exactly the numbers that were sampled.
         action_dtype = np.float64 if isinstance(action, Continuous) else np.int64
-        action_shape = action.shape if isinstance(action, Continuous) else (len(choices(action)),)
+        action_shape = action.shape if isinstance(action, Continuous) else (len(choice_sizes(action)),)
         if isinstance(action, Discrete):
             action_shape = ()
         obs_shape = () if isinstance(obs, Discrete) else obs.shape
@@ -104,7 +104,7 @@ class _SharedRows(NamedTuple):
             ArraySpec("truncated", (num_envs,), np.bool_),
             ArraySpec("success", (num_envs,), np.int8),
             ArraySpec("masked", (num_envs,), np.bool_),
-            ArraySpec("mask", (num_envs, sum(choices(action))), np.bool_),
+            ArraySpec("mask", (num_envs, sum(choice_sizes(action))), np.bool_),
             ArraySpec("signals", (num_envs, signals_width), np.float64),
         ]
         return cls(**attach(memory, specs))

@@ -16,9 +16,9 @@ from pgx.networks.mlp import Flat, Scaled
 Stack = Literal["nature", "impala"]
 Layout = Literal["auto", "first", "last"]
 
-NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # channels, window, stride of each convolution
-IMPALA = (16, 32, 32)  # channels of each section
-RESIDUALS = 2  # in each section
+_NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # channels, window, stride of each convolution
+_IMPALA = (16, 32, 32)  # channels of each section
+_RESIDUALS = 2  # in each section
 
 
 class ChannelsFirst(nn.Module):
@@ -35,7 +35,7 @@ class Residual(nn.Module):
         super().__init__()
         self.first = _convolution(channels, channels, 3, 1, 1, gain, generator)
         # With full gains the signal would grow in every block, so the gain falls with the number of blocks.
-        branch_gain = gain / math.sqrt(RESIDUALS * len(IMPALA))
+        branch_gain = gain / math.sqrt(_RESIDUALS * len(_IMPALA))
         self.second = _convolution(channels, channels, 3, 1, 1, branch_gain, generator)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,17 +84,17 @@ def convolutional(
     layers: list[nn.Module] = [Scaled(), *([ChannelsFirst()] if last else [])]
     if stack == "nature":
         layers += _nature(channels, hidden_gain, generator)
-        pixels = NATURE[-1][0] * _nature_size(section, height) * _nature_size(section, width)
+        pixels = _NATURE[-1][0] * _nature_size(section, height) * _nature_size(section, width)
     else:
         layers += _impala(channels, hidden_gain, generator)
-        pixels = IMPALA[-1] * _impala_size(height) * _impala_size(width)
+        pixels = _IMPALA[-1] * _impala_size(height) * _impala_size(width)
     layers += [Flat(), _dense(pixels, hidden, hidden_gain, generator), nn.ReLU()]
     return nn.Sequential(*layers, _dense(hidden, outputs, output_gain, generator))
 
 
 def _nature(channels: int, gain: float, generator: torch.Generator) -> list[nn.Module]:
     layers: list[nn.Module] = []
-    for filters, window, stride in NATURE:
+    for filters, window, stride in _NATURE:
         layers += [_convolution(channels, filters, window, stride, 0, gain, generator), nn.ReLU()]
         channels = filters
     return layers
@@ -102,11 +102,11 @@ def _nature(channels: int, gain: float, generator: torch.Generator) -> list[nn.M
 
 def _impala(channels: int, gain: float, generator: torch.Generator) -> list[nn.Module]:
     layers: list[nn.Module] = []
-    for filters in IMPALA:
+    for filters in _IMPALA:
         layers += [
             _convolution(channels, filters, 3, 1, 1, gain, generator),
             nn.MaxPool2d(3, stride=2, padding=1),
-            *(Residual(filters, gain, generator) for _ in range(RESIDUALS)),
+            *(Residual(filters, gain, generator) for _ in range(_RESIDUALS)),
         ]
         channels = filters
     return [*layers, nn.ReLU()]
@@ -115,7 +115,7 @@ def _impala(channels: int, gain: float, generator: torch.Generator) -> list[nn.M
 def _nature_size(section: str, size: int) -> int:
     """Return the pixels along one side after the three convolutions."""
     sizes = [size]
-    for _, window, stride in NATURE:
+    for _, window, stride in _NATURE:
         if sizes[-1] < window:
             raise UserError(
                 f"{section}.stack=nature: images of {size} pixels a side are too small: "
@@ -128,7 +128,7 @@ def _nature_size(section: str, size: int) -> int:
 
 def _impala_size(size: int) -> int:
     """Return the pixels along one side after all sections, each of which halves them, rounding up."""
-    for _ in IMPALA:
+    for _ in _IMPALA:
         size = -(-size // 2)
     return size
 

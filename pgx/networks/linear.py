@@ -70,7 +70,7 @@ class RandomCosines(nn.Module):
         return math.sqrt(2 / len(self.phases)) * (x @ self.frequencies.T + self.phases).cos()
 
 
-def plain(section: str, obs: ObsSpec) -> tuple[nn.Module, int]:
+def linear_features(section: str, obs: ObsSpec) -> tuple[nn.Module, int]:
     """Return the map to (1, x), or to the unit vector e_s of discrete observations; and the number of features.
 
     Args:
@@ -86,7 +86,7 @@ def plain(section: str, obs: ObsSpec) -> tuple[nn.Module, int]:
     return nn.Sequential(*layers, *([] if count == n else [Monomials(n, degree=1)])), count
 
 
-def polynomial(section: str, obs: ObsSpec, degree: int) -> tuple[nn.Module, int]:
+def polynomial_features(section: str, obs: ObsSpec, degree: int) -> tuple[nn.Module, int]:
     """Return the map to all monomials of x up to degree d, including 1; and their number, (n + d choose d).
 
     Args:
@@ -104,7 +104,7 @@ def polynomial(section: str, obs: ObsSpec, degree: int) -> tuple[nn.Module, int]
     return nn.Sequential(*layers, Monomials(n, degree)), count
 
 
-def fourier(section: str, obs: ObsSpec, order: int, scale: float) -> tuple[nn.Module, int]:
+def fourier_features(section: str, obs: ObsSpec, order: int, scale: float) -> tuple[nn.Module, int]:
     """Return the map to the cosine basis, and the number of features, (order + 1)^n.
 
     cos(π c · u), c in {0, ..., order}^n, u = (clamp(x, -scale, scale) / scale + 1) / 2.
@@ -129,7 +129,7 @@ def fourier(section: str, obs: ObsSpec, order: int, scale: float) -> tuple[nn.Mo
     return nn.Sequential(*layers, Cosines(n, order, scale)), count
 
 
-def random_fourier(
+def random_fourier_features(
     section: str, obs: ObsSpec, count: int, length_scale: float, generator: torch.Generator
 ) -> tuple[nn.Module, int]:
     """Return the map to random cosines, and the number of features, F.
@@ -204,7 +204,7 @@ class LinearPolicy(Validated):
 
     def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
         """Return the policy with zero weights."""
-        features = plain("policy", obs)
+        features = linear_features("policy", obs)
         return _policy(features, action, self.log_std_init, self.continuous)
 
 
@@ -214,7 +214,7 @@ class LinearCritic(Validated):
 
     def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
         """Return the critic with zero weights; the action space is unused."""
-        return _critic(plain("critic", obs))
+        return _critic(linear_features("critic", obs))
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ class PolynomialPolicy(Validated):
 
     def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
         """Return the policy with zero weights."""
-        features = polynomial("policy", obs, self.degree)
+        features = polynomial_features("policy", obs, self.degree)
         return _policy(features, action, self.log_std_init, self.continuous)
 
 
@@ -242,7 +242,7 @@ class PolynomialCritic(Validated):
 
     def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
         """Return the critic with zero weights; the action space is unused."""
-        return _critic(polynomial("critic", obs, self.degree))
+        return _critic(polynomial_features("critic", obs, self.degree))
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ class FourierPolicy(Validated):
 
     def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
         """Return the policy with zero weights."""
-        features = fourier("policy", obs, self.order, self.scale)
+        features = fourier_features("policy", obs, self.order, self.scale)
         return _policy(features, action, self.log_std_init, self.continuous)
 
 
@@ -272,7 +272,7 @@ class FourierCritic(Validated):
 
     def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
         """Return the critic with zero weights; the action space is unused."""
-        return _critic(fourier("critic", obs, self.order, self.scale))
+        return _critic(fourier_features("critic", obs, self.order, self.scale))
 
 
 @dataclass(frozen=True)
@@ -289,7 +289,7 @@ class RandomFourierPolicy(Validated):
 
     def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
         """Return the policy with zero weights and features drawn from the generator."""
-        features = random_fourier("policy", obs, self.count, self.length_scale, generator)
+        features = random_fourier_features("policy", obs, self.count, self.length_scale, generator)
         return _policy(features, action, self.log_std_init, self.continuous)
 
 
@@ -302,4 +302,4 @@ class RandomFourierCritic(Validated):
 
     def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
         """Return the critic with zero weights and features drawn from the generator; the action space is unused."""
-        return _critic(random_fourier("critic", obs, self.count, self.length_scale, generator))
+        return _critic(random_fourier_features("critic", obs, self.count, self.length_scale, generator))

@@ -13,7 +13,7 @@ from pgx.core.algorithm import Engine
 from pgx.core.cpu import available_cores
 from pgx.core.data import Rollout
 from pgx.core.schema import Count, Index, Positive
-from pgx.core.specs import choices
+from pgx.core.specs import choice_sizes
 from pgx.distributed.ray_cluster import suppress_ray_logs
 from pgx.envs.normalizers import RewardScaler
 from pgx.envs.vector import VectorEnv
@@ -229,7 +229,7 @@ def make_actor_learner(
     inputs = example_inputs(agent, columns[0], sizes.envs_per_actor)
     server = None
     if inference == "learner":
-        server = InferenceServer(agent, engine, inputs, sum(choices(envs.action_spec)), sizes.workers)
+        server = InferenceServer(agent, engine, inputs, sum(choice_sizes(envs.action_spec)), sizes.workers)
     elif spec.engine.compiled:
         with torch.inference_mode():  # compile here once; actors load the programs from disk
             engine.bind(respond, agent.policy, agent.normalizer.normalize_fn, False)(*inputs)

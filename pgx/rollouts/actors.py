@@ -14,7 +14,7 @@ from pgx.core.algorithm import SupportsBind
 from pgx.core.data import Rollout
 from pgx.core.errors import RunError
 from pgx.core.seeding import derive
-from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete, ObsSpec, choices, obs_dtype
+from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete, ObsSpec, choice_sizes, obs_dtype
 from pgx.distributed.shared_memory import ArraySpec
 from pgx.distributed.worker_pool import CallCounts
 from pgx.envs.make import EnvSpec, make_counted_envs
@@ -118,7 +118,7 @@ def trajectory_specs(
         ArraySpec("valid", rows, np.bool_),
         ArraySpec("time", rows, np.int64),
         ArraySpec("has_mask", (1,), np.bool_),  # whether the environments had action masks
-        ArraySpec("action_mask", (*rows, sum(choices(action))), np.bool_),
+        ArraySpec("action_mask", (*rows, sum(choice_sizes(action))), np.bool_),
         ArraySpec("recurrent_state", (*rows, state_size), np.float32),
     ]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pgx.config.stored import command
 from pgx.core.imports import import_problem
-from pgx.core.text import shown
+from pgx.core.text import format_number
 from pgx.runs.loggers.console import format_seconds
 from pgx.sweeps.plan import Job, Plan
 from pgx.sweeps.progress import Progress, read_progress, seconds_left
@@ -26,7 +26,7 @@ def status_lines(folder: Path, plan: Plan) -> list[str]:
         lines.append(f"eta {format_seconds(eta)}, {at_once}")
     for job, run in seen:
         of = f"{run.steps:,}/{run.total_steps:,} steps" if run.total_steps else ""
-        earned = "" if run.final_return is None else f"  return {shown(run.final_return)}"
+        earned = "" if run.final_return is None else f"  return {format_number(run.final_return)}"
         lines.append(f"  {run.state:<12}{plan.label(job):<40} {of}{earned}")
     return [*lines, *_best(folder, plan, seen), *_failed(plan, seen)]
 
@@ -63,7 +63,7 @@ def _best(folder: Path, plan: Plan, seen: list[tuple[Job, Progress]]) -> list[st
         if ended:
             job, run = max(ended, key=lambda pair: pair[1].final_return or 0.0)
             lines.append(
-                f"best on {env}: return {shown(run.final_return or 0.0)}, {plan.label(job)}, {job.run_dir}"
+                f"best on {env}: return {format_number(run.final_return or 0.0)}, {plan.label(job)}, {job.run_dir}"
             )
     return lines
 
@@ -84,7 +84,7 @@ def _found(folder: Path, plan: Plan) -> list[str]:
     assert best.value is not None
     (job,) = [job for job in plan.jobs if (n := read_trial(job.run_dir)) and n["number"] == best.number]
     lines = [
-        f"best {plan.search.objective}: {shown(best.value)}, {plan.label(job)}",
+        f"best {plan.search.objective}: {format_number(best.value)}, {plan.label(job)}",
         f"  repeat       {_command(job)}",
     ]
     if shares := importances(study):

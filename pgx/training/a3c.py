@@ -26,7 +26,7 @@ from pgx.core.algorithm import Algorithm, Learner, Optimizer, OptimizerSpec
 from pgx.core.data import Rollout
 from pgx.core.errors import RunError
 from pgx.core.seeding import derive, generator
-from pgx.core.tensor_tree import leaves
+from pgx.core.tensor_tree import tensor_leaves
 from pgx.distributed.shared_memory import ArraySpec, allocate, attach
 from pgx.distributed.worker_pool import CallCounts, Watchdog, WorkerPool, attach_call_counts
 from pgx.envs.make import EnvSpec, make_counted_envs
@@ -59,7 +59,7 @@ class SharedState:
     ) -> None:
         sizes = [sum(p.numel() for p in parameters) for parameters in _parameters(agent)]
         counts = [len(o.moments) if isinstance(o, GradientSteps) else 0 for o in optimizers]
-        normalize_fn = list(leaves(agent.normalizer.normalize_fn))
+        normalize_fn = list(tensor_leaves(agent.normalizer.normalize_fn))
         columns = [ArraySpec(f"weights.{i}", (size,), np.float32) for i, size in enumerate(sizes)]
         columns += [
             ArraySpec(f"moments.{i}.{k}", (sizes[i],), np.float32) for i in (0, 1) for k in range(counts[i])
@@ -93,7 +93,7 @@ class SharedState:
                 for shared, moment in zip(moments, optimizer.moments, strict=True):
                     shared.copy_(moment)
                 optimizer.moments = moments
-        for part, shared in zip(leaves(agent.normalizer.normalize_fn), self.normalize_fn, strict=True):
+        for part, shared in zip(tensor_leaves(agent.normalizer.normalize_fn), self.normalize_fn, strict=True):
             shared.copy_(part)
             part.data = shared
 
@@ -103,7 +103,7 @@ class SharedState:
         for parameters, weights in zip(_parameters(agent), self.weights, strict=True):
             if parameters:
                 assign(parameters, weights)
-        for part, shared in zip(leaves(agent.normalizer.normalize_fn), self.normalize_fn, strict=True):
+        for part, shared in zip(tensor_leaves(agent.normalizer.normalize_fn), self.normalize_fn, strict=True):
             part.copy_(shared)
         if scaler is not None:
             count, mean, squares = self.returns.clone()

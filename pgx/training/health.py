@@ -13,7 +13,7 @@ from pgx.core.algorithm import Engine
 from pgx.core.data import Batch, Rollout
 from pgx.core.ranks import Ranks
 from pgx.core.specs import ActionSpec, Continuous
-from pgx.core.tensor_tree import substituted
+from pgx.core.tensor_tree import call_with_tensors
 from pgx.ops.losses import surrogate
 from pgx.ops.params import flatten, gradient, split
 from pgx.ops.stats import at_bound, clip_fraction, effective_sample_size, explained_variance, fraction_outside
@@ -165,7 +165,7 @@ def _update_metrics(
     own = dict(network.named_parameters())
     parts = [part.detach().requires_grad_() for part in split(parameters, list(own.values()))]
     with torch.enable_grad():
-        tracked = substituted([(network, dict(zip(own, parts, strict=True)))], policy, batch.obs)
+        tracked = call_with_tensors([(network, dict(zip(own, parts, strict=True)))], policy, batch.obs)
         objective = surrogate(tracked.log_prob(batch.action) - batch.log_prob, batch.advantage)
         slope = gradient(objective, parts)
     objective, slope = batch.averaged(objective.detach(), slope)

@@ -17,7 +17,7 @@ from pgx.compiler.arguments import NotDescribable, describe_arguments
 from pgx.config.run_config import spec_of
 from pgx.core.data import Batch, Observations
 from pgx.core.specs import Continuous, Discrete, Image
-from pgx.core.tensor_tree import leaves, named_tensors, rebuilt, substituted
+from pgx.core.tensor_tree import call_with_tensors, named_tensors, replace_tensors, tensor_leaves
 from pgx.networks import CRITICS, POLICIES
 from tests.conftest import composed
 
@@ -40,18 +40,18 @@ def batch(rows: int) -> Batch:
 
 def test_a_value_taken_apart_and_rebuilt_is_itself() -> None:
     value = (Pair(numbers(2), 0.5, (numbers(3), numbers(1))), batch(4), None, "word", numbers(1, 2))
-    tensors = list(leaves(value))
+    tensors = list(tensor_leaves(value))
     assert len(tensors) == 3 + 7 + 1
-    again = rebuilt(value, iter(tensors))
+    again = replace_tensors(value, iter(tensors))
     assert describe_arguments(again) == describe_arguments(value)
-    assert all(a is b for a, b in zip(leaves(again), tensors, strict=True))
+    assert all(a is b for a, b in zip(tensor_leaves(again), tensors, strict=True))
 
 
 def test_a_network_substituted_computes_with_the_other_weights_and_keeps_its_own() -> None:
     own, other = nn.Linear(3, 2), nn.Linear(3, 2)
     before = [p.clone() for p in own.parameters()]
     x = numbers(4, 3)
-    result = substituted([(own, dict(named_tensors(other)))], own, x)
+    result = call_with_tensors([(own, dict(named_tensors(other)))], own, x)
     assert torch.equal(result, other(x))
     assert all(torch.equal(a, b) for a, b in zip(own.parameters(), before, strict=True))
 
@@ -132,9 +132,9 @@ def test_all_that_a_network_computes_with_is_parameter_buffer_or_described(name:
 @pytest.mark.system
 def test_the_words_are_the_same_in_another_process() -> None:
     code = (
-        "from torch import nn\nfrom pgx.compiler.arguments import describe\n"
+        "from torch import nn\nfrom pgx.compiler.arguments import describe_arguments\n"
         "from tests.compiler.test_arguments import Scaled, ppo\n"
-        "print(describe((ppo()._policy_loss, nn.Sequential(nn.Linear(2, 3), Scaled(0.5)), 1.5, None)))"
+        "print(describe_arguments((ppo()._policy_loss, nn.Sequential(nn.Linear(2, 3), Scaled(0.5)), 1.5, None)))"
     )
     said = [
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

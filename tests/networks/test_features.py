@@ -8,7 +8,13 @@ from torch import Tensor, nn
 
 from pgx.core.errors import UserError
 from pgx.core.specs import Continuous, Discrete, Image
-from pgx.networks.linear import _limit, fourier, plain, polynomial, random_fourier
+from pgx.networks.linear import (
+    _limit,
+    fourier_features,
+    linear_features,
+    polynomial_features,
+    random_fourier_features,
+)
 
 
 def stream(seed: int = 0) -> torch.Generator:
@@ -20,7 +26,7 @@ def points(rows: int, numbers: int) -> Tensor:
 
 
 def random_map(numbers: int, count: int, seed: int = 0, length_scale: float = 1.0) -> nn.Module:
-    return random_fourier("policy", Continuous((numbers,)), count, length_scale, stream(seed))[0]
+    return random_fourier_features("policy", Continuous((numbers,)), count, length_scale, stream(seed))[0]
 
 
 def midpoints(cells: int, scale: float) -> Tensor:
@@ -32,20 +38,20 @@ def midpoints(cells: int, scale: float) -> Tensor:
 
 
 def test_discrete_observations_are_unit_vectors_without_a_constant() -> None:
-    phi, count = plain("policy", Discrete(4))
+    phi, count = linear_features("policy", Discrete(4))
     assert count == 4
     assert torch.equal(phi(torch.tensor([2, 0])), torch.eye(4)[[2, 0]])
 
 
 def test_continuous_observations_are_flattened_in_order_after_a_constant() -> None:
-    phi, count = plain("policy", Continuous((2, 3)))
+    phi, count = linear_features("policy", Continuous((2, 3)))
     x = torch.randn(5, 2, 3, generator=stream())
     assert count == 7
     assert torch.equal(phi(x), torch.cat([torch.ones(5, 1), x.flatten(1)], 1))
 
 
 def test_images_are_scaled_to_the_unit_interval() -> None:
-    phi, count = plain("policy", Image((2, 2, 1)))
+    phi, count = linear_features("policy", Image((2, 2, 1)))
     pixels = torch.tensor([[[[0], [255]], [[51], [102]]]], dtype=torch.uint8)
     assert count == 5
     torch.testing.assert_close(phi(pixels), torch.tensor([[1.0, 0.0, 1.0, 0.2, 0.4]]))
@@ -59,7 +65,7 @@ def test_images_are_scaled_to_the_unit_interval() -> None:
 def test_polynomials_of_the_degree_are_in_the_span_and_of_the_next_are_not(numbers: int, degree: int) -> None:
     """Products of d affine functions are fitted exactly by least squares, products of d + 1 are not."""
     x = points(400, numbers).double()
-    phi, count = polynomial("policy", Continuous((numbers,)), degree)
+    phi, count = polynomial_features("policy", Continuous((numbers,)), degree)
     features = phi(x)
     assert features.shape == (400, count)
     assert count == math.comb(numbers + degree, degree) == int(torch.linalg.matrix_rank(features))
@@ -74,7 +80,8 @@ def test_polynomials_of_the_degree_are_in_the_span_and_of_the_next_are_not(numbe
 def test_a_polynomial_of_degree_one_is_the_plain_map() -> None:
     x = points(7, 3)
     assert torch.equal(
-        polynomial("policy", Continuous((3,)), 1)[0](x), plain("policy", Continuous((3,)))[0](x)
+        polynomial_features("policy", Continuous((3,)), 1)[0](x),
+        linear_features("policy", Continuous((3,)))[0](x),
     )
 
 
@@ -89,7 +96,7 @@ def test_fourier_features_are_orthogonal_over_the_cube(numbers: int) -> None:
     products leave something between frequencies that differ oddly in both: the products' own integrals are the law.
     """
     order, scale, cells = 4, 2.5, 64
-    phi, count = fourier("policy", Continuous((numbers,)), order, scale)
+    phi, count = fourier_features("policy", Continuous((numbers,)), order, scale)
     axis = midpoints(cells, scale)
     grid = axis.unsqueeze(-1) if numbers == 1 else torch.cartesian_prod(axis, axis)
     features = phi(grid).double()
@@ -116,7 +123,7 @@ def test_fourier_features_are_orthogonal_over_the_cube(numbers: int) -> None:
 
 
 def test_fourier_features_are_cosines_of_the_squashed_observation() -> None:
-    phi, _ = fourier("policy", Continuous((2,)), 2, scale=4.0)
+    phi, _ = fourier_features("policy", Continuous((2,)), 2, scale=4.0)
     x = torch.tensor([[-4.0, 4.0], [0.0, 2.0], [-1.0, 3.0]])
     u = (x + 4) / 8
     expected = [(math.pi * (a * u[:, 0] + b * u[:, 1])).cos() for a in range(3) for b in range(3)]
@@ -124,7 +131,7 @@ def test_fourier_features_are_cosines_of_the_squashed_observation() -> None:
 
 
 def test_fourier_features_stand_still_beyond_the_scale() -> None:
-    phi, _ = fourier("policy", Continuous((1,)), 5, scale=2.0)
+    phi, _ = fourier_features("policy", Continuous((1,)), 5, scale=2.0)
     at_the_ends, beyond = phi(torch.tensor([[-2.0], [2.0]])), phi(torch.tensor([[-9.0], [100.0]]))
     assert torch.equal(at_the_ends, beyond)
     assert not torch.allclose(phi(torch.tensor([[1.9]])), at_the_ends[1:])
@@ -175,8 +182,8 @@ def test_random_features_are_part_of_the_saved_state_and_those_of_a_formula_are_
     saved, fresh = random_map(3, 20, seed=0), random_map(3, 20, seed=1)
     fresh.load_state_dict(saved.state_dict())
     assert torch.equal(saved(x), fresh(x))
-    assert not fourier("policy", Continuous((3,)), 2, 1.0)[0].state_dict()
-    assert not polynomial("policy", Continuous((3,)), 2)[0].state_dict()
+    assert not fourier_features("policy", Continuous((3,)), 2, 1.0)[0].state_dict()
+    assert not polynomial_features("policy", Continuous((3,)), 2)[0].state_dict()
 
 
 # --- all ---
@@ -185,11 +192,11 @@ def test_random_features_are_part_of_the_saved_state_and_those_of_a_formula_are_
 def test_nothing_in_a_feature_map_is_learned() -> None:
     vector = Continuous((3,))
     maps = [
-        plain("policy", vector),
-        plain("policy", Discrete(3)),
-        polynomial("policy", vector, 2),
-        fourier("policy", vector, 2, 1.0),
-        random_fourier("policy", vector, 10, 1.0, stream()),
+        linear_features("policy", vector),
+        linear_features("policy", Discrete(3)),
+        polynomial_features("policy", vector, 2),
+        fourier_features("policy", vector, 2, 1.0),
+        random_fourier_features("policy", vector, 10, 1.0, stream()),
     ]
     assert not any(list(phi.parameters()) for phi, _ in maps)
 
@@ -198,11 +205,11 @@ def test_too_many_features_are_refused_with_the_arithmetic() -> None:
     with pytest.raises(
         UserError, match=r"critic\.order=1: .*\(1 \+ 1\)\^17 = 131,072 features.*critic=random_fourier"
     ):
-        fourier("critic", Continuous((17,)), 1, 1.0)
+        fourier_features("critic", Continuous((17,)), 1, 1.0)
     with pytest.raises(UserError, match=r"policy\.degree=2: .*\(500 \+ 2 choose 2\) = 125,751 features"):
-        polynomial("policy", Continuous((500,)), 2)
+        polynomial_features("policy", Continuous((500,)), 2)
     with pytest.raises(UserError, match=r"policy=linear: 100,801 features; the limit is 100,000"):
-        plain("policy", Image((210, 160, 3)))
+        linear_features("policy", Image((210, 160, 3)))
     with pytest.raises(
         UserError, match=r"more than 10\^15 features"
     ):  # Python refuses to write out so many digits
@@ -211,9 +218,9 @@ def test_too_many_features_are_refused_with_the_arithmetic() -> None:
 
 def test_discrete_observations_are_refused_where_numbers_are_needed() -> None:
     for make in (
-        lambda: polynomial("policy", Discrete(16), 2),
-        lambda: fourier("policy", Discrete(16), 2, 1.0),
-        lambda: random_fourier("policy", Discrete(16), 5, 1.0, stream()),
+        lambda: polynomial_features("policy", Discrete(16), 2),
+        lambda: fourier_features("policy", Discrete(16), 2, 1.0),
+        lambda: random_fourier_features("policy", Discrete(16), 5, 1.0, stream()),
     ):
         with pytest.raises(UserError, match=r"policy=\w+: .*16 discrete ones; policy=tabular, linear or mlp"):
             make()

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pgx.compiler import Eager, ahead_of_time, choose_engine
-from pgx.compiler.choose import why_not
+from pgx.compiler import Eager, choose_engine, make_aot_engine
+from pgx.compiler.choose import compilation_problem
 from pgx.core.algorithm import Engine
 from pgx.core.data import Observations
 from pgx.core.errors import UserError
@@ -19,7 +19,9 @@ from pgx.ops.fisher import gauss_newton_product
 from pgx.ops.optim import Adam
 from tests.conftest import Make, parameters, resumed_run, small
 
-pytestmark = pytest.mark.skipif(why_not("cpu") is not None, reason=f"nothing compiles here: {why_not('cpu')}")
+pytestmark = pytest.mark.skipif(
+    compilation_problem("cpu") is not None, reason=f"nothing compiles here: {compilation_problem('cpu')}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +72,7 @@ def bound(
 
 def test_one_program_serves_any_rows_networks_and_weights_of_a_kind(folder: Path) -> None:
     said = CommandResult()
-    engine, network = ahead_of_time(folder, said.append), net()
+    engine, network = make_aot_engine(folder, said.append), net()
     for rows, picked in ((50, 7), (64, 64), (31, 1), (2000, 997), (1009, 30)):
         index = torch.arange(picked) * 3 % rows
         assert close(bound(engine, network, rows, index), bound(Eager(), network, rows, index))
@@ -87,7 +89,7 @@ def test_one_program_serves_any_rows_networks_and_weights_of_a_kind(folder: Path
 @pytest.mark.slow
 def test_another_constant_is_another_program(folder: Path) -> None:
     said = CommandResult()
-    engine, index = ahead_of_time(folder, said.append), torch.arange(5)
+    engine, index = make_aot_engine(folder, said.append), torch.arange(5)
     assert close(bound(engine, net(), 20, index, slope=-3.0), bound(Eager(), net(), 20, index, slope=-3.0))
     assert close(bound(engine, net(), 20, index), bound(Eager(), net(), 20, index))
     assert said.compiled == 1  # the previous test compiled the second, which is on disk
@@ -95,11 +97,11 @@ def test_another_constant_is_another_program(folder: Path) -> None:
 
 def test_a_program_on_disk_is_used_without_the_compiler(folder: Path) -> None:
     """The other process does not import torch's compiler, which takes seconds."""
-    bound(ahead_of_time(folder, CommandResult().append), net(), 20, torch.arange(5))
+    bound(make_aot_engine(folder, CommandResult().append), net(), 20, torch.arange(5))
     code = (
         "import sys\nfrom pathlib import Path\nimport torch\ntorch.set_num_threads(1)\n"
-        "from pgx.compiler import ahead_of_time\nfrom tests.system.test_compiled import bound, net\n"
-        f"said = []\nengine = ahead_of_time(Path({str(folder)!r}), said.append)\n"
+        "from pgx.compiler import make_aot_engine\nfrom tests.system.test_compiled import bound, net\n"
+        f"said = []\nengine = make_aot_engine(Path({str(folder)!r}), said.append)\n"
         "print(bound(engine, net(), 20, torch.arange(5))[0].sum().item())\n"
         "print(said, 'torch._dynamo' in sys.modules, 'torch._inductor' in sys.modules)"
     )
@@ -118,7 +120,7 @@ def test_a_truncated_program_is_compiled_again(folder: Path, tmp_path: Path) -> 
     said = CommandResult()
     index = torch.arange(5)
     assert close(
-        bound(ahead_of_time(tmp_path, said.append), net(), 20, index), bound(Eager(), net(), 20, index)
+        bound(make_aot_engine(tmp_path, said.append), net(), 20, index), bound(Eager(), net(), 20, index)
     )
     assert said.compiled == 1
     assert any("cannot be loaded" in line for line in said)
@@ -137,13 +139,13 @@ def distinct(x: Tensor) -> tuple[Tensor, ...]:
 def test_a_function_whose_shape_depends_on_data_is_not_compiled(folder: Path) -> None:
     said = CommandResult()
     x = torch.tensor([3.0, 1.0, 3.0])
-    assert ahead_of_time(folder, said.append).bind(distinct)(x)[0].tolist() == [1.0, 3.0]
+    assert make_aot_engine(folder, said.append).bind(distinct)(x)[0].tolist() == [1.0, 3.0]
     assert "runs in eager mode" in said[-1]
 
 
 def test_a_function_that_cannot_be_compiled_runs_eagerly_with_one_message(folder: Path) -> None:
     said = CommandResult()
-    engine = ahead_of_time(folder, said.append)
+    engine = make_aot_engine(folder, said.append)
     for x in (torch.ones(3), -torch.ones(3)):
         for _ in range(2):
             assert torch.equal(engine.bind(undecided)(x)[0], undecided(x)[0])
@@ -172,8 +174,8 @@ def test_a_compilation_prints_only_that_it_compiles(folder: Path, tmp_path: Path
     CUDA build would speak.)"""
     code = (
         "from pathlib import Path\nimport torch\ntorch.set_num_threads(1)\n"
-        "from pgx.compiler import ahead_of_time\nfrom tests.system.test_compiled import swept\n"
-        f"swept(ahead_of_time(Path({str(folder)!r}), print))"
+        "from pgx.compiler import make_aot_engine\nfrom tests.system.test_compiled import swept\n"
+        f"swept(make_aot_engine(Path({str(folder)!r}), print))"
     )
     settings = os.environ | {"CUDA_HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
@@ -185,7 +187,7 @@ def test_a_compilation_prints_only_that_it_compiles(folder: Path, tmp_path: Path
 
 def test_compiled_epochs_equal_eager_epochs(folder: Path) -> None:
     """The programs may be compiled here or earlier."""
-    assert close(swept(Eager()), swept(ahead_of_time(folder, CommandResult().append)))
+    assert close(swept(Eager()), swept(make_aot_engine(folder, CommandResult().append)))
 
 
 def test_prepared_products_equal_eager_products(folder: Path, make: Make) -> None:
@@ -195,7 +197,9 @@ def test_prepared_products_equal_eager_products(folder: Path, make: Make) -> Non
     vector = torch.randn(sum(p.numel() for p in policy.parameters()))
     plain = Eager().prepare(gauss_newton_product, policy, seen, rows=40)(vector)
     said = CommandResult()
-    compiled = ahead_of_time(folder, said.append).prepare(gauss_newton_product, policy, seen, rows=40)(vector)
+    compiled = make_aot_engine(folder, said.append).prepare(gauss_newton_product, policy, seen, rows=40)(
+        vector
+    )
     assert said.compiled == 1 and len(said) == 2  # it was not refused
     assert torch.allclose(plain, compiled, rtol=1e-4, atol=1e-6)
     trainer.runner.close()

@@ -18,7 +18,7 @@ from pgx.envs.spaces import action_spec
 from pgx.envs.tensor_spaces import first_observation, tensor_action
 from pgx.networks.export import formats as comparison
 from pgx.networks.export.formats import Format, compare_actions, load_exported, write_exported
-from pgx.networks.export.network import Deterministic, _whole, observed
+from pgx.networks.export.network import Deterministic, _whole, collect_sample
 from pgx.training.build import load_agent
 from tests.conftest import Make
 
@@ -80,7 +80,7 @@ def exported(make: Make, tmp_path: Path, to: Format, name: str, *overrides: str)
     make(*LITTLE, *overrides, name=name).train()
     cfg = validate(read_run_config(tmp_path / name))
     agent, envs, _ = load_agent(cfg, tmp_path / name, "last", max_envs=4)
-    sample = observed(agent, envs, 200, seed=0)
+    sample = collect_sample(agent, envs, 200, seed=0)
     single = envs._envs[0]
     spaces_of = single.observation_space, single.action_space
     envs.close()
@@ -109,7 +109,7 @@ def test_the_exported_recurrent_state_is_that_of_the_policy(make: Make, tmp_path
 
 def test_a_step_without_a_mask_is_a_row_that_allows_everything(make: Make) -> None:
     trainer = make(*LITTLE, *KINDS["masked_at_times"])
-    sample = observed(trainer.agent, trainer.runner.envs, 60, seed=0)
+    sample = collect_sample(trainer.agent, trainer.runner.envs, 60, seed=0)
     trainer.runner.close()
     odd = sample.obs[:, 0] % 2 == 1  # steps at which Masked shows none
     assert sample.action_mask is not None and len(sample.action_mask) == len(sample.obs) == 60

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pgx.compiler import Eager, EngineChoice, choose_engine, just_in_time, make_engine
-from pgx.compiler.choose import why_not
+from pgx.compiler import Eager, EngineChoice, choose_engine, make_engine, make_jit_engine
+from pgx.compiler.choose import compilation_problem
 from pgx.core.data import Observations
 from pgx.core.errors import UserError
 from pgx.ops.fisher import gauss_newton_product
@@ -15,7 +15,7 @@ from tests.conftest import Make, small
 from tests.system.test_compiled import CommandResult, bound, close, net, swept, undecided
 
 needs_compiler = pytest.mark.skipif(
-    why_not("cpu") is not None, reason=f"nothing compiles here: {why_not('cpu')}"
+    compilation_problem("cpu") is not None, reason=f"nothing compiles here: {compilation_problem('cpu')}"
 )
 
 
@@ -30,7 +30,7 @@ def once() -> AbstractContextManager[None]:
 @needs_compiler
 def test_one_kernel_serves_any_rows_networks_and_weights_of_a_kind(tmp_path: Path) -> None:
     said = CommandResult()
-    engine, network = just_in_time(tmp_path, said.append), net()
+    engine, network = make_jit_engine(tmp_path, said.append), net()
     for rows, picked in ((50, 7), (64, 64), (31, 2), (2000, 997), (1009, 30)):
         index = torch.arange(picked) * 3 % rows
         with once():
@@ -55,14 +55,14 @@ def test_a_gpu_gets_kernels_and_other_functions_run_eagerly() -> None:
 
 @needs_compiler
 def test_compiled_epochs_equal_eager_epochs(tmp_path: Path) -> None:
-    assert close(swept(Eager()), swept(just_in_time(tmp_path, CommandResult().append)))
+    assert close(swept(Eager()), swept(make_jit_engine(tmp_path, CommandResult().append)))
 
 
 @needs_compiler
 def test_compiled_products_equal_eager_products_for_any_rows(make: Make, tmp_path: Path) -> None:
     trainer = make(*small("trpo"), "env=CartPole-v1")
     policy, said = trainer.agent.policy, CommandResult()
-    engine = just_in_time(tmp_path, said.append)
+    engine = make_jit_engine(tmp_path, said.append)
     for rows in (40, 41, 1250):
         seen = Observations(torch.randn(rows, 4), torch.zeros(rows, dtype=torch.int64))
         vector = torch.randn(sum(p.numel() for p in policy.parameters()))

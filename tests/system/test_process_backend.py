@@ -20,7 +20,7 @@ import torch
 
 import tests.envs.troubles
 from pgx.core.errors import RunError, UserError
-from pgx.core.specs import Continuous, choices
+from pgx.core.specs import Continuous, choice_sizes
 from pgx.distributed.shared_memory import allocate
 from pgx.distributed.worker_process import stop
 from pgx.envs.gymnasium_backend import GymnasiumVector
@@ -57,7 +57,7 @@ def random_actions(rng: np.random.Generator, envs: VectorEnv) -> AnyArray:
     """Return random allowed actions; continuous ones exceed their bounds."""
     if isinstance(envs.action_spec, Continuous):
         return rng.uniform(-3, 3, (envs.num_envs, *envs.action_spec.shape)).astype(np.float32)
-    sizes = choices(envs.action_spec)
+    sizes = choice_sizes(envs.action_spec)
     mask = envs.action_mask
     allowed = np.ones((envs.num_envs, sum(sizes)), bool) if mask is None else mask
     parts = np.split(allowed, np.cumsum(sizes)[:-1], axis=1)

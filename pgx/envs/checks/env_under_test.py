@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgx.core.errors import UserError
-from pgx.core.specs import ActionSpec, Continuous, Discrete, ObsSpec, choices
+from pgx.core.specs import ActionSpec, Continuous, Discrete, ObsSpec, choice_sizes
 from pgx.core.tracebacks import exception_frames, location
 from pgx.envs import spaces
 from pgx.envs.gymnasium_backend import GymEnv, make_single, suppressed_warnings
@@ -177,7 +177,7 @@ def action_mask_of(info: dict[str, Any], action: ActionSpec) -> NDArray[np.bool_
     """Return info["action_mask"] as [1, K]; None if it is missing or has another size."""
     mask = info.get("action_mask")
     mask = np.concatenate(mask) if isinstance(mask, tuple) and mask else mask
-    size = sum(choices(action))
+    size = sum(choice_sizes(action))
     if mask is None or np.shape(mask) != (size,) or size == 0:
         return None
     return np.asarray(mask).astype(bool)[None]
@@ -196,7 +196,7 @@ def random_actions(
     """
     if isinstance(action, Continuous):
         return rng.standard_normal((n, *action.shape)).astype(np.float32)
-    sizes = choices(action)
+    sizes = choice_sizes(action)
     allowed = np.ones((n, sum(sizes)), bool) if mask is None else mask
     columns = []
     for part in np.split(allowed, np.cumsum(sizes)[:-1], axis=1):

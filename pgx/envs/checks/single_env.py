@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from pgx.core.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec, choices
+from pgx.core.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec, choice_sizes
 from pgx.envs.checks.env_under_test import (
     CHECK_SECONDS,
     CheckResult,
@@ -270,7 +270,7 @@ def check_flags(target: EnvUnderTest) -> CheckResult:
 
 
 def check_action_masks(target: EnvUnderTest) -> CheckResult:
-    sizes = choices(target.specs.action)
+    sizes = choice_sizes(target.specs.action)
     masked = [(i, each) for i, each in enumerate(target.nonempty_trace.outputs) if "action_mask" in each.info]
     if not masked:
         return holds("no mask: every action is allowed")

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pgx.core.errors import UserError
 from pgx.core.imports import import_problem
-from pgx.core.text import shown
+from pgx.core.text import format_number
 from pgx.envs.render.rendering_env import Frame, RGBImage
 
 VideoFormat = Literal["mp4", "gif"]
@@ -120,7 +120,7 @@ def add_caption(frame: Frame) -> RGBImage:
     margin = max(2, round(_MARGIN * image.height))
     draw = ImageDraw.Draw(image, "RGBA")
     font: Any = ImageFont.load_default(size)
-    text = f"return {shown(frame.episode_return)}   step {frame.step:,}"
+    text = f"return {format_number(frame.episode_return)}   step {frame.step:,}"
     left, top, right, bottom = draw.textbbox((2 * margin, 2 * margin), text, font=font)
     draw.rectangle((left - margin, top - margin, right + margin, bottom + margin), fill=(0, 0, 0, 150))
     draw.text((2 * margin, 2 * margin), text, font=font, fill=(255, 255, 255, 255))

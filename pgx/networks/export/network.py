@@ -103,7 +103,7 @@ def with_outliers(sample: Sample, deviations: float) -> Sample:
     )
 
 
-def observed(agent: Agent, envs: VectorEnv, rows: int, seed: int) -> Sample:
+def collect_sample(agent: Agent, envs: VectorEnv, rows: int, seed: int) -> Sample:
     """Return rows from episodes in which the agent samples its actions; on the CPU.
 
     Args:

@@ -14,7 +14,7 @@ from pgx.core.agent import State
 from pgx.core.algorithm import Engine, Loss
 from pgx.core.data import rows_of
 from pgx.core.ranks import SINGLE_PROCESS, Ranks
-from pgx.core.tensor_tree import leaves, substituted
+from pgx.core.tensor_tree import call_with_tensors, tensor_leaves
 from pgx.ops.optim.formulas import Schedule, clip_by_norm
 from pgx.ops.params import assign, flatten, split
 
@@ -116,12 +116,12 @@ class GradientSteps:
 
 def row_count(data: tuple[Any, ...]) -> int | None:
     """Return the number of rows of the data of a loss; None if no tensor has rows."""
-    return next((len(leaf) for leaf in leaves(data) if leaf.dim() > 0), None)
+    return next((len(leaf) for leaf in tensor_leaves(data) if leaf.dim() > 0), None)
 
 
 def rows_tensor(data: tuple[Any, ...], value: Tensor) -> Tensor:
     """Return a tensor with the rows of the data; without rows, the value of the loss as one row."""
-    return next((leaf for leaf in leaves(data) if leaf.dim() > 0), value.detach()[None])
+    return next((leaf for leaf in tensor_leaves(data) if leaf.dim() > 0), value.detach()[None])
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,9 @@ class GradientStep:
         """
         parts = [part.detach().requires_grad_() for part in split(weights, list(network.parameters()))]
         names = [name for name, _ in network.named_parameters()]
-        value: Tensor = substituted([(network, dict(zip(names, parts, strict=True)))], loss, network, *data)
+        value: Tensor = call_with_tensors(
+            [(network, dict(zip(names, parts, strict=True)))], loss, network, *data
+        )
         found = torch.autograd.grad(value, parts, allow_unused=True)
         gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parts, strict=True)]
         gradient = torch.cat([g.reshape(-1) for g in gradients])

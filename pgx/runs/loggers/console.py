@@ -13,18 +13,18 @@ from rich.text import Text
 
 from pgx.config.run_config import ConsoleStyle
 from pgx.core.agent import Metrics
-from pgx.core.text import shown
+from pgx.core.text import format_number
 from pgx.runs.loggers import VideoClip
 
 Row = tuple[str, str, Callable[[float], str]]  # label, tag, and how its number is written
 
 PANEL: dict[str, tuple[Row, ...]] = {
     "rollout": (
-        ("return", "rollout/episode_return", shown),
-        ("return, last 20", "rollout/episode_return_recent", shown),
+        ("return", "rollout/episode_return", format_number),
+        ("return, last 20", "rollout/episode_return_recent", format_number),
         ("length", "rollout/episode_length", "{:,.0f}".format),
         ("episodes", "rollout/episodes", "{:.0f}".format),
-        ("eval return", "eval/episode_return", shown),
+        ("eval return", "eval/episode_return", format_number),
     ),
     "share of time": (
         ("environment", "time/environment_fraction", "{:.0%}".format),
@@ -64,8 +64,8 @@ _NARROW = (("rollout", "share of time", "rule"), ("health",))
 WIDE_TERMINAL = 80  # characters
 
 _LINE: tuple[Row, ...] = (
-    ("return", "rollout/episode_return_recent", shown),
-    ("eval", "eval/episode_return", shown),
+    ("return", "rollout/episode_return_recent", format_number),
+    ("eval", "eval/episode_return", format_number),
     ("kl", "health/kl", "{:.4f}".format),
     ("ess", "health/ess", "{:.2f}".format),
     ("entropy", "health/entropy", "{:.2f}".format),
