@@ -1,9 +1,4 @@
-"""Style sheet of the comparison's HTML page.
-
-Draw a comparison: each function draws one panel into matplotlib axes.
-
-A comparison as figures in files, and figures as SVG and PNG.
-"""
+"""Figures of a comparison, as matplotlib figures, SVG and PNG."""
 
 import io
 import re
@@ -73,9 +68,9 @@ th.text, td.text { text-align: left; }
 """
 
 
-# The palette of Okabe and Ito, which colour-blind readers can tell apart, without black and yellow, which are hard to
-# see on a white or a dark background. After six groups the colours repeat with another line style.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Palette of Okabe and Ito for color-blind readers, without black and yellow, which have little contrast on a dark or a
+# white background. After six groups the colors repeat with another line style.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _LINE_STYLES: tuple["LineStyle", ...] = ("-", "--", ":", "-.")
 LineStyle = Literal["-", "--", ":", "-."]
 
@@ -83,14 +78,14 @@ HEALTH_TAGS = tuple(map(tag, PLOTTED_HEALTH_KEYS))
 _LOGARITHMIC = (tag("kl"),)
 _MIN_EXPLAINED_VARIANCE = -1.0  # lower end of the axis: the first updates of a critic may be far below it
 _MARGINS = (0.62, 0.12, 0.5, 0.15)  # inches left, right, below and above the axes of a single panel
-_MAX_RUN_POINTS = 301  # of a thin curve, at most
+_MAX_RUN_POINTS = 301  # maximum number of points of a thin curve
 
 
 @dataclass(frozen=True)
 class GroupStyle:
-    """Colour and line style of a group, the same in all figures."""
+    """Color and line style of a group, the same in all figures."""
 
-    colour: str
+    color: str
     style: LineStyle
 
 
@@ -98,9 +93,9 @@ GroupStyles = Mapping[str, GroupStyle]
 
 
 def group_styles(names: Sequence[str]) -> dict[str, GroupStyle]:
-    """Return a look for each group."""
+    """Return a style for each group."""
     return {
-        name: GroupStyle(COLOURS[i % len(COLOURS)], _LINE_STYLES[i // len(COLOURS) % len(_LINE_STYLES)])
+        name: GroupStyle(COLORS[i % len(COLORS)], _LINE_STYLES[i // len(COLORS) % len(_LINE_STYLES)])
         for i, name in enumerate(sorted(set(names)))
     }
 
@@ -120,7 +115,7 @@ def draw_figure(draw: Callable[[Axes], None], size: tuple[float, float], names: 
     Args:
         draw: draws the panel.
         size: width and height in inches.
-        names: whether the vertical axis shows names, whose width only a layout can tell; it takes half of the time.
+        names: whether the vertical axis shows names, whose width requires a layout, which takes half of the time.
     """
     with matplotlib.rc_context({"font.size": 9}):
         figure = Figure(figsize=size, layout="constrained" if names else None)
@@ -175,19 +170,19 @@ def draw_health(axes: Axes, panel: Panel, metric: str, look: GroupStyles) -> Non
 def draw_scores(axes: Axes, panel: Panel, metric: str, look: GroupStyles) -> None:
     """Draw each run's score as a dot, and the interquartile mean of each group with its interval."""
     for row, group in enumerate(reversed(panel.groups)):
-        colour = look[group.name].colour
+        color = look[group.name].color
         scores = np.concatenate(list(group.scores))
         if group.iqm.low is not None and group.iqm.high is not None:
-            axes.plot([group.iqm.low, group.iqm.high], [row, row], color=colour, linewidth=9, alpha=0.3)
-        axes.plot(scores, np.full(len(scores), row), "o", color=colour, markersize=3.5, alpha=0.7)
-        axes.plot([group.iqm.value], [row], "|", color=colour, markersize=16, markeredgewidth=2.5)
+            axes.plot([group.iqm.low, group.iqm.high], [row, row], color=color, linewidth=9, alpha=0.3)
+        axes.plot(scores, np.full(len(scores), row), "o", color=color, markersize=3.5, alpha=0.7)
+        axes.plot([group.iqm.value], [row], "|", color=color, markersize=16, markeredgewidth=2.5)
     axes.set_yticks(range(len(panel.groups)), [group.name for group in reversed(panel.groups)])
     axes.set_ylim(-0.6, len(panel.groups) - 0.4)
     axes.set_xlabel(label(metric).axis if panel.env else "normalized score")
 
 
 def draw_profiles(axes: Axes, panel: Panel, metric: str, look: GroupStyles) -> None:
-    """Draw the share of each group's runs that score more than a threshold."""
+    """Draw the fraction of each group's runs that score more than a threshold."""
     for group in panel.groups:
         _draw(axes, group.profile, group.name, look[group.name])
     axes.set_xlabel(label(metric).axis if panel.env else "normalized score")
@@ -209,8 +204,8 @@ def draw_pairs(axes: Axes, panel: Panel) -> None:
     shown = pair_probabilities(panel)[::-1]
     for row, (_, likely) in enumerate(shown):
         if likely.low is not None and likely.high is not None:
-            axes.plot([likely.low, likely.high], [row, row], color=COLOURS[0], linewidth=5, alpha=0.35)
-        axes.plot([likely.value], [row], "o", color=COLOURS[0], markersize=5)
+            axes.plot([likely.low, likely.high], [row, row], color=COLORS[0], linewidth=5, alpha=0.35)
+        axes.plot([likely.value], [row], "o", color=COLORS[0], markersize=5)
     axes.set_yticks(range(len(shown)), [name for name, _ in shown])
     axes.axvline(0.5, linewidth=0.8, linestyle="--", color="#888888")
     axes.set_xlim(-0.03, 1.03)
@@ -219,9 +214,9 @@ def draw_pairs(axes: Axes, panel: Panel) -> None:
 
 
 def _draw(axes: Axes, curve: Curve, name: str, look: GroupStyle) -> None:
-    axes.plot(curve.x, curve.y, label=name, linewidth=1.8, color=look.colour, linestyle=look.style)
+    axes.plot(curve.x, curve.y, label=name, linewidth=1.8, color=look.color, linestyle=look.style)
     if curve.low is not None and curve.high is not None:
-        axes.fill_between(curve.x, curve.low, curve.high, color=look.colour, alpha=0.18, linewidth=0)
+        axes.fill_between(curve.x, curve.low, curve.high, color=look.color, alpha=0.18, linewidth=0)
 
 
 def _draw_run(axes: Axes, run: RecordedRun, metric: str, axis: Axis, step: int, look: GroupStyle) -> None:
@@ -230,7 +225,7 @@ def _draw_run(axes: Axes, run: RecordedRun, metric: str, axis: Axis, step: int, 
     spent = cost_at(run, axis, steps)
     if spent is not None:
         values = run.series[metric].interpolate(steps)
-        axes.plot(spent, values, linewidth=0.7, alpha=0.4, color=look.colour, linestyle=look.style)
+        axes.plot(spent, values, linewidth=0.7, alpha=0.4, color=look.color, linestyle=look.style)
 
 
 def _rows_until(run: RecordedRun, metric: str, step: int) -> Array:
@@ -247,7 +242,7 @@ def _rows_until(run: RecordedRun, metric: str, step: int) -> Array:
 
 
 def _short_numbers(axes: Axes) -> None:
-    """Write 20k for 20000 on axes that reach as far."""
+    """Format large numbers of the axes as 20k."""
     for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
         if max(abs(low), abs(high)) >= 10_000:
             axis.set_major_formatter(EngFormatter(sep=""))
@@ -349,9 +344,9 @@ def svg(figure: Figure, name: str) -> str:
 
 
 def inline_svg(figure: Figure, name: str, described: str) -> str:
-    """Return an SVG element for a page: no background, text in the page's colour, as wide as its container.
+    """Return an SVG element for a page: no background, text in the page's color, as wide as its container.
 
-    Colours of groups are the variables --group-0, --group-1, ... of the page's style sheet.
+    Colors of groups are the variables --group-0, --group-1, ... of the page's style sheet.
 
     Args:
         figure: what to draw.
@@ -364,10 +359,10 @@ def inline_svg(figure: Figure, name: str, described: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
-    text = re.sub(r'<g id="[^"]+"', "<g", text)  # the same in every figure
-    for number, colour in enumerate(COLOURS):
-        text = re.sub(colour, f"var(--group-{number})", text, flags=re.IGNORECASE)
-    # Matplotlib writes black axes and ticks as #000000 and black text without a colour.
+    text = re.sub(r'<g id="[^"]+"', "<g", text)  # ids that are equal in all figures
+    for number, color in enumerate(COLORS):
+        text = re.sub(color, f"var(--group-{number})", text, flags=re.IGNORECASE)
+    # Matplotlib writes black axes and ticks as #000000 and black text without a color.
     text = text.replace("#000000", "currentColor")
     text = text.replace("<svg ", f'<svg fill="currentColor" role="img" aria-label="{escape(described)}" ', 1)
     return re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", text)

@@ -1,8 +1,6 @@
-"""A comparison as tables of text; the terminal, Markdown and the page show the same ones.
+"""Files of a comparison: an HTML page, Markdown, JSON, CSV and figures.
 
-A comparison as one HTML file: no network, no scripts, light and dark, from phone to wide screen.
-
-A comparison as files: JSON, CSV, Markdown, figures, one page.
+The page is one file without scripts that needs no network, for light and dark mode and for all screen widths.
 """
 
 import csv
@@ -20,7 +18,7 @@ from matplotlib.axes import Axes
 
 from pgx.analysis.comparison import AXES, STEPS_AXIS, Comparison, Curve, Group, Pair, Panel, label, verdict
 from pgx.analysis.plots import (
-    COLOURS,
+    COLORS,
     STYLE_SHEET,
     GroupStyles,
     comparison_plots,
@@ -64,12 +62,12 @@ class Chart:
 
 
 def html_report(comparison: Comparison, tables: Sequence[TextTable], command: str) -> str:
-    """Return the page.
+    """Return the page: for each panel the verdict and figures, then all tables.
 
     Args:
-        comparison: what it shows: a section for each panel, the verdict first, then figures.
+        comparison: to show.
         tables: shown below the sections.
-        command: the command line that made it.
+        command: command line that repeats the comparison.
     """
     look = group_styles([group.name for panel in comparison.panels for group in panel.groups])
     title = verdict(comparison.panels[0], comparison.metric, comparison.level).headline
@@ -95,11 +93,11 @@ def _section(comparison: Comparison, panel: Panel, look: GroupStyles, number: in
     details = "".join(f"<p>{escape(line)}</p>" for line in found.details)
     parts = [f'<section>\n<{mark}>{escape(found.headline)}</{mark}>\n<div class="details">{details}</div>']
     parts.append(_legend(panel, look))
-    for place, (heading, said, charts) in enumerate(_rows(comparison, panel, look)):
+    for place, (heading, text, charts) in enumerate(_rows(comparison, panel, look)):
         if charts:
             drawn = "".join(_figure(chart, f"figure_{number}_{place}_{i}") for i, chart in enumerate(charts))
             parts.append(
-                f'<h3>{escape(heading)}</h3>\n<p>{escape(said)}</p>\n<div class="charts">{drawn}</div>'
+                f'<h3>{escape(heading)}</h3>\n<p>{escape(text)}</p>\n<div class="charts">{drawn}</div>'
             )
     return "\n".join(parts) + "\n</section>\n"
 
@@ -108,18 +106,18 @@ def _rows(comparison: Comparison, panel: Panel, look: GroupStyles) -> list[tuple
     """Return the rows of figures of a panel: heading, explanation, charts."""
     metric, level = comparison.metric, f"{comparison.level:.0%}"
     named = label(metric) if panel.env else None
-    what = named.title if named else "Normalized score"
+    quantity = named.title if named else "Normalized score"
     curves = partial(draw_curves, panel=panel, metric=metric, look=look)
     main = [
         Chart(
-            f"{what} over {STEPS_AXIS.label if panel.env else 'training'}",
+            f"{quantity} over {STEPS_AXIS.label if panel.env else 'training'}",
             partial(curves, axis=STEPS_AXIS),
             _WIDE,
         ),
         Chart("Scores", partial(draw_scores, panel=panel, metric=metric, look=look), _TALL, names=True),
     ]
     costs = [
-        Chart(f"{what} over {axis.label}", partial(curves, axis=axis))
+        Chart(f"{quantity} over {axis.label}", partial(curves, axis=axis))
         for axis in AXES
         if axis != STEPS_AXIS and any(axis in group.curves for group in panel.groups)
     ]
@@ -129,11 +127,11 @@ def _rows(comparison: Comparison, panel: Panel, look: GroupStyles) -> list[tuple
         if panel.env
     ]
     spread = [
-        Chart("Runs that score more than this", partial(draw_profiles, panel=panel, metric=metric, look=look))
+        Chart("Fraction of runs above a score", partial(draw_profiles, panel=panel, metric=metric, look=look))
     ]
     if pairs := pair_probabilities(panel):
         size = (_SMALL[0], max(0.3 * len(pairs) + 1.1, 2.0))
-        title = "Probability that a run of the first scores more than one of the second"
+        title = "Probability that a run of the first group scores more than a run of the second"
         spread.append(Chart(title, partial(draw_pairs, panel=panel), size, names=True))
     band = f"interquartile mean over runs; bands and bars: {level} bootstrap intervals"
     lines = (
@@ -167,10 +165,10 @@ def _figure(chart: Chart, name: str) -> str:
 def _legend(panel: Panel, look: GroupStyles) -> str:
     items = []
     for group in panel.groups:
-        colour = COLOURS.index(look[group.name].colour)
+        color = COLORS.index(look[group.name].color)
         line = (
             '<svg viewBox="0 0 28 6" width="28" height="6" aria-hidden="true"><line x1="0" y1="3" x2="28" y2="3" '
-            f'style="stroke: var(--group-{colour}); stroke-width: 3" '
+            f'style="stroke: var(--group-{color}); stroke-width: 3" '
             f'stroke-dasharray="{_DASHES[look[group.name].style]}"/></svg>'
         )
         runs = sum(map(len, group.scores))
@@ -196,10 +194,10 @@ def _notes(comparison: Comparison) -> str:
 
 
 def write_report(comparison: Comparison, folder: Path, command: str) -> list[Path]:
-    """Write everything into a folder; returns the files, the page first.
+    """Write all files of a comparison to a folder; return their paths, the HTML page first.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the folder cannot be written.
     """
     plots, tables = comparison_plots(comparison), comparison_tables(comparison)
     texts = {
@@ -219,14 +217,14 @@ def write_report(comparison: Comparison, folder: Path, command: str) -> list[Pat
         for name, image in images.items():
             (folder / name).write_bytes(image)
     except OSError as error:
-        raise UserError(f"--out {folder}: cannot write there: {error.strerror}") from error
+        raise UserError(f"--out {folder}: cannot be written: {error.strerror}") from error
     return [folder / name for name in (*texts, *images)]
 
 
 def markdown_report(
     comparison: Comparison, tables: Sequence[TextTable], figures: Sequence[str], command: str
 ) -> str:
-    """The same as a page of Markdown."""
+    """Return the page as Markdown."""
     lines = [f"# Comparison: {label(comparison.metric).phrase}", "", f"    {command}", ""]
     for panel in comparison.panels:
         found = verdict(panel, comparison.metric, comparison.level)
@@ -246,7 +244,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def json_report(comparison: Comparison) -> dict[str, Any]:
-    """Everything that was found, as plain values."""
+    """Return all results as plain values."""
     return {
         "metric": comparison.metric,
         "level": comparison.level,

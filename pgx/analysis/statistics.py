@@ -1,8 +1,8 @@
-"""Statistics of scores over seeds: what a few runs say of all the runs that could have been.
+"""Statistics of scores over seeds, with intervals and tests.
 
-A group's scores come in strata, one array an environment: [n] scores of n runs, or [n, G] where each run has G of them
-(a curve). Source of all but the tests of two groups: Agarwal et al., "Deep reinforcement learning at the edge of the
-statistical precipice", 2021.
+The scores of a group come in strata, one array per environment: [n] scores of n runs, or [n, G] for curves with G
+points. Source of all but the tests: Agarwal et al., "Deep reinforcement learning at the edge of the statistical
+precipice", 2021.
 """
 
 import math
@@ -15,26 +15,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-Strata = Sequence[Array]  # one array [n, ...] an environment
+Strata = Sequence[Array]  # one array [n, ...] per environment
 
 # From resampled strata [R, n, ...] to the statistic of each resample [R, ...].
 Statistic = Callable[[Strata], Array]
 
-_AT_ONCE = 4_000_000  # numbers of resampled scores in memory
+_AT_ONCE = 4_000_000  # resampled scores in memory
 
 
 @dataclass(frozen=True)
 class Resampling:
-    """How intervals are found."""
+    """Parameters of the bootstrap.
 
-    resamples: int  # >= 1
-    level: float  # of confidence, in (0, 1)
+    Args:
+        resamples: >= 1.
+        level: confidence level, in (0, 1).
+        seed: of the resamples.
+    """
+
+    resamples: int
+    level: float
     seed: int
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic and its interval; None where a single run shows no spread."""
+    """Statistic with its interval.
+
+    Args:
+        value: of the statistic.
+        low, high: ends of the interval; None: an environment has a single run.
+    """
 
     value: float
     low: float | None
@@ -42,13 +53,13 @@ class Estimate:
 
 
 def iqm(strata: Strata) -> Array:
-    """Interquartile mean: the mean of the middle half of all runs, those of all environments together.
+    """Return the interquartile mean: the mean of the middle half of the scores of all environments together.
 
     With N scores x_(1) <= ... <= x_(N) and k = floor(N / 4),
 
-        IQM = 1 / (N - 2k) sum_{i = k+1}^{N-k} x_(i)
+        IQM = 1 / (N - 2k) sum_{i = k+1}^{N-k} x_(i).
 
-    so that it is the mean for fewer than four runs. Source: Agarwal et al., 2021, section 4.3.
+    For fewer than four runs it is the mean. Source: Agarwal et al., 2021, section 4.3.
 
     Args:
         strata: [R, n, ...] each, in units of the score.
@@ -62,14 +73,14 @@ def iqm(strata: Strata) -> Array:
 
 
 def mean(strata: Strata) -> Array:
-    """Mean over environments of the mean over runs; args and returns as in `iqm`."""
+    """Return the mean over environments of the mean over runs; arguments and result as in `iqm`."""
     return np.asarray(np.mean([scores.mean(axis=1) for scores in strata], axis=0), dtype=np.float64)
 
 
 def median(strata: Strata) -> Array:
-    """Median over environments of the mean over runs, as the field reports it; of one environment, over its runs.
+    """Return the median over environments of the mean over runs; with one environment, the median over runs.
 
-    Args and returns as in `iqm`.
+    Arguments and result as in `iqm`.
     """
     if len(strata) == 1:
         return np.asarray(np.median(strata[0], axis=1), dtype=np.float64)
@@ -77,21 +88,21 @@ def median(strata: Strata) -> Array:
 
 
 def value(strata: Strata, statistic: Statistic) -> Array:
-    """The statistic of the scores themselves: strata [n, ...] each -> [...]."""
+    """Return the statistic of the scores themselves: strata [n, ...] each -> [...]."""
     return np.asarray(statistic([scores[None] for scores in strata])[0])
 
 
 def interval(strata: Strata, statistic: Statistic, how: Resampling) -> tuple[Array, Array]:
-    """Stratified percentile bootstrap: runs are drawn anew, with replacement, within each environment.
+    """Return the stratified percentile bootstrap interval: runs are resampled within each environment.
 
-    With T*_1 ... T*_R the statistic of R such draws, the interval is between their (1 - level) / 2 and (1 + level) / 2
-    quantiles. It is too narrow for few runs (docs/compare.md has its coverage). The draws follow from the seed and the
-    scores alone, not from the order of the runs. Source: Agarwal et al., 2021, section 4.1; Efron, 1979.
+    With T*_1 ... T*_R the statistic of R resamples, the interval is between their (1 - level) / 2 and (1 + level) / 2
+    quantiles. It is too narrow for few runs (docs/compare.md has its coverage). The resamples depend on the seed and
+    the scores only, not on the order of the runs. Source: Agarwal et al., 2021, section 4.1; Efron, 1979.
 
     Args:
         strata: [n, ...] each, n >= 1, in units of the score.
         statistic: of resampled strata.
-        how: draws, level and seed.
+        how: resamples, level and seed.
 
     Returns:
         Low and high ends [...], in units of the score.
@@ -110,7 +121,7 @@ def interval(strata: Strata, statistic: Statistic, how: Resampling) -> tuple[Arr
 
 
 def estimate(strata: Strata, statistic: Statistic, how: Resampling) -> Estimate:
-    """A statistic of scores [n] each, with its interval where every environment has two runs or more."""
+    """Return a statistic of scores [n] each, with its interval if every environment has at least two runs."""
     centre = float(value(strata, statistic))
     if min(len(scores) for scores in strata) < 2:
         return Estimate(centre, None, None)
@@ -119,7 +130,7 @@ def estimate(strata: Strata, statistic: Statistic, how: Resampling) -> Estimate:
 
 
 def profile(strata: Strata, thresholds: Array) -> list[Array]:
-    """The strata of a performance profile, whose `mean` is F(tau), the share of runs that score above tau:
+    """Return the strata of a performance profile. Their `mean` is F(tau), the fraction of runs that score above tau:
 
         F(tau) = 1/M sum_m 1/n_m sum_i 1[x_mi > tau].
 
@@ -127,7 +138,7 @@ def profile(strata: Strata, thresholds: Array) -> list[Array]:
 
     Args:
         strata: [n] each, in units of the score.
-        thresholds: tau [G], in the same.
+        thresholds: tau [G], in units of the score.
 
     Returns:
         1[x > tau], [n, G] each, 0 or 1.
@@ -136,7 +147,7 @@ def profile(strata: Strata, thresholds: Array) -> list[Array]:
 
 
 def probability_of_improvement(x: Strata, y: Strata, how: Resampling) -> Estimate:
-    """How likely a run of X scores more than a run of Y on the same environment, a tie counting half:
+    """Return the probability that a run of X scores more than a run of Y on the same environment; a tie counts half:
 
         P(X > Y) = 1/M sum_m 1/(n_m k_m) sum_ij (1[x_mi > y_mj] + 1/2 1[x_mi = y_mj]).
 
@@ -144,10 +155,10 @@ def probability_of_improvement(x: Strata, y: Strata, how: Resampling) -> Estimat
 
     Args:
         x, y: scores of the two groups on the same M environments, [n] and [k] each, in the same units.
-        how: of the interval, for which the runs of both groups are drawn anew.
+        how: parameters of the interval, for which the runs of both groups are resampled.
 
     Returns:
-        Shares in [0, 1].
+        Probabilities in [0, 1].
     """
     split = len(x)
 
@@ -162,17 +173,17 @@ def probability_of_improvement(x: Strata, y: Strata, how: Resampling) -> Estimat
 
 
 def permutation_test(x: Strata, y: Strata, draws: int, seed: int) -> float:
-    """How often groups dealt out at random differ in their means as much as these two do.
+    """Return how often random permutations of the runs give a difference of the means as large as the observed one.
 
-    With d = 1/M sum_m (mean x_m - mean y_m), runs are dealt anew within each environment. Of one environment with at
-    most `draws` ways to deal, all are taken and p = share of |d*| >= |d|; else p = (1 + hits) / (1 + draws).
-    With three runs a side p is 0.1 at least. Source: Fisher, 1935; Phipson and Smyth, 2010, for the added ones;
+    With d = 1/M sum_m (mean x_m - mean y_m), runs are permuted within each environment. With one environment and at
+    most `draws` permutations all are tried, and p = fraction of |d*| >= |d|; else p = (1 + hits) / (1 + draws).
+    With three runs per group p is at least 0.1. Source: Fisher, 1935; Phipson and Smyth, 2010, for the added ones;
     Colas et al., "A hitchhiker's guide to statistical comparisons of reinforcement learning algorithms", 2019.
 
     Args:
         x, y: scores on the same M environments, [n] and [k] each.
-        draws: ways to deal that are tried, >= 1.
-        seed: of these.
+        draws: number of permutations, >= 1.
+        seed: of the permutations.
 
     Returns:
         p, two-sided, in (0, 1].
@@ -193,28 +204,28 @@ def permutation_test(x: Strata, y: Strata, draws: int, seed: int) -> float:
 
 
 def _gaps(scores: Array, chosen: NDArray[np.int64]) -> Array:
-    """Mean of the chosen less mean of the others, for each row of choices."""
+    """Return the mean of the chosen scores minus the mean of the others, for each row of choices."""
     taken = scores[chosen].sum(axis=1)
     size, others = chosen.shape[1], len(scores) - chosen.shape[1]
     return np.asarray(taken / size - (scores.sum() - taken) / others, dtype=np.float64)
 
 
 def seeds_to_separate(x: Array, y: Array, alpha: float, power: float) -> int | None:
-    """Runs a group needs for Welch's test to tell two groups apart, if they differ as much as they do here:
+    """Return the number of runs per group that Welch's test needs to detect a difference of this size:
 
         n = (z_{1 - alpha/2} + z_power)^2 (s_x^2 + s_y^2) / (mean x - mean y)^2 + z_{1 - alpha/2}^2 / 4
 
-    rounded up; the last term stands for the t distribution's wider tails. The difference seen is taken for the true
-    one, which in few runs it is not: the number is a plan, to be looked at again. Source: Colas et al., "How many
-    random seeds?", 2018, for the test; Guenther, 1981, for the last term.
+    rounded up; the last term accounts for the wider tails of the t distribution. The observed difference is taken as
+    the true one, which is inaccurate for few runs: the number is a plan, to be revised with more runs. Source: Colas et
+    al., "How many random seeds?", 2018, for the test; Guenther, 1981, for the last term.
 
     Args:
         x, y: scores [n] and [k], two or more each.
         alpha: two-sided significance, in (0, 1).
-        power: probability of seeing the difference, in (0, 1).
+        power: probability of detecting the difference, in (0, 1).
 
     Returns:
-        Runs in each group, all told, >= 2; None where the means are equal: no number of runs tells them apart.
+        Total number of runs in each group, >= 2; None if the means are equal.
     """
     gap = float(x.mean() - y.mean())
     if gap == 0:
