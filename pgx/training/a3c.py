@@ -1,8 +1,6 @@
-"""What the processes of an A3C run have in common: parameters, moments of optimizers, the lens, counters.
+"""Asynchronous advantage actor-critic: workers update shared parameters without locks (Hogwild).
 
-The worker's side of `runners/a3c.py`: copy, collect, learn, again and again.
-
-Workers that learn beside each other: each from environments of its own, all of them the same parameters.
+From top to bottom: the shared memory, the worker (copy, collect, update) and the coordinator in the trainer's process.
 """
 
 import math
@@ -45,13 +43,15 @@ from pgx.training.nan_debug.post_mortem import raise_if_nonfinite
 
 
 class SharedState:
-    """Memory that all see and change without locks. Every number has one writer, but for weights and moments.
+    """Shared memory of all processes: parameters, optimizer moments, observation statistics and counters.
+
+    There are no locks. Only weights and moments have several writers.
 
     Args:
-        memory: descriptor of shared memory.
-        agent: of the run's kind; its parameters and its lens are of the sizes to share.
-        optimizers: of the policy and of the critic.
-        workers: W.
+        memory: file descriptor of the shared memory.
+        agent: agent whose parameter and statistics sizes define the layout.
+        optimizers: of the policy and of the critic; the number of their moments defines the layout.
+        workers: number of workers W.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class SharedState:
         columns += [
             ArraySpec(f"moments.{i}.{k}", (sizes[i],), np.float32) for i in (0, 1) for k in range(counts[i])
         ]
-        columns += [array_spec(f"lens.{k}", part) for k, part in enumerate(normalize_fn)]
+        columns += [array_spec(f"normalizer.{k}", part) for k, part in enumerate(normalize_fn)]
         columns += [ArraySpec(name, (workers,), np.int64) for name in ("steps", "updates")]
         columns += [ArraySpec("limit", (), np.int64), ArraySpec("returns", (3,), np.float64)]
         shared = as_tensors(attach(memory, columns))
@@ -72,17 +72,17 @@ class SharedState:
         self.moments: list[list[Tensor]] = [  # of their optimizers, [P] each
             [shared[f"moments.{i}.{k}"] for k in range(counts[i])] for i in (0, 1)
         ]
-        self.normalize_fn: list[Tensor] = [shared[f"lens.{k}"] for k in range(len(normalize_fn))]
+        self.normalize_fn: list[Tensor] = [shared[f"normalizer.{k}"] for k in range(len(normalize_fn))]
         self.steps = shared[
             "steps"
         ]  # [W] environment steps of each worker's updates; worker i writes number i
         self.updates = shared["updates"]  # [W] likewise
-        self.limit = shared["limit"]  # workers rest when they have come so many steps together
+        self.limit = shared["limit"]  # workers pause when the sum of `steps` reaches it
         self.returns = shared["returns"]  # moments of RewardScaler: count, mean, squares
 
     @torch.no_grad()
     def move_to_shared(self, agent: Agent, optimizers: Sequence[Optimizer]) -> None:
-        """From now on what these consist of is the common memory, which takes their numbers."""
+        """Copy parameters, moments and statistics to shared memory, and make agent and optimizers use it."""
         for parameters, weights in zip(_parameters(agent), self.weights, strict=True):
             if parameters:
                 weights.copy_(flatten(parameters))
@@ -99,7 +99,7 @@ class SharedState:
 
     @torch.no_grad()
     def read(self, agent: Agent, scaler: RewardScaler | None) -> None:
-        """Copy what it takes to act and to learn into an agent of the same kind, and into its scaler."""
+        """Copy the shared parameters and statistics to a local agent and reward scaler."""
         for parameters, weights in zip(_parameters(agent), self.weights, strict=True):
             if parameters:
                 assign(parameters, weights)
@@ -110,30 +110,30 @@ class SharedState:
             scaler.moments.load_state_dict({"count": count, "mean": mean, "squares": squares})
 
     def write_returns(self, scaler: RewardScaler) -> None:
-        """Let all know of the returns that the run has seen."""
+        """Write the statistics of the reward scaler to shared memory."""
         moments = scaler.moments
         self.returns.copy_(torch.stack([moments.count, moments.mean, moments.squares]))
 
 
 def _parameters(agent: Agent) -> list[list[nn.Parameter]]:
-    """Of the policy and of the critic."""
+    """Return the parameters of the policy and of the critic."""
     return [list(agent.policy.parameters()), list(agent.critic.parameters())]
 
 
 _CPU = torch.device("cpu")
-MomentArrays = Mapping[str, NDArray[np.float64]]  # moments, as they travel
+MomentArrays = Mapping[str, NDArray[np.float64]]  # as NumPy arrays, for messages between processes
 
 
 @dataclass(frozen=True)
 class A3CSpec:
-    """What a worker is made of, as plain values."""
+    """Specification of a worker, in plain values that can be pickled."""
 
     agent: AgentSpec
     envs: EnvSpec  # of one worker
     algorithm: Algorithm
     optimizer: OptimizerSpec
     critic_optimizer: OptimizerSpec
-    reward_clip: float | None  # of scaled rewards, infinite for none; None: rewards stay as they are
+    reward_clip: float | None  # bound on scaled rewards, infinite for none; None: rewards are not scaled
     workers: int  # W
     rollout_steps: int  # t_max
     total_steps: int  # of the run, for schedules
@@ -145,36 +145,36 @@ class A3CSpec:
 
 @dataclass(frozen=True)
 class StartCommand:
-    """Start every environment anew, and go on from there."""
+    """Order to reset all environments of a worker and to collect or update until the step limit."""
 
     iteration: int
-    generation: int  # 0, or for a worker in the place of another that died: how many had died by then
-    warmup_steps: int = 0  # of each environment, for the statistics alone: take them and rest; 0: learn
+    generation: int  # 0, or for a worker that replaces a crashed one: the number of crashes so far
+    warmup_steps: int = 0  # > 0: only collect so many steps of each environment, for the statistics
 
 
 @dataclass(frozen=True)
 class Update:
-    """One update that was made, or the steps of a warm-up."""
+    """Message of a worker: one update, or the steps of a warm-up."""
 
     steps: int
     episodes: list[Episode]
     metrics: Metrics | None
     updated: bool  # False: steps of a warm-up
-    observations: MomentArrays  # moments of what was observed, for the normaliser
-    returns: MomentArrays  # moments of what the reward scaler divides by; empty where there is none
+    observations: MomentArrays  # of the observations, for the normalizer
+    returns: MomentArrays  # of the returns, for the reward scaler; empty without one
 
 
 WorkerMessage = Update | Literal["ready", "paused"]
 
 
 class Worker:
-    """One worker: an agent and environments of its own, and steps of the parameters that all have in common.
+    """Worker with a local agent and environments, which applies its gradients to the shared parameters.
 
     Args:
-        plan: what it is made of.
-        memory: descriptor of what all have in common.
-        index: its number.
-        calls: its counter of calls of its environments.
+        spec: specification of the worker.
+        memory: file descriptor of the shared memory.
+        index: index of the worker, in [0, W).
+        calls: counter of the calls of its environments, [1].
     """
 
     def __init__(self, spec: A3CSpec, memory: int, index: int, calls: CallCounts) -> None:
@@ -197,7 +197,7 @@ class Worker:
             self.scaler = RewardScaler(spec.algorithm.discount, spec.reward_clip)
 
     def begin(self, begin: StartCommand) -> None:
-        """Start every environment anew; all that is drawn from here on depends on seed, number, iteration and life."""
+        """Reset all environments, with random streams that depend on seed, worker, iteration and generation."""
         seed = self.spec.seed if begin.generation == 0 else derive(self.spec.seed, "life", begin.generation)
         seed = seed if begin.iteration == 0 else derive(seed, "iteration", begin.iteration)
         seed = derive(seed, "warm-up") if begin.warmup_steps else seed
@@ -207,17 +207,17 @@ class Worker:
 
     @property
     def steps_left(self) -> bool:
-        """Whether there is more to do before all rest."""
+        """Whether the workers together are below the step limit."""
         return int(self.shared.steps.sum()) < int(self.shared.limit)
 
     def warm_up(self, steps: int) -> Update:
-        """Take so many steps of each environment with the initial policy."""
+        """Collect `steps` steps of each environment with the initial policy."""
         self.shared.read(self.agent, self.scaler)
         rollout = self.runner.collector.collect(self.agent, steps)
         return self._report(rollout, None, updated=False)
 
     def update(self) -> Update:
-        """One update of the parameters in common, along a gradient at a copy of them."""
+        """Copy the shared parameters, collect a rollout with the copy, and apply its gradients to the shared ones."""
         shared, spec = self.shared, self.spec
         shared.read(self.agent, self.scaler)
         copied = int(shared.updates.sum())
@@ -232,13 +232,13 @@ class Worker:
             spec.reward_clip,
             self._measured,
         )
-        # Of others alone: its own comes to the counter below.
+        # Counts updates of other workers only: the counter of this worker increases below.
         lag = float(int(shared.updates.sum()) - copied)
         shared.updates[self.index] += 1
         return self._report(rollout, None if metrics is None else metrics | {"policy_lag": lag}, updated=True)
 
     def _report(self, rollout: Rollout, metrics: Metrics | None, updated: bool) -> Update:
-        """Count the steps of a rollout; returns what the run is to know of it."""
+        """Count the steps of a rollout and return the message about it."""
         self.shared.steps[self.index] += rollout.steps
         episodes = list(self.runner.episodes)
         self.runner.episodes.clear()
@@ -254,8 +254,8 @@ class Worker:
     def _measured(self, rollout: Rollout) -> bool:
         """Return whether to measure the health of the next update.
 
-        The workers take turns. The last updates of the run are measured, too: those that spend the budget if each other
-        worker finishes an update of this size first. Which one is the last depends on the timing of the workers.
+        Every worker measures every `log_every`-th update, at shifted times. The last updates of the run are measured
+        too. Their order depends on timing, so these are all that can be the last one if updates have equal sizes.
         """
         if int(self.shared.steps.sum()) + self.spec.workers * rollout.steps >= self.spec.total_steps:
             return True
@@ -265,7 +265,7 @@ class Worker:
 
 
 def run_worker(spec: A3CSpec, memory: int, calls: int, index: int, channel: "Connection[Any, Any]") -> None:
-    """Do as the run says, until it is over; for `WorkerPool`."""
+    """Execute start commands until the process is stopped; the target of `WorkerPool`."""
     worker = Worker(spec, memory, index, attach_call_counts(calls, spec.workers)[index : index + 1])
     try:
         channel.send("ready")
@@ -282,7 +282,7 @@ def run_worker(spec: A3CSpec, memory: int, calls: int, index: int, channel: "Con
 
 
 def _shared_optimizer(own: Optimizer, shared: SharedState, which: int) -> Optimizer:
-    """Steps of what is in common, 0 for the policy and 1 for the critic; where there are none, none."""
+    """Return an optimizer that steps the shared weights (0: policy, 1: critic); `own` if it takes no gradient steps."""
     if not isinstance(own, GradientSteps):
         return own
     return SharedSteps(own, shared.weights[which], shared.moments[which])
@@ -293,30 +293,30 @@ def _to_arrays(moments: State) -> MomentArrays:
 
 
 def _to_tensors(numbers: MomentArrays) -> State:
-    """Moments that have arrived."""
+    """Return moments as tensors."""
     return {name: torch.from_numpy(np.asarray(array)) for name, array in numbers.items()}
 
 
 class A3C:
-    """W processes, each with n environments, that change one set of parameters without locks.
+    """Training loop of W workers, each with n environments, that update one set of parameters without locks.
 
-    Each copies the parameters θ' <- θ, collects t_max steps of its environments with them, and makes the rule's update:
-    gradients at θ', steps of θ (`SharedSteps`). This process steps nothing: it counts what they report, learns the
-    statistics by which observations and rewards are scaled, and starts again who dies. The workers rest when they
-    have come to the next checkpoint together, and begin anew after it.
+    Each worker repeats: copy the parameters θ' <- θ, collect t_max steps with θ', compute the gradients at θ' and
+    apply them to θ (`SharedSteps`). This process steps no environments. It counts the reported steps, updates the
+    statistics of observations and rewards, and restarts workers that crash. All workers pause at a checkpoint and reset
+    their environments after it.
 
     Source: Mnih et al., "Asynchronous methods for deep reinforcement learning", 2016, algorithm S3.
 
     Args:
-        agent: of which parameters and lens become those that the workers change.
-        learner: of which the optimizers' moments become those that the workers change.
-        reward_scaler: of the run; None leaves rewards raw.
-        envs: of the kind that workers step; never stepped.
-        plan: what each worker is made of.
-        max_restarts: workers that may die and be started again, over the run.
-        warmup_steps: environment steps, over all workers, that an empty observation normaliser learns from before any
-            worker makes an update; 0 for none.
-        checkpoint_every: environment steps at whose multiples all rest; None: at the run's end alone.
+        agent: agent of the run; its parameters and statistics are moved to shared memory.
+        learner: learner of the run; the moments of its optimizers are moved to shared memory.
+        reward_scaler: reward scaler of the run; None: rewards are not scaled.
+        envs: environments with the specs of the workers' ones; never stepped.
+        spec: specification of each worker.
+        max_restarts: number of worker restarts allowed in the run, >= 0.
+        warmup_steps: environment steps over all workers, before the first update, from which an empty observation
+            normalizer learns; 0: none.
+        checkpoint_every: environment steps between checkpoints, at which all workers pause; None: only at the end.
     """
 
     def __init__(
@@ -338,10 +338,10 @@ class A3C:
         self.max_restarts = max_restarts
         self.warmup_steps = warmup_steps
         self.checkpoint_every = checkpoint_every
-        self.workers: WorkerPool | None = None  # until the run begins
+        self.workers: WorkerPool | None = None  # None before `begin`
         self._iteration = 0
-        self._warming = False  # the workers take the steps of a warm-up
-        self._steps = [0] * spec.workers  # reported by each; the first of them has those of earlier lives
+        self._warming = False  # the workers collect warm-up steps
+        self._steps = [0] * spec.workers  # by worker; the first number includes the steps before a resume
         self._updates = [0] * spec.workers
         self._reports: deque[IterationReport] = deque()
         self._paused: set[int] = set()
@@ -350,15 +350,15 @@ class A3C:
         return f"{self.spec.workers} workers x {self.spec.envs.num_envs} environments x {self.spec.rollout_steps} steps"
 
     def begin(self, iteration: int) -> None:
-        """Start every environment of every worker anew, and let them go on to the next checkpoint."""
+        """Reset the environments of all workers and start them; they run to the next checkpoint."""
         self._iteration = iteration
         self._warming = self.warmup_steps > 0 and self.agent.normalizer.count == 0
         if self.workers is None:
             self.workers = self._start_workers()
-        self._start_resting(self.workers)
+        self._start_paused(self.workers)
 
-    def _start_resting(self, workers: WorkerPool) -> None:
-        """Have those that rest begin."""
+    def _start_paused(self, workers: WorkerPool) -> None:
+        """Send the start command to all paused workers."""
         self.shared.limit.fill_(self._limit())
         for index in sorted(self._paused):
             workers.send(index, self._start_command(generation=0))
@@ -370,7 +370,7 @@ class A3C:
         return StartCommand(self._iteration, generation, steps)
 
     def _start_workers(self) -> WorkerPool:
-        """Workers, and what they have in common, which is from then on what agent and learner consist of."""
+        """Create the shared memory, move agent and learner to it, and return the started workers."""
         memory = allocate()
         weakref.finalize(self, os.close, memory)
         optimizers = self.learner.optimizer, self.learner.critic_optimizer
@@ -383,33 +383,33 @@ class A3C:
         return WorkerPool(target, self.spec.workers, self.max_restarts, [memory, watchdog.memory], watchdog)
 
     def _limit(self) -> int:
-        """Environment steps of the next checkpoint, or of the end."""
+        """Return the environment steps of the next checkpoint or of the end of the run."""
         if self.checkpoint_every is None:
             return self.spec.total_steps
         following = (sum(self._steps) // self.checkpoint_every + 1) * self.checkpoint_every
         return min(self.spec.total_steps, following)
 
     def next(self, counters: Counters) -> IterationReport:
-        """The next update that a worker reports."""
+        """Return the report of the next update of any worker."""
         self._iteration = counters.iterations
         while not self._reports:
             self._receive()
         raise_if_nonfinite(self.agent, counters.iterations + 1)
         return self._reports.popleft()
 
-    can_roll_back = False  # workers learn meanwhile
+    can_roll_back = False  # workers continue to update the parameters
 
     def roll_back(self, counters: Counters) -> int:
-        """End the workers; what they learned stands, and what they reported is still told."""
+        """Stop the workers. Their updates stay, and received reports remain available."""
         if self.workers is not None:
             self.workers.close()
             self.workers = None
         return 0
 
     def pause(self) -> Sequence[IterationReport]:
-        """Let all rest after the update that they are at; what they have reported since."""
+        """Pause all workers after their current update and return the reports received since."""
         if self.workers is not None:
-            self._warming = False  # all rest after their steps of it
+            self._warming = False  # start no updates when the warm-up ends
             self.shared.limit.fill_(0)
             while len(self._paused) < self.spec.workers:
                 self._receive()
@@ -419,7 +419,7 @@ class A3C:
         return reports
 
     def _receive(self) -> None:
-        assert self.workers is not None, "nothing began"
+        assert self.workers is not None, "begin() was not called"
         try:
             received = self.workers.receive(timeout_s=60.0)
         except RunError:
@@ -433,7 +433,7 @@ class A3C:
             self._paused.add(index)
             if self._warming and len(self._paused) == self.spec.workers:
                 self._warming = False
-                self._start_resting(workers)
+                self._start_paused(workers)
         elif isinstance(message, Update):
             self._steps[index] += message.steps
             self._updates[index] += message.updated
@@ -448,14 +448,14 @@ class A3C:
                 IterationReport(message.steps, message.episodes, metrics, updated=message.updated)
             )
         else:
-            # One that took another's place: what that one did and could no longer report has not been.
+            # A restarted worker: steps and updates that the crashed one did not report are not counted.
             self.shared.steps[index] = self._steps[index]
             self.shared.updates[index] = self._updates[index]
             self._paused.discard(index)
             workers.send(index, self._start_command(generation=workers.restarts))
 
     def state_dict(self) -> State:
-        """How far all have come, and statistics. Streams are made anew where the environments are."""
+        """Return the steps so far and the reward statistics. Workers derive their random streams again on resume."""
         scaler = self.reward_scaler
         return {"steps": sum(self._steps), "reward_scaler": None if scaler is None else scaler.state_dict()}
 
@@ -465,7 +465,7 @@ class A3C:
             self.reward_scaler.load_state_dict(state["reward_scaler"])
 
     def close(self) -> None:
-        """End the workers; what they reported is still told."""
+        """Stop the workers and close the environments. Received reports remain available."""
         if self.workers is not None:
             self.workers.close()
             self.workers = None

@@ -1,7 +1,4 @@
-"""Playing whole episodes with an agent that no longer changes, and what there is to tell of episodes.
-
-Progress of episodes that are played, on the error stream.
-"""
+"""Evaluation: whole episodes of a fixed agent, metrics of episodes, and progress on the error stream."""
 
 import sys
 import time
@@ -21,12 +18,12 @@ from pgx.rollouts.collector import EpisodeStats
 from pgx.rollouts.sources import Episode
 from pgx.runs.metrics import part_key
 
-# Told the episodes that have ended and the environment steps that were taken so far.
+# Receives the number of ended episodes and of environment steps so far.
 ProgressCallback = Callable[[int, int], None]
 
 
 def never_stop() -> bool:
-    """Return false: nothing asks to stop."""
+    """Return False: do not stop."""
     return False
 
 
@@ -47,21 +44,21 @@ def play(
 ) -> list[Episode]:
     """Play episodes from freshly seeded environments.
 
-    Environment i plays its share of the episodes, ceil or floor of episodes / N, however long they last: taking
-    whichever episodes end first would favour the short ones.
+    Environment i plays ceil or floor of episodes / N episodes: the first episodes that end would be biased towards
+    short ones.
 
-    An episode that has not ended after `max_steps` steps is cut. Environments cannot be reset one by one, so one whose
-    episode was cut waits until the others have played their shares; then all are seeded anew for what is left.
+    An episode that has not ended after `max_steps` steps is cut. Environments cannot be reset one by one, so an
+    environment with a cut episode is idle until the others have finished. Then all are reset for the remaining ones.
 
     Args:
-        agent: who plays.
-        act: how it takes its actions: its act_greedily, or its act with a stream.
-        envs: N environments; more than `episodes` of them would be left unused.
-        episodes: how many, >= 1.
+        agent: agent that plays.
+        act: selects actions: `agent.act_greedily`, or `agent.act` with a random stream.
+        envs: N environments; with more than `episodes`, some are unused.
+        episodes: number of episodes, >= 1.
         seed: environment i is seeded with seed + i.
-        device: where the networks are.
-        max_steps: of an episode, >= 1.
-        should_stop: asked before each step; once it returns true, the episodes so far are returned.
+        device: device of the networks.
+        max_steps: largest length of an episode, >= 1.
+        should_stop: called before each step; if it returns True, the episodes so far are returned.
         on_step: called after each step.
 
     Returns:
@@ -92,15 +89,15 @@ def _round(
     max_steps: int,
     should_stop: Callable[[], bool],
 ) -> Iterator[list[Episode]]:
-    """Yield the episodes that each step ended, until each environment has played its share or had an episode cut.
+    """Yield the episodes that end with each step, until each environment has played its number or has one cut.
 
     Args:
-        left: [N] episodes that each environment has left to play; counted down.
-        seed: of environment 0.
+        left: [N] remaining episodes of each environment; decreased in place.
+        seed: seed of environment 0.
     """
     n = envs.num_envs
     tally = EpisodeStats(n)
-    waits = np.zeros(n, dtype=bool)  # for the next round
+    waits = np.zeros(n, dtype=bool)  # True: idle until the next round
     recurrent_state = agent.initial_recurrent_state(n, device)
     obs = envs.reset(seed)
     while ((left > 0) & ~waits).any() and not should_stop():
@@ -108,7 +105,7 @@ def _round(
         time = torch.from_numpy(tally.length).to(device)
         seen = agent.observe(torch.from_numpy(obs).to(device), time, mask, recurrent_state)
         _, executed, _, recurrent_state = act(seen)
-        if recurrent_state is not None:  # an episode that begins with the next step starts from zeros
+        if recurrent_state is not None:  # a new episode starts from zeros
             resetting = torch.from_numpy(tally.resetting).to(device).unsqueeze(-1)
             recurrent_state = recurrent_state.masked_fill(resetting, 0.0)
         took = step(envs, executed.cpu().numpy())
@@ -125,7 +122,7 @@ def _round(
 
 
 def episode_metrics(episodes: Sequence[Episode], recent: Sequence[float]) -> Metrics:
-    """What training tells of the episodes that ended since it last did, and of the returns of recent ones."""
+    """Compute training metrics of the episodes since the last log, and the mean of recent returns."""
     metrics = {"episodes": float(len(episodes))}
     if cut := sum(e.cut for e in episodes):
         metrics["episodes_cut"] = float(cut)
@@ -141,9 +138,9 @@ def episode_metrics(episodes: Sequence[Episode], recent: Sequence[float]) -> Met
 
 
 def shaping_metrics(episodes: Sequence[Episode]) -> Metrics:
-    """What the returns of episodes are made of, and what the environment's own would have been.
+    """Compute the means of the unshaped return and of each reward term.
 
-    Nothing where no episode ended, or none was paid anything but the environment's own reward.
+    The result is empty without episodes or without a shaped reward.
     """
     shaped = [episode for episode in episodes if episode.parts is not None]
     if not shaped:
@@ -155,7 +152,7 @@ def shaping_metrics(episodes: Sequence[Episode]) -> Metrics:
 
 
 def evaluation_metrics(episodes: Sequence[Episode]) -> Metrics:
-    """What an evaluation tells of its episodes."""
+    """Compute the metrics of an evaluation."""
     returns = [e.episode_return for e in episodes]
     rate = success_rate(episodes)
     unshaped = [e.unshaped_return for e in episodes if e.unshaped_return is not None]
@@ -172,24 +169,24 @@ def evaluation_metrics(episodes: Sequence[Episode]) -> Metrics:
 
 
 def success_rate(episodes: Sequence[Episode]) -> float | None:
-    """The share of the episodes that say whether their task was done in which it was; None: none says so."""
+    """Return the fraction of successful episodes among those that report success; None if none reports it."""
     said = [e.success for e in episodes if e.success is not None]
     return sum(said) / len(said) if said else None
 
 
-PROGRESS_INTERVAL = 10.0  # seconds between lines where the error stream is not a terminal
-REDRAW_INTERVAL = 0.2  # seconds between drawings of the line where it is one
+PROGRESS_INTERVAL = 10.0  # seconds between lines if the error stream is not a terminal
+REDRAW_INTERVAL = 0.2  # seconds between updates of the line on a terminal
 
 
 @contextmanager
 def show_progress(episodes: int) -> Iterator[ProgressCallback]:
-    """Show progress: one line that is redrawn on a terminal, elsewhere a line every 10 seconds.
+    """Show progress: one updated line on a terminal, otherwise a line every 10 seconds.
 
     Args:
-        episodes: that are to be played.
+        episodes: number of episodes to play.
 
     Yields:
-        What is told of each step.
+        Callback for each step.
     """
     if not sys.stderr.isatty():
         yield print_progress("", episodes, PROGRESS_INTERVAL)
@@ -209,7 +206,7 @@ def show_progress(episodes: int) -> Iterator[ProgressCallback]:
 
 
 def print_progress(prefix: str, episodes: int, interval: float) -> ProgressCallback:
-    """Return what prints a line of progress every `interval` seconds; nothing for what is over before."""
+    """Return a callback that prints a line of progress every `interval` seconds, the first after `interval`."""
     return _progress(prefix, episodes, interval, _print)
 
 

@@ -1,4 +1,4 @@
-"""The health of an update: measured around it, on its whole batch, by the same code for every rule."""
+"""Health metrics of an update, measured around it on its whole batch by the same code for every rule."""
 
 import math
 from dataclasses import dataclass, replace
@@ -21,28 +21,28 @@ from pgx.ops.stats import at_bound, clip_fraction, effective_sample_size, explai
 
 @dataclass(frozen=True)
 class BeforeUpdate:
-    """What is remembered of an agent before an update."""
+    """Batch and policy parameters before an update."""
 
     batch: Batch
     parameters: Tensor  # [P] of the policy
 
 
 def before_update(agent: Agent, batch: Batch) -> BeforeUpdate:
-    """Remember an agent before the update that is about to learn from this batch."""
+    """Return the state before the update on this batch."""
     return BeforeUpdate(batch, flatten(agent.policy.parameters()))
 
 
 def measure(before: BeforeUpdate, agent: Agent, engine: Engine, clip_range: float) -> Metrics:
-    """The update's health, by the keys of pgx.runs.metrics.
+    """Compute the health metrics of an update, by the keys of pgx.runs.metrics.
 
     Args:
-        before: from `before_update`, on the batch that the rule learned from.
-        agent: after the update.
-        engine: runs the arithmetic.
-        clip_range: half width of the interval around ratio 1 that `clip_fraction` counts outside of.
+        before: result of `before_update` for the batch of the update.
+        agent: agent after the update.
+        engine: engine that executes the arithmetic.
+        clip_range: half width of the interval around ratio 1; `clip_fraction` counts ratios outside it.
 
     Returns:
-        Metrics in nats, shares, and units of the advantage.
+        Metrics in nats, fractions, and units of the advantage.
     """
     batch = before.batch
     values = engine.bind(_update_metrics, agent.policy, agent.critic, batch, clip_range, rows=len(batch))
@@ -52,15 +52,15 @@ def measure(before: BeforeUpdate, agent: Agent, engine: Engine, clip_range: floa
 
 @dataclass(frozen=True)
 class BeforeNormalizerUpdate:
-    """A policy on some of a rollout's observations, under the statistics of that rollout."""
+    """Policy distributions on rows of a rollout, before the normalizer is updated with it."""
 
-    rollout: Rollout  # of which the valid rows are looked at
+    rollout: Rollout  # its valid rows are compared
     policy: Distribution
 
 
 @torch.no_grad()
 def before_normalizer_update(agent: Agent, rollout: Rollout) -> BeforeNormalizerUpdate | None:
-    """Remember what a policy does under the present statistics; None where the normaliser has none."""
+    """Return the policy's distributions under the current statistics; None if the normalizer has none."""
     if agent.normalizer.count is None:
         return None
     if agent.policy.recurrent_state is None:
@@ -70,26 +70,26 @@ def before_normalizer_update(agent: Agent, rollout: Rollout) -> BeforeNormalizer
 
 @torch.no_grad()
 def normalizer_kl(before: BeforeNormalizerUpdate, agent: Agent, ranks: Ranks) -> float:
-    """Mean KL(pi under the old statistics || pi under the present ones), nats, over the rows of all ranks.
+    """Return the mean KL(pi under the old statistics || pi under the new ones), nats, over the rows of all ranks.
 
     Args:
-        before: from `before_normalizer_update`, before the statistics moved.
-        agent: after it, with the same policy.
-        ranks: whose statistics moved alike.
+        before: result of `before_normalizer_update`.
+        agent: agent with the updated statistics and the same policy.
+        ranks: processes with the same statistics.
     """
     kl = before.policy.kl(agent.policy(rollout_observations(agent, before.rollout)))
     return float(ranks.mean(kl, kl.mean())[0])
 
 
 def _thinned(valid: Tensor) -> Tensor:
-    """valid [T, N] with at most about LOOKED rows left, evenly spaced in time-major order."""
+    """Return valid [T, N] with at most about NORMALIZER_KL_ROWS true rows, evenly spaced in time-major order."""
     rows = valid.flatten().nonzero().squeeze(-1)
     kept = torch.zeros_like(valid).flatten()
     kept[rows[:: max(1, len(rows) // NORMALIZER_KL_ROWS)]] = True
     return kept.view(valid.shape)
 
 
-NORMALIZER_KL_ROWS = 2048  # rows that normalizer_kl is a mean of; its standard error is then a few percent
+NORMALIZER_KL_ROWS = 2048  # rows in the mean of normalizer_kl; its standard error is a few percent
 
 
 def clipping(
@@ -114,7 +114,7 @@ def clipping(
     if isinstance(action, Continuous) and action.low is not None and action.high is not None:
         low, high = (torch.tensor(bounds).to(batch.action) for bounds in (action.low, action.high))
         if any(map(math.isfinite, (*action.low, *action.high))):
-            # What is executed for a sample depends on the action space alone: one row does, if there is one.
+            # The executed action depends on the sample and the action space only, so one row of observations is enough.
             one = torch.zeros(min(1, len(batch)), dtype=torch.int64, device=low.device)
             with torch.no_grad():
                 executed = agent.policy(batch.obs[one]).executed(batch.action)
@@ -145,21 +145,21 @@ _KEYS = (
 def _update_metrics(
     policy: Policy, critic: Critic, batch: Batch, clip_range: float, parameters: Tensor
 ) -> tuple[Tensor]:
-    """What an update did to a policy and a critic, on the batch that it learned from, over all ranks.
+    """Compare policy and critic before and after an update, on its batch, over all ranks.
 
     With old and new policy at the batch's B observations: KL both ways, entropy, the importance weights
     w = π_new(a|s) / μ(a|s) of the behaviour policy's actions, the surrogate L = mean(w A), the gradient g of L at the
-    old parameters and its first-order prediction g·Δθ, and the share of the value targets' variance that the critic
+    old parameters and its first-order prediction g·Δθ, and the fraction of the value targets' variance that the critic
     explains.
 
     Args:
-        policy, critic: after the update.
-        batch: B rows over all ranks.
+        policy, critic: networks after the update.
+        batch: batch of B rows over all ranks.
         clip_range: half width of the interval around ratio 1.
-        parameters: of the policy before the update, [P].
+        parameters: parameters of the policy before the update, [P].
 
     Returns:
-        In the order of KEYS, float64.
+        Values in the order of _KEYS, float64.
     """
     network = cast(nn.Module, policy)
     own = dict(network.named_parameters())
@@ -206,7 +206,7 @@ def _update_metrics(
 
 
 def _explained(critic: Critic, value: Tensor, target: Tensor) -> Tensor:
-    """Share of the targets' variance that values explain; NaN where there is no critic, and none of them is not 0."""
+    """Return the explained fraction of the targets' variance; NaN if there is no critic and all values are 0."""
     share = explained_variance(value, target)
     if next(critic.parameters(), None) is None:
         return torch.where(value.any(), share, math.nan)

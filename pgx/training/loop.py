@@ -1,7 +1,4 @@
-"""How far a run has come, and how it ended.
-
-What the trainer's loop goes through: iterations, one after another, and what each reports.
-"""
+"""Training loops: progress counters, the protocol of a loop, and the synchronous loop."""
 
 import math
 import time
@@ -30,24 +27,24 @@ RunStatus = Literal["finished", "stopped", "interrupted", "pruned", "failed"]
 
 @dataclass
 class Counters:
-    """How far a run has come; part of every checkpoint."""
+    """Progress of a run; part of every checkpoint."""
 
     steps: int = 0  # environment steps
     iterations: int = 0
-    seconds: float = 0.0  # wall clock, over all lives of the run
+    seconds: float = 0.0  # wall clock, including the time before resumes
     recent: list[float] = field(default_factory=list)  # raw returns of the last episodes, RECENT at most
     best_return: float | None = None  # largest mean of a full `recent`
     best_steps: int | None = None
-    skipped: int = 0  # updates that were undone, since they made parameters NaN or infinite
-    rows: int = 0  # of metrics, logged
+    skipped: int = 0  # updates undone because they made parameters NaN or infinite
+    rows: int = 0  # logged rows of metrics
 
     @property
     def recent_return(self) -> float | None:
-        """Mean of `recent`; None before an episode ended."""
+        """Mean of `recent`; None before the first episode ends."""
         return float(np.mean(self.recent)) if self.recent else None
 
     def summary(self, status: RunStatus, failure: str | None) -> dict[str, Any]:
-        """Return what summary.json holds of a run that ended so."""
+        """Return the contents of summary.json for a run that ended with this status and error."""
         return {
             "status": status,
             "error": failure,
@@ -62,7 +59,7 @@ class Counters:
         }
 
     def add_returns(self, returns: Sequence[float]) -> bool:
-        """Count the returns of ended episodes; returns whether the mean of a full `recent` is the best so far."""
+        """Add the returns of ended episodes; return whether the mean of a full `recent` is the best so far."""
         self.recent = [*self.recent, *returns][-RECENT_EPISODES:]
         mean = float(np.mean(self.recent)) if len(self.recent) == RECENT_EPISODES else -math.inf
         if mean <= (-math.inf if self.best_return is None else self.best_return):
@@ -73,61 +70,64 @@ class Counters:
 
 @dataclass(frozen=True)
 class IterationReport:
-    """One iteration: what was collected, and what the update made of it."""
+    """Report of one iteration: the collected steps and episodes, and the metrics of the update."""
 
     steps: int  # environment steps
     episodes: Sequence[Episode]  # that ended in it
-    metrics: (
-        Metrics | None
-    )  # of the rule, its health and where the time went; None: this update was not looked at
+    metrics: Metrics | None  # of the rule, health and time; None: this update was not measured
     skipped: bool = False  # the update was undone
-    updated: bool = True  # False: steps that warmed up the statistics, without an update
-    rollout: Rollout | None = None  # that was collected; None: by workers that update by themselves
+    updated: bool = True  # False: warm-up steps of the statistics, without an update
+    rollout: Rollout | None = None  # None: collected by workers that update by themselves
 
 
 class TrainingLoop(Protocol):
-    """Gives iterations of a run, of its agent and by its rule, each as its report."""
+    """Loop that executes the iterations of a run and reports each of them."""
 
     def next(self, counters: Counters) -> IterationReport:
-        """Wait for the next iteration of a run that has come so far.
+        """Complete the next iteration and return its report.
+
+        Args:
+            counters: progress of the run before the iteration.
 
         Raises:
-            RunError: an environment failed, or what steps it.
-            NotFiniteError: an observation, a reward or a parameter is not a finite number.
+            RunError: an environment or a worker failed.
+            NotFiniteError: an observation, a reward or a parameter is NaN or infinite.
         """
         ...
 
     @property
     def can_roll_back(self) -> bool:
-        """Whether an iteration may be ended in its middle, and undone."""
+        """Whether an unfinished iteration can be abandoned and undone."""
         ...
 
     def roll_back(self, counters: Counters) -> int:
-        """Undo the iteration under way of a run that has come so far; returns the steps that it had taken.
+        """Undo the unfinished iteration and return the environment steps that it had taken.
 
-        The runner has to begin again afterwards, or to be closed.
+        Begin or close the runner afterwards.
+
+        Args:
+            counters: progress of the run before the iteration.
         """
         ...
 
     def pause(self) -> Sequence[IterationReport]:
-        """From now until the runner begins again nothing changes; the iterations that were not told of before."""
+        """Stop all updates until the runner begins again; return the reports of iterations not returned before."""
         ...
 
 
 class SyncLoop:
-    """An iteration is a rollout of the runner's and an update on it, here and now.
+    """Synchronous loop: an iteration collects a rollout and updates the agent on it.
 
     Args:
-        agent, algorithm, learner, runner: what learns, by which rule, with what, from where.
-        total_steps: environment steps of the run, for schedules.
-        log_every: iterations between looks at the update's health; the last update of the run is always looked at.
-        clip_range: for `health.measure`.
-        warmup_steps: environment steps, over all ranks, that an empty observation normaliser learns from before the
-            first update; 0 for none.
+        agent, algorithm, learner, runner: agent, update rule, learner and source of rollouts.
+        total_steps: step budget of the run, for schedules.
+        log_every: iterations between measurements of health; the last update of the run is always measured.
+        clip_range: argument of `health.measure`.
+        warmup_steps: environment steps over all ranks, before the first update, from which an empty observation
+            normalizer learns; 0: none.
         reward_clip: bound on the scaled reward, infinite for none; None: rewards are not scaled.
-        on_nan: what becomes of an update that makes parameters NaN or infinite: the run stops there, or goes on as if
-            it had not been made.
-        ranks: who learn the same from the other environments; a report is of all.
+        on_nan: action if an update makes parameters NaN or infinite: stop the run, or undo the update and continue.
+        ranks: processes that train this run together; a report covers all of them.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class SyncLoop:
         self._kept: _Snapshot | None = None
 
     def next(self, counters: Counters) -> IterationReport:
-        """Collect, and learn from it; at the run's beginning, warm up the statistics."""
+        """Collect a rollout and update on it; before the first update, warm up the statistics."""
         before = snapshot(learned_state(self.agent, self.learner))
         self._kept = _Snapshot(counters.steps, counters.iterations, before, self.runner.state_dict())
         if self.warmup_steps and self.agent.normalizer.count == 0:
@@ -186,7 +186,7 @@ class SyncLoop:
         return IterationReport(steps, episodes, None if skipped else metrics, skipped, rollout=rollout)
 
     def _warm_up(self) -> IterationReport:
-        """Let the statistics learn from steps of the initial policy."""
+        """Update the statistics with steps of the initial policy."""
         steps, episodes = 0, list[Episode]()
         for rollout in self.runner.warm_up(self.agent, self.warmup_steps):
             taken, ended = self._merge_ranks(rollout)
@@ -194,7 +194,7 @@ class SyncLoop:
         return IterationReport(steps, episodes, metrics=None, updated=False)
 
     def _merge_ranks(self, rollout: Rollout) -> tuple[int, list[Episode]]:
-        """Let the normaliser learn from a rollout; returns the steps and the ended episodes of all ranks."""
+        """Update the normalizer with the rollouts of all ranks; return the steps and ended episodes of all ranks."""
         normalizer, ended = self.agent.normalizer, list(self.runner.episodes)
         self.runner.episodes.clear()
         seen = normalizer.moments_of(rollout.obs[rollout.valid])
@@ -208,10 +208,10 @@ class SyncLoop:
         return counters.steps + sum(self.ranks.gather(self.runner.steps)) >= self.total_steps
 
     def _undo_if_nonfinite(self, attempt: FailedUpdate, iteration: int) -> bool:
-        """Undo an update that made parameters NaN or infinite; False: it did not.
+        """Undo an update if it made parameters NaN or infinite; return whether it did.
 
         Raises:
-            NotFiniteError: it did, and the run is to stop there.
+            NotFiniteError: it did, and `on_nan` is "stop".
         """
         if (network := nonfinite_network(self.agent)) is None:
             return False
@@ -226,8 +226,8 @@ class SyncLoop:
         """Restore agent, learner and runner as they were before the iteration."""
         kept = self._kept
         if kept is None or (kept.steps, kept.iterations) != (counters.steps, counters.iterations):
-            return 0  # none is under way
-        self.learner.engine.settle()  # else the second thread would go on to change what is restored
+            return 0  # no iteration is unfinished
+        self.learner.engine.settle()  # the second thread must not change the restored state
         rollback(self.agent, self.learner, kept.learned_state)
         self.runner.load_state_dict(kept.runner)
         self.runner.episodes.clear()
@@ -235,13 +235,13 @@ class SyncLoop:
         return self.runner.steps_taken
 
     def pause(self) -> Sequence[IterationReport]:
-        """Nothing goes on between two iterations."""
+        """Return no reports: nothing runs between two iterations."""
         return ()
 
 
 @dataclass(frozen=True)
 class _Snapshot:
-    """A run as it was before the iteration under way."""
+    """State of a run before the current iteration."""
 
     steps: int
     iterations: int
@@ -251,7 +251,7 @@ class _Snapshot:
 
 @dataclass(frozen=True)
 class _RankResult:
-    """What one rank adds to an iteration."""
+    """Part of an iteration that one rank collected."""
 
     steps: int
     episodes: Sequence[Episode]
@@ -260,7 +260,7 @@ class _RankResult:
 
 
 def _in_order(parts: Sequence[_RankResult]) -> list[Episode]:
-    """The episodes of all ranks in the order of one process with all environments."""
+    """Return the episodes of all ranks in the order that one process with all environments would give."""
     if len(parts) == 1:
         return list(parts[0].episodes)
     steps = [int(t) for part in parts for t in part.done.nonzero()[:, 0]]
@@ -279,17 +279,17 @@ def iterate(
     reward_clip: float | None,
     measured: Callable[[Rollout], bool],
 ) -> tuple[Rollout, Metrics | None]:
-    """Collect a rollout and update on it, with the update's health measured around it.
+    """Collect a rollout and update on it; measure health around the update.
 
     Args:
-        agent, algorithm, learner, runner: what learns, by which rule, with what, from where.
-        progress: share of the step budget used so far, in [0, 1].
-        clip_range: for `health.measure`.
-        reward_clip: for `health.clipping`.
-        measured: whether to measure the health of the update on this rollout.
+        agent, algorithm, learner, runner: agent, update rule, learner and source of rollouts.
+        progress: fraction of the step budget used so far, in [0, 1].
+        clip_range: argument of `health.measure`.
+        reward_clip: argument of `health.clipping`.
+        measured: returns whether to measure the health of the update on this rollout.
 
     Returns:
-        The rollout; and the metrics of rule and health, and where the time went, None where nobody looked.
+        The rollout, and the metrics of the rule, its health and time fractions; None if the update is not measured.
     """
     began, env, policy = time.perf_counter(), runner.env_seconds, runner.policy_seconds
     rollout = runner.collect(agent)

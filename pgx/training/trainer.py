@@ -1,4 +1,4 @@
-"""The loop: collect, update, measure, log, checkpoint."""
+"""Trainer: run a loop to its step budget, log its reports, write checkpoints and call callbacks."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -29,19 +29,19 @@ from pgx.training.nan_debug.post_mortem import report_failure
 
 
 class Trainer:
-    """Runs a rule to its step budget, leaving a folder from which the run can be read, evaluated and resumed.
+    """Trainer of one run; its folder can be read, evaluated and resumed.
 
     Args:
-        agent, algorithm, learner, runner: what learns, by which rule, with what, from where.
-        iterations: of these four; what is done, again and again.
-        ranks: who train together; the folder and the loggers are rank 0's alone.
-        records: what writes the run's folder.
-        total_steps: environment steps to train for; the last iteration may overshoot.
-        checkpoint_every: environment steps between checkpoints; None for one at the end alone.
-        backend_reason: why the environments run on the backend they run on, for the console.
-        engine: whether the run is compiled, and why, for the console.
+        agent, algorithm, learner, runner: agent, update rule, learner and source of rollouts.
+        loop: loop that executes the iterations of these four.
+        ranks: processes that train together; only rank 0 writes the folder and the logs.
+        writer: writer of the run's folder.
+        total_steps: environment steps to train for; the last iteration may exceed it.
+        checkpoint_every: environment steps between checkpoints; None: only one at the end.
+        backend_reason: reason for the choice of the environment backend, for the console.
+        engine: whether the run is compiled and why, for the console.
         callbacks: called at the start, after each iteration and at the end.
-        diagnose: where in an update that failed a number first ceased to be finite; None: nowhere when made again.
+        diagnose: returns where in a failed update a number first becomes NaN or infinite; None: nowhere on replay.
     """
 
     def __init__(
@@ -77,26 +77,24 @@ class Trainer:
         self.callbacks = list(callbacks)
         self.diagnose = diagnose
         self.counters = Counters()
-        self.stop_requested = (
-            False  # set from outside to end the run after the iteration under way; see `stop`
-        )
+        self.stop_requested = False  # set by callers to end the run after the current iteration; see `stop`
         self._abandonable = Abandonable()
         self._stop: Stop | None = None  # of a callback
         self._failed_callback: Callback | None = None  # not called again
         self._tags = tags_of(algorithm.metrics)
         self._resumed = False
-        self._best: bytes | None = None  # to be written with the next checkpoint
+        self._best: bytes | None = None  # written with the next checkpoint
         self._finished: list[Episode] = []  # since the last logged iteration
-        self._timed = (0, 0.0)  # steps and seconds at that
+        self._timed = (0, 0.0)  # steps and seconds at the last logged iteration
         self._saved_at = -1
         self._warned_of_cuts = False
 
     def train(self) -> dict[str, Any]:
-        """Train until the budget is spent or a stop is requested; returns what summary.json holds.
+        """Train until the step budget is used or a stop is requested; return the contents of summary.json.
 
         Raises:
-            RunLockedError: another process is at work in the run's folder.
-            RunError: an environment or a number failed; the summary says so and the last checkpoint stands.
+            RunLockedError: another process works in the run's folder.
+            RunError: an environment failed or a number became NaN or infinite. The summary contains the error.
         """
         if not self.writes:
             return self._train()
@@ -106,7 +104,7 @@ class Trainer:
             return self._train()
 
     def _open(self) -> None:
-        """Begin the run's folder, or go on with it."""
+        """Open the run's folder for a new or a resumed run."""
         if not self._resumed:
             refuse_existing_run(self.run_dir)
         self.writer.open(self.counters.steps if self._resumed else None, self.counters.rows)
@@ -145,7 +143,7 @@ class Trainer:
             raise
         except BaseException as error:
             failure = f"{type(error).__name__}: {error}"
-            self._save_finished()  # nothing is wrong with what was learned before
+            self._save_finished()  # the finished iterations are valid
             raise
         finally:
             saved = self._saved_at if self._saved_at >= 0 else None
@@ -176,39 +174,39 @@ class Trainer:
         report = self._abandonable.run(lambda: self.loop.next(self.counters))
         if report is None:
             if (lost := self.loop.roll_back(self.counters)) and self.writes:
-                self.writer.warn(f"stopped within an iteration; {lost:,} steps that it had taken are dropped")
+                self.writer.warn(f"stopped within an iteration; its {lost:,} steps are dropped")
             return
         self._process(report, started)
         if self.checkpoint_every.due(before, self.counters.steps) and self.counters.steps < self.total_steps:
             self._save()
-            # A checkpoint is an episode boundary, in this life as in one that resumes from it.
+            # A checkpoint is an episode boundary in this process and in one that resumes from it.
             self.runner.begin(self.counters.iterations)
 
     def stop(self) -> None:
-        """Ask for the run's end, from a signal handler of the main thread.
+        """Request the end of the run; call it from a signal handler of the main thread.
 
-        A synchronous iteration under way is undone and the run ends with the last finished one. Workers that learn by
-        themselves finish their updates, and ranks their iteration.
+        The synchronous loop undoes the current iteration, and the run ends with the last finished one. A3C workers
+        finish their updates, and ranks finish their iteration.
 
         Raises:
-            IterationAbandoned: into the iteration.
+            IterationAbandoned: within the current iteration.
         """
         self.stop_requested = True
         if self.ranks.size == 1 and self.loop.can_roll_back:
             self._abandonable.abandon()
 
     def _save_finished(self) -> None:
-        """Write a checkpoint of the last finished iteration where a run fails, without a word to other ranks."""
+        """Write a checkpoint of the last finished iteration of a failed run, without communication between ranks."""
         self.loop.roll_back(self.counters)
         if self.writes and self.counters.steps > 0 and self._saved_at != self.counters.steps:
             for report in self.loop.pause():
                 self._process(report, time.perf_counter())
             self._write_checkpoint()
             again = command("train", "--resume", self.run_dir, of=self.run_dir)
-            self.writer.warn(f"the last finished iteration is kept: {again}")
+            self.writer.warn(f"a checkpoint of the last finished iteration is written; resume with: {again}")
 
     def _process(self, report: IterationReport, started: float) -> None:
-        """Count an iteration, for which time has been spent since `started`, and log it."""
+        """Count and log an iteration that started at `started` (seconds of `time.perf_counter`)."""
         counters, before = self.counters, self.counters.steps
         counters.steps += report.steps
         counters.iterations += report.updated
@@ -273,7 +271,7 @@ class Trainer:
             self.writer.warn(f"on_end of a callback failed: {type(error).__name__}: {error}")
 
     def _timing_metrics(self) -> Metrics:
-        """How far the run is, and how fast it has been since this was last asked."""
+        """Return the progress of the run and its speed since the previous call."""
         counters, (steps, seconds) = self.counters, self._timed
         self._timed = counters.steps, counters.seconds
         return {
@@ -283,9 +281,9 @@ class Trainer:
         }
 
     def _log_tail(self) -> None:
-        """Log the episodes and the clock of updates since the last measured one, where a run ends unforeseen.
+        """Log the episodes and the time since the last measured update, when a run ends without a measured one.
 
-        No checkpoint counts this row: a run that resumes drops it and logs the episodes in its next one.
+        No checkpoint counts this row: a resumed run drops it and logs the episodes in its next row.
         """
         counters, (steps, seconds) = self.counters, self._timed
         if counters.steps > steps and counters.seconds > seconds:
@@ -302,7 +300,7 @@ class Trainer:
             self._best = serialize(self.state_dict())
 
     def _save(self) -> None:
-        """Write a checkpoint, after which the runner has to begin again."""
+        """Write a checkpoint; begin the runner again afterwards."""
         started = time.perf_counter()
         for report in self.loop.pause():
             self._process(report, started)
@@ -331,7 +329,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from a checkpoint when `train` is called."""
+        """Restore a checkpoint; `train` then continues from it."""
         self.agent.load_state_dict(state["agent"])
         self.learner.load_state_dict(state["learner"])
         self.runner.load_state_dict(state["runner"])

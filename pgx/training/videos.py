@@ -29,19 +29,19 @@ def record_video(
     max_steps: int,
     should_stop: Callable[[], bool],
 ) -> VideoClip:
-    """Film a deterministic episode.
+    """Record a deterministic episode.
 
     Args:
-        agent: who plays; workers may change it meanwhile, and the episode is of what it is now.
-        open_camera: opens one for this episode; it is closed after it.
-        width: pixels of the video at most.
-        seed: of the episode.
-        device: where the networks are.
-        max_steps: of the episode, which is cut there.
-        should_stop: asked before each step; once it returns true, the clip ends.
+        agent: agent that plays; a copy is used, since workers may change it meanwhile.
+        open_camera: creates the rendering environment; it is closed after the episode.
+        width: largest width of the video in pixels.
+        seed: seed of the episode.
+        device: device of the networks.
+        max_steps: largest length of the episode.
+        should_stop: called before each step; if it returns True, the video ends.
 
     Raises:
-        RunError: it cannot be filmed any more.
+        RunError: rendering failed.
     """
     still = copy.deepcopy(agent)
     camera = open_camera()
@@ -52,7 +52,7 @@ def record_video(
             gif.add(add_caption(frame))
 
         camera.on_frame = on_frame
-        # What comes after the steps that are drawn is not in the clip.
+        # Steps beyond the rendered ones are not in the video.
         limit = max(1, int(min(max_steps, camera.rendered_steps)))
         play(still, still.act_greedily, camera, 1, seed, device, limit, should_stop, ignore_progress)
     finally:
@@ -62,14 +62,14 @@ def record_video(
 
 @dataclass(frozen=True)
 class PeriodicVideo:
-    """Callback that records a deterministic episode every so many environment steps (`trainer.record_every`).
+    """Callback that records a deterministic episode at multiples of `trainer.record_every` steps.
 
-    A video that fails is left out with a warning, and the run continues.
+    If a video fails, a warning is printed and the run continues.
 
     Args:
         every: fires when a video is due.
-        record: returns a video of the agent as it is now, given the iteration for its seed and a function that
-            returns whether to stop.
+        record: returns a video of the current agent, given the iteration (for the seed) and a function that returns
+            whether to stop.
         records: writes the run's folder.
     """
 
@@ -90,10 +90,10 @@ class PeriodicVideo:
 
 
 def check_rendering(env: EnvConfig, training: TrainerConfig) -> None:
-    """Find out whether there can be videos, if there are to be any, before the first is due.
+    """Check that the environment can be rendered, if `trainer.record_every` is set.
 
     Raises:
-        UserError: this environment cannot be filmed here.
+        UserError: it cannot be rendered on this machine.
     """
     if training.record_every is not None:
         try:

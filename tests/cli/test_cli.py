@@ -88,7 +88,11 @@ def assert_one_message(said: CommandResult) -> None:
 def assert_one_message_and_what_is_kept(said: CommandResult) -> None:
     """Assert the same of the lines after an optional one that says how to resume the run."""
     lines = said.err.splitlines(keepends=True)
-    others = [line for line in lines if not line.startswith("pgx: the last finished iteration is kept: ")]
+    others = [
+        line
+        for line in lines
+        if not line.startswith("pgx: a checkpoint of the last finished iteration is written; resume with: ")
+    ]
     assert len(lines) - len(others) <= 1
     assert_one_message(said._replace(err="".join(others)))
 

@@ -53,7 +53,7 @@ def same(one: Any, two: Any) -> bool:
 
 def dropped(err: str) -> int:
     """The steps that a run says it dropped."""
-    found = re.search(r"([\d,]+) steps that it had taken are dropped", err)
+    found = re.search(r"([\d,]+) steps are dropped", err)
     assert found
     return int(found[1].replace(",", ""))
 
