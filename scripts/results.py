@@ -169,6 +169,11 @@ def report() -> None:
         "checkpoint. `off_policy_reinforce` learns repeatedly from 2,000 recorded episodes of an untrained policy: its",
         "steps are recorded steps, and it plays episodes in evaluations only.",
         "",
+        "All rows are of compiled runs (`trainer.compile=true`) whose statistics warm up before the first update",
+        "(`env.normalizer_warmup_steps`; [environments](environments.md#warm-up-of-the-statistics) has ten seeds",
+        "with and without it). The figure of Walker2d-v4 and those of single rules are older: they show runs",
+        "without this warm-up. Three seeds do not distinguish rules whose scores overlap.",
+        "",
         "| rule | environment | steps | seeds | training return, each seed | mean | evaluation, each seed | mean |",
         "|---|---|---|---|---|---|---|---|",
     ]
