@@ -16,7 +16,7 @@ from pgx.core.agent import Agent, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
 from pgx.core.metrics import Metric
-from pgx.core.schema import Count, Fraction, validate
+from pgx.core.schema import Count, Fraction, check_fields
 
 
 @dataclass
@@ -32,7 +32,7 @@ class PolicyGradient:
     critic_minibatch_size: Count  # rows
 
     def __post_init__(self) -> None:
-        validate(self)
+        check_fields(self)
 
     def conflicts(self, setting: Setting) -> list[str]:
         """Return why the rule cannot run with a config; nothing if it can."""

@@ -1,6 +1,7 @@
-"""Levels of the packages: a module imports from its own or a lower level; the lower ones import no simulator."""
+"""Structure of the package: levels of imports, and one definition for each public name."""
 
 import ast
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ LEVELS = {
 }  # fmt: skip
 TENSORS_ALONE = {"core", "ops", "networks", "algos"}
 OUTSIDE = {"hydra", "omegaconf", "gymnasium", "tensorboard", "envpool", "rich"}
+COMMAND_NAMES = {"COMMAND", "add_arguments", "run"}  # defined by each command of pgx/cli
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -40,6 +42,27 @@ def imports(path: Path) -> set[str]:
             assert node.level == 0, f"{path}: relative import"
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
+
+
+def public_names(path: Path) -> set[str]:
+    """Return the public names that a file defines at module level; imported names do not count."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)}
+    return {name for name in names if not name.startswith("_")}
+
+
+def test_no_public_name_is_defined_in_two_modules() -> None:
+    modules = defaultdict(list)
+    for path in FILES:
+        for name in public_names(path):
+            if not (path.parent.name == "cli" and name in COMMAND_NAMES):
+                modules[name].append(str(path.relative_to(PACKAGE)))
+    assert {name: found for name, found in modules.items() if len(found) > 1} == {}
 
 
 def test_the_package_has_the_entries_of_the_table() -> None:

@@ -11,7 +11,7 @@ from pgx.core.agent import Agent, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
 from pgx.core.metrics import Metric
-from pgx.core.schema import Fraction, NonNegative, validate
+from pgx.core.schema import Fraction, NonNegative, check_fields
 from pgx.ops.losses import policy_gradient
 
 
@@ -36,7 +36,7 @@ class A2C:
     entropy_coefficient: NonNegative  # bonus per nat of entropy, in units of the advantage
 
     def __post_init__(self) -> None:
-        validate(self)
+        check_fields(self)
 
     def conflicts(self, setting: Setting) -> list[str]:
         return []

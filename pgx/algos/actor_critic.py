@@ -12,7 +12,7 @@ from pgx.core.agent import ActionValueCritic, Agent, Critic, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
 from pgx.core.metrics import Metric
-from pgx.core.schema import Count, Fraction, NonNegative, validate
+from pgx.core.schema import Count, Fraction, NonNegative, check_fields
 from pgx.ops.losses import policy_gradient, value_loss
 from pgx.ops.returns import gae, n_step_returns
 from pgx.ops.stats import standardize
@@ -42,7 +42,7 @@ class ActorCritic:
     critic_steps: Count  # gradient steps of the critic on each rollout
 
     def __post_init__(self) -> None:
-        validate(self)
+        check_fields(self)
 
     @property
     def uses(self) -> frozenset[Use]:

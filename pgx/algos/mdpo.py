@@ -17,7 +17,7 @@ from pgx.core.agent import Agent, Distribution, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
 from pgx.core.metrics import Metric
-from pgx.core.schema import Count, Fraction, Index, validate
+from pgx.core.schema import Count, Fraction, Index, check_fields
 from pgx.ops.losses import kl_penalized_surrogate
 from pgx.ops.optim.formulas import linear_schedule
 
@@ -52,7 +52,7 @@ class MDPO:
     critic_minibatch_size: Count  # rows
 
     def __post_init__(self) -> None:
-        validate(self)
+        check_fields(self)
 
     def conflicts(self, setting: Setting) -> list[str]:
         found = critic_minibatch_conflicts(setting, self.critic_minibatch_size)

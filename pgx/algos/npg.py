@@ -13,7 +13,7 @@ from pgx.core.agent import Agent, Metrics, Policy
 from pgx.core.algorithm import Engine, Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
 from pgx.core.metrics import Metric
-from pgx.core.schema import Count, Fraction, Index, NonNegative, Positive, validate
+from pgx.core.schema import Count, Fraction, Index, NonNegative, Positive, check_fields
 from pgx.ops.fisher import (
     MatVec,
     damped,
@@ -62,7 +62,7 @@ class NPG:
     critic_minibatch_size: Count  # rows
 
     def __post_init__(self) -> None:
-        validate(self)
+        check_fields(self)
 
     @property
     def uses(self) -> frozenset[Use]:

@@ -11,7 +11,7 @@ from pgx.core.agent import Agent, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
 from pgx.core.metrics import Metric
-from pgx.core.schema import Count, Fraction, Positive, validate
+from pgx.core.schema import Count, Fraction, Positive, check_fields
 from pgx.ops.episodes import discounted_by_time, from_grid, sum_of_others, to_grid
 from pgx.ops.importance import (
     log_per_decision_weights,
@@ -65,7 +65,7 @@ class OffPolicyREINFORCE:
     steps: Count
 
     def __post_init__(self) -> None:
-        validate(self)
+        check_fields(self)
 
     def conflicts(self, setting: Setting) -> list[str]:
         found = []

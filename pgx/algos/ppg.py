@@ -13,7 +13,7 @@ from pgx.core.agent import Agent, Critic, Distribution, Metrics, Policy, State, 
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Observations, Rollout, shuffled_parts
 from pgx.core.metrics import Metric
-from pgx.core.schema import Count, Fraction, NonNegative, Positive, validate
+from pgx.core.schema import Count, Fraction, NonNegative, Positive, check_fields
 from pgx.ops.losses import clipped_surrogate, joint_loss, value_loss
 from pgx.ops.returns import gae
 from pgx.ops.stats import standardize
@@ -62,7 +62,7 @@ class PPG:
     beta_clone: NonNegative  # penalty per nat of KL(pi_old || pi) in the auxiliary phase, in units of value^2
 
     def __post_init__(self) -> None:
-        validate(self)
+        check_fields(self)
 
     @property
     def uses(self) -> frozenset[Use]:

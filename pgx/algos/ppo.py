@@ -12,7 +12,7 @@ from pgx.core.agent import Agent, Critic, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
 from pgx.core.metrics import Metric
-from pgx.core.schema import Count, Fraction, NonNegative, Positive, validate
+from pgx.core.schema import Count, Fraction, NonNegative, Positive, check_fields
 from pgx.ops.losses import clipped_surrogate, clipped_value_loss, value_loss
 from pgx.ops.stats import standardize
 
@@ -47,7 +47,7 @@ class PPO:
     )  # nats: stop once mean KL(pi_old || pi_new) after an epoch exceeds this; null: never
 
     def __post_init__(self) -> None:
-        validate(self)
+        check_fields(self)
 
     def conflicts(self, setting: Setting) -> list[str]:
         return minibatch_conflicts(setting, self.minibatch_size, "algo.minibatch_size")

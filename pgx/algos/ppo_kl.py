@@ -12,7 +12,7 @@ from pgx.core.agent import Agent, Distribution, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
 from pgx.core.metrics import Metric
-from pgx.core.schema import Count, Fraction, NonNegative, Positive, validate
+from pgx.core.schema import Count, Fraction, NonNegative, Positive, check_fields
 from pgx.ops.losses import kl_penalized_surrogate
 from pgx.ops.stats import standardize
 
@@ -51,7 +51,7 @@ class PPOKL:
     kl_target: Positive  # d_targ, nats: target of the mean KL of one update, used to adapt beta
 
     def __post_init__(self) -> None:
-        validate(self)
+        check_fields(self)
 
     def conflicts(self, setting: Setting) -> list[str]:
         return minibatch_conflicts(setting, self.minibatch_size, "algo.minibatch_size")

@@ -12,7 +12,7 @@ from pgx.core.agent import Agent, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
 from pgx.core.metrics import Metric
-from pgx.core.schema import Count, Fraction, Index, validate
+from pgx.core.schema import Count, Fraction, Index, check_fields
 from pgx.ops.episodes import (
     at_episode_start,
     discounted_by_time,
@@ -48,7 +48,7 @@ class REINFORCE:
     critic_minibatch_size: Count  # rows (baseline value)
 
     def __post_init__(self) -> None:
-        validate(self)
+        check_fields(self)
 
     @property
     def uses(self) -> frozenset[Use]:

@@ -22,7 +22,7 @@ from pgx.core.agent import Agent, Distribution, Metrics, Policy
 from pgx.core.algorithm import Engine, Learner, Setting, Use
 from pgx.core.data import Batch, Observations, Rollout
 from pgx.core.metrics import Metric
-from pgx.core.schema import Count, Fraction, Index, NonNegative, OpenFraction, Positive, validate
+from pgx.core.schema import Count, Fraction, Index, NonNegative, OpenFraction, Positive, check_fields
 from pgx.ops.fisher import (
     MatVec,
     damped,
@@ -84,7 +84,7 @@ class TRPO:
     critic_minibatch_size: Count  # rows
 
     def __post_init__(self) -> None:
-        validate(self)
+        check_fields(self)
 
     def conflicts(self, setting: Setting) -> list[str]:
         return critic_minibatch_conflicts(setting, self.critic_minibatch_size)

@@ -13,7 +13,7 @@ from pgx.core.agent import Agent, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
 from pgx.core.metrics import Metric
-from pgx.core.schema import Fraction, NonNegative, Positive, validate
+from pgx.core.schema import Fraction, NonNegative, Positive, check_fields
 from pgx.ops.losses import policy_gradient
 from pgx.ops.returns import vtrace
 from pgx.ops.stats import standardize
@@ -53,7 +53,7 @@ class VTrace:
     entropy_coefficient: NonNegative  # bonus per nat of entropy, in units of the advantage
 
     def __post_init__(self) -> None:
-        validate(self)
+        check_fields(self)
 
     def conflicts(self, setting: Setting) -> list[str]:
         if _bound(self.c_clip) <= _bound(self.rho_clip):

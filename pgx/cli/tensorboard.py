@@ -87,11 +87,11 @@ class RunLinks:
     """
 
     def __init__(self, folder: Path, links: Path) -> None:
-        from pgx.runs.names import Names
+        from pgx.runs.names import RunNames
 
         self._folder = folder
         self._links = links
-        self._names = Names(folder)
+        self._names = RunNames(folder)
         self._linked: dict[Path, Path] = {}  # run: its link
 
     def update(self) -> int:

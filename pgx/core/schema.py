@@ -169,7 +169,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} characters)"
 
 
-def validate(instance: Any) -> None:
+def check_fields(instance: Any) -> None:
     """Check a dataclass instance against its own annotations; for its `__post_init__`.
 
     Raises:
@@ -185,4 +185,4 @@ class Validated:
     """Base of dataclasses that validate their fields on construction."""
 
     def __post_init__(self) -> None:
-        validate(self)
+        check_fields(self)

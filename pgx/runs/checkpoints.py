@@ -84,7 +84,7 @@ def read_state(path: Path) -> State:
     return state
 
 
-def numbered(steps: int) -> str:
+def checkpoint_name(steps: int) -> str:
     """The name of the checkpoint of so many environment steps; they sort as their steps do."""
     return f"{STEP_PREFIX}{steps:012d}"
 
@@ -126,7 +126,7 @@ class Checkpoints:
         steps = int(self.load(name)["counters"]["steps"])
         write_atomically(self.folder / f"{LAST}.pt", (self.folder / f"{name}.pt").read_bytes())
         for later in self._numbered():
-            if later > numbered(steps):
+            if later > checkpoint_name(steps):
                 (self.folder / f"{later}.pt").unlink()
 
     def _numbered(self) -> list[str]:

@@ -33,7 +33,7 @@ def runs_below(folder: Path) -> Iterator[Path]:
             below.clear()
 
 
-class Names:
+class RunNames:
     """Gives each run a name of its own and keeps to it.
 
     The first of an environment, a label and a seed is <env>/<label>/seed<seed>. The name of a later one adds the values

@@ -11,7 +11,7 @@ from typing import Any
 from pgx.config.stored import command
 from pgx.core.agent import Metrics
 from pgx.core.errors import RunError, UserError
-from pgx.runs.checkpoints import BEST, LAST, Checkpoints, numbered, write_atomically
+from pgx.runs.checkpoints import BEST, LAST, Checkpoints, checkpoint_name, write_atomically
 from pgx.runs.loggers import Logger, VideoClip
 from pgx.runs.loggers.jsonl import METRICS, decode_nonfinite, encode_nonfinite, read_rows
 
@@ -111,7 +111,7 @@ class RunWriter:
             logger.flush()
         if self._pending.best is not None:
             self.checkpoints.save(self._pending.best, [BEST])
-        self.checkpoints.save(self._pending.state, [numbered(self._pending.steps), LAST])
+        self.checkpoints.save(self._pending.state, [checkpoint_name(self._pending.steps), LAST])
         if self._failing:
             self._failing = False
             self.warn("checkpoint: written after all")

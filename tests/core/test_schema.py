@@ -17,12 +17,12 @@ from pgx.core.schema import (
     OpenFraction,
     Positive,
     Range,
+    check_fields,
     describe,
     fits,
     nearest,
     problems,
     signature,
-    validate,
 )
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -209,7 +209,7 @@ class Rule:
     mode: Literal["off", "batch"]
 
     def __post_init__(self) -> None:
-        validate(self)
+        check_fields(self)
 
 
 GOOD: dict[str, Any] = {"max_kl": 0.01, "epochs": 10, "clip": None, "mode": "off"}

@@ -11,7 +11,7 @@ from pgx.runs.checkpoints import (
     LAST,
     Checkpoints,
     DamagedError,
-    numbered,
+    checkpoint_name,
     serialize,
     snapshot,
     write_atomically,
@@ -75,8 +75,8 @@ def state(steps: int) -> bytes:
 def test_a_torn_checkpoint_is_recognised_and_the_one_before_is_taken(tmp_path: Path, share: float) -> None:
     checkpoints = Checkpoints(tmp_path)
     for steps in (100, 200):
-        checkpoints.save(state(steps), [numbered(steps), LAST])
-    for name in (LAST, numbered(200)):
+        checkpoints.save(state(steps), [checkpoint_name(steps), LAST])
+    for name in (LAST, checkpoint_name(200)):
         path = checkpoints.folder / f"{name}.pt"
         path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
         with pytest.raises(DamagedError, match="damaged"):
@@ -87,7 +87,7 @@ def test_a_torn_checkpoint_is_recognised_and_the_one_before_is_taken(tmp_path: P
 
 def test_killed_between_the_two_names_of_a_checkpoint_the_run_has_it(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(state(100), [numbered(100)])
+    checkpoints.save(state(100), [checkpoint_name(100)])
     assert checkpoints.newest()[0]["steps"] == 100
 
 
@@ -108,19 +108,19 @@ def test_so_many_are_kept_beside_the_last_and_the_best(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2)
     checkpoints.save(state(0), ["best"])
     for steps in (1, 20, 300, 4000):
-        checkpoints.save(state(steps), [numbered(steps), LAST])
-    assert checkpoints.names() == ["best", LAST, numbered(300), numbered(4000)]
+        checkpoints.save(state(steps), [checkpoint_name(steps), LAST])
+    assert checkpoints.names() == ["best", LAST, checkpoint_name(300), checkpoint_name(4000)]
 
 
 def test_going_back_to_one_makes_it_the_last_and_forgets_the_later(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     for steps in (1, 20, 300):
-        checkpoints.save(state(steps), [numbered(steps), LAST])
-    checkpoints.rewind(numbered(20))
-    assert checkpoints.names() == [LAST, numbered(1), numbered(20)]
+        checkpoints.save(state(steps), [checkpoint_name(steps), LAST])
+    checkpoints.rewind(checkpoint_name(20))
+    assert checkpoints.names() == [LAST, checkpoint_name(1), checkpoint_name(20)]
     assert checkpoints.load(LAST)["steps"] == checkpoints.newest()[0]["steps"] == 20
     with pytest.raises(UserError, match="no such checkpoint"):
-        checkpoints.rewind(numbered(300))
+        checkpoints.rewind(checkpoint_name(300))
 
 
 def test_a_snapshot_is_what_a_state_was() -> None:

@@ -33,7 +33,7 @@ from pgx.cli.tensorboard import RunLinks
 from pgx.config.run_config import FIXED, NAMED
 from pgx.runs.loggers.tensorboard import CHARTS, MAIN_COLUMNS
 from pgx.runs.metrics import TABLE, tag
-from pgx.runs.names import Names, runs_below
+from pgx.runs.names import RunNames, runs_below
 from tests.conftest import Make, small
 from tests.system.browser import Page, chromium
 
@@ -63,7 +63,7 @@ def test_runs_are_named_by_environment_label_and_seed(make: Make, tmp_path: Path
     make(*same, "algo.entropy_coefficient=0.5", name="3").train()
     make(*same, name="4").train()
     events(tmp_path / "elsewhere" / "sac_1")
-    names = Names(tmp_path)
+    names = RunNames(tmp_path)
     told = {run.name: names.of(run) for run in runs_below(tmp_path)}
     assert told == {
         "1": "CartPole-v1/a2c/seed0",
@@ -111,7 +111,7 @@ def test_names_contain_differences_in_learning_and_the_length_only_if_nothing_el
     make(*LITTLE, "algo=a2c", "trainer.total_steps=512", name="1").train()
     make(*LITTLE, *short, *other_machine, name="2").train()
     make(*LITTLE, *short, *other_machine, "algo.gae_lambda=0.9", name="3").train()
-    names = Names(tmp_path)
+    names = RunNames(tmp_path)
     assert [names.of(run).rpartition("/")[2] for run in runs_below(tmp_path)] == [
         "seed0",
         "seed0 trainer.total_steps=256",
