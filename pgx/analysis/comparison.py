@@ -362,7 +362,7 @@ def summarize_group(
     curves: Curves,
     thresholds: Array,
     step: int | None,
-    how: Resampling,
+    resampling: Resampling,
 ) -> Group:
     """Return a group, from its runs' curves: an array [n, G] per environment."""
     scores = [stratum[:, -1] for stratum in strata]
@@ -370,25 +370,25 @@ def summarize_group(
         name=name,
         runs=runs,
         scores=scores,
-        iqm=estimate(scores, iqm, how),
-        median=estimate(scores, median, how),
-        mean=estimate(scores, mean, how),
-        area=estimate([stratum.mean(axis=1) for stratum in strata], iqm, how),
+        iqm=estimate(scores, iqm, resampling),
+        median=estimate(scores, median, resampling),
+        mean=estimate(scores, mean, resampling),
+        area=estimate([stratum.mean(axis=1) for stratum in strata], iqm, resampling),
         curves=curves,
         run_curves=strata,
-        profile=_profile(scores, thresholds, how),
+        profile=_profile(scores, thresholds, resampling),
         health=health_means(runs, step) if step is not None else {},
         health_curves=health_curves(runs, curves[STEPS_AXIS].x) if step is not None else {},
         costs=_costs(runs, step) if step is not None else {},
     )
 
 
-def iqm_curve(x: Array, strata: Strata, how: Resampling) -> Curve:
+def iqm_curve(x: Array, strata: Strata, resampling: Resampling) -> Curve:
     """Return the interquartile mean of curves [n, G] per environment at each point x [G]."""
     centre = value(strata, iqm)
     if min(len(stratum) for stratum in strata) < 2:
         return Curve(x, centre, None, None)
-    return Curve(x, centre, *interval(strata, iqm, how))
+    return Curve(x, centre, *interval(strata, iqm, resampling))
 
 
 def curves_over_costs(runs: Sequence[RecordedRun], curve: Curve) -> Curves:
@@ -404,12 +404,12 @@ def curves_over_costs(runs: Sequence[RecordedRun], curve: Curve) -> Curves:
     return found
 
 
-def _profile(scores: Strata, thresholds: Array, how: Resampling) -> Curve:
+def _profile(scores: Strata, thresholds: Array, resampling: Resampling) -> Curve:
     above = profile(scores, thresholds)
     centre = value(above, mean)
     if min(len(stratum) for stratum in scores) < 2:
         return Curve(thresholds, centre, None, None)
-    return Curve(thresholds, centre, *interval(above, mean, how))
+    return Curve(thresholds, centre, *interval(above, mean, resampling))
 
 
 def score_thresholds(scores: Sequence[float]) -> Array:
@@ -436,24 +436,24 @@ _PERMUTATIONS = 20_000  # of the permutation test
 _MAX_GROUPS_IN_ALL_PAIRS = 6  # with more groups, each is compared with the best one only
 
 
-def compare_pairs(groups: Sequence[Group], how: Resampling) -> list[Pair]:
+def compare_pairs(groups: Sequence[Group], resampling: Resampling) -> list[Pair]:
     """Return all pairs of groups; with many groups, only pairs with the best one."""
     chosen = [(i, j) for i in range(len(groups)) for j in range(i + 1, len(groups))]
     if len(groups) > _MAX_GROUPS_IN_ALL_PAIRS:
         chosen = [(0, j) for j in range(1, len(groups))]
-    return [_pair(groups[i], groups[j], how) for i, j in chosen]
+    return [_pair(groups[i], groups[j], resampling) for i, j in chosen]
 
 
-def _pair(first: Group, second: Group, how: Resampling) -> Pair:
+def _pair(first: Group, second: Group, resampling: Resampling) -> Pair:
     x, y = first.scores, second.scores
     sizes = sum(map(len, x)), sum(map(len, y))
     lone = min(map(len, [*x, *y])) < 2
     return Pair(
         first=first.name,
         second=second.name,
-        probability=None if lone else probability_of_improvement(x, y, how),
+        probability=None if lone else probability_of_improvement(x, y, resampling),
         gap=float(np.mean([a.mean() - b.mean() for a, b in zip(x, y, strict=True)])),
-        p=None if lone else permutation_test(x, y, _PERMUTATIONS, how.seed),
+        p=None if lone else permutation_test(x, y, _PERMUTATIONS, resampling.seed),
         runs=sizes,
         needed=seeds_to_separate(x[0], y[0], _ALPHA, _POWER) if len(x) == 1 and not lone else None,
     )
@@ -545,12 +545,12 @@ def _alignment(env: str, runs: Sequence[RecordedRun], metric: str, step: int, as
     """Return a line about the step of the scores, and how many of them lie between two rows."""
     between = sum(step not in run.series[metric].steps for run in runs)
     why = "--at" if asked else f"the last at which all finished runs have {metric}"
-    how = "every run has a row there"
+    rows = "every run has a row there"
     if between:
-        how = (
+        rows = (
             f"{between} of {len(runs)} runs have no row there: their values are interpolated between two rows"
         )
-    return f"{env}: scores at step {step:,} ({why}); {how}"
+    return f"{env}: scores at step {step:,} ({why}); {rows}"
 
 
 def _lines(env: str, left: Mapping[str, Sequence[RecordedRun]]) -> list[str]:
@@ -849,14 +849,14 @@ class Request:
         by: config keys that define a group.
         at: environment step of the scores; None: the last that all runs of an environment share.
         reference: scores that become 0 and 1, by environment; None: from the runs.
-        how: parameters of the intervals.
+        resampling: parameters of the intervals.
     """
 
     metric: str
     by: Sequence[str]
     at: int | None
     reference: Mapping[str, tuple[float, float]] | None
-    how: Resampling
+    resampling: Resampling
 
 
 def compare(runs: Sequence[RecordedRun], request: Request) -> Comparison:
@@ -885,7 +885,7 @@ def compare(runs: Sequence[RecordedRun], request: Request) -> Comparison:
     overall, rule = _overall(scored, panels, request) if len(scored) > 1 else (None, None)
     notes += _foreign(scored) + _few(panels)
     return Comparison(
-        request.metric, request.how.level, [*([overall] if overall else []), *panels], notes, rule
+        request.metric, request.resampling.level, [*([overall] if overall else []), *panels], notes, rule
     )
 
 
@@ -921,15 +921,17 @@ def _environment(scored: EnvScores, request: Request) -> Panel:
     groups = []
     for name, runs in names.items():
         curves = np.stack([scored.curves[run.folder] for run in runs])
-        drawn = curves_over_costs(runs, iqm_curve(scored.grid, [curves], request.how))
-        groups.append(summarize_group(name, runs, [curves], drawn, thresholds, scored.step, request.how))
+        drawn = curves_over_costs(runs, iqm_curve(scored.grid, [curves], request.resampling))
+        groups.append(
+            summarize_group(name, runs, [curves], drawn, thresholds, scored.step, request.resampling)
+        )
     groups.sort(key=lambda group: -group.iqm.value)
     return Panel(
         title=f"{scored.env} at step {scored.step:,}",
         env=scored.env,
         step=scored.step,
         groups=groups,
-        pairs=compare_pairs(groups, request.how),
+        pairs=compare_pairs(groups, request.resampling),
     )
 
 
@@ -954,16 +956,16 @@ def _overall(
     thresholds = score_thresholds(
         [float(v) for stratum in strata.values() for c in stratum for v in c[:, -1]]
     )
-    share = np.linspace(0.0, 1.0, strata[next(iter(strata))][0].shape[1])
+    training = np.linspace(0.0, 1.0, strata[next(iter(strata))][0].shape[1])
     groups = [
         summarize_group(
             name,
             runs[name],
             curves,
-            {STEPS_AXIS: iqm_curve(share, curves, request.how)},
+            {STEPS_AXIS: iqm_curve(training, curves, request.resampling)},
             thresholds,
             None,
-            request.how,
+            request.resampling,
         )
         for name, curves in strata.items()
     ]
@@ -979,7 +981,7 @@ def _overall(
     left = sorted({one.env for one in scored} - set(scale))
     rule += f"; left out, because all values are equal: {', '.join(left)}" if left else ""
     return Panel(
-        f"{len(kept)} environments, normalized", None, None, groups, compare_pairs(groups, request.how)
+        f"{len(kept)} environments, normalized", None, None, groups, compare_pairs(groups, request.resampling)
     ), rule
 
 

@@ -86,7 +86,7 @@ class GroupStyle:
     """Color and line style of a group, the same in all figures."""
 
     color: str
-    style: LineStyle
+    line: LineStyle
 
 
 GroupStyles = Mapping[str, GroupStyle]
@@ -135,28 +135,28 @@ def fix_layout(figure: Figure) -> None:
     figure.set_layout_engine("none")
 
 
-def draw_curves(axes: Axes, panel: Panel, axis: Axis, metric: str, look: GroupStyles) -> None:
+def draw_curves(axes: Axes, panel: Panel, axis: Axis, metric: str, styles: GroupStyles) -> None:
     """Draw the interquartile mean of each group with its interval, and a thin curve for each run."""
     for group in panel.groups:
         if axis not in group.curves:
             continue
         if panel.step is not None and len(group.runs) > 1:
             for run in group.runs:
-                _draw_run(axes, run, metric, axis, panel.step, look[group.name])
-        _draw(axes, group.curves[axis], group.name, look[group.name])
+                _draw_run(axes, run, metric, axis, panel.step, styles[group.name])
+        _draw(axes, group.curves[axis], group.name, styles[group.name])
     axes.set_xlabel(axis.label if panel.env else "training (fraction)")
     axes.set_ylabel(label(metric).axis if panel.env else "normalized score")
     _short_numbers(axes)
 
 
-def draw_health(axes: Axes, panel: Panel, metric: str, look: GroupStyles) -> None:
+def draw_health(axes: Axes, panel: Panel, metric: str, styles: GroupStyles) -> None:
     """Draw a health metric over environment steps: the median of each group's runs, and a thin curve for each run."""
     for group in panel.groups:
         if panel.step is not None and len(group.runs) > 1:
             for run in group.runs:
-                _draw_run(axes, run, metric, STEPS_AXIS, panel.step, look[group.name])
+                _draw_run(axes, run, metric, STEPS_AXIS, panel.step, styles[group.name])
         if metric in group.health_curves:
-            _draw(axes, group.health_curves[metric], group.name, look[group.name])
+            _draw(axes, group.health_curves[metric], group.name, styles[group.name])
     drawn = [np.asarray(line.get_ydata(), dtype=np.float64) for line in axes.get_lines()]
     if metric in _LOGARITHMIC and any(bool((values > 0).any()) for values in drawn):
         axes.set_yscale("log", nonpositive="mask")
@@ -167,10 +167,10 @@ def draw_health(axes: Axes, panel: Panel, metric: str, look: GroupStyles) -> Non
     _short_numbers(axes)
 
 
-def draw_scores(axes: Axes, panel: Panel, metric: str, look: GroupStyles) -> None:
+def draw_scores(axes: Axes, panel: Panel, metric: str, styles: GroupStyles) -> None:
     """Draw each run's score as a dot, and the interquartile mean of each group with its interval."""
     for row, group in enumerate(reversed(panel.groups)):
-        color = look[group.name].color
+        color = styles[group.name].color
         scores = np.concatenate(list(group.scores))
         if group.iqm.low is not None and group.iqm.high is not None:
             axes.plot([group.iqm.low, group.iqm.high], [row, row], color=color, linewidth=9, alpha=0.3)
@@ -181,10 +181,10 @@ def draw_scores(axes: Axes, panel: Panel, metric: str, look: GroupStyles) -> Non
     axes.set_xlabel(label(metric).axis if panel.env else "normalized score")
 
 
-def draw_profiles(axes: Axes, panel: Panel, metric: str, look: GroupStyles) -> None:
+def draw_profiles(axes: Axes, panel: Panel, metric: str, styles: GroupStyles) -> None:
     """Draw the fraction of each group's runs that score more than a threshold."""
     for group in panel.groups:
-        _draw(axes, group.profile, group.name, look[group.name])
+        _draw(axes, group.profile, group.name, styles[group.name])
     axes.set_xlabel(label(metric).axis if panel.env else "normalized score")
     axes.set_ylabel("runs above (fraction)")
     axes.set_ylim(-0.03, 1.03)
@@ -213,19 +213,19 @@ def draw_pairs(axes: Axes, panel: Panel) -> None:
     axes.set_xlabel("probability")
 
 
-def _draw(axes: Axes, curve: Curve, name: str, look: GroupStyle) -> None:
-    axes.plot(curve.x, curve.y, label=name, linewidth=1.8, color=look.color, linestyle=look.style)
+def _draw(axes: Axes, curve: Curve, name: str, style: GroupStyle) -> None:
+    axes.plot(curve.x, curve.y, label=name, linewidth=1.8, color=style.color, linestyle=style.line)
     if curve.low is not None and curve.high is not None:
-        axes.fill_between(curve.x, curve.low, curve.high, color=look.color, alpha=0.18, linewidth=0)
+        axes.fill_between(curve.x, curve.low, curve.high, color=style.color, alpha=0.18, linewidth=0)
 
 
-def _draw_run(axes: Axes, run: RecordedRun, metric: str, axis: Axis, step: int, look: GroupStyle) -> None:
+def _draw_run(axes: Axes, run: RecordedRun, metric: str, axis: Axis, step: int, style: GroupStyle) -> None:
     """Draw a run's rows up to a step as a thin curve."""
     steps = _rows_until(run, metric, step)
     spent = cost_at(run, axis, steps)
     if spent is not None:
         values = run.series[metric].interpolate(steps)
-        axes.plot(spent, values, linewidth=0.7, alpha=0.4, color=look.color, linestyle=look.style)
+        axes.plot(spent, values, linewidth=0.7, alpha=0.4, color=style.color, linestyle=style.line)
 
 
 def _rows_until(run: RecordedRun, metric: str, step: int) -> Array:
@@ -263,22 +263,22 @@ class NamedFigure:
 def comparison_plots(comparison: Comparison) -> list[NamedFigure]:
     """Return the figures of a comparison, each with a panel for every environment."""
     panels, metric = comparison.panels, comparison.metric
-    look = group_styles([group.name for panel in panels for group in panel.groups])
+    styles = group_styles([group.name for panel in panels for group in panel.groups])
     plots = []
     for axis in AXES:
         having = [panel for panel in panels if any(axis in group.curves for group in panel.groups)]
         if having:
-            draw = partial(draw_curves, axis=axis, metric=metric, look=look)
+            draw = partial(draw_curves, axis=axis, metric=metric, styles=styles)
             plots.append(
                 NamedFigure(f"curves_{axis.key}", _grid([(p.title, partial(draw, panel=p)) for p in having]))
             )
-    plots.append(_one_each("scores", panels, partial(draw_scores, metric=metric, look=look)))
-    plots.append(_one_each("profiles", panels, partial(draw_profiles, metric=metric, look=look)))
+    plots.append(_one_each("scores", panels, partial(draw_scores, metric=metric, styles=styles)))
+    plots.append(_one_each("profiles", panels, partial(draw_profiles, metric=metric, styles=styles)))
     if paired := [panel for panel in panels if pair_probabilities(panel)]:
         height = max(0.32 * max(len(pair_probabilities(panel)) for panel in paired) + 1.1, 1.8)
         plots.append(_one_each("improvement", paired, draw_pairs, height))
     health = [
-        (f"{panel.env}: {label(tag).phrase}", partial(draw_health, panel=panel, metric=tag, look=look))
+        (f"{panel.env}: {label(tag).phrase}", partial(draw_health, panel=panel, metric=tag, styles=styles))
         for panel in panels
         for tag in health_tags(panel)
     ]

@@ -69,10 +69,10 @@ def html_report(comparison: Comparison, tables: Sequence[TextTable], command: st
         tables: shown below the sections.
         command: command line that repeats the comparison.
     """
-    look = group_styles([group.name for panel in comparison.panels for group in panel.groups])
+    styles = group_styles([group.name for panel in comparison.panels for group in panel.groups])
     title = verdict(comparison.panels[0], comparison.metric, comparison.level).headline
     sections = "".join(
-        _section(comparison, panel, look, number) for number, panel in enumerate(comparison.panels)
+        _section(comparison, panel, styles, number) for number, panel in enumerate(comparison.panels)
     )
     shown = "".join(f"<h2>{escape(table.title)}</h2>\n{_table(table)}\n" for table in tables)
     runs = sum(len(group.runs) for panel in comparison.panels if panel.env for group in panel.groups)
@@ -86,14 +86,14 @@ def html_report(comparison: Comparison, tables: Sequence[TextTable], command: st
     )
 
 
-def _section(comparison: Comparison, panel: Panel, look: GroupStyles, number: int) -> str:
+def _section(comparison: Comparison, panel: Panel, styles: GroupStyles, number: int) -> str:
     """Return a panel: verdict, legend, figures."""
     found = verdict(panel, comparison.metric, comparison.level)
     mark = "h1" if number == 0 else "h2"
     details = "".join(f"<p>{escape(line)}</p>" for line in found.details)
     parts = [f'<section>\n<{mark}>{escape(found.headline)}</{mark}>\n<div class="details">{details}</div>']
-    parts.append(_legend(panel, look))
-    for place, (heading, text, charts) in enumerate(_rows(comparison, panel, look)):
+    parts.append(_legend(panel, styles))
+    for place, (heading, text, charts) in enumerate(_rows(comparison, panel, styles)):
         if charts:
             drawn = "".join(_figure(chart, f"figure_{number}_{place}_{i}") for i, chart in enumerate(charts))
             parts.append(
@@ -102,19 +102,19 @@ def _section(comparison: Comparison, panel: Panel, look: GroupStyles, number: in
     return "\n".join(parts) + "\n</section>\n"
 
 
-def _rows(comparison: Comparison, panel: Panel, look: GroupStyles) -> list[tuple[str, str, list[Chart]]]:
+def _rows(comparison: Comparison, panel: Panel, styles: GroupStyles) -> list[tuple[str, str, list[Chart]]]:
     """Return the rows of figures of a panel: heading, explanation, charts."""
     metric, level = comparison.metric, f"{comparison.level:.0%}"
     named = label(metric) if panel.env else None
     quantity = named.title if named else "Normalized score"
-    curves = partial(draw_curves, panel=panel, metric=metric, look=look)
+    curves = partial(draw_curves, panel=panel, metric=metric, styles=styles)
     main = [
         Chart(
             f"{quantity} over {STEPS_AXIS.label if panel.env else 'training'}",
             partial(curves, axis=STEPS_AXIS),
             _WIDE,
         ),
-        Chart("Scores", partial(draw_scores, panel=panel, metric=metric, look=look), _TALL, names=True),
+        Chart("Scores", partial(draw_scores, panel=panel, metric=metric, styles=styles), _TALL, names=True),
     ]
     costs = [
         Chart(f"{quantity} over {axis.label}", partial(curves, axis=axis))
@@ -122,12 +122,15 @@ def _rows(comparison: Comparison, panel: Panel, look: GroupStyles) -> list[tuple
         if axis != STEPS_AXIS and any(axis in group.curves for group in panel.groups)
     ]
     health = [
-        Chart(label(tag).title, partial(draw_health, panel=panel, metric=tag, look=look))
+        Chart(label(tag).title, partial(draw_health, panel=panel, metric=tag, styles=styles))
         for tag in health_tags(panel)
         if panel.env
     ]
     spread = [
-        Chart("Fraction of runs above a score", partial(draw_profiles, panel=panel, metric=metric, look=look))
+        Chart(
+            "Fraction of runs above a score",
+            partial(draw_profiles, panel=panel, metric=metric, styles=styles),
+        )
     ]
     if pairs := pair_probabilities(panel):
         size = (_SMALL[0], max(0.3 * len(pairs) + 1.1, 2.0))
@@ -162,14 +165,14 @@ def _figure(chart: Chart, name: str) -> str:
     return f"<figure{kind}><figcaption>{escape(chart.title)}</figcaption>{drawn}</figure>\n"
 
 
-def _legend(panel: Panel, look: GroupStyles) -> str:
+def _legend(panel: Panel, styles: GroupStyles) -> str:
     items = []
     for group in panel.groups:
-        color = COLORS.index(look[group.name].color)
+        color = COLORS.index(styles[group.name].color)
         line = (
             '<svg viewBox="0 0 28 6" width="28" height="6" aria-hidden="true"><line x1="0" y1="3" x2="28" y2="3" '
             f'style="stroke: var(--group-{color}); stroke-width: 3" '
-            f'stroke-dasharray="{_DASHES[look[group.name].style]}"/></svg>'
+            f'stroke-dasharray="{_DASHES[styles[group.name].line]}"/></svg>'
         )
         runs = sum(map(len, group.scores))
         items.append(f"<li>{line} {escape(group.name)} <small>{runs} run{'s' * (runs > 1)}</small></li>")
@@ -334,7 +337,7 @@ def _curves(comparison: Comparison) -> Iterator[Sequence[Any]]:
         for group in panel.groups:
             for axis, curve in group.curves.items():
                 env = panel.env or "all, normalised"
-                key = axis.key if panel.env else "share_of_training"
+                key = axis.key if panel.env else "training_fraction"
                 for i, x in enumerate(curve.x):
                     ends = [None if end is None else end[i] for end in (curve.low, curve.high)]
                     yield env, group.name, key, x, curve.y[i], *ends

@@ -92,7 +92,7 @@ def value(strata: Strata, statistic: Statistic) -> Array:
     return np.asarray(statistic([scores[None] for scores in strata])[0])
 
 
-def interval(strata: Strata, statistic: Statistic, how: Resampling) -> tuple[Array, Array]:
+def interval(strata: Strata, statistic: Statistic, resampling: Resampling) -> tuple[Array, Array]:
     """Return the stratified percentile bootstrap interval: runs are resampled within each environment.
 
     With T*_1 ... T*_R the statistic of R resamples, the interval is between their (1 - level) / 2 and (1 + level) / 2
@@ -102,30 +102,30 @@ def interval(strata: Strata, statistic: Statistic, how: Resampling) -> tuple[Arr
     Args:
         strata: [n, ...] each, n >= 1, in units of the score.
         statistic: of resampled strata.
-        how: resamples, level and seed.
+        resampling: resamples, level and seed.
 
     Returns:
         Low and high ends [...], in units of the score.
     """
     ordered = [scores[np.lexsort(scores.reshape(len(scores), -1).T)] for scores in strata]
-    generator = np.random.default_rng(how.seed)
+    generator = np.random.default_rng(resampling.seed)
     chunk = max(1, _AT_ONCE // sum(scores.size for scores in ordered))
     found = []
-    for start in range(0, how.resamples, chunk):
-        draws = min(chunk, how.resamples - start)
+    for start in range(0, resampling.resamples, chunk):
+        draws = min(chunk, resampling.resamples - start)
         drawn = [s[generator.integers(len(s), size=(draws, len(s)))] for s in ordered]
         found.append(statistic(drawn))
-    tail = (1 - how.level) / 2
+    tail = (1 - resampling.level) / 2
     low, high = np.quantile(np.concatenate(found), [tail, 1 - tail], axis=0)
     return low, high
 
 
-def estimate(strata: Strata, statistic: Statistic, how: Resampling) -> Estimate:
+def estimate(strata: Strata, statistic: Statistic, resampling: Resampling) -> Estimate:
     """Return a statistic of scores [n] each, with its interval if every environment has at least two runs."""
     centre = float(value(strata, statistic))
     if min(len(scores) for scores in strata) < 2:
         return Estimate(centre, None, None)
-    low, high = interval(strata, statistic, how)
+    low, high = interval(strata, statistic, resampling)
     return Estimate(centre, float(low), float(high))
 
 
@@ -146,7 +146,7 @@ def profile(strata: Strata, thresholds: Array) -> list[Array]:
     return [(scores[:, None] > thresholds).astype(np.float64) for scores in strata]
 
 
-def probability_of_improvement(x: Strata, y: Strata, how: Resampling) -> Estimate:
+def probability_of_improvement(x: Strata, y: Strata, resampling: Resampling) -> Estimate:
     """Return the probability that a run of X scores more than a run of Y on the same environment; a tie counts half:
 
         P(X > Y) = 1/M sum_m 1/(n_m k_m) sum_ij (1[x_mi > y_mj] + 1/2 1[x_mi = y_mj]).
@@ -155,7 +155,7 @@ def probability_of_improvement(x: Strata, y: Strata, how: Resampling) -> Estimat
 
     Args:
         x, y: scores of the two groups on the same M environments, [n] and [k] each, in the same units.
-        how: parameters of the interval, for which the runs of both groups are resampled.
+        resampling: parameters of the interval, for which the runs of both groups are resampled.
 
     Returns:
         Probabilities in [0, 1].
@@ -163,13 +163,13 @@ def probability_of_improvement(x: Strata, y: Strata, how: Resampling) -> Estimat
     split = len(x)
 
     def wins(strata: Strata) -> Array:
-        shares = [
+        fractions = [
             (np.sign(a[:, :, None] - b[:, None, :]).mean(axis=(1, 2)) + 1) / 2
             for a, b in zip(strata[:split], strata[split:], strict=True)
         ]
-        return np.asarray(np.mean(shares, axis=0), dtype=np.float64)
+        return np.asarray(np.mean(fractions, axis=0), dtype=np.float64)
 
-    return estimate([*x, *y], wins, how)
+    return estimate([*x, *y], wins, resampling)
 
 
 def permutation_test(x: Strata, y: Strata, draws: int, seed: int) -> float:

@@ -140,7 +140,7 @@ def compare_runs(
         by=tuple(present_key(key.strip()) for key in by.split(",")),
         at=at,
         reference=reference_scores,
-        how=Resampling(resamples, _CONFIDENCE_LEVEL, seed),
+        resampling=Resampling(resamples, _CONFIDENCE_LEVEL, seed),
     )
     found = compare(runs, request)
     console = Console() if sys.stdout.isatty() else Console(width=_PIPE_COLUMNS, color_system=None)

@@ -87,8 +87,10 @@ def _found(folder: Path, plan: Plan) -> list[str]:
         f"best {plan.search.objective}: {format_number(best.value)}, {plan.label(job)}",
         f"  repeat       {_command(job)}",
     ]
-    if shares := importances(study):
-        lines.append("importance: " + ", ".join(f"{key} {share:.0%}" for key, share in shares.items()))
+    if fractions := importances(study):
+        lines.append(
+            "importance: " + ", ".join(f"{key} {fraction:.0%}" for key, fraction in fractions.items())
+        )
     return lines
 
 

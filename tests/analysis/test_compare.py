@@ -62,7 +62,13 @@ def run(
 
 
 def compared(*runs: RecordedRun, **wishes: Any) -> Comparison:
-    defaults: dict[str, Any] = {"metric": METRIC, "by": ("algo",), "at": None, "reference": None, "how": HOW}
+    defaults: dict[str, Any] = {
+        "metric": METRIC,
+        "by": ("algo",),
+        "at": None,
+        "reference": None,
+        "resampling": HOW,
+    }
     return compare(runs, Request(**(defaults | wishes)))
 
 
