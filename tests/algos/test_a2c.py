@@ -1,4 +1,4 @@
-"""A2C against its definition: one step along the policy gradient of the n-step advantage."""
+"""Tests of A2C against its definition: one step along the policy gradient of the n-step advantage."""
 
 from dataclasses import replace
 
@@ -35,7 +35,7 @@ def test_the_step_is_along_the_policy_gradient(make: Make, env: str) -> None:
 
 @pytest.mark.parametrize("env", ENVS)
 def test_the_advantage_is_the_bootstrapped_return_minus_the_value(make: Make, env: str) -> None:
-    """With λ = 1: rewards up to the end of episode or rollout, then the critic (algorithm S3's R)."""
+    """With λ = 1 the target is R of algorithm S3: rewards to the end of episode or rollout, then the critic."""
     trainer = make("algo=a2c", env)
     rollout, batch = collected(trainer)
     value, next_value = rollout_values(trainer.agent.critic, trainer.agent.normalizer, rollout)

@@ -1,4 +1,4 @@
-"""Actor-critic against the exact oracle: three weights with one expectation, and the fit of what they are made of."""
+"""Tests of actor-critic against exact values: the expectation of its three weights, and the fit of V and Q."""
 
 from dataclasses import fields, replace
 from typing import Any
@@ -63,7 +63,7 @@ def logits(mdp: TabularMDP) -> Tensor:
 
 
 def tabular_agent(mdp: TabularMDP, value: Tensor, action_value: Tensor) -> Agent:
-    """The softmax policy of `logits` and a critic that knows these numbers, [S] and [S, A]."""
+    """Return the softmax policy of `logits` and a critic with these values, [S] and [S, A]."""
     generator, space = torch.Generator().manual_seed(0), (Discrete(mdp.states), Discrete(mdp.actions))
     policy = CategoricalPolicy(perceptron(space[0], mdp.actions, [], "tanh", 1.0, 1.0, generator))
     critic = QCritic([], "tanh", 1.0, 1.0).make(*space, generator)
@@ -75,7 +75,7 @@ def tabular_agent(mdp: TabularMDP, value: Tensor, action_value: Tensor) -> Agent
 
 
 def knowing_agent(mdp: TabularMDP) -> Agent:
-    """Its critic knows V and Q exactly, and has nonsense at terminal states, which nothing may read."""
+    """Return an agent whose critic is exact, except for wrong values at terminal states, which must not be used."""
     pi = logits(mdp).softmax(-1)
     value = oracle.state_values(mdp, pi, DISCOUNT).masked_fill(mdp.terminal, 100.0)
     return tabular_agent(mdp, value, oracle.action_values(mdp, pi, DISCOUNT))
@@ -105,7 +105,7 @@ def exact_gradient(mdp: TabularMDP, discount: float = 1.0) -> Tensor:
 
 
 def within_errors(samples: Tensor, exact: Tensor) -> None:
-    """The mean of samples [N, ...] is `exact` but for five standard errors, and single precision."""
+    """Assert that the mean of samples [N, ...] is `exact` within five standard errors and single precision."""
     error = samples.std(0) / len(samples) ** 0.5
     assert ((samples.mean(0) - exact).abs() <= 5 * error + 1e-5).all()
 
@@ -124,7 +124,7 @@ def learner(agent: Agent, policy: Optimizer | None = None, critic: Optimizer | N
 def test_with_an_exact_critic_every_form_has_the_exact_gradient_for_its_expectation(
     mdp: TabularMDP, way: str
 ) -> None:
-    """States weigh as often as they are met, as the rule has it; with discount^t it is the gradient of J."""
+    """The rule weights states by their visits; with the factor discount^t it is the gradient of J."""
     rollout = sampled(mdp, episodes=3000)
     assert rollout.truncated.any() and (rollout.terminated.any() or not mdp.terminal.any())
     batch = rule(**WAYS[way]).estimate(knowing_agent(mdp), rollout)
@@ -162,7 +162,7 @@ def test_the_error_falls_with_the_root_of_the_number_of_episodes(way: str) -> No
 def test_given_state_and_action_the_td_weight_has_the_advantage_for_its_mean(
     mdp: TabularMDP, target: str
 ) -> None:
-    """In the last row, where the rollout cuts episodes, as in all of them."""
+    """This holds in the last row, where the rollout cuts episodes, as in all rows."""
     rollout = sampled(mdp, episodes=8000)
     batch = rule(form="td", **TARGETS[target]).estimate(knowing_agent(mdp), rollout)
     state, action = batch.obs.features, batch.action
@@ -180,7 +180,7 @@ def test_given_state_and_action_the_td_weight_has_the_advantage_for_its_mean(
 
 @over_mdps
 def test_the_one_step_td_weight_is_the_advantage_and_noise_of_the_next_state(mdp: TabularMDP) -> None:
-    """Var[δ | s, a] = γ² Var[V(s') | s, a]: what form td pays for not knowing Q."""
+    """Var[δ | s, a] = γ² Var[V(s') | s, a] is the additional variance of form td."""
     rollout = sampled(mdp, episodes=8000)
     agent = knowing_agent(mdp)
     td, known = (rule(form=form).estimate(agent, rollout) for form in ("td", "advantage"))
@@ -195,7 +195,7 @@ def test_the_one_step_td_weight_is_the_advantage_and_noise_of_the_next_state(mdp
 
 
 def test_a_constant_in_the_rewards_moves_form_q_alone_and_raises_its_variance() -> None:
-    """A(s, a) knows nothing of it; Q(s, a) holds c / (1 - γ), whose score has mean 0 but not variance 0."""
+    """A(s, a) is independent of c; Q(s, a) contains c / (1 - γ), which adds variance and no bias."""
     low = random_mdp(6, 3, seed=0)
     high = replace(low, reward=low.reward + 3.0)
     variance: dict[tuple[str, str], float] = {}
@@ -252,7 +252,7 @@ def test_rows_that_are_not_data_reach_nothing(way: str) -> None:
 def test_an_episode_that_a_time_limit_cut_learns_nothing_from_the_one_behind_it(
     mdp: TabularMDP, way: str
 ) -> None:
-    """Two rollouts one after the other are worth what they are worth apart."""
+    """Estimates of two concatenated rollouts equal those of each rollout."""
     parts = [sampled(mdp, episodes=100, seed=seed) for seed in (0, 1)]
     columns = [c.name for c in fields(Rollout) if getattr(parts[0], c.name) is not None]
     joined = Rollout(**{name: torch.cat([getattr(p, name) for p in parts]) for name in columns})
@@ -318,7 +318,7 @@ def test_form_td_with_the_lambda_return_is_a2c_to_the_bit(make: Make, env: str) 
 
 
 def test_a_table_is_fitted_to_the_means_of_its_targets() -> None:
-    """What E[G | s] and E[G | s, a] are in a sample; the targets stay while the critic moves."""
+    """The critic learns the sample means E[G | s] and E[G | s, a]; targets are fixed while it changes."""
     mdp = chain()
     agent, rollout = knowing_agent(mdp), sampled(mdp, episodes=300)
     algorithm = rule(critic_steps=400)

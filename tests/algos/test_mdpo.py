@@ -1,4 +1,4 @@
-"""MDPO against its definition: the reversed KL, its price over training, and the m steps of an iteration."""
+"""Tests of MDPO against its definition: the reverse KL, its coefficient, and the m steps of an iteration."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ def collected(trainer: Trainer) -> tuple[Rollout, Batch]:
 
 
 def divergence(p: Distribution, q: Distribution, discrete: bool) -> Tensor:
-    """KL(p || q) of each row by torch.distributions."""
+    """Return KL(p || q) of each row from torch.distributions."""
     if discrete:
         made = [torch.distributions.Categorical(logits=d.params[0]) for d in (p, q)]
         return torch.distributions.kl_divergence(*made)
@@ -34,7 +34,7 @@ def divergence(p: Distribution, q: Distribution, discrete: bool) -> Tensor:
 @pytest.mark.parametrize("env", ENVS)
 @pytest.mark.parametrize("step_size", [1.0, 0.01])
 def test_first_gradient_is_the_policy_gradient(make: Make, env: str, step_size: float) -> None:
-    """KL(pi || pi_k) is 0 at pi_k and smallest there: whatever its price, the first step does not see it."""
+    """KL(pi || pi_k) has its minimum 0 at pi_k, so that the first step does not depend on its coefficient."""
     trainer = make("algo=mdpo", env)
     _, batch = collected(trainer)
     policy = trainer.agent.policy
@@ -100,7 +100,7 @@ def test_the_step_size_falls_with_progress_and_never_to_zero(make: Make) -> None
 
 
 def test_late_in_training_an_update_moves_the_policy_less(make: Make) -> None:
-    """With a learning rate that does not fall: the KL alone holds it."""
+    """The learning rate is constant, so that only the KL limits the change of the policy."""
     divergences = []
     for progress in (0.0, 0.9, 0.99):
         trainer = make(
@@ -119,7 +119,7 @@ def test_late_in_training_an_update_moves_the_policy_less(make: Make) -> None:
 
 @pytest.mark.parametrize(("minibatch", "steps"), [("null", 1), ("null", 7), ("64", 3), ("64", 10)])
 def test_an_update_takes_m_steps_of_the_size_asked_for(make: Make, minibatch: str, steps: int) -> None:
-    """10 steps of 64 rows are two passes over 256 rows and a half of a third."""
+    """10 steps of 64 rows are two and a half passes over 256 rows."""
     trainer = make("algo=mdpo", "env=CartPole-v1", f"algo.minibatch_size={minibatch}", f"algo.steps={steps}")
     rollout, batch = collected(trainer)
     seen: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""NPG against its definition: the direction by four ways, the length of the step, what it does not depend on."""
+"""Tests of NPG against its definition: direction by each solver, length of the step, invariances."""
 
 from dataclasses import replace
 
@@ -41,7 +41,7 @@ def step(trainer: Trainer, rollout: Rollout) -> tuple[Tensor, dict[str, float]]:
 
 
 def policy_gradient(trainer: Trainer, batch: Batch) -> Tensor:
-    """E[ψ A], by REINFORCE."""
+    """Return E[ψ A], the gradient of REINFORCE."""
     policy = trainer.agent.policy
     return gradient(
         (policy(batch.obs).log_prob(batch.action) * batch.advantage).mean(), [*policy.parameters()]
@@ -86,7 +86,7 @@ def test_every_solver_takes_the_damped_natural_gradient_scaled_to_max_kl(
 def test_the_weights_that_fit_the_advantage_on_the_scores_are_the_natural_gradient(
     make: Make, env: str, normalize: str
 ) -> None:
-    """Centred advantages or not: the fit has no intercept, so Ψᵀ A / B is g in either case."""
+    """The fit has no intercept, so that Ψᵀ A / B is g whether advantages are centered or not."""
     steps = []
     for way in ("compatible", "exact"):
         trainer = make(
@@ -180,7 +180,7 @@ def test_without_advantage_there_is_no_step_and_no_nan(make: Make, solver: str) 
 
 
 class Reparametrised(nn.Module):
-    """A softmax over two actions with logits (θ · [obs, 1], 0) and θ = M φ; φ is what is learned."""
+    """Softmax policy over two actions with logits (θ · [obs, 1], 0) and θ = M φ; φ is the parameter."""
 
     recurrent_state = None
 

@@ -69,7 +69,7 @@ def agent_of(theta: Tensor) -> Agent:
 
 
 def every_sequence(horizon: int = HORIZON) -> Rollout:
-    """SURE under the uniform policy: each sequence of actions once, cut where the episode ends."""
+    """Return SURE under the uniform policy: each sequence of actions once, to the end of its episode."""
     actions = torch.tensor(list(product(range(2), repeat=horizon))).T
     state, valid = (
         torch.zeros(actions.shape[1], dtype=torch.int64),
@@ -111,7 +111,7 @@ def columns(rollout: Rollout, index: Tensor) -> Rollout:
 
 
 def estimated(algorithm: OffPolicyREINFORCE, theta: Tensor, rollout: Rollout) -> Tensor:
-    """The rule's gradient at theta, [S, A]: that of the surrogate that health looks at."""
+    """Return the rule's gradient at theta, [S, A]: that of the surrogate in health metrics."""
     agent = agent_of(theta)
     batch = algorithm.estimate(agent, rollout)
     log_ratio = agent.policy(batch.obs).log_prob(batch.action) - batch.log_prob
@@ -121,7 +121,7 @@ def estimated(algorithm: OffPolicyREINFORCE, theta: Tensor, rollout: Rollout) ->
 def replicates(
     algorithm: OffPolicyREINFORCE, theta: Tensor, mu: Tensor, batches: int, episodes: int, seed: int = 0
 ) -> Tensor:
-    """The gradients of so many independent rollouts of μ, [batches, S * A]."""
+    """Return the gradients of independent rollouts of μ, [batches, S * A]."""
     rollout = sampled(mu, batches * episodes, seed)
     parts = torch.arange(batches * episodes).view(batches, episodes)
     return torch.stack([estimated(algorithm, theta, columns(rollout, part)).flatten() for part in parts])
@@ -130,7 +130,7 @@ def replicates(
 def updated(
     algorithm: OffPolicyREINFORCE, theta: Tensor, rollout: Rollout, rate: float
 ) -> tuple[Tensor, Metrics]:
-    """theta after an update by plain gradient ascent, and what the rule reports."""
+    """Return theta after an update by plain gradient ascent, and the rule's metrics."""
     agent = agent_of(theta)
     optimizer = SGD(rate, "constant", max_grad_norm=None, momentum=0.0).make(agent.policy, Eager())
     learner = Learner(optimizer, NoSteps(agent.critic), Eager(), torch.Generator())
@@ -147,7 +147,7 @@ def updated(
 def test_the_expectation_under_mu_is_the_gradient_of_pi(
     weights: str, reward_to_go: bool, discount: float, self_normalize: bool
 ) -> None:
-    """The mean weight is 1 at every step, so that dividing by it changes nothing: of episodes that ended too."""
+    """The mean weight is 1 at every step, including ended episodes, so that dividing by it has no effect."""
     theta = logits(0, size=1.0)
     algorithm = rule(weights, reward_to_go, discount=discount, self_normalize=self_normalize)
     exact = oracle.finite_horizon_gradient(SURE, theta, HORIZON, discount)
@@ -242,7 +242,7 @@ def test_a_bound_beyond_every_weight_changes_nothing_and_a_low_one_trades_varian
 def test_self_normalised_weights_do_not_depend_on_a_factor_of_all_probabilities(
     weights: str, reward_to_go: bool, baseline: str
 ) -> None:
-    """As if the start of every episode were of another probability under μ than under π."""
+    """A common factor of all weights cancels in self-normalized weights."""
     theta, rollout = logits(0), sampled(logits(1), 30, seed=5)
     log_prob = rollout.log_prob.clone()
     log_prob[0] -= 1.0
@@ -255,7 +255,7 @@ def test_self_normalised_weights_do_not_depend_on_a_factor_of_all_probabilities(
 
 @pytest.mark.parametrize("weights", ["trajectory", "per_decision"])
 def test_weights_are_cut_first_and_then_divided_by_their_mean(weights: str) -> None:
-    """Of a reward of 1 at the last step alone, the gain there is the weight itself."""
+    """With a reward of 1 at the last step only, the gain there is the weight itself."""
     log_ratio = torch.randn(3, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     reward, lasts = torch.zeros_like(log_ratio), torch.ones(3, 6, dtype=torch.bool)
     reward[-1] = 1.0
@@ -281,7 +281,7 @@ def test_per_decision_weights_have_less_variance_and_a_baseline_less_still() -> 
 
 @pytest.mark.parametrize("horizon", [1, 2, 4, 8])
 def test_the_variance_of_trajectory_weights_grows_as_a_power_of_the_horizon(horizon: int) -> None:
-    """Of independent steps E[w²] = (E[ρ²])^T; every sequence once has that variance, and an ESS of its inverse."""
+    """For independent steps E[w²] = (E[ρ²])^T; all sequences, once each, have ESS 1 / E[w²]."""
     theta = torch.tensor([0.7, -0.2], dtype=torch.float64).expand(4, 2)  # the same in every state
     rollout = every_sequence(horizon)
     never = torch.zeros_like(rollout.terminated)
@@ -310,7 +310,7 @@ def test_the_variance_of_trajectory_weights_grows_as_a_power_of_the_horizon(hori
 def test_rows_past_an_episode_s_end_and_the_place_of_an_episode_change_nothing(
     weights: str, reward_to_go: bool, settings: dict[str, object]
 ) -> None:
-    """Two episodes behind each other in an environment, with a row that is no data between them, are two."""
+    """Two consecutive episodes of an environment, with an invalid row between them, count as two."""
     theta, rollout = logits(0), sampled(logits(1), 24, seed=6)
     assert bool((~rollout.valid).any())
     wild = {
@@ -339,7 +339,7 @@ def test_a_step_follows_the_estimate_and_the_next_one_weighs_anew() -> None:
 
 
 def test_weights_of_hundreds_of_steps_neither_overflow_nor_vanish() -> None:
-    """Products of 1e-400 have no float: their shares of a sum do."""
+    """A product of 1e-400 underflows, but its fraction of a sum does not."""
     theta = torch.tensor([[8.0, -8.0]] * 4, dtype=torch.float64)
     steps, n = 60, 5
     never = torch.zeros(steps, n, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""PPG against its definition: PPO between auxiliary phases, what those move, and what a phase keeps."""
+"""Tests of PPG against its definition: PPO between auxiliary phases, their effect, and the stored data."""
 
 import copy
 import math
@@ -39,7 +39,7 @@ PARTS = 4  # minibatches of 64 rows in a batch of 256
 
 
 def step(trainer: Trainer) -> tuple[Rollout, Metrics]:
-    """One iteration as the trainer takes it."""
+    """Run one iteration as the trainer does."""
     rollout = trainer.runner.collect(trainer.agent)
     metrics = trainer.algorithm.update(trainer.agent, trainer.learner, rollout, 0.0)
     trainer.agent.normalizer.observe(rollout.obs[rollout.valid])
@@ -47,12 +47,12 @@ def step(trainer: Trainer) -> tuple[Rollout, Metrics]:
 
 
 def part(trainer: Trainer, name: str) -> Tensor:
-    """The parameters of the policy's trunk, actor or value_head, a copy."""
+    """Return a copy of the parameters of the policy's trunk, actor or value_head."""
     return flatten(getattr(trainer.agent.policy, name).parameters())
 
 
 def steps_of(trainer: Trainer, name: str) -> int:
-    """Gradient steps that the policy's optimizer has taken with a part of the policy."""
+    """Return the number of gradient steps of the policy's optimizer on a part of the policy."""
     own = {id(p) for p in getattr(trainer.agent.policy, name).parameters()}
     counts = steps_by_coordinate(trainer.learner.optimizer, trainer.agent.policy)
     (steps,) = {count for p, of in counts for count in of if id(p) in own}
@@ -60,7 +60,7 @@ def steps_of(trainer: Trainer, name: str) -> int:
 
 
 def steps_by_coordinate(optimizer: Optimizer, network: Policy | Critic) -> list[tuple[Tensor, set[int]]]:
-    """Each parameter with the steps of Adam that its coordinates took: t, where weights add up to 1 - beta1^t."""
+    """Return each parameter with the numbers of Adam steps t of its coordinates, from the total weight 1 - beta1^t."""
     assert isinstance(optimizer, GradientSteps) and isinstance(
         optimizer.gradient_step.transform, AdamTransform
     )
@@ -73,7 +73,7 @@ def steps_by_coordinate(optimizer: Optimizer, network: Policy | Critic) -> list[
 
 
 def half_error(trainer: Trainer, batch: Batch) -> float:
-    """Half the mean squared error of the policy's value head."""
+    """Return half the mean squared error of the policy's value head."""
     with torch.no_grad():
         return float(0.5 * (trainer.agent.policy.value(batch.obs) - batch.value_target).square().mean())
 
@@ -100,7 +100,7 @@ def without_advantage(trainer: Trainer) -> None:
 def test_before_its_first_auxiliary_phase_it_is_ppo_to_the_bit(
     make: Make, settings: list[str], clipped: bool
 ) -> None:
-    """Under clipping but for rounding: the norm of a gradient is summed over the parameters in another order."""
+    """With clipping up to rounding: the norm of a gradient is summed in another order of parameters."""
     settings = settings if clipped else [*settings, "optimizer.max_grad_norm=null"]
     ppo = make("algo=ppo", "algo.epochs=3", *settings, name="ppo")
     ppg = make(
@@ -151,7 +151,7 @@ def test_without_advantage_the_policy_phase_moves_the_value_function_alone(
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_each_part_takes_the_steps_of_its_own_epochs(make: Make, network: str) -> None:
-    """E_pi and E_V passes in each of two policy phases' iterations, then E_aux over both batches at once."""
+    """E_pi and E_V passes in each of two iterations of a policy phase, then E_aux over both batches together."""
     trainer = make(
         "algo=ppg",
         *NETWORKS[network],
@@ -250,7 +250,7 @@ def test_the_divergence_reported_is_that_of_the_auxiliary_phase_alone(make: Make
 
 @pytest.mark.parametrize("by", [0.5, -0.5])
 def test_the_divergence_reported_is_from_the_old_policy_to_the_new(by: float) -> None:
-    """KL(old || new), and not the reverse, which differs where the deviation moves."""
+    """The KL is KL(old || new); the reverse differs if the standard deviation changes."""
     one = Continuous((1,))
     policy = TwoHeadedPolicy([], "tanh", 1.0, 1.0, 1.0, 0.0, "gaussian").make(one, one, torch.Generator())
     optimizer = Widening(policy, policy.actor.log_std, by)

@@ -1,4 +1,4 @@
-"""PPO against its definition: what its gradient ignores, and when it stops."""
+"""Tests of PPO against its definition: rows without gradient, and early stopping."""
 
 from dataclasses import replace
 
@@ -44,7 +44,7 @@ def test_first_gradient_is_the_policy_gradient_of_the_minibatch(make: Make, env:
 def test_gradient_vanishes_in_exactly_two_of_the_four_clipped_cases(
     make: Make, sign: int, moved: int, vanishes: bool
 ) -> None:
-    """Ratio above 1 + ε with A > 0, or below 1 - ε with A < 0: nothing more is earned by going on."""
+    """A row has no gradient if its ratio is above 1 + ε and A > 0, or below 1 - ε and A < 0."""
     trainer = make("algo=ppo", "env=CartPole-v1", "algo.normalize_advantage=off")
     _, batch = collected(trainer)
     policy = trainer.agent.policy
@@ -90,7 +90,7 @@ def test_target_kl_ends_the_epochs(make: Make) -> None:
 def test_epochs_end_with_the_first_whose_kl_from_the_old_policy_exceeds_target_kl(
     by: float, factor: float, epochs: int
 ) -> None:
-    """KL(old || new), and not the reverse, which differs where the deviation moves."""
+    """The KL is KL(old || new); the reverse differs if the standard deviation changes."""
     target_kl = factor * kl_of_widening(3 * by)
     policy = GaussianPolicy(torch.nn.Linear(1, 1), 1, log_std_init=0.0)
     obs, ones = as_observations(torch.zeros(4, 1)), torch.ones(4)
@@ -146,7 +146,7 @@ def test_value_clipping_holds_the_critic_near_its_old_estimate(make: Make) -> No
 def test_two_passes_with_advantages_recomputed_are_two_updates_of_one_pass(
     make: Make, recompute: bool
 ) -> None:
-    """And without recomputing they are not: the critic that the second pass asks has moved."""
+    """Without recomputation they differ, because the critic has changed before the second pass."""
     common = ["algo=ppo", "env=CartPole-v1", "critic_optimizer.learning_rate=1e-2"]
     whole = make(*common, "algo.epochs=2", f"algo.recompute_advantages={recompute}", name="whole")
     parts = make(*common, "algo.epochs=1", name="parts")

@@ -1,4 +1,4 @@
-"""PPO with a KL penalty against its definition: what the penalty does, and how its coefficient is adapted."""
+"""Tests of PPO with a KL penalty against its definition: effect of the penalty, adaptation of beta."""
 
 import copy
 from dataclasses import replace
@@ -24,7 +24,7 @@ def collected(trainer: Trainer) -> tuple[Rollout, Batch]:
 
 
 def divergence(p: Distribution, q: Distribution, discrete: bool) -> Tensor:
-    """KL(p || q) of each row by torch.distributions."""
+    """Return KL(p || q) of each row from torch.distributions."""
     if discrete:
         made = [torch.distributions.Categorical(logits=d.params[0]) for d in (p, q)]
         return torch.distributions.kl_divergence(*made)
@@ -33,7 +33,7 @@ def divergence(p: Distribution, q: Distribution, discrete: bool) -> Tensor:
 
 
 def tilted(trainer: Trainer, batch: Batch) -> Distribution:
-    """The distributions before a change of the policy that leaves no divergence at 0."""
+    """Change the policy so that no divergence is 0; return the distributions before."""
     parameters = list(trainer.agent.policy.parameters())
     with torch.no_grad():  # between nearly uniform policies the two directions are alike
         parameters[-1][0] += 1.0
@@ -82,7 +82,7 @@ def test_away_from_the_old_policy_the_gradient_is_that_of_the_definition(
 
 @pytest.mark.parametrize("direction", ["old_new", "new_old"])
 def test_without_penalty_it_is_ascent_on_the_surrogate(make: Make, direction: str) -> None:
-    """The same epochs and minibatches, stepped by hand, without clipping and without KL."""
+    """Take the same steps on the same minibatches explicitly, without clipping and without KL."""
     flags = [*small("ppo_kl"), "env=CartPole-v1", OFF, "algo.beta=0", f"algo.kl_direction={direction}"]
     ends = []
     for by_hand in (False, True):
@@ -153,7 +153,7 @@ def test_without_advantage_the_policy_stays_and_entropy_moves_it(make: Make) -> 
 def test_beta_follows_the_kl_of_the_whole_batch_once_an_update(
     make: Make, direction: str, relative: float, factor: float
 ) -> None:
-    """KL / d_targ = relative, by a first run that measures the KL of an update with the same beta."""
+    """Set d_targ so that KL / d_targ = relative, from a first run with the same beta that measures the KL."""
     flags = [
         *small("ppo_kl"),
         "env=CartPole-v1",
@@ -177,7 +177,7 @@ def test_beta_follows_the_kl_of_the_whole_batch_once_an_update(
 
 
 def test_beta_is_adapted_by_the_direction_in_the_config(make: Make) -> None:
-    """A target between KL(old || new) and KL(new || old), which a long step sets far apart: one doubles, one halves."""
+    """With a target between KL(old || new) and KL(new || old), one direction doubles beta and one halves it."""
     betas = {}
     for direction in ("old_new", "new_old"):
         flags = ["algo=ppo_kl", "env=CartPole-v1", "algo.beta=1e-3", f"algo.kl_direction={direction}"]
@@ -259,7 +259,7 @@ def test_advantages_are_normalised_over_what_the_config_says(make: Make) -> None
 def test_two_passes_with_advantages_recomputed_are_two_updates_of_one_pass(
     make: Make, recompute: bool
 ) -> None:
-    """And without recomputing they are not: the critic that the second pass asks has moved."""
+    """Without recomputation they differ, because the critic has changed before the second pass."""
     common = [
         *small("ppo_kl"),
         "env=CartPole-v1",

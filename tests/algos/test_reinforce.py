@@ -48,7 +48,7 @@ class Softmax(nn.Module):
 
 
 class Table(nn.Module):
-    """V(s) = table[s]."""
+    """Critic V(s) = table[s]."""
 
     def __init__(self, table: Tensor) -> None:
         super().__init__()
@@ -84,13 +84,13 @@ def sampled(episodes: int, seed: int) -> Rollout:
 
 
 def each_column(change: Callable[..., Tensor], *rollouts: Rollout) -> Rollout:
-    """The rollout whose every column is change(that column of each rollout)."""
+    """Return the rollout in which each column is change(that column of each rollout)."""
     names = [c.name for c in fields(Rollout) if getattr(rollouts[0], c.name) is not None]
     return Rollout(**{name: change(*(getattr(r, name) for r in rollouts)) for name in names})
 
 
 def episode_gradients(algorithm: REINFORCE, rollout: Rollout, critic: nn.Module | None = None) -> Tensor:
-    """Σ_t w_t ∇ log π(a_t|s_t) of every episode, one a column of the rollout; [n, S A]."""
+    """Return Σ_t w_t ∇ log π(a_t|s_t) of every episode, one per column of the rollout; [n, S A]."""
     theta, n = logits(), rollout.obs.shape[1]
     batch = algorithm.estimate(agent_of(theta, critic), rollout)
     state = nn.functional.one_hot(batch.obs.features, MDP.states).double()
@@ -101,7 +101,7 @@ def episode_gradients(algorithm: REINFORCE, rollout: Rollout, critic: nn.Module 
 
 
 def limit(weighting: str, discount: float) -> Tensor:
-    """What a weighting's estimate converges to; [S A]."""
+    """Return the limit of a weighting's estimate, [S A]."""
     if weighting != "reward_to_go":
         return oracle.finite_horizon_gradient(MDP, logits(), HORIZON, discount).flatten()
     pi = logits().softmax(-1)
@@ -111,7 +111,7 @@ def limit(weighting: str, discount: float) -> Tensor:
 
 
 def z_scores(gradients: Tensor, expected: Tensor) -> Tensor:
-    """Of the components that vary at all: the terminal state is never acted in."""
+    """Only components that vary are compared: no action is taken in the terminal state."""
     error = gradients.std(0) / len(gradients) ** 0.5
     moves = error > 0
     assert torch.allclose(gradients.mean(0)[~moves], expected[~moves])
@@ -132,7 +132,7 @@ def test_the_mean_over_episodes_is_the_exact_gradient_whatever_the_baseline(
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
 def test_the_error_falls_with_the_root_of_the_number_of_episodes(weighting: str) -> None:
-    """Sixteen times the episodes leave a quarter of the error (root mean square of 64 batches of each size)."""
+    """Sixteen times as many episodes give a quarter of the error (root mean square of 64 batches of each size)."""
     algorithm, exact = rule(weighting, discount=0.8), limit(weighting, 0.8)
     errors = []
     for n in (16, 256):
@@ -149,7 +149,7 @@ def test_without_gamma_to_the_t_the_discounted_objective_is_not_what_is_climbed(
 
 @pytest.mark.parametrize("baseline", ["constant", "time_dependent"])
 def test_baselines_are_unbiased_in_batches_of_two_episodes(baseline: str) -> None:
-    """There a mean over both would take half of the gradient away."""
+    """A mean over both episodes would remove half of the gradient."""
     algorithm, whole, estimates = rule("reward_to_go", baseline, 0.8), sampled(800, seed=1), []
     for first in range(0, 800, 2):
         pair = each_column(lambda x, first=first: x[:, first : first + 2], whole)
@@ -176,7 +176,7 @@ def test_the_constant_baseline_is_one_number_an_episode_and_the_time_dependent_o
 
 
 def variance(weighting: str, baseline: str, discount: float) -> float:
-    """Of one episode's estimate, summed over its components."""
+    """Return the variance of one episode's estimate, summed over its components."""
     gradients = episode_gradients(
         rule(weighting, baseline, discount), sampled(20_000, seed=2), true_values(discount)
     )
@@ -202,7 +202,7 @@ def test_undiscounted_reward_to_go_and_discounted_are_one() -> None:
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
 def test_the_critic_enters_as_the_return_does(weighting: str) -> None:
-    """A critic that knew every return would leave nothing: it predicts G, in the scale that G has in the weight."""
+    """A critic that predicts every return exactly leaves weights of 0, with G scaled as in the weight."""
     rollout = sampled(50, seed=4)
     constant = Table(torch.full((MDP.states,), 3.0, dtype=torch.float64))
     weight = rule(weighting, "none", 0.9).estimate(agent_of(logits()), rollout).advantage
@@ -259,7 +259,7 @@ def test_rows_that_are_no_data_change_nothing(weighting: str, baseline: str) -> 
 def test_episodes_beside_each_other_or_one_after_the_other_give_one_step(
     weighting: str, baseline: str
 ) -> None:
-    """With the row of a reset between them, which is no data."""
+    """A reset row, which is invalid, is between them."""
     rollout = sampled(12, seed=7)
     spacer = each_column(lambda x: torch.zeros_like(x[:1]), rollout)
     stacked = each_column(
@@ -302,7 +302,7 @@ def test_the_step_is_the_learning_rate_times_the_mean_of_the_episodes_gradients(
 @pytest.mark.parametrize("baseline", BASELINES)
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
 def test_the_critic_is_shown_the_return_from_each_row_on(weighting: str, baseline: str) -> None:
-    """Whatever the weight is: G_t = r_t + γ G_{t+1}, 0 after the last step."""
+    """For every weighting the target is G_t = r_t + γ G_{t+1}, with 0 after the last step."""
     rollout, returns = sampled(30, seed=12), []
     for reward in rollout.reward.flip(0):  # 0 in the rows after an episode's end
         returns.append(reward + 0.9 * (returns[-1] if returns else 0.0))
@@ -327,7 +327,7 @@ def test_only_as_a_baseline_is_the_critic_fitted_and_then_to_the_returns(baselin
 
 
 def test_the_policy_steps_before_the_critic_learns_from_the_same_episodes() -> None:
-    """A critic fitted first would know the very actions whose weight it is taken from."""
+    """A critic fitted before the policy step would depend on the actions whose weights it reduces."""
     rollout, moved = sampled(50, seed=10), []
     for baseline in ("none", "value"):  # a critic that says 0 until it is fitted
         agent = agent_of(logits(), Table(torch.zeros(MDP.states, dtype=torch.float64)))
@@ -397,14 +397,14 @@ def test_a_table_takes_longer_steps_than_a_network_unless_told_otherwise() -> No
 
 @pytest.mark.slow
 def test_the_documented_tabular_example_learns_a_sparse_task(make: Make) -> None:
-    """FrozenLake-v1 pays 1 at the goal: 0.014 of the episodes at random, 0.74 at best within its 100 steps."""
+    """FrozenLake-v1 has reward 1 at the goal: 0.014 of random episodes reach it, at best 0.74 within 100 steps."""
     (command,) = (c for c in shown() if {"algo=reinforce", "policy=tabular"} <= set(c.words))
     rates = [success_rate(make(*command.words[2:], f"seed={seed}", name=f"{seed}")) for seed in (2, 3, 4)]
     assert sum(rates) / len(rates) >= 0.6, rates
 
 
 def success_rate(trainer: Trainer) -> float:
-    """Of sampled episodes, once it has trained."""
+    """Train, then return the fraction of sampled episodes that succeed."""
     trainer.train()
     rollouts = [trainer.runner.collect(trainer.agent) for _ in range(10)]
     successes = sum(float((r.reward[r.valid] > 0).sum()) for r in rollouts)

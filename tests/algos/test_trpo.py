@@ -1,4 +1,4 @@
-"""TRPO against its definition: the bound, the restored step, the quadratic model."""
+"""Tests of TRPO against its definition: the bound, the restored step, the quadratic model."""
 
 import math
 from dataclasses import replace
@@ -74,7 +74,7 @@ def gain_and_kl(action: float, shift: float) -> tuple[float, float]:
 def test_the_line_search_takes_the_first_fraction_that_improves_within_the_bound(
     action: float, shift: float, max_kl: float
 ) -> None:
-    """KL(old || new), and not the reverse, which differs where the deviation moves; fractions 0.9^j are close."""
+    """The KL is KL(old || new); the reverse differs if the standard deviation changes; fractions 0.9^j are close."""
     policy = GaussianPolicy(torch.nn.Linear(1, 1), 1, log_std_init=0.0)
     with torch.no_grad():
         policy.net.weight.zero_(), policy.net.bias.zero_()

@@ -1,4 +1,4 @@
-"""V-trace against its definition: its fixed point, its gradient, and what it is when nothing is stale."""
+"""Tests of V-trace against its definition: its fixed point, its gradient, and the on-policy case."""
 
 import copy
 import itertools
@@ -49,7 +49,7 @@ DISCOUNT = 0.8
 
 
 class TabularPolicy(nn.Module):
-    """A softmax over logits theta(s, a)."""
+    """Softmax policy over logits theta(s, a)."""
 
     recurrent_state = None
 
@@ -62,7 +62,7 @@ class TabularPolicy(nn.Module):
 
 
 class TabularCritic(nn.Module):
-    """A number for each state."""
+    """Critic with one value per state."""
 
     def __init__(self, values: Tensor) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ def tabular(theta: Tensor, values: Tensor) -> Agent:
 
 
 def learner(agent: Agent) -> Learner:
-    """Plain gradient steps of length one times the gradient."""
+    """Return a learner with plain gradient steps of learning rate 1."""
     policy, critic = (
         SGD(1.0, "constant", None, 0.0).make(net, Eager()) for net in (agent.policy, agent.critic)
     )
@@ -144,7 +144,7 @@ def operator(rule: VTrace, theta: Tensor, every: tuple[Rollout, Tensor]) -> tupl
 
 
 def worst_growth(slope: Tensor) -> float:
-    """By how much the largest error over states may grow in one application."""
+    """Return the largest factor by which the maximum error over states can grow in one application."""
     return float(slope.abs().sum(1).max())
 
 
@@ -158,7 +158,7 @@ def worst_growth(slope: Tensor) -> float:
 def test_the_value_learned_is_that_of_the_policy_between_acting_and_learning(
     rho_clip: float | None, c_clip: float | None, trace_lambda: float
 ) -> None:
-    """rho_clip alone decides which; without it, it is the learning policy's own."""
+    """Only rho_clip determines this policy; without it, it is the learning policy."""
     mdp = random_mdp(3, 2, seed=0)
     mu, theta = softmax_policy(2 * logits(mdp, 1)), 2 * logits(mdp, 2)
     pi = softmax_policy(theta)
@@ -201,7 +201,7 @@ def test_traces_larger_than_the_weights_can_drive_values_apart_and_are_refused(m
 def test_targets_and_advantages_of_a_stale_rollout_are_those_of_a_loop_over_its_steps(
     make: Make, cut: str, bars: tuple[float, float, float]
 ) -> None:
-    """v_t - V(s_t) = ρ_t δ_t + γ c_t (v_{t+1} - V(s_{t+1})), step by step, each V from the critic by itself."""
+    """v_t - V(s_t) = ρ_t δ_t + γ c_t (v_{t+1} - V(s_{t+1})), computed step by step with single evaluations of V."""
     trainer = make(
         *SMALL,
         *COUNTER,
@@ -244,7 +244,7 @@ def alone(features: Tensor) -> Observations:
 
 
 def disturb(trainer: Trainer) -> None:
-    """Another policy than the one that acted."""
+    """Change the policy, so that it differs from the behavior policy."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in trainer.agent.policy.parameters():
@@ -294,7 +294,7 @@ def test_the_gradient_from_another_policys_data_is_the_oracles_at_the_rate_of_sa
 
 @pytest.mark.parametrize("env", ENVS)
 def test_on_policy_it_is_a2c(make: Make, env: str) -> None:
-    """Any bars of at least 1, λ = 1: the same estimates and the same step of policy and critic."""
+    """With clips of at least 1 and λ = 1, estimates and steps of policy and critic are equal."""
     a2c = make("algo=a2c", "algo.gae_lambda=1", env, *PLAIN[:3], name="a2c")
     rollout = a2c.runner.collect(a2c.agent)
     batch = a2c.algorithm.estimate(a2c.agent, rollout)
@@ -319,7 +319,7 @@ def test_on_policy_it_is_a2c(make: Make, env: str) -> None:
 def test_unclipped_the_step_is_along_the_gradient_of_the_surrogate_that_health_watches(
     make: Make, env: str
 ) -> None:
-    """ρ A ∇ log π = ∇(π/μ A): the advantage of the batch carries no weight of its own."""
+    """ρ A ∇ log π = ∇(π/μ A): the advantage of the batch is not multiplied by a weight."""
     trainer = make(*SMALL, env, *PLAIN, *UNCLIPPED)
     rollout = trainer.runner.collect(trainer.agent)
     disturb(trainer)
@@ -335,7 +335,7 @@ def test_unclipped_the_step_is_along_the_gradient_of_the_surrogate_that_health_w
 
 
 def test_the_weight_of_a_row_stops_at_rho_clip() -> None:
-    """One state, two actions: mean(ρ A ∇ log π) by hand; where the ratio is clipped the gradient goes on."""
+    """With one state and two actions the gradient is mean(ρ A ∇ log π), also where the ratio is clipped."""
     theta, mu = torch.tensor([[math.log(3.0), 0.0]], dtype=torch.float64), torch.tensor([[0.25, 0.75]])
     pi = softmax_policy(theta)[0]  # (3/4, 1/4): ratios 3 and 1/3
     one = torch.zeros(1, 2, dtype=torch.int64)
@@ -377,7 +377,7 @@ def test_behaviour_kl_estimates_the_divergence_of_the_acting_policy_from_the_lea
 
 
 def changed(rollout: Rollout, rows: Tensor) -> Rollout:
-    """Anything else in these rows [T, N] bool."""
+    """Replace the data in these rows, [T, N] bool, by other values."""
     return replace(
         rollout,
         reward=rollout.reward.masked_fill(rows, 1e6),
@@ -404,7 +404,7 @@ def test_rows_that_are_not_data_change_nothing(make: Make, cut: str) -> None:
 
 
 def test_a_row_that_the_policy_would_never_act_teaches_nothing_and_stops_what_follows() -> None:
-    """π(a|s) = 0 to the last bit: v_t = V(s_t), no gradient, and no trace across it."""
+    """If π(a|s) is exactly 0, then v_t = V(s_t), the gradient is 0, and no trace passes the row."""
     mdp, generator = random_mdp(3, 2, seed=0), torch.Generator().manual_seed(0)
     theta, values = logits(mdp, 2), torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
     theta[0, 1] = -2000.0

@@ -1,4 +1,4 @@
-"""KL divergences as pure functions of parameters, against torch's own and in the limit of small differences."""
+"""Tests of KL divergences against torch and in the limit of small differences."""
 
 import math
 
@@ -30,7 +30,7 @@ def test_distributions_far_apart_have_the_divergence_of_torch(seed: int) -> None
 
 @pytest.mark.parametrize("size", [1e-2, 1e-5, 1e-8])
 def test_a_small_difference_has_half_its_square_in_the_fisher_metric(size: float) -> None:
-    """KL(θ || θ + d) = ½ dᵀF d + O(|d|³): relative errors fall with d, which a cancelling sum cannot do."""
+    """KL(θ || θ + d) = ½ dᵀF d + O(|d|³): the relative error falls with d, unlike that of a sum with cancellation."""
     logits, moved = normal(0, 32, 5), size * normal(1, 32, 5)
     p = logits.softmax(-1)
     metric = (p * moved.square()).sum(-1) - (p * moved).sum(-1).square()

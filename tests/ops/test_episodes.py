@@ -1,4 +1,4 @@
-"""Functions of whole episodes against sums written out."""
+"""Tests of functions of whole episodes against explicit sums."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,7 @@ STEPS = 12
 
 
 def layout() -> tuple[Tensor, Tensor, list[list[tuple[int, int]]]]:
-    """time, valid, and the rows (t, i) of every episode, in order."""
+    """Return time, valid, and the rows (t, i) of every episode, in order."""
     time = torch.zeros(STEPS, ENVS, dtype=torch.int64)
     valid = torch.zeros(STEPS, ENVS, dtype=torch.bool)
     episodes = []
@@ -117,7 +117,7 @@ def test_one_episode_alone_has_baseline_0(mean: Mean) -> None:
 
 @pytest.mark.parametrize("mean", [other_episodes_mean, other_episodes_mean_at_step])
 def test_a_baseline_is_exact_next_to_a_return_that_dwarfs_the_others(mean: Mean) -> None:
-    """One return of 1e7 among returns of about 1: float32 has no digits left for a difference of totals."""
+    """With one return of 1e7 among returns of about 1, a difference of sums has no correct digit in float32."""
     episodes = 32
     time, valid = torch.zeros(1, episodes, dtype=torch.int64), torch.ones(1, episodes, dtype=torch.bool)
     x = torch.randn(1, episodes, generator=torch.Generator().manual_seed(0))

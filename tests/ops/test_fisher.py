@@ -1,4 +1,4 @@
-"""Fisher products against matrices formed by enumeration, by Jacobians and by sampling."""
+"""Tests of Fisher products against matrices from enumeration, Jacobians and sampling."""
 
 import itertools
 from collections.abc import Callable
@@ -241,7 +241,7 @@ def test_scores_work_for_discrete_observations() -> None:
 
 
 class Clocked(nn.Module):
-    """pi(a|t) = softmax(theta[t])_a: a policy that sees the clock alone."""
+    """Policy pi(a|t) = softmax(theta[t])_a, which depends only on the time."""
 
     recurrent_state = None
 
@@ -305,7 +305,7 @@ def test_a_product_made_dense_is_its_matrix_and_damping_is_added_to_its_diagonal
 def test_products_over_chunks_are_products_over_all_rows(
     product_at: Callable[[Policy, Observations], MatVec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of chunks that do not divide the rows, each counting by its size; and one chunk is the product itself."""
+    """Chunks of unequal size are weighted by their size; a single chunk gives the product itself."""
     monkeypatch.setattr(fisher, "CHUNK_ROWS", 7)
     policy, obs = small_policy(Continuous((2,))), as_observations(normal(1, 31, 2))
     vector = normal(2, size(policy))

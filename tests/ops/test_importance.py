@@ -1,4 +1,4 @@
-"""Importance weights against products written out, and against exact expectations."""
+"""Tests of importance weights against explicit products and exact expectations."""
 
 import math
 
@@ -28,7 +28,7 @@ def random_steps(seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def episode(done: list[bool], t: int) -> range:
-    """The rows of the episode that row t belongs to."""
+    """Return the rows of the episode that contains row t."""
     start = max((k + 1 for k in range(t) if done[k]), default=0)
     stop = next((k + 1 for k in range(t, len(done)) if done[k]), len(done))
     return range(start, stop)

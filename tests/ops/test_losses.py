@@ -1,4 +1,4 @@
-"""Gradients of the objectives, which are what a rule follows, and the order between them."""
+"""Tests of the gradients of objectives and losses, and of inequalities between them."""
 
 from collections.abc import Callable
 
@@ -42,7 +42,7 @@ def small_policy(action: ActionSpec) -> nn.Module:
 
 @pytest.mark.parametrize("action", [Discrete(4), MultiDiscrete((2, 3)), Continuous((2,))])
 def test_at_equal_policies_the_surrogate_has_the_gradient_of_reinforce(action: ActionSpec) -> None:
-    """∇ L = E[ A ∇ log π(a|s) ], summed here row by row."""
+    """∇ L = E[ A ∇ log π(a|s) ], computed here row by row."""
     policy, obs, advantage = small_policy(action), as_observations(normal(1, 8, 3)), normal(2, 8)
     parameters = list(policy.parameters())
     with torch.no_grad():
@@ -92,7 +92,7 @@ def test_surrogate_reweights_a_sum_over_actions_exactly() -> None:
 def test_the_clipped_gradient_vanishes_only_where_leaving_would_be_rewarded(
     ratio: float, advantage: float, clipped: bool
 ) -> None:
-    """The four cases outside the interval, and two inside; a second row shows that rows do not mix."""
+    """Four cases outside the interval and two inside; a second row shows that rows are independent."""
     log_ratio = torch.tensor([ratio, 1.0], dtype=torch.float64).log().requires_grad_()
     a = torch.tensor([advantage, 1.0], dtype=torch.float64)
     (actual,) = torch.autograd.grad(clipped_surrogate(log_ratio, a, CLIP), log_ratio)
@@ -189,7 +189,7 @@ def test_clipping_changes_nothing_while_values_stay_in_range() -> None:
 def test_a_value_that_left_its_range_towards_the_target_earns_nothing(
     value: float, target: float, gradient_left: float
 ) -> None:
-    """V_old = 0, ε = 1: beyond ±1 the gradient is 0 towards the target and the error itself away from it."""
+    """V_old = 0, ε = 1: beyond ±1 the gradient is 0 if V moved towards the target, and else the error."""
     v = torch.tensor([value], requires_grad=True)
     loss = clipped_value_loss(v, torch.zeros(1), torch.tensor([target]), 1.0)
     (actual,) = torch.autograd.grad(loss, v)
@@ -209,7 +209,7 @@ OF_ROWS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("name", OF_ROWS)
 def test_a_batch_twice_has_the_loss_of_the_batch(name: str) -> None:
-    """A loss is a mean over rows: the step that it leads to does not grow with the batch."""
+    """A loss is a mean over rows, so that its gradient does not grow with the batch."""
     columns = torch.randn(3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     once, twice = (OF_ROWS[name](*rows) for rows in (columns, columns.repeat(1, 2)))
     torch.testing.assert_close(once, twice)

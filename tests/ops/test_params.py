@@ -1,4 +1,4 @@
-"""Parameters as one vector, and back."""
+"""Tests of the conversion between parameters and one vector."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Every estimator against its definition, written out as loops over the steps of one episode."""
+"""Tests of every estimator against its definition as loops over the steps of one episode."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ SEEDS = [0, 1, 2, 3]
 
 @dataclass(frozen=True)
 class Data:
-    """A rollout's estimates, [T, N] each; inside an episode next_value[t] is value[t + 1]."""
+    """Random rollout, [T, N] each; within an episode next_value[t] is value[t + 1]."""
 
     reward: Tensor
     value: Tensor
@@ -28,7 +28,7 @@ class Data:
 
     @property
     def ends(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(V(s'), terminated, truncated), in the order that every estimator takes them."""
+        """Return (V(s'), terminated, truncated), in the order of every estimator's arguments."""
         return self.next_value, self.terminated, self.truncated
 
 
@@ -60,7 +60,7 @@ def data(request: pytest.FixtureRequest) -> Data:
 
 
 def last_step(data: Data, t: int, i: int) -> int:
-    """The last row of the episode that row t of environment i belongs to."""
+    """Return the last row of the episode that contains row t of environment i."""
     for k in range(t, STEPS):
         if data.terminated[k, i] or data.truncated[k, i]:
             return k
@@ -77,12 +77,12 @@ def td_error(data: Data, t: int, i: int) -> float:
 
 
 def product(data: Data, start: int, stop: int, i: int) -> float:
-    """Π discount over the rows start..stop-1."""
+    """Return Π discount over the rows start..stop-1."""
     return math.prod(float(data.discount[k, i]) for k in range(start, stop))
 
 
 def table(entry: Callable[[int, int], float]) -> Tensor:
-    """[T, N] of entry(t, i)."""
+    """Return the tensor [T, N] of entry(t, i)."""
     return torch.tensor([[entry(t, i) for i in range(ENVS)] for t in range(STEPS)], dtype=torch.float64)
 
 
@@ -252,7 +252,7 @@ def test_nothing_crosses_the_end_of_an_episode(seed: int, end: str) -> None:
 
 
 def test_rewards_flow_back_to_the_first_step_of_an_episode_that_does_not_end() -> None:
-    """The other side of the law above: environment 0 neither terminates nor is truncated."""
+    """The converse of the law above: environment 0 neither terminates nor is truncated."""
     data = random_data(0, False)
     reward = data.reward.clone()
     reward[-1, 0] += 1.0
@@ -271,7 +271,7 @@ def test_the_value_behind_a_termination_is_never_read(data: Data) -> None:
 
 
 def test_the_value_behind_a_truncation_and_the_last_row_is_bootstrapped(data: Data) -> None:
-    """One more unit of V(s') there is `discount` more of every on-policy estimate of that row."""
+    """One more unit of V(s') adds `discount` to every on-policy estimate of that row."""
     bootstrapped = data.truncated.clone()
     bootstrapped[-1] = True
     bootstrapped &= ~data.terminated

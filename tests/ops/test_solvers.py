@@ -1,4 +1,4 @@
-"""Conjugate gradients against a direct solver; the line search against what it was asked to try."""
+"""Tests of conjugate gradient against a direct solver, and of the fractions tried by the line search."""
 
 import math
 
@@ -14,7 +14,7 @@ def normal(seed: int, *shape: int) -> Tensor:
 
 
 def matrix_with(eigenvalues: list[float], seed: int) -> Tensor:
-    """A symmetric matrix with these eigenvalues and random eigenvectors."""
+    """Return a symmetric matrix with these eigenvalues and random eigenvectors."""
     n = len(eigenvalues)
     q, _ = torch.linalg.qr(normal(seed, n, n))
     return q @ torch.diag(torch.tensor(eigenvalues, dtype=torch.float64)) @ q.T

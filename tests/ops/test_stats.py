@@ -1,4 +1,4 @@
-"""Laws of the statistics that runs are judged by."""
+"""Tests of the laws of statistics."""
 
 import math
 

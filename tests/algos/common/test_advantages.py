@@ -1,4 +1,4 @@
-"""From rollouts to batches: whose value is bootstrapped, which rows are learned from, and how they are dealt out."""
+"""Tests of batches made from rollouts: bootstrapped values, valid rows and minibatches."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def agent_for(obs: ObsSpec) -> Agent:
 
 
 def rollout_with_ends(seed: int, obs: ObsSpec = VECTOR) -> Rollout:
-    """Episodes that end at random; where one does, the next row begins elsewhere than next_obs."""
+    """Return a rollout of episodes that end at random; the row after an end starts at another observation."""
     generator = torch.Generator().manual_seed(seed)
 
     def observations() -> Tensor:
@@ -82,7 +82,7 @@ POISON = 1e6
 
 
 def rollout_with_reset_rows(seed: int) -> Rollout:
-    """After each end a row in which the environment only reset itself, everything but its obs poisoned."""
+    """Return a rollout with a reset row after each end, with wrong values in everything except obs."""
     rollout = rollout_with_ends(seed)
     done = rollout.terminated | rollout.truncated
     for t in range(1, STEPS):  # no two ends in a row: the row between them resets
@@ -114,7 +114,7 @@ def values_one_by_one(agent: Agent, rollout: Rollout) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("obs", [VECTOR, Continuous((2, 2)), Discrete(40)])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_values_are_those_of_each_observation_and_its_true_successor(seed: int, obs: ObsSpec) -> None:
-    """At a termination V(s') is never read, so nothing is asked of it there."""
+    """At a termination V(s') is not used, so its value is arbitrary."""
     agent, rollout = agent_for(obs), rollout_with_ends(seed, obs)
     value, next_value = rollout_values(agent.critic, agent.normalizer, rollout)
     expected, expected_next = values_one_by_one(agent, rollout)
@@ -210,7 +210,7 @@ def test_estimating_changes_neither_agent_nor_rollout() -> None:
 
 
 def columns(rows: Batch | Rollout) -> dict[str, Tensor]:
-    """Every tensor by name, those of the observations among them."""
+    """Return every tensor by name, including those of the observations."""
     values = {field.name: getattr(rows, field.name) for field in fields(rows)}
     obs = values["obs"]
     if isinstance(obs, Observations):
@@ -219,7 +219,7 @@ def columns(rows: Batch | Rollout) -> dict[str, Tensor]:
 
 
 def numbered_batch(rows: int) -> Batch:
-    """Row k carries k in every column."""
+    """Return a batch in which every column of row k is k."""
     k = torch.arange(rows, dtype=torch.float32)
     return Batch(
         obs=Observations(torch.stack([k, k], 1), k.long()),
@@ -253,7 +253,7 @@ def test_minibatches_keep_the_columns_of_a_row_together() -> None:
 
 
 def test_rows_of_what_a_loss_takes_are_those_of_each_of_its_parts() -> None:
-    """Batches, observations, distributions and tensors are cut alike; what has no dimensions belongs to all rows."""
+    """Batches, observations, distributions and tensors select the same rows; scalars belong to all rows."""
     batch, index = numbered_batch(50), torch.tensor([7, 3, 3, 49])
     k = torch.arange(50.0)
     data = (

@@ -1,4 +1,4 @@
-"""Fitting a critic, and the arithmetic of minibatches."""
+"""Tests of the fit of a critic, and of the arithmetic of minibatches."""
 
 import math
 from dataclasses import replace
@@ -18,7 +18,7 @@ from tests.conftest import as_observations
 
 
 def linear_task() -> tuple[torch.nn.Module, Batch]:
-    """A critic without hidden layers, and targets that such a critic can meet exactly."""
+    """Return a critic without hidden layers, and targets that it can fit exactly."""
     generator = torch.Generator().manual_seed(0)
     critic = MLPCritic([], "tanh", 1.0, 1.0).make(Continuous((3,)), Discrete(2), generator)
     obs = torch.randn(64, 3, generator=generator)
@@ -53,7 +53,7 @@ def test_without_epochs_nothing_moves_and_no_loss_is_claimed() -> None:
 
 
 def test_a_critic_is_fitted_to_single_rows_whatever_sequences_they_lie_in() -> None:
-    """The critic reads no history: its fit is the same with a recurrent and with a feed-forward policy."""
+    """The critic does not use the history: its fit is the same with a recurrent and a feed-forward policy."""
     ends = []
     for recurrent in (False, True):
         critic, batch = linear_task()

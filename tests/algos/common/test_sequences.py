@@ -1,4 +1,4 @@
-"""A rollout cut into sequences gives a recurrent policy in learning what it had in acting."""
+"""Tests of sequences: a recurrent policy computes the same in learning as it did in acting."""
 
 import itertools
 from copy import deepcopy
@@ -43,7 +43,7 @@ def trainer_for(
 
 
 def recut(agent: Agent, length: int, burn_in: int) -> Agent:
-    """The same agent, that wants its experience cut otherwise."""
+    """Return the same agent with another sequence length and burn-in."""
     policy = deepcopy(agent.policy)
     assert policy.recurrent_state is not None
     policy.recurrent_state = RecurrentState(policy.recurrent_state.size, length, burn_in)
@@ -51,7 +51,7 @@ def recut(agent: Agent, length: int, burn_in: int) -> Agent:
 
 
 def moved(agent: Agent, scale: float) -> Agent:
-    """The same agent with other parameters."""
+    """Return the agent with perturbed parameters."""
     policy, generator = deepcopy(agent.policy), torch.Generator().manual_seed(3)
     with torch.no_grad():
         for p in policy.parameters():
@@ -61,7 +61,7 @@ def moved(agent: Agent, scale: float) -> Agent:
 
 @torch.no_grad()
 def logits(agent: Agent, rollout: Rollout) -> Tensor:
-    """[T, N, K] as learning sees them; 0 in rows that are not data."""
+    """Return the logits [T, N, K] in learning; 0 in invalid rows."""
     distribution = agent.policy(rollout_observations(agent, rollout))
     assert isinstance(distribution, Categorical)
     out = torch.zeros(*rollout.valid.shape, distribution.logits.shape[-1])
@@ -71,7 +71,7 @@ def logits(agent: Agent, rollout: Rollout) -> Tensor:
 
 @torch.no_grad()
 def walked(agent: Agent, rollout: Rollout, length: int, burn_in: int) -> Tensor:
-    """The same by walking from the state stored burn_in steps before each sequence, environment by environment."""
+    """Compute the same step by step from the state stored burn_in steps before each sequence."""
     policy = cast(RecurrentPolicy, agent.policy)
     assert rollout.recurrent_state is not None
     out = torch.zeros(*rollout.valid.shape, 2)
@@ -130,7 +130,7 @@ def test_a_boundary_resets_recurrent_states(make: Make) -> None:
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 @pytest.mark.parametrize(("length", "burn_in"), [*CUTS, (24, 0), (24, 30), (100, 7)])
 def test_sequences_are_walks_from_the_stored_state(make: Make, cell: str, length: int, burn_in: int) -> None:
-    """With other parameters than those that acted: of one sequence, of single rows, of a last one that is shorter."""
+    """With changed parameters, for one sequence, for single rows, and for a shorter last sequence."""
     trainer = trainer_for(make, cell=cell)
     trainer.runner.collect(trainer.agent)
     rollout = trainer.runner.collect(trainer.agent)
@@ -204,7 +204,7 @@ def test_minibatches_deal_out_every_row_once_in_whole_sequences(
 
 
 def accepted(rule: str) -> bool:
-    """Whether a rule takes a recurrent policy; a refusal gives its reason."""
+    """A rule supports a recurrent policy or is refused with a reason."""
     overrides = ["env=CartPole-v1", *small(rule), "policy=gru", "policy.sequence_length=1"]
     problems = problems_of(composed(*QUIET, *overrides))
     assert not problems or any("policy=gru" in problem for problem in problems), problems

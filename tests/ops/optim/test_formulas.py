@@ -1,4 +1,4 @@
-"""Directions of descent against what each of them sums up to."""
+"""Tests of gradient clipping, directions and schedules against closed forms."""
 
 import math
 
@@ -13,14 +13,14 @@ PROGRESS = [k / 20 for k in range(21)]
 
 
 def gradients(steps: int, size: int = 5) -> Tensor:
-    """Gradients [steps, size] of different sizes and signs."""
+    """Return gradients [steps, size] of different sizes and signs."""
     generator = torch.Generator().manual_seed(0)
     scale = 10.0 ** torch.linspace(-2, 2, steps, dtype=torch.float64)
     return scale.unsqueeze(-1) * torch.randn(steps, size, generator=generator, dtype=torch.float64)
 
 
 def adam(slopes: Tensor, beta1: float, beta2: float, epsilon: float) -> Tensor:
-    """The directions of Adam along a series of gradients, [steps, size]."""
+    """Return the directions of Adam for a series of gradients, [steps, size]."""
     first = second = total1 = total2 = torch.zeros_like(slopes[0])
     directions = []
     for slope in slopes:
@@ -48,7 +48,7 @@ def test_a_zero_gradient_is_clipped_to_itself() -> None:
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
 def test_equal_gradients_roll_to_the_sum_of_a_geometric_series(momentum: float) -> None:
-    """v_t = g (1 + μ + ... + μ^(t-1)), which goes to g / (1 - μ)."""
+    """v_t = g (1 + μ + ... + μ^(t-1)), which converges to g / (1 - μ)."""
     gradient, velocity = gradients(1)[0], torch.zeros(5, dtype=torch.float64)
     for t in range(1, 400):
         velocity = formulas.heavy_ball(gradient, velocity, momentum)
@@ -62,7 +62,7 @@ def test_equal_gradients_roll_to_the_sum_of_a_geometric_series(momentum: float) 
 def test_the_total_weight_is_what_the_weights_of_a_running_mean_add_up_to(
     beta: float, dtype: torch.dtype, error: float
 ) -> None:
-    """Those of m ← β m + (1 - β) x from m = 0: (1 - β) Σ β^age = 1 - β^t, however many they are."""
+    """The weights of m ← β m + (1 - β) x from m = 0 add up to (1 - β) Σ β^age = 1 - β^t for every t."""
     total = torch.zeros((), dtype=dtype)
     for t in range(1, 20_001):
         total = formulas.total_weight(total, beta)
@@ -99,7 +99,7 @@ def test_adam_knows_no_unit_of_the_loss() -> None:
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])
 def test_rmsprop_goes_by_the_root_of_the_mean_square(decay: float) -> None:
-    """Σ (1 - δ) δ^age g², this gradient's among them; the mean begins at 0 and is not set right for it."""
+    """The mean square is Σ (1 - δ) δ^age g² including this gradient; it starts at 0 without bias correction."""
     slopes, square = gradients(9), torch.zeros(5, dtype=torch.float64)
     for t, slope in enumerate(slopes, start=1):
         direction, square = formulas.rmsprop(slope, square, decay, 0.01)

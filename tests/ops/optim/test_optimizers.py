@@ -1,4 +1,4 @@
-"""Each step by hand and against torch.optim: clipping, the annealed rate, each optimizer's own rule, restarts."""
+"""Tests of optimizers against explicit steps and torch.optim: clipping, annealing, update formulas, restarts."""
 
 import copy
 from collections.abc import Callable
@@ -23,7 +23,7 @@ RATE = 0.1
 
 
 class Weights(nn.Module):
-    """Parameters and nothing else."""
+    """Module of parameters only."""
 
     def __init__(self, *start: Tensor) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ def start() -> Weights:
 
 
 def linear_loss(network: Weights, scale: float = 1.0) -> Tensor:
-    """A loss whose gradient is scale * GRADIENTS wherever it stands."""
+    """Loss whose gradient is scale * GRADIENTS at every point."""
     products = [(w * g).sum() for w, g in zip(network.weights, GRADIENTS, strict=False)]
     return scale * torch.stack(products).sum()
 
@@ -61,7 +61,7 @@ def moved(network: Weights) -> list[Tensor]:
 def test_a_step_of_sgd_is_the_rate_times_the_clipped_gradient(
     max_grad_norm: float | None, factor: float
 ) -> None:
-    """The norm is taken over all parameters together, and a shorter gradient is left as it is."""
+    """The norm is over all parameters together, and a shorter gradient is unchanged."""
     network = start()
     gradient_descent(network, max_grad_norm=max_grad_norm).step(linear_loss)
     for step, g in zip(moved(network), GRADIENTS, strict=True):
@@ -180,7 +180,7 @@ def test_after_a_restart_the_next_steps_are_the_same_bits(make: Callable[..., Gr
 
 @pytest.mark.parametrize("make", [adam_steps, gradient_descent])
 def test_a_step_starts_where_the_network_stands(make: Callable[..., GradientSteps]) -> None:
-    """Whoever else moves it in between: another rule's step, a restored checkpoint."""
+    """Also if other code changed the parameters in between, such as a restored checkpoint."""
     network, other = start(), start()
     steps = make(network)
     steps.step(linear_loss)
@@ -208,7 +208,7 @@ def test_rmsprop_is_equation_8_of_its_paper() -> None:
 
 
 def test_adamw_decays_weights_apart_from_the_gradient() -> None:
-    """Without a gradient adam leaves a weight; adamw takes learning_rate * weight_decay of it off each step."""
+    """Without a gradient, each step of AdamW subtracts learning_rate * weight_decay of a weight, and Adam nothing."""
     network = Weights(torch.tensor([2.0]))
     steps = AdamW(0.1, "constant", None, 0.9, 0.999, 1e-8, weight_decay=0.5).make(network, Eager())
     for _ in range(3):
@@ -249,7 +249,7 @@ peers = pytest.mark.parametrize(("make", "theirs"), PEERS.values(), ids=PEERS)
 
 
 def sloped(network: nn.Module, slopes: Tensor, aside: Tensor) -> Tensor:
-    """A loss whose gradient is `slopes`; it reaches the first parameter only where aside > 0."""
+    """Loss whose gradient is `slopes`; it depends on the first parameter only if aside > 0."""
     reached = list(network.parameters())[0 if float(aside) > 0 else 1 :]
     vector = torch.cat([p.reshape(-1) for p in reached])
     return (vector * slopes[len(slopes) - len(vector) :]).sum()
@@ -267,7 +267,7 @@ def test_twenty_steps_are_those_of_torch(
     dtype: torch.dtype,
     rtol: float,
 ) -> None:
-    """Clipped by their clip_grad_norm_, too; a parameter that every other loss does not reach is skipped there."""
+    """Torch clips by clip_grad_norm_, and skips a parameter in every step whose loss does not depend on it."""
     generator = torch.Generator().manual_seed(0)
     network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).to(dtype)
     twin = copy.deepcopy(network)
@@ -311,7 +311,7 @@ def test_what_a_loss_does_not_reach_keeps_all_that_is_remembered_of_it(
 
 
 def task() -> tuple[nn.Module, Batch]:
-    """A critic, and rows to fit it to."""
+    """Return a critic, and rows to fit it to."""
     generator = torch.Generator().manual_seed(0)
     critic = MLPCritic([8], "tanh", 1.0, 1.0).make(Continuous((3,)), Discrete(2), generator)
     empty, target = torch.zeros(50), torch.randn(50, generator=generator)
@@ -321,7 +321,7 @@ def task() -> tuple[nn.Module, Batch]:
 
 
 def weighted(critic: nn.Module, rows: Batch, weight: Tensor, price: Tensor) -> Tensor:
-    """A loss of all kinds of data: a batch, a tensor of as many rows, and a number."""
+    """Loss with all kinds of data: a batch, a tensor of as many rows, and a scalar."""
     error = (critic(rows.obs) - rows.value_target).square()
     return price * (weight * error).mean()
 
@@ -364,7 +364,7 @@ def test_the_losses_of_a_sweep_are_those_before_each_of_its_steps() -> None:
 
 
 def quadratic(network: Weights) -> Tensor:
-    """A bowl with its lowest point at 1, 2, ..., steeper in some directions than in others."""
+    """Quadratic with its minimum at 1, 2, ..., and a different curvature in each coordinate."""
     (w,) = network.weights
     goal = torch.arange(1, len(w) + 1, dtype=w.dtype)
     return 0.5 * (10.0 ** torch.arange(len(w)) * (w - goal).square()).sum()

@@ -1,4 +1,4 @@
-"""Steps of shared weights: in turns they are those of one, and out of turn nothing of another's is undone."""
+"""Tests of steps on shared weights: sequential steps equal those of one process, and no step undoes another."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def loss(net: nn.Module, x: Tensor) -> Tensor:
 
 
 def half(net: nn.Sequential, x: Tensor) -> Tensor:
-    """Knows nothing of the first layer."""
+    """Loss that does not depend on the first layer."""
     return net[2](x).mean()
 
 
@@ -59,7 +59,7 @@ def test_workers_that_take_turns_make_the_steps_and_moments_of_one(transform: Gr
 
 
 def test_a_step_from_an_old_copy_takes_its_gradient_there_and_undoes_nothing_of_others() -> None:
-    """Plain gradient descent: two steps from one copy are the sum of both, in whatever order."""
+    """With plain gradient descent, two steps from one copy add up in either order."""
     transform, (x, y) = HeavyBallTransform(momentum=0.0), data(2)
     start = flatten(own(transform).parameters)
     weights = start.clone()
@@ -127,7 +127,7 @@ def test_a_sweep_is_a_step_for_each_minibatch() -> None:
 
 
 def test_a_state_that_was_taken_does_not_change_with_the_steps_after_it() -> None:
-    """It is part of a checkpoint that is still to be written."""
+    """The state may belong to a checkpoint that is not yet written."""
     x, y = data(2)
     steps = own(TRANSFORMS["rmsprop"])
     weights = flatten(steps.parameters)
