@@ -1,4 +1,4 @@
-"""What is compared with what, at which step, on which scale; and what it cost."""
+"""Comparison of groups: runs, steps, scales and costs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +44,7 @@ def run(
     config: dict[str, Any] | None = None,
     others: dict[str, Series] | None = None,
 ) -> RecordedRun:
-    """A run with a return at each of its rows."""
+    """Return a run with a return in each row."""
     steps = np.asarray(steps, dtype=np.float64)
     returns = Series(steps, np.broadcast_to(np.asarray(values, dtype=np.float64), steps.shape).copy())
     return RecordedRun(
@@ -78,7 +78,7 @@ def groups(comparison: Comparison, env: str | None = "Walker2d-v4") -> dict[str,
 
 
 def test_values_are_linear_between_rows() -> None:
-    """The last of several rows at one step counts; the last row of a run holds after it."""
+    """The last of several rows at one step counts; after the last row its value is constant."""
     series = Series(np.array([10.0, 20.0, 20.0, 40.0]), np.array([1.0, 2.0, 3.0, 4.0]))
     at = series.interpolate(np.array([5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0]))
     np.testing.assert_array_equal(at, [np.nan, 1, 2, 3, 3.5, 4, 4])
@@ -87,8 +87,8 @@ def test_values_are_linear_between_rows() -> None:
     assert np.isfinite(values).all() and values[:, -1].tolist() == [3.5, 8.0]
 
 
-def test_runs_whose_rows_are_at_other_steps_rank_as_they_would_at_the_same_steps() -> None:
-    """Six updates, each of 2,000 steps and a few more; one run of nine ends a little earlier than the others."""
+def test_runs_with_rows_at_different_steps_rank_as_with_rows_at_the_same_steps() -> None:
+    """Six updates of slightly more than 2,000 steps each; one of nine runs ends a little earlier."""
     grows = {"slow": 10.0, "middle": 20.0, "fast": 30.0}
     runs = []
     for name, rate in grows.items():
@@ -105,7 +105,7 @@ def test_runs_whose_rows_are_at_other_steps_rank_as_they_would_at_the_same_steps
     assert any("8 of 9 runs have no row there" in note for note in comparison.notes)
 
 
-def test_a_metric_of_few_rows_is_compared_at_its_own_last_row() -> None:
+def test_a_metric_with_few_rows_is_compared_at_its_last_row() -> None:
     """Evaluations are rarer than rows: nothing is extrapolated to the end of the run."""
     tag = "eval/episode_return"
     runs = [
@@ -120,31 +120,31 @@ def test_a_metric_of_few_rows_is_compared_at_its_own_last_row() -> None:
     assert compared(*runs, metric=tag).panels[0].step == 600
 
 
-def test_scores_are_taken_at_the_last_step_that_all_share() -> None:
+def test_scores_are_taken_at_the_last_common_step() -> None:
     long = run("ppo", 0, 10 * np.arange(1.0, 11.0))
     short = run("ppo", 1, [5.0, 6.0], steps=[100, 450])
     found = groups(compared(long, short))["ppo"]
     assert sorted(found.scores[0]) == [6.0, 45.0]
 
 
-def test_a_failed_run_is_told_and_holds_nobody_back() -> None:
-    sound, burst = run("ppo", 0, 1.0), run("ppo", 1, 2.0, state="failed", steps=[100, 200])
-    comparison = compared(sound, burst)
+def test_a_failed_run_is_noted_and_does_not_limit_the_step() -> None:
+    finished, failed = run("ppo", 0, 1.0), run("ppo", 1, 2.0, state="failed", steps=[100, 200])
+    comparison = compared(finished, failed)
     assert groups(comparison)["ppo"].scores[0].tolist() == [1.0]
-    told = "\n".join(comparison.notes)
-    assert "failed: it burst" in told and "1 run left out (step 1,000 not reached)" in told
-    early = compared(sound, burst, at=200)
+    notes = "\n".join(comparison.notes)
+    assert "failed: it burst" in notes and "1 run left out (step 1,000 not reached)" in notes
+    early = compared(finished, failed, at=200)
     assert sorted(groups(early)["ppo"].scores[0]) == [1.0, 2.0]
 
 
-def test_a_run_that_holds_the_others_back_is_named() -> None:
+def test_a_run_that_limits_the_step_is_named() -> None:
     runs = [run("ppo", seed, 1.0) for seed in range(3)]
     comparison = compared(*runs, run("ppo", 3, 1.0, steps=[100]))
     assert any("leaves that run out" in note and "finished3" in note for note in comparison.notes)
     assert groups(comparison)["ppo"].scores[0].shape == (4,)
 
 
-def test_a_run_under_way_holds_nobody_back_who_has_finished() -> None:
+def test_a_running_run_does_not_limit_the_step_of_finished_runs() -> None:
     finished = [run("ppo", seed, 1.0) for seed in range(2)]
     begun = [run("ppo", seed, 2.0, state="running", steps=[100, 100 * seed]) for seed in (2, 3)]
     assert groups(compared(*finished, *begun))["ppo"].scores[0].tolist() == [1.0, 1.0]
@@ -168,7 +168,7 @@ def test_groups_by_other_keys() -> None:
         compared(*runs, by=("seed",))
 
 
-def test_runs_that_differ_in_more_than_seeds_are_doubted() -> None:
+def test_runs_that_differ_in_more_than_seeds_cause_a_warning() -> None:
     runs = [run("ppo", seed, 1.0, config={"algo.clip_range": 0.1 * (1 + seed)}) for seed in range(2)]
     assert any("--by algo,algo.clip_range" in note for note in compared(*runs).notes)
     assert not any("differ" in note for note in compared(*runs, by=("algo.clip_range",)).notes)
@@ -176,7 +176,7 @@ def test_runs_that_differ_in_more_than_seeds_are_doubted() -> None:
     assert any("seed 0 more than once" in note for note in compared(*twice).notes)
 
 
-def test_normalised_scores_are_between_the_lowest_and_the_highest_of_each_environment() -> None:
+def test_normalized_scores_are_relative_to_the_lowest_and_highest_values_of_each_environment() -> None:
     runs = [
         run(algo, seed, scale * value + seed, env=env)
         for env, scale in (("Walker2d-v4", 1000.0), ("Hopper-v4", 10.0))
@@ -195,7 +195,7 @@ def test_normalised_scores_are_between_the_lowest_and_the_highest_of_each_enviro
         compared(*runs, reference={"Hopper-v4": (0.0, 1.0)})
 
 
-def test_an_environment_on_which_all_score_the_same_is_left_out_of_the_normalised() -> None:
+def test_an_environment_with_equal_scores_is_left_out_of_the_normalized_scores() -> None:
     runs = [
         run(algo, seed, value, env=env)
         for env, values in (
@@ -214,7 +214,7 @@ def test_an_environment_on_which_all_score_the_same_is_left_out_of_the_normalise
     assert len(groups(comparison, None)["ppo"].scores) == 2
 
 
-def test_the_order_of_runs_changes_nothing() -> None:
+def test_the_order_of_runs_does_not_matter() -> None:
     generator = np.random.default_rng(0)
     runs = [run(algo, seed, generator.normal(size=10)) for algo in ("ppo", "trpo") for seed in range(4)]
     there, back = compared(*runs), compared(*reversed(runs))
@@ -230,7 +230,7 @@ def test_the_area_is_the_mean_over_training() -> None:
     assert found.area.value == pytest.approx((10 * 400 + 5 * 100) / 900, abs=0.05)
 
 
-def test_what_it_takes_to_tell_two_groups_apart() -> None:
+def test_the_number_of_seeds_that_separates_two_groups() -> None:
     far = [run("ppo", seed, 100 + seed) for seed in range(5)] + [run("trpo", seed, seed) for seed in range(5)]
     (pair,) = compared(*far).panels[0].pairs
     assert (pair.first, pair.second, pair.probability.value) == ("ppo", "trpo", 1.0)
@@ -247,7 +247,7 @@ def test_what_it_takes_to_tell_two_groups_apart() -> None:
     )
 
 
-def test_what_cannot_be_compared() -> None:
+def test_unknown_metrics_and_unreached_steps_are_refused() -> None:
     with pytest.raises(UserError, match="did you mean 'rollout/episode_return_recent'"):
         compared(run("ppo", 0, 1.0), metric="rollout/episode_return_recnt")
     with pytest.raises(UserError, match=r"no run has reached it; .* from step 100 to 1,000"):
@@ -256,7 +256,7 @@ def test_what_cannot_be_compared() -> None:
         compared(run("ppo", 0, 1.0), at=50)
 
 
-def test_runs_without_an_ended_episode_blame_no_option() -> None:
+def test_the_message_about_runs_without_episodes_names_no_option() -> None:
     rows = Series(STEPS_OF_ROWS, STEPS_OF_ROWS)
     unended = replace(run("ppo", 0, 1.0), series={"health/kl": rows})
     with pytest.raises(
@@ -267,7 +267,7 @@ def test_runs_without_an_ended_episode_blame_no_option() -> None:
     assert any("1 run left out (no episode has ended)" in note for note in notes)
 
 
-def test_nothing_is_said_of_one_seed() -> None:
+def test_one_seed_has_no_interval_and_no_p_value() -> None:
     comparison = compared(run("ppo", 0, 2.0), run("trpo", 0, 1.0), run("trpo", 1, 1.5))
     (pair,) = comparison.panels[0].pairs
     assert (pair.probability, pair.p, pair.needed) == (None, None, None)
@@ -278,7 +278,7 @@ def test_nothing_is_said_of_one_seed() -> None:
 
 
 def test_environments_are_never_pooled() -> None:
-    """Versions, namespaces, and modules that have environments of one name."""
+    """Versions, namespaces, and modules with environments of the same name."""
     ids = ["Walker2d-v4", "Walker2d-v5", "ALE/Pong-v5", "Pong-v5", "a:Maze-v0", "b:Maze-v0"]
     runs = [
         run("ppo", seed, 1.0 + i, env=env.split(":")[-1], config={"env.id": env})
@@ -294,7 +294,7 @@ def test_environments_are_never_pooled() -> None:
     assert groups(compared(*registered), "Maze-v0")["ppo"].scores[0].shape == (2,)
 
 
-def test_counts_of_updates_add_up_and_rows_stand_for_those_that_were_not_logged() -> None:
+def test_counts_of_updates_add_up_and_rows_represent_unlogged_updates() -> None:
     rows = np.array([100.0, 200.0, 300.0])
     every = {
         "time/iteration": Series(rows, np.array([1.0, 2.0, 3.0])),
@@ -316,7 +316,7 @@ def test_counts_of_updates_add_up_and_rows_stand_for_those_that_were_not_logged(
 
 
 @pytest.mark.system
-def test_what_real_runs_cost(make: Make, tmp_path: Path) -> None:
+def test_costs_of_real_runs(make: Make, tmp_path: Path) -> None:
     """PPO's gradient steps follow from its config, TRPO's Fisher products from its rows."""
     for seed in (0, 1):
         make("env=CartPole-v1", "algo=ppo", "algo.minibatch_size=64", f"seed={seed}", name=f"p{seed}").train()
@@ -347,7 +347,7 @@ def test_what_real_runs_cost(make: Make, tmp_path: Path) -> None:
 
 
 def test_health_of_the_last_tenth() -> None:
-    """Of twenty rows up to step 1,000 the two behind step 900."""
+    """Two of twenty rows up to step 1,000 are after step 900."""
     rows = np.arange(50.0, 1050.0, 50.0)
     kl = Series(rows, np.array([5.0] * 18 + [1.0, 3.0]))
     found = groups(compared(run("ppo", 0, 1.0, steps=rows, others={"health/kl": kl})))["ppo"].health[
@@ -357,7 +357,7 @@ def test_health_of_the_last_tenth() -> None:
 
 
 def test_health_at_a_step_between_two_rows() -> None:
-    """With long updates the last tenth before a step often has no row of its own."""
+    """With long updates, the last tenth before a step often contains no row."""
     rows = np.array([400.0, 800.0, 1200.0])
     kl = Series(rows, np.array([1.0, 2.0, 3.0]))
     one = run("ppo", 0, 1.0, steps=rows, others={"health/kl": kl})
@@ -368,7 +368,7 @@ def test_health_at_a_step_between_two_rows() -> None:
     assert found.health_curves["health/kl"].x[-1] <= 800
 
 
-def test_a_reference_is_numbers_low_and_high(tmp_path: Path) -> None:
+def test_a_reference_file_has_a_low_and_a_high_score(tmp_path: Path) -> None:
     path = tmp_path / "reference.yaml"
     path.write_text("Walker2d-v4: [0, 5000.0]\n")
     assert read_reference(path) == {"Walker2d-v4": (0.0, 5000.0)}

@@ -1,4 +1,4 @@
-"""`pgx compare` from the command line to the files that it leaves."""
+"""`pgx compare` from the command line to its files."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ CLEANRL = "cleanrl:ppo_continuous_action"
 
 @pytest.fixture
 def runs(make: Make, tmp_path: Path) -> Path:
-    """Two rules of pgx on two environments over two seeds, beside a run of each of two other libraries."""
+    """Two rules of pgx on two environments with two seeds, and a run of each of two other libraries."""
     for env in ("CartPole-v1", "Pendulum-v1"):
         for algo in ("a2c", "ppo"):
             for seed in (0, 1):
@@ -39,7 +39,7 @@ def runs(make: Make, tmp_path: Path) -> Path:
 
 
 class Resources(HTMLParser):
-    """What a page would fetch, and what it would run."""
+    """Parser that collects what a page would fetch, and refuses scripts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Resources(HTMLParser):
 
 
 @pytest.mark.system
-def test_everything_that_it_leaves(command: Command, runs: Path, tmp_path: Path) -> None:
+def test_all_files_of_the_report(command: Command, runs: Path, tmp_path: Path) -> None:
     out = tmp_path / "report"
     code, said, err = command("compare", str(runs), "--out", str(out), "--resamples", "200")
     assert code == 0, err
@@ -87,10 +87,10 @@ def test_everything_that_it_leaves(command: Command, runs: Path, tmp_path: Path)
     for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
         assert (out / name).stat().st_size > 1000
         assert (out / name).with_suffix(".png").read_bytes().startswith(b"\x89PNG")
-    assert "100 episodes" in text  # what is not quite the same about the others' numbers
+    assert "100 episodes" in text  # differences between the metrics of the libraries
 
 
-def test_one_bad_run_is_a_warning(command: Command, make: Make, tmp_path: Path) -> None:
+def test_an_unreadable_run_causes_a_warning(command: Command, make: Make, tmp_path: Path) -> None:
     for seed in (0, 1):
         make("env=CartPole-v1", "algo=a2c", f"seed={seed}", name=f"run{seed}").train()
     make("env=CartPole-v1", "algo=a2c", name="bad").train()
@@ -110,7 +110,7 @@ def test_one_bad_run_is_a_warning(command: Command, make: Make, tmp_path: Path) 
     assert code == 2 and "no run with metrics in these folders; 1 have none" in err
 
 
-def test_what_is_wrong_is_said_in_a_line(
+def test_user_errors_have_one_line(
     command: Command, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     empty = tmp_path / "empty"
@@ -127,7 +127,7 @@ def test_what_is_wrong_is_said_in_a_line(
     ]:
         code, _, err = command("compare", *arguments)
         assert code == 2 and line in err and "Traceback" not in err
-    monkeypatch.setitem(sys.modules, "matplotlib", None)  # how Python notes that an import finds nothing
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # makes the import fail
     code, _, err = command("compare", run, "--out", str(tmp_path / "out"))
     assert code == 2 and "pip install 'pgx-rl[plots]'" in err
-    assert command("compare", run)[0] == 0  # tables want no plots
+    assert command("compare", run)[0] == 0  # tables need no matplotlib

@@ -1,4 +1,4 @@
-"""`pgx doctor`: runs that were made sick on purpose are told what they have, healthy ones that they are."""
+"""`pgx doctor` finds problems in runs that were broken on purpose, and none in healthy runs."""
 
 import json
 import math
@@ -26,9 +26,9 @@ from tests.conftest import Make
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "doctor.md"
 
-# Twelve updates of 512 rows: what a rule does wrong, it does from the first.
+# Twelve updates of 512 rows. Problems appear from the first update.
 BATCHES = ["env=CartPole-v1", "env.num_envs=16", "runner.rollout_steps=32", "trainer.total_steps=6144"]
-# And a hundred of 80 rows.
+# A hundred updates of 80 rows.
 STEPS = [
     "env=CartPole-v1",
     "env.num_envs=16",
@@ -40,7 +40,7 @@ EPISODES = ["env=CartPole-v1", "env.num_envs=16", "trainer.total_steps=6000"]
 PASSES = ["algo.epochs=4", "algo.minibatch_size=128"]
 FIT = ["algo.critic_minibatch_size=128", "algo.critic_epochs=4"]
 PPO = ["algo=ppo", *BATCHES, *PASSES]
-# Of a PPO as it is by default: it takes as many steps on a batch to move far.
+# PPO with its default minibatches: large changes need that many gradient steps.
 LARGE = ["algo=ppo", "env=CartPole-v1", "env.num_envs=16", "runner.rollout_steps=64"]
 TRPO = ["algo=trpo", *BATCHES, *FIT]
 NPG = ["algo=npg", *BATCHES, *FIT]
@@ -48,7 +48,7 @@ A2C = ["algo=a2c", *STEPS]
 VTRACE = ["algo=vtrace", *STEPS]
 PAID = ["env=tests.environments:PaidCartPole-v0", "env.backend=gymnasium", "env.num_threads=null"]
 
-SICK = [
+BROKEN = [
     ("learning rate too high", [*LARGE, "trainer.total_steps=6144", "optimizer.learning_rate=3e-2"]),
     ("learning rate too high", [*A2C, "optimizer.learning_rate=7e-2"]),
     ("learning rate too high", ["algo=reinforce", *EPISODES, "optimizer.learning_rate=1"]),
@@ -94,7 +94,7 @@ HEALTHY = [
 
 
 def diagnosed(make: Make, overrides: list[str]) -> tuple[DiagnosedRun, Diagnosis]:
-    """A real run, and what is found in its folder."""
+    """Train a run; return it and its diagnosis."""
     trainer = make(*overrides)
     trainer.train()
     run = load(trainer.run_dir)
@@ -103,12 +103,12 @@ def diagnosed(make: Make, overrides: list[str]) -> tuple[DiagnosedRun, Diagnosis
 
 HERE = ("steps too short", "no reward", "entropy bonus too large", "numbers not finite")
 CASES = [
-    pytest.param(*case, marks=[] if case[0] in HERE else pytest.mark.system) for case in SICK
+    pytest.param(*case, marks=[] if case[0] in HERE else pytest.mark.system) for case in BROKEN
 ]  # the others in `make test-all`
 
 
 @pytest.mark.parametrize(("name", "overrides"), CASES, ids=lambda x: x if isinstance(x, str) else "")
-def test_what_a_run_was_made_sick_with_is_named_first(make: Make, name: str, overrides: list[str]) -> None:
+def test_an_injected_problem_is_found_first(make: Make, name: str, overrides: list[str]) -> None:
     run, diagnosis = diagnosed(make, overrides)
     assert [found.problem.name for found in diagnosis.found][:1] == [name], diagnosis
     first, *others = diagnosis.found
@@ -123,7 +123,7 @@ def test_what_a_run_was_made_sick_with_is_named_first(make: Make, name: str, ove
     [pytest.param(each, marks=[] if each in (PPO, A2C) else pytest.mark.system) for each in HEALTHY],
     ids=lambda overrides: overrides[0],
 )
-def test_a_healthy_run_gets_a_clean_bill(make: Make, overrides: list[str]) -> None:
+def test_no_problem_is_found_in_a_healthy_run(make: Make, overrides: list[str]) -> None:
     run, diagnosis = diagnosed(make, overrides)
     assert diagnosis == Diagnosis((), {}, too_short=False)
     assert run.logged_updates() >= 5
@@ -132,7 +132,7 @@ def test_a_healthy_run_gets_a_clean_bill(make: Make, overrides: list[str]) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", ["ppo", "trpo", "a2c", "reinforce", "vtrace"])
-def test_a_run_of_default_values_gets_a_clean_bill(make: Make, name: str, seed: int) -> None:
+def test_no_problem_is_found_in_a_run_with_default_values(make: Make, name: str, seed: int) -> None:
     steps = {"ppo": 128, "trpo": 128, "a2c": 5, "vtrace": 20}.get(name)
     rollout = [] if steps is None else [f"runner.rollout_steps={steps}"]
     sized = ["env.num_envs=16", *rollout, "trainer.total_steps=60000"]
@@ -141,7 +141,7 @@ def test_a_run_of_default_values_gets_a_clean_bill(make: Make, name: str, seed: 
 
 
 def walker(**metrics: float) -> list[dict[str, Any]]:
-    """Rows of a run whose metrics never move."""
+    """Return rows with constant metrics."""
     tags = {metric.key: metric.tag for metric in TABLE}
     return [{"step": 100 * i} | {tags[key]: value for key, value in metrics.items()} for i in range(1, 11)]
 
@@ -150,7 +150,7 @@ CONFIG = {"algo": {"name": "trpo", "max_kl": 0.1, "damping": 0.6, "line_search_s
           "runner": {"name": "sync", "lag": 0}, "env": {"scale_reward": True}}  # fmt: skip
 
 
-def test_metrics_that_a_run_lacks_are_told_of_and_the_rest_is_looked_at() -> None:
+def test_missing_metrics_are_reported_and_the_others_are_checked() -> None:
     run = DiagnosedRun(walker(kl=0.9, ess=0.9), CONFIG)
     diagnosis = diagnose(run)
     assert [found.problem.name for found in diagnosis.found] == ["trust region too wide"]
@@ -158,7 +158,7 @@ def test_metrics_that_a_run_lacks_are_told_of_and_the_rest_is_looked_at() -> Non
     assert "ESS collapse" not in diagnosis.missing_metrics
 
 
-def test_a_cause_takes_its_symptoms_with_it() -> None:
+def test_consequences_are_listed_under_their_cause() -> None:
     found = diagnose(DiagnosedRun(walker(kl=0.9, ess=0.1), CONFIG)).found
     assert [(one.problem.name, one.caused_by) for one in found] == [
         ("trust region too wide", None),
@@ -173,7 +173,7 @@ def names(rows: list[dict[str, Any]], config: dict[str, Any], **summary: Any) ->
 
 
 def rising(key: str, values: list[float], **metrics: float) -> list[dict[str, Any]]:
-    """Rows in which one metric changes."""
+    """Return rows in which one metric changes."""
     tags = {metric.key: metric.tag for metric in TABLE}
     return [row | {tags[key]: value} for row, value in zip(walker(**metrics), values, strict=True)]
 
@@ -183,7 +183,7 @@ REINFORCE = {"algo": {"name": "reinforce", "normalize_advantage": False},
 FALLS, RISES = [2.0 - 0.1 * i for i in range(10)], [2.0 + 0.1 * i for i in range(10)]
 
 
-def test_a_policy_that_does_not_move_is_named_unless_its_return_rises() -> None:
+def test_a_policy_that_does_not_move_is_a_problem_unless_its_return_rises() -> None:
     still = {"kl": 1e-9, "learning_rate": 0.01, "episode_return_min": 0.0, "episode_return_max": 0.0}
     poor = rising("episode_return_recent", [0.0, 0.05] * 5, **still | {"episode_return_max": 1.0})
     run = DiagnosedRun(poor, REINFORCE)
@@ -204,8 +204,8 @@ def test_a_policy_that_does_not_move_is_named_unless_its_return_rises() -> None:
     assert (first.problem.name, second.caused_by) == ("steps too short", "steps too short")
 
 
-def test_the_annealed_end_of_a_run_says_nothing_of_its_steps_and_the_rest_does() -> None:
-    """Steps that are short because the rate is annealed are as they should be; before that they are not."""
+def test_short_steps_count_only_before_the_learning_rate_is_annealed() -> None:
+    """Steps that are short because the learning rate is annealed are healthy."""
     ppo = {"algo": {"name": "ppo"}, "optimizer": {"name": "adam", "learning_rate": 1e-3}}
     annealed = (1e-3 * np.linspace(1.0, 0.0, 40)).tolist()
 
@@ -227,7 +227,7 @@ def test_the_annealed_end_of_a_run_says_nothing_of_its_steps_and_the_rest_does()
     assert found([0.01] * 40, annealed) == []
 
 
-def test_zero_advantages_are_no_reason_for_a_higher_learning_rate() -> None:
+def test_zero_advantages_explain_short_steps() -> None:
     metrics = {"kl": 0.0, "learning_rate": 3e-4, "advantage_std": 0.0, "episode_return_recent": 15.0,
                    "episode_return_min": 10.0, "episode_return_max": 20.0}  # fmt: skip
     config = {"algo": {"name": "ppo", "minibatch_size": 1, "normalize_advantage": "minibatch"},
@@ -260,13 +260,13 @@ def test_returns_that_never_differ_are_no_signal() -> None:
 
 
 def lasting(returns: list[float], lengths: list[float]) -> list[dict[str, Any]]:
-    """Rows with these returns and lengths of episodes."""
+    """Return rows with these returns and episode lengths."""
     rows = rising("episode_return_recent", returns)
     return [row | {"rollout/episode_length": length} for row, length in zip(rows, lengths, strict=True)]
 
 
-def test_a_return_that_falls_while_rewards_a_step_rise_is_a_matter_of_the_horizon() -> None:
-    """At a discount of 0.99, 1,000 steps at 1 a step are worth 100, and 170 steps at 2.2 are worth 180."""
+def test_a_return_that_falls_while_rewards_per_step_rise_indicates_a_short_horizon() -> None:
+    """At a discount of 0.99, 1,000 rewards of 1 have the value 100, and 170 rewards of 2.2 the value 180."""
     stood, lunged = ([1000.0] * 6, [1000.0] * 6), ([370.0] * 4, [170.0] * 4)
     returns, lengths = (one + other for one, other in zip(stood, lunged, strict=True))
     (found,) = diagnose(DiagnosedRun(lasting(returns, lengths), CONFIG)).found
@@ -278,7 +278,7 @@ def test_a_return_that_falls_while_rewards_a_step_rise_is_a_matter_of_the_horizo
     assert names(lasting(returns[:6] + [800.0] * 4, lengths), CONFIG) == []  # little is gone
 
 
-def test_actions_outside_the_bounds_are_named_where_entropy_rises() -> None:
+def test_actions_outside_the_bounds_are_a_problem_if_entropy_rises() -> None:
     gaussian = CONFIG | {"policy": {"log_std_init": 0.0, "continuous": "gaussian"}}
     run = DiagnosedRun(rising("entropy", RISES, clipped_action_fraction=0.9), gaussian)
     (found,) = diagnose(run).found
@@ -294,24 +294,22 @@ def test_actions_outside_the_bounds_are_named_where_entropy_rises() -> None:
 @pytest.mark.parametrize("dimensions", [1, 6])
 @pytest.mark.parametrize("log_std", [-1.0, -2.0])
 @pytest.mark.parametrize("squashed", [0.0, 3.0])
-def test_a_standard_deviation_that_grows_tenfold_is_named(
-    dimensions: int, log_std: float, squashed: float
-) -> None:
-    """Whatever entropy a run begins with; that of a squashed Gaussian is lower, and does not tell the dimensions."""
+def test_a_tenfold_standard_deviation_is_a_problem(dimensions: int, log_std: float, squashed: float) -> None:
+    """For any initial entropy; that of a squashed Gaussian is lower, so the dimensions do not follow from it."""
     config = CONFIG | {"policy": {"log_std_init": log_std}}
 
     def grown(factor: float) -> list[str]:
         widths = np.linspace(log_std, log_std + math.log(factor), 10)
         entropy = dimensions * (widths + 0.5 * math.log(2 * math.pi * math.e)) - squashed
-        told = {"action_dimensions": dimensions} if squashed else {}
-        found = names(rising("entropy", entropy.tolist()), config, **told)
+        summary = {"action_dimensions": dimensions} if squashed else {}
+        found = names(rising("entropy", entropy.tolist()), config, **summary)
         return [name for name in found if name == "standard deviation explodes"]
 
     assert grown(100.0) == ["standard deviation explodes"]
     assert grown(9.0) == []
 
 
-def test_the_summary_of_a_run_has_the_dimensions_of_its_actions(make: Make) -> None:
+def test_the_summary_has_the_number_of_action_dimensions(make: Make) -> None:
     of_two = ["algo=a2c", "env=tests.environments:Counter-v0", "env.backend=gymnasium"]
     assert make(*of_two).train()["action_dimensions"] == 2
     assert make("algo=a2c", "env=CartPole-v1", name="discrete").train()["action_dimensions"] is None
@@ -322,7 +320,7 @@ ENV_NAN = "NotFiniteError: iteration 1: X-v0: the reward of environment 0, 1 is 
 
 
 @pytest.mark.parametrize("rows", [0, 1, 10])
-def test_how_a_run_ended_comes_first_whatever_its_length(
+def test_the_end_of_a_run_is_reported_first_for_any_length(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: int
 ) -> None:
     folder = written(tmp_path, walker(kl=0.01)[:rows])
@@ -333,19 +331,19 @@ def test_how_a_run_ended_comes_first_whatever_its_length(
         ("interrupted", None, 0),
     ]:
         (tmp_path / "summary.json").write_text(json.dumps({"status": status, "error": error, "steps": 123}))
-        found, out, _ = told(capsys, folder)
+        found, out, _ = diagnose_cli(capsys, folder)
         assert found == code
         ending = " ".join(" ".join(out.splitlines()[1:4]).split())
         assert ending.startswith(f"{status}: at 123 steps: {error or 'stopped before trainer.total_steps'}")
         assert ("healthy" in out) == (status == "interrupted" and rows == 10)
         assert ("Problem: numbers not finite" in out) == (error == NAN)
         assert ("Problem: environment not finite" in out) == (error == ENV_NAN)
-        record = json.loads(told(capsys, folder, "--json")[1])
+        record = json.loads(diagnose_cli(capsys, folder, "--json")[1])
         assert record["ended"]["state"] == status
         assert record["healthy"] is (False if code else True if rows == 10 else None)
 
 
-def test_the_check_of_a_failed_run_s_environment_makes_it_as_the_run_did(
+def test_the_check_command_has_the_keyword_arguments_of_the_environment(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     written(tmp_path, walker(kl=0.01)[:1])
@@ -353,36 +351,36 @@ def test_the_check_of_a_failed_run_s_environment_makes_it_as_the_run_did(
     OmegaConf.resolve(config)
     OmegaConf.save(config, tmp_path / "config.yaml")
     (tmp_path / "summary.json").write_text(json.dumps({"status": "failed", "error": "it burst", "steps": 1}))
-    out = told(capsys, str(tmp_path))[1]
+    out = diagnose_cli(capsys, str(tmp_path))[1]
     (line,) = [line for line in out.splitlines() if "pgx check" in line]
     said = shlex.split(line.partition(": ")[2])
     assert said == ["pgx", "check", "env=CartPole-v1", 'env.kwargs.task="up hill"', "env.kwargs.limit=null"]
     assert "1 logged update with health metrics" in out
 
 
-def test_a_killed_run_is_told_from_one_that_is_running(
+def test_a_killed_run_is_distinguished_from_a_running_one(
     make: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trainer = make(*A2C, "trainer.total_steps=800")
     trainer.train()
-    assert "a2c on CartPole-v1" in told(capsys, str(trainer.run_dir))[1].splitlines()[0]
+    assert "a2c on CartPole-v1" in diagnose_cli(capsys, str(trainer.run_dir))[1].splitlines()[0]
     (trainer.run_dir / "summary.json").unlink()
-    code, out, _ = told(capsys, str(trainer.run_dir))
+    code, out, _ = diagnose_cli(capsys, str(trainer.run_dir))
     assert code == 1 and out.splitlines()[1].startswith("killed: at ")
     assert f"  Resume: pgx train --resume {trainer.run_dir}" in out.splitlines()
     with lock_run(trainer.run_dir):
-        code, out, _ = told(capsys, str(trainer.run_dir))
+        code, out, _ = diagnose_cli(capsys, str(trainer.run_dir))
     assert code == 0 and not any(line.startswith("killed") for line in out.splitlines())
 
 
-def test_four_looks_are_too_few() -> None:
+def test_four_updates_are_too_few() -> None:
     rows = walker(kl=0.9, ess=0.1)
     assert diagnose(DiagnosedRun(rows[:4], CONFIG)) == Diagnosis((), {}, too_short=True)
     assert diagnose(DiagnosedRun(rows[:5], CONFIG)).found
 
 
-def test_a_solved_task_has_nothing_for_its_critic_to_explain() -> None:
-    """Where every episode returns the same a critic that is right to a hundredth explains less than nothing."""
+def test_an_accurate_critic_may_have_a_negative_explained_variance() -> None:
+    """If all episodes return the same, the explained variance of a critic with small errors is negative."""
     critic = {"critic_optimizer": {"name": "adam"}}
     small = diagnose(DiagnosedRun(walker(explained_variance=-2, critic_loss=1e-4), CONFIG | critic))
     large = diagnose(DiagnosedRun(walker(explained_variance=-2, critic_loss=0.5), CONFIG | critic))
@@ -390,7 +388,7 @@ def test_a_solved_task_has_nothing_for_its_critic_to_explain() -> None:
     assert [found.problem.name for found in large.found] == ["critic explains nothing"]
 
 
-def test_advice_names_the_knobs_that_the_run_has_with_their_values() -> None:
+def test_advice_has_the_keys_and_values_of_the_run() -> None:
     run = DiagnosedRun(walker(kl=0.9), CONFIG)
     (found,) = diagnose(run).found
     assert advice(found.problem, run) == ["lower algo.max_kl (now 0.1)", "raise algo.damping (now 0.6)"]
@@ -401,7 +399,7 @@ def test_advice_names_the_knobs_that_the_run_has_with_their_values() -> None:
     st.floats(-10, 10),
     st.floats(0.01, 1),
 )
-def test_a_spell_lies_in_the_run_and_is_as_long_as_it_says(
+def test_a_detection_lies_within_the_run_and_has_the_stated_fraction(
     values: list[float], bound: float, lasting: float
 ) -> None:
     curve = MetricCurve("kl", np.arange(1.0, len(values) + 1), np.array(values))
@@ -416,14 +414,14 @@ def test_a_spell_lies_in_the_run_and_is_as_long_as_it_says(
         assert math.isclose(seen.fraction, share)
 
 
-def test_one_odd_look_is_no_sickness() -> None:
+def test_a_single_outlier_is_not_a_problem() -> None:
     values = np.full(30, 0.01)
     values[10] = 1e6
     curve = MetricCurve("kl", np.arange(30.0), values)
     assert detect_lasting(curve, lambda medians: medians > 0.1, 0.01) is None
 
 
-def test_causes_stand_before_what_they_explain() -> None:
+def test_causes_precede_their_consequences() -> None:
     names = [problem.name for problem in PROBLEMS]
     assert len(set(names)) == len(names)
     for place, problem in enumerate(PROBLEMS):
@@ -431,22 +429,22 @@ def test_causes_stand_before_what_they_explain() -> None:
             assert explained in names[place + 1 :], f"{problem.name} explains {explained}"
 
 
-def test_every_sickness_that_can_be_made_here_is_made() -> None:
-    """The rest needs a simulator, or more than a few seconds, or is seen in rows that the tests below write."""
+def test_every_problem_is_injected_or_tested_on_rows() -> None:
+    """Problems in `rest` need a simulator or more time, or are tested on written rows."""
     rest = {"policy lag truncates the weights", "conjugate gradient does not converge", "KL over its bound",
             "line search rejects", "gain below prediction", "ESS collapse", "clip fraction high",
             "gradient always clipped", "horizon too short",
             "return lost", "no signal", "advantages are all zero", "rewards are clipped",
             "actions outside the bounds", "standard deviation explodes", "environment not finite"}  # fmt: skip
-    assert {name for name, _ in SICK} | rest == {problem.name for problem in PROBLEMS}
+    assert {name for name, _ in BROKEN} | rest == {problem.name for problem in PROBLEMS}
 
 
-def test_the_page_holds_the_table() -> None:
+def test_the_page_contains_the_table() -> None:
     """`python -m pgx.analysis.diagnostics` prints it."""
     assert problem_table() in PAGE.read_text()
 
 
-def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+def diagnose_cli(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as ended:
         main(["doctor", *arguments])
     out, err = capsys.readouterr()
@@ -459,12 +457,12 @@ def written(folder: Path, rows: list[dict[str, Any]]) -> str:
     return str(folder)
 
 
-def test_words_name_the_sickness_its_evidence_and_the_knob(
+def test_the_report_has_the_problem_its_evidence_and_the_key(
     make: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trainer = make(*TRPO, "algo.max_kl=10", "trainer.total_steps=3072")
     trainer.train()
-    code, out, err = told(capsys, str(trainer.run_dir))
+    code, out, err = diagnose_cli(capsys, str(trainer.run_dir))
     assert code == 1 and err == ""
     lines = out.splitlines()
     assert lines[0].startswith(f"{trainer.run_dir}: trpo on CartPole-v1, 3,")
@@ -472,7 +470,7 @@ def test_words_name_the_sickness_its_evidence_and_the_knob(
     assert any(line.startswith("  Evidence: health/kl ") for line in lines)
     assert "  Try: lower algo.max_kl (now 10); raise algo.damping (now 0.6)" in lines
     assert "docs/algorithms/trpo.md" in lines[-1]
-    code, out, _ = told(capsys, str(trainer.run_dir), "--json")
+    code, out, _ = diagnose_cli(capsys, str(trainer.run_dir), "--json")
     record = json.loads(out)
     assert (
         code == 1 and record["healthy"] is False and record["problems"][0]["name"] == "trust region too wide"
@@ -480,24 +478,22 @@ def test_words_name_the_sickness_its_evidence_and_the_knob(
     assert record["problems"][0]["value"] > record["problems"][0]["bound"]
 
 
-def test_a_foreign_run_is_looked_at_as_far_as_its_files_go(
+def test_a_run_without_config_is_diagnosed_from_its_metrics(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, _ = told(capsys, written(tmp_path, walker(ess=0.9, episode_return=1.0)))
+    code, out, _ = diagnose_cli(capsys, written(tmp_path, walker(ess=0.9, episode_return=1.0)))
     assert code == 0 and "config.yaml is missing" in out and "metrics.jsonl has no" in out
 
 
-def test_a_short_run_is_said_to_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_short_run_is_reported_as_too_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = written(tmp_path, walker(kl=9.0)[:3])
-    code, out, _ = told(capsys, folder)
+    code, out, _ = diagnose_cli(capsys, folder)
     assert code == 0 and "too short to diagnose: 3 logged updates" in out and "healthy" not in out
-    assert json.loads(told(capsys, folder, "--json")[1])["healthy"] is None
+    assert json.loads(diagnose_cli(capsys, folder, "--json")[1])["healthy"] is None
 
 
-def test_a_folder_without_metrics_is_the_user_s_mistake(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, out, err = told(capsys, str(tmp_path))
+def test_a_folder_without_metrics_is_a_user_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = diagnose_cli(capsys, str(tmp_path))
     assert (
         code == 2
         and out == ""

@@ -1,4 +1,4 @@
-"""Runs are what their folders say, whoever wrote them, whole or not."""
+"""Reading of runs of pgx and of other libraries, complete or not."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ def test_a_run_of_pgx(make: Make, tmp_path: Path) -> None:
     assert run.series["rollout/episode_return_recent"].values[-1] == pytest.approx(summary["final_return"])
 
 
-def test_damaged_rows_are_skipped_and_a_torn_one_waited_for(make: Make, tmp_path: Path) -> None:
+def test_damaged_and_incomplete_rows_are_skipped(make: Make, tmp_path: Path) -> None:
     make(*CARTPOLE).train()
     whole = only(tmp_path)
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
@@ -54,7 +54,7 @@ def test_damaged_rows_are_skipped_and_a_torn_one_waited_for(make: Make, tmp_path
         np.testing.assert_array_equal(again.series[tag].values, series.values)
 
 
-def test_how_a_run_ended(make: Make, tmp_path: Path) -> None:
+def test_the_state_of_a_run(make: Make, tmp_path: Path) -> None:
     make(*CARTPOLE).train()
     with lock_run(tmp_path / "run"):
         assert only(tmp_path).state == "running"
@@ -66,9 +66,7 @@ def test_how_a_run_ended(make: Make, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("config", ["a: &x 1\nb: *x\n", "just text", "a: [1", "!!python/object:os.system {}"])
-def test_a_config_that_is_more_or_less_than_values_is_one_bad_run(
-    make: Make, tmp_path: Path, config: str
-) -> None:
+def test_a_run_with_an_invalid_config_is_reported(make: Make, tmp_path: Path, config: str) -> None:
     make(*CARTPOLE).train()
     shutil.copytree(tmp_path / "run", tmp_path / "bad")
     (tmp_path / "bad" / "config.yaml").write_text(config)
@@ -78,14 +76,14 @@ def test_a_config_that_is_more_or_less_than_values_is_one_bad_run(
     assert "bad" in line and "config.yaml" in line and "\n" not in line
 
 
-def test_a_run_without_rows_is_told(make: Make, tmp_path: Path) -> None:
+def test_a_run_without_rows_is_unreadable(make: Make, tmp_path: Path) -> None:
     make(*CARTPOLE).train()
     (tmp_path / "run" / "metrics.jsonl").write_text("")
     with pytest.raises(UnreadableError, match="no row"):
         read_pgx_run(tmp_path / "run")
 
 
-def test_a_run_s_events_tell_the_same_as_its_rows(make: Make, tmp_path: Path) -> None:
+def test_event_files_contain_the_same_values_as_rows(make: Make, tmp_path: Path) -> None:
     make(*CARTPOLE, "logger.tensorboard=true").train()
     rows, events = read_pgx_run(tmp_path / "run"), read_foreign(tmp_path / "run", {})
     for tag, series in rows.series.items():
@@ -93,7 +91,7 @@ def test_a_run_s_events_tell_the_same_as_its_rows(make: Make, tmp_path: Path) ->
         np.testing.assert_allclose(events.series[tag].values, series.values, rtol=1e-6)
 
 
-def test_what_stable_baselines3_writes(tmp_path: Path) -> None:
+def test_runs_of_stable_baselines3(tmp_path: Path) -> None:
     stable_baselines3(tmp_path / "Walker2d-v4" / "PPO_3", RISING)
     run = only(tmp_path)
     assert (run.source, run.env, run.algo, run.seed) == ("Stable-Baselines3", "Walker2d-v4", "sb3:PPO", "3")
@@ -108,10 +106,10 @@ def test_what_stable_baselines3_writes(tmp_path: Path) -> None:
     for tag, value in ours.items():
         assert run.series[tag].values == pytest.approx(value)
     assert run.series["algo/critic_loss"].values == pytest.approx(0.5 * LOSS)
-    assert run.series["train/std"].values == pytest.approx(0.9)  # pgx has no word for it
+    assert run.series["train/std"].values == pytest.approx(0.9)  # not a metric of pgx
 
 
-def test_what_cleanrl_writes(tmp_path: Path) -> None:
+def test_runs_of_cleanrl(tmp_path: Path) -> None:
     cleanrl(tmp_path / "runs" / "Hopper-v4__ppo_continuous_action__5__1700000000", RISING, "Hopper-v4", 5)
     run = only(tmp_path)
     name = ("CleanRL", "Hopper-v4", "cleanrl:ppo_continuous_action", "5")
@@ -127,7 +125,7 @@ def test_what_cleanrl_writes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("training", ["training", "train"])
-def test_what_tianshou_writes(tmp_path: Path, training: str) -> None:
+def test_runs_of_tianshou(tmp_path: Path, training: str) -> None:
     tianshou(tmp_path / "Ant-v4" / "trpo" / "2" / "240115-101010", RISING, training)
     run = only(tmp_path)
     assert (run.source, run.env, run.algo, run.seed) == ("Tianshou", "Ant-v4", "tianshou:trpo", "2")
@@ -138,7 +136,7 @@ def test_what_tianshou_writes(tmp_path: Path, training: str) -> None:
     np.testing.assert_array_equal(run.series["health/kl"].steps, 1000 * RISING)
 
 
-def test_tags_of_nobody_known_are_kept(tmp_path: Path) -> None:
+def test_unknown_tags_are_kept(tmp_path: Path) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(str(tmp_path / "mine" / "Pendulum-v1" / "seed4")) as writer:
@@ -147,7 +145,7 @@ def test_tags_of_nobody_known_are_kept(tmp_path: Path) -> None:
     assert (run.env, run.seed, run.last_step, list(run.series)) == ("Pendulum-v1", "4", 10, ["score"])
 
 
-def test_an_event_file_that_ends_within_a_record_is_read_up_to_there(tmp_path: Path) -> None:
+def test_an_event_file_that_ends_within_a_record_is_read_up_to_that_record(tmp_path: Path) -> None:
     stable_baselines3(tmp_path, RISING)
     (path,) = tmp_path.glob("events*")
     whole = read_events(tmp_path)[0]["rollout/ep_rew_mean"].values
@@ -159,7 +157,7 @@ def test_an_event_file_that_ends_within_a_record_is_read_up_to_there(tmp_path: P
     assert read_events(tmp_path)[0] == {}
 
 
-def test_a_resumed_run_s_second_file_replaces_what_the_first_had_from_there_on(tmp_path: Path) -> None:
+def test_the_file_of_a_resumed_run_replaces_later_rows_of_the_previous_file(tmp_path: Path) -> None:
     first, second = tmp_path / "a", tmp_path / "b"
     stable_baselines3(first, np.full(10, 1.0))
     stable_baselines3(second, np.full(8, 2.0))
@@ -185,14 +183,14 @@ def test_identities_from_folders(folder: str, expected: RunIdentity) -> None:
     assert identify(Path("/data") / folder, "x", {}, {}) == expected
 
 
-def test_what_the_user_says_beats_what_the_run_says_beats_its_folder(tmp_path: Path) -> None:
+def test_labels_of_the_user_override_those_of_the_run_and_its_folder(tmp_path: Path) -> None:
     cleanrl(tmp_path / "Ant-v4" / "PPO_1", RISING, "Hopper-v4", 5)
     said, _ = read_runs([parse_run_folder(f"{tmp_path}:env=Swimmer-v4,algo=mine")])
     assert (said[0].env, said[0].algo, said[0].seed) == ("Swimmer-v4", "mine", "5")
     assert only(tmp_path).env == "Hopper-v4"
 
 
-def test_places_that_are_none(tmp_path: Path) -> None:
+def test_invalid_folders_and_labels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         parse_run_folder(str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="did you mean 'env'"):
@@ -207,7 +205,7 @@ def test_a_folder_named_twice_is_read_once(make: Make, tmp_path: Path) -> None:
     assert len(runs) == 1
 
 
-def test_what_is_inside_of_a_run_is_no_run(make: Make, tmp_path: Path) -> None:
+def test_folders_inside_a_run_are_not_searched(make: Make, tmp_path: Path) -> None:
     make(*CARTPOLE).train()
     inner = tmp_path / "run" / "post_mortem" / "it"
     inner.mkdir(parents=True)

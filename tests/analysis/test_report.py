@@ -29,7 +29,7 @@ def found(scores: dict[str, list[float]], **others: Any) -> Verdict:
     return verdict(comparison.panels[0], METRIC, comparison.level)
 
 
-def test_a_clear_winner_is_named_with_the_difference_and_the_step() -> None:
+def test_the_headline_has_the_winner_the_difference_and_the_step() -> None:
     said = found(FAR)
     assert said.headline == "trpo leads ppo by 100.0 on Walker2d-v4 at step 1,000"
     details = " ".join(said.details)
@@ -43,7 +43,7 @@ def test_overlapping_groups_have_no_winner() -> None:
     assert "not below 0.05" in " ".join(said.details) and "more runs of each" in " ".join(said.details)
 
 
-def test_three_runs_are_told_that_they_cannot_be_enough() -> None:
+def test_three_runs_per_group_are_too_few() -> None:
     said = found({name: scores[:3] for name, scores in FAR.items()})
     assert said.headline.startswith("No clear winner")
     assert "run 4 seeds or more of each group" in " ".join(said.details)
@@ -56,7 +56,7 @@ def test_single_runs_are_no_evidence() -> None:
 
 
 def test_a_group_whose_mean_is_behind_does_not_lead() -> None:
-    """One run far below the others is no part of the interquartile mean, and all of the gap of the means."""
+    """A run far below the others does not affect the interquartile mean, but dominates the mean."""
     said = found({"trpo": [*[200.0 + i for i in range(7)], -90_000.0], "ppo": [100.0 + i for i in range(8)]})
     assert said.headline.startswith("No clear winner on Walker2d-v4 at step 1,000: trpo is")
     pair = Pair("a", "b", None, -1.0, 0.01, (8, 8), None)
@@ -66,7 +66,7 @@ def test_a_group_whose_mean_is_behind_does_not_lead() -> None:
     assert not _separated(replace(pair, gap=1.0, p=0.05))
 
 
-def test_one_group_has_nothing_to_lead() -> None:
+def test_a_single_group_has_no_winner() -> None:
     assert found({"ppo": FAR["ppo"]}).headline == "ppo on Walker2d-v4 at step 1,000: 101.5"
 
 
@@ -79,7 +79,7 @@ def test_a_group_that_learned_sooner_is_named() -> None:
     assert "soon has the higher score" in said.details[-1] and "learned sooner" in said.details[-1]
 
 
-def test_every_run_has_a_thin_curve_of_its_own_rows() -> None:
+def test_every_run_has_a_thin_curve_of_its_rows() -> None:
     values = np.arange(10.0)
     runs = [run(algo, seed, values + seed) for algo in ("ppo", "trpo") for seed in range(3)]
     panel = compared(*runs).panels[0]
@@ -90,8 +90,8 @@ def test_every_run_has_a_thin_curve_of_its_own_rows() -> None:
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("environment steps", "return (reward)")
 
 
-def test_health_is_drawn_where_values_are_zero_or_infinite() -> None:
-    """A policy that does not move has a KL of 0, which a logarithmic axis cannot show."""
+def test_health_metrics_that_are_zero_or_infinite_can_be_drawn() -> None:
+    """The KL of a policy that does not move is 0, which a logarithmic axis cannot show."""
     for values in (0.0, [*np.full(9, 0.01), np.inf], np.linspace(0.0, 0.1, 10)):
         kl = Series(STEPS_OF_ROWS, np.broadcast_to(np.asarray(values), STEPS_OF_ROWS.shape))
         panel = compared(run("ppo", 0, 1.0, others={HEALTH_TAGS[0]: kl})).panels[0]

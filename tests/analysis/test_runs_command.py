@@ -1,4 +1,4 @@
-"""`pgx runs` tells the state of runs from their folders."""
+"""`pgx runs` lists the state of runs from their folders."""
 
 import json
 import os
@@ -24,7 +24,7 @@ CARTPOLE = ["env=CartPole-v1", "algo=ppo"]
 
 @pytest.fixture
 def folder(make: Make, tmp_path: Path) -> Path:
-    """A run of each state."""
+    """Return a folder with a run in each state."""
     make(*CARTPOLE, name="finished").train()
     for name in ("running", "failed", "interrupted", "unreadable"):
         shutil.copytree(tmp_path / "finished", tmp_path / name)
@@ -39,7 +39,7 @@ def lines(folder: Path) -> dict[str, RunRow]:
     return {line.run: line for line in find_rows(folder, {})}
 
 
-def test_each_state_is_told(folder: Path) -> None:
+def test_the_state_of_each_run_is_listed(folder: Path) -> None:
     with lock_run(folder / "running"):
         found = lines(folder)
     assert set(found) == {"finished", "running", "failed", "interrupted", "unreadable"}
@@ -58,7 +58,7 @@ def test_each_state_is_told(folder: Path) -> None:
     assert found["running"].steps == done.steps and found["running"].recent_return == done.recent_return
 
 
-def test_the_newest_come_first(folder: Path) -> None:
+def test_the_newest_runs_come_first(folder: Path) -> None:
     for age, name in enumerate(["interrupted", "finished", "failed"]):
         for file in ("metrics.jsonl", "config.yaml", "summary.json", "run.lock"):
             if (path := folder / name / file).exists():
@@ -68,7 +68,7 @@ def test_the_newest_come_first(folder: Path) -> None:
     assert lines(folder)["failed"].age == pytest.approx(3000, abs=100)
 
 
-def test_a_look_reads_again_what_has_changed_and_nothing_else(folder: Path) -> None:
+def test_only_changed_runs_are_read_again(folder: Path) -> None:
     seen: dict = {}  # type: ignore[type-arg]
     first = {line.run: line for line in find_rows(folder, seen)}
     with lock_run(folder / "interrupted"):
@@ -80,7 +80,7 @@ def test_a_look_reads_again_what_has_changed_and_nothing_else(folder: Path) -> N
     assert second["failed"].error is first["failed"].error  # the very same, not an equal one
 
 
-def test_as_a_table_and_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_as_table_and_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["runs", str(folder)])
     out = capsys.readouterr().out
@@ -157,7 +157,7 @@ def test_a_folder_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.system
-def test_watching_goes_on_until_ctrl_c(folder: Path) -> None:
+def test_watch_continues_until_ctrl_c(folder: Path) -> None:
     command = [sys.executable, "-m", "pgx", "runs", str(folder), "--watch", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
         assert watching.stdout is not None and watching.stderr is not None

@@ -1,4 +1,4 @@
-"""Laws of the statistics over seeds, and scipy's word on those that it knows."""
+"""Laws of the statistics over seeds, and comparison with scipy."""
 
 import itertools
 
@@ -39,14 +39,14 @@ def test_the_interquartile_mean_is_scipy_s_trimmed_mean(x: Array) -> None:
     assert value([x], iqm) == pytest.approx(stats.trim_mean(x, 0.25), abs=1e-9)
 
 
-def test_the_interquartile_mean_by_hand() -> None:
+def test_the_interquartile_mean_of_known_scores() -> None:
     assert value([np.array([1000.0, 1.0, 2.0, 4.0, -1000.0])], iqm) == pytest.approx((1 + 2 + 4) / 3)
     assert value([np.array([1.0, 2.0, 9.0])], iqm) == 4.0  # of three the quarter is none
     # All environments' runs together: the lowest two and the highest two of eight are left out.
     assert value([np.array([0.0, 1.0, 2.0, 3.0]), np.array([4.0, 5.0, 6.0, 70.0])], iqm) == 3.5
 
 
-def test_the_median_is_of_environments_means_or_of_one_s_runs() -> None:
+def test_the_median_over_environments_or_over_runs() -> None:
     assert value([np.array([0.0, 1.0, 50.0])], median) == 1.0
     strata = [np.array([0.0, 2.0]), np.array([10.0, 12.0]), np.array([300.0, 500.0])]
     assert value(strata, median) == 11.0
@@ -64,7 +64,7 @@ def test_estimates_shift_and_scale_with_the_scores(statistic, x, y, factor, shif
 
 @RELAXED
 @given(x=scores, y=scores, order=st.randoms(use_true_random=False))
-def test_the_order_of_runs_changes_nothing(x, y, order) -> None:  # type: ignore[no-untyped-def]
+def test_the_order_of_runs_does_not_matter(x, y, order) -> None:  # type: ignore[no-untyped-def]
     other = list(x)
     order.shuffle(other)
     assert estimate([x, y], iqm, HOW) == estimate([np.array(other), y], iqm, HOW)
@@ -73,7 +73,7 @@ def test_the_order_of_runs_changes_nothing(x, y, order) -> None:  # type: ignore
     )
 
 
-def test_a_curve_s_interval_is_that_of_each_of_its_points() -> None:
+def test_the_interval_of_a_curve_is_pointwise() -> None:
     (x,) = drawn(6)
     low, high = interval([np.stack([x, 2 * x, 7 + 0 * x], axis=1)], iqm, HOW)
     alone = estimate([x], iqm, HOW)
@@ -82,13 +82,13 @@ def test_a_curve_s_interval_is_that_of_each_of_its_points() -> None:
     assert low[2] == high[2] == 7
 
 
-def test_runs_are_drawn_within_their_environment() -> None:
-    """Environments far apart: drawing across them would make the mean wander between 0 and 1000."""
+def test_runs_are_resampled_within_their_environment() -> None:
+    """With very different environments, resampling across them would spread the mean between 0 and 1000."""
     found = estimate([np.zeros(5), np.full(5, 1000.0)], mean, HOW)
     assert (found.low, found.value, found.high) == (500.0, 500.0, 500.0)
 
 
-def test_environments_weigh_alike_whatever_the_number_of_their_runs() -> None:
+def test_environments_have_equal_weight_for_any_number_of_runs() -> None:
     assert value([np.zeros(9), np.array([6.0])], mean) == 3.0
     assert value(profile([np.zeros(9), np.array([6.0])], np.array([0.0, 1.0])), mean).tolist() == [0.5, 0.5]
 
@@ -99,8 +99,8 @@ def test_one_run_has_no_interval() -> None:
 
 
 @pytest.mark.parametrize("draw", [lambda g, n: g.normal(0.0, 1.0, n), lambda g, n: g.uniform(-1.0, 1.0, n)])
-def test_intervals_cover_the_truth_as_often_as_they_say(draw) -> None:  # type: ignore[no-untyped-def]
-    """95% of them, for 30 runs of symmetric distributions about 0; for 3 runs, as the page warns, far fewer."""
+def test_intervals_have_the_stated_coverage(draw) -> None:  # type: ignore[no-untyped-def]
+    """95% for 30 runs of distributions symmetric about 0; far less for 3 runs."""
 
     def coverage(runs: int) -> float:
         generator = np.random.default_rng(1)
@@ -117,7 +117,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(draw) -> None:  # type: 
 
 @RELAXED
 @given(scores, scores)
-def test_improvement_of_one_is_none_of_the_other(x: Array, y: Array) -> None:
+def test_probabilities_of_improvement_are_complementary(x: Array, y: Array) -> None:
     there, back = probability_of_improvement([x], [y], HOW), probability_of_improvement([y], [x], HOW)
     assert there.value + back.value == pytest.approx(1.0)
     assert 0.0 <= there.value <= 1.0
@@ -127,7 +127,7 @@ def test_improvement_of_one_is_none_of_the_other(x: Array, y: Array) -> None:
 
 @RELAXED
 @given(scores, scores)
-def test_improvement_is_scipy_s_u_over_all_pairs(x: Array, y: Array) -> None:
+def test_improvement_equals_scipy_s_u_over_all_pairs(x: Array, y: Array) -> None:
     stats = pytest.importorskip("scipy.stats")
     u = stats.mannwhitneyu(x, y, alternative="greater").statistic
     assert probability_of_improvement([x], [y], HOW).value == pytest.approx(u / (len(x) * len(y)))
@@ -140,7 +140,7 @@ def test_improvement_is_averaged_over_environments_and_never_across_them() -> No
 
 @RELAXED
 @given(scores, scores)
-def test_profiles_fall_from_one_to_none_and_enclose_the_mean(x: Array, y: Array) -> None:
+def test_profiles_fall_from_one_to_zero_and_integrate_to_the_mean(x: Array, y: Array) -> None:
     low, high = min(x.min(), y.min()) - 1, max(x.max(), y.max()) + 1
     thresholds = np.linspace(low, high, 4001)
     shares = value(profile([x, y], thresholds), mean)
@@ -150,8 +150,8 @@ def test_profiles_fall_from_one_to_none_and_enclose_the_mean(x: Array, y: Array)
     assert low + area == pytest.approx(float(value([x, y], mean)), abs=(high - low) / 1000)
 
 
-def test_the_permutation_test_by_hand() -> None:
-    """Six ways to deal four runs to two groups, two of which part them as far."""
+def test_the_permutation_test_of_known_scores() -> None:
+    """Two of the six permutations separate the groups as far as the observed one."""
     x, y = np.array([0.0, 1.0]), np.array([2.0, 3.0])
     assert permutation_test([x], [y], draws=100, seed=0) == pytest.approx(2 / 6)
     assert permutation_test([x], [x], draws=100, seed=0) == 1.0
@@ -159,7 +159,7 @@ def test_the_permutation_test_by_hand() -> None:
     assert permutation_test([three], [three + 100], draws=100, seed=0) == pytest.approx(0.1)
 
 
-def test_the_permutation_test_over_environments_is_near_all_its_ways() -> None:
+def test_the_permutation_test_over_environments_approximates_all_permutations() -> None:
     x, y = drawn(3, 2, seed=3), drawn(2, 3, seed=4, shift=1.0)
     seen = abs(np.mean([a.mean() - b.mean() for a, b in zip(x, y, strict=True)]))
     gaps = []
@@ -173,8 +173,8 @@ def test_the_permutation_test_over_environments_is_near_all_its_ways() -> None:
 
 
 @pytest.mark.parametrize("draws", [1, 40])
-def test_p_is_never_0_however_far_apart_two_groups_are(draws: int) -> None:
-    """Of more ways than are tried, none of those tried may part the groups as far; the one that was seen does."""
+def test_p_is_never_0(draws: int) -> None:
+    """The observed permutation counts even if no random one separates the groups as far."""
     x = [np.arange(8.0), np.arange(8.0)]
     far = [1000.0 + scores for scores in x]
     assert (
@@ -183,7 +183,7 @@ def test_p_is_never_0_however_far_apart_two_groups_are(draws: int) -> None:
     assert permutation_test(x[:1], far[:1], draws, seed=0) == 1 / (1 + draws)
 
 
-def test_groups_that_are_alike_are_rarely_told_apart() -> None:
+def test_equal_groups_are_rarely_separated() -> None:
     generator = np.random.default_rng(0)
     p = [
         permutation_test([generator.normal(size=5)], [generator.normal(size=5)], draws=300, seed=0)
@@ -193,7 +193,7 @@ def test_groups_that_are_alike_are_rarely_told_apart() -> None:
     assert 0.4 < np.mean(p) < 0.62
 
 
-def test_the_number_of_seeds_shows_the_difference_four_times_in_five() -> None:
+def test_the_number_of_seeds_has_the_stated_power() -> None:
     stats = pytest.importorskip("scipy.stats")
     x, y = np.array([-1.0, 0.0, 1.0]), np.array([0.2, 1.2, 2.2])  # a difference of 1.2 standard deviations
     runs = seeds_to_separate(x, y, alpha=0.05, power=0.8)
@@ -204,7 +204,7 @@ def test_the_number_of_seeds_shows_the_difference_four_times_in_five() -> None:
     assert 0.78 <= power <= 0.86
 
 
-def test_seeds_fall_with_the_square_of_the_difference_and_are_none_without_one() -> None:
+def test_seeds_fall_with_the_square_of_the_difference() -> None:
     x = np.array([-1.0, 0.0, 1.0])
     few, many = (seeds_to_separate(x, x + gap, alpha=0.05, power=0.8) for gap in (0.2, 0.1))
     assert few is not None and many is not None

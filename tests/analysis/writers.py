@@ -1,4 +1,4 @@
-"""TensorBoard files as other libraries write them: their tags, their folders, their text, by torch's own writer."""
+"""Writers of TensorBoard files with the tags, folders and texts of other libraries, using torch's writer."""
 
 import time
 from pathlib import Path
@@ -10,7 +10,7 @@ LOSS = 8.0  # mean squared error, where pgx has half of it
 
 
 def stable_baselines3(folder: Path, returns: np.ndarray, every: int = 1000) -> None:
-    """A PPO run: its logger dumps after each rollout."""
+    """Write a PPO run, whose logger writes after each rollout."""
     with SummaryWriter(str(folder)) as writer:
         for i, earned in enumerate(returns, start=1):
             step = i * every
@@ -27,7 +27,7 @@ def stable_baselines3(folder: Path, returns: np.ndarray, every: int = 1000) -> N
 
 
 def cleanrl(folder: Path, returns: np.ndarray, env: str, seed: int, every: int = 100) -> None:
-    """A ppo_continuous_action run: each episode as it ends, losses after each update, evaluation after it all."""
+    """Write a ppo_continuous_action run: episodes as they end, losses after each update, evaluation at the end."""
     with SummaryWriter(str(folder)) as writer:
         said = {"exp_name": "ppo_continuous_action", "env_id": env, "seed": seed, "learning_rate": 0.0003}
         table = "|param|value|\n|-|-|\n" + "\n".join(f"|{key}|{value}|" for key, value in said.items())
@@ -46,7 +46,7 @@ def cleanrl(folder: Path, returns: np.ndarray, env: str, seed: int, every: int =
 
 
 def tianshou(folder: Path, returns: np.ndarray, training: str = "training", every: int = 1000) -> None:
-    """An on-policy run: collections and tests over environment steps, updates over their own number."""
+    """Write an on-policy run: collections and tests over environment steps, updates over the number of updates."""
     clock = time.time()
     with SummaryWriter(str(folder)) as writer:
         for i, earned in enumerate(returns, start=1):

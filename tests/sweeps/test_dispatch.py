@@ -1,4 +1,4 @@
-"""Jobs whose processes are killed: which of them failed is found out, and the others end as if nothing had been."""
+"""Jobs whose processes are killed: the failed job is identified and the others end normally."""
 
 import multiprocessing
 import os
@@ -19,7 +19,7 @@ from tests.command import Command
 
 
 def work(run: Path, deadly: bool) -> None:
-    """What a job does to its folder, or the first half of it. "failed" stands for any end that leaves a word."""
+    """Write the files of a job, or get killed. "failed" stands for any end that writes a summary."""
     run.mkdir(exist_ok=True)
     with lock_run(run):
         if deadly:
@@ -37,7 +37,7 @@ def launches() -> list[list[str]]:
 
 @pytest.fixture
 def pool(launches: list[list[str]]) -> Pool:
-    """A pool that, like joblib's, loses all its jobs when one of its processes is killed."""
+    """Return a launcher that, like joblib's, loses all jobs if a process is killed."""
 
     def launch(jobs: Sequence[Job]) -> None:
         launches.append([job.run_dir.name for job in jobs])
@@ -55,18 +55,20 @@ def jobs(folder: Path, *names: str) -> list[Job]:
 
 
 @pytest.mark.slow
-def test_one_deadly_job_costs_no_other_its_end(tmp_path: Path, pool: Pool, launches: list[list[str]]) -> None:
+def test_a_killed_job_does_not_prevent_the_others_from_ending(
+    tmp_path: Path, pool: Pool, launches: list[list[str]]
+) -> None:
     all_jobs = jobs(tmp_path, "a", "deadly", "b", "c", "deadly2", "d")
     launch_until_ended(tmp_path, all_jobs, pool)
     assert {job.run_dir.name: read_progress(job.run_dir).error for job in all_jobs} == {
         name: KILLED if "deadly" in name else "as it should"
         for name in ("a", "deadly", "b", "c", "deadly2", "d")
     }
-    assert ["deadly"] in launches and ["deadly2"] in launches  # each was found out alone
+    assert ["deadly"] in launches and ["deadly2"] in launches  # each was launched alone
 
 
-def test_a_killed_job_is_named_and_the_others_end(command: Command, tmp_path: Path) -> None:
-    """Through a launcher of one process for each job, as Ray is: by the status, and at the end of the sweep."""
+def test_a_killed_job_is_reported_and_the_others_end(command: Command, tmp_path: Path) -> None:
+    """With one process per job, as with Ray: in the status and at the end of the sweep."""
     plan = Plan(tuple(jobs(tmp_path, "a", "deadly", "b")), (), tmp_path, None)
     write_plan(tmp_path, plan)
 
@@ -95,15 +97,15 @@ def test_a_job_that_ended_is_not_launched_again(
     assert launches == [["a", "b"]]
 
 
-def test_a_launcher_that_begins_nothing_is_not_asked_for_ever(tmp_path: Path) -> None:
+def test_a_launcher_that_starts_nothing_is_not_called_forever(tmp_path: Path) -> None:
     launch_until_ended(tmp_path, jobs(tmp_path, "a"), lambda jobs: None)
     run = read_progress(tmp_path / "a")
     assert run.state == "failed" and "without starting" in str(run.error)
 
 
-def test_nothing_is_launched_once_a_stop_is_asked_for(tmp_path: Path) -> None:
+def test_nothing_is_launched_after_a_stop_request(tmp_path: Path) -> None:
     def launch(jobs: Sequence[Job]) -> None:
         (tmp_path / STOP_FILE).touch()
 
     launch_until_ended(tmp_path, jobs(tmp_path, "a", "b"), launch)
-    assert read_progress(tmp_path / "a").state == "waiting"  # nor is it called failed
+    assert read_progress(tmp_path / "a").state == "waiting"  # not failed

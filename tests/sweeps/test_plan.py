@@ -1,4 +1,4 @@
-"""What a sweep is stands in its file: the same jobs and folders whoever reads it."""
+"""Plans of sweeps: files, comparison with other plans, and overrides of jobs."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def plan(*overrides: tuple[str, ...], search: SearchConfig | None = None) -> Pla
 
 
 @pytest.mark.parametrize("search", [None, SEARCH])
-def test_what_is_written_is_read(tmp_path: Path, search: SearchConfig | None) -> None:
+def test_a_plan_is_read_as_it_was_written(tmp_path: Path, search: SearchConfig | None) -> None:
     written = plan(("seed=0",), ("seed=1", "env.kwargs={a: 'b c'}"), search=search)
     write_plan(tmp_path, written)
     assert read_plan(tmp_path) == written
@@ -104,14 +104,14 @@ def test_a_search_may_have_more_trials_and_nothing_else(tmp_path: Path) -> None:
         refuse_other_sweep(tmp_path, there, plan(search=replace(SEARCH, seed=1)), "pgx sweep resume here")
 
 
-def test_a_job_is_told_from_the_others_by_what_they_do_not_share() -> None:
+def test_the_label_of_a_job_has_the_overrides_that_differ() -> None:
     both = plan(("algo=ppo", "seed=0"), ("algo=ppo", "seed=1"))
     assert [both.label(job) for job in both.jobs] == ["seed=0", "seed=1"]
     only = plan(("algo=ppo", "seed=0"))
     assert only.label(only.jobs[0]) == "algo=ppo seed=0"
 
 
-def test_a_job_has_its_folder_and_its_share_of_threads_unless_it_says_so() -> None:
+def test_a_job_gets_its_folder_and_threads_unless_it_sets_them() -> None:
     asked = plan(("seed=0", "run_dir=elsewhere/${seed}"), ("seed=1", "env.num_threads=7"))
     first, second = (launch_overrides(asked, job, threads=2) for job in asked.jobs)
     cfg = compose(first)
@@ -120,7 +120,7 @@ def test_a_job_has_its_folder_and_its_share_of_threads_unless_it_says_so() -> No
     assert compose(launch_overrides(asked, asked.jobs[0], threads=None)).env.num_threads is None
 
 
-def test_the_command_that_repeats_a_job_leaves_out_the_folder_and_is_fit_for_a_shell() -> None:
+def test_the_command_of_a_job_has_no_folder_and_is_quoted_for_a_shell() -> None:
     job = Job(("env.kwargs={a: 'b c'}", "run_dir=x"), Path("x"))
     assert job.command == """pgx train 'env.kwargs={a: '"'"'b c'"'"'}'"""
 
@@ -153,7 +153,7 @@ def test_jobs_share_the_cores(launcher: dict[str, int | None], share: int | None
         ({"cpus_per_job": 1}, 99, None),  # Ray begins as many as it has cores for
     ],
 )
-def test_more_jobs_at_once_than_cores_are_told_once(
+def test_more_concurrent_jobs_than_cores_cause_a_warning(
     launcher: dict[str, Any], jobs: int, says: str | None
 ) -> None:
     line = oversubscription_warning(OmegaConf.create(launcher), jobs, cores=2)

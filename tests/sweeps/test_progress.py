@@ -1,4 +1,4 @@
-"""The state of a run is what its folder shows: from before it began until after its process was killed."""
+"""The state of a run follows from its folder, from before its start until after its process was killed."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ RUN = [
 ]
 
 
-def test_a_folder_that_is_not_there_waits(tmp_path: Path) -> None:
+def test_a_run_without_a_folder_is_waiting(tmp_path: Path) -> None:
     assert read_progress(tmp_path / "nowhere").state == "waiting"
     assert not resumable(tmp_path / "nowhere")
 
@@ -39,9 +39,7 @@ def test_a_run_is_running_while_it_runs_and_finished_after(make: Make, tmp_path:
     assert ended.steps >= 600 and ended.seconds > 0 and ended.final_return is not None
 
 
-def test_a_run_that_is_killed_is_interrupted_whatever_its_earlier_life_ended_in(
-    make: Make, tmp_path: Path
-) -> None:
+def test_a_killed_run_is_interrupted_for_any_end_of_its_previous_process(make: Make, tmp_path: Path) -> None:
     first = make(*RUN)
     stop_when(first, lambda state: state.step > 256, Stop("pruned"))
     assert first.train()["status"] == "pruned"
@@ -51,14 +49,12 @@ def test_a_run_that_is_killed_is_interrupted_whatever_its_earlier_life_ended_in(
     seen = []
     stop_when(again, lambda state: seen.append((tmp_path / "run" / "summary.json").exists()) or False)
     again.train()
-    assert not any(
-        seen
-    )  # a process killed now would leave no word, and in particular not that of its earlier life
+    assert not any(seen)  # a process killed now leaves no summary, and not that of the previous process
     (tmp_path / "run" / "summary.json").unlink()
     assert read_progress(tmp_path / "run").state == "interrupted"
 
 
-def test_a_run_that_is_given_up_has_a_checkpoint_of_where_it_was(make: Make, tmp_path: Path) -> None:
+def test_a_pruned_run_has_a_checkpoint_of_its_last_step(make: Make, tmp_path: Path) -> None:
     trainer = make(*RUN)
     stop_when(trainer, lambda state: state.step > 300, Stop("pruned"))
     summary = trainer.train()
@@ -76,14 +72,14 @@ def test_a_second_trainer_in_the_folder_is_refused_and_harms_nothing(make: Make,
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_a_failure_before_the_beginning_is_noted_and_leaves_room_for_another_try(tmp_path: Path) -> None:
+def test_a_failure_before_the_start_is_recorded_and_can_be_retried(tmp_path: Path) -> None:
     write_failure(tmp_path / "run", "no such robot")
     run = read_progress(tmp_path / "run")
     assert (run.state, run.error, run.steps) == ("failed", "no such robot", 0)
     refuse_existing_run(tmp_path / "run")
 
 
-def test_what_died_before_its_first_checkpoint_can_begin_anew(make: Make, tmp_path: Path) -> None:
+def test_a_run_that_ended_before_its_first_checkpoint_can_start_again(make: Make, tmp_path: Path) -> None:
     trainer = make(*RUN)
 
     def die(state: TrainingState) -> bool:
@@ -106,7 +102,7 @@ def run(state: str, steps: int, seconds: float, total: int | None = 1000) -> Pro
     return Progress(state, "E", steps, total, seconds, None, None)  # type: ignore[arg-type]
 
 
-def test_the_time_left_is_that_of_the_steps_left() -> None:
+def test_the_remaining_time_follows_from_the_remaining_steps() -> None:
     assert seconds_left([run("waiting", 0, 0.0, None)], 1) is None
     # 10 ms a step, 500 steps to go in one run and 1000 in another that has not begun.
     half, none = run("running", 500, 5.0), run("waiting", 0, 0.0, None)

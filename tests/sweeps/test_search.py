@@ -1,4 +1,4 @@
-"""A search: what is drawn from what, what the study is told, and that no trial is lost or told twice."""
+"""Searches: ranges, reports to the study, and no trial lost or reported twice."""
 
 import json
 import multiprocessing
@@ -45,7 +45,7 @@ def drawn(values: str) -> object:
     return distributions(replace(SEARCH, space={"key": values}))["key"]
 
 
-def test_hydra_s_words_for_ranges_are_drawn_from_as_they_say() -> None:
+def test_ranges_in_hydra_s_syntax() -> None:
     assert drawn("interval(0.1, 0.4)") == FloatDistribution(0.1, 0.4)
     assert drawn("tag(log, interval(1e-5, 1e-2))") == FloatDistribution(1e-5, 1e-2, log=True)
     assert drawn("int(interval(1, 8))") == IntDistribution(1, 8)
@@ -56,7 +56,7 @@ def test_hydra_s_words_for_ranges_are_drawn_from_as_they_say() -> None:
 
 
 @pytest.mark.parametrize("values", ["3", "range(4, 4)", "interval(2.0, 1.0)"])
-def test_what_cannot_be_drawn_from_is_refused_by_its_key(values: str) -> None:
+def test_an_invalid_range_is_refused_with_its_key(values: str) -> None:
     with pytest.raises(UserError, match=r"sweep\.space: key="):
         drawn(values)
 
@@ -68,7 +68,7 @@ def test_an_empty_space_is_refused() -> None:
 
 @pytest.mark.system
 @pytest.mark.parametrize("name", choices("sweep"))
-def test_every_search_that_is_offered_is_valid_at_its_corners(name: str) -> None:
+def test_every_search_preset_is_valid_at_its_bounds(name: str) -> None:
     cfg = compose([f"sweep={name}"])
     validate(cfg)
     search = SearchConfig(**{str(k): v for k, v in OmegaConf.to_container(cfg.sweep).items()})
@@ -89,7 +89,7 @@ def test_a_search_s_own_values_are_checked() -> None:
 
 
 @pytest.mark.system
-def test_trials_draw_within_the_space_and_not_all_the_same(tmp_path: Path) -> None:
+def test_trials_have_different_values_within_the_space(tmp_path: Path) -> None:
     trials = [Trial(tmp_path, SEARCH, tmp_path / f"{n}", n) for n in range(8)]
     cfgs = [compose(list(trial.overrides)) for trial in trials]
     for cfg in cfgs:
@@ -110,7 +110,7 @@ def test_the_same_seed_draws_the_same_trials(tmp_path: Path) -> None:
     assert one != sequence(tmp_path / "three", replace(SEARCH, seed=7))
 
 
-def test_a_study_is_named_after_its_sweep_and_its_trials_say_where_their_runs_are(tmp_path: Path) -> None:
+def test_a_study_has_the_name_of_its_sweep_and_the_folders_of_its_runs(tmp_path: Path) -> None:
     folder = tmp_path / "my_sweep"
     folder.mkdir()
     Trial(folder, SEARCH, folder / "run", 0).describe(seed=3)
@@ -121,7 +121,7 @@ def test_a_study_is_named_after_its_sweep_and_its_trials_say_where_their_runs_ar
     assert moved.study_name == "my_sweep" and len(moved.trials) == 1
 
 
-def test_who_resumes_a_run_resumes_its_trial(tmp_path: Path) -> None:
+def test_a_resumed_run_resumes_its_trial(tmp_path: Path) -> None:
     first = Trial(tmp_path, SEARCH, tmp_path / "run", 0)
     report = first.pruning().rejects
     assert not report(150, 3.0)
@@ -134,7 +134,7 @@ def test_who_resumes_a_run_resumes_its_trial(tmp_path: Path) -> None:
 
 
 @pytest.mark.system
-def test_a_trial_worse_than_the_median_at_the_same_step_is_given_up_after_the_warm_up(tmp_path: Path) -> None:
+def test_a_trial_below_the_median_is_pruned_after_the_warm_up(tmp_path: Path) -> None:
     for n, level in enumerate((50.0, 60.0)):
         report = Trial(tmp_path, SEARCH, tmp_path / f"{n}", n).pruning().rejects
         assert not any(report(steps, level) for steps in (130, 230, 330))
@@ -144,7 +144,7 @@ def test_a_trial_worse_than_the_median_at_the_same_step_is_given_up_after_the_wa
     assert not bad(110, 1.0)  # within warmup_steps
     assert not bad(205, None)  # no episode has ended
     assert bad(310, 1.0)
-    # A life that died between its report and its end has told the study, and not acted on the answer.
+    # A process that crashed between its report and its end has not acted on the decision.
     again = Trial(tmp_path, SEARCH, tmp_path / "bad", 2).pruning().rejects
     assert not again(210, 1.0) and again(310, 1.0)  # and ends where it would have, not where it resumes
     good = Trial(tmp_path, SEARCH, tmp_path / "good", 3).pruning().rejects
@@ -152,13 +152,13 @@ def test_a_trial_worse_than_the_median_at_the_same_step_is_given_up_after_the_wa
 
 
 def end(run: Path, status: str, value: float | None) -> None:
-    """What the end of a run leaves that a study is told of."""
+    """Write the summary of an ended run."""
     content = {"status": status, "error": None, "steps": 330, "seconds": 1.0, "final_return": value}
     (run / SUMMARY).write_text(json.dumps(content))
 
 
 @pytest.mark.system
-def test_the_study_is_told_once_what_the_folders_say(tmp_path: Path) -> None:
+def test_results_in_the_folders_are_reported_to_the_study_once(tmp_path: Path) -> None:
     jobs = [Job((), tmp_path / name) for name in ("a", "b", "c", "d", "e", "never")]
     for n, job in enumerate(jobs[:5]):
         Trial(tmp_path, SEARCH, job.run_dir, n)
@@ -179,7 +179,7 @@ def test_the_study_is_told_once_what_the_folders_say(tmp_path: Path) -> None:
         assert trials[0].value == 12.5
 
 
-def test_a_trial_whose_job_died_before_it_noted_it_is_forgotten(tmp_path: Path) -> None:
+def test_a_trial_whose_job_crashed_before_it_was_recorded_fails(tmp_path: Path) -> None:
     lost = open_study(tmp_path, SEARCH).ask(distributions(SEARCH))
     kept = Trial(tmp_path, SEARCH, tmp_path / "run", 0)
     fail_unrecorded_trials(tmp_path, SEARCH, [Job((), tmp_path / "run")])
@@ -191,7 +191,7 @@ def test_a_trial_whose_job_died_before_it_noted_it_is_forgotten(tmp_path: Path) 
 
 
 def _several(folder: Path, first: int, number: int) -> None:
-    """Begin and end trials, as jobs do that are in one process."""
+    """Start and end trials, as the jobs of one process do."""
     for n in range(first, first + number):
         trial = Trial(folder, SEARCH, folder / f"{n}", n)
         trial.describe(0)
@@ -201,7 +201,7 @@ def _several(folder: Path, first: int, number: int) -> None:
 
 
 @pytest.mark.system
-def test_processes_that_write_to_the_study_at_once_lose_no_trial(tmp_path: Path) -> None:
+def test_concurrent_processes_lose_no_trial(tmp_path: Path) -> None:
     open_study(tmp_path, SEARCH)
     fork = multiprocessing.get_context("fork")
     processes = [fork.Process(target=_several, args=(tmp_path, 2 * i, 2)) for i in range(6)]

@@ -1,4 +1,4 @@
-"""Each sign of the doctor's on rows that have it and on rows that do not, next to its bound."""
+"""Detectors of pgx doctor, on rows on both sides of the bound."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from pgx.runs.metrics import tag
 
 
 def run(config: dict[str, Any] | None = None, **columns: Any) -> DiagnosedRun:
-    """A run whose rows have these metrics, every 100 environment steps."""
+    """Return a run with these metrics every 100 environment steps."""
     length = max(np.size(values) for values in columns.values())
     full = {tag(key): np.broadcast_to(values, length) for key, values in columns.items()}
     rows = [
@@ -30,11 +30,11 @@ def run(config: dict[str, Any] | None = None, **columns: Any) -> DiagnosedRun:
 
 
 def peak(top: float, end: float, start: float = 100.0) -> DiagnosedRun:
-    """A return that rises to the top in the middle of a run, and ends elsewhere."""
+    """Return a run whose return rises to `top` in the middle, and ends at `end`."""
     return run(episode_return_recent=np.concatenate([np.linspace(start, top, 30), np.linspace(top, end, 30)]))
 
 
-def test_a_return_is_lost_that_had_been_gained_and_no_other() -> None:
+def test_only_a_gained_return_can_be_lost() -> None:
     assert return_lost(peak(1000.0, 100.0), 0.75) is not None
     assert return_lost(peak(1000.0, 900.0), 0.75) is None
     assert return_lost(peak(1000.0, 2000.0), 0.75) is None
@@ -43,45 +43,43 @@ def test_a_return_is_lost_that_had_been_gained_and_no_other() -> None:
     assert found is not None and found.first_step < found.last_step == 6000 and found.value < 300
 
 
-def test_a_bound_of_the_config_is_multiplied() -> None:
-    look = relative_to("algo.max_kl", stays_above("kl"))
+def test_a_bound_relative_to_a_config_value() -> None:
+    detect = relative_to("algo.max_kl", stays_above("kl"))
     config = {"algo": {"max_kl": 0.01}}
-    assert look(run(config, kl=np.full(10, 0.04)), 3.0) is not None
-    assert look(run(config, kl=np.full(10, 0.02)), 3.0) is None
-    assert look(run({"algo": {"max_kl": 10.0}}, kl=np.full(10, 4.0)), 3.0) is None
-    assert look(run({}, kl=np.full(10, 4.0)), 3.0) is None
+    assert detect(run(config, kl=np.full(10, 0.04)), 3.0) is not None
+    assert detect(run(config, kl=np.full(10, 0.02)), 3.0) is None
+    assert detect(run({"algo": {"max_kl": 10.0}}, kl=np.full(10, 4.0)), 3.0) is None
+    assert detect(run({}, kl=np.full(10, 4.0)), 3.0) is None
 
 
-def test_a_step_that_was_shortened_is_not_rejected() -> None:
+def test_a_shortened_step_is_not_rejected() -> None:
     assert line_search_rejects(run(line_search_fraction=[0.5, 0.8, 0.25, 1.0]), 0.25) is None
     assert line_search_rejects(run(line_search_fraction=[0.0, 0.5, 0.5, 0.5]), 0.25) is None
     found = line_search_rejects(run(line_search_fraction=[0.0, 0.0, 0.5, 0.5]), 0.25)
     assert found is not None and (found.first_step, found.last_step, found.fraction) == (100, 200, 0.5)
 
 
-def test_gains_are_apart_where_the_actual_one_falls_short() -> None:
+def test_a_gain_below_the_prediction_is_detected() -> None:
     assert gain_below_prediction(run(surrogate_gain=np.full(10, 0.1), predicted_gain=1.0), 0.25) is not None
     assert gain_below_prediction(run(surrogate_gain=np.full(10, 0.9), predicted_gain=1.0), 0.25) is None
     assert gain_below_prediction(run(surrogate_gain=np.full(10, 9.0), predicted_gain=1.0), 0.25) is None
     assert gain_below_prediction(run(surrogate_gain=np.full(10, -1.0), predicted_gain=-1.0), 0.25) is None
 
 
-def test_a_lag_that_was_measured_beats_one_that_was_asked_for() -> None:
-    told = {"runner": {"lag": 4}}
+def test_a_measured_lag_overrides_the_configured_lag() -> None:
+    config = {"runner": {"lag": 4}}
     assert uncorrected_lag(run({}, policy_lag=np.full(10, 3.0), ess=0.9), 2.0) is not None
-    assert uncorrected_lag(run(told, policy_lag=np.full(10, 1.0), ess=0.9), 2.0) is None
-    assert uncorrected_lag(run(told, ess=np.full(10, 0.9)), 2.0) is not None
+    assert uncorrected_lag(run(config, policy_lag=np.full(10, 1.0), ess=0.9), 2.0) is None
+    assert uncorrected_lag(run(config, ess=np.full(10, 0.9)), 2.0) is not None
 
 
-def test_rows_of_an_update_are_not_those_of_the_updates_between_two_looks() -> None:
+def test_steps_per_update_exclude_unlogged_updates() -> None:
     assert run(iteration=np.arange(1, 9)).steps_per_update() == 100
     assert run(iteration=10 * np.arange(1, 9)).steps_per_update() == 10
 
 
 @pytest.mark.parametrize(("length", "horizon"), [(20.0, 20.0), (1000.0, 100.0)])
-def test_a_return_is_no_longer_than_its_episode_nor_than_the_discount_sees(
-    length: float, horizon: float
-) -> None:
-    """Of 3 a step, at a discount of 0.99."""
+def test_the_typical_return_is_limited_by_the_episode_and_the_horizon(length: float, horizon: float) -> None:
+    """With a reward of 3 per step and a discount of 0.99."""
     recorded = run({"algo": {"discount": 0.99}}, episode_return=np.full(8, 3 * length), episode_length=length)
     assert typical_return(recorded)[1] == pytest.approx(3 * horizon)
