@@ -1,4 +1,4 @@
-"""Checkpoints: what a run is at an iteration's end, on disk in one piece or not at all."""
+"""Checkpoints: the state of a run after an iteration, written atomically."""
 
 import io
 import os
@@ -17,11 +17,11 @@ LAST, BEST, STEP_PREFIX = "last", "best", "step_"
 
 
 class DamagedError(UserError):
-    """A checkpoint that is not whole."""
+    """Damaged checkpoint file."""
 
 
 def snapshot(state: Any) -> Any:
-    """A state of its own, which later changes of tensors, dicts and lists do not reach."""
+    """Return a copy of a state: tensors, dicts and lists are copied."""
     if isinstance(state, torch.Tensor):
         return state.clone()
     if isinstance(state, dict):
@@ -32,10 +32,10 @@ def snapshot(state: Any) -> Any:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file by whole new content: whoever reads it, at whatever moment, sees the old or the new.
+    """Replace a file atomically: a reader sees either the old or the new content.
 
     Raises:
-        OSError: it cannot be written; the old stands, and nothing is left of the new.
+        OSError: it cannot be written; the old file is unchanged.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -55,37 +55,37 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def serialize(state: State) -> bytes:
-    """A state as a checkpoint's file holds it: torch's own format, a zip archive with a checksum for each part."""
+    """Return a state in torch's format, a zip archive with a checksum for each part."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getvalue()
 
 
 def read_state(path: Path) -> State:
-    """The state in a file; tensors and plain values only, so that loading runs no code.
+    """Read a state from a file. It may contain only tensors and plain values, so loading runs no code.
 
     Raises:
-        DamagedError: it is torn, or its checksums are not those of what it holds.
-        UserError: it holds something else.
+        DamagedError: the file is incomplete or a checksum is wrong.
+        UserError: it contains other objects.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except (zipfile.BadZipFile, EOFError):
-        raise DamagedError(f"{path}: damaged; it is not whole") from None
+        raise DamagedError(f"{path}: damaged; the file is incomplete") from None
     if damaged is not None:
         raise DamagedError(f"{path}: damaged; the checksum of {damaged} is wrong")
     try:
         state: State = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path}: no checkpoint of pgx; it holds more than tensors and plain values, which loading could run"
+            f"{path}: not a checkpoint of pgx; it contains more than tensors and plain values, which could run code"
         ) from error
     return state
 
 
 def checkpoint_name(steps: int) -> str:
-    """The name of the checkpoint of so many environment steps; they sort as their steps do."""
+    """Return the name of the checkpoint at `steps` environment steps; names sort by steps."""
     return f"{STEP_PREFIX}{steps:012d}"
 
 
@@ -94,7 +94,7 @@ class Checkpoints:
 
     Args:
         run_dir: the run's folder.
-        keep: how many of the last are kept beside these two; None: all.
+        keep: number of the latest `step_` checkpoints to keep; None: all.
     """
 
     def __init__(self, run_dir: Path, keep: int | None = None) -> None:
@@ -102,10 +102,10 @@ class Checkpoints:
         self.keep = keep
 
     def save(self, state: bytes, names: Iterable[str]) -> None:
-        """Write one packed state under several names, and let go of the oldest beyond `keep`.
+        """Write one serialized state under several names, and delete the oldest checkpoints beyond `keep`.
 
         Raises:
-            OSError: not all could be written; each that stands is whole.
+            OSError: not all could be written; existing files are complete.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in names:
@@ -118,10 +118,10 @@ class Checkpoints:
                 (self.folder / f"{name}.pt").unlink()
 
     def rewind(self, name: str) -> None:
-        """Make one of them the last, and let go of those of a later step.
+        """Make a checkpoint the last one, and delete those of later steps.
 
         Raises:
-            UserError: there is none of that name, or it cannot be used.
+            UserError: the checkpoint does not exist or cannot be used.
         """
         steps = int(self.load(name)["counters"]["steps"])
         write_atomically(self.folder / f"{LAST}.pt", (self.folder / f"{name}.pt").read_bytes())
@@ -139,15 +139,15 @@ class Checkpoints:
         """Read a state.
 
         Raises:
-            UserError: there is none of that name, or it cannot be used.
+            UserError: the checkpoint does not exist or cannot be used.
         """
         return read_state(self.path(name))
 
     def path(self, name: str) -> Path:
-        """The file of that name.
+        """Return the path of a checkpoint.
 
         Raises:
-            UserError: there is none.
+            UserError: the checkpoint does not exist.
         """
         path = self.folder / f"{name}.pt"
         if not path.is_file():
@@ -156,10 +156,10 @@ class Checkpoints:
         return path
 
     def newest(self) -> tuple[State, list[str]]:
-        """The last state that is whole, and what was found damaged before it, in words.
+        """Return the latest undamaged state, and a message for each damaged later one.
 
         Raises:
-            UserError: there is none, or none is whole.
+            UserError: there is no undamaged checkpoint.
         """
         damaged: list[str] = []
         there = self.names()

@@ -1,4 +1,4 @@
-"""Which process works in a folder: a lock that the system itself lets go of when the process dies, however it dies."""
+"""Lock of a run's folder, which the system releases when the process exits or is killed."""
 
 import fcntl
 import json
@@ -13,12 +13,12 @@ from pathlib import Path
 from pgx.core.errors import UserError
 
 LOCK = "run.lock"
-LOCK_TIMEOUT = 1.0  # seconds: who asks for the holder has the lock himself for an instant
+LOCK_TIMEOUT = 1.0  # seconds: `holder` takes the lock for a moment
 
 
 @dataclass(frozen=True)
 class LockHolder:
-    """The process that holds a lock, or held it last."""
+    """Process that holds a lock or held it last."""
 
     host: str
     pid: int
@@ -28,24 +28,24 @@ class LockHolder:
 
 
 class RunLockedError(UserError):
-    """Another process works in the folder."""
+    """Another process holds the lock of the folder."""
 
 
 @contextmanager
 def lock_run(folder: Path) -> Iterator[None]:
-    """Be the only process that works in a folder, while the block lasts.
+    """Hold the lock of a folder within the block.
 
-    The file stays when the lock is let go: a lock is what the system says it is, not the presence of a file, so that
-    what a killed process leaves behind holds up nobody.
+    The lock is `flock`, not the presence of the file: the file remains after release, and the file of a killed process
+    blocks nobody.
 
     Raises:
-        RunLockedError: another process holds it; the message names it.
+        RunLockedError: another process holds the lock; the message names it.
     """
     with (folder / LOCK).open("a+") as file:
         give_up = time.monotonic() + LOCK_TIMEOUT
         while not _taken(file.fileno(), fcntl.LOCK_EX):
             if time.monotonic() > give_up:
-                raise RunLockedError(f"{folder}: {_written(folder) or 'another process'} is at work there")
+                raise RunLockedError(f"{folder}: {_written(folder) or 'another process'} is using it")
             time.sleep(0.05)
         file.truncate(0)
         file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}, allow_nan=False) + "\n")
@@ -54,7 +54,7 @@ def lock_run(folder: Path) -> Iterator[None]:
 
 
 def holder(folder: Path) -> LockHolder | None:
-    """The process that works in a folder; None where there is none, or no longer."""
+    """Return the process that holds the lock of a folder; None if it is free."""
     try:
         file = (folder / LOCK).open()
     except FileNotFoundError:
@@ -66,7 +66,7 @@ def holder(folder: Path) -> LockHolder | None:
 
 
 def last_holder(folder: Path) -> LockHolder | None:
-    """The process that works in a folder or was the last to do so."""
+    """Return the process that holds the lock of a folder or held it last."""
     return _written(folder)
 
 
@@ -82,5 +82,5 @@ def _written(folder: Path) -> LockHolder | None:
     try:
         said = json.loads((folder / LOCK).read_text())
         return LockHolder(str(said["host"]), int(said["pid"]))
-    except (OSError, ValueError, KeyError):  # not there, or caught between truncation and writing
+    except (OSError, ValueError, KeyError):  # missing, or read between truncation and writing
         return None

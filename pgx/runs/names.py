@@ -1,4 +1,4 @@
-"""Runs below a folder, under names that people read: Walker2d-v4/trpo/seed0."""
+"""Readable names for the runs below a folder, for example Walker2d-v4/trpo/seed0."""
 
 import os
 import re
@@ -12,20 +12,20 @@ from pgx.config.cross_checks import flat
 from pgx.config.stored import CONFIG, read_config
 from pgx.core.errors import UserError
 
-EVENTS = "events.out.tfevents."  # what TensorBoard looks for in the name of a file
-MANY = 3  # values that a name may tell of; of runs that differ in more it tells the folder
-_NAMED = {"env.id", "label", "algo.name", "seed", "run_dir"}  # what a name says already, or what is no choice
-# Values that change how a run is carried out or watched, not what it learns.
+EVENTS = "events.out.tfevents."  # part of the names of TensorBoard's files
+MANY = 3  # values in a name at most; runs that differ in more get the folder's name
+_NAMED = {"env.id", "label", "algo.name", "seed", "run_dir"}  # parts of the name, or no settings
+# Keys that do not change what a run learns.
 _OPERATION = (
     "device", "torch_threads", "env.num_threads", "env.worker_timeout", "trainer.checkpoint_every",
     "trainer.keep_checkpoints", "trainer.disk_retry_seconds", "trainer.eval_", "trainer.record_", "trainer.compile",
     "health.", "logger.", "runner.address", "runner.connect_seconds", "runner.max_restarts",
 )  # fmt: skip
-_LENGTH = "trainer.total_steps"  # a chart shows it; a name says it where nothing else differs
+_LENGTH = "trainer.total_steps"  # in a name only if nothing else differs, since charts show it
 
 
 def runs_below(folder: Path) -> Iterator[Path]:
-    """Folders with TensorBoard's events, in the order of their paths; what is within one is TensorBoard's to find."""
+    """Yield the outermost folders that contain TensorBoard's events, sorted by path."""
     for where, below, files in os.walk(folder):
         below.sort()
         if any(EVENTS in name for name in files):
@@ -34,23 +34,22 @@ def runs_below(folder: Path) -> Iterator[Path]:
 
 
 class RunNames:
-    """Gives each run a name of its own and keeps to it.
+    """Registry of unique names of runs.
 
-    The first of an environment, a label and a seed is <env>/<label>/seed<seed>. The name of a later one adds the values
-    that differ from the first and change what is learned, or else its folder. A run of another program is named by its
-    path.
+    The first run of an environment, label and seed is <env>/<label>/seed<seed>. Later ones add the values that differ
+    from the first and change what is learned, or the name of the folder. A run of another program is named by its path.
 
     Args:
-        folder: that all runs are in.
+        folder: folder that contains all runs.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._known: dict[Path, str] = {}
-        self._first: dict[str, Mapping[str, Any]] = {}  # the values of the run that bears a short name
+        self._first: dict[str, Mapping[str, Any]] = {}  # values of the run with this short name
 
     def of(self, run: Path) -> str:
-        """A relative path of names, none of which leads elsewhere."""
+        """Return the name of a run: a relative path without `..`."""
         if run not in self._known:
             self._known[run] = self._free(self._proposed(run))
         return self._known[run]
@@ -68,11 +67,11 @@ class RunNames:
         keys = [key for key in values if key not in _NAMED and not key.startswith(_OPERATION)]
         other = [key for key in keys if values[key] != first.get(key)]
         other = [key for key in other if key != _LENGTH] or other
-        told = " ".join(f"{key}={values[key]}" for key in other) if 0 < len(other) <= MANY else run.name
-        return f"{short} {_part(told)}"
+        suffix = " ".join(f"{key}={values[key]}" for key in other) if 0 < len(other) <= MANY else run.name
+        return f"{short} {_part(suffix)}"
 
     def _free(self, name: str) -> str:
-        """The name itself, or with the next number that nobody has; none is within another, as folders would be."""
+        """Return the name, with a number if it is taken. No name is a parent path of another."""
         taken = set(self._known.values())
         if any(
             f"{name}/".startswith(f"{other}/") or f"{other}/".startswith(f"{name}/")
@@ -87,7 +86,7 @@ class RunNames:
 
 
 def _values(run: Path) -> dict[str, Any] | None:
-    """A run's config by dotted key; None: it has none that pgx wrote."""
+    """Return a run's config by dotted key; None if it has no config of pgx."""
     path = run / CONFIG
     if not path.is_file():
         return None
@@ -99,6 +98,6 @@ def _values(run: Path) -> dict[str, Any] | None:
 
 
 def _part(text: Any) -> str:
-    """One name of a path, of whatever it is."""
+    """Return a text as one part of a path."""
     plain = re.sub(r"[/\\\x00-\x1f]+", "_", str(text))
     return plain if plain.strip(".") else "_"

@@ -1,4 +1,4 @@
-"""What a run was made with: the bits of a run that goes on elsewhere are those of the same versions."""
+"""Versions of the software of a run, on which its exact numbers depend."""
 
 import platform
 import subprocess
@@ -13,7 +13,7 @@ PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "envpool", "hydra-core")
 
 @cache
 def versions() -> dict[str, str]:
-    """Python's, pgx's and those of the packages whose numbers a run consists of; absent ones are left out."""
+    """Return the versions of Python, pgx and the packages that determine numbers, and git commits."""
     found = {"python": platform.python_version(), "pgx": pgx.__version__}
     for package in PACKAGES:
         try:
@@ -28,7 +28,7 @@ def versions() -> dict[str, str]:
 
 
 def _commit(folder: Path) -> str | None:
-    """The git commit of a folder's files, with a + where they are not those of the commit; None: no repository."""
+    """Return the git commit of a folder, with a + if files are modified; None without a repository."""
     git = ["git", "-C", str(folder)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
@@ -40,7 +40,7 @@ def _commit(folder: Path) -> str | None:
 
 
 def differences(then: dict[str, str]) -> list[str]:
-    """What is of another version than it was then, in words; but for the user's own files, which change often."""
+    """Describe the versions that differ from `then`, except the commit of the current folder."""
     now = versions()
     return [
         f"{name} {then.get(name, 'absent')} then, {now.get(name, 'absent')} now"

@@ -1,4 +1,4 @@
-"""What a run writes into its folder: rows of metrics, checkpoints, its summary; and what happens when it cannot."""
+"""Writer of a run's folder: rows of metrics, checkpoints and summary, with retries on a full disk."""
 
 import json
 import sys
@@ -16,28 +16,28 @@ from pgx.runs.loggers import Logger, VideoClip
 from pgx.runs.loggers.jsonl import METRICS, decode_nonfinite, encode_nonfinite, read_rows
 
 SUMMARY = "summary.json"
-RETRY_INTERVAL = 1.0  # seconds between attempts to write what could not be written
+RETRY_INTERVAL = 1.0  # seconds between attempts to write to a full disk
 
 
 @dataclass(frozen=True)
 class PendingCheckpoint:
-    """A checkpoint that is not on the disk yet, packed at its moment."""
+    """Serialized checkpoint that is not on disk yet."""
 
     steps: int
     state: bytes
-    best: bytes | None  # to be written with it
+    best: bytes | None  # best checkpoint to write with it
 
 
 class RunWriter:
-    """The only writer of a run's folder. What a full disk refuses is kept and tried again; training goes on meanwhile.
+    """Only writer of a run's folder. While the disk is full, data is kept in memory and training continues.
 
     Args:
-        run_dir: the folder.
-        config: the resolved config as YAML.
-        checkpoints: of the folder.
-        open_sinks: opens the loggers for a run that has come this many steps (None: a new run) and logged so many rows.
-        patience: seconds that the end of a run waits for a disk that refuses.
-        warn: told what cannot be written, and when it has been.
+        run_dir: folder of the run.
+        config: resolved config as YAML.
+        checkpoints: checkpoints of the folder.
+        open_loggers: opens the loggers, given the environment steps (None: a new run) and the logged rows.
+        retry_seconds: seconds that the end of a run retries a disk that cannot be written.
+        warn: called when writing begins to fail and when it succeeds again.
     """
 
     def __init__(
@@ -61,36 +61,36 @@ class RunWriter:
         self._failing = False
 
     def open(self, steps: int | None, rows: int) -> None:
-        """Open the folder of a run that has come so many steps (None: of a new one) and logged so many rows."""
-        # A summary is of a run that has ended: one of an earlier life would speak for this one if it is killed.
+        """Open the folder of a run after `steps` environment steps (None: a new run) and `rows` logged rows."""
+        # If this process is killed, the summary of a previous one must not describe the run.
         (self.run_dir / SUMMARY).unlink(missing_ok=True)
         write_atomically(self.run_dir / "config.yaml", self.config.encode())
         self._loggers = self.open_loggers(steps, rows)
         lost = rows - len(read_rows(self.run_dir / METRICS))
         if lost > 0:
             self.warn(
-                f"{METRICS}: {lost:,} of the {rows:,} rows up to the checkpoint are not there or damaged"
+                f"{METRICS}: {lost:,} of the {rows:,} rows before the checkpoint are missing or damaged"
             )
 
     def write_row(self, steps: int, metrics: Metrics) -> None:
-        """Log an iteration's metrics, under their tags."""
+        """Log the metrics of an iteration, by tag."""
         for logger in self._loggers:
             logger.write(steps, metrics)
 
     def write_video(self, steps: int, clip: VideoClip) -> None:
-        """Show a video where one can be shown."""
+        """Log a video."""
         for logger in self._loggers:
             logger.write_video(steps, clip)
 
     def write_checkpoint(self, pending: PendingCheckpoint) -> None:
-        """Write a checkpoint now, or as soon as the disk lets it; one that waits has a last chance before it."""
+        """Write a checkpoint now or when the disk allows. First try to write a pending one, which it replaces."""
         self._tried_at = 0.0
         self.retry_checkpoint()
         self._pending, self._tried_at = pending, 0.0
         self.retry_checkpoint()
 
     def retry_checkpoint(self) -> None:
-        """Write what waits, if it is time to try again."""
+        """Retry to write the pending checkpoint, if the retry interval is over."""
         if self._pending is None or time.monotonic() - self._tried_at < RETRY_INTERVAL:
             return
         self._tried_at = time.monotonic()
@@ -100,11 +100,11 @@ class RunWriter:
             if not self._failing:
                 self._failing = True
                 self.warn(
-                    f"checkpoint: cannot be written ({error.strerror}); training goes on, it is tried again"
+                    f"checkpoint: cannot be written ({error.strerror}); training continues, pgx retries"
                 )
 
     def _write_pending(self) -> None:
-        """What `last` is, rows are settled up to, and the best is there: a resumed run lacks neither."""
+        """Flush rows, then write `best`, then `last`: a resumed run needs both."""
         if self._pending is None:
             return
         for logger in self._loggers:
@@ -114,19 +114,19 @@ class RunWriter:
         self.checkpoints.save(self._pending.state, [checkpoint_name(self._pending.steps), LAST])
         if self._failing:
             self._failing = False
-            self.warn("checkpoint: written after all")
+            self.warn("checkpoint: written")
         self._pending = None
 
     def finish(self, summary: dict[str, Any], wait_for_disk: bool) -> None:
-        """Write all that is left, and how the run ended.
+        """Write pending data and the summary, and close the loggers.
 
         Args:
-            summary: what summary.json shall hold.
-            patient: wait for a disk that refuses; else a warning says what it refused, since something worse is on its
-                way to the user.
+            summary: contents of summary.json.
+            wait_for_disk: retry for `retry_seconds` if the disk cannot be written; otherwise warn, since the user is
+                about to see another error.
 
         Raises:
-            RunError: it went on refusing.
+            RunError: the disk could not be written within `retry_seconds`.
         """
         text = (json.dumps(encode_nonfinite(summary), indent=2, allow_nan=False) + "\n").encode()
         todo: list[Callable[[], None]] = [self._write_pending]
@@ -142,7 +142,7 @@ class RunWriter:
                 logger.close()
 
     def _try_once(self, todo: list[Callable[[], None]]) -> None:
-        """Each in turn, once."""
+        """Run each action once, in order; warn if the disk cannot be written."""
         try:
             for action in todo:
                 action()
@@ -150,7 +150,7 @@ class RunWriter:
             self.warn(_refused(self.run_dir, error))
 
     def _retry(self, todo: list[Callable[[], None]], give_up: float) -> None:
-        """Each in turn, again and again where the disk refuses it."""
+        """Run the actions in order; retry each until it succeeds or the deadline passes."""
         warned = False
         while todo:
             try:
@@ -163,14 +163,14 @@ class RunWriter:
                 if not warned:
                     warned = True
                     self.warn(
-                        f"{self.run_dir}: cannot be written ({error.strerror}); the run is over and waits for "
-                        f"{left:,.0f} s (trainer.disk_retry_seconds), Ctrl-C gives up"
+                        f"{self.run_dir}: cannot be written ({error.strerror}); training has ended; retrying for "
+                        f"{left:,.0f} s (trainer.disk_retry_seconds); press Ctrl-C to stop"
                     )
                 time.sleep(min(RETRY_INTERVAL, left))
 
 
 def _refused(run_dir: Path, error: OSError) -> str:
-    return f"{run_dir}: cannot be written ({error.strerror}); what it holds is whole, of an earlier moment of the run"
+    return f"{run_dir}: cannot be written ({error.strerror}); its files are complete but older than the end of the run"
 
 
 def _finishing(logger: Logger, summary: dict[str, Any]) -> Callable[[], None]:
@@ -178,7 +178,7 @@ def _finishing(logger: Logger, summary: dict[str, Any]) -> Callable[[], None]:
 
 
 def read_summary(run_dir: Path) -> dict[str, Any]:
-    """How a run ended; empty where it has not, or where its summary is damaged."""
+    """Return the summary of a run; empty if it has none or a damaged one."""
     try:
         found = json.loads((run_dir / SUMMARY).read_text())
     except (OSError, ValueError):
@@ -187,18 +187,18 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
 
 
 def print_warning(line: str) -> None:
-    """A warning on the error stream."""
+    """Print a warning to the error stream."""
     print(f"pgx: {line}", file=sys.stderr, flush=True)
 
 
 def refuse_existing_run(run_dir: Path) -> None:
-    """A new run must not write over an old one.
+    """Check that a folder contains no run.
 
     Raises:
-        UserError: the folder holds a run.
+        UserError: it contains a run.
     """
     if (run_dir / "metrics.jsonl").exists() or (run_dir / "checkpoints").exists():
         raise UserError(
-            f"run_dir={run_dir}: holds a run already; choose another folder, or go on with it: "
+            f"run_dir={run_dir}: contains a run; choose another folder, or resume the run: "
             f"{command('train', '--resume', run_dir, of=run_dir)}"
         )

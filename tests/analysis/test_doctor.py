@@ -315,7 +315,9 @@ def test_the_summary_has_the_number_of_action_dimensions(make: Make) -> None:
     assert make("algo=a2c", "env=CartPole-v1", name="discrete").train()["action_dimensions"] is None
 
 
-NAN = "NotFiniteError: iteration 1: parameter log_std is NaN after the update; pgx replay x makes it again"
+NAN = (
+    "NotFiniteError: iteration 1: parameter log_std is NaN after the update; reproduce it with: pgx replay x"
+)
 ENV_NAN = "NotFiniteError: iteration 1: X-v0: the reward of environment 0, 1 is not a finite number (step 3)"
 
 

@@ -43,7 +43,7 @@ def test_loading_runs_no_code(tmp_path: Path) -> None:
 
     (tmp_path / "checkpoints").mkdir()
     torch.save({"x": Trap()}, tmp_path / "checkpoints" / "last.pt")
-    with pytest.raises(UserError, match="holds more than tensors and plain values"):
+    with pytest.raises(UserError, match="contains more than tensors and plain values"):
         Checkpoints(tmp_path).load("last")
     assert not (tmp_path / "sprung").exists()
 

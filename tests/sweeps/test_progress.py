@@ -67,7 +67,7 @@ def test_a_second_trainer_in_the_folder_is_refused_and_harms_nothing(make: Make,
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*") if path.name != "run.lock"}
     again = make(*RUN, "trainer.total_steps=5000")
     again.load_state_dict(again.checkpoints.load("last"))
-    with lock_run(tmp_path / "run"), pytest.raises(Exception, match="is at work there"):
+    with lock_run(tmp_path / "run"), pytest.raises(Exception, match="is using it"):
         again.train()
     assert {path: path.read_bytes() for path in before} == before
 

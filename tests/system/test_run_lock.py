@@ -69,7 +69,7 @@ def test_only_one_of_many_concurrent_processes_holds_the_lock(tmp_path: Path) ->
         assert found is not None and found.pid == winner.pid
         said = [p.communicate("\n") for p in racing]
         assert sum(out == "held\n" for out, _ in said) == 1
-        assert sum("is at work there" in err for _, err in said) == 5
+        assert sum("is using it" in err for _, err in said) == 5
     finally:
         for process in racing:
             process.kill()

@@ -239,7 +239,7 @@ def test_a_folder_that_is_no_post_mortem_is_refused(
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["replay", str(tmp_path)])
-    assert ended.value.code == 2 and "no post-mortem" in capsys.readouterr().err
+    assert ended.value.code == 2 and "not a post-mortem" in capsys.readouterr().err
 
 
 def test_parameters_of_the_critic_are_looked_at_too(make: Make) -> None:

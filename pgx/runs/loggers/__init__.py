@@ -1,4 +1,4 @@
-"""Sinks of metrics: TensorBoard, JSON lines, the console."""
+"""Loggers of metrics: JSON lines, TensorBoard, Weights & Biases and the console."""
 
 from typing import Any, NamedTuple, Protocol
 
@@ -14,25 +14,25 @@ class VideoClip(NamedTuple):
 
 
 class Logger(Protocol):
-    """Takes the tagged metrics of an iteration, and at the end the summary of the run.
+    """Logger of the tagged metrics of each iteration and of the summary of the run.
 
     Raises:
-        OSError: of every method: it could not be written, and nothing of it was; the same call can be made again.
+        OSError: of every method: nothing was written; the same call can be repeated.
     """
 
     def write(self, steps: int, metrics: Metrics) -> None: ...
     def write_video(self, steps: int, clip: VideoClip) -> None:
-        """Show a video of the agent after so many steps."""
+        """Log a video of the agent after `steps` environment steps."""
         ...
 
     def flush(self) -> None:
-        """Have the disk hold what was written."""
+        """Flush written data to disk."""
         ...
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Say how the run ended."""
+        """Log the summary of the run."""
         ...
 
     def close(self) -> None:
-        """Nothing comes any more."""
+        """Close the logger."""
         ...

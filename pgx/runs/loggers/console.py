@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live panel on a terminal, a line now and then in a pipe or in CI."""
+"""Console output of a run: a live panel on a terminal, otherwise a line at intervals."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ from pgx.core.agent import Metrics
 from pgx.core.text import format_number
 from pgx.runs.loggers import VideoClip
 
-Row = tuple[str, str, Callable[[float], str]]  # label, tag, and how its number is written
+Row = tuple[str, str, Callable[[float], str]]  # label, tag, and format of the number
 
 PANEL: dict[str, tuple[Row, ...]] = {
     "rollout": (
@@ -58,7 +58,7 @@ PANEL: dict[str, tuple[Row, ...]] = {
     ),
 }
 
-# Blocks of each column, by whether the terminal has room for three.
+# Blocks of each column, on wide and on narrow terminals.
 _WIDE = (("rollout", "share of time"), ("health",), ("rule",))
 _NARROW = (("rollout", "share of time", "rule"), ("health",))
 WIDE_TERMINAL = 80  # characters
@@ -76,8 +76,8 @@ _LINE: tuple[Row, ...] = (
 def make_console(
     style: ConsoleStyle, interval: float, first_step: int, total_steps: int
 ) -> "LiveConsole | PlainConsole | None":
-    """The console for where output goes: live on a terminal, plain elsewhere, unless a style is named."""
-    console = Console(file=sys.stdout)  # named, so that Rich draws with what the stream's encoding has
+    """Return the console of a style; auto: live on a terminal, plain otherwise."""
+    console = Console(file=sys.stdout)  # explicit, so that Rich uses the encoding of the stream
     if style == "off":
         return None
     if style == "live" or (style == "auto" and console.is_terminal):
@@ -107,7 +107,7 @@ class LiveConsole:
     def write(self, steps: int, metrics: Metrics) -> None:
         self._latest.update(metrics)
         rate, eta = self._clock.at(steps)
-        done = min(steps, self._clock.total_steps)  # of the bar; the last update may go beyond the budget
+        done = min(steps, self._clock.total_steps)  # the last update may exceed the budget
         self._progress.update(self._task, completed=done, steps=steps, rate=rate, eta=eta)
         self._live.update(Group(self._progress, self._table()), refresh=True)
 
@@ -137,20 +137,20 @@ class LiveConsole:
         return block if block.row_count else None
 
     def write_video(self, steps: int, clip: VideoClip) -> None:
-        """A terminal shows none."""
+        """Ignore the video: a terminal cannot show it."""
 
     def flush(self) -> None:
-        """Nothing stays of what is shown."""
+        """Do nothing: output is not stored."""
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """The command says how the run ended, below the panel."""
+        """Ignore the summary: the command prints it below the panel."""
 
     def close(self) -> None:
         self._live.stop()
 
 
 class PlainConsole:
-    """One line at most every `interval` seconds, and one for the last state; no colour, no cursor movement."""
+    """Console that prints at most one line every `interval` seconds and one at the end, without colours."""
 
     def __init__(self, interval: float, first_step: int, total_steps: int) -> None:
         self._interval = interval
@@ -177,20 +177,20 @@ class PlainConsole:
             self._pending_line, self._printed_at = None, time.monotonic()
 
     def write_video(self, steps: int, clip: VideoClip) -> None:
-        """A terminal shows none."""
+        """Ignore the video: a terminal cannot show it."""
 
     def flush(self) -> None:
-        """What was said was flushed."""
+        """Do nothing: lines are flushed when printed."""
 
     def finish(self, summary: dict[str, Any]) -> None:
         self._print()
 
     def close(self) -> None:
-        """What is left to say was said by `finish`."""
+        """Do nothing: `finish` prints the last line."""
 
 
 class _Clock:
-    """Rate and remaining time of this life of a run, which may have begun with steps already done."""
+    """Rate and remaining time of a run, measured since this process started or resumed it."""
 
     def __init__(self, first_step: int, total_steps: int) -> None:
         self.total_steps = total_steps
@@ -199,10 +199,9 @@ class _Clock:
         self._first = True  # no row so far
 
     def at(self, steps: int) -> tuple[float, float | None]:
-        """Steps per second so far, and seconds to go.
+        """Return the steps per second so far and the remaining seconds.
 
-        Programs are compiled before the first row: it tells nothing of the time to go (None), and does not count for
-        later ones.
+        Programs are compiled before the first row. Its time is therefore ignored, and its remaining time is None.
         """
         now, (step, moment) = time.monotonic(), self._since
         first, self._first = self._first, False
@@ -212,8 +211,8 @@ class _Clock:
             self._since = steps, now
         if steps >= self.total_steps:
             return self._rate, 0.0
-        told = self._rate > 0 and not first
-        return self._rate, (self.total_steps - steps) / self._rate if told else None
+        known = self._rate > 0 and not first
+        return self._rate, (self.total_steps - steps) / self._rate if known else None
 
 
 class _Rate(ProgressColumn):

@@ -1,6 +1,4 @@
-"""A file that grows by whole records.
-
-metrics.jsonl: one JSON object a line, `step` and the tags.
+"""Append-only files, and the metrics file: one JSON object per line with `step` and the tags.
 
 JSON has no infinity and no NaN; they are written as the texts "Infinity", "-Infinity" and "NaN".
 """
@@ -19,24 +17,24 @@ from pgx.runs.metrics import present_tag
 
 
 class AppendOnlyFile:
-    """Appends records to a file: each is there in full, or nothing of it is.
+    """File to which records are appended, each completely or not at all.
 
-    Nothing is held back in this process, so that a killed run keeps all that it had written.
+    There is no buffer in this process, so a killed run loses no record.
 
     Args:
-        path: the file; made if it is not there.
+        path: path of the file; created if it does not exist.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        self._end = os.fstat(self._file).st_size  # of the last whole record
+        self._end = os.fstat(self._file).st_size  # of the last complete record
         self._partial = False
 
     def append(self, record: bytes) -> None:
         """Write a record.
 
         Raises:
-            OSError: it could not be written in full; what follows will stand where it began.
+            OSError: it was not written completely; the next record overwrites it.
         """
         if self._partial:
             os.ftruncate(self._file, self._end)
@@ -51,10 +49,10 @@ class AppendOnlyFile:
         self._end += len(record)
 
     def flush(self) -> None:
-        """Have the disk hold what was written.
+        """Flush written records to disk.
 
         Raises:
-            OSError: it does not.
+            OSError: the disk refused.
         """
         if self._partial:
             os.ftruncate(self._file, self._end)
@@ -70,13 +68,13 @@ _TEXTS = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
 
 
 class JsonLines:
-    """Appends to a file, a line at a time.
+    """Logger that appends rows to a file.
 
     Args:
-        path: the file.
-        keep_until: rows past this environment step are dropped first (a resumed run writes them again); None
-            starts the file anew.
-        keep_rows: rows kept at most: those that the checkpoint counts.
+        path: path of the file.
+        keep_until: rows after this environment step are dropped (a resumed run writes them again); None: the file is
+            emptied.
+        keep_rows: number of rows to keep at most: those that the checkpoint counts.
     """
 
     def __init__(self, path: Path, keep_until: int | None, keep_rows: int) -> None:
@@ -93,13 +91,13 @@ class JsonLines:
         )
 
     def write_video(self, steps: int, clip: VideoClip) -> None:
-        """Rows are of numbers."""
+        """Ignore the video: rows contain numbers only."""
 
     def flush(self) -> None:
         self._file.flush()
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """The summary has a file of its own."""
+        """Ignore the summary: it is written to summary.json."""
 
     def close(self) -> None:
         self._file.close()
@@ -122,7 +120,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def encode_nonfinite(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row, or any record, that strict JSON can hold: numbers that are not finite as texts."""
+    """Return a record with infinite numbers and NaN as texts, as strict JSON requires."""
     return {key: _finite(value) for key, value in row.items()}
 
 

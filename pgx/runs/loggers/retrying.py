@@ -1,4 +1,4 @@
-"""A sink that a full disk holds up but does not stop."""
+"""Logger that keeps rows in memory while the disk is full."""
 
 from collections import deque
 from collections.abc import Callable
@@ -7,16 +7,16 @@ from typing import Any
 from pgx.core.agent import Metrics
 from pgx.runs.loggers import Logger, VideoClip
 
-MAX_ROWS = 20_000  # kept in memory until they can be written, some 4 KB each; of more, the oldest are lost
+MAX_ROWS = 20_000  # kept in memory, some 4 KB each; the oldest of more rows are lost
 
 
 class RetryingLogger:
-    """Keeps what a sink cannot write, and tries again with every row that comes.
+    """Logger that keeps rows that another logger cannot write, and retries with every new row.
 
     Args:
-        sink: that writes to a disk.
-        name: what it writes, in words.
-        warn: told when writing begins to fail, and when all is written.
+        logger: logger that writes to disk.
+        name: name of its output, for messages.
+        warn: called when writing begins to fail, and when all rows are written.
     """
 
     def __init__(self, logger: Logger, name: str, warn: Callable[[str], None]) -> None:
@@ -41,17 +41,19 @@ class RetryingLogger:
             self._pending.popleft()
         if self._failing:
             self._failing = False
-            lost = f"; {self._lost:,} rows were lost meanwhile" if self._lost else ""
+            lost = f"; {self._lost:,} rows were lost" if self._lost else ""
             self._lost = 0
             self._warn(f"{self._name}: written again{lost}")
 
     def _begin_waiting(self, error: OSError) -> None:
         if not self._failing:
             self._failing = True
-            self._warn(f"{self._name}: cannot be written ({error.strerror}); training goes on, rows are kept")
+            self._warn(
+                f"{self._name}: cannot be written ({error.strerror}); training continues, rows are kept in memory"
+            )
 
     def write_video(self, steps: int, clip: VideoClip) -> None:
-        """A video that cannot be written now is let go: it is as large as hundreds of rows, and no number is in it."""
+        """Write a video, or drop it if the disk is full: it is as large as hundreds of rows."""
         try:
             self._drain()
             self._logger.write_video(steps, clip)

@@ -1,9 +1,4 @@
-"""The Custom Scalars tab of TensorBoard: the same metrics of all runs on one chart each, by what they tell.
-
-TensorBoard's HParams tab: a row for each run, from its first moment, with the same columns in every run.
-
-TensorBoard: scalars over environment steps, videos, and a row of config and results under HParams.
-"""
+"""TensorBoard logger: scalars over environment steps, videos, charts (Custom Scalars) and a table of runs (HParams)."""
 
 import io
 import itertools
@@ -65,7 +60,7 @@ CHARTS: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 def custom_scalars_layout() -> Summary:
-    """The record that TensorBoard reads it from; those of several runs become one."""
+    """Return the record that defines the Custom Scalars tab; TensorBoard merges those of several runs."""
     charts = {
         category: {title: ["Multiline", [_only(key) for key in keys]] for title, keys in titles.items()}
         for category, titles in CHARTS.items()
@@ -75,14 +70,14 @@ def custom_scalars_layout() -> Summary:
 
 
 def _only(key: str) -> str:
-    """A pattern of one tag: TensorBoard takes every tag that begins with what matches."""
+    """Return a pattern for exactly one tag: TensorBoard matches prefixes."""
     return f"{re.escape(tag(key))}$"
 
 
 ConfigValue = bool | float | str
 ColumnType = Literal["number", "text"]
 
-# The tab shows five columns of each kind unless its user picks others: first those that are marked as different.
+# The tab shows five columns of each kind by default, first those that are marked as different.
 MAIN_COLUMNS = ("algo.name", "env.id", "optimizer.learning_rate", "seed", "trainer.total_steps")
 RESULT_KEYS = ("final_return", "best_return", "steps", "seconds")  # of summary.json
 _TYPES = {"number": api_pb2.DATA_TYPE_FLOAT64, "text": api_pb2.DATA_TYPE_STRING}
@@ -97,11 +92,11 @@ def hparams_columns(config: Mapping[str, ConfigValue | None], others: Mapping[st
     """Declare the columns of the table.
 
     TensorBoard reads this record from one run and uses it for all, so it lists keys that only other runs have.
-    The recent return stands for the final one in runs that were killed.
+    The recent return replaces the final one in killed runs.
 
     Args:
-        config: the run's values by dotted key; None where a value is null.
-        others: keys that other runs may have.
+        config: values of the run by dotted key; None for null.
+        others: types of the keys that other runs may have.
     """
     own = {key: _column(value) for key, value in config.items() if value is not None}
     kinds = {**others, **own}
@@ -116,7 +111,7 @@ def hparams_columns(config: Mapping[str, ConfigValue | None], others: Mapping[st
 
 
 def hparams_start(config: Mapping[str, ConfigValue | None]) -> Summary:
-    """Give the run its row. A value that is null has an empty cell."""
+    """Return the record that adds the run to the table; the cell of a null value is empty."""
     info = SessionStartInfo()
     for key, value in config.items():
         match value:
@@ -132,7 +127,7 @@ def hparams_start(config: Mapping[str, ConfigValue | None]) -> Summary:
 
 
 def hparams_end(failed: bool) -> Summary:
-    """Say that the run ended. TensorBoard keeps the first such record; a run that may still resume writes none."""
+    """Return the record of the end of a run; an interrupted run writes none, since TensorBoard keeps the first."""
     status = api_pb2.STATUS_FAILURE if failed else api_pb2.STATUS_SUCCESS
     return _record(
         metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=SessionEndInfo(status=status))
@@ -149,21 +144,21 @@ def _record(name: str, content: HParamsPluginData) -> Summary:
     return Summary(value=[Summary.Value(tag=name, metadata=SummaryMetadata(plugin_data=plugin))])
 
 
-_FORMAT = "brain.Event:2"  # of event files; the first event of each says it
+_FORMAT = "brain.Event:2"  # version in the first event of each file
 _numbers = itertools.count()
 
 
 class TensorBoard:
-    """Event files in a run's folder.
+    """Logger that writes event files to a run's folder.
 
-    Written here and now rather than by the thread of a SummaryWriter, which holds events back for minutes: a killed run
-    would lack rows that its checkpoint is past, and what a full disk refused would be lost.
+    Events are written immediately. The thread of torch's SummaryWriter buffers them for minutes: a killed run would
+    lack rows before its checkpoint, and a full disk would lose them.
 
     Args:
-        run_dir: the folder.
-        config: the run's values by dotted key, for the HParams tab.
-        others: keys that other runs may have, for its columns.
-        keep_until: events past this step, of an earlier life of the run, are hidden; None if there was none.
+        run_dir: folder of the run.
+        config: values of the run by dotted key, for the HParams tab.
+        others: types of the keys that other runs may have, for its columns.
+        keep_until: later events of a previous process of the run are hidden; None: a new run.
     """
 
     def __init__(
@@ -220,5 +215,5 @@ def _session(step: int) -> Event:
 
 
 def _file_name() -> str:
-    """As TensorBoard looks for it, and later in the alphabet than those of earlier lives: its order of reading."""
+    """Return a name that TensorBoard finds and that sorts after those of previous processes: its reading order."""
     return f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"

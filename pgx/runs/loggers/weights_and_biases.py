@@ -1,4 +1,4 @@
-"""Weights & Biases: the rows, videos and summary of a run, sent by the package wandb."""
+"""Weights & Biases logger: sends the rows, videos and summary of a run with the package wandb."""
 
 import importlib
 import secrets
@@ -29,7 +29,7 @@ class WeightsAndBiases:
         project: its name.
         run_dir: the run's folder, in which wandb keeps its files.
         config: the run's values by dotted key.
-        warn: told what W&B refused.
+        warn: called with the error of W&B.
 
     Raises:
         UserError: wandb cannot start, for example because nobody has logged in.
@@ -60,7 +60,7 @@ class WeightsAndBiases:
             reason = " ".join(str(error).split())
             raise UserError(
                 f"logger.wandb={project}: wandb cannot start ({reason}); run wandb login, set WANDB_MODE=offline, "
-                "or leave logger.wandb out"
+                "or remove logger.wandb"
             ) from error
 
     @staticmethod
@@ -70,7 +70,7 @@ class WeightsAndBiases:
         return path.read_text(encoding="utf-8")
 
     def _try(self, action: Callable[[], object]) -> None:
-        """Do something that may fail for reasons of a service, which no run ends for."""
+        """Call an action of wandb; after its first failure, warn and log nothing more to W&B."""
         if self._run is None:
             return
         try:
@@ -90,7 +90,7 @@ class WeightsAndBiases:
         )
 
     def flush(self) -> None:
-        """The rows are sent by a process of wandb's."""
+        """Do nothing: a process of wandb sends the rows."""
 
     def finish(self, summary: dict[str, Any]) -> None:
         self._status = summary["status"]
@@ -98,5 +98,5 @@ class WeightsAndBiases:
         self._try(lambda: self._run.summary.update({"status": self._status, **found}))
 
     def close(self) -> None:
-        """Wait until what was logged is sent."""
+        """Wait until all logged data is sent."""
         self._try(lambda: self._run.finish(exit_code=int(self._status == "failed")))

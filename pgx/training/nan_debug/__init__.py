@@ -1,1 +1,1 @@
-"""Numbers that are not finite: what failed, where it began, and what it takes to see it again."""
+"""Diagnosis of NaN and infinity: the failed update, its origin, and the data to reproduce it."""

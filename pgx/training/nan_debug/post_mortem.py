@@ -1,6 +1,6 @@
-"""Numbers that are not finite: what is known of where they came from.
+"""Post-mortem of NaN and infinity: detection, rollback, and the data that reproduces the failure.
 
-What a run leaves of a failure, so that it can be made again: `post_mortem/iteration_<n>/` in its folder.
+A failed run writes `post_mortem/iteration_<n>/` to its folder.
 """
 
 import json
@@ -23,7 +23,7 @@ from pgx.runs.writer import RunWriter
 
 
 def nonfinite_network(agent: Agent) -> str | None:
-    """The network whose parameters are not finite numbers; None where all are."""
+    """Return the name of the network with NaN or infinite parameters; None if all are finite."""
     for name in ("policy", "critic"):
         weights = list(getattr(agent, name).parameters())
         if weights and not bool(flatten(weights).isfinite().all()):
@@ -32,27 +32,28 @@ def nonfinite_network(agent: Agent) -> str | None:
 
 
 def learned_state(agent: Agent, learner: Learner) -> State:
-    """All that an update reads and changes."""
+    """Return the state that an update reads and changes."""
     return {"agent": agent.state_dict(), "learner": learner.state_dict()}
 
 
 def rollback(agent: Agent, learner: Learner, before: State) -> None:
-    """Undo an update."""
+    """Restore the state before an update."""
     agent.load_state_dict(before["agent"])
     learner.load_state_dict(before["learner"])
 
 
 def raise_if_nonfinite(agent: Agent, iteration: int) -> None:
-    """
+    """Check the parameters after the update of an iteration.
+
     Raises:
-        NotFiniteError: the parameters of a network are not finite after an update, the `iteration`th.
+        NotFiniteError: a parameter is NaN or infinite.
     """
     if (name := nonfinite_network(agent)) is not None:
         raise NotFiniteError(nonfinite_update(name, iteration))
 
 
 def nonfinite_update(network: str, iteration: int) -> str:
-    """What happened, in words."""
+    """Return the message for a network with NaN or infinite parameters."""
     return f"iteration {iteration}: the update made parameters of the {network} NaN or infinite"
 
 
@@ -67,38 +68,38 @@ def report_failure(
     writer: RunWriter | None,
     diagnose: Callable[[FailedUpdate], str | None],
 ) -> str:
-    """A number that is not finite: what it is and where it came from; what there is to look at is written.
+    """Diagnose a failure, write its post-mortem, and return the message for the user.
 
     Args:
-        error: what happened.
-        iteration: in which, from 1.
-        records: of the run; None where another rank writes them.
-        diagnose: where in an update that failed a number first ceased to be finite; None: nowhere when made again.
+        error: the failure.
+        iteration: iteration that failed, from 1.
+        writer: writer of the run; None on ranks that do not write.
+        diagnose: returns where in a failed update a number first becomes NaN or infinite; None: nowhere on replay.
     """
     said = str(error) if str(error).startswith("iteration") else f"iteration {iteration}: {error}"
     if writer is None:
         return said
     if error.record.attempt is not None:
         found = diagnose(error.record.attempt)
-        said += f"; {found or 'made again as it is written, without a compiler, it does not'}"
+        said += f"; {found or 'the same update without a compiler stays finite'}"
     try:
         folder = write_bundle(writer.run_dir, writer.config, writer.checkpoints, iteration, error)
     except OSError as problem:
         return f"{said}; its post-mortem cannot be written: {problem.strerror}"
-    return f"{said}; {command('replay', folder, of=folder)} makes it again"
+    return f"{said}; reproduce it with: {command('replay', folder, of=folder)}"
 
 
 def write_bundle(
     run_dir: Path, config: str, checkpoints: Checkpoints, iteration: int, error: NotFiniteError
 ) -> Path:
-    """Write what is needed to fail in the same way; returns the folder.
+    """Write the data that reproduces a failure; return its folder.
 
     Args:
-        run_dir: of the run.
-        config: of the run, as YAML.
-        checkpoints: of the run; the last one comes with the bundle, if there is one.
-        iteration: that failed, from 1.
-        error: how.
+        run_dir: folder of the run.
+        config: config of the run, as YAML.
+        checkpoints: checkpoints of the run; the last one is copied, if it exists.
+        iteration: iteration that failed, from 1.
+        error: the failure.
 
     Raises:
         OSError: it cannot be written.
@@ -127,10 +128,10 @@ def write_bundle(
 
 
 def read_failure(folder: Path) -> dict[str, Any]:
-    """What failed, of a bundle: its kind, iteration and error.
+    """Read the kind, iteration, error and versions of a post-mortem.
 
     Raises:
-        UserError: the folder is no bundle.
+        UserError: the folder is not a post-mortem.
     """
     try:
         failure = json.loads((folder / FAILURE_FILE).read_text())
@@ -142,16 +143,16 @@ def read_failure(folder: Path) -> dict[str, Any]:
         }
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
-            f"{folder}: no post-mortem of a run; they are in RUN/{POST_MORTEM}/iteration_..., each with its "
+            f"{folder}: not a post-mortem; they are in RUN/{POST_MORTEM}/iteration_..., each with its "
             f"{FAILURE_FILE}"
         ) from None
 
 
 def read_attempt(folder: Path) -> FailedUpdate:
-    """The update that failed, of a bundle.
+    """Read the failed update of a post-mortem.
 
     Raises:
-        UserError: a file of it is not there, damaged, or no file of pgx.
+        UserError: a file is missing, damaged, or not written by pgx.
     """
     for name in ("before.pt", "batch.pt"):
         if not (folder / name).is_file():

@@ -1,4 +1,4 @@
-"""Where a number first ceases to be finite: an update made again, operation by operation."""
+"""Search for the first NaN or infinity: an update is repeated, and every operation is checked."""
 
 import traceback
 from collections.abc import Iterator
@@ -22,11 +22,11 @@ _SHOWN_FRAMES = 4  # functions of the chain that are named
 
 @dataclass(frozen=True)
 class FirstNonfinite:
-    """An operation that gave what is not finite, of finite numbers."""
+    """First operation whose result is NaN or infinite."""
 
     operation: str
-    step: int  # operations of the update before it
-    chain: tuple[traceback.FrameSummary, ...]  # functions of pgx that led to it, outermost first
+    step: int  # number of operations before it
+    chain: tuple[traceback.FrameSummary, ...]  # calling functions of pgx, outermost first
 
     def __str__(self) -> str:
         innermost = self.chain[-1]
@@ -36,7 +36,7 @@ class FirstNonfinite:
 
     @property
     def tensor(self) -> str:
-        """Of what it is: an estimate, a loss, a gradient, a step."""
+        """Kind of the computation: estimate, loss, gradient or step."""
         names = [frame.name for frame in self.chain]
         if "estimate" in names or names[-1].endswith(("_batch", "_returns")):
             return "estimate"
@@ -47,7 +47,7 @@ class FirstNonfinite:
 
 
 class _NonfiniteDetector(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Looks at every operation's arguments and results."""
+    """Dispatch mode that checks the arguments and results of every operation."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -76,7 +76,7 @@ class _NonfiniteDetector(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
-    """The tensors of floating point in nested arguments."""
+    """Yield the floating-point tensors in nested arguments."""
     if isinstance(values, Tensor):
         if values.is_floating_point():
             yield values
@@ -90,12 +90,12 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 def find_first_nonfinite(
     attempt: FailedUpdate, agent: Agent, algorithm: Algorithm, learner: Learner
 ) -> str | None:
-    """Make an update again and say where a number first ceases to be finite; None: all stay so.
+    """Repeat an update and return where a number first becomes NaN or infinite; None if all stay finite.
 
     Args:
-        attempt: the update.
-        agent, learner: any of the run's kind, the learner's engine eager; they are left as the update leaves them.
-        algorithm: the run's.
+        attempt: failed update.
+        agent, learner: agent and learner of the run's config, with an eager engine; the update changes them.
+        algorithm: update rule of the run.
     """
     given = _not_finite_in(attempt.before, "before the update") or _not_finite_in(
         _columns(attempt.rollout), "rollout"
@@ -107,14 +107,12 @@ def find_first_nonfinite(
     try:
         with detector:
             algorithm.update(agent, learner, attempt.rollout, attempt.progress)
-    except (
-        Exception
-    ) as error:  # what comes of a number that is not finite: it is the number that is looked for
+    except Exception as error:  # a consequence of the NaN or infinity that is searched for
         raised = f"{type(error).__name__}: {error}"
     if detector.nan is None:
         return raised if detector.infinity is None else f"infinite {detector.infinity}"
     said = f"NaN {detector.nan}"
-    # Masked choices have the logit -inf; what overflows and then becomes NaN is the finding.
+    # Masked actions have the logit -inf, so infinity counts only if no NaN follows, or as the origin of a NaN.
     if detector.infinity is not None and detector.infinity.step < detector.nan.step:
         said += f"; infinite before that, {detector.infinity}"
     return said
@@ -125,7 +123,7 @@ def _columns(rollout: Rollout) -> State:
 
 
 def _not_finite_in(state: Any, where: str) -> str | None:
-    """The first tensor of a nested state that is not finite, by its path."""
+    """Return the path of the first tensor with NaN or infinity in a nested state."""
     if isinstance(state, Tensor):
         return where if state.is_floating_point() and not bool(state.isfinite().all()) else None
     if isinstance(state, dict):
