@@ -1,4 +1,4 @@
-"""A3C: workers beside each other do what one would, nothing is lost or counted twice, and who dies is replaced."""
+"""A3C: concurrent workers lose no update and count none twice, and a killed worker is replaced."""
 
 import json
 import os
@@ -28,7 +28,7 @@ CARTPOLE = ["env=CartPole-v1", "trainer.compile=false"]
 AS_IT_COMES = [
     "env.normalize_obs=false",
     "env.scale_reward=false",
-]  # statistics reach workers when they reach them
+]  # workers receive statistics at varying times
 
 
 def company(trainer: Trainer) -> A3C:
@@ -43,7 +43,7 @@ def pids(trainer: Trainer) -> list[int]:
 
 
 def at_iteration(trainer: Trainer, number: int, do: Callable[[], None]) -> None:
-    """Do something when so many iterations have been reported."""
+    """Call a function after a number of reported iterations."""
     original = trainer.loop.next
 
     def wrapped(counters: object) -> object:
@@ -67,8 +67,8 @@ def at_iteration(trainer: Trainer, number: int, do: Callable[[], None]) -> None:
     ],
     ids=lambda o: " ".join(o[:2]),
 )
-def test_one_worker_is_the_synchronous_run_to_the_bit(make: Make, overrides: list[str]) -> None:
-    """Same rollouts, same gradients, same rates of an annealed run, same steps."""
+def test_one_worker_equals_the_synchronous_run_to_the_bit(make: Make, overrides: list[str]) -> None:
+    """Rollouts, gradients, annealed learning rates and steps are equal."""
     settings = [*overrides, *CARTPOLE, *AS_IT_COMES, "trainer.total_steps=600"]
     alone = make(*settings, "runner=sync", "runner.rollout_steps=5", name="sync")
     start = parameters(alone)
@@ -99,19 +99,19 @@ def test_no_update_is_lost_or_counted_twice(make: Make) -> None:
     assert int(common.steps.sum()) == counters.steps == int(trainer.agent.normalizer.moments.count)
     assert int(common.updates.sum()) == counters.iterations
     assert bool((common.updates > 0).all())
-    assert counters.steps < 3000 + 2 * 2 * 5  # each worker may be at an update when another reaches the end
-    # In CartPole a step earns 1; scaled returns are of every step that was taken.
+    assert counters.steps < 3000 + 2 * 2 * 5  # each worker may be in an update when another reaches the end
+    # In CartPole the reward is 1 per step; scaled returns include every step.
     scaler = company(trainer).reward_scaler
     assert scaler is not None and float(scaler.moments.count) == counters.steps
 
 
-def test_workers_rest_at_each_checkpoint_however_late_it_is_noticed(make: Make) -> None:
+def test_workers_pause_at_each_checkpoint(make: Make) -> None:
     settings = ["trainer.total_steps=2000", "trainer.checkpoint_every=700", "runner.workers=2"]
     trainer = make("algo=a3c", *CARTPOLE, *settings)
     following = trainer.loop.next
 
     def late(counters: object) -> object:
-        time.sleep(0.01)  # a worker makes some updates meanwhile
+        time.sleep(0.01)  # workers make some updates meanwhile
         return following(counters)
 
     trainer.loop.next = late
@@ -119,12 +119,12 @@ def test_workers_rest_at_each_checkpoint_however_late_it_is_noticed(make: Make) 
     saved = sorted(int(name.split("_")[1]) for name in trainer.checkpoints.names() if "step" in name)
     assert len(saved) == 3
     for steps, multiple in zip(saved, (700, 1400, 2000), strict=True):
-        assert multiple <= steps < multiple + 2 * 2 * 5  # an update of each worker
+        assert multiple <= steps < multiple + 2 * 2 * 5  # one update of each worker
 
 
 @pytest.mark.slow
 def test_workers_learn_from_different_episodes_at_once(make: Make) -> None:
-    """Every update is looked at: some come from parameters that others have left behind."""
+    """All updates are logged; some used parameters that other workers had changed meanwhile."""
     trainer = make("algo=a3c", *CARTPOLE, "trainer.total_steps=4000", "logger.every=1", "runner.workers=2")
     trainer.train()
     rows = read_rows(trainer.run_dir / "metrics.jsonl")
@@ -136,20 +136,20 @@ def test_workers_learn_from_different_episodes_at_once(make: Make) -> None:
 
 @pytest.mark.slow
 def test_the_rate_falls_with_the_steps_of_all(make: Make) -> None:
-    """Linear: 1 - (steps of all workers) / budget; of one worker alone it would end near a half."""
+    """The rate is 1 - (steps of all workers) / budget; with the steps of one worker it would end near a half."""
     settings = ["trainer.total_steps=4000", "logger.every=1", "optimizer.schedule=linear"]
     trainer = make("algo=a3c", *CARTPOLE, *settings, "runner.workers=2")
     trainer.train()
     rows = read_rows(trainer.run_dir / "metrics.jsonl")
     full = 7e-4
     for row in rows:
-        # A report is heard a little after its progress was asked for.
+        # A report arrives a little after its progress was read.
         done = 1 - row["algo/learning_rate"] / full
         assert -0.1 < row["step"] / 4000 - done < 0.1
     assert min(row["algo/learning_rate"] for row in rows) < 0.1 * full
 
 
-def test_a_killed_worker_is_replaced_and_the_run_ends_as_if_nothing_had_happened(make: Make) -> None:
+def test_a_killed_worker_is_replaced_and_the_run_finishes(make: Make) -> None:
     trainer = make("algo=a3c", *CARTPOLE, "trainer.total_steps=4000", "runner.max_restarts=2")
     killed: list[int] = []
 
@@ -169,7 +169,7 @@ def test_a_killed_worker_is_replaced_and_the_run_ends_as_if_nothing_had_happened
     assert not any(map(is_running, killed))
 
 
-def test_when_restarts_are_used_up_the_run_ends_with_an_error_a_checkpoint_and_no_orphans(
+def test_without_restarts_left_the_run_fails_with_a_checkpoint_and_no_orphans(
     make: Make, tmp_path: Path
 ) -> None:
     trainer = make("algo=a3c", *CARTPOLE, "trainer.total_steps=1000000", "runner.max_restarts=0")
@@ -193,7 +193,7 @@ def test_when_restarts_are_used_up_the_run_ends_with_an_error_a_checkpoint_and_n
     assert again.train()["status"] == "finished"
 
 
-def test_what_is_saved_is_what_the_workers_made_and_a_resumed_run_begins_with_it(make: Make) -> None:
+def test_a_resumed_run_starts_with_the_saved_parameters_of_the_workers(make: Make) -> None:
     settings = ["algo=a3c", *CARTPOLE, "trainer.checkpoint_every=500"]
     first = make(*settings, "trainer.total_steps=1000")
     first.train()
@@ -217,7 +217,7 @@ def test_what_is_saved_is_what_the_workers_made_and_a_resumed_run_begins_with_it
     assert steps == sorted(set(steps)) and steps[-1] > 1000
 
 
-def test_one_worker_resumed_ends_with_the_bits_of_one_that_went_on(make: Make) -> None:
+def test_a_resumed_run_of_one_worker_ends_with_the_bits_of_an_uninterrupted_one(make: Make) -> None:
     settings = ["algo=a3c", *CARTPOLE, *AS_IT_COMES, "runner.workers=1", "trainer.checkpoint_every=300"]
     settings += ["trainer.total_steps=900"]
     whole = make(*settings, name="whole")
@@ -239,8 +239,8 @@ def test_one_worker_resumed_ends_with_the_bits_of_one_that_went_on(make: Make) -
     assert torch.equal(parameters(whole), parameters(resumed))
 
 
-def test_every_boundary_begins_other_episodes_with_other_draws(make: Make) -> None:
-    """Workers that began alike again would live the same few episodes again and again."""
+def test_episodes_after_each_checkpoint_use_new_random_numbers(make: Make) -> None:
+    """Otherwise workers would repeat the same few episodes."""
     trainer = make("algo=a3c", *CARTPOLE)
     plan, worlds = company(trainer).plan, []
     memory = allocate()
@@ -294,7 +294,7 @@ def test_an_environment_that_hangs_ends_the_run_with_its_place(make: Make) -> No
     assert company(trainer).workers is None  # closed
 
 
-def test_parameters_that_become_nan_end_the_run_and_spare_the_checkpoint(make: Make, tmp_path: Path) -> None:
+def test_nan_parameters_end_the_run_and_are_not_saved(make: Make, tmp_path: Path) -> None:
     trainer = make("algo=a3c", *CARTPOLE, "trainer.total_steps=100000", "trainer.checkpoint_every=400")
 
     def poison() -> None:
@@ -337,7 +337,7 @@ def test_a_run_can_be_evaluated_like_any_other(
         (["algo=trpo", "runner=a3c"], r"runner=a3c: others change.*trpo"),
     ],
 )
-def test_what_cannot_run_is_refused_with_the_reason(overrides: list[str], message: str) -> None:
+def test_unsupported_configs_are_refused_with_the_reason(overrides: list[str], message: str) -> None:
     found = problems_of(compose(["algo=a3c", "env=CartPole-v1", *overrides]))
     assert any(re.search(message, problem) for problem in found), found
 

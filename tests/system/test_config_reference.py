@@ -66,7 +66,7 @@ def _keys(values: Any, prefix: str = "") -> Iterator[str]:
             yield prefix + key
 
 
-def test_a_comment_belongs_to_the_key_beside_it_or_below(tmp_path: Path) -> None:
+def test_a_comment_describes_the_key_on_its_line_or_below(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(
         "# of the file\nfirst: 1\n# above\n# it\nsecond: [1, 2] # behind it\nthird: 3\n"
@@ -86,7 +86,7 @@ class Fields:
     fourth: int
 
 
-def test_a_field_s_comment_is_beside_it_or_above() -> None:
+def test_the_comment_of_a_field_is_on_its_line_or_above() -> None:
     assert field_comments(Fields) == {
         "first": "over two lines", "second": "beside it", "third": "within", "fourth": "",
     }  # fmt: skip
