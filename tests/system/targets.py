@@ -1,4 +1,4 @@
-"""What workers run in tests, in a module that they can import."""
+"""Functions that workers run in tests, in a module that they can import."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from pgx.rollouts.shared_parameters import SharedParameters
 
 
 def echo(index: int, channel: "Connection[Any, Any]") -> None:
-    """Sends back what it hears, with its index; obeys some words."""
+    """Send messages back with the index of the worker; obey some commands."""
     while True:
         message = channel.recv()
         match message:
@@ -46,7 +46,7 @@ def reads_a_file(descriptor: int, index: int, channel: "Connection[Any, Any]") -
 
 
 def leaves_word(folder: str, index: int, channel: "Connection[Any, Any]") -> None:
-    """Writes a file when its channel is closed, once it has said that it is there."""
+    """Report the start, and write a file when the channel is closed."""
     channel.send("here")
     try:
         channel.recv()
@@ -58,7 +58,7 @@ SIZES = {"small": 3, "large": 300_000}  # of what `publishes` publishes
 
 
 def publishes(memory: int, columns: list[ArraySpec], index: int, channel: "Connection[Any, Any]") -> None:
-    """Publishes version after version, each tensor full of its number."""
+    """Publish versions of parameters, each filled with the number of the version."""
     shared, version = SharedParameters(memory, columns), 0
     while not channel.poll():
         version += 1
