@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Literal
 
 from pgx.compiler.compiled import Compiled, Eager
-from pgx.compiler.jit import JitCompiler
 from pgx.compiler.program_cache import ProgramFolder
 from pgx.core.algorithm import Engine
 from pgx.core.cpu import available_cores
@@ -160,6 +159,8 @@ def make_aot_engine(folder: Path, report: Callable[[str], None], required: bool 
 
 def make_jit_engine(folder: Path, report: Callable[[str], None], required: bool = False) -> Compiled:
     """Programs are of this process; what the compiler keeps in the folder saves it work in the next."""
+    from pgx.compiler.jit import JitCompiler  # imports torch's compiler, which takes seconds
+
     # A GPU takes one call after another, whoever makes it.
     return Compiled(JitCompiler(folder, report, required).programs, processors=1)
 
