@@ -1,9 +1,7 @@
-"""The tensors in a function's arguments, and a description of everything else in them.
+"""Calls of functions to compile, and descriptions of their arguments.
 
-A compiled function takes tensors alone; all else (structure, plain values, the make of networks) is part of its code.
-Two calls whose descriptions are equal may share that code; so a description may say too much, but never too little.
-
-A call of a function, as what a program is made from.
+A compiled function takes only tensors. Everything else (structure, plain values, the layers of networks) is part of its
+code. Calls with equal descriptions share that code, so a description may contain too much, but never too little.
 """
 
 import hashlib
@@ -26,24 +24,24 @@ _MODULE_INTERNALS = frozenset(vars(nn.Module()))
 
 
 class NotDescribable(Exception):
-    """An argument that no code can be kept for."""
+    """An argument has no description, so its code cannot be stored."""
 
 
 def describe_arguments(value: Any) -> str:
-    """Everything about a value but what its tensors hold, in words that are the same in every process.
+    """Return a description of a value without the elements of its tensors; it is equal in every process.
 
     Raises:
-        NotDescribable: the value is of a kind that this cannot be said of.
+        NotDescribable: values of this type have no description.
     """
     if isinstance(value, Tensor):
         return "tensor"
     if isinstance(value, _PLAIN):
         return repr(value)
     if isinstance(value, nn.Module):
-        return f"{_name(type(value))}{{{_module(value)}}}"
+        return f"{_qualified_name(type(value))}{{{_module_attributes(value)}}}"
     if is_dataclass(value) and not isinstance(value, type):
         inside = (f"{field.name}={describe_arguments(getattr(value, field.name))}" for field in fields(value))
-        return f"{_name(type(value))}({', '.join(inside)})"
+        return f"{_qualified_name(type(value))}({', '.join(inside)})"
     if isinstance(value, tuple | list):
         return f"[{', '.join(map(describe_arguments, value))}]"
     if isinstance(value, partial):
@@ -53,15 +51,15 @@ def describe_arguments(value: Any) -> str:
         return f"{describe_arguments(value.__self__)}.{value.__name__}"
     if (
         inspect.isfunction(value) and "<" not in value.__qualname__
-    ):  # a closure has values that a name does not tell
-        return _name(value)
+    ):  # the name of a closure does not contain its values
+        return _qualified_name(value)
     if isinstance(value, type) or inspect.isbuiltin(value):
-        return _name(value)
+        return _qualified_name(value)
     raise NotDescribable(f"{type(value).__name__} {value!r}")
 
 
-def _module(network: nn.Module) -> str:
-    """The attributes of a network and of those inside it, but for what every nn.Module has."""
+def _module_attributes(network: nn.Module) -> str:
+    """Describe the attributes of a network and its children, except those that every nn.Module has."""
     own = [
         f"{name}={describe_arguments(attribute)}"
         for name, attribute in sorted(vars(network).items())
@@ -71,13 +69,13 @@ def _module(network: nn.Module) -> str:
     return ", ".join([*own, *inner])
 
 
-def _name(what: Any) -> str:
-    return f"{what.__module__}.{what.__qualname__}{_source(what.__module__)}"
+def _qualified_name(what: Any) -> str:
+    return f"{what.__module__}.{what.__qualname__}{_source_digest(what.__module__)}"
 
 
 @cache
-def _source(module: str) -> str:
-    """A digest of a module's source; nothing for pgx and torch, which are described as a whole."""
+def _source_digest(module: str) -> str:
+    """Return a digest of the source of a module, or "" for pgx and torch, which `_environment` describes."""
     if module.split(".")[0] in ("pgx", "torch", "builtins"):
         return ""
     try:
@@ -88,65 +86,65 @@ def _source(module: str) -> str:
 
 @dataclass(frozen=True)
 class FunctionCall:
-    """A function and the arguments of one call of it, as what a program is made from."""
+    """Function and arguments of a call, from which a program is compiled."""
 
     function: Callable[..., tuple[Tensor, ...]]
     fixed: tuple[Any, ...]
-    varying: tuple[Tensor, ...]
-    rows: int | None  # first size of those tensors among `fixed` that may have any
-    ragged: tuple[int, ...]  # positions among `varying` that may have any first size
+    inputs: tuple[Tensor, ...]
+    rows: int | None  # first size of the tensors in `fixed` whose first size is dynamic
+    ragged: tuple[int, ...]  # positions in `inputs` of tensors whose first size is dynamic
 
     def sizes(self) -> Iterator[tuple[Tensor, str | None]]:
-        """Every tensor of the call, and by which name its first size is free; None: it is a constant."""
+        """Yield each tensor of the call and the name of its dynamic first size, or None if all sizes are constant."""
         for argument in self.fixed:
             network = isinstance(argument, nn.Module)
             for leaf in tensor_leaves(argument):
                 free = not network and self.rows is not None and leaf.shape[:1] == (self.rows,)
                 yield leaf, "rows" if free else None
-        for position, tensor in enumerate(self.varying):
+        for position, tensor in enumerate(self.inputs):
             yield tensor, "ragged" if position in self.ragged else None
 
     def name(self) -> str:
-        """The function, and those among its arguments, for people."""
+        """Return the name of the function and of functions in its arguments, for messages."""
         function = self.function.function if isinstance(self.function, CurriedFunction) else self.function
         names = [getattr(argument, "__qualname__", None) for argument in (function, *self.fixed)]
         return " of ".join(name for name in names if name)
 
     def description(self) -> str:
-        """All of it that goes into the code, in words that are the same in every process.
+        """Return a description of everything that determines the code; it is equal in every process.
 
         Raises:
-            NotDescribable: there are none for some of it.
+            NotDescribable: an argument has no description.
         """
         values = [describe_arguments(self.function), *map(describe_arguments, self.fixed)]
         signatures = [repr(call_signature(leaf, free is not None)) for leaf, free in self.sizes()]
-        return "\n".join([*values, *signatures, _surroundings()])
+        return "\n".join([*values, *signatures, _environment()])
 
 
 @dataclass(frozen=True)
 class CurriedFunction:
-    """function(a, b)(c) as a function of a, b and c."""
+    """Function of a, b and c that returns function(a, b)(c)."""
 
     function: Callable[..., Callable[[Tensor], Tensor]]
-    outer: int  # arguments that the first call takes
+    outer: int  # number of arguments of the first call
 
     def __call__(self, *arguments: Any) -> tuple[Tensor]:
         return (self.function(*arguments[: self.outer])(*arguments[self.outer :]),)
 
 
 def call_signature(tensor: Tensor, free: bool) -> tuple[object, ...]:
-    """What of a tensor goes into the code: its type and constant sizes."""
+    """Return the properties of a tensor that determine the code: type, device and constant sizes."""
     return (tensor.dtype, tensor.device, free, tensor.shape[1:] if free else tensor.shape)
 
 
-def _surroundings() -> str:
-    """What else decides the code: pgx itself, torch, the processor, the threads it may use."""
-    return f"{_sources()} {torch.__version__} {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()}"
+def _environment() -> str:
+    """Describe what else determines the code: pgx, torch, the processor and the number of threads."""
+    return f"{_pgx_digest()} {torch.__version__} {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()}"
 
 
 @cache
-def _sources() -> str:
-    """A digest of pgx."""
+def _pgx_digest() -> str:
+    """Return a digest of the sources of pgx."""
     digest = hashlib.sha256()
     for path in sorted(Path(pgx.__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Choice of the engine of a run, and a test that the C++ compiler works."""
+"""Choice of the engine of a run, and a test of the C++ compiler."""
 
 import hashlib
 import importlib.util
@@ -19,10 +19,10 @@ from pgx.core.algorithm import Engine
 from pgx.core.cpu import available_cores
 from pgx.core.errors import UserError
 
-_SECONDS = 60  # that the attempt may take
+_SECONDS = 60  # time limit of the test compilation
 _INSTALL = "install one (apt-get install g++) or set CXX"
-# A shared library with threads and the standard library's headers, as torch's compiler makes it.
-_SOURCE = """
+# A shared library with OpenMP and headers of the standard library, like those of torch's compiler.
+_TRIAL_SOURCE = """
 #include <omp.h>
 #include <vector>
 extern "C" int trial() { return static_cast<int>(std::vector<int>(omp_get_max_threads()).size()); }
@@ -30,13 +30,13 @@ extern "C" int trial() { return static_cast<int>(std::vector<int>(omp_get_max_th
 
 
 def compiler_problem(folder: Path) -> str | None:
-    """Return why no program can be compiled for the processor, with the fix in words; None: it can.
+    """Return why no program can be compiled for the CPU, with the fix, or None if it can.
 
-    The compiler is `$CXX`, else g++. That it works is noted in `folder`, so that it is tried once; a failure is not
-    noted, since the next run may come after it was repaired.
+    The compiler is `$CXX`, else g++. A success is recorded in `folder`, so that the test runs once; a failure is not,
+    since it may be repaired before the next run.
 
     Args:
-        folder: where programs are kept.
+        folder: folder of compiled programs.
     """
     name = os.environ.get("CXX", "g++")
     found = shutil.which(name)
@@ -44,22 +44,22 @@ def compiler_problem(folder: Path) -> str | None:
         return f"there is no C++ compiler ({name}); {_INSTALL}"
     if " " in found:  # torch splits it there
         return f"torch cannot run a compiler with a space in its path ({found}); set CXX to another path"
-    if problem := _unwritable(folder):
+    if problem := _folder_problem(folder):
         return problem
     real = Path(found).resolve()
     stamp = f"{found} {real} {real.stat().st_mtime_ns} {real.stat().st_size}"
     noted = folder / f"compiler_{hashlib.sha256(stamp.encode()).hexdigest()[:16]}"
     if noted.exists():
         return None
-    if problem := _failure(found):
+    if problem := _trial_problem(found):
         return f"the C++ compiler {found} does not work ({problem}); {_INSTALL}"
     with suppress(OSError):  # then the next run tries it again
         noted.touch()
     return None
 
 
-def _unwritable(folder: Path) -> str | None:
-    """Why new programs cannot be kept in a folder without any; None: they can, or there are some already."""
+def _folder_problem(folder: Path) -> str | None:
+    """Return why programs cannot be stored in the folder, or None if they can or it already contains some."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK) or next(folder.glob("*.so"), None):
@@ -70,11 +70,11 @@ def _unwritable(folder: Path) -> str | None:
     return f"{folder} cannot be written ({reason}); set PGX_CACHE to a folder that can"
 
 
-def _failure(compiler: str) -> str | None:
-    """What a compiler says of the tiny program; None: it compiles it."""
+def _trial_problem(compiler: str) -> str | None:
+    """Return the error of a compiler on the test program, or None if it compiles it."""
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder) / "trial.cpp", Path(folder) / "trial.so"
-        source.write_text(_SOURCE)
+        source.write_text(_TRIAL_SOURCE)
         command = [compiler, "-shared", "-fPIC", "-fopenmp", "-std=c++20", str(source), "-o", str(library)]
         try:
             done = subprocess.run(
@@ -103,17 +103,17 @@ class EngineChoice:
 def choose_engine(
     compile: Compile, total_steps: int, min_steps: int, device: str, ranks: int = 1
 ) -> EngineChoice:
-    """Resolve `auto`: compiled where that can be and pays.
+    """Choose compiled or eager execution. `auto` compiles if that is possible and the run is long enough.
 
     Args:
-        compile: as configured.
-        total_steps: of the run.
-        min_steps: a run of fewer is over before the compiler is.
-        device: where the networks are.
-        ranks: how many learn together.
+        compile: value of trainer.compile.
+        total_steps: environment steps of the run.
+        min_steps: length of a run from which compilation saves time.
+        device: device of the networks.
+        ranks: number of ranks.
 
     Raises:
-        UserError: compilation was asked for and cannot be had.
+        UserError: trainer.compile=true, and compilation is impossible.
     """
     if compile is False:
         return EngineChoice(False, "as configured")
@@ -130,7 +130,7 @@ def choose_engine(
 
 
 def compilation_problem(device: str, ranks: int = 1) -> str | None:
-    """Return why nothing can be compiled on this machine; None if it can."""
+    """Return why compilation is impossible with this device and number of ranks, or None if it is possible."""
     if ranks > 1:
         return f"{ranks} ranks average every gradient between its two halves, which no program can wait for"
     if problem := compiler_problem(program_folder()):
@@ -149,19 +149,19 @@ def make_engine(choice: EngineChoice, device: str, report: Callable[[str], None]
 
 
 def make_aot_engine(folder: Path, report: Callable[[str], None], required: bool = False) -> Compiled:
-    """Programs are libraries, kept in a folder from one run to the next.
+    """Return an engine that compiles libraries ahead of time and stores them in a folder for later runs.
 
-    One is found again by a description of all that it was made from, without tracing anything: a run whose programs
-    are there never imports the compiler.
+    A library is found by a description of the call, without tracing: a run whose programs exist never imports the
+    compiler.
     """
     return Compiled(ProgramFolder(folder, report, required).programs, available_cores())
 
 
 def make_jit_engine(folder: Path, report: Callable[[str], None], required: bool = False) -> Compiled:
-    """Programs are of this process; what the compiler keeps in the folder saves it work in the next."""
+    """Return an engine that compiles in this process; torch's compiler caches its kernels in the folder."""
     from pgx.compiler.jit import JitCompiler  # imports torch's compiler, which takes seconds
 
-    # A GPU takes one call after another, whoever makes it.
+    # A GPU executes calls one after another, so that a second thread would save nothing.
     return Compiled(JitCompiler(folder, report, required).programs, processors=1)
 
 
@@ -171,7 +171,7 @@ def print_report(line: str) -> None:
 
 
 def discard_report(line: str) -> None:
-    """Drop a report: the console is off, or another process prints it."""
+    """Drop a report, with the console off or in a process that does not print."""
 
 
 def program_folder() -> Path:

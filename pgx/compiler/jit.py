@@ -1,14 +1,10 @@
-"""Functions compiled just in time, for this process alone: what a GPU runs.
+"""Compilation: functions are traced to graphs of tensor operations, and graphs are compiled.
 
-Ahead-of-time libraries (pgx/compiler/program_cache.py) need CUDA's own headers and
-compiler, which few who use a GPU have. What torch's compiler makes just in time needs Triton alone, which comes with
-torch's CUDA builds; it keeps its kernels on disk itself.
+On the CPU graphs become libraries on disk (`compile_libraries`). On a GPU they are compiled for this process
+(`JitCompiler`): libraries for a GPU need CUDA's headers and compiler, which few machines have, while just-in-time
+compilation needs only Triton, which torch's CUDA builds include.
 
-A traced function cut in two: what its first arguments decide, and what waits for the last ones.
-
-Making a program: a function traced to a graph of tensor operations, and the graph compiled.
-
-Everything that imports torch's compiler (seconds) is here, and is imported by none but who compiles.
+This module imports torch's compiler, which takes seconds. Import it only to compile.
 """
 
 import logging
@@ -41,10 +37,10 @@ from pgx.core.tensor_tree import call_with_tensors, named_tensors, replace_tenso
 
 
 class JitProgram:
-    """A compiled function of tensors.
+    """Compiled function of tensors in this process.
 
     Args:
-        code: from the compiler.
+        code: output of torch's compiler.
     """
 
     def __init__(self, code: Callable[..., Sequence[Tensor]]) -> None:
@@ -56,7 +52,7 @@ class JitProgram:
     def scan(
         self, fixed: Sequence[Tensor], items: Sequence[Tensor], state: Sequence[Tensor]
     ) -> tuple[list[Tensor], Sequence[Tensor]]:
-        """result, *state = code(*fixed, item, *state) for each item; returns the results, and the last state."""
+        """Compute result, *state = code(*fixed, item, *state) for each item; return the results and the last state."""
         results = []
         for item in items:
             result, *state = self._code(*fixed, item, *state)
@@ -65,37 +61,35 @@ class JitProgram:
 
 
 class JitCompiler:
-    """Makes kernels.
+    """Compiler of programs for this process.
 
     Args:
-        folder: where torch's compiler keeps what it has made, unless it was told of another.
-        report: told what is going on, in lines for people.
-        required: a compiler that fails ends the run.
+        folder: cache of torch's compiler, unless TORCHINDUCTOR_CACHE_DIR is set.
+        report: receives lines for the console.
+        required: a failure of the compiler ends the run.
     """
 
     def __init__(self, folder: Path, report: Callable[[str], None], required: bool) -> None:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "kernels"))
-        self._attempts = CompilerGuard(report, required)
-        self._made: dict[str, Programs | None] = {}  # by descriptions of calls
+        self._compiler = CompilerGuard(report, required)
+        self._programs: dict[str, Programs | None] = {}  # by description of the call
 
     def programs(self, call: FunctionCall) -> Programs | None:
-        """The code of such calls, two of a curried function: of what is given first, and of what is left.
-
-        None where there can be none.
+        """Compile the programs of a call, or return those of an equal call; None if it cannot be compiled.
 
         Raises:
-            RunError: the compiler failed, and it is required.
+            RunError: the compiler failed, and compilation is required.
         """
         try:
             description = call.description()
-        except NotDescribable:  # then it serves this very call's network and rule
+        except NotDescribable:  # the programs cannot be shared with other calls
             return self._make(call)
-        if description not in self._made:
-            self._made[description] = self._make(call)
-        return self._made[description]
+        if description not in self._programs:
+            self._programs[description] = self._make(call)
+        return self._programs[description]
 
     def _make(self, call: FunctionCall) -> Programs | None:
-        return self._attempts.programs(call, lambda: self._compile(call), "")
+        return self._compiler.programs(call, lambda: self._compile(call), "")
 
     def _compile(self, call: FunctionCall) -> Programs:
 
@@ -103,16 +97,16 @@ class JitCompiler:
 
 
 def partition(graph: GraphModule, last: int) -> tuple[GraphModule, GraphModule, list[Tensor]]:
-    """Cut a graph between what depends on its last inputs and what does not.
+    """Divide a graph into the part that does not depend on its last inputs and the part that does.
 
     Args:
-        graph: of tensors to tensors.
-        last: how many inputs come late.
+        graph: graph from tensors to tensors.
+        last: number of last inputs.
 
     Returns:
-        early: of the other inputs, to tensors worth keeping;
-        late: of the other inputs, what was kept, and the last inputs, to the graph's outputs;
-        what is kept, as it was while tracing.
+        early: graph from the first inputs to the tensors that are kept.
+        late: graph from the first inputs, the kept tensors and the last inputs to the outputs.
+        kept: kept tensors, as traced.
     """
     inputs = graph.graph.find_nodes(op="placeholder")
     waiting = set(inputs[len(inputs) - last :])
@@ -124,36 +118,36 @@ def partition(graph: GraphModule, last: int) -> tuple[GraphModule, GraphModule, 
         if node in waiting or node.op == "output":
             for source in node.all_input_nodes:
                 if source not in waiting:
-                    kept |= dict.fromkeys(_worth_keeping(source))
+                    kept |= dict.fromkeys(_tensors_to_keep(source))
     early = Graph()
     copies: dict[Node, Node] = {}
     for node in graph.graph.nodes:
         if node not in waiting and node.op != "output":
             copies[node] = early.node_copy(node, copies.__getitem__)
     early.output(tuple(copies[node] for node in kept))
-    late = _late(graph.graph, inputs[: len(inputs) - last], inputs[len(inputs) - last :], list(kept))
+    late = _late_graph(graph.graph, inputs[: len(inputs) - last], inputs[len(inputs) - last :], list(kept))
     early.eliminate_dead_code()
     late.eliminate_dead_code()
     return GraphModule(graph, early), GraphModule(graph, late), [node.meta["val"] for node in kept]
 
 
-def _worth_keeping(node: Node) -> list[Node]:
-    """The tensors behind a node: itself, or what it is but a view or a size of; inputs are there anyway."""
+def _tensors_to_keep(node: Node) -> list[Node]:
+    """Return the nodes to keep for a node: itself, or those that it is a view or a size of; never inputs."""
     if node.op != "call_function":
         return []
-    if not _cheap(node):
+    if not _is_cheap(node):
         return [node]
-    return [behind for source in node.all_input_nodes for behind in _worth_keeping(source)]
+    return [behind for source in node.all_input_nodes for behind in _tensors_to_keep(source)]
 
 
-def _cheap(node: Node) -> bool:
-    """A view of a tensor, or no tensor at all."""
+def _is_cheap(node: Node) -> bool:
+    """Return whether a node is a view of a tensor, or not a tensor."""
     view = isinstance(node.target, OpOverload) and node.target.is_view
     return view or not isinstance(node.meta.get("val"), Tensor)
 
 
-def _late(graph: Graph, first: list[Node], last: list[Node], kept: list[Node]) -> Graph:
-    """The graph with the kept nodes for inputs; what nothing needs any more is still in it."""
+def _late_graph(graph: Graph, first: list[Node], last: list[Node], kept: list[Node]) -> Graph:
+    """Return the graph with the kept nodes as inputs, before unused nodes are removed."""
     late = Graph()
     copies = {node: late.node_copy(node) for node in first}
     for i, node in enumerate(kept):
@@ -165,13 +159,13 @@ def _late(graph: Graph, first: list[Node], last: list[Node], kept: list[Node]) -
     return late
 
 
-# Free sizes have to be some number while the function is traced: primes, which no network has for a width.
-_EXAMPLE = {"rows": 1009, "ragged": 997}
+# Dynamic sizes need example values while the function is traced: primes, which are no widths of networks.
+_EXAMPLE_SIZES = {"rows": 1009, "ragged": 997}
 _OPTIONS: dict[str, Any] = {"cpp.use_decompose_tanh": True}  # a third of the time, to 2e-7
 
 
 class Uncompilable(Exception):
-    """A function does what no program can say, whatever the compiler."""
+    """A function contains operations that a graph cannot express."""
 
 
 class CompilerFailed(Exception):
@@ -179,71 +173,71 @@ class CompilerFailed(Exception):
 
 
 def compile_libraries(call: FunctionCall, paths: Sequence[Path]) -> None:
-    """Compile a function for all calls of this kind, each of its parts (see `_parts`) into a file.
+    """Compile a function into libraries, one for each part (see `_split`).
 
     Raises:
-        Uncompilable: it does what a graph cannot say.
-        CompilerFailed: torch's compiler, or the C++ compiler that it calls.
+        Uncompilable: the function contains operations that a graph cannot express.
+        CompilerFailed: torch's compiler, or the C++ compiler that it calls, failed.
     """
-    with _quietly():
-        for part, path in zip(_parts(call), paths, strict=True):
+    with _silence_compiler():
+        for part, path in zip(_split(call), paths, strict=True):
             try:
-                _make_library(part, path)
+                _compile_library(part, path)
             except Exception as error:
                 raise CompilerFailed(f"torch's compiler failed{_detail(error)}") from error
 
 
 def compile_in_process(call: FunctionCall) -> list[Callable[..., Sequence[Tensor]]]:
-    """Compile a function for all calls of this kind, each of its parts (see `_parts`) for this process alone.
+    """Compile a function for this process, each part separately (see `_split`).
 
     Raises:
         Uncompilable, CompilerFailed: as `compile_libraries`.
     """
-    with _quietly():
-        parts = _parts(call)
+    with _silence_compiler():
+        parts = _split(call)
         try:
-            return [_make_kernels(part) for part in parts]
+            return [_compile_in_process(part) for part in parts]
         except Exception as error:
             raise CompilerFailed(f"torch's compiler failed{_detail(error)}") from error
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the compiler's advice to its own developers, and its word on a CUDA toolkit that no GPU is there for."""
-    of_toolkits = logging.getLogger("torch.utils.cpp_extension")  # which the first compilation imports
-    level = of_toolkits.level
-    of_toolkits.setLevel(logging.ERROR)
+def _silence_compiler() -> Iterator[None]:
+    """Suppress the compiler's warnings for its developers, and those on CUDA toolkits of machines without a GPU."""
+    toolkit_logger = logging.getLogger("torch.utils.cpp_extension")  # which the first compilation imports
+    level = toolkit_logger.level
+    toolkit_logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        of_toolkits.setLevel(level)
+        toolkit_logger.setLevel(level)
 
 
 class _Part(NamedTuple):
-    """A graph to be compiled."""
+    """Graph to compile."""
 
-    graph: GraphModule  # of tensors to tensors
-    examples: list[Tensor]  # tensors that it takes
-    free: Sequence[tuple[int, ...]]  # of each, the axes whose size may be any
+    graph: GraphModule  # from tensors to tensors
+    examples: list[Tensor]  # example inputs
+    free: Sequence[tuple[int, ...]]  # dynamic axes of each input
 
 
-def _parts(call: FunctionCall) -> list[_Part]:
-    """A function is one part; a function(a)(b), written as one of both, is two: what a alone decides, and what is left.
+def _split(call: FunctionCall) -> list[_Part]:
+    """Trace a function into one part, or a curried function(a)(b) into two.
 
-    The first is of the tensors of a, to those that are worth keeping; the second of the tensors of a, what was kept,
-    and b.
+    The first of two maps the tensors of a to tensors that are kept. The second maps the tensors of a, the kept tensors
+    and b to the outputs.
 
     Raises:
-        Uncompilable: the function does what a graph cannot say.
+        Uncompilable: the function contains operations that a graph cannot express.
     """
-    graph, examples = _traced(call)
+    graph, examples = _trace(call)
     free = [(0,) if name else () for _, name in call.sizes()]
     if not isinstance(call.function, CurriedFunction):
         return [_Part(graph, examples, free)]
-    early, late, kept = partition(graph, len(call.varying))
-    begin = len(examples) - len(call.varying)
+    early, late, kept = partition(graph, len(call.inputs))
+    begin = len(examples) - len(call.inputs)
     shapes = [[size if isinstance(size, int) else int(size.node.hint) for size in k.shape] for k in kept]
     kept_examples = [
         torch.zeros(shape, dtype=k.dtype, device=k.device) for shape, k in zip(shapes, kept, strict=True)
@@ -259,21 +253,21 @@ def _parts(call: FunctionCall) -> list[_Part]:
     ]
 
 
-def _make_library(part: _Part, path: Path) -> None:
-    """Compile a graph ahead of time, into a file that needs no compiler."""
+def _compile_library(part: _Part, path: Path) -> None:
+    """Compile a graph into a library that runs without a compiler."""
     dynamic = tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) or None for axes in part.free)
     exported = torch.export.export(part.graph, tuple(part.examples), dynamic_shapes=dynamic, strict=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        package = str(Path(folder) / "program.pt2")  # a zip file, of the library and its sources
+        package = str(Path(folder) / "program.pt2")  # zip file with the library and its sources
         torch._inductor.aoti_compile_and_package(exported, package_path=package, inductor_configs=_OPTIONS)
         with zipfile.ZipFile(package) as made:
             library = next(name for name in made.namelist() if name.endswith(".so"))
             write_library(made.read(library), path)
 
 
-def _make_kernels(part: _Part) -> Callable[..., Sequence[Tensor]]:
-    """Compile a graph just in time, which is now: it is called once with its examples."""
+def _compile_in_process(part: _Part) -> Callable[..., Sequence[Tensor]]:
+    """Compile a graph for this process; torch compiles it at the call with the examples."""
     code: Callable[..., Sequence[Tensor]] = torch.compile(part.graph, fullgraph=True, options=_OPTIONS)
     for example, axes in zip(part.examples, part.free, strict=True):
         for axis in axes:
@@ -282,14 +276,14 @@ def _make_kernels(part: _Part) -> Callable[..., Sequence[Tensor]]:
     return code
 
 
-def _traced(call: FunctionCall) -> tuple[GraphModule, list[Tensor]]:
-    """The function's graph, from tensors to tensors, and tensors of the sizes that it was traced with."""
-    # What has as many rows as a tensor's contents say (the sequences of a recurrent policy) is no program's matter.
+def _trace(call: FunctionCall) -> tuple[GraphModule, list[Tensor]]:
+    """Return the graph of a function from tensors to tensors, and the example inputs of the trace."""
+    # Sizes that depend on elements of tensors (sequences of a recurrent policy) are not compiled.
     shapes = ShapeEnv(duck_shape=True, allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
-    pretend = FakeTensorMode(shape_env=shapes, allow_non_fake_inputs=True)
+    fake_mode = FakeTensorMode(shape_env=shapes, allow_non_fake_inputs=True)
     examples = [_example(leaf, free) for leaf, free in call.sizes()]
     fakes = [
-        pretend.from_tensor(
+        fake_mode.from_tensor(
             example,
             symbolic_context=StatelessSymbolicContext(
                 dynamic_sizes=[
@@ -301,7 +295,7 @@ def _traced(call: FunctionCall) -> tuple[GraphModule, list[Tensor]]:
         for example, (_, free) in zip(examples, call.sizes(), strict=True)
     ]
     try:
-        graph = make_fx(_of_tensors(call), tracing_mode="real")(*fakes)
+        graph = make_fx(_function_of_tensors(call), tracing_mode="real")(*fakes)
     except Exception as error:
         raise Uncompilable(f"torch cannot trace it to one graph{_detail(error)}") from error
     graph.graph.eliminate_dead_code()
@@ -310,13 +304,13 @@ def _traced(call: FunctionCall) -> tuple[GraphModule, list[Tensor]]:
 
 
 def _example(leaf: Tensor, free: str | None) -> Tensor:
-    """A tensor of zeros like this one, of another first size where that is free."""
-    shape = leaf.shape if free is None else (_EXAMPLE[free], *leaf.shape[1:])
+    """Return zeros with the shape of a tensor; a dynamic first size gets its example value."""
+    shape = leaf.shape if free is None else (_EXAMPLE_SIZES[free], *leaf.shape[1:])
     return torch.zeros(shape, dtype=leaf.dtype, device=leaf.device)
 
 
-def _of_tensors(call: FunctionCall) -> Callable[..., tuple[Tensor, ...]]:
-    """The function of all its tensors, networks' parameters and buffers among them."""
+def _function_of_tensors(call: FunctionCall) -> Callable[..., tuple[Tensor, ...]]:
+    """Return the function of all tensors of a call, including parameters and buffers of networks."""
 
     def function(*tensors: Tensor) -> tuple[Tensor, ...]:
         remaining = iter(tensors)
@@ -324,7 +318,7 @@ def _of_tensors(call: FunctionCall) -> Callable[..., tuple[Tensor, ...]]:
         networks: list[tuple[nn.Module, dict[str, Tensor]]] = []
         for argument in call.fixed:
             if isinstance(argument, nn.Module):
-                own = {name: _like(old, next(remaining)) for name, old in named_tensors(argument)}
+                own = {name: _as_parameter(old, next(remaining)) for name, old in named_tensors(argument)}
                 networks.append((argument, own))
             arguments.append(replace_tensors(argument, remaining))
         outputs: tuple[Tensor, ...] = call_with_tensors(networks, call.function, *arguments, *remaining)
@@ -333,13 +327,13 @@ def _of_tensors(call: FunctionCall) -> Callable[..., tuple[Tensor, ...]]:
     return function
 
 
-def _like(old: Tensor, new: Tensor) -> Tensor:
-    """A parameter in place of a parameter: functions may ask for gradients."""
+def _as_parameter(old: Tensor, new: Tensor) -> Tensor:
+    """Return the new tensor; it requires gradients if the old one does, since functions may compute them."""
     return new.detach().requires_grad_() if old.requires_grad else new
 
 
 def _detail(error: Exception) -> str:
-    """The compiler's own words, which name its source files, for those who debug; else how to see them."""
+    """Return the compiler's message if PGX_DEBUG is 1, else how to see it."""
     if os.environ.get("PGX_DEBUG") != "1":
         return " (PGX_DEBUG=1 shows why)"
     return f" ({type(error).__name__}: {str(error).partition(chr(10))[0]})"

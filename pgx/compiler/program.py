@@ -1,4 +1,4 @@
-"""A compiled function, as it lies on disk and as it is called."""
+"""Compiled functions in shared libraries: storage and calls."""
 
 import ctypes
 import hashlib
@@ -13,31 +13,31 @@ import torch
 from torch import Tensor
 
 _SOURCE = Path(__file__).with_name("scan.cpp")
-_MAX_CONCURRENT_CALLS = 2  # calls of one program outside of Python: a third would wait for the first to end
+_MAX_CONCURRENT_CALLS = 2  # calls of one program without Python's lock; a third call would wait
 
 
 def write_library(library: bytes, path: Path) -> None:
-    """Put a shared library at a path, in one piece, with its checksum behind it, where no loader looks."""
+    """Write a shared library atomically, with its checksum appended, which loaders ignore."""
     scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     scratch.write_bytes(library + hashlib.sha256(library).digest())
     scratch.replace(path)
 
 
 class Program:
-    """A function of tensors, from a shared library that torch's compiler made.
+    """Compiled function of tensors from a shared library of torch's compiler.
 
     Args:
-        path: of the library.
+        path: path of the library.
 
     Raises:
-        RuntimeError: it cannot be loaded, or is not what was kept.
+        RuntimeError: the library cannot be loaded, or its checksum is wrong.
     """
 
     def __init__(self, path: Path) -> None:
         data = path.read_bytes()
         if (
             hashlib.sha256(data[:-32]).digest() != data[-32:]
-        ):  # to load half a library may be the end of a process
+        ):  # loading a truncated library may crash the process
             raise RuntimeError("its checksum is wrong")
         self.path = path
         self._runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)
@@ -49,14 +49,14 @@ class Program:
     def scan(
         self, fixed: Sequence[Tensor], items: Sequence[Tensor], state: Sequence[Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """result, *state = program(*fixed, item, *state) for each item, in a loop that leaves Python to other threads.
+        """Compute result, *state = program(*fixed, item, *state) for each item, without Python's lock.
 
         Returns:
             The results, and the last state.
         """
         handles = [_handles(tensors) for tensors in (fixed, items, state)]
         results = (ctypes.c_void_p * len(items))()
-        error = _loop(self.path.parent)(
+        error = _scan_library(self.path.parent)(
             self._library.AOTInductorModelContainerRun,
             _torch().aoti_torch_new_tensor_handle,
             self._container,
@@ -92,13 +92,13 @@ _capsule = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p,
 
 
 def _handles(tensors: Sequence[Tensor]) -> "ctypes.Array[ctypes.c_void_p]":
-    """New handles of tensors, each to be given away or dropped."""
+    """Return new handles of tensors; the caller must pass each on or drop it."""
     capsules = torch._C._aoti.unsafe_alloc_void_ptrs_from_tensors(list(tensors))
     return (ctypes.c_void_p * len(capsules))(*(_capsule_pointer(capsule, None) for capsule in capsules))
 
 
 def _tensors(handles: "ctypes.Array[ctypes.c_void_p]") -> list[Tensor]:
-    """The tensors behind handles, which are gone with that."""
+    """Return the tensors of handles; the handles become invalid."""
     capsules = [_capsule(handle, None, None) for handle in handles]
     tensors: list[Tensor] = torch._C._aoti.alloc_tensors_by_stealing_from_void_ptrs(capsules)
     return tensors
@@ -111,13 +111,13 @@ def _drop(handles: "ctypes.Array[ctypes.c_void_p]") -> None:
 
 @cache
 def _torch() -> ctypes.CDLL:
-    """Torch's C interface, in the library that this process has loaded already."""
+    """Return torch's C interface, from the library that this process has already loaded."""
     return ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
 
 
 @cache
-def _loop(folder: Path) -> "ctypes._NamedFuncPointer":
-    """`scan` of scan.cpp, compiled when it is first needed and kept in the folder."""
+def _scan_library(folder: Path) -> "ctypes._NamedFuncPointer":
+    """Return `scan` of scan.cpp, compiled at first use and stored in the folder."""
     source = _SOURCE.read_bytes()
     path = folder / f"fold_{hashlib.sha256(source).hexdigest()[:16]}.so"
     if not path.exists():

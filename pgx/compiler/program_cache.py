@@ -1,7 +1,4 @@
-"""The programs that a process has, and attempts to compile new ones.
-
-Programs on disk: found by what they are made from, or made once and kept.
-"""
+"""Caches of compiled programs, in the process and on disk."""
 
 import fcntl
 import hashlib
@@ -20,41 +17,43 @@ from pgx.core.errors import RunError
 
 
 class Code(Protocol):
-    """A compiled function of tensors."""
+    """Compiled function of tensors."""
 
     def __call__(self, tensors: list[Tensor]) -> list[Tensor]: ...
 
     def scan(
         self, fixed: Sequence[Tensor], items: Sequence[Tensor], state: Sequence[Tensor]
     ) -> tuple[list[Tensor], Sequence[Tensor]]:
-        """result, *state = code(*fixed, item, *state) for each item; returns the results, and the last state."""
+        """Compute result, *state = code(*fixed, item, *state) for each item; return the results and the last state."""
         ...
 
 
-Programs = Sequence[Code]  # of a curried function two: of what is given first, and of what is left
+Programs = Sequence[Code]  # one; two for a curried function: of its first arguments, and of the rest
 
 
 class ProgramCache:
-    """Programs of calls, one for each kind.
+    """Programs of this process, by keys of calls.
 
     Args:
-        make: finds or makes those of a call; None where there can be none.
+        make: loads or compiles the programs of a call; returns None if that is impossible.
     """
 
     def __init__(self, make: Callable[[FunctionCall], Programs | None]) -> None:
         self._make = make
         self._programs: dict[object, Programs | None] = {}
-        self._one_at_a_time = threading.Lock()
-        self._alive: list[object] = []  # what `_programs` knows by identity, which must not pass to another
+        self._lock = threading.Lock()
+        self._alive: list[
+            object
+        ] = []  # objects whose id is in a key: they are kept, so that no other object gets their id
 
     def programs(self, call: FunctionCall, key: tuple[object, ...]) -> Programs | None:
-        """The code of such a call; None where there can be none.
+        """Return the programs of a call, or None if it cannot be compiled.
 
         Args:
-            call: one of its kind.
-            key: what tells the kind apart within a process.
+            call: a call with this key.
+            key: everything that determines the code, within this process.
         """
-        with self._one_at_a_time:
+        with self._lock:
             if key not in self._programs:
                 self._programs[key] = self._make(call)
                 alive = [argument for argument in call.fixed if callable(argument)]
@@ -63,11 +62,11 @@ class ProgramCache:
 
 
 class CompilerGuard:
-    """Compiles programs until the compiler fails for the first time.
+    """Guard that compiles programs until the compiler fails for the first time.
 
     Args:
-        report: told, in lines for people.
-        required: a compiler that fails ends the run; else the run says so once and compiles nothing more.
+        report: receives lines for the console.
+        required: a failure of the compiler ends the run; else it is reported once and nothing more is compiled.
     """
 
     def __init__(self, report: Callable[[str], None], required: bool) -> None:
@@ -76,15 +75,15 @@ class CompilerGuard:
         self._failed = False
 
     def programs(self, call: FunctionCall, compile: Callable[[], Programs], kept: str) -> Programs | None:
-        """New programs of a call, with a word about them before and after; None where there can be none.
+        """Compile the programs of a call, and report the start and the end; return None if that is impossible.
 
         Args:
-            call: what they are of.
-            compile: makes them.
-            kept: where they are kept, behind what is said first.
+            call: the call to compile.
+            compile: returns its programs.
+            kept: suffix of the first report, which names the folder; may be empty.
 
         Raises:
-            RunError: the compiler failed, and it is required.
+            RunError: the compiler failed, and compilation is required.
         """
         if self._failed:
             return None
@@ -110,31 +109,29 @@ class CompilerGuard:
 
 
 def not_compiled_message(call: FunctionCall, reason: str) -> str:
-    """Say in one line that a call has no program and why."""
+    """Return a line that a call has no program, and why."""
     return f"{call.name()} is not compiled and runs in eager mode: {reason}"
 
 
 class ProgramFolder:
-    """Programs from a folder, or new.
+    """Programs in a folder, shared by processes and later runs; missing ones are compiled.
 
     Args:
-        folder: where programs are kept from one run to the next.
-        report: told what is going on, in lines for people.
-        required: a compiler that fails ends the run.
+        folder: folder of the programs.
+        report: receives lines for the console.
+        required: a failure of the compiler ends the run.
     """
 
     def __init__(self, folder: Path, report: Callable[[str], None], required: bool) -> None:
         self.folder = folder
         self.report = report
-        self._attempts = CompilerGuard(report, required)
+        self._compiler = CompilerGuard(report, required)
 
     def programs(self, call: FunctionCall) -> Programs | None:
-        """The code of such calls, two of a curried function: of what is given first, and of what is left.
-
-        None where there can be none.
+        """Load or compile the programs of a call; return None if it cannot be compiled.
 
         Raises:
-            RunError: the compiler failed, and it is required.
+            RunError: the compiler failed, and compilation is required.
         """
         try:
             description = call.description()
@@ -147,22 +144,22 @@ class ProgramFolder:
         names = ["_first", "_second"] if isinstance(call.function, CurriedFunction) else [""]
         paths = [self.folder / f"{stem}{name}.so" for name in names]
         if all(path.exists() for path in paths):
-            return self._found(call, paths)
-        with _alone_at(paths[0]):  # of processes that need the same program one makes it
+            return self._load(call, paths)
+        with _lock(paths[0]):  # one process compiles, others that need the same program wait
             return (
-                self._found(call, paths) if all(path.exists() for path in paths) else self._made(call, paths)
+                self._load(call, paths) if all(path.exists() for path in paths) else self._make(call, paths)
             )
 
-    def _found(self, call: FunctionCall, paths: list[Path]) -> Programs | None:
+    def _load(self, call: FunctionCall, paths: list[Path]) -> Programs | None:
         try:
             return tuple(map(Program, paths))
-        except RuntimeError as error:  # cut short by a full disk, or of another kind of machine
+        except RuntimeError as error:  # truncated by a full disk, or built for another machine
             self.report(f"{paths[0]} cannot be loaded ({_first_line(error)}): compiling it again")
-            return self._made(call, paths)
+            return self._make(call, paths)
 
-    def _made(self, call: FunctionCall, paths: list[Path]) -> Programs | None:
+    def _make(self, call: FunctionCall, paths: list[Path]) -> Programs | None:
         kept = f" (once; kept in {self.folder})"
-        return self._attempts.programs(call, lambda: self._compile(call, paths), kept)
+        return self._compiler.programs(call, lambda: self._compile(call, paths), kept)
 
     def _compile(self, call: FunctionCall, paths: list[Path]) -> Programs:
         from pgx.compiler.jit import CompilerFailed, compile_libraries
@@ -181,10 +178,10 @@ def _first_line(error: RuntimeError) -> str:
 
 
 @contextmanager
-def _alone_at(path: Path) -> Iterator[None]:
-    """While no other process is, for the same path; the kernel's lock goes with a process that dies."""
+def _lock(path: Path) -> Iterator[None]:
+    """Hold a lock between processes for a path; the kernel releases it if the process crashes."""
     with ExitStack() as stack:
-        with suppress(OSError):  # where nothing can be written the compiler will say so
+        with suppress(OSError):  # the compiler reports a folder that is not writable
             path.parent.mkdir(parents=True, exist_ok=True)
             fcntl.flock(stack.enter_context(path.with_suffix(".lock").open("w")), fcntl.LOCK_EX)
         yield
