@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pgx.algos import rule, rules
-from pgx.config.compose import comments, field_comments, head, leaves, values_of
+from pgx.config.reference import comments, field_comments, head, leaves, values_of
 from pgx.config.run_config import FIXED, NAMED, SearchConfig, Top, keys_of
 from pgx.core.paths import choices, config_dir
 from pgx.core.schema import describe, signature

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from pgx.config.compose import comments, compose, field_comments, hydra_config
+from pgx.config.compose import compose, hydra_config
+from pgx.config.reference import comments, field_comments
 from pgx.core.paths import choices
 from scripts.config_reference import page
 from scripts.migration_table import table
