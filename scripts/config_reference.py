@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pgx.algos import rule, rules
-from pgx.config.reference import comments, field_comments, head, leaves, values_of
-from pgx.config.run_config import FIXED, NAMED, SearchConfig, Top, keys_of
-from pgx.core.paths import choices, config_dir
-from pgx.core.schema import describe, signature
+from pgx.config.reference import dotted_items, field_comments, file_description, key_comments, read_yaml
+from pgx.config.run_config import FIXED_SECTIONS, NAMED_SECTIONS, SearchConfig, TopLevelConfig, keys_of_choice
+from pgx.core.paths import config_choices, config_dir
+from pgx.core.schema import describe_type, parameter_types
 
 CONFIGS = config_dir()
 HEADING = """\
@@ -40,13 +40,18 @@ def page() -> str:
     """Return the text of docs/config.md."""
     train = CONFIGS / "train.yaml"
     lines = [HEADING, "## Run", ""]
-    lines += _rows("", signature(Top), train)
+    lines += _rows("", parameter_types(TopLevelConfig), train)
     for section in ("trainer", "health"):
-        lines += ["", f"## {section}", "", *_rows(section, signature(FIXED[section]), train, below=section)]
+        lines += [
+            "",
+            f"## {section}",
+            "",
+            *_rows(section, parameter_types(FIXED_SECTIONS[section]), train, below=section),
+        ]
     logger = CONFIGS / "logger" / "default.yaml"
-    lines += ["", "## logger", "", *_rows("logger", signature(FIXED["logger"]), logger)]
+    lines += ["", "## logger", "", *_rows("logger", parameter_types(FIXED_SECTIONS["logger"]), logger)]
     lines += ["", *_environments(), "", *_rewards(), "", *_rules()]
-    for section in NAMED:
+    for section in NAMED_SECTIONS:
         lines += ["", *_named(section)]
     lines += ["", *_experiments(), "", *_searches(), "", *_launchers()]
     return "\n".join(lines) + "\n"
@@ -63,12 +68,12 @@ def _environments() -> list[str]:
         "| file | sets | reason |",
         "|---|---|---|",
         *(
-            f"| `env={path.stem}` | {_sets(path)} | {_cell(head(path))} |"
+            f"| `env={path.stem}` | {_sets(path)} | {_cell(file_description(path))} |"
             for path in sorted(default.parent.glob("*.yaml"))
             if path != default
         ),
         "",
-        *_rows("env", signature(FIXED["env"]), default),
+        *_rows("env", parameter_types(FIXED_SECTIONS["env"]), default),
     ]
 
 
@@ -81,9 +86,12 @@ def _rewards() -> list[str]:
         "",
         "| file | description |",
         "|---|---|",
-        *(f"| `reward={name}` | {_cell(head(own.with_stem(name)))} |" for name in choices("reward")),
+        *(
+            f"| `reward={name}` | {_cell(file_description(own.with_stem(name)))} |"
+            for name in config_choices("reward")
+        ),
         "",
-        *_rows("reward", signature(FIXED["reward"]), own),
+        *_rows("reward", parameter_types(FIXED_SECTIONS["reward"]), own),
     ]
 
 
@@ -93,21 +101,21 @@ def _rules() -> list[str]:
         "",
         "`algo=NAME` selects one of these rules, `algo=module:Class` [your own](tutorials/own_rule.md).",
     ]
-    for name in choices("algo"):
+    for name in config_choices("algo"):
         path = CONFIGS / "algo" / f"{name}.yaml"
-        lines += ["", f"### algo={name}", "", f"{head(path)} [Page](algorithms/{name}.md)."]
+        lines += ["", f"### algo={name}", "", f"{file_description(path)} [Page](algorithms/{name}.md)."]
         lines += ["", f"Values in other groups: {_sets(path, but='algo')}."]
         if name in rules():
-            lines += ["", *_rows("algo", signature(rule(name)), path, below="algo", source=rule(name))]
+            lines += ["", *_rows("algo", parameter_types(rule(name)), path, below="algo", source=rule(name))]
     return lines
 
 
 def _named(section: str) -> list[str]:
-    lines = [f"## {section}", "", f"`{section}=NAME`, NAME one of {', '.join(choices(section))}."]
-    for name in choices(section):
+    lines = [f"## {section}", "", f"`{section}=NAME`, NAME one of {', '.join(config_choices(section))}."]
+    for name in config_choices(section):
         path = CONFIGS / section / f"{name}.yaml"
-        keys = {key: hint for key, hint in keys_of(section, name).items() if key != "name"}
-        about = head(path) or comments(path).get("name", "")
+        keys = {key: hint for key, hint in keys_of_choice(section, name).items() if key != "name"}
+        about = file_description(path) or key_comments(path).get("name", "")
         lines += ["", f"### {section}={name}", "", *([about[0].upper() + about[1:], ""] if about else [])]
         lines += _rows(section, keys, path) if keys else ["No other keys."]
     return lines
@@ -121,9 +129,9 @@ def _experiments() -> list[str]:
         "",
     ]
     lines += ["| file | description | sets |", "|---|---|---|"]
-    for name in choices("experiment"):
+    for name in config_choices("experiment"):
         path = CONFIGS / "experiment" / f"{name}.yaml"
-        lines.append(f"| `experiment={name}` | {_cell(head(path))} | {_sets(path)} |")
+        lines.append(f"| `experiment={name}` | {_cell(file_description(path))} | {_sets(path)} |")
     return lines
 
 
@@ -134,11 +142,11 @@ def _searches() -> list[str]:
         "`pgx train -m sweep=NAME` [searches for hyperparameters](sweeps.md). The searches are:",
         "",
     ]
-    for name in choices("sweep"):
-        lines.append(f"- `sweep={name}`: {head(CONFIGS / 'sweep' / f'{name}.yaml')}")
+    for name in config_choices("sweep"):
+        lines.append(f"- `sweep={name}`: {file_description(CONFIGS / 'sweep' / f'{name}.yaml')}")
     example = CONFIGS / "sweep" / "ppo_cartpole.yaml"
     lines += ["", "The values are those of `sweep=ppo_cartpole`.", ""]
-    return [*lines, *_rows("sweep", signature(SearchConfig), example, source=SearchConfig)]
+    return [*lines, *_rows("sweep", parameter_types(SearchConfig), example, source=SearchConfig)]
 
 
 def _launchers() -> list[str]:
@@ -148,17 +156,17 @@ def _launchers() -> list[str]:
         "`hydra/launcher=NAME` selects where [the runs of a sweep](sweeps.md) run.",
     ]
     for path in sorted((CONFIGS / "hydra" / "launcher").glob("*.yaml")):
-        written = comments(path)
+        written = key_comments(path)
         lines += [
             "",
             f"### hydra/launcher={path.stem}",
             "",
-            head(path),
+            file_description(path),
             "",
             "| key | value | meaning |",
             "|---|---|---|",
         ]
-        for key, value in leaves(values_of(path)):
+        for key, value in dotted_items(read_yaml(path)):
             if key != "_target_":
                 shown = "..." if isinstance(value, dict) else f"`{_text(value)}`"
                 lines.append(f"| `hydra.launcher.{key}` | {shown} | {_cell(written[key])} |")
@@ -178,8 +186,8 @@ def _rows(
         source: dataclass whose comments come first; None: its comments are used only if the file has none.
     """
     prefix = f"{below}." if below else ""
-    values, written = dict(leaves(values_of(path))), comments(path)
-    read = field_comments(source or FIXED.get(section) or Top)
+    values, written = dict(dotted_items(read_yaml(path))), key_comments(path)
+    read = field_comments(source or FIXED_SECTIONS.get(section) or TopLevelConfig)
     lines = list(TABLE)
     for key, annotation in keys.items():
         in_file, in_class = written.get(prefix + key, ""), read.get(key, "")
@@ -192,13 +200,13 @@ def _rows(
             )
         name = f"{section}.{key}" if section else key
         value = _text(values[prefix + key])
-        lines.append(f"| `{name}` | {_cell(describe(annotation))} | `{value}` | {_cell(meaning)} |")
+        lines.append(f"| `{name}` | {_cell(describe_type(annotation))} | `{value}` | {_cell(meaning)} |")
     return lines
 
 
 def _sets(path: Path, but: str = "") -> str:
     """Return the overrides that a file amounts to, in its own and in other groups."""
-    values = values_of(path)
+    values = read_yaml(path)
     chosen = []
     for entry in values.pop("defaults", []):
         if isinstance(entry, dict):
@@ -209,7 +217,7 @@ def _sets(path: Path, but: str = "") -> str:
     values.pop(but, None)
     own = [
         f"`{key}={_text(value)}`"
-        for key, value in leaves(values)
+        for key, value in dotted_items(values)
         if not isinstance(value, dict) and key != "id"
     ]
     return ", ".join([*(text if " " in text else f"`{text}`" for text in chosen), *own]) or "nothing"

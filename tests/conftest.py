@@ -18,11 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from pgx.cli.main import main
 from pgx.config.compose import compose
-from pgx.config.overrides import parse, takes_any_key
+from pgx.config.overrides import may_add_key, parse
 from pgx.config.validate import validate
 from pgx.core.data import Observations
 from pgx.core.errors import UserError
-from pgx.core.paths import choices
+from pgx.core.paths import config_choices
 from pgx.envs.gymnasium_backend import make_single
 from pgx.envs.registry import id_problem
 from pgx.rollouts.dataset_files import RecordedEpisode, split_episodes, write_dataset
@@ -120,7 +120,7 @@ def composed(*overrides: str) -> DictConfig:
         envs = [(text, o) for text, o in parsed if o.key_or_group == "env"]
         # Environments without a file share a composition.
         named = {text: o for text, o in envs if len(envs) == 1 and _needs_no_file(o)}
-        chosen = [text for text, o in parsed if takes_any_key(o) or ":" in text]
+        chosen = [text for text, o in parsed if may_add_key(o) or ":" in text]
         cfg = _copy(tuple("env=default" if text in named else text for text in chosen))
     except UserError:
         return compose(list(overrides))  # raises with all problems
@@ -157,7 +157,7 @@ def _parsed(text: str) -> Override:
 def _needs_no_file(o: Override) -> bool:
     """Return whether an override chooses an environment with the values of configs/env/default.yaml."""
     name = None if o.is_delete() else o.value()
-    return isinstance(name, str) and name not in choices("env") and id_problem(name) is None
+    return isinstance(name, str) and name not in config_choices("env") and id_problem(name) is None
 
 
 def _is_open(key: str) -> bool:

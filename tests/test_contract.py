@@ -14,7 +14,7 @@ from pgx.algos import rule, rules
 from pgx.algos.common.advantages import rollout_values
 from pgx.core.algorithm import Loss, Optimizer
 from pgx.core.data import rows_of
-from pgx.core.schema import signature
+from pgx.core.schema import parameter_types
 from pgx.ops.optim.gradient_steps import row_count
 from pgx.ops.params import flatten
 from pgx.ops.returns import gae
@@ -141,7 +141,7 @@ def test_a_pass_takes_every_row_once_in_a_new_order_and_the_last_ones_mean_loss_
 @pytest.mark.parametrize("name", [name for name in RULES if name != "reinforce"])  # it sums over an episode
 def test_each_loss_is_a_mean_over_rows(make: Make, name: str) -> None:
     """Repeating the rows of a batch does not change its loss, so steps do not grow with the number of rows."""
-    bonus = ["algo.entropy_coefficient=0.1"] if "entropy_coefficient" in signature(rule(name)) else []
+    bonus = ["algo.entropy_coefficient=0.1"] if "entropy_coefficient" in parameter_types(rule(name)) else []
     trainer = make(*small(name), *bonus, "env=CartPole-v1")
     agent, learner = trainer.agent, trainer.learner
     steps = {
@@ -156,7 +156,7 @@ def test_each_loss_is_a_mean_over_rows(make: Make, name: str) -> None:
             torch.testing.assert_close(loss(network, *twice), loss(network, *data), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [name for name in RULES if "gae_lambda" in signature(rule(name))])
+@pytest.mark.parametrize("name", [name for name in RULES if "gae_lambda" in parameter_types(rule(name))])
 def test_targets_are_the_lambda_returns_of_the_values_in_the_config(make: Make, name: str) -> None:
     trainer = make(*small(name), "env=CartPole-v1", "algo.discount=0.9", "algo.gae_lambda=0.7")
     agent, rollout = trainer.agent, trainer.runner.collect(trainer.agent)
@@ -227,6 +227,6 @@ def test_an_estimate_changes_nothing(make: Make, name: str) -> None:
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_rule_checks_its_own_values(name: str) -> None:
-    values = dict.fromkeys(signature(rule(name)), -1)
+    values = dict.fromkeys(parameter_types(rule(name)), -1)
     with pytest.raises(ValueError, match="discount"):
         rule(name)(**values)

@@ -7,8 +7,8 @@ import torch
 
 from pgx.algos import rule, rules
 from pgx.core.errors import UserError
-from pgx.core.paths import choices
-from pgx.core.schema import signature
+from pgx.core.paths import config_choices
+from pgx.core.schema import parameter_types
 from pgx.ops.params import flatten
 from pgx.ops.stats import effective_sample_size
 from tests.conftest import Make, small
@@ -45,7 +45,7 @@ OFF_POLICY = {"off_policy_reinforce"}
 
 
 def test_every_policy_is_tried() -> None:
-    assert set(PLAYGROUNDS) == set(choices("policy"))
+    assert set(PLAYGROUNDS) == set(config_choices("policy"))
 
 
 def named(env: list[str]) -> str:
@@ -127,7 +127,7 @@ def test_what_does_not_fit_is_refused_before_any_environment_exists(
 
 @pytest.mark.parametrize("name", RULES)
 def test_without_advantage_and_entropy_bonus_the_policy_stays(make: Make, name: str) -> None:
-    keys = signature(rule(name))
+    keys = parameter_types(rule(name))
     quiet = {
         "entropy_coefficient": "0",
         "policy_iterations": "100",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pgx.algos import rule, rules
-from pgx.core.schema import signature
+from pgx.core.schema import parameter_types
 from scripts.update_line_links import with_lines
 
 ROOT = Path(__file__).parents[1]
@@ -66,7 +66,7 @@ def test_line_links_are_up_to_date(name: str) -> None:
 
 @pytest.mark.parametrize("name", RULES)
 def test_every_hyperparameter_is_on_its_page(name: str) -> None:
-    for key in signature(rule(name)):
+    for key in parameter_types(rule(name)):
         assert f"algo.{key}" in page(name), key
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import yaml
 
 from pgx.analysis.statistics import Array
-from pgx.config.stored import CONFIG, LARGEST, present_key
+from pgx.config.run_config import flatten_config
+from pgx.config.stored import CONFIG, MAX_CONFIG_BYTES, present_key
 from pgx.runs.lock import holder
 from pgx.runs.loggers.jsonl import METRICS, read_rows
 from pgx.runs.writer import read_summary
@@ -91,17 +92,6 @@ def sorted_series(steps: list[float], values: list[float]) -> Series:
     at = np.asarray(steps, dtype=np.float64)
     order = np.argsort(at, kind="stable")
     return Series(at[order], np.asarray(values, dtype=np.float64)[order])
-
-
-def flatten_config(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested values by dotted key."""
-    found: dict[str, Any] = {}
-    for key, inner in values.items():
-        if isinstance(inner, Mapping) and inner:
-            found |= {f"{key}.{name}": leaf for name, leaf in flatten_config(inner).items()}
-        else:
-            found[str(key)] = inner
-    return found
 
 
 _UNKNOWN = "unknown"
@@ -219,8 +209,8 @@ def _number(value: Any) -> bool:
 def _config(path: Path) -> dict[str, Any]:
     """Read a config as plain data. Configs of other versions of pgx are valid here."""
     try:
-        if path.stat().st_size > LARGEST:
-            raise UnreadableError(f"{path}: has more than {LARGEST:,} bytes, which no config has")
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise UnreadableError(f"{path}: has more than {MAX_CONFIG_BYTES:,} bytes, which no config has")
         text = path.read_text(encoding="utf-8")
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=_Loader)):
             raise UnreadableError(f"{path}: contains YAML aliases; expected plain values")

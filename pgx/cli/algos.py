@@ -7,7 +7,7 @@ import ast
 from pathlib import Path
 
 from pgx.cli.arguments import Command
-from pgx.core.paths import choices, config_dir
+from pgx.core.paths import config_choices, config_dir
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def list_rules() -> int:
     for heading in ("algo=", "rule"):
         table.add_column(heading)
     folder = Path(__file__).resolve().parents[1] / "algos"
-    for name in choices("algo"):
+    for name in config_choices("algo"):
         path = folder / f"{name}.py"
         if path.is_file():  # read the docstring without the slow import
             line = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "\n").splitlines()[0]

@@ -105,11 +105,11 @@ def check_environment(overrides: list[str]) -> int:
 def _values(overrides: list[str]) -> dict[str, Any]:
     """Return the config values of a run. Contradictions between them do not matter for an environment."""
     from pgx.config.compose import compose
-    from pgx.config.overrides import jobs, prepare
+    from pgx.config.overrides import expand_sweep, prepare
     from pgx.config.validate import plain_values, value_problems
     from pgx.envs.registry import id_problem
 
-    if len(jobs(prepare(overrides))) > 1:
+    if len(expand_sweep(prepare(overrides))) > 1:
         raise UserError(f"{' '.join(overrides)}: has several values; pgx check takes one environment")
     cfg = compose(overrides)
     if found := value_problems(cfg):
@@ -207,15 +207,15 @@ def _check_policy(values: dict[str, Any], env: EnvConfig, finished: ChecksFinish
     """Check that the configured networks can be built for the environment."""
     import torch
 
-    from pgx.config.run_config import spec_of
+    from pgx.config.run_config import make_spec
     from pgx.envs.checks.env_under_test import fails, holds, unknown
     from pgx.networks.agents import AgentSpec, flat_image_hint
 
     if finished.spaces is None:
         return unknown("the spaces are unknown")
     spec = AgentSpec(
-        policy=spec_of("policy", values["policy"]),
-        critic=spec_of("critic", values["critic"]),
+        policy=make_spec("policy", values["policy"]),
+        critic=make_spec("critic", values["critic"]),
         normalize_obs=env.normalize_obs,
         obs_clip=env.obs_clip or torch.inf,
         seed=values["seed"],

@@ -112,7 +112,7 @@ def collect(
 def _training_command(config: RunConfig, out: str, episodes: int) -> str:
     """Return a command that trains on the dataset in the same environment."""
     from pgx.config.compose import compose
-    from pgx.config.stored import command
+    from pgx.config.stored import pgx_command
 
     overrides = ["algo=off_policy_reinforce", override("env", config.env.id)]
     kwargs = config.env.kwargs
@@ -120,7 +120,7 @@ def _training_command(config: RunConfig, out: str, episodes: int) -> str:
     defaults = compose(["algo=off_policy_reinforce"])
     if episodes < defaults.runner.episodes:
         overrides.append(override("runner.episodes", episodes))
-    return command("train", *overrides, override("dataset", out))
+    return pgx_command("train", *overrides, override("dataset", out))
 
 
 def _play(

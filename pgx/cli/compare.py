@@ -118,7 +118,7 @@ def compare_runs(
     from pgx.analysis.find import parse_run_folder, read_runs
     from pgx.analysis.statistics import Resampling
     from pgx.analysis.tables import comparison_tables
-    from pgx.config.stored import command, present_key
+    from pgx.config.stored import pgx_command, present_key
     from pgx.runs.metrics import present_tag, tag
 
     if out is not None:
@@ -153,7 +153,7 @@ def compare_runs(
         from pgx.analysis.report import write_report
 
         step = [] if at is None else ["--at", str(at)]
-        repeat = command("compare", *places, "--by", by, "--metric", request.metric, *step)
+        repeat = pgx_command("compare", *places, "--by", by, "--metric", request.metric, *step)
         complete = replace(found, notes=[*found.notes, *(f"skipped: {line}" for line in problems)])
         written = write_report(complete, Path(out), repeat)
         console.print(Text(f"{len(written)} files in {out}; open {written[0]}"), soft_wrap=True)

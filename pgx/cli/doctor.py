@@ -125,7 +125,7 @@ def _report(folder: Path, run: DiagnosedRun, diagnosis: Diagnosis) -> list[str]:
 
 def _ended(end: RunEnd | None, folder: Path, run: DiagnosedRun) -> list[str]:
     """Return lines that describe how a run ended; none for a finished run."""
-    from pgx.config.stored import command
+    from pgx.config.stored import pgx_command
     from pgx.sweeps.progress import resumable
 
     if end is None:
@@ -134,9 +134,9 @@ def _ended(end: RunEnd | None, folder: Path, run: DiagnosedRun) -> list[str]:
     if end.from_update or end.state == "pruned":
         return lines
     if end.state == "failed" and run.value("env.id"):
-        lines.append("  Check the environment: " + command("check", *_environment(run)))
+        lines.append("  Check the environment: " + pgx_command("check", *_environment(run)))
     if resumable(folder):
-        lines.append("  Resume: " + command("train", "--resume", folder, of=folder))
+        lines.append("  Resume: " + pgx_command("train", "--resume", folder, of=folder))
     return lines
 
 

@@ -6,7 +6,7 @@ import argparse
 
 from pgx.cli.arguments import Command
 from pgx.core.imports import import_problem
-from pgx.core.paths import choices
+from pgx.core.paths import config_choices
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def list_environments(pattern: str) -> int:
         import envpool
 
         in_envpool = set(envpool.list_all_envs())
-    presets = set(choices("env"))
+    presets = set(config_choices("env"))
     ids = sorted(i for i in gymnasium.registry if pattern.lower() in i.lower())
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("env=", "EnvPool", "values"):

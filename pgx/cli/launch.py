@@ -16,8 +16,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from pgx.cli.printing import next_commands, outcome_line, print_run_settings
-from pgx.config.run_config import RunConfig, typed
-from pgx.config.suggestions import explain
+from pgx.config.run_config import RunConfig, to_run_config
+from pgx.config.suggestions import one_line_message
 from pgx.core.agent import State
 from pgx.core.errors import Preempted, RunError, UserError
 from pgx.core.paths import ROOT_CONFIG, config_dir
@@ -72,7 +72,7 @@ def run_worker_rank(ranks: Ranks) -> int:
     request: RunRequest | None = ranks.gather(None)[0]
     if request is None:
         return 0
-    if _run(typed(request.values), request.state, ranks)["status"] == "interrupted":
+    if _run(to_run_config(request.values), request.state, ranks)["status"] == "interrupted":
         raise QuietInterrupt
     return 0
 
@@ -192,7 +192,7 @@ def _hydra_errors() -> Iterator[None]:
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain(error)) from error
+        raise UserError(one_line_message(error)) from error
     except OSError as error:
         if error.filename is None:
             raise

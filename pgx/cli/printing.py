@@ -73,18 +73,18 @@ def next_commands(run_dir: Path, env_id: str, status: str) -> list[str]:
         env_id: the environment's id.
         status: of the summary.
     """
-    from pgx.config.stored import command
+    from pgx.config.stored import pgx_command
 
     run = relative_to_cwd(run_dir)
     # In the default layout all runs are below the first folder of the path.
     all_runs = run if run.is_absolute() or run.parts[0] == ".." else Path(run.parts[0])
     commands = {
-        "view": command("tensorboard", all_runs),
-        "diagnose": command("doctor", run),
-        "evaluate": command("eval", run, of=run),
-        "record": command("record", run, "--out", run / _VIDEO, of=run) if has_video(env_id) else None,
-        "compare": command("compare", all_runs),
-        "resume": command("train", "--resume", run, of=run) if status == "interrupted" else None,
+        "view": pgx_command("tensorboard", all_runs),
+        "diagnose": pgx_command("doctor", run),
+        "evaluate": pgx_command("eval", run, of=run),
+        "record": pgx_command("record", run, "--out", run / _VIDEO, of=run) if has_video(env_id) else None,
+        "compare": pgx_command("compare", all_runs),
+        "resume": pgx_command("train", "--resume", run, of=run) if status == "interrupted" else None,
     }
     return [f"  {what:<9} {how}" for what, how in commands.items() if how is not None]
 

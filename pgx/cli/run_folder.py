@@ -6,11 +6,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from pgx.config.changes import with_overrides
+from pgx.config.changes import with_evaluation_overrides
 from pgx.config.compose import compose
-from pgx.config.cross_checks import asked_keys
+from pgx.config.cross_checks import overridden_keys
 from pgx.config.run_config import RunConfig, with_values
-from pgx.config.stored import CONFIG, imports_of, read_config, refuse_untrusted
+from pgx.config.stored import CONFIG, import_warnings, read_config, refuse_untrusted
 from pgx.config.validate import check_inputs, validate
 from pgx.core.agent import State
 from pgx.core.errors import UserError
@@ -28,7 +28,7 @@ def compose_valid(overrides: list[str]) -> RunConfig:
     Raises:
         UserError: the overrides, values or inputs are wrong.
     """
-    config = validate(compose(overrides), asked_keys(overrides))
+    config = validate(compose(overrides), overridden_keys(overrides))
     check_inputs(config)
     return config
 
@@ -137,6 +137,6 @@ def load_trusted_config(run_dir: Path, trust: bool, overrides: Sequence[str] = (
         UserError: the folder contains no run, its config is invalid here, it names imports that the user has not
             allowed, or an override would change the agent.
     """
-    cfg = with_overrides(read_run_config(run_dir), overrides)
-    refuse_untrusted(imports_of(cfg, run_dir / CONFIG, named=()), trust)
+    cfg = with_evaluation_overrides(read_run_config(run_dir), overrides)
+    refuse_untrusted(import_warnings(cfg, run_dir / CONFIG, named=()), trust)
     return validate(cfg)

@@ -28,11 +28,11 @@ from pgx.cli.run_folder import (
     refuse_unusable,
     resumed_trainer,
 )
-from pgx.config.compose import compose, hydra_config, numbered
-from pgx.config.overrides import jobs, named_imports, parse, prepare
+from pgx.config.compose import compose, hydra_config, job_number
+from pgx.config.overrides import expand_sweep, named_imports, parse, prepare
 from pgx.config.run_config import SearchConfig
 from pgx.config.stored import refuse_untrusted
-from pgx.config.suggestions import quoted, spelled
+from pgx.config.suggestions import quoted, to_hydra_grammar
 from pgx.config.validate import validate
 from pgx.core.errors import RunError, UserError
 from pgx.core.imports import import_problem, require
@@ -69,7 +69,7 @@ _LAUNCHERS = {  # launcher: the package that it requires
 
 def start_sweep(flags: list[str], overrides: list[str]) -> int:
     """Plan and run a sweep, or resume the one in hydra.sweep.dir; return the exit code."""
-    overrides = list(map(spelled, overrides))
+    overrides = list(map(to_hydra_grammar, overrides))
     hydra = [o.input_line or "" for o in parse(overrides) if o.is_hydra_override()]
     run_overrides = [o for o in overrides if o not in hydra]
     _refuse_missing(hydra, None)
@@ -125,11 +125,11 @@ def _plan(overrides: list[str], hydra: list[str]) -> Plan:
         UserError: a job is invalid, or two jobs would use the same folder.
     """
     planned, folders = [], dict[str, list[str]]()
-    all_jobs = jobs(prepare(overrides))
+    all_jobs = expand_sweep(prepare(overrides))
     shared_by_all = set.intersection(*map(set, all_jobs)) if len(all_jobs) > 1 else set(all_jobs[0])
     for number, job in enumerate(all_jobs):
         try:
-            with numbered(number):
+            with job_number(number):
                 run_dir = compose_valid(job).run_dir
         except UserError as error:
             varied = " ".join(o for o in job if o not in shared_by_all)

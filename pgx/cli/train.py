@@ -22,17 +22,17 @@ from pgx.cli.run_folder import (
     remove_empty_parents,
 )
 from pgx.cli.sweep_jobs import start_sweep
-from pgx.config.changes import Change, applied, changes, rate_changes
-from pgx.config.compose import composed
-from pgx.config.overrides import jobs, named_imports, parse, prepare
+from pgx.config.changes import Change, apply_changes, rate_changes, resume_changes
+from pgx.config.compose import compose_with_hydra
+from pgx.config.overrides import expand_sweep, named_imports, parse, prepare
 from pgx.config.reference import help_page
 from pgx.config.run_config import RunConfig, with_values
-from pgx.config.stored import CONFIG, imports_of, joins_of, refuse_untrusted
-from pgx.config.suggestions import ALIASES, is_known, is_text, quoted
+from pgx.config.stored import CONFIG, cluster_warnings, import_warnings, refuse_untrusted
+from pgx.config.suggestions import ALIASES, is_known_key, quoted, takes_text
 from pgx.config.validate import check_ranks, validate
 from pgx.core.agent import State
 from pgx.core.errors import UserError
-from pgx.core.paths import groups
+from pgx.core.paths import config_groups
 from pgx.core.schema import nearest
 from pgx.core.stopping import QuietInterrupt
 from pgx.distributed.torchrun import join_process_group
@@ -74,12 +74,12 @@ def _train(arguments: list[str], launcher: RunLauncher) -> int:
     options, overrides = _options(arguments)
     flags, prepared = [a for a in arguments if a not in overrides], prepare(overrides)
     if options.help:
-        print(help_page(composed(overrides).config), end="")
+        print(help_page(compose_with_hydra(overrides).config), end="")
         return 0
     if _PRINT_ONLY & {name for name, value in vars(options).items() if value}:
         run_hydra([*flags, *prepared], _nothing)
         return 0
-    sweep = jobs(prepared)
+    sweep = expand_sweep(prepared)
     if options.multirun:
         if launcher.ranks.size > 1:
             raise UserError(
@@ -120,7 +120,7 @@ def _several_values(overrides: list[str]) -> list[str]:
         if override.is_sweep_override():
             line = override.input_line or ""
             key, _, value = line.partition("=")
-            text = f"; to pass one text: {shlex.quote(f'{key}={quoted(value)}')}" if is_text(key) else ""
+            text = f"; to pass one text: {shlex.quote(f'{key}={quoted(value)}')}" if takes_text(key) else ""
             lines.append(
                 f"{line}: has several values; to train one run of each: pgx train -m {shlex.quote(line)}{text}"
             )
@@ -140,7 +140,7 @@ def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         if argument.startswith("-") and flag not in _HYDRA_FLAG_NAMES:
             key = flag.lstrip("-").replace("-", "_")
             hint = nearest(argument, (*_HYDRA_FLAG_NAMES, *_RESUME_FLAGS))
-            if key in ALIASES or key in groups() or is_known(key):
+            if key in ALIASES or key in config_groups() or is_known_key(key):
                 hint = f"; use key=value: {ALIASES.get(key, (key,))[0]}=..."
             raise UserError(f"{argument}: unknown flag{hint} (see pgx train --help)")
     parser = argparse.ArgumentParser(add_help=False, usage=argparse.SUPPRESS)
@@ -287,14 +287,14 @@ def _resumed_config(request: _ResumeArguments) -> tuple[RunConfig, tuple[Change,
         UserError: a change is not allowed, a value is invalid, or the config would import untrusted modules.
     """
     stored, overrides = read_run_config(request.run_dir), parse(request.overrides)
-    requested = changes(stored, overrides)
-    cfg = applied(stored, requested.made)
+    requested = resume_changes(stored, overrides)
+    cfg = apply_changes(stored, requested.made)
     given = {override.key_or_group: override.value() for override in overrides}
     source = request.run_dir / CONFIG
     allowed = [*map(str, given.values()), *named_imports(request.overrides)]
-    imports = imports_of(cfg, source, allowed)
+    imports = import_warnings(cfg, source, allowed)
     if "runner.address" not in given:
-        imports += joins_of(cfg, source)
+        imports += cluster_warnings(cfg, source)
     refuse_untrusted(imports, request.trust)
     cfg.run_dir = str(request.run_dir)
     try:

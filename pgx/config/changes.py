@@ -14,10 +14,10 @@ from pgx.config.overrides import parse
 from pgx.config.run_config import RunConfig
 from pgx.config.stored import renamed_problem
 from pgx.core.errors import UserError
-from pgx.core.schema import nearest, shown
+from pgx.core.schema import format_value, nearest
 from pgx.ops.optim.formulas import SCHEDULES
 
-KEYS = (
+EVALUATION_KEYS = (
     "device",
     "torch_threads",
     "env.backend",
@@ -27,10 +27,10 @@ KEYS = (
     "trainer.eval_episodes",
     "trainer.eval_max_steps",
 )
-SECTION = "env.kwargs"  # any key below it
+_EVALUATION_SECTION = "env.kwargs"  # any key below it
 
 
-def with_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+def with_evaluation_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Return a run's config with what is changed for playing.
 
     Args:
@@ -42,7 +42,7 @@ def with_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """
     changed, problems = cfg.copy(), []
     for override in parse(list(overrides)):
-        if problem := _problem(cfg, override):
+        if problem := _evaluation_problem(cfg, override):
             problems.append(problem)
             continue
         with open_dict(changed):
@@ -52,56 +52,56 @@ def with_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     return changed
 
 
-def _problem(cfg: DictConfig, override: Override) -> str | None:
+def _evaluation_problem(cfg: DictConfig, override: Override) -> str | None:
     key, text = override.key_or_group, override.input_line or ""
-    offered = f"{', '.join(KEYS)} and {SECTION}.* may change"
+    offered = f"{', '.join(EVALUATION_KEYS)} and {_EVALUATION_SECTION}.* may change"
     if override.is_sweep_override() or override.is_delete() or override.package:
         return f"{text}: one value is expected; {offered}"
-    if key in KEYS or key == SECTION or key.startswith(f"{SECTION}."):
+    if key in EVALUATION_KEYS or key == _EVALUATION_SECTION or key.startswith(f"{_EVALUATION_SECTION}."):
         return None
     if problem := renamed_problem(key):
         return problem
     if OmegaConf.select(cfg, key) is None and key not in cfg:
-        return f"{text}: unknown key{nearest(key, KEYS)}; {offered}"
+        return f"{text}: unknown key{nearest(key, EVALUATION_KEYS)}; {offered}"
     return f"{text}: the agent was trained with another value or does not use it when it plays; {offered}"
 
 
 # yes: the run ends with the bits of one that was never stopped; no: it does not; auto: see what it costs.
-Bits = Literal["yes", "no"]
+SameBits = Literal["yes", "no"]
 
 
 @dataclass(frozen=True)
-class MayChange:
+class AllowedChange:
     """A key, or with a dot at its end a section of keys, that a resumed run may change."""
 
     key: str
-    same_bits: Bits
+    same_bits: SameBits
     cost: str  # in a few words
 
 
-MAY_CHANGE = (
-    MayChange("trainer.total_steps", "no", "what is annealed over training goes on at another rate"),
-    MayChange("trainer.checkpoint_every", "no", "each checkpoint is an episode boundary"),
-    MayChange("trainer.keep_checkpoints", "yes", "older checkpoints are removed, or stay"),
-    MayChange("trainer.eval_every", "yes", "evaluations have environments and seeds of their own"),
-    MayChange("trainer.eval_episodes", "yes", "of evaluations alone"),
-    MayChange("trainer.record_every", "yes", "videos have an environment and seeds of their own"),
-    MayChange("trainer.record_seconds", "yes", "of videos alone"),
-    MayChange("trainer.record_width", "yes", "of videos alone"),
-    MayChange("trainer.compile", "no", "compiled sums are rounded in another order"),
-    MayChange(
+ALLOWED_CHANGES = (
+    AllowedChange("trainer.total_steps", "no", "what is annealed over training goes on at another rate"),
+    AllowedChange("trainer.checkpoint_every", "no", "each checkpoint is an episode boundary"),
+    AllowedChange("trainer.keep_checkpoints", "yes", "older checkpoints are removed, or stay"),
+    AllowedChange("trainer.eval_every", "yes", "evaluations have environments and seeds of their own"),
+    AllowedChange("trainer.eval_episodes", "yes", "of evaluations alone"),
+    AllowedChange("trainer.record_every", "yes", "videos have an environment and seeds of their own"),
+    AllowedChange("trainer.record_seconds", "yes", "of videos alone"),
+    AllowedChange("trainer.record_width", "yes", "of videos alone"),
+    AllowedChange("trainer.compile", "no", "compiled sums are rounded in another order"),
+    AllowedChange(
         "trainer.compile_min_steps", "yes", "kept for the next run; this one stays as compiled as it was"
     ),
-    MayChange("trainer.on_nan", "yes", "until a number is not finite"),
-    MayChange("trainer.disk_retry_seconds", "yes", "of writing alone"),
-    MayChange("logger.", "yes", "what is looked at and shown, not what is learned"),
-    MayChange("torch_threads", "no", "more threads sum in another order"),
-    MayChange("env.num_threads", "yes", "who steps an environment does not change it"),
-    MayChange("env.worker_timeout", "yes", "of waiting alone"),
-    MayChange("device", "no", "another processor rounds in its own way"),
-    MayChange("runner.address", "yes", "as far as runs with actors have the same bits at all"),
-    MayChange("runner.connect_seconds", "yes", "of waiting alone"),
-    MayChange("runner.max_restarts", "yes", "of the workers that are still to die"),
+    AllowedChange("trainer.on_nan", "yes", "until a number is not finite"),
+    AllowedChange("trainer.disk_retry_seconds", "yes", "of writing alone"),
+    AllowedChange("logger.", "yes", "what is looked at and shown, not what is learned"),
+    AllowedChange("torch_threads", "no", "more threads sum in another order"),
+    AllowedChange("env.num_threads", "yes", "who steps an environment does not change it"),
+    AllowedChange("env.worker_timeout", "yes", "of waiting alone"),
+    AllowedChange("device", "no", "another processor rounds in its own way"),
+    AllowedChange("runner.address", "yes", "as far as runs with actors have the same bits at all"),
+    AllowedChange("runner.connect_seconds", "yes", "of waiting alone"),
+    AllowedChange("runner.max_restarts", "yes", "of the workers that are still to die"),
 )
 
 
@@ -114,21 +114,21 @@ class Change:
     after: Any
 
     def __str__(self) -> str:
-        return f"{self.key}: {_said(self.before)} -> {_said(self.after)}"
+        return f"{self.key}: {_value_text(self.before)} -> {_value_text(self.after)}"
 
 
 UNSET = object()
 
 
 @dataclass(frozen=True)
-class Changes:
+class ResumeChanges:
     """What overrides ask of a resumed run: what is made of it, and what is refused, in words."""
 
     made: tuple[Change, ...]
     refused: tuple[str, ...]
 
 
-def changes(cfg: DictConfig, overrides: Sequence[Override]) -> Changes:
+def resume_changes(cfg: DictConfig, overrides: Sequence[Override]) -> ResumeChanges:
     """Compare overrides with a run's config; neither is changed.
 
     Args:
@@ -142,19 +142,19 @@ def changes(cfg: DictConfig, overrides: Sequence[Override]) -> Changes:
             refused.append(problem)
             continue
         change = Change(key, _value(cfg, key), override.value())
-        if _same(change.before, change.after) or _same(_chosen(change.before), change.after):
+        if _same(change.before, change.after) or _same(_choice_name(change.before), change.after):
             made.pop(key, None)
-        elif may_change(key):
+        elif is_allowed(key):
             made[key] = change
         elif change.before is UNSET and not key.startswith(("env.kwargs.", "reward.terms.")):
             refused.append(f"{key}: unknown key{_nearest(cfg, key)}")
         else:
-            shown_as = replace(change, before=_chosen(change.before) or change.before)
+            shown_as = replace(change, before=_choice_name(change.before) or change.before)
             refused.append(f"{shown_as}; a resumed run keeps this: another value would make it another run")
-    return Changes(tuple(made.values()), tuple(refused))
+    return ResumeChanges(tuple(made.values()), tuple(refused))
 
 
-def applied(cfg: DictConfig, made: Sequence[Change]) -> DictConfig:
+def apply_changes(cfg: DictConfig, made: Sequence[Change]) -> DictConfig:
     """A copy of a config with changes."""
     changed = cfg.copy()
     for change in made:
@@ -162,10 +162,10 @@ def applied(cfg: DictConfig, made: Sequence[Change]) -> DictConfig:
     return changed
 
 
-def may_change(key: str) -> bool:
+def is_allowed(key: str) -> bool:
     """Whether the list has it."""
     return any(
-        key == each.key or (each.key.endswith(".") and key.startswith(each.key)) for each in MAY_CHANGE
+        key == each.key or (each.key.endswith(".") and key.startswith(each.key)) for each in ALLOWED_CHANGES
     )
 
 
@@ -187,7 +187,7 @@ def _value(cfg: DictConfig, key: str) -> Any:
     return OmegaConf.to_container(value) if isinstance(value, DictConfig | ListConfig) else value
 
 
-def _chosen(section: Any) -> Any:
+def _choice_name(section: Any) -> Any:
     """The name that a section was chosen by, as in algo=ppo; None for what is no such section."""
     return section.get("name", section.get("id")) if isinstance(section, dict) else None
 
@@ -205,8 +205,8 @@ def _nearest(cfg: DictConfig, key: str) -> str:
     return nearest(key.split(".")[0], map(str, cfg))
 
 
-def _said(value: Any) -> str:
-    return "unset" if value is UNSET else shown(value)
+def _value_text(value: Any) -> str:
+    return "unset" if value is UNSET else format_value(value)
 
 
 def rate_changes(config: RunConfig, made: Sequence[Change], steps: int) -> list[str]:

@@ -22,14 +22,14 @@ from pgx.config.overrides import (
     choice_problem,
     is_choice,
     key_problem,
+    may_add_key,
     named_modules,
     parse,
     prepare,
-    surely_there,
-    takes_any_key,
+    sections_existed,
 )
-from pgx.config.run_config import FIXED
-from pgx.config.suggestions import explain
+from pgx.config.run_config import FIXED_SECTIONS
+from pgx.config.suggestions import one_line_message
 from pgx.config.validate import value_problems
 from pgx.core.errors import UserError
 from pgx.core.paths import ROOT_CONFIG, config_dir
@@ -38,7 +38,7 @@ _job_number: ContextVar[int | None] = ContextVar("job_number", default=None)
 
 
 @contextmanager
-def numbered(number: int) -> Iterator[None]:
+def job_number(number: int) -> Iterator[None]:
     """Within: the run whose folder is named is the `number`th of a sweep, all of which may begin in the same second."""
     token = _job_number.set(number)
     try:
@@ -76,11 +76,11 @@ class Composed(NamedTuple):
 
 
 def compose(overrides: list[str]) -> DictConfig:
-    """The config that `pgx train` with these overrides would run. Args and Raises as in `composed`."""
-    return composed(overrides).config
+    """The config that `pgx train` with these overrides would run. Args and Raises as in `compose_with_hydra`."""
+    return compose_with_hydra(overrides).config
 
 
-def composed(overrides: list[str]) -> Composed:
+def compose_with_hydra(overrides: list[str]) -> Composed:
     """The config that `pgx train` with these overrides would run, and what they tell Hydra.
 
     Args:
@@ -91,14 +91,14 @@ def composed(overrides: list[str]) -> Composed:
     """
     parsed = parse(prepare(overrides))
     wrong = {o.key_or_group: problem for o in parsed if (problem := choice_problem(o))}
-    if not wrong and (sure := _at_once(parsed)) is not None:
+    if not wrong and (sure := _compose_if_valid(parsed)) is not None:
         return sure
     # A section whose choice is wrong has no keys to compare with, unless its keys never vary.
-    open_sections = set(wrong) - set(FIXED)
+    open_sections = set(wrong) - set(FIXED_SECTIONS)
     sound = [o for o in parsed if not choice_problem(o) and o.key_or_group.split(".")[0] not in open_sections]
-    known = _keys(tuple(o.input_line or "" for o in sound if is_choice(o)))
+    known = _config_of_choices(tuple(o.input_line or "" for o in sound if is_choice(o)))
     unknown = {o.input_line: problem for o in sound if (problem := key_problem(o, known))}
-    made = _hydra([o.input_line or "" for o in sound if o.input_line not in unknown])
+    made = _call_hydra([o.input_line or "" for o in sound if o.input_line not in unknown])
     if wrong or unknown:
         # A rule's module that is named by a detour is not imported for the sake of a longer message.
         rule = str(OmegaConf.select(made.config, "algo.name", throw_on_resolution_failure=False))
@@ -107,27 +107,27 @@ def composed(overrides: list[str]) -> Composed:
     return made
 
 
-def _at_once(parsed: Sequence[Override]) -> Composed | None:
+def _compose_if_valid(parsed: Sequence[Override]) -> Composed | None:
     """What they make, where it takes no second look to see that every override sets a key that is there; else None."""
     try:
-        made = _hydra([o.input_line or "" for o in parsed])
+        made = _call_hydra([o.input_line or "" for o in parsed])
     except Exception:
         return None  # of several mistakes Hydra tells of the first alone
     values = OmegaConf.to_container(made.config, resolve=False)
     given = [f"{o.key_or_group}." for o in parsed if not is_choice(o)]
-    added = {o.key_or_group for o in parsed if takes_any_key(o)}
+    added = {o.key_or_group for o in parsed if may_add_key(o)}
     sure = (
-        o.key_or_group not in added and surely_there(o.key_or_group, values, given)
+        o.key_or_group not in added and sections_existed(o.key_or_group, values, given)
         for o in parsed
-        if not takes_any_key(o)
+        if not may_add_key(o)
     )
     return made if all(sure) else None
 
 
 @cache
-def _keys(choices_made: tuple[str, ...]) -> Any:
+def _config_of_choices(choices_made: tuple[str, ...]) -> Any:
     """The config of these choices of groups alone, for its keys; a sweep asks for the same ones again and again."""
-    return OmegaConf.to_container(_hydra(list(choices_made)).config, resolve=False)
+    return OmegaConf.to_container(_call_hydra(list(choices_made)).config, resolve=False)
 
 
 def hydra_config(overrides: list[str]) -> DictConfig:
@@ -136,17 +136,17 @@ def hydra_config(overrides: list[str]) -> DictConfig:
     Raises:
         UserError: what Hydra says about the overrides.
     """
-    return _hydra(overrides).hydra
+    return _call_hydra(overrides).hydra
 
 
-def _hydra(overrides: list[str]) -> Composed:
-    with initialized():
+def _call_hydra(overrides: list[str]) -> Composed:
+    with hydra_initialized():
         try:
             whole = hydra_compose(ROOT_CONFIG, overrides, return_hydra_config=True)
         except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(explain(error)) from error
+            raise UserError(one_line_message(error)) from error
         except ValueError as error:  # of a choice that is no text
-            raise UserError(f"{' '.join(overrides)}: {explain(error)}") from error
+            raise UserError(f"{' '.join(overrides)}: {one_line_message(error)}") from error
     section: DictConfig = whole.hydra
     with open_dict(whole):
         del whole["hydra"]
@@ -154,7 +154,7 @@ def _hydra(overrides: list[str]) -> Composed:
 
 
 @contextmanager
-def initialized() -> Iterator[None]:
+def hydra_initialized() -> Iterator[None]:
     """Hydra keeps one global context; a config composed within a job must leave the job's own in place."""
     outer = dict(GlobalHydra.instance().__dict__)
     GlobalHydra.instance().clear()

@@ -3,7 +3,7 @@
 Keys that somebody set and that nothing would read, because of what was chosen beside them.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,20 @@ from pgx.algos import rule, rules
 from pgx.algos.common.sequences import sequence_conflicts
 from pgx.compiler.choose import compilation_problem
 from pgx.config.overrides import parse
-from pgx.config.run_config import NAMED, A3CConfig, ActorLearnerConfig, DatasetConfig, RunConfig, SyncConfig
+from pgx.config.run_config import (
+    NAMED_SECTIONS,
+    A3CConfig,
+    ActorLearnerConfig,
+    DatasetConfig,
+    RunConfig,
+    SyncConfig,
+    flatten_config,
+)
 from pgx.core.algorithm import Setting
 from pgx.core.cpu import available_cores
 from pgx.core.imports import import_problem
-from pgx.core.paths import choices, config_dir
-from pgx.core.schema import shown
+from pgx.core.paths import config_choices, config_dir
+from pgx.core.schema import format_value
 from pgx.distributed.ray_cluster import address_problem, suppress_ray_logs
 from pgx.envs.registry import id_problem
 from pgx.envs.rewards.spec import NO_SHAPING, reward_problems
@@ -28,7 +36,7 @@ from pgx.ops.optim import OPTIMIZERS
 from pgx.rollouts.sizes import ActorSizes, resolve_sizes, resolve_workers, size_problems, worker_problems
 
 
-def contradictions(config: RunConfig) -> list[str]:
+def conflict_problems(config: RunConfig) -> list[str]:
     """Every contradiction, in words; empty when there is none."""
     found = [problem for problem in [id_problem(config.env.id)] if problem]
     reward, env = config.reward, config.env
@@ -44,18 +52,18 @@ def contradictions(config: RunConfig) -> list[str]:
         found.append("run_dir: expected a folder, got an empty text")
     if config.device == "cuda" and not torch.cuda.is_available():
         found.append("device=cuda: torch finds no CUDA device here; device=cpu runs everywhere")
-    shared = _actor_misfits(config) + _a3c_misfits(config)
+    shared = _actor_problems(config) + _a3c_problems(config)
     # Before environments are shared out evenly nobody knows how many an update sees.
-    of_rows = [] if shared else _budget_misfits(config) + _lone_row_misfits(config)
-    return found + _dataset_misfits(config) + shared + of_rows + _misfits(config)
+    of_rows = [] if shared else _budget_problems(config) + _single_row_problems(config)
+    return found + _dataset_problems(config) + shared + of_rows + _rule_problems(config)
 
 
-def _budget_misfits(config: RunConfig) -> list[str]:
+def _budget_problems(config: RunConfig) -> list[str]:
     """A run that would be over before its first rollout is."""
     total, steps = config.trainer.total_steps, _rollout_steps(config)
     if steps is None:
         return []
-    num_envs = _envs_of_an_update(config)
+    num_envs = _envs_per_rollout(config)
     if total >= steps * num_envs:
         return []
     return [
@@ -64,7 +72,7 @@ def _budget_misfits(config: RunConfig) -> list[str]:
     ]
 
 
-def _lone_row_misfits(config: RunConfig) -> list[str]:
+def _single_row_problems(config: RunConfig) -> list[str]:
     """Advantages that are normalised over a single row, A - mean A = 0, so that nothing would be learned.
 
     For every rule with a key `algo.normalize_advantage`: false or "off", true or "batch" (over the batch), or
@@ -82,7 +90,7 @@ def _lone_row_misfits(config: RunConfig) -> list[str]:
         )
         smaller = "algo.normalize_advantage=batch"
     else:
-        rows = None if steps is None else steps * _envs_of_an_update(config)
+        rows = None if steps is None else steps * _envs_per_rollout(config)
         source, larger = "runner.rollout_steps 1 x env.num_envs 1", "runner.rollout_steps or env.num_envs"
         smaller = f"algo.normalize_advantage={'false' if written == 'true' else 'off'}"
     if rows != 1:
@@ -102,12 +110,12 @@ def _rollout_steps(config: RunConfig) -> int | None:
             return None
 
 
-def _envs_of_an_update(config: RunConfig) -> int:
+def _envs_per_rollout(config: RunConfig) -> int:
     """Return the number of environments whose steps are in one rollout."""
     num_envs = config.env.num_envs
     match config.runner:
         case ActorLearnerConfig():
-            size = _sizes(num_envs, config.runner)
+            size = _actor_sizes(num_envs, config.runner)
             return size.trajectories * size.envs_per_actor
         case A3CConfig():
             return num_envs // resolve_workers(num_envs, config.runner.workers, available_cores())
@@ -115,12 +123,12 @@ def _envs_of_an_update(config: RunConfig) -> int:
             return num_envs
 
 
-def _dataset_misfits(config: RunConfig) -> list[str]:
+def _dataset_problems(config: RunConfig) -> list[str]:
     """A dataset that nothing reads, or what cannot learn from one."""
     path, name = config.dataset, config.names.algo
     if not isinstance(config.runner, DatasetConfig):
-        unread = f"dataset={path}: runner={config.names.runner} does not read it; runner=dataset"
-        return [] if path is None else [unread]
+        unused = f"dataset={path}: runner={config.names.runner} does not read it; runner=dataset"
+        return [] if path is None else [unused]
     found = []
     if config.runner.path is None:
         found.append(
@@ -140,26 +148,26 @@ def _dataset_misfits(config: RunConfig) -> list[str]:
     return found
 
 
-def _sizes(num_envs: int, runner: ActorLearnerConfig) -> ActorSizes:
+def _actor_sizes(num_envs: int, runner: ActorLearnerConfig) -> ActorSizes:
     """Return the sizes of a run with actors."""
     return resolve_sizes(num_envs, runner.workers, runner.trajectories, runner.queue, available_cores())
 
 
-def _actor_misfits(config: RunConfig) -> list[str]:
+def _actor_problems(config: RunConfig) -> list[str]:
     """Return problems of actors that cannot share the environments, or whose steps the rule cannot use."""
     if not isinstance(config.runner, ActorLearnerConfig):
         return []
-    found = size_problems(_sizes(config.env.num_envs, config.runner))
+    found = size_problems(_actor_sizes(config.env.num_envs, config.runner))
     if "off_policy" not in config.algo.uses:
         found.append(
             f"runner={config.names.runner}: its steps are of what the policy was some updates ago, and "
             f"{config.names.algo} takes every step for one of the policy that learns; algo=impala weighs them, or "
             "runner=sync"
         )
-    return found + _backend_misfits(config.runner)
+    return found + _actor_backend_problems(config.runner)
 
 
-def _backend_misfits(runner: ActorLearnerConfig) -> list[str]:
+def _actor_backend_problems(runner: ActorLearnerConfig) -> list[str]:
     """What only one of the places where actors run can do."""
     address, found = runner.address, []
     if runner.backend == "local":
@@ -181,7 +189,7 @@ def _backend_misfits(runner: ActorLearnerConfig) -> list[str]:
     return found
 
 
-def _a3c_misfits(config: RunConfig) -> list[str]:
+def _a3c_problems(config: RunConfig) -> list[str]:
     """Workers that do not share the environments out, or what cannot be changed by several at once."""
     if not isinstance(config.runner, A3CConfig):
         return []
@@ -209,7 +217,7 @@ def _a3c_misfits(config: RunConfig) -> list[str]:
     return found
 
 
-def _misfits(config: RunConfig) -> list[str]:
+def _rule_problems(config: RunConfig) -> list[str]:
     """Where the rule and what is chosen around it do not fit each other."""
     name, policy, critic = config.names.algo, config.names.policy, config.names.critic
     algorithm, options = config.algo, config.values["policy"]
@@ -217,7 +225,7 @@ def _misfits(config: RunConfig) -> list[str]:
     found = algorithm.conflicts(
         Setting(
             rollout_steps=_rollout_steps(config),
-            num_envs=_envs_of_an_update(config),
+            num_envs=_envs_per_rollout(config),
             policy=policy,
             critic=critic,
             sequence_length=options["sequence_length"] if policy in RECURRENT else None,
@@ -231,14 +239,14 @@ def _misfits(config: RunConfig) -> list[str]:
         )
     if values_states and "critic_optimizer" not in uses:
         found.append(f"critic={critic}: {name}, as configured, has no use for a critic; critic=none")
-    found += _optimizer_misfits("optimizer", config.names.optimizer, name, "optimizer" in uses)
+    found += _optimizer_problems("optimizer", config.names.optimizer, name, "optimizer" in uses)
     learner, learns = (name, "critic_optimizer" in uses) if values_states else ("critic=none", False)
-    found += _optimizer_misfits("critic_optimizer", config.names.critic_optimizer, learner, learns)
+    found += _optimizer_problems("critic_optimizer", config.names.critic_optimizer, learner, learns)
     for use, group, chosen, having, words in (
         ("value_head", "policy", policy, WITH_VALUE_HEAD, "a value head"),
         ("action_values", "critic", critic, WITH_ACTION_VALUES, "values of actions"),
     ):
-        offers = having if use in uses else set(NAMED[group]) - having
+        offers = having if use in uses else set(NAMED_SECTIONS[group]) - having
         if chosen not in offers:
             verb = "needs" if use in uses else "has no use for"
             found.append(
@@ -247,10 +255,12 @@ def _misfits(config: RunConfig) -> list[str]:
     return found
 
 
-def _optimizer_misfits(group: str, chosen: str | None, name: str, used: bool) -> list[str]:
+def _optimizer_problems(group: str, chosen: str | None, name: str, used: bool) -> list[str]:
     """An optimizer that does nothing, or one that is missing."""
     if used and chosen is None:
-        return [f"{group}=none: {name} takes steps with one; choose one of {', '.join(NAMED[group])}"]
+        return [
+            f"{group}=none: {name} takes steps with one; choose one of {', '.join(NAMED_SECTIONS[group])}"
+        ]
     if not used and chosen is not None:
         return [f"{group}={chosen}: {name} takes no step with it and it would do nothing; {group}=none"]
     return []
@@ -275,7 +285,7 @@ def rank_problems(config: RunConfig, size: int) -> list[str]:
     if "ranks" not in config.algo.uses:
         found.append(
             f"algo={config.names.algo}: as configured, it takes the rows of one rank for all there are; "
-            f"{', '.join(_able())} average over ranks"
+            f"{', '.join(_rules_with_ranks())} average over ranks"
         )
     if not isinstance(runner, SyncConfig):
         found.append(
@@ -299,7 +309,7 @@ def rank_problems(config: RunConfig, size: int) -> list[str]:
     return found
 
 
-def _able() -> list[str]:
+def _rules_with_ranks() -> list[str]:
     """Rules that average over ranks, however they are configured."""
     uses = {name: rule(name).uses for name in rules()}
     return [name for name, own in uses.items() if isinstance(own, frozenset) and "ranks" in own]
@@ -309,7 +319,7 @@ Values = Mapping[str, Any]  # of a run, by dotted key
 
 
 @dataclass(frozen=True)
-class ReadIf:
+class UsedIf:
     """A key, and when it is read.
 
     Args:
@@ -335,57 +345,57 @@ def _above(key: str, least: int) -> Callable[[Values], bool]:
     return lambda values: bool(values[key] > least)
 
 
-def _threads_count(values: Values) -> bool:
+def _num_threads_is_used(values: Values) -> bool:
     # Ray counts an actor as so many processors, whatever steps its environments.
     return values["env.backend"] != "gymnasium" or values.get("runner.backend") == "ray"
 
 
-def _processes_that_may_hang(values: Values) -> bool:
+def _has_child_processes(values: Values) -> bool:
     if values["env.backend"] in ("auto", "processes") or values["runner.name"] == "a3c":
         return True
     return values.get("runner.backend") == "local"  # actors of this machine
 
 
-_BY_TRUST_REGION = ("cg", "exact", "compatible")
+_TRUST_REGION_SOLVERS = ("cg", "exact", "compatible")
 
-READ_IF = (
-    ReadIf("env.obs_clip", "env.normalize_obs", _is("env.normalize_obs", True)),
-    ReadIf("env.normalizer_warmup_steps", "env.normalize_obs", _is("env.normalize_obs", True)),
-    ReadIf("env.reward_clip", "env.scale_reward", _is("env.scale_reward", True)),
-    ReadIf("env.num_threads", "env.backend", _threads_count),
-    ReadIf("env.worker_timeout", "env.backend", _processes_that_may_hang),
-    ReadIf("trainer.compile_min_steps", "trainer.compile", _is("trainer.compile", "auto")),
-    ReadIf("trainer.record_every", "logger.tensorboard", _is("logger.tensorboard", True)),
-    ReadIf("trainer.record_seconds", "trainer.record_every", _set("trainer.record_every")),
-    ReadIf("trainer.record_width", "trainer.record_every", _set("trainer.record_every")),
-    ReadIf("logger.console_interval", "logger.console", _is("logger.console", "auto", "plain")),
-    ReadIf("runner.connect_seconds", "runner.backend", _is("runner.backend", "ray")),
-    ReadIf("sweep.warmup_steps", "sweep.pruner", _is("sweep.pruner", "median", "halving")),
+USED_IF = (
+    UsedIf("env.obs_clip", "env.normalize_obs", _is("env.normalize_obs", True)),
+    UsedIf("env.normalizer_warmup_steps", "env.normalize_obs", _is("env.normalize_obs", True)),
+    UsedIf("env.reward_clip", "env.scale_reward", _is("env.scale_reward", True)),
+    UsedIf("env.num_threads", "env.backend", _num_threads_is_used),
+    UsedIf("env.worker_timeout", "env.backend", _has_child_processes),
+    UsedIf("trainer.compile_min_steps", "trainer.compile", _is("trainer.compile", "auto")),
+    UsedIf("trainer.record_every", "logger.tensorboard", _is("logger.tensorboard", True)),
+    UsedIf("trainer.record_seconds", "trainer.record_every", _set("trainer.record_every")),
+    UsedIf("trainer.record_width", "trainer.record_every", _set("trainer.record_every")),
+    UsedIf("logger.console_interval", "logger.console", _is("logger.console", "auto", "plain")),
+    UsedIf("runner.connect_seconds", "runner.backend", _is("runner.backend", "ray")),
+    UsedIf("sweep.warmup_steps", "sweep.pruner", _is("sweep.pruner", "median", "halving")),
     # of rules
-    ReadIf("algo.critic_epochs", "algo.baseline", _is("algo.baseline", "value")),
-    ReadIf("algo.critic_minibatch_size", "algo.baseline", _is("algo.baseline", "value")),
-    ReadIf("algo.critic_minibatch_size", "algo.critic_epochs", _above("algo.critic_epochs", 0)),
-    ReadIf("algo.line_search_shrink", "algo.line_search_steps", _above("algo.line_search_steps", 0)),
-    ReadIf("algo.recompute_advantages", "algo.epochs", _above("algo.epochs", 1)),
-    ReadIf("algo.target_kl", "algo.epochs", _above("algo.epochs", 1)),
-    ReadIf("algo.kl_target", "algo.adapt_beta", _is("algo.adapt_beta", True)),
-    ReadIf("algo.max_kl", "algo.solver", _is("algo.solver", *_BY_TRUST_REGION)),
-    ReadIf("algo.fisher", "algo.solver", _is("algo.solver", *_BY_TRUST_REGION)),
-    ReadIf("algo.damping", "algo.solver", _is("algo.solver", *_BY_TRUST_REGION)),
-    ReadIf("algo.cg_steps", "algo.solver", _is("algo.solver", "cg")),
-    ReadIf("algo.cg_tolerance", "algo.solver", _is("algo.solver", "cg")),
-    ReadIf("algo.euclidean_radius", "algo.solver", _is("algo.solver", "euclidean")),
+    UsedIf("algo.critic_epochs", "algo.baseline", _is("algo.baseline", "value")),
+    UsedIf("algo.critic_minibatch_size", "algo.baseline", _is("algo.baseline", "value")),
+    UsedIf("algo.critic_minibatch_size", "algo.critic_epochs", _above("algo.critic_epochs", 0)),
+    UsedIf("algo.line_search_shrink", "algo.line_search_steps", _above("algo.line_search_steps", 0)),
+    UsedIf("algo.recompute_advantages", "algo.epochs", _above("algo.epochs", 1)),
+    UsedIf("algo.target_kl", "algo.epochs", _above("algo.epochs", 1)),
+    UsedIf("algo.kl_target", "algo.adapt_beta", _is("algo.adapt_beta", True)),
+    UsedIf("algo.max_kl", "algo.solver", _is("algo.solver", *_TRUST_REGION_SOLVERS)),
+    UsedIf("algo.fisher", "algo.solver", _is("algo.solver", *_TRUST_REGION_SOLVERS)),
+    UsedIf("algo.damping", "algo.solver", _is("algo.solver", *_TRUST_REGION_SOLVERS)),
+    UsedIf("algo.cg_steps", "algo.solver", _is("algo.solver", "cg")),
+    UsedIf("algo.cg_tolerance", "algo.solver", _is("algo.solver", "cg")),
+    UsedIf("algo.euclidean_radius", "algo.solver", _is("algo.solver", "euclidean")),
 )
 
 # Read by nothing but the values that refer to them.
 DEFAULTS_OF_OTHERS = {"env.discount": "algo.discount"}
 
 
-def unread(values: Values) -> dict[str, str]:
+def unused_keys(values: Values) -> dict[str, str]:
     """Every key of the table that a run of these values would not read, with the key that decides."""
     return {
         each.key: each.because
-        for each in READ_IF
+        for each in USED_IF
         if each.key in values and each.because in values and not each.read(values)
     }
 
@@ -398,13 +408,13 @@ def unused_problems(values: Values, cfg: DictConfig, asked: Sequence[str]) -> li
         cfg: the config with its references.
         asked: dotted keys that somebody set.
     """
-    idle = unread(values)
+    idle = unused_keys(values)
     found = [
-        f"{key}: nothing reads it with {idle[key]}={shown(values[idle[key]])}; leave it out, or change that"
+        f"{key}: nothing reads it with {idle[key]}={format_value(values[idle[key]])}; leave it out, or change that"
         for key in dict.fromkeys(asked)
         if key in idle
     ]
-    written = flat(OmegaConf.to_container(cfg, resolve=False))
+    written = flatten_config(OmegaConf.to_container(cfg, resolve=False))
     for key, other in DEFAULTS_OF_OTHERS.items():
         referred = any(f"${{{key}}}" in text for text in written.values() if isinstance(text, str))
         if key in asked and not referred:
@@ -412,7 +422,7 @@ def unused_problems(values: Values, cfg: DictConfig, asked: Sequence[str]) -> li
     return found
 
 
-def asked_keys(overrides: list[str]) -> list[str]:
+def overridden_keys(overrides: list[str]) -> list[str]:
     """The keys whose values overrides set, those of an experiment's file with them."""
     keys: list[str] = []
     for override in parse(overrides):
@@ -420,30 +430,17 @@ def asked_keys(overrides: list[str]) -> list[str]:
         if override.is_delete() or override.is_hydra_override():
             continue
         if key == "experiment":
-            keys += _experiment_keys(str(value))
+            keys += _keys_of_experiment(str(value))
         elif isinstance(value, dict):
-            keys += flat({key: value})
+            keys += flatten_config({key: value})
         else:
             keys.append(key)
     return keys
 
 
-def flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested values by dotted key; an empty mapping is a value."""
-    return dict(_leaves(values, prefix))
-
-
-def _leaves(values: Any, key: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(values, Mapping) and values:
-        for name, value in values.items():
-            yield from _leaves(value, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, values
-
-
-def _experiment_keys(name: str) -> list[str]:
-    if name not in choices("experiment"):
+def _keys_of_experiment(name: str) -> list[str]:
+    if name not in config_choices("experiment"):
         return []
     path = config_dir() / "experiment" / f"{name}.yaml"
-    written = flat(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
+    written = flatten_config(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
     return [key for key in written if key != "defaults"]

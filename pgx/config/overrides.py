@@ -19,19 +19,25 @@ from hydra.errors import HydraException
 
 from pgx.config.rules import own_rule_problem, register_rule, rule_hint
 from pgx.config.stored import renamed_problem
-from pgx.config.suggestions import explain, meant, spelled, unreadable, whole_list
+from pgx.config.suggestions import (
+    key_hint,
+    one_line_message,
+    parse_problem,
+    to_hydra_grammar,
+    whole_list_hint,
+)
 from pgx.core.errors import UserError
-from pgx.core.paths import choices, groups
-from pgx.core.schema import LONGEST, nearest
+from pgx.core.paths import config_choices, config_groups
+from pgx.core.schema import MAX_VALUE_LENGTH, nearest
 from pgx.envs.registry import id_problem
 from pgx.envs.rewards.spec import user_functions
 
 
 def is_choice(override: Override) -> bool:
-    return override.key_or_group in groups()
+    return override.key_or_group in config_groups()
 
 
-def takes_any_key(override: Override) -> bool:
+def may_add_key(override: Override) -> bool:
     """A choice, a key that is added on purpose, or one of Hydra's own, which Hydra knows."""
     added = override.is_add() or override.is_force_add()
     return is_choice(override) or added or override.key_or_group.split(".")[0] == "hydra"
@@ -53,13 +59,13 @@ def choice_problem(override: Override) -> str | None:
         return f"{override.input_line}: expected the name of one choice"
     value = str(override.value())
     if group == "env":
-        return None if value in choices("env") else id_problem(value)
+        return None if value in config_choices("env") else id_problem(value)
     if group == "algo" and ":" in value:
         return own_rule_problem(value)
-    if value in choices(group) or (group in ("experiment", "sweep") and value == "None"):
+    if value in config_choices(group) or (group in ("experiment", "sweep") and value == "None"):
         return None
-    offered = ", ".join(choices(group)) or "nothing yet"
-    hint = rule_hint(value) if group == "algo" else nearest(value, choices(group))
+    offered = ", ".join(config_choices(group)) or "nothing yet"
+    hint = rule_hint(value) if group == "algo" else nearest(value, config_choices(group))
     return f"{group}={value}: no such choice{hint}; {group} offers: {offered}"
 
 
@@ -67,18 +73,16 @@ def key_problem(override: Override, known: Any) -> str | None:
     """What is wrong with the key of a value override; None where it exists or is added on purpose."""
     if problem := renamed_problem(override.key_or_group):
         return problem
-    if takes_any_key(override):
+    if may_add_key(override):
         return None
     key, here = override.key_or_group, known
     where: list[str] = []
     for part in key.split("."):
         if isinstance(here, list):
-            return (
-                f"{key}: one element of a list cannot be set; {whole_list('.'.join(where), override.value())}"
-            )
+            return f"{key}: one element of a list cannot be set; {whole_list_hint('.'.join(where), override.value())}"
         if not isinstance(here, dict) or part not in here:
             candidates = list(here) if isinstance(here, dict) else []
-            hint = (nearest(part, candidates) if part != key.split(".")[-1] else "") or meant(key, known)
+            hint = (nearest(part, candidates) if part != key.split(".")[-1] else "") or key_hint(key, known)
             if not hint and not where:
                 hint = f"; the sections are {', '.join(candidates)}"
             elif not hint and candidates:
@@ -95,7 +99,7 @@ def _section(path: Sequence[str], section: dict[str, Any]) -> str:
     return f"{dotted}={name}" if len(path) == 1 and isinstance(name, str) else dotted
 
 
-def surely_there(key: str, values: Any, given: Sequence[str]) -> bool:
+def sections_existed(key: str, values: Any, given: Sequence[str]) -> bool:
     """Whether the sections that a key is in were there before the overrides, which make one of a plain value too.
 
     Args:
@@ -114,12 +118,12 @@ def surely_there(key: str, values: Any, given: Sequence[str]) -> bool:
     return True
 
 
-MOST_JOBS = 10_000  # of a sweep; every one is composed and checked before the first begins
+MAX_JOBS = 10_000  # of a sweep; every one is composed and checked before the first begins
 
 
 def register_environments(ids: Iterable[str]) -> None:
     """Let `env=` take these ids: those without a file of their own get configs/env/default.yaml."""
-    for env_id in set(ids) - set(choices("env")):
+    for env_id in set(ids) - set(config_choices("env")):
         _register_environment(env_id)
 
 
@@ -132,12 +136,12 @@ def _register_environment(env_id: str) -> None:
 
 
 def parse(overrides: list[str]) -> list[Override]:
-    """Parse overrides, each as `spelled` rewrites it.
+    """Parse overrides, each as `to_hydra_grammar` rewrites it.
 
     Raises:
         UserError: for each that is not of the form key=value.
     """
-    read = [_read(text) for text in map(spelled, overrides)]
+    read = [_parse_one(text) for text in map(to_hydra_grammar, overrides)]
     problems = [each for each in read if isinstance(each, str)]
     if problems:
         raise UserError(*problems)
@@ -146,17 +150,17 @@ def parse(overrides: list[str]) -> list[Override]:
 
 # Cached: a run's overrides are asked for several times, and those of a sweep's jobs differ little.
 @lru_cache(maxsize=4096)
-def _read(text: str) -> Override | str:
+def _parse_one(text: str) -> Override | str:
     """Parse one override; returns it, or what is wrong with it."""
     try:
         override = OverridesParser.create().parse_override(text)
         if not override.key_or_group:
             raise HydraException("there is no key")
     except HydraException:
-        return unreadable(text)
+        return parse_problem(text)
     except (RecursionError, ValueError, ArithmeticError) as error:
         # Of numbers and brackets beyond all measure.
-        return f"{text[:LONGEST]}: cannot be read ({type(error).__name__})"
+        return f"{text[:MAX_VALUE_LENGTH]}: cannot be read ({type(error).__name__})"
     return override
 
 
@@ -225,23 +229,23 @@ def _values(override: Override) -> list[str]:
         ordered = override
         if isinstance(value, RangeSweep):  # a shuffled one is made whole before its first value is given
             ordered = replace(override, _value=replace(value, shuffle=False))
-        found = list(islice(ordered.sweep_string_iterator(), MOST_JOBS + 1))
-        if len(found) <= MOST_JOBS:
+        found = list(islice(ordered.sweep_string_iterator(), MAX_JOBS + 1))
+        if len(found) <= MAX_JOBS:
             found = list(override.sweep_string_iterator())
     except HydraException as error:
-        raise UserError(f"{override.input_line}: {explain(error)}") from error
+        raise UserError(f"{override.input_line}: {one_line_message(error)}") from error
     except (ValueError, ArithmeticError, TypeError) as error:
         raise UserError(f"{override.input_line}: no range of numbers: {error}") from error
     if not found:
         raise UserError(f"{override.input_line}: no values")
-    if len(found) > MOST_JOBS:
+    if len(found) > MAX_JOBS:
         raise UserError(
-            f"{override.input_line}: more than {MOST_JOBS:,} values; a sweep has at most so many runs"
+            f"{override.input_line}: more than {MAX_JOBS:,} values; a sweep has at most so many runs"
         )
     return found
 
 
-def jobs(overrides: list[str]) -> list[list[str]]:
+def expand_sweep(overrides: list[str]) -> list[list[str]]:
     """The overrides of each run of a sweep over lists and ranges of choices; one list where nothing sweeps.
 
     Raises:
@@ -253,6 +257,6 @@ def jobs(overrides: list[str]) -> list[list[str]]:
         else [o.input_line or ""]
         for o in parse(overrides)
     ]
-    if (count := math.prod(map(len, axes))) > MOST_JOBS:
-        raise UserError(f"{' '.join(overrides)}: {count:,} runs; a sweep has at most {MOST_JOBS:,}")
+    if (count := math.prod(map(len, axes))) > MAX_JOBS:
+        raise UserError(f"{' '.join(overrides)}: {count:,} runs; a sweep has at most {MAX_JOBS:,}")
     return [list(job) for job in product(*axes)]

@@ -13,11 +13,11 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from pgx.algos import rule, rules
-from pgx.config.run_config import FIXED, Top
-from pgx.core.paths import choices, config_dir, groups
+from pgx.config.run_config import FIXED_SECTIONS, TopLevelConfig
+from pgx.core.paths import config_choices, config_dir, config_groups
 
-WIDTH = 80
-USAGE = """\
+_WIDTH = 80
+_USAGE = """\
 pgx train [key=value ...]      train with the config below, changed by overrides
 pgx train -m [key=a,b ...]     one run of every combination of the values
 pgx train -m sweep=NAME ...    search; key=interval(a,b) searches that key too
@@ -41,10 +41,18 @@ def help_page(cfg: DictConfig) -> str:
     """
     values = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(values, dict)
-    lines = [*USAGE.splitlines(), "", "Groups: group=choice (env also takes every other id of Gymnasium)", ""]
-    for group in groups():
+    lines = [
+        *_USAGE.splitlines(),
+        "",
+        "Groups: group=choice (env also takes every other id of Gymnasium)",
+        "",
+    ]
+    for group in config_groups():
         lines += textwrap.wrap(
-            f"{group}={', '.join(choices(group))}", WIDTH, initial_indent="  ", subsequent_indent="      "
+            f"{group}={', '.join(config_choices(group))}",
+            _WIDTH,
+            initial_indent="  ",
+            subsequent_indent="      ",
         )
     lines += ["", "Keys: key=value"]
     top = {key: value for key, value in values.items() if not isinstance(value, dict)}
@@ -59,16 +67,16 @@ def help_page(cfg: DictConfig) -> str:
 def _keys(prefix: str, values: Mapping[Any, Any], meanings: Mapping[str, str]) -> Iterator[str]:
     for key, value in values.items():
         if key != "name":
-            yield f"  {prefix}{key}={_value(value)}"
+            yield f"  {prefix}{key}={_yaml_text(value)}"
             yield from textwrap.wrap(
-                meanings.get(str(key), ""), WIDTH, initial_indent="      ", subsequent_indent="      "
+                meanings.get(str(key), ""), _WIDTH, initial_indent="      ", subsequent_indent="      "
             )
 
 
 def _meanings(section: str, chosen: Mapping[Any, Any]) -> dict[str, str]:
     """The meaning of each key of a section: from the YAML file that sets it, else from the type that reads it."""
-    source = FIXED.get(section) if section else Top
-    found = {} if source is None else _stated(field_comments(source))
+    source = FIXED_SECTIONS.get(section) if section else TopLevelConfig
+    found = {} if source is None else _nonempty(field_comments(source))
     below, name = "", str(chosen.get("name") or "none")
     if section in ("", "trainer", "health"):
         path, below = config_dir() / "train.yaml", f"{section}." if section else ""
@@ -81,10 +89,10 @@ def _meanings(section: str, chosen: Mapping[Any, Any]) -> dict[str, str]:
     if section == "algo":
         below = "algo."
         if name in rules():
-            found |= _stated(field_comments(rule(name)))
+            found |= _nonempty(field_comments(rule(name)))
     if path.is_file():
         here = {
-            key.removeprefix(below): said for key, said in comments(path).items() if key.startswith(below)
+            key.removeprefix(below): said for key, said in key_comments(path).items() if key.startswith(below)
         }
         found |= {
             key: f"{found[key]}; {said}" if section == "algo" and found.get(key, said) != said else said
@@ -93,37 +101,37 @@ def _meanings(section: str, chosen: Mapping[Any, Any]) -> dict[str, str]:
     return found
 
 
-def _stated(meanings: Mapping[str, str]) -> dict[str, str]:
+def _nonempty(meanings: Mapping[str, str]) -> dict[str, str]:
     return {key: said for key, said in meanings.items() if said}
 
 
-def _value(value: Any) -> str:
+def _yaml_text(value: Any) -> str:
     """A value as a user types it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list):
-        return f"[{','.join(map(_value, value))}]"
+        return f"[{','.join(map(_yaml_text, value))}]"
     if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_value(inner)}" for key, inner in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{_yaml_text(inner)}" for key, inner in value.items()) + "}"
     return str(value)
 
 
-def values_of(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
     """What a YAML file says, every number as it is written there."""
     read = yaml.load(path.read_text(), Loader=yaml.BaseLoader)
     assert isinstance(read, dict), path
     return read
 
 
-def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def dotted_items(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted keys with values, of mappings and of what is in them."""
     for key, value in values.items():
         yield prefix + str(key), value
         if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{key}.")
+            yield from dotted_items(value, f"{prefix}{key}.")
 
 
-def head(path: Path) -> str:
+def file_description(path: Path) -> str:
     """The comment that a file begins with, without Hydra's directive and where the rest is to be found."""
     lines: list[str] = []
     for line in path.read_text().splitlines():
@@ -137,11 +145,11 @@ def head(path: Path) -> str:
     return text if not text or text.endswith(".") else f"{text}."
 
 
-def comments(path: Path) -> dict[str, str]:
+def key_comments(path: Path) -> dict[str, str]:
     """The comment of each key of a YAML file: behind its value, else above it, but for what begins the file."""
     lines, found = path.read_text().splitlines(), {}
     beginning = next(number for number, line in enumerate(lines) if not line.startswith("#"))
-    for key, first, last, column in _places(yaml.compose(path.read_text()), ""):
+    for key, first, last, column in _key_positions(yaml.compose(path.read_text()), ""):
         behind = lines[last][column:].partition("#")[2].strip()
         above: list[str] = []
         while first > beginning and lines[first - 1].strip().startswith("#"):
@@ -152,32 +160,32 @@ def comments(path: Path) -> dict[str, str]:
     return found
 
 
-def _places(node: Any, prefix: str) -> Iterator[tuple[str, int, int, int]]:
+def _key_positions(node: Any, prefix: str) -> Iterator[tuple[str, int, int, int]]:
     """For each key: its name, its line, and the line and column where its value ends (of a mapping: begins)."""
     for name, value in node.value if isinstance(node, yaml.MappingNode) else []:
         key, line = prefix + name.value, name.start_mark.line
         flow = isinstance(value, yaml.ScalarNode) or value.flow_style
         end = value.end_mark if flow else name.end_mark
         yield key, line, end.line, end.column
-        yield from _places(value, f"{key}.")
+        yield from _key_positions(value, f"{key}.")
 
 
 def field_comments(source: type) -> dict[str, str]:
     """The comment of each field of a dataclass: on its lines, else on those above it."""
     text = textwrap.dedent(inspect.getsource(source))
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    comments = {t.start[0]: t.string.removeprefix("#").strip() for t in tokens if t.type == tokenize.COMMENT}
+    by_line = {t.start[0]: t.string.removeprefix("#").strip() for t in tokens if t.type == tokenize.COMMENT}
     (body,) = ast.parse(text).body
     assert isinstance(body, ast.ClassDef)
     found = {}
     for field in body.body:
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
             lines = range(field.lineno, (field.end_lineno or field.lineno) + 1)
-            submit = [comments[line] for line in lines if line in comments]
+            inline = [by_line[line] for line in lines if line in by_line]
             above: list[str] = []
             line = field.lineno - 1
-            while line in comments and text.splitlines()[line - 1].strip().startswith("#"):
-                above.insert(0, comments[line])
+            while line in by_line and text.splitlines()[line - 1].strip().startswith("#"):
+                above.insert(0, by_line[line])
                 line -= 1
-            found[field.target.id] = " ".join(above + submit)
+            found[field.target.id] = " ".join(above + inline)
     return found

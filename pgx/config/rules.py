@@ -16,15 +16,15 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from pgx.algos import rule, rules
-from pgx.config.suggestions import explain
+from pgx.config.suggestions import one_line_message
 from pgx.core.imports import hidden_file
-from pgx.core.paths import choices
+from pgx.core.paths import config_choices
 from pgx.core.schema import nearest
 
-_WHAT_A_RULE_HAS = ("discount", "uses", "metrics", "conflicts", "estimate", "update")
+_RULE_MEMBERS = ("discount", "uses", "metrics", "conflicts", "estimate", "update")
 
 # Other names for what pgx has: what to choose.
-OTHER_NAMES = {
+OTHER_RULE_NAMES = {
     "vpg": "algo=reinforce",
     "pg": "algo=reinforce",
     "policy_gradient": "algo=reinforce",
@@ -36,7 +36,7 @@ OTHER_NAMES = {
     "recurrent_ppo": "algo=ppo policy=lstm",
     "ac": "algo=actor_critic",
 }
-VALUE_BASED = (
+VALUE_BASED_RULES = (
     *("sac", "dqn", "ddqn", "td3", "ddpg", "rainbow", "c51", "qrdqn", "iqn", "tqc", "redq", "droq", "crossq"),
     *("q_learning", "sarsa", "her", "cql", "iql", "muzero"),
 )
@@ -45,11 +45,11 @@ VALUE_BASED = (
 def rule_hint(name: str) -> str:
     """Return a clause for a message about a name that is no rule: what to choose, or why pgx does not have it."""
     plain = name.casefold().replace("-", "_")
-    if plain in VALUE_BASED:
+    if plain in VALUE_BASED_RULES:
         return f"; {plain} is not one of the policy-gradient rules of pgx, which `pgx algos` lists"
-    if plain in OTHER_NAMES:
-        return f"; did you mean '{OTHER_NAMES[plain]}'?"
-    return nearest(name, choices("algo"))
+    if plain in OTHER_RULE_NAMES:
+        return f"; did you mean '{OTHER_RULE_NAMES[plain]}'?"
+    return nearest(name, config_choices("algo"))
 
 
 def rule_problem(name: str) -> str | None:
@@ -67,7 +67,7 @@ def rule_problem(name: str) -> str | None:
         said = f"{type(error).__name__}: {error}{hidden_file(module_name)}"
         return f"module '{module_name}' cannot be imported: {said}"
     fields = getattr(own, "__dataclass_fields__", {})
-    if lacking := [part for part in _WHAT_A_RULE_HAS if part not in fields and not hasattr(own, part)]:
+    if lacking := [part for part in _RULE_MEMBERS if part not in fields and not hasattr(own, part)]:
         return f"{class_name} is no update rule: it has no {', '.join(lacking)} (see pgx.core.algorithm.Algorithm)"
     return None if is_dataclass(own) else f"{class_name} is no update rule: expected a dataclass"
 
@@ -76,12 +76,12 @@ def own_rule_problem(name: str) -> str | None:
     """What is wrong with a rule `module:Class` or with its file of values; None: both are there. Imports the module."""
     if problem := rule_problem(name):
         return f"algo={name}: {problem}"
-    path = _file(name)
+    path = _values_file(name)
     try:
         written = own_values(name)
     except (OSError, OmegaConfBaseException, YAMLError, ValueError) as error:
         wanted = "its values stand in a YAML file beside its module, like one of configs/algo"
-        return f"algo={name}: {path}: {wanted}: {explain(error)}"
+        return f"algo={name}: {path}: {wanted}: {one_line_message(error)}"
     section = written.get("algo")
     if not isinstance(section, Mapping) or section.get("name") != name:
         return f"algo={name}: {path}: expected a section 'algo' with 'name: {name}' in it"
@@ -92,7 +92,7 @@ def own_values(name: str) -> Mapping[str, Any]:
     """What the file of a rule `module:Class` sets; nothing where the module was not imported."""
     if name.rpartition(":")[0] not in sys.modules:
         return {}
-    written = OmegaConf.to_container(OmegaConf.load(_file(name)), resolve=False)
+    written = OmegaConf.to_container(OmegaConf.load(_values_file(name)), resolve=False)
     if not isinstance(written, Mapping):
         raise ValueError("expected keys and values")
     return {str(key): value for key, value in written.items()}
@@ -104,6 +104,6 @@ def register_rule(name: str) -> None:
     ConfigStore.instance().store(group="algo", name=name, node=dict(own_values(name)), package="_global_")
 
 
-def _file(name: str) -> Path:
+def _values_file(name: str) -> Path:
     """my_rule.yaml beside my_rule.py; in a package, beside the module."""
     return Path(sys.modules[name.rpartition(":")[0]].__file__ or "").with_suffix(".yaml")

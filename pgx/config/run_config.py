@@ -4,7 +4,7 @@ Sections of a config whose `name` chooses from a registry.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from pgx.algos import rule
 from pgx.compiler import Compile
 from pgx.core.agent import CriticSpec, PolicySpec
 from pgx.core.algorithm import Algorithm, OptimizerSpec
-from pgx.core.schema import Count, Fraction, Index, NonNegative, Positive, signature
+from pgx.core.schema import Count, Fraction, Index, NonNegative, Positive, parameter_types
 from pgx.envs.make import Backend
 from pgx.envs.rewards.spec import RewardSpec
 from pgx.networks import CRITICS, POLICIES
@@ -24,7 +24,7 @@ ConsoleStyle = Literal["auto", "live", "plain", "off"]
 
 
 @dataclass(frozen=True)
-class Top:
+class TopLevelConfig:
     seed: Index
     device: Literal["cpu", "cuda"]
     torch_threads: Count
@@ -161,7 +161,7 @@ RUNNERS: dict[str, type[Any]] = {
     "sync": SyncConfig,
 }
 
-FIXED: dict[str, type[Any]] = {
+FIXED_SECTIONS: dict[str, type[Any]] = {
     "env": EnvConfig,
     "reward": RewardSpec,
     "trainer": TrainerConfig,
@@ -170,7 +170,7 @@ FIXED: dict[str, type[Any]] = {
 }
 
 
-NAMED: dict[str, Mapping[str, type[Any]]] = {
+NAMED_SECTIONS: dict[str, Mapping[str, type[Any]]] = {
     # section: the dataclass of each choice of its `name`; the fields are the other keys
     "policy": POLICIES,
     "critic": CRITICS,
@@ -180,24 +180,28 @@ NAMED: dict[str, Mapping[str, type[Any]]] = {
 }
 
 
-def keys_of(section: str, name: object) -> Mapping[str, Any]:
+def keys_of_choice(section: str, name: object) -> Mapping[str, Any]:
     """Return the keys of a named choice with their annotations."""
-    registry = NAMED[section]
-    return {"name": str} | (signature(registry[str(name)]) if name in registry else {})
+    registry = NAMED_SECTIONS[section]
+    return {"name": str} | (parameter_types(registry[str(name)]) if name in registry else {})
 
 
-def spec_of(section: str, values: Mapping[str, Any]) -> Any:
+def make_spec(section: str, values: Mapping[str, Any]) -> Any:
     """Return the choice of a section as an instance of its dataclass.
 
     Args:
         section: key of NAMED.
         values: `name` and the keys of that choice; name null: no optimizer.
     """
-    return NoOptimizer() if values["name"] is None else NAMED[section][values["name"]](**_own(values))
+    return (
+        NoOptimizer()
+        if values["name"] is None
+        else NAMED_SECTIONS[section][values["name"]](**_without_name(values))
+    )
 
 
 @dataclass(frozen=True)
-class Names:
+class ChosenNames:
     """Names by which the sections of a config were chosen; null: none was."""
 
     algo: str
@@ -209,7 +213,7 @@ class Names:
 
 
 @dataclass(frozen=True)
-class RunConfig(Top):
+class RunConfig(TopLevelConfig):
     """A valid config of one run. `validate` makes it; nothing checks it again.
 
     Args:
@@ -231,23 +235,23 @@ class RunConfig(Top):
     optimizer: OptimizerSpec
     critic_optimizer: OptimizerSpec
     runner: RunnerConfig
-    names: Names
+    names: ChosenNames
     values: Mapping[str, Any]
 
 
-def typed(values: Mapping[str, Any]) -> RunConfig:
+def to_run_config(values: Mapping[str, Any]) -> RunConfig:
     """Return the typed form of values that agree with the types and ranges of their keys."""
-    chosen = {section: values[section]["name"] for section in ("algo", *NAMED)}
+    chosen = {section: values[section]["name"] for section in ("algo", *NAMED_SECTIONS)}
     return RunConfig(
-        **{key: values[key] for key in signature(Top)},
+        **{key: values[key] for key in parameter_types(TopLevelConfig)},
         env=EnvConfig(**values["env"]),
         reward=RewardSpec(**values["reward"]),
         trainer=TrainerConfig(**values["trainer"]),
         health=HealthConfig(**values["health"]),
         logger=LoggerConfig(**values["logger"]),
-        algo=rule(chosen["algo"])(**_own(values["algo"])),
-        **{section: spec_of(section, values[section]) for section in NAMED},
-        names=Names(**chosen),
+        algo=rule(chosen["algo"])(**_without_name(values["algo"])),
+        **{section: make_spec(section, values[section]) for section in NAMED_SECTIONS},
+        names=ChosenNames(**chosen),
         values=values,
     )
 
@@ -261,9 +265,22 @@ def with_values(config: RunConfig, changed: Mapping[str, Any]) -> RunConfig:
         for part in path:
             section = section[part]
         section[name] = value
-    return typed(values)
+    return to_run_config(values)
 
 
-def _own(section: Mapping[str, Any]) -> dict[str, Any]:
+def _without_name(section: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a section besides the name that chose it."""
     return {key: value for key, value in section.items() if key != "name"}
+
+
+def flatten_config(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested values by dotted key. An empty mapping below the top is a value."""
+    return dict(_flat_items(values, prefix)) if values else {}
+
+
+def _flat_items(values: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(values, Mapping) and values:
+        for name, value in values.items():
+            yield from _flat_items(value, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, values

@@ -15,23 +15,23 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pgx.config.run_config import FIXED, NAMED
-from pgx.config.suggestions import explain
+from pgx.config.run_config import FIXED_SECTIONS, NAMED_SECTIONS
+from pgx.config.suggestions import one_line_message
 from pgx.core.errors import UserError
 from pgx.core.text import shell_command
 from pgx.envs.rewards.spec import user_functions
 
 CONFIG = "config.yaml"
-LARGEST = 1_000_000  # bytes of a config; one of pgx's has some thousand
-DEEPEST = 50  # sections within sections
+MAX_CONFIG_BYTES = 1_000_000  # bytes of a config; one of pgx's has some thousand
+_MAX_DEPTH = 50  # sections within sections
 
 # Keys that configs of earlier versions lack, with the value that a run of such a config takes.
-ADDED: dict[str, dict[str, Any]] = {
+ADDED_KEYS: dict[str, dict[str, Any]] = {
     "env": {"normalizer_warmup_steps": 0},
     "trainer": {"eval_max_steps": 30_000},
     "logger": {"wandb": None},
 }
-ADDED_TO: dict[tuple[str, str], dict[str, Any]] = {  # of one choice of a section
+ADDED_KEYS_OF_CHOICES: dict[tuple[str, str], dict[str, Any]] = {  # of one choice of a section
     ("runner", "episodes"): {"max_episode_steps": 30_000},
 }
 
@@ -39,7 +39,7 @@ ADDED_TO: dict[tuple[str, str], dict[str, Any]] = {  # of one choice of a sectio
 RENAMED_KEYS = {"trainer.write_patience": "trainer.disk_retry_seconds"}
 
 # Tags construct objects, aliases let a file of a page become more than memory holds, and pgx writes neither.
-_MORE_THAN_DATA = (yaml.TagToken, yaml.AnchorToken, yaml.AliasToken, yaml.DirectiveToken)
+_FORBIDDEN_TOKENS = (yaml.TagToken, yaml.AnchorToken, yaml.AliasToken, yaml.DirectiveToken)
 _OPENS = (
     yaml.FlowSequenceStartToken,
     yaml.FlowMappingStartToken,
@@ -56,13 +56,13 @@ def read_config(path: Path) -> DictConfig:
         UserError: it cannot be read, or there is more than values in it.
     """
     try:
-        if path.stat().st_size > LARGEST:
-            raise UserError(f"{path}: larger than {LARGEST:,} bytes, and no config is")
-        _refuse_more_than_data(path)
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise UserError(f"{path}: larger than {MAX_CONFIG_BYTES:,} bytes, and no config is")
+        _refuse_non_data(path)
         cfg = OmegaConf.load(path)
         values = OmegaConf.to_container(cfg, resolve=False)
     except OmegaConfBaseException as error:
-        raise UserError(f"{path}: not a config: {explain(error)}") from error
+        raise UserError(f"{path}: not a config: {one_line_message(error)}") from error
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not YAML: {error}") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -74,16 +74,16 @@ def read_config(path: Path) -> DictConfig:
     ]
     found += [
         f"{path}: {section}: missing; expected a section of keys"
-        for section in (*FIXED, *NAMED, "algo")
+        for section in (*FIXED_SECTIONS, *NAMED_SECTIONS, "algo")
         if not isinstance(values.get(section), Mapping)
     ]
     if found:
         raise UserError(*found)
     for old, new in RENAMED_KEYS.items():
         _rename(cfg, old, new)
-    for section, added in ADDED.items():
+    for section, added in ADDED_KEYS.items():
         cfg[section] = added | dict(cfg[section])
-    for (section, name), added in ADDED_TO.items():
+    for (section, name), added in ADDED_KEYS_OF_CHOICES.items():
         if cfg[section].get("name") == name:
             cfg[section] = added | dict(cfg[section])
     return cfg
@@ -114,12 +114,12 @@ def current_override(override: str) -> str:
     return key.removesuffix(plain) + present_key(plain) + equals + value
 
 
-def _refuse_more_than_data(path: Path) -> None:
+def _refuse_non_data(path: Path) -> None:
     """Look at a file's marks without making anything of them."""
     depth = 0
     for token in yaml.scan(path.read_text(encoding="utf-8")):
         depth += isinstance(token, _OPENS) - isinstance(token, _CLOSES)
-        if isinstance(token, _MORE_THAN_DATA) or depth > DEEPEST:
+        if isinstance(token, _FORBIDDEN_TOKENS) or depth > _MAX_DEPTH:
             line = token.start_mark.line + 1
             raise UserError(
                 f"{path}: line {line}: expected plain values, without YAML tags, aliases or endless nesting"
@@ -142,7 +142,7 @@ def _references(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 ADAPTERS = frozenset({"GymV21Environment-v0", "GymV26Environment-v0"})
 
 
-class Foreign(NamedTuple):
+class ExternalImport(NamedTuple):
     """A value of a config that makes pgx import a module.
 
     Args:
@@ -156,7 +156,7 @@ class Foreign(NamedTuple):
     module: str | None
 
 
-def foreign_values(config: Mapping[str, Any]) -> Iterator[Foreign]:
+def external_imports(config: Mapping[str, Any]) -> Iterator[ExternalImport]:
     """Yield the environment, rule and reward functions of a config that are not pgx's.
 
     Args:
@@ -165,11 +165,11 @@ def foreign_values(config: Mapping[str, Any]) -> Iterator[Foreign]:
     for section, name in (("env", "id"), ("algo", "name")):
         value = str(_section(config, section).get(name))
         if ":" in value:
-            yield Foreign(f"{section}.{name}", value, module_of(value))
+            yield ExternalImport(f"{section}.{name}", value, module_of(value))
         elif value in ADAPTERS:
-            yield Foreign(f"{section}.{name}", value, None)
+            yield ExternalImport(f"{section}.{name}", value, None)
     for function in user_functions(_section(config, "reward").get("terms")):
-        yield Foreign("reward.terms", function, module_of(function))
+        yield ExternalImport("reward.terms", function, module_of(function))
 
 
 def module_of(name: str) -> str:
@@ -182,7 +182,7 @@ def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return section if isinstance(section, Mapping) else {}
 
 
-def imports_of(cfg: DictConfig, source: Path, named: Collection[str]) -> list[str]:
+def import_warnings(cfg: DictConfig, source: Path, named: Collection[str]) -> list[str]:
     """A line for what a run of a config would import: the modules of its environment, its rule and its reward,
     where they are not pgx's.
 
@@ -198,7 +198,7 @@ def imports_of(cfg: DictConfig, source: Path, named: Collection[str]) -> list[st
         "reward": {"terms": OmegaConf.select(cfg, "reward.terms")},
     }
     found = []
-    for foreign in foreign_values(values):
+    for foreign in external_imports(values):
         what = f"the module '{foreign.module}'" if foreign.module else "whatever env.kwargs name"
         relation = " with " if foreign.key == "reward.terms" else "="
         if foreign.value not in named:
@@ -206,7 +206,7 @@ def imports_of(cfg: DictConfig, source: Path, named: Collection[str]) -> list[st
     return found
 
 
-def joins_of(cfg: DictConfig, source: Path) -> list[str]:
+def cluster_warnings(cfg: DictConfig, source: Path) -> list[str]:
     """A line for the Ray cluster that training with a config would join: what a cluster answers is unpickled."""
     address = OmegaConf.select(cfg, "runner.address")
     return [] if address is None else [f"{source}: runner.address={address} would join that Ray cluster"]
@@ -226,10 +226,7 @@ def refuse_untrusted(lines: Sequence[str], trust: bool) -> None:
         raise UserError(*(f"{line}, which you have not named yourself; --trust allows it" for line in lines))
 
 
-LONGEST_CONFIG = 1_000_000  # bytes of a config that is looked into
-
-
-def command(*words: str | Path, of: Path | None = None) -> str:
+def pgx_command(*words: str | Path, of: Path | None = None) -> str:
     """Return a command of pgx as a shell takes it, for example `pgx eval outputs/run --trust`.
 
     Args:
@@ -244,14 +241,14 @@ def command(*words: str | Path, of: Path | None = None) -> str:
 def _needs_trust(command_name: str, config: Mapping[str, Any]) -> bool:
     runner = config.get("runner")
     joins = isinstance(runner, Mapping) and runner.get("address") is not None
-    return any(True for _ in foreign_values(config)) or (command_name == "train" and joins)
+    return any(True for _ in external_imports(config)) or (command_name == "train" and joins)
 
 
 def _config(folder: Path) -> Mapping[str, Any]:
     """Read a config to look up what it names; a missing or damaged one is empty, and the command itself reports it."""
     path = folder / "config.yaml"
     try:
-        if path.stat().st_size > LONGEST_CONFIG:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
             return {}
         found = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError):

@@ -18,9 +18,9 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
 from pgx.algos import rule, rules
-from pgx.config.run_config import FIXED, NAMED, SearchConfig, Top, keys_of
-from pgx.core.paths import groups
-from pgx.core.schema import WHOLE, describe, most_similar, signature
+from pgx.config.run_config import FIXED_SECTIONS, NAMED_SECTIONS, SearchConfig, TopLevelConfig, keys_of_choice
+from pgx.core.paths import config_groups
+from pgx.core.schema import INT_LIMIT, describe_type, most_similar, parameter_types
 
 # A name of Stable-Baselines3, its contrib package, its zoo or CleanRL: keys of pgx, or a group to choose from.
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -101,7 +101,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
 }
 
 
-def meant(key: str, known: Mapping[str, Any]) -> str:
+def key_hint(key: str, known: Mapping[str, Any]) -> str:
     """Return a clause for a message about an unknown key: the key that it probably means, or an empty text.
 
     Args:
@@ -112,26 +112,30 @@ def meant(key: str, known: Mapping[str, Any]) -> str:
     plain = leaf.replace("-", "_").casefold()
     targets = [target for target in ALIASES.get(plain, ()) if target != key]
     if there := [target for target in targets if _has(known, target)]:
-        return _offer(there) + (
-            "" if there[0] == targets[0] else f" ('{targets[0]}': {_where(targets[0], known)})"
+        return _did_you_mean(there) + (
+            "" if there[0] == targets[0] else f" ('{targets[0]}': {_choices_having(targets[0], known)})"
         )
     if targets:
-        return f"; '{targets[0]}' is that key of pgx, and {_where(targets[0], known)}"
+        return f"; '{targets[0]}' is that key of pgx, and {_choices_having(targets[0], known)}"
     section: Any = known
     for part in path:
         section = section.get(part) if isinstance(section, Mapping) else None
     if isinstance(section, Mapping) and (similar := most_similar(leaf, map(str, section))):
-        return _offer([similar])
-    dotted = list(_dotted(known))
+        return _did_you_mean([similar])
+    dotted = list(_dotted_keys(known))
     if same := [other for other in dotted if other.rpartition(".")[2] == plain]:
-        return _offer(same[:3])
+        return _did_you_mean(same[:3])
     if path:
         return ""
     similar = most_similar(plain, [other.rpartition(".")[2] for other in dotted])
-    return _offer([other for other in dotted if other.rpartition(".")[2] == similar][:3]) if similar else ""
+    return (
+        _did_you_mean([other for other in dotted if other.rpartition(".")[2] == similar][:3])
+        if similar
+        else ""
+    )
 
 
-def _offer(keys: Sequence[str]) -> str:
+def _did_you_mean(keys: Sequence[str]) -> str:
     return f"; did you mean {' or '.join(repr(key) for key in keys)}?" if keys else ""
 
 
@@ -143,21 +147,23 @@ def _has(known: Any, key: str) -> bool:
     return True
 
 
-def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def _dotted_keys(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for name, value in values.items():
         yield f"{prefix}{name}"
         if isinstance(value, Mapping):
-            yield from _dotted(value, f"{prefix}{name}.")
+            yield from _dotted_keys(value, f"{prefix}{name}.")
 
 
-def _where(key: str, known: Mapping[str, Any]) -> str:
+def _choices_having(key: str, known: Mapping[str, Any]) -> str:
     """Which choices have a key that the chosen one lacks."""
     section, _, leaf = key.partition(".")
     if section == "algo":
-        having = [name for name in rules() if leaf in signature(rule(name))]
+        having = [name for name in rules() if leaf in parameter_types(rule(name))]
     else:
         having = (
-            [name for name in NAMED[section] if leaf in keys_of(section, name)] if section in NAMED else []
+            [name for name in NAMED_SECTIONS[section] if leaf in keys_of_choice(section, name)]
+            if section in NAMED_SECTIONS
+            else []
         )
     chosen = known.get(section)
     name = chosen.get("name") if isinstance(chosen, Mapping) else None
@@ -173,7 +179,7 @@ PATHS = frozenset({"run_dir", "dataset", "runner.path", "hydra.sweep.dir", "hydr
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
 
 
-def spelled(text: str) -> str:
+def to_hydra_grammar(text: str) -> str:
     """Return an override in Hydra's grammar; one that needs no change, or that no rule covers, as it is.
 
     - `run_dir=~/x`: paths that begin with `~` are expanded.
@@ -186,16 +192,16 @@ def spelled(text: str) -> str:
     key = typed.lstrip("+")
     if not equals or not key or "~" in typed:
         return text
-    if key in PATHS or is_text(key):
-        return f"{typed}={_text(value, key in PATHS)}"
+    if key in PATHS or takes_text(key):
+        return f"{typed}={_quoted_if_needed(value, key in PATHS)}"
     if (
         key.startswith("env.kwargs.")
         and not value.startswith(("[", "{", "(", "'", '"'))
-        and _read(value) is None
+        and _parse_value(value) is None
         and not _NUMBER.fullmatch(value.rstrip(", "))
     ):
         return f"{typed}={quoted(value)}"
-    if _is_whole(key) and (number := _whole(value)) is not None:
+    if _takes_whole_number(key) and (number := _whole_number(value)) is not None:
         return f"{typed}={number}"
     return text
 
@@ -205,21 +211,23 @@ def quoted(text: str) -> str:
     return QuotedString(text, Quote.single).with_quotes()
 
 
-def unreadable(text: str) -> str:
+def parse_problem(text: str) -> str:
     """Return what is wrong with an override that Hydra cannot read, and what to type."""
     key, equals, value = text.partition("=")
     shown = text if text.strip() and text.isprintable() else repr(text)
     if not equals or not key.strip():
         return f"{shown}: not of the form key=value"
     if "[" in key:
-        return f"{shown}: one element of a list cannot be set; {whole_list(key.partition('[')[0], value)}"
+        return (
+            f"{shown}: one element of a list cannot be set; {whole_list_hint(key.partition('[')[0], value)}"
+        )
     if value.startswith("(") and value.endswith(")"):
         return f"{shown}: a list has square brackets; type {shlex.quote(f'{key}=[{value[1:-1]}]')}"
     if any(value.count(left) != value.count(right) for left, right in ("[]", "{}", "()")):
         return f"{shown}: a bracket is missing in the value"
     plain = key.lstrip("+")
-    if (without := _without_spare_commas(value)) != value and _read(without) is not None:
-        keys = [plain] if is_known(plain) else ALIASES.get(plain, (plain,))
+    if (without := _without_spare_commas(value)) != value and _parse_value(without) is not None:
+        keys = [plain] if is_known_key(plain) else ALIASES.get(plain, (plain,))
         lines = " or ".join(shlex.quote(f"{each}={without}") for each in keys)
         return f"{shown}: a comma without a value; type {lines}"
     if value.count("'") % 2 or value.count('"') % 2:
@@ -236,33 +244,33 @@ def _without_spare_commas(value: str) -> str:
 
 def _expected(key: str) -> str:
     """What a key takes, in words; an empty text where it takes a text, or is unknown."""
-    if key in groups():
+    if key in config_groups():
         return "the name of one choice"
-    kinds = _types(key)
-    return "" if str in kinds else " or ".join(sorted(map(describe, kinds)))
+    kinds = _types_of(key)
+    return "" if str in kinds else " or ".join(sorted(map(describe_type, kinds)))
 
 
-def whole_list(key: str, value: object) -> str:
+def whole_list_hint(key: str, value: object) -> str:
     """What to type instead of setting one element of a list."""
     return f"type the whole list, e.g. {shlex.quote(f'{key}=[{value},{value}]')}"
 
 
-def _text(value: str, is_path: bool) -> str:
+def _quoted_if_needed(value: str, is_path: bool) -> str:
     if is_path and (value == "~" or value.startswith("~/")):
         with suppress(RuntimeError):  # no home: the path is relative, and is shown as such
             value = str(Path(value).expanduser())
     if value in ("", "null"):
         return value
-    read = _read(value)
+    read = _parse_value(value)
     if read is None and all(value.split(",")) and "," in value and not re.search(r"""[][(){}'"\\]""", value):
-        return ",".join(_text(part, is_path) for part in value.split(","))
+        return ",".join(_quoted_if_needed(part, is_path) for part in value.split(","))
     sweeps = read is not None and read.is_sweep_override()
     if read is not None and (sweeps or (isinstance(read.value(), str) and value == value.strip())):
         return value
     return quoted(value)
 
 
-def _read(value: str) -> Any:
+def _parse_value(value: str) -> Any:
     """The value as Hydra parses it; None: it cannot."""
     with suppress(HydraException, RecursionError, ValueError, ArithmeticError):
         return _parser().parse_override(f"key={value}")
@@ -274,66 +282,71 @@ def _parser() -> OverridesParser:
     return OverridesParser.create()
 
 
-def _whole(value: str) -> int | None:
+def _whole_number(value: str) -> int | None:
     """The whole number that a float is written for; None: it is none, or is whole as it stands."""
     if not _NUMBER.fullmatch(value) or re.fullmatch(r"[+-]?[\d_]+", value):
         return None
     with suppress(InvalidOperation):
         number = Decimal(value.replace("_", ""))
-        if abs(number) < WHOLE and number == number.to_integral_value():
+        if abs(number) < INT_LIMIT and number == number.to_integral_value():
             return int(number)
     return None
 
 
-def is_known(key: str) -> bool:
+def is_known_key(key: str) -> bool:
     """Whether a dotted key is one of pgx's, with some choice of its section."""
-    return bool(_types(key))
+    return bool(_types_of(key))
 
 
-def is_text(key: str) -> bool:
+def takes_text(key: str) -> bool:
     """Whether every choice of its section takes a text for a dotted key, and nothing else but null."""
-    kinds = _types(key)
+    kinds = _types_of(key)
     return str in kinds and kinds <= {str, NoneType}
 
 
-def _is_whole(key: str) -> bool:
-    kinds = _types(key)
+def _takes_whole_number(key: str) -> bool:
+    kinds = _types_of(key)
     return int in kinds and float not in kinds
 
 
-def _types(key: str) -> frozenset[Any]:
+def _types_of(key: str) -> frozenset[Any]:
     """The plain types that a key takes, over all choices of its section; empty: unknown."""
-    return _table().get(key, frozenset())
+    return _types_by_key().get(key, frozenset())
 
 
 @cache
-def _table() -> dict[str, frozenset[Any]]:
+def _types_by_key() -> dict[str, frozenset[Any]]:
     found: dict[str, frozenset[Any]] = {}
-    sections: list[tuple[str, Any]] = [("", signature(Top)), ("sweep.", signature(SearchConfig))]
-    sections += [(f"{section}.", signature(each)) for section, each in FIXED.items()]
-    sections += [
-        (f"{section}.", keys_of(section, name)) for section, named in NAMED.items() for name in named
+    sections: list[tuple[str, Any]] = [
+        ("", parameter_types(TopLevelConfig)),
+        ("sweep.", parameter_types(SearchConfig)),
     ]
-    sections += [("algo.", signature(rule(name)) | {"name": str}) for name in rules()]
+    sections += [(f"{section}.", parameter_types(each)) for section, each in FIXED_SECTIONS.items()]
+    sections += [
+        (f"{section}.", keys_of_choice(section, name))
+        for section, named in NAMED_SECTIONS.items()
+        for name in named
+    ]
+    sections += [("algo.", parameter_types(rule(name)) | {"name": str}) for name in rules()]
     for prefix, hints in sections:
         for name, hint in hints.items():
-            found[prefix + name] = found.get(prefix + name, frozenset()) | frozenset(_plain(hint))
+            found[prefix + name] = found.get(prefix + name, frozenset()) | frozenset(_member_types(hint))
     return found
 
 
-def _plain(hint: Any) -> Iterator[Any]:
+def _member_types(hint: Any) -> Iterator[Any]:
     """The types that an annotation is made of: those of a union, without ranges; others as they are."""
     origin = get_origin(hint)
     if origin is Annotated:
-        yield from _plain(get_args(hint)[0])
+        yield from _member_types(get_args(hint)[0])
     elif origin in (Union, UnionType):
         for each in get_args(hint):
-            yield from _plain(each)
+            yield from _member_types(each)
     else:
         yield hint
 
 
-def explain(error: Exception) -> str:
+def one_line_message(error: Exception) -> str:
     """Hydra's message on one line, without its hints about Hydra."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     cause = [line.strip() for line in str(error.__cause__ or "").splitlines() if line.strip()]

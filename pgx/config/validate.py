@@ -12,15 +12,25 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pgx.algos import rule, rules
-from pgx.config.cross_checks import contradictions, flat, rank_problems, unused_problems
+from pgx.config.cross_checks import conflict_problems, rank_problems, unused_problems
 from pgx.config.rules import own_values, rule_problem
-from pgx.config.run_config import FIXED, NAMED, DatasetConfig, RunConfig, SearchConfig, Top, keys_of, typed
+from pgx.config.run_config import (
+    FIXED_SECTIONS,
+    NAMED_SECTIONS,
+    DatasetConfig,
+    RunConfig,
+    SearchConfig,
+    TopLevelConfig,
+    flatten_config,
+    keys_of_choice,
+    to_run_config,
+)
 from pgx.config.stored import renamed_problem
-from pgx.config.suggestions import explain
+from pgx.config.suggestions import one_line_message
 from pgx.core.errors import UserError
 from pgx.core.imports import require
-from pgx.core.paths import choices, config_dir
-from pgx.core.schema import nearest, problems, signature
+from pgx.core.paths import config_choices, config_dir
+from pgx.core.schema import nearest, parameter_types, problems
 from pgx.rollouts.dataset_files import dataset_problem
 
 
@@ -37,8 +47,8 @@ def validate(cfg: DictConfig, asked: Sequence[str] = ()) -> RunConfig:
     if found := value_problems(cfg):
         raise UserError(*found)
     values = plain_values(cfg)
-    config = typed(values)
-    if found := [*contradictions(config), *unused_problems(flat(values), cfg, asked)]:
+    config = to_run_config(values)
+    if found := [*conflict_problems(config), *unused_problems(flatten_config(values), cfg, asked)]:
         raise UserError(*found)
     return config
 
@@ -100,11 +110,11 @@ def plain_values(cfg: DictConfig) -> dict[str, Any]:
         for section, wishes in wanted.items():
             if isinstance(wishes, Mapping):
                 preferred[section] = preferred.get(section, {}) | dict(wishes)
-    for section in NAMED:
+    for section in NAMED_SECTIONS:
         chosen = values.get(section)
         if not isinstance(chosen, dict) or section not in preferred:
             continue
-        known = keys_of(section, chosen.get("name"))
+        known = keys_of_choice(section, chosen.get("name"))
         leftovers = {key: value for key, value in preferred[section].items() if key not in known}
         values[section] = {k: v for k, v in chosen.items() if k not in leftovers or v != leftovers[k]}
     return values
@@ -113,7 +123,7 @@ def plain_values(cfg: DictConfig) -> dict[str, Any]:
 @cache
 def _preferences(name: str) -> Mapping[str, Any]:
     """What the file of a rule sets, in its own section and in others."""
-    if name not in choices("algo"):
+    if name not in config_choices("algo"):
         return {}
     written = OmegaConf.to_container(OmegaConf.load(config_dir() / "algo" / f"{name}.yaml"), resolve=False)
     assert isinstance(written, Mapping)
@@ -125,11 +135,15 @@ def value_problems(cfg: DictConfig) -> list[str]:
     try:
         values = plain_values(cfg)
     except OmegaConfBaseException as error:
-        return [explain(error)]
-    sections = {*FIXED, *NAMED, "algo"}
-    found = problems("", signature(Top), {k: v for k, v in values.items() if k not in sections | {"sweep"}})
+        return [one_line_message(error)]
+    sections = {*FIXED_SECTIONS, *NAMED_SECTIONS, "algo"}
+    found = problems(
+        "",
+        parameter_types(TopLevelConfig),
+        {k: v for k, v in values.items() if k not in sections | {"sweep"}},
+    )
     if "sweep" in values:
-        found += problems("sweep", signature(SearchConfig), values["sweep"])
+        found += problems("sweep", parameter_types(SearchConfig), values["sweep"])
     for section in sorted(sections):
         if not isinstance(values.get(section), dict):
             found.append(f"{section}: missing; expected a section of keys")
@@ -139,25 +153,25 @@ def value_problems(cfg: DictConfig) -> list[str]:
 
 
 def _section_problems(section: str, values: Mapping[str, Any]) -> list[str]:
-    if section in FIXED:
+    if section in FIXED_SECTIONS:
         renamed = {key: problem for key in values if (problem := renamed_problem(f"{section}.{key}"))}
         others = {key: value for key, value in values.items() if key not in renamed}
-        return [*renamed.values(), *problems(section, signature(FIXED[section]), others)]
+        return [*renamed.values(), *problems(section, parameter_types(FIXED_SECTIONS[section]), others)]
     if "name" not in values:
-        offered = rules() if section == "algo" else NAMED[section]
+        offered = rules() if section == "algo" else NAMED_SECTIONS[section]
         return [f"{section}.name: missing; expected one of {', '.join(offered)}"]
     name = values["name"]
     rest = {key: value for key, value in values.items() if key != "name"}
     if section == "algo":
         if problem := rule_problem(str(name)):
             return [f"algo.name: {problem}"]
-        return problems(section, signature(rule(str(name))), rest)
-    registry = NAMED[section]
+        return problems(section, parameter_types(rule(str(name))), rest)
+    registry = NAMED_SECTIONS[section]
     if name is None and section.endswith("optimizer"):
         return problems(section, {}, rest)
     if name not in registry:
         return [
             f"{section}.name: expected one of {', '.join(registry)}, got {name!r}{nearest(str(name), registry)}"
         ]
-    expected = {key: hint for key, hint in keys_of(section, name).items() if key != "name"}
+    expected = {key: hint for key, hint in keys_of_choice(section, name).items() if key != "name"}
     return problems(section, expected, rest)

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 from pgx.core.errors import UserError
-from pgx.core.schema import LONGEST
+from pgx.core.schema import MAX_VALUE_LENGTH
 
 EXTRAS = {  # package: the extra that installs it, as in pyproject.toml
     "envpool": "envpool",
@@ -46,7 +46,7 @@ def import_problem(package: str) -> str | None:
         for name in set(sys.modules) - before:
             if name.partition(".")[0] == package:
                 del sys.modules[name]
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST]
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_VALUE_LENGTH]
         return (
             f"the package {package} is installed but cannot be imported ({reason}); reinstall it: {install}"
         )

@@ -12,11 +12,11 @@ def config_dir() -> Path:
     return installed if installed.is_dir() else package.parent / "configs"
 
 
-def choices(group: str) -> list[str]:
+def config_choices(group: str) -> list[str]:
     """Return the names of the files of a group."""
     return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
 
 
-def groups() -> list[str]:
+def config_groups() -> list[str]:
     """Return the names of the config groups."""
     return sorted(p.name for p in config_dir().iterdir() if p.is_dir() and p.name != "hydra")

@@ -38,8 +38,8 @@ class Range:
         )
 
 
-LONGEST = 200  # characters of a value in a message
-SIMILAR = 0.7  # fraction of common characters from which on a word is suggested
+MAX_VALUE_LENGTH = 200  # characters of a value in a message
+_MIN_SIMILARITY = 0.7  # fraction of common characters from which on a word is suggested
 
 Positive = Annotated[float, Range(0.0, open_low=True)]
 NonNegative = Annotated[float, Range(0.0)]
@@ -47,7 +47,7 @@ Fraction = Annotated[float, Range(0.0, 1.0)]
 OpenFraction = Annotated[float, Range(0.0, 1.0, open_low=True, open_high=True)]
 Count = Annotated[int, Range(1)]
 Index = Annotated[int, Range(0)]
-WHOLE = 2**63  # no whole number reaches this: what counts rows, steps and seeds has 64 bits
+INT_LIMIT = 2**63  # no whole number reaches this: what counts rows, steps and seeds has 64 bits
 
 
 def most_similar(word: str, choices: Iterable[str]) -> str | None:
@@ -62,7 +62,7 @@ def most_similar(word: str, choices: Iterable[str]) -> str | None:
         return folded[wanted]
     for candidate in difflib.get_close_matches(wanted, folded, n=5, cutoff=0.3):
         matcher = difflib.SequenceMatcher(None, candidate, wanted)
-        if matcher.ratio() >= SIMILAR or (len(wanted) >= 3 and _one_slip(wanted, candidate)):
+        if matcher.ratio() >= _MIN_SIMILARITY or (len(wanted) >= 3 and _one_slip(wanted, candidate)):
             return folded[candidate]
     return None
 
@@ -82,7 +82,7 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     return "" if similar is None else f"; did you mean '{similar}'?"
 
 
-def signature(target: Callable[..., Any]) -> dict[str, Any]:
+def parameter_types(target: Callable[..., Any]) -> dict[str, Any]:
     """Parameter names of a function or dataclass with their annotations, `Annotated` ranges kept."""
     hints = get_type_hints(target, include_extras=True)
     if is_dataclass(target):
@@ -90,18 +90,18 @@ def signature(target: Callable[..., Any]) -> dict[str, Any]:
     return {name: hints[name] for name in inspect.signature(target).parameters}
 
 
-def describe(expected: Any) -> str:
+def describe_type(expected: Any) -> str:
     """An annotation in words: `a number > 0`, `one of adam, sgd`, `a list of whole numbers >= 1 or null`."""
     origin, args = get_origin(expected), get_args(expected)
     if origin is Annotated:
         ranges = " ".join(str(a) for a in args[1:] if isinstance(a, Range))
-        return f"{describe(args[0])} {ranges}".strip()
+        return f"{describe_type(args[0])} {ranges}".strip()
     if origin in (Union, types.UnionType):
-        return " or ".join(describe(a) for a in args)
+        return " or ".join(describe_type(a) for a in args)
     if origin is Literal:
-        return "one of " + ", ".join(a if isinstance(a, str) else shown(a) for a in args)
+        return "one of " + ", ".join(a if isinstance(a, str) else format_value(a) for a in args)
     if origin is list:
-        return f"a list, each {describe(args[0])}"
+        return f"a list, each {describe_type(args[0])}"
     if origin is dict:
         return "a mapping"
     words = {
@@ -114,19 +114,19 @@ def describe(expected: Any) -> str:
     return words.get(expected, str(expected))
 
 
-def fits(value: Any, expected: Any) -> bool:
+def matches_type(value: Any, expected: Any) -> bool:
     """Whether a plain value (number, text, list, mapping, None) agrees with an annotation and its ranges."""
     origin, args = get_origin(expected), get_args(expected)
     if expected is Any:
         return True
     if origin is Annotated:
-        return fits(value, args[0]) and all(value in r for r in args[1:] if isinstance(r, Range))
+        return matches_type(value, args[0]) and all(value in r for r in args[1:] if isinstance(r, Range))
     if origin in (Union, types.UnionType):
-        return any(fits(value, a) for a in args)
+        return any(matches_type(value, a) for a in args)
     if origin is Literal:
         return any(value == a and type(value) is type(a) for a in args)
     if origin is list:
-        return isinstance(value, list | tuple) and all(fits(v, args[0]) for v in value)
+        return isinstance(value, list | tuple) and all(matches_type(v, args[0]) for v in value)
     if origin is dict:
         return isinstance(value, Mapping)
     if expected is float:
@@ -136,7 +136,7 @@ def fits(value: Any, expected: Any) -> bool:
             and abs(value) <= sys.float_info.max
         )
     if expected is int:
-        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < WHOLE
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < INT_LIMIT
     if expected is type(None):
         return value is None
     return isinstance(value, expected)
@@ -147,26 +147,26 @@ def problems(where: str, expected: Mapping[str, Any], values: Mapping[str, Any])
     prefix = f"{where}." if where else ""
     found = [f"{prefix}{key}: unknown key{nearest(key, expected)}" for key in values if key not in expected]
     found += [
-        f"{prefix}{key}: missing; expected {describe(annotation)}"
+        f"{prefix}{key}: missing; expected {describe_type(annotation)}"
         for key, annotation in expected.items()
         if key not in values
     ]
     found += [
-        f"{prefix}{key}: expected {describe(annotation)}, got {shown(values[key])}"
+        f"{prefix}{key}: expected {describe_type(annotation)}, got {format_value(values[key])}"
         for key, annotation in expected.items()
-        if key in values and not fits(values[key], annotation)
+        if key in values and not matches_type(values[key], annotation)
     ]
     return found
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as YAML writes it, which is where the user wrote it; of a very long one, the beginning."""
     if value is None:
         return "null"
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= WHOLE:
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= INT_LIMIT:
         return "one of more than 63 bits"
     text = str(value).lower() if isinstance(value, bool) else repr(value)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} characters)"
+    return text if len(text) <= MAX_VALUE_LENGTH else f"{text[:MAX_VALUE_LENGTH]}... ({len(text)} characters)"
 
 
 def check_fields(instance: Any) -> None:
@@ -175,7 +175,7 @@ def check_fields(instance: Any) -> None:
     Raises:
         ValueError: naming every field whose value has the wrong type or lies outside its range.
     """
-    expected = signature(type(instance))
+    expected = parameter_types(type(instance))
     found = problems(type(instance).__name__, expected, {name: getattr(instance, name) for name in expected})
     if found:
         raise ValueError("\n".join(found))

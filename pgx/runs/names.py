@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from pgx.config.cross_checks import flat
+from pgx.config.run_config import flatten_config
 from pgx.config.stored import CONFIG, read_config
 from pgx.core.errors import UserError
 
@@ -91,7 +91,7 @@ def _values(run: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        values = flat(OmegaConf.to_container(read_config(path), resolve=False))
+        values = flatten_config(OmegaConf.to_container(read_config(path), resolve=False))
     except UserError:
         return None
     return values if {"env.id", "label", "seed"} <= values.keys() else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pgx.config.stored import command
+from pgx.config.stored import pgx_command
 from pgx.core.agent import Metrics
 from pgx.core.errors import RunError, UserError
 from pgx.runs.checkpoints import BEST, LAST, Checkpoints, checkpoint_name, write_atomically
@@ -200,5 +200,5 @@ def refuse_existing_run(run_dir: Path) -> None:
     if (run_dir / "metrics.jsonl").exists() or (run_dir / "checkpoints").exists():
         raise UserError(
             f"run_dir={run_dir}: contains a run; choose another folder, or resume the run: "
-            f"{command('train', '--resume', run_dir, of=run_dir)}"
+            f"{pgx_command('train', '--resume', run_dir, of=run_dir)}"
         )

@@ -8,10 +8,10 @@ from typing import Any
 
 from pgx.config.overrides import prepare
 from pgx.config.run_config import SearchConfig
-from pgx.config.stored import command, current_override, present_key
+from pgx.config.stored import current_override, pgx_command, present_key
 from pgx.config.suggestions import quoted
 from pgx.core.errors import UserError
-from pgx.core.schema import problems, signature
+from pgx.core.schema import parameter_types, problems
 from pgx.runs.checkpoints import write_atomically
 from pgx.runs.lock import last_holder
 from pgx.sweeps.progress import DONE_STATES, ENDED_STATES, read_progress, write_failure
@@ -32,7 +32,7 @@ class Job:
     def command(self) -> str:
         """Return the command that repeats the run alone, in another folder."""
         kept = [o for o in self.overrides if key_of(o) != "run_dir"]
-        return command("train", *kept)
+        return pgx_command("train", *kept)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _read_search(path: Path, content: dict[str, Any]) -> SearchConfig:
         UserError: a value is invalid.
     """
     search = SearchConfig(**content)
-    if found := problems("search", signature(SearchConfig), asdict(search)):
+    if found := problems("search", parameter_types(SearchConfig), asdict(search)):
         raise UserError(*(f"{path}: {problem}" for problem in found))
     overrides = [current_override(override) for override in search.overrides]
     space = {present_key(key): values for key, values in search.space.items()}

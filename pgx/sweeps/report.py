@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from pgx.config.stored import command
+from pgx.config.stored import pgx_command
 from pgx.core.imports import import_problem
 from pgx.core.text import format_number
 from pgx.runs.loggers.console import format_seconds
@@ -97,4 +97,4 @@ def _found(folder: Path, plan: Plan) -> list[str]:
 def _command(job: Job) -> str:
     """Return the command that repeats one job; for a trial, with its sampled values."""
     noted = read_trial(job.run_dir)
-    return command("train", *noted["overrides"]) if noted else job.command
+    return pgx_command("train", *noted["overrides"]) if noted else job.command

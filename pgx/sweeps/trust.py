@@ -6,7 +6,15 @@ from pathlib import Path
 
 from pgx.config.compose import compose
 from pgx.config.overrides import named_imports, named_modules
-from pgx.config.stored import ADAPTERS, CONFIG, command, imports_of, joins_of, module_of, read_config
+from pgx.config.stored import (
+    ADAPTERS,
+    CONFIG,
+    cluster_warnings,
+    import_warnings,
+    module_of,
+    pgx_command,
+    read_config,
+)
 from pgx.sweeps.plan import PLAN_FILE, Plan, key_of
 from pgx.sweeps.search import TRIAL_FILE, boundary_overrides, read_trial
 
@@ -48,8 +56,8 @@ def untrusted_actions_of_runs(plan: Plan, named: frozenset[str]) -> list[str]:
         config = job.run_dir / CONFIG
         if config.is_file():
             cfg = read_config(config)
-            found |= dict.fromkeys(imports_of(cfg, config, named))
-            found |= dict.fromkeys(joins_of(cfg, config))
+            found |= dict.fromkeys(import_warnings(cfg, config, named))
+            found |= dict.fromkeys(cluster_warnings(cfg, config))
         if plan.search and (noted := read_trial(job.run_dir)):
             source = job.run_dir / TRIAL_FILE
             found |= dict.fromkeys(_of_run(source, noted["overrides"], named))
@@ -70,7 +78,7 @@ def resume_command(folder: Path, plan: Plan) -> str:
         adapted = any(name in override for override in overrides for name in ADAPTERS)
         joins = any(key_of(override) == "runner.address" for override in overrides)
         trust = trust or adapted or joins or bool(named_imports(overrides))
-    return command("sweep", "resume", folder, *(["--trust"] if trust else []))
+    return pgx_command("sweep", "resume", folder, *(["--trust"] if trust else []))
 
 
 def _of_run(source: Path, overrides: Sequence[str], named: frozenset[str]) -> list[str]:
@@ -81,7 +89,7 @@ def _of_run(source: Path, overrides: Sequence[str], named: frozenset[str]) -> li
             for value in theirs
         ]
     cfg = compose(list(overrides))  # refuses config files that are not part of pgx
-    return [*imports_of(cfg, source, named), *joins_of(cfg, source)]
+    return [*import_warnings(cfg, source, named), *cluster_warnings(cfg, source)]
 
 
 def _of_hydra(folder: Path, hydra: Sequence[str], typed: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from pgx.algos import rule, rules
 from pgx.compiler import Eager, EngineChoice, choose_engine, discard_report, make_engine, print_report
 from pgx.config.run_config import (
-    NAMED,
+    NAMED_SECTIONS,
     A3CConfig,
     ActorLearnerConfig,
     DatasetConfig,
@@ -22,7 +22,7 @@ from pgx.config.run_config import (
     EpisodesConfig,
     RunConfig,
     SyncConfig,
-    keys_of,
+    keys_of_choice,
 )
 from pgx.config.validate import check_inputs, check_ranks
 from pgx.core.agent import Agent
@@ -32,7 +32,7 @@ from pgx.core.errors import UserError
 from pgx.core.nonfinite import FailedUpdate
 from pgx.core.periodic import PeriodicTrigger
 from pgx.core.ranks import SINGLE_PROCESS, Ranks
-from pgx.core.schema import fits, signature
+from pgx.core.schema import matches_type, parameter_types
 from pgx.core.seeding import derive, generator
 from pgx.core.specs import ActionSpec, ObsSpec
 from pgx.core.streams import utf8
@@ -354,12 +354,17 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, ConfigValue 
 
 def _columns() -> dict[str, ColumnType]:
     """Return the type of each key of every rule and every named choice, for TensorBoard's table."""
-    hints = {f"algo.{key}": hint for name in rules() for key, hint in signature(rule(name)).items()}
-    for section, registry in NAMED.items():
+    hints = {f"algo.{key}": hint for name in rules() for key, hint in parameter_types(rule(name)).items()}
+    for section, registry in NAMED_SECTIONS.items():
         hints |= {
-            f"{section}.{key}": hint for name in registry for key, hint in keys_of(section, name).items()
+            f"{section}.{key}": hint
+            for name in registry
+            for key, hint in keys_of_choice(section, name).items()
         }
-    return {key: "number" if fits(1, hint) or fits(0.5, hint) else "text" for key, hint in hints.items()}
+    return {
+        key: "number" if matches_type(1, hint) or matches_type(0.5, hint) else "text"
+        for key, hint in hints.items()
+    }
 
 
 # --- evaluation, diagnosis, and agents of finished runs

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from pgx.compiler import EngineChoice
-from pgx.config.stored import command
+from pgx.config.stored import pgx_command
 from pgx.core.agent import Agent, Metrics, State
 from pgx.core.algorithm import Algorithm, Learner
 from pgx.core.errors import RunError
@@ -202,7 +202,7 @@ class Trainer:
             for report in self.loop.pause():
                 self._process(report, time.perf_counter())
             self._write_checkpoint()
-            again = command("train", "--resume", self.run_dir, of=self.run_dir)
+            again = pgx_command("train", "--resume", self.run_dir, of=self.run_dir)
             self.writer.warn(f"a checkpoint of the last finished iteration is written; resume with: {again}")
 
     def _process(self, report: IterationReport, started: float) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pgx.algos.ppo import PPO
 from pgx.compiler.arguments import NotDescribable, describe_arguments
-from pgx.config.run_config import spec_of
+from pgx.config.run_config import make_spec
 from pgx.core.data import Batch, Observations
 from pgx.core.specs import Continuous, Discrete, Image
 from pgx.core.tensor_tree import call_with_tensors, named_tensors, replace_tensors, tensor_leaves
@@ -117,7 +117,7 @@ def test_all_that_a_network_computes_with_is_parameter_buffer_or_described(name:
     section = "critic" if kind else "policy"
     obs = {"tabular": Discrete(5), "cnn": Image((84, 84, 3))}.get(short, Continuous((3,)))
     cfg = composed(f"{section}={short}")
-    spec = spec_of(section, cast(dict[str, Any], OmegaConf.to_container(cfg[section])))
+    spec = make_spec(section, cast(dict[str, Any], OmegaConf.to_container(cfg[section])))
     net = spec.make(obs, Discrete(2), torch.Generator().manual_seed(0))
     loose = [
         f"{type(module).__name__}.{key}"

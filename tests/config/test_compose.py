@@ -12,12 +12,12 @@ from omegaconf import OmegaConf
 
 from pgx.algos import rule, rules
 from pgx.config.compose import compose
-from pgx.config.overrides import jobs
-from pgx.config.run_config import FIXED, NAMED
+from pgx.config.overrides import expand_sweep
+from pgx.config.run_config import FIXED_SECTIONS, NAMED_SECTIONS
 from pgx.config.validate import validate
 from pgx.core.errors import UserError
-from pgx.core.paths import choices, config_dir
-from pgx.core.schema import signature
+from pgx.core.paths import config_choices, config_dir
+from pgx.core.schema import parameter_types
 from tests.conftest import NEEDED, composed
 
 # The keys of train.yaml that are in no section.
@@ -56,7 +56,7 @@ def test_the_folder_of_a_run_names_environment_rule_and_seed() -> None:
 
 @pytest.mark.parametrize("env_id", ["Acrobot-v1", "phys2d/CartPole-v1"])
 def test_a_registered_environment_needs_no_file(env_id: str) -> None:
-    assert env_id not in choices("env")
+    assert env_id not in config_choices("env")
     cfg = compose([f"env={env_id}"])
     validate(cfg)
     default = {
@@ -82,16 +82,16 @@ def test_env_kwargs_can_be_given_as_one_mapping() -> None:
     assert cfg.env.kwargs == {"new_key": 1}
 
 
-ENV_FILES = [env_id for env_id in choices("env") if env_id != "default"]
+ENV_FILES = [env_id for env_id in config_choices("env") if env_id != "default"]
 # Enough that each rule and each environment is there; all others in `make test-all`.
 COMPOSITIONS = [
     pytest.param(
         name,
         env_id,
-        marks=[] if i == j % len(ENV_FILES) or j == i % len(choices("algo")) else pytest.mark.system,
+        marks=[] if i == j % len(ENV_FILES) or j == i % len(config_choices("algo")) else pytest.mark.system,
     )
     for i, env_id in enumerate(ENV_FILES)
-    for j, name in enumerate(choices("algo"))
+    for j, name in enumerate(config_choices("algo"))
 ]
 
 
@@ -105,7 +105,7 @@ def test_every_rule_composes_with_every_environment_that_has_a_file(name: str, e
 # --- precedence: command line, algo file, the files of the other groups and train.yaml
 
 
-@pytest.mark.parametrize("name", choices("algo"))
+@pytest.mark.parametrize("name", config_choices("algo"))
 def test_an_algo_file_beats_every_other_file(name: str) -> None:
     cfg = composed(f"algo={name}")
     own = values(config_dir() / "algo" / f"{name}.yaml")
@@ -205,7 +205,7 @@ def test_the_config_of_a_module_s_environment_can_be_made_by_another_process(own
 
 def test_several_environments_of_a_module_can_be_swept_over(own_module: str) -> None:
     overrides = [f"env={own_module}:OwnPole-v0,{own_module}:own/Pole-v0"]
-    assert len({compose(job).env.id for job in jobs(overrides)}) == 2
+    assert len({compose(job).env.id for job in expand_sweep(overrides)}) == 2
 
 
 def test_a_module_that_cannot_be_imported_is_named() -> None:
@@ -225,11 +225,11 @@ def test_a_module_that_raises_on_import_is_named(tmp_path: Path, monkeypatch: py
 
 def test_without_a_sweep_there_is_one_job() -> None:
     overrides = ["algo=ppo", "seed=3", "policy.hidden=[64,32]", "env.kwargs={a:1,b:2}"]
-    assert jobs(overrides) == [overrides]
+    assert expand_sweep(overrides) == [overrides]
 
 
 def test_a_sweep_runs_every_combination_once() -> None:
-    got = jobs(["algo=trpo,ppo", "env=CartPole-v1", "seed=0,1,2"])
+    got = expand_sweep(["algo=trpo,ppo", "env=CartPole-v1", "seed=0,1,2"])
     wanted = [
         [f"algo={name}", "env=CartPole-v1", f"seed={seed}"] for name in ("trpo", "ppo") for seed in range(3)
     ]
@@ -238,16 +238,16 @@ def test_a_sweep_runs_every_combination_once() -> None:
 
 @pytest.mark.parametrize("sweep", ["range(0,3)", "choice(0,1,2)", "0,1,2", "range(start=0,stop=3,step=1)"])
 def test_ranges_and_choices_expand_like_lists(sweep: str) -> None:
-    assert [job[0] for job in jobs([f"seed={sweep}"])] == ["seed=0", "seed=1", "seed=2"]
+    assert [job[0] for job in expand_sweep([f"seed={sweep}"])] == ["seed=0", "seed=1", "seed=2"]
 
 
 def test_lists_of_values_can_be_swept_over() -> None:
-    seen = [compose(job).policy.hidden for job in jobs(["policy.hidden=[64,64],[32]"])]
+    seen = [compose(job).policy.hidden for job in expand_sweep(["policy.hidden=[64,64],[32]"])]
     assert seen == [[64, 64], [32]]
 
 
 def test_every_job_of_a_sweep_composes() -> None:
-    seen = {(cfg.algo.name, cfg.seed) for cfg in map(compose, jobs(["algo=trpo,ppo", "seed=0,1"]))}
+    seen = {(cfg.algo.name, cfg.seed) for cfg in map(compose, expand_sweep(["algo=trpo,ppo", "seed=0,1"]))}
     assert seen == set(itertools.product(("trpo", "ppo"), (0, 1)))
 
 
@@ -258,40 +258,40 @@ def test_every_job_of_a_sweep_composes() -> None:
 def test_the_keys_of_an_algo_file_are_the_fields_of_the_rule(name: str) -> None:
     own = values(config_dir() / "algo" / f"{name}.yaml")["algo"]
     assert own.pop("name") == name
-    assert own.keys() == signature(rule(name)).keys()
+    assert own.keys() == parameter_types(rule(name)).keys()
 
 
-@pytest.mark.parametrize("group", sorted(NAMED))
+@pytest.mark.parametrize("group", sorted(NAMED_SECTIONS))
 def test_the_keys_of_a_chosen_file_are_the_parameters_of_what_it_names(group: str) -> None:
-    registry = NAMED[group]
-    for choice in choices(group):
+    registry = NAMED_SECTIONS[group]
+    for choice in config_choices(group):
         own = values(config_dir() / group / f"{choice}.yaml")
         name = own.pop("name")
-        read = set() if name is None else set(signature(registry[name]))
+        read = set() if name is None else set(parameter_types(registry[name]))
         assert own.keys() == read, f"configs/{group}/{choice}.yaml"
 
 
 @pytest.mark.parametrize("group", ["logger", "env"])
 def test_the_keys_of_a_fixed_section_are_those_of_its_type(group: str) -> None:
-    for choice in choices(group):
+    for choice in config_choices(group):
         own = values(config_dir() / group / f"{choice}.yaml")
-        assert own.keys() <= signature(FIXED[group]).keys(), f"configs/{group}/{choice}.yaml"
+        assert own.keys() <= parameter_types(FIXED_SECTIONS[group]).keys(), f"configs/{group}/{choice}.yaml"
     cfg = composed()
-    assert cfg[group].keys() == signature(FIXED[group]).keys()
+    assert cfg[group].keys() == parameter_types(FIXED_SECTIONS[group]).keys()
 
 
-@pytest.mark.parametrize("name", choices("algo"))
+@pytest.mark.parametrize("name", config_choices("algo"))
 def test_an_algo_file_sets_elsewhere_only_what_is_there(name: str) -> None:
     cfg = composed()
     for section, wanted in values(config_dir() / "algo" / f"{name}.yaml").items():
-        if section in FIXED:
+        if section in FIXED_SECTIONS:
             assert wanted.keys() <= cfg[section].keys(), f"{section} of configs/algo/{name}.yaml"
 
 
 def test_a_file_that_sets_what_is_around_the_rule_of_another_has_that_rule_s_values_and_its_own_name() -> (
     None
 ):
-    for name in set(choices("algo")) - set(rules()):
+    for name in set(config_choices("algo")) - set(rules()):
         cfg = composed(f"algo={name}")
         assert cfg.algo == composed(f"algo={cfg.algo.name}").algo
         assert cfg.label == name and f"/{name}/" in cfg.run_dir
@@ -301,7 +301,7 @@ def test_train_yaml_holds_the_sections_and_keys_of_the_top_level() -> None:
     own = values(config_dir() / "train.yaml")
     assert own.keys() == TOP_LEVEL | {"trainer", "health"}
     for section in ("trainer", "health"):
-        assert own[section].keys() == signature(FIXED[section]).keys()
+        assert own[section].keys() == parameter_types(FIXED_SECTIONS[section]).keys()
 
 
 def test_the_command_line_beats_an_experiment_and_an_experiment_beats_the_algo_file() -> None:
@@ -348,13 +348,13 @@ def test_a_closer_look_at_the_keys_finds_the_same(
     overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_once = said_of(overrides)
-    monkeypatch.setattr(sys.modules["pgx.config.compose"], "_at_once", lambda parsed: None)
+    monkeypatch.setattr(sys.modules["pgx.config.compose"], "_compose_if_valid", lambda parsed: None)
     assert said_of(overrides) == at_once
 
 
 def test_what_is_right_is_composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     module, calls = sys.modules["pgx.config.compose"], []
-    once = module._hydra
-    monkeypatch.setattr(module, "_hydra", lambda overrides: calls.append(overrides) or once(overrides))
+    once = module._call_hydra
+    monkeypatch.setattr(module, "_call_hydra", lambda overrides: calls.append(overrides) or once(overrides))
     compose(["algo=trpo", "env=Walker2d-v4", "algo.max_kl=0.05", "env.kwargs.healthy_z_min=0.7"])
     assert len(calls) == 1

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from pgx.config.cross_checks import contradictions, rank_problems
-from pgx.config.run_config import typed
+from pgx.config.cross_checks import conflict_problems, rank_problems
+from pgx.config.run_config import to_run_config
 from pgx.config.validate import plain_values
 from tests.conftest import composed
 
@@ -13,7 +13,7 @@ RECORDED = ["algo=off_policy_reinforce", "env=CartPole-v1", "dataset=somewhere"]
 
 
 def found(*overrides: str) -> list[str]:
-    return contradictions(typed(plain_values(composed(*overrides))))
+    return conflict_problems(to_run_config(plain_values(composed(*overrides))))
 
 
 def test_what_fits_is_taken() -> None:
@@ -56,7 +56,9 @@ def test_contradictions_of_every_kind_are_told_together() -> None:
 
 
 def of_ranks(size: int, *overrides: str) -> list[str]:
-    return rank_problems(typed(plain_values(composed("env=CartPole-v1", "algo=ppo", *overrides))), size)
+    return rank_problems(
+        to_run_config(plain_values(composed("env=CartPole-v1", "algo=ppo", *overrides))), size
+    )
 
 
 def test_ranks_share_environments_out_evenly_and_take_no_rollouts_that_wait() -> None:

@@ -14,10 +14,10 @@ from omegaconf import OmegaConf
 
 from pgx.cli.run_folder import compose_valid
 from pgx.cli.train import _options
-from pgx.config.cross_checks import flat
-from pgx.config.overrides import MOST_JOBS, jobs, prepare
+from pgx.config.overrides import MAX_JOBS, expand_sweep, prepare
+from pgx.config.run_config import flatten_config
 from pgx.core.errors import UserError
-from pgx.core.paths import choices, groups
+from pgx.core.paths import config_choices, config_groups
 from tests.command import Command
 from tests.conftest import composed
 
@@ -34,9 +34,9 @@ ROOTS = [
     "policy=lstm",
 ]
 CONFIGS = [composed(root) for root in ROOTS]
-KEYS = sorted({key for cfg in CONFIGS for key in flat(OmegaConf.to_container(cfg, resolve=False))})
+KEYS = sorted({key for cfg in CONFIGS for key in flatten_config(OmegaConf.to_container(cfg, resolve=False))})
 SECTIONS = sorted({key.split(".")[0] for key in KEYS if "." in key})
-GROUPS = groups()
+GROUPS = config_groups()
 
 # --- what command lines are made of
 
@@ -95,7 +95,7 @@ plain = st.builds(
 def choice(draw: st.DrawFn) -> str:
     """A group with one of its choices, a misspelt one, several, or something else."""
     group = draw(st.sampled_from(GROUPS))
-    offered = st.sampled_from(choices(group))
+    offered = st.sampled_from(config_choices(group))
     several = st.lists(offered, min_size=2, max_size=3)
     value = draw(
         st.one_of(
@@ -137,7 +137,7 @@ def outcome(line: list[str]) -> list[str] | None:
     """What is wrong with a command line, by what `pgx train` calls before it starts anything; None when nothing is."""
     try:
         with patience():
-            planned = jobs(prepare(line))
+            planned = expand_sweep(prepare(line))
             assert planned, "a sweep without a run"
             for only in planned[:2]:
                 compose_valid(only)
@@ -146,7 +146,12 @@ def outcome(line: list[str]) -> list[str] | None:
     return None
 
 
-NAMES = {*KEYS, *SECTIONS, *GROUPS, *(f"{group}={name}" for group in GROUPS for name in choices(group))}
+NAMES = {
+    *KEYS,
+    *SECTIONS,
+    *GROUPS,
+    *(f"{group}={name}" for group in GROUPS for name in config_choices(group)),
+}
 
 
 def names_something(problem: str, line: list[str]) -> bool:
@@ -203,11 +208,11 @@ def test_what_a_sweep_would_run_is_a_list_or_one_error(line: list[str]) -> None:
     """What stands before a config is composed, and costs a thousandth of it."""
     try:
         with patience():
-            found = jobs(prepare(line))
+            found = expand_sweep(prepare(line))
     except UserError as error:
         assert error.problems and all(names_something(problem, line) for problem in error.problems)
     else:
-        assert 1 <= len(found) <= MOST_JOBS and all(len(job) == len(line) for job in found)
+        assert 1 <= len(found) <= MAX_JOBS and all(len(job) == len(line) for job in found)
 
 
 @settings(max_examples=50, **RELAXED)  # type: ignore[arg-type]

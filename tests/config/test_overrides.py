@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from pgx.config.compose import compose
-from pgx.config.overrides import jobs, parse, prepare
-from pgx.config.run_config import FIXED, Top
-from pgx.config.suggestions import PATHS, is_known, is_text, spelled
+from pgx.config.overrides import expand_sweep, parse, prepare
+from pgx.config.run_config import FIXED_SECTIONS, TopLevelConfig
+from pgx.config.suggestions import PATHS, is_known_key, takes_text, to_hydra_grammar
 from pgx.core.errors import UserError
-from pgx.core.schema import fits, signature
+from pgx.core.schema import matches_type, parameter_types
 from tests.command import Command
 from tests.conftest import Make
 
@@ -39,7 +39,7 @@ printable = st.text(
 
 
 def read(override: str) -> Override:
-    return OverridesParser.create().parse_override(spelled(override))
+    return OverridesParser.create().parse_override(to_hydra_grammar(override))
 
 
 @settings(max_examples=150, deadline=None)
@@ -71,25 +71,29 @@ def test_a_comma_beside_a_bracket_is_part_of_the_text() -> None:
 @given(st.text(st.sampled_from(string.printable), max_size=12))
 def test_rewriting_twice_is_rewriting_once(value: str) -> None:
     for key in ("label", "run_dir", "trainer.total_steps", "env.kwargs.x"):
-        once = spelled(f"{key}={value}")
-        assert spelled(once) == once
+        once = to_hydra_grammar(f"{key}={value}")
+        assert to_hydra_grammar(once) == once
 
 
 def test_the_keys_that_are_texts_are_those_whose_type_says_so() -> None:
     hints = {
-        f"{section}.{key}": hint for section, each in FIXED.items() for key, hint in signature(each).items()
+        f"{section}.{key}": hint
+        for section, each in FIXED_SECTIONS.items()
+        for key, hint in parameter_types(each).items()
     }
-    for key, hint in (hints | signature(Top)).items():
-        assert is_known(key)
-        assert is_text(key) == (fits("any text", hint) and not fits(1, hint) and hint != "Any"), key
-    assert all(is_text(key) or key.startswith("hydra.") for key in PATHS)
+    for key, hint in (hints | parameter_types(TopLevelConfig)).items():
+        assert is_known_key(key)
+        assert takes_text(key) == (
+            matches_type("any text", hint) and not matches_type(1, hint) and hint != "Any"
+        ), key
+    assert all(takes_text(key) or key.startswith("hydra.") for key in PATHS)
 
 
 def test_a_path_may_begin_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/of an=other")
     assert compose(["run_dir=~/x"]).run_dir == "/home/of an=other/x"
     assert compose(["run_dir=o/~x", "label=~/x"]).run_dir == "o/~x"
-    assert [job[0] for job in jobs(prepare(["run_dir=~/a,~/b"]))] == [
+    assert [job[0] for job in expand_sweep(prepare(["run_dir=~/a,~/b"]))] == [
         "run_dir='/home/of an=other/a'",
         "run_dir='/home/of an=other/b'",
     ]
@@ -106,7 +110,7 @@ def test_a_float_without_a_fraction_is_a_whole_number_where_one_is_wanted(typed:
 
 @pytest.mark.parametrize("typed", ["1.5", "1e-3", "inf", "nan", "1e400"])
 def test_other_floats_stay_floats(typed: str) -> None:
-    assert spelled(f"trainer.total_steps={typed}") == f"trainer.total_steps={typed}"
+    assert to_hydra_grammar(f"trainer.total_steps={typed}") == f"trainer.total_steps={typed}"
 
 
 def test_keywords_of_environments_take_addresses() -> None:

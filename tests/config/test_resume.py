@@ -9,14 +9,14 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from pgx.config.changes import MAY_CHANGE, applied, changes, may_change
+from pgx.config.changes import ALLOWED_CHANGES, apply_changes, is_allowed, resume_changes
 from pgx.config.compose import compose
-from pgx.config.cross_checks import flat
 from pgx.config.overrides import parse
-from pgx.config.stored import ADDED, read_config
+from pgx.config.run_config import flatten_config
+from pgx.config.stored import ADDED_KEYS, read_config
 from pgx.config.validate import problems_of, validate
-from pgx.core.paths import choices
-from pgx.core.schema import shown
+from pgx.core.paths import config_choices
+from pgx.core.schema import format_value
 from pgx.training.build import build
 from pgx.training.trainer import Trainer
 from tests.command import Command
@@ -50,11 +50,11 @@ def written(value: Any) -> str:
 
 
 def refused(*overrides: str, cfg: DictConfig = CFG) -> tuple[str, ...]:
-    return changes(cfg, parse(list(overrides))).refused
+    return resume_changes(cfg, parse(list(overrides))).refused
 
 
 def made(*overrides: str, cfg: DictConfig = CFG) -> list[str]:
-    found = changes(cfg, parse(list(overrides)))
+    found = resume_changes(cfg, parse(list(overrides)))
     assert found.refused == ()
     return [str(change) for change in found.made]
 
@@ -64,9 +64,9 @@ def made(*overrides: str, cfg: DictConfig = CFG) -> list[str]:
 
 def test_every_key_of_the_list_is_a_key_of_some_run() -> None:
     known: set[str] = set()
-    for runner in choices("runner"):
-        known |= flat(OmegaConf.to_container(composed(f"runner={runner}"), resolve=False)).keys()
-    for each in MAY_CHANGE:
+    for runner in config_choices("runner"):
+        known |= flatten_config(OmegaConf.to_container(composed(f"runner={runner}"), resolve=False)).keys()
+    for each in ALLOWED_CHANGES:
         there = each.key in known or (each.key.endswith(".") and any(k.startswith(each.key) for k in known))
         assert there, each.key
 
@@ -75,30 +75,34 @@ def test_the_page_has_the_list() -> None:
     section = PAGE.read_text().split("## What may change")[1].split("\n## ")[0]
     rows = re.findall(r"^\| `([\w.*]+)` \| (\w+) \| (.+?) \|$", section, re.MULTILINE)
     assert rows == [
-        (each.key + "*" * each.key.endswith("."), each.same_bits, each.cost) for each in MAY_CHANGE
+        (each.key + "*" * each.key.endswith("."), each.same_bits, each.cost) for each in ALLOWED_CHANGES
     ]
 
 
 def test_a_section_of_the_list_stands_for_its_keys_and_a_key_for_itself_alone() -> None:
-    assert may_change("logger.every") and may_change("logger.console_interval")
-    assert not may_change("logger") and not may_change("loggers.every")
-    assert may_change("device") and not may_change("device.x") and not may_change("devices")
+    assert is_allowed("logger.every") and is_allowed("logger.console_interval")
+    assert not is_allowed("logger") and not is_allowed("loggers.every")
+    assert is_allowed("device") and not is_allowed("device.x") and not is_allowed("devices")
 
 
 # --- what is refused
 
 
-@pytest.mark.parametrize("key", [key for key in flat(OmegaConf.to_container(CFG)) if key != "env.kwargs"])
+@pytest.mark.parametrize(
+    "key", [key for key in flatten_config(OmegaConf.to_container(CFG)) if key != "env.kwargs"]
+)
 def test_a_key_set_to_what_it_is_is_no_change_and_to_another_value_one_that_is_made_or_refused(
     key: str,
 ) -> None:
     value = OmegaConf.select(CFG, key)
     plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
     assert made(f"{key}={written(plain)}") == []
-    found = changes(CFG, parse([f"{key}=other"]))
-    assert [str(change) for change in found.made] == ([f"{key}: {shown(plain)} -> 'other'"] * may_change(key))
-    assert len(found.refused) == (not may_change(key))
-    assert all(line.startswith(f"{key}: {shown(plain)} -> 'other'") for line in found.refused)
+    found = resume_changes(CFG, parse([f"{key}=other"]))
+    assert [str(change) for change in found.made] == (
+        [f"{key}: {format_value(plain)} -> 'other'"] * is_allowed(key)
+    )
+    assert len(found.refused) == (not is_allowed(key))
+    assert all(line.startswith(f"{key}: {format_value(plain)} -> 'other'") for line in found.refused)
 
 
 def test_the_difference_is_shown() -> None:
@@ -149,7 +153,7 @@ def test_what_is_no_plain_value_of_a_key_is_refused(override: str) -> None:
 def test_truth_values_are_not_numbers() -> None:
     assert made(
         "trainer.compile_min_steps=false",
-        cfg=applied(CFG, changes(CFG, parse(["trainer.compile_min_steps=0"])).made),
+        cfg=apply_changes(CFG, resume_changes(CFG, parse(["trainer.compile_min_steps=0"])).made),
     )
 
 
@@ -161,8 +165,8 @@ def test_a_key_that_an_older_config_lacks_can_be_given() -> None:
 
 def test_changes_are_made_to_a_copy() -> None:
     before = OmegaConf.to_yaml(CFG)
-    wanted = changes(CFG, parse(["trainer.total_steps=7", "logger.console=off", "device=cuda"]))
-    cfg = applied(CFG, wanted.made)
+    wanted = resume_changes(CFG, parse(["trainer.total_steps=7", "logger.console=off", "device=cuda"]))
+    cfg = apply_changes(CFG, wanted.made)
     assert (cfg.trainer.total_steps, cfg.logger.console, cfg.device) == (7, "off", "cuda")
     assert OmegaConf.to_yaml(CFG) == before
 
@@ -205,9 +209,9 @@ def halfway(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.Tenso
 def resumed(run: Path, into: Path, *overrides: str) -> Trainer:
     """The run gone on with from its first checkpoint, in a folder of its own."""
     shutil.copytree(run, into)
-    wanted = changes(cfg := read_config(into / "config.yaml"), parse(list(overrides)))
+    wanted = resume_changes(cfg := read_config(into / "config.yaml"), parse(list(overrides)))
     assert wanted.refused == () and len(wanted.made) == len(overrides)
-    cfg = applied(cfg, wanted.made)
+    cfg = apply_changes(cfg, wanted.made)
     cfg.run_dir = str(into)
     trainer = build(validate(cfg))
     trainer.load_state_dict(
@@ -230,21 +234,21 @@ def test_a_change_costs_the_bits_where_the_list_says_so_and_nowhere_else(
 ) -> None:
     run, ended = halfway
     override = key + ("" if key.endswith(".") else "=") + OTHERWISE[key]
-    (entry,) = [each for each in MAY_CHANGE if each.key == key]
+    (entry,) = [each for each in ALLOWED_CHANGES if each.key == key]
     same = torch.equal(parameters(resumed(run, tmp_path / "again", override)), ended)
     assert same == (entry.same_bits == "yes")
 
 
 def test_a_config_of_an_earlier_version_gets_the_values_that_its_runs_had(tmp_path: Path) -> None:
     values: Any = OmegaConf.to_container(compose(["run_dir=elsewhere"]), resolve=True)
-    for section, added in ADDED.items():
+    for section, added in ADDED_KEYS.items():
         for key in added:
             del values[section][key]
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(values)))
     read = read_config(tmp_path / "config.yaml")
     assert not problems_of(read)
     assert all(
-        read[section][key] == value for section, added in ADDED.items() for key, value in added.items()
+        read[section][key] == value for section, added in ADDED_KEYS.items() for key, value in added.items()
     )
 
 

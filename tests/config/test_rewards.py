@@ -9,7 +9,7 @@ import pytest
 from pgx.cli.run_folder import compose_valid
 from pgx.config.compose import compose
 from pgx.core.errors import UserError
-from pgx.core.paths import choices
+from pgx.core.paths import config_choices
 from tests.command import Command
 
 OWN_TERMS = "tests.envs.rewards.own_terms"
@@ -24,7 +24,7 @@ def problem(*overrides: str) -> str:
     return str(only)
 
 
-@pytest.mark.parametrize("name", choices("reward"))
+@pytest.mark.parametrize("name", config_choices("reward"))
 def test_every_file_is_a_reward_of_the_walker_under_its_name(name: str) -> None:
     cfg = compose_valid(["env=Walker2d-v4", f"reward={name}"])
     assert cfg.reward.name == name and bool(cfg.reward.terms) == (name != "none")

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from pgx.config.compose import compose
-from pgx.config.cross_checks import flat
-from pgx.config.rules import OTHER_NAMES, VALUE_BASED, rule_hint
-from pgx.config.suggestions import ALIASES, is_known, meant
-from pgx.core.paths import choices, groups
+from pgx.config.rules import OTHER_RULE_NAMES, VALUE_BASED_RULES, rule_hint
+from pgx.config.run_config import flatten_config
+from pgx.config.suggestions import ALIASES, is_known_key, key_hint
+from pgx.core.paths import config_choices, config_groups
 from pgx.core.schema import most_similar
 from pgx.envs.registry import KNOWN_PACKAGES, id_problem, nearest_id, package_hint
 from tests.command import Command
@@ -27,19 +27,19 @@ OFFERED = re.compile(r"'([^']+)'")
 
 def test_every_alias_names_a_key_or_a_group_and_is_no_key_itself() -> None:
     for alias, targets in ALIASES.items():
-        assert targets and all(is_known(target) or target in groups() for target in targets), alias
+        assert targets and all(is_known_key(target) or target in config_groups() for target in targets), alias
         assert alias not in PPO and alias == alias.casefold()
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.one_of(st.sampled_from(sorted(ALIASES)), st.text(max_size=8)), st.sampled_from(["", "algo.", "x."]))
 def test_every_key_that_is_offered_is_there(leaf: str, section: str) -> None:
-    offered = meant(f"{section}{leaf}", PPO)  # type: ignore[arg-type]
+    offered = key_hint(f"{section}{leaf}", PPO)  # type: ignore[arg-type]
     if offered.startswith("; did you mean"):
         inside = section.rstrip(".")
         for key in OFFERED.findall(offered.partition("?")[0]):
             within = OmegaConf.select(OF_PPO, f"{inside}.{key}" if inside else key)
-            assert is_known(key) or key in groups() or key in PPO or within is not None, offered
+            assert is_known_key(key) or key in config_groups() or key in PPO or within is not None, offered
 
 
 @pytest.mark.parametrize(
@@ -69,12 +69,12 @@ def test_keys_and_rules_of_other_libraries(command: Command, overrides: list[str
 
 
 def test_no_name_of_another_rule_is_one_of_ours_and_every_choice_is() -> None:
-    assert not {*OTHER_NAMES, *VALUE_BASED} & set(choices("algo"))
-    for line in set(OTHER_NAMES.values()):
+    assert not {*OTHER_RULE_NAMES, *VALUE_BASED_RULES} & set(config_choices("algo"))
+    for line in set(OTHER_RULE_NAMES.values()):
         for choice in line.split():
             group, _, name = choice.partition("=")
-            assert name in choices(group)
-    assert "did you mean" not in "".join(map(rule_hint, VALUE_BASED))
+            assert name in config_choices(group)
+    assert "did you mean" not in "".join(map(rule_hint, VALUE_BASED_RULES))
 
 
 @settings(max_examples=100, deadline=None)
@@ -183,5 +183,7 @@ def test_a_sweep_says_which_run_has_no_such_key(command: Command) -> None:
 
 def test_keys_of_every_rule_are_known_without_a_run() -> None:
     for name in ("trpo", "impala", "off_policy_reinforce"):
-        keys = flat(OmegaConf.to_container(compose([f"algo={name}"]), resolve=False))
-        assert not [k for k in keys if not is_known(k) and not k.startswith(("env.kwargs", "reward.terms"))]
+        keys = flatten_config(OmegaConf.to_container(compose([f"algo={name}"]), resolve=False))
+        assert not [
+            k for k in keys if not is_known_key(k) and not k.startswith(("env.kwargs", "reward.terms"))
+        ]

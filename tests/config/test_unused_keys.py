@@ -15,13 +15,13 @@ from omegaconf import OmegaConf
 
 from pgx.algos import rule, rules
 from pgx.cli.run_folder import compose_valid
-from pgx.config.cross_checks import READ_IF, asked_keys, flat, unread
-from pgx.config.run_config import FIXED, NAMED, Top
+from pgx.config.cross_checks import USED_IF, overridden_keys, unused_keys
+from pgx.config.run_config import FIXED_SECTIONS, NAMED_SECTIONS, TopLevelConfig, flatten_config
 from pgx.config.validate import plain_values
 from pgx.core.algorithm import Setting
 from pgx.core.errors import UserError
-from pgx.core.paths import choices, config_dir
-from pgx.core.schema import signature
+from pgx.core.paths import config_choices, config_dir
+from pgx.core.schema import parameter_types
 from pgx.training.trainer import Trainer
 from tests.command import Command
 from tests.conftest import Make, composed, parameters, small
@@ -106,12 +106,12 @@ def test_with_other_problems_it_is_one_error() -> None:
     assert [re.split("[:=]", line)[0] for line in found] == ["optimizer", "env.obs_clip"]
 
 
-@pytest.mark.parametrize("name", choices("experiment"))
+@pytest.mark.parametrize("name", config_choices("experiment"))
 def test_the_keys_of_an_experiment_are_asked_for(name: str) -> None:
     written = OmegaConf.to_container(OmegaConf.load(config_dir() / "experiment" / f"{name}.yaml"))
     assert isinstance(written, dict)
     own = {f"{section}.{key}" for section in written.keys() - {"defaults"} for key in written[section]}
-    assert set(asked_keys([f"experiment={name}"])) == own
+    assert set(overridden_keys([f"experiment={name}"])) == own
     compose_valid([f"experiment={name}"])
 
 
@@ -199,7 +199,7 @@ def updated(trainer: Trainer, times: int = 3) -> torch.Tensor:
 
 def idle(overrides: list[str]) -> set[str]:
     """Keys that the table has as unread under these overrides."""
-    return set(unread(flat(plain_values(composed(*overrides)))))
+    return set(unused_keys(flatten_config(plain_values(composed(*overrides)))))
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_every_hyperparameter_is_read_in_an_update_or_the_table_says_that_it_is_
     read = watched(trainer.algorithm)
     trainer.algorithm.conflicts(Setting(64, 4, policy="mlp", critic="mlp", sequence_length=None))
     updated(trainer)
-    never = {f"algo.{key}" for key in signature(rule(name)).keys() - read}
+    never = {f"algo.{key}" for key in parameter_types(rule(name)).keys() - read}
     assert never <= idle(
         [*overrides_of(name, setting), *(["dataset=x"] if name == "off_policy_reinforce" else [])]
     )
@@ -221,7 +221,7 @@ def test_every_hyperparameter_is_read_in_an_update_or_the_table_says_that_it_is_
 @pytest.mark.parametrize("name", rules())
 def test_every_hyperparameter_of_a_rule_is_read_under_some_setting(name: str) -> None:
     each = [idle([*overrides_of(name, setting)]) for setting in SETTINGS.get(name, [[]])]
-    assert not {f"algo.{key}" for key in signature(rule(name))} & set.intersection(*each)
+    assert not {f"algo.{key}" for key in parameter_types(rule(name))} & set.intersection(*each)
 
 
 CLAIMS = [
@@ -271,7 +271,7 @@ def test_every_claim_of_the_table_is_put_to_the_proof() -> None:
         "runner.connect_seconds",
         "sweep.warmup_steps",
     }
-    assert {each.key for each in READ_IF} == proved | elsewhere
+    assert {each.key for each in USED_IF} == proved | elsewhere
 
 
 # --- of the sections that never vary, and of what is chosen by name
@@ -299,7 +299,9 @@ def test_every_key_of_the_sections_that_never_vary_is_read() -> None:
         *(PACKAGE / "cli").rglob("*.py"),
     ]
     read = {key for path in files for key in reads(path)}
-    known = set(signature(Top)) | {f"{s}.{key}" for s, section in FIXED.items() for key in signature(section)}
+    known = set(parameter_types(TopLevelConfig)) | {
+        f"{s}.{key}" for s, section in FIXED_SECTIONS.items() for key in parameter_types(section)
+    }
     referred = {"env.discount", "dataset"}  # what configs/algo and configs/runner/dataset.yaml refer to
     assert known - read - referred == set()
 
@@ -311,10 +313,10 @@ def fields_read(spec: type[Any]) -> set[str]:
     return {n.attr for n in nodes if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "self"}
 
 
-@pytest.mark.parametrize("section", NAMED)
+@pytest.mark.parametrize("section", NAMED_SECTIONS)
 def test_every_field_of_what_a_name_chooses_is_used(section: str) -> None:
     built = ast.parse((PACKAGE / "training" / "build.py").read_text())
     read = {node.attr for node in ast.walk(built) if isinstance(node, ast.Attribute)}
-    for name, spec in NAMED[section].items():
+    for name, spec in NAMED_SECTIONS[section].items():
         used = fields_read(spec) if hasattr(spec, "make") else read
-        assert set(signature(spec)) <= used, f"{section}={name}"
+        assert set(parameter_types(spec)) <= used, f"{section}={name}"

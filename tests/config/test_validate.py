@@ -11,13 +11,20 @@ from omegaconf import OmegaConf
 
 from pgx.algos import rule, rules
 from pgx.config.compose import compose
-from pgx.config.cross_checks import contradictions
-from pgx.config.overrides import jobs
-from pgx.config.run_config import FIXED, NAMED, SearchConfig, Top, keys_of, typed
+from pgx.config.cross_checks import conflict_problems
+from pgx.config.overrides import expand_sweep
+from pgx.config.run_config import (
+    FIXED_SECTIONS,
+    NAMED_SECTIONS,
+    SearchConfig,
+    TopLevelConfig,
+    keys_of_choice,
+    to_run_config,
+)
 from pgx.config.validate import plain_values, validate
 from pgx.core.errors import UserError
-from pgx.core.paths import choices
-from pgx.core.schema import fits, signature
+from pgx.core.paths import config_choices
+from pgx.core.schema import matches_type, parameter_types
 from pgx.ops.optim import OPTIMIZERS
 from pgx.training.build import build
 from tests.conftest import NEEDED, composed
@@ -46,7 +53,7 @@ def problem(*overrides: str) -> str:
     return found[0]
 
 
-@pytest.mark.parametrize("name", choices("algo"))
+@pytest.mark.parametrize("name", config_choices("algo"))
 def test_the_defaults_of_every_rule_are_accepted(name: str) -> None:
     cfg = composed(f"algo={name}", *NEEDED.get(name, []))
     validate(cfg)
@@ -85,7 +92,7 @@ def test_an_unknown_choice_is_told_what_there_is() -> None:
     assert len(messages) == len(groups), messages
     for group, message in zip(groups, messages, strict=True):
         assert message.startswith(f"{group}=zzz:")
-        assert message.endswith(f"{group} offers: {', '.join(choices(group))}")
+        assert message.endswith(f"{group} offers: {', '.join(config_choices(group))}")
 
 
 @pytest.mark.parametrize(
@@ -114,12 +121,17 @@ def test_an_unknown_key_is_named_with_the_nearest(meant: dict[str, str]) -> None
 
 
 def test_no_key_of_pgx_takes_a_number_that_is_nan() -> None:
-    kinds = [Top, SearchConfig, *FIXED.values(), *map(rule, rules())]
-    hints = [hint for kind in kinds for hint in signature(kind).values()]
+    kinds = [TopLevelConfig, SearchConfig, *FIXED_SECTIONS.values(), *map(rule, rules())]
+    hints = [hint for kind in kinds for hint in parameter_types(kind).values()]
     hints += [
-        hint for section, named in NAMED.items() for name in named for hint in keys_of(section, name).values()
+        hint
+        for section, named in NAMED_SECTIONS.items()
+        for name in named
+        for hint in keys_of_choice(section, name).values()
     ]
-    assert len(hints) > 100 and not [hint for hint in hints if fits(math.nan, hint) or fits([math.nan], hint)]
+    assert len(hints) > 100 and not [
+        hint for hint in hints if matches_type(math.nan, hint) or matches_type([math.nan], hint)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -149,13 +161,13 @@ def test_advantages_of_one_row_are_not_normalised(overrides: list[str], says: st
 @pytest.mark.parametrize("name", sorted({*rules()} - {"reinforce", "off_policy_reinforce"}))
 def test_every_rule_that_normalises_advantages_refuses_a_single_row(name: str) -> None:
     """Rules of whole episodes do not know their rows."""
-    hints = signature(rule(name))
+    hints = parameter_types(rule(name))
     assert "normalize_advantage" in hints
     on = "true" if hints["normalize_advantage"] is bool else "batch"
     one = ["env=CartPole-v1", "env.num_envs=1", "runner.rollout_steps=1", f"algo.normalize_advantage={on}"]
     assert any(f"algo.normalize_advantage={on}" in line for line in problems(f"algo={name}", *one))
     two = [*one[:1], "env.num_envs=2", *one[2:]]
-    said = contradictions(typed(plain_values(composed(f"algo={name}", *two))))
+    said = conflict_problems(to_run_config(plain_values(composed(f"algo={name}", *two))))
     assert not any("normalize_advantage" in line for line in said)
 
 
@@ -322,18 +334,18 @@ def test_line_ends_in_what_was_typed_do_not_break_a_message() -> None:
 @pytest.mark.parametrize("values", ["range(0,1000000000)", "range(0,1,1e-9)", "shuffle(range(0,1000000000))"])
 def test_a_sweep_over_more_values_than_runs_can_be_is_refused_at_once(values: str) -> None:
     with pytest.raises(UserError, match="more than 10,000 values"):
-        jobs([f"seed={values}"])
+        expand_sweep([f"seed={values}"])
 
 
 def test_a_sweep_over_more_combinations_than_runs_can_be_is_refused_at_once() -> None:
     with pytest.raises(UserError, match="1,000,000 runs; a sweep has at most 10,000"):
-        jobs(["seed=range(0,1000)", "env.num_envs=range(0,1000)"])
+        expand_sweep(["seed=range(0,1000)", "env.num_envs=range(0,1000)"])
 
 
 @pytest.mark.parametrize("values", ["range(0,3,0)", "range(0,1,0.0)", "glob(*)", "glob([a*],exclude=b)"])
 def test_what_is_no_sweep_is_named(values: str) -> None:
     with pytest.raises(UserError, match=re.escape(f"seed={values}: ")):
-        jobs([f"seed={values}"])
+        expand_sweep([f"seed={values}"])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

@@ -15,7 +15,7 @@ from pgx.config.compose import compose
 from pgx.config.run_config import SearchConfig
 from pgx.config.validate import validate
 from pgx.core.errors import UserError
-from pgx.core.paths import choices
+from pgx.core.paths import config_choices
 from pgx.runs.writer import SUMMARY
 from pgx.sweeps.plan import Job
 from pgx.sweeps.progress import write_failure
@@ -67,7 +67,7 @@ def test_an_empty_space_is_refused() -> None:
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("name", choices("sweep"))
+@pytest.mark.parametrize("name", config_choices("sweep"))
 def test_every_search_preset_is_valid_at_its_bounds(name: str) -> None:
     cfg = compose([f"sweep={name}"])
     validate(cfg)

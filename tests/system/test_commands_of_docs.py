@@ -24,7 +24,7 @@ from torch.distributed.run import get_args_parser
 
 from pgx.cli.main import COMMANDS, main
 from pgx.config.compose import compose, hydra_config
-from pgx.config.overrides import jobs
+from pgx.config.overrides import expand_sweep
 from pgx.config.validate import validate
 from pgx.training.build import check_ranks
 from tests.docs_places import OF_THE_MODULE, STAND_FOR, make_places
@@ -271,7 +271,7 @@ def planned(command: Shown) -> None:
     search = [o for o in overrides if o.startswith("sweep")]
     given = list(compose(search).sweep.overrides) if search else []
     drawn = [o for o in overrides if "interval(" in o]
-    asked = jobs([*given, *(o for o in overrides if o not in [*hydra, *search, *drawn])])
+    asked = expand_sweep([*given, *(o for o in overrides if o not in [*hydra, *search, *drawn])])
     for job in (asked[0], asked[-1]):
         validate(compose(job))
 
@@ -332,7 +332,7 @@ def nothing(command: Shown) -> None:
 
 
 def _first_job(overrides: list[str]) -> list[str]:
-    return jobs([o for o in overrides if not o.lstrip("+").startswith("hydra")])[0]
+    return expand_sweep([o for o in overrides if not o.lstrip("+").startswith("hydra")])[0]
 
 
 # --- the table: each command matches exactly one row

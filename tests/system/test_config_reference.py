@@ -9,8 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from pgx.config.compose import compose, hydra_config
-from pgx.config.reference import comments, field_comments
-from pgx.core.paths import choices
+from pgx.config.reference import field_comments, key_comments
+from pgx.core.paths import config_choices
 from scripts.config_reference import page
 from scripts.migration_table import table
 
@@ -39,7 +39,7 @@ def test_every_key_has_a_type_a_value_and_a_meaning() -> None:
 def test_every_key_of_every_choice_is_there(group: str) -> None:
     named = {key for key, _ in ROWS}
     # default.yaml has all keys of environments; it has no id and cannot be chosen.
-    for name in ["CartPole-v1", "Swimmer-v5"] if group == "env" else choices(group):
+    for name in ["CartPole-v1", "Swimmer-v5"] if group == "env" else config_choices(group):
         composed = OmegaConf.to_container(compose([f"{group}={name}"]), resolve=False)
         missing = set(_keys(composed)) - named
         assert not missing, f"{group}={name}"
@@ -47,7 +47,7 @@ def test_every_key_of_every_choice_is_there(group: str) -> None:
 
 def test_every_key_of_every_search_and_launcher_is_there() -> None:
     named = {key for key, _ in ROWS}
-    for name in choices("sweep"):
+    for name in config_choices("sweep"):
         search = OmegaConf.to_container(compose([f"sweep={name}"]), resolve=False)
         assert isinstance(search, dict)
         assert {f"sweep.{key}" for key in search["sweep"]} <= named
@@ -73,7 +73,11 @@ def test_a_comment_describes_the_key_on_its_line_or_below(tmp_path: Path) -> Non
         "# of the file\nfirst: 1\n# above\n# it\nsecond: [1, 2] # behind it\nthird: 3\n"
         "section: # of the section\n  # inside\n  fourth: 'a # b'\n"
     )
-    assert comments(file) == {"second": "behind it", "section": "of the section", "section.fourth": "inside"}
+    assert key_comments(file) == {
+        "second": "behind it",
+        "section": "of the section",
+        "section.fourth": "inside",
+    }
 
 
 class Fields:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from pgx.config.stored import command as formed
+from pgx.config.stored import pgx_command as formed
 from pgx.core.text import override
 from tests.command import Command
 

@@ -30,7 +30,7 @@ from tensorboard.plugins.hparams.backend_context import Context
 from tensorboard.plugins.hparams.list_session_groups import Handler
 
 from pgx.cli.tensorboard import RunLinks
-from pgx.config.run_config import FIXED, NAMED
+from pgx.config.run_config import FIXED_SECTIONS, NAMED_SECTIONS
 from pgx.runs.loggers.tensorboard import CHARTS, MAIN_COLUMNS
 from pgx.runs.metrics import TABLE, tag
 from pgx.runs.names import RunNames, runs_below
@@ -80,7 +80,7 @@ def test_no_name_is_below_another_or_outside_the_folder(tmp_path: Path) -> None:
     for folder in ("a", "b/c", "b/c/d", "e"):
         events(tmp_path / "runs" / folder)
     values = {"env": {"id": "a/../../x"}, "label": "..", "seed": 0}
-    sections = [*FIXED, *NAMED, "algo"]
+    sections = [*FIXED_SECTIONS, *NAMED_SECTIONS, "algo"]
     text = json.dumps({section: {} for section in sections} | values)
     (tmp_path / "runs" / "e" / "config.yaml").write_text(text)
     before = sorted(tmp_path.rglob("runs/**/*"))

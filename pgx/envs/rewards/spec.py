@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 from pgx.core.imports import hidden_file
-from pgx.core.schema import nearest, problems, shown
+from pgx.core.schema import format_value, nearest, problems
 from pgx.envs.rewards.terms import QUANTITIES, TERMS, is_quantity, quantity_problem, signal_of
 
 ENVIRONMENT = "environment"  # name of the part that is the environment's own reward
@@ -114,7 +114,9 @@ def _term_problems(name: str, values: object, env_id: str, kwargs: Mapping[str, 
     if not _NAME.fullmatch(name) or name == ENVIRONMENT:
         return [": expected a name of letters, digits and _, other than environment"]
     if not isinstance(values, Mapping):
-        return [f": expected weight and the term's parameters, e.g. {{weight: 1.0}}, got {shown(values)}"]
+        return [
+            f": expected weight and the term's parameters, e.g. {{weight: 1.0}}, got {format_value(values)}"
+        ]
     try:
         function = _resolve_function(_function_name(name, values))
         expected = _expected_values(function, values)

@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
-from pgx.config.stored import command
+from pgx.config.stored import pgx_command
 from pgx.core.agent import Agent, State
 from pgx.core.algorithm import Learner
 from pgx.core.data import Rollout
@@ -86,7 +86,7 @@ def report_failure(
         folder = write_bundle(writer.run_dir, writer.config, writer.checkpoints, iteration, error)
     except OSError as problem:
         return f"{said}; its post-mortem cannot be written: {problem.strerror}"
-    return f"{said}; reproduce it with: {command('replay', folder, of=folder)}"
+    return f"{said}; reproduce it with: {pgx_command('replay', folder, of=folder)}"
 
 
 def write_bundle(

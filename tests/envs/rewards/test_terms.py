@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgx.core.paths import choices
+from pgx.core.paths import config_choices
 from pgx.envs.gymnasium_backend import make_single
 from pgx.envs.rewards.terms import (
     QUANTITIES,
@@ -43,7 +43,7 @@ def test_every_term_takes_a_quantity_and_has_a_docstring() -> None:
 
 def test_the_page_has_every_term_quantity_and_reward() -> None:
     page = (Path(__file__).parents[3] / "docs" / "rewards.md").read_text()
-    for name in [*TERMS, *QUANTITIES, *choices("reward"), *TORSO_LAYOUTS]:
+    for name in [*TERMS, *QUANTITIES, *config_choices("reward"), *TORSO_LAYOUTS]:
         assert re.search(rf"\b{name}\b", page), name
 
 
