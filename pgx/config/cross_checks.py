@@ -32,6 +32,7 @@ from pgx.distributed.ray_cluster import address_problem, suppress_ray_logs
 from pgx.envs.registry import id_problem
 from pgx.envs.rewards.spec import NO_SHAPING, reward_problems
 from pgx.networks import RECURRENT, WITH_ACTION_VALUES, WITH_VALUE_HEAD, WITHOUT_PARAMETERS
+from pgx.networks.recurrent import GRUPolicy, LSTMPolicy
 from pgx.ops.optim import OPTIMIZERS
 from pgx.rollouts.sizes import ActorSizes, resolve_sizes, resolve_workers, size_problems, worker_problems
 
@@ -140,7 +141,7 @@ def _dataset_problems(config: RunConfig) -> list[str]:
             f"runner=dataset: {name} takes every step for one of its own policy; algo=off_policy_reinforce weighs "
             "those of another"
         )
-    if config.values["policy"].get("continuous") == "squashed_gaussian":
+    if getattr(config.policy, "continuous", None) == "squashed_gaussian":
         found.append(
             "policy.continuous=squashed_gaussian: actions are recorded as the environment has them, where one at a "
             "bound no longer tells what was sampled; policy.continuous=gaussian"
@@ -220,7 +221,8 @@ def _a3c_problems(config: RunConfig) -> list[str]:
 def _rule_problems(config: RunConfig) -> list[str]:
     """Where the rule and what is chosen around it do not fit each other."""
     name, policy, critic = config.names.algo, config.names.policy, config.names.critic
-    algorithm, options = config.algo, config.values["policy"]
+    algorithm = config.algo
+    recurrent = config.policy if isinstance(config.policy, GRUPolicy | LSTMPolicy) else None
     uses, values_states = algorithm.uses, critic not in WITHOUT_PARAMETERS
     found = algorithm.conflicts(
         Setting(
@@ -228,14 +230,14 @@ def _rule_problems(config: RunConfig) -> list[str]:
             num_envs=_envs_per_rollout(config),
             policy=policy,
             critic=critic,
-            sequence_length=options["sequence_length"] if policy in RECURRENT else None,
+            sequence_length=None if recurrent is None else recurrent.sequence_length,
         )
     )
-    if policy in RECURRENT:
+    if recurrent is not None:
         found += sequence_conflicts(
             rollout_steps=_rollout_steps(config),
-            sequence_length=options["sequence_length"],
-            burn_in=options["burn_in"],
+            sequence_length=recurrent.sequence_length,
+            burn_in=recurrent.burn_in,
         )
     if values_states and "critic_optimizer" not in uses:
         found.append(f"critic={critic}: {name}, as configured, has no use for a critic; critic=none")

@@ -25,10 +25,11 @@ pgx train -m hydra/launcher=NAME ...
                                several runs at once: joblib, ray,
                                submitit_slurm, submitit_local (docs/sweeps.md)
 pgx train --cfg job ...        print the config and do nothing
-pgx train --help ...           this page, of the config with these overrides
-pgx train --resume RUN ...     go on with a run from its last checkpoint
+pgx train --help ...           this page, for the config with these overrides
+pgx train --resume RUN ...     resume a run from its last checkpoint
   --checkpoint NAME            from another checkpoint
-  --trust                      its files may import the modules that they name
+  --trust                      allow its files to import the modules that they
+                               name
                                (docs/checkpoints.md)
 """
 
