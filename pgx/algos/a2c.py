@@ -10,6 +10,7 @@ from pgx.algos.common.critic_fit import CRITIC_LOSS, critic_loss
 from pgx.core.agent import Agent, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
+from pgx.core.defaults import DEFAULT
 from pgx.core.metrics import Metric
 from pgx.core.schema import Fraction, NonNegative, check_fields
 from pgx.ops.losses import policy_gradient
@@ -30,10 +31,10 @@ class A2C:
     )
     metrics: ClassVar[tuple[Metric, ...]] = (CRITIC_LOSS,)
 
-    discount: Fraction  # gamma
-    gae_lambda: Fraction  # lambda; 1 is the paper's n-step advantage
-    normalize_advantage: bool  # to mean 0 and standard deviation 1 over the batch
-    entropy_coefficient: NonNegative  # bonus per nat of entropy, in units of the advantage
+    discount: Fraction = DEFAULT  # gamma
+    gae_lambda: Fraction = DEFAULT  # lambda; 1 is the paper's n-step advantage
+    normalize_advantage: bool = DEFAULT  # to mean 0 and standard deviation 1 over the batch
+    entropy_coefficient: NonNegative = DEFAULT  # bonus per nat of entropy, in units of the advantage
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -11,6 +11,7 @@ from pgx.algos.common.critic_fit import CRITIC_LOSS, critic_loss
 from pgx.core.agent import ActionValueCritic, Agent, Critic, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
+from pgx.core.defaults import DEFAULT
 from pgx.core.metrics import Metric
 from pgx.core.schema import Count, Fraction, NonNegative, check_fields
 from pgx.ops.losses import policy_gradient, value_loss
@@ -30,16 +31,16 @@ class ActorCritic:
 
     metrics: ClassVar[tuple[Metric, ...]] = (CRITIC_LOSS,)
 
-    discount: Fraction  # gamma
+    discount: Fraction = DEFAULT  # gamma
     # Weight of grad log pi(a|s). q: a learned Q(s, a). advantage: Q(s, a) - V(s), both learned. td: G - V(s), from V
     # only. Every form fits its critic to the same target G, so that the forms differ only in the weight.
-    form: Literal["q", "advantage", "td"]
+    form: Literal["q", "advantage", "td"] = DEFAULT
     # G is one of two returns; the other key is null.
-    n_steps: Count | None  # G is the n-step return: this many rewards, then V
-    gae_lambda: Fraction | None  # G is the lambda-return
-    normalize_advantage: bool  # the weight to mean 0 and standard deviation 1 over the batch
-    entropy_coefficient: NonNegative  # bonus per nat of entropy, in units of the weight
-    critic_steps: Count  # gradient steps of the critic on each rollout
+    n_steps: Count | None = DEFAULT  # G is the n-step return: this many rewards, then V
+    gae_lambda: Fraction | None = DEFAULT  # G is the lambda-return
+    normalize_advantage: bool = DEFAULT  # the weight to mean 0 and standard deviation 1 over the batch
+    entropy_coefficient: NonNegative = DEFAULT  # bonus per nat of entropy, in units of the weight
+    critic_steps: Count = DEFAULT  # gradient steps of the critic on each rollout
 
     def __post_init__(self) -> None:
         check_fields(self)

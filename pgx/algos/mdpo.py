@@ -16,6 +16,7 @@ from pgx.algos.common.critic_fit import (
 from pgx.core.agent import Agent, Distribution, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
+from pgx.core.defaults import DEFAULT
 from pgx.core.metrics import Metric
 from pgx.core.schema import Count, Fraction, Index, check_fields
 from pgx.ops.losses import kl_penalized_surrogate
@@ -43,13 +44,13 @@ class MDPO:
         CRITIC_LOSS,
     )
 
-    discount: Fraction  # gamma
-    gae_lambda: Fraction  # lambda
-    normalize_advantage: bool  # to mean 0 and standard deviation 1 over the batch
-    steps: Count  # m, gradient steps of the policy per update; with 1 the KL has no effect
-    minibatch_size: Count | None  # rows in a gradient step of the policy; null: the whole batch
-    critic_epochs: Index  # passes of regression over the batch
-    critic_minibatch_size: Count  # rows
+    discount: Fraction = DEFAULT  # gamma
+    gae_lambda: Fraction = DEFAULT  # lambda
+    normalize_advantage: bool = DEFAULT  # to mean 0 and standard deviation 1 over the batch
+    steps: Count = DEFAULT  # m, gradient steps of the policy per update; with 1 the KL has no effect
+    minibatch_size: Count | None = DEFAULT  # rows in a gradient step of the policy; null: the whole batch
+    critic_epochs: Index = DEFAULT  # passes of regression over the batch
+    critic_minibatch_size: Count = DEFAULT  # rows
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -12,6 +12,7 @@ from pgx.algos.common.surrogate import CG_METRICS, NO_STEP_METRICS, no_step_metr
 from pgx.core.agent import Agent, Metrics, Policy
 from pgx.core.algorithm import Engine, Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
+from pgx.core.defaults import DEFAULT
 from pgx.core.metrics import Metric
 from pgx.core.schema import Count, Fraction, Index, NonNegative, Positive, check_fields
 from pgx.ops.fisher import (
@@ -44,22 +45,22 @@ class NPG:
 
     metrics: ClassVar[tuple[Metric, ...]] = (*CG_METRICS, *NO_STEP_METRICS, CRITIC_LOSS)
 
-    discount: Fraction  # gamma
-    gae_lambda: Fraction  # lambda
-    normalize_advantage: bool  # to mean 0 and standard deviation 1 over the batch
-    max_kl: Positive  # delta, nats: the quadratic model of mean KL(pi_old || pi_new) of every step
+    discount: Fraction = DEFAULT  # gamma
+    gae_lambda: Fraction = DEFAULT  # lambda
+    normalize_advantage: bool = DEFAULT  # to mean 0 and standard deviation 1 over the batch
+    max_kl: Positive = DEFAULT  # delta, nats: the quadratic model of mean KL(pi_old || pi_new) of every step
     # Computation of F⁻¹g. cg: conjugate gradient, from products with F. exact: from the matrix F, for small policies: P
     # parameters need P products and 4 P² bytes. compatible: the weights of a regression of the advantage on the scores,
     # from B scores of P numbers. euclidean: none, the step follows g (max_kl, fisher and damping are unused).
-    solver: Literal["cg", "exact", "compatible", "euclidean"]
+    solver: Literal["cg", "exact", "compatible", "euclidean"] = DEFAULT
     # gauss_newton and kl_hessian: two ways to compute the same matrix; empirical: from scores of the sampled actions.
-    fisher: Literal["gauss_newton", "kl_hessian", "empirical"]
-    damping: NonNegative  # added to the diagonal of F; larger is safer and slower
-    cg_steps: Count  # largest number of products with F (solver cg)
-    cg_tolerance: Fraction  # conjugate gradient stops at this residual relative to |g| (solver cg)
-    euclidean_radius: Positive  # 2-norm of every step in the parameters (solver euclidean)
-    critic_epochs: Index  # passes of regression over the batch
-    critic_minibatch_size: Count  # rows
+    fisher: Literal["gauss_newton", "kl_hessian", "empirical"] = DEFAULT
+    damping: NonNegative = DEFAULT  # added to the diagonal of F; larger is safer and slower
+    cg_steps: Count = DEFAULT  # largest number of products with F (solver cg)
+    cg_tolerance: Fraction = DEFAULT  # conjugate gradient stops at this residual relative to |g| (solver cg)
+    euclidean_radius: Positive = DEFAULT  # 2-norm of every step in the parameters (solver euclidean)
+    critic_epochs: Index = DEFAULT  # passes of regression over the batch
+    critic_minibatch_size: Count = DEFAULT  # rows
 
     def __post_init__(self) -> None:
         check_fields(self)

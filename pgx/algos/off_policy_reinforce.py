@@ -10,6 +10,7 @@ from pgx.algos.common.advantages import make_batch, rollout_log_ratio
 from pgx.core.agent import Agent, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
+from pgx.core.defaults import DEFAULT
 from pgx.core.metrics import Metric
 from pgx.core.schema import Count, Fraction, Positive, check_fields
 from pgx.ops.episodes import discounted_by_time, from_grid, sum_of_others, to_grid
@@ -50,19 +51,19 @@ class OffPolicyREINFORCE:
         Metric("weight_max", "1", "largest w(tau)"),
     )
 
-    discount: Fraction  # gamma; 1 is the undiscounted objective
+    discount: Fraction = DEFAULT  # gamma; 1 is the undiscounted objective
     # w_k. trajectory: the product of all ratios of the episode, for every k; per_decision: of the ratios up to step k,
     # which has the same expectation and less variance, because later actions do not affect the reward.
-    weights: Literal["trajectory", "per_decision"]
-    truncate: Positive | None  # upper bound on the weights; null: no bound
+    weights: Literal["trajectory", "per_decision"] = DEFAULT
+    truncate: Positive | None = DEFAULT  # upper bound on the weights; null: no bound
     # Divide by the sum of the weights (per_decision: of each time step) instead of the number of episodes.
-    self_normalize: bool
+    self_normalize: bool = DEFAULT
     # g_t contains the rewards from step t on; false: all rewards, possible with trajectory weights.
-    reward_to_go: bool
+    reward_to_go: bool = DEFAULT
     # others: subtract w_t b_t, with b_t the weighted mean of g_t over the other episodes that reach step t
-    baseline: Literal["none", "others"]
+    baseline: Literal["none", "others"] = DEFAULT
     # Gradient steps on a rollout; each uses the weights of the current policy.
-    steps: Count
+    steps: Count = DEFAULT
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -12,6 +12,7 @@ from pgx.algos.common.critic_fit import CRITIC_LOSS, minibatch_conflicts
 from pgx.core.agent import Agent, Critic, Distribution, Metrics, Policy, State, ValueHeadPolicy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Observations, Rollout, shuffled_parts
+from pgx.core.defaults import DEFAULT
 from pgx.core.metrics import Metric
 from pgx.core.schema import Count, Fraction, NonNegative, Positive, check_fields
 from pgx.ops.losses import clipped_surrogate, joint_loss, value_loss
@@ -44,22 +45,25 @@ class PPG:
         CRITIC_LOSS,
     )
 
-    discount: Fraction  # gamma
-    gae_lambda: Fraction  # lambda
+    discount: Fraction = DEFAULT  # gamma
+    gae_lambda: Fraction = DEFAULT  # lambda
     # To mean 0 and standard deviation 1, over the whole batch or over each minibatch.
-    normalize_advantage: Literal["off", "batch", "minibatch"]
-    clip_range: Positive  # epsilon: the objective gives no incentive to move the ratio beyond 1 +- epsilon
-    entropy_coefficient: NonNegative  # bonus per nat of entropy, in units of the advantage
+    normalize_advantage: Literal["off", "batch", "minibatch"] = DEFAULT
+    # epsilon: the objective gives no incentive to move the ratio beyond 1 +- epsilon
+    clip_range: Positive = DEFAULT
+    entropy_coefficient: NonNegative = DEFAULT  # bonus per nat of entropy, in units of the advantage
     # dual: the critic is the value function, and the policy's value head only trains the policy's trunk. shared: the
     # value head is the value function; the policy phase trains only the head, the auxiliary phase also the trunk.
-    network: Literal["dual", "shared"]
-    policy_iterations: Count  # N_pi: updates of one policy phase; an auxiliary phase follows the last
-    policy_epochs: Count  # E_pi: passes of the policy over the batch
-    value_epochs: Count  # E_V: passes of the value function over the batch
-    minibatch_size: Count  # rows
-    auxiliary_epochs: Count  # E_aux: passes over all data of the policy phase
-    auxiliary_minibatch_size: Count  # rows
-    beta_clone: NonNegative  # penalty per nat of KL(pi_old || pi) in the auxiliary phase, in units of value^2
+    network: Literal["dual", "shared"] = DEFAULT
+    # N_pi: updates of one policy phase; an auxiliary phase follows the last
+    policy_iterations: Count = DEFAULT
+    policy_epochs: Count = DEFAULT  # E_pi: passes of the policy over the batch
+    value_epochs: Count = DEFAULT  # E_V: passes of the value function over the batch
+    minibatch_size: Count = DEFAULT  # rows
+    auxiliary_epochs: Count = DEFAULT  # E_aux: passes over all data of the policy phase
+    auxiliary_minibatch_size: Count = DEFAULT  # rows
+    # penalty per nat of KL(pi_old || pi) in the auxiliary phase, in units of value^2
+    beta_clone: NonNegative = DEFAULT
 
     def __post_init__(self) -> None:
         check_fields(self)

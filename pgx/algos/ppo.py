@@ -11,6 +11,7 @@ from pgx.algos.common.critic_fit import CRITIC_LOSS, minibatch_conflicts
 from pgx.core.agent import Agent, Critic, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
+from pgx.core.defaults import DEFAULT
 from pgx.core.metrics import Metric
 from pgx.core.schema import Count, Fraction, NonNegative, Positive, check_fields
 from pgx.ops.losses import clipped_surrogate, clipped_value_loss, value_loss
@@ -31,20 +32,20 @@ class PPO:
         CRITIC_LOSS,
     )
 
-    discount: Fraction  # gamma
-    gae_lambda: Fraction  # lambda
+    discount: Fraction = DEFAULT  # gamma
+    gae_lambda: Fraction = DEFAULT  # lambda
     # To mean 0 and standard deviation 1, over the whole batch or over each minibatch.
-    normalize_advantage: Literal["off", "batch", "minibatch"]
-    clip_range: Positive  # epsilon: the objective gives no incentive to move the ratio beyond 1 +- epsilon
-    epochs: Count  # passes over the batch
-    minibatch_size: Count  # rows
-    recompute_advantages: bool  # before every pass except the first, with the current critic
-    entropy_coefficient: NonNegative  # bonus per nat of entropy, in units of the advantage
+    normalize_advantage: Literal["off", "batch", "minibatch"] = DEFAULT
+    # epsilon: the objective gives no incentive to move the ratio beyond 1 +- epsilon
+    clip_range: Positive = DEFAULT
+    epochs: Count = DEFAULT  # passes over the batch
+    minibatch_size: Count = DEFAULT  # rows
+    recompute_advantages: bool = DEFAULT  # before every pass except the first, with the current critic
+    entropy_coefficient: NonNegative = DEFAULT  # bonus per nat of entropy, in units of the advantage
     # Bound on the change of a value in an update, beyond which the loss gives no incentive; null: no bound.
-    value_clip: Positive | None
-    target_kl: (
-        Positive | None
-    )  # nats: stop once mean KL(pi_old || pi_new) after an epoch exceeds this; null: never
+    value_clip: Positive | None = DEFAULT
+    # nats: stop once mean KL(pi_old || pi_new) after an epoch exceeds this; null: never
+    target_kl: Positive | None = DEFAULT
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -11,6 +11,7 @@ from pgx.algos.common.critic_fit import CRITIC_LOSS, critic_loss, minibatch_conf
 from pgx.core.agent import Agent, Distribution, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
+from pgx.core.defaults import DEFAULT
 from pgx.core.metrics import Metric
 from pgx.core.schema import Count, Fraction, NonNegative, Positive, check_fields
 from pgx.ops.losses import kl_penalized_surrogate
@@ -36,19 +37,21 @@ class PPOKL:
         CRITIC_LOSS,
     )
 
-    discount: Fraction  # gamma
-    gae_lambda: Fraction  # lambda
+    discount: Fraction = DEFAULT  # gamma
+    gae_lambda: Fraction = DEFAULT  # lambda
     # To mean 0 and standard deviation 1, over the whole batch or over each minibatch.
-    normalize_advantage: Literal["off", "batch", "minibatch"]
-    epochs: Count  # passes over the batch
-    minibatch_size: Count  # rows
-    recompute_advantages: bool  # before every pass except the first, with the current critic
-    entropy_coefficient: NonNegative  # bonus per nat of entropy, in units of the advantage
+    normalize_advantage: Literal["off", "batch", "minibatch"] = DEFAULT
+    epochs: Count = DEFAULT  # passes over the batch
+    minibatch_size: Count = DEFAULT  # rows
+    recompute_advantages: bool = DEFAULT  # before every pass except the first, with the current critic
+    entropy_coefficient: NonNegative = DEFAULT  # bonus per nat of entropy, in units of the advantage
     # KL(pi_old || pi), as in the paper, or KL(pi || pi_old): in the penalty and in the adaptation of beta.
-    kl_direction: Literal["old_new", "new_old"]
-    beta: NonNegative  # penalty per nat of KL in units of the advantage; the initial value if beta is adapted
-    adapt_beta: bool  # double or halve beta after an update far from kl_target; false: beta is fixed
-    kl_target: Positive  # d_targ, nats: target of the mean KL of one update, used to adapt beta
+    kl_direction: Literal["old_new", "new_old"] = DEFAULT
+    # penalty per nat of KL in units of the advantage; the initial value if beta is adapted
+    beta: NonNegative = DEFAULT
+    # double or halve beta after an update far from kl_target; false: beta is fixed
+    adapt_beta: bool = DEFAULT
+    kl_target: Positive = DEFAULT  # d_targ, nats: target of the mean KL of one update, used to adapt beta
 
     def __post_init__(self) -> None:
         check_fields(self)

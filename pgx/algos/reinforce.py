@@ -11,6 +11,7 @@ from pgx.algos.common.critic_fit import CRITIC_LOSS, fit_critic
 from pgx.core.agent import Agent, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
+from pgx.core.defaults import DEFAULT
 from pgx.core.metrics import Metric
 from pgx.core.schema import Count, Fraction, Index, check_fields
 from pgx.ops.episodes import (
@@ -35,17 +36,17 @@ class REINFORCE:
 
     metrics: ClassVar[tuple[Metric, ...]] = (CRITIC_LOSS,)
 
-    discount: Fraction  # gamma; 1 is the undiscounted objective
+    discount: Fraction = DEFAULT  # gamma; 1 is the undiscounted objective
     # Weight of ∇ log π(a_t|s_t) before the baseline, with G_t = Σ_{k>=t} γ^{k-t} r_k. trajectory: G_0, the return of
     # the whole episode; discounted: γ^t G_t, with the same expectation and less variance; reward_to_go: G_t, without
     # γ^t, which for γ < 1 is not the gradient of an objective, and weights late steps as much as early ones.
-    weighting: Literal["trajectory", "reward_to_go", "discounted"]
+    weighting: Literal["trajectory", "reward_to_go", "discounted"] = DEFAULT
     # Subtracted from the weight. constant: its mean over the rows of the other episodes; time_dependent: its mean at
     # the same step of the other episodes that reach it; value: the prediction of the critic.
-    baseline: Literal["none", "constant", "time_dependent", "value"]
-    normalize_advantage: bool  # to mean 0 and standard deviation 1 over the batch
-    critic_epochs: Index  # passes of regression over the batch (baseline value)
-    critic_minibatch_size: Count  # rows (baseline value)
+    baseline: Literal["none", "constant", "time_dependent", "value"] = DEFAULT
+    normalize_advantage: bool = DEFAULT  # to mean 0 and standard deviation 1 over the batch
+    critic_epochs: Index = DEFAULT  # passes of regression over the batch (baseline value)
+    critic_minibatch_size: Count = DEFAULT  # rows (baseline value)
 
     def __post_init__(self) -> None:
         check_fields(self)

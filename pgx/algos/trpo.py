@@ -21,6 +21,7 @@ from pgx.algos.common.surrogate import (
 from pgx.core.agent import Agent, Distribution, Metrics, Policy
 from pgx.core.algorithm import Engine, Learner, Setting, Use
 from pgx.core.data import Batch, Observations, Rollout
+from pgx.core.defaults import DEFAULT
 from pgx.core.metrics import Metric
 from pgx.core.schema import Count, Fraction, Index, NonNegative, OpenFraction, Positive, check_fields
 from pgx.ops.fisher import (
@@ -68,20 +69,19 @@ class TRPO:
         CRITIC_LOSS,
     )
 
-    discount: Fraction  # gamma
-    gae_lambda: Fraction  # lambda
-    normalize_advantage: bool  # to mean 0 and standard deviation 1 over the batch
-    max_kl: Positive  # delta, nats: bound on the mean KL(pi_old || pi_new) of one update
-    fisher: Literal["gauss_newton", "kl_hessian"]  # two ways to compute the same product F v
-    damping: NonNegative  # added to the diagonal of F; larger is safer and slower
-    cg_steps: Count  # largest number of products with F
-    cg_tolerance: Fraction  # conjugate gradient stops at this residual relative to |g|
-    line_search_steps: (
-        Index  # K: largest number of times that the step is shortened; at most K + 1 fractions are tried
-    )
-    line_search_shrink: OpenFraction  # ratio of a fraction to the one before
-    critic_epochs: Index  # passes of regression over the batch
-    critic_minibatch_size: Count  # rows
+    discount: Fraction = DEFAULT  # gamma
+    gae_lambda: Fraction = DEFAULT  # lambda
+    normalize_advantage: bool = DEFAULT  # to mean 0 and standard deviation 1 over the batch
+    max_kl: Positive = DEFAULT  # delta, nats: bound on the mean KL(pi_old || pi_new) of one update
+    fisher: Literal["gauss_newton", "kl_hessian"] = DEFAULT  # two ways to compute the same product F v
+    damping: NonNegative = DEFAULT  # added to the diagonal of F; larger is safer and slower
+    cg_steps: Count = DEFAULT  # largest number of products with F
+    cg_tolerance: Fraction = DEFAULT  # conjugate gradient stops at this residual relative to |g|
+    # K: largest number of times that the step is shortened; at most K + 1 fractions are tried
+    line_search_steps: Index = DEFAULT
+    line_search_shrink: OpenFraction = DEFAULT  # ratio of a fraction to the one before
+    critic_epochs: Index = DEFAULT  # passes of regression over the batch
+    critic_minibatch_size: Count = DEFAULT  # rows
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -12,6 +12,7 @@ from pgx.algos.common.critic_fit import CRITIC_LOSS, critic_loss
 from pgx.core.agent import Agent, Metrics, Policy
 from pgx.core.algorithm import Learner, Setting, Use
 from pgx.core.data import Batch, Rollout
+from pgx.core.defaults import DEFAULT
 from pgx.core.metrics import Metric
 from pgx.core.schema import Fraction, NonNegative, Positive, check_fields
 from pgx.ops.losses import policy_gradient
@@ -45,12 +46,13 @@ class VTrace:
         CRITIC_LOSS,
     )
 
-    discount: Fraction  # gamma
-    rho_clip: Positive | None  # bound on pi/mu as weight of TD errors and policy gradient; null: no bound
-    c_clip: Positive | None  # bound on pi/mu in the traces, at most rho_clip; null: no bound
-    trace_lambda: Fraction  # lambda; 1 is the paper's n-step target
-    normalize_advantage: bool  # to mean 0 and standard deviation 1 over the batch
-    entropy_coefficient: NonNegative  # bonus per nat of entropy, in units of the advantage
+    discount: Fraction = DEFAULT  # gamma
+    # bound on pi/mu as weight of TD errors and policy gradient; null: no bound
+    rho_clip: Positive | None = DEFAULT
+    c_clip: Positive | None = DEFAULT  # bound on pi/mu in the traces, at most rho_clip; null: no bound
+    trace_lambda: Fraction = DEFAULT  # lambda; 1 is the paper's n-step target
+    normalize_advantage: bool = DEFAULT  # to mean 0 and standard deviation 1 over the batch
+    entropy_coefficient: NonNegative = DEFAULT  # bonus per nat of entropy, in units of the advantage
 
     def __post_init__(self) -> None:
         check_fields(self)

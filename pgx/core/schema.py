@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from pgx.core.defaults import fill_defaults
+
 
 @dataclass(frozen=True)
 class Range:
@@ -170,11 +172,12 @@ def format_value(value: Any) -> str:
 
 
 def check_fields(instance: Any) -> None:
-    """Check a dataclass instance against its own annotations; for its `__post_init__`.
+    """Set the fields of a dataclass instance that are DEFAULT, and check all fields; for its `__post_init__`.
 
     Raises:
         ValueError: naming every field whose value has the wrong type or lies outside its range.
     """
+    fill_defaults(instance)
     expected = parameter_types(type(instance))
     found = problems(type(instance).__name__, expected, {name: getattr(instance, name) for name in expected})
     if found:

@@ -1,11 +1,13 @@
 """Critic with state values V(s) and action values Q(s, a)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from pgx.core.data import Observations
+from pgx.core.defaults import DEFAULT
 from pgx.core.schema import Count, Positive, Validated
 from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete, ObsSpec
 from pgx.networks.heads import ValueFunction
@@ -84,10 +86,12 @@ class QCritic(Validated):
     Fields as in `pgx.networks.mlp.MLPPolicy`.
     """
 
-    hidden: list[Count]
-    activation: Activation
-    hidden_gain: Positive
-    output_gain: Positive
+    config_file: ClassVar[str] = "critic/q"
+
+    hidden: list[Count] = DEFAULT
+    activation: Activation = DEFAULT
+    hidden_gain: Positive = DEFAULT
+    output_gain: Positive = DEFAULT
 
     def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
         """Return the critic with initial weights drawn from the generator."""

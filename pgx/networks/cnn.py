@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from pgx.core.defaults import DEFAULT
 from pgx.core.errors import UserError
 from pgx.core.schema import Count, Positive, Validated
 from pgx.core.specs import ActionSpec, Image, ObsSpec
@@ -164,13 +165,15 @@ def _orthogonal(layer: nn.Conv2d | nn.Linear, gain: float, generator: torch.Gene
 class CNNPolicy(Validated):
     """Convolutional policy: the distribution head fits the action space. Layers as in `convolutional`."""
 
-    stack: Stack  # convolutional layers
-    layout: Layout  # dimension of the channels in an image
-    hidden: Count  # width of the dense layer
-    hidden_gain: Positive  # scale of the orthogonal matrices of hidden layers
-    output_gain: Positive  # scale of the last orthogonal matrix
-    log_std_init: LogStd  # initial log standard deviation, continuous actions only
-    continuous: ContinuousHead  # distribution of continuous actions
+    config_file: ClassVar[str] = "policy/cnn"
+
+    stack: Stack = DEFAULT  # convolutional layers
+    layout: Layout = DEFAULT  # dimension of the channels in an image
+    hidden: Count = DEFAULT  # width of the dense layer
+    hidden_gain: Positive = DEFAULT  # scale of the orthogonal matrices of hidden layers
+    output_gain: Positive = DEFAULT  # scale of the last orthogonal matrix
+    log_std_init: LogStd = DEFAULT  # initial log standard deviation, continuous actions only
+    continuous: ContinuousHead = DEFAULT  # distribution of continuous actions
 
     def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
         """Return the policy with initial weights drawn from the generator."""
@@ -195,11 +198,13 @@ class CNNPolicy(Validated):
 class CNNCritic(Validated):
     """Convolutional critic V(s); fields as in `CNNPolicy`."""
 
-    stack: Stack
-    layout: Layout
-    hidden: Count
-    hidden_gain: Positive
-    output_gain: Positive
+    config_file: ClassVar[str] = "critic/cnn"
+
+    stack: Stack = DEFAULT
+    layout: Layout = DEFAULT
+    hidden: Count = DEFAULT
+    hidden_gain: Positive = DEFAULT
+    output_gain: Positive = DEFAULT
 
     def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
         """Return the critic with initial weights drawn from the generator; the action space is unused."""

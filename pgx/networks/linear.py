@@ -13,11 +13,12 @@ preferences), 13.7 (Gaussian, there with a learned standard deviation of the sta
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from pgx.core.defaults import DEFAULT
 from pgx.core.errors import UserError
 from pgx.core.schema import Count, Positive, Range, Validated
 from pgx.core.specs import ActionSpec, Discrete, ObsSpec
@@ -199,8 +200,10 @@ class LinearPolicy(Validated):
     Continuous actions have one dimension.
     """
 
-    log_std_init: LogStd  # initial log standard deviation, continuous actions only
-    continuous: ContinuousHead  # distribution of continuous actions
+    config_file: ClassVar[str] = "policy/linear"
+
+    log_std_init: LogStd = DEFAULT  # initial log standard deviation, continuous actions only
+    continuous: ContinuousHead = DEFAULT  # distribution of continuous actions
 
     def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
         """Return the policy with zero weights."""
@@ -224,9 +227,11 @@ class PolynomialPolicy(Validated):
     Continuous actions have one dimension.
     """
 
-    degree: Count  # highest total degree of a monomial
-    log_std_init: LogStd  # initial log standard deviation, continuous actions only
-    continuous: ContinuousHead  # distribution of continuous actions
+    config_file: ClassVar[str] = "policy/polynomial"
+
+    degree: Count = DEFAULT  # highest total degree of a monomial
+    log_std_init: LogStd = DEFAULT  # initial log standard deviation, continuous actions only
+    continuous: ContinuousHead = DEFAULT  # distribution of continuous actions
 
     def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
         """Return the policy with zero weights."""
@@ -238,7 +243,9 @@ class PolynomialPolicy(Validated):
 class PolynomialCritic(Validated):
     """Critic that is linear in all monomials of the observation up to a total degree."""
 
-    degree: Count
+    config_file: ClassVar[str] = "critic/polynomial"
+
+    degree: Count = DEFAULT
 
     def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
         """Return the critic with zero weights; the action space is unused."""
@@ -252,10 +259,12 @@ class FourierPolicy(Validated):
     Continuous actions have one dimension.
     """
 
-    order: Count  # highest frequency, in half periods over the interval
-    scale: Positive  # half width of the interval, in units of the observation
-    log_std_init: LogStd  # initial log standard deviation, continuous actions only
-    continuous: ContinuousHead  # distribution of continuous actions
+    config_file: ClassVar[str] = "policy/fourier"
+
+    order: Count = DEFAULT  # highest frequency, in half periods over the interval
+    scale: Positive = DEFAULT  # half width of the interval, in units of the observation
+    log_std_init: LogStd = DEFAULT  # initial log standard deviation, continuous actions only
+    continuous: ContinuousHead = DEFAULT  # distribution of continuous actions
 
     def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
         """Return the policy with zero weights."""
@@ -267,8 +276,10 @@ class FourierPolicy(Validated):
 class FourierCritic(Validated):
     """Critic that is linear in the Fourier basis; see `fourier`."""
 
-    order: Count
-    scale: Positive
+    config_file: ClassVar[str] = "critic/fourier"
+
+    order: Count = DEFAULT
+    scale: Positive = DEFAULT
 
     def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
         """Return the critic with zero weights; the action space is unused."""
@@ -282,10 +293,12 @@ class RandomFourierPolicy(Validated):
     Continuous actions have one dimension.
     """
 
-    count: FeatureCount  # F, number of features
-    length_scale: Positive  # distance of observations over which the features change
-    log_std_init: LogStd  # initial log standard deviation, continuous actions only
-    continuous: ContinuousHead  # distribution of continuous actions
+    config_file: ClassVar[str] = "policy/random_fourier"
+
+    count: FeatureCount = DEFAULT  # F, number of features
+    length_scale: Positive = DEFAULT  # distance of observations over which the features change
+    log_std_init: LogStd = DEFAULT  # initial log standard deviation, continuous actions only
+    continuous: ContinuousHead = DEFAULT  # distribution of continuous actions
 
     def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
         """Return the policy with zero weights and features drawn from the generator."""
@@ -297,8 +310,10 @@ class RandomFourierPolicy(Validated):
 class RandomFourierCritic(Validated):
     """Critic that is linear in random Fourier features; see `random_fourier`."""
 
-    count: FeatureCount
-    length_scale: Positive
+    config_file: ClassVar[str] = "critic/random_fourier"
+
+    count: FeatureCount = DEFAULT
+    length_scale: Positive = DEFAULT
 
     def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
         """Return the critic with zero weights and features drawn from the generator; the action space is unused."""

@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from pgx.core.defaults import DEFAULT
 from pgx.core.schema import Count, Positive, Validated
 from pgx.core.specs import ActionSpec, Discrete, Image, ObsSpec
 from pgx.networks.heads import ContinuousHead, LogStd, ValueFunction, policy_for
@@ -104,12 +105,14 @@ class MLPPolicy(Validated):
     The layers are those of `perceptron`. A small output_gain makes the initial policy nearly independent of the state.
     """
 
-    hidden: list[Count]  # widths of the hidden layers
-    activation: Activation  # between layers
-    hidden_gain: Positive  # scale of the orthogonal matrices of hidden layers
-    output_gain: Positive  # scale of the last orthogonal matrix
-    log_std_init: LogStd  # initial log standard deviation, continuous actions only
-    continuous: ContinuousHead  # distribution of continuous actions
+    config_file: ClassVar[str] = "policy/mlp"
+
+    hidden: list[Count] = DEFAULT  # widths of the hidden layers
+    activation: Activation = DEFAULT  # between layers
+    hidden_gain: Positive = DEFAULT  # scale of the orthogonal matrices of hidden layers
+    output_gain: Positive = DEFAULT  # scale of the last orthogonal matrix
+    log_std_init: LogStd = DEFAULT  # initial log standard deviation, continuous actions only
+    continuous: ContinuousHead = DEFAULT  # distribution of continuous actions
 
     def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
         """Return the policy with initial weights drawn from the generator."""
@@ -126,10 +129,12 @@ class MLPPolicy(Validated):
 class MLPCritic(Validated):
     """Perceptron critic V(s); fields as in `MLPPolicy`."""
 
-    hidden: list[Count]
-    activation: Activation
-    hidden_gain: Positive
-    output_gain: Positive
+    config_file: ClassVar[str] = "critic/mlp"
+
+    hidden: list[Count] = DEFAULT
+    activation: Activation = DEFAULT
+    hidden_gain: Positive = DEFAULT
+    output_gain: Positive = DEFAULT
 
     def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
         """Return the critic with initial weights drawn from the generator; the action space is unused."""

@@ -1,12 +1,14 @@
 """Recurrent policies: a perceptron, a gated recurrent cell, and a head that fits the action space."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from pgx.core.agent import Distribution, RecurrentState
 from pgx.core.data import History, Observations
+from pgx.core.defaults import DEFAULT
 from pgx.core.schema import Count, Index, Positive, Validated
 from pgx.core.specs import ActionSpec, ObsSpec
 from pgx.networks.heads import ContinuousHead, LogStd, policy_for
@@ -153,15 +155,18 @@ class GRUPolicy(Validated):
     Continuous actions have one dimension.
     """
 
-    hidden: list[Count]  # widths of the layers before the cell; may be empty
-    activation: Activation  # between these layers
-    hidden_gain: Positive  # scale of their orthogonal matrices
-    memory_units: Count  # H, outputs of the cell; its matrices are orthogonal
-    output_gain: Positive  # scale of the last orthogonal matrix
-    log_std_init: LogStd  # initial log standard deviation, continuous actions only
-    continuous: ContinuousHead  # distribution of continuous actions
-    sequence_length: Count  # steps of a training sequence; gradients reach no further back
-    burn_in: Index  # steps before the sequence that recompute the recurrent state with the current parameters
+    config_file: ClassVar[str] = "policy/gru"
+
+    hidden: list[Count] = DEFAULT  # widths of the layers before the cell; may be empty
+    activation: Activation = DEFAULT  # between these layers
+    hidden_gain: Positive = DEFAULT  # scale of their orthogonal matrices
+    memory_units: Count = DEFAULT  # H, outputs of the cell; its matrices are orthogonal
+    output_gain: Positive = DEFAULT  # scale of the last orthogonal matrix
+    log_std_init: LogStd = DEFAULT  # initial log standard deviation, continuous actions only
+    continuous: ContinuousHead = DEFAULT  # distribution of continuous actions
+    sequence_length: Count = DEFAULT  # steps of a training sequence; gradients reach no further back
+    # steps before the sequence that recompute the recurrent state with the current parameters
+    burn_in: Index = DEFAULT
 
     def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
         """Return the policy with initial weights drawn from the generator."""
@@ -185,16 +190,18 @@ class LSTMPolicy(Validated):
     Fields as in `GRUPolicy`.
     """
 
-    hidden: list[Count]
-    activation: Activation
-    hidden_gain: Positive
-    memory_units: Count
-    forget_bias: float  # initial bias of the forget gate; a large one keeps the cell state longer
-    output_gain: Positive
-    log_std_init: LogStd
-    continuous: ContinuousHead
-    sequence_length: Count
-    burn_in: Index
+    config_file: ClassVar[str] = "policy/lstm"
+
+    hidden: list[Count] = DEFAULT
+    activation: Activation = DEFAULT
+    hidden_gain: Positive = DEFAULT
+    memory_units: Count = DEFAULT
+    forget_bias: float = DEFAULT  # initial bias of the forget gate; a large one keeps the cell state longer
+    output_gain: Positive = DEFAULT
+    log_std_init: LogStd = DEFAULT
+    continuous: ContinuousHead = DEFAULT
+    sequence_length: Count = DEFAULT
+    burn_in: Index = DEFAULT
 
     def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
         """Return the policy with initial weights drawn from the generator."""

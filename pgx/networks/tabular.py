@@ -1,11 +1,13 @@
 """Policies and critics that are tables, and critics that are functions of the time step alone."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from pgx.core.data import Observations
+from pgx.core.defaults import DEFAULT
 from pgx.core.errors import UserError
 from pgx.core.schema import Count, Validated
 from pgx.core.specs import ActionSpec, Continuous, Discrete, Image, MultiDiscrete, ObsSpec
@@ -111,7 +113,9 @@ class TimeDependentCritic(Validated):
     for every time step of the episodic estimators.
     """
 
-    horizon: Count  # number of values; later steps share the last one
+    config_file: ClassVar[str] = "critic/time_dependent"
+
+    horizon: Count = DEFAULT  # number of values; later steps share the last one
 
     def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
         """Return the critic; all arguments are unused."""

@@ -1,12 +1,14 @@
 """Policy with a second head for state values."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from pgx.core.agent import Distribution, RecurrentState
 from pgx.core.data import Observations
+from pgx.core.defaults import DEFAULT
 from pgx.core.schema import Count, Positive, Validated
 from pgx.core.specs import ActionSpec, ObsSpec
 from pgx.networks.heads import ContinuousHead, LogStd, policy_for
@@ -52,13 +54,15 @@ class TwoHeadedPolicy(Validated):
     Its actions are those of `MLPPolicy` from the same generator: the value head's weights are drawn last.
     """
 
-    hidden: list[Count]  # widths of the hidden layers
-    activation: Activation  # between layers
-    hidden_gain: Positive  # scale of the orthogonal matrices of hidden layers
-    output_gain: Positive  # scale of the action head's orthogonal matrix
-    value_gain: Positive  # scale of the value head's orthogonal matrix
-    log_std_init: LogStd  # initial log standard deviation, continuous actions only
-    continuous: ContinuousHead  # distribution of continuous actions
+    config_file: ClassVar[str] = "policy/two_headed"
+
+    hidden: list[Count] = DEFAULT  # widths of the hidden layers
+    activation: Activation = DEFAULT  # between layers
+    hidden_gain: Positive = DEFAULT  # scale of the orthogonal matrices of hidden layers
+    output_gain: Positive = DEFAULT  # scale of the action head's orthogonal matrix
+    value_gain: Positive = DEFAULT  # scale of the value head's orthogonal matrix
+    log_std_init: LogStd = DEFAULT  # initial log standard deviation, continuous actions only
+    continuous: ContinuousHead = DEFAULT  # distribution of continuous actions
 
     def make(self, obs: ObsSpec, action: ActionSpec, generator: torch.Generator) -> nn.Module:
         """Return the policy with initial weights drawn from the generator."""

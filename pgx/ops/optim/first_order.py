@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pgx.core.agent import State
 from pgx.core.algorithm import Engine, Loss
 from pgx.core.data import rows_of
+from pgx.core.defaults import DEFAULT
 from pgx.core.ranks import SINGLE_PROCESS, Ranks
 from pgx.core.schema import Fraction, NonNegative, Positive, Validated
 from pgx.ops.optim import formulas
@@ -79,9 +80,10 @@ class HeavyBallTransform:
 class FirstOrder(Validated, ABC):
     """Base of first-order optimizers: a step follows a transform of the clipped gradient."""
 
-    learning_rate: Positive  # α, before annealing
-    schedule: ScheduleName  # annealing of learning_rate over training
-    max_grad_norm: Positive | None  # bound on the gradient's 2-norm before the transform; None: no clipping
+    learning_rate: Positive = DEFAULT  # α, before annealing
+    schedule: ScheduleName = DEFAULT  # annealing of learning_rate over training
+    # bound on the gradient's 2-norm before the transform; None: no clipping
+    max_grad_norm: Positive | None = DEFAULT
 
     @abstractmethod
     def transform(self) -> GradientTransform:
@@ -102,9 +104,11 @@ class Adam(FirstOrder):
     Source: Kingma and Ba, "Adam: a method for stochastic optimization", 2015, algorithm 1.
     """
 
-    beta1: Fraction  # decay of the first moment per step
-    beta2: Fraction  # decay of the second moment per step
-    epsilon: Positive  # added to the root of the second moment
+    config_file: ClassVar[str] = "optimizer/adam"
+
+    beta1: Fraction = DEFAULT  # decay of the first moment per step
+    beta2: Fraction = DEFAULT  # decay of the second moment per step
+    epsilon: Positive = DEFAULT  # added to the root of the second moment
 
     def transform(self) -> AdamTransform:
         return AdamTransform(self.beta1, self.beta2, self.epsilon, weight_decay=0.0)
@@ -117,10 +121,13 @@ class AdamW(FirstOrder):
     Source: Loshchilov and Hutter, "Decoupled weight decay regularization", 2019, algorithm 2.
     """
 
-    beta1: Fraction  # beta1, beta2 and epsilon as in `Adam`
-    beta2: Fraction
-    epsilon: Positive
-    weight_decay: NonNegative  # fraction of each weight subtracted per step and unit of learning rate
+    config_file: ClassVar[str] = "optimizer/adamw"
+
+    beta1: Fraction = DEFAULT  # beta1, beta2 and epsilon as in `Adam`
+    beta2: Fraction = DEFAULT
+    epsilon: Positive = DEFAULT
+    # fraction of each weight subtracted per step and unit of learning rate
+    weight_decay: NonNegative = DEFAULT
 
     def transform(self) -> AdamTransform:
         return AdamTransform(self.beta1, self.beta2, self.epsilon, self.weight_decay)
@@ -133,9 +140,11 @@ class RMSprop(FirstOrder):
     Source: see `pgx.ops.optim.formulas.rmsprop`.
     """
 
-    decay: Fraction  # of the mean square per step
-    epsilon: Positive  # added to the root of the mean square
-    momentum: NonNegative  # heavy-ball momentum; 0: none
+    config_file: ClassVar[str] = "optimizer/rmsprop"
+
+    decay: Fraction = DEFAULT  # of the mean square per step
+    epsilon: Positive = DEFAULT  # added to the root of the mean square
+    momentum: NonNegative = DEFAULT  # heavy-ball momentum; 0: none
 
     def transform(self) -> RMSpropTransform:
         return RMSpropTransform(self.decay, self.epsilon, self.momentum)
@@ -145,7 +154,9 @@ class RMSprop(FirstOrder):
 class SGD(FirstOrder):
     """Stochastic gradient formulas."""
 
-    momentum: NonNegative  # heavy-ball momentum; 0: none
+    config_file: ClassVar[str] = "optimizer/sgd"
+
+    momentum: NonNegative = DEFAULT  # heavy-ball momentum; 0: none
 
     def transform(self) -> HeavyBallTransform:
         return HeavyBallTransform(self.momentum)

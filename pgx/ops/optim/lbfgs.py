@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pgx.core.agent import State
 from pgx.core.algorithm import Engine, Loss
 from pgx.core.data import rows_of
+from pgx.core.defaults import DEFAULT
 from pgx.core.ranks import SINGLE_PROCESS, Ranks
 from pgx.core.schema import Count, Positive, Validated
 from pgx.ops.optim.formulas import SCHEDULES, Schedule, ScheduleName
@@ -88,10 +89,12 @@ class LBFGS(Validated):
     dimensional continuous control using generalized advantage estimation", 2016, and Duan et al., 2016 (rllab).
     """
 
-    learning_rate: Positive  # first step length of the line search, before annealing
-    schedule: ScheduleName  # annealing of learning_rate over training
-    iterations: Count  # quasi-Newton iterations of one step
-    history_size: Count  # iterations whose curvature is kept
+    config_file: ClassVar[str] = "critic_optimizer/lbfgs"
+
+    learning_rate: Positive = DEFAULT  # first step length of the line search, before annealing
+    schedule: ScheduleName = DEFAULT  # annealing of learning_rate over training
+    iterations: Count = DEFAULT  # quasi-Newton iterations of one step
+    history_size: Count = DEFAULT  # iterations whose curvature is kept
 
     def make(self, network: nn.Module, engine: Engine, ranks: Ranks = SINGLE_PROCESS) -> LBFGSSteps:
         """Return an optimizer of the network.
