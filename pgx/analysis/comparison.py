@@ -242,7 +242,7 @@ class Label:
 
     @property
     def phrase(self) -> str:
-        """The title within a sentence."""
+        """Return the title within a sentence."""
         first, rest = self.title[:1], self.title[1:]
         return self.title if rest[:1].isupper() else first.lower() + rest
 

@@ -83,7 +83,7 @@ class RecordedRun:
 
     @property
     def name(self) -> str:
-        """The folder, as text."""
+        """Return the folder as text."""
         return str(self.folder)
 
 

@@ -1,7 +1,4 @@
-"""What may differ from a run's config when its agent plays: where the environments run, not what the agent is.
-
-What a run that is resumed may change of its config, and what that costs.
-"""
+"""Overrides of stored configs: for evaluation, and for resuming a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,18 +24,18 @@ EVALUATION_KEYS = (
     "trainer.eval_episodes",
     "trainer.eval_max_steps",
 )
-_EVALUATION_SECTION = "env.kwargs"  # any key below it
+_EVALUATION_SECTION = "env.kwargs"  # and all keys in it
 
 
 def with_evaluation_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Return a run's config with what is changed for playing.
+    """Return a run's config with overrides for evaluation, which may change where environments run.
 
     Args:
         cfg: of the run.
         overrides: as on the command line, e.g. env.backend=gymnasium.
 
     Raises:
-        UserError: for each that is not of the form key=value, or that would change the agent or its task.
+        UserError: an override is not key=value, or would change the agent or its task.
     """
     changed, problems = cfg.copy(), []
     for override in parse(list(overrides)):
@@ -66,17 +63,17 @@ def _evaluation_problem(cfg: DictConfig, override: Override) -> str | None:
     return f"{text}: the agent was trained with another value or does not use it when it plays; {offered}"
 
 
-# yes: the run ends with the bits of one that was never stopped; no: it does not; auto: see what it costs.
+# yes: final parameters equal those of an uninterrupted run; no: they do not; auto: see `cost`.
 SameBits = Literal["yes", "no"]
 
 
 @dataclass(frozen=True)
 class AllowedChange:
-    """A key, or with a dot at its end a section of keys, that a resumed run may change."""
+    """Key, or section of keys with a dot at its end, that a resumed run may change."""
 
     key: str
     same_bits: SameBits
-    cost: str  # in a few words
+    cost: str  # consequence of the change, for the documentation
 
 
 ALLOWED_CHANGES = (
@@ -107,7 +104,7 @@ ALLOWED_CHANGES = (
 
 @dataclass(frozen=True)
 class Change:
-    """A key of a run's config that is to have another value."""
+    """New value of a key in a run's config."""
 
     key: str
     before: Any  # UNSET: the config, of an older pgx perhaps, has no such key
@@ -122,18 +119,18 @@ UNSET = object()
 
 @dataclass(frozen=True)
 class ResumeChanges:
-    """What overrides ask of a resumed run: what is made of it, and what is refused, in words."""
+    """Changes of a resumed run, and messages about refused ones."""
 
     made: tuple[Change, ...]
     refused: tuple[str, ...]
 
 
 def resume_changes(cfg: DictConfig, overrides: Sequence[Override]) -> ResumeChanges:
-    """Compare overrides with a run's config; neither is changed.
+    """Compare overrides with a run's config; change neither.
 
     Args:
         cfg: of the run, plain values.
-        overrides: parsed; a key that is set to the value that it has is no change.
+        overrides: parsed; one that sets the present value is not a change.
     """
     made, refused = dict[str, Change](), []
     for override in overrides:
@@ -155,7 +152,7 @@ def resume_changes(cfg: DictConfig, overrides: Sequence[Override]) -> ResumeChan
 
 
 def apply_changes(cfg: DictConfig, made: Sequence[Change]) -> DictConfig:
-    """A copy of a config with changes."""
+    """Return a copy of a config with changes."""
     changed = cfg.copy()
     for change in made:
         OmegaConf.update(changed, change.key, change.after, force_add=True)
@@ -163,14 +160,14 @@ def apply_changes(cfg: DictConfig, made: Sequence[Change]) -> DictConfig:
 
 
 def is_allowed(key: str) -> bool:
-    """Whether the list has it."""
+    """Return whether ALLOWED_CHANGES contains a key."""
     return any(
         key == each.key or (each.key.endswith(".") and key.startswith(each.key)) for each in ALLOWED_CHANGES
     )
 
 
 def _form_problem(override: Override) -> str | None:
-    """Why an override says nothing about one key's one value; None when it does."""
+    """Return why an override does not set one key to one value; None if it does."""
     line = override.input_line or ""
     if override.is_delete() or override.is_add() or override.package is not None:
         return f"{line}: a resumed run changes values of keys that it has; expected key=value"
@@ -182,13 +179,13 @@ def _form_problem(override: Override) -> str | None:
 
 
 def _value(cfg: DictConfig, key: str) -> Any:
-    """What a config has at a key, as plain values."""
+    """Return the value of a key in a config, as plain data."""
     value = OmegaConf.select(cfg, key, default=UNSET)
     return OmegaConf.to_container(value) if isinstance(value, DictConfig | ListConfig) else value
 
 
 def _choice_name(section: Any) -> Any:
-    """The name that a section was chosen by, as in algo=ppo; None for what is no such section."""
+    """Return the name of a section's choice, as in algo=ppo; None for other values."""
     return section.get("name", section.get("id")) if isinstance(section, dict) else None
 
 
@@ -197,7 +194,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _nearest(cfg: DictConfig, key: str) -> str:
-    """The key beside it that resembles it most."""
+    """Return the most similar key of the same section."""
     section, dot, name = key.rpartition(".")
     around = OmegaConf.select(cfg, section) if dot else cfg
     if isinstance(around, DictConfig):

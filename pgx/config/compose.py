@@ -1,7 +1,4 @@
-"""What configs/ and dataclasses say of their keys: values as they are written, and the comments beside them.
-
-Composing a config with Hydra, and saying in one message what is wrong with the overrides.
-"""
+"""Composition of a config from overrides, with one message for all invalid overrides."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,7 +36,7 @@ _job_number: ContextVar[int | None] = ContextVar("job_number", default=None)
 
 @contextmanager
 def job_number(number: int) -> Iterator[None]:
-    """Within: the run whose folder is named is the `number`th of a sweep, all of which may begin in the same second."""
+    """Within the context, name run folders after the number of a job: jobs of a sweep may start in the same second."""
     token = _job_number.set(number)
     try:
         yield
@@ -48,13 +45,13 @@ def job_number(number: int) -> Iterator[None]:
 
 
 def _sweep_number() -> str:
-    """`_3` in the fourth run of a sweep; else nothing."""
+    """Return `_3` for the fourth run of a sweep; an empty text for other runs."""
     number = _job_number.get()
     return "" if number is None else f"_{number}"
 
 
 def _absolute(path: str | None) -> str | None:
-    """A path as it is from any folder; null stays null."""
+    """Return the absolute path; None for None."""
     return None if path is None else str(Path(path).absolute())
 
 
@@ -69,19 +66,19 @@ OmegaConf.register_new_resolver("absolute", _absolute, replace=True)
 
 
 class Composed(NamedTuple):
-    """What overrides make."""
+    """Result of composing overrides."""
 
     config: DictConfig  # of the run
-    hydra: DictConfig  # Hydra's own part, such as where a sweep's folder is and what launches its jobs
+    hydra: DictConfig  # Hydra's own config, such as the folder and the launcher of a sweep
 
 
 def compose(overrides: list[str]) -> DictConfig:
-    """The config that `pgx train` with these overrides would run. Args and Raises as in `compose_with_hydra`."""
+    """Return the config of `pgx train` with these overrides. Args and Raises as in `compose_with_hydra`."""
     return compose_with_hydra(overrides).config
 
 
 def compose_with_hydra(overrides: list[str]) -> Composed:
-    """The config that `pgx train` with these overrides would run, and what they tell Hydra.
+    """Return the config of `pgx train` with these overrides, and Hydra's own config.
 
     Args:
         overrides: as on the command line, e.g. ["algo=ppo", "env=CartPole-v1", "algo.clip_range=0.1"].
@@ -93,14 +90,14 @@ def compose_with_hydra(overrides: list[str]) -> Composed:
     wrong = {o.key_or_group: problem for o in parsed if (problem := choice_problem(o))}
     if not wrong and (sure := _compose_if_valid(parsed)) is not None:
         return sure
-    # A section whose choice is wrong has no keys to compare with, unless its keys never vary.
+    # The keys of a section with an invalid choice are unknown, unless all choices have the same keys.
     open_sections = set(wrong) - set(FIXED_SECTIONS)
     sound = [o for o in parsed if not choice_problem(o) and o.key_or_group.split(".")[0] not in open_sections]
     known = _config_of_choices(tuple(o.input_line or "" for o in sound if is_choice(o)))
     unknown = {o.input_line: problem for o in sound if (problem := key_problem(o, known))}
     made = _call_hydra([o.input_line or "" for o in sound if o.input_line not in unknown])
     if wrong or unknown:
-        # A rule's module that is named by a detour is not imported for the sake of a longer message.
+        # Do not import a rule's module only to report more problems.
         rule = str(OmegaConf.select(made.config, "algo.name", throw_on_resolution_failure=False))
         more = value_problems(made.config) if ":" not in rule or rule in named_modules(overrides) else []
         raise UserError(*wrong.values(), *unknown.values(), *more)
@@ -108,11 +105,11 @@ def compose_with_hydra(overrides: list[str]) -> Composed:
 
 
 def _compose_if_valid(parsed: Sequence[Override]) -> Composed | None:
-    """What they make, where it takes no second look to see that every override sets a key that is there; else None."""
+    """Return the composed config if a quick check shows that every override sets an existing key; else None."""
     try:
         made = _call_hydra([o.input_line or "" for o in parsed])
     except Exception:
-        return None  # of several mistakes Hydra tells of the first alone
+        return None  # Hydra reports the first of several mistakes only
     values = OmegaConf.to_container(made.config, resolve=False)
     given = [f"{o.key_or_group}." for o in parsed if not is_choice(o)]
     added = {o.key_or_group for o in parsed if may_add_key(o)}
@@ -126,15 +123,15 @@ def _compose_if_valid(parsed: Sequence[Override]) -> Composed | None:
 
 @cache
 def _config_of_choices(choices_made: tuple[str, ...]) -> Any:
-    """The config of these choices of groups alone, for its keys; a sweep asks for the same ones again and again."""
+    """Return the config of some choices of groups, for its keys. Cached, because jobs of a sweep repeat choices."""
     return OmegaConf.to_container(_call_hydra(list(choices_made)).config, resolve=False)
 
 
 def hydra_config(overrides: list[str]) -> DictConfig:
-    """Hydra's own part of the config.
+    """Return Hydra's own config.
 
     Raises:
-        UserError: what Hydra says about the overrides.
+        UserError: Hydra rejects the overrides.
     """
     return _call_hydra(overrides).hydra
 
@@ -145,7 +142,7 @@ def _call_hydra(overrides: list[str]) -> Composed:
             whole = hydra_compose(ROOT_CONFIG, overrides, return_hydra_config=True)
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(one_line_message(error)) from error
-        except ValueError as error:  # of a choice that is no text
+        except ValueError as error:  # a choice is not text
             raise UserError(f"{' '.join(overrides)}: {one_line_message(error)}") from error
     section: DictConfig = whole.hydra
     with open_dict(whole):
@@ -155,7 +152,7 @@ def _call_hydra(overrides: list[str]) -> Composed:
 
 @contextmanager
 def hydra_initialized() -> Iterator[None]:
-    """Hydra keeps one global context; a config composed within a job must leave the job's own in place."""
+    """Initialize Hydra within the context; restore its global state afterwards, which a job of Hydra needs."""
     outer = dict(GlobalHydra.instance().__dict__)
     GlobalHydra.instance().clear()
     try:

@@ -1,6 +1,6 @@
-"""Values that are right by themselves and contradict each other: what no single one shows.
+"""Checks of valid values against each other: conflicts, and keys that are set but unused.
 
-Keys that somebody set and that nothing would read, because of what was chosen beside them.
+A key is unused if the choices of a run make no code read it, for example a key of evaluation without `eval_every`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +38,7 @@ from pgx.rollouts.sizes import ActorSizes, resolve_sizes, resolve_workers, size_
 
 
 def conflict_problems(config: RunConfig) -> list[str]:
-    """Every contradiction, in words; empty when there is none."""
+    """Return a message for each conflict between values; empty if there is none."""
     found = [problem for problem in [id_problem(config.env.id)] if problem]
     reward, env = config.reward, config.env
     found += reward_problems(reward, env.id, env.kwargs)
@@ -54,13 +54,13 @@ def conflict_problems(config: RunConfig) -> list[str]:
     if config.device == "cuda" and not torch.cuda.is_available():
         found.append("device=cuda: torch finds no CUDA device here; device=cpu runs everywhere")
     shared = _actor_problems(config) + _a3c_problems(config)
-    # Before environments are shared out evenly nobody knows how many an update sees.
+    # The batch of an update is unknown until the environments are divided evenly.
     of_rows = [] if shared else _budget_problems(config) + _single_row_problems(config)
     return found + _dataset_problems(config) + shared + of_rows + _rule_problems(config)
 
 
 def _budget_problems(config: RunConfig) -> list[str]:
-    """A run that would be over before its first rollout is."""
+    """Return a problem if the step budget is smaller than the first rollout."""
     total, steps = config.trainer.total_steps, _rollout_steps(config)
     if steps is None:
         return []
@@ -74,10 +74,10 @@ def _budget_problems(config: RunConfig) -> list[str]:
 
 
 def _single_row_problems(config: RunConfig) -> list[str]:
-    """Advantages that are normalised over a single row, A - mean A = 0, so that nothing would be learned.
+    """Return a problem if advantages are normalized over a single row: A - mean A = 0, so nothing is learned.
 
-    For every rule with a key `algo.normalize_advantage`: false or "off", true or "batch" (over the batch), or
-    "minibatch". Whole episodes have an unknown number of rows and are not checked.
+    Applies to rules with a key `algo.normalize_advantage`: false or "off"; true or "batch" (over the batch);
+    "minibatch". Rollouts of whole episodes have an unknown number of rows and are not checked.
     """
     normalize, steps = getattr(config.algo, "normalize_advantage", False), _rollout_steps(config)
     written = str(normalize).lower()
@@ -125,7 +125,7 @@ def _envs_per_rollout(config: RunConfig) -> int:
 
 
 def _dataset_problems(config: RunConfig) -> list[str]:
-    """A dataset that nothing reads, or what cannot learn from one."""
+    """Return problems of a dataset that is unused, or of a rule that cannot learn from one."""
     path, name = config.dataset, config.names.algo
     if not isinstance(config.runner, DatasetConfig):
         unused = f"dataset={path}: runner={config.names.runner} does not read it; runner=dataset"
@@ -169,7 +169,7 @@ def _actor_problems(config: RunConfig) -> list[str]:
 
 
 def _actor_backend_problems(runner: ActorLearnerConfig) -> list[str]:
-    """What only one of the places where actors run can do."""
+    """Return problems of options that only one backend of actors supports."""
     address, found = runner.address, []
     if runner.backend == "local":
         if address is not None:
@@ -191,7 +191,7 @@ def _actor_backend_problems(runner: ActorLearnerConfig) -> list[str]:
 
 
 def _a3c_problems(config: RunConfig) -> list[str]:
-    """Workers that do not share the environments out, or what cannot be changed by several at once."""
+    """Return problems of workers that cannot share the environments, or of a rule that several workers cannot run."""
     if not isinstance(config.runner, A3CConfig):
         return []
     num_envs, name = config.env.num_envs, config.names.algo
@@ -219,7 +219,7 @@ def _a3c_problems(config: RunConfig) -> list[str]:
 
 
 def _rule_problems(config: RunConfig) -> list[str]:
-    """Where the rule and what is chosen around it do not fit each other."""
+    """Return problems of a rule with the choices of other sections."""
     name, policy, critic = config.names.algo, config.names.policy, config.names.critic
     algorithm = config.algo
     recurrent = config.policy if isinstance(config.policy, GRUPolicy | LSTMPolicy) else None
@@ -258,7 +258,7 @@ def _rule_problems(config: RunConfig) -> list[str]:
 
 
 def _optimizer_problems(group: str, chosen: str | None, name: str, used: bool) -> list[str]:
-    """An optimizer that does nothing, or one that is missing."""
+    """Return problems of an optimizer that is unused or missing."""
     if used and chosen is None:
         return [
             f"{group}=none: {name} takes steps with one; choose one of {', '.join(NAMED_SECTIONS[group])}"
@@ -269,7 +269,7 @@ def _optimizer_problems(group: str, chosen: str | None, name: str, used: bool) -
 
 
 def rank_problems(config: RunConfig, size: int) -> list[str]:
-    """Every reason, in words; empty when there is none.
+    """Return why several ranks cannot train a config; empty if they can.
 
     Args:
         config: valid for one process.
@@ -312,7 +312,7 @@ def rank_problems(config: RunConfig, size: int) -> list[str]:
 
 
 def _rules_with_ranks() -> list[str]:
-    """Rules that average over ranks, however they are configured."""
+    """Return the rules that support several ranks with every configuration."""
     uses = {name: rule(name).uses for name in rules()}
     return [name for name, own in uses.items() if isinstance(own, frozenset) and "ranks" in own]
 
@@ -322,12 +322,12 @@ Values = Mapping[str, Any]  # of a run, by dotted key
 
 @dataclass(frozen=True)
 class UsedIf:
-    """A key, and when it is read.
+    """Key of the config, and the condition under which it is used.
 
     Args:
-        key: what may go unread.
-        because: the key that decides. Where a config has not both, the entry says nothing.
-        read: whether a run of these values reads it.
+        key: that may be unused.
+        because: key that decides. Configs without both keys are not checked.
+        read: returns whether a run with these values uses the key.
     """
 
     key: str
@@ -348,14 +348,14 @@ def _above(key: str, least: int) -> Callable[[Values], bool]:
 
 
 def _num_threads_is_used(values: Values) -> bool:
-    # Ray counts an actor as so many processors, whatever steps its environments.
+    # Ray reserves these cores for an actor, whichever backend steps its environments.
     return values["env.backend"] != "gymnasium" or values.get("runner.backend") == "ray"
 
 
 def _has_child_processes(values: Values) -> bool:
     if values["env.backend"] in ("auto", "processes") or values["runner.name"] == "a3c":
         return True
-    return values.get("runner.backend") == "local"  # actors of this machine
+    return values.get("runner.backend") == "local"  # actors on this machine
 
 
 _TRUST_REGION_SOLVERS = ("cg", "exact", "compatible")
@@ -389,12 +389,12 @@ USED_IF = (
     UsedIf("algo.euclidean_radius", "algo.solver", _is("algo.solver", "euclidean")),
 )
 
-# Read by nothing but the values that refer to them.
+# Used only through values that refer to them.
 DEFAULTS_OF_OTHERS = {"env.discount": "algo.discount"}
 
 
 def unused_keys(values: Values) -> dict[str, str]:
-    """Every key of the table that a run of these values would not read, with the key that decides."""
+    """Return each key of USED_IF that a run with these values does not use, with the key that decides."""
     return {
         each.key: each.because
         for each in USED_IF
@@ -403,12 +403,12 @@ def unused_keys(values: Values) -> dict[str, str]:
 
 
 def unused_problems(values: Values, cfg: DictConfig, asked: Sequence[str]) -> list[str]:
-    """Return a problem for each key that somebody set and a run of these values would not read.
+    """Return a problem for each key that the user set and that a run with these values does not use.
 
     Args:
         values: by dotted key, references resolved.
         cfg: the config with its references.
-        asked: dotted keys that somebody set.
+        asked: dotted keys that the user set.
     """
     idle = unused_keys(values)
     found = [
@@ -425,7 +425,7 @@ def unused_problems(values: Values, cfg: DictConfig, asked: Sequence[str]) -> li
 
 
 def overridden_keys(overrides: list[str]) -> list[str]:
-    """The keys whose values overrides set, those of an experiment's file with them."""
+    """Return the keys that overrides set, including those in the file of an experiment."""
     keys: list[str] = []
     for override in parse(overrides):
         key, value = override.key_or_group, override.value()

@@ -1,7 +1,4 @@
-"""Which choices and keys an override may name, and what is wrong with one that names another.
-
-Overrides of a config, as they are typed: read, made ready for Hydra, multiplied out.
-"""
+"""Overrides as the user types them: parsing, unknown choices and keys, and expansion of sweeps."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -38,13 +35,13 @@ def is_choice(override: Override) -> bool:
 
 
 def may_add_key(override: Override) -> bool:
-    """A choice, a key that is added on purpose, or one of Hydra's own, which Hydra knows."""
+    """Return whether an override may name a key that does not exist: a choice, `+key`, or a key of Hydra."""
     added = override.is_add() or override.is_force_add()
     return is_choice(override) or added or override.key_or_group.split(".")[0] == "hydra"
 
 
 def choice_problem(override: Override) -> str | None:
-    """What is wrong with choosing a file of a group; None for other overrides."""
+    """Return the problem with a choice of a group; None for valid choices and other overrides."""
     group = override.key_or_group
     if not is_choice(override) or override.is_sweep_override():
         return None
@@ -70,7 +67,7 @@ def choice_problem(override: Override) -> str | None:
 
 
 def key_problem(override: Override, known: Any) -> str | None:
-    """What is wrong with the key of a value override; None where it exists or is added on purpose."""
+    """Return the problem with the key of a value override; None if the key exists or is added with +."""
     if problem := renamed_problem(override.key_or_group):
         return problem
     if may_add_key(override):
@@ -94,18 +91,18 @@ def key_problem(override: Override, known: Any) -> str | None:
 
 
 def _section(path: Sequence[str], section: dict[str, Any]) -> str:
-    """A section as the user chose it, e.g. algo=ppo; or its dotted name."""
+    """Return a section as the user chose it, e.g. algo=ppo, or its dotted name."""
     dotted, name = ".".join(path), section.get("name")
     return f"{dotted}={name}" if len(path) == 1 and isinstance(name, str) else dotted
 
 
 def sections_existed(key: str, values: Any, given: Sequence[str]) -> bool:
-    """Whether the sections that a key is in were there before the overrides, which make one of a plain value too.
+    """Return whether the sections of a key existed before the overrides, which may turn a value into a section.
 
     Args:
-        key: with dots.
+        key: dotted.
         values: the config with all overrides.
-        given: the keys of all overrides, a dot after each.
+        given: the keys of all overrides, each with a final dot.
     """
     path = key.split(".")[:-1]
     for depth, name in enumerate(path):
@@ -118,11 +115,11 @@ def sections_existed(key: str, values: Any, given: Sequence[str]) -> bool:
     return True
 
 
-MAX_JOBS = 10_000  # of a sweep; every one is composed and checked before the first begins
+MAX_JOBS = 10_000  # of a sweep; all are composed and checked before the first starts
 
 
 def register_environments(ids: Iterable[str]) -> None:
-    """Let `env=` take these ids: those without a file of their own get configs/env/default.yaml."""
+    """Register these ids for `env=`: ids without a file use configs/env/default.yaml."""
     for env_id in set(ids) - set(config_choices("env")):
         _register_environment(env_id)
 
@@ -136,10 +133,10 @@ def _register_environment(env_id: str) -> None:
 
 
 def parse(overrides: list[str]) -> list[Override]:
-    """Parse overrides, each as `to_hydra_grammar` rewrites it.
+    """Parse overrides after `to_hydra_grammar`.
 
     Raises:
-        UserError: for each that is not of the form key=value.
+        UserError: an override is not key=value.
     """
     read = [_parse_one(text) for text in map(to_hydra_grammar, overrides)]
     problems = [each for each in read if isinstance(each, str)]
@@ -148,10 +145,10 @@ def parse(overrides: list[str]) -> list[Override]:
     return [copy(each) for each in read if not isinstance(each, str)]
 
 
-# Cached: a run's overrides are asked for several times, and those of a sweep's jobs differ little.
+# Cached, because overrides are parsed several times and jobs of a sweep share most of them.
 @lru_cache(maxsize=4096)
 def _parse_one(text: str) -> Override | str:
-    """Parse one override; returns it, or what is wrong with it."""
+    """Parse one override; return it or its problem."""
     try:
         override = OverridesParser.create().parse_override(text)
         if not override.key_or_group:
@@ -159,13 +156,13 @@ def _parse_one(text: str) -> Override | str:
     except HydraException:
         return parse_problem(text)
     except (RecursionError, ValueError, ArithmeticError) as error:
-        # Of numbers and brackets beyond all measure.
+        # Huge numbers, or deeply nested brackets.
         return f"{text[:MAX_VALUE_LENGTH]}: cannot be read ({type(error).__name__})"
     return override
 
 
 def prepare(overrides: list[str]) -> list[str]:
-    """Overrides as Hydra takes them: some sections open to new keys, environments known, `module:Name` imported."""
+    """Return overrides for Hydra: open sections get `+`, environments are registered, `module:Name` is imported."""
     prepared = []
     for override in parse(overrides):
         text, key = override.input_line or "", override.key_or_group
@@ -183,22 +180,24 @@ def prepare(overrides: list[str]) -> list[str]:
 
 
 def named_modules(overrides: Sequence[str]) -> dict[str, str]:
-    """What overrides choose of the form module:Name, each with what it is of, env or algo; nothing is imported.
+    """Return the choices of the form module:Name with their group, env or algo; import nothing.
 
     Raises:
-        UserError: a text is no override.
+        UserError: a text is not an override.
     """
     found: dict[str, str] = {}
     for override in parse(list(overrides)):
         key = {"env.id": "env", "algo.name": "algo"}.get(override.key_or_group, override.key_or_group)
         if key in ("env", "algo") and not isinstance(override.value(), dict | list):
-            unescaped = (value.replace("\\", "") for value in _values(override))  # a sweep's are escaped
+            unescaped = (
+                value.replace("\\", "") for value in _values(override)
+            )  # values of a sweep are escaped
             found |= {value: key for value in unescaped if ":" in value}
     return found
 
 
 def named_imports(overrides: Sequence[str]) -> list[str]:
-    """Ids module:Id and functions of rewards that overrides name; nothing is imported. Raises as `named_modules`."""
+    """Return the ids module:Id and reward functions that overrides name; import nothing. Raises as `named_modules`."""
     functions = []
     for override in parse(list(overrides)):
         key = override.key_or_group.split(".")
@@ -208,14 +207,14 @@ def named_imports(overrides: Sequence[str]) -> list[str]:
             functions += _values(override) if key[-1] == "function" else []
             continue
         values: Any = override.value()
-        for name in reversed(key[1:]):  # as it would stand in the config
+        for name in reversed(key[1:]):  # as in the config
             values = {name: values}
         functions += user_functions(values.get("terms") if isinstance(values, dict) else None)
     return [*named_modules(overrides), *functions]
 
 
 def _values(override: Override) -> list[str]:
-    """The texts that an override stands for: one, or each element of a sweep over choices."""
+    """Return the values of an override as text: one, or each element of a sweep over choices."""
     if override.is_delete():
         return []
     value = override.value()
@@ -227,7 +226,7 @@ def _values(override: Override) -> list[str]:
         return [str(value)]
     try:
         ordered = override
-        if isinstance(value, RangeSweep):  # a shuffled one is made whole before its first value is given
+        if isinstance(value, RangeSweep):  # shuffling needs the whole list
             ordered = replace(override, _value=replace(value, shuffle=False))
         found = list(islice(ordered.sweep_string_iterator(), MAX_JOBS + 1))
         if len(found) <= MAX_JOBS:
@@ -246,10 +245,10 @@ def _values(override: Override) -> list[str]:
 
 
 def expand_sweep(overrides: list[str]) -> list[list[str]]:
-    """The overrides of each run of a sweep over lists and ranges of choices; one list where nothing sweeps.
+    """Return the overrides of each run of a sweep over lists and ranges; one list if nothing is swept.
 
     Raises:
-        UserError: they are no overrides, or too many runs.
+        UserError: an override is invalid, or there are too many runs.
     """
     axes = [
         [f"{(o.input_line or '').split('=', 1)[0]}={value}" for value in _values(o)]

@@ -1,4 +1,4 @@
-"""The page of `pgx train --help`: every key of the composed config with its value and its meaning, in 80 columns."""
+"""Documentation of config keys: the page of `pgx train --help`, and comments in configs/ and in dataclasses."""
 
 import ast
 import inspect
@@ -75,7 +75,7 @@ def _keys(prefix: str, values: Mapping[Any, Any], meanings: Mapping[str, str]) -
 
 
 def _meanings(section: str, chosen: Mapping[Any, Any]) -> dict[str, str]:
-    """The meaning of each key of a section: from the YAML file that sets it, else from the type that reads it."""
+    """Return the meaning of each key of a section: from its YAML file, else from its dataclass."""
     source = FIXED_SECTIONS.get(section) if section else TopLevelConfig
     found = {} if source is None else _nonempty(field_comments(source))
     below, name = "", str(chosen.get("name") or "none")
@@ -107,7 +107,7 @@ def _nonempty(meanings: Mapping[str, str]) -> dict[str, str]:
 
 
 def _yaml_text(value: Any) -> str:
-    """A value as a user types it."""
+    """Return a value as a user types it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list):
@@ -118,14 +118,14 @@ def _yaml_text(value: Any) -> str:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """What a YAML file says, every number as it is written there."""
+    """Return the values of a YAML file, with numbers as written."""
     read = yaml.load(path.read_text(), Loader=yaml.BaseLoader)
     assert isinstance(read, dict), path
     return read
 
 
 def dotted_items(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys with values, of mappings and of what is in them."""
+    """Yield dotted keys with values, of a mapping and of the mappings in it."""
     for key, value in values.items():
         yield prefix + str(key), value
         if isinstance(value, dict):
@@ -133,7 +133,7 @@ def dotted_items(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[
 
 
 def file_description(path: Path) -> str:
-    """The comment that a file begins with, without Hydra's directive and where the rest is to be found."""
+    """Return the first comment of a file, without Hydra's directive and references to other files."""
     lines: list[str] = []
     for line in path.read_text().splitlines():
         if not line.startswith("#"):
@@ -147,7 +147,7 @@ def file_description(path: Path) -> str:
 
 
 def key_comments(path: Path) -> dict[str, str]:
-    """The comment of each key of a YAML file: behind its value, else above it, but for what begins the file."""
+    """Return the comment of each key of a YAML file: after its value, else above it; not the first comment."""
     lines, found = path.read_text().splitlines(), {}
     beginning = next(number for number, line in enumerate(lines) if not line.startswith("#"))
     for key, first, last, column in _key_positions(yaml.compose(path.read_text()), ""):
@@ -162,7 +162,7 @@ def key_comments(path: Path) -> dict[str, str]:
 
 
 def _key_positions(node: Any, prefix: str) -> Iterator[tuple[str, int, int, int]]:
-    """For each key: its name, its line, and the line and column where its value ends (of a mapping: begins)."""
+    """Yield each key with its line, and the line and column where its value ends (for a mapping: begins)."""
     for name, value in node.value if isinstance(node, yaml.MappingNode) else []:
         key, line = prefix + name.value, name.start_mark.line
         flow = isinstance(value, yaml.ScalarNode) or value.flow_style
@@ -172,7 +172,7 @@ def _key_positions(node: Any, prefix: str) -> Iterator[tuple[str, int, int, int]
 
 
 def field_comments(source: type) -> dict[str, str]:
-    """The comment of each field of a dataclass: on its lines, else on those above it."""
+    """Return the comment of each field of a dataclass: on its lines, else above it."""
     text = textwrap.dedent(inspect.getsource(source))
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
     by_line = {t.start[0]: t.string.removeprefix("#").strip() for t in tokens if t.type == tokenize.COMMENT}

@@ -1,6 +1,6 @@
-"""Names of update rules: what is wrong with one, and what pgx has for those of other libraries.
+"""Names of update rules, and rules of users.
 
-Update rules of somebody's own: `algo=module:Class` takes its values from the YAML file beside the module.
+`algo=module:Class` names a user's rule; its values are in the YAML file next to its module.
 """
 
 import importlib
@@ -23,7 +23,7 @@ from pgx.core.schema import nearest
 
 _RULE_MEMBERS = ("discount", "uses", "metrics", "conflicts", "estimate", "update")
 
-# Other names for what pgx has: what to choose.
+# Names that other libraries use: what to choose in pgx.
 OTHER_RULE_NAMES = {
     "vpg": "algo=reinforce",
     "pg": "algo=reinforce",
@@ -43,7 +43,7 @@ VALUE_BASED_RULES = (
 
 
 def rule_hint(name: str) -> str:
-    """Return a clause for a message about a name that is no rule: what to choose, or why pgx does not have it."""
+    """Return a clause for a message about an unknown rule: what to choose, or why pgx does not have it."""
     plain = name.casefold().replace("-", "_")
     if plain in VALUE_BASED_RULES:
         return f"; {plain} is not one of the policy-gradient rules of pgx, which `pgx algos` lists"
@@ -53,7 +53,7 @@ def rule_hint(name: str) -> str:
 
 
 def rule_problem(name: str) -> str | None:
-    """What is wrong with a rule's name, in words; None: there is such a rule. Imports the module that it names."""
+    """Return the problem with the name of a rule; None if it is valid. Import the module that it names."""
     module_name, colon, class_name = name.rpartition(":")
     if not colon:
         return None if name in rules() else f"no rule '{name}'{rule_hint(name)}"
@@ -63,7 +63,7 @@ def rule_problem(name: str) -> str | None:
         offered = vars(importlib.import_module(module_name))
         hint = hidden_file(module_name) or nearest(class_name, offered)
         return f"module '{module_name}' was imported and has no class '{class_name}'{hint}"
-    except (Exception, SystemExit) as error:  # whatever a module of the user's raises
+    except (Exception, SystemExit) as error:  # a user's module may raise anything
         said = f"{type(error).__name__}: {error}{hidden_file(module_name)}"
         return f"module '{module_name}' cannot be imported: {said}"
     fields = getattr(own, "__dataclass_fields__", {})
@@ -73,7 +73,7 @@ def rule_problem(name: str) -> str | None:
 
 
 def own_rule_problem(name: str) -> str | None:
-    """What is wrong with a rule `module:Class` or with its file of values; None: both are there. Imports the module."""
+    """Return the problem with a rule `module:Class` or its YAML file; None if both are valid. Import the module."""
     if problem := rule_problem(name):
         return f"algo={name}: {problem}"
     path = _values_file(name)
@@ -89,7 +89,7 @@ def own_rule_problem(name: str) -> str | None:
 
 
 def own_values(name: str) -> Mapping[str, Any]:
-    """What the file of a rule `module:Class` sets; nothing where the module was not imported."""
+    """Return the values in the YAML file of a rule `module:Class`; empty if the module was not imported."""
     if name.rpartition(":")[0] not in sys.modules:
         return {}
     written = OmegaConf.to_container(OmegaConf.load(_values_file(name)), resolve=False)
@@ -99,11 +99,11 @@ def own_values(name: str) -> Mapping[str, Any]:
 
 
 def register_rule(name: str) -> None:
-    """Let `algo=` take a rule `module:Class` whose module was imported."""
-    # As in the files of configs/algo, what the file sets may be anywhere in the config.
+    """Register a rule `module:Class` whose module was imported, for `algo=`."""
+    # As in configs/algo, the file may set values of all sections.
     ConfigStore.instance().store(group="algo", name=name, node=dict(own_values(name)), package="_global_")
 
 
 def _values_file(name: str) -> Path:
-    """my_rule.yaml beside my_rule.py; in a package, beside the module."""
+    """Return the YAML file next to the module of a rule: my_rule.yaml for my_rule.py."""
     return Path(sys.modules[name.rpartition(":")[0]].__file__ or "").with_suffix(".yaml")

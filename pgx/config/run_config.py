@@ -1,7 +1,4 @@
-"""The sections of a config whose keys never vary, as types. The others take the signature of what they name.
-
-Sections of a config whose `name` chooses from a registry.
-"""
+"""Typed config of a run: the dataclass of each section, and the registries of sections with a `name`."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -84,7 +81,7 @@ class LoggerConfig:
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """A search for hyperparameters: what `sweep=NAME` chooses. Each trial is one run."""
+    """Hyperparameter search (`sweep=NAME`). Each trial is one run."""
 
     overrides: list[str]  # what every trial is, as on the command line, which beats these
     space: dict[
@@ -105,7 +102,7 @@ class SearchConfig:
 
 @dataclass(frozen=True)
 class SyncConfig:
-    """All environments in lock step, in this process."""
+    """Environments that step together in this process."""
 
     rollout_steps: Count  # T, per environment
     lag: Index  # updates that the acting policy is behind the learning one
@@ -113,7 +110,7 @@ class SyncConfig:
 
 @dataclass(frozen=True)
 class EpisodesConfig:
-    """Whole episodes, every rollout from fresh starts."""
+    """Rollouts of whole episodes."""
 
     episodes_per_env: Count  # of each environment, in a rollout
     max_episode_steps: Count  # environment steps after which an episode is truncated
@@ -202,7 +199,7 @@ def make_spec(section: str, values: Mapping[str, Any]) -> Any:
 
 @dataclass(frozen=True)
 class ChosenNames:
-    """Names by which the sections of a config were chosen; null: none was."""
+    """Names of the choices of sections; None: no choice."""
 
     algo: str
     policy: str
@@ -214,14 +211,14 @@ class ChosenNames:
 
 @dataclass(frozen=True)
 class RunConfig(TopLevelConfig):
-    """A valid config of one run. `validate` makes it; nothing checks it again.
+    """Valid config of one run. `validate` makes it; nothing checks it again.
 
     Args:
-        algo: the update rule.
-        policy, critic, optimizer, critic_optimizer: their specs.
-        runner: the section of the rollout source, an instance of its dataclass.
-        names: what the sections were chosen by.
-        values: all values as nested plain data, for config.yaml and for tables of hyperparameters.
+        algo: update rule.
+        policy, critic, optimizer, critic_optimizer: specs.
+        runner: section of the rollout source, an instance of its dataclass.
+        names: names of the choices.
+        values: all values as nested plain data, for config.yaml and tables of hyperparameters.
     """
 
     env: EnvConfig
@@ -240,7 +237,7 @@ class RunConfig(TopLevelConfig):
 
 
 def to_run_config(values: Mapping[str, Any]) -> RunConfig:
-    """Return the typed form of values that agree with the types and ranges of their keys."""
+    """Return the typed form of values that `value_problems` accepts."""
     chosen = {section: values[section]["name"] for section in ("algo", *NAMED_SECTIONS)}
     return RunConfig(
         **{key: values[key] for key in parameter_types(TopLevelConfig)},
@@ -269,7 +266,7 @@ def with_values(config: RunConfig, changed: Mapping[str, Any]) -> RunConfig:
 
 
 def _without_name(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a section besides the name that chose it."""
+    """Return the values of a section except its name."""
     return {key: value for key, value in section.items() if key != "name"}
 
 

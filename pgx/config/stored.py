@@ -1,10 +1,6 @@
-"""A run's config, read back from its folder as data: whoever wrote the file, nothing in it is carried out.
+"""Stored configs: reading them as plain data, the imports that they need, and commands for them.
 
-Code that is not part of pgx and that a run of a config would import.
-
-What a file that somebody else wrote would have pgx import or join, which is the user's to allow: --trust.
-
-Commands of pgx as printed text. Every command that pgx prints is formed here, so that it works when pasted.
+A config file may come from somebody else. Reading it runs nothing; imports need --trust.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,10 +18,10 @@ from pgx.core.text import shell_command
 from pgx.envs.rewards.spec import user_functions
 
 CONFIG = "config.yaml"
-MAX_CONFIG_BYTES = 1_000_000  # bytes of a config; one of pgx's has some thousand
+MAX_CONFIG_BYTES = 1_000_000  # configs of pgx have a few thousand
 _MAX_DEPTH = 50  # sections within sections
 
-# Keys that configs of earlier versions lack, with the value that a run of such a config takes.
+# Keys that configs of earlier versions lack, with the value for their runs.
 ADDED_KEYS: dict[str, dict[str, Any]] = {
     "env": {"normalizer_warmup_steps": 0},
     "trainer": {"eval_max_steps": 30_000},
@@ -38,7 +34,7 @@ ADDED_KEYS_OF_CHOICES: dict[tuple[str, str], dict[str, Any]] = {  # of one choic
 # Keys of earlier versions by their present names, dotted.
 RENAMED_KEYS = {"trainer.write_patience": "trainer.disk_retry_seconds"}
 
-# Tags construct objects, aliases let a file of a page become more than memory holds, and pgx writes neither.
+# Tags construct objects, and aliases can expand a small file beyond all memory; pgx writes neither.
 _FORBIDDEN_TOKENS = (yaml.TagToken, yaml.AnchorToken, yaml.AliasToken, yaml.DirectiveToken)
 _OPENS = (
     yaml.FlowSequenceStartToken,
@@ -50,10 +46,10 @@ _CLOSES = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndTok
 
 
 def read_config(path: Path) -> DictConfig:
-    """The config in a file, which is plain values: no reference, no resolver, no YAML tag.
+    """Return the config of a file, which contains plain values only: no references, resolvers or YAML tags.
 
     Raises:
-        UserError: it cannot be read, or there is more than values in it.
+        UserError: the file cannot be read, or contains more than plain values.
     """
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
@@ -90,7 +86,7 @@ def read_config(path: Path) -> DictConfig:
 
 
 def _rename(cfg: DictConfig, old: str, new: str) -> None:
-    """Move the value of a key to another key of the same section, where it stays in its place."""
+    """Rename a key within its section, keeping its position."""
     section, _, old_name = old.rpartition(".")
     new_name = new.rpartition(".")[2]
     if old_name in cfg[section]:
@@ -115,7 +111,7 @@ def current_override(override: str) -> str:
 
 
 def _refuse_non_data(path: Path) -> None:
-    """Look at a file's marks without making anything of them."""
+    """Refuse YAML tags and aliases, without constructing anything."""
     depth = 0
     for token in yaml.scan(path.read_text(encoding="utf-8")):
         depth += isinstance(token, _OPENS) - isinstance(token, _CLOSES)
@@ -127,7 +123,7 @@ def _refuse_non_data(path: Path) -> None:
 
 
 def _references(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Keys and texts of what OmegaConf would resolve."""
+    """Yield the keys and texts that OmegaConf would resolve."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _references(inner, f"{key}.{name}" if key else str(name))
@@ -138,17 +134,17 @@ def _references(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield key, value
 
 
-# They make an environment of another library, which is named in their keywords, module and all.
+# Adapters to other libraries, whose keywords name the module of the environment.
 ADAPTERS = frozenset({"GymV21Environment-v0", "GymV26Environment-v0"})
 
 
 class ExternalImport(NamedTuple):
-    """A value of a config that makes pgx import a module.
+    """Value of a config that makes pgx import a module.
 
     Args:
         key: of the config, e.g. env.id.
         value: e.g. my_module:MyEnv-v0.
-        module: what would be imported; None: whatever env.kwargs name.
+        module: to import; None: named in env.kwargs.
     """
 
     key: str
@@ -157,7 +153,7 @@ class ExternalImport(NamedTuple):
 
 
 def external_imports(config: Mapping[str, Any]) -> Iterator[ExternalImport]:
-    """Yield the environment, rule and reward functions of a config that are not pgx's.
+    """Yield the environment, rule and reward functions of a config that are not part of pgx.
 
     Args:
         config: plain values; sections may be missing.
@@ -183,14 +179,12 @@ def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def import_warnings(cfg: DictConfig, source: Path, named: Collection[str]) -> list[str]:
-    """A line for what a run of a config would import: the modules of its environment, its rule and its reward,
-    where they are not pgx's.
+    """Return a line for each module that a run with a config would import and that is not part of pgx.
 
     Args:
         cfg: of the run.
-        source: the file that it stands in.
-        named: environments, rules (module:Name) and functions of rewards that the user has named,
-            which need not be told.
+        source: file of the config.
+        named: environments, rules (module:Name) and reward functions that the user named; these are left out.
     """
     values = {
         "env": {"id": OmegaConf.select(cfg, "env.id")},
@@ -207,32 +201,33 @@ def import_warnings(cfg: DictConfig, source: Path, named: Collection[str]) -> li
 
 
 def cluster_warnings(cfg: DictConfig, source: Path) -> list[str]:
-    """A line for the Ray cluster that training with a config would join: what a cluster answers is unpickled."""
+    """Return a line for the Ray cluster that training with a config would join: its answers are unpickled."""
     address = OmegaConf.select(cfg, "runner.address")
     return [] if address is None else [f"{source}: runner.address={address} would join that Ray cluster"]
 
 
 def refuse_untrusted(lines: Sequence[str], trust: bool) -> None:
-    """Refuse what files would have pgx do, unless the user said that they may.
+    """Refuse actions that files of somebody else ask for, unless the user allowed them.
 
     Args:
         lines: from the functions above.
         trust: --trust was given.
 
     Raises:
-        UserError: the lines, each with what allows it.
+        UserError: the lines, each with the option that allows it.
     """
     if lines and not trust:
         raise UserError(*(f"{line}, which you have not named yourself; --trust allows it" for line in lines))
 
 
 def pgx_command(*words: str | Path, of: Path | None = None) -> str:
-    """Return a command of pgx as a shell takes it, for example `pgx eval outputs/run --trust`.
+    """Return a command of pgx for a shell, for example `pgx eval outputs/run --trust`.
 
     Args:
         words: after `pgx`.
-        of: folder with the `config.yaml` that the command reads, a run's or a post-mortem's. `--trust` is appended
-            where this config would import modules that are not pgx's, or join a Ray cluster to train.
+        of: folder whose `config.yaml` the command reads, of a run or a post-mortem. `--trust` is appended if this
+        config
+            imports modules that are not part of pgx, or joins a Ray cluster to train.
     """
     trusted = of is not None and _needs_trust(str(words[0]), _config(of))
     return shell_command(*words, *(["--trust"] if trusted else []))
@@ -245,7 +240,7 @@ def _needs_trust(command_name: str, config: Mapping[str, Any]) -> bool:
 
 
 def _config(folder: Path) -> Mapping[str, Any]:
-    """Read a config to look up what it names; a missing or damaged one is empty, and the command itself reports it."""
+    """Read a config to find what it names; empty if it is missing or damaged, which the command itself reports."""
     path = folder / "config.yaml"
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:

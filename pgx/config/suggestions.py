@@ -1,6 +1,6 @@
-"""Names that other libraries have for the keys of pgx's config, and the keys that an unknown one probably means.
+"""Suggestions for unknown keys, including names of other libraries, and overrides in Hydra's grammar.
 
-Overrides as people type them, rewritten to Hydra's grammar where the type of the key decides what is meant.
+The type of a key decides how a typed value is rewritten.
 """
 
 import re
@@ -22,7 +22,7 @@ from pgx.config.run_config import FIXED_SECTIONS, NAMED_SECTIONS, SearchConfig, 
 from pgx.core.paths import config_groups
 from pgx.core.schema import INT_LIMIT, describe_type, most_similar, parameter_types
 
-# A name of Stable-Baselines3, its contrib package, its zoo or CleanRL: keys of pgx, or a group to choose from.
+# Names in Stable-Baselines3, its contrib package, its zoo or CleanRL: keys of pgx, or a group to choose from.
 ALIASES: dict[str, tuple[str, ...]] = {
     # the run
     "total_timesteps": ("trainer.total_steps",),
@@ -83,7 +83,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "cg_damping": ("algo.damping",),
     "line_search_max_iter": ("algo.line_search_steps",),
     "line_search_shrinking_factor": ("algo.line_search_shrink",),
-    # optimizers and networks; the critic has a network and an optimizer of its own in place of a weight of its loss
+    # optimizers and networks; the critic has its own network and optimizer instead of a loss coefficient
     "learning_rate": ("optimizer.learning_rate", "critic_optimizer.learning_rate"),
     "lr": ("optimizer.learning_rate", "critic_optimizer.learning_rate"),
     "vf_coef": ("critic_optimizer.learning_rate",),
@@ -102,11 +102,11 @@ ALIASES: dict[str, tuple[str, ...]] = {
 
 
 def key_hint(key: str, known: Mapping[str, Any]) -> str:
-    """Return a clause for a message about an unknown key: the key that it probably means, or an empty text.
+    """Return a clause for a message about an unknown key: the key that was probably meant, or an empty text.
 
     Args:
         key: dotted, as the user typed it.
-        known: the config, nested, with the choices that the user made.
+        known: the config, nested, with the user's choices.
     """
     *path, leaf = key.split(".")
     plain = leaf.replace("-", "_").casefold()
@@ -155,7 +155,7 @@ def _dotted_keys(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _choices_having(key: str, known: Mapping[str, Any]) -> str:
-    """Which choices have a key that the chosen one lacks."""
+    """Return the choices that have a key which the chosen one lacks."""
     section, _, leaf = key.partition(".")
     if section == "algo":
         having = [name for name in rules() if leaf in parameter_types(rule(name))]
@@ -180,13 +180,13 @@ _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
 
 
 def to_hydra_grammar(text: str) -> str:
-    """Return an override in Hydra's grammar; one that needs no change, or that no rule covers, as it is.
+    """Return an override in Hydra's grammar; other overrides are returned unchanged.
 
     - `run_dir=~/x`: paths that begin with `~` are expanded.
-    - `label=x y`, `run_dir=o/a=b`, `label=1`: the value of a key whose type is a text is quoted where Hydra would not
-      read it as this text. Quotes, `null`, `${...}` and sweeps (`label=a,b`) keep their meaning.
-    - `env.kwargs.url=http://x/?a=b`: quoted where Hydra cannot read it.
-    - `trainer.total_steps=1e4`: a float without a fraction becomes a whole number where the key takes no floats.
+    - `label=x y`, `run_dir=o/a=b`, `label=1`: text values are quoted if Hydra would not read them as this text. Quotes,
+      `null`, `${...}` and sweeps (`label=a,b`) keep their meaning.
+    - `env.kwargs.url=http://x/?a=b`: quoted if Hydra cannot read it.
+    - `trainer.total_steps=1e4`: a float without a fraction becomes an integer if the key takes no floats.
     """
     typed, equals, value = text.partition("=")
     key = typed.lstrip("+")
@@ -207,12 +207,12 @@ def to_hydra_grammar(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text as the value of an override, whatever characters it has."""
+    """Return a text as the value of an override, quoted for Hydra."""
     return QuotedString(text, Quote.single).with_quotes()
 
 
 def parse_problem(text: str) -> str:
-    """Return what is wrong with an override that Hydra cannot read, and what to type."""
+    """Return the problem with an override that Hydra cannot read, and the fix."""
     key, equals, value = text.partition("=")
     shown = text if text.strip() and text.isprintable() else repr(text)
     if not equals or not key.strip():
@@ -238,12 +238,12 @@ def parse_problem(text: str) -> str:
 
 
 def _without_spare_commas(value: str) -> str:
-    """Remove the commas that no value follows or precedes."""
+    """Remove commas without a value before or after them."""
     return re.sub(r",(\s*,)+", ",", value).strip(", ")
 
 
 def _expected(key: str) -> str:
-    """What a key takes, in words; an empty text where it takes a text, or is unknown."""
+    """Return the type of a key in words; empty for text and unknown keys."""
     if key in config_groups():
         return "the name of one choice"
     kinds = _types_of(key)
@@ -251,13 +251,13 @@ def _expected(key: str) -> str:
 
 
 def whole_list_hint(key: str, value: object) -> str:
-    """What to type instead of setting one element of a list."""
+    """Return the override that sets a whole list, for one that sets an element."""
     return f"type the whole list, e.g. {shlex.quote(f'{key}=[{value},{value}]')}"
 
 
 def _quoted_if_needed(value: str, is_path: bool) -> str:
     if is_path and (value == "~" or value.startswith("~/")):
-        with suppress(RuntimeError):  # no home: the path is relative, and is shown as such
+        with suppress(RuntimeError):  # without a home folder the path stays relative
             value = str(Path(value).expanduser())
     if value in ("", "null"):
         return value
@@ -271,7 +271,7 @@ def _quoted_if_needed(value: str, is_path: bool) -> str:
 
 
 def _parse_value(value: str) -> Any:
-    """The value as Hydra parses it; None: it cannot."""
+    """Return the value as Hydra parses it; None if it cannot."""
     with suppress(HydraException, RecursionError, ValueError, ArithmeticError):
         return _parser().parse_override(f"key={value}")
     return None
@@ -283,7 +283,7 @@ def _parser() -> OverridesParser:
 
 
 def _whole_number(value: str) -> int | None:
-    """The whole number that a float is written for; None: it is none, or is whole as it stands."""
+    """Return the integer that a float such as 1e4 stands for; None for other texts."""
     if not _NUMBER.fullmatch(value) or re.fullmatch(r"[+-]?[\d_]+", value):
         return None
     with suppress(InvalidOperation):
@@ -294,12 +294,12 @@ def _whole_number(value: str) -> int | None:
 
 
 def is_known_key(key: str) -> bool:
-    """Whether a dotted key is one of pgx's, with some choice of its section."""
+    """Return whether a dotted key exists for some choice of its section."""
     return bool(_types_of(key))
 
 
 def takes_text(key: str) -> bool:
-    """Whether every choice of its section takes a text for a dotted key, and nothing else but null."""
+    """Return whether a dotted key takes text, or null, with every choice of its section."""
     kinds = _types_of(key)
     return str in kinds and kinds <= {str, NoneType}
 
@@ -310,7 +310,7 @@ def _takes_whole_number(key: str) -> bool:
 
 
 def _types_of(key: str) -> frozenset[Any]:
-    """The plain types that a key takes, over all choices of its section; empty: unknown."""
+    """Return the plain types of a key over all choices of its section; empty for unknown keys."""
     return _types_by_key().get(key, frozenset())
 
 
@@ -335,7 +335,7 @@ def _types_by_key() -> dict[str, frozenset[Any]]:
 
 
 def _member_types(hint: Any) -> Iterator[Any]:
-    """The types that an annotation is made of: those of a union, without ranges; others as they are."""
+    """Return the member types of a union, without ranges; of another annotation, the type itself."""
     origin = get_origin(hint)
     if origin is Annotated:
         yield from _member_types(get_args(hint)[0])
@@ -347,7 +347,7 @@ def _member_types(hint: Any) -> Iterator[Any]:
 
 
 def one_line_message(error: Exception) -> str:
-    """Hydra's message on one line, without its hints about Hydra."""
+    """Return Hydra's message on one line, without its hints about Hydra."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     cause = [line.strip() for line in str(error.__cause__ or "").splitlines() if line.strip()]
     return " ".join(dict.fromkeys(line for line in lines + cause[:1] if "HYDRA_FULL_ERROR" not in line))

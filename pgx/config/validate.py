@@ -1,7 +1,4 @@
-"""The words of Hydra and OmegaConf, made fit for one message.
-
-Every value of a config against the type, range and meaning of what reads it, all problems at once.
-"""
+"""Validation of a composed or stored config, with one message for all problems."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -35,11 +32,11 @@ from pgx.rollouts.dataset_files import dataset_problem
 
 
 def validate(cfg: DictConfig, asked: Sequence[str] = ()) -> RunConfig:
-    """Check a config, and return it in its typed form.
+    """Check a config and return its typed form.
 
     Args:
-        cfg: as composed, or read from a run's folder.
-        asked: dotted keys that somebody set, which a run must read; values of pgx's own files need not be read.
+        cfg: composed, or read from the folder of a run.
+        asked: dotted keys that the user set, which the run must use; values of pgx's own files may be unused.
 
     Raises:
         UserError: naming every problem: what, where, what was expected, the nearest valid choice.
@@ -63,10 +60,10 @@ def problems_of(cfg: DictConfig, asked: Sequence[str] = ()) -> list[str]:
 
 
 def check_inputs(config: RunConfig) -> None:
-    """Refuse a run whose data or optional packages are missing. Evaluation of a run needs neither.
+    """Refuse a run whose dataset or optional packages are missing. Evaluation needs neither.
 
     Raises:
-        UserError: what is wrong with the dataset's folder, or which optional package is missing.
+        UserError: the problem with the dataset, or the missing package.
     """
     if config.logger.wandb is not None:
         require(f"logger.wandb={config.logger.wandb}", "wandb")
@@ -82,7 +79,7 @@ def check_inputs(config: RunConfig) -> None:
 
 
 def check_ranks(config: RunConfig, size: int) -> None:
-    """Refuse a valid config that so many ranks cannot train together.
+    """Refuse a valid config that this number of ranks cannot train.
 
     Raises:
         UserError: naming every reason.
@@ -92,10 +89,10 @@ def check_ranks(config: RunConfig, size: int) -> None:
 
 
 def plain_values(cfg: DictConfig) -> dict[str, Any]:
-    """The values of a run, references resolved.
+    """Return the values of a run with references resolved.
 
-    What an algo file sets for the optimizer or the runner that it expects is left out where another one was chosen
-    that has no such key; a value that was not the algo file's stays, to be refused as unknown.
+    The file of a rule sets values of the optimizer and runner that it prefers. If another one is chosen that lacks such
+    a key, the value is dropped; a value from elsewhere is kept, so that it is refused as unknown.
 
     Raises:
         OmegaConfBaseException: a value is missing, or refers to nothing.
@@ -103,7 +100,7 @@ def plain_values(cfg: DictConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
     values: dict[str, Any] = {str(key): value for key, value in plain.items() if key != "hydra"}
-    # A file that sets what is around another file's rule, as algo=impala does, has the run bear its name.
+    # Files that use the rule of another file, such as algo=impala, set the label.
     preferred: dict[str, dict[str, Any]] = {}
     for name in (OmegaConf.select(cfg, "algo.name"), values.get("label")):
         wanted = own_values(str(name)) if ":" in str(name) else _preferences(str(name))
@@ -122,7 +119,7 @@ def plain_values(cfg: DictConfig) -> dict[str, Any]:
 
 @cache
 def _preferences(name: str) -> Mapping[str, Any]:
-    """What the file of a rule sets, in its own section and in others."""
+    """Return the values in the file of a rule, of its own section and of others."""
     if name not in config_choices("algo"):
         return {}
     written = OmegaConf.to_container(OmegaConf.load(config_dir() / "algo" / f"{name}.yaml"), resolve=False)
@@ -131,7 +128,7 @@ def _preferences(name: str) -> Mapping[str, Any]:
 
 
 def value_problems(cfg: DictConfig) -> list[str]:
-    """What is wrong with keys and values, each looked at by itself."""
+    """Return the problems of single keys and values."""
     try:
         values = plain_values(cfg)
     except OmegaConfBaseException as error:

@@ -149,7 +149,7 @@ class Normalizer(Protocol):
 
     @property
     def normalize_fn(self) -> Callable[[Tensor], Tensor]:
-        """The map: a dataclass of numbers and of tensors, which change in place with the statistics."""
+        """Return the map: a dataclass of numbers and tensors, which change in place with the statistics."""
         ...
 
     @property

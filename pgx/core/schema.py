@@ -1,7 +1,7 @@
-"""Types with ranges, and the check of plain values against a signature.
+"""Types with ranges, and checks of plain values against them.
 
-A hyperparameter states its range in its type (`max_kl: Positive`). The same statement checks a value that
-comes from a config and one that is passed in Python, and every violation is reported, not the first alone.
+A hyperparameter states its range in its type (`max_kl: Positive`). The same type checks values of configs and values
+passed in Python, and all violations are reported.
 """
 
 import difflib
@@ -18,7 +18,7 @@ from pgx.core.defaults import fill_defaults
 
 @dataclass(frozen=True)
 class Range:
-    """An interval of numbers: `low` and `high` belong to it unless `open_low` or `open_high` is set."""
+    """Interval of numbers; `low` and `high` belong to it unless `open_low` or `open_high` is set."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -70,7 +70,7 @@ def most_similar(word: str, choices: Iterable[str]) -> str | None:
 
 
 def _one_slip(one: str, other: str) -> bool:
-    """Whether the words differ by one character added, removed or replaced, or by two neighbours swapped."""
+    """Return whether two words differ by one added, removed or replaced character, or by two swapped neighbors."""
     while one and other and one[0] == other[0]:
         one, other = one[1:], other[1:]
     while one and other and one[-1] == other[-1]:
@@ -93,7 +93,7 @@ def parameter_types(target: Callable[..., Any]) -> dict[str, Any]:
 
 
 def describe_type(expected: Any) -> str:
-    """An annotation in words: `a number > 0`, `one of adam, sgd`, `a list of whole numbers >= 1 or null`."""
+    """Return an annotation in words: `a number > 0`, `one of adam, sgd`, `a list, each a whole number >= 1 or null`."""
     origin, args = get_origin(expected), get_args(expected)
     if origin is Annotated:
         ranges = " ".join(str(a) for a in args[1:] if isinstance(a, Range))
@@ -117,7 +117,7 @@ def describe_type(expected: Any) -> str:
 
 
 def matches_type(value: Any, expected: Any) -> bool:
-    """Whether a plain value (number, text, list, mapping, None) agrees with an annotation and its ranges."""
+    """Return whether a plain value (number, text, list, mapping, None) fits an annotation and its ranges."""
     origin, args = get_origin(expected), get_args(expected)
     if expected is Any:
         return True
@@ -145,7 +145,7 @@ def matches_type(value: Any, expected: Any) -> bool:
 
 
 def problems(where: str, expected: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
-    """Every way in which `values` disagrees with `expected`: unknown keys, missing keys, types, ranges."""
+    """Return all disagreements of `values` with `expected`: unknown keys, missing keys, types, ranges."""
     prefix = f"{where}." if where else ""
     found = [f"{prefix}{key}: unknown key{nearest(key, expected)}" for key in values if key not in expected]
     found += [
@@ -162,7 +162,7 @@ def problems(where: str, expected: Mapping[str, Any], values: Mapping[str, Any])
 
 
 def format_value(value: Any) -> str:
-    """A value as YAML writes it, which is where the user wrote it; of a very long one, the beginning."""
+    """Return a value as YAML writes it; a very long one is cut."""
     if value is None:
         return "null"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= INT_LIMIT:

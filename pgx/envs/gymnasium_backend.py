@@ -224,7 +224,7 @@ class GymnasiumVector:
 
     @property
     def first_env(self) -> GymEnv:
-        """The first environment, to render or inspect it."""
+        """Return the first environment, to render or inspect it."""
         return self._envs[0]
 
     def _set_action_mask(self, infos: Sequence[dict[str, Any]], ended: Mask, call: str) -> None:

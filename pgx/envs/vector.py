@@ -65,12 +65,12 @@ class VectorEnv(Protocol):
 
     @property
     def action_mask(self) -> NDArray[np.bool_] | None:
-        """[N, K] allowed actions of the next step; None: no environment has a mask."""
+        """Return the allowed actions of the next step [N, K]; None: no environment has a mask."""
         ...
 
     @property
     def success(self) -> NDArray[np.int8] | None:
-        """[N] success reported by the last step: 1, 0, or -1 if not reported; None: no environment reported it."""
+        """Return the success of the last step [N]: 1, 0, or -1 if not reported; None: no environment reported it."""
         ...
 
     def reset(self, seed: int) -> AnyArray:
@@ -96,7 +96,7 @@ class SignalEnv(VectorEnv, Protocol):
 
     @property
     def signals(self) -> Signals:
-        """[N, ...] each, of the last step, by the requested names."""
+        """Return the requested signals of the last step by name, each [N, ...]."""
         ...
 
 

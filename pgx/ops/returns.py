@@ -84,7 +84,7 @@ def n_step_returns(
     discount: float | Tensor,
     n: int,
 ) -> Tensor:
-    """n-step returns: at most n rewards, then the value of the critic.
+    """Compute n-step returns: at most n rewards, then the value of the critic.
 
     G_t = r_t + γ r_{t+1} + ... + γ^{m-1} r_{t+m-1} + γ^m V(s_{t+m}), where m = n unless the episode or the
     rollout ends earlier. n = 1 is the TD target; n >= T equals `discounted_returns`.

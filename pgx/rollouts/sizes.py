@@ -19,7 +19,7 @@ class ActorSizes:
 
     @property
     def envs_per_actor(self) -> int:
-        """n, environments of an actor."""
+        """Return n, the environments of an actor."""
         return self.num_envs // self.workers
 
 

@@ -207,7 +207,7 @@ class Worker:
 
     @property
     def steps_left(self) -> bool:
-        """Whether the workers together are below the step limit."""
+        """Return whether the workers together are below the step limit."""
         return int(self.shared.steps.sum()) < int(self.shared.limit)
 
     def warm_up(self, steps: int) -> Update:

@@ -97,7 +97,7 @@ class TrainingLoop(Protocol):
 
     @property
     def can_roll_back(self) -> bool:
-        """Whether an unfinished iteration can be abandoned and undone."""
+        """Return whether an unfinished iteration can be abandoned and undone."""
         ...
 
     def roll_back(self, counters: Counters) -> int:

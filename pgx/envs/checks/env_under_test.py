@@ -280,7 +280,7 @@ class EnvUnderTest:
 
     @cached_property
     def env_or_problem(self) -> GymEnv | str:
-        """The environment, or why it cannot be created."""
+        """Return the environment, or why it cannot be created."""
         try:
             if self.request.pickled_env is not None:
                 unpickle_env(self.request.id, self.request.pickled_env)
@@ -308,7 +308,7 @@ class EnvUnderTest:
 
     @cached_property
     def specs_or_problem(self) -> EnvSpaces | str:
-        """The specs of its spaces, or why no policy supports them."""
+        """Return the specs of the spaces, or why no policy supports them."""
         try:
             with suppressed_warnings():
                 obs, _ = spaces.observation_spec(self.request.id, self.env.observation_space)
@@ -330,7 +330,7 @@ class EnvUnderTest:
 
     @property
     def nonempty_trace(self) -> EpisodeTrace:
-        """The trace, with at least one output."""
+        """Return the trace, which has at least one output."""
         if not self.trace.outputs:
             raise Inconclusive("there was no observation")
         return self.trace
@@ -343,12 +343,12 @@ class EnvUnderTest:
 
     @property
     def fails_on_steps(self) -> bool:
-        """Whether the trace was recorded and an error stopped it."""
+        """Return whether the trace was recorded and an error stopped it."""
         return "trace" in self.__dict__ and bool(self.trace.error)
 
     @cached_property
     def choice(self) -> BackendChoice:
-        """The backend that a run would use."""
+        """Return the backend that a run would use."""
         request = self.request
         return choose_backend(
             request.id, request.backend, request.kwargs, request.num_envs, request.num_threads, NO_SHAPING

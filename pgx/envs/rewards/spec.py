@@ -26,7 +26,7 @@ class RewardSpec:
 
     @property
     def is_shaped(self) -> bool:
-        """Whether it differs from the environment's own reward."""
+        """Return whether the reward differs from the environment's own."""
         return self.environment != 1.0 or any(values["weight"] for values in self.terms.values())
 
 
