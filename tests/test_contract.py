@@ -73,7 +73,7 @@ def test_the_first_ratio_is_one(make: Make, name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_where_the_schedule_ends_the_rates_are_zero_and_the_optimizers_move_nothing(
+def test_at_the_end_of_the_schedule_rates_are_zero_and_optimizers_change_nothing(
     make: Make, name: str
 ) -> None:
     """A rule that anneals too late, for another progress, or not at all changes parameters here."""

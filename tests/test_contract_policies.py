@@ -117,7 +117,7 @@ def test_a_policy_that_a_rule_cannot_take_is_refused_before_any_environment_exis
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_does_not_fit_is_refused_before_any_environment_exists(
+def test_incompatible_policies_are_refused_before_any_environment_exists(
     make: Make, overrides: list[str], key: str
 ) -> None:
     with pytest.raises(UserError, match=key) as refusal:

@@ -42,7 +42,7 @@ def minibatch_steps(rows: int) -> int:
     return EPOCHS * max(1, round(rows / MINIBATCH))
 
 
-def test_networks_are_evaluated_no_more_often_than_the_rule_says(make: Make) -> None:
+def test_networks_are_evaluated_no_more_often_than_the_rule_needs(make: Make) -> None:
     trainer = make(*PPO, "trainer.compile=false")
     calls: Counter[str] = Counter()
     counted(trainer.agent.policy, calls, "policy")

@@ -57,7 +57,7 @@ def within_errors(samples: Tensor, expected: Tensor, errors: float = 4.0) -> Non
 # --- decision processes ---
 
 
-def test_chain_moves_where_it_says_and_slips_the_other_way() -> None:
+def test_chain_moves_as_chosen_and_slips_the_other_way() -> None:
     mdp = chain(4, slip=0.25, step_reward=-0.5)
     left, right = mdp.transition[1]
     close(left, torch.tensor([0.75, 0, 0.25, 0], dtype=torch.float64))

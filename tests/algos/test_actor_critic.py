@@ -380,7 +380,7 @@ def test_from_nothing_the_critic_learns_the_exact_v_and_q_of_the_policy(target: 
         (["algo.n_steps=5"], r"algo\.n_steps, algo\.gae_lambda: .* got n_steps=5 and gae_lambda=0\.95"),
     ],
 )
-def test_what_is_left_unread_or_missing_is_refused(make: Make, overrides: list[str], message: str) -> None:
+def test_unused_and_missing_values_are_refused(make: Make, overrides: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         make("algo=actor_critic", "env=CartPole-v1", *overrides)
 

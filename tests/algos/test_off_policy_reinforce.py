@@ -329,7 +329,7 @@ def test_rows_past_an_episode_s_end_and_the_place_of_an_episode_change_nothing(
         assert torch.allclose(estimated(algorithm, theta, other), expected, rtol=1e-10, atol=1e-12)
 
 
-def test_a_step_follows_the_estimate_and_the_next_one_weighs_anew() -> None:
+def test_a_step_follows_the_estimate_and_the_next_step_recomputes_weights() -> None:
     theta, rollout = logits(0), sampled(logits(1), 30, seed=7)
     once, _ = updated(rule(), theta, rollout, rate=0.1)
     assert torch.allclose(once - theta, 0.1 * estimated(rule(), theta, rollout), rtol=1e-9)

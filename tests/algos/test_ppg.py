@@ -284,7 +284,7 @@ def test_the_joint_loss_is_that_of_the_definition_away_from_the_old_policy(make:
 
 
 @pytest.mark.parametrize("env", [*ENVS, "env=FrozenLake-v1"])
-def test_a_phase_keeps_its_rows_learns_from_all_of_them_and_forgets_them(make: Make, env: str) -> None:
+def test_a_phase_stores_its_rows_learns_from_all_and_drops_them(make: Make, env: str) -> None:
     trainer = make(*FEW, env, "algo.policy_iterations=3")
     learned: list[tuple[Observations, Tensor]] = []
     auxiliary = trainer.algorithm._auxiliary_phase
@@ -411,7 +411,7 @@ def test_networks_that_do_not_fit_are_refused(make: Make) -> None:
             make(*wrong, "env=CartPole-v1")
 
 
-def test_what_does_not_divide_or_is_recurrent_is_refused_with_the_arithmetic(make: Make) -> None:
+def test_indivisible_batches_and_recurrent_policies_are_refused_with_the_arithmetic(make: Make) -> None:
     rule = make("algo=ppg", "env=CartPole-v1", "algo.policy_iterations=3").algorithm
     rule.minibatch_size, rule.auxiliary_minibatch_size = 60, 500
     setting = Setting(rollout_steps=64, num_envs=4, policy="two_headed", critic="mlp", sequence_length=None)

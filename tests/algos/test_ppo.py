@@ -117,7 +117,7 @@ def test_learning_rates_fall_to_nothing_over_training(make: Make) -> None:
     assert torch.equal(flatten(trainer.agent.policy.parameters()), start)
 
 
-def test_advantages_are_normalised_over_what_the_config_says(make: Make) -> None:
+def test_advantages_are_normalized_over_the_configured_rows(make: Make) -> None:
     trainer = make("algo=ppo", "env=CartPole-v1", "algo.normalize_advantage=batch")
     _, batch = collected(trainer)
     assert float(batch.advantage.mean()) == pytest.approx(0, abs=1e-5)

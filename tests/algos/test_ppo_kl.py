@@ -239,7 +239,7 @@ def test_an_adapted_beta_is_saved_and_restored(make: Make) -> None:
     assert two.algorithm.update(two.agent, two.learner, rollout, 0.0)["beta"] == 0.5
 
 
-def test_advantages_are_normalised_over_what_the_config_says(make: Make) -> None:
+def test_advantages_are_normalized_over_the_configured_rows(make: Make) -> None:
     trainer = make(*small("ppo_kl"), "env=CartPole-v1", "algo.normalize_advantage=batch")
     _, batch = collected(trainer)
     assert float(batch.advantage.mean()) == pytest.approx(0, abs=1e-5)

@@ -256,9 +256,7 @@ def test_rows_that_are_no_data_change_nothing(weighting: str, baseline: str) -> 
 
 @pytest.mark.parametrize("baseline", BASELINES)
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
-def test_episodes_beside_each_other_or_one_after_the_other_give_one_step(
-    weighting: str, baseline: str
-) -> None:
+def test_parallel_and_successive_episodes_give_the_same_step(weighting: str, baseline: str) -> None:
     """A reset row, which is invalid, is between them."""
     rollout = sampled(12, seed=7)
     spacer = each_column(lambda x: torch.zeros_like(x[:1]), rollout)
@@ -387,7 +385,7 @@ def test_the_default_step_moves_the_policy_by_a_sane_kl(make: Make, env: str, un
     assert max(kl) < 5e-2 and sorted(kl)[3] > 1e-4
 
 
-def test_a_table_takes_longer_steps_than_a_network_unless_told_otherwise() -> None:
+def test_a_table_takes_longer_steps_than_a_network_by_default() -> None:
     def rate(*overrides: str) -> float:
         return float(composed("algo=reinforce", "env=FrozenLake-v1", *overrides).optimizer.learning_rate)
 

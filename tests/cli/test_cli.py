@@ -190,7 +190,7 @@ def test_train_help_shows_groups_and_keys_and_leaves_no_folder(tmp_path: Path) -
 @pytest.mark.parametrize(
     "overrides", [["algo=ppo", "env=CartPole-v1"], ["algo=npg", "policy=lstm"], ["algo=impala", "reward=hop"]]
 )
-def test_train_help_says_what_every_key_means_in_80_columns(command: Command, overrides: list[str]) -> None:
+def test_train_help_explains_every_key_in_80_columns(command: Command, overrides: list[str]) -> None:
     said = command("train", "--help", *overrides)
     assert said.code == 0 and said.err == ""
     lines = said.out.split("Keys: key=value")[1].splitlines()
@@ -356,7 +356,7 @@ def test_the_metrics_advance_by_environment_steps(run: Path) -> None:
     assert all({"health/kl", "health/entropy", "time/steps_per_second"} <= row.keys() for row in rows(run))
 
 
-def test_the_summary_says_how_it_ended(run: Path) -> None:
+def test_the_summary_has_the_status_of_the_run(run: Path) -> None:
     left = summary(run)
     assert left["status"] == "finished"
     assert left["error"] is None

@@ -110,7 +110,7 @@ def test_every_import_of_an_optional_package_is_in_the_table() -> None:
     [(package, arguments) for package, each in NEEDED_BY.items() for arguments in each],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
-def test_what_needs_a_package_says_so_once(
+def test_a_missing_package_is_reported_once(
     command: Command, absent: Absent, tmp_path: Path, package: str, arguments: list[str], broken: bool
 ) -> None:
     says = absent(package, broken)

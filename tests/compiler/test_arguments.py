@@ -75,7 +75,7 @@ def test_a_rule_of_another_value_has_another_description(change: dict[str, objec
     assert describe_arguments(ppo()._policy_loss) != describe_arguments(ppo(**change)._policy_loss)
 
 
-def test_methods_of_one_object_are_told_apart() -> None:
+def test_methods_of_one_object_have_different_descriptions() -> None:
     assert describe_arguments(ppo()._policy_loss) != describe_arguments(ppo()._critic_loss)
 
 
@@ -105,7 +105,7 @@ def test_the_make_of_a_network_counts() -> None:
 
 
 @pytest.mark.parametrize("what", [lambda x: x, object(), partial(max, object())])
-def test_what_has_no_description_says_so(what: Callable[..., object]) -> None:
+def test_arguments_without_a_description_raise(what: Callable[..., object]) -> None:
     with pytest.raises(NotDescribable):
         describe_arguments(what)
 

@@ -70,7 +70,7 @@ def operations(graph: GraphModule) -> list[str]:
     return [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
 
 
-def test_what_is_done_early_is_not_done_again() -> None:
+def test_the_early_part_is_computed_once() -> None:
     early, late, _ = partition(traced(layered), 1)
     assert "aten.tanh.default" in operations(early)
     assert "aten.tanh.default" not in operations(late)

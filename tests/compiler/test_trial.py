@@ -59,7 +59,7 @@ def test_a_compiler_that_works_is_tried_once(compiler: Path, tmp_path: Path) -> 
         ("pass", "does not work (exit code 0)"),
     ],
 )
-def test_a_compiler_that_does_not_work_says_why_and_is_tried_again(
+def test_a_broken_compiler_is_reported_with_the_reason_and_tried_again(
     compiler: Path, tmp_path: Path, body: str, says: str
 ) -> None:
     write(compiler, body)
@@ -86,7 +86,7 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_variable(compiler: Pa
     assert problem is not None and "set PGX_CACHE to a folder that can" in problem
 
 
-def test_auto_says_it_once_on_the_first_line_and_true_is_an_error(command: Command, compiler: Path) -> None:
+def test_auto_reports_it_on_the_first_line_and_true_is_an_error(command: Command, compiler: Path) -> None:
     write(compiler, "sys.exit(1)")
     said = command("train", *TINY)
     assert said.code == 0 and said.err == "" and said.out.count(str(compiler)) == 1

@@ -161,7 +161,7 @@ def test_a_value_may_depend_on_the_choice_of_another_group() -> None:
     assert rates[1] == 10 * rates[0]
 
 
-def test_a_value_set_twice_is_what_was_said_last() -> None:
+def test_the_last_of_two_values_counts() -> None:
     assert compose(["seed=1", "seed=2"]).seed == 2
 
 
@@ -344,7 +344,7 @@ def said_of(overrides: list[str]) -> Any:
     ],
     ids=" ".join,
 )
-def test_a_closer_look_at_the_keys_finds_the_same(
+def test_the_quick_and_the_full_check_of_keys_agree(
     overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_once = said_of(overrides)
@@ -352,7 +352,7 @@ def test_a_closer_look_at_the_keys_finds_the_same(
     assert said_of(overrides) == at_once
 
 
-def test_what_is_right_is_composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_valid_overrides_are_composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     module, calls = sys.modules["pgx.config.compose"], []
     once = module._call_hydra
     monkeypatch.setattr(module, "_call_hydra", lambda overrides: calls.append(overrides) or once(overrides))

@@ -16,7 +16,7 @@ def found(*overrides: str) -> list[str]:
     return conflict_problems(to_run_config(plain_values(composed(*overrides))))
 
 
-def test_what_fits_is_taken() -> None:
+def test_compatible_choices_are_accepted() -> None:
     assert found("env=CartPole-v1") == found(*RECORDED) == []
 
 
@@ -39,11 +39,11 @@ def test_what_fits_is_taken() -> None:
     ],
     ids=lambda case: " ".join(case) if isinstance(case, list) else "",
 )
-def test_what_does_not_fit_is_named(overrides: list[str], says: str) -> None:
+def test_conflicts_are_named(overrides: list[str], says: str) -> None:
     assert any(line.startswith(says) for line in found("env=CartPole-v1", *overrides)), found(*overrides)
 
 
-def test_contradictions_of_every_kind_are_told_together() -> None:
+def test_conflicts_of_all_kinds_are_in_one_message() -> None:
     lines = found(
         "env=CartPole-v1", "algo=ppo", "dataset=x", "run_dir=' '", "trainer.total_steps=3", "optimizer=none"
     )

@@ -204,7 +204,7 @@ def test_thousands_of_command_lines_are_configs_or_one_error_each(folder: Path, 
 
 @settings(max_examples=100, **RELAXED)  # type: ignore[arg-type]
 @given(line=lines)
-def test_what_a_sweep_would_run_is_a_list_or_one_error(line: list[str]) -> None:
+def test_expanding_a_sweep_gives_a_list_or_one_error(line: list[str]) -> None:
     """What stands before a config is composed, and costs a thousandth of it."""
     try:
         with patience():

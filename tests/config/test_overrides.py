@@ -60,7 +60,7 @@ def test_a_text_is_what_was_typed(key: str, text: str) -> None:
     assert OmegaConf.create({"key": override.value()}).key == text
 
 
-def test_a_comma_beside_a_bracket_is_part_of_the_text() -> None:
+def test_a_comma_next_to_a_bracket_is_part_of_the_text() -> None:
     override = read("label=a[1,b")
     assert override.value() == "a[1,b" and not override.is_sweep_override()
     assert read("label=x y,z w").is_sweep_override()
@@ -75,7 +75,7 @@ def test_rewriting_twice_is_rewriting_once(value: str) -> None:
         assert to_hydra_grammar(once) == once
 
 
-def test_the_keys_that_are_texts_are_those_whose_type_says_so() -> None:
+def test_text_keys_are_those_with_the_type_text() -> None:
     hints = {
         f"{section}.{key}": hint
         for section, each in FIXED_SECTIONS.items()

@@ -77,7 +77,7 @@ def test_a_rule_that_redefines_a_metric_of_every_run_is_refused(command: Command
 
 
 @pytest.mark.slow
-def test_the_tutorial_s_rule_reaches_what_the_page_says(command: Command, files: Path) -> None:
+def test_the_rule_of_the_tutorial_reaches_the_return_of_the_page(command: Command, files: Path) -> None:
     said = command("train", f"algo={NAME}", "env=CartPole-v1", "trainer.total_steps=60_000", "run_dir=run")
     assert said.code == 0, said.err
     reached = [row["step"] for row in rows(files / "run") if row.get("rollout/episode_return_recent") == 500]
@@ -103,7 +103,7 @@ def test_the_command_line_beats_its_file_and_is_checked_against_its_fields(
 
 
 @pytest.mark.system
-def test_what_its_file_prefers_for_another_choice_is_left_out(command: Command, files: Path) -> None:
+def test_preferences_for_another_choice_are_dropped(command: Command, files: Path) -> None:
     """rollout_steps is its file's wish for runner=sync; runner=episodes has no such key, and is taken all the same."""
     said = command(
         "train",
@@ -117,7 +117,7 @@ def test_what_its_file_prefers_for_another_choice_is_left_out(command: Command, 
     assert problem.startswith("runner.rollout_steps: unknown key")
 
 
-def test_what_its_file_chooses_beside_it_is_taken(command: Command, files: Path) -> None:
+def test_choices_of_other_groups_in_its_file_are_used(command: Command, files: Path) -> None:
     written = (files / "spo.yaml").read_text()
     (files / "spo.yaml").write_text(f"defaults:\n  - override /optimizer: sgd\n\n{written}")
     assert compose([f"algo={NAME}"]).optimizer.name == "sgd"
@@ -137,7 +137,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_no_rule_is_one_message(command: Command, files: Path, name: str) -> None:
+def test_an_invalid_rule_is_one_message(command: Command, files: Path, name: str) -> None:
     (files / "other.py").write_text(
         "class Nothing: pass\nclass Plain: discount = uses = metrics = conflicts = estimate = update = None\n"
     )
@@ -171,7 +171,7 @@ def test_a_file_of_values_that_is_none_is_one_message(
 
 
 @pytest.mark.parametrize("line", ["eval run --episodes 1", "train --resume run trainer.total_steps=768"])
-def test_a_stored_config_s_rule_is_imported_only_when_told_to_be_trusted(
+def test_the_rule_of_a_stored_config_is_imported_with_trust_only(
     command: Command, files: Path, line: str
 ) -> None:
     assert command("train", f"algo={NAME}", *SMALL, "run_dir=run").code == 0
@@ -184,9 +184,7 @@ def test_a_stored_config_s_rule_is_imported_only_when_told_to_be_trusted(
 
 
 @pytest.mark.system
-def test_a_sweep_with_a_rule_of_somebody_s_own_runs_and_resumes_when_trusted(
-    command: Command, files: Path
-) -> None:
+def test_a_sweep_with_a_user_s_rule_runs_and_resumes_with_trust(command: Command, files: Path) -> None:
     said = command("train", "-m", f"algo=a2c,{NAME}", *SMALL, "hydra.sweep.dir=sweep")
     assert said.code == 0, said.err
     assert "2 finished" in command("sweep", "status", "sweep").out

@@ -110,7 +110,7 @@ def test_the_difference_is_shown() -> None:
     assert line.startswith("algo.max_kl: 0.1 -> 0.02; ")
 
 
-def test_all_refusals_are_told_at_once_and_what_may_change_is_not_among_them() -> None:
+def test_all_refused_changes_are_in_one_message_without_the_allowed_ones() -> None:
     lines = refused("algo.max_kl=0.02", "seed=1", "trainer.total_steps=5", "trainer.total_step=5", "algo=ppo")
     assert [re.split("[:;]", line)[0] for line in lines] == [
         "algo.max_kl",
@@ -120,7 +120,7 @@ def test_all_refusals_are_told_at_once_and_what_may_change_is_not_among_them() -
     ]
 
 
-def test_what_was_chosen_for_a_run_is_named() -> None:
+def test_the_choices_of_a_run_are_named() -> None:
     (line,) = refused("algo=ppo")
     assert line.startswith("algo: 'trpo' -> 'ppo'")
     assert made("algo=trpo", "env=CartPole-v1") == []
@@ -145,7 +145,7 @@ def test_an_unknown_key_is_named_with_the_nearest() -> None:
         "trainer.eval_every=[${seed}]",
     ],
 )
-def test_what_is_no_plain_value_of_a_key_is_refused(override: str) -> None:
+def test_overrides_other_than_plain_values_are_refused(override: str) -> None:
     (line,) = refused(override)
     assert line.startswith(f"{override}: ")
 
@@ -229,7 +229,7 @@ def test_from_an_earlier_checkpoint_a_run_ends_as_it_did(
 
 
 @pytest.mark.parametrize("key", OTHERWISE)
-def test_a_change_costs_the_bits_where_the_list_says_so_and_nowhere_else(
+def test_changes_alter_the_bits_exactly_where_the_list_predicts(
     halfway: tuple[Path, torch.Tensor], tmp_path: Path, key: str
 ) -> None:
     run, ended = halfway
@@ -261,7 +261,7 @@ def run(halfway: tuple[Path, torch.Tensor], command: Command, tmp_path: Path) ->
     return Path(shutil.copytree(halfway[0], tmp_path / "run"))
 
 
-def test_the_command_goes_on_from_the_checkpoint_that_is_named_and_says_what_is_changed(
+def test_the_command_resumes_from_the_named_checkpoint_and_prints_the_changes(
     command: Command, run: Path
 ) -> None:
     before = (run / "metrics.jsonl").read_text().splitlines()
@@ -306,6 +306,6 @@ def test_a_mistake_on_resuming_is_one_message(command: Command, run: Path, argum
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
-def test_refusals_and_wrong_values_are_told_at_once(command: Command, run: Path) -> None:
+def test_refused_changes_and_invalid_values_are_in_one_message(command: Command, run: Path) -> None:
     said = command("train", "--resume", "run", "trainer.total_steps=-1", "algo.max_kl=1", "seed=3")
     assert [line.split(":")[0] for line in said.problems] == ["algo.max_kl", "seed", "trainer.total_steps"]

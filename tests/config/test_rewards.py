@@ -68,11 +68,11 @@ def test_terms_are_changed_added_and_removed_on_the_command_line() -> None:
         (f"reward.terms.mine={{function:{OWN_TERMS}.anything,weight:1}}", "a term's parameters have names"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_paid_is_named_with_the_nearest(overrides: str, said: str) -> None:
+def test_invalid_reward_terms_are_named_with_the_nearest(overrides: str, said: str) -> None:
     assert said in problem(*overrides.split())
 
 
-def test_a_parameter_that_was_to_be_a_quantity_is_told_which() -> None:
+def test_a_misspelled_quantity_gets_the_nearest_one() -> None:
     with pytest.raises(UserError) as caught:
         compose_valid([f"reward.terms.mine={{function:{OWN_TERMS}.mistaken,weight:1}}"])
     assert any(
@@ -138,7 +138,7 @@ def test_a_sweep_s_plan_imports_only_when_trusted(command: Command, stranger: Pa
     )
 
 
-def test_a_reward_is_told_of_by_what_it_pays_and_not_by_its_name(command: Command) -> None:
+def test_a_reward_is_described_by_its_terms_and_not_by_its_name(command: Command) -> None:
     said = command("train", *SMALL, "reward.terms.alive={weight:1.0}", "run_dir=run")
     assert said.code == 0 and "reward none + alive" in said.out
     assert "reward none" not in command("train", *SMALL, "reward.terms.alive={weight:0.0}", "run_dir=own").out

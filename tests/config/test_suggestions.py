@@ -79,7 +79,7 @@ def test_no_name_of_another_rule_is_one_of_ours_and_every_choice_is() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(max_size=8), st.lists(st.text(min_size=1, max_size=8), max_size=5))
-def test_what_is_similar_is_one_of_the_choices(word: str, words: list[str]) -> None:
+def test_a_suggestion_is_one_of_the_choices(word: str, words: list[str]) -> None:
     assert most_similar(word, words) in [None, *words]
     for choice in words:
         same = most_similar(choice.swapcase(), words)
@@ -90,7 +90,7 @@ def test_what_is_similar_is_one_of_the_choices(word: str, words: list[str]) -> N
     ("word", "choice"),
     [("sac", "a3c"), ("Pong", "Ant"), ("x", "y"), ("dqn", "npg"), ("lr", "lx"), ("pg", "pi")],
 )
-def test_what_is_not_similar_is_not_offered(word: str, choice: str) -> None:
+def test_dissimilar_words_are_not_suggested(word: str, choice: str) -> None:
     assert most_similar(word, [choice]) is None
 
 
@@ -135,7 +135,7 @@ def test_ids_that_gymnasium_has_come_from_no_other_package() -> None:
     assert len({package.ids for package in KNOWN_PACKAGES}) == len(KNOWN_PACKAGES)
 
 
-def test_an_id_of_a_package_that_is_not_installed_says_so() -> None:
+def test_an_id_of_a_missing_package_names_the_package() -> None:
     said = id_problem("panda_gym:PandaReach-v3")
     assert said is not None and said.endswith("; pip install panda-gym")
 
@@ -160,7 +160,7 @@ def test_the_nearest_id_has_the_version_that_was_asked_for_or_the_newest(typed: 
     assert nearest_id(typed) == f"; did you mean '{meant}'?"
 
 
-def test_a_module_that_the_standard_library_hides_is_told_of(command: Command, tmp_path: Path) -> None:
+def test_a_module_hidden_by_the_standard_library_is_reported(command: Command, tmp_path: Path) -> None:
     (tmp_path / "wave.py").write_text("raise AssertionError\n")
     for overrides in (
         ["env=wave:Mine-v0"],
@@ -176,7 +176,7 @@ def test_a_module_that_the_standard_library_hides_is_told_of(command: Command, t
     assert "wave" in sys.modules
 
 
-def test_a_sweep_says_which_run_has_no_such_key(command: Command) -> None:
+def test_a_sweep_names_the_run_without_such_a_key(command: Command) -> None:
     (problem,) = command("train", "-m", "env=CartPole-v1", "algo=trpo,ppo", "algo.max_kl=0.02").problems
     assert problem.startswith("algo=ppo: algo.max_kl: unknown key; algo=ppo has: ")
 

@@ -73,7 +73,7 @@ PLAYING = [
 
 
 @pytest.mark.parametrize("line", PLAYING)
-def test_a_run_s_config_imports_a_module_only_when_told_to_be_trusted(
+def test_the_config_of_a_run_imports_modules_with_trust_only(
     command: Command, run: Path, imported: Callable[[], bool], line: str
 ) -> None:
     said = command(*line.split())
@@ -85,7 +85,7 @@ def test_a_run_s_config_imports_a_module_only_when_told_to_be_trusted(
     assert imported()
 
 
-def test_who_names_the_module_on_the_command_line_needs_no_more(
+def test_a_module_named_on_the_command_line_needs_no_trust(
     command: Command, run: Path, imported: Callable[[], bool]
 ) -> None:
     said = command("train", "--resume", "run", "trainer.total_steps=128", f"env.id={NAMED}")
@@ -93,7 +93,7 @@ def test_who_names_the_module_on_the_command_line_needs_no_more(
     assert imported()
 
 
-def test_a_cluster_s_address_is_joined_only_when_told_to_be_trusted(command: Command, tmp_path: Path) -> None:
+def test_a_cluster_of_a_stored_config_is_joined_with_trust_only(command: Command, tmp_path: Path) -> None:
     text = OmegaConf.to_yaml(compose(["algo=impala", "env=CartPole-v1", "run_dir=run"]), resolve=True)
     cfg = OmegaConf.create(text)
     cfg.runner.backend, cfg.runner.address = "ray", "stranger:6379"
@@ -121,7 +121,7 @@ def sweep(command: Command, imported: Callable[[], bool], tmp_path: Path) -> Pat
 
 
 @pytest.mark.system
-def test_a_sweep_resumes_with_a_module_only_when_told_to_be_trusted(
+def test_a_sweep_with_a_module_resumes_with_trust_only(
     command: Command, sweep: Path, imported: Callable[[], bool]
 ) -> None:
     said = command("sweep", "resume", "sweep")
@@ -132,7 +132,7 @@ def test_a_sweep_resumes_with_a_module_only_when_told_to_be_trusted(
 
 
 @pytest.mark.system
-def test_who_starts_the_same_sweep_again_has_named_the_module(
+def test_starting_the_same_sweep_again_names_the_module(
     command: Command, sweep: Path, imported: Callable[[], bool]
 ) -> None:
     said = command("train", "-m", f"env={NAMED}", "seed=0,1", *SMALL, "hydra.sweep.dir=sweep")
@@ -214,7 +214,7 @@ def test_a_search_that_may_come_to_a_module_is_seen(
     assert f"would import the module '{MODULE}'" in said.err
 
 
-def test_what_a_begun_job_s_folder_names_is_seen(
+def test_modules_in_folders_of_started_jobs_are_listed(
     command: Command, imported: Callable[[], bool], tmp_path: Path
 ) -> None:
     plain(tmp_path, search=SEARCH, jobs=job(tmp_path=tmp_path))
@@ -243,7 +243,7 @@ def test_what_a_begun_job_s_folder_names_is_seen(
         "--config-path=/tmp",
     ],
 )
-def test_what_a_plan_would_hand_to_hydra_is_seen(command: Command, tmp_path: Path, text: str) -> None:
+def test_hydra_options_in_a_plan_are_listed(command: Command, tmp_path: Path, text: str) -> None:
     plain(tmp_path, hydra=[text])
     said = command("sweep", "resume", "sweep")
     assert said.code == 2 and not (tmp_path / "job").exists()
@@ -254,7 +254,7 @@ def test_what_a_plan_would_hand_to_hydra_is_seen(command: Command, tmp_path: Pat
 @pytest.mark.parametrize(
     ("planned", "typed"), [("submitit_local", "submitit_local"), ("basic", "submitit_local")]
 )
-def test_pickles_in_a_sweep_s_folder_are_seen_whoever_named_the_launcher(
+def test_pickles_in_the_folder_of_a_sweep_are_listed_for_any_launcher(
     command: Command, tmp_path: Path, planned: str, typed: str
 ) -> None:
     pytest.importorskip("submitit")
@@ -264,12 +264,12 @@ def test_pickles_in_a_sweep_s_folder_are_seen_whoever_named_the_launcher(
     assert "would unpickle its files" in problem
 
 
-def test_what_the_user_has_typed_for_hydra_is_nobody_else_s(tmp_path: Path) -> None:
+def test_hydra_options_that_the_user_typed_are_trusted(tmp_path: Path) -> None:
     plan = read_plan(folder := plain(tmp_path, hydra=["hydra.launcher.address=head:6379"]))
     assert untrusted_actions(folder, plan, typed=["hydra.launcher.address=head:6379"]) == []
 
 
-def test_a_cluster_that_a_begun_trial_names_is_seen_beside_a_module_that_the_user_named(
+def test_a_cluster_in_a_started_trial_is_listed_even_if_the_user_named_the_module(
     command: Command, imported: Callable[[], bool], tmp_path: Path
 ) -> None:
     folder = plain(tmp_path, search=SEARCH, jobs=job(tmp_path=tmp_path))
@@ -384,7 +384,7 @@ def test_a_config_that_pgx_wrote_is_read_as_it_was(tmp_path: Path) -> None:
         ("label: " + "x" * 1_000_000, "and no config is"),
     ],
 )
-def test_what_is_more_than_values_in_a_config_is_one_message(
+def test_a_config_with_more_than_plain_values_is_one_message(
     command: Command, tmp_path: Path, line: str, says: str
 ) -> None:
     def change(text: str) -> str:
@@ -404,7 +404,7 @@ def test_what_is_more_than_values_in_a_config_is_one_message(
 
 
 @pytest.mark.parametrize("content", [b"", b"- a", b"a", b"\xff\xfe\x00", b"\x00", b"a: 1"])
-def test_what_is_no_config_is_one_message(command: Command, tmp_path: Path, content: bytes) -> None:
+def test_an_invalid_config_file_is_one_message(command: Command, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_bytes(content)
     said = command("eval", "run")

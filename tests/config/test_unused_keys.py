@@ -79,7 +79,7 @@ def test_a_key_that_nothing_would_read_is_named_with_what_decides(
         ("euclidean", {"cg_steps", "cg_tolerance", "max_kl", "fisher", "damping"}),
     ],
 )
-def test_what_a_solver_of_the_natural_gradient_does_not_read(solver: str, unused: set[str]) -> None:
+def test_unused_keys_of_the_solvers_of_the_natural_gradient(solver: str, unused: set[str]) -> None:
     found = idle(["algo=npg", "env=CartPole-v1", f"algo.solver={solver}"])
     assert {key for key in found if key.startswith("algo.")} == {f"algo.{key}" for key in unused}
 
@@ -93,7 +93,7 @@ def test_a_default_of_others_is_named_where_the_others_are_set_as_well() -> None
     compose_valid(["env.discount=0.9", "algo.discount=${env.discount}"])
 
 
-def test_values_of_pgx_s_own_files_are_nobody_s_mistake() -> None:
+def test_unused_values_of_pgx_s_files_are_not_reported() -> None:
     compose_valid(
         ["env.normalize_obs=false", "env.scale_reward=false", "logger.console=off", "trainer.compile=false"]
     )
@@ -205,7 +205,7 @@ def idle(overrides: list[str]) -> set[str]:
 @pytest.mark.parametrize(
     ("name", "setting"), CASES, ids=lambda case: "-".join(case) if isinstance(case, list) else case
 )
-def test_every_hyperparameter_is_read_in_an_update_or_the_table_says_that_it_is_not(
+def test_every_hyperparameter_is_used_in_an_update_or_listed_as_unused(
     make: Make, name: str, setting: list[str]
 ) -> None:
     trainer = make(*overrides_of(name, setting))

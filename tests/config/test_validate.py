@@ -86,7 +86,7 @@ def test_an_unknown_choice_is_named_with_the_nearest(meant: dict[str, str]) -> N
         assert f"did you mean '{near}'?" in message
 
 
-def test_an_unknown_choice_is_told_what_there_is() -> None:
+def test_an_unknown_choice_gets_the_list_of_choices() -> None:
     groups = ["algo", "policy", "optimizer", "runner"]
     messages = problems(*(f"{group}=zzz" for group in groups))
     assert len(messages) == len(groups), messages
@@ -171,7 +171,7 @@ def test_every_rule_that_normalises_advantages_refuses_a_single_row(name: str) -
     assert not any("normalize_advantage" in line for line in said)
 
 
-def test_a_key_that_resembles_nothing_is_told_what_the_section_has() -> None:
+def test_an_unknown_key_without_a_similar_one_gets_the_keys_of_its_section() -> None:
     message = problem("runner.zzz=1")
     assert message.startswith("runner.zzz: unknown key")
     assert "rollout_steps" in message
@@ -287,7 +287,7 @@ def test_a_budget_below_one_rollout_shows_the_arithmetic(overrides: str, says: s
     validate(composed(*overrides.split()[:-1], f"trainer.total_steps={steps + 1}"))
 
 
-def test_a_budget_of_whole_episodes_is_one_step_at_least_since_nobody_knows_their_length() -> None:
+def test_a_budget_of_whole_episodes_is_at_least_one_step() -> None:
     validate(composed("algo=reinforce", "trainer.total_steps=1"))
 
 
@@ -343,7 +343,7 @@ def test_a_sweep_over_more_combinations_than_runs_can_be_is_refused_at_once() ->
 
 
 @pytest.mark.parametrize("values", ["range(0,3,0)", "range(0,1,0.0)", "glob(*)", "glob([a*],exclude=b)"])
-def test_what_is_no_sweep_is_named(values: str) -> None:
+def test_invalid_sweeps_are_named(values: str) -> None:
     with pytest.raises(UserError, match=re.escape(f"seed={values}: ")):
         expand_sweep([f"seed={values}"])
 
@@ -448,9 +448,7 @@ def test_a_config_read_from_a_file_is_checked_like_an_override() -> None:
     assert starts(caught.value.problems) == ["algo.max_kl", "extra"]
 
 
-def test_what_an_algo_file_prefers_for_another_runner_is_left_out_and_what_a_person_asks_of_it_is_not() -> (
-    None
-):
+def test_preferences_of_a_rule_for_another_runner_are_dropped_and_values_of_the_user_are_not() -> None:
     """a2c's file sets runner.rollout_steps, a key that whole episodes do not have."""
     validate(composed("algo=a2c", "runner=episodes"))
     message = problem("algo=a2c", "runner=episodes", "runner.rollout_steps=64")

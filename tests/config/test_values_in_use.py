@@ -33,7 +33,7 @@ def test_bounds_and_statistics_of_observations_reach_the_agent() -> None:
         assert agent_spec(with_values(config, {"seed": seed})).seed == seed
 
 
-def test_rewards_are_scaled_and_bounded_as_the_config_says() -> None:
+def test_rewards_are_scaled_and_bounded_as_configured() -> None:
     scaled = replace(validate(composed(*HERE)).env, scale_reward=True)
     assert reward_clip(replace(scaled, reward_clip=0.25)) == 0.25
     assert reward_clip(replace(scaled, reward_clip=None)) == float("inf")
@@ -59,7 +59,7 @@ def test_the_clip_fraction_counts_by_the_config_s_clip_range(make: Make) -> None
     assert found["1e-6"] > 0.5 and found["100.0"] == 0
 
 
-def test_as_many_episodes_are_evaluated_as_the_config_says_and_no_longer(make: Make) -> None:
+def test_evaluations_have_the_configured_number_and_length_of_episodes(make: Make) -> None:
     """Painted lasts so many steps as env.kwargs say, in evaluations too."""
     own = ["env=tests.environments:Painted-v0", "env.backend=gymnasium", "algo=a2c", "env.kwargs.steps=9"]
     for episodes, longest in ((3, 30), (7, 4)):

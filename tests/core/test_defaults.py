@@ -44,7 +44,7 @@ def test_a_spec_without_arguments_has_the_values_of_its_config(group: str, name:
             assert getattr(spec, field.name) == written[field.name]
 
 
-def test_a_given_value_is_kept_checked_and_told_from_a_default() -> None:
+def test_a_given_value_is_kept_checked_and_known_from_a_default() -> None:
     ppo = PPO(clip_range=0.3)
     assert ppo.clip_range == 0.3 and ppo.epochs == PPO().epochs
     assert given_fields(ppo) == {"clip_range"} and given_fields(PPO()) == set()

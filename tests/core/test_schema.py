@@ -103,7 +103,7 @@ def test_a_truth_value_is_no_number_and_a_number_no_truth_value(value: bool) -> 
 
 
 @given(not_numbers)
-def test_what_is_no_number_fits_no_number(value: Any) -> None:
+def test_other_types_do_not_match_numbers(value: Any) -> None:
     assert not any(matches_type(value, kind) for kind in (int, float, Count, Positive, Fraction))
 
 

@@ -50,7 +50,7 @@ def test_a_run_goes_on_without_a_console(
     assert summary["status"] == "finished" and summary["steps"] >= 512
 
 
-def test_a_command_that_only_prints_ends_when_nobody_reads(command: Command) -> None:
+def test_a_command_that_only_prints_ends_without_a_reader(command: Command) -> None:
     with closed_pipe() as stream, redirect_stdout(stream):
         said = command("algos")
     assert (said.code, said.err) == (1, "")

@@ -160,7 +160,7 @@ def test_an_environment_that_renders_every_step_fails() -> None:
         ("unbounded", "passed as sampled"),
     ],
 )
-def test_the_evidence_says_how_actions_beyond_the_bounds_act(fault: str, does: str) -> None:
+def test_the_evidence_describes_actions_beyond_the_bounds(fault: str, does: str) -> None:
     assert does in run_check(ACTIONS, under_test("tests.envs.broken:Broken-v0", fault=fault)).evidence
 
 

@@ -58,7 +58,7 @@ def test_the_nature_stack_on_atari_has_as_many_parameters_as_published() -> None
     assert size(critic(Image((84, 84, 4)), hidden=512)) == body + 512 + 1
 
 
-def test_the_impala_stack_on_72_by_96_has_as_many_parameters_as_its_figure_says() -> None:
+def test_the_impala_stack_on_72_by_96_has_the_parameters_of_the_paper() -> None:
     """72 x 96 -> 36 x 48 -> 18 x 24 -> 9 x 12 pixels of 32 channels, then 256; fifteen convolutions."""
 
     def convolution(inputs: int, outputs: int) -> int:
@@ -179,9 +179,7 @@ def test_images_too_small_for_the_nature_stack_are_refused_with_the_arithmetic(s
 
 
 @pytest.mark.parametrize("channels_first", ["false", "true"])
-def test_pixels_are_bytes_in_rollout_and_batch_and_are_normalised_by_nobody(
-    make: Make, channels_first: str
-) -> None:
+def test_pixels_are_bytes_in_rollout_and_batch_and_never_normalized(make: Make, channels_first: str) -> None:
     trainer = make("algo=ppo", *CATCH, f"env.kwargs.channels_first={channels_first}")
     rollout = trainer.runner.collect(trainer.agent)
     batch = trainer.algorithm.estimate(trainer.agent, rollout)
@@ -199,7 +197,7 @@ def test_pixels_are_bytes_in_rollout_and_batch_and_are_normalised_by_nobody(
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_the_signal_neither_dies_nor_explodes_on_its_way(stack: Stack) -> None:
+def test_the_signal_keeps_its_scale_through_the_layers(stack: Stack) -> None:
     rows = images(84, 84, 3, rows=16)
     net = nn.Sequential(*list(critic(Image((84, 84, 3)), stack, hidden=64).net)[:-2])
     assert 0.1 < float(net(rows).detach().std()) / float((rows / 255).std()) < 10

@@ -184,7 +184,7 @@ def repeated(d: Distribution, times: int) -> Distribution:
 
 @discrete
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_samples_come_as_often_as_their_probability_says(make: Make, seed: int) -> None:
+def test_samples_have_the_frequency_of_their_probability(make: Make, seed: int) -> None:
     """Pearson's χ² over all joint actions: its mean is their number less one, its variance twice that."""
     n = 40_000
     d = repeated(make(seed), n)
@@ -294,7 +294,7 @@ def test_no_action_is_more_probable_than_the_mode(make: Make, seed: int) -> None
 
 
 @pytest.mark.parametrize("make", [categorical, multi_categorical, gaussian])
-def test_what_is_executed_is_the_action_itself(make: Make) -> None:
+def test_the_executed_action_is_the_sampled_one(make: Make) -> None:
     action = make(0).sample(torch.Generator().manual_seed(0))
     assert make(1).executed(action) is action
 

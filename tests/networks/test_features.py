@@ -160,7 +160,7 @@ def test_inner_products_tend_to_the_gaussian_kernel_as_one_over_the_root_of_thei
     assert errors[1] / errors[2] == pytest.approx(4, rel=0.3)
 
 
-def test_a_random_feature_has_mean_zero_wherever_it_is_looked_at() -> None:
+def test_a_random_feature_has_mean_zero_everywhere() -> None:
     """Phases are uniform over a whole turn: E_b[√2 cos(ω x + b)] = 0 even where ω x = 0; within 5 standard errors."""
     count = 100_000
     at_zero = random_map(3, count)(torch.zeros(1, 3)) * math.sqrt(count)

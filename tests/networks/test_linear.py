@@ -117,7 +117,7 @@ def test_scores_of_many_rows_at_once_are_those_of_each_row(kind: str, action: Ac
 
 
 @over_kinds
-def test_what_a_mask_forbids_is_never_taken(kind: str) -> None:
+def test_masked_actions_are_never_taken(kind: str) -> None:
     policy = moved(policy_of(kind, Discrete(4)))
     mask = torch.tensor([[True, False, True, False]]).expand(ROWS, -1)
     distribution = policy(as_observations(rows(), mask))

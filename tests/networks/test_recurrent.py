@@ -162,7 +162,7 @@ def test_actions_that_cannot_be_taken_have_no_probability(cell: str) -> None:
     assert bool((distribution.logits.softmax(-1)[:, 1] == 0).all())
 
 
-def test_without_a_history_it_says_what_is_missing() -> None:
+def test_a_missing_history_raises() -> None:
     with pytest.raises(ValueError, match=r"Observations\.history"):
         recurrent("gru")(Observations(normal(2, 3), torch.zeros(2, dtype=torch.int64)))
 
@@ -181,7 +181,7 @@ def test_unrolling_equals_single_steps_that_pass_the_state_on(cell: str) -> None
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_what_was_before_an_episode_changes_nothing_in_it_and_else_everything(cell: str) -> None:
+def test_earlier_episodes_change_nothing_and_earlier_steps_do(cell: str) -> None:
     policy, features = recurrent(cell), normal(L, S, 3)
     other = features.clone()
     other[:5] += normal(5, S, 3, seed=1)

@@ -107,7 +107,7 @@ def test_kl_ratio_and_fisher_are_those_of_the_gaussian() -> None:
 
 
 @pytest.mark.parametrize("mean", [20.0, -20.0, 0.0])
-def test_what_is_executed_lies_within_the_bounds(mean: float) -> None:
+def test_executed_actions_are_within_the_bounds(mean: float) -> None:
     d = squashed(torch.full((50_000, 1), mean), 1.0, -0.4, 0.4)
     executed = d.executed(d.sample(torch.Generator().manual_seed(0)))
     assert float(executed.abs().max()) <= 0.4 * (1 + 1e-6)

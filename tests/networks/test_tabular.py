@@ -214,7 +214,7 @@ def test_the_natural_gradient_does_not_depend_on_the_coordinates_and_the_gradien
         (Discrete(5), Continuous((2,)), r"needs discrete actions, got arrays of real numbers of shape \[2\]"),
     ],
 )
-def test_what_has_no_table_is_refused(obs: ObsSpec, action: ActionSpec, words: str) -> None:
+def test_spaces_without_a_table_are_refused(obs: ObsSpec, action: ActionSpec, words: str) -> None:
     with pytest.raises(UserError, match=rf"policy=tabular: {words}; policy=linear or mlp takes these"):
         POLICIES["tabular"]().make(obs, action, STREAM)
     if not isinstance(obs, Discrete):

@@ -142,6 +142,6 @@ def test_the_sum_of_others_is_the_sum_without_oneself(n: int) -> None:
     assert torch.allclose(sum_of_others(x), x.sum(-1, keepdim=True) - x, atol=1e-14)
 
 
-def test_the_sum_of_others_is_exact_beside_a_number_that_dwarfs_them() -> None:
+def test_the_sum_of_others_is_exact_next_to_a_huge_number() -> None:
     of_the_large_one = sum_of_others(torch.tensor([1e-20, 1e20, 3e-20], dtype=torch.float64))[1]
     assert float(of_the_large_one) == pytest.approx(4e-20, rel=1e-12, abs=0)

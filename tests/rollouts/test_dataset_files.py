@@ -289,7 +289,7 @@ def test_minari_reads_what_is_written(make: Make, tmp_path: Path) -> None:
             )
 
 
-def test_what_minari_writes_is_read(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_datasets_of_minari_are_read(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     episodes = split_episodes(played(make, "CartPole-v1"))
     buffers = [

@@ -57,7 +57,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     assert path.read_bytes() == b"old"
 
 
-def test_a_rewrite_replaces_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+def test_a_rewrite_replaces_the_file_and_leaves_no_other(tmp_path: Path) -> None:
     path = tmp_path / "file"
     for content in (b"longer content", b"short"):
         write_atomically(path, content)
@@ -104,7 +104,7 @@ def test_a_flipped_bit_is_recognised(tmp_path: Path) -> None:
         checkpoints.newest()
 
 
-def test_so_many_are_kept_beside_the_last_and_the_best(tmp_path: Path) -> None:
+def test_the_configured_number_is_kept_in_addition_to_last_and_best(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2)
     checkpoints.save(state(0), ["best"])
     for steps in (1, 20, 300, 4000):
@@ -112,7 +112,7 @@ def test_so_many_are_kept_beside_the_last_and_the_best(tmp_path: Path) -> None:
     assert checkpoints.names() == ["best", LAST, checkpoint_name(300), checkpoint_name(4000)]
 
 
-def test_going_back_to_one_makes_it_the_last_and_forgets_the_later(tmp_path: Path) -> None:
+def test_going_back_to_a_checkpoint_makes_it_the_last_and_removes_later_ones(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     for steps in (1, 20, 300):
         checkpoints.save(state(steps), [checkpoint_name(steps), LAST])

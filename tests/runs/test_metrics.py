@@ -54,11 +54,11 @@ def test_the_table_is_the_sum_of_what_is_declared() -> None:
     assert set(TABLE) == declared | set(COMMON)
 
 
-def test_what_is_undefined_is_left_out() -> None:
+def test_undefined_metrics_are_left_out() -> None:
     assert tagged({"kl": 0.5, "explained_variance": math.nan}, TAGS) == {"health/kl": 0.5}
 
 
-def test_what_is_infinite_is_logged() -> None:
+def test_infinite_metrics_are_logged() -> None:
     assert tagged({"kl": math.inf, "surrogate_gain": -math.inf}, TAGS) == {
         "health/kl": math.inf,
         "health/surrogate_gain": -math.inf,
@@ -82,7 +82,7 @@ def test_the_page_is_that_of_the_table() -> None:
     )
 
 
-def test_what_is_healthy_is_said_of_metrics_that_there_are() -> None:
+def test_rules_of_thumb_name_existing_metrics() -> None:
     named = {tag for metric in TABLE for tag in re.findall(r"`(\w+/\w+)`", metric.healthy)}
     assert named
     assert named <= {m.tag for m in TABLE}

@@ -415,7 +415,7 @@ def test_auto_is_the_largest_divisor_within_the_cores(num_envs: int, cores: int,
         (["runner.workers=0"], "runner.workers"),
     ],
 )
-def test_what_does_not_go_together_is_refused_in_one_message(overrides: list[str], message: str) -> None:
+def test_conflicting_sizes_are_refused_in_one_message(overrides: list[str], message: str) -> None:
     algo = [] if overrides[0].startswith("algo=") else ["algo=impala"]
     (problem,) = problems_of(compose([*algo, "env.num_envs=16", *overrides]))
     assert message in problem

@@ -90,7 +90,7 @@ def test_a_gif_plays_in_real_time() -> None:
     assert lasts[:-1] == [40] * 49 and lasts[-1] > 40 and read.info["loop"] == 0
 
 
-def test_the_error_of_rendering_says_why() -> None:
+def test_the_error_of_rendering_gives_the_reason() -> None:
     def refused(**kwargs: Any) -> str:
         with pytest.raises((UserError, RunError)) as refusal:
             frames_of(100, None, 1, **kwargs)

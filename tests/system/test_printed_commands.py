@@ -57,7 +57,7 @@ def printed(text: str) -> list[list[str]]:
     return [words for words in commands if words[0] != "tensorboard"]  # a server, which does not exit
 
 
-def test_what_runs_print_can_be_pasted(command: Command, tmp_path: Path) -> None:
+def test_commands_that_runs_print_can_be_pasted(command: Command, tmp_path: Path) -> None:
     (tmp_path / "own_module.py").write_text(MODULE)
     said = command("train", *NO_SHAPING, "run_dir='a run'")
     assert said.code == 0
@@ -76,7 +76,7 @@ def test_what_runs_print_can_be_pasted(command: Command, tmp_path: Path) -> None
     assert command(*words, *SHORT).code == 0
 
 
-def test_what_sweeps_print_can_be_pasted(command: Command, tmp_path: Path) -> None:
+def test_commands_that_sweeps_print_can_be_pasted(command: Command, tmp_path: Path) -> None:
     (tmp_path / "own_module.py").write_text(MODULE)
     where = "hydra.sweep.dir='a sweep'"
     assert command("train", "-m", *NO_SHAPING, "seed=0", where).code == 0

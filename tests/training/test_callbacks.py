@@ -123,7 +123,7 @@ def test_on_end_sees_that_the_run_failed(make: Make) -> None:
     assert recorder.calls[-1][1].status == "failed"
 
 
-def test_an_undeclared_metric_of_a_callback_says_how_to_declare_it(make: Make) -> None:
+def test_an_undeclared_metric_of_a_callback_gets_the_declaration(make: Make) -> None:
     trainer = make(*RUN)
     trainer.callbacks.append(as_callback(lambda state: state.log("spread", 1.0)))
     with pytest.raises(RunError, match=r"'spread'.* metrics = \(Metric\("):
@@ -133,6 +133,6 @@ def test_an_undeclared_metric_of_a_callback_says_how_to_declare_it(make: Make) -
 @pytest.mark.parametrize(
     ("given", "problem"), [(Recorder, r"Recorder is a class; pass an instance"), (3, "3 is no callback")]
 )
-def test_what_is_no_callback_is_refused(given: Any, problem: str) -> None:
+def test_other_objects_are_not_callbacks(given: Any, problem: str) -> None:
     with pytest.raises(UserError, match=problem):
         as_callback(given)

@@ -24,7 +24,7 @@ def test_the_best_is_a_mean_of_as_many_episodes_as_any_other_and_the_first_of_eq
     assert not counters.add_returns([0.0] * 5) and counters.best_steps == 20
 
 
-def test_a_summary_says_how_far_the_run_came() -> None:
+def test_a_summary_has_the_progress_of_the_run() -> None:
     counters = Counters(
         steps=300, iterations=3, seconds=1.5, recent=[1.0, 3.0], best_return=7.0, best_steps=200
     )

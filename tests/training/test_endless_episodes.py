@@ -108,7 +108,7 @@ def test_a_run_that_evaluates_an_endless_episode_stops_when_asked_and_keeps_its_
     assert not any("eval/episode_return" in row for row in rows)  # of episodes that were stopped
 
 
-def test_training_says_what_its_evaluation_cut(
+def test_training_reports_episodes_that_its_evaluation_cut(
     make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     limits = ["trainer.total_steps=64", "trainer.eval_every=32", "trainer.eval_max_steps=20"]

@@ -34,7 +34,7 @@ JUDGED = ["algo=a2c", "env=tests.environments:Judged-v0", "trainer.total_steps=6
 BACKENDS = ["gymnasium", pytest.param("processes", marks=pytest.mark.system)]
 
 
-def test_only_what_was_said_counts_towards_success() -> None:
+def test_only_reported_successes_count() -> None:
     said = [Episode(0.0, 1, True), Episode(0.0, 1, None), Episode(0.0, 1, False), Episode(0.0, 1, False)]
     assert success_rate(said) == pytest.approx(1 / 3)
     assert success_rate([Episode(1.0, 1)]) is None
@@ -153,7 +153,7 @@ def test_each_round_of_cut_episodes_has_starts_of_its_own(
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("key", ["is_success", "success"])
-def test_an_episode_s_task_is_done_if_its_last_step_says_so(
+def test_an_episode_succeeds_if_its_last_step_reports_success(
     make: Make, tmp_path: Path, backend: str, key: str
 ) -> None:
     """The environment pays 1 for what it calls a success, and says the opposite at every step before the last."""
@@ -207,7 +207,7 @@ def _config(*overrides: str, run: Path) -> DictConfig:
     return composed(*JUDGED, *overrides, "env.num_envs=4", f"run_dir={run}")
 
 
-def test_periodic_evaluation_tells_of_success(make: Make, tmp_path: Path) -> None:
+def test_periodic_evaluation_logs_success(make: Make, tmp_path: Path) -> None:
     make(*JUDGED, "env.backend=gymnasium", "trainer.eval_every=32").train()
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     told = [row for row in rows if "eval/episode_return" in row]

@@ -157,7 +157,7 @@ def test_the_normaliser_s_kl_is_of_the_old_statistics_to_the_present_ones() -> N
 
 
 @pytest.mark.parametrize("steps", [100, 9000])
-def test_rows_that_are_looked_at_are_spread_over_the_rollout(steps: int) -> None:
+def test_measured_rows_are_spread_over_the_rollout(steps: int) -> None:
     """Over its whole length, and none of them only resets."""
     valid = torch.rand(steps, 3, generator=torch.Generator().manual_seed(0)) < 0.8
     kept = health._thinned(valid)
@@ -220,7 +220,7 @@ def test_looking_changes_nothing(make: Make) -> None:
     assert torch.equal(before.parameters, flatten(trainer.agent.policy.parameters()))
 
 
-def test_where_there_is_no_critic_nothing_is_said_of_what_it_explains(make: Make) -> None:
+def test_without_a_critic_there_is_no_explained_variance(make: Make) -> None:
     trainer, _, before = looked(make, "reinforce", "env=CartPole-v1")
     said = tagged(health.measure(before, trainer.agent, trainer.learner.engine, 0.2), tags_of(()))
     assert "health/kl" in said

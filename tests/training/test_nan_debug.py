@@ -220,7 +220,7 @@ def test_an_environment_that_gives_no_numbers_is_named_and_the_run_comes_to_it_a
     assert ended.value.code == 0 and f"reproduced: iteration {trainer.counters.iterations + 1}: " in said
 
 
-def test_what_does_not_fail_again_is_said_to(
+def test_an_update_that_does_not_fail_again_is_reported(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trainer = make(*SETTINGS, "algo.normalize_advantage=off")
@@ -242,7 +242,7 @@ def test_a_folder_that_is_no_post_mortem_is_refused(
     assert ended.value.code == 2 and "not a post-mortem" in capsys.readouterr().err
 
 
-def test_parameters_of_the_critic_are_looked_at_too(make: Make) -> None:
+def test_parameters_of_the_critic_are_checked_too(make: Make) -> None:
     trainer = make(*SETTINGS)
     update = trainer.algorithm.update
 

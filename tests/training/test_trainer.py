@@ -108,7 +108,7 @@ def test_a_run_resumed_from_a_checkpoint_ends_with_the_bits_of_one_that_went_on(
     assert stripped[0] == stripped[1]
 
 
-def test_an_update_is_told_the_share_of_the_step_budget_used_before_it(make: Make) -> None:
+def test_an_update_receives_the_used_fraction_of_the_step_budget(make: Make) -> None:
     trainer = make("algo=a2c", "env=CartPole-v1", "runner.rollout_steps=4", "trainer.total_steps=512")
     told: list[float] = []
     update = trainer.algorithm.update
@@ -216,7 +216,7 @@ def test_evaluation_plays_whole_deterministic_episodes_and_disturbs_nothing(
     assert len(first) == 10 and first == again != other
 
 
-def test_health_can_be_looked_at_less_often_without_changing_the_run(make: Make, tmp_path: Path) -> None:
+def test_health_can_be_measured_less_often_without_changing_the_run(make: Make, tmp_path: Path) -> None:
     often, seldom = (
         make(*small("ppo"), "env=CartPole-v1", "trainer.total_steps=1600", f"logger.every={n}", name=str(n))
         for n in (1, 3)
@@ -290,7 +290,7 @@ def test_a_row_s_speed_is_since_the_row_before(make: Make) -> None:
     assert [row["algo/updates_skipped"] for _, row in rows[2:]] == [1, 2]
 
 
-def test_the_status_of_a_run_says_what_ended_it(make: Make) -> None:
+def test_the_status_of_a_run_is_the_reason_for_its_end(make: Make) -> None:
     status = {}
     for name, stop, requested in (
         ("finished", None, False),

@@ -158,7 +158,7 @@ def test_rows_that_only_reset_never_reach_a_batch(seed: int, normalize: bool) ->
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-def test_what_stands_in_a_reset_row_changes_no_estimate(normalize: bool) -> None:
+def test_values_in_reset_rows_change_no_estimate(normalize: bool) -> None:
     agent, rollout = agent_for(VECTOR), rollout_with_reset_rows(0)
     harmless = replace(rollout, reward=rollout.reward.masked_fill(~rollout.valid, 0.0))
     poisoned, clean = (gae_batch(agent, r, 0.99, 0.95, normalize) for r in (rollout, harmless))
@@ -270,7 +270,7 @@ def test_rows_of_what_a_loss_takes_are_those_of_each_of_its_parts() -> None:
     assert shared.item() == 7.0 and shared.shape == ()
 
 
-def test_minibatches_are_shuffled_anew_by_the_generator_given() -> None:
+def test_minibatches_are_shuffled_by_the_given_generator() -> None:
     batch, generator = numbered_batch(50), torch.Generator().manual_seed(3)
 
     def order(g: torch.Generator) -> list[int]:

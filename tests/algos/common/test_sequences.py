@@ -215,7 +215,7 @@ TAKE_ONE = {"a2c", "actor_critic", "mdpo", "npg", "ppo", "ppo_kl", "reinforce", 
 
 
 @pytest.mark.parametrize("rule", rules())
-def test_every_rule_learns_with_a_recurrent_policy_or_says_why_not(make: Make, rule: str) -> None:
+def test_every_rule_learns_with_a_recurrent_policy_or_refuses_it(make: Make, rule: str) -> None:
     if not accepted(rule):
         assert rule not in TAKE_ONE
         return

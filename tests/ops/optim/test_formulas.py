@@ -31,7 +31,7 @@ def adam(slopes: Tensor, beta1: float, beta2: float, epsilon: float) -> Tensor:
 
 
 @pytest.mark.parametrize("max_norm", [1e-3, 0.5, 1.0, 20.0])
-def test_what_is_clipped_is_never_longer_than_allowed_and_points_where_it_did(max_norm: float) -> None:
+def test_clipping_bounds_the_norm_and_keeps_the_direction(max_norm: float) -> None:
     for gradient in gradients(9):
         clipped = formulas.clip_by_norm(gradient, max_norm)
         assert float(clipped.norm()) <= max_norm

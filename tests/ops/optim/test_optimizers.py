@@ -76,7 +76,7 @@ def test_clipping_leaves_short_gradients_alone(make: Callable[..., GradientSteps
     assert all(torch.equal(a, b) for a, b in zip(clipped.weights, free.weights, strict=True))
 
 
-def test_a_second_step_forgets_the_gradient_of_the_first() -> None:
+def test_a_second_step_does_not_use_the_gradient_of_the_first() -> None:
     network = start()
     steps = gradient_descent(network)
     steps.step(linear_loss)
@@ -289,7 +289,7 @@ def test_twenty_steps_are_those_of_torch(
 
 
 @peers
-def test_what_a_loss_does_not_reach_keeps_all_that_is_remembered_of_it(
+def test_parameters_without_a_gradient_keep_their_optimizer_state(
     make: Callable[..., GradientSteps], theirs: object
 ) -> None:
     network = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))

@@ -99,7 +99,7 @@ def test_shared_moments_see_the_gradients_of_all() -> None:
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
-def test_what_a_loss_does_not_depend_on_is_left_as_it_is(transform: GradientTransform) -> None:
+def test_parameters_without_a_gradient_are_unchanged(transform: GradientTransform) -> None:
     weights = flatten(own(transform).parameters)
     moments = [torch.full_like(weights, 0.5) for _ in range(transform.moments)]
     start = weights.clone()

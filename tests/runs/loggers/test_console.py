@@ -28,7 +28,7 @@ def rate(line: str) -> float:
     return float(found[1].replace(",", ""))
 
 
-def test_the_first_row_tells_no_time_to_go_and_does_not_count_for_the_next(
+def test_the_first_row_shows_no_eta_and_does_not_count_for_the_next(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     first, second = said_of(capsys, (1000, 1.0), (2000, 0.01))
@@ -37,7 +37,7 @@ def test_the_first_row_tells_no_time_to_go_and_does_not_count_for_the_next(
     assert re.search(r"eta [\d:]+$", second)
 
 
-def test_a_second_look_at_the_first_row_tells_no_more(capsys: pytest.CaptureFixture[str]) -> None:
+def test_drawing_the_first_row_again_shows_no_more(capsys: pytest.CaptureFixture[str]) -> None:
     first, again = said_of(capsys, (1000, 0.01), (1000, 0.01))
     assert rate(first) == rate(again) > 0
 
@@ -70,7 +70,7 @@ def test_the_live_table_fits_the_terminal_without_breaking_a_label(width: int, t
     assert "share of time" in text and f"{total + 25:,} / {total:,} steps" in text and "eta 0:00" in text
 
 
-def test_a_number_stands_beside_the_name_of_its_own_tag(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_number_is_next_to_the_name_of_its_tag(capsys: pytest.CaptureFixture[str]) -> None:
     """Each label is a word of its tag, and a line shows the values of the tags that it names."""
     words = {
         "sample size": "ess",

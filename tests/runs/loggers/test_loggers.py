@@ -106,7 +106,7 @@ def test_events_wait_for_room_and_are_then_all_there_once(tmp_path: Path) -> Non
     assert scalars(tmp_path) == [(n, n) for n in range(1, 5)]
 
 
-def test_what_a_killed_process_wrote_is_there(tmp_path: Path) -> None:
+def test_rows_of_a_killed_process_are_on_the_disk(tmp_path: Path) -> None:
     child = os.fork()
     if child == 0:
         loggers = [TensorBoard(tmp_path, {}, {}, None), JsonLines(tmp_path / "metrics.jsonl", None, 0)]
