@@ -122,7 +122,7 @@ def choose_engine(
     refusal = compilation_problem(device, ranks)
     if compile is True:
         if refusal is not None:
-            raise UserError(f"trainer.compile=true: {refusal}; trainer.compile=auto runs without")
+            raise UserError(f"trainer.compile=true: {refusal}; set trainer.compile=auto")
         return EngineChoice(True, "as configured", required=True)
     if refusal is not None:
         return EngineChoice(False, f"auto: {refusal}")

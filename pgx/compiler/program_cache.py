@@ -99,10 +99,10 @@ class CompilerGuard:
         except CompilerFailed as error:
             if self.required:
                 raise RunError(
-                    f"trainer.compile=true: {error} on {call.name()}; trainer.compile=auto runs without"
+                    f"trainer.compile=true: {error} on {call.name()}; set trainer.compile=auto"
                 ) from error
             self._failed = True
-            self.report(f"{error} on {call.name()}; what is not compiled yet runs in eager mode")
+            self.report(f"{error} on {call.name()}; functions that are not compiled yet run in eager mode")
             return None
         self.report(f"compiled {call.name()} in {time.perf_counter() - started:.0f} s")
         return programs

@@ -1,1 +1,1 @@
-"""Overrides to a validated config: compose the YAML files, check every value, refuse what nothing reads."""
+"""Overrides to a validated config: compose the YAML files, check every value, refuse unused keys."""

@@ -77,28 +77,26 @@ class AllowedChange:
 
 
 ALLOWED_CHANGES = (
-    AllowedChange("trainer.total_steps", "no", "what is annealed over training goes on at another rate"),
+    AllowedChange("trainer.total_steps", "no", "schedules are annealed to the new number of steps"),
     AllowedChange("trainer.checkpoint_every", "no", "each checkpoint is an episode boundary"),
-    AllowedChange("trainer.keep_checkpoints", "yes", "older checkpoints are removed, or stay"),
-    AllowedChange("trainer.eval_every", "yes", "evaluations have environments and seeds of their own"),
-    AllowedChange("trainer.eval_episodes", "yes", "of evaluations alone"),
-    AllowedChange("trainer.record_every", "yes", "videos have an environment and seeds of their own"),
-    AllowedChange("trainer.record_seconds", "yes", "of videos alone"),
-    AllowedChange("trainer.record_width", "yes", "of videos alone"),
-    AllowedChange("trainer.compile", "no", "compiled sums are rounded in another order"),
-    AllowedChange(
-        "trainer.compile_min_steps", "yes", "kept for the next run; this one stays as compiled as it was"
-    ),
-    AllowedChange("trainer.on_nan", "yes", "until a number is not finite"),
-    AllowedChange("trainer.disk_retry_seconds", "yes", "of writing alone"),
-    AllowedChange("logger.", "yes", "what is looked at and shown, not what is learned"),
-    AllowedChange("torch_threads", "no", "more threads sum in another order"),
-    AllowedChange("env.num_threads", "yes", "who steps an environment does not change it"),
-    AllowedChange("env.worker_timeout", "yes", "of waiting alone"),
-    AllowedChange("device", "no", "another processor rounds in its own way"),
-    AllowedChange("runner.address", "yes", "as far as runs with actors have the same bits at all"),
-    AllowedChange("runner.connect_seconds", "yes", "of waiting alone"),
-    AllowedChange("runner.max_restarts", "yes", "of the workers that are still to die"),
+    AllowedChange("trainer.keep_checkpoints", "yes", "older checkpoints are removed or kept"),
+    AllowedChange("trainer.eval_every", "yes", "evaluations use other environments and seeds"),
+    AllowedChange("trainer.eval_episodes", "yes", "affects evaluations only"),
+    AllowedChange("trainer.record_every", "yes", "videos use other environments and seeds"),
+    AllowedChange("trainer.record_seconds", "yes", "affects videos only"),
+    AllowedChange("trainer.record_width", "yes", "affects videos only"),
+    AllowedChange("trainer.compile", "no", "compiled code adds numbers in another order"),
+    AllowedChange("trainer.compile_min_steps", "yes", "does not affect a resumed run"),
+    AllowedChange("trainer.on_nan", "yes", "has no effect while all numbers are finite"),
+    AllowedChange("trainer.disk_retry_seconds", "yes", "affects writing only"),
+    AllowedChange("logger.", "yes", "affects measurements and output only"),
+    AllowedChange("torch_threads", "no", "more threads add numbers in another order"),
+    AllowedChange("env.num_threads", "yes", "results do not depend on the thread"),
+    AllowedChange("env.worker_timeout", "yes", "affects waiting only"),
+    AllowedChange("device", "no", "processors round differently"),
+    AllowedChange("runner.address", "yes", "if the run is reproducible at all (see above)"),
+    AllowedChange("runner.connect_seconds", "yes", "affects waiting only"),
+    AllowedChange("runner.max_restarts", "yes", "affects future crashes only"),
 )
 
 

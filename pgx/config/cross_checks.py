@@ -47,12 +47,12 @@ def conflict_problems(config: RunConfig) -> list[str]:
         NO_SHAPING.terms,
     ):
         found.append(
-            "reward: runner=dataset learns from recorded rewards, which are the environment's own; reward=none"
+            "reward: runner=dataset learns from recorded rewards, which are those of the environment; set reward=none"
         )
     if not config.run_dir.strip():
         found.append("run_dir: expected a folder, got an empty text")
     if config.device == "cuda" and not torch.cuda.is_available():
-        found.append("device=cuda: torch finds no CUDA device here; device=cpu runs everywhere")
+        found.append("device=cuda: torch finds no CUDA device; set device=cpu")
     shared = _actor_problems(config) + _a3c_problems(config)
     # The batch of an update is unknown until the environments are divided evenly.
     of_rows = [] if shared else _budget_problems(config) + _single_row_problems(config)
@@ -69,7 +69,7 @@ def _budget_problems(config: RunConfig) -> list[str]:
         return []
     return [
         f"trainer.total_steps={total}: less than one rollout, runner.rollout_steps {steps} x {num_envs} environments = "
-        f"{steps * num_envs} steps; at least that, or a smaller rollout"
+        f"{steps * num_envs} steps; set at least that, or a smaller rollout"
     ]
 
 
@@ -97,7 +97,7 @@ def _single_row_problems(config: RunConfig) -> list[str]:
     if rows != 1:
         return []
     return [
-        f"algo.normalize_advantage={written}: {source} = 1 row, whose normalised advantage is A - mean A = 0, so "
+        f"algo.normalize_advantage={written}: {source} = 1 row, whose normalized advantage is A - mean A = 0, so "
         f"nothing would be learned; set {larger} to 2 or more, or {smaller}"
     ]
 
@@ -128,23 +128,23 @@ def _dataset_problems(config: RunConfig) -> list[str]:
     """Return problems of a dataset that is unused, or of a rule that cannot learn from one."""
     path, name = config.dataset, config.names.algo
     if not isinstance(config.runner, DatasetConfig):
-        unused = f"dataset={path}: runner={config.names.runner} does not read it; runner=dataset"
+        unused = f"dataset={path}: runner={config.names.runner} does not use it; set runner=dataset"
         return [] if path is None else [unused]
     found = []
     if config.runner.path is None:
         found.append(
-            "runner=dataset: of which dataset? dataset=PATH, a folder that "
-            "`pgx collect RUN --episodes 100 --out PATH` wrote"
+            "runner=dataset: the dataset is missing; set dataset=PATH, a folder written by "
+            "`pgx collect RUN --episodes 100 --out PATH`"
         )
     if "recorded" not in config.algo.uses:
         found.append(
-            f"runner=dataset: {name} takes every step for one of its own policy; algo=off_policy_reinforce weighs "
-            "those of another"
+            f"runner=dataset: {name} learns from steps of its own policy only; set algo=off_policy_reinforce, which "
+            "corrects for the policy that acted"
         )
     if getattr(config.policy, "continuous", None) == "squashed_gaussian":
         found.append(
-            "policy.continuous=squashed_gaussian: actions are recorded as the environment has them, where one at a "
-            "bound no longer tells what was sampled; policy.continuous=gaussian"
+            "policy.continuous=squashed_gaussian: datasets contain the executed actions, from which the sample of an "
+            "action at a bound cannot be computed; set policy.continuous=gaussian"
         )
     return found
 
@@ -161,9 +161,8 @@ def _actor_problems(config: RunConfig) -> list[str]:
     found = size_problems(_actor_sizes(config.env.num_envs, config.runner))
     if "off_policy" not in config.algo.uses:
         found.append(
-            f"runner={config.names.runner}: its steps are of what the policy was some updates ago, and "
-            f"{config.names.algo} takes every step for one of the policy that learns; algo=impala weighs them, or "
-            "runner=sync"
+            f"runner={config.names.runner}: its policies are some updates old, and {config.names.algo} learns from "
+            "steps of the current policy only; set algo=impala, which corrects for older policies, or runner=sync"
         )
     return found + _actor_backend_problems(config.runner)
 
@@ -174,7 +173,7 @@ def _actor_backend_problems(runner: ActorLearnerConfig) -> list[str]:
     if runner.backend == "local":
         if address is not None:
             found.append(
-                f"runner.address={address}: actors of runner.backend=local have none; runner.backend=ray"
+                f"runner.address={address}: is unused with runner.backend=local; remove it or set runner.backend=ray"
             )
         return found
     suppress_ray_logs()
@@ -184,8 +183,8 @@ def _actor_backend_problems(runner: ActorLearnerConfig) -> list[str]:
         found.append(problem)
     if runner.inference == "learner":
         found.append(
-            "runner.inference=learner: actors ask through memory that they share with the learner, and with "
-            "runner.backend=ray they share none; runner.inference=actor, or runner.backend=local"
+            "runner.inference=learner: needs memory that actors share with the learner, which runner.backend=ray does "
+            "not have; set runner.inference=actor or runner.backend=local"
         )
     return found
 
@@ -198,22 +197,22 @@ def _a3c_problems(config: RunConfig) -> list[str]:
     found = worker_problems(num_envs, resolve_workers(num_envs, config.runner.workers, available_cores()))
     if "shared_parameters" not in config.algo.uses:
         found.append(
-            f"runner=a3c: others change the parameters during an update, and {name} takes them for its own; "
-            "algo=a3c takes no more than gradient steps, or runner=sync"
+            f"runner=a3c: other workers change the parameters during an update, which {name} does not support; set "
+            "algo=a3c, which takes gradient steps only, or runner=sync"
         )
     if config.names.critic_optimizer == "lbfgs":
         found.append(
-            "critic_optimizer=lbfgs: runner=a3c takes single steps of shared parameters, which a line search would see "
-            f"change; one of {', '.join(OPTIMIZERS)}"
+            "critic_optimizer=lbfgs: with runner=a3c the parameters change during its line search; choose one of "
+            f"{', '.join(OPTIMIZERS)}"
         )
     if config.trainer.on_nan == "skip_update":
         found.append(
-            "trainer.on_nan=skip_update: runner=a3c has no update of its own to undo, workers change the parameters "
-            "one upon the other; trainer.on_nan=stop"
+            "trainer.on_nan=skip_update: runner=a3c cannot undo an update, because other workers have changed the "
+            "parameters since; set trainer.on_nan=stop"
         )
     if config.device != "cpu":
         found.append(
-            f"device={config.device}: runner=a3c shares parameters in the processor's memory; device=cpu"
+            f"device={config.device}: runner=a3c shares parameters in the memory of the CPU; set device=cpu"
         )
     return found
 
@@ -240,19 +239,19 @@ def _rule_problems(config: RunConfig) -> list[str]:
             burn_in=recurrent.burn_in,
         )
     if values_states and "critic_optimizer" not in uses:
-        found.append(f"critic={critic}: {name}, as configured, has no use for a critic; critic=none")
+        found.append(f"critic={critic}: {name}, as configured, does not use a critic; set critic=none")
     found += _optimizer_problems("optimizer", config.names.optimizer, name, "optimizer" in uses)
     learner, learns = (name, "critic_optimizer" in uses) if values_states else ("critic=none", False)
     found += _optimizer_problems("critic_optimizer", config.names.critic_optimizer, learner, learns)
     for use, group, chosen, having, words in (
         ("value_head", "policy", policy, WITH_VALUE_HEAD, "a value head"),
-        ("action_values", "critic", critic, WITH_ACTION_VALUES, "values of actions"),
+        ("action_values", "critic", critic, WITH_ACTION_VALUES, "action values"),
     ):
         offers = having if use in uses else set(NAMED_SECTIONS[group]) - having
         if chosen not in offers:
-            verb = "needs" if use in uses else "has no use for"
+            verb = "needs" if use in uses else "does not use"
             found.append(
-                f"{group}={chosen}: {name}, as configured, {verb} {words}; {group}={' or '.join(sorted(offers))}"
+                f"{group}={chosen}: {name}, as configured, {verb} {words}; set {group}={' or '.join(sorted(offers))}"
             )
     return found
 
@@ -260,11 +259,9 @@ def _rule_problems(config: RunConfig) -> list[str]:
 def _optimizer_problems(group: str, chosen: str | None, name: str, used: bool) -> list[str]:
     """Return problems of an optimizer that is unused or missing."""
     if used and chosen is None:
-        return [
-            f"{group}=none: {name} takes steps with one; choose one of {', '.join(NAMED_SECTIONS[group])}"
-        ]
+        return [f"{group}=none: {name} needs an optimizer; choose one of {', '.join(NAMED_SECTIONS[group])}"]
     if not used and chosen is not None:
-        return [f"{group}={chosen}: {name} takes no step with it and it would do nothing; {group}=none"]
+        return [f"{group}={chosen}: is unused with {name}; set {group}=none"]
     return []
 
 
@@ -281,33 +278,28 @@ def rank_problems(config: RunConfig, size: int) -> list[str]:
         below = num_envs - num_envs % size
         nearest = f"{below} or {below + size}" if below else f"{size}"
         found.append(
-            f"env.num_envs={num_envs}: {size} ranks share the environments out, {num_envs} / {size} = "
+            f"env.num_envs={num_envs}: {size} ranks divide the environments evenly, {num_envs} / {size} = "
             f"{num_envs / size:.4g} each; expected a multiple of {size}: {nearest}"
         )
     if "ranks" not in config.algo.uses:
         found.append(
-            f"algo={config.names.algo}: as configured, it takes the rows of one rank for all there are; "
-            f"{', '.join(_rules_with_ranks())} average over ranks"
+            f"algo={config.names.algo}: as configured, it does not average over ranks; "
+            f"{', '.join(_rules_with_ranks())} do"
         )
     if not isinstance(runner, SyncConfig):
-        found.append(
-            f"runner={config.names.runner}: ranks step their environments together, in rollouts of one length; "
-            "runner=sync"
-        )
+        found.append(f"runner={config.names.runner}: ranks need rollouts of equal length; set runner=sync")
     elif runner.lag > 0:
         found.append(
-            f"runner.lag={runner.lag}: a checkpoint holds the rollouts that wait, and rank 0 has its own alone; "
-            "runner.lag=0"
+            f"runner.lag={runner.lag}: a checkpoint contains the queued rollouts, and rank 0 has only its own; "
+            "set runner.lag=0"
         )
     if policy in RECURRENT:
         found.append(
-            f"policy={policy}: minibatches over ranks are dealt out by rows, and a recurrent policy needs whole "
-            "sequences; a feed-forward policy"
+            f"policy={policy}: ranks divide minibatches by rows, and a recurrent policy needs whole "
+            "sequences; choose a feed-forward policy"
         )
     if config.trainer.compile is True:
-        found.append(
-            f"trainer.compile=true: {compilation_problem('cpu', size)}; trainer.compile=auto runs without"
-        )
+        found.append(f"trainer.compile=true: {compilation_problem('cpu', size)}; set trainer.compile=auto")
     return found
 
 

@@ -80,7 +80,7 @@ def own_rule_problem(name: str) -> str | None:
     try:
         written = own_values(name)
     except (OSError, OmegaConfBaseException, YAMLError, ValueError) as error:
-        wanted = "its values stand in a YAML file beside its module, like one of configs/algo"
+        wanted = "its values must be in a YAML file next to its module, like those in configs/algo"
         return f"algo={name}: {path}: {wanted}: {one_line_message(error)}"
     section = written.get("algo")
     if not isinstance(section, Mapping) or section.get("name") != name:

@@ -25,23 +25,23 @@ class TopLevelConfig:
     seed: Index
     device: Literal["cpu", "cuda"]
     torch_threads: Count
-    label: str  # what the run is called, in its folder's path and on the console
+    label: str  # name of the run, in the path of its folder and on the console
     run_dir: str
-    dataset: str | None  # its folder; null: none
+    dataset: str | None  # folder of recorded episodes; null: none
 
 
 @dataclass(frozen=True)
 class EnvConfig:
     id: str
     num_envs: Count
-    num_threads: Count | None  # of EnvPool, or worker processes; null: one a core
+    num_threads: Count | None  # threads of EnvPool, or worker processes; null: one per core
     backend: Backend
-    worker_timeout: Positive  # seconds in which worker processes answer
-    kwargs: dict[str, Any]  # passed on when the environment is made
-    discount: Fraction  # the default of algo.discount
-    normalize_obs: bool  # by running mean and variance; observations that are whole numbers stay as they are
+    worker_timeout: Positive  # seconds within which worker processes must answer
+    kwargs: dict[str, Any]  # keyword arguments of the environment
+    discount: Fraction  # default of algo.discount
+    normalize_obs: bool  # by running mean and variance; integer observations are not normalized
     normalizer_warmup_steps: Index  # environment steps before the first update; 0: none
-    obs_clip: Positive | None  # bound on each normalised component; null: none
+    obs_clip: Positive | None  # bound on each normalized component; null: none
     scale_reward: bool  # by the standard deviation of the running discounted return
     reward_clip: Positive | None  # bound on each scaled reward; null: none
 
@@ -49,30 +49,28 @@ class EnvConfig:
 @dataclass(frozen=True)
 class TrainerConfig:
     total_steps: Count  # environment steps
-    checkpoint_every: Count | None  # environment steps; null: at the end alone
-    keep_checkpoints: Count | None  # of the last, beside `last` and `best`; null: all
-    on_nan: OnNaN  # what becomes of an update that makes parameters NaN or infinite
-    disk_retry_seconds: NonNegative  # how long the end of a run retries a disk that cannot be written
+    checkpoint_every: Count | None  # environment steps; null: only at the end
+    keep_checkpoints: Count | None  # newest ones kept in addition to `last` and `best`; null: all
+    on_nan: OnNaN  # reaction to an update that makes parameters NaN or infinite
+    disk_retry_seconds: NonNegative  # seconds for which the end of a run retries failed writes
     eval_every: Count | None  # environment steps; null: never
     eval_episodes: Count
-    eval_max_steps: Count  # environment steps of an episode that is evaluated, filmed or collected
+    eval_max_steps: Count  # environment steps after which an evaluated, recorded or collected episode is cut
     record_every: Count | None  # environment steps; null: never
-    record_seconds: (
-        Positive  # of the episode's beginning that a video shows, as fast as the environment plays
-    )
-    record_width: Count  # pixels of a video at most
-    compile: Compile  # the arithmetic of policies, critics and optimizers
-    compile_min_steps: Index  # environment steps; compile=auto does not compile a shorter run
+    record_seconds: Positive  # length of a video, in real time
+    record_width: Count  # maximum width in pixels
+    compile: Compile  # whether to compile policies, critics and optimizers
+    compile_min_steps: Index  # environment steps; compile=auto does not compile shorter runs
 
 
 @dataclass(frozen=True)
 class HealthConfig:
-    clip_range: Positive  # half width of the interval around ratio 1 outside of which clip_fraction counts
+    clip_range: Positive  # clip_fraction counts ratios outside of 1 +- clip_range
 
 
 @dataclass(frozen=True)
 class LoggerConfig:
-    every: Count  # iterations
+    every: Count  # iterations between measurements
     tensorboard: bool
     wandb: str | None  # project at Weights & Biases; null: none
     console: ConsoleStyle
@@ -83,20 +81,15 @@ class LoggerConfig:
 class SearchConfig:
     """Hyperparameter search (`sweep=NAME`). Each trial is one run."""
 
-    overrides: list[str]  # what every trial is, as on the command line, which beats these
-    space: dict[
-        str, str
-    ]  # key: the values to choose from, in Hydra's words, e.g. tag(log, interval(1e-5, 1e-2))
+    overrides: list[str]  # of every trial; the command line takes precedence
+    # Values of each key in Hydra's grammar, e.g. tag(log, interval(1e-5, 1e-2)).
+    space: dict[str, str]
     trials: Count  # runs
-    seed: Index  # of the choice of values; each trial's own seed is the run's, as always
-    objective: Literal["final_return", "best_return"]  # of summary.json; the larger the better
-    pruner: Literal[
-        "median", "halving", "none"
-    ]  # gives up trials that do worse than others did at the same step
-    report_every: Count  # environment steps between the looks at the recent return that pruning goes by
-    startup_trials: (
-        Index  # that end before the first is pruned (median), before values are more than random (all)
-    )
+    seed: Index  # of the sampler; the runs have their own seeds
+    objective: Literal["final_return", "best_return"]  # key of summary.json, maximized
+    pruner: Literal["median", "halving", "none"]  # stops trials that are worse than others at the same step
+    report_every: Count  # environment steps between reports to the pruner
+    startup_trials: Index  # trials with random values at the start; pruner=median prunes none of them
     warmup_steps: Index  # environment steps before which no trial is pruned
 
 
@@ -105,7 +98,7 @@ class SyncConfig:
     """Environments that step together in this process."""
 
     rollout_steps: Count  # T, per environment
-    lag: Index  # updates that the acting policy is behind the learning one
+    lag: Index  # age in updates of the policy that acts
 
 
 @dataclass(frozen=True)
@@ -126,17 +119,17 @@ class DatasetConfig:
 
 @dataclass(frozen=True)
 class ActorLearnerConfig:
-    """Actors that step environments in their own processes, and a learner that takes their trajectories."""
+    """Actors that step environments in other processes, and a learner that uses their trajectories."""
 
     rollout_steps: Count  # T, length of a trajectory, per environment
     workers: Count | Auto  # actors
     trajectories: Count | Auto  # in an update
-    queue: Count | Auto  # trajectories begun and not yet learned from, at most
-    inference: Literal["actor", "learner"]  # which process chooses actions
-    max_restarts: Index  # of actors, over the run
+    queue: Count | Auto  # maximum number of started, unused trajectories
+    inference: Literal["actor", "learner"]  # process that computes actions
+    max_restarts: Index  # restarts of crashed actors over the run
     backend: Literal["local", "ray"]  # where actors run
     address: str | None  # of a Ray cluster, host:port or auto; null: start one on this machine
-    connect_seconds: Positive  # to wait for the cluster and for its free cores
+    connect_seconds: Positive  # seconds to wait for the cluster and for free cores
 
 
 @dataclass(frozen=True)
@@ -145,7 +138,7 @@ class A3CConfig:
 
     rollout_steps: Count  # t_max, per environment
     workers: Count | Auto  # processes
-    max_restarts: Index  # of workers, over the run
+    max_restarts: Index  # restarts of crashed workers over the run
 
 
 RunnerConfig = SyncConfig | EpisodesConfig | DatasetConfig | ActorLearnerConfig | A3CConfig
@@ -168,7 +161,7 @@ FIXED_SECTIONS: dict[str, type[Any]] = {
 
 
 NAMED_SECTIONS: dict[str, Mapping[str, type[Any]]] = {
-    # section: the dataclass of each choice of its `name`; the fields are the other keys
+    # section: dataclass of each choice of `name`, whose fields are the other keys
     "policy": POLICIES,
     "critic": CRITICS,
     "optimizer": OPTIMIZERS,

@@ -375,8 +375,8 @@ def test_from_nothing_the_critic_learns_the_exact_v_and_q_of_the_policy(target: 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["algo.form=q", "critic=mlp"], r"critic=mlp: actor_critic, as configured, needs values of actions"),
-        (["algo.form=td"], "critic=q: actor_critic, as configured, has no use for values of actions"),
+        (["algo.form=q", "critic=mlp"], r"critic=mlp: actor_critic, as configured, needs action values"),
+        (["algo.form=td"], "critic=q: actor_critic, as configured, does not use action values"),
         (["algo.n_steps=5"], r"algo\.n_steps, algo\.gae_lambda: .* got n_steps=5 and gae_lambda=0\.95"),
     ],
 )

@@ -367,13 +367,13 @@ def test_weights_of_hundreds_of_steps_neither_overflow_nor_vanish() -> None:
     [
         (["runner=sync"], "128 steps of each environment cut them; set runner=dataset"),
         (["runner=dataset", "dataset=x", "algo.reward_to_go=false"], "algo.reward_to_go: expected true"),
-        (["runner=dataset"], "of which dataset? dataset=PATH"),
-        (["runner=episodes", "dataset=x"], "dataset=x: runner=episodes does not read it; runner=dataset"),
+        (["runner=dataset"], "the dataset is missing; set dataset=PATH"),
+        (["runner=episodes", "dataset=x"], "dataset=x: runner=episodes does not use it; set runner=dataset"),
         (
             ["runner=dataset", "dataset=x", "policy.continuous=squashed_gaussian"],
             "policy.continuous=gaussian",
         ),
-        (["runner=dataset", "dataset=x", "critic=mlp", "critic_optimizer=adam"], "has no use for a critic"),
+        (["runner=dataset", "dataset=x", "critic=mlp", "critic_optimizer=adam"], "does not use a critic"),
     ],
 )
 def test_a_setting_that_it_cannot_learn_in_is_refused_with_the_fix(overrides: list[str], words: str) -> None:

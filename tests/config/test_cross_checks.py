@@ -25,17 +25,20 @@ def test_compatible_choices_are_accepted() -> None:
     [
         (
             ["algo=ppo", "runner=dataset", "dataset=x"],
-            "runner=dataset: ppo takes every step for one of its own policy",
+            "runner=dataset: ppo learns from steps of its own policy only",
         ),
-        (["algo=ppo", "dataset=x"], "dataset=x: runner=sync does not read it"),
-        ([*RECORDED[:2]], "runner=dataset: of which dataset?"),
+        (["algo=ppo", "dataset=x"], "dataset=x: runner=sync does not use it"),
+        ([*RECORDED[:2]], "runner=dataset: the dataset is missing"),
         (
             [*RECORDED, "++reward.terms.alive={weight:1}"],
             "reward: runner=dataset learns from recorded rewards",
         ),
         ([*RECORDED, "reward.environment=2"], "reward: runner=dataset learns from recorded rewards"),
-        (["algo=ppo", "runner=actor_learner"], "runner=actor_learner: its steps are of what the policy was"),
-        (["algo=a3c", "trainer.on_nan=skip_update"], "trainer.on_nan=skip_update: runner=a3c has no update"),
+        (["algo=ppo", "runner=actor_learner"], "runner=actor_learner: its policies are some updates old"),
+        (
+            ["algo=a3c", "trainer.on_nan=skip_update"],
+            "trainer.on_nan=skip_update: runner=a3c cannot undo an update",
+        ),
     ],
     ids=lambda case: " ".join(case) if isinstance(case, list) else "",
 )

@@ -148,9 +148,9 @@ def test_an_invalid_rule_is_one_message(command: Command, files: Path, name: str
 
 
 FILES = {
-    None: "its values stand in a YAML file beside its module",
-    "algo: [": "its values stand in a YAML file beside its module",
-    "- 1\n": "its values stand in a YAML file beside its module",
+    None: "its values must be in a YAML file next to its module",
+    "algo: [": "its values must be in a YAML file next to its module",
+    "- 1\n": "its values must be in a YAML file next to its module",
     "label: spo\n": "expected a section 'algo' with 'name: spo:SPO' in it",
     "algo:\n  name: ppo\n": "expected a section 'algo' with 'name: spo:SPO' in it",
 }
