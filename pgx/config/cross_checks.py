@@ -404,7 +404,7 @@ def unused_problems(values: Values, cfg: DictConfig, asked: Sequence[str]) -> li
     """
     idle = unused_keys(values)
     found = [
-        f"{key}: nothing reads it with {idle[key]}={format_value(values[idle[key]])}; leave it out, or change that"
+        f"{key}: unused with {idle[key]}={format_value(values[idle[key]])}; remove it or change {idle[key]}"
         for key in dict.fromkeys(asked)
         if key in idle
     ]
@@ -412,7 +412,7 @@ def unused_problems(values: Values, cfg: DictConfig, asked: Sequence[str]) -> li
     for key, other in DEFAULTS_OF_OTHERS.items():
         referred = any(f"${{{key}}}" in text for text in written.values() if isinstance(text, str))
         if key in asked and not referred:
-            found.append(f"{key}: nothing reads it where {other} is set as well; one of the two")
+            found.append(f"{key}: unused, because {other} is set as well; remove one of them")
     return found
 
 

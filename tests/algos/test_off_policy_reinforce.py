@@ -384,7 +384,7 @@ def test_a_setting_that_it_cannot_learn_in_is_refused_with_the_fix(overrides: li
 @pytest.mark.parametrize("name", ["ppo", "reinforce"])
 def test_a_rule_that_takes_every_step_for_its_own_gets_no_recorded_ones(name: str) -> None:
     found = problems_of(composed(f"algo={name}", "runner=dataset", "dataset=x"))
-    assert any("algo=off_policy_reinforce weighs those of another" in line for line in found), found
+    assert any("set algo=off_policy_reinforce, which corrects" in line for line in found), found
 
 
 def test_its_own_episodes_will_do_too() -> None:

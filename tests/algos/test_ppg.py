@@ -400,8 +400,11 @@ def test_the_loss_reported_of_a_shared_network_is_the_mean_over_the_last_pass_of
 def test_networks_that_do_not_fit_are_refused(make: Make) -> None:
     for wrong, words in (
         (["algo=ppg", "algo.network=shared"], "critic=mlp: ppg, as configured, does not use a critic"),
-        (["algo=ppg", "critic_optimizer=none"], "critic_optimizer=none: ppg takes steps"),
-        (["algo=ppg", "policy=mlp"], "policy=mlp: ppg, as configured, needs a value head; policy=two_headed"),
+        (["algo=ppg", "critic_optimizer=none"], "critic_optimizer=none: ppg needs an optimizer"),
+        (
+            ["algo=ppg", "policy=mlp"],
+            "policy=mlp: ppg, as configured, needs a value head; set policy=two_headed",
+        ),
         (
             ["algo=ppo", "policy=two_headed"],
             "policy=two_headed: ppo, as configured, does not use a value head",

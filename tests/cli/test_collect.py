@@ -114,7 +114,8 @@ def test_progress_is_redrawn_on_a_terminal_and_without_codes_in_a_pipe(make: Mak
     command = [
         sys.executable,
         "-c",
-        "import pgx.training.evaluation as p; p.INTERVAL = p.REDRAW = 0.0; from pgx.cli.main import main; main()",
+        "import pgx.training.evaluation as p; p.PROGRESS_INTERVAL = p.REDRAW_INTERVAL = 0.0; "
+        "from pgx.cli.main import main; main()",
     ]
     arguments = ["collect", "mu", "--episodes", "40", "--out"]
     piped = subprocess.run(

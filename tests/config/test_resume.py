@@ -295,7 +295,7 @@ def test_the_command_resumes_from_the_named_checkpoint_and_prints_the_changes(
         ("--trust", "--trust: is unused without --resume"),
         (
             "--resume run logger.console_interval=3 logger.console=off",
-            "nothing reads it with logger.console='off'",
+            "unused with logger.console='off'",
         ),
     ],
 )

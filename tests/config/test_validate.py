@@ -235,7 +235,7 @@ def test_a_misspelt_optimizer_is_named_where_a_rule_uses_one() -> None:
 def test_an_optimizer_that_would_do_nothing_is_refused() -> None:
     message = problem("algo=trpo", "optimizer=adam")
     assert message.startswith("optimizer=adam:")
-    assert "do nothing" in message
+    assert "is unused with trpo" in message
     assert "optimizer=none" in message
 
 

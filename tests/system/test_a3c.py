@@ -95,7 +95,7 @@ def test_no_update_is_lost_or_counted_twice(make: Make) -> None:
     warmup = "env.normalizer_warmup_steps=100"
     trainer = make("algo=a3c", *CARTPOLE, "trainer.total_steps=3000", "trainer.checkpoint_every=700", warmup)
     trainer.train()
-    counters, common = trainer.counters, company(trainer).common
+    counters, common = trainer.counters, company(trainer).shared
     assert int(common.steps.sum()) == counters.steps == int(trainer.agent.normalizer.moments.count)
     assert int(common.updates.sum()) == counters.iterations
     assert bool((common.updates > 0).all())
@@ -161,7 +161,7 @@ def test_a_killed_worker_is_replaced_and_the_run_finishes(make: Make) -> None:
     at_iteration(trainer, 90, kill)
     summary = trainer.train()
     assert summary["status"] == "finished" and len(killed) == 2
-    common, counters = company(trainer).common, trainer.counters
+    common, counters = company(trainer).shared, trainer.counters
     assert int(common.steps.sum()) == counters.steps == int(trainer.agent.normalizer.moments.count)
     assert int(common.updates.sum()) == counters.iterations
     rows = read_rows(trainer.run_dir / "metrics.jsonl")
@@ -205,7 +205,7 @@ def test_a_resumed_run_starts_with_the_saved_parameters_of_the_workers(make: Mak
     assert torch.equal(parameters(first), parameters(second))
     second.runner.begin(second.counters.iterations)
     second.loop.pause()
-    begun = company(second).common
+    begun = company(second).shared
     assert int(begun.steps.sum()) >= first.counters.steps
     second.runner.close()
     third = make(*settings, "trainer.total_steps=2000")
@@ -242,7 +242,7 @@ def test_a_resumed_run_of_one_worker_ends_with_the_bits_of_an_uninterrupted_one(
 def test_episodes_after_each_checkpoint_use_new_random_numbers(make: Make) -> None:
     """Otherwise workers would repeat the same few episodes."""
     trainer = make("algo=a3c", *CARTPOLE)
-    plan, worlds = company(trainer).plan, []
+    plan, worlds = company(trainer).spec, []
     memory = allocate()
     for index, begin in (
         (0, StartCommand(0, 0)),
@@ -275,7 +275,7 @@ def test_a_stop_request_ends_the_run_with_a_checkpoint_and_no_orphans(make: Make
 
     at_iteration(trainer, 20, stop)
     summary = trainer.train()
-    assert summary["status"] == "interrupted" and summary["steps"] == int(company(trainer).common.steps.sum())
+    assert summary["status"] == "interrupted" and summary["steps"] == int(company(trainer).shared.steps.sum())
     assert trainer.checkpoints.load("last")["counters"]["steps"] == summary["steps"] < 40000
     assert len(alive) == 2 and not any(map(is_running, alive))
 
@@ -298,7 +298,7 @@ def test_nan_parameters_end_the_run_and_are_not_saved(make: Make, tmp_path: Path
     trainer = make("algo=a3c", *CARTPOLE, "trainer.total_steps=100000", "trainer.checkpoint_every=400")
 
     def poison() -> None:
-        company(trainer).common.weights[1].fill_(torch.nan)
+        company(trainer).shared.weights[1].fill_(torch.nan)
 
     at_iteration(trainer, 60, poison)
     with pytest.raises(RunError, match=r"parameters of the (policy|critic) NaN"):
@@ -330,11 +330,11 @@ def test_a_run_can_be_evaluated_like_any_other(
             r"6 / 4 = 1.50 environments each; set one of 1, 2, 3, 6",
         ),
         (["runner.workers=0"], r"runner.workers: expected"),
-        (["critic_optimizer=lbfgs"], r"critic_optimizer=lbfgs: runner=a3c .*one of adam"),
+        (["critic_optimizer=lbfgs"], r"critic_optimizer=lbfgs: with runner=a3c .*one of adam"),
         (["trainer.on_nan=skip_update"], r"trainer.on_nan=skip_update: runner=a3c .*trainer.on_nan=stop"),
         (["device=cuda"], r"device=cuda: runner=a3c shares.*device=cpu"),
-        (["algo=ppo", "runner=a3c"], r"runner=a3c: others change.*ppo.*algo=a3c.*runner=sync"),
-        (["algo=trpo", "runner=a3c"], r"runner=a3c: others change.*trpo"),
+        (["algo=ppo", "runner=a3c"], r"runner=a3c: other workers change.*ppo.*algo=a3c.*runner=sync"),
+        (["algo=trpo", "runner=a3c"], r"runner=a3c: other workers change.*trpo"),
     ],
 )
 def test_unsupported_configs_are_refused_with_the_reason(overrides: list[str], message: str) -> None:
