@@ -4,6 +4,8 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +27,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 def commands(name: str) -> list[list[str]]:
-    """Return the commands at the top of an example, as words after `pgx`."""
-    found = re.findall(r"^    pgx (.+)$", (EXAMPLES / name).read_text().split('"""')[1], re.MULTILINE)
+    """Return the `pgx` commands at the top of an example, as words after `pgx`."""
+    found = re.findall(r"^    pgx (.+)$", heading(name), re.MULTILINE)
     return [shlex.split(command) for command in found]
+
+
+def heading(name: str) -> str:
+    """Return the docstring of an example."""
+    return (EXAMPLES / name).read_text().split('"""')[1]
 
 
 def train(name: str, folder: Path) -> list[dict[str, float]]:
@@ -43,7 +50,8 @@ def test_every_example_is_in_the_table_and_has_a_command() -> None:
     assert len(FILES) >= 3
     for name in FILES:
         assert f"[{name}]({name})" in page
-        assert [words for words in commands(name) if words[0] == "train"], name
+        trains = [words for words in commands(name) if words[0] == "train"]
+        assert trains or f"    python {name} " in heading(name), name
 
 
 def test_the_environment_passes_its_checks_and_pays_minus_a_distance(folder: Path) -> None:
@@ -79,3 +87,24 @@ def test_the_reward_term_is_one_for_straight_knees_and_part_of_the_return(
     qpos[1, [4, 7]] = -0.5  # both knees bent by `bend`
     qpos[2, :4] = 1.0  # all other joints moved
     assert straight_knees(qpos, bend=0.5) == pytest.approx([1.0, np.exp(-1.0), 1.0])
+
+
+def test_the_callback_logs_its_metric_and_ends_a_run_without_progress(folder: Path) -> None:
+    (command,) = re.findall(r"^    python (.+)$", heading("custom_callback.py"), re.MULTILINE)
+    frozen = [
+        "optimizer.learning_rate=1e-12",
+        "logger.tensorboard=false",
+        "trainer.compile=false",
+        "run_dir=run",
+    ]
+    done = subprocess.run(
+        [sys.executable, *shlex.split(command), *frozen],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert "run: stopped at " in done.stdout
+    assert rows[-1]["patience/waited"] > 20_000 >= rows[-2]["patience/waited"]
+    assert rows[-1]["step"] < 200_000
