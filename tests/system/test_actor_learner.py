@@ -424,7 +424,7 @@ def test_conflicting_sizes_are_refused_in_one_message(overrides: list[str], mess
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("runner.inference=learner", "with runner.backend=ray they share none; runner.inference=actor"),
+        ("runner.inference=learner", "which runner.backend=ray does not have; set runner.inference=actor"),
         ("runner.address=head", "runner.address=head: not an address; set host:port, auto or null"),
         ("runner.address=ray://head:10001", "not an address; set host:port, auto or null"),
     ],
