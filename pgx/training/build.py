@@ -132,7 +132,7 @@ def build(config: RunConfig, ranks: Ranks = SINGLE_PROCESS) -> Trainer:
 
 
 def _make_writable(run_dir: Path) -> None:
-    """Make the run's folder now, so that a run does not find out after an hour that it cannot be written."""
+    """Create the folder of the run, and check that it can be written before the run starts."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         if not os.access(run_dir, os.W_OK):
@@ -141,7 +141,7 @@ def _make_writable(run_dir: Path) -> None:
         raise UserError(f"run_dir={run_dir}: cannot write there: {error.strerror or error}") from error
 
 
-# --- agents and what they learn with
+# --- agents and learners
 
 
 def agent_spec(config: RunConfig) -> AgentSpec:
@@ -182,7 +182,7 @@ def _bound(clip: float | None) -> float:
 
 
 def threads_of(env: EnvConfig, processes: int = 1) -> int:
-    """Return the threads of each of so many processes that share the cores."""
+    """Return the threads of each process if several processes share the cores."""
     return env.num_threads or max(1, available_cores() // processes)
 
 
@@ -194,7 +194,7 @@ def _environments(config: RunConfig, num_envs: int, threads: int) -> tuple[Backe
 
 
 def _envs_spec(config: RunConfig, processes: int) -> EnvSpec:
-    """Return the specification of the environments of one of so many processes."""
+    """Return the spec of the environments of one process of several."""
     env, each = config.env, config.env.num_envs // processes
     threads = max(1, threads_of(env) // processes)
     return env_spec(env.id, env.backend, each, env.kwargs, threads, env.worker_timeout, config.reward)
@@ -246,7 +246,7 @@ def _runner(
 def _actor_spec(
     config: RunConfig, runner: ActorLearnerConfig, engine: EngineChoice, actors: int
 ) -> ActorSpec:
-    """Return the specification of each of so many actors; it has no critic."""
+    """Return the spec of each actor, which has no critic."""
     agent = replace(agent_spec(config), critic=NoCritic())
     return ActorSpec(agent, _envs_spec(config, actors), runner.rollout_steps, config.seed, engine)
 
@@ -309,11 +309,11 @@ def _sync_loop(config: RunConfig, agent: Agent, learner: Learner, runner: Runner
 
 
 def _warmup_steps(config: RunConfig) -> int:
-    """Return the environment steps that warm up the normalizer: fewer in a short run, so that it learns as well."""
+    """Return the environment steps that warm up the normalizer: at most a tenth of the run."""
     return min(config.env.normalizer_warmup_steps, config.trainer.total_steps // 10)
 
 
-# --- what a run writes
+# --- folder and loggers
 
 
 def _records(config: RunConfig) -> RunWriter:
