@@ -257,10 +257,10 @@ def present_tag(tag: str) -> str:
 
 
 def tags_of(declared: Iterable[Metric]) -> dict[str, str]:
-    """Return the tags, by key, of all that a run with an update rule may report.
+    """Return the tags, by key, of all metrics that a run may report.
 
     Args:
-        declared: `metrics` of the rule.
+        declared: `metrics` of the update rule and the callbacks.
 
     Raises:
         UserError: the rule declares a metric that every run has, with another definition.
@@ -285,14 +285,14 @@ def tagged(metrics: Metrics, tags: Mapping[str, str]) -> Metrics:
         tags: from `tags_of`.
 
     Raises:
-        RunError: a key has no tag, because the update rule does not declare it.
+        RunError: a key has no tag, because neither the update rule nor a callback declares it.
     """
     parts = {key: key for key in metrics if key.startswith(_PART)}
     unknown = [f"'{key}'{nearest(key, tags)}" for key in metrics if key not in tags and key not in parts]
     if unknown:
         raise RunError(
-            f"metrics without a definition: {', '.join(unknown)}; an update rule declares what it reports in its "
-            "class: metrics = (Metric(key, unit, meaning), ...)"
+            f"metrics without a definition: {', '.join(unknown)}; an update rule or a callback declares what it "
+            "reports in its class: metrics = (Metric(key, unit, meaning), ...)"
         )
     return {
         tag: metrics[key]

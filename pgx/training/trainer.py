@@ -80,7 +80,7 @@ class Trainer:
         self.stop_requested = False  # set by callers to end the run after the current iteration; see `stop`
         self._abandonable = Abandonable()
         self._stop: Stop | None = None  # of a callback
-        self._failed_callback: Callback | None = None  # not called again
+        self._open_callbacks: list[Callback] = []  # neither failed nor ended
         self._tags = tags_of(algorithm.metrics)
         self._resumed = False
         self._best: bytes | None = None  # written with the next checkpoint
@@ -115,6 +115,7 @@ class Trainer:
         declared = [metric for callback in self.callbacks for metric in callback.metrics]
         self._tags = tags_of([*self.algorithm.metrics, *declared])
         clean_exit = False
+        self._open_callbacks = list(self.callbacks) if self.writes else []
         try:
             self.runner.begin(self.counters.iterations)
             self._call_callbacks("on_start", self._state(self.counters.steps, None, {}))
@@ -123,9 +124,9 @@ class Trainer:
             if self._saved_at != self.counters.steps:
                 self._save()
             ended: RunStatus = "interrupted" if self._stop is None else self._stop.status
-            status = "finished" if self.counters.steps >= self.total_steps else ended
-            self._call_callbacks("on_end", self._final_state(status))
-            clean_exit = True
+            ended = "finished" if self.counters.steps >= self.total_steps else ended
+            self._end_callbacks(ended)
+            status, clean_exit = ended, True
         except StopAtCheckpoint:
             status = "interrupted"
             raise
@@ -246,27 +247,26 @@ class Trainer:
             stop_requested=self._stop_asked,
         )
 
-    def _call_callbacks(
-        self, method: Literal["on_start", "on_iteration", "on_end"], state: TrainingState
-    ) -> None:
-        """Call each callback; the first Stop ends the run after this iteration."""
-        for callback in self.callbacks if self.writes else ():
-            if callback is self._failed_callback:
-                continue
+    def _call_callbacks(self, method: Literal["on_start", "on_iteration"], state: TrainingState) -> None:
+        """Call each open callback; the first Stop ends the run after this iteration."""
+        for callback in list(self._open_callbacks):
             try:
                 stop = getattr(callback, method)(state)
             except Exception:
-                self._failed_callback = callback
+                self._open_callbacks.remove(callback)
                 raise
             self._stop = self._stop or stop
 
-    def _final_state(self, status: RunStatus) -> TrainingState:
-        return replace(self._state(self.counters.steps, None, {}), status=status)
+    def _end_callbacks(self, status: RunStatus) -> None:
+        """Call on_end of each open callback, once."""
+        state = replace(self._state(self.counters.steps, None, {}), status=status)
+        while self._open_callbacks:
+            self._open_callbacks.pop(0).on_end(state)
 
     def _end_callbacks_of_failed_run(self, status: RunStatus) -> None:
         """Call on_end after a failure, which a failing callback must not hide."""
         try:
-            self._call_callbacks("on_end", self._final_state(status))
+            self._end_callbacks(status)
         except Exception as error:
             self.writer.warn(f"on_end of a callback failed: {type(error).__name__}: {error}")
 

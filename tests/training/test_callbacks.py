@@ -109,6 +109,20 @@ def test_a_callback_that_fails_ends_the_run_as_failed_with_a_checkpoint_of_the_i
     assert read_rows(tmp_path / "run" / "metrics.jsonl")[-1]["step"] == summary["steps"]
 
 
+def test_on_end_is_called_once_and_its_failure_is_that_of_the_run(make: Make, tmp_path: Path) -> None:
+    def fail(state: TrainingState) -> None:
+        raise ZeroDivisionError("at the end")
+
+    trainer, before, after = make(*RUN), Recorder(), Recorder()
+    failing = type("Failing", (), {"on_end": staticmethod(fail)})()
+    trainer.callbacks += [as_callback(each) for each in (before, failing, after)]
+    with pytest.raises(ZeroDivisionError, match="at the end"):
+        trainer.train()
+    assert read_summary(tmp_path / "run")["status"] == "failed"
+    ends = [[state.status for name, state in each.calls if name == "end"] for each in (before, after)]
+    assert ends == [["finished"], ["failed"]]
+
+
 def test_on_end_sees_that_the_run_failed(make: Make) -> None:
     trainer, recorder = make(*RUN), Recorder()
     trainer.callbacks.append(as_callback(recorder))
