@@ -241,7 +241,7 @@ def resumed_run(make: Make, *settings: str, at: int) -> Trainer:
     cut.train()
     assert cut.counters.steps < cut.total_steps
     resumed = make(*settings, name="cut")
-    resumed.load_state_dict(resumed.checkpoints.load("last"))
+    resumed.load_state_dict(resumed.writer.checkpoints.load("last"))
     resumed.train()
     return resumed
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 import hydra
@@ -15,7 +14,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from pgx.cli.printing import next_commands, outcome_line, print_run_settings
+from pgx.api.console import outcome_line, print_run_settings
+from pgx.cli.printing import next_commands
+from pgx.cli.run_folder import folder_of
 from pgx.config.run_config import RunConfig, to_run_config
 from pgx.config.suggestions import one_line_message
 from pgx.core.agent import State
@@ -25,6 +26,7 @@ from pgx.core.ranks import Ranks
 from pgx.core.stopping import QuietInterrupt
 from pgx.distributed.torchrun import claim_first_failure, leave_process_group
 from pgx.training.build import build
+from pgx.training.signals import stop_on_signals
 from pgx.training.trainer import Trainer
 
 
@@ -98,7 +100,7 @@ def _run(config: RunConfig, state: State | None, ranks: Ranks) -> dict[str, Any]
         trainer.load_state_dict(state)
     if ranks.rank == 0:
         return _train_and_report(trainer, config)
-    with _stop_on_signals(trainer):
+    with stop_on_signals(trainer):
         return trainer.train()
 
 
@@ -127,50 +129,14 @@ def _train_and_report(trainer: Trainer, config: RunConfig) -> dict[str, Any]:
     """
     print_run_settings(trainer, config)
     started = time.monotonic()
-    with _stop_on_signals(trainer) as received:
+    with stop_on_signals(trainer) as received:
         summary = trainer.train()
     print(outcome_line(summary, time.monotonic() - started))
-    print("\n".join(next_commands(trainer.run_dir, config.env.id, summary["status"])))
+    print("\n".join(next_commands(folder_of(config), config.env.id, summary["status"])))
     preempted = {signal.SIGTERM, signal.SIGHUP} & set(received) and trainer.ranks.size == 1
     if summary["status"] == "interrupted" and preempted:
         raise Preempted
     return summary
-
-
-@contextmanager
-def _stop_on_signals(trainer: Trainer) -> Iterator[list[int]]:
-    """Stop the run with a checkpoint on Ctrl-C, SIGTERM or SIGHUP.
-
-    A synchronous run of one process discards the current iteration; other runs finish it. A second Ctrl-C exits a run
-    of one process at once. A second SIGTERM or SIGHUP only repeats the request: their senders (a batch system, a lost
-    connection) kill a process that takes too long. Ranks receive Ctrl-C from torchrun, perhaps more than once, and
-    never exit at once. A process that ignores SIGHUP (nohup) still ignores it.
-
-    Yields:
-        The list of received signals, updated by each.
-    """
-    several_ranks = trainer.ranks.size > 1
-    received: list[int] = []
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        first, second_interrupt = not received, signal.SIGINT in received and number == signal.SIGINT
-        received.append(number)  # before printing, because the next signal may arrive meanwhile
-        trainer.stop_requested = True
-        if second_interrupt and not several_ranks:
-            raise QuietInterrupt
-        if trainer.writes and first:
-            how = "" if several_ranks or number != signal.SIGINT else " (Ctrl-C again: exit at once)"
-            print(f"\nstopping{how}", file=sys.stderr, flush=True)
-        trainer.stop()
-
-    handled = [signal.SIGINT, signal.SIGTERM]
-    handled += [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
-    previous = {number: signal.signal(number, on_signal) for number in handled}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def run_hydra(arguments: list[str], job: Callable[[DictConfig], None]) -> None:

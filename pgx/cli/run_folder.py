@@ -33,6 +33,17 @@ def compose_valid(overrides: list[str]) -> RunConfig:
     return config
 
 
+def folder_of(config: RunConfig) -> Path:
+    """Return the folder of a run.
+
+    Raises:
+        UserError: it has none.
+    """
+    if config.run_dir is None:
+        raise UserError("run_dir=null: a run without a folder exists in Python only: pgx.train(run_dir=None)")
+    return Path(config.run_dir)
+
+
 def create_unique_folder(folder: Path) -> Path:
     """Create a new folder and return it. If the name is in use, append the first free number.
 
@@ -101,7 +112,7 @@ def resumed_trainer(config: RunConfig) -> Trainer:
     Raises:
         UserError: the run has no checkpoint.
     """
-    run_dir = Path(config.run_dir)
+    run_dir = folder_of(config)
     state = load_resume_state(run_dir)
     if state is None:
         raise UserError(f"{run_dir}: no checkpoint")

@@ -19,11 +19,12 @@ from types import FrameType
 
 from omegaconf import DictConfig
 
+from pgx.api.console import outcome_line, print_run_settings
 from pgx.cli.launch import run_hydra
-from pgx.cli.printing import outcome_line, print_run_settings
 from pgx.cli.run_folder import (
     compose_valid,
     create_unique_folder,
+    folder_of,
     read_run_config,
     refuse_unusable,
     resumed_trainer,
@@ -130,7 +131,7 @@ def _plan(overrides: list[str], hydra: list[str]) -> Plan:
     for number, job in enumerate(all_jobs):
         try:
             with job_number(number):
-                run_dir = compose_valid(job).run_dir
+                run_dir = str(folder_of(compose_valid(job)))
         except UserError as error:
             varied = " ".join(o for o in job if o not in shared_by_all)
             raise UserError(

@@ -16,6 +16,7 @@ from pgx.cli.launch import RunLauncher, report_first_error, run_hydra, run_rank0
 from pgx.cli.run_folder import (
     compose_valid,
     create_unique_folder,
+    folder_of,
     load_resume_state,
     read_run_config,
     refuse_unusable,
@@ -95,9 +96,9 @@ def _train(arguments: list[str], launcher: RunLauncher) -> int:
         raise UserError("sweep=...: a search runs several trials; add -m")
     run_dir_given = "run_dir" in map(key_of, overrides)
     if run_dir_given:
-        refuse_unusable(Path(config.run_dir))
+        refuse_unusable(folder_of(config))
     else:
-        run_dir = create_unique_folder(Path(config.run_dir))
+        run_dir = create_unique_folder(folder_of(config))
         config = with_values(config, {"run_dir": str(run_dir)})
         prepared.append(f"run_dir={quoted(str(run_dir))}")
     failures: list[Exception] = []
@@ -106,7 +107,7 @@ def _train(arguments: list[str], launcher: RunLauncher) -> int:
         run_hydra([*flags, *prepared, "hydra.mode=RUN"], partial(_run, launcher, failures, config))
     except UserError:
         if not run_dir_given:
-            _forget_empty(Path(config.run_dir))
+            _forget_empty(folder_of(config))
         raise
     if failures:
         raise failures[0]
@@ -177,7 +178,7 @@ def _run(launcher: RunLauncher, failures: list[Exception], config: RunConfig, cf
     try:
         summary = launcher.run(config, None)
     except Exception as error:
-        _forget_empty(Path(config.run_dir))
+        _forget_empty(folder_of(config))
         failures.append(error)
         return
     if summary["status"] == "interrupted":

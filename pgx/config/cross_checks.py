@@ -49,7 +49,9 @@ def conflict_problems(config: RunConfig) -> list[str]:
         found.append(
             "reward: runner=dataset learns from recorded rewards, which are those of the environment; set reward=none"
         )
-    if not config.run_dir.strip():
+    if config.run_dir is None:
+        found += _memory_problems(config)
+    elif not config.run_dir.strip():
         found.append("run_dir: expected a folder, got an empty text")
     if config.device == "cuda" and not torch.cuda.is_available():
         found.append("device=cuda: torch finds no CUDA device; set device=cpu")
@@ -57,6 +59,15 @@ def conflict_problems(config: RunConfig) -> list[str]:
     # The batch of an update is unknown until the environments are divided evenly.
     of_rows = [] if shared else _budget_problems(config) + _single_row_problems(config)
     return found + _dataset_problems(config) + shared + of_rows + _rule_problems(config)
+
+
+def _memory_problems(config: RunConfig) -> list[str]:
+    """Return the problems of a run without a folder."""
+    if config.trainer.record_every is None:
+        return []
+    return [
+        "trainer.record_every: a run without a folder (run_dir=null) has no place for videos; name a run_dir"
+    ]
 
 
 def _budget_problems(config: RunConfig) -> list[str]:

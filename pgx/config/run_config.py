@@ -26,7 +26,7 @@ class TopLevelConfig:
     device: Literal["cpu", "cuda"]
     torch_threads: Count
     label: str  # name of the run, in the path of its folder and on the console
-    run_dir: str
+    run_dir: str | None  # null: the run stays in memory, for Python's pgx.train alone
     dataset: str | None  # folder of recorded episodes; null: none
 
 

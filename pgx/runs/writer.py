@@ -1,4 +1,4 @@
-"""Writer of a run's folder: rows of metrics, checkpoints and summary, with retries on a full disk."""
+"""Writers of a run: to its folder, with retries on a full disk, or to memory."""
 
 import json
 import sys
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pgx.config.stored import pgx_command
 from pgx.core.agent import Metrics
@@ -26,6 +26,106 @@ class PendingCheckpoint:
     steps: int
     state: bytes
     best: bytes | None  # best checkpoint to write with it
+
+
+class Writer(Protocol):
+    """Writer of the rows, videos, checkpoints and summary of a run."""
+
+    @property
+    def run_dir(self) -> Path | None:
+        """Folder of the run; None: nothing is written to disk."""
+        ...
+
+    @property
+    def config(self) -> str:
+        """Resolved config as YAML."""
+        ...
+
+    @property
+    def warn(self) -> Callable[[str], None]:
+        """Print a warning."""
+        ...
+
+    def open(self, steps: int | None, rows: int) -> None:
+        """Open the loggers of a run after `steps` environment steps (None: a new run) and `rows` logged rows."""
+        ...
+
+    def write_row(self, steps: int, metrics: Metrics) -> None:
+        """Log the metrics of an iteration, by tag."""
+        ...
+
+    def write_video(self, steps: int, clip: VideoClip) -> None:
+        """Log a video."""
+        ...
+
+    def write_checkpoint(self, pending: PendingCheckpoint) -> None:
+        """Write a checkpoint, now or later."""
+        ...
+
+    def retry_checkpoint(self) -> None:
+        """Retry to write a pending checkpoint."""
+        ...
+
+    def finish(self, summary: dict[str, Any], wait_for_disk: bool) -> None:
+        """Write pending data and the summary, and close the loggers."""
+        ...
+
+
+class MemoryWriter:
+    """Writer that keeps the rows, the last checkpoint and the summary of a run in memory.
+
+    Args:
+        config: resolved config as YAML.
+        open_loggers: opens the loggers, given the environment steps (None: a new run) and the logged rows.
+        warn: prints a warning.
+    """
+
+    run_dir = None
+
+    def __init__(
+        self,
+        config: str,
+        open_loggers: Callable[[int | None, int], Sequence[Logger]],
+        warn: Callable[[str], None],
+    ) -> None:
+        self.config = config
+        self.open_loggers = open_loggers
+        self.warn = warn
+        self.rows: list[dict[str, Any]] = []  # `step` and metrics by tag
+        self.summary: dict[str, Any] = {}
+        self.checkpoints: dict[str, bytes] = {}  # serialized, by name: last and best
+        self._loggers: Sequence[Logger] = ()
+
+    def open(self, steps: int | None, rows: int) -> None:
+        """Open the loggers; drop the rows after the first `rows`."""
+        del self.rows[rows:]
+        self._loggers = self.open_loggers(steps, rows)
+
+    def write_row(self, steps: int, metrics: Metrics) -> None:
+        self.rows.append({"step": steps, **metrics})
+        for logger in self._loggers:
+            logger.write(steps, metrics)
+
+    def write_video(self, steps: int, clip: VideoClip) -> None:
+        for logger in self._loggers:
+            logger.write_video(steps, clip)
+
+    def write_checkpoint(self, pending: PendingCheckpoint) -> None:
+        if pending.best is not None:
+            self.checkpoints[BEST] = pending.best
+        self.checkpoints[LAST] = pending.state
+
+    def retry_checkpoint(self) -> None:
+        """Do nothing: no checkpoint is pending."""
+
+    def finish(self, summary: dict[str, Any], wait_for_disk: bool) -> None:
+        self.summary = summary
+        try:
+            for logger in self._loggers:
+                logger.finish(summary)
+        finally:
+            for logger in self._loggers:
+                logger.close()
 
 
 class RunWriter:

@@ -54,9 +54,9 @@ from pgx.runs.loggers.jsonl import METRICS, JsonLines
 from pgx.runs.loggers.retrying import RetryingLogger
 from pgx.runs.loggers.tensorboard import ColumnType, ConfigValue, TensorBoard
 from pgx.runs.loggers.weights_and_biases import WeightsAndBiases
-from pgx.runs.writer import RunWriter, print_warning
+from pgx.runs.writer import MemoryWriter, RunWriter, Writer, print_warning
 from pgx.training.a3c import A3C, A3CSpec
-from pgx.training.callbacks import Evaluate, PeriodicEvaluation, as_callback
+from pgx.training.callbacks import Callback, Evaluate, PeriodicEvaluation, as_callback
 from pgx.training.evaluation import PROGRESS_INTERVAL, play, print_progress
 from pgx.training.loop import SyncLoop, TrainingLoop
 from pgx.training.nan_debug.search import find_first_nonfinite
@@ -64,12 +64,19 @@ from pgx.training.trainer import Trainer
 from pgx.training.videos import check_rendering, periodic_video
 
 
-def build(config: RunConfig, ranks: Ranks = SINGLE_PROCESS) -> Trainer:
+def build(
+    config: RunConfig,
+    ranks: Ranks = SINGLE_PROCESS,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (),
+) -> Trainer:
     """Build the Trainer that a config describes.
 
     Args:
         config: from `validate`.
         ranks: the processes that train it together; each takes its part of the environments.
+        callbacks: in addition to those of the config.
+        loggers: in addition to those of the config.
 
     Raises:
         UserError: the ranks cannot train this config, its data is missing, or the environment or the run's folder
@@ -79,7 +86,8 @@ def build(config: RunConfig, ranks: Ranks = SINGLE_PROCESS) -> Trainer:
     check_ranks(config, ranks.size)
     device = torch.device(config.device)
     if ranks.rank == 0:
-        _make_writable(Path(config.run_dir))
+        if config.run_dir is not None:
+            _make_writable(Path(config.run_dir))
         check_rendering(config.env, config.trainer)
         for warning in nan_kwargs_warnings(config.env.kwargs):
             print_warning(warning)
@@ -109,7 +117,7 @@ def build(config: RunConfig, ranks: Ranks = SINGLE_PROCESS) -> Trainer:
     else:
         source = _runner(config, config.runner, envs, scaler, device, engine, ranks, chosen)
         runner, loop = source, _sync_loop(config, agent, learner, source, ranks)
-    writer = _records(config)
+    writer = _writer(config, loggers)
     evaluation = PeriodicEvaluation(
         PeriodicTrigger(config.trainer.eval_every), _evaluator(config, agent, choice, device)
     )
@@ -126,7 +134,7 @@ def build(config: RunConfig, ranks: Ranks = SINGLE_PROCESS) -> Trainer:
         checkpoint_every=config.trainer.checkpoint_every,
         backend_reason=choice.reason,
         engine=chosen,
-        callbacks=[as_callback(evaluation), as_callback(video)],
+        callbacks=[as_callback(evaluation), as_callback(video), *callbacks],
         diagnose=partial(_diagnose, config, (envs.obs_spec, envs.action_spec), device),
     )
 
@@ -316,18 +324,28 @@ def _warmup_steps(config: RunConfig) -> int:
 # --- folder and loggers
 
 
-def _records(config: RunConfig) -> RunWriter:
+def _writer(config: RunConfig, more_loggers: Sequence[Logger]) -> Writer:
+    folder = None if config.run_dir is None else utf8(config.run_dir)
+    text = OmegaConf.to_yaml(OmegaConf.create({**config.values, "run_dir": folder}))
+    if config.run_dir is None:
+
+        def open_console(steps: int | None, rows: int) -> Sequence[Logger]:
+            return [*more_loggers, *_console(config, steps)]
+
+        return MemoryWriter(text, open_console, print_warning)
     run_dir = Path(config.run_dir)
-    text = OmegaConf.to_yaml(OmegaConf.create({**config.values, "run_dir": utf8(config.run_dir)}))
+
+    def open_loggers(steps: int | None, rows: int) -> Sequence[Logger]:
+        return [*_open_loggers(config, run_dir, steps, rows), *more_loggers, *_console(config, steps)]
+
     checkpoints = Checkpoints(run_dir, config.trainer.keep_checkpoints)
-    open_loggers = partial(_open_loggers, config, run_dir)
     return RunWriter(
         run_dir, text, checkpoints, open_loggers, config.trainer.disk_retry_seconds, print_warning
     )
 
 
 def _open_loggers(config: RunConfig, run_dir: Path, steps: int | None, rows: int) -> Sequence[Logger]:
-    """Open the loggers of a run after `steps` environment steps (None: a new run) and `rows` rows of metrics."""
+    """Open the loggers of a folder after `steps` environment steps (None: a new run) and `rows` rows of metrics."""
     logger, values = config.logger, _flat(config.values)
     sinks: list[Logger] = []
     if logger.wandb is not None:  # first: where it refuses to start, nothing else has been written
@@ -336,9 +354,14 @@ def _open_loggers(config: RunConfig, run_dir: Path, steps: int | None, rows: int
     if logger.tensorboard:
         events = TensorBoard(run_dir, values, _columns(), keep_until=steps)
         sinks.append(RetryingLogger(events, "TensorBoard's events", print_warning))
-    total_steps = config.trainer.total_steps
-    console = make_console(logger.console, logger.console_interval, steps or 0, total_steps)
-    return [*sinks, console] if console else sinks
+    return sinks
+
+
+def _console(config: RunConfig, steps: int | None) -> list[Logger]:
+    """Return the console of a run after `steps` environment steps (None: a new run), or nothing."""
+    logger = config.logger
+    console = make_console(logger.console, logger.console_interval, steps or 0, config.trainer.total_steps)
+    return [] if console is None else [console]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, ConfigValue | None]:

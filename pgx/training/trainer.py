@@ -1,8 +1,10 @@
 """Trainer: run a loop to its step budget, log its reports, write checkpoints and call callbacks."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from pgx.compiler import EngineChoice
@@ -21,7 +23,7 @@ from pgx.runs.checkpoints import serialize
 from pgx.runs.lock import lock_run
 from pgx.runs.metrics import tagged, tags_of
 from pgx.runs.versions import versions
-from pgx.runs.writer import PendingCheckpoint, RunWriter, refuse_existing_run
+from pgx.runs.writer import PendingCheckpoint, Writer, refuse_existing_run
 from pgx.training.callbacks import Callback, Stop, TrainingState
 from pgx.training.evaluation import episode_metrics
 from pgx.training.loop import Counters, IterationReport, RunStatus, TrainingLoop
@@ -29,13 +31,13 @@ from pgx.training.nan_debug.post_mortem import report_failure
 
 
 class Trainer:
-    """Trainer of one run; its folder can be read, evaluated and resumed.
+    """Trainer of one run, which can be evaluated and resumed.
 
     Args:
         agent, algorithm, learner, runner: agent, update rule, learner and source of rollouts.
         loop: loop that executes the iterations of these four.
         ranks: processes that train together; only rank 0 writes the folder and the logs.
-        writer: writer of the run's folder.
+        writer: writer of the run.
         total_steps: environment steps to train for; the last iteration may exceed it.
         checkpoint_every: environment steps between checkpoints; None: only one at the end.
         backend_reason: reason for the choice of the environment backend, for the console.
@@ -52,7 +54,7 @@ class Trainer:
         runner: RolloutSource,
         loop: TrainingLoop,
         ranks: Ranks,
-        writer: RunWriter,
+        writer: Writer,
         total_steps: int,
         checkpoint_every: int | None,
         backend_reason: str,
@@ -69,7 +71,6 @@ class Trainer:
         self.writes = ranks.rank == 0
         self.writer = writer
         self.run_dir = writer.run_dir
-        self.checkpoints = writer.checkpoints
         self.total_steps = total_steps
         self.checkpoint_every = PeriodicTrigger(checkpoint_every)
         self.backend_reason = backend_reason
@@ -98,16 +99,18 @@ class Trainer:
         """
         if not self.writes:
             return self._train()
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        with lock_run(self.run_dir):
-            self._open()
+        with nullcontext() if self.run_dir is None else self._locked(self.run_dir):
+            self.writer.open(self.counters.steps if self._resumed else None, self.counters.rows)
             return self._train()
 
-    def _open(self) -> None:
-        """Open the run's folder for a new or a resumed run."""
-        if not self._resumed:
-            refuse_existing_run(self.run_dir)
-        self.writer.open(self.counters.steps if self._resumed else None, self.counters.rows)
+    @contextmanager
+    def _locked(self, run_dir: Path) -> Iterator[None]:
+        """Create and lock the folder of the run."""
+        run_dir.mkdir(parents=True, exist_ok=True)
+        with lock_run(run_dir):
+            if not self._resumed:
+                refuse_existing_run(run_dir)
+            yield
 
     def _train(self) -> dict[str, Any]:
         status: RunStatus = "failed"
@@ -203,8 +206,11 @@ class Trainer:
             for report in self.loop.pause():
                 self._process(report, time.perf_counter())
             self._write_checkpoint()
-            again = pgx_command("train", "--resume", self.run_dir, of=self.run_dir)
-            self.writer.warn(f"a checkpoint of the last finished iteration is written; resume with: {again}")
+            if self.run_dir is not None:
+                again = pgx_command("train", "--resume", self.run_dir, of=self.run_dir)
+                self.writer.warn(
+                    f"a checkpoint of the last finished iteration is written; resume with: {again}"
+                )
 
     def _process(self, report: IterationReport, started: float) -> None:
         """Count and log an iteration that started at `started` (seconds of `time.perf_counter`)."""

@@ -15,7 +15,7 @@ from pgx.core.seeding import derive
 from pgx.envs.render.rendering_env import Frame, RenderingEnv
 from pgx.envs.render.videos import GIF, MAX_FPS, add_caption
 from pgx.runs.loggers import VideoClip
-from pgx.runs.writer import RunWriter
+from pgx.runs.writer import Writer
 from pgx.training.callbacks import TrainingState
 from pgx.training.evaluation import ignore_progress, play
 
@@ -75,7 +75,7 @@ class PeriodicVideo:
 
     every: PeriodicTrigger
     record: Callable[[int, Callable[[], bool]], VideoClip]
-    writer: RunWriter
+    writer: Writer
 
     def on_iteration(self, state: TrainingState) -> None:
         """Record a video if one is due; drop it if the run is to stop meanwhile."""
@@ -107,7 +107,7 @@ def _open_camera(env: EnvConfig, training: TrainerConfig) -> RenderingEnv:
 
 
 def periodic_video(
-    agent: Agent, env: EnvConfig, training: TrainerConfig, seed: int, device: torch.device, writer: RunWriter
+    agent: Agent, env: EnvConfig, training: TrainerConfig, seed: int, device: torch.device, writer: Writer
 ) -> PeriodicVideo:
     """Return a callback that records episodes, each in a new environment."""
     open_camera = partial(_open_camera, env, training)

@@ -215,7 +215,7 @@ def resumed(run: Path, into: Path, *overrides: str) -> Trainer:
     cfg.run_dir = str(into)
     trainer = build(validate(cfg))
     trainer.load_state_dict(
-        trainer.checkpoints.load(min(n for n in trainer.checkpoints.names() if "step" in n))
+        trainer.writer.checkpoints.load(min(n for n in trainer.writer.checkpoints.names() if "step" in n))
     )
     trainer.train()
     return trainer

@@ -112,5 +112,5 @@ def test_the_loop_has_the_config_s_intervals_and_limits(make: Make) -> None:
     trainer = make(*COUNTER, *own, "trainer.on_nan=skip_update", "env.normalizer_warmup_steps=7")
     iterations = synchronous(trainer)
     assert (iterations.log_every, iterations.on_nan, iterations.warmup_steps) == (3, "skip_update", 7)
-    assert (trainer.checkpoint_every.steps, trainer.checkpoints.keep) == (70, 2)
+    assert (trainer.checkpoint_every.steps, trainer.writer.checkpoints.keep) == (70, 2)
     assert trainer.total_steps == iterations.total_steps == 500

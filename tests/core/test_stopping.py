@@ -38,7 +38,7 @@ def at_call(owner: Any, name: str, number: int, do: Callable[[], object]) -> Non
 
 def kept(trainer: Trainer) -> dict[str, Any]:
     """A run's last checkpoint, but for what is measured by a clock."""
-    state = trainer.checkpoints.load("last")
+    state = trainer.writer.checkpoints.load("last")
     state["counters"]["seconds"] = 0.0
     return {key: state[key] for key in ("agent", "learner", "runner", "counters", "unlogged")}
 
@@ -92,7 +92,7 @@ def test_a_stop_within_an_iteration_is_a_stop_before_it(
     assert same(kept(trainer), kept(stopped_at_a_boundary(make, *settings, after=after))) or after == 0
     assert summary["checkpoint_steps"] == summary["steps"]
     again = make(*settings, name="within")
-    again.load_state_dict(again.checkpoints.load("last"))
+    again.load_state_dict(again.writer.checkpoints.load("last"))
     assert again.train()["status"] == "finished"
 
 
@@ -117,7 +117,7 @@ def test_an_exception_of_the_environment_keeps_the_last_finished_iteration(
     assert summary["iterations"] == 1 and summary["checkpoint_steps"] == summary["steps"] > 0
     assert same(kept(trainer), kept(stopped_at_a_boundary(make, *settings, after=1)))
     again = make(*settings, name="within")
-    again.load_state_dict(again.checkpoints.load("last"))
+    again.load_state_dict(again.writer.checkpoints.load("last"))
     assert again.train()["status"] == "finished"
     assert not torch.equal(parameters(again), parameters(trainer))
 

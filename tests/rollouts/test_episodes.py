@@ -159,7 +159,7 @@ def trained(make: Make, name: str, *more: str) -> Trainer:
 def test_a_resumed_run_of_whole_episodes_ends_with_the_same_bits(make: Make, tmp_path: Path) -> None:
     straight = trained(make, "straight", "trainer.total_steps=900")
     first = trained(make, "first", "trainer.total_steps=500")
-    state = first.checkpoints.load("last")
+    state = first.writer.checkpoints.load("last")
     again = make(
         *WHOLE, "env=CartPole-v1", "trainer.checkpoint_every=300", "trainer.total_steps=900", name="again"
     )

@@ -112,7 +112,7 @@ def test_a_resumed_run_with_lag_ends_with_the_same_bits(make: Make, tmp_path: Pa
     whole = make(*settings, name="whole")
     whole.train()
     again = resumed_run(make, *settings, at=500)
-    assert len(again.checkpoints.load("last")["runner"]["waiting"]) == 2
+    assert len(again.writer.checkpoints.load("last")["runner"]["waiting"]) == 2
     assert torch.equal(parameters(whole), parameters(again))
     rows = [read_rows(tmp_path / run / "metrics.jsonl") for run in ("whole", "cut")]
     stripped = [[{k: v for k, v in row.items() if not k.startswith("time/")} for row in run] for run in rows]

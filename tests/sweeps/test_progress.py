@@ -45,7 +45,7 @@ def test_a_killed_run_is_interrupted_for_any_end_of_its_previous_process(make: M
     assert first.train()["status"] == "pruned"
     assert read_progress(tmp_path / "run").state == "pruned"
     again = make(*RUN)
-    again.load_state_dict(again.checkpoints.load("last"))
+    again.load_state_dict(again.writer.checkpoints.load("last"))
     seen = []
     stop_when(again, lambda state: seen.append((tmp_path / "run" / "summary.json").exists()) or False)
     again.train()
@@ -59,14 +59,14 @@ def test_a_pruned_run_has_a_checkpoint_of_its_last_step(make: Make, tmp_path: Pa
     stop_when(trainer, lambda state: state.step > 300, Stop("pruned"))
     summary = trainer.train()
     assert summary["status"] == "pruned" and 300 < summary["steps"] < 600
-    assert trainer.checkpoints.load("last")["counters"]["steps"] == summary["steps"]
+    assert trainer.writer.checkpoints.load("last")["counters"]["steps"] == summary["steps"]
 
 
 def test_a_second_trainer_in_the_folder_is_refused_and_harms_nothing(make: Make, tmp_path: Path) -> None:
     make(*RUN).train()
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*") if path.name != "run.lock"}
     again = make(*RUN, "trainer.total_steps=5000")
-    again.load_state_dict(again.checkpoints.load("last"))
+    again.load_state_dict(again.writer.checkpoints.load("last"))
     with lock_run(tmp_path / "run"), pytest.raises(Exception, match="is using it"):
         again.train()
     assert {path: path.read_bytes() for path in before} == before

@@ -116,7 +116,7 @@ def test_workers_pause_at_each_checkpoint(make: Make) -> None:
 
     trainer.loop.next = late
     trainer.train()
-    saved = sorted(int(name.split("_")[1]) for name in trainer.checkpoints.names() if "step" in name)
+    saved = sorted(int(name.split("_")[1]) for name in trainer.writer.checkpoints.names() if "step" in name)
     assert len(saved) == 3
     for steps, multiple in zip(saved, (700, 1400, 2000), strict=True):
         assert multiple <= steps < multiple + 2 * 2 * 5  # one update of each worker
@@ -185,7 +185,7 @@ def test_without_restarts_left_the_run_fails_with_a_checkpoint_and_no_orphans(
     wait_until(lambda: not any(map(is_running, alive)))
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "failed" and "WorkersLost" in summary["error"]
-    state = trainer.checkpoints.load("last")
+    state = trainer.writer.checkpoints.load("last")
     assert state["counters"]["steps"] == summary["steps"] == state["runner"]["steps"] > 0
     assert summary["iterations"] >= 40
     again = make("algo=a3c", *CARTPOLE, "trainer.total_steps=2000")
@@ -197,7 +197,7 @@ def test_a_resumed_run_starts_with_the_saved_parameters_of_the_workers(make: Mak
     settings = ["algo=a3c", *CARTPOLE, "trainer.checkpoint_every=500"]
     first = make(*settings, "trainer.total_steps=1000")
     first.train()
-    state = first.checkpoints.load("last")
+    state = first.writer.checkpoints.load("last")
     assert state["counters"]["steps"] == first.counters.steps
     second = make(*settings, "trainer.total_steps=2000")
     assert not torch.equal(parameters(first), parameters(second))
@@ -234,7 +234,7 @@ def test_a_resumed_run_of_one_worker_ends_with_the_bits_of_an_uninterrupted_one(
         cut.train()
     assert cut.counters.steps < 400
     resumed = make(*settings, name="cut")
-    resumed.load_state_dict(resumed.checkpoints.load("last"))
+    resumed.load_state_dict(resumed.writer.checkpoints.load("last"))
     resumed.train()
     assert torch.equal(parameters(whole), parameters(resumed))
 
@@ -276,7 +276,7 @@ def test_a_stop_request_ends_the_run_with_a_checkpoint_and_no_orphans(make: Make
     at_iteration(trainer, 20, stop)
     summary = trainer.train()
     assert summary["status"] == "interrupted" and summary["steps"] == int(company(trainer).shared.steps.sum())
-    assert trainer.checkpoints.load("last")["counters"]["steps"] == summary["steps"] < 40000
+    assert trainer.writer.checkpoints.load("last")["counters"]["steps"] == summary["steps"] < 40000
     assert len(alive) == 2 and not any(map(is_running, alive))
 
 
@@ -305,7 +305,7 @@ def test_nan_parameters_end_the_run_and_are_not_saved(make: Make, tmp_path: Path
         trainer.train()
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "failed"
-    state = trainer.checkpoints.load("last")
+    state = trainer.writer.checkpoints.load("last")
     assert all(bool(v.isfinite().all()) for net in ("policy", "critic") for v in state["agent"][net].values())
 
 

@@ -327,7 +327,7 @@ def test_without_restarts_left_the_run_ends_with_a_checkpoint_and_no_actors(
         trainer.train()
     rows = read_rows(tmp_path / "run" / "metrics.jsonl")
     assert rows[-1]["rollout/worker_restarts"] == 1
-    state = trainer.checkpoints.load("last")
+    state = trainer.writer.checkpoints.load("last")
     assert state["counters"]["steps"] == trainer.counters.steps == rows[-1]["step"] > 0
     assert not any(map(is_running, pids))
     trainer.load_state_dict(state)  # it can be loaded

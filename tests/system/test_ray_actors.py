@@ -194,7 +194,7 @@ def test_without_restarts_left_the_run_ends_with_a_checkpoint(
     keep(trainer, kill_one)
     with pytest.raises(WorkersLost, match=r"actors exited 2 times; no restarts left, runner.max_restarts=1"):
         trainer.train()
-    state = trainer.checkpoints.load("last")
+    state = trainer.writer.checkpoints.load("last")
     assert state["counters"]["steps"] == trainer.counters.steps > 0
     wait_until(lambda: not actor_processes())
 

@@ -69,7 +69,7 @@ def test_stop_ends_the_run_after_the_iteration_with_a_checkpoint_that_resumes(
     assert summary["status"] == read_summary(tmp_path / "run")["status"] == "stopped"
     assert 300 <= summary["steps"] < 600 and summary["checkpoint_steps"] == summary["steps"]
     again = make(*RUN)
-    again.load_state_dict(again.checkpoints.load("last"))
+    again.load_state_dict(again.writer.checkpoints.load("last"))
     assert again.train()["status"] == "finished"
 
 
@@ -105,7 +105,7 @@ def test_a_callback_that_fails_ends_the_run_as_failed_with_a_checkpoint_of_the_i
     summary = read_summary(tmp_path / "run")
     assert summary["status"] == "failed" and summary["error"] == "ZeroDivisionError: mean of no episode"
     assert summary["iterations"] == 2
-    assert trainer.checkpoints.load("last")["counters"]["iterations"] == 2
+    assert trainer.writer.checkpoints.load("last")["counters"]["iterations"] == 2
     assert read_rows(tmp_path / "run" / "metrics.jsonl")[-1]["step"] == summary["steps"]
 
 

@@ -103,7 +103,7 @@ def test_a_run_that_evaluates_an_endless_episode_stops_when_asked_and_keeps_its_
     monkeypatch.setattr(sys.modules["pgx.training.build"], "print_progress", stopping)
     assert trainer.train()["status"] == "interrupted"
     assert len(asked) == 50
-    assert trainer.checkpoints.load("last")["counters"]["steps"] == 32
+    assert trainer.writer.checkpoints.load("last")["counters"]["steps"] == 32
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert not any("eval/episode_return" in row for row in rows)  # of episodes that were stopped
 

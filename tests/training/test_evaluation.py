@@ -284,7 +284,7 @@ def test_the_best_checkpoint_earns_what_was_logged_when_it_became_the_best(
     ]
     trainer = make(*chosen, "trainer.total_steps=2048", "trainer.eval_every=1", "trainer.eval_episodes=5")
     trainer.train()
-    best = trainer.checkpoints.load("best")["counters"]
+    best = trainer.writer.checkpoints.load("best")["counters"]
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     (logged,) = [row for row in rows if row["step"] == best["steps"] and "eval/episode_return" in row]
     cfg = composed(*chosen, "env.num_envs=4", f"run_dir={tmp_path / 'run'}")

@@ -100,7 +100,7 @@ def test_a_run_resumed_from_a_checkpoint_ends_with_the_bits_of_one_that_went_on(
         cut.train()
     assert collect is not None and cut.counters.steps < 1000
     resumed = make(*settings, name="cut")
-    resumed.load_state_dict(resumed.checkpoints.load("last"))
+    resumed.load_state_dict(resumed.writer.checkpoints.load("last"))
     resumed.train()
     assert torch.equal(parameters(whole), parameters(resumed))
     rows = [read_rows(tmp_path / run / "metrics.jsonl") for run in ("whole", "cut")]
@@ -156,13 +156,13 @@ def test_a_stop_request_ends_the_run_with_a_checkpoint(make: Make, tmp_path: Pat
     trainer.algorithm.update = stop_after
     summary = trainer.train()
     assert summary["status"] == "interrupted" and summary["iterations"] == 1
-    assert trainer.checkpoints.load("last")["counters"]["steps"] == summary["steps"]
+    assert trainer.writer.checkpoints.load("last")["counters"]["steps"] == summary["steps"]
 
 
 def test_best_is_the_checkpoint_of_the_best_mean_return(make: Make) -> None:
     trainer = make(*small("trpo"), "env=CartPole-v1", "trainer.total_steps=4000", "env.num_envs=8")
     trainer.train()
-    best, last = trainer.checkpoints.load("best"), trainer.checkpoints.load("last")
+    best, last = trainer.writer.checkpoints.load("best"), trainer.writer.checkpoints.load("last")
     assert best["counters"]["best_return"] == last["counters"]["best_return"]
     assert best["counters"]["steps"] == last["counters"]["best_steps"]
     recent = best["counters"]["recent"]
@@ -194,7 +194,7 @@ def test_the_best_is_kept_as_it_was_until_it_is_written(make: Make) -> None:
             for part in trainer.agent.policy.parameters():
                 part += 1.0
     trainer._write_checkpoint()
-    best, last = (trainer.checkpoints.load(name) for name in ("best", "last"))
+    best, last = (trainer.writer.checkpoints.load(name) for name in ("best", "last"))
     assert (best["counters"]["steps"], best["counters"]["best_return"]) == (100, 5.0)
     assert (last["counters"]["steps"], last["counters"]["best_return"]) == (200, 5.0)
     for name, weights in best["agent"]["policy"].items():
@@ -266,7 +266,7 @@ def test_a_run_that_is_stopped_between_two_looks_logs_its_episodes_and_logs_them
     assert row["step"] == cut.counters.steps and "health/kl" not in row
     ended = row["rollout/episodes"]
     resumed = make(*settings)
-    resumed.load_state_dict(resumed.checkpoints.load("last"))
+    resumed.load_state_dict(resumed.writer.checkpoints.load("last"))
     resumed.train()
     (row,) = read_rows(path)
     assert row["step"] == resumed.counters.steps and row["rollout/episodes"] > ended

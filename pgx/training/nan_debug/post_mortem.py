@@ -19,7 +19,7 @@ from pgx.ops.params import flatten
 from pgx.runs.checkpoints import LAST, Checkpoints, read_state, serialize, write_atomically
 from pgx.runs.loggers.jsonl import encode_nonfinite
 from pgx.runs.versions import versions
-from pgx.runs.writer import RunWriter
+from pgx.runs.writer import Writer
 
 
 def nonfinite_network(agent: Agent) -> str | None:
@@ -65,7 +65,7 @@ FailureKind = Literal["update", "run"]
 def report_failure(
     error: NotFiniteError,
     iteration: int,
-    writer: RunWriter | None,
+    writer: Writer | None,
     diagnose: Callable[[FailedUpdate], str | None],
 ) -> str:
     """Diagnose a failure, write its post-mortem, and return the message for the user.
@@ -82,8 +82,10 @@ def report_failure(
     if error.record.attempt is not None:
         found = diagnose(error.record.attempt)
         said += f"; {found or 'the same update without a compiler stays finite'}"
+    if writer.run_dir is None:
+        return said
     try:
-        folder = write_bundle(writer.run_dir, writer.config, writer.checkpoints, iteration, error)
+        folder = write_bundle(writer.run_dir, writer.config, Checkpoints(writer.run_dir), iteration, error)
     except OSError as problem:
         return f"{said}; its post-mortem cannot be written: {problem.strerror}"
     return f"{said}; reproduce it with: {pgx_command('replay', folder, of=folder)}"
