@@ -343,10 +343,10 @@ def test_a_run_resumed_in_mid_phase_goes_on_to_the_bit(make: Make, network: str)
     settings = [*FEW, *NETWORKS[network], "env=Pendulum-v1", "algo.policy_iterations=3"]
     one, two, forgetful = (make(*settings, f"seed={seed}", name=str(seed)) for seed in range(3))
     step(one)
-    one.checkpoints.save(
+    one.writer.checkpoints.save(
         serialize(one.state_dict()), ["last"]
     )  # through a file, tensors and plain values only
-    two.load_state_dict(one.checkpoints.load("last"))
+    two.load_state_dict(one.writer.checkpoints.load("last"))
     state = copy.deepcopy(one.state_dict())
     state["learner"]["memory"] = {
         "phase": [dict(s, obs=-s["obs"]) for s in state["learner"]["memory"]["phase"]]

@@ -131,7 +131,7 @@ def test_rows_past_the_checkpoint_are_dropped_on_resume(make: Make, tmp_path: Pa
     with path.open("a") as file:
         file.write(json.dumps({"step": last + 5000, "health/kl": 9.0}) + '\n{"step": 99')  # a torn last line
     longer = make(*settings, "trainer.total_steps=1200")
-    longer.load_state_dict(longer.checkpoints.load("last"))
+    longer.load_state_dict(longer.writer.checkpoints.load("last"))
     longer.train()
     steps = [row["step"] for row in read_rows(path)]
     assert steps == sorted(set(steps)) and last in steps and last + 5000 not in steps and steps[-1] >= 1200
