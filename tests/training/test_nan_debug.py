@@ -73,7 +73,9 @@ def test_an_update_that_fails_names_the_tensor_and_the_line_and_fails_again(
     assert f" {what}: " in str(e.value) and "test_faults" not in str(e.value)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "failed" and f" {what}: " in summary["error"]
-    assert all(bool(v.isfinite().all()) for v in trainer.writer.checkpoints.load("last")["agent"]["policy"].values())
+    assert all(
+        bool(v.isfinite().all()) for v in trainer.writer.checkpoints.load("last")["agent"]["policy"].values()
+    )
     (bundle,) = (tmp_path / "run" / "post_mortem").iterdir()
     assert json.loads((bundle / FAILURE_FILE).read_text())["iteration"] == BROKEN
     attempt = read_attempt(bundle)
