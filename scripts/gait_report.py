@@ -31,6 +31,7 @@ from pgx.envs.render.rendering_env import Frame, RenderingEnv
 from pgx.envs.rewards.spec import RewardSpec
 from pgx.envs.vector import AnyArray, VectorEnv
 from pgx.rollouts.sources import Episode
+from pgx.runs.checkpoints import Checkpoints
 from pgx.runs.loggers.jsonl import METRICS, read_rows
 from pgx.training.build import load_agent_for
 from pgx.training.evaluation import ignore_progress, never_stop, play
@@ -76,7 +77,8 @@ class Run:
 
     def played(self, envs: VectorEnv, episodes: int) -> list[Episode]:
         """Play deterministic episodes of the agent."""
-        agent = load_agent_for(self.config, self.folder, self.checkpoint, envs.obs_spec, envs.action_spec)
+        state = Checkpoints(self.folder).load(self.checkpoint)
+        agent = load_agent_for(self.config, state, envs.obs_spec, envs.action_spec)
         return play(
             agent,
             agent.act_greedily,

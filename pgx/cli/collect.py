@@ -62,6 +62,7 @@ def collect(
     from pgx.envs.rewards.spec import NO_SHAPING
     from pgx.rollouts.collector import RolloutCollector
     from pgx.rollouts.dataset_files import write_dataset
+    from pgx.runs.checkpoints import Checkpoints
     from pgx.training.build import load_agent
     from pgx.training.evaluation import show_progress
 
@@ -72,12 +73,11 @@ def collect(
             "environment does not determine the sampled action; use a run with policy.continuous=gaussian"
         )
     # The dataset has the environment's own reward, even if the run was trained on a shaped one.
-    agent, envs, device = load_agent(
-        replace(config, reward=NO_SHAPING), Path(run), checkpoint, max_envs=count
-    )
+    state = Checkpoints(Path(run)).load(checkpoint)
+    agent, envs = load_agent(replace(config, reward=NO_SHAPING), state, max_envs=count)
     # A separate random stream, so that episodes differ from those that the agent was trained on.
     stream = derive(seed, "collection")
-    collector = RolloutCollector(envs, None, stream, 0, torch.device(device), Eager())
+    collector = RolloutCollector(envs, None, stream, 0, torch.device(config.device), Eager())
     limit = max_steps or config.trainer.eval_max_steps
     single = make_single(envs.id, dict(config.env.kwargs))
     lengths: list[int] = []

@@ -5,22 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pgx.cli.arguments import Command, add_checkpoint, add_max_steps, add_sampling, count, split_overrides
 from pgx.core.errors import UserError
 from pgx.core.text import format_number
 
 if TYPE_CHECKING:
-    from pgx.analysis.statistics import Array, Resampling, Statistic
+    from pgx.api.evaluation import Evaluation, Mode
     from pgx.config.run_config import RunConfig
-    from pgx.core.agent import Act, Agent
-    from pgx.core.data import Observations
-    from pgx.rollouts.sources import Episode
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,14 +74,7 @@ COMMAND = Command(
 )
 
 
-Mode = Literal["deterministic", "stochastic"]
-_RESAMPLES = 5_000  # of the bootstrap; the ends of an interval then vary by a few percent of its width
-_CONFIDENCE_LEVEL = 0.95  # confidence level of intervals
 EvalRecord = dict[str, Any]  # of one run in one mode, as printed by --json
-_NO_UNSHAPED: EvalRecord = {
-    "unshaped_mean": None,
-    "unshaped_mean_interval": None,
-}  # for runs without a shaped reward
 
 
 def evaluate(
@@ -152,79 +140,50 @@ def _evaluate_run(
     run: str, config: RunConfig, checkpoint: str, episodes: int | None, modes: Sequence[Mode], seed: int
 ) -> list[EvalRecord]:
     """Evaluate a run in each mode, from the same seeds; return one record per mode."""
-    import torch
-
-    from pgx.core.seeding import derive
+    from pgx.api.evaluation import evaluate_agent
+    from pgx.runs.checkpoints import Checkpoints
     from pgx.training.build import load_agent
-    from pgx.training.evaluation import never_stop, play, show_progress
+    from pgx.training.evaluation import show_progress
 
     count = episodes or config.trainer.eval_episodes
-    agent, envs, device = load_agent(config, Path(run), checkpoint, max_envs=count)
+    agent, envs = load_agent(config, Checkpoints(Path(run)).load(checkpoint), max_envs=count)
     records = []
     try:
         for mode in modes:
-            started = time.monotonic()
-            act = _act_function(agent, mode, seed, device)
             with show_progress(count) as on_step:
-                start = derive(seed, "evaluation")
-                limit = config.trainer.eval_max_steps
-                played = play(
-                    agent, act, envs, count, start, torch.device(device), limit, never_stop, on_step
-                )
-            speed = sum(episode.length for episode in played) / (time.monotonic() - started)
-            print(f"{run}: {len(played)} {mode} episodes, {speed:,.0f} steps/s", file=sys.stderr)
-            where = {"run": run, "checkpoint": checkpoint, "env": envs.id, "backend": envs.backend}
-            records.append({**where, "mode": mode, "seed": seed, **_statistics(played, seed)})
+                found = evaluate_agent(config, agent, envs, count, mode, seed, on_step)
+            speed = f"{found.steps_per_second:,.0f} steps/s"
+            print(f"{run}: {len(found.returns)} {mode} episodes, {speed}", file=sys.stderr)
+            records.append({"run": run, "checkpoint": checkpoint, **_record(found)})
     finally:
         envs.close()
     return records
 
 
-def _act_function(agent: Agent, mode: Mode, seed: int, device: str) -> Callable[[Observations], Act]:
-    from pgx.core.seeding import generator
-
-    if mode == "deterministic":
-        return agent.act_greedily
-    return partial(agent.act, generator=generator(seed, "evaluation actions", device))
-
-
-def _statistics(played: Sequence[Episode], seed: int) -> EvalRecord:
-    """Return statistics of the episodes, with bootstrap intervals for means and IQM."""
-    import numpy as np
-
-    from pgx.analysis.statistics import Resampling, iqm, mean
-    from pgx.core.seeding import derive
-    from pgx.training.evaluation import success_rate
-
-    returns = np.array([episode.episode_return for episode in played])
-    lengths = [episode.length for episode in played]
-    unshaped = [e.unshaped_return for e in played if e.unshaped_return is not None]
-    how = Resampling(_RESAMPLES, _CONFIDENCE_LEVEL, derive(seed, "evaluation intervals"))
+def _record(found: Evaluation) -> EvalRecord:
+    """Return an evaluation as plain data."""
+    unshaped = found.unshaped_returns
     return {
-        "episodes": len(played),
-        **_estimate("mean", returns, mean, how),
-        **_estimate("iqm", returns, iqm, how),
-        "std": float(np.std(returns)),
-        **(_estimate("unshaped_mean", np.array(unshaped), mean, how) if unshaped else _NO_UNSHAPED),
-        "success_rate": success_rate(played),
-        "mean_length": float(np.mean(lengths)),
-        "returns": returns.tolist(),
-        "unshaped_returns": unshaped or None,
-        "lengths": lengths,
-        "successes": [episode.success for episode in played],
-        "cut": [episode.cut for episode in played],
+        "env": found.env,
+        "backend": found.backend,
+        "mode": found.mode,
+        "seed": found.seed,
+        "episodes": len(found.returns),
+        "mean": found.mean,
+        "mean_interval": found.mean_interval,
+        "iqm": found.iqm,
+        "iqm_interval": found.iqm_interval,
+        "std": found.std,
+        "unshaped_mean": found.unshaped_mean,
+        "unshaped_mean_interval": found.unshaped_mean_interval,
+        "success_rate": found.success_rate,
+        "mean_length": float(found.lengths.mean()),
+        "returns": found.returns.tolist(),
+        "unshaped_returns": None if unshaped is None else unshaped.tolist(),
+        "lengths": found.lengths.tolist(),
+        "successes": list(found.successes),
+        "cut": list(found.cut),
     }
-
-
-def _estimate(name: str, returns: Array, statistic: Statistic, how: Resampling) -> EvalRecord:
-    """Return a statistic and its interval. Both are None without returns; the interval is None for one episode."""
-    from pgx.analysis.statistics import estimate
-
-    if not len(returns):
-        return {name: None, f"{name}_interval": None}
-    found = estimate([returns], statistic, how)
-    ends = None if found.low is None or found.high is None else (found.low, found.high)
-    return {name: found.value, f"{name}_interval": ends}
 
 
 def _print_record(record: EvalRecord) -> None:

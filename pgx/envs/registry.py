@@ -3,11 +3,13 @@
 import importlib
 import pickle
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
+import cloudpickle
 import gymnasium
+from gymnasium.envs.registration import load_env_creator
 
 from pgx.core.errors import UserError
 from pgx.core.imports import hidden_file
@@ -91,6 +93,11 @@ def id_problem(env_id: str) -> str | None:
     if colon:
         hint = hidden_file(module) or nearest_id(name)
         return f"env.id={env_id}: module '{module}' was imported and registers no environment '{name}'{hint}"
+    if name.startswith("python/"):  # pgx/envs/callables.py
+        return (
+            f"env.id={env_id}: a function of a Python program made this environment; pass it again there: "
+            "pgx.load(RUN, env=...)"
+        )
     if (package := package_hint(name)) is not None:
         return f"env.id={env_id}: not registered with Gymnasium; {package}"
     return (
@@ -171,18 +178,21 @@ def _quoted(pip: str) -> str:
 def pickle_env(env_id: str, kwargs: dict[str, Any]) -> bytes:
     """Pickle an environment's registration and its keywords, for `unpickle_env` in a worker process.
 
+    Functions and classes of the script or notebook that is run are sent themselves; those of modules by name.
+
     Raises:
-        ValueError: they cannot be pickled, or are defined in the script that is run.
+        ValueError: they cannot be pickled.
     """
     # None for `module:Id`: the worker imports the module, which may register something that cannot be pickled.
     spec = gymnasium.registry.get(env_id)
-    fix = f"register it in a module and use env.id=module:{env_id}"
+    if spec is not None and isinstance(spec.entry_point, str) and spec.entry_point.startswith("__main__:"):
+        creator: Any = load_env_creator(spec.entry_point)
+        spec = replace(spec, entry_point=creator)
     try:
-        pickled = pickle.dumps((spec, kwargs))
+        pickled: bytes = cloudpickle.dumps((spec, kwargs))
     except Exception as error:
+        fix = f"register it in a module and use env.id=module:{env_id}"
         raise ValueError(f"{env_id} cannot be sent to worker processes ({error}); {fix}") from error
-    if b"__main__" in pickled:  # pickle stores functions and classes by the name of their module
-        raise ValueError(f"{env_id} is defined in the script itself, which workers do not run; {fix}")
     return pickled
 
 

@@ -25,7 +25,7 @@ from pgx.config.run_config import (
     keys_of_choice,
 )
 from pgx.config.validate import check_inputs, check_ranks
-from pgx.core.agent import Agent
+from pgx.core.agent import Agent, State
 from pgx.core.algorithm import Engine, Learner
 from pgx.core.cpu import available_cores
 from pgx.core.errors import UserError
@@ -431,35 +431,27 @@ def _diagnose(
     return find_first_nonfinite(attempt, agent, config.algo, learner)
 
 
-def load_agent(
-    config: RunConfig, run_dir: Path, checkpoint: str, max_envs: int
-) -> tuple[Agent, VectorEnv, str]:
-    """Return the agent of a checkpoint, at most `max_envs` environments of its kind, and its device.
+def load_agent(config: RunConfig, state: State, max_envs: int) -> tuple[Agent, VectorEnv]:
+    """Return the agent of a checkpoint and at most `max_envs` environments of its kind.
 
-    Raises:
-        UserError: the checkpoint does not exist or cannot be used.
+    Args:
+        config: of the run.
+        state: of the checkpoint.
+        max_envs: >= 1.
     """
-    Checkpoints(run_dir).path(checkpoint)  # fails before environments are made
     num_envs = min(max_envs, config.env.num_envs)
     _, envs = _environments(config, num_envs, threads_of(config.env))
     try:
-        agent = load_agent_for(config, run_dir, checkpoint, envs.obs_spec, envs.action_spec)
-    except UserError:
+        agent = load_agent_for(config, state, envs.obs_spec, envs.action_spec)
+    except BaseException:
         envs.close()
         raise
-    return agent, envs, config.device
+    return agent, envs
 
 
-def load_agent_for(
-    config: RunConfig, run_dir: Path, checkpoint: str, obs: ObsSpec, action: ActionSpec
-) -> Agent:
-    """Return the agent of a checkpoint, for environments that exist.
-
-    Raises:
-        UserError: the checkpoint does not exist or cannot be used.
-    """
+def load_agent_for(config: RunConfig, state: State, obs: ObsSpec, action: ActionSpec) -> Agent:
+    """Return the agent of a checkpoint, for environments with these specs."""
     torch.set_num_threads(config.torch_threads)
-    state = Checkpoints(run_dir).load(checkpoint)
     agent = agent_spec(config).make(obs, action, torch.device(config.device))
     agent.load_state_dict(state["agent"])
     return agent

@@ -19,6 +19,7 @@ from pgx.envs.tensor_spaces import first_observation, tensor_action
 from pgx.networks.export import formats as comparison
 from pgx.networks.export.formats import Format, compare_actions, load_exported, write_exported
 from pgx.networks.export.network import Deterministic, _whole, collect_sample
+from pgx.runs.checkpoints import Checkpoints
 from pgx.training.build import load_agent
 from tests.conftest import Make
 
@@ -79,7 +80,7 @@ def exported(make: Make, tmp_path: Path, to: Format, name: str, *overrides: str)
     """Return an agent, its sample, and the file of its policy."""
     make(*LITTLE, *overrides, name=name).train()
     cfg = validate(read_run_config(tmp_path / name))
-    agent, envs, _ = load_agent(cfg, tmp_path / name, "last", max_envs=4)
+    agent, envs = load_agent(cfg, Checkpoints(tmp_path / name).load("last"), max_envs=4)
     sample = collect_sample(agent, envs, 200, seed=0)
     single = envs._envs[0]
     spaces_of = single.observation_space, single.action_space

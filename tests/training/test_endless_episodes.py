@@ -14,6 +14,7 @@ from PIL import Image
 from pgx.config.compose import compose
 from pgx.config.validate import validate
 from pgx.rollouts.sources import Episode
+from pgx.runs.checkpoints import Checkpoints
 from pgx.training.build import load_agent
 from pgx.training.evaluation import ProgressCallback, ignore_progress, never_stop, play
 from pgx.training.videos import PeriodicVideo
@@ -29,7 +30,7 @@ def coin_episodes(make: Make, tmp_path: Path, episodes: int, max_steps: int) -> 
     if not (tmp_path / "coin").exists():
         make(*COIN, "trainer.total_steps=64", name="coin").train()
     cfg = validate(compose([*COIN, f"run_dir={tmp_path / 'coin'}"]))
-    agent, envs, _ = load_agent(cfg, tmp_path / "coin", "last", max_envs=4)
+    agent, envs = load_agent(cfg, Checkpoints(tmp_path / "coin").load("last"), max_envs=4)
     played = play(
         agent,
         agent.act_greedily,

@@ -159,8 +159,10 @@ def test_an_episode_succeeds_if_its_last_step_reports_success(
     """The environment pays 1 for what it calls a success, and says the opposite at every step before the last."""
     where = [f"env.backend={backend}", f"env.kwargs.key={key}", "env.num_threads=2"]
     make(*JUDGED, *where).train()
-    agent, envs, _ = load_agent(
-        validate(_config(*where, run=tmp_path / "run")), tmp_path / "run", "last", max_envs=4
+    agent, envs = load_agent(
+        validate(_config(*where, run=tmp_path / "run")),
+        Checkpoints(tmp_path / "run").load("last"),
+        max_envs=4,
     )
     sampling = torch.Generator().manual_seed(0)
     played = play(
@@ -183,8 +185,10 @@ def test_an_episode_succeeds_if_its_last_step_reports_success(
 def test_episodes_that_say_nothing_are_left_out(make: Make, tmp_path: Path, backend: str) -> None:
     where = [f"env.backend={backend}", "env.kwargs.silent=true", "env.num_threads=2"]
     make(*JUDGED, *where).train()
-    agent, envs, _ = load_agent(
-        validate(_config(*where, run=tmp_path / "run")), tmp_path / "run", "last", max_envs=4
+    agent, envs = load_agent(
+        validate(_config(*where, run=tmp_path / "run")),
+        Checkpoints(tmp_path / "run").load("last"),
+        max_envs=4,
     )
     sampling = torch.Generator().manual_seed(0)
     played = play(
@@ -250,7 +254,7 @@ def test_episodes_of_any_length_count_alike(make: Make, tmp_path: Path, num_envs
     coin = ["algo=a2c", "env=tests.environments:CoinFlip-v0", "env.backend=gymnasium", "env.num_envs=16"]
     make(*coin, "trainer.total_steps=64", "runner.rollout_steps=4").train()
     cfg = composed(*coin, f"run_dir={tmp_path / 'run'}")
-    agent, envs, _ = load_agent(validate(cfg), tmp_path / "run", "last", max_envs=num_envs)
+    agent, envs = load_agent(validate(cfg), Checkpoints(tmp_path / "run").load("last"), max_envs=num_envs)
     assert envs.num_envs == num_envs
     lengths: list[int] = []
     for seed in range(4):
@@ -288,7 +292,7 @@ def test_the_best_checkpoint_earns_what_was_logged_when_it_became_the_best(
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     (logged,) = [row for row in rows if row["step"] == best["steps"] and "eval/episode_return" in row]
     cfg = composed(*chosen, "env.num_envs=4", f"run_dir={tmp_path / 'run'}")
-    agent, envs, _ = load_agent(validate(cfg), tmp_path / "run", "best", max_envs=4)
+    agent, envs = load_agent(validate(cfg), Checkpoints(tmp_path / "run").load("best"), max_envs=4)
     start = derive(3, "evaluation", best["iterations"])
     played = play(
         agent, agent.act_greedily, envs, 5, start, torch.device("cpu"), 1000, never_stop, ignore_progress

@@ -35,9 +35,9 @@ def format_of(out: Path) -> VideoFormat:
             return "gif"
         case ".mp4":
             if problem := import_problem("av"):
-                raise UserError(f"--out {out}: MP4 needs PyAV: {problem}; or choose a file that ends in .gif")
+                raise UserError(f"{out}: MP4 needs PyAV: {problem}; or choose a file that ends in .gif")
             return "mp4"
-    raise UserError(f"--out {out}: expected a file that ends in .mp4 or .gif")
+    raise UserError(f"{out}: expected a file that ends in .mp4 or .gif")
 
 
 class MP4:
