@@ -22,7 +22,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.ticker import EngFormatter
 
-from pgx.cli.run_folder import load_trusted_config
+from pgx.api.run_folder import load_trusted_config
 from pgx.config.run_config import RunConfig
 from pgx.core.seeding import derive
 from pgx.envs.gymnasium_backend import make_single

@@ -18,6 +18,14 @@ def rules() -> list[str]:
     return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem != "__init__")
 
 
+_classes: dict[str, type[Any]] = {}  # of users, which Python code passed as objects, by module:Class
+
+
+def register_class(name: str, own: type[Any]) -> None:
+    """Register a class that `rule` returns for `module:Class`, also if no module has it, as in a notebook's cell."""
+    _classes[name] = own
+
+
 def rule(name: str) -> type[Any]:
     """Return the class of a rule.
 
@@ -30,6 +38,8 @@ def rule(name: str) -> type[Any]:
         TypeError: if the module in pgx/algos has no rule, or several.
     """
     module_name, colon, class_name = name.rpartition(":")
+    if name in _classes:
+        return _classes[name]
     if colon:
         own: type[Any] = getattr(importlib.import_module(module_name), class_name)
         return own
@@ -44,4 +54,4 @@ def rule(name: str) -> type[Any]:
     return found[0]
 
 
-__all__ = ["Algorithm", "rule", "rules"]
+__all__ = ["Algorithm", "register_class", "rule", "rules"]

@@ -859,7 +859,7 @@ class Request:
     resampling: Resampling
 
 
-def compare(runs: Sequence[RecordedRun], request: Request) -> Comparison:
+def compare_groups(runs: Sequence[RecordedRun], request: Request) -> Comparison:
     """Compare groups of runs on each environment, and over all environments if there are several.
 
     Raises:

@@ -1,6 +1,7 @@
 """Figures of a comparison, as matplotlib figures, SVG and PNG."""
 
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -98,6 +99,9 @@ def group_styles(names: Sequence[str]) -> dict[str, GroupStyle]:
         name: GroupStyle(COLORS[i % len(COLORS)], _LINE_STYLES[i // len(COLORS) % len(_LINE_STYLES)])
         for i, name in enumerate(sorted(set(names)))
     }
+
+
+_RUN_COLUMNS = 3  # panels side by side
 
 
 def new_axes(figure: Figure, rows: int, columns: int, number: int) -> Axes:
@@ -321,6 +325,41 @@ def _legend(figure: Figure) -> None:
         figure.legend(
             known.values(), known, loc="outside lower center", ncols=columns, fontsize="small", frameon=False
         )
+
+
+class RunFigure(Figure):
+    """Figure that a notebook shows without further settings."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self)
+
+
+def draw_run(run: RecordedRun) -> RunFigure:
+    """Return the return and the health metrics of a run over environment steps.
+
+    Args:
+        run: with at least one of these metrics.
+    """
+    returns = [tag(key) for key in ("episode_return", "episode_return_recent", "eval_episode_return")]
+    health = [name for name in map(tag, PLOTTED_HEALTH_KEYS) if name in run.series]
+    panels = [[name for name in returns if name in run.series], *([name] for name in health)]
+    shown = [names for names in panels if names]
+    rows = math.ceil(len(shown) / _RUN_COLUMNS)
+    with matplotlib.rc_context({"font.size": 9}):
+        figure = RunFigure(figsize=(4.0 * _RUN_COLUMNS, _PANEL_HEIGHT * max(rows, 1)), layout="constrained")
+        for number, names in enumerate(shown, start=1):
+            axes = new_axes(figure, rows, _RUN_COLUMNS, number)
+            for color, name in zip(COLORS, names, strict=False):
+                series = run.series[name]
+                axes.plot(series.steps, series.values, color=color, linewidth=1.2, label=label(name).phrase)
+            axes.set_ylabel(label(names[0]).axis)
+            axes.set_xlabel(STEPS_AXIS.label)
+            if len(names) > 1:
+                axes.legend(frameon=False)
+            _short_numbers(axes)
+        figure.suptitle(f"{run.algo} on {run.env}, seed {run.seed}")
+        fix_layout(figure)
+    return figure
 
 
 def png(figure: Figure) -> bytes:

@@ -5,7 +5,7 @@ A run of another library is identified by the names of its folders.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,10 +162,33 @@ def read_pgx_run(folder: Path) -> RecordedRun:
     Raises:
         UnreadableError: the run has no row of metrics, or its config is invalid.
     """
-    columns = _columns(folder / METRICS)
-    config = {present_key(key): value for key, value in flatten_config(_config(folder / CONFIG)).items()}
-    summary = read_summary(folder)
-    state = "running" if holder(folder) is not None else summary.get("status", "interrupted")
+    rows = read_rows(folder / METRICS)
+    if not _columns(rows):
+        raise UnreadableError(no_rows_message(folder))
+    return recorded_run(
+        folder, rows, _config(folder / CONFIG), read_summary(folder), running=holder(folder) is not None
+    )
+
+
+def recorded_run(
+    folder: Path,
+    rows: Sequence[Mapping[str, Any]],
+    values: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    running: bool,
+) -> RecordedRun:
+    """Return a run of pgx.
+
+    Args:
+        folder: of the run.
+        rows: `step` and metrics by tag, at least one.
+        values: of its config, nested.
+        summary: empty while the run has not ended.
+        running: a process trains it.
+    """
+    columns = _columns(rows)
+    config = {present_key(key): value for key, value in flatten_config(values).items()}
+    state = "running" if running else summary.get("status", "interrupted")
     return RecordedRun(
         folder=folder,
         source=_SOURCE,
@@ -180,9 +203,9 @@ def read_pgx_run(folder: Path) -> RecordedRun:
     )
 
 
-def _columns(path: Path) -> dict[str, Series]:
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
     columns: dict[str, tuple[list[float], list[float]]] = {}
-    for row in read_rows(path):
+    for row in rows:
         step = row["step"]
         if not _number(step):
             continue
@@ -191,8 +214,6 @@ def _columns(path: Path) -> dict[str, Series]:
                 steps, values = columns.setdefault(tag, ([], []))
                 steps.append(step)
                 values.append(value)
-    if not columns:
-        raise UnreadableError(no_rows_message(path.parent))
     return {tag: sorted_series(steps, values) for tag, (steps, values) in columns.items()}
 
 

@@ -35,7 +35,7 @@ from pgx.analysis.plots import (
     png,
     svg,
 )
-from pgx.analysis.tables import TextTable, comparison_tables, more_seeds
+from pgx.analysis.tables import TextTable, comparison_tables, markdown_report, more_seeds
 from pgx.core.errors import UserError
 
 _SMALL = (4.0, 2.9)  # inches; the page scales figures to its columns
@@ -222,28 +222,6 @@ def write_report(comparison: Comparison, folder: Path, command: str) -> list[Pat
     except OSError as error:
         raise UserError(f"--out {folder}: cannot be written: {error.strerror}") from error
     return [folder / name for name in (*texts, *images)]
-
-
-def markdown_report(
-    comparison: Comparison, tables: Sequence[TextTable], figures: Sequence[str], command: str
-) -> str:
-    """Return the page as Markdown."""
-    lines = [f"# Comparison: {label(comparison.metric).phrase}", "", f"    {command}", ""]
-    for panel in comparison.panels:
-        found = verdict(panel, comparison.metric, comparison.level)
-        lines += [f"**{found.headline}.** {' '.join(found.details)}", ""]
-    for name in figures:
-        lines += [f"![{name}]({name}.svg)", ""]
-    for table in tables:
-        lines += [f"## {table.title}", "", _row(table.header)]
-        lines += ["|" + "|".join("---" if i < table.left else "--:" for i in range(len(table.header))) + "|"]
-        lines += [*(_row(cells) for cells in table.rows), ""]
-    notes = [*([comparison.rule] if comparison.rule else []), *comparison.notes]
-    return "\n".join([*lines, *(["## Notes", ""] if notes else []), *(f"- {note}" for note in notes)]) + "\n"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def json_report(comparison: Comparison) -> dict[str, Any]:

@@ -4,7 +4,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pgx.analysis.comparison import AXES, MAX_PLANNED_RUNS, Axis, Comparison, Group, Pair, Panel
+from pgx.analysis.comparison import (
+    AXES,
+    MAX_PLANNED_RUNS,
+    Axis,
+    Comparison,
+    Group,
+    Pair,
+    Panel,
+    label,
+    verdict,
+)
 from pgx.analysis.statistics import Estimate
 from pgx.core.text import format_number
 
@@ -134,3 +144,34 @@ def _number(value: float) -> str:
     if math.isnan(value):
         return "-"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def markdown_report(
+    comparison: Comparison, tables: Sequence[TextTable], figures: Sequence[str], command: str | None
+) -> str:
+    """Return a comparison as Markdown.
+
+    Args:
+        comparison: to show.
+        tables: of the comparison.
+        figures: names of SVG files next to the text.
+        command: command line that repeats the comparison; None: there is none.
+    """
+    lines = [f"# Comparison: {label(comparison.metric).phrase}", ""]
+    if command is not None:
+        lines += [f"    {command}", ""]
+    for panel in comparison.panels:
+        found = verdict(panel, comparison.metric, comparison.level)
+        lines += [f"**{found.headline}.** {' '.join(found.details)}", ""]
+    for name in figures:
+        lines += [f"![{name}]({name}.svg)", ""]
+    for table in tables:
+        lines += [f"## {table.title}", "", _row(table.header)]
+        lines += ["|" + "|".join("---" if i < table.left else "--:" for i in range(len(table.header))) + "|"]
+        lines += [*(_row(cells) for cells in table.rows), ""]
+    notes = [*([comparison.rule] if comparison.rule else []), *comparison.notes]
+    return "\n".join([*lines, *(["## Notes", ""] if notes else []), *(f"- {note}" for note in notes)]) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -49,6 +49,25 @@ class ExportedPolicy:
     difference: Difference
 
 
+_FORMATS: dict[str, Format] = {
+    ".onnx": "onnx",
+    ".pt": "torchscript",
+    ".pth": "torchscript",
+    ".ts": "torchscript",
+}
+
+
+def format_by_suffix(path: Path) -> Format:
+    """Return the format of a file by its suffix.
+
+    Raises:
+        UserError: the suffix has no format.
+    """
+    if path.suffix.lower() not in _FORMATS:
+        raise UserError(f"{path}: expected a file that ends in {', '.join(_FORMATS)}")
+    return _FORMATS[path.suffix.lower()]
+
+
 def export_policy(
     config: RunConfig, state: State, path: Path, file_format: Format, seed: int
 ) -> ExportedPolicy:

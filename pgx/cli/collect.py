@@ -55,7 +55,7 @@ def collect(
     """Play episodes and write them as a dataset; return the exit code."""
     import torch
 
-    from pgx.cli.run_folder import load_trusted_config
+    from pgx.api.run_folder import load_trusted_config
     from pgx.compiler import Eager
     from pgx.core.seeding import derive
     from pgx.envs.gymnasium_backend import make_single

@@ -82,7 +82,6 @@ COMMAND = Command(
 )
 
 
-_CONFIDENCE_LEVEL = 0.95  # confidence level of intervals
 _PIPE_COLUMNS = 400  # columns when output is not a terminal, so that no line is wrapped
 
 
@@ -114,12 +113,11 @@ def compare_runs(
     from rich.console import Console
     from rich.text import Text
 
-    from pgx.analysis.comparison import Request, compare, read_reference
+    from pgx.analysis.comparison import compare_groups, read_reference
     from pgx.analysis.find import parse_run_folder, read_runs
-    from pgx.analysis.statistics import Resampling
     from pgx.analysis.tables import comparison_tables
-    from pgx.config.stored import pgx_command, present_key
-    from pgx.runs.metrics import present_tag, tag
+    from pgx.api.comparison import comparison_request
+    from pgx.config.stored import pgx_command
 
     if out is not None:
         require("--out", "matplotlib")
@@ -135,14 +133,8 @@ def compare_runs(
         raise UserError(
             f"{' '.join(places)}: no run in these folders; name folders with metrics.jsonl or TensorBoard event files"
         )
-    request = Request(
-        metric=present_tag(metric or tag("episode_return_recent")),
-        by=tuple(present_key(key.strip()) for key in by.split(",")),
-        at=at,
-        reference=reference_scores,
-        resampling=Resampling(resamples, _CONFIDENCE_LEVEL, seed),
-    )
-    found = compare(runs, request)
+    request = comparison_request(metric, by.split(","), at, reference_scores, resamples, seed)
+    found = compare_groups(runs, request)
     console = Console() if sys.stdout.isatty() else Console(width=_PIPE_COLUMNS, color_system=None)
     for table in comparison_tables(found):
         console.print(Text(table.title, style="bold"), soft_wrap=True)

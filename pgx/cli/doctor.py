@@ -53,7 +53,7 @@ def doctor(folder: Path, as_json: bool) -> int:
     from pgx.analysis.doctor import diagnose
     from pgx.runs.loggers.jsonl import encode_nonfinite
 
-    run = load(folder)
+    run = read_diagnosed(folder)
     diagnosis = diagnose(run)
     if as_json:
         print(json.dumps(encode_nonfinite(_record(folder, run, diagnosis)), indent=2, allow_nan=False))
@@ -63,7 +63,7 @@ def doctor(folder: Path, as_json: bool) -> int:
     return RunError.exit_code if diagnosis.has_problem else 0
 
 
-def load(folder: Path) -> DiagnosedRun:
+def read_diagnosed(folder: Path) -> DiagnosedRun:
     """Read a run's metrics, and its config and summary if they exist.
 
     Raises:
@@ -72,7 +72,7 @@ def load(folder: Path) -> DiagnosedRun:
     from omegaconf import OmegaConf
 
     from pgx.analysis.curves import DiagnosedRun
-    from pgx.cli.run_folder import read_run_config
+    from pgx.api.run_folder import read_run_config
     from pgx.config.stored import CONFIG
     from pgx.runs.loggers.jsonl import METRICS, read_rows
     from pgx.runs.writer import read_summary

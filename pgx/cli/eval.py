@@ -123,7 +123,7 @@ def _configs(runs: Sequence[str], overrides: Sequence[str], trust: bool) -> list
     Raises:
         UserError: one or more configs are invalid; the message has the problems of all.
     """
-    from pgx.cli.run_folder import load_trusted_config
+    from pgx.api.run_folder import load_trusted_config
 
     configs, problems = [], list[str]()
     for run in runs:

@@ -36,7 +36,7 @@ COMMAND = Command(
 def export(run: str, checkpoint: str, to: Format, out: str, seed: int, trust: bool) -> int:
     """Write a policy to a file and compare the file with the run; return the exit code."""
     from pgx.api.exporting import export_policy
-    from pgx.cli.run_folder import load_trusted_config
+    from pgx.api.run_folder import load_trusted_config
     from pgx.networks.export.formats import refuse_missing
     from pgx.runs.checkpoints import Checkpoints
 

@@ -15,8 +15,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from pgx.api.console import outcome_line, print_run_settings
+from pgx.api.run_folder import folder_of
 from pgx.cli.printing import next_commands
-from pgx.cli.run_folder import folder_of
 from pgx.config.run_config import RunConfig, to_run_config
 from pgx.config.suggestions import one_line_message
 from pgx.core.agent import State

@@ -119,9 +119,9 @@ def _dispatch(arguments: list[str]) -> int:
 
         return complete([argument for argument in arguments if argument != "train"], names)
     if arguments and arguments[0] == "train":
-        from pgx.cli.train import train
+        from pgx.cli.train import train_command
 
-        return train(arguments[1:])
+        return train_command(arguments[1:])
     if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
         raise UserError(
             f"{arguments[0]}: no such command{nearest(arguments[0], names)}; choose one of {', '.join(names)}"

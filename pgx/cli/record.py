@@ -67,7 +67,7 @@ def record(
 ) -> int:
     """Play episodes and write the video; return the exit code."""
     from pgx.api.recording import record_episodes
-    from pgx.cli.run_folder import load_trusted_config
+    from pgx.api.run_folder import load_trusted_config
     from pgx.envs.render.videos import format_of
     from pgx.runs.checkpoints import Checkpoints
 

@@ -35,7 +35,7 @@ COMMAND = Command(
 
 def replay(bundle: Path, trust: bool) -> int:
     """Reproduce and locate the failure of a post-mortem; return 0 if it fails again, else 1."""
-    from pgx.cli.run_folder import load_trusted_config
+    from pgx.api.run_folder import load_trusted_config
     from pgx.runs.versions import differences
     from pgx.runs.writer import print_warning
     from pgx.training.nan_debug.post_mortem import read_failure

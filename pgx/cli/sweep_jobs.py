@@ -20,8 +20,7 @@ from types import FrameType
 from omegaconf import DictConfig
 
 from pgx.api.console import outcome_line, print_run_settings
-from pgx.cli.launch import run_hydra
-from pgx.cli.run_folder import (
+from pgx.api.run_folder import (
     compose_valid,
     create_unique_folder,
     folder_of,
@@ -29,6 +28,7 @@ from pgx.cli.run_folder import (
     refuse_unusable,
     resumed_trainer,
 )
+from pgx.cli.launch import run_hydra
 from pgx.config.compose import compose, hydra_config, job_number
 from pgx.config.overrides import expand_sweep, named_imports, parse, prepare
 from pgx.config.run_config import SearchConfig

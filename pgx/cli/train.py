@@ -2,7 +2,6 @@
 
 import argparse
 import shlex
-import shutil
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from functools import partial
@@ -12,16 +11,17 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from pgx.cli.launch import RunLauncher, report_first_error, run_hydra, run_rank0, run_worker_rank
-from pgx.cli.run_folder import (
+from pgx.api.run_folder import (
     compose_valid,
     create_unique_folder,
     folder_of,
+    forget_empty,
     load_resume_state,
     read_run_config,
     refuse_unusable,
-    remove_empty_parents,
+    with_changes,
 )
+from pgx.cli.launch import RunLauncher, report_first_error, run_hydra, run_rank0, run_worker_rank
 from pgx.cli.sweep_jobs import start_sweep
 from pgx.config.changes import Change, apply_changes, rate_changes, resume_changes
 from pgx.config.compose import compose_with_hydra
@@ -30,7 +30,7 @@ from pgx.config.reference import help_page
 from pgx.config.run_config import RunConfig, with_values
 from pgx.config.stored import CONFIG, cluster_warnings, import_warnings, refuse_untrusted
 from pgx.config.suggestions import ALIASES, is_known_key, quoted, takes_text
-from pgx.config.validate import check_ranks, validate
+from pgx.config.validate import check_ranks
 from pgx.core.agent import State
 from pgx.core.errors import UserError
 from pgx.core.paths import config_groups
@@ -61,7 +61,7 @@ _HYDRA_FLAG_NAMES = [name for names in _HYDRA_FLAGS for name in names]
 _PRINT_ONLY = {"hydra_help", "cfg", "info"}  # Hydra's flags that start no run
 
 
-def train(arguments: list[str]) -> int:
+def train_command(arguments: list[str]) -> int:
     """Train or resume a run, as a single process or as one rank of several; return the exit code."""
     ranks = join_process_group()
     if ranks.rank > 0:
@@ -107,7 +107,7 @@ def _train(arguments: list[str], launcher: RunLauncher) -> int:
         run_hydra([*flags, *prepared, "hydra.mode=RUN"], partial(_run, launcher, failures, config))
     except UserError:
         if not run_dir_given:
-            _forget_empty(folder_of(config))
+            forget_empty(folder_of(config))
         raise
     if failures:
         raise failures[0]
@@ -178,22 +178,11 @@ def _run(launcher: RunLauncher, failures: list[Exception], config: RunConfig, cf
     try:
         summary = launcher.run(config, None)
     except Exception as error:
-        _forget_empty(folder_of(config))
+        forget_empty(folder_of(config))
         failures.append(error)
         return
     if summary["status"] == "interrupted":
         raise QuietInterrupt
-
-
-def _forget_empty(run_dir: Path) -> None:
-    """Remove the folder of a run that failed before it wrote a file, and parent folders that are then empty.
-
-    Hydra creates the folder, with `.hydra/`, before the run starts. Only parents in a relative run_dir are removed.
-    """
-    if not {path.name for path in run_dir.iterdir()} <= {".hydra"}:
-        return
-    shutil.rmtree(run_dir)
-    remove_empty_parents(run_dir)
 
 
 _RESUME_FLAGS = ("--resume", "--checkpoint", "--trust")
@@ -298,10 +287,4 @@ def _resumed_config(request: _ResumeArguments) -> tuple[RunConfig, tuple[Change,
         imports += cluster_warnings(cfg, source)
     refuse_untrusted(imports, request.trust)
     cfg.run_dir = str(request.run_dir)
-    try:
-        config = validate(cfg, [change.key for change in requested.made])
-    except UserError as error:
-        raise UserError(*requested.refused, *error.problems) from error
-    if requested.refused:
-        raise UserError(*requested.refused)
-    return config, requested.made
+    return with_changes(cfg, requested), requested.made

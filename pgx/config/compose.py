@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
+from threading import RLock
 from typing import Any, NamedTuple
 
 from hydra import compose as hydra_compose
@@ -31,6 +32,7 @@ from pgx.config.validate import value_problems
 from pgx.core.errors import UserError
 from pgx.core.paths import ROOT_CONFIG, config_dir
 
+_hydra = RLock()  # of Hydra's global state: Python programs start runs in several threads
 _job_number: ContextVar[int | None] = ContextVar("job_number", default=None)
 
 
@@ -153,10 +155,11 @@ def _call_hydra(overrides: list[str]) -> Composed:
 @contextmanager
 def hydra_initialized() -> Iterator[None]:
     """Initialize Hydra within the context; restore its global state afterwards, which a job of Hydra needs."""
-    outer = dict(GlobalHydra.instance().__dict__)
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            yield
-    finally:
-        GlobalHydra.instance().__dict__.update(outer)
+    with _hydra:
+        outer = dict(GlobalHydra.instance().__dict__)
+        GlobalHydra.instance().clear()
+        try:
+            with initialize_config_dir(str(config_dir()), version_base="1.3"):
+                yield
+        finally:
+            GlobalHydra.instance().__dict__.update(outer)

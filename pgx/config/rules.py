@@ -60,16 +60,34 @@ def rule_problem(name: str) -> str | None:
     try:
         own = rule(name)
     except AttributeError:
+        if module_name == "__main__":
+            return (
+                f"{class_name} is defined in a script or notebook; continue there, after its definition: "
+                "pgx.load(RUN)"
+            )
         offered = vars(importlib.import_module(module_name))
         hint = hidden_file(module_name) or nearest(class_name, offered)
         return f"module '{module_name}' was imported and has no class '{class_name}'{hint}"
     except (Exception, SystemExit) as error:  # a user's module may raise anything
         said = f"{type(error).__name__}: {error}{hidden_file(module_name)}"
         return f"module '{module_name}' cannot be imported: {said}"
+    return rule_members_problem(own)
+
+
+def rule_members_problem(own: type[Any]) -> str | None:
+    """Return what a class lacks of an update rule; None if it is one."""
     fields = getattr(own, "__dataclass_fields__", {})
     if lacking := [part for part in _RULE_MEMBERS if part not in fields and not hasattr(own, part)]:
-        return f"{class_name} is no update rule: it has no {', '.join(lacking)} (see pgx.core.algorithm.Algorithm)"
-    return None if is_dataclass(own) else f"{class_name} is no update rule: expected a dataclass"
+        return f"{own.__name__} is no update rule: it has no {', '.join(lacking)} (see pgx.core.algorithm.Algorithm)"
+    return None if is_dataclass(own) else f"{own.__name__} is no update rule: expected a dataclass"
+
+
+_values: dict[str, Mapping[str, Any]] = {}  # of rules without a file, which Python code passed as objects
+
+
+def register_values(name: str, values: Mapping[str, Any]) -> None:
+    """Register the values of a rule `module:Class` that has no YAML file."""
+    _values[name] = {"algo": {"name": name, **values}}
 
 
 def own_rule_problem(name: str) -> str | None:
@@ -89,7 +107,12 @@ def own_rule_problem(name: str) -> str | None:
 
 
 def own_values(name: str) -> Mapping[str, Any]:
-    """Return the values in the YAML file of a rule `module:Class`; empty if the module was not imported."""
+    """Return the values in the YAML file of a rule `module:Class`, or those that Python code registered.
+
+    The result is empty if the module was not imported.
+    """
+    if name in _values:
+        return _values[name]
     if name.rpartition(":")[0] not in sys.modules:
         return {}
     written = OmegaConf.to_container(OmegaConf.load(_values_file(name)), resolve=False)

@@ -15,6 +15,10 @@ class UserError(Exception):
         super().__init__("\n".join(self.problems))
 
 
+class ConfigError(UserError):
+    """Invalid request to the Python API; `problems` has one line for each problem."""
+
+
 class RunError(Exception):
     """A run that was set up correctly failed on its way (an environment raised, a number became NaN)."""
 

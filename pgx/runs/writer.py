@@ -33,17 +33,17 @@ class Writer(Protocol):
 
     @property
     def run_dir(self) -> Path | None:
-        """Folder of the run; None: nothing is written to disk."""
+        """Return the folder of the run; None: nothing is written to disk."""
         ...
 
     @property
     def config(self) -> str:
-        """Resolved config as YAML."""
+        """Return the resolved config as YAML."""
         ...
 
     @property
     def warn(self) -> Callable[[str], None]:
-        """Print a warning."""
+        """Return the function that prints a warning."""
         ...
 
     def open(self, steps: int | None, rows: int) -> None:

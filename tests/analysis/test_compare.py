@@ -16,7 +16,7 @@ from pgx.analysis.comparison import (
     Comparison,
     Group,
     Request,
-    compare,
+    compare_groups,
     cumulative_cost,
     is_exact,
     on_grid,
@@ -69,7 +69,7 @@ def compared(*runs: RecordedRun, **wishes: Any) -> Comparison:
         "reference": None,
         "resampling": HOW,
     }
-    return compare(runs, Request(**(defaults | wishes)))
+    return compare_groups(runs, Request(**(defaults | wishes)))
 
 
 def groups(comparison: Comparison, env: str | None = "Walker2d-v4") -> dict[str, Group]:

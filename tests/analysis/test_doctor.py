@@ -16,7 +16,7 @@ from pgx.analysis.curves import DiagnosedRun, MetricCurve
 from pgx.analysis.detectors import detect_lasting
 from pgx.analysis.diagnostics import PROBLEMS, problem_table
 from pgx.analysis.doctor import Diagnosis, advice, diagnose
-from pgx.cli.doctor import load
+from pgx.cli.doctor import read_diagnosed
 from pgx.cli.main import main
 from pgx.config.compose import compose
 from pgx.runs.lock import lock_run
@@ -97,7 +97,7 @@ def diagnosed(make: Make, overrides: list[str]) -> tuple[DiagnosedRun, Diagnosis
     """Train a run; return it and its diagnosis."""
     trainer = make(*overrides)
     trainer.train()
-    run = load(trainer.run_dir)
+    run = read_diagnosed(trainer.run_dir)
     return run, diagnose(run)
 
 

@@ -7,8 +7,8 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from pgx.api.run_folder import compose_valid
 from pgx.cli.launch import run_hydra
-from pgx.cli.run_folder import compose_valid
 from pgx.config.overrides import prepare
 from pgx.config.stored import CONFIG
 from pgx.core.errors import UserError

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from pgx.cli.run_folder import compose_valid
+from pgx.api.run_folder import compose_valid
 from pgx.cli.train import _options
 from pgx.config.overrides import MAX_JOBS, expand_sweep, prepare
 from pgx.config.run_config import flatten_config

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pgx.cli.run_folder import compose_valid
+from pgx.api.run_folder import compose_valid
 from pgx.config.compose import compose
 from pgx.core.errors import UserError
 from pgx.core.paths import config_choices

@@ -14,7 +14,7 @@ import torch
 from omegaconf import OmegaConf
 
 from pgx.algos import rule, rules
-from pgx.cli.run_folder import compose_valid
+from pgx.api.run_folder import compose_valid
 from pgx.config.cross_checks import USED_IF, overridden_keys, unused_keys
 from pgx.config.run_config import FIXED_SECTIONS, NAMED_SECTIONS, TopLevelConfig, flatten_config
 from pgx.config.validate import plain_values
@@ -294,6 +294,7 @@ def test_every_key_of_the_sections_that_never_vary_is_read() -> None:
     files = [
         *(PACKAGE / "config").glob("*.py"),
         *(PACKAGE / "training").glob("*.py"),
+        *(PACKAGE / "api").glob("*.py"),
         *(PACKAGE / "cli").rglob("*.py"),
     ]
     read = {key for path in files for key in reads(path)}

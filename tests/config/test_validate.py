@@ -205,7 +205,7 @@ def test_an_unknown_key_without_a_similar_one_gets_the_keys_of_its_section() -> 
         ("logger.console=fancy", "logger.console", "one of auto, live, plain, off", "'fancy'"),
         ("logger.tensorboard=maybe", "logger.tensorboard", "true or false", "'maybe'"),
         ("device=tpu", "device", "one of cpu, cuda", "'tpu'"),
-        ("run_dir=null", "run_dir", "a text", "null"),
+        ("label=null", "label", "a text", "null"),
         ("policy.hidden=[64,0]", "policy.hidden", "a list, each a whole number >= 1", "[64, 0]"),
         ("policy.hidden=64", "policy.hidden", "a list, each a whole number >= 1", "64"),
         (

@@ -10,8 +10,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from pgx.api.run_folder import read_run_config
 from pgx.cli import export as command
-from pgx.cli.run_folder import read_run_config
 from pgx.config.validate import validate
 from pgx.core.errors import RunError, UserError
 from pgx.envs.spaces import action_spec

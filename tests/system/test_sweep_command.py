@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pgx.cli.run_folder import create_unique_folder
+from pgx.api.run_folder import create_unique_folder
 from pgx.cli.sweep_jobs import _plan, _with_folders
 from pgx.core.errors import UserError
 from pgx.runs.lock import lock_run
@@ -206,7 +206,7 @@ def test_runs_that_start_in_the_same_second_have_different_folders_and_seeds(
 
 def test_concurrent_processes_create_different_folders(tmp_path: Path) -> None:
     script = (
-        "import sys\nfrom pathlib import Path\nfrom pgx.cli.run_folder import create_unique_folder\ninput()\n"
+        "import sys\nfrom pathlib import Path\nfrom pgx.api.run_folder import create_unique_folder\ninput()\n"
     )
     script += "print(create_unique_folder(Path(sys.argv[1])))"
     pipe = subprocess.PIPE

@@ -1,12 +1,13 @@
 """Configs, checkpoints and folders of runs, as several commands need them."""
 
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from pgx.config.changes import with_evaluation_overrides
+from pgx.config.changes import ResumeChanges, with_evaluation_overrides
 from pgx.config.compose import compose
 from pgx.config.cross_checks import overridden_keys
 from pgx.config.run_config import RunConfig, with_values
@@ -71,6 +72,18 @@ def remove_empty_parents(folder: Path) -> None:
             parent.rmdir()
 
 
+def forget_empty(run_dir: Path) -> None:
+    """Remove the folder of a run that failed before it wrote a file, and parent folders that are then empty.
+
+    On the command line, Hydra creates the folder, with `.hydra/`, before the run starts. Only parents in a relative
+    run_dir are removed.
+    """
+    if not {path.name for path in run_dir.iterdir()} <= {".hydra"}:
+        return
+    shutil.rmtree(run_dir)
+    remove_empty_parents(run_dir)
+
+
 def refuse_unusable(run_dir: Path) -> None:
     """Check the folder of a new run.
 
@@ -104,6 +117,25 @@ def load_resume_state(run_dir: Path, checkpoint: str = LAST) -> State | None:
     for difference in differences(state["versions"]):
         print_warning(f"{difference}: results may differ in the last bits")
     return state
+
+
+def with_changes(cfg: DictConfig, requested: ResumeChanges) -> RunConfig:
+    """Return the valid config of a resumed run.
+
+    Args:
+        cfg: stored config with the changes that were made.
+        requested: changes, made and refused.
+
+    Raises:
+        UserError: a change is refused, or the config is invalid.
+    """
+    try:
+        config = validate(cfg, [change.key for change in requested.made])
+    except UserError as error:
+        raise UserError(*requested.refused, *error.problems) from error
+    if requested.refused:
+        raise UserError(*requested.refused)
+    return config
 
 
 def resumed_trainer(config: RunConfig) -> Trainer:
