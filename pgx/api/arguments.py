@@ -1,5 +1,7 @@
 """Arguments of Python calls as overrides, so that a run in Python takes the path of the command line."""
 
+import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
@@ -89,8 +91,6 @@ def _rule_name(own: type) -> str:
 
 def _has_file(own: type) -> bool:
     """Return whether the values of a user's rule are in a file next to its module."""
-    import sys
-
     source = getattr(sys.modules.get(own.__module__), "__file__", None)
     return source is not None and Path(source).with_suffix(".yaml").is_file()
 
@@ -147,7 +147,7 @@ def listed_overrides(overrides: Overrides) -> list[str]:
         line = each.input_line or ""
         if each.is_sweep_override():
             problems.append(f"{line}: has several values; call this once for each of them")
-        elif each.key_or_group.split(".")[0] in ("hydra", "sweep"):
+        elif re.split("[./]", each.key_or_group)[0] in ("hydra", "sweep"):
             problems.append(f"{line}: belongs to the command line (pgx train -m); remove it")
     if problems:
         raise UserError(*problems)
