@@ -352,6 +352,7 @@ def draw_run(run: RecordedRun) -> RunFigure:
             for color, name in zip(COLORS, names, strict=False):
                 series = run.series[name]
                 axes.plot(series.steps, series.values, color=color, linewidth=1.2, label=label(name).phrase)
+            axes.set_title(names[0], fontsize="medium")
             axes.set_ylabel(label(names[0]).axis)
             axes.set_xlabel(STEPS_AXIS.label)
             if len(names) > 1:

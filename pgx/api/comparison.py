@@ -87,9 +87,10 @@ def compare(
             raise UserError(f"runs: expected a list, got {runs!r}; write pgx.compare([...])")
         if not runs:
             raise UserError("runs: expected runs or folders, got an empty list")
-        recorded: list[RecordedRun] = [run.recorded() for run in runs if isinstance(run, Run)]
-        folders = [parse_run_folder(str(run)) for run in runs if not isinstance(run, Run)]
-        found, problems = read_runs(folders)
+        objects = dict.fromkeys(run for run in runs if isinstance(run, Run))  # each once
+        recorded: list[RecordedRun] = [run.recorded() for run in objects if run.run_dir is None]
+        folders = [run.run_dir if isinstance(run, Run) else run for run in runs]
+        found, problems = read_runs([parse_run_folder(str(each)) for each in folders if each is not None])
         if not recorded and not found:
             places = " ".join(map(str, runs))
             raise UserError(f"{places}: no run with metrics", *problems)

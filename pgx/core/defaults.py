@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,18 @@ DEFAULT: Any = _Default()
 def fill_defaults(instance: Any) -> None:
     """Replace the fields of a dataclass instance that are DEFAULT; for its `__post_init__`.
 
+    A class that extends another one without a file of its own takes the values of that class.
+
     Raises:
-        ValueError: the config file of the class does not exist or does not set a field.
+        ValueError: no config file of the class or its bases sets a field.
     """
     names = [field.name for field in fields(instance) if field.init]
     open_fields = [name for name in names if getattr(instance, name) is DEFAULT]
     object.__setattr__(instance, "_given", frozenset(names).difference(open_fields))
     if not open_fields:
         return
-    values = _values(*_source(type(instance)))
+    bases = [each for each in reversed(type(instance).__mro__) if is_dataclass(each)]
+    values = {key: value for each in bases for key, value in _values(*_source(each)).items()}
     for name in open_fields:
         if name not in values:
             raise ValueError(f"{type(instance).__name__}.{name}: no value; pass it")

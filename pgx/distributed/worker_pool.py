@@ -179,7 +179,7 @@ class WorkerPool:
         name = f"worker process {{pid}} (number {index})"
         worker = WorkerProcess("pgx.distributed.worker_pool:run_target", name, self._descriptors)
         worker.send(index)
-        worker.send(self.target)
+        worker.send_by_value(self.target)  # it may contain a rule of a script
         return worker
 
     def _restart(self, index: int) -> None:

@@ -103,6 +103,13 @@ class WorkerProcess:
         with suppress(BrokenPipeError, ConnectionResetError):
             self.channel.send(message)
 
+    def send_by_value(self, message: object) -> None:
+        """Send an object with the classes and functions of the script or notebook that it uses. As `send`."""
+        import cloudpickle  # here, as workers import this module and do not need it
+
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.channel.send_bytes(cloudpickle.dumps(message))
+
     def send_byte(self, byte: bytes) -> None:
         """Send a byte without pickling it. As `send`."""
         with suppress(BrokenPipeError, ConnectionResetError):

@@ -12,6 +12,7 @@ from pgx.core.cpu import has_one_core_each
 from pgx.core.errors import RunError
 from pgx.core.imports import import_problem
 from pgx.envs import spaces
+from pgx.envs.callables import NAMESPACE
 from pgx.envs.gymnasium_backend import make_single, suppressed_warnings
 from pgx.envs.vector import AnyArray, Signals, Step, reported_success
 
@@ -44,6 +45,8 @@ def envpool_problem(env_id: str, kwargs: dict[str, Any], signals: Sequence[str] 
         return problem
     import envpool
 
+    if env_id.startswith(f"{NAMESPACE}/"):
+        return "a Python function makes it"
     name = _pool_id(env_id)
     if name not in envpool.list_all_envs():
         return f"EnvPool has no {name}"

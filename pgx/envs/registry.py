@@ -14,6 +14,7 @@ from gymnasium.envs.registration import load_env_creator
 from pgx.core.errors import UserError
 from pgx.core.imports import hidden_file
 from pgx.core.schema import most_similar
+from pgx.envs.callables import NAMESPACE
 
 _DICT_NOTE = (
     "; its observations are a Dict: register it wrapped, e.g. in gymnasium.wrappers.FlattenObservation"
@@ -93,7 +94,7 @@ def id_problem(env_id: str) -> str | None:
     if colon:
         hint = hidden_file(module) or nearest_id(name)
         return f"env.id={env_id}: module '{module}' was imported and registers no environment '{name}'{hint}"
-    if name.startswith("python/"):  # pgx/envs/callables.py
+    if name.startswith(f"{NAMESPACE}/"):
         return (
             f"env.id={env_id}: a function of a Python program made this environment; pass it again there: "
             "pgx.load(RUN, env=...)"

@@ -1,6 +1,9 @@
-"""Console output of a run: a live panel on a terminal, otherwise a line at intervals."""
+"""Console output of a run: a live panel on a terminal or in a notebook, otherwise a line at intervals."""
 
+import importlib
+import io
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -75,18 +78,27 @@ _LINE: tuple[Row, ...] = (
 
 def make_console(
     style: ConsoleStyle, interval: float, first_step: int, total_steps: int
-) -> "LiveConsole | PlainConsole | None":
-    """Return the console of a style; auto: live on a terminal, plain otherwise."""
+) -> "LiveConsole | NotebookConsole | PlainConsole | None":
+    """Return the console of a style; auto: live on a terminal or in a notebook, plain otherwise."""
     console = Console(file=sys.stdout)  # explicit, so that Rich uses the encoding of the stream
     if style == "off":
         return None
+    if style in ("live", "auto") and in_notebook():
+        return NotebookConsole(first_step, total_steps)
     if style == "live" or (style == "auto" and console.is_terminal):
         return LiveConsole(console, first_step, total_steps)
     return PlainConsole(interval, first_step, total_steps)
 
 
-class LiveConsole:
-    """Progress bar with ETA over a table of the latest metrics, redrawn in place."""
+def in_notebook() -> bool:
+    """Return whether the main thread of a Jupyter kernel runs this code: other threads have no cell to display in."""
+    shell = sys.modules.get("IPython")
+    kernel = None if shell is None else getattr(shell.get_ipython(), "kernel", None)
+    return kernel is not None and threading.current_thread() is threading.main_thread()
+
+
+class LivePanel:
+    """Progress bar with ETA over a table of the latest metrics."""
 
     def __init__(self, console: Console, first_step: int, total_steps: int) -> None:
         self._latest: Metrics = {}
@@ -101,15 +113,14 @@ class LiveConsole:
         self._progress = Progress(*columns, console=console, expand=True)
         self._task = self._progress.add_task("train", total=total_steps, steps=first_step)
         self._clock = _Clock(first_step, total_steps)
-        self._live = Live(console=console, auto_refresh=False)
-        self._live.start()
 
-    def write(self, steps: int, metrics: Metrics) -> None:
+    def updated(self, steps: int, metrics: Metrics) -> Group:
+        """Return the panel after a row of metrics."""
         self._latest.update(metrics)
         rate, eta = self._clock.at(steps)
         done = min(steps, self._clock.total_steps)  # the last update may exceed the budget
         self._progress.update(self._task, completed=done, steps=steps, rate=rate, eta=eta)
-        self._live.update(Group(self._progress, self._table()), refresh=True)
+        return Group(self._progress, self._table())
 
     def _table(self) -> Table:
         grid = Table.grid(expand=True, padding=(0, 1))
@@ -136,6 +147,18 @@ class LiveConsole:
                 block.add_row(label, form(self._latest[tag]))
         return block if block.row_count else None
 
+
+class LiveConsole:
+    """Panel on a terminal, redrawn in place."""
+
+    def __init__(self, console: Console, first_step: int, total_steps: int) -> None:
+        self._panel = LivePanel(console, first_step, total_steps)
+        self._live = Live(console=console, auto_refresh=False)
+        self._live.start()
+
+    def write(self, steps: int, metrics: Metrics) -> None:
+        self._live.update(self._panel.updated(steps, metrics), refresh=True)
+
     def write_video(self, steps: int, clip: VideoClip) -> None:
         """Ignore the video: a terminal cannot show it."""
 
@@ -147,6 +170,51 @@ class LiveConsole:
 
     def close(self) -> None:
         self._live.stop()
+
+
+_REDRAW_SECONDS = 0.2  # between updates of the panel in a notebook, each a message to the browser
+_NOTEBOOK_COLUMNS = 100  # characters
+
+
+class NotebookConsole:
+    """Panel in the output of a notebook's cell, redrawn in place."""
+
+    def __init__(self, first_step: int, total_steps: int) -> None:
+        self._drawing = Console(file=io.StringIO(), record=True, width=_NOTEBOOK_COLUMNS, force_jupyter=False)
+        self._panel = LivePanel(self._drawing, first_step, total_steps)
+        self._display: Any = None  # handle of the output
+        self._drawn_at = -float("inf")
+        self._pending: Group | None = None
+
+    def write(self, steps: int, metrics: Metrics) -> None:
+        self._pending = self._panel.updated(steps, metrics)
+        if time.monotonic() - self._drawn_at >= _REDRAW_SECONDS:
+            self._draw()
+
+    def _draw(self) -> None:
+        if self._pending is None:
+            return
+        self._drawing.print(self._pending)
+        page = self._drawing.export_html(inline_styles=True, code_format="<pre>{code}</pre>", clear=False)
+        shown = {"text/html": page, "text/plain": self._drawing.export_text()}
+        self._pending, self._drawn_at = None, time.monotonic()
+        if self._display is None:
+            display = importlib.import_module("IPython.display").display
+            self._display = display(shown, raw=True, display_id=True)
+        else:
+            self._display.update(shown, raw=True)
+
+    def write_video(self, steps: int, clip: VideoClip) -> None:
+        """Ignore the video: it is in TensorBoard."""
+
+    def flush(self) -> None:
+        """Do nothing: output is not stored."""
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        self._draw()
+
+    def close(self) -> None:
+        """Do nothing: `finish` draws the last panel."""
 
 
 class PlainConsole:
