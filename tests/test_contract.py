@@ -53,7 +53,7 @@ def test_an_update_changes_the_policy_stays_finite_and_reports_known_metrics(
     after = parameters(trainer)
     assert not torch.equal(before, after)
     assert bool(after.isfinite().all())
-    reported = tagged(metrics, tags_of(trainer.algorithm.metrics))
+    reported = tagged(metrics, tags_of(trainer._declared()))
     assert all(tag.startswith("algo/") for tag in reported)
 
 

@@ -20,6 +20,7 @@ from pgx.runs.versions import differences
 from pgx.runs.writer import print_warning, refuse_existing_run
 from pgx.sweeps.progress import resumable
 from pgx.training.build import build
+from pgx.training.callbacks import import_callbacks
 from pgx.training.trainer import Trainer
 
 
@@ -31,6 +32,7 @@ def compose_valid(overrides: list[str]) -> RunConfig:
     """
     config = validate(compose(overrides), overridden_keys(overrides))
     check_inputs(config)
+    import_callbacks(config.callbacks)
     return config
 
 

@@ -28,7 +28,7 @@ from pgx.config.compose import compose_with_hydra
 from pgx.config.overrides import expand_sweep, named_imports, parse, prepare
 from pgx.config.reference import help_page
 from pgx.config.run_config import RunConfig, with_values
-from pgx.config.stored import CONFIG, cluster_warnings, import_warnings, refuse_untrusted
+from pgx.config.stored import CONFIG, cluster_warnings, import_warnings, refuse_untrusted, training_warnings
 from pgx.config.suggestions import ALIASES, is_known_key, quoted, takes_text
 from pgx.config.validate import check_ranks
 from pgx.core.agent import State
@@ -282,7 +282,7 @@ def _resumed_config(request: _ResumeArguments) -> tuple[RunConfig, tuple[Change,
     given = {override.key_or_group: override.value() for override in overrides}
     source = request.run_dir / CONFIG
     allowed = [*map(str, given.values()), *named_imports(request.overrides)]
-    imports = import_warnings(cfg, source, allowed)
+    imports = import_warnings(cfg, source, allowed) + training_warnings(cfg, source, allowed)
     if "runner.address" not in given:
         imports += cluster_warnings(cfg, source)
     refuse_untrusted(imports, request.trust)

@@ -90,6 +90,7 @@ ALLOWED_CHANGES = (
     AllowedChange("trainer.on_nan", "yes", "has no effect while all numbers are finite"),
     AllowedChange("trainer.disk_retry_seconds", "yes", "affects writing only"),
     AllowedChange("logger.", "yes", "affects measurements and output only"),
+    AllowedChange("callbacks", "yes", "affects a run only where a callback stops it"),
     AllowedChange("torch_threads", "no", "more threads add numbers in another order"),
     AllowedChange("env.num_threads", "yes", "results do not depend on the thread"),
     AllowedChange("env.worker_timeout", "yes", "affects waiting only"),

@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, RangeSweep
 from hydra.errors import HydraException
 
+from pgx.config.named_objects import external_names
 from pgx.config.rules import own_rule_problem, register_rule, rule_hint
 from pgx.config.stored import renamed_problem
 from pgx.config.suggestions import (
@@ -197,10 +198,15 @@ def named_modules(overrides: Sequence[str]) -> dict[str, str]:
 
 
 def named_imports(overrides: Sequence[str]) -> list[str]:
-    """Return the ids module:Id and reward functions that overrides name; import nothing. Raises as `named_modules`."""
+    """Return the ids module:Id, reward functions and callbacks that overrides name; import nothing.
+
+    Raises as `named_modules`.
+    """
     functions = []
     for override in parse(list(overrides)):
         key = override.key_or_group.split(".")
+        if override.key_or_group == "callbacks" and not override.is_sweep_override():
+            functions += external_names(override.value())
         if key[0] != "reward" or override.is_delete():
             continue
         if override.is_sweep_override():

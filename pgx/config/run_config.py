@@ -28,6 +28,7 @@ class TopLevelConfig:
     label: str  # name of the run, in the path of its folder and on the console
     run_dir: str | None  # null: the run stays in memory, for Python's pgx.train alone
     dataset: str | None  # folder of recorded episodes; null: none
+    callbacks: list[str | dict[str, Any]]  # code of the user that a run calls
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pgx.config.named_objects import external_names
 from pgx.config.run_config import FIXED_SECTIONS, NAMED_SECTIONS
 from pgx.config.suggestions import one_line_message
 from pgx.core.errors import UserError
@@ -22,6 +23,7 @@ MAX_CONFIG_BYTES = 1_000_000  # configs of pgx have a few thousand
 _MAX_DEPTH = 50  # sections within sections
 
 # Keys that configs of earlier versions lack, with the value for their runs.
+ADDED_TOP_LEVEL_KEYS: dict[str, Any] = {"callbacks": []}
 ADDED_KEYS: dict[str, dict[str, Any]] = {
     "env": {"normalizer_warmup_steps": 0},
     "trainer": {"eval_max_steps": 30_000},
@@ -77,6 +79,9 @@ def read_config(path: Path) -> DictConfig:
         raise UserError(*found)
     for old, new in RENAMED_KEYS.items():
         _rename(cfg, old, new)
+    for key, value in ADDED_TOP_LEVEL_KEYS.items():
+        if key not in cfg:
+            cfg[key] = value
     for section, added in ADDED_KEYS.items():
         cfg[section] = added | dict(cfg[section])
     for (section, name), added in ADDED_KEYS_OF_CHOICES.items():
@@ -168,6 +173,12 @@ def external_imports(config: Mapping[str, Any]) -> Iterator[ExternalImport]:
         yield ExternalImport("reward.terms", function, module_of(function))
 
 
+def training_imports(config: Mapping[str, Any]) -> Iterator[ExternalImport]:
+    """Yield the callbacks of a config, which training imports and the evaluation of an agent does not."""
+    for name in external_names(config.get("callbacks")):
+        yield ExternalImport("callbacks", name, module_of(name))
+
+
 def module_of(name: str) -> str:
     """Return the module of an environment or a rule, module:Name, or of a function, module.name."""
     return name.rpartition(":" if ":" in name else ".")[0]
@@ -198,6 +209,16 @@ def import_warnings(cfg: DictConfig, source: Path, named: Collection[str]) -> li
         if foreign.value not in named:
             found.append(f"{source}: {foreign.key}{relation}{foreign.value} would import {what}")
     return found
+
+
+def training_warnings(cfg: DictConfig, source: Path, named: Collection[str]) -> list[str]:
+    """Return a line for each module that only training with a config would import. Args as in `import_warnings`."""
+    values = {"callbacks": OmegaConf.to_container(cfg)["callbacks"]}  # type: ignore[index,call-overload]
+    return [
+        f"{source}: {foreign.key} with {foreign.value} would import the module '{foreign.module}'"
+        for foreign in training_imports(values)
+        if foreign.value not in named
+    ]
 
 
 def cluster_warnings(cfg: DictConfig, source: Path) -> list[str]:
@@ -236,7 +257,8 @@ def pgx_command(*words: str | Path, of: Path | None = None) -> str:
 def _needs_trust(command_name: str, config: Mapping[str, Any]) -> bool:
     runner = config.get("runner")
     joins = isinstance(runner, Mapping) and runner.get("address") is not None
-    return any(True for _ in external_imports(config)) or (command_name == "train" and joins)
+    trains = command_name == "train" and (joins or any(True for _ in training_imports(config)))
+    return any(True for _ in external_imports(config)) or trains
 
 
 def _config(folder: Path) -> Mapping[str, Any]:

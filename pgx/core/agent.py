@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, Self, cast
+from typing import Any, NamedTuple, Protocol, Self, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from pgx.core.data import History, Observations
+from pgx.core.metrics import Metric
 from pgx.core.specs import ActionSpec, ObsSpec
 
 Metrics = dict[str, float]
@@ -81,14 +82,43 @@ class Distribution(Protocol):
 
 
 class Policy(Protocol):
-    """Network from observations to action distributions."""
+    """Network from observations to action distributions. Its parts may report metrics (`Reporting`)."""
 
     recurrent_state: RecurrentState | None  # None: a feed-forward policy
 
     def __call__(self, obs: Observations) -> Distribution: ...
     def parameters(self) -> Iterator[nn.Parameter]: ...
+    def modules(self) -> Iterator[nn.Module]: ...
     def state_dict(self) -> State: ...
     def load_state_dict(self, state: State) -> Any: ...
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """Part of a policy that reports metrics after each measured update."""
+
+    metrics: tuple[Metric, ...]  # definitions of what it reports
+
+    def report(self) -> Metrics:
+        """Return the metrics by key."""
+        ...
+
+
+def policy_metrics(policy: Policy) -> tuple[Metric, ...]:
+    """Return the definitions of the metrics that the parts of a policy report."""
+    return tuple(
+        metric for part in policy.modules() if isinstance(part, Reporting) for metric in part.metrics
+    )
+
+
+def policy_report(policy: Policy) -> Metrics:
+    """Return the metrics that the parts of a policy report."""
+    return {
+        key: value
+        for part in policy.modules()
+        if isinstance(part, Reporting)
+        for key, value in part.report().items()
+    }
 
 
 class RecurrentPolicy(Policy, Protocol):

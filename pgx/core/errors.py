@@ -25,6 +25,10 @@ class RunError(Exception):
     exit_code = 1
 
 
+class CallbackError(RunError):
+    """A callback raised an exception, which is the cause of this one."""
+
+
 class WorkersLost(RunError):
     """Worker processes crashed more often than allowed. The parameters learned before are valid."""
 

@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from pgx.core.agent import RecurrentState
+from pgx.core.agent import Metrics, RecurrentState
 from pgx.core.data import Observations
 from pgx.core.errors import UserError
+from pgx.core.metrics import Metric
 from pgx.core.schema import Range
 from pgx.core.specs import ActionSpec, Continuous, Discrete, MultiDiscrete
 from pgx.networks.distributions import Categorical, DiagonalGaussian, MultiCategorical, SquashedGaussian
@@ -53,6 +54,15 @@ class MultiCategoricalPolicy(nn.Module):
 class GaussianPolicy(nn.Module):
     """Policy pi(a|s) = N(net(s), diag(exp(log_std))²), whose log_std does not depend on the state."""
 
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric(
+            "policy_std",
+            "action",
+            "standard deviation of the Gaussian, mean over its components; before the squashing, if there is one",
+            "falls slowly while the return rises",
+            section="policy",
+        ),
+    )
     recurrent_state: RecurrentState | None = None
 
     def __init__(self, net: nn.Module, actions: int, log_std_init: float) -> None:
@@ -64,6 +74,10 @@ class GaussianPolicy(nn.Module):
         mean = self.net(obs.features)
         # A copy, because distributions from before an update must not change with the parameter.
         return DiagonalGaussian(mean, self.log_std.clone().expand_as(mean))
+
+    def report(self) -> Metrics:
+        """Return the mean standard deviation."""
+        return {"policy_std": float(self.log_std.detach().exp().mean())}
 
 
 class SquashedGaussianPolicy(nn.Module):

@@ -12,6 +12,7 @@ from pgx.core.agent import Metrics
 from pgx.core.errors import RunError, UserError
 from pgx.core.metrics import Metric
 from pgx.core.schema import nearest
+from pgx.networks.heads import GaussianPolicy
 
 
 def _section(section: str, *rows: tuple[str, ...]) -> tuple[Metric, ...]:
@@ -215,10 +216,12 @@ def _declared() -> Iterable[Metric]:
     return dict.fromkeys(metric for name in rules() for metric in rule(name).metrics)
 
 
-_SECTIONS = tuple(dict.fromkeys(metric.section for metric in COMMON))
+_SECTIONS = tuple(dict.fromkeys(metric.section for metric in (*COMMON, *GaussianPolicy.metrics)))
 
 TABLE: tuple[Metric, ...] = tuple(
-    sorted([*COMMON, *_declared()], key=lambda metric: _SECTIONS.index(metric.section))
+    sorted(
+        [*COMMON, *_declared(), *GaussianPolicy.metrics], key=lambda metric: _SECTIONS.index(metric.section)
+    )
 )
 
 # The terms of a reward have names of the user's choice, so their keys and tags follow one pattern.
@@ -256,25 +259,32 @@ def present_tag(tag: str) -> str:
     return RENAMED_TAGS.get(tag, tag)
 
 
-def tags_of(declared: Iterable[Metric]) -> dict[str, str]:
+def tags_of(declared: Mapping[str, Iterable[Metric]]) -> dict[str, str]:
     """Return the tags, by key, of all metrics that a run may report.
 
     Args:
-        declared: `metrics` of the update rule and the callbacks.
+        declared: definitions by who reports them: the update rule, the policy and callbacks.
 
     Raises:
-        UserError: the rule declares a metric that every run has, with another definition.
+        UserError: two definitions of a key or of a tag differ.
     """
-    common = {metric.key: metric for metric in COMMON}
-    own = {metric.key: metric for metric in declared}
-    problems = [
-        f"metric '{key}' of the update rule: {metric.tag} has the key of {common[key].tag}; rename it"
-        for key, metric in own.items()
-        if key in common and metric != common[key]
-    ]
+    known = {metric.key: (metric, "every run") for metric in COMMON}
+    by_tag = {metric.tag: metric.key for metric in COMMON}
+    problems = []
+    for reporter, metrics in declared.items():
+        for metric in metrics:
+            same_tag = known.get(by_tag.get(metric.tag, ""))
+            other, owner = known.get(metric.key) or same_tag or (metric, reporter)
+            if other != metric:
+                problems.append(
+                    f"metric '{metric.key}' of {reporter}: {metric.tag} ({metric.meaning}) has the key or the tag of "
+                    f"{other.tag} of {owner} ({other.meaning}); rename it"
+                )
+            known.setdefault(metric.key, (metric, reporter))
+            by_tag.setdefault(metric.tag, metric.key)
     if problems:
         raise UserError(*problems)
-    return {key: metric.tag for key, metric in (common | own).items()}
+    return {key: metric.tag for key, (metric, _) in known.items()}
 
 
 def tagged(metrics: Metrics, tags: Mapping[str, str]) -> Metrics:
@@ -285,14 +295,14 @@ def tagged(metrics: Metrics, tags: Mapping[str, str]) -> Metrics:
         tags: from `tags_of`.
 
     Raises:
-        RunError: a key has no tag, because neither the update rule nor a callback declares it.
+        RunError: a key has no tag, because neither the update rule, the policy nor a callback declares it.
     """
     parts = {key: key for key in metrics if key.startswith(_PART)}
     unknown = [f"'{key}'{nearest(key, tags)}" for key in metrics if key not in tags and key not in parts]
     if unknown:
         raise RunError(
-            f"metrics without a definition: {', '.join(unknown)}; an update rule or a callback declares what it "
-            "reports in its class: metrics = (Metric(key, unit, meaning), ...)"
+            f"metrics without a definition: {', '.join(unknown)}; an update rule, a policy or a callback declares "
+            "what it reports in its class: metrics = (Metric(key, unit, meaning), ...)"
         )
     return {
         tag: metrics[key]
@@ -307,6 +317,7 @@ def markdown() -> str:
     for name in rules():
         for metric in rule(name).metrics:
             reported_by.setdefault(metric, []).append(name)
+    reported_by |= {metric: ["Gaussian policies"] for metric in GaussianPolicy.metrics}
     lines = [
         "# Metrics",
         "",

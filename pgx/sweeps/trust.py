@@ -14,6 +14,7 @@ from pgx.config.stored import (
     module_of,
     pgx_command,
     read_config,
+    training_warnings,
 )
 from pgx.sweeps.plan import PLAN_FILE, Plan, key_of
 from pgx.sweeps.search import TRIAL_FILE, boundary_overrides, read_trial
@@ -57,6 +58,7 @@ def untrusted_actions_of_runs(plan: Plan, named: frozenset[str]) -> list[str]:
         if config.is_file():
             cfg = read_config(config)
             found |= dict.fromkeys(import_warnings(cfg, config, named))
+            found |= dict.fromkeys(training_warnings(cfg, config, named))
             found |= dict.fromkeys(cluster_warnings(cfg, config))
         if plan.search and (noted := read_trial(job.run_dir)):
             source = job.run_dir / TRIAL_FILE
@@ -89,7 +91,11 @@ def _of_run(source: Path, overrides: Sequence[str], named: frozenset[str]) -> li
             for value in theirs
         ]
     cfg = compose(list(overrides))  # refuses config files that are not part of pgx
-    return [*import_warnings(cfg, source, named), *cluster_warnings(cfg, source)]
+    return [
+        *import_warnings(cfg, source, named),
+        *training_warnings(cfg, source, named),
+        *cluster_warnings(cfg, source),
+    ]
 
 
 def _of_hydra(folder: Path, hydra: Sequence[str], typed: Sequence[str]) -> list[str]:

@@ -56,7 +56,7 @@ from pgx.runs.loggers.tensorboard import ColumnType, ConfigValue, TensorBoard
 from pgx.runs.loggers.weights_and_biases import WeightsAndBiases
 from pgx.runs.writer import MemoryWriter, RunWriter, Writer, print_warning
 from pgx.training.a3c import A3C, A3CSpec
-from pgx.training.callbacks import Callback, Evaluate, PeriodicEvaluation, as_callback
+from pgx.training.callbacks import Callback, Evaluate, PeriodicEvaluation, as_callback, configured_callbacks
 from pgx.training.evaluation import PROGRESS_INTERVAL, play, print_progress
 from pgx.training.loop import SyncLoop, TrainingLoop
 from pgx.training.nan_debug.search import find_first_nonfinite
@@ -84,6 +84,7 @@ def build(
     """
     check_inputs(config)
     check_ranks(config, ranks.size)
+    named_callbacks = configured_callbacks(config.callbacks)
     device = torch.device(config.device)
     if ranks.rank == 0:
         if config.run_dir is not None:
@@ -134,7 +135,7 @@ def build(
         checkpoint_every=config.trainer.checkpoint_every,
         backend_reason=choice.reason,
         engine=chosen,
-        callbacks=[as_callback(evaluation), as_callback(video), *callbacks],
+        callbacks=[as_callback(evaluation), as_callback(video), *named_callbacks, *callbacks],
         diagnose=partial(_diagnose, config, (envs.obs_spec, envs.action_spec), device),
     )
 

@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from pgx.config.named_objects import NamedObject, argument_problems, import_object, parse_entry
 from pgx.core.agent import Agent, Metrics
 from pgx.core.data import Rollout
-from pgx.core.errors import UserError
+from pgx.core.errors import CallbackError, RunError, UserError
 from pgx.core.metrics import Metric
 from pgx.core.periodic import PeriodicTrigger
+from pgx.core.tracebacks import exception_frames, location
 from pgx.rollouts.sources import Episode
 from pgx.training.evaluation import evaluation_metrics
 from pgx.training.loop import RunStatus
@@ -128,6 +130,95 @@ def as_callback(given: Any) -> Callback:
             "on_iteration or on_end"
         )
     return PartialCallback(given)
+
+
+def callback_name(callback: Callback) -> str:
+    """Return the name of a callback's class or function, for messages."""
+    given = callback.given if isinstance(callback, PartialCallback) else callback
+    return str(getattr(given, "__name__", type(given).__name__))
+
+
+def callback_failure(callback: Callback, method: str, error: Exception) -> Exception:
+    """Return the exception that ends a run whose callback raised one; errors of pgx stay as they are."""
+    if isinstance(error, UserError | RunError):
+        return error
+    where = location(exception_frames(error))
+    said = f"callback {callback_name(callback)}: {method} raised {type(error).__name__}: {error}"
+    return CallbackError(said + (f", {where}" if where else ""))
+
+
+_KEY = "callbacks"  # of the config
+
+
+def configured_callbacks(entries: Sequence[Any]) -> list[Callback]:
+    """Return the callbacks that a config names: functions, or instances of classes.
+
+    Args:
+        entries: `module:Name`, or mappings with `name` and the arguments of a class.
+
+    Raises:
+        UserError: naming every problem of every entry.
+    """
+    return [as_callback(_instance(named, target)) for named, target in import_callbacks(entries)]
+
+
+def import_callbacks(entries: Sequence[Any]) -> list[tuple[NamedObject, Any]]:
+    """Return the entries of a config with the classes and functions that they name; construct nothing.
+
+    Args and Raises as in `configured_callbacks`.
+    """
+    found, problems = [], list[str]()
+    for entry in entries:
+        try:
+            named = parse_entry(_KEY, entry)
+            found.append((named, _import(named)))
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(*problems)
+    return found
+
+
+def _import(named: NamedObject) -> Any:
+    """Return the class or function of a callback.
+
+    Raises:
+        UserError: it does not exist, is no callback, or does not take the arguments.
+    """
+    if not named.is_external:
+        raise UserError(f"{_KEY}: {named.name}: expected module:Name, for example my_module:EarlyStop")
+    target = import_object(_KEY, named.name)
+    if not _methods(target) and not callable(target):
+        raise UserError(
+            f"{_KEY}: {named.name} is no callback: it is no function and has no on_start, on_iteration or on_end"
+        )
+    if isinstance(target, type):
+        called = any("__call__" in vars(base) for base in target.__mro__)
+        if not _methods(target) and not called:
+            raise UserError(
+                f"{_KEY}: {named.name} is no callback: it has no on_start, on_iteration or on_end"
+            )
+        if problems := argument_problems(_KEY, named, target, given=0):
+            raise UserError(*problems)
+    elif named.arguments:
+        raise UserError(f"{_KEY}: {named.name} is a function; arguments need a class")
+    return target
+
+
+def _instance(named: NamedObject, target: Any) -> Any:
+    """Return an instance of a class, or the function.
+
+    Raises:
+        UserError: the constructor failed.
+    """
+    if not isinstance(target, type):
+        return target
+    try:
+        return target(**named.arguments)
+    except Exception as error:
+        raise UserError(
+            f"{_KEY}: {named.name} cannot be constructed: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _methods(given: Any) -> list[str]:

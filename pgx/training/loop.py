@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from pgx.config.run_config import OnNaN
-from pgx.core.agent import Agent, Metrics, State
+from pgx.core.agent import Agent, Metrics, State, policy_report
 from pgx.core.algorithm import Algorithm, Learner
 from pgx.core.data import Rollout
 from pgx.core.nonfinite import FailedUpdate, FailureRecord, NotFiniteError
@@ -302,6 +302,7 @@ def iterate(
     if before is None:
         return rollout, None
     metrics = health.measure(before, agent, learner.engine, clip_range) | extras | runner.metrics()
+    metrics |= policy_report(agent.policy)
     reward = rollout.reward[rollout.valid]
     metrics |= health.clipping(before.batch, agent, runner.envs.action_spec, reward, reward_clip)
     metrics["gradient_steps"] = float(learner.gradient_steps - taken)

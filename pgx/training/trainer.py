@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from pgx.compiler import EngineChoice
 from pgx.config.stored import pgx_command
-from pgx.core.agent import Agent, Metrics, State
+from pgx.core.agent import Agent, Metrics, State, policy_metrics
 from pgx.core.algorithm import Algorithm, Learner
 from pgx.core.errors import RunError
+from pgx.core.metrics import Metric
 from pgx.core.nonfinite import FailedUpdate, NotFiniteError
 from pgx.core.periodic import PeriodicTrigger
 from pgx.core.ranks import Ranks
@@ -24,7 +25,7 @@ from pgx.runs.lock import lock_run
 from pgx.runs.metrics import tagged, tags_of
 from pgx.runs.versions import versions
 from pgx.runs.writer import PendingCheckpoint, Writer, refuse_existing_run
-from pgx.training.callbacks import Callback, Stop, TrainingState
+from pgx.training.callbacks import Callback, Stop, TrainingState, callback_failure, callback_name
 from pgx.training.evaluation import episode_metrics
 from pgx.training.loop import Counters, IterationReport, RunStatus, TrainingLoop
 from pgx.training.nan_debug.post_mortem import report_failure
@@ -82,7 +83,7 @@ class Trainer:
         self._abandonable = Abandonable()
         self._stop: Stop | None = None  # of a callback
         self._open_callbacks: list[Callback] = []  # neither failed nor ended
-        self._tags = tags_of(algorithm.metrics)
+        self._tags = tags_of(self._declared())
         self._resumed = False
         self._best: bytes | None = None  # written with the next checkpoint
         self._finished: list[Episode] = []  # since the last logged iteration
@@ -115,8 +116,7 @@ class Trainer:
     def _train(self) -> dict[str, Any]:
         status: RunStatus = "failed"
         failure: str | None = None
-        declared = [metric for callback in self.callbacks for metric in callback.metrics]
-        self._tags = tags_of([*self.algorithm.metrics, *declared])
+        self._tags = tags_of(self._declared())
         clean_exit = False
         self._open_callbacks = list(self.callbacks) if self.writes else []
         try:
@@ -162,6 +162,16 @@ class Trainer:
             finally:
                 self.runner.close()
         return summary
+
+    def _declared(self) -> dict[str, list[Metric]]:
+        """Return the definitions of metrics by who reports them."""
+        declared = {
+            f"the update rule {type(self.algorithm).__name__}": list(self.algorithm.metrics),
+            f"the policy {type(self.agent.policy).__name__}": list(policy_metrics(self.agent.policy)),
+        }
+        for callback in self.callbacks:
+            declared.setdefault(f"the callback {callback_name(callback)}", []).extend(callback.metrics)
+        return declared
 
     def _stop_asked(self) -> bool:
         return self.stop_requested
@@ -258,23 +268,27 @@ class Trainer:
         for callback in list(self._open_callbacks):
             try:
                 stop = getattr(callback, method)(state)
-            except Exception:
+            except Exception as error:
                 self._open_callbacks.remove(callback)
-                raise
+                raise callback_failure(callback, method, error) from error
             self._stop = self._stop or stop
 
     def _end_callbacks(self, status: RunStatus) -> None:
         """Call on_end of each open callback, once."""
         state = replace(self._state(self.counters.steps, None, {}), status=status)
         while self._open_callbacks:
-            self._open_callbacks.pop(0).on_end(state)
+            callback = self._open_callbacks.pop(0)
+            try:
+                callback.on_end(state)
+            except Exception as error:
+                raise callback_failure(callback, "on_end", error) from error
 
     def _end_callbacks_of_failed_run(self, status: RunStatus) -> None:
         """Call on_end after a failure, which a failing callback must not hide."""
         try:
             self._end_callbacks(status)
         except Exception as error:
-            self.writer.warn(f"on_end of a callback failed: {type(error).__name__}: {error}")
+            self.writer.warn(str(error))
 
     def _timing_metrics(self) -> Metrics:
         """Return the progress of the run and its speed since the previous call."""

@@ -304,7 +304,7 @@ def test_a_phase_stores_its_rows_learns_from_all_and_drops_them(make: Make, env:
             ended = iteration == 2
             assert metrics["auxiliary_phase"] == ended
             assert ("auxiliary_loss" in metrics) == ("auxiliary_kl" in metrics) == ended
-            assert tagged(metrics, tags_of(trainer.algorithm.metrics))
+            assert tagged(metrics, tags_of(trainer._declared()))
             kept = trainer.learner.state["phase"]
             assert len(kept) == (0 if ended else iteration + 1)
             for stored, kept_rollout, target in zip(kept, rollouts, targets, strict=False):

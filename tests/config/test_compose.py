@@ -21,7 +21,7 @@ from pgx.core.schema import parameter_types
 from tests.conftest import NEEDED, composed
 
 # The keys of train.yaml that are in no section.
-TOP_LEVEL = {"seed", "device", "torch_threads", "label", "run_dir", "dataset"}
+TOP_LEVEL = {"callbacks", "seed", "device", "torch_threads", "label", "run_dir", "dataset"}
 
 
 def values(path: Path) -> dict[str, Any]:

@@ -209,7 +209,7 @@ def test_health_agrees_with_its_definitions_after_an_update(make: Make, name: st
     )
     moved = flatten(trainer.agent.policy.parameters()) - start
     assert metrics["step_norm"] == pytest.approx(float(moved.norm()))
-    assert set(tagged(metrics, tags_of(()))) <= {m.tag for m in COMMON if m.tag.startswith("health/")}
+    assert set(tagged(metrics, tags_of({}))) <= {m.tag for m in COMMON if m.tag.startswith("health/")}
 
 
 def test_looking_changes_nothing(make: Make) -> None:
@@ -222,7 +222,7 @@ def test_looking_changes_nothing(make: Make) -> None:
 
 def test_without_a_critic_there_is_no_explained_variance(make: Make) -> None:
     trainer, _, before = looked(make, "reinforce", "env=CartPole-v1")
-    said = tagged(health.measure(before, trainer.agent, trainer.learner.engine, 0.2), tags_of(()))
+    said = tagged(health.measure(before, trainer.agent, trainer.learner.engine, 0.2), tags_of({}))
     assert "health/kl" in said
     assert not any("explained_variance" in tag for tag in said)
 
