@@ -2,8 +2,7 @@
 
 From the command line, with an argument:
 
-    pgx train algo=ppo env=CartPole-v1 trainer.total_steps=200_000 \
-        'callbacks=[{name: custom_callback:EarlyStop, patience: 20_000}]'
+    pgx train algo=ppo env=CartPole-v1 'callbacks=[{name: custom_callback:EarlyStop, patience: 20_000}]'
 
 From Python:
 

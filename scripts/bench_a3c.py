@@ -22,7 +22,7 @@ def measure(algo: str, env: str, steps: int, turn: int) -> float:
     shutil.rmtree(folder, ignore_errors=True)
     command = [sys.executable, "-m", "pgx", "train", f"algo={algo}", f"env={env}", f"seed={turn}"]
     command += [f"trainer.total_steps={steps}", "trainer.checkpoint_every=null", f"run_dir={folder}"]
-    command += ["logger.console=off", "logger.tensorboard=false"]
+    command += ["logger.console=off", "logger.sinks=[]"]
     subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     first, last = rows[len(rows) // 2], rows[-1]

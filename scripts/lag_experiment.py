@@ -44,7 +44,7 @@ class Job:
         command = [sys.executable, "-m", "pgx", "train", f"env={ENV}", f"seed={self.seed}", *RULES[self.rule]]
         command += [f"{group}.learning_rate={RATE}" for group in ("optimizer", "critic_optimizer")]
         command += [f"runner.lag={self.lag}", "runner.rollout_steps=20", f"trainer.total_steps={STEPS}"]
-        command += ["logger.every=10", "logger.console=off", "logger.tensorboard=false", "env.num_threads=1"]
+        command += ["logger.every=10", "logger.console=off", "logger.sinks=[]", "env.num_threads=1"]
         subprocess.run([*command, f"run_dir={self.folder}"], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 
     def returns(self) -> float:
@@ -109,7 +109,7 @@ def speed(env: str, steps: int) -> None:
                 f"trainer.total_steps={steps}",
                 *overrides,
             ]
-            command += ["logger.console=off", "logger.tensorboard=false", f"run_dir={folder}"]
+            command += ["logger.console=off", "logger.sinks=[]", f"run_dir={folder}"]
             subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
             rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
             first, last = rows[len(rows) // 2], rows[-1]

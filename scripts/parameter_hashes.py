@@ -39,7 +39,7 @@ DETERMINISTIC = {
     "a3c": ("runner.workers=1", "env.normalize_obs=false", "env.scale_reward=false"),
     "impala": ("runner.trajectories=1", "runner.queue=1", "runner.workers=1"),  # lag 0
 }
-COMMON = ("seed=0", "trainer.total_steps=20000", "logger.tensorboard=false", "logger.console=off")
+COMMON = ("seed=0", "trainer.total_steps=20000", "logger.sinks=[]", "logger.console=off")
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ SMALL = {
 # Overrides that a rule requires.
 NEEDED = {"off_policy_reinforce": ["dataset=somewhere"]}
 
-QUIET = ["logger.console=off", "logger.tensorboard=false", "env.num_threads=1"]
+QUIET = ["logger.console=off", "logger.sinks=[]", "env.num_threads=1"]
 
 
 TIERS = {"system": pytest.mark.system, "learning": pytest.mark.slow}  # folder: marker of its tests

@@ -36,7 +36,7 @@ SIZE = [  # of a run: iterations of 4 x 64 steps, with a checkpoint and an evalu
     "trainer.eval_every=256",
     "trainer.eval_episodes=1",
 ]
-DIVERGING = ["critic_optimizer=sgd", "critic_optimizer.learning_rate=1e38", "logger.tensorboard=false"]
+DIVERGING = ["critic_optimizer=sgd", "critic_optimizer.learning_rate=1e38", "logger.sinks=[]"]
 
 # Replacements for words in commands of the docs: placeholders, and folders of examples.
 CARTPOLE, WALKER, SWEEP = (

@@ -21,6 +21,7 @@ from pgx.runs.writer import print_warning, refuse_existing_run
 from pgx.sweeps.progress import resumable
 from pgx.training.build import build
 from pgx.training.callbacks import import_callbacks
+from pgx.training.logger_setup import import_sinks
 from pgx.training.trainer import Trainer
 
 
@@ -33,6 +34,7 @@ def compose_valid(overrides: list[str]) -> RunConfig:
     config = validate(compose(overrides), overridden_keys(overrides))
     check_inputs(config)
     import_callbacks(config.callbacks)
+    import_sinks(config.logger.sinks)
     return config
 
 

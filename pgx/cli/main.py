@@ -25,7 +25,7 @@ from pgx.cli import (
     tensorboard,
 )
 from pgx.cli.process_exit import INTERRUPTED
-from pgx.core.errors import CallbackError, Preempted, RunError, UserError
+from pgx.core.errors import Preempted, RunError, UserCodeError, UserError
 from pgx.core.schema import nearest
 from pgx.core.stopping import QuietInterrupt
 from pgx.core.streams import guarded, report_and_continue
@@ -84,7 +84,7 @@ def _run(arguments: list[str]) -> int:
         code = _dispatch(arguments)
         sys.stdout.flush()
     except (UserError, RunError) as error:
-        if isinstance(error, CallbackError) and os.environ.get("PGX_DEBUG") != "1":
+        if isinstance(error, UserCodeError) and os.environ.get("PGX_DEBUG") != "1":
             _print_own_traceback(error.__cause__)
         _report(str(error))
         code = error.exit_code
@@ -111,7 +111,7 @@ def _print_own_traceback(error: BaseException | None) -> None:
         return
     package = str(Path(__file__).parents[1])
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(package)]
-    lines = ["Traceback of the callback (most recent call last):\n", *traceback.format_list(frames)]
+    lines = ["Traceback of your code (most recent call last):\n", *traceback.format_list(frames)]
     print("".join([*lines, *traceback.format_exception_only(error)]), end="", file=sys.stderr)
 
 

@@ -65,7 +65,7 @@ def _trainer(config: RunConfig, run_dir: Path) -> Trainer:
     from pgx.config.run_config import with_values
     from pgx.training.build import build
 
-    silent = {"run_dir": str(run_dir), "logger.console": "off", "logger.tensorboard": False}
+    silent = {"run_dir": str(run_dir), "logger.console": "off", "logger.sinks": []}
     return build(with_values(config, silent))
 
 

@@ -361,6 +361,18 @@ def _has_child_processes(values: Values) -> bool:
     return values.get("runner.backend") == "local"  # actors on this machine
 
 
+def _has_sinks(values: Values) -> bool:
+    return bool(values["logger.sinks"])
+
+
+def _has_service(values: Values) -> bool:
+    return bool({"wandb", "mlflow"} & set(_sink_names(values["logger.sinks"])))
+
+
+def _sink_names(sinks: Sequence[Any]) -> list[str]:
+    return [str(each.get("name") if isinstance(each, Mapping) else each) for each in sinks]
+
+
 _TRUST_REGION_SOLVERS = ("cg", "exact", "compatible")
 
 USED_IF = (
@@ -370,9 +382,10 @@ USED_IF = (
     UsedIf("env.num_threads", "env.backend", _num_threads_is_used),
     UsedIf("env.worker_timeout", "env.backend", _has_child_processes),
     UsedIf("trainer.compile_min_steps", "trainer.compile", _is("trainer.compile", "auto")),
-    UsedIf("trainer.record_every", "logger.tensorboard", _is("logger.tensorboard", True)),
+    UsedIf("trainer.record_every", "logger.sinks", _has_sinks),
     UsedIf("trainer.record_seconds", "trainer.record_every", _set("trainer.record_every")),
     UsedIf("trainer.record_width", "trainer.record_every", _set("trainer.record_every")),
+    UsedIf("logger.project", "logger.sinks", _has_service),
     UsedIf("logger.console_interval", "logger.console", _is("logger.console", "auto", "plain")),
     UsedIf("runner.connect_seconds", "runner.backend", _is("runner.backend", "ray")),
     UsedIf("sweep.warmup_steps", "sweep.pruner", _is("sweep.pruner", "median", "halving")),

@@ -205,7 +205,7 @@ def named_imports(overrides: Sequence[str]) -> list[str]:
     functions = []
     for override in parse(list(overrides)):
         key = override.key_or_group.split(".")
-        if override.key_or_group == "callbacks" and not override.is_sweep_override():
+        if override.key_or_group in ("callbacks", "logger.sinks") and not override.is_sweep_override():
             functions += external_names(override.value())
         if key[0] != "reward" or override.is_delete():
             continue

@@ -72,8 +72,8 @@ class HealthConfig:
 @dataclass(frozen=True)
 class LoggerConfig:
     every: Count  # iterations between measurements
-    tensorboard: bool
-    wandb: str | None  # project at Weights & Biases; null: none
+    sinks: list[str | dict[str, Any]]  # where metrics go besides metrics.jsonl and the console
+    project: str  # at Weights & Biases; experiment in MLflow
     console: ConsoleStyle
     console_interval: Positive  # seconds between lines of the plain console
 

@@ -27,7 +27,7 @@ ADDED_TOP_LEVEL_KEYS: dict[str, Any] = {"callbacks": []}
 ADDED_KEYS: dict[str, dict[str, Any]] = {
     "env": {"normalizer_warmup_steps": 0},
     "trainer": {"eval_max_steps": 30_000},
-    "logger": {"wandb": None},
+    "logger": {"project": "pgx"},
 }
 ADDED_KEYS_OF_CHOICES: dict[tuple[str, str], dict[str, Any]] = {  # of one choice of a section
     ("runner", "episodes"): {"max_episode_steps": 30_000},
@@ -35,6 +35,12 @@ ADDED_KEYS_OF_CHOICES: dict[tuple[str, str], dict[str, Any]] = {  # of one choic
 
 # Keys of earlier versions by their present names, dotted.
 RENAMED_KEYS = {"trainer.write_patience": "trainer.disk_retry_seconds"}
+
+# Keys of earlier versions that one key for all of them replaces: what to write instead.
+REPLACED_KEYS = {
+    "logger.tensorboard": "a list: logger.sinks=[tensorboard], or logger.sinks=[] without event files",
+    "logger.wandb": "a list and a name: logger.sinks=[tensorboard,wandb] logger.project=NAME",
+}
 
 # Tags construct objects, and aliases can expand a small file beyond all memory; pgx writes neither.
 _FORBIDDEN_TOKENS = (yaml.TagToken, yaml.AnchorToken, yaml.AliasToken, yaml.DirectiveToken)
@@ -79,6 +85,7 @@ def read_config(path: Path) -> DictConfig:
         raise UserError(*found)
     for old, new in RENAMED_KEYS.items():
         _rename(cfg, old, new)
+    _list_sinks(cfg)
     for key, value in ADDED_TOP_LEVEL_KEYS.items():
         if key not in cfg:
             cfg[key] = value
@@ -98,6 +105,17 @@ def _rename(cfg: DictConfig, old: str, new: str) -> None:
         cfg[section] = {new_name if key == old_name else key: cfg[section][key] for key in cfg[section]}
 
 
+def _list_sinks(cfg: DictConfig) -> None:
+    """Replace the keys of earlier versions, one for each sink, by the list of sinks."""
+    logger = dict(cfg.logger)
+    if "sinks" in logger:
+        return
+    tensorboard, project = logger.pop("tensorboard", False), logger.pop("wandb", None)
+    sinks = [*(["tensorboard"] if tensorboard else []), *(["wandb"] if project is not None else [])]
+    added = {"sinks": sinks, **({} if project is None else {"project": project})}
+    cfg.logger = {**logger, **added}
+
+
 def present_key(key: str) -> str:
     """Return the present name of a dotted key of any version."""
     return RENAMED_KEYS.get(key, key)
@@ -105,6 +123,8 @@ def present_key(key: str) -> str:
 
 def renamed_problem(key: str) -> str | None:
     """Return the problem with a key that earlier versions had under this name; None for other keys."""
+    if key in REPLACED_KEYS:
+        return f"{key}: replaced by {REPLACED_KEYS[key]}"
     return f"{key}: renamed to {RENAMED_KEYS[key]}" if key in RENAMED_KEYS else None
 
 
@@ -112,6 +132,10 @@ def current_override(override: str) -> str:
     """Return an override of an earlier version, `key=value`, with the present name of its key."""
     key, equals, value = override.partition("=")
     plain = key.lstrip("+")
+    if plain == "logger.tensorboard":
+        return "logger.sinks=[tensorboard]" if value.lower() == "true" else "logger.sinks=[]"
+    if plain == "logger.wandb":
+        return f"logger.sinks=[tensorboard,{{name:wandb,project:{value}}}]"
     return key.removesuffix(plain) + present_key(plain) + equals + value
 
 
@@ -174,9 +198,13 @@ def external_imports(config: Mapping[str, Any]) -> Iterator[ExternalImport]:
 
 
 def training_imports(config: Mapping[str, Any]) -> Iterator[ExternalImport]:
-    """Yield the callbacks of a config, which training imports and the evaluation of an agent does not."""
-    for name in external_names(config.get("callbacks")):
-        yield ExternalImport("callbacks", name, module_of(name))
+    """Yield the callbacks and sinks of a config, which training imports and the evaluation of an agent does not."""
+    for key, entries in (
+        ("callbacks", config.get("callbacks")),
+        ("logger.sinks", _section(config, "logger").get("sinks")),
+    ):
+        for name in external_names(entries):
+            yield ExternalImport(key, name, module_of(name))
 
 
 def module_of(name: str) -> str:
@@ -213,10 +241,10 @@ def import_warnings(cfg: DictConfig, source: Path, named: Collection[str]) -> li
 
 def training_warnings(cfg: DictConfig, source: Path, named: Collection[str]) -> list[str]:
     """Return a line for each module that only training with a config would import. Args as in `import_warnings`."""
-    values = {"callbacks": OmegaConf.to_container(cfg)["callbacks"]}  # type: ignore[index,call-overload]
+    plain: Any = OmegaConf.to_container(cfg)
     return [
         f"{source}: {foreign.key} with {foreign.value} would import the module '{foreign.module}'"
-        for foreign in training_imports(values)
+        for foreign in training_imports(plain)
         if foreign.value not in named
     ]
 

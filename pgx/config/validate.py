@@ -25,7 +25,6 @@ from pgx.config.run_config import (
 from pgx.config.stored import renamed_problem
 from pgx.config.suggestions import one_line_message
 from pgx.core.errors import UserError
-from pgx.core.imports import require
 from pgx.core.paths import config_choices, config_dir
 from pgx.core.schema import nearest, parameter_types, problems
 from pgx.rollouts.dataset_files import dataset_problem
@@ -60,13 +59,11 @@ def problems_of(cfg: DictConfig, asked: Sequence[str] = ()) -> list[str]:
 
 
 def check_inputs(config: RunConfig) -> None:
-    """Refuse a run whose dataset or optional packages are missing. Evaluation needs neither.
+    """Refuse a run whose dataset is missing. Evaluation does not need it.
 
     Raises:
-        UserError: the problem with the dataset, or the missing package.
+        UserError: the problem with the dataset.
     """
-    if config.logger.wandb is not None:
-        require(f"logger.wandb={config.logger.wandb}", "wandb")
     if not isinstance(config.runner, DatasetConfig) or config.runner.path is None:
         return
     path = Path(config.runner.path)

@@ -25,8 +25,8 @@ class RunError(Exception):
     exit_code = 1
 
 
-class CallbackError(RunError):
-    """A callback raised an exception, which is the cause of this one."""
+class UserCodeError(RunError):
+    """Code of the user, a callback or a logger, raised an exception, which is the cause of this one."""
 
 
 class WorkersLost(RunError):

@@ -21,6 +21,7 @@ EXTRAS = {  # package: the extra that installs it, as in pyproject.toml
     "onnxscript": "export",
     "onnxruntime": "export",
     "wandb": "wandb",
+    "mlflow": "mlflow",
     "pandas": "pandas",
 }
 

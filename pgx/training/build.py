@@ -2,19 +2,16 @@
 
 import copy
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 
-from pgx.algos import rule, rules
 from pgx.compiler import Eager, EngineChoice, choose_engine, discard_report, make_engine, print_report
 from pgx.config.run_config import (
-    NAMED_SECTIONS,
     A3CConfig,
     ActorLearnerConfig,
     DatasetConfig,
@@ -22,7 +19,6 @@ from pgx.config.run_config import (
     EpisodesConfig,
     RunConfig,
     SyncConfig,
-    keys_of_choice,
 )
 from pgx.config.validate import check_inputs, check_ranks
 from pgx.core.agent import Agent, State
@@ -32,7 +28,6 @@ from pgx.core.errors import UserError
 from pgx.core.nonfinite import FailedUpdate
 from pgx.core.periodic import PeriodicTrigger
 from pgx.core.ranks import SINGLE_PROCESS, Ranks
-from pgx.core.schema import matches_type, parameter_types
 from pgx.core.seeding import derive, generator
 from pgx.core.specs import ActionSpec, ObsSpec
 from pgx.core.streams import utf8
@@ -49,15 +44,11 @@ from pgx.rollouts.sources import Episode, Runner
 from pgx.rollouts.sync import make_episode_runner, make_sync_runner
 from pgx.runs.checkpoints import Checkpoints
 from pgx.runs.loggers import Logger
-from pgx.runs.loggers.console import make_console
-from pgx.runs.loggers.jsonl import METRICS, JsonLines
-from pgx.runs.loggers.retrying import RetryingLogger
-from pgx.runs.loggers.tensorboard import ColumnType, ConfigValue, TensorBoard
-from pgx.runs.loggers.weights_and_biases import WeightsAndBiases
 from pgx.runs.writer import MemoryWriter, RunWriter, Writer, print_warning
 from pgx.training.a3c import A3C, A3CSpec
 from pgx.training.callbacks import Callback, Evaluate, PeriodicEvaluation, as_callback, configured_callbacks
 from pgx.training.evaluation import PROGRESS_INTERVAL, play, print_progress
+from pgx.training.logger_setup import import_sinks, open_console, open_loggers
 from pgx.training.loop import SyncLoop, TrainingLoop
 from pgx.training.nan_debug.search import find_first_nonfinite
 from pgx.training.trainer import Trainer
@@ -84,6 +75,7 @@ def build(
     """
     check_inputs(config)
     check_ranks(config, ranks.size)
+    import_sinks(config.logger.sinks)
     named_callbacks = configured_callbacks(config.callbacks)
     device = torch.device(config.device)
     if ranks.rank == 0:
@@ -328,67 +320,25 @@ def _warmup_steps(config: RunConfig) -> int:
 def _writer(config: RunConfig, more_loggers: Sequence[Logger]) -> Writer:
     folder = None if config.run_dir is None else utf8(config.run_dir)
     text = OmegaConf.to_yaml(OmegaConf.create({**config.values, "run_dir": folder}))
+
+    def console(steps: int | None) -> list[Logger]:
+        return open_console(config.logger, steps, config.trainer.total_steps)
+
     if config.run_dir is None:
 
-        def open_console(steps: int | None, rows: int) -> Sequence[Logger]:
-            return [*more_loggers, *_console(config, steps)]
+        def open_in_memory(steps: int | None, rows: int) -> Sequence[Logger]:
+            return [*more_loggers, *console(steps)]
 
-        return MemoryWriter(text, open_console, print_warning)
+        return MemoryWriter(text, open_in_memory, print_warning)
     run_dir = Path(config.run_dir)
 
-    def open_loggers(steps: int | None, rows: int) -> Sequence[Logger]:
-        return [*_open_loggers(config, run_dir, steps, rows), *more_loggers, *_console(config, steps)]
+    def open_in_folder(steps: int | None, rows: int) -> Sequence[Logger]:
+        return [*open_loggers(config, run_dir, steps, rows), *more_loggers, *console(steps)]
 
     checkpoints = Checkpoints(run_dir, config.trainer.keep_checkpoints)
     return RunWriter(
-        run_dir, text, checkpoints, open_loggers, config.trainer.disk_retry_seconds, print_warning
+        run_dir, text, checkpoints, open_in_folder, config.trainer.disk_retry_seconds, print_warning
     )
-
-
-def _open_loggers(config: RunConfig, run_dir: Path, steps: int | None, rows: int) -> Sequence[Logger]:
-    """Open the loggers of a folder after `steps` environment steps (None: a new run) and `rows` rows of metrics."""
-    logger, values = config.logger, _flat(config.values)
-    sinks: list[Logger] = []
-    if logger.wandb is not None:  # first: where it refuses to start, nothing else has been written
-        sinks.append(WeightsAndBiases(logger.wandb, run_dir, values, print_warning))
-    sinks.append(RetryingLogger(JsonLines(run_dir / METRICS, steps, rows), METRICS, print_warning))
-    if logger.tensorboard:
-        events = TensorBoard(run_dir, values, _columns(), keep_until=steps)
-        sinks.append(RetryingLogger(events, "TensorBoard's events", print_warning))
-    return sinks
-
-
-def _console(config: RunConfig, steps: int | None) -> list[Logger]:
-    """Return the console of a run after `steps` environment steps (None: a new run), or nothing."""
-    logger = config.logger
-    console = make_console(logger.console, logger.console_interval, steps or 0, config.trainer.total_steps)
-    return [] if console is None else [console]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, ConfigValue | None]:
-    """Return nested values by dotted key; a list as text."""
-    flat: dict[str, ConfigValue | None] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value if isinstance(value, bool | int | float | None) else str(value)
-    return flat
-
-
-def _columns() -> dict[str, ColumnType]:
-    """Return the type of each key of every rule and every named choice, for TensorBoard's table."""
-    hints = {f"algo.{key}": hint for name in rules() for key, hint in parameter_types(rule(name)).items()}
-    for section, registry in NAMED_SECTIONS.items():
-        hints |= {
-            f"{section}.{key}": hint
-            for name in registry
-            for key, hint in keys_of_choice(section, name).items()
-        }
-    return {
-        key: "number" if matches_type(1, hint) or matches_type(0.5, hint) else "text"
-        for key, hint in hints.items()
-    }
 
 
 # --- evaluation, diagnosis, and agents of finished runs

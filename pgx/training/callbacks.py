@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 from pgx.config.named_objects import NamedObject, argument_problems, import_object, parse_entry
 from pgx.core.agent import Agent, Metrics
 from pgx.core.data import Rollout
-from pgx.core.errors import CallbackError, RunError, UserError
+from pgx.core.errors import RunError, UserCodeError, UserError
 from pgx.core.metrics import Metric
 from pgx.core.periodic import PeriodicTrigger
 from pgx.core.tracebacks import exception_frames, location
@@ -144,7 +144,7 @@ def callback_failure(callback: Callback, method: str, error: Exception) -> Excep
         return error
     where = location(exception_frames(error))
     said = f"callback {callback_name(callback)}: {method} raised {type(error).__name__}: {error}"
-    return CallbackError(said + (f", {where}" if where else ""))
+    return UserCodeError(said + (f", {where}" if where else ""))
 
 
 _KEY = "callbacks"  # of the config

@@ -84,7 +84,7 @@ def test_a_run_without_rows_is_unreadable(make: Make, tmp_path: Path) -> None:
 
 
 def test_event_files_contain_the_same_values_as_rows(make: Make, tmp_path: Path) -> None:
-    make(*CARTPOLE, "logger.tensorboard=true").train()
+    make(*CARTPOLE, "logger.sinks=[tensorboard]").train()
     rows, events = read_pgx_run(tmp_path / "run"), read_foreign(tmp_path / "run", {})
     for tag, series in rows.series.items():
         np.testing.assert_array_equal(events.series[tag].steps, series.steps)

@@ -15,7 +15,7 @@ from pgx.core.imports import import_problem
 from pgx.envs.gymnasium_backend import make_single
 from tests.command import Command
 
-SMALL = ["env.num_envs=4", "runner.rollout_steps=32", "trainer.compile=false", "logger.tensorboard=false"]
+SMALL = ["env.num_envs=4", "runner.rollout_steps=32", "trainer.compile=false", "logger.sinks=[]"]
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_a_comparison_in_python_is_that_of_the_command_line(
         "Pendulum-v1",
         total_steps=512,
         run_dir=tmp_path / "a2c",
-        overrides=["env.num_envs=4", "trainer.compile=false", "logger.tensorboard=false"],
+        overrides=["env.num_envs=4", "trainer.compile=false", "logger.sinks=[]"],
         progress=False,
     )
     folders = [str(run.run_dir) for run in (pendulum, other)]

@@ -19,7 +19,7 @@ from pgx.runs.loggers.jsonl import read_rows
 from pgx.training.callbacks import TrainingState
 from tests.command import Command
 
-SMALL = ["env.num_envs=4", "runner.rollout_steps=32", "trainer.compile=false", "logger.tensorboard=false"]
+SMALL = ["env.num_envs=4", "runner.rollout_steps=32", "trainer.compile=false", "logger.sinks=[]"]
 MEMORY: dict[str, Any] = {"run_dir": None, "progress": False, "overrides": SMALL, "total_steps": 512}
 
 

@@ -17,7 +17,7 @@ from tests.conftest import composed
 
 RUN = [
     "train", "env=CartPole-v1", "env.backend=gymnasium", "algo=a2c", "env.num_envs=4", "runner.rollout_steps=32",
-    "trainer.total_steps=256", "trainer.compile=false", "logger.tensorboard=false", "optimizer.schedule=linear",
+    "trainer.total_steps=256", "trainer.compile=false", "logger.sinks=[]", "optimizer.schedule=linear",
 ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from tests.system.command import PGX
 from tests.warm import environment
 
 TINY = ["env=CartPole-v1", "env.num_envs=2", "env.backend=gymnasium", "algo=a2c", "trainer.total_steps=64"]
-TINY += ["trainer.compile_min_steps=0", "run_dir=run", "logger.tensorboard=false"]
+TINY += ["trainer.compile_min_steps=0", "run_dir=run", "logger.sinks=[]"]
 INSTALL = "install one (apt-get install g++) or set CXX"
 
 

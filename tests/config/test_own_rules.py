@@ -16,7 +16,7 @@ from tests.docs_places import PAGE, modules
 
 NAME = "spo:SPO"
 SMALL = ["env=CartPole-v1", "env.num_envs=4", "runner.rollout_steps=64", "trainer.total_steps=512"]
-SMALL += ["trainer.compile=false", "logger.tensorboard=false", "logger.console=off"]
+SMALL += ["trainer.compile=false", "logger.sinks=[]", "logger.console=off"]
 
 
 @pytest.fixture

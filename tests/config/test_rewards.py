@@ -14,7 +14,7 @@ from tests.command import Command
 
 OWN_TERMS = "tests.envs.rewards.own_terms"
 SMALL = ["algo=a2c", "env=CartPole-v1", "env.num_envs=2", "runner.rollout_steps=32", "trainer.total_steps=64"]
-SMALL += ["trainer.compile=false", "logger.console=off", "logger.tensorboard=false"]
+SMALL += ["trainer.compile=false", "logger.console=off", "logger.sinks=[]"]
 
 
 def problem(*overrides: str) -> str:

@@ -23,7 +23,7 @@ from tests.conftest import composed
 
 MODULE, ID = "stranger_s_module", "Strange-v0"
 NAMED = f"{MODULE}:{ID}"
-SMALL = ["env.num_envs=2", "runner.rollout_steps=32", "logger.tensorboard=false", "algo=a2c"]
+SMALL = ["env.num_envs=2", "runner.rollout_steps=32", "logger.sinks=[]", "algo=a2c"]
 SMALL += ["trainer.total_steps=64", "trainer.compile=false", "logger.console=off"]
 
 
@@ -462,7 +462,7 @@ def test_the_metadata_of_a_dataset_imports_nothing(
         "trainer.total_steps=10",
         "run_dir=mu",
     ]
-    assert command(*mu, "logger.console=off", "logger.tensorboard=false").code == 0
+    assert command(*mu, "logger.console=off", "logger.sinks=[]").code == 0
     assert command("collect", "mu", "--episodes", "2", "--out", "data").code == 0
     path = tmp_path / "data" / "data" / "metadata.json"
     metadata = json.loads(path.read_text())

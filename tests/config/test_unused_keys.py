@@ -265,6 +265,7 @@ def test_every_claim_of_the_table_is_put_to_the_proof() -> None:
         "trainer.record_every",
         "trainer.record_seconds",
         "trainer.record_width",
+        "logger.project",
         "logger.console_interval",
         "runner.connect_seconds",
         "sweep.warmup_steps",

@@ -203,7 +203,7 @@ def test_an_unknown_key_without_a_similar_one_gets_the_keys_of_its_section() -> 
         ("trainer.total_steps=0", "trainer.total_steps", "a whole number >= 1", "0"),
         ("trainer.checkpoint_every=0", "trainer.checkpoint_every", "a whole number >= 1 or null", "0"),
         ("logger.console=fancy", "logger.console", "one of auto, live, plain, off", "'fancy'"),
-        ("logger.tensorboard=maybe", "logger.tensorboard", "true or false", "'maybe'"),
+        ("logger.every=maybe", "logger.every", "a whole number >= 1", "'maybe'"),
         ("device=tpu", "device", "one of cpu, cuda", "'tpu'"),
         ("label=null", "label", "a text", "null"),
         ("policy.hidden=[64,0]", "policy.hidden", "a list, each a whole number >= 1", "[64, 0]"),

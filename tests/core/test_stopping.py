@@ -136,7 +136,7 @@ def test_a_lost_terminal_ends_a_run_with_a_checkpoint(
 
     monkeypatch.setattr(Counter, "step", cut_off)
     small = ["env=tests.environments:Counter-v0", "env.backend=gymnasium", "env.num_envs=4"]
-    small += ["algo=a2c", "trainer.compile=false", "trainer.total_steps=2000", "logger.tensorboard=false"]
+    small += ["algo=a2c", "trainer.compile=false", "trainer.total_steps=2000", "logger.sinks=[]"]
     said = command("train", *small, "run_dir=run")
     assert said.code == Preempted.exit_code, said.err
     run = Path("run")
@@ -159,7 +159,7 @@ def test_a_run_that_ignores_a_lost_terminal_goes_on(
             return original(trainer)
 
         monkeypatch.setattr(Trainer, "train", hung_up)
-        said = command("train", *small, "trainer.total_steps=300", "logger.tensorboard=false", "run_dir=run")
+        said = command("train", *small, "trainer.total_steps=300", "logger.sinks=[]", "run_dir=run")
         assert said.code == 0, said.err
     finally:
         signal.signal(signal.SIGHUP, previous)

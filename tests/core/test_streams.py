@@ -16,7 +16,7 @@ from tests.command import Command
 
 RUN = [
     "train", "env=CartPole-v1", "env.backend=gymnasium", "algo=a2c", "env.num_envs=4", "runner.rollout_steps=32",
-    "trainer.total_steps=512", "trainer.compile=false", "logger.tensorboard=false",
+    "trainer.total_steps=512", "trainer.compile=false", "logger.sinks=[]",
 ]  # fmt: skip
 
 
@@ -70,7 +70,12 @@ def test_a_failure_is_reported_once_and_what_follows_is_dropped() -> None:
 @pytest.mark.system
 def test_a_locale_without_utf_8_lists_trains_and_reads(tmp_path: Path) -> None:
     """In a process of its own: the encoding of paths is chosen when Python starts."""
-    calls = [["algos"], [*RUN, "run_dir='ü'", "logger.tensorboard=true"], ["compare", "ü"], ["doctor", "ü"]]
+    calls = [
+        ["algos"],
+        [*RUN, "run_dir='ü'", "logger.sinks=[tensorboard]"],
+        ["compare", "ü"],
+        ["doctor", "ü"],
+    ]
     program = (
         "import json, sys\nfrom pgx.cli.main import main\n"
         "for words in json.loads(sys.argv[1]):\n"

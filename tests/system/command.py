@@ -13,7 +13,7 @@ import torch
 from tests.warm import TIMEOUT, environment
 
 PGX = [sys.executable, "-m", "pgx"]
-SMALL = ["env.num_envs=2", "runner.rollout_steps=32", "logger.tensorboard=false", "env.backend=gymnasium"]
+SMALL = ["env.num_envs=2", "runner.rollout_steps=32", "logger.sinks=[]", "env.backend=gymnasium"]
 TINY = [*SMALL, "algo=a2c", "env=CartPole-v1", "trainer.total_steps=128"]
 
 

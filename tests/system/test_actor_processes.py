@@ -38,7 +38,7 @@ def children(pid: int) -> list[int]:
 def training(run: Path, *overrides: str) -> Iterator[tuple["subprocess.Popen[str]", list[int]]]:
     """Start a run in its own process group, as a terminal does; yield it and its descendants."""
     few = ["env.num_envs=4", "runner.workers=2", "trainer.total_steps=100000000", "trainer.compile=false"]
-    quiet = ["logger.console=off", "logger.tensorboard=false", "logger.every=1", f"run_dir={run}"]
+    quiet = ["logger.console=off", "logger.sinks=[]", "logger.every=1", f"run_dir={run}"]
     process = subprocess.Popen(
         [sys.executable, "-m", "pgx", "train", "algo=impala", "env=CartPole-v1", *few, *quiet, *overrides],
         cwd=ROOT,

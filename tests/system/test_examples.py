@@ -90,21 +90,40 @@ def test_the_reward_term_is_one_for_straight_knees_and_part_of_the_return(
 
 
 def test_the_callback_logs_its_metric_and_ends_a_run_without_progress(folder: Path) -> None:
-    (command,) = re.findall(r"^    python (.+)$", heading("custom_callback.py"), re.MULTILINE)
+    (typed,) = re.findall(
+        r"^    pgx (train .+?)\n\n", heading("custom_callback.py"), re.MULTILINE | re.DOTALL
+    )
+    command = typed.replace("\\\n", " ")
     frozen = [
         "optimizer.learning_rate=1e-12",
-        "logger.tensorboard=false",
+        "logger.sinks=[]",
         "trainer.compile=false",
         "run_dir=run",
     ]
     done = subprocess.run(
-        [sys.executable, *shlex.split(command), *frozen],
+        [sys.executable, "-m", "pgx", *shlex.split(command), *frozen],
         cwd=folder,
         capture_output=True,
         text=True,
         check=True,
     )
     rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert "run: stopped at " in done.stdout
+    assert "\nstopped at " in done.stdout
     assert rows[-1]["patience/waited"] > 20_000 >= rows[-2]["patience/waited"]
     assert rows[-1]["step"] < 200_000
+
+
+def test_the_callback_stops_a_run_of_python(folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "custom_callback.py"], cwd=folder, capture_output=True, text=True, check=True
+    )
+    last = done.stdout.splitlines()[-1]
+    assert re.fullmatch(r"outputs/CartPole-v1/ppo/\S+: (stopped|finished) at [\d,]+ steps", last)
+
+
+def test_the_open_loop_learns_to_balance(folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "open_loop.py"], cwd=folder, capture_output=True, text=True, check=True
+    )
+    returns = [float(text) for text in re.findall(r"return +([\d.]+)", done.stdout)]
+    assert returns[0] < 60 and returns[-1] > 450 and not (folder / "outputs").exists()

@@ -194,7 +194,7 @@ def test_videos_during_training_do_not_change_the_run(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "av", None)  # these are GIFs, which need no more than Pillow
-    films = ["logger.tensorboard=true", "trainer.record_every=32", "trainer.record_width=50"]
+    films = ["logger.sinks=[tensorboard]", "trainer.record_every=32", "trainer.record_width=50"]
     plain, filmed = (
         make(*TINY, name="plain"),
         make(*TINY, *films, "trainer.record_seconds=0.1", name="filmed"),
@@ -213,18 +213,18 @@ def test_videos_during_training_do_not_change_the_run(
 def test_a_video_that_fails_does_not_end_the_run(
     make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    films = ["logger.tensorboard=true", "trainer.record_every=32", "env.kwargs.breaks=-8"]
+    films = ["logger.sinks=[tensorboard]", "trainer.record_every=32", "env.kwargs.breaks=-8"]
     assert make(*TINY, *films).train()["status"] == "finished"
     assert "no video at 32 steps" in capsys.readouterr().err and videos(tmp_path / "run") == {}
 
 
 def test_a_run_whose_environment_cannot_be_rendered_is_refused(make: Make) -> None:
-    films = ["logger.tensorboard=true", "trainer.record_every=32"]
+    films = ["logger.sinks=[tensorboard]", "trainer.record_every=32"]
     with pytest.raises(UserError, match=r"trainer.record_every=32: .*render_mode"):
         make(*TINY, *films, "env=tests.environments:Counter-v0")
 
 
-LYING = ["env=tests.environments:Lying-v0", "logger.tensorboard=true", "trainer.record_every=32"]
+LYING = ["env=tests.environments:Lying-v0", "logger.sinks=[tensorboard]", "trainer.record_every=32"]
 
 
 @pytest.mark.parametrize("lie", ["nothing", "numbers", "empty"])

@@ -45,9 +45,9 @@ NO_SHAPING += [
     "algo.minibatch_size=32",
     "trainer.total_steps=128",
     "trainer.compile=false",
-    "logger.tensorboard=false",
+    "logger.sinks=[]",
 ]
-SHORT = ["trainer.total_steps=100", "env.num_envs=2", "trainer.compile=false", "logger.tensorboard=false"]
+SHORT = ["trainer.total_steps=100", "env.num_envs=2", "trainer.compile=false", "logger.sinks=[]"]
 
 
 def printed(text: str) -> list[list[str]]:

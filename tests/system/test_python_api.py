@@ -18,7 +18,7 @@ from pgx.training.callbacks import TrainingState
 SMALL: dict[str, Any] = {
     "total_steps": 512,
     "progress": False,
-    "overrides": ["env.num_envs=4", "trainer.compile=false", "logger.tensorboard=false"],
+    "overrides": ["env.num_envs=4", "trainer.compile=false", "logger.sinks=[]"],
 }
 ENVIRONMENT = """
 import gymnasium

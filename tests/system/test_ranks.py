@@ -55,7 +55,7 @@ JOBS = {
 }  # fmt: skip
 QUIET = [
     "logger.console=off",
-    "logger.tensorboard=false",
+    "logger.sinks=[]",
     "logger.every=1",
     "env.num_threads=1",
     "trainer.compile=false",
@@ -176,7 +176,7 @@ def test_rank_0_alone_writes(made: tuple[Path, Path]) -> None:
 # With the command line.
 
 SMALL = [
-    "logger.tensorboard=false", "logger.every=1", "algo=a2c", "env=CartPole-v1", "env.num_envs=4",
+    "logger.sinks=[]", "logger.every=1", "algo=a2c", "env=CartPole-v1", "env.num_envs=4",
     "env.backend=gymnasium",
 ]  # fmt: skip
 

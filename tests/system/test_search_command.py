@@ -48,7 +48,7 @@ def test_the_study_has_the_name_of_the_sweep_and_its_trials_their_runs(
     command: Command, tmp_path: Path
 ) -> None:
     short = ["sweep.trials=1", "trainer.total_steps=256", "seed=5", "algo.epochs=1", "algo.minibatch_size=64"]
-    said = command("train", *SEARCH, *short, "logger.tensorboard=false", "hydra.sweep.dir=found/search")
+    said = command("train", *SEARCH, *short, "logger.sinks=[]", "hydra.sweep.dir=found/search")
     assert said.code == 0, said.err
     storage = f"sqlite:///{tmp_path}/found/search/study.db"
     assert optuna.get_all_study_names(storage) == ["search"]

@@ -37,7 +37,7 @@ from pgx.runs.names import RunNames, runs_below
 from tests.conftest import Make, small
 from tests.system.browser import Page, chromium
 
-LITTLE = ["env=CartPole-v1", "env.backend=gymnasium", "logger.tensorboard=true"]
+LITTLE = ["env=CartPole-v1", "env.backend=gymnasium", "logger.sinks=[tensorboard]"]
 TIMEOUT = 90.0
 
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pgx.core.errors import CallbackError, RunError, UserError
+from pgx.core.errors import RunError, UserCodeError, UserError
 from pgx.core.metrics import Metric
 from pgx.runs.loggers.jsonl import read_rows
 from pgx.runs.writer import read_summary
@@ -99,7 +99,7 @@ def test_a_callback_that_fails_ends_the_run_as_failed_with_a_checkpoint_of_the_i
     failing = type("Failing", (), {"on_iteration": staticmethod(fail), "on_end": staticmethod(ends.append)})()
     trainer.callbacks += [as_callback(each) for each in (before, failing, after)]
     with pytest.raises(
-        CallbackError, match=r"callback Failing: on_iteration raised ZeroDivisionError"
+        UserCodeError, match=r"callback Failing: on_iteration raised ZeroDivisionError"
     ) as caught:
         trainer.train()
     cause = caught.value.__cause__
@@ -107,7 +107,7 @@ def test_a_callback_that_fails_ends_the_run_as_failed_with_a_checkpoint_of_the_i
     assert not ends and before.calls[-1][0] == after.calls[-1][0] == "end"
     assert "in fail (test_callbacks.py:" in str(caught.value)
     summary = read_summary(tmp_path / "run")
-    assert summary["status"] == "failed" and summary["error"] == f"CallbackError: {caught.value}"
+    assert summary["status"] == "failed" and summary["error"] == f"UserCodeError: {caught.value}"
     assert summary["iterations"] == 2
     assert trainer.writer.checkpoints.load("last")["counters"]["iterations"] == 2
     assert read_rows(tmp_path / "run" / "metrics.jsonl")[-1]["step"] == summary["steps"]
@@ -120,7 +120,7 @@ def test_on_end_is_called_once_and_its_failure_is_that_of_the_run(make: Make, tm
     trainer, before, after = make(*RUN), Recorder(), Recorder()
     failing = type("Failing", (), {"on_end": staticmethod(fail)})()
     trainer.callbacks += [as_callback(each) for each in (before, failing, after)]
-    with pytest.raises(CallbackError, match="on_end raised ZeroDivisionError: at the end"):
+    with pytest.raises(UserCodeError, match="on_end raised ZeroDivisionError: at the end"):
         trainer.train()
     assert read_summary(tmp_path / "run")["status"] == "failed"
     ends = [[state.status for name, state in each.calls if name == "end"] for each in (before, after)]

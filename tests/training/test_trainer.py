@@ -124,7 +124,7 @@ def test_an_update_receives_the_used_fraction_of_the_step_budget(make: Make) -> 
 
 
 def test_rows_past_the_checkpoint_are_dropped_on_resume(make: Make, tmp_path: Path) -> None:
-    settings = [*small("ppo"), "env=CartPole-v1", "trainer.total_steps=600", "logger.tensorboard=true"]
+    settings = [*small("ppo"), "env=CartPole-v1", "trainer.total_steps=600", "logger.sinks=[tensorboard]"]
     make(*settings).train()
     path = tmp_path / "run" / "metrics.jsonl"
     last = read_rows(path)[-1]["step"]
