@@ -1,6 +1,8 @@
-"""The training loop in the open: PPO on CartPole without a config, a trainer or a run folder.
+"""The training loop in the open: PPO on CartPole without a trainer or a run folder.
 
-python open_loop.py
+    python open_loop.py
+
+The collector updates the observation normalizer. The loop ends with the parameters of `pgx.train` with the same values.
 """
 
 import pgx
