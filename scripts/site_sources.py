@@ -64,9 +64,11 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
-    """Register the anchors of lines, which mkdocs only finds in prose."""
+    """Register the anchors of lines, which mkdocs only finds in prose; point links of notebooks to pages."""
     if page.file.src_uri.startswith("source/"):
         page.present_anchor_ids |= set(re.findall(r'id="(__codelineno-[\d-]+)"', html))
+    if page.file.src_uri.endswith(".ipynb"):
+        html = re.sub(r'(href="\.\./[^"#]+)\.md([#"])', r"\1.html\2", html)
     return html
 
 

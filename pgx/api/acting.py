@@ -21,7 +21,8 @@ class TrainedAgent:
 
     Args:
         networks: policy, critic and observation normalizer.
-        observation_space, action_space: of the environment.
+        observation_space: of the environment.
+        action_space: of the environment.
         env: id of the environment, for messages.
         device: of the networks.
         seed: of sampled actions.

@@ -33,15 +33,21 @@ class Evaluation:
     Args:
         mode: deterministic: the most likely actions; stochastic: sampled actions.
         seed: of environments and sampled actions.
-        env, backend: id of the environment, and what ran it.
+        env: id of the environment.
+        backend: that ran it.
         seconds: duration.
         returns: undiscounted returns of the episodes, in the order in which they ended.
         lengths: in steps.
         successes: as the environment reports them at the last step; None: it does not.
         cut: episodes that were cut at the step limit.
         unshaped_returns: in the environment's own reward; None: rewards were not shaped.
-        mean, iqm: of the returns; iqm is the mean of the middle half.
+        mean: of the returns.
+        mean_interval: of the mean.
+        iqm: mean of the middle half of the returns.
+        iqm_interval: of the IQM.
         std: standard deviation of the returns.
+        unshaped_mean: mean of `unshaped_returns`.
+        unshaped_mean_interval: of this mean.
         success_rate: fraction of the episodes that report success; None: none reports it.
     """
 

@@ -189,7 +189,8 @@ class Run:
             seed: of the environment and sampled actions.
             checkpoint: last, best or step_<steps>.
             fps: maximum frames per second; None: 60 for MP4, 25 for GIF.
-            width, height: in pixels, for environments that support it, such as MuJoCo's.
+            width: in pixels, for environments that support it, such as MuJoCo's; None: the environment's.
+            height: in pixels, as `width`.
             max_steps: largest length of an episode; None: `trainer.eval_max_steps` of the run.
 
         Raises:

@@ -63,8 +63,10 @@ def train(
         env: id of an environment, a function that makes one, or Gymnasium's EnvSpec.
         total_steps: environment steps; None: `trainer.total_steps` of the config.
         seed: of all random numbers; None: `seed` of the config.
-        policy, critic, optimizer, critic_optimizer: name, or an object such as `pgx.MLPPolicy(hidden=[64, 64])`; None:
-            the choice of the rule.
+        policy: name, or an object such as `pgx.MLPPolicy(hidden=[64, 64])`; None: the choice of the rule.
+        critic: name or object, as `policy`.
+        optimizer: of the policy: name, or an object such as `pgx.Adam(learning_rate=3e-4)`; None: the choice of the rule.
+        critic_optimizer: of the critic, as `optimizer`.
         run_dir: folder of the run; auto: a new one below outputs/; None: none, the run stays in memory.
         callbacks: functions of the state, or objects with some of on_start, on_iteration and on_end
             (pgx.training.callbacks.Callback). One that returns pgx.STOP ends the run.

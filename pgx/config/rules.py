@@ -129,4 +129,7 @@ def register_rule(name: str) -> None:
 
 def _values_file(name: str) -> Path:
     """Return the YAML file next to the module of a rule: my_rule.yaml for my_rule.py."""
-    return Path(sys.modules[name.rpartition(":")[0]].__file__ or "").with_suffix(".yaml")
+    module = sys.modules[name.rpartition(":")[0]]
+    return Path(getattr(module, "__file__", None) or f"{module.__name__}.py").with_suffix(
+        ".yaml"
+    )  # no file: a notebook
