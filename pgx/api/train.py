@@ -32,7 +32,6 @@ from pgx.runs.loggers import Logger
 from pgx.training.build import build
 from pgx.training.callbacks import as_callback
 
-_AUTO = "auto"
 _composing = Lock()  # of values of rules that are passed as objects, which are registered by class
 
 
@@ -46,7 +45,7 @@ def train(
     critic: str | CriticSpec | None = None,
     optimizer: str | OptimizerSpec | None = None,
     critic_optimizer: str | OptimizerSpec | None = None,
-    run_dir: str | Path | None = _AUTO,
+    run_dir: str | Path | None = "auto",
     callbacks: Sequence[Any] = (),
     loggers: Sequence[Logger] = (),
     overrides: Overrides = (),
@@ -65,7 +64,7 @@ def train(
         seed: of all random numbers; None: `seed` of the config.
         policy: name, or an object such as `pgx.MLPPolicy(hidden=[64, 64])`; None: the choice of the rule.
         critic: name or object, as `policy`.
-        optimizer: of the policy: name, or an object such as `pgx.Adam(learning_rate=3e-4)`; None: the choice of the rule.
+        optimizer: of the policy: name, or an object such as `pgx.Adam(learning_rate=3e-4)`; None: as for `policy`.
         critic_optimizer: of the critic, as `optimizer`.
         run_dir: folder of the run; auto: a new one below outputs/; None: none, the run stays in memory.
         callbacks: functions of the state, or objects with some of on_start, on_iteration and on_end
@@ -95,7 +94,7 @@ def train(
                     *listed_overrides(overrides),
                 ]
                 config = compose_valid(given)
-            config = _with_folder(config, new=run_dir == _AUTO)
+            config = _with_folder(config, new=run_dir == "auto")
             try:
                 trainer = build(config, callbacks=[as_callback(each) for each in callbacks], loggers=loggers)
                 execute(trainer, config, prints=progress)
@@ -135,7 +134,7 @@ def _values(
         values["trainer.total_steps"] = total_steps
     if seed is not None:
         values["seed"] = seed
-    if run_dir != _AUTO:
+    if run_dir != "auto":
         values["run_dir"] = None if run_dir is None else str(run_dir)
     if not progress:
         values["logger.console"] = "off"
