@@ -53,6 +53,7 @@ def _pgx(folder: Path, patch: pytest.MonkeyPatch) -> Pgx:
     patch.setattr(sys, "path", [*sys.path, ""])
     patch.setenv("HYDRA_FULL_ERROR", "0")
     patch.setenv("COLUMNS", "200")
+    patch.setenv("WANDB_MODE", "offline")
     patch.delenv("PGX_DEBUG", raising=False)
     _forget()
 
