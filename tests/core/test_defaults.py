@@ -83,3 +83,16 @@ def test_a_value_that_no_file_has_must_be_passed() -> None:
     check_fields(Undocumented(speed=1.0))
     with pytest.raises(ValueError, match=r"Undocumented\.speed: no value; pass it"):
         check_fields(Undocumented())
+
+
+def test_a_rule_that_extends_another_one_takes_its_values() -> None:
+    @dataclass
+    class Own(PPO):
+        bonus: float = 1.0
+
+    assert Own(clip_range=0.3) == Own(**{**vars_of(PPO()), "clip_range": 0.3})
+    assert given_fields(Own(clip_range=0.3)) == {"clip_range", "bonus"}
+
+
+def vars_of(rule: PPO) -> dict[str, Any]:
+    return {each.name: getattr(rule, each.name) for each in fields(rule)}

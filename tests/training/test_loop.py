@@ -296,3 +296,19 @@ def test_times_of_environments_and_policy_are_measured_separately(
         33.0,
         300.0,
     )
+
+
+@pytest.mark.parametrize("policy", ["mlp", "two_headed", "gru"])
+def test_a_gaussian_policy_reports_its_mean_standard_deviation(make: Make, policy: str) -> None:
+    algo = "ppg" if policy == "two_headed" else "ppo"
+    trainer = make(f"algo={algo}", "env=Pendulum-v1", f"policy={policy}", "env.backend=gymnasium")
+    trainer.train()
+    (spread,) = [p for name, p in trainer.agent.policy.state_dict().items() if name.endswith("log_std")]
+    row = read_rows(trainer.run_dir / "metrics.jsonl")[-1]
+    assert row["policy/std"] == pytest.approx(float(spread.exp().mean()), rel=1e-6) != 1.0
+
+
+def test_a_policy_of_discrete_actions_reports_no_standard_deviation(make: Make) -> None:
+    trainer = make("algo=ppo", "env=CartPole-v1")
+    trainer.train()
+    assert "policy/std" not in read_rows(trainer.run_dir / "metrics.jsonl")[-1]
