@@ -63,11 +63,18 @@ def conflict_problems(config: RunConfig) -> list[str]:
 
 def _memory_problems(config: RunConfig) -> list[str]:
     """Return the problems of a run without a folder."""
-    if config.trainer.record_every is None:
-        return []
-    return [
-        "trainer.record_every: a run without a folder (run_dir=null) has no place for videos; name a run_dir"
-    ]
+    found = []
+    if config.trainer.record_every is not None:
+        found.append(
+            "trainer.record_every: a run without a folder (run_dir=null) has no place for videos; name a run_dir"
+        )
+    sinks = [name for name in _sink_names(config.logger.sinks) if name != "tensorboard"]  # the default
+    if sinks:
+        found.append(
+            f"logger.sinks: {', '.join(sinks)}: a run without a folder (run_dir=null) has none; name a run_dir, or "
+            "pass loggers=[...] in Python"
+        )
+    return found
 
 
 def _budget_problems(config: RunConfig) -> list[str]:

@@ -278,6 +278,7 @@ def test_the_second_object_of_a_rule_has_its_own_values() -> None:
         ({"total_steps": -1}, ["trainer.total_steps: expected a whole number >= 1, got -1"]),
         ({"callbacks": [3]}, ["callbacks: 3 is no callback"]),
         ({"overrides": ["trainer.record_every=100"]}, ["run_dir=null"]),
+        ({"overrides": ["logger.sinks=[wandb]"]}, ["logger.sinks: wandb: a run without a folder"]),
     ],
     ids=lambda value: str(next(iter(value.items()))) if isinstance(value, dict) else "",
 )
