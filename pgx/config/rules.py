@@ -96,6 +96,8 @@ def own_rule_problem(name: str) -> str | None:
         return f"algo={name}: {problem}"
     path = _values_file(name)
     try:
+        if name not in _values:
+            path.stat()  # fails where there is no file
         written = own_values(name)
     except (OSError, OmegaConfBaseException, YAMLError, ValueError) as error:
         wanted = "its values must be in a YAML file next to its module, like those in configs/algo"
@@ -109,11 +111,11 @@ def own_rule_problem(name: str) -> str | None:
 def own_values(name: str) -> Mapping[str, Any]:
     """Return the values in the YAML file of a rule `module:Class`, or those that Python code registered.
 
-    The result is empty if the module was not imported.
+    The result is empty if the module was not imported, or has no file: a run of such a rule has stored all values.
     """
     if name in _values:
         return _values[name]
-    if name.rpartition(":")[0] not in sys.modules:
+    if name.rpartition(":")[0] not in sys.modules or not _values_file(name).is_file():
         return {}
     written = OmegaConf.to_container(OmegaConf.load(_values_file(name)), resolve=False)
     if not isinstance(written, Mapping):

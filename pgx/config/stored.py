@@ -189,6 +189,8 @@ def external_imports(config: Mapping[str, Any]) -> Iterator[ExternalImport]:
     """
     for section, name in (("env", "id"), ("algo", "name")):
         value = str(_section(config, section).get(name))
+        if section == "algo" and module_of(value) == "__main__":
+            continue  # a rule of the running script or notebook: nothing is imported
         if ":" in value:
             yield ExternalImport(f"{section}.{name}", value, module_of(value))
         elif value in ADAPTERS:
@@ -266,7 +268,12 @@ def refuse_untrusted(lines: Sequence[str], trust: bool) -> None:
         UserError: the lines, each with the option that allows it.
     """
     if lines and not trust:
-        raise UserError(*(f"{line}, which you have not named yourself; --trust allows it" for line in lines))
+        raise UserError(
+            *(
+                f"{line}, which you have not named yourself; --trust allows it (trust=True in Python)"
+                for line in lines
+            )
+        )
 
 
 def pgx_command(*words: str | Path, of: Path | None = None) -> str:

@@ -259,6 +259,19 @@ def test_a_rule_of_ones_own_needs_no_file_and_declares_its_metrics(tmp_path: Pat
     assert pgx.load(tmp_path / "run", trust=True).config == run.config
 
 
+def test_the_command_line_resumes_a_run_of_a_rule_without_a_file(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its values are in the config of the run; another process has no object of the rule."""
+    spec: dict[str, Any] = {"optimizer": "adam", "critic_optimizer": "adam"}
+    pgx.train(Doubled(scale=3.0), "CartPole-v1", **spec, **MEMORY | {"run_dir": tmp_path / "run"})
+    monkeypatch.setattr("pgx.config.rules._values", {})
+    monkeypatch.setattr("pgx.algos._classes", {})
+    said = command("train", "--resume", "run", "trainer.total_steps=900", "--trust")
+    assert said.code == 0, said.err
+    assert pgx.load(tmp_path / "run", trust=True).config["algo"]["scale"] == 3.0
+
+
 def test_the_second_object_of_a_rule_has_its_own_values() -> None:
     spec: dict[str, Any] = {"optimizer": "adam", "critic_optimizer": "adam"}
     runs = [pgx.train(Doubled(scale), "CartPole-v1", **spec, **MEMORY) for scale in (1.0, 5.0)]

@@ -77,6 +77,24 @@ def test_workers_run_a_rule_of_the_script(tmp_path: Path) -> None:
     assert said.stdout.splitlines()[-1] == "finished 0.5 True"
 
 
+def test_a_script_loads_a_run_of_its_own_rule_and_the_command_line_says_where_it_is(tmp_path: Path) -> None:
+    wishes = SMALL["overrides"]
+    said = run_script(
+        tmp_path,
+        "from dataclasses import dataclass\n\n@dataclass\nclass Mine(pgx.A2C):\n    pass\n\n"
+        'pgx.train(Mine(), "CartPole-v1", optimizer="rmsprop", critic_optimizer="rmsprop",\n'
+        f'          total_steps=512, run_dir="run", progress=False, overrides={wishes})\n'
+        'print(pgx.load("run").resume(total_steps=800, progress=False).status)\n',
+    )
+    assert said.returncode == 0, said.stderr
+    assert said.stdout == "finished\n"
+    typed = subprocess.run(
+        [sys.executable, "-m", "pgx", "eval", "run"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert typed.returncode == 2
+    assert "Mine is defined in a script or notebook; continue there" in typed.stderr
+
+
 def test_ctrl_c_ends_a_script_with_a_checkpoint(tmp_path: Path) -> None:
     """The program's own handler decides what follows: by default KeyboardInterrupt, as in any script."""
     path = tmp_path / "script.py"
