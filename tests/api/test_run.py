@@ -127,6 +127,7 @@ def test_a_bad_argument_of_an_evaluation_is_refused(pendulum: pgx.Run, wrong: di
         pendulum.evaluate(**wrong)
 
 
+@pytest.mark.system  # loads the libraries of ONNX
 @pytest.mark.skipif(import_problem("onnx") is not None, reason="needs onnx")
 def test_an_exported_policy_acts_like_the_agent(pendulum: pgx.Run, tmp_path: Path) -> None:
     import onnxruntime
@@ -158,6 +159,7 @@ def test_the_table_of_pandas_has_the_metrics(pendulum: pgx.Run) -> None:
     assert np.array_equal(table["health/kl"].to_numpy(), pendulum.metrics["health/kl"])
 
 
+@pytest.mark.system  # draws all figures twice
 def test_a_comparison_in_python_is_that_of_the_command_line(
     command: Command, pendulum: pgx.Run, tmp_path: Path
 ) -> None:
