@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,46 @@ def parse_entry(key: str, entry: Any) -> NamedObject:
     if isinstance(entry, Mapping) and isinstance(entry.get("name"), str):
         return NamedObject(entry["name"], {str(k): value for k, value in entry.items() if k != "name"})
     raise UserError(f"{key}: expected module:Name or {{name: module:Name, argument: value}}, got {entry!r}")
+
+
+def read_entries(
+    key: str, entries: Sequence[Any], read: Callable[[NamedObject], Any]
+) -> list[tuple[NamedObject, Any]]:
+    """Return each entry of a list with the object that `read` returns for it.
+
+    Raises:
+        UserError: naming every problem of every entry.
+    """
+    found, problems = [], list[str]()
+    for entry in entries:
+        try:
+            named = parse_entry(key, entry)
+            found.append((named, read(named)))
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(*problems)
+    return found
+
+
+def construct(key: str, entry: NamedObject, own: Callable[..., Any], *given: Any) -> Any:
+    """Return an instance of a class, with the arguments of its entry.
+
+    Args:
+        key: of the config, for messages.
+        entry: with the arguments.
+        own: class.
+        given: positional arguments that pgx passes.
+
+    Raises:
+        UserError: the constructor failed.
+    """
+    try:
+        return own(*given, **entry.arguments)
+    except Exception as error:  # a user's class may raise anything
+        raise UserError(
+            f"{key}: {entry.name} cannot be constructed: {type(error).__name__}: {error}"
+        ) from error
 
 
 def external_names(entries: Any) -> list[str]:

@@ -3,7 +3,7 @@
 A config file may come from somebody else. Reading it runs nothing; imports need --trust.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -232,23 +232,25 @@ def import_warnings(cfg: DictConfig, source: Path, named: Collection[str]) -> li
         "algo": {"name": OmegaConf.select(cfg, "algo.name")},
         "reward": {"terms": OmegaConf.select(cfg, "reward.terms")},
     }
-    found = []
-    for foreign in external_imports(values):
-        what = f"the module '{foreign.module}'" if foreign.module else "whatever env.kwargs name"
-        relation = " with " if foreign.key == "reward.terms" else "="
-        if foreign.value not in named:
-            found.append(f"{source}: {foreign.key}{relation}{foreign.value} would import {what}")
-    return found
+    return _import_lines(external_imports(values), source, named)
 
 
 def training_warnings(cfg: DictConfig, source: Path, named: Collection[str]) -> list[str]:
     """Return a line for each module that only training with a config would import. Args as in `import_warnings`."""
     plain: Any = OmegaConf.to_container(cfg)
-    return [
-        f"{source}: {foreign.key} with {foreign.value} would import the module '{foreign.module}'"
-        for foreign in training_imports(plain)
-        if foreign.value not in named
-    ]
+    return _import_lines(training_imports(plain), source, named)
+
+
+def _import_lines(imports: Iterable[ExternalImport], source: Path, named: Collection[str]) -> list[str]:
+    found = []
+    for foreign in imports:
+        what = f"the module '{foreign.module}'" if foreign.module else "whatever env.kwargs name"
+        relation = (
+            "=" if foreign.key in ("env.id", "algo.name") else " with "
+        )  # an element of a list or mapping
+        if foreign.value not in named:
+            found.append(f"{source}: {foreign.key}{relation}{foreign.value} would import {what}")
+    return found
 
 
 def cluster_warnings(cfg: DictConfig, source: Path) -> list[str]:

@@ -50,6 +50,12 @@ def location(frames: Iterable[StackFrame]) -> str:
     return f"in {function} ({Path(file).name}:{line})"
 
 
+def describe_exception(error: BaseException) -> str:
+    """Return type, message and line of an exception: `ValueError: too small, in step (myenv.py:42)`."""
+    where = location(exception_frames(error))
+    return f"{type(error).__name__}: {error}" + (f", {where}" if where else "")
+
+
 def _distance(file: str) -> int:
     """Return 0 for code of the user, more for code that the user is less likely to have written."""
     paths = sysconfig.get_paths()

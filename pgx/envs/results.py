@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from pgx.core.tracebacks import exception_frames, location
+from pgx.core.tracebacks import describe_exception
 
 _RESET_RETURN = "(observation, info)"
 _STEP_RETURN = "(observation, reward, terminated, truncated, info)"
@@ -118,8 +118,7 @@ def describe_failure(call: str, error: Exception, env_id: str) -> str:
             f"{call} has no parameter seed; define it as reset(self, *, seed=None, options=None); {_OLD_API_HINT} "
             f"(`pgx check env={env_id}` tests every rule)"
         )
-    where = location(exception_frames(error))
-    return f"{call} raised {type(error).__name__}: {error}" + (f", {where}" if where else "")
+    return f"{call} raised {describe_exception(error)}"
 
 
 def _describe_type(returned: Any) -> str:

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pgx.config.named_objects import NamedObject, argument_problems, import_object, parse_entry
+from pgx.config.named_objects import NamedObject, argument_problems, construct, import_object, read_entries
 from pgx.core.agent import Agent, Metrics
 from pgx.core.data import Rollout
 from pgx.core.errors import RunError, UserCodeError, UserError
 from pgx.core.metrics import Metric
 from pgx.core.periodic import PeriodicTrigger
-from pgx.core.tracebacks import exception_frames, location
+from pgx.core.tracebacks import describe_exception
 from pgx.rollouts.sources import Episode
 from pgx.training.evaluation import evaluation_metrics
 from pgx.training.loop import RunStatus
@@ -142,9 +142,7 @@ def callback_failure(callback: Callback, method: str, error: Exception) -> Excep
     """Return the exception that ends a run whose callback raised one; errors of pgx stay as they are."""
     if isinstance(error, UserError | RunError):
         return error
-    where = location(exception_frames(error))
-    said = f"callback {callback_name(callback)}: {method} raised {type(error).__name__}: {error}"
-    return UserCodeError(said + (f", {where}" if where else ""))
+    return UserCodeError(f"callback {callback_name(callback)}: {method} raised {describe_exception(error)}")
 
 
 _KEY = "callbacks"  # of the config
@@ -159,7 +157,10 @@ def configured_callbacks(entries: Sequence[Any]) -> list[Callback]:
     Raises:
         UserError: naming every problem of every entry.
     """
-    return [as_callback(_instance(named, target)) for named, target in import_callbacks(entries)]
+    return [
+        as_callback(construct(_KEY, named, target) if isinstance(target, type) else target)
+        for named, target in import_callbacks(entries)
+    ]
 
 
 def import_callbacks(entries: Sequence[Any]) -> list[tuple[NamedObject, Any]]:
@@ -167,16 +168,7 @@ def import_callbacks(entries: Sequence[Any]) -> list[tuple[NamedObject, Any]]:
 
     Args and Raises as in `configured_callbacks`.
     """
-    found, problems = [], list[str]()
-    for entry in entries:
-        try:
-            named = parse_entry(_KEY, entry)
-            found.append((named, _import(named)))
-        except UserError as error:
-            problems += error.problems
-    if problems:
-        raise UserError(*problems)
-    return found
+    return read_entries(_KEY, entries, _import)
 
 
 def _import(named: NamedObject) -> Any:
@@ -203,22 +195,6 @@ def _import(named: NamedObject) -> Any:
     elif named.arguments:
         raise UserError(f"{_KEY}: {named.name} is a function; arguments need a class")
     return target
-
-
-def _instance(named: NamedObject, target: Any) -> Any:
-    """Return an instance of a class, or the function.
-
-    Raises:
-        UserError: the constructor failed.
-    """
-    if not isinstance(target, type):
-        return target
-    try:
-        return target(**named.arguments)
-    except Exception as error:
-        raise UserError(
-            f"{_KEY}: {named.name} cannot be constructed: {type(error).__name__}: {error}"
-        ) from error
 
 
 def _methods(given: Any) -> list[str]:

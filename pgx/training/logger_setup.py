@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from pgx.algos import rule, rules
-from pgx.config.named_objects import NamedObject, argument_problems, import_object, parse_entry
+from pgx.config.named_objects import NamedObject, argument_problems, construct, import_object, read_entries
 from pgx.config.run_config import NAMED_SECTIONS, LoggerConfig, RunConfig, keys_of_choice
 from pgx.core.errors import RunError, UserCodeError, UserError
 from pgx.core.imports import require
 from pgx.core.schema import matches_type, nearest, parameter_types
-from pgx.core.tracebacks import exception_frames, location
+from pgx.core.tracebacks import describe_exception
 from pgx.runs.loggers import Logger
 from pgx.runs.loggers.console import make_console
 from pgx.runs.loggers.jsonl import METRICS, JsonLines
@@ -33,18 +33,15 @@ def import_sinks(entries: Sequence[Any]) -> list[tuple[NamedObject, Any]]:
     Raises:
         UserError: naming every problem of every entry.
     """
-    found, problems = [], list[str]()
-    for entry in entries:
-        try:
-            named = parse_entry(_KEY, entry)
-            found.append((named, _import(named)))
-        except UserError as error:
-            problems += error.problems
-    names = [named.name for named, _ in found]
-    problems += [f"{_KEY}: {name}: listed twice" for name in dict.fromkeys(names) if names.count(name) > 1]
-    if problems:
-        raise UserError(*problems)
-    return found
+    seen = set[str]()
+
+    def read(named: NamedObject) -> Any:
+        if named.name in seen:
+            raise UserError(f"{_KEY}: {named.name}: listed twice")
+        seen.add(named.name)
+        return _import(named)
+
+    return read_entries(_KEY, entries, read)
 
 
 def _import(named: NamedObject) -> Any:
@@ -88,7 +85,7 @@ def open_loggers(config: RunConfig, run_dir: Path, steps: int | None, rows: int)
             events = TensorBoard(run_dir, values, _columns(), keep_until=steps)
             sinks.append(RetryingLogger(events, "TensorBoard's events", print_warning))
         else:
-            sinks.append(_OwnLogger(named.name, _construct(named, own, run_dir, values)))
+            sinks.append(_OwnLogger(named.name, construct(_KEY, named, own, run_dir, values)))
     rows_file = RetryingLogger(JsonLines(run_dir / METRICS, steps, rows), METRICS, print_warning)
     return [*services, rows_file, *sinks]
 
@@ -106,23 +103,6 @@ def _service(
     if named.name == "wandb":
         return WeightsAndBiases(project, run_dir, values, print_warning)
     return MLflow(project, run_dir, values, print_warning)
-
-
-def _construct(
-    named: NamedObject, own: Any, run_dir: Path, values: Mapping[str, ConfigValue | None]
-) -> Logger:
-    """Construct a user's logger.
-
-    Raises:
-        UserError: its constructor failed.
-    """
-    try:
-        logger: Logger = own(run_dir, values, **named.arguments)
-    except Exception as error:
-        raise UserError(
-            f"{_KEY}: {named.name} cannot be constructed: {type(error).__name__}: {error}"
-        ) from error
-    return logger
 
 
 class _OwnLogger:
@@ -153,9 +133,9 @@ class _OwnLogger:
         except (OSError, UserError, RunError):
             raise  # as the protocol of loggers allows
         except Exception as error:
-            where = location(exception_frames(error))
-            said = f"logger {self._name}: {method} raised {type(error).__name__}: {error}"
-            raise UserCodeError(said + (f", {where}" if where else "")) from error
+            raise UserCodeError(
+                f"logger {self._name}: {method} raised {describe_exception(error)}"
+            ) from error
 
 
 def _columns() -> dict[str, ColumnType]:
